@@ -1,0 +1,36 @@
+# Everything from nothing: each target makes the virtual environment that it needs.
+#   make demo   train on the embedded digits, write a report, name ten that were held out
+#   make test   all tests
+#   make lint   ruff and mypy
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/residua demo
+
+test: $(VENV)/.tested-with
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tested-with
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info
+
+# torch comes first and by itself: a range alone would take the newest build, with gigabytes of CUDA
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt torch setuptools
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.tested-with: $(VENV)/.installed
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[test,lint]'
+	touch $@

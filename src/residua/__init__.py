@@ -1,0 +1,21 @@
+"""residua: from a folder of labelled pictures to a classifier its user can trust."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["ResiduaError", "Run", "build", "evaluate", "load", "models", "predict", "train"]
+
+if TYPE_CHECKING:
+    from residua.api import Run, build, evaluate, load, models, predict, train
+    from residua.errors import ResiduaError
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported at first use, so that `import residua` does not wait for torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "residua.errors" if name == "ResiduaError" else "residua.api"
+    return getattr(import_module(home), name)

@@ -1,0 +1,5 @@
+"""`python -m residua` is the command line."""
+
+from residua.cli import main
+
+main()

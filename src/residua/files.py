@@ -1,0 +1,42 @@
+"""Bytes -> a file that is either the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from residua.errors import ResiduaError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write beside the target, flush to disk, rename. Raises ResiduaError that names the file."""
+    if isinstance(content, str):
+        content = content.encode()
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise ResiduaError(
+            f"{path}: cannot be written: {error.strerror or error}. Free some space or choose "
+            "another folder, then `residua resume` goes on from the last state."
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's file mode mask; mkstemp makes files that only their owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
