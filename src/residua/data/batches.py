@@ -1,0 +1,142 @@
+"""Decoded pictures and their labels -> batches for the network: which pictures, in what order, how.
+
+Every batch is a pure function of (seed, epoch, step): a resumed training asks for step 137 and gets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from residua.config import Augmentation, Preprocessing
+from residua.data.augmentation import (
+    changes_nothing,
+    draw,
+    draw_mixing,
+    mix,
+    normalise,
+    transform,
+)
+from residua.data.chance import Integers, shuffled
+from residua.data.source import Pixels
+
+DEVICE_SHARE = 0.25  # of an accelerator's free memory that decoded pictures may take
+
+
+class Pictures:
+    """The decoded pictures uint8 [N, S, S, C] where the device reaches them fastest."""
+
+    def __init__(self, pixels: Pixels, device: torch.device) -> None:
+        self.pixels, self.device = pixels, device
+        self.resident: Tensor | None = None
+        if device.type == "cuda" and pixels.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
+            self.resident = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+
+    def take(self, samples: Integers) -> Tensor:
+        """[B] sample numbers -> uint8 [B, S, S, C] on the device."""
+        if self.resident is not None:
+            return self.resident[torch.from_numpy(samples).to(self.device)]
+        batch = torch.from_numpy(self.pixels[samples])
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        return batch.to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: float32 [B, C, S, S], channels_last. targets: int64 [B], or float32 [B, K] where
+    pictures are mixed. labels: int64 [B], the class that dominates each picture."""
+
+    images: Tensor
+    targets: Tensor
+    labels: Tensor
+
+
+class TrainingBatches:
+    """The training part, augmented; `batch(epoch, step)` may be asked in any order."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        labels: Integers,
+        members: Integers,
+        *,
+        classes: int,
+        batch: int,
+        seed: int,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+    ) -> None:
+        """labels: [N] for all pictures; members: sample numbers of the training part."""
+        self.pictures, self.labels, self.members = pictures, labels, members
+        self.classes, self.seed = classes, seed
+        self.preprocessing, self.augmentation = preprocessing, augmentation
+        self.plain = changes_nothing(augmentation)
+        self.steps = -(-len(members) // batch)  # of an epoch
+        self._order = lru_cache(maxsize=1)(lambda epoch: shuffled(seed, epoch, members))
+
+    def samples(self, epoch: int, step: int) -> Integers:
+        """The pictures of a step. All steps of an epoch have the same number of them, or one less:
+        no remainder of a single picture, for which BatchNorm has no variance."""
+        order, count = self._order(epoch), len(self.members)
+        return order[step * count // self.steps : (step + 1) * count // self.steps]
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of a step, 0 <= step < steps."""
+        samples = self.samples(epoch, step)
+        labels = self._labels(samples)
+        images = self.images(epoch, samples)
+        size = self.preprocessing.size
+        mixing = draw_mixing(
+            self.augmentation, size, self.seed, epoch, samples, self.members
+        )
+        if mixing is None:
+            return Batch(images, labels, labels)
+        images = mix(images, self.images(epoch, mixing.partner), mixing)
+        share = torch.from_numpy(mixing.share).to(images.device, torch.float32).unsqueeze(1)
+        own = F.one_hot(labels, self.classes)
+        others = self._labels(mixing.partner)
+        targets = own * share + F.one_hot(others, self.classes) * (1 - share)
+        return Batch(images, targets, torch.where(share[:, 0] >= 0.5, labels, others))
+
+    def images(self, epoch: int, samples: Integers) -> Tensor:
+        """float32 [B, C, S, S]: pictures as this epoch sees them, before any mixing."""
+        pixels = self.pictures.take(samples)
+        if self.plain:
+            return normalise(pixels, self.preprocessing)
+        drawn = draw(self.augmentation, self.preprocessing.size, self.seed, epoch, samples)
+        return transform(pixels, drawn, self.augmentation, self.preprocessing)
+
+    def _labels(self, samples: Integers) -> Tensor:
+        return torch.from_numpy(self.labels[samples]).to(self.pictures.device)
+
+
+def plain_batches(
+    pictures: Pictures, members: Integers, preprocessing: Preprocessing, batch: int
+) -> Iterator[Tensor]:
+    """float32 [B, C, S, S] for the members in order, unaugmented; the last one may be smaller."""
+    for start in range(0, len(members), batch):
+        yield normalise(pictures.take(members[start : start + batch]), preprocessing)
+
+
+def measure_colours(pixels: Pixels, members: Integers) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel, 0..255, RGB order, over the members' pixels.
+
+    At most 2,000 members spread evenly; a channel without any variation gets a deviation of 1.
+    """
+    chosen = members[:: -(-len(members) // 2000)]
+    count, total, squares = 0, 0.0, 0.0
+    for start in range(0, len(chosen), 100):
+        x = pixels[chosen[start : start + 100]].astype(np.float64)
+        count += x[..., 0].size
+        total = total + x.sum((0, 1, 2))
+        squares = squares + (x**2).sum((0, 1, 2))
+    mean = np.asarray(total / count)
+    std = np.sqrt(np.maximum(np.asarray(squares / count) - mean**2, 0))
+    return mean.tolist(), np.where(std < 1e-3, 1.0, std).tolist()

@@ -1,0 +1,264 @@
+"""Augmentation against Keras' own transform, and its independence of batch, order and epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+from residua.config import Augmentation, Preprocessing
+from residua.data.augmentation import (
+    OFF,
+    Draw,
+    Mixing,
+    affine_windows,
+    draw,
+    draw_mixing,
+    mix,
+    normalise,
+    transform,
+)
+from residua.data.batches import Pictures, TrainingBatches
+from residua.data.chance import shuffled, uniform
+
+RAW = Preprocessing(size=32, channels=3, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+SIZE = 32
+
+
+@pytest.fixture()
+def pictures() -> np.ndarray:
+    """Smooth random pictures uint8 [6, 32, 32, 3]: neighbouring pixels are alike, as in photos."""
+    coarse = torch.rand(6, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    fine = torch.nn.functional.interpolate(coarse, size=SIZE, mode="bicubic").clamp(0, 1)
+    return (fine * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def settings(**changes: object) -> Augmentation:
+    return dataclasses.replace(OFF, **changes)  # type: ignore[arg-type]
+
+
+def draw_of(window: np.ndarray) -> Draw:
+    return Draw(window, exact=False, colour=None, erased=None)
+
+
+@pytest.mark.parametrize("fill", ["nearest", "constant", "reflect"])
+@pytest.mark.parametrize("size", [32, 33])
+def test_the_warp_is_keras_apply_affine_transform(fill: str, size: int) -> None:
+    from keras.src.legacy.preprocessing.image import apply_affine_transform
+
+    generator = np.random.default_rng(1)
+    coarse = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    fine = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1)
+    pixels = (fine * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+    rotation = generator.uniform(-40, 40, 8)
+    shift = generator.uniform(-0.2, 0.2, (8, 2)) * size
+    shear = generator.uniform(-30, 30, 8)
+    zoom = generator.uniform(0.8, 1.2, (8, 2))
+    window = affine_windows(size, rotation=rotation, shift=shift, shear=shear, zoom=zoom)
+    changed = settings(fill=fill, rotation=40.0, fill_value=9.0)
+    ours = transform(
+        pixels, draw_of(window), changed, dataclasses.replace(RAW, size=size)
+    )
+    for place in range(8):
+        theirs = apply_affine_transform(
+            pixels[place].numpy().astype(np.float32),
+            theta=rotation[place],
+            tx=shift[place, 0],
+            ty=shift[place, 1],
+            shear=shear[place],
+            zx=zoom[place, 0],
+            zy=zoom[place, 1],
+            row_axis=0,
+            col_axis=1,
+            channel_axis=2,
+            fill_mode=fill,
+            cval=9.0,
+        )
+        difference = np.abs(ours[place].permute(1, 2, 0).numpy() - theirs).max(-1)
+        # on the outline of a constant fill, rounding decides which side a pixel falls on
+        allowed = 0.002 if fill == "constant" else 0.0
+        assert (difference > 2).mean() <= allowed, (place, difference.max())
+
+
+def test_ranges_are_keras(pictures: np.ndarray) -> None:
+    """Drawn rotations, shifts, shears and zooms fill Keras' ranges, evenly, and each alone."""
+    samples = np.arange(20_000)
+    for name, value in (("rotation", 40.0), ("shift", 0.125), ("shear", 0.2)):
+        window = draw(settings(**{name: value}), SIZE, 0, 0, samples).window
+        assert window is not None
+        if name == "rotation":
+            found = np.rad2deg(np.arctan2(window[:, 0, 1], window[:, 0, 0]))
+        elif name == "shift":
+            found = window[:, 1, 2] / SIZE
+        else:
+            found = np.rad2deg(np.arcsin(-window[:, 1, 0]))
+        assert found.min() == pytest.approx(-value, rel=0.01)
+        assert found.max() == pytest.approx(value, rel=0.01)
+        assert np.std(found) == pytest.approx(value / np.sqrt(3), rel=0.02)
+    each = draw(settings(zoom=(0.8, 1.2), zoom_axes="each"), SIZE, 0, 0, samples).window
+    both = draw(settings(zoom=(0.8, 1.2)), SIZE, 0, 0, samples).window
+    assert each is not None
+    assert both is not None
+    assert abs(np.corrcoef(each[:, 0, 0], each[:, 1, 1])[0, 1]) < 0.03
+    np.testing.assert_array_equal(both[:, 0, 0], both[:, 1, 1])
+    assert (each[:, 0, 0].min(), each[:, 0, 0].max()) == pytest.approx((0.8, 1.2), abs=0.001)
+
+
+def test_half_of_the_pictures_are_mirrored_and_nothing_else(pictures: np.ndarray) -> None:
+    pixels = torch.from_numpy(pictures)
+    plain, mirrored = normalise(pixels, RAW), normalise(pixels.flip(2), RAW)
+    seen = {True: 0, False: 0}
+    for epoch in range(60):
+        drawn = draw(settings(flip=True), SIZE, 0, epoch, np.arange(6))
+        moved = transform(pixels, drawn, settings(flip=True), RAW)
+        for place in range(6):
+            is_mirrored = torch.equal(moved[place], mirrored[place])
+            assert is_mirrored or torch.equal(moved[place], plain[place])
+            seen[is_mirrored] += 1
+    assert 140 < seen[True] < 220
+
+
+@pytest.mark.parametrize("fill", ["nearest", "constant", "reflect"])
+def test_padded_crop_is_a_window_of_the_padded_picture(pictures: np.ndarray, fill: str) -> None:
+    changed = settings(crop_padding=4, flip=True, fill=fill, fill_value=7.0)
+    pixels = torch.from_numpy(pictures)
+    drawn = draw(changed, SIZE, 3, 5, np.arange(6))
+    assert drawn.exact
+    assert drawn.window is not None
+    moved = transform(pixels, drawn, changed, RAW)
+    mode = {"nearest": "edge", "constant": "constant", "reflect": "symmetric"}[fill]
+    extra = {"constant_values": 7.0} if fill == "constant" else {}
+    for place in range(6):
+        padded = np.pad(pictures[place].astype(float), ((4, 4), (4, 4), (0, 0)), mode, **extra)
+        top = int(drawn.window[place, 0, 2]) + 4
+        is_mirrored = drawn.window[place, 1, 1] < 0
+        left = int(drawn.window[place, 1, 2]) + 4 - (SIZE - 1 if is_mirrored else 0)
+        window = padded[top : top + SIZE, left : left + SIZE]
+        expected = window[:, ::-1] if is_mirrored else window
+        np.testing.assert_array_equal(moved[place].permute(1, 2, 0).numpy(), expected)
+
+
+def test_indexing_and_warping_agree(pictures: np.ndarray) -> None:
+    """The fast way for whole pixels and the general warp show the same picture."""
+    changed = settings(crop_padding=4, flip=True, fill="reflect")
+    pixels = torch.from_numpy(pictures)
+    drawn = draw(changed, SIZE, 0, 0, np.arange(6))
+    exact = transform(pixels, drawn, changed, RAW)
+    warped = transform(pixels, dataclasses.replace(drawn, exact=False), changed, RAW)
+    assert (exact - warped).abs().max() < 0.05
+
+
+def test_constant_fill_is_meant_after_normalisation(pictures: np.ndarray) -> None:
+    """Tutorial 1 fills with 0 after normalising, so the border is the mean colour, not black."""
+    normalised = Preprocessing(size=32, channels=3, mean=(99.0,) * 3, std=(50.0,) * 3)
+    window = affine_windows(
+        SIZE,
+        rotation=np.zeros(6),
+        shift=np.tile([40.0, 0.0], (6, 1)),
+        shear=np.zeros(6),
+        zoom=np.ones((6, 2)),
+    )
+    moved = transform(torch.from_numpy(pictures), draw_of(window), settings(shift=1.0), normalised)
+    assert torch.equal(moved, torch.zeros_like(moved))
+
+
+BUSY = Augmentation(
+    flip=True,
+    crop_padding=2,
+    shift=0.1,
+    rotation=20.0,
+    shear=5.0,
+    zoom=(0.8, 1.2),
+    brightness=0.2,
+    contrast=0.2,
+    saturation=0.2,
+    erase=0.5,
+    mixup=0.4,
+    cutmix=1.0,
+)
+
+
+def batches_of(pictures: np.ndarray, members: np.ndarray, batch: int) -> TrainingBatches:
+    labels = np.arange(6) % 3
+    return TrainingBatches(
+        Pictures(pictures, torch.device("cpu")),
+        labels,
+        members,
+        classes=3,
+        batch=batch,
+        seed=11,
+        preprocessing=RAW,
+        augmentation=BUSY,
+    )
+
+
+def test_a_picture_looks_the_same_in_any_batch(pictures: np.ndarray) -> None:
+    """What sample i of epoch e looks like is a function of (seed, e, i), mixing included."""
+    looks = {}
+    for batch in (6, 4, 1):
+        batches = batches_of(pictures, np.arange(6), batch)
+        for step in range(batches.steps):
+            made = batches.batch(2, step)
+            for place, sample in enumerate(batches.samples(2, step)):
+                look = (made.images[place].numpy(), made.targets[place].numpy())
+                if batch == 6:
+                    looks[sample] = look
+                np.testing.assert_allclose(look[0], looks[sample][0], atol=1e-4)
+                np.testing.assert_array_equal(look[1], looks[sample][1])
+    again = batches_of(pictures, np.arange(6), 6).batch(3, 0).images
+    first = batches_of(pictures, np.arange(6), 6).batch(2, 0).images
+    assert not torch.allclose(again, first)
+
+
+def test_mixed_targets_say_what_is_in_the_picture(pictures: np.ndarray) -> None:
+    """Cutmix: the share of the target is the share of the pixels; mixup: the blend's weight."""
+    samples, members = np.arange(6), np.arange(6)
+    zeros, ones = torch.zeros(6, 1, SIZE, SIZE), torch.ones(6, 1, SIZE, SIZE)
+    for changed in (settings(cutmix=1.0), settings(mixup=0.5)):
+        for epoch in range(20):
+            mixing = draw_mixing(changed, SIZE, 0, epoch, samples, members)
+            assert isinstance(mixing, Mixing)
+            own = mix(ones, zeros, mixing).mean((1, 2, 3))
+            np.testing.assert_allclose(own.numpy(), mixing.share, atol=1e-5)
+
+
+def test_every_picture_once_an_epoch_in_nearly_equal_batches(pictures: np.ndarray) -> None:
+    members = np.array([0, 2, 3, 5, 1])
+    batches = batches_of(pictures, members, 2)
+    seen = [batches.samples(0, step) for step in range(batches.steps)]
+    assert sorted(np.concatenate(seen)) == sorted(members)
+    assert {len(each) for each in seen} <= {1, 2}
+    many = TrainingBatches(
+        batches.pictures,
+        np.zeros(452, np.int64),
+        np.arange(452),
+        classes=3,
+        batch=8,
+        seed=0,
+        preprocessing=RAW,
+        augmentation=OFF,
+    )
+    assert many.steps == 57  # as tutorial 0 prints
+    assert {len(many.samples(0, step)) for step in range(57)} == {7, 8}
+
+
+def test_chance_is_even_and_streams_are_independent() -> None:
+    samples = np.arange(50_000)
+    one, other = (uniform(0, 0, samples, 2, name) for name in ("window", "erase"))
+    next_epoch = uniform(0, 1, samples, 2, "window")
+    next_seed = uniform(1, 0, samples, 2, "window")
+    assert np.abs(np.histogram(one, 20, (0, 1))[0] / 5000 - 1).max() < 0.06
+    for column in (one[:, 1], other[:, 0], next_epoch[:, 0], next_seed[:, 0], np.roll(one[:, 0], 1)):
+        assert abs(np.corrcoef(one[:, 0], column)[0, 1]) < 0.02
+
+
+def test_order_changes_with_the_epoch_and_depends_on_members_alone() -> None:
+    members = np.array([5, 9, 2, 7, 30, 11])
+    assert set(shuffled(0, 0, members)) == set(members)
+    np.testing.assert_array_equal(shuffled(0, 3, members), shuffled(0, 3, members[::-1]))
+    assert any((shuffled(0, 0, members) != shuffled(0, epoch, members)).any() for epoch in (1, 2))
