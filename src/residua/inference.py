@@ -1,0 +1,46 @@
+"""A network and batches -> logits; used in evaluation and in prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from residua.errors import ResiduaError
+from residua.networks.catalogue import build
+from residua.run import Card, read_weights
+
+Logits = npt.NDArray[np.float32]  # [N, K]
+
+
+def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]:
+    """float32 [B, C, S, S] batches -> float32 [B, K], one by one, in float32 and eval mode.
+
+    Always float32, so that a figure is the same on every machine.
+    """
+    network.eval()
+    for images in batches:
+        with torch.inference_mode():
+            logits: Tensor = network(images)
+        yield logits.float().cpu().numpy()
+
+
+def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
+    """The network of a weights file of ours, in eval mode. Raises ResiduaError if they do not fit."""
+    tensors, card = read_weights(path)
+    try:
+        network = build(**card.network)
+        network.load_state_dict(tensors)
+    except (RuntimeError, TypeError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise ResiduaError(f"{path}: its tensors do not fit its network: {first}") from error
+    return network.to(device, memory_format=torch.channels_last).eval(), card
+
+
+def default_device() -> torch.device:
+    """A GPU where there is one; evaluation and prediction run on it in float32."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,299 @@
+"""The run folder on disk: the only bridge between training and everything that comes after it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from residua import config as settings
+from residua.config import Config, Preprocessing
+from residua.data.source import Part
+from residua.errors import ResiduaError
+from residua.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1  # of weights and state files; read by `read_weights`
+HISTORY = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "rate",
+    "pictures_per_second",
+    "seconds",
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A line of split.csv: one readable picture of the data set."""
+
+    path: str
+    label: str
+    part: Part
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a weights file says of itself, in its header: enough to use it without the run.
+
+    network: the arguments of `build`. classes: names in the order of the logits. stage: "weights",
+    or "state" for a file that a training goes on from.
+    """
+
+    network: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    notes: dict[str, Any]
+
+
+class RunFolder:
+    """Reads and writes the files of one run; every file appears whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def existing(cls, path: str | Path) -> RunFolder:
+        """The folder of an earlier run. Raises ResiduaError if it is none."""
+        folder = Path(path).expanduser()
+        if not (folder / "config.yaml").is_file():
+            what = "has no config.yaml" if folder.is_dir() else "is no folder"
+            raise ResiduaError(
+                f"{folder}: {what}: expected a run folder as `residua train` makes it."
+            )
+        return cls(folder)
+
+    @classmethod
+    def new(cls, path: str | None, name: str) -> RunFolder:
+        """An empty folder at `path`, or the next free runs/<name>-<n>. Raises ResiduaError."""
+        if path is None:
+            return cls(_next_free(Path("runs"), re.sub(r"[^\w.-]+", "-", name) or "data"))
+        folder = Path(path).expanduser()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise ResiduaError(
+                    f"{folder}: is not empty: expected a new folder for the run. "
+                    f"`residua resume {folder}` goes on with an earlier one."
+                )
+        except OSError as error:
+            raise ResiduaError(f"{folder}: cannot hold a run: {error.strerror}.") from error
+        return cls(folder)
+
+    def write_text(self, name: str, content: str | bytes) -> None:
+        """Write one file of the run atomically."""
+        write_atomically(self.path / name, content)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write plain data as JSON atomically."""
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        self.write_text(name, text + "\n")
+
+    def read_json(self, name: str) -> Any:
+        """Plain data of a JSON file of the run. Raises ResiduaError that names the file."""
+        path = self.path / name
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ResiduaError(f"{path}: cannot be read: {error}.") from error
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run, with no "auto" left in them."""
+        return settings.read_yaml(self.path / "config.yaml")
+
+    @property
+    def weights(self) -> Path:
+        """The best weights, or the last ones where no validation chose. Raises ResiduaError."""
+        for name in ("best.safetensors", "last.safetensors"):
+            if (self.path / name).is_file():
+                return self.path / name
+        raise ResiduaError(
+            f"{self.path}: has no weights yet: its first epoch has not ended. "
+            f"`residua resume {self.path}` goes on with it."
+        )
+
+    def write_split(self, members: Sequence[Member]) -> None:
+        """split.csv: which picture is in which part."""
+        rows = [(each.path, each.label, each.part, each.sha256) for each in members]
+        self.write_text("split.csv", _csv(("path", "class", "part", "sha256"), rows))
+
+    def read_split(self) -> list[Member]:
+        """The lines of split.csv. Raises ResiduaError."""
+        return [
+            Member(row["path"], row["class"], row["part"], row["sha256"])  # type: ignore[arg-type]
+            for row in self._read_csv("split.csv", ("path", "class", "part", "sha256"))
+        ]
+
+    def write_predictions(
+        self, name: str, rows: Sequence[tuple[str, str, str, float, bool]]
+    ) -> None:
+        """predictions.csv: path, class, predicted class, its probability, whether it is right."""
+        columns = ("path", "class", "predicted", "probability", "right")
+        self.write_text(
+            name, _csv(columns, [(*row[:3], f"{row[3]:.6f}", str(row[4]).lower()) for row in rows])
+        )
+
+    def write_unreadable(self, reasons: Sequence[tuple[str, str]]) -> None:
+        """unreadable.csv: (path, reason) of every file that was left out."""
+        self.write_text("unreadable.csv", _csv(("path", "reason"), reasons))
+
+    def read_unreadable(self) -> list[tuple[str, str]]:
+        """The lines of unreadable.csv. Raises ResiduaError."""
+        rows = self._read_csv("unreadable.csv", ("path", "reason"))
+        return [(row["path"], row["reason"]) for row in rows]
+
+    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """history.csv: one line an epoch, columns without any value left out."""
+        columns = [name for name in HISTORY if any(name in row for row in history)]
+        self.write_text(
+            "history.csv",
+            _csv(columns, [[row.get(name, "") for name in columns] for row in history]),
+        )
+
+    def read_history(self) -> list[dict[str, float]]:
+        """history.csv as numbers; an empty list before the first epoch has ended."""
+        if not (self.path / "history.csv").exists():
+            return []
+        return [
+            {key: float(value) for key, value in row.items() if value}
+            for row in self._read_csv("history.csv", ("epoch",))
+        ]
+
+    def write_weights(self, name: str, tensors: Mapping[str, Tensor], card: Card) -> None:
+        """A safetensors file whose header holds the card as JSON."""
+        from safetensors.torch import save
+
+        described = {
+            "format": FORMAT,
+            "network": card.network,
+            "classes": card.classes,
+            "preprocessing": asdict(card.preprocessing),
+            "notes": card.notes,
+        }
+        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        header = {"residua": json.dumps(described, ensure_ascii=False)}
+        self.write_text(name, save(plain, header))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held while a process trains in this folder; the system lets go of it if that is killed.
+
+        Raises ResiduaError if another process holds it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system: nothing stops a second process there
+            yield
+            return
+        path = self.path / ".lock"
+        with path.open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ResiduaError(f"{self.path}: another process trains in it now.") from error
+            yield
+
+    def _read_csv(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
+        path = self.path / name
+        try:
+            with path.open(encoding="utf-8", newline="") as stream:
+                reader = csv.DictReader(stream)
+                rows = list(reader)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ResiduaError(f"{path}: cannot be read: {error}.") from error
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ResiduaError(f"{path}: has no column {', '.join(missing)}.")
+        return rows
+
+
+class Log:
+    """log.jsonl: one JSON object a line, on disk as soon as it is written."""
+
+    def __init__(self, path: Path, upto: int) -> None:
+        """Continue the log; lines of steps after `upto` belong to work that is done again."""
+        kept = []
+        if path.exists():
+            for line in path.read_text("utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # a line cut off by a crash
+                    if json.loads(line).get("step", 0) <= upto:
+                        kept.append(line + "\n")
+        write_atomically(path, "".join(kept))
+        self.stream: IO[str] = path.open("a", encoding="utf-8")
+
+    def write(self, event: str, step: int, **facts: object) -> None:
+        """Append one event; facts are plain values."""
+        row = {"event": event, "step": step, **facts}
+        self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.stream.close()
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
+    """Tensors and card of a weights or state file of ours. Raises ResiduaError that names the file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        content = path.read_bytes()
+        tensors = load(content)
+        (length,) = struct.unpack_from("<Q", content)
+        described = json.loads(content[8 : 8 + length])["__metadata__"]["residua"]
+        card = json.loads(described)
+    except OSError as error:
+        raise ResiduaError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except (SafetensorError, ValueError, struct.error) as error:
+        raise ResiduaError(f"{path}: is damaged or no safetensors file: {error}.") from error
+    except (KeyError, TypeError) as error:
+        raise ResiduaError(f"{path}: was not written by residua: no description in it.") from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise ResiduaError(
+            f"{path}: has format {card.get('format') if isinstance(card, dict) else card!r}, "
+            f"expected {FORMAT}: it was written by another version of residua."
+        )
+    return tensors, Card(
+        network=card["network"],
+        classes=tuple(card["classes"]),
+        preprocessing=settings.preprocessing_from(card["preprocessing"], str(path)),
+        notes=card["notes"],
+    )
+
+
+def _next_free(parent: Path, name: str) -> Path:
+    try:
+        parent.mkdir(exist_ok=True)
+        for number in range(1, 1_000_000):
+            with contextlib.suppress(FileExistsError):  # also when another process was faster
+                folder = parent / f"{name}-{number}"
+                folder.mkdir()
+                return folder
+    except OSError as error:
+        raise ResiduaError(f"{parent}: cannot hold a run: {error.strerror}.") from error
+    raise ResiduaError(f"{parent}: holds a million runs of {name}.")
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return stream.getvalue()

@@ -1,0 +1,73 @@
+"""What a user sees while something runs: bars on a terminal, plain lines elsewhere; all on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+Report = Callable[[int, int], None]  # (done, of)
+
+
+class Screen:
+    """Lines that stay, and one bar that moves below them. quiet: nothing at all."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.moving = self.console.is_terminal and not quiet
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.console.print(line, markup=False)
+
+    def warn(self, line: str) -> None:
+        """A line that stays and stands out."""
+        self.console.print(f"warning: {line}", markup=False, style="yellow")
+
+    def fail(self, line: str) -> None:
+        """Why it ends here."""
+        self.console.print(f"error: {line}", markup=False, style="red")
+
+    @contextlib.contextmanager
+    def bar(self, what: str, plain_seconds: float = 10.0) -> Iterator[Callable[[int, int, str], None]]:
+        """A function (done, of, note) that moves a bar; without a terminal, a line now and then."""
+        if not self.moving:
+            yield _PlainBar(self, what, plain_seconds)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.completed:>6,.0f}/{task.total:,.0f}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Progress(
+            *columns, console=self.console, transient=True, refresh_per_second=5
+        ) as progress:
+            task = progress.add_task(what, total=1, note="")
+
+            def move(done: int, of: int, note: str = "") -> None:
+                progress.update(task, completed=done, total=of, note=note)
+
+            yield move
+
+    def reporter(self, move: Callable[[int, int, str], None]) -> Report:
+        """A bar's function without the note, for work that has nothing else to say."""
+        return lambda done, of: move(done, of, "")
+
+
+class _PlainBar:
+    """Says where the work stands every few seconds, and nothing if it ends before."""
+
+    def __init__(self, screen: Screen, what: str, seconds: float) -> None:
+        self.screen, self.what, self.seconds = screen, what, seconds
+        self.due = time.monotonic() + seconds
+
+    def __call__(self, done: int, of: int, note: str = "") -> None:
+        if time.monotonic() >= self.due and done < of:
+            self.screen.say(f"{self.what}: {done:,} of {of:,} {note}".rstrip())
+            self.due = time.monotonic() + self.seconds
+

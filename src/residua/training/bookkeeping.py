@@ -1,0 +1,321 @@
+"""What a step leaves behind besides better weights: bar, log, history, state and weight files."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from residua.config import Config
+from residua.data.batches import TrainingBatches
+from residua.data.chance import Integers
+from residua.errors import ResiduaError
+from residua.run import Card, Log, RunFolder
+from residua.screen import Screen
+from residua.training.state import Learner, Progress
+
+LOOK_SECONDS = 0.2  # between two movements of the bar, and on a GPU two looks at the loss
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt. judged: the parts whose figures are recorded, name -> sample numbers; the one
+    called "validation" chooses the best epoch. counts: training pictures of each class."""
+
+    batches: TrainingBatches
+    judged: Mapping[str, Integers]
+    counts: list[int]
+    card: Card
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """The user or the system asked to stop by signal `number`; the state is in folder `run`."""
+
+    def __init__(self, number: int, run: str) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number, self.run = number, run
+
+
+class Meter:
+    """Running sums of loss and accuracy, on the device; complains of a loss that is not finite.
+
+    On a CPU every loss is looked at before its gradient is taken, on a GPU a few times a second, so
+    that it never waits, and always before anything is saved.
+    """
+
+    def __init__(self, progress: Progress, device: torch.device) -> None:
+        self.progress, self.at_once = progress, device.type == "cpu"
+        self.loss = torch.tensor(progress.loss, dtype=torch.float64, device=device)
+        self.correct = torch.tensor(progress.correct, dtype=torch.int64, device=device)
+        self.unseen: list[tuple[int, float, Tensor]] = []
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, rate: float) -> None:
+        """Count a step's mean loss [] and its logits [B, K] against labels [B]."""
+        self.unseen.append((self.progress.step + 1, rate, loss))
+        if self.at_once:
+            self.check()
+        self.loss += loss.double() * len(labels)
+        self.correct += (logits.argmax(1) == labels).sum()
+        self.progress.pictures += len(labels)
+
+    def check(self) -> None:
+        """Look at the losses since the last time. Raises ResiduaError at the first that is not finite."""
+        if not self.unseen:
+            return
+        values = torch.stack([each for _, _, each in self.unseen]).tolist()
+        for (step, rate, _), value in zip(self.unseen, values, strict=True):
+            if not math.isfinite(value):
+                raise ResiduaError(
+                    f"the loss became {value} in epoch {self.progress.epoch + 1}, step {step}, at "
+                    f"rate {rate:.3g}. Start again with a smaller rate "
+                    f"(--set optimization.rate={rate / 5:.2g}), a longer warm-up, "
+                    "--set optimization.clip=1, or --precision fp32"
+                )
+        self.unseen.clear()
+
+    def collect(self) -> None:
+        """Check, and move the sums into the progress."""
+        self.check()
+        self.progress.loss = self.loss.item()
+        self.progress.correct = int(self.correct.item())
+
+    def reset(self) -> None:
+        """Start an epoch."""
+        self.loss.zero_()
+        self.correct.zero_()
+        self.progress.loss, self.progress.correct, self.progress.pictures = 0.0, 0, 0
+
+
+class Signals:
+    """Remembers Ctrl-C and SIGTERM until the loop asks; a second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.earlier: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.earlier[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self.earlier.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
+
+
+class Books(contextlib.AbstractContextManager["Books"]):
+    """Keeps a training's books: says, logs and saves at the right moments, and obeys signals."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        task: Task,
+        config: Config,
+        run: RunFolder,
+        screen: Screen,
+        signals: Signals,
+        meter: Meter,
+    ) -> None:
+        self.learner, self.task, self.config, self.run = learner, task, config, run
+        self.screen, self.signals, self.meter = screen, signals, meter
+        self.progress = learner.progress
+        self.open = contextlib.ExitStack()
+        self.log = Log(run.path / "log.jsonl", self._step)
+        self.open.callback(self.log.close)
+        self.board = _board(run, self._step) if config.training.tensorboard else None
+        if self.board is not None:
+            self.open.callback(self.board.close)
+        self.bar = self.open.enter_context(screen.bar("training"))
+        self.saved = self.looked = self.counted = time.monotonic()
+        self.pictures = 0  # learnt since this process began the epoch
+        self.epoch_began = self.learnt = self.counted
+        self._begin()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.open.close()
+
+    def tick(self, learnt: int) -> None:
+        """After each batch; `learnt` pictures were trained on, none while judging.
+
+        Raises Interrupted after a signal, and ResiduaError on a loss that is not finite.
+        """
+        now = time.monotonic()
+        if learnt:
+            self.pictures, self.learnt = self.pictures + learnt, now
+        if now - self.looked >= LOOK_SECONDS:
+            self.looked = now
+            self.meter.check()
+            self._move_bar()
+        if self.signals.received:
+            self.save()
+            self.log.write("interrupted", self._step)
+            raise Interrupted(self.signals.received, str(self.run.path))
+        if now - self.saved >= self.config.training.save_seconds:
+            self.save()
+
+    def save(self) -> None:
+        """Write the state file; what is in it is all that a crash leaves."""
+        self.meter.collect()
+        now = time.monotonic()
+        self.progress.seconds += now - self.counted
+        self.counted = now
+        self.learner.save(self.run, self.task.card)
+        self.saved = time.monotonic()
+
+    def end_epoch(self, judged: Mapping[str, float]) -> None:
+        """Enter the epoch's row, keep the weights if they are the best, decide on going on."""
+        self.meter.collect()
+        progress, now = self.progress, time.monotonic()
+        row = {
+            "epoch": progress.epoch + 1,
+            "loss": progress.loss / progress.pictures,
+            "accuracy": progress.correct / progress.pictures,
+            **judged,
+            "rate": self.learner.optimizer.param_groups[0]["lr"],
+            "pictures_per_second": self._speed(),
+            "seconds": progress.seconds + now - self.counted,
+        }
+        improved = self._improved(judged)
+        patience = self.config.training.patience
+        progress.stopped = bool(patience) and progress.waited >= patience
+        progress.history.append(row)
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        self.learner.judge.position = 0
+        self.meter.reset()
+        self._keep_weights(improved)
+        self.run.write_history(progress.history)
+        self.log.write("epoch", self._step, best=improved, **row)
+        self._board_row(row)
+        self.screen.say(self._line(row, improved))
+        if progress.stopped:
+            self.screen.say(
+                f"stopped after epoch {progress.epoch}: no improvement for {patience} epochs"
+            )
+        self.pictures = 0
+        self.epoch_began = self.learnt = time.monotonic()
+
+    def finish(self) -> None:
+        """The last words of a training that reached its end."""
+        self.save()
+        self.log.write("end", self._step, best_epoch=self.progress.best_epoch)
+
+    @property
+    def _step(self) -> int:
+        return self.progress.epoch * self.task.batches.steps + self.progress.step
+
+    def _begin(self) -> None:
+        progress, network = self.progress, self.learner.network
+        self.run.write_history(progress.history)
+        total = sum(each.numel() for each in network.parameters())
+        trained = sum(each.numel() for each in network.parameters() if each.requires_grad)
+        self.screen.say(
+            f"{total:,} parameters: {trained:,} learn, {total - trained:,} are frozen"
+        )
+        statistics = self.config.training.statistics_pictures
+        if statistics and self.learner.judge.has_norms:
+            said = (
+                "BatchNorm's running statistics lag behind; before each validation a copy gets "
+                f"them anew from {min(statistics, len(self.task.batches.members)):,} training "
+                "pictures (training.statistics_pictures)"
+            )
+            self.screen.say(said)
+            self.log.write("statistics", self._step, note=said)
+        if progress.epoch or progress.step:
+            self.screen.say(f"goes on from epoch {progress.epoch + 1}, step {progress.step}")
+            self.log.write("resumed", self._step)
+        else:
+            self.save()
+
+    def _improved(self, judged: Mapping[str, float]) -> bool:
+        """Compare with the best epoch so far; ties go to the other figure, then to the earlier."""
+        if "val_accuracy" not in judged:
+            return False
+        figures = [judged["val_accuracy"], -judged["val_loss"]]
+        if self.config.training.select == "loss":
+            figures.reverse()
+        progress = self.progress
+        if progress.best is None or figures > progress.best:
+            progress.best, progress.best_epoch, progress.waited = figures, progress.epoch + 1, 0
+            return True
+        progress.waited += 1
+        return False
+
+    def _keep_weights(self, improved: bool) -> None:
+        training, epoch = self.config.training, self.progress.epoch
+        names = ["best.safetensors"] if improved else []
+        due = time.monotonic() - self.saved >= training.save_seconds
+        if due or self.progress.stopped or epoch == training.epochs:
+            names.append("last.safetensors")
+        if training.keep_every and epoch % training.keep_every == 0:
+            names.append(f"epoch-{epoch:04}.safetensors")
+        card = self.task.card
+        noted = Card(card.network, card.classes, card.preprocessing, {"epoch": epoch})
+        for name in names:
+            self.run.write_weights(name, self.learner.judge.network.state_dict(), noted)
+
+    def _move_bar(self) -> None:
+        progress = self.progress
+        steps = self.task.batches.steps
+        note = f"{self._speed():,.0f} pictures/s"
+        if progress.pictures and not self.meter.unseen:
+            loss = self.meter.loss.item() / progress.pictures
+            accuracy = self.meter.correct.item() / progress.pictures
+            note += f"  loss {loss:.4f}  accuracy {accuracy:.4f}"
+        if progress.step == steps:
+            note += "  validating"
+        self.bar(self._step, steps * self.config.training.epochs, f"epoch {progress.epoch + 1}  {note}")
+
+    def _speed(self) -> float:
+        """Pictures learnt a second, judging and saving not counted."""
+        return self.pictures / max(self.learnt - self.epoch_began, 1e-9)
+
+    def _line(self, row: Mapping[str, float], improved: bool) -> str:
+        parts = [f"epoch {int(row['epoch']):>3}/{self.config.training.epochs}"]
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"):
+            if name in row:
+                parts.append(f"{name} {row[name]:.4f}")
+        parts.append(f"{row['pictures_per_second']:,.0f} pictures/s")
+        return "  ".join(parts) + ("  *" if improved else "")
+
+    def _board_row(self, row: Mapping[str, float]) -> None:
+        if self.board is not None:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, int(row["epoch"]))
+            self.board.flush()
+
+
+def _board(run: RunFolder, step: int) -> Any:
+    """A TensorBoard writer. Raises ResiduaError where the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ResiduaError(
+            "TensorBoard is not installed: pip install 'residua[tensorboard]', or leave out "
+            "--tensorboard; history.csv and log.jsonl hold the same numbers."
+        ) from error
+    return SummaryWriter(str(run.path / "tensorboard"), purge_step=step)

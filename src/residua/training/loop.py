@@ -1,0 +1,83 @@
+"""Batches and a network -> the weights, log and history of a run folder: the one training loop."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from residua.config import Config
+from residua.machine import autocast
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.training.bookkeeping import Books, Meter, Signals, Task
+from residua.training.judging import judge_for
+from residua.training.optimization import Average, balanced_weights, optimizer_for, rate_at
+from residua.training.state import Learner, Progress
+
+
+def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: Screen) -> Progress:
+    """Train `network`, on its device, until the epochs are done or patience ends.
+
+    Goes on from the run's state file if there is one. Raises Interrupted after Ctrl-C or SIGTERM,
+    ResiduaError when the loss is no longer finite.
+    """
+    training, optimization, batches = config.training, config.optimization, task.batches
+    device = batches.pictures.device
+    parameters = [each for each in network.parameters() if each.requires_grad]
+    learner = Learner(
+        network,
+        optimizer_for(network, optimization),
+        Average(network.parameters(), optimization.ema),
+        judge_for(
+            network, batches.pictures, batches.labels, batches.members, task.judged, config
+        ),
+        Progress(),
+    )
+    optimizer, average, judge = learner.optimizer, learner.average, learner.judge
+    class_weights = None
+    if optimization.class_weights == "balanced":
+        class_weights = torch.tensor(balanced_weights(task.counts), device=device)
+
+    with torch.random.fork_rng(), run.lock(), Signals() as signals:
+        learner.restore(run)
+        progress = learner.progress
+        meter = Meter(progress, device)
+        with Books(learner, task, config, run, screen, signals, meter) as books:
+            while progress.epoch < training.epochs and not progress.stopped:
+                network.train()
+                while progress.step < batches.steps:
+                    batch = batches.batch(progress.epoch, progress.step)
+                    step = progress.epoch * batches.steps + progress.step
+                    rate = rate_at(optimization, step, batches.steps, training.epochs)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
+                    torch.manual_seed((training.seed << 32) + step)  # dropout has no hidden state
+
+                    with autocast(device, training.precision):
+                        logits = network(batch.images)
+                    loss = F.cross_entropy(
+                        logits.float(),
+                        batch.targets,
+                        class_weights,
+                        reduction="none",
+                        label_smoothing=optimization.label_smoothing,
+                    ).mean()
+                    meter.add(loss.detach(), logits.detach(), batch.labels, rate)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    if optimization.clip:
+                        nn.utils.clip_grad_norm_(parameters, optimization.clip)
+                    optimizer.step()
+                    average.update(network.parameters(), step)
+
+                    progress.step += 1
+                    books.tick(len(batch.labels))
+
+                if judge.position == 0:
+                    judge.begin(network, average, progress.epoch)
+                for _ in judge.steps():
+                    books.tick(0)
+                books.end_epoch(judge.results())
+            books.finish()
+    return progress
