@@ -38,7 +38,12 @@ def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
     except (RuntimeError, TypeError) as error:
         first = " ".join(str(error).split())[:300]
         raise ResiduaError(f"{path}: its tensors do not fit its network: {first}") from error
-    return network.to(device, memory_format=torch.channels_last).eval(), card
+    return on_device(network, device).eval(), card
+
+
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network moved there, its kernels in channels_last order, which convolutions like best."""
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def default_device() -> torch.device:

@@ -1,0 +1,314 @@
+"""The public functions, composed from everything else: train, resume, load, evaluate, predict, build."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from residua import config as settings
+from residua.config import Config, Preprocessing
+from residua.data.batches import Pictures, TrainingBatches
+from residua.data.chance import Integers
+from residua.errors import ResiduaError
+from residua.evaluation import Evaluation, evaluate_run, run_classes
+from residua.inference import default_device, load_network, on_device
+from residua.machine import environment
+from residua.networks.catalogue import ROWS, build
+from residua.networks.cost import smallest_input
+from residua.prediction import Prediction, predict_files
+from residua.preparation import Prepared, prepare
+from residua.reporting import write_prediction_grid, write_report
+from residua.run import Card, RunFolder
+from residua.screen import Screen
+from residua.training.bookkeeping import Task
+from residua.training.loop import fit
+
+__all__ = ["Run", "build", "evaluate", "load", "models", "predict", "resume", "train"]
+
+
+class Run:
+    """A run folder, finished or not: what was asked, what happened, and the network that came out."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder.path
+
+    @property
+    def config(self) -> Config:
+        """All settings as they ran."""
+        return self.folder.config
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return run_classes(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes the network's input."""
+        return self.config.preprocessing
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """A row for each epoch: loss, accuracy, val_loss, val_accuracy, ..."""
+        return self.folder.read_history()
+
+    def network(self) -> torch.nn.Module:
+        """The chosen network: float32 [B, C, S, S], preprocessed, -> logits [B, K]; in eval mode."""
+        return load_network(self.folder.weights, default_device())[0]
+
+    def evaluate(self, data: str | Path | None = None) -> Evaluation:
+        """See `residua.evaluate`."""
+        return evaluate(self, data)
+
+    def predict(self, *files: str | Path, top: int = 3) -> list[Prediction]:
+        """See `residua.predict`."""
+        return predict(self, files, top=top)
+
+    def draw_predictions(self, rows: Sequence[Prediction], file: Path) -> str | None:
+        """Write a PNG of the rows' pictures under their likeliest classes; maybe a warning."""
+        return write_prediction_grid(
+            self.classes, self.preprocessing, rows, file, self.config.data.max_pixels
+        )
+
+
+def models() -> list[str]:
+    """The names that `build` and `train` know."""
+    return list(ROWS)
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str | None = None,
+    recipe: str | Path | None = None,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch: int | None = None,
+    seed: int | None = None,
+    split_seed: int | None = None,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    out: str | Path | None = None,
+    settings: Mapping[str, object] | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train on DATA and judge the result; the same as `residua train`.
+
+    data: a folder of class folders, a folder of IDX files or CIFAR archives, or "digits". settings:
+    further ones by dotted name, {"optimization.rate": 0.05}. What is not given comes from the recipe,
+    else it is chosen from the data. out: the run folder, else the next free runs/<data>-<n>.
+    Raises ResiduaError on anything that cannot be used.
+    """
+    named = {
+        "network.name": model,
+        "training.epochs": epochs,
+        "preprocessing.size": size,
+        "training.batch": batch,
+        "training.seed": seed,
+        "data.split_seed": split_seed,
+        "data.val_fraction": val_fraction,
+        "data.test_fraction": test_fraction,
+        "training.device": device,
+        "training.precision": precision,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    config = compose(data, recipe, {**given, **(settings or {})})
+    return train_with(config, None if out is None else str(out), Screen(quiet))
+
+
+def compose(
+    data: str | Path, recipe: str | Path | None, given: Mapping[str, object]
+) -> Config:
+    """Defaults, then the recipe, then what is given. Raises ResiduaError."""
+    config = read_recipe(recipe) if recipe is not None else Config()
+    return settings.with_settings(config, {"data.path": str(data), **given})
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("residua") / "recipes"
+    return sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.is_file())
+
+
+def read_recipe(recipe: str | Path) -> Config:
+    """The settings of a YAML file, or of a recipe of the package by name. Raises ResiduaError."""
+    if Path(recipe).suffix in (".yaml", ".yml"):
+        return settings.read_yaml(Path(recipe).expanduser())
+    if str(recipe) not in recipes():
+        raise ResiduaError(
+            f"recipe {str(recipe)!r} is unknown: expected a .yaml file or one of "
+            f"{', '.join(recipes())}."
+        )
+    with resources.as_file(resources.files("residua") / "recipes" / f"{recipe}.yaml") as path:
+        return settings.read_yaml(path)
+
+
+def train_with(config: Config, out: str | None, screen: Screen) -> Run:
+    """Train as a config says, in a new run folder."""
+    prepared = prepare(config, screen)
+    _check_network(prepared.config)
+    folder = RunFolder.new(out, prepared.source.name)
+    folder.write_text("config.yaml", settings.to_yaml(prepared.config))
+    folder.write_json("choices.json", [dataclasses.asdict(each) for each in prepared.choices])
+    folder.write_json("classes.json", list(prepared.source.classes))
+    folder.write_json("preprocessing.json", dataclasses.asdict(prepared.config.preprocessing))
+    folder.write_json("environment.json", environment(prepared.device))
+    folder.write_split(prepared.members)
+    folder.write_unreadable(prepared.unreadable)
+    for choice in prepared.choices:
+        screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
+    return _learn(folder, prepared, screen)
+
+
+def resume(run: str | Path | Run, quiet: bool = False) -> Run:
+    """Go on with an interrupted training; the weights become those of a run never interrupted.
+
+    Raises ResiduaError if the folder is no run or its data has changed.
+    """
+    folder = RunFolder.existing(run.path if isinstance(run, Run) else run)
+    screen = Screen(quiet)
+    prepared = prepare(folder.config, screen)
+    if prepared.members != folder.read_split():
+        raise ResiduaError(
+            f"{folder.config.data.path}: is not what it was when {folder.path} began: its pictures "
+            "or their parts differ from split.csv. Restore the data, or train anew."
+        )
+    return _learn(folder, prepared, screen)
+
+
+def load(run: str | Path) -> Run:
+    """The run in a folder. Raises ResiduaError if it is none."""
+    return Run(RunFolder.existing(run))
+
+
+def evaluate(run: str | Path | Run, data: str | Path | None = None, quiet: bool = True) -> Evaluation:
+    """Judge a run on DATA, else on its test part, else on its validation part.
+
+    Writes scores.json and predictions.csv into the run's folder evaluations/. Changes no weights.
+    Raises ResiduaError.
+    """
+    folder = run.folder if isinstance(run, Run) else RunFolder.existing(run)
+    found = evaluate_run(folder, None if data is None else str(data), Screen(quiet))
+    place = found.part if data is None else Path(data).expanduser().resolve().name
+    folder.write_json(f"evaluations/{place}/scores.json", found.to_json())
+    folder.write_predictions(f"evaluations/{place}/predictions.csv", found.rows())
+    return found
+
+
+def predict(
+    run: str | Path | Run, files: str | Path | Sequence[str | Path], *, top: int = 3
+) -> list[Prediction]:
+    """The `top` most likely classes of each file, and of each picture below a folder, in order.
+
+    A file that cannot be read keeps its row, with the reason in `error`. Raises ResiduaError if the
+    run cannot be used.
+    """
+    return list(predict_lazily(run, files, top=top))
+
+
+def predict_lazily(
+    run: str | Path | Run, files: str | Path | Sequence[str | Path], *, top: int = 3
+) -> Iterator[Prediction]:
+    """The same, row by row, for folders larger than memory."""
+    folder = run.folder if isinstance(run, Run) else RunFolder.existing(run)
+    named = [files] if isinstance(files, str | Path) else files
+    return predict_files(folder, [str(each) for each in named], top)
+
+
+def _learn(folder: RunFolder, prepared: Prepared, screen: Screen) -> Run:
+    """The part that training anew and going on have in common."""
+    config, device = prepared.config, prepared.device
+    began = time.monotonic()
+    screen.say(prepared.summary)
+    for note in prepared.notes:
+        screen.warn(note)
+    for path, reason in prepared.unreadable:
+        screen.warn(f"{path} is left out: {reason}")
+    name = environment(device)["device_name"]
+    screen.say(
+        f"{config.network.name} at {config.preprocessing.size} px on {device} ({name}), "
+        f"{config.training.precision}, channels_last; run folder {folder.path}"
+    )
+    arguments = {
+        "name": config.network.name,
+        "classes": config.network.classes,
+        "channels": config.preprocessing.channels,
+        "ordering": config.network.ordering,
+        "shortcut": config.network.shortcut,
+    }
+    network = on_device(build(**arguments, seed=config.training.seed), device)  # type: ignore[arg-type]
+    pictures = Pictures(prepared.pixels, device)
+    task = Task(
+        TrainingBatches(
+            pictures,
+            prepared.labels,
+            prepared.parts["train"],
+            classes=config.network.classes,
+            batch=config.training.batch,
+            seed=config.training.seed,
+            preprocessing=config.preprocessing,
+            augmentation=config.augmentation,
+        ),
+        _judged(prepared),
+        prepared.counts("train") + [0] * (config.network.classes - len(prepared.source.classes)),
+        Card(arguments, prepared.source.classes, config.preprocessing, {}),
+    )
+    progress = fit(network, task, config, folder, screen)
+    run = Run(folder)
+    judged = None
+    if len(prepared.parts["test"]) or len(prepared.parts["validation"]):
+        judged = evaluate(run, quiet=screen.console.quiet)
+        low, high = judged.scores.interval
+        screen.say(
+            f"{judged.part} accuracy {judged.scores.accuracy:.4f} "
+            f"(95 % interval {low:.4f} to {high:.4f}, {judged.scores.pictures:,} pictures)"
+        )
+    for warning in write_report(folder, prepared, judged, progress):
+        screen.warn(warning)
+    screen.say(f"trained for {progress.seconds:.1f} s, {time.monotonic() - began:.1f} s in all now")
+    screen.say(f"report: {folder.path / 'report.html'}")
+    return run
+
+
+def _judged(prepared: Prepared) -> dict[str, Integers]:
+    """The parts whose figures are recorded each epoch; the test part only where that was asked."""
+    wanted = ["validation", *(["test"] if prepared.config.training.curve_test else [])]
+    return {part: prepared.parts[part] for part in wanted if len(prepared.parts[part])}  # type: ignore[index]
+
+
+def _check_network(config: Config) -> None:
+    """Say before training what would only fail in it. Raises ResiduaError."""
+    network = config.network
+    with torch.device("meta"):
+        built = build(
+            network.name,
+            classes=network.classes,
+            channels=config.preprocessing.channels,
+            ordering=network.ordering,
+            shortcut=network.shortcut,
+        )
+    least = smallest_input(built)
+    if config.preprocessing.size < least:
+        raise ResiduaError(
+            f"{network.name} needs pictures of at least {least} px, not "
+            f"{config.preprocessing.size}: give --size {least} or another --model."
+        )
+
+
+def _short(value: object) -> str:
+    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)

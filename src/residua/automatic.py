@@ -1,0 +1,139 @@
+"""Settings that say "auto", and the facts of the data -> numbers, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from residua import config as settings
+from residua.config import AUTO, Config
+
+SMALL = 40  # px: pictures like CIFAR's, for which a network must not begin by shrinking them
+IMBALANCE = 3.0  # between the largest and the smallest class
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One automatic setting: its dotted name, the number that it became, and why."""
+
+    setting: str
+    value: object
+    reason: str
+
+
+class Chooser:
+    """Fills in a config step by step; an explicit value always wins."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.choices: list[Choice] = []
+
+    def choose(self, setting: str, value: object, reason: str) -> None:
+        """Set `setting` if it still says "auto", and remember why."""
+        section, _, key = setting.partition(".")
+        if getattr(getattr(self.config, section), key) == AUTO:
+            self.config = settings.with_settings(self.config, {setting: value})
+            self.choices.append(Choice(setting, value, reason))
+
+
+def choose_device(chooser: Chooser, gpu: bool) -> None:
+    """training.device."""
+    reason = "a GPU is there" if gpu else "there is no GPU"
+    chooser.choose("training.device", "cuda" if gpu else "cpu", reason)
+
+
+def choose_precision(chooser: Chooser, bf16: tuple[bool, str]) -> None:
+    """training.precision, once the device is known."""
+    fast, reason = bf16
+    chooser.choose("training.precision", "bf16" if fast else "fp32", reason)
+
+
+def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
+    """preprocessing.channels and .size, from the median shorter side in pixels."""
+    chooser.choose(
+        "preprocessing.channels",
+        1 if grey else 3,
+        "all pictures are grey" if grey else "there are colour pictures",
+    )
+    gpu = chooser.config.training.device.startswith("cuda")
+    largest = 224 if gpu else 128
+    if side <= largest:
+        reason = f"the median shorter side is {side} px"
+    else:
+        reason = (
+            f"the median shorter side is {side} px; {largest} px is what "
+            f"{'a GPU' if gpu else 'a CPU'} learns from in reasonable time"
+        )
+    chooser.choose("preprocessing.size", min(side, largest), reason)
+
+
+def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]) -> None:
+    """preprocessing.mean and .std, given in channel order."""
+    reason = "measured on the training part"
+    chooser.choose("preprocessing.mean", [round(each, 3) for each in mean], reason)
+    chooser.choose("preprocessing.std", [round(each, 3) for each in std], reason)
+
+
+def choose_network(chooser: Chooser, classes: int, pictures: int) -> None:
+    """network.name and .classes."""
+    size = chooser.config.preprocessing.size
+    if size <= SMALL:
+        name, reason = "cifar_resnet20", f"{size} px is small: a network that begins at full size"
+    elif chooser.config.training.device.startswith("cuda") and pictures >= 5000:
+        name, reason = "resnet50", f"{pictures:,} training pictures and a GPU"
+    else:
+        name, reason = "resnet18", f"{size} px and {pictures:,} training pictures"
+    chooser.choose("network.name", name, reason)
+    chooser.choose("network.classes", classes, f"the data has {classes} classes")
+
+
+def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
+    """Batch, epochs, rate, warm-up and class weights, from the training pictures per class."""
+    pictures = sum(counts)
+    said = f"{pictures:,} training pictures"
+    batch = 128 if pictures >= 20_000 else 64 if pictures >= 1_000 else 32
+    chooser.choose("training.batch", batch, said)
+    wanted = 80_000 if chooser.config.preprocessing.size <= SMALL else 40_000
+    epochs = max(10, min(80, round(wanted / pictures)))
+    chooser.choose("training.epochs", epochs, f"{said}: about {epochs * pictures:,} looks")
+    batch, epochs = chooser.config.training.batch, chooser.config.training.epochs
+    if chooser.config.optimization.optimizer == "sgd":
+        rate, reason = 0.1 * batch / 128, "SGD: 0.1 for each 128 pictures of the batch"
+    else:
+        rate, reason = 1e-3, f"usual for {chooser.config.optimization.optimizer}"
+    chooser.choose("optimization.rate", rate, reason)
+    warmup = {"cosine": 0.1, "one_cycle": 0.3}.get(chooser.config.optimization.schedule, 0.0)
+    chooser.choose(
+        "optimization.warmup_epochs",
+        round(warmup * epochs, 2),
+        f"{warmup:.0%} of the epochs for schedule {chooser.config.optimization.schedule}",
+    )
+    present = [count for count in counts if count]
+    ratio = max(present) / min(present)
+    chooser.choose(
+        "optimization.class_weights",
+        "balanced" if ratio > IMBALANCE else "none",
+        f"the largest class is {ratio:.1f} times the smallest; balanced above {IMBALANCE:g}",
+    )
+
+
+def choose_augmentation(chooser: Chooser) -> None:
+    """How much training may change a picture, from its size and colour."""
+    size, grey = chooser.config.preprocessing.size, chooser.config.preprocessing.channels == 1
+    small = size <= SMALL
+    photo = f"pictures of {size} px in colour" if not grey else f"pictures of {size} px"
+    if grey:
+        chooser.choose("augmentation.flip", False, "grey pictures may be writing, which has a side")
+    else:
+        chooser.choose("augmentation.flip", True, "a mirrored photo is still one of its class")
+    chooser.choose(
+        "augmentation.crop_padding",
+        max(1, size // 8) if small else 0,
+        f"an eighth of {size} px" if small else "zoom and shift do it for larger pictures",
+    )
+    rotation = 10.0 if grey or not small else 0.0
+    chooser.choose("augmentation.rotation", rotation, photo)
+    chooser.choose("augmentation.zoom", [0.7, 1.1] if not small else [1.0, 1.0], photo)
+    jitter = 0.0 if grey or small else 0.3
+    for name in ("brightness", "contrast", "saturation"):
+        chooser.choose(f"augmentation.{name}", jitter, photo)

@@ -1,0 +1,314 @@
+"""A Source -> what its pictures are (`survey`) -> all of them decoded, as one uint8 array (`load`).
+
+Each file is decoded once; later epochs read the array. It lies in memory or, above a quarter of
+what is free, in a file under the user's cache folder, whose name is a hash of the contents and the
+preprocessing: what is found there is never stale. The data folder is never written to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal, TypeVar
+
+import numpy as np
+import PIL
+
+from residua.config import Preprocessing
+from residua.data import pictures
+from residua.data.source import Header, Pixels, Source, Unreadable
+from residua.errors import ResiduaError
+
+Progress = Callable[[int, int], None]  # (done, of how many), called from the calling thread
+Store = Callable[[int, Pixels], None]
+T = TypeVar("T")
+
+_CACHE_VERSION = 1  # to be raised when the same file would decode or resize differently
+_LARGE = 2**24  # pixels; larger pictures are decoded one at a time, so that threads stay in memory
+_TASK = 16  # entries in one task of the thread pool
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What reading every entry of a source once has shown; all three run parallel to its entries.
+
+    sha256: of the content, "" where it could not be read. headers: None where there is a failure.
+    failures: entry -> reason; more can appear when the pictures are decoded.
+    """
+
+    source: Source
+    sha256: tuple[str, ...]
+    headers: tuple[Header | None, ...]
+    failures: dict[int, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """All pictures of a source, ready for the network but for normalisation.
+
+    pixels: uint8 [entries, size, size, C] in RGB or grey, row i for entry i, zero where it failed;
+    possibly a read-only memory map. failures: entry -> reason, those of the survey included.
+    where: where the pixels are and why, for the user.
+    """
+
+    pixels: Pixels
+    failures: dict[int, str]
+    where: str
+
+
+def survey(source: Source, max_pixels: int, progress: Progress | None = None) -> Survey:
+    """Read every entry once: its hash and its header; nothing is decoded."""
+
+    def read(index: int) -> tuple[str, Header | None, str]:
+        digest = ""
+        try:
+            content = source.content(index)
+            digest = hashlib.sha256(content).hexdigest()
+            return digest, source.header(index, content, max_pixels), ""
+        except Unreadable as error:
+            return digest, None, str(error)
+
+    found = _each(read, len(source.entries), progress)
+    return Survey(
+        source=source,
+        sha256=tuple(digest for digest, _, _ in found),
+        headers=tuple(header for _, header, _ in found),
+        failures={index: reason for index, (_, _, reason) in enumerate(found) if reason},
+    )
+
+
+def duplicates(survey: Survey) -> int:
+    """How many readable pictures repeat the content of an earlier one, byte for byte."""
+    contents = [d for d, header in zip(survey.sha256, survey.headers, strict=True) if header]
+    return len(contents) - len(set(contents))
+
+
+def grey(survey: Survey) -> bool:
+    """Whether every readable picture is stored with a single channel, and there is one."""
+    modes = {header.mode for header in survey.headers if header}
+    return bool(modes) and modes <= {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
+
+
+def median_size(survey: Survey) -> tuple[int, int]:
+    """Median width and median height of the readable pictures. Raises ResiduaError if none is."""
+    headers = [header for header in survey.headers if header]
+    if not headers:
+        raise ResiduaError(f"{survey.source.name}: not one of its pictures can be read.")
+    return (
+        statistics.median_low(header.width for header in headers),
+        statistics.median_low(header.height for header in headers),
+    )
+
+
+def load(
+    survey: Survey,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    cache: Literal["auto", "memory", "file"] = "auto",
+    progress: Progress | None = None,
+) -> Decoded:
+    """Decode and resize every picture of a survey, or find it done in the user's cache folder.
+
+    Pictures that cannot be decoded, or have changed since the survey, become failures. Raises
+    ResiduaError if neither memory nor the cache folder can take the pixels.
+    """
+    size = preprocessing.size
+    shape = (len(survey.sha256), size, size, preprocessing.channels)
+    needed, free = math.prod(shape), _free_memory()
+    amount = f"{needed / 1e6:,.0f} MB"
+    if cache == "auto":
+        cache = "memory" if needed <= free // 4 else "file"
+        side = "within" if cache == "memory" else "more than"
+        amount += f", {side} a quarter of the {free / 1e6:,.0f} MB free"
+    if cache == "file":
+        return _load_into_file(survey, preprocessing, max_pixels, shape, amount, progress)
+    try:
+        pixels = np.zeros(shape, np.uint8)
+    except MemoryError as error:
+        raise ResiduaError(f"No memory for {amount} of pictures: use data.cache=file.") from error
+    failures, _ = _decode(survey, preprocessing, max_pixels, pixels.__setitem__, progress)
+    return Decoded(pixels, failures, f"in memory ({amount})")
+
+
+def _load_into_file(
+    survey: Survey,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    shape: tuple[int, ...],
+    amount: str,
+    progress: Progress | None,
+) -> Decoded:
+    """Maps the file of an earlier run, or writes it and then maps it."""
+    folder = _cache_folder()
+    path = folder / _cache_name(survey, preprocessing, max_pixels, survey.failures)
+    found, origin = _cached(path, shape), ", left there by an earlier run"
+    try:
+        if found is None:
+            path = _write(folder, survey, preprocessing, max_pixels, shape, progress)
+            found, origin = _cached(path, shape), ""
+        if found is None:
+            raise OSError("the file just written is gone")
+    except OSError as error:
+        raise ResiduaError(
+            f"{amount} of decoded pictures cannot be kept in {folder}: {error.strerror or error}. "
+            "Set XDG_CACHE_HOME to a folder with room, or use data.cache=memory."
+        ) from error
+    pixels, failures = found
+    return Decoded(pixels, failures | survey.failures, f"in {path}{origin} ({amount})")
+
+
+def _write(
+    folder: Path,
+    survey: Survey,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    shape: tuple[int, ...],
+    progress: Progress | None,
+) -> Path:
+    """Decodes into a new file: raw pixels, then the failures as JSON. Raises OSError.
+
+    It gets its name when it is whole; processes that race bring equal files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    room = shutil.disk_usage(folder).free
+    if room < math.prod(shape):
+        raise OSError(f"there is room for {room / 1e6:,.0f} MB")
+    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as place:
+        unfinished = Path(place, "pixels")
+        with unfinished.open("w+b") as file:
+            # Written, not memory-mapped: where the disk gets full, a map kills the process.
+            store = _rows_of(file, math.prod(shape[1:]))
+            failures, passing = _decode(survey, preprocessing, max_pixels, store, progress)
+            file.truncate(math.prod(shape))  # rows of failures are holes, which read as zero
+            file.seek(0, os.SEEK_END)
+            file.write(json.dumps(failures).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        # A failure that may pass, such as a file that changed, must not be found by a later run.
+        path = folder / _cache_name(survey, preprocessing, max_pixels, passing)
+        unfinished.replace(path)
+    return path
+
+
+def _rows_of(file: IO[bytes], length: int) -> Store:
+    """Writes pictures of `length` bytes to their place in a file, from any thread."""
+    lock = threading.Lock()
+
+    def store(index: int, pixels: Pixels) -> None:
+        with lock:
+            file.seek(index * length)
+            file.write(pixels.tobytes())
+
+    return store
+
+
+def _cached(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, dict[int, str]] | None:
+    """Pixels and failures of a whole cache file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(math.prod(shape))
+            failures = {int(index): str(reason) for index, reason in json.load(file).items()}
+        return np.memmap(path, np.uint8, "r", shape=shape), failures
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _decode(
+    survey: Survey,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    store: Store,
+    progress: Progress | None,
+) -> tuple[dict[int, str], set[int]]:
+    """Stores every picture that can be decoded, from several threads.
+
+    Returns entry -> reason of the others, and the entries that might be read another time.
+    """
+    source, one_large = survey.source, threading.Lock()
+
+    def decode(index: int) -> tuple[str, bool]:
+        header = survey.headers[index]
+        if header is None:
+            return survey.failures[index], True
+        try:
+            content = source.content(index)
+        except Unreadable as error:
+            return str(error), True
+        if hashlib.sha256(content).hexdigest() != survey.sha256[index]:
+            return "has changed while it was in use", True
+        try:
+            with one_large if header.width * header.height > _LARGE else nullcontext():
+                pixels = source.pixels(index, content, preprocessing.channels, max_pixels)
+                fitted = pictures.fit(pixels, preprocessing)
+        except Unreadable as error:
+            return str(error), False
+        store(index, fitted)
+        return "", False
+
+    outcomes = list(enumerate(_each(decode, len(survey.sha256), progress)))
+    failures = {index: reason for index, (reason, _) in outcomes if reason}
+    return failures, {index for index, (_, passing) in outcomes if passing}
+
+
+def _each(work: Callable[[int], T], count: int, progress: Progress | None) -> list[T]:
+    """work(0) ... work(count - 1) from a small thread pool; each thread has one in hand."""
+    tasks = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
+    results: list[T] = []
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        for part in pool.map(lambda task: [work(index) for index in task], tasks):
+            results += part
+            if progress:
+                progress(len(results), count)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not begin what is still waiting
+    return results
+
+
+def _cache_name(
+    survey: Survey, preprocessing: Preprocessing, max_pixels: int, left_out: Collection[int]
+) -> str:
+    """A file name that is equal only if every pixel is: contents, geometry, decoder."""
+    geometry = preprocessing.size, preprocessing.channels, preprocessing.resize
+    how = (_CACHE_VERSION, PIL.__version__, max_pixels, *geometry, preprocessing.interpolation)
+    name = hashlib.sha256(repr(how).encode())
+    for index, (digest, header) in enumerate(zip(survey.sha256, survey.headers, strict=True)):
+        name.update(b"-" if index in left_out else f"{digest} {header!r}".encode())
+    return f"{name.hexdigest()[:32]}.pixels"
+
+
+def _cache_folder() -> Path:
+    """Where this platform keeps what a user can delete at any time."""
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if chosen.is_absolute():  # the standard tells to ignore others
+        return chosen / "residua"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise ResiduaError("There is no home folder: set XDG_CACHE_HOME.") from error
+    places = {"darwin": "Library/Caches", "win32": "AppData/Local"}
+    return home / places.get(sys.platform, ".cache") / "residua"
+
+
+def _free_memory() -> int:
+    """Bytes of memory that can be had, in a container too; 4 GiB where the system says nothing."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        said = Path("/proc/meminfo").read_text("ascii")
+        found.append(1024 * int(said.split("MemAvailable:")[1].split()[0]))
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number: there is no limit
+            found.append(int(Path(limit).read_text("ascii")))
+    return min(found, default=2**32)

@@ -1,0 +1,195 @@
+"""A run and pictures with known classes -> scores and a prediction for each; changes no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.config import Config
+from residua.data.batches import Pictures, plain_batches
+from residua.data.dataset import load, survey
+from residua.data.source import Entry, Part, Pixels, Selection, Source
+from residua.data.sources import open_source
+from residua.errors import ResiduaError
+from residua.inference import Logits, default_device, load_network, logits_of
+from residua.run import RunFolder
+from residua.scores import Scores, summarize
+from residua.screen import Screen
+
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The judged part and what came out; arrays run over its readable pictures.
+
+    part: "test", "validation" or "all" (a data set without parts). pixels: uint8 [N, S, S, C].
+    labels: int64 [N]. logits: float32 [N, K].
+    """
+
+    part: str
+    scores: Scores
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    logits: Logits
+    pixels: Pixels
+    unreadable: tuple[tuple[str, str], ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The object that `residua evaluate --json` prints."""
+        found = self.scores.to_json()
+        keys = ("accuracy", "interval", "top5", "loss", "pictures")
+        rest = {key: value for key, value in found.items() if key not in (*keys, "per_class")}
+        head = {key: found[key] for key in keys}
+        return {**head, "part": self.part, "per_class": found["per_class"], **rest}
+
+    def rows(self) -> list[tuple[str, str, str, float, bool]]:
+        """predictions.csv: path, class, predicted, probability, right."""
+        chances = softmax(self.logits)
+        best = chances.argmax(1)
+        return [
+            (path, self.classes[label], name_of(self.classes, top), float(row[top]), top == label)
+            for path, label, top, row in zip(self.paths, self.labels, best, chances, strict=True)
+        ]
+
+
+def evaluate_run(run: RunFolder, data: str | None, screen: Screen) -> Evaluation:
+    """Judge the run's weights on DATA, or on its own test part, else its validation part.
+
+    Raises ResiduaError if the run has no such part, if its pictures have changed since, or if DATA
+    has a class that the run does not know.
+    """
+    network, card = load_network(run.weights, default_device())
+    config = run.config
+    if data is None:
+        part, source, labels = _own_part(run, config)
+    else:
+        part, source, labels = _foreign(data, card.classes)
+    with screen.bar("reading") as move:
+        surveyed = survey(source, config.data.max_pixels, screen.reporter(move))
+        decoded = load(
+            surveyed,
+            card.preprocessing,
+            config.data.max_pixels,
+            config.data.cache,
+            screen.reporter(move),
+        )
+    if data is None:
+        _check_unchanged(run, source, surveyed.sha256)
+    members = np.array(
+        [each for each in range(len(source.entries)) if each not in decoded.failures], np.int64
+    )
+    if not len(members):
+        raise ResiduaError(f"{data or config.data.path}: none of its pictures can be read.")
+    pictures = Pictures(decoded.pixels, default_device())
+    found: list[Logits] = []
+    with screen.bar("judging") as move:
+        for logits in logits_of(
+            network, plain_batches(pictures, members, card.preprocessing, BATCH)
+        ):
+            found.append(logits)
+            move(len(found) * BATCH, len(members), "")
+    all_logits = np.concatenate(found)
+    failures = [(source.entries[each].path, why) for each, why in decoded.failures.items()]
+    return Evaluation(
+        part=part,
+        scores=summarize(all_logits, labels[members], card.classes),
+        classes=card.classes,
+        paths=tuple(source.entries[each].path for each in members),
+        labels=labels[members],
+        logits=all_logits,
+        pixels=decoded.pixels[members],
+        unreadable=(*source.rejected, *failures),
+    )
+
+
+def softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """float [N, K] -> probabilities [N, K], in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def name_of(classes: tuple[str, ...], output: int) -> str:
+    """The name of an output; a head may be wider than the classes (tutorial 0's 1,000-way one)."""
+    return classes[output] if output < len(classes) else f"output {output}"
+
+
+def _own_part(run: RunFolder, config: Config) -> tuple[str, Source, npt.NDArray[np.int64]]:
+    """The run's test part, else its validation part, in the order of split.csv."""
+    split = run.read_split()
+    part: Part | None = next(
+        (each for each in ("test", "validation") if any(row.part == each for row in split)), None
+    )
+    if part is None:
+        raise ResiduaError(
+            f"{run.path}: trained on all pictures, so it has none to be judged on. Name other "
+            f"pictures: residua evaluate {run.path} DATA"
+        )
+    source = open_source(config.data.path)
+    place = {entry.path: index for index, entry in enumerate(source.entries)}
+    wanted = [row for row in split if row.part == part]
+    missing = [row.path for row in wanted if row.path not in place]
+    if missing:
+        raise ResiduaError(
+            f"{config.data.path}: {len(missing)} pictures of the run's {part} part are gone, the "
+            f"first is {missing[0]}. Put them back, or name other pictures to judge by."
+        )
+    chosen = Selection(source, [place[row.path] for row in wanted])
+    return part, chosen, _labels(chosen.entries, source.classes, run_classes(run))
+
+
+def run_classes(run: RunFolder) -> tuple[str, ...]:
+    """The class names of a run, in the order of the logits."""
+    return tuple(run.read_json("classes.json"))
+
+
+def _foreign(
+    data: str, classes: tuple[str, ...]
+) -> tuple[str, Source, npt.NDArray[np.int64]]:
+    """DATA's test part, else its validation part, else all of it."""
+    source = open_source(data)
+    parts = {entry.part for entry in source.entries}
+    part = next((each for each in ("test", "validation") if each in parts), "all")
+    chosen = [
+        index for index, entry in enumerate(source.entries) if part in ("all", entry.part)
+    ]
+    selection = Selection(source, chosen)
+    if part == "all":  # files rejected by name alone belong to no part in particular
+        selection.rejected = source.rejected
+    return part, selection, _labels(selection.entries, source.classes, classes)
+
+
+def _labels(
+    entries: list[Entry], names: tuple[str, ...], classes: tuple[str, ...]
+) -> npt.NDArray[np.int64]:
+    """Labels in the run's order of classes. Raises ResiduaError on a class unknown to it."""
+    used = sorted({names[entry.label] for entry in entries})
+    unknown = [name for name in used if name not in classes]
+    if unknown:
+        raise ResiduaError(
+            f"class {unknown[0]!r} is unknown to this run, which knows {', '.join(classes)}. "
+            "Rename or remove the folder."
+        )
+    place = {name: index for index, name in enumerate(classes)}
+    return np.array([place[names[entry.label]] for entry in entries], np.int64)
+
+
+def _check_unchanged(run: RunFolder, source: Source, sha256: Sequence[str]) -> None:
+    expected = {row.path: row.sha256 for row in run.read_split()}
+    changed = [
+        entry.path
+        for entry, found in zip(source.entries, sha256, strict=True)
+        if expected[entry.path] != found
+    ]
+    if changed:
+        raise ResiduaError(
+            f"{Path(run.config.data.path) / changed[0]}: has changed since the training, as have "
+            f"{len(changed) - 1} other pictures: the run's split no longer means what it meant. "
+            "Restore them, or name the folder to judge by it as new data."
+        )

@@ -1,0 +1,160 @@
+"""Class names in any script -> what PNG figures can show of them: fonts, names, one warning."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+BASE = "DejaVu Sans"  # comes with matplotlib; Latin, Greek, Cyrillic, Arabic letters, the marks
+WIDE = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "IDEOGRAPHIC")
+
+
+@dataclass(frozen=True)
+class Lettering:
+    """How the names of a report are written in its PNG figures.
+
+    families: font families for matplotlib's per-text fallback, best first. classes: the names, or
+    an ASCII stand-in ("class 3") where no installed font has a name's characters. warning: one
+    sentence if there are stand-ins.
+    """
+
+    families: tuple[str, ...]
+    classes: tuple[str, ...]
+    warning: str | None = None
+
+    def name(self, label: int, width: int = 22) -> str:
+        """The name of an output, cut to `width` columns; outputs beyond the classes have none."""
+        known = 0 <= label < len(self.classes)
+        return shorten(self.classes[label] if known else f"output {label}", width)
+
+
+def lettering(classes: Sequence[str]) -> Lettering:
+    """Find fonts for the class names among the installed ones; looks further only where needed."""
+    cleaned = [_visible(name) for name in classes]
+    needed = frozenset(character for name in cleaned for character in name)
+    families, missing = _families(needed)
+    shown = tuple(
+        f"class {label}" if not name or missing & set(name) else name
+        for label, name in enumerate(cleaned)
+    )
+    lost = [name for name in cleaned if missing & set(name)]
+    return Lettering(families, shown, _warning(lost, missing) if lost else None)
+
+
+def shorten(name: str, width: int) -> str:
+    """At most `width` columns, East Asian characters counting two; "…" stands for the rest."""
+    if sum(map(_columns, name)) <= width:
+        return name
+    kept, used = "", 1
+    for character in name:
+        used += _columns(character)
+        if used > width:
+            break
+        kept += character
+    return kept.rstrip() + "…"
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _visible(name: str) -> str:
+    """Without controls and variation selectors, which have no glyph; undecoded bytes as U+FFFD."""
+    shown = ""
+    for character in unicodedata.normalize("NFC", name):
+        category = unicodedata.category(character)
+        if category != "Cc" and not "\ufe00" <= character <= "\ufe0f":
+            shown += "\ufffd" if category == "Cs" else character
+    return shown.strip()
+
+
+def _families(needed: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Families that have the needed characters, as few as possible, and the characters none has."""
+    families = [BASE]
+    invisible = {c for c in needed if c.isspace() or unicodedata.category(c) == "Cf"}
+    missing = needed - invisible - characters(*_base())
+    if not missing:
+        return (BASE,), missing
+    covers = {name: missing & characters(*place) for name, place in installed().items()}
+    while missing:
+        best = max(covers, key=lambda name: (len(covers[name] & missing), name.startswith("Noto")))
+        if not covers[best] & missing:
+            break
+        families.append(best)
+        missing -= covers[best]
+    return tuple(families), missing
+
+
+def _base() -> tuple[str, int]:
+    from matplotlib import font_manager
+
+    return str(font_manager.findfont(BASE)), 0
+
+
+def installed() -> dict[str, tuple[str, int]]:
+    """Upright text families that matplotlib would use -> (file, face in it)."""
+    from matplotlib import font_manager
+
+    manager = font_manager.fontManager
+    known = {entry.fname for entry in manager.ttflist}
+    # matplotlib's list is a cache file, blind to fonts installed since: it would go on warning.
+    for path in sorted(set(font_manager.findSystemFonts()) - known):
+        with contextlib.suppress(Exception):  # whatever a broken font raises, it is of no use
+            manager.addfont(path)
+    plain = [
+        (abs(int(entry.weight) - 400), entry.fname, getattr(entry, "index", 0), entry.name)
+        for entry in manager.ttflist
+        if entry.style == "normal" and entry.stretch == "normal" and str(entry.weight).isdigit()
+    ]
+    found: dict[str, tuple[str, int]] = {}
+    for distance, path, face, name in sorted(plain):
+        # Last Resort fonts have every character, each as a box; STIX are mathematics.
+        if distance <= 100 and not name.replace(" ", "").startswith(
+            ("LastResort", ".Last", "STIX")
+        ):
+            found.setdefault(name, (path, face))
+    return found
+
+
+@functools.cache
+def characters(path: str, face: int) -> frozenset[str]:
+    """What a font file can draw; nothing for files without outlines, such as colour emoji."""
+    from fontTools.ttLib import TTFont
+
+    try:
+        with TTFont(path, fontNumber=face, lazy=True) as font:
+            if not {"glyf", "CFF ", "CFF2"} & set(font.keys()):
+                return frozenset()
+            return frozenset(map(chr, font.getBestCmap() or {}))
+    except Exception:  # a broken font file is of no use, whatever it raises
+        return frozenset()
+
+
+def _warning(names: Sequence[str], missing: Iterable[str]) -> str:
+    scripts = sorted({_script(character) for character in missing})
+    packages = sorted({_package(script) for script in scripts})
+    some = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+    return (
+        f"No installed font has the characters ({', '.join(scripts)}) of the class names {some}, "
+        "so the PNG figures number these classes, while report.html shows them: install a font, "
+        f"for example with apt-get install {' '.join(packages)}."
+    )
+
+
+def _script(character: str) -> str:
+    """The first word of the character's Unicode name, which is its script for letters."""
+    word = unicodedata.name(character, "").split(" ")[0].split("-")[0]
+    if unicodedata.category(character)[0] == "L" and word:
+        return word if word == "CJK" else word.capitalize()
+    return "symbols" if word else f"U+{ord(character):04X}"
+
+
+def _package(script: str) -> str:
+    if script.upper() in WIDE:
+        return "fonts-noto-cjk"
+    return "fonts-symbola" if script == "symbols" else "fonts-noto-core"

@@ -1,0 +1,187 @@
+"""Settings and DATA -> decoded pictures, their parts, and settings without any "auto"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from residua import automatic
+from residua.automatic import Choice, Chooser
+from residua.config import Config
+from residua.data import split
+from residua.data.batches import measure_colours
+from residua.data.chance import Integers
+from residua.data.dataset import Survey, grey, load, median_size, survey
+from residua.data.folder import FolderSource, keras_listing
+from residua.data.source import PARTS, Header, Part, Pixels, Source
+from residua.data.sources import open_source
+from residua.errors import ResiduaError
+from residua.machine import device_named, fast_bf16
+from residua.run import Member
+from residua.screen import Screen
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training needs of the data.
+
+    headers, pixels (uint8 [N, S, S, C]) and labels (int64 [N]) have a row for each entry of the
+    source. parts: entry numbers of the readable pictures of each part. members: the lines of
+    split.csv. duplicates: readable pictures beyond the first of each group of equal bytes.
+    """
+
+    config: Config
+    choices: list[Choice]
+    source: Source
+    device: torch.device
+    headers: Sequence[Header | None]
+    pixels: Pixels
+    labels: Integers
+    parts: dict[Part, Integers]
+    members: list[Member]
+    unreadable: list[tuple[str, str]]
+    duplicates: int
+    notes: list[str]
+
+    def counts(self, part: Part) -> list[int]:
+        """Pictures of each class in a part."""
+        found = np.bincount(self.labels[self.parts[part]], minlength=len(self.source.classes))
+        return [int(each) for each in found]
+
+    @property
+    def summary(self) -> str:
+        """What was found, in a line."""
+        counts = ", ".join(
+            f"{len(members):,} for {'training' if part == 'train' else part}"
+            for part, members in self.parts.items()
+            if part == "train" or len(members)
+        )
+        duplicates = "duplicate" if self.duplicates == 1 else "duplicates"
+        return (
+            f"Found {len(self.members):,} pictures in {len(self.source.classes)} classes; "
+            f"{counts}; {len(self.unreadable):,} unreadable, "
+            f"{self.duplicates:,} exact {duplicates}"
+        )
+
+
+def prepare(config: Config, screen: Screen) -> Prepared:
+    """Look at the data, decode it once, split it and resolve every "auto". Raises ResiduaError."""
+    chooser = Chooser(config)
+    automatic.choose_device(chooser, torch.cuda.is_available())
+    device = device_named(chooser.config.training.device)
+    automatic.choose_precision(chooser, fast_bf16(device))
+    source = open_source(config.data.path)
+    screen.say(f"{config.data.path}: {source.description}")
+    with screen.bar("looking") as move:
+        surveyed = survey(source, config.data.max_pixels, screen.reporter(move))
+    if not any(surveyed.headers):
+        raise ResiduaError(_nothing_readable(config.data.path, surveyed))
+    automatic.choose_geometry(chooser, min(median_size(surveyed)), grey(surveyed))
+    preprocessing = chooser.config.preprocessing
+    with screen.bar("decoding") as move:
+        decoded = load(
+            surveyed,
+            preprocessing,
+            config.data.max_pixels,
+            config.data.cache,
+            screen.reporter(move),
+        )
+    screen.say(f"decoded pictures wait {decoded.where}")
+    unreadable = list(source.rejected)
+    unreadable += [(source.entries[each].path, why) for each, why in decoded.failures.items()]
+    if unreadable and config.data.unreadable == "fail":
+        raise ResiduaError(
+            f"{config.data.path}: {len(unreadable)} files cannot be read, the first is "
+            f"{unreadable[0][0]}: {unreadable[0][1]}. --unreadable list leaves them out."
+        )
+    readable = [each for each in range(len(source.entries)) if each not in decoded.failures]
+    if not readable:
+        raise ResiduaError(f"{config.data.path}: none of its pictures can be read.")
+    parts, notes = _split(config, source, surveyed.sha256, readable)
+    labels = np.array([entry.label for entry in source.entries], np.int64)
+    place = {
+        part: np.array(
+            [each for each, its in zip(readable, parts, strict=True) if its == part], np.int64
+        )
+        for part in PARTS
+    }
+    members = [
+        Member(
+            source.entries[each].path,
+            source.classes[source.entries[each].label],
+            part,
+            surveyed.sha256[each],
+        )
+        for each, part in zip(readable, parts, strict=True)
+    ]
+    mean, std = measure_colours(decoded.pixels, place["train"])
+    if preprocessing.channel_order == "bgr":
+        mean, std = mean[::-1], std[::-1]
+    automatic.choose_colours(chooser, mean, std)
+    counts = np.bincount(labels[place["train"]], minlength=len(source.classes)).tolist()
+    automatic.choose_network(chooser, len(source.classes), sum(counts))
+    automatic.choose_training(chooser, counts)
+    automatic.choose_augmentation(chooser)
+    copies = {surveyed.sha256[each] for each in readable}
+    return Prepared(
+        config=chooser.config,
+        choices=chooser.choices,
+        source=source,
+        device=device,
+        headers=surveyed.headers,
+        pixels=decoded.pixels,
+        labels=labels,
+        parts=place,
+        members=members,
+        unreadable=unreadable,
+        duplicates=len(readable) - len(copies),
+        notes=[*source.warnings, *notes],
+    )
+
+
+def _split(
+    config: Config, source: Source, sha256: Sequence[str], readable: Sequence[int]
+) -> tuple[Sequence[Part], Sequence[str]]:
+    """The part of each readable picture, and what to say about it."""
+    entries = [source.entries[each] for each in readable]
+    if config.data.split == "keras":
+        return _keras_split(config, source, [entry.path for entry in entries]), ()
+    found = split.stratified(
+        [entry.path for entry in entries],
+        [entry.label for entry in entries],
+        [sha256[each] for each in readable],
+        [entry.part for entry in entries],
+        val_fraction=config.data.val_fraction,
+        test_fraction=config.data.test_fraction,
+        seed=config.data.split_seed,
+        classes=source.classes,
+    )
+    return found.parts, found.notes
+
+
+def _keras_split(config: Config, source: Source, paths: Sequence[str]) -> list[Part]:
+    """What image_dataset_from_directory(validation_split=..., seed=...) picks from a class folder."""
+    flat = all(entry.part is None for entry in source.entries)
+    if not isinstance(source, FolderSource) or not flat or config.data.test_fraction:
+        raise ResiduaError(
+            f"{config.data.path}: --split keras divides a folder of class folders into training "
+            "and validation, and nothing else. Use --split stratified."
+        )
+    chosen = split.keras(
+        keras_listing(Path(config.data.path).expanduser()),
+        val_fraction=config.data.val_fraction,
+        seed=config.data.split_seed,
+    )
+    validation = set(chosen)
+    return ["validation" if path in validation else "train" for path in paths]
+
+
+def _nothing_readable(path: str, surveyed: Survey) -> str:
+    entries = surveyed.source.entries
+    first = next(iter(surveyed.failures.items()), None)
+    example = f" The first is {entries[first[0]].path}: {first[1]}." if first else ""
+    return f"{path}: none of its {len(entries)} pictures can be read.{example}"

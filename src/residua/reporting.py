@@ -1,0 +1,150 @@
+"""A run, its data and its evaluation -> the facts of the report, and what is printed of them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from residua import figures, report
+from residua.config import Preprocessing
+from residua.data.pictures import read_picture
+from residua.errors import ResiduaError
+from residua.evaluation import Evaluation, softmax
+from residua.files import write_atomically
+from residua.fonts import lettering
+from residua.networks.catalogue import build
+from residua.networks.cost import measure
+from residua.prediction import Prediction
+from residua.preparation import Prepared
+from residua.run import RunFolder
+from residua.training.state import Progress
+
+SAMPLES = 24
+
+
+def write_report(
+    folder: RunFolder, prepared: Prepared, judged: Evaluation | None, progress: Progress
+) -> Sequence[str]:
+    """Write report.html and figures/*.png of a finished run; sentences for the user."""
+    config, data = prepared.config, prepared.config.data
+    first = prepared.parts["train"][:SAMPLES]
+    facts = report.ReportFacts(
+        title=prepared.source.name,
+        network=_network(prepared),
+        data=_data(prepared),
+        history=progress.history,
+        judged=_judged(judged),
+        choices=[
+            report.Choice(each["setting"], str(each["value"]), each["reason"])
+            for each in folder.read_json("choices.json")
+        ],
+        environment={
+            key: " ".join(value) if isinstance(value, list) else value
+            for key, value in folder.read_json("environment.json").items()
+        }
+        | {"precision": config.training.precision, "seed": config.training.seed},
+        seconds=progress.seconds,
+        train_command=f"residua train {shlex.quote(data.path)} --recipe {folder.path}/config.yaml",
+        predict_command=f"residua predict {folder.path} PICTURE_OR_FOLDER",
+        best_epoch=progress.best_epoch or None,
+        samples=report.Samples(
+            prepared.pixels[first], [int(each) for each in prepared.labels[first]]
+        ),
+        predictions=_predictions(judged),
+    )
+    return report.write(facts, folder.path)
+
+
+def scores_text(found: Evaluation) -> str:
+    """The figures of an evaluation and its classes, for a terminal."""
+    scores = found.scores
+    low, high = scores.interval
+    top5 = "" if scores.top5 is None else f", top-5 {scores.top5:.4f}"
+    wide = max(len("class"), *(len(each.name) for each in scores.per_class))
+    lines = [
+        f"{found.part}: accuracy {scores.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"
+        f"{top5}, loss {scores.loss:.4f}, {scores.pictures:,} pictures",
+        f"{'class':<{wide}}  precision  recall      F1  pictures",
+    ]
+    for each in scores.per_class:
+        cells = (each.precision, each.recall, each.f1)
+        said = "".join(f"{'-' if cell is None else format(cell, '.3f'):>8}" for cell in cells)
+        lines.append(f"{each.name:<{wide}} {said[0:10]:>10}{said[8:]}{each.support:>10,}")
+    lines += [f"left out: {path}: {reason}" for path, reason in found.unreadable]
+    return "\n".join(lines)
+
+
+def write_prediction_grid(
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    rows: Sequence[Prediction],
+    file: Path,
+    max_pixels: int,
+) -> str | None:
+    """Draw the readable pictures, as the network sees them, under their likeliest classes.
+
+    Returns a warning where no font has a name. Raises ResiduaError if none is readable.
+    """
+    named = [row for row in rows if not row.error]
+    if not named:
+        raise ResiduaError(f"{file}: no picture to draw: none of the files could be read.")
+    pixels = np.stack([read_picture(Path(row.file), preprocessing, max_pixels) for row in named])
+    place = {name: label for label, name in enumerate(classes)}
+    letters = lettering(classes)
+    labels = [place.get(row.top[0][0], len(classes)) for row in named]
+    write_atomically(file, figures.samples(pixels, labels, letters))
+    return letters.warning
+
+
+def _network(prepared: Prepared) -> report.NetworkFacts:
+    network, preprocessing = prepared.config.network, prepared.config.preprocessing
+    with torch.device("meta"):
+        built = build(
+            network.name,
+            classes=network.classes,
+            channels=preprocessing.channels,
+            ordering=network.ordering,
+            shortcut=network.shortcut,
+        )
+    size = (preprocessing.channels, preprocessing.size, preprocessing.size)
+    cost = measure(built, size)
+    return report.NetworkFacts(
+        network.name, cost.total, cost.trainable, cost.non_trainable, size, cost.multiply_adds
+    )
+
+
+def _data(prepared: Prepared) -> report.DataFacts:
+    counts = [prepared.counts(part) for part in prepared.parts]
+    names = prepared.source.classes
+    return report.DataFacts(
+        path=prepared.config.data.path,
+        description=prepared.source.description,
+        found=len(prepared.members),
+        classes=[report.ClassCount(*row) for row in zip(names, *counts, strict=True)],
+        unreadable=prepared.unreadable,
+        duplicates=prepared.duplicates,
+        warnings=prepared.notes,
+    )
+
+
+def _judged(judged: Evaluation | None) -> list[report.Judged]:
+    if judged is None:
+        return []
+    return [report.Judged(judged.part, judged.scores, chose=judged.part == "validation")]
+
+
+def _predictions(judged: Evaluation | None) -> report.Predictions | None:
+    if judged is None:
+        return None
+    chances = softmax(judged.logits)
+    return report.Predictions(
+        judged.pixels,
+        judged.labels.tolist(),
+        chances.argmax(1).tolist(),
+        chances.max(1).tolist(),
+        judged.paths,
+    )

@@ -1,0 +1,159 @@
+"""Scores against independent computations: textbook values, plain loops, scikit-learn's report."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from residua.errors import ResiduaError
+from residua.scores import summarize, wilson
+
+
+def random_case(
+    pictures: int, classes: int, outputs: int | None = None, seed: int = 0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], list[str]]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, pictures)
+    logits = random.normal(size=(pictures, outputs or classes)).astype(np.float32)
+    logits[np.arange(pictures), labels] += 1.5
+    return logits, labels, [f"class {k}" for k in range(classes)]
+
+
+def test_wilson_textbook_values() -> None:
+    """Newcombe 1998, Statistics in Medicine 17, table I, method 3."""
+    for correct, total, expected in (
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ):
+        assert wilson(correct, total) == pytest.approx(expected, abs=5e-5)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.floats(0, 1), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_wilson_solves_its_equation(total: int, share: float, confidence: float) -> None:
+    """Each bound p is where |correct - n p| = z sqrt(n p (1 - p))."""
+    from scipy.stats import norm
+
+    correct = round(share * total)
+    z = norm.ppf(0.5 + confidence / 2)
+    low, high = wilson(correct, total, confidence)
+    assert 0 <= low <= correct / total <= high <= 1
+    for bound in {low, high} - {0.0, 1.0}:
+        difference = (correct - total * bound) ** 2
+        assert difference == pytest.approx(z * z * total * bound * (1 - bound), rel=1e-6)
+
+
+def test_wilson_ends_are_exact_and_nonsense_is_refused() -> None:
+    assert wilson(10, 10)[1] == 1.0
+    assert wilson(0, 10)[0] == 0.0
+    with pytest.raises(ResiduaError, match="no pictures"):
+        wilson(0, 0)
+    with pytest.raises(ValueError, match="no share"):
+        wilson(11, 10)
+
+
+def test_numbers_equal_plain_loops_and_scikit_learn() -> None:
+    from sklearn.metrics import classification_report
+
+    logits, labels, classes = random_case(400, 8)
+    scores = summarize(logits, labels, classes)
+    predicted = [row.index(max(row)) for row in logits.tolist()]
+    hits = sum(p == t for p, t in zip(predicted, labels, strict=True))
+    assert scores.accuracy == hits / 400
+    assert scores.correct == hits
+    assert scores.interval == wilson(hits, 400)
+    best = [sorted(range(8), key=row.__getitem__)[3:] for row in logits.tolist()]
+    assert scores.top5 == sum(t in five for five, t in zip(best, labels, strict=True)) / 400
+    losses = [
+        math.log(sum(map(math.exp, row))) - row[t]
+        for row, t in zip(logits.tolist(), labels, strict=True)
+    ]
+    assert scores.loss == pytest.approx(math.fsum(losses) / 400, rel=1e-12)
+    report = classification_report(labels, predicted, target_names=classes, output_dict=True)
+    for score in scores.per_class:
+        own = report[score.name]
+        assert (score.precision, score.recall, score.f1, score.support) == pytest.approx(
+            (own["precision"], own["recall"], own["f1-score"], own["support"])
+        )
+    for truth in range(8):
+        for guess in range(8):
+            number = sum(t == truth and p == guess for p, t in zip(predicted, labels, strict=True))
+            assert scores.confusion[truth, guess] == number
+    macro = scores.to_json()["macro"]
+    assert isinstance(macro, dict)
+    assert macro["f1"] == pytest.approx(report["macro avg"]["f1-score"])
+
+
+def test_the_loss_is_stable() -> None:
+    logits = np.array([[1e4, -1e4], [3e38, 0]], np.float32)
+    assert summarize(logits, np.array([0, 0]), ["a", "b"]).loss == 0
+    assert summarize(logits[:1], np.array([1]), ["a", "b"]).loss == 2e4
+    tiny = np.full((100_000, 2), 1e-4, np.float32)  # a float32 mean would drift
+    assert summarize(tiny, np.zeros(100_000, np.int64), ["a", "b"]).loss == pytest.approx(
+        math.log(2), rel=1e-13
+    )
+
+
+def test_top5_only_where_it_makes_sense() -> None:
+    logits, labels, classes = random_case(50, 5, outputs=1000)
+    assert summarize(logits, labels, classes).top5 is None
+    logits, labels, classes = random_case(50, 6)
+    assert summarize(logits, labels, classes).top5 is not None
+    # A constant network ranks by index, as argmax does: five of six classes are in its top five.
+    constant = np.zeros((6, 6), np.float32)
+    assert summarize(constant, np.arange(6), classes).top5 == 5 / 6
+
+
+def test_a_wider_head_may_answer_outside_the_classes() -> None:
+    logits = np.zeros((4, 1000), np.float32)
+    logits[[0, 1, 2, 3], [0, 1, 999, 500]] = 9
+    scores = summarize(logits, np.array([0, 1, 2, 3]), ["a", "b", "c", "d"])
+    assert scores.accuracy == 0.5
+    assert scores.outside == 2
+    assert scores.confusion.sum() == 2
+    assert [score.recall for score in scores.per_class] == [1, 1, 0, 0]
+    assert scores.loss == pytest.approx(math.log(math.exp(9) + 999) - 4.5, rel=1e-6)
+
+
+def test_what_no_picture_can_tell_is_none_and_json_is_valid() -> None:
+    logits = np.eye(4, dtype=np.float32)[[0, 0, 3]]
+    scores = summarize(logits, np.array([0, 1, 0]), ["a", "b", "c", "d"])
+    a, b, c, d = scores.per_class
+    assert (a.precision, a.recall, a.support) == (0.5, 0.5, 2)
+    assert (b.precision, b.recall, b.f1, b.support) == (0, 0, 0, 1)
+    assert (c.precision, c.recall, c.f1, c.support) == (None, None, None, 0)
+    assert (d.precision, d.recall, d.f1) == (0, None, None)
+    plain = json.loads(json.dumps(scores.to_json(), allow_nan=False))
+    assert plain["macro"]["recall"] == 0.25
+    wanted = {"accuracy", "interval", "top5", "loss", "pictures", "per_class", "confusion"}
+    assert wanted <= plain.keys()
+    assert plain["per_class"][2] == {
+        "class": "c", "precision": None, "recall": None, "f1": None, "support": 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_broken_logits_are_wrong_answers_not_nan_in_json(bad: float) -> None:
+    logits = np.full((2, 6), bad, np.float32)
+    logits[1] = [1, 0, 0, 0, 0, 0]
+    scores = summarize(logits, np.array([0, 0]), [str(k) for k in range(6)])
+    assert scores.accuracy == (0.5 if np.isnan(bad) else 1)
+    assert scores.top5 == scores.accuracy
+    assert json.loads(json.dumps(scores.to_json(), allow_nan=False))["loss"] is None
+
+
+def test_nothing_to_judge_and_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ResiduaError, match="empty"):
+        summarize(np.zeros((0, 3), np.float32), np.zeros(0, np.int64), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="classes"):
+        summarize(np.zeros((2, 2), np.float32), np.zeros(2, np.int64), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="labels"):
+        summarize(np.zeros((1, 2), np.float32), np.array([2]), ["a", "b"])
