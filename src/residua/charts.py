@@ -96,15 +96,19 @@ def chart(history: History, kind: str, kept: int | None = None) -> Chart | None:
     x = _Scale(min(epochs), max(epochs), LEFT + 8, RIGHT - 8)
     y = _Scale(ticks[0], ticks[-1], BOTTOM, TOP, logarithmic)
     lines = [_line(part, kind, epochs, own, x, y) for part, own in values.items()]
-    words = [line.name for line in lines]
     return Chart(
-        title=" and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) + f" {kind}",
+        title=f"{joined([line.name for line in lines])} {kind}".capitalize(),
         logarithmic=logarithmic,
         lines=_apart(lines),
         x_ticks=tuple((x(epoch), str(epoch)) for epoch in _epoch_ticks(epochs)),
         y_ticks=tuple((y(tick), _axis_text(tick, kind)) for tick in ticks),
         kept=Dot(x(kept), TOP, f"epoch {kept} kept") if kept in epochs and kept else None,
     )
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words as a list in a sentence: "a", "a and b", "a, b and c"; nothing for none."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def finite(row: Mapping[str, float | None], key: str) -> float:
@@ -171,8 +175,9 @@ def _value_ticks(values: Sequence[float], kind: str, logarithmic: bool) -> list[
     if kind == "accuracy":
         high = max(high, min(1.0, low + 0.1))
         low = min(low, high - 0.1)
-    span = max(high - low, abs(high) * 1e-3, 1e-6)
-    rough = span / 5
+    elif high - low < 0.1 * abs(high):  # one epoch, or one value: some room above and below
+        low, high = low - 0.1 * abs(low), high + 0.1 * abs(high)
+    rough = max(high - low, 1e-6) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

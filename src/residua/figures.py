@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from residua.charts import SERIES, History, finite, percent, wants_log
+from residua.charts import SERIES, History, finite, joined, percent, wants_log
 from residua.fonts import Lettering
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ def _curve(axes: Axes, history: History, kind: str, lettering: Lettering) -> Non
             axes.plot(epochs, values, color=colour, ls=style, marker=few, ms=3.5, label=label)
             everything += values
             drawn.append(name)
-    words = " and ".join([", ".join(drawn[:-1]), drawn[-1]] if len(drawn) > 1 else drawn)
-    axes.set_title(f"{words} {kind.capitalize()}".strip(), color=INK, fontsize=12)
+    axes.set_title(f"{joined(drawn)} {kind.capitalize()}".strip(), color=INK, fontsize=12)
     axes.set_xlabel("Epoch", color=FAINT)
     axes.set_xlim(min(epochs, default=1) - 0.5, max(epochs, default=1) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10, min_n_ticks=1))

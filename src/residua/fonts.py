@@ -81,10 +81,8 @@ def _families(needed: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     if not missing:
         return (BASE,), missing
     covers = {name: missing & characters(*place) for name, place in installed().items()}
-    while missing:
+    while any(covered & missing for covered in covers.values()):
         best = max(covers, key=lambda name: (len(covers[name] & missing), name.startswith("Noto")))
-        if not covers[best] & missing:
-            break
         families.append(best)
         missing -= covers[best]
     return tuple(families), missing

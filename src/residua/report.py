@@ -1,10 +1,7 @@
-"""The facts of a run as plain data -> one self-contained HTML file, and its figures as PNG files."""
+"""The facts of a run, plain data -> one self-contained HTML file, and its figures as PNG files."""
 
 from __future__ import annotations
 
-import base64
-import io
-import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from residua import figures
+from residua import figures, presentation
 from residua.charts import History, chart, percent
 from residua.files import write_atomically
 from residua.fonts import Lettering, lettering
@@ -23,9 +20,17 @@ Pixels = npt.NDArray[np.uint8]
 
 GRID = 24  # pictures in a grid of the HTML
 FIGURE = 12  # and of a PNG figure
-THUMBNAIL = 128  # largest side of a picture inside the HTML, in pixels
-MAP = 800  # side of the heat map of more classes, in pixels
-TABLE = 40  # classes up to which the confusion matrix is a table of numbers
+COLUMNS = (
+    "epoch",
+    "loss",
+    "accuracy",
+    "val_loss",
+    "val_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "rate",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -138,16 +143,6 @@ class ReportFacts:
         return tuple(own.name for own in self.data.classes)
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """Pictures of one class taken for another; `of` is how many pictures the class has."""
-
-    truth: str
-    predicted: str
-    number: int
-    of: int
-
-
 def render(facts: ReportFacts) -> str:
     """The report as one HTML document that asks nothing of the network and runs no script."""
     import jinja2
@@ -160,22 +155,24 @@ def render(facts: ReportFacts) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": percent, "duration": duration, "picture": data_uri, "number": _number
+        "percent": percent,
+        "duration": presentation.duration,
+        "picture": presentation.data_uri,
+        "number": presentation.number,
     }
-    head = facts.judged[0] if facts.judged else None
+    scores = facts.judged[0].scores if facts.judged else None
     text = environment.get_template("report.html.j2").render(
         facts=facts,
-        head=head,
+        head=facts.judged[0] if facts.judged else None,
         charts=[chart(facts.history, kind, facts.best_epoch) for kind in ("accuracy", "loss")],
-        confusions=confusions(head.scores, facts.classes) if head else [],
-        matrix=_matrix(head.scores) if head else None,
-        confusion_map=_confusion_map(head.scores) if head else None,
-        weakest=_weakest(head.scores) if head else [],
-        macro_f1=_macro_f1(head.scores) if head else None,
         columns=[key for key in COLUMNS if any(row.get(key) is not None for row in facts.history)],
-        shown=_selection(facts.predictions, GRID) if facts.predictions else [],
+        confusions=presentation.confusions(scores, facts.classes) if scores else [],
+        matrix=presentation.confusion_cells(scores) if scores else None,
+        confusion_map=presentation.confusion_map(scores) if scores else None,
+        weakest=presentation.weakest(scores) if scores else [],
+        macro=scores.to_json()["macro"] if scores else None,
+        shown=_shown(facts.predictions, GRID),
         most=max((own.train + own.validation + own.test for own in facts.data.classes), default=0),
-        table=TABLE,
         name=lambda label: _name(facts.classes, label),
     )
     return "".join(map(_printable, text))
@@ -195,38 +192,6 @@ def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
     return (letters.warning,) if letters.warning else ()
 
 
-def confusions(scores: Scores, classes: Sequence[str], most: int = 8) -> list[Confusion]:
-    """The most frequent mistakes, largest number first, then largest share of the class."""
-    matrix = scores.confusion
-    found = [
-        Confusion(classes[row], classes[column], int(matrix[row, column]), _support(scores, row))
-        for row, column in zip(*np.nonzero(matrix), strict=True)
-        if row != column
-    ]
-    return sorted(found, key=lambda one: (-one.number, one.of, one.truth, one.predicted))[:most]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as "48.3 s", "3 min 12 s" or "2 h 05 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def data_uri(pixels: Pixels, side: int = THUMBNAIL) -> str:
-    """A picture uint8 [H, W, C], C 1, 3 or 4, as a PNG data URI, shrunk to `side` pixels."""
-    from PIL import Image
-
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
 def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, bytes]:
     """File stem -> PNG."""
     made = {"curves": figures.curves(facts.history, letters, f"{facts.network.name}")}
@@ -236,7 +201,7 @@ def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, bytes]:
     if facts.judged:
         made["confusion"] = figures.confusion(facts.judged[0].scores.confusion, letters)
     if facts.predictions is not None and len(facts.predictions.pixels):
-        shown = _selection(facts.predictions, FIGURE)
+        shown = _shown(facts.predictions, FIGURE)
         made["predictions"] = figures.predictions(
             facts.predictions.pixels[shown],
             [facts.predictions.truth[index] for index in shown],
@@ -247,36 +212,11 @@ def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, bytes]:
     return made
 
 
-def _selection(given: Predictions, most: int) -> list[int]:
-    """Indices for a grid: wrong ones first, the surest first, but a quarter kept for right ones."""
-    guesses = list(zip(given.truth, given.predicted, strict=True))
-    wrong = [index for index, (truth, guess) in enumerate(guesses) if truth != guess]
-    right = [index for index, (truth, guess) in enumerate(guesses) if truth == guess]
-    wrong.sort(key=lambda index: (-_sure(given.probability[index]), index))
-    kept = min(len(right), max(most // 4, most - len(wrong)))
-    return wrong[: most - kept] + right[:kept]
-
-
-def _sure(probability: float) -> float:
-    return probability if math.isfinite(probability) else -1.0
-
-
-def _confusion_map(scores: Scores) -> str | None:
-    """The heat map of many classes: a picture with a transparent ground for both themes."""
-    count = len(scores.confusion)
-    if count <= TABLE:
-        return None
-    shares = scores.confusion / np.maximum(scores.confusion.sum(axis=1, keepdims=True), 1)
-    cells = np.zeros((count, count, 4), np.uint8)
-    cells[..., :3] = (178, 58, 6)
-    cells[np.arange(count), np.arange(count), :3] = (47, 111, 222)
-    cells[..., 3] = np.round(255 * np.sqrt(shares))
-    cell = max(1, MAP // count)
-    return data_uri(cells.repeat(cell, axis=0).repeat(cell, axis=1), side=max(MAP, count))
-
-
-def _support(scores: Scores, label: int) -> int:
-    return scores.per_class[label].support
+def _shown(given: Predictions | None, most: int) -> list[int]:
+    """Which predictions a grid shows, in which order."""
+    if given is None:
+        return []
+    return presentation.most_instructive(given.truth, given.predicted, given.probability, most)
 
 
 def _name(classes: Sequence[str], label: int) -> str:

@@ -11,6 +11,7 @@ import torch
 
 from residua import figures, report
 from residua.config import Preprocessing
+from residua.data.chance import shuffled
 from residua.data.pictures import read_picture
 from residua.errors import ResiduaError
 from residua.evaluation import Evaluation, softmax
@@ -31,7 +32,7 @@ def write_report(
 ) -> Sequence[str]:
     """Write report.html and figures/*.png of a finished run; sentences for the user."""
     config, data = prepared.config, prepared.config.data
-    first = prepared.parts["train"][:SAMPLES]
+    first = shuffled(config.training.seed, 0, prepared.parts["train"])[:SAMPLES]
     facts = report.ReportFacts(
         title=prepared.source.name,
         network=_network(prepared),

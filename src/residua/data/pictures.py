@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile, _imaging
 
 from residua.config import Preprocessing
 from residua.data.source import Header, Pixels, Unreadable
@@ -29,7 +29,7 @@ from residua.data.source import Header, Pixels, Unreadable
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 with suppress(OSError, AttributeError):  # libtiff prints by itself; not every build lets us ask
-    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 START = 64  # bytes of a file that tell its kind
 _MAX_BYTES = 2**30  # of a file; 100 megapixels of the widest kind, RGBA of 16 bit, are 0.8e9

@@ -97,8 +97,12 @@ def open_source(data: str) -> Source:
         return _digits()
     if not data:
         raise ResiduaError(f"No data given.\n{folder.LAYOUT}\nOr the name 'digits'.")
-    root = Path(data).expanduser()
-    if root.is_file():
+    try:
+        root = Path(data).expanduser()
+        is_file = root.is_file()
+    except (OSError, RuntimeError) as error:  # a closed folder above it; "~" without a home
+        raise ResiduaError(f"{data} cannot be reached: {error}.") from error
+    if is_file:
         files = _archived(root)
         form = _cifar_form(files)
         if form is None:
@@ -259,7 +263,8 @@ def _cifar(root: Path, form: _Cifar, files: Mapping[str, bytes]) -> PackedSource
             np.concatenate([pixels for pixels, _ in read]),
             np.concatenate([labels for _, labels in read]),
         )
-    return _packed(folder.short_name(root), form.title, "CIFAR", classes, blocks)
+    name = re.sub(r"\.(tar|tgz)(\.\w+)?$", "", folder.short_name(root))
+    return _packed(name, form.title, "CIFAR", classes, blocks)
 
 
 def _cifar_block(form: _Cifar, content: bytes, where: str) -> Block:

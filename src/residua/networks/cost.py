@@ -113,9 +113,10 @@ def measure(network: nn.Module, input: Size) -> Cost:
     Raises ResiduaError where the network does not take such a picture.
     """
     skeleton = _skeleton(network)
-    recorder = _Recorder(skeleton)
+    picture = torch.empty(1, *input, device="meta")
+    recorder = _Recorder(skeleton, picture)
     try:
-        _forward(skeleton, input, recorder)
+        _forward(skeleton, picture, recorder)
     except _REFUSALS as error:
         side, channels = smallest_input(network), _channels(network)
         raise ResiduaError(
@@ -132,10 +133,10 @@ def smallest_input(network: nn.Module) -> int:
 
     Raises ResiduaError if there is none up to LARGEST_SIDE.
     """
-    skeleton = _skeleton(network)
+    skeleton, channels = _skeleton(network), _channels(network)
     for side in range(1, LARGEST_SIDE + 1):  # no bisection: some networks take a single size
         with suppress(*_REFUSALS):
-            _forward(skeleton, (_channels(network), side, side), _Shapes())
+            _forward(skeleton, torch.empty(1, channels, side, side, device="meta"), _Shapes())
             return side
     raise ResiduaError(f"The network takes no square picture of 1 to {LARGEST_SIDE} pixels a side.")
 
@@ -154,7 +155,7 @@ def listing() -> list[tuple[str, Size, Counts]]:
             if isinstance(module, nn.Linear) or _convolves(module):  # no other layer multiplies
                 module.register_forward_hook(count)
         size, found[0] = (row.channels, row.size, row.size), 0
-        _forward(network, size, _Shapes())
+        _forward(network, torch.empty(1, *size, device="meta"), _Shapes())
         rows.append((name, size, _counts(network, found[0])))
     return rows
 
@@ -171,7 +172,14 @@ def table(cost: Cost) -> str:
     a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
     lines = [f"{w:<{a}}  {x:<{b}}  {y:>{c}}  {z}".rstrip() for w, x, y, z in rows]
     lines.insert(1, "-" * (a + b + c + d + 6))
-    lines += [lines[1], *_sums(cost)]
+    lines += [
+        lines[1],
+        f"Total parameters: {cost.total:,}",
+        f"Trainable:        {cost.trainable:,}",
+        f"Non-trainable:    {cost.non_trainable:,}",
+        f"Multiply-adds:    {cost.multiply_adds:,} (convolutions and linear layers, one picture)",
+        f"Size on disk:     about {cost.bytes_on_disk / 1e6:,.1f} MB",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -185,16 +193,6 @@ def to_json(name: str, counts: Counts, input: Size) -> dict[str, Any]:
         "multiply_adds": counts.multiply_adds,
         "input": list(input),
     }
-
-
-def _sums(counts: Counts) -> list[str]:
-    return [
-        f"Total parameters: {counts.total:,}",
-        f"Trainable:        {counts.trainable:,}",
-        f"Non-trainable:    {counts.non_trainable:,}",
-        f"Multiply-adds:    {counts.multiply_adds:,} (convolutions and linear layers, one picture)",
-        f"Size on disk:     about {counts.bytes_on_disk / 1e6:,.1f} MB",
-    ]
 
 
 class _Shapes(TorchFunctionMode):
@@ -216,13 +214,14 @@ class _Recorder(_Shapes):
     operation on tensors outside of any layer is a row too. Each tensor has one maker, its row.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, picture: Tensor) -> None:
         super().__init__()
         self.layers: list[Layer] = []
         self.makers: dict[int, str] = {}  # id of a tensor -> name of the row that made it
         self.kept: list[Tensor] = []  # an id is only unique while its tensor lives
         self.calls: Counter[str] = Counter()
         self.running: list[tuple[str, bool]] = []  # modules now running: name, whether a layer
+        self.add("input", "Input", (), picture)
         for name, module in network.named_modules():
             transparent = isinstance(module, nn.Sequential | nn.Identity) or any(module.children())
             self._watch(name, module, not transparent)
@@ -236,11 +235,11 @@ class _Recorder(_Shapes):
             self.running.append((name, is_layer))
 
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            if is_layer:
+            if is_layer and (made := next(_tensors(output), None)) is not None:
                 if any(output is each for each in args) and not getattr(module, "inplace", False):
                     output = output.view_as(output)  # dropout at rest: a tensor of its own
-                work = _multiply_adds(module, next(_tensors(output)))
-                self.add(name, _kind(module), (args, kwargs), output, _size(module), work)
+                sums = _size(module), _multiply_adds(module, made)
+                self.add(name, _kind(module), (args, kwargs), output, *sums)
             self.running.pop()
             return output
 
@@ -310,8 +309,8 @@ def _by(sides: int | Sequence[int]) -> str:
 
 
 def _over(stride: int | Sequence[int]) -> str:
-    strides = {stride} if isinstance(stride, int) else set(stride)
-    return "" if strides == {1} else "/" + "x".join(map(str, sorted(strides)))
+    strides = [stride] if isinstance(stride, int) else list(dict.fromkeys(stride))
+    return "" if strides == [1] else "/" + "x".join(map(str, strides))
 
 
 def _convolves(module: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d]:
@@ -349,9 +348,8 @@ def _stages(layers: Sequence[Layer]) -> tuple[Stage, ...]:
         elif name != "stem":
             name = "head"
         groups.setdefault(name, []).append(each)
-    if len(groups) < 2:  # nothing but a stem
-        return ()
-    return tuple(Stage(name, tuple(rows)) for name, rows in groups.items())
+    known = set(groups) - {"stem"}
+    return tuple(Stage(name, tuple(rows)) for name, rows in groups.items() if known)
 
 
 def _skeleton(network: nn.Module) -> nn.Module:
@@ -369,9 +367,6 @@ def _channels(network: nn.Module) -> int:
     return next((each.in_channels for each in network.modules() if _convolves(each)), 3)
 
 
-def _forward(network: nn.Module, input: Size, mode: _Shapes) -> None:
+def _forward(network: nn.Module, picture: Tensor, mode: _Shapes) -> None:
     with torch.no_grad(), mode:
-        picture = torch.empty(1, *input, device="meta")
-        if isinstance(mode, _Recorder):
-            mode.add("input", "Input", (), picture)
         network(picture)
