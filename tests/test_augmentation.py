@@ -30,7 +30,7 @@ RAW = Preprocessing(size=32, channels=3, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.
 SIZE = 32
 
 
-@pytest.fixture()
+@pytest.fixture
 def pictures() -> np.ndarray:
     """Smooth random pictures uint8 [6, 32, 32, 3]: neighbouring pixels are alike, as in photos."""
     coarse = torch.rand(6, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -61,9 +61,7 @@ def test_the_warp_is_keras_apply_affine_transform(fill: str, size: int) -> None:
     zoom = generator.uniform(0.8, 1.2, (8, 2))
     window = affine_windows(size, rotation=rotation, shift=shift, shear=shear, zoom=zoom)
     changed = settings(fill=fill, rotation=40.0, fill_value=9.0)
-    ours = transform(
-        pixels, draw_of(window), changed, dataclasses.replace(RAW, size=size)
-    )
+    ours = transform(pixels, draw_of(window), changed, dataclasses.replace(RAW, size=size))
     for place in range(8):
         theirs = apply_affine_transform(
             pixels[place].numpy().astype(np.float32),
@@ -253,7 +251,13 @@ def test_chance_is_even_and_streams_are_independent() -> None:
     next_epoch = uniform(0, 1, samples, 2, "window")
     next_seed = uniform(1, 0, samples, 2, "window")
     assert np.abs(np.histogram(one, 20, (0, 1))[0] / 5000 - 1).max() < 0.06
-    for column in (one[:, 1], other[:, 0], next_epoch[:, 0], next_seed[:, 0], np.roll(one[:, 0], 1)):
+    for column in (
+        one[:, 1],
+        other[:, 0],
+        next_epoch[:, 0],
+        next_seed[:, 0],
+        np.roll(one[:, 0], 1),
+    ):
         assert abs(np.corrcoef(one[:, 0], column)[0, 1]) < 0.02
 
 

@@ -1,4 +1,4 @@
-"""The public functions, composed from everything else: train, resume, load, evaluate, predict, build."""
+"""The public functions, composed from everything else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["Run", "build", "evaluate", "load", "models", "predict", "resume", "t
 
 
 class Run:
-    """A run folder, finished or not: what was asked, what happened, and the network that came out."""
+    """A run folder, finished or not: what was asked, what happened and the network."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Run:
         return self.folder.read_history()
 
     def network(self) -> torch.nn.Module:
-        """The chosen network: float32 [B, C, S, S], preprocessed, -> logits [B, K]; in eval mode."""
+        """The chosen network: preprocessed float32 [B, C, S, S] -> logits [B, K]; eval mode."""
         return load_network(self.folder.weights, default_device())[0]
 
     def evaluate(self, data: str | Path | None = None) -> Evaluation:
@@ -110,9 +110,9 @@ def train(
     """Train on DATA and judge the result; the same as `residua train`.
 
     data: a folder of class folders, a folder of IDX files or CIFAR archives, or "digits". settings:
-    further ones by dotted name, {"optimization.rate": 0.05}. What is not given comes from the recipe,
-    else it is chosen from the data. out: the run folder, else the next free runs/<data>-<n>.
-    Raises ResiduaError on anything that cannot be used.
+    further ones by dotted name, {"optimization.rate": 0.05}. What is not given comes from the
+    recipe, else it is chosen from the data. out: the run folder, else the next free
+    runs/<data>-<n>. Raises ResiduaError on anything that cannot be used.
     """
     named = {
         "network.name": model,
@@ -131,9 +131,7 @@ def train(
     return train_with(config, None if out is None else str(out), Screen(quiet))
 
 
-def compose(
-    data: str | Path, recipe: str | Path | None, given: Mapping[str, object]
-) -> Config:
+def compose(data: str | Path, recipe: str | Path | None, given: Mapping[str, object]) -> Config:
     """Defaults, then the recipe, then what is given. Raises ResiduaError."""
     config = read_recipe(recipe) if recipe is not None else Config()
     return settings.with_settings(config, {"data.path": str(data), **given})
@@ -196,7 +194,9 @@ def load(run: str | Path) -> Run:
     return Run(RunFolder.existing(run))
 
 
-def evaluate(run: str | Path | Run, data: str | Path | None = None, quiet: bool = True) -> Evaluation:
+def evaluate(
+    run: str | Path | Run, data: str | Path | None = None, quiet: bool = True
+) -> Evaluation:
     """Judge a run on DATA, else on its test part, else on its validation part.
 
     Writes scores.json and predictions.csv into the run's folder evaluations/. Changes no weights.

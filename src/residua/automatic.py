@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from residua import config as settings
 from residua.config import AUTO, Config
 
+TINY = 16  # px: below, a picture is enlarged, or a network halves it away
 SMALL = 40  # px: pictures like CIFAR's, for which a network must not begin by shrinking them
 IMBALANCE = 3.0  # between the largest and the smallest class
 
@@ -57,6 +58,10 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
     )
     gpu = chooser.config.training.device.startswith("cuda")
     largest = 224 if gpu else 128
+    if side < TINY:
+        enlarged = side * -(-TINY // side)
+        reason = f"the median shorter side is {side} px, too few for a network to halve twice"
+        chooser.choose("preprocessing.size", enlarged, reason)
     if side <= largest:
         reason = f"the median shorter side is {side} px"
     else:
@@ -93,8 +98,8 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     said = f"{pictures:,} training pictures"
     batch = 128 if pictures >= 20_000 else 64 if pictures >= 1_000 else 32
     chooser.choose("training.batch", batch, said)
-    wanted = 80_000 if chooser.config.preprocessing.size <= SMALL else 40_000
-    epochs = max(10, min(80, round(wanted / pictures)))
+    wanted = 60_000 if chooser.config.preprocessing.size <= SMALL else 40_000
+    epochs = max(8, min(80, round(wanted / pictures)))
     chooser.choose("training.epochs", epochs, f"{said}: about {epochs * pictures:,} looks")
     batch, epochs = chooser.config.training.batch, chooser.config.training.epochs
     if chooser.config.optimization.optimizer == "sgd":

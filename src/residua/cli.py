@@ -169,9 +169,7 @@ def evaluate(
     run: RunArgument,
     data: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[DATA]", help="Other pictures to judge by.", show_default=False
-        ),
+        typer.Argument(metavar="[DATA]", help="Other pictures to judge by.", show_default=False),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -214,7 +212,8 @@ def predict(
             screen.warn(warning)
         if all(row.error for row in rows):
             raise ResiduaError(
-                f"{', '.join(files)}: no picture could be read." if rows
+                f"{', '.join(files)}: no picture could be read."
+                if rows
                 else f"{', '.join(files)}: holds no pictures."
             )
 
@@ -222,7 +221,8 @@ def predict(
 @app.command()
 def models(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A model to describe.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A model to describe.", show_default=False),
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Width of the head.")] = None,
     channels: Annotated[int | None, typer.Option(help="Input channels.")] = None,

@@ -1,4 +1,4 @@
-"""Settings: one frozen dataclass per concern, YAML in and out, unknown keys refused; knows no torch.
+"""Settings as frozen dataclasses, YAML in and out, unknown keys refused; knows no torch.
 
 A field whose default is AUTO may hold the word "auto" until `automatic.resolve` has replaced it by
 a number; everything after that step reads plain numbers. A field with a `flag` is also an option of
@@ -31,10 +31,8 @@ def setting(
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A dataclass field with its sentence, its range (inclusive) and, maybe, its command-line flag."""
-    return field(
-        default=default, metadata={"help": help, "flag": flag, "low": low, "high": high}
-    )
+    """A field with its sentence, its range (inclusive) and, maybe, its command-line flag."""
+    return field(default=default, metadata={"help": help, "flag": flag, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,11 @@ class Data:
         0.2, "Fraction of the pictures kept for validation.", flag="--val-fraction", low=0, high=0.9
     )
     test_fraction: float = setting(
-        0.0, "Fraction kept for a test that chooses nothing.", flag="--test-fraction", low=0, high=0.9
+        0.0,
+        "Fraction kept for a test that chooses nothing.",
+        flag="--test-fraction",
+        low=0,
+        high=0.9,
     )
     split_seed: int = setting(0, "Seed of the split alone.", flag="--split-seed", low=0)
     unreadable: Literal["list", "fail"] = setting(
@@ -61,7 +63,8 @@ class Data:
         100_000_000, "Pictures with more pixels than this are refused from their header.", low=1
     )
     cache: Literal["auto", "memory", "file"] = setting(
-        "auto", "Where decoded pictures wait: in memory, or in a file under the user's cache folder."
+        "auto",
+        "Where decoded pictures wait: in memory, or in a file under the user's cache folder.",
     )
 
 
@@ -74,16 +77,18 @@ class Preprocessing:
     order. With one channel the order says nothing.
     """
 
-    size: int = setting(AUTO, "Side of the square network input, in pixels.", flag="--size", low=1, high=4096)
+    size: int = setting(
+        AUTO, "Side of the square network input, in pixels.", flag="--size", low=1, high=4096
+    )
     channels: int = setting(AUTO, "3 for colour, 1 for grey.", flag="--channels", low=1, high=3)
     resize: Literal["crop", "squash", "pad"] = setting(
         "crop",
-        "'crop': shorter side, then centre crop; 'squash': both sides; 'pad': longer side, black rest.",
+        "'crop': shorter side and centre crop; 'squash': both sides; 'pad': longer side, on black.",
         flag="--resize",
     )
     interpolation: Literal["nearest", "bilinear", "antialias"] = setting(
         "antialias",
-        "'bilinear' is TensorFlow's and OpenCV's, without antialias; 'antialias' is Pillow's bilinear.",
+        "'bilinear': TensorFlow's and OpenCV's, without antialias; 'antialias': Pillow's bilinear.",
     )
     channel_order: Literal["rgb", "bgr"] = setting("rgb", "Order of the network's input channels.")
     mean: tuple[float, ...] = setting(AUTO, "Per channel, 0..255, in channel order.")
@@ -99,11 +104,17 @@ class Augmentation:
     """
 
     flip: bool = setting(AUTO, "Mirror left-right with probability 1/2.")
-    crop_padding: int = setting(AUTO, "Pad by this many pixels, then crop at random (He 2015).", low=0)
-    shift: float = setting(0.0, "Largest shift along each axis, as a fraction of the side.", low=0, high=1)
+    crop_padding: int = setting(
+        AUTO, "Pad by this many pixels, then crop at random (He 2015).", low=0
+    )
+    shift: float = setting(
+        0.0, "Largest shift along each axis, as a fraction of the side.", low=0, high=1
+    )
     rotation: float = setting(AUTO, "Largest rotation, degrees.", low=0, high=180)
     shear: float = setting(0.0, "Largest shear, degrees.", low=0, high=89)
-    zoom: tuple[float, float] = setting(AUTO, "Range of the zoom; (1, 1) is none.", low=0.01, high=100)
+    zoom: tuple[float, float] = setting(
+        AUTO, "Range of the zoom; (1, 1) is none.", low=0.01, high=100
+    )
     zoom_axes: Literal["each", "both"] = setting(
         "both", "'each' draws a zoom for each axis, as Keras does; 'both' keeps the aspect."
     )
@@ -129,7 +140,8 @@ class Network:
         None, "Order of the letters in a residual unit (He 2016, figure 4); none: as the row says."
     )
     shortcut: Literal["none", "A", "B", "D"] | None = setting(
-        None, "Shortcut where the shape changes; 'none' is the plain network; none: as the row says."
+        None,
+        "Shortcut where the shape changes; 'none' is the plain network; none: as the row says.",
     )
 
 
@@ -150,8 +162,12 @@ class Optimization:
         (), "For 'steps': pairs of (epoch, factor of the largest rate from there on)."
     )
     decay: float = setting(0.0, "For 'inverse_time': rate / (1 + decay x step).", low=0)
-    label_smoothing: float = setting(0.1, "Share of the target spread over all classes.", low=0, high=0.99)
-    ema: float = setting(0.0, "Decay of the averaged weights per step; 0 is off.", low=0, high=0.999999)
+    label_smoothing: float = setting(
+        0.1, "Share of the target spread over all classes.", low=0, high=0.99
+    )
+    ema: float = setting(
+        0.0, "Decay of the averaged weights per step; 0 is off.", low=0, high=0.999999
+    )
     clip: float = setting(0.0, "Largest norm of the gradient; 0 is off.", low=0)
     class_weights: Literal["none", "balanced"] = setting(
         AUTO, "'balanced' weighs each class by the inverse of its count."
@@ -166,19 +182,29 @@ class Training:
     batch: int = setting(AUTO, "Pictures in a step.", flag="--batch", low=1)
     seed: int = setting(0, "Seed of initialisation, order and augmentation.", flag="--seed", low=0)
     device: str = setting(AUTO, "cpu, cuda or cuda:N.", flag="--device")
-    precision: Literal["fp32", "bf16"] = setting(AUTO, "fp32 or bf16 (autocast).", flag="--precision")
+    precision: Literal["fp32", "bf16"] = setting(
+        AUTO, "fp32 or bf16 (autocast).", flag="--precision"
+    )
     select: Literal["accuracy", "loss"] = setting(
         "accuracy", "The validation figure that chooses the best epoch."
     )
-    patience: int = setting(0, "Stop after this many epochs without improvement; 0 is never.", low=0)
+    patience: int = setting(
+        0, "Stop after this many epochs without improvement; 0 is never.", low=0
+    )
     statistics_pictures: int = setting(
-        1024, "Pictures that re-estimate BatchNorm's statistics before a validation; 0 is off.", low=0
+        512,
+        "Pictures that re-estimate BatchNorm's statistics before a validation; 0 is off.",
+        low=0,
     )
     curve_test: bool = setting(
         False, "Record the test part each epoch, choosing nothing by it.", flag="--curve-test"
     )
-    keep_every: int = setting(0, "Keep the weights of every N-th epoch; 0 is none.", flag="--keep-every", low=0)
-    save_seconds: float = setting(15.0, "At most this much work is lost by a crash.", low=0, high=30)
+    keep_every: int = setting(
+        0, "Keep the weights of every N-th epoch; 0 is none.", flag="--keep-every", low=0
+    )
+    save_seconds: float = setting(
+        15.0, "At most this much work is lost by a crash.", low=0, high=30
+    )
     tensorboard: bool = setting(False, "Write TensorBoard events too.", flag="--tensorboard")
 
 
@@ -205,12 +231,13 @@ def flags() -> dict[str, str]:
 
 
 def field_of(name: str) -> dataclasses.Field[Any]:
-    """The dataclass field of a dotted name like "training.epochs"; raises ResiduaError if unknown."""
+    """The field of a dotted name like "training.epochs". Raises ResiduaError if unknown."""
     section, _, key = name.partition(".")
     sections = [item.name for item in dataclasses.fields(Config)]
     if section not in sections or not key:
         raise ResiduaError(
-            f"{name!r} is no setting: expected SECTION.FIELD with a section of {', '.join(sections)}."
+            f"{name!r} is no setting: expected SECTION.FIELD with a section of "
+            f"{', '.join(sections)}."
         )
     known = {item.name: item for item in dataclasses.fields(_section_type(section))}
     if key not in known:
@@ -242,7 +269,7 @@ def with_settings(config: Config, settings: Mapping[str, object], where: str = "
 
 
 def from_mapping(mapping: object, where: str, base: Config | None = None) -> Config:
-    """A config from nested plain data, as YAML gives it. Raises ResiduaError on anything unknown."""
+    """A config from nested plain data. Raises ResiduaError on anything unknown."""
     if mapping is None:
         mapping = {}
     if not isinstance(mapping, Mapping):

@@ -1,4 +1,4 @@
-"""What a user did or has that cannot be used, as a sentence; the one exception that the command line prints."""
+"""What a user did or has that cannot be used, as a sentence; the command line prints it."""
 
 
 class ResiduaError(Exception):

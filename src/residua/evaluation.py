@@ -149,16 +149,12 @@ def run_classes(run: RunFolder) -> tuple[str, ...]:
     return tuple(run.read_json("classes.json"))
 
 
-def _foreign(
-    data: str, classes: tuple[str, ...]
-) -> tuple[str, Source, npt.NDArray[np.int64]]:
+def _foreign(data: str, classes: tuple[str, ...]) -> tuple[str, Source, npt.NDArray[np.int64]]:
     """DATA's test part, else its validation part, else all of it."""
     source = open_source(data)
     parts = {entry.part for entry in source.entries}
     part = next((each for each in ("test", "validation") if each in parts), "all")
-    chosen = [
-        index for index, entry in enumerate(source.entries) if part in ("all", entry.part)
-    ]
+    chosen = [index for index, entry in enumerate(source.entries) if part in ("all", entry.part)]
     selection = Selection(source, chosen)
     if part == "all":  # files rejected by name alone belong to no part in particular
         selection.rejected = source.rejected

@@ -30,7 +30,7 @@ def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]
 
 
 def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
-    """The network of a weights file of ours, in eval mode. Raises ResiduaError if they do not fit."""
+    """The network of a weights file of ours, in eval mode. Raises ResiduaError."""
     tensors, card = read_weights(path)
     try:
         network = build(**card.network)

@@ -1,4 +1,4 @@
-"""A data set before any training -> its counts and formats as text, and what it looks like as files."""
+"""A data set before any training -> its counts as text, and its looks as picture files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _described(headers: Sequence[Header]) -> list[str]:
 
 
 def _training_batch(prepared: Prepared) -> Pixels:
-    """The first batch of the first epoch, its normalisation undone for the eye: uint8 [B, S, S, C]."""
+    """The first batch, its normalisation undone for the eye: uint8 [B, S, S, C]."""
     config = prepared.config
     batches = TrainingBatches(
         Pictures(prepared.pixels, torch.device("cpu")),

@@ -38,9 +38,7 @@ class Prediction:
         return {"file": self.file, "top": top, "error": self.error}
 
 
-def predict_files(
-    run: RunFolder, files: Sequence[str], top: int = 3, max_pixels: int = 100_000_000
-) -> Iterator[Prediction]:
+def predict_files(run: RunFolder, files: Sequence[str], top: int = 3) -> Iterator[Prediction]:
     """A row for every named file and every picture below a named folder.
 
     A file that cannot be read keeps its row, with the reason. Raises ResiduaError if top < 1 or the
@@ -48,7 +46,7 @@ def predict_files(
     """
     if top < 1:
         raise ResiduaError(f"top = {top}: must be at least 1.")
-    device = default_device()
+    device, max_pixels = default_device(), run.config.data.max_pixels
     network, card = load_network(run.weights, device)
     named = [each for file in files for each in _expand(file)]
 

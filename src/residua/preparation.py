@@ -164,7 +164,7 @@ def _split(
 
 
 def _keras_split(config: Config, source: Source, paths: Sequence[str]) -> list[Part]:
-    """What image_dataset_from_directory(validation_split=..., seed=...) picks from a class folder."""
+    """What Keras' image_dataset_from_directory picks from a class folder."""
     flat = all(entry.part is None for entry in source.entries)
     if not isinstance(source, FolderSource) or not flat or config.data.test_fraction:
         raise ResiduaError(

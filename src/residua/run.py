@@ -249,7 +249,7 @@ class Log:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
-    """Tensors and card of a weights or state file of ours. Raises ResiduaError that names the file."""
+    """Tensors and card of a file of ours. Raises ResiduaError that names the file."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -1,4 +1,4 @@
-"""What a user sees while something runs: bars on a terminal, plain lines elsewhere; all on stderr."""
+"""What a user sees while something runs: bars on a terminal, lines elsewhere; on stderr."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Screen:
         self.console.print(f"error: {line}", markup=False, style="red")
 
     @contextlib.contextmanager
-    def bar(self, what: str, plain_seconds: float = 10.0) -> Iterator[Callable[[int, int, str], None]]:
+    def bar(
+        self, what: str, plain_seconds: float = 10.0
+    ) -> Iterator[Callable[[int, int, str], None]]:
         """A function (done, of, note) that moves a bar; without a terminal, a line now and then."""
         if not self.moving:
             yield _PlainBar(self, what, plain_seconds)
@@ -70,4 +72,3 @@ class _PlainBar:
         if time.monotonic() >= self.due and done < of:
             self.screen.say(f"{self.what}: {done:,} of {of:,} {note}".rstrip())
             self.due = time.monotonic() + self.seconds
-

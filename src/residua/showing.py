@@ -76,4 +76,3 @@ def list_models(as_json: bool) -> str:
             f"{catalogue.row(name).source}"
         )
     return "\n".join(lines)
-

@@ -75,8 +75,8 @@ def draw_mixing(
 ) -> Mixing | None:
     """Partners of `samples` among `members`; None where neither mixup nor cutmix is on.
 
-    mixup: Zhang et al. 2017, eq. 1; cutmix: Yun et al. 2019, section 3.1. With both on, each picture
-    takes either with probability 1/2. A partner is drawn from the whole training part.
+    mixup: Zhang et al. 2017, eq. 1; cutmix: Yun et al. 2019, section 3.1. With both on, each
+    picture takes either with probability 1/2. A partner is drawn from the whole training part.
     """
     if not (settings.mixup or settings.cutmix):
         return None
@@ -250,7 +250,7 @@ def _reflected(places: Tensor, size: int) -> Tensor:
 
 
 def _recolour(pixels: Tensor, factors: Tensor) -> Tensor:
-    """float [B, S, S, C] in 0..255, factors [B, 3] of brightness, contrast, saturation -> the same."""
+    """float [B, S, S, C] in 0..255 -> the same; [B, 3]: brightness, contrast, saturation."""
     bright, contrast, saturation = (each.view(-1, 1, 1, 1) for each in factors.unbind(1))
     x = pixels * bright
     grey = x if x.shape[-1] == 1 else (x @ x.new_tensor(GREY)).unsqueeze(-1)
@@ -260,7 +260,7 @@ def _recolour(pixels: Tensor, factors: Tensor) -> Tensor:
 
 
 def _rectangles(probability: float, size: int, chance: Floats) -> Floats:
-    """Random erasing's rectangles: 2 to 33 % of the area, aspect .3 to 3.3 (Zhong 2017, table 1)."""
+    """Rectangles to erase: 2 to 33 % of the area, aspect .3 to 3.3 (after Zhong 2017)."""
     area = (0.02 + 0.31 * chance[:, 1]) * size**2
     aspect = np.exp(np.log(0.3) + (np.log(3.3) - np.log(0.3)) * chance[:, 2])
     sides = np.minimum(np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], 1), size)

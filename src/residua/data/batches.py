@@ -1,6 +1,6 @@
 """Decoded pictures and their labels -> batches for the network: which pictures, in what order, how.
 
-Every batch is a pure function of (seed, epoch, step): a resumed training asks for step 137 and gets it.
+Every batch is a pure function of (seed, epoch, step): a resumed training asks for step 137.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ class TrainingBatches:
         labels = self._labels(samples)
         images = self.images(epoch, samples)
         size = self.preprocessing.size
-        mixing = draw_mixing(
-            self.augmentation, size, self.seed, epoch, samples, self.members
-        )
+        mixing = draw_mixing(self.augmentation, size, self.seed, epoch, samples, self.members)
         if mixing is None:
             return Batch(images, labels, labels)
         images = mix(images, self.images(epoch, mixing.partner), mixing)

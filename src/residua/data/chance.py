@@ -1,7 +1,7 @@
-"""(seed, epoch, sample) -> random numbers, as a pure function: no state, so nothing to save or to share.
+"""(seed, epoch, sample) -> random numbers, as a pure function without any state.
 
-What a picture looks like in an epoch cannot depend on workers, batches, devices or on what was drawn
-before. The mixing function is SplitMix64's finalizer (Steele et al. 2014, section 4).
+What a picture looks like in an epoch cannot depend on workers, batches, devices or on what was
+drawn before. The mixing function is SplitMix64's finalizer (Steele et al. 2014, section 4).
 """
 
 from __future__ import annotations

@@ -36,16 +36,16 @@ Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
 
 _CACHE_VERSION = 1  # to be raised when the same file would decode or resize differently
-_LARGE = 2**24  # pixels; larger pictures are decoded one at a time, so that threads stay in memory
+_LARGE = 2**24  # pixels; larger pictures are decoded one at a time: threads must fit in memory
 _TASK = 16  # entries in one task of the thread pool
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What reading every entry of a source once has shown; all three run parallel to its entries.
+    """What reading every entry of a source once has shown.
 
-    sha256: of the content, "" where it could not be read. headers: None where there is a failure.
-    failures: entry -> reason; more can appear when the pictures are decoded.
+    sha256: of each entry's content, "" where it could not be read. headers: of each entry, None
+    where there is a failure. failures: entry -> reason; decoding may bring more.
     """
 
     source: Source
@@ -106,10 +106,8 @@ def median_size(survey: Survey) -> tuple[int, int]:
     headers = [header for header in survey.headers if header]
     if not headers:
         raise ResiduaError(f"{survey.source.name}: not one of its pictures can be read.")
-    return (
-        statistics.median_low(header.width for header in headers),
-        statistics.median_low(header.height for header in headers),
-    )
+    median = statistics.median_low
+    return median(h.width for h in headers), median(h.height for h in headers)
 
 
 def load(
@@ -124,40 +122,86 @@ def load(
     Pictures that cannot be decoded, or have changed since the survey, become failures. Raises
     ResiduaError if neither memory nor the cache folder can take the pixels.
     """
-    size = preprocessing.size
-    shape = (len(survey.sha256), size, size, preprocessing.channels)
-    needed, free = math.prod(shape), _free_memory()
+    job = _Job(survey, preprocessing, max_pixels, progress)
+    needed, free = math.prod(job.shape), _free_memory()
     amount = f"{needed / 1e6:,.0f} MB"
     if cache == "auto":
         cache = "memory" if needed <= free // 4 else "file"
-        side = "within" if cache == "memory" else "more than"
-        amount += f", {side} a quarter of the {free / 1e6:,.0f} MB free"
+        amount += f"; memory takes up to a quarter of the {free / 1e6:,.0f} MB free"
     if cache == "file":
-        return _load_into_file(survey, preprocessing, max_pixels, shape, amount, progress)
+        return _load_into_file(job, amount)
     try:
-        pixels = np.zeros(shape, np.uint8)
-    except MemoryError as error:
-        raise ResiduaError(f"No memory for {amount} of pictures: use data.cache=file.") from error
-    failures, _ = _decode(survey, preprocessing, max_pixels, pixels.__setitem__, progress)
+        pixels = np.zeros(job.shape, np.uint8)
+    except MemoryError:
+        raise ResiduaError(f"No memory for {amount} of pictures: use data.cache=file.") from None
+    failures, _ = job.decode(pixels.__setitem__)
     return Decoded(pixels, failures, f"in memory ({amount})")
 
 
-def _load_into_file(
-    survey: Survey,
-    preprocessing: Preprocessing,
-    max_pixels: int,
-    shape: tuple[int, ...],
-    amount: str,
-    progress: Progress | None,
-) -> Decoded:
+@dataclass(frozen=True)
+class _Job:
+    """What is to be decoded, and how."""
+
+    survey: Survey
+    preprocessing: Preprocessing
+    max_pixels: int
+    progress: Progress | None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        size = self.preprocessing.size
+        return len(self.survey.sha256), size, size, self.preprocessing.channels
+
+    def decode(self, store: Store) -> tuple[dict[int, str], set[int]]:
+        """Stores every picture that can be decoded, from several threads.
+
+        Returns entry -> reason of the others, and the entries that might be read another time.
+        """
+        survey, rule, one_large = self.survey, self.preprocessing, threading.Lock()
+
+        def decode(index: int) -> tuple[str, bool]:
+            header = survey.headers[index]
+            if header is None:
+                return survey.failures[index], True
+            try:
+                content = survey.source.content(index)
+            except Unreadable as error:
+                return str(error), True
+            if hashlib.sha256(content).hexdigest() != survey.sha256[index]:
+                return "has changed while it was in use", True
+            try:
+                with one_large if header.width * header.height > _LARGE else nullcontext():
+                    decoded = survey.source.pixels(index, content, rule.channels, self.max_pixels)
+                    fitted = pictures.fit(decoded, rule)
+            except Unreadable as error:
+                return str(error), False
+            store(index, fitted)
+            return "", False
+
+        ends = _each(decode, len(survey.sha256), self.progress)
+        failures = {index: reason for index, (reason, _) in enumerate(ends) if reason}
+        return failures, {index for index, (_, passing) in enumerate(ends) if passing}
+
+    def file_name(self, left_out: Collection[int]) -> str:
+        """Equal only if every pixel is: contents but those left out, geometry, decoder."""
+        rule = self.preprocessing
+        geometry = rule.size, rule.channels, rule.resize, rule.interpolation
+        how = _CACHE_VERSION, PIL.__version__, self.max_pixels, geometry
+        name = hashlib.sha256(repr(how).encode())
+        for index, content in enumerate(zip(self.survey.sha256, self.survey.headers, strict=True)):
+            name.update(b"-" if index in left_out else repr(content).encode())
+        return f"{name.hexdigest()[:32]}.pixels"
+
+
+def _load_into_file(job: _Job, amount: str) -> Decoded:
     """Maps the file of an earlier run, or writes it and then maps it."""
     folder = _cache_folder()
-    path = folder / _cache_name(survey, preprocessing, max_pixels, survey.failures)
-    found, origin = _cached(path, shape), ", left there by an earlier run"
+    path = folder / job.file_name(job.survey.failures)
+    found, origin = _cached(path, job.shape), ", left there by an earlier run"
     try:
         if found is None:
-            path = _write(folder, survey, preprocessing, max_pixels, shape, progress)
-            found, origin = _cached(path, shape), ""
+            path = _write(job, folder)
+            found, origin = _cached(path, job.shape), ""
         if found is None:
             raise OSError("the file just written is gone")
     except OSError as error:
@@ -165,39 +209,30 @@ def _load_into_file(
             f"{amount} of decoded pictures cannot be kept in {folder}: {error.strerror or error}. "
             "Set XDG_CACHE_HOME to a folder with room, or use data.cache=memory."
         ) from error
-    pixels, failures = found
-    return Decoded(pixels, failures | survey.failures, f"in {path}{origin} ({amount})")
+    return Decoded(*found, f"in {path}{origin} ({amount})")
 
 
-def _write(
-    folder: Path,
-    survey: Survey,
-    preprocessing: Preprocessing,
-    max_pixels: int,
-    shape: tuple[int, ...],
-    progress: Progress | None,
-) -> Path:
+def _write(job: _Job, folder: Path) -> Path:
     """Decodes into a new file: raw pixels, then the failures as JSON. Raises OSError.
 
     It gets its name when it is whole; processes that race bring equal files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    room = shutil.disk_usage(folder).free
-    if room < math.prod(shape):
+    needed, room = math.prod(job.shape), shutil.disk_usage(folder).free
+    if room < needed:
         raise OSError(f"there is room for {room / 1e6:,.0f} MB")
     with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as place:
         unfinished = Path(place, "pixels")
         with unfinished.open("w+b") as file:
             # Written, not memory-mapped: where the disk gets full, a map kills the process.
-            store = _rows_of(file, math.prod(shape[1:]))
-            failures, passing = _decode(survey, preprocessing, max_pixels, store, progress)
-            file.truncate(math.prod(shape))  # rows of failures are holes, which read as zero
+            failures, passing = job.decode(_rows_of(file, math.prod(job.shape[1:])))
+            file.truncate(needed)  # rows of failures are holes, which read as zero
             file.seek(0, os.SEEK_END)
             file.write(json.dumps(failures).encode())
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the name, or a power cut leaves the name alone
         # A failure that may pass, such as a file that changed, must not be found by a later run.
-        path = folder / _cache_name(survey, preprocessing, max_pixels, passing)
+        path = folder / job.file_name(passing)
         unfinished.replace(path)
     return path
 
@@ -225,43 +260,6 @@ def _cached(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, dict[int, str]]
         return None
 
 
-def _decode(
-    survey: Survey,
-    preprocessing: Preprocessing,
-    max_pixels: int,
-    store: Store,
-    progress: Progress | None,
-) -> tuple[dict[int, str], set[int]]:
-    """Stores every picture that can be decoded, from several threads.
-
-    Returns entry -> reason of the others, and the entries that might be read another time.
-    """
-    source, one_large = survey.source, threading.Lock()
-
-    def decode(index: int) -> tuple[str, bool]:
-        header = survey.headers[index]
-        if header is None:
-            return survey.failures[index], True
-        try:
-            content = source.content(index)
-        except Unreadable as error:
-            return str(error), True
-        if hashlib.sha256(content).hexdigest() != survey.sha256[index]:
-            return "has changed while it was in use", True
-        try:
-            with one_large if header.width * header.height > _LARGE else nullcontext():
-                pixels = source.pixels(index, content, preprocessing.channels, max_pixels)
-                fitted = pictures.fit(pixels, preprocessing)
-        except Unreadable as error:
-            return str(error), False
-        store(index, fitted)
-        return "", False
-
-    outcomes = list(enumerate(_each(decode, len(survey.sha256), progress)))
-    failures = {index: reason for index, (reason, _) in outcomes if reason}
-    return failures, {index for index, (_, passing) in outcomes if passing}
-
-
 def _each(work: Callable[[int], T], count: int, progress: Progress | None) -> list[T]:
     """work(0) ... work(count - 1) from a small thread pool; each thread has one in hand."""
     tasks = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
@@ -275,18 +273,6 @@ def _each(work: Callable[[int], T], count: int, progress: Progress | None) -> li
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not begin what is still waiting
     return results
-
-
-def _cache_name(
-    survey: Survey, preprocessing: Preprocessing, max_pixels: int, left_out: Collection[int]
-) -> str:
-    """A file name that is equal only if every pixel is: contents, geometry, decoder."""
-    geometry = preprocessing.size, preprocessing.channels, preprocessing.resize
-    how = (_CACHE_VERSION, PIL.__version__, max_pixels, *geometry, preprocessing.interpolation)
-    name = hashlib.sha256(repr(how).encode())
-    for index, (digest, header) in enumerate(zip(survey.sha256, survey.headers, strict=True)):
-        name.update(b"-" if index in left_out else f"{digest} {header!r}".encode())
-    return f"{name.hexdigest()[:32]}.pixels"
 
 
 def _cache_folder() -> Path:
@@ -306,9 +292,9 @@ def _free_memory() -> int:
     """Bytes of memory that can be had, in a container too; 4 GiB where the system says nothing."""
     found = []
     with suppress(OSError, ValueError, IndexError):
-        said = Path("/proc/meminfo").read_text("ascii")
-        found.append(1024 * int(said.split("MemAvailable:")[1].split()[0]))
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        _, said = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")
+        found.append(1024 * int(said.split()[0]))
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups 2 and 1
         with suppress(OSError, ValueError):  # "max" is no number: there is no limit
-            found.append(int(Path(limit).read_text("ascii")))
+            found.append(int(Path("/sys/fs/cgroup", limit).read_text("ascii")))
     return min(found, default=2**32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,12 +37,6 @@ _SYSTEM = re.compile(
     r"\..*|(eh)?thumbs\.db|desktop\.ini|icon\r|__macosx|__pycache__|@eadir|[@#$]recycle(\.bin)?|"
     r"lost\+found|system volume information",
     re.DOTALL,
-)
-# Extensions by which a file says that it is a picture.
-_CLAIM = re.compile(
-    r"\.(jpe?g|jpe|jfif|a?png|gif|bmp|dib|tiff?|webp|p[pgbnf]m|jp2|j2k|jpx|avif|hei[cf]|ico|svg|psd|"
-    r"eps|raw|cr2|nef|arw|dng)",
-    re.IGNORECASE,
 )
 _KERAS_CLAIMS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
@@ -96,8 +89,6 @@ def find(root: Path) -> FolderSource:
     parts = _part_folders(root, finds)
     for part, folder in parts.items():
         _collect(root, folder, part, finds)
-    if not parts:
-        _collect(root, root, None, finds)
     if not finds.labelled:
         raise ResiduaError(_nothing_found(root, finds))
     classes = _class_map(finds, list(parts))
@@ -108,7 +99,7 @@ def find(root: Path) -> FolderSource:
         root=root,
         name=short_name(root),
         description="a folder of class folders"
-        + (f" in the parts {', '.join(parts)}" if parts else ""),
+        + (f" in the parts {', '.join(map(str, parts))}" if None not in parts else ""),
         classes=classes,
         entries=[Entry(path, labels[_key(n)], part) for path, n, part in sorted(finds.labelled)],
         rejected=sorted(finds.rejected),
@@ -147,12 +138,12 @@ def pictures_below(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in _files(folder)
-        if _reason(path) is None or _CLAIM.fullmatch(path.suffix)
+        if pictures.objection(path) is None or pictures.is_claimed(path)
     )
 
 
-def _part_folders(root: Path, finds: _Finds) -> dict[Part, Path]:
-    """Part -> folder, empty for a flat data set. Raises ResiduaError where that is not clear."""
+def _part_folders(root: Path, finds: _Finds) -> dict[Part | None, Path]:
+    """Part -> folder, train first; only None of a flat data set. Raises ResiduaError if unclear."""
     names = [entry.name for entry in _visible(root) if _is_folder(entry)]
     exact = [name for name in names if name.casefold() in _PARTS]
     like = [name for name in names if _PART_LIKE.fullmatch(name.casefold()) and name not in exact]
@@ -161,9 +152,9 @@ def _part_folders(root: Path, finds: _Finds) -> dict[Part, Path]:
     if len(parts) < len(exact):
         raise ResiduaError(_question(root, exact, "Which of them is meant?"))
     if not exact and (others or not like):
-        return {}  # class folders; one of them may happen to be called "dev"
+        return {None: root}  # class folders; one of them may happen to be called "dev"
     if list(parts) == ["train"] and others and not any(map(_is_folder, _visible(parts["train"]))):
-        return {}  # a class of railway trains among others
+        return {None: root}  # a class of railway trains among others
     if like:
         raise ResiduaError(_question(root, exact + like, f"What is {like[0]}/?"))
     if "train" not in parts:
@@ -188,7 +179,7 @@ def _collect(root: Path, folder: Path, part: Part | None, finds: _Finds) -> None
     loose = 0
     for entry in _visible(folder):
         if not _is_folder(entry):
-            loose += _reason(Path(entry.path)) is None
+            loose += pictures.objection(Path(entry.path)) is None
             continue
         before = len(finds.labelled)
         for path in _files(Path(entry.path)):
@@ -208,26 +199,14 @@ def _collect(root: Path, folder: Path, part: Part | None, finds: _Finds) -> None
 def _judge(root: Path, path: Path, name: str, part: Part | None, finds: _Finds) -> None:
     """Takes one file as a picture, rejects it or passes over it."""
     shown = _shown(root, path)
-    reason = _reason(path)
+    reason = pictures.objection(path)
     if reason is not None:
-        if _CLAIM.fullmatch(path.suffix):
+        if pictures.is_claimed(path):
             finds.rejected.append((shown, reason))
     elif shown != path.relative_to(root).as_posix():
         finds.rejected.append((shown, "has a name that is not UTF-8: rename it"))
     else:
         finds.labelled.append((shown, name, part))
-
-
-def _reason(path: Path) -> str | None:
-    """Why a file is no picture by its first bytes; None if it is one."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return "is no regular file"
-        with path.open("rb") as file:
-            start = file.read(pictures.START)
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    return None if pictures.kind_of(start) else pictures.foreign_reason(start)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -249,11 +228,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder by name, without hidden ones and those of operating systems."""
-    return [
-        entry
-        for entry in _scan(folder)
-        if not _SYSTEM.fullmatch(entry.name.casefold())
-    ]
+    return [entry for entry in _scan(folder) if not _SYSTEM.fullmatch(entry.name.casefold())]
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
@@ -279,14 +254,13 @@ def _explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _class_map(finds: _Finds, parts: Sequence[Part]) -> tuple[str, ...]:
-    """Class names in order, those of the training part; warns of what parts and names lack."""
+def _class_map(finds: _Finds, parts: Sequence[Part | None]) -> tuple[str, ...]:
+    """Class names in order, those of the first part; warns of what parts and names lack."""
     by_part: dict[Part | None, dict[str, str]] = {part: {} for part in parts}
     for _, name, part in sorted(finds.labelled, key=lambda found: found[1]):
-        by_part.setdefault(part, {}).setdefault(_key(name), name)
-    known = by_part["train"] if parts else by_part[None]
-    for part in parts:
-        found = by_part[part]
+        by_part[part].setdefault(_key(name), name)
+    known = by_part[parts[0]]
+    for part, found in list(by_part.items())[1:]:
         unknown = [name for key, name in found.items() if key not in known]
         if unknown:
             raise ResiduaError(

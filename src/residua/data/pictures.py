@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile, _imaging
+from PIL import ExifTags, Image, ImageFile, _imaging
 
 from residua.config import Preprocessing
 from residua.data.source import Header, Pixels, Unreadable
@@ -31,7 +31,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 with suppress(OSError, AttributeError):  # libtiff prints by itself; not every build lets us ask
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
-START = 64  # bytes of a file that tell its kind
+_START = 64  # bytes of a file that tell its kind
 _MAX_BYTES = 2**30  # of a file; 100 megapixels of the widest kind, RGBA of 16 bit, are 0.8e9
 
 # Raster formats that Pillow decodes by itself, without running other programs; by first bytes.
@@ -46,6 +46,12 @@ _KINDS = {
     "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
     "AVIF": rb".{4}ftypavi[fs]",
 }
+# Extensions by which a file says that it is a picture, also of kinds that are not read here.
+_CLAIM = re.compile(
+    r"\.(jpe?g|jpe|jfif|a?png|gif|bmp|dib|tiff?|webp|p[pgbnf]m|jp2|j2k|jpx|avif|hei[cf]|"
+    r"ico|svg|psd|eps|raw|cr2|nef|arw|dng)",
+    re.IGNORECASE,
+)
 _FOREIGN = {
     "a HEIC photo, which cannot be read here: convert it to JPEG": rb".{4}ftyp(hei|hev|mif1|msf1)",
     "a Photoshop file: export it as PNG": rb"8BPS",
@@ -67,20 +73,32 @@ _ORIENTATIONS = {
 }
 
 
-def kind_of(start: bytes) -> str | None:
-    """The format, such as "JPEG", that the first `START` bytes announce; None if no picture."""
-    return next((name for name, sign in _KINDS.items() if re.match(sign, start, re.DOTALL)), None)
+def is_claimed(path: Path) -> bool:
+    """Whether a file's name promises a picture."""
+    return _CLAIM.fullmatch(path.suffix) is not None
 
 
-def foreign_reason(start: bytes) -> str:
-    """Why a file whose first `START` bytes are these is no picture, for the user."""
-    if not start:
-        return "is empty"
-    for words, sign in _FOREIGN.items():
-        if re.match(sign, start, re.DOTALL):
-            return f"is {words}"
-    first_word = (start.split(maxsplit=1) or [b" "])[0][:16]
-    return f"is no picture: starts with {repr(first_word)[1:]}"
+def objection(path: Path) -> str | None:
+    """Why a file is no picture, by its kind and first bytes alone; None if it looks like one."""
+    try:
+        if not path.is_file():  # a pipe would wait for ever, a device might never end
+            path.stat()
+            return "is a folder, not a picture" if path.is_dir() else "is no regular file"
+        with path.open("rb") as file:
+            start = file.read(_START)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    return None if _kind(start) else _foreign(start)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a regular file of at most 1 GiB. Raises Unreadable."""
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            raise Unreadable(objection(path) or f"is larger than {_MAX_BYTES:,} bytes")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def header(content: bytes, max_pixels: int) -> Header:
@@ -121,20 +139,6 @@ def read_picture(path: Path, preprocessing: Preprocessing, max_pixels: int) -> P
     return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
 
 
-def read_file(path: Path) -> bytes:
-    """The content of a regular file of at most 1 GiB. Raises Unreadable."""
-    try:
-        if not path.is_file():  # a pipe would wait for ever, a device might never end
-            path.stat()
-            raise Unreadable("is no file" if not path.is_dir() else "is a folder, not a picture")
-        length = path.stat().st_size
-        if length > _MAX_BYTES:
-            raise Unreadable(f"has {length:,} bytes, more than the limit of {_MAX_BYTES:,}")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
 def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     """uint8 [H, W, C] -> uint8 [size, size, C] by the rules `resize` and `interpolation`.
 
@@ -161,11 +165,27 @@ def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     return padded
 
 
+def _kind(start: bytes) -> str | None:
+    """The format, such as "JPEG", that the first bytes announce; None if no picture."""
+    return next((name for name, sign in _KINDS.items() if re.match(sign, start, re.DOTALL)), None)
+
+
+def _foreign(start: bytes) -> str:
+    """Why a file that begins like this is no picture."""
+    if not start:
+        return "is empty"
+    for words, sign in _FOREIGN.items():
+        if re.match(sign, start, re.DOTALL):
+            return f"is {words}"
+    first_word = (start.split(maxsplit=1) or [b" "])[0][:16]
+    return f"is no picture: starts with {repr(first_word)[1:]}"
+
+
 def _open(content: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
     """Format and opened, undecoded image. Raises Unreadable, above `max_pixels` too."""
-    kind = kind_of(content[:START])
+    kind = _kind(content[:_START])
     if kind is None:
-        raise Unreadable(foreign_reason(content[:START]))
+        raise Unreadable(_foreign(content[:_START]))
     Image.init()
     if kind not in Image.OPEN:
         raise Unreadable(f"is a {kind} file, which this installation of Pillow cannot read")
@@ -174,9 +194,7 @@ def _open(content: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
         image: Any = Image.OPEN[kind][0](BytesIO(content), "")
         width, height = image.size
         if width * height > max_pixels:
-            raise Unreadable(
-                f"{width} x {height} pixels are more than the limit of {max_pixels:,}"
-            )
+            raise Unreadable(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
     return kind, image
 
 
@@ -214,12 +232,7 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
     elif image.mode == "F":
         image = Image.fromarray(_to_byte(np.asarray(image), (1, 255, 65535)))
     elif image.has_transparency_data:
-        image = Image.alpha_composite(
-            Image.new("RGBA", image.size, "white"), image.convert("RGBA")
-        )
-    elif image.mode == "LAB":  # convert() refuses this one
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")
     return image.convert("RGB" if channels == 3 else "L")

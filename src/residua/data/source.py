@@ -14,7 +14,7 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
-class Unreadable(Exception):
+class Unreadable(Exception):  # noqa: N818 - a state of a file, not a fault
     """One picture that cannot be used; the message is the reason, without the file's name."""
 
 
@@ -23,8 +23,8 @@ class Entry:
     """One labelled picture of a source.
 
     path: relative to the source, '/' between parts, the same on every platform; made up for packed
-        sets ("train/00012"). label: index into the source's classes. part: where the data set itself
-        puts it, None where the split decides.
+        sets ("train/00012"). label: index into the source's classes. part: where the data set
+        itself puts it, None where the split decides.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""A name -> a row -> a network: what residua can build, with the parameter counts that were published."""
+"""A name -> a row -> a network; with the parameter counts that were published."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Published:
-    """Parameters as their source counts them; total includes BatchNorm's statistics, as in Keras."""
+    """Parameters as their source counts them; total includes BatchNorm's statistics."""
 
     trainable: int
     total: int | None = None
@@ -69,9 +69,7 @@ SIMONYAN = "Simonyan and Zisserman 2014"
 
 _BASIC = Residual(units=(), outputs=WIDE)
 _DEEP = Residual(units=(), outputs=DEEP, branch=BOTTLENECK, inner=WIDE)
-_CIFAR = Residual(
-    units=(), outputs=(16, 32, 64), strides=(1, 2, 2), shortcut="A", stem=CIFAR_STEM
-)
+_CIFAR = Residual(units=(), outputs=(16, 32, 64), strides=(1, 2, 2), shortcut="A", stem=CIFAR_STEM)
 _CIFAR_PREACT = dataclasses.replace(
     _CIFAR,
     outputs=(64, 128, 256),
@@ -104,8 +102,6 @@ _KERAS_CIFAR_DEEP = dataclasses.replace(
     stem=dataclasses.replace(_KERAS_CIFAR.stem, width=64),
 )
 _HALVING_BRANCH = (Kernel(1, "inner", strided=True), Kernel(3, "inner"), Kernel(1, "output"))
-
-
 
 
 def _imagenet(plan: Plan, trainable: int, source: str = HE15) -> Row:
@@ -315,9 +311,7 @@ def row(name: str) -> Row:
     return ROWS[name]
 
 
-def plan(
-    name: str, *, ordering: Ordering | None = None, shortcut: Shortcut | None = None
-) -> Plan:
+def plan(name: str, *, ordering: Ordering | None = None, shortcut: Shortcut | None = None) -> Plan:
     """A row's plan with another ordering or shortcut, which only residual networks have.
 
     Raises ResiduaError.
@@ -353,8 +347,8 @@ def build(
     """A freshly initialised network: float [B, channels, H, W] -> logits [B, classes].
 
     What is not given is the row's default. seed fixes the initialisation without touching torch's
-    global generator; None draws from it. The result is an ordinary nn.Module, in training mode, with
-    a `features` method (see Network). Raises ResiduaError on an unknown name or option.
+    global generator; None draws from it. The result is an ordinary nn.Module, in training mode,
+    with a `features` method (see Network). Raises ResiduaError on an unknown name or option.
     """
     chosen, defaults = plan(name, ordering=ordering, shortcut=shortcut), row(name)
     classes = defaults.classes if classes is None else classes

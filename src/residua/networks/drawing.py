@@ -143,6 +143,8 @@ def _units(cost: Cost, stage: Stage) -> list[_Unit]:
             groups.setdefault(int(found[1]), {}).setdefault(found[2], []).append(each)
     units = []
     for number, layers in groups.items():
+        if "branch" not in layers:  # another family's unit: its stage is drawn as boxes
+            continue
         x = next(iter(layers.values()))[0].connected_to[0]
         reader = layers.get("shortcut", layers.get("add", []))[:1]  # what takes the shortcut's end
         ready = {each.name for each in layers.get("before", ())}
@@ -249,8 +251,8 @@ def _column(paper: _Paper, cost: Cost) -> float:
     paper.path(f"M{MARGIN + 120} {y}v{len(cost.layers) * (HEIGHT + 8) - 8}", "line")
     for each in cost.layers:
         paper.stack(MARGIN + 120, y, 240, [each])
-        paper.text(MARGIN + 260, y + 20, each.name, "", room=340)
-        paper.text(MARGIN + 610, y + 20, _times(each.output), "muted", room=150)
+        paper.text(MARGIN + 260, y + 20, _times(each.output), "muted", room=150)
+        paper.text(MARGIN + 420, y + 20, each.name, "", room=340)
         if each.connected_to not in ((), (above,)):
             reads = "reads " + ", ".join(each.connected_to)
             paper.text(MARGIN + 770, y + 20, reads, "muted", room=WIDTH - 2 * MARGIN - 770)

@@ -1,4 +1,4 @@
-"""The alphabet of the networks: convolution with its padding rule, norm, activation, and chains of them.
+"""The alphabet of the networks: convolution with its padding rule, norm, activation, chains.
 
 Legend: B batch, C channels, H height, W width. All tensors are float [B, C, H, W].
 """
@@ -103,7 +103,9 @@ class MaxPool(nn.Module):
 class ZeroPadShortcut(nn.Module):
     """Option A of He 2015, section 4.2: subsample, new channels are zero; no parameters."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, place: Literal["both", "end"]) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, place: Literal["both", "end"]
+    ) -> None:
         super().__init__()
         extra = outputs - inputs
         self.stride = stride
@@ -130,8 +132,8 @@ def chain(
 
     channels: width of the input, needed where a norm comes before the first convolution.
     numbered: names are conv1, norm1, conv2, ...; the letters behind the last convolution are
-    end_norm and end_act. Otherwise conv, norm, act. A ReLU overwrites its input, except as the first
-    letter: there its input belongs to someone else (the shortcut of ordering d reads it).
+    end_norm and end_act. Otherwise conv, norm, act. A ReLU overwrites its input, except as the
+    first letter: there its input belongs to someone else (the shortcut of ordering d reads it).
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     waiting, count = list(convolutions), 0
@@ -157,7 +159,7 @@ def chain(
 def initialise(network: nn.Module, rule: Initialisation) -> None:
     """Fill kernels in place; norms start at 1 and 0, biases at 0.
 
-    "he": normal, fan out (He et al. 2015, "Delving deep into rectifiers", eq. 14), and PyTorch's own
+    "he": normal, fan out (He et al. 2015, "Delving deep into rectifiers", eq. 14), and PyTorch's
     rule for linear layers. "he_truncated": Keras' he_normal, fan in, cut at two sigma.
     "glorot": Keras' default, glorot_uniform.
     """

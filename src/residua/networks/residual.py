@@ -1,4 +1,4 @@
-"""Batch [B, C, H, W] -> logits [B, K]: the residual unit as a grammar, and every network made of it.
+"""Batch [B, C, H, W] -> logits [B, K]: the residual unit as a grammar, and its networks.
 
     unit(x) = after(branch(before(x)) + shortcut(x or before(x)))
 
@@ -15,10 +15,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from residua.networks.layers import (
+    PLAIN_NORM,
     Convolution,
     Initialisation,
     MaxPool,
-    PLAIN_NORM,
     Norm,
     Padding,
     ZeroPadShortcut,
@@ -51,7 +51,7 @@ ORDERINGS: dict[Ordering, Letters] = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """One convolution of a branch: side, which width it gives, whether it strides, whether grouped."""
+    """One convolution of a branch: its side, its width, whether it strides or is grouped."""
 
     side: int
     width: Literal["inner", "output"]
@@ -87,6 +87,7 @@ class Stem:
     bias: bool = False
 
 
+IMAGENET_STEM = Stem()
 CIFAR_STEM = Stem(kernel=3, width=16, stride=1, pool=0)
 
 
@@ -94,8 +95,8 @@ CIFAR_STEM = Stem(kernel=3, width=16, stride=1, pool=0)
 class Residual:
     """A residual network in full. Presets are rows of the catalogue; nothing here is a preset.
 
-    units, outputs, inner, strides: per stage, the number of units, the width of a unit's output, the
-        width inside its branch, the stride of its first unit.
+    units, outputs, inner, strides: per stage, the number of units, the width of their output, the
+        width inside their branch, the stride of the first one.
     strided_branch: another branch for units that stride.
     tail: letters between the last stage and the pooling; None: derived from the ordering.
     shortcut: where the shape changes, "A" zero-pad, "B" projection, "D" average-pool + projection;
@@ -114,7 +115,7 @@ class Residual:
     groups: int = 1
     ordering: Ordering = "a"
     shortcut: Shortcut = "B"
-    stem: Stem = Stem()
+    stem: Stem = IMAGENET_STEM
     tail: str | None = None
     bias: bool = False
     norm: Norm = PLAIN_NORM
@@ -244,6 +245,8 @@ def _changing_shortcut(plan: Residual, inputs: int, outputs: int, stride: int) -
         layers.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
         stride = 1
     projection = Convolution(inputs, outputs, 1, stride=stride, bias=plan.bias)
-    for name, layer in chain("cn" if with_norm else "c", [projection], norm=plan.norm).named_children():
+    for name, layer in chain(
+        "cn" if with_norm else "c", [projection], norm=plan.norm
+    ).named_children():
         layers.add_module(name, layer)
     return layers

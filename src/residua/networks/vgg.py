@@ -1,4 +1,4 @@
-"""Batch [B, C, H, W] -> logits [B, K]: VGG (Simonyan and Zisserman 2014), chains of the same alphabet."""
+"""Batch [B, C, H, W] -> logits [B, K]: VGG (Simonyan and Zisserman 2014) in that alphabet."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Meter:
         self.progress.pictures += len(labels)
 
     def check(self) -> None:
-        """Look at the losses since the last time. Raises ResiduaError at the first that is not finite."""
+        """Look at the losses since the last time. Raises ResiduaError if one is not finite."""
         if not self.unseen:
             return
         values = torch.stack([each for _, _, each in self.unseen]).tolist()
@@ -233,9 +233,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.run.write_history(progress.history)
         total = sum(each.numel() for each in network.parameters())
         trained = sum(each.numel() for each in network.parameters() if each.requires_grad)
-        self.screen.say(
-            f"{total:,} parameters: {trained:,} learn, {total - trained:,} are frozen"
-        )
+        self.screen.say(f"{total:,} parameters: {trained:,} learn, {total - trained:,} are frozen")
         statistics = self.config.training.statistics_pictures
         if statistics and self.learner.judge.has_norms:
             said = (
@@ -288,7 +286,9 @@ class Books(contextlib.AbstractContextManager["Books"]):
             note += f"  loss {loss:.4f}  accuracy {accuracy:.4f}"
         if progress.step == steps:
             note += "  validating"
-        self.bar(self._step, steps * self.config.training.epochs, f"epoch {progress.epoch + 1}  {note}")
+        self.bar(
+            self._step, steps * self.config.training.epochs, f"epoch {progress.epoch + 1}  {note}"
+        )
 
     def _speed(self) -> float:
         """Pictures learnt a second, judging and saving not counted."""

@@ -1,9 +1,9 @@
-"""A network in training -> its loss and accuracy on parts that it does not learn from, and a copy to keep.
+"""A network in training -> loss and accuracy on parts it does not learn, and a copy to keep.
 
-What is judged is a copy: averaged parameters where there is an average, and BatchNorm statistics that
-are estimated anew. The running ones lag; with Keras' momentum of .99 they still hold a third of their
-start after a hundred steps, and a network judged with them can be nonsense that trains well (Wu and
-Johnson 2021, "Rethinking Batch in BatchNorm", section 3).
+What is judged is a copy: averaged parameters where there is an average, and BatchNorm statistics
+that are estimated anew. The running ones lag; with Keras' momentum of .99 they still hold a third
+of their start after a hundred steps, and a network judged with them can be nonsense that trains
+well (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STATISTICS = "statistics"
 class Judge:
     """Works through a list of batches, one at a time, and can be stopped and restored between two.
 
-    parts: name -> sample numbers, in the order in which they are judged. labels: [N], of all pictures.
+    parts: name -> sample numbers, in the order of judging. labels: [N], of all pictures.
     """
 
     network: nn.Module
@@ -69,7 +69,9 @@ class Judge:
     @property
     def norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
         """The norms whose statistics are not frozen."""
-        return [each for each in self.network.modules() if isinstance(each, NORMS) and each.training]
+        return [
+            each for each in self.network.modules() if isinstance(each, NORMS) and each.training
+        ]
 
     def steps(self) -> Iterator[None]:
         """Work off what is left of the plan, one batch at a time."""
@@ -109,7 +111,7 @@ class Judge:
         return found
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors from which `restore` continues after `begin`; nothing at the start of the plan."""
+        """Tensors from which `restore` continues; nothing at the start of the plan."""
         if self.position == 0:
             return {}
         buffers = {f"buffer.{name}": each for name, each in self.network.named_buffers()}

@@ -29,9 +29,7 @@ def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: 
         network,
         optimizer_for(network, optimization),
         Average(network.parameters(), optimization.ema),
-        judge_for(
-            network, batches.pictures, batches.labels, batches.members, task.judged, config
-        ),
+        judge_for(network, batches.pictures, batches.labels, batches.members, task.judged, config),
         Progress(),
     )
     optimizer, average, judge = learner.optimizer, learner.average, learner.judge

@@ -1,4 +1,4 @@
-"""Gradients -> steps: parameter groups, optimizers, the rate as a function of the step, averaging."""
+"""Gradients -> steps: parameter groups, optimizers, the rate of a step, averaging."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def optimizer_for(network: nn.Module, settings: Optimization) -> torch.optim.Opt
 def rate_at(settings: Optimization, step: int, steps: int, epochs: int) -> float:
     """The learning rate of a step (from 0) of a training of `epochs` epochs of `steps` steps.
 
-    cosine: Loshchilov and Hutter 2017, eq. 5, down to 0 at the end; one_cycle: the same from rate/25
-    and with the warm-up as its first leg (Smith 2018); steps: the factor of the last pair whose
-    epoch has begun; inverse_time: Keras' decay, rate / (1 + decay x step).
+    cosine: Loshchilov and Hutter 2017, eq. 5, down to 0 at the end; one_cycle: the same from
+    rate/25 and with the warm-up as its first leg (Smith 2018); steps: the factor of the last pair
+    whose epoch has begun; inverse_time: Keras' decay, rate / (1 + decay x step).
     """
     total = steps * epochs
     warmup = min(settings.warmup_epochs * steps, total - 1)
@@ -59,7 +59,7 @@ def balanced_weights(counts: Sequence[int]) -> list[float]:
 
 
 class Average:
-    """Exponential average of the parameters (Polyak 1992), fast at first: min(decay, (1+t)/(10+t))."""
+    """Exponential average of the parameters; its decay is min(decay, (1 + t) / (10 + t))."""
 
     def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
         self.decay = decay

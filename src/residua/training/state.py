@@ -21,9 +21,9 @@ STATE = "state.safetensors"
 class Progress:
     """Where a training stands, as plain numbers.
 
-    epoch: epochs that have ended. step: steps done of the running one. judged: batches judged at its
-    end. loss, correct, pictures: sums over its steps. best: (accuracy or -loss, tie-breaker) of the
-    best epoch. waited: epochs since then. history: a row for each epoch that has ended.
+    epoch: epochs that have ended. step: steps done of the running one. judged: batches judged at
+    its end. loss, correct, pictures: sums over its steps. best: (accuracy or -loss, tie-breaker) of
+    the best epoch. waited: epochs since then. history: a row for each epoch that has ended.
     """
 
     epoch: int = 0
@@ -92,7 +92,10 @@ class Learner:
         """Put each tensor of the optimizer's state into the memory layout of its parameter."""
         parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
         state: dict[int, dict[str, Any]] = {}
-        for key, value in {**_under("optimizer.", tensors), **_under("optimizer.", numbers)}.items():
+        for key, value in {
+            **_under("optimizer.", tensors),
+            **_under("optimizer.", numbers),
+        }.items():
             place, _, name = key.partition(".")
             parameter = parameters[int(place)]
             if isinstance(value, Tensor) and value.shape == parameter.shape:

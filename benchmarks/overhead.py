@@ -1,0 +1,141 @@
+"""residua's training loop against a bare forward-backward-step loop on the same work.
+
+    python benchmarks/overhead.py
+
+ResNet-32 at batch 128 on cached 32x32 pictures. The bare loop has the same network, dtype, layout,
+optimizer, batch and threads, its batches ready in memory, no augmentation, no log, no bar. residua's
+loop runs as `residua train` runs it, default augmentation (flip and crop), metering, bar, log, signals
+and periodic state files included. Both take turns in one process; medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from residua import automatic
+from residua.automatic import Chooser
+from residua.cli import TUNABLES
+from residua.config import Config, with_settings
+from residua.data.batches import Pictures, TrainingBatches
+from residua.inference import on_device
+from residua.machine import autocast, environment
+from residua.networks.catalogue import build
+from residua.run import Card, RunFolder
+from residua.screen import Screen
+from residua.training.bookkeeping import Task
+from residua.training.loop import fit
+from residua.training.optimization import optimizer_for
+
+BATCH, STEPS = 128, 24
+
+
+def settings() -> Config:
+    given = {
+        "network.name": "cifar_resnet32",
+        "network.classes": 10,
+        "preprocessing.size": 32,
+        "preprocessing.channels": 3,
+        "preprocessing.mean": [120.0] * 3,
+        "preprocessing.std": [60.0] * 3,
+        "training.epochs": 2,
+        "training.batch": BATCH,
+        "training.device": "cpu",
+        "training.precision": "bf16",
+    }
+    chooser = Chooser(with_settings(Config(), given))
+    automatic.choose_training(chooser, [BATCH * STEPS // 10] * 10)
+    automatic.choose_augmentation(chooser)
+    return chooser.config
+
+
+def bare(config: Config, batches: TrainingBatches) -> float:
+    """Pictures a second of STEPS steps, after a few that warm up."""
+    network = on_device(build("cifar_resnet32", classes=10, seed=0), torch.device("cpu")).train()
+    optimizer = optimizer_for(network, config.optimization)
+    ready = [(batches.batch(0, step).images, batches.batch(0, step).labels) for step in range(STEPS)]
+    for turn in range(2):
+        began = time.perf_counter()
+        for images, labels in ready:
+            with autocast(images.device, "bf16"):
+                logits = network(images)
+            loss = F.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if turn:
+            return BATCH * STEPS / (time.perf_counter() - began)
+    raise AssertionError
+
+
+def ours(config: Config, batches: TrainingBatches) -> float:
+    """The same of residua's loop: its second epoch, by its own clock."""
+    network = on_device(build("cifar_resnet32", classes=10, seed=0), torch.device("cpu"))
+    card = Card({}, tuple("0123456789"), config.preprocessing, {})
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        task = Task(batches, {}, [BATCH * STEPS // 10] * 10, card)
+        progress = fit(network, task, config, run, Screen(quiet=True))
+    return progress.history[1]["pictures_per_second"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    if "GLIBC_TUNABLES" not in os.environ:  # as the command line does for both
+        environment_ = {**os.environ, "GLIBC_TUNABLES": TUNABLES}
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment_)
+    config = settings()
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH * STEPS, 32, 32, 3), np.uint8)
+    batches = TrainingBatches(
+        Pictures(pixels, torch.device("cpu")),
+        np.arange(BATCH * STEPS) % 10,
+        np.arange(BATCH * STEPS),
+        classes=10,
+        batch=BATCH,
+        seed=0,
+        preprocessing=config.preprocessing,
+        augmentation=config.augmentation,
+    )
+    facts = environment(torch.device("cpu"))
+    lines = [
+        "# residua's loop against a bare loop: ResNet-32, batch 128, 32x32, bf16, channels_last, "
+        f"SGD; {options.rounds} rounds of {STEPS} steps, in turns",
+        f"# {datetime.date.today()}; {facts['device_name']}, {os.cpu_count()} cores, "
+        f"{facts['threads']} threads; residua {facts['residua']}, torch {facts['torch']}; "
+        f"augmentation: flip {config.augmentation.flip}, "
+        f"crop_padding {config.augmentation.crop_padding}",
+    ]
+    ratios = []
+    for number in range(options.rounds):
+        plain, full = bare(config, batches), ours(config, batches)
+        ratios.append(plain / full)
+        lines.append(
+            f"round {number + 1}: bare {plain:.0f} pictures/s, residua {full:.0f} pictures/s, "
+            f"time ratio {ratios[-1]:.3f}"
+        )
+        print(lines[-1], flush=True)
+    lines.append(
+        f"median time ratio {statistics.median(ratios):.3f} "
+        f"({min(ratios):.3f} to {max(ratios):.3f}): overhead "
+        f"{100 * (statistics.median(ratios) - 1):.1f} %"
+    )
+    print(lines[-1])
+    (Path(__file__).parent / "results" / "overhead-resnet32-batch128-bf16.txt").write_text(
+        "\n".join(lines) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

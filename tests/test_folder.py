@@ -1,0 +1,345 @@
+"""Recognition of class and part folders, the class map; what is ignored, rejected, asked about."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from residua.data import folder
+from residua.data.source import Unreadable
+from residua.errors import ResiduaError
+
+
+def put(root: Path, *names: str) -> Path:
+    """Writes a small real picture at each name; returns the root."""
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 3), (number % 256, 1, 2)).save(path, "PNG")
+    return root
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(ResiduaError) as caught:
+        folder.find(root)
+    return str(caught.value)
+
+
+# Layouts
+
+
+def test_flat_class_folders_with_pictures_at_any_depth(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path / "zoo", "owl/b.png", "cat/1.png", "owl/deep/down/a.png"))
+    assert source.name == "zoo"
+    assert source.classes == ("cat", "owl")
+    assert [(e.path, e.label, e.part) for e in source.entries] == [
+        ("cat/1.png", 0, None),
+        ("owl/b.png", 1, None),
+        ("owl/deep/down/a.png", 1, None),
+    ]
+    assert not source.warnings
+    assert not source.rejected
+    content = source.content(1)
+    assert content == (tmp_path / "zoo/owl/b.png").read_bytes()
+    assert source.header(1, content, 100).width == 4
+    assert source.pixels(1, content, 3, 100).shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize("train", ["train", "Training", "TRAINING_SET"])
+@pytest.mark.parametrize("val", ["val", "Valid", "validation", None])
+@pytest.mark.parametrize("test", ["test", "TESTING", "test_set", None])
+def test_part_folders(tmp_path: Path, train: str, val: str | None, test: str | None) -> None:
+    for part in (train, val, test):
+        if part:
+            put(tmp_path, f"{part}/owl/1.png", f"{part}/cat/2.png")
+    source = folder.find(tmp_path)
+    expected = [("train", train), ("validation", val), ("test", test)]
+    assert source.classes == ("cat", "owl")
+    assert {(e.part, e.path.split("/")[0]) for e in source.entries} == {
+        (part, name) for part, name in expected if name
+    }
+    assert [e.path for e in source.entries] == sorted(e.path for e in source.entries)
+    assert not source.warnings
+
+
+@pytest.mark.parametrize(
+    ("names", "question"),
+    [
+        (["train/a/1.png", "dev/a/1.png"], "What is dev/?"),
+        (["train/a/1.png", "eval/a/1.png", "val/a/1.png"], "What is eval/?"),
+        (["train/a/1.png", "Hold-Out/a/1.png"], "What is Hold-Out/?"),
+        (["train/a/1.png", "train2/a/1.png"], "What is train2/?"),
+        (["train/a/1.png", "training/a/1.png"], "Which of them is meant?"),
+        (["train_images/a/1.png", "test_images/a/1.png"], "What is test_images/?"),
+        (["val/a/1.png", "test/a/1.png"], "Where are the pictures to train on?"),
+        (["test/a/1.png", "cats/1.png"], "Where are the pictures to train on?"),
+    ],
+)
+def test_unclear_parts_stop_with_a_question(
+    tmp_path: Path, names: list[str], question: str
+) -> None:
+    said = refusal(put(tmp_path, *names))
+    assert question in said
+    assert "Rename the folders to train, val and test" in said
+
+
+@pytest.mark.parametrize(
+    "classes", [("train", "bus", "car"), ("dev", "prod"), ("eval_a", "b"), ("latest", "greatest")]
+)
+def test_classes_that_only_sound_like_parts(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    source = folder.find(put(tmp_path, *(f"{name}/1.png" for name in classes)))
+    assert source.classes == tuple(sorted(classes))
+    assert {e.part for e in source.entries} == {None}
+
+
+def test_other_folders_beside_parts_are_named(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path, "train/a/1.png", "train/b/1.png", "originals/1.png"))
+    assert len(source.entries) == 2
+    assert source.warnings == ["Beside the part folders there is originals/: not used."]
+
+
+# The class map
+
+
+def test_one_class_map_for_all_parts(tmp_path: Path) -> None:
+    put(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png", "val/b/1.png")
+    source = folder.find(tmp_path)
+    assert {e.path: e.label for e in source.entries if e.part != "train"} == {
+        "test/c/1.png": 2,
+        "val/b/1.png": 1,
+    }
+    assert source.warnings == [
+        "The validation part has no pictures of: a, c.",
+        "The test part has no pictures of: a, b.",
+    ]
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_class_that_training_lacks(tmp_path: Path, part: str) -> None:
+    said = refusal(put(tmp_path, "train/owl/1.png", f"{part}/owl/1.png", f"{part}/eagle/1.png"))
+    assert "'eagle'" in said
+    assert "its classes: owl" in said
+
+
+def test_accents_written_in_two_ways_are_one_class(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path, "train/caf\u00e9/1.png", "test/cafe\u0301/1.png"))
+    assert source.classes == ("caf\u00e9",)
+    assert [e.label for e in source.entries] == [0, 0]
+
+
+def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path, "Owl/1.png", "owl/1.png"))
+    assert source.classes == ("Owl", "owl")
+    assert source.warnings == ["The classes 'Owl' and 'owl' differ only in case."]
+
+
+def test_empty_class_folder_is_a_warning_and_no_class(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/notes.txt").write_text("no picture")
+    source = folder.find(tmp_path)
+    assert source.classes == ("a", "b")
+    assert source.warnings == ["The folder c/ holds no pictures: it is no class."]
+
+
+def test_unlabelled_test_part(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png"))
+    assert {e.part for e in source.entries} == {"train"}
+    assert len(source.warnings) == 2
+    assert "1 picture lies directly in test/" in source.warnings[0]
+    assert "The test part holds no pictures in class folders" in source.warnings[1]
+
+
+# Files
+
+
+def test_what_is_ignored_and_what_is_rejected(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/no_extension", "b/lies.txt")
+    put(tmp_path, "a/.hidden.png", "a/@eaDir/1.png", "a/.ipynb_checkpoints/1.png", ".git/1.png")
+    put(tmp_path, "__MACOSX/a/._1.png", "a/__MACOSX/2.png", "$RECYCLE.BIN/x.png", "Thumbs.db")
+    for name, content in {
+        "a/Thumbs.db": b"\xd0\xcf",
+        "a/desktop.ini": b"[x]",
+        "a/notes.txt": b"text",
+        "a/labels.csv": b"",
+        "a/page.JPG": b"<!DOCTYPE html>",
+        "a/empty.jpeg": b"",
+        "a/photo.heic": b"\0\0\0\x18ftypheic\0\0",
+        "a/drawing.svg": b"<svg>",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    source = folder.find(tmp_path)
+    assert [e.path for e in source.entries] == ["a/1.png", "b/lies.txt", "b/no_extension"]
+    assert dict(source.rejected) == {
+        "a/drawing.svg": "is an SVG drawing: export it as PNG",
+        "a/empty.jpeg": "is empty",
+        "a/page.JPG": "is no picture: starts with '<!DOCTYPE'",
+        "a/photo.heic": "is a HEIC photo, which cannot be read here: convert it to JPEG",
+    }
+
+
+def test_pictures_outside_class_folders_are_counted(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path, "a/1.png", "b/1.png", "x.png", "y.png"))
+    assert len(source.entries) == 2
+    assert source.warnings == [
+        "2 pictures lie directly in the data folder, outside the class folders: not used."
+    ]
+
+
+def test_links(tmp_path: Path) -> None:
+    """Links to folders and files count; loops end; what leads nowhere is rejected by its name."""
+    put(tmp_path, "data/a/1.png", "elsewhere/2.png")
+    data = tmp_path / "data"
+    (data / "a/up").symlink_to(data, target_is_directory=True)
+    (data / "a/self").symlink_to(data / "a", target_is_directory=True)
+    (data / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (data / "a/link.png").symlink_to(tmp_path / "elsewhere/2.png")
+    (data / "a/nowhere.png").symlink_to(tmp_path / "gone.png")
+    (data / "a/ring.png").symlink_to(data / "a/ring.png")
+    os.mkfifo(data / "a/pipe.png")
+    source = folder.find(data)
+    found = [e.path for e in source.entries]
+    assert {"a/1.png", "a/link.png", "b/2.png"} <= set(found)
+    assert len(found) < 10
+    assert dict(source.rejected)["a/pipe.png"] == "is no regular file"
+    assert {"a/nowhere.png", "a/ring.png"} <= set(dict(source.rejected))
+
+
+def test_many_links_to_folders_do_not_multiply(tmp_path: Path) -> None:
+    for level in range(12):
+        (tmp_path / f"level{level}").mkdir()
+        for link in "xyz":
+            (tmp_path / f"level{level}" / link).symlink_to(tmp_path / f"level{level + 1}")
+    put(tmp_path, "level12/1.png", "data/b/1.png")
+    (tmp_path / "data/a").symlink_to(tmp_path / "level0")
+    assert Counter(e.label for e in folder.find(tmp_path / "data").entries) == {0: 1, 1: 1}
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/1.png")
+    picture = (tmp_path / "a/1.png").read_bytes()
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.png")).write_bytes(picture)
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/c\xe9")).mkdir()
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/c\xe9/1.png")).write_bytes(picture)
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    source = folder.find(tmp_path)
+    assert source.classes == ("a", "b")
+    reason = "has a name that is not UTF-8: rename it"
+    assert source.rejected == [("a/\\xff.png", reason), ("c\\xe9/1.png", reason)]
+    json.dumps([source.rejected, source.warnings]).encode("utf-8")
+
+
+def test_a_file_that_vanishes_is_unreadable(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path, "a/1.png", "b/1.png"))
+    (tmp_path / "a/1.png").unlink()
+    with pytest.raises(Unreadable, match="No such file"):
+        source.content(0)
+
+
+# Refusals
+
+
+def test_missing_file_empty_and_bare(tmp_path: Path) -> None:
+    assert "does not exist" in refusal(tmp_path / "nowhere")
+    (tmp_path / "file.txt").write_text("x")
+    assert "is a file, not a folder" in refusal(tmp_path / "file.txt")
+    (tmp_path / "empty").mkdir()
+    assert "It has no pictures at all." in refusal(tmp_path / "empty")
+    assert "3 pictures lie directly" in refusal(put(tmp_path / "bare", "1.png", "2.png", "3.png"))
+    (tmp_path / "broken/a").mkdir(parents=True)
+    (tmp_path / "broken/a/1.jpg").write_bytes(b"")
+    assert "such as a/1.jpg: it is empty" in refusal(tmp_path / "broken")
+    for name in ("nowhere", "file.txt", "empty", "bare", "broken"):
+        assert "DATA/train/owl/1.jpg" in refusal(tmp_path / name)
+
+
+def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may run as root, for whom no folder is closed: the system call is made to refuse."""
+    put(tmp_path, "a/1.png", "b/private/1.png")
+    scandir = os.scandir
+
+    def refusing(path: Path) -> "os._ScandirIterator[str]":
+        if Path(path).name == "private":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    said = refusal(tmp_path)
+    assert "b/private cannot be read: Permission denied" in said
+    assert "Make it readable" in said
+
+
+def test_a_single_class_is_pointed_out(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path, "images/owl/1.png", "images/cat/1.png"))
+    assert source.warnings == ["All pictures are in one class folder, images/."]
+
+
+@pytest.mark.parametrize(("written", "name"), [(".", "zoo"), ("a/..", "zoo"), ("../zoo/", "zoo")])
+def test_short_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, name: str
+) -> None:
+    monkeypatch.chdir(put(tmp_path / "zoo", "a/1.png", "b/1.png"))
+    assert folder.find(Path(written)).name == name
+    assert folder.short_name(Path("/")) == "data"
+
+
+# Real data
+
+
+def test_messy_row_by_row(shared_data: Path) -> None:
+    source = folder.find(shared_data / "messy")
+    found, rejected = {e.path for e in source.entries}, dict(source.rejected)
+    rows = json.loads((shared_data / "messy.json").read_text("utf-8"))
+    counts = Counter(row["expect"] for row in rows)
+    assert counts == {"read": 62, "reject": 6, "ignore": 5, "warn": 1}
+    for row in rows:
+        name = row["file"]
+        seen = {
+            "read": name in found and name not in rejected,
+            "reject": (name in found) != (name in rejected),  # some are found out when opened
+            "ignore": name not in found and name not in rejected,
+            "warn": any(name in warning for warning in source.warnings),
+        }
+        assert seen[row["expect"]], row
+    assert source.classes == ("owl", "puffin")
+    assert len(source.warnings) == 1
+
+
+# Keras
+
+
+def keras_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    utils = pytest.importorskip("keras.src.utils.dataset_utils")
+    formats = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+    files, _, _ = utils.index_directory(
+        str(root), "inferred", formats, shuffle=False, verbose=False
+    )
+    return [Path(file).relative_to(root).as_posix() for file in files]
+
+
+def test_keras_listing_is_that_of_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "b/2.png", "b/10.png", "b/a/1.png", "b/a-b/1.png", "b/B.PNG", "a/.hidden.png")
+    put(tmp_path, "a/.dir/1.png", ".skipped/1.png", "lost+found/1.png", "a b/é.gif", "Z/x.jpeg")
+    put(tmp_path, "a/picture.webp", "a/picture.tiff", "a/no_extension", "loose.png", "z/.png")
+    (tmp_path / "a/text.jpg").write_text("listed although it is no picture")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "b", target_is_directory=True)
+    (tmp_path / "Z/inner").symlink_to(tmp_path / "b", target_is_directory=True)
+    (tmp_path / "Z/file.png").symlink_to(tmp_path / "b/2.png")
+    expected = keras_files(tmp_path, monkeypatch)
+    assert "linked/a/1.png" in expected
+    assert folder.keras_listing(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["birds6", "flowers5", "messy"])
+def test_keras_listing_of_real_data(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    expected = keras_files(shared_data / name, monkeypatch)
+    assert folder.keras_listing(shared_data / name) == expected

@@ -1,0 +1,502 @@
+"""Bytes -> pixels: every kind of picture, every kind of damage, and the geometry of `fit`."""
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, PngImagePlugin
+
+from residua.config import Preprocessing
+from residua.data import pictures
+from residua.data.source import Pixels, Unreadable
+
+LIMIT = 100_000_000
+
+# pytest takes down the filter that pictures.py puts up; one test below looks at it from outside.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+
+def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    checksum = zlib.crc32(kind + body)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+
+def png_with(chunk: bytes) -> bytes:
+    """A good 4x4 PNG with one more chunk behind its header."""
+    plain = encoded(Image.new("RGB", (4, 4), "red"))
+    return plain[:33] + chunk + plain[33:]
+
+
+def png_header(width: int, height: int) -> bytes:
+    start = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + start + png_chunk(b"IDAT", zlib.compress(b"\0" * 100))
+
+
+# Colour modes and formats
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM", "WEBP", "JPEG", "JPEG2000"])
+def test_each_format_is_read_and_named(format: str) -> None:
+    pixels = np.full((6, 9, 3), (200, 100, 50), np.uint8)
+    options = {"lossless": True} if format == "WEBP" else {}
+    content = encoded(Image.fromarray(pixels), format, **options)
+    found = pictures.header(content, LIMIT)
+    assert (found.width, found.height, found.format, found.mode) == (9, 6, format, "RGB")
+    np.testing.assert_allclose(pictures.decode(content, 3, LIMIT), pixels, atol=3)
+
+
+def test_grey_and_colour_are_what_was_asked_for() -> None:
+    colour = noise(5, 7)
+    content = encoded(Image.fromarray(colour))
+    grey = pictures.decode(content, 1, LIMIT)
+    assert grey.shape == (5, 7, 1)
+    np.testing.assert_allclose(grey[..., 0], colour @ [0.299, 0.587, 0.114], atol=0.51)
+    content = encoded(Image.fromarray(grey[..., 0]))
+    np.testing.assert_array_equal(pictures.decode(content, 3, LIMIT), np.repeat(grey, 3, axis=2))
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_is_scaled_by_its_range(format: str) -> None:
+    values = np.array([[0, 128, 257, 32896, 65535, 40000]], np.uint16)
+    content = encoded(Image.fromarray(values), format)
+    expected = np.rint(values / 257).astype(np.uint8)
+    np.testing.assert_array_equal(pictures.decode(content, 1, LIMIT)[..., 0], expected)
+
+
+def test_16_bit_big_endian_and_dark() -> None:
+    values = np.array([[0, 256, 2570]], ">u2")
+    tags = {256: 3, 257: 1, 258: 16, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 6}
+    directory = b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = struct.pack(">2sHI", b"MM", 42, 14) + values.tobytes()
+    content = start + struct.pack(">H", len(tags)) + directory + bytes(4)
+    assert pictures.header(content, LIMIT).mode == "I;16B"
+    assert pictures.decode(content, 1, LIMIT).ravel().tolist() == [0, 1, 10]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 127.0, 255.0], [0, 127, 255]),
+        ([0.0, 257.0, 65535.0], [0, 1, 255]),
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
+        ([float("nan"), float("inf"), 1.0], [0, 0, 255]),
+        ([1e30, 1e30, 1e30], [0, 0, 0]),
+    ],
+)
+def test_floating_point_pictures(values: list[float], expected: list[int]) -> None:
+    content = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
+    assert pictures.decode(content, 1, LIMIT).ravel().tolist() == expected
+
+
+def transparent_pictures() -> dict[str, bytes]:
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    rgb = Image.fromarray(np.array([[[9, 9, 9], [0, 0, 255]]], np.uint8))
+    rgba = Image.fromarray(np.array([[[9, 9, 9, 0], [0, 0, 255, 255]]], np.uint8))
+    return {
+        "RGBA": encoded(rgba),
+        "WEBP": encoded(rgba, "WEBP", lossless=True),
+        "tRNS": encoded(rgb, transparency=(9, 9, 9)),
+        "palette": encoded(palette, transparency=0),
+        "palette bytes": encoded(palette, transparency=b"\0\xff"),
+        "GIF": encoded(palette, "GIF", transparency=0),
+    }
+
+
+@pytest.mark.parametrize("kind", transparent_pictures())
+def test_transparency_lies_on_white(kind: str) -> None:
+    pixels = pictures.decode(transparent_pictures()[kind], 3, LIMIT)
+    assert pixels.tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+def test_half_transparent_grey_is_mixed_with_white() -> None:
+    image = Image.new("LA", (1, 1), (0, 128))
+    assert pictures.decode(encoded(image), 1, LIMIT).item() == 127
+
+
+def test_cmyk_is_not_inverted() -> None:
+    for ink, colour in (((0, 0, 0, 0), (255, 255, 255)), ((0, 255, 255, 0), (255, 0, 0))):
+        for format in ("JPEG", "TIFF"):
+            content = encoded(Image.new("CMYK", (8, 8), ink), format)
+            pixels = pictures.decode(content, 3, LIMIT)
+            np.testing.assert_allclose(pixels[4, 4], colour, atol=4)
+
+
+def test_lab_bilevel_and_hsv_like_modes() -> None:
+    lab = ImageCms.profileToProfile(
+        Image.new("RGB", (2, 2), (255, 255, 255)),
+        ImageCms.createProfile("sRGB"),
+        ImageCms.createProfile("LAB"),
+        outputMode="LAB",
+    )
+    assert pictures.decode(encoded(lab, "TIFF"), 3, LIMIT).min() >= 253
+    bilevel = Image.new("1", (2, 1))
+    bilevel.putpixel((1, 0), 1)
+    assert pictures.decode(encoded(bilevel), 1, LIMIT).ravel().tolist() == [0, 255]
+
+
+def test_first_frame_of_an_animation() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    for format in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):
+        options = {"lossless": True} if format == "WEBP" else {}
+        content = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
+        np.testing.assert_allclose(pictures.decode(content, 3, LIMIT)[0, 0], (255, 0, 0), atol=3)
+
+
+# Orientation
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_comes_upright(format: str, orientation: int) -> None:
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16], upright[:8, 16:], upright[8:, :16] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    # What a camera stores: undo what a viewer does with this tag (EXIF 2.32, table 4.6.4).
+    stored = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if format == "WEBP" else {}
+    if format == "JPEG":
+        options = {"subsampling": 0, "quality": 100}
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    content = encoded(image, format, exif=exif, **options)
+    np.testing.assert_allclose(pictures.decode(content, 3, LIMIT), upright, atol=4)
+    found = pictures.header(content, LIMIT)
+    assert (found.width, found.height) == (32, 16)
+
+
+def test_damaged_exif_costs_the_orientation_not_the_picture() -> None:
+    words = struct.pack(">2sHIHHHI4sI", b"MM", 42, 8, 1, 0x0112, 2, 4, b"up!\0", 0)
+    for exif in (b"rubbish", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff", words):
+        content = encoded(Image.new("RGB", (8, 4), "red"), "JPEG", exif=b"Exif\0\0" + exif)
+        assert pictures.decode(content, 3, LIMIT).shape == (4, 8, 3)
+
+
+def test_a_header_is_read_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[object] = []
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: loads.append(image))
+    pictures.header(encoded(Image.new("RGB", (4, 4))), LIMIT)
+    assert not loads
+
+
+def test_the_same_scene_stored_in_three_orientations(shared_data: Path) -> None:
+    folder = shared_data / "messy/puffin"
+    files = [folder / f"exif_orientation_{n}.jpg" for n in (3, 6, 8)]
+    shots = [pictures.decode(file.read_bytes(), 3, LIMIT) for file in files]
+    for shot in shots[1:]:
+        difference = np.abs(shot.astype(int) - shots[0]).mean()
+        turned = np.abs(shot.astype(int) - shots[0][::-1, ::-1]).mean()
+        assert difference < 8 < 30 < turned
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>", "is no picture: starts with '<!DOCTYPE'"),
+        (b"\0\0\0\x18ftypheic", "is a HEIC photo, which cannot be read here: convert it to JPEG"),
+        (b"%PDF-1.7", "is a PDF document"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "is a PostScript drawing: export it as PNG"),
+        (b"<svg xmlns=''>", "is an SVG drawing: export it as PNG"),
+        (b"    ", "is no picture: starts with ' '"),
+        (png_header(40000, 40000), "40000 x 40000 pixels are more than the limit of 100,000,000"),
+        (b"BMW and other cars, in alphabetical order", "is no picture: starts with 'BMW'"),
+    ],
+)
+def test_reasons(content: bytes, reason: str) -> None:
+    for read in (pictures.header, lambda *args: pictures.decode(args[0], 3, args[1])):
+        with pytest.raises(Unreadable) as caught:
+            read(content, LIMIT)
+        assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_what_is_cut_off_is_never_half_a_picture(format: str, kept: float) -> None:
+    content = encoded(Image.fromarray(noise(64, 64)), format)
+    with pytest.raises(Unreadable, match=r"is cut off after|is a damaged"):
+        pictures.decode(content[: int(len(content) * kept)], 3, LIMIT)
+
+
+def test_cut_off_says_where() -> None:
+    content = encoded(Image.fromarray(noise(200, 200)), "JPEG", quality=90)[:12000]
+    with pytest.raises(Unreadable, match=r"^is cut off after 12,000 bytes$"):
+        pictures.decode(content, 3, LIMIT)
+
+
+def test_the_limit_is_ours_not_that_of_pillow() -> None:
+    content = png_header(20_000, 10_000)  # more than Pillow's own limit
+    assert pictures.header(content, 200_000_000).width == 20_000
+    with pytest.raises(Unreadable, match=r"20000 x 10000 pixels .* 199,999,999"):
+        pictures.header(content, 199_999_999)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"a" * 50_000_000)),
+        png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"a" * 50_000_000)),
+        png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"a" * 50_000_000)),
+    ],
+)
+def test_bombs_beside_the_pixels(chunk: bytes) -> None:
+    tracemalloc.start()
+    try:
+        pictures.header(png_with(chunk), LIMIT)
+        pictures.decode(png_with(chunk), 3, LIMIT)
+    except Unreadable:
+        pass
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def samples() -> list[bytes]:
+    image = Image.fromarray(noise(24, 32))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = [encoded(image, name) for name in ("PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF")]
+    more = [
+        encoded(image, "JPEG", exif=exif),
+        encoded(image, "JPEG", progressive=True),
+        encoded(image, "JPEG2000"),
+        encoded(image, "TIFF", compression="tiff_lzw"),
+        encoded(image, "TIFF", compression="tiff_adobe_deflate"),
+        encoded(image.convert("P"), "PNG", transparency=3),
+        encoded(image.convert("CMYK"), "JPEG"),
+        encoded(image, "PNG", exif=exif),
+    ]
+    return plain + more
+
+
+def assert_only_unreadable(content: bytes) -> None:
+    """Reads, with header and pixels telling of one size, or raises Unreadable and nothing else."""
+    for channels in (1, 3):
+        try:
+            found = pictures.header(content, 1_000_000)
+            pixels = pictures.decode(content, channels, 1_000_000)
+        except Unreadable:
+            pass
+        else:
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[2] == channels
+            assert pixels.shape[0] * pixels.shape[1] == found.width * found.height
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", *(content[:40] for content in samples())]))
+@settings(max_examples=150, deadline=None)
+def test_random_bytes_never_crash(content: bytes, start: bytes) -> None:
+    assert_only_unreadable(start + content)
+
+
+@given(
+    st.sampled_from(samples()),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
+    st.floats(0.2, 1),
+)
+@settings(max_examples=400, deadline=None)
+def test_mutated_pictures_never_crash(
+    content: bytes, changes: list[tuple[float, int]], kept: float
+) -> None:
+    mutated = bytearray(content)
+    for place, value in changes:
+        # Half of the changes fall into the first 64 bytes, where formats keep what matters.
+        span = len(mutated) if value % 2 else min(64, len(mutated))
+        mutated[int(place * span)] = value
+    assert_only_unreadable(bytes(mutated[: int(len(mutated) * kept)]))
+
+
+def test_nothing_is_printed_about_damage(tmp_path: Path) -> None:
+    """In a process of its own, because pytest collects warnings; C libraries print there too."""
+    random = np.random.default_rng(0)
+    for number, content in enumerate(samples() * 20):
+        mutated = bytearray(content)
+        for place in random.integers(8, len(mutated), 6):
+            mutated[place] = random.integers(256)
+        (tmp_path / f"{number}.bin").write_bytes(mutated)
+    program = """if True:
+        import pathlib, sys
+        from residua.data import pictures
+        for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+            try:
+                pictures.header(path.read_bytes(), 10**6)
+                pictures.decode(path.read_bytes(), 3, 10**6)
+            except pictures.Unreadable:
+                pass
+    """
+    command = [sys.executable, "-W", "default", "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+
+
+def test_messy_row_by_row(shared_data: Path) -> None:
+    for row in json.loads((shared_data / "messy.json").read_text("utf-8")):
+        if row["expect"] in ("read", "reject"):
+            preprocessing = Preprocessing(size=32, channels=3)
+            path = shared_data / "messy" / row["file"]
+            try:
+                pixels = pictures.read_picture(path, preprocessing, LIMIT)
+            except Unreadable:
+                assert row["expect"] == "reject", row
+            else:
+                assert row["expect"] == "read", row
+                assert pixels.shape == (32, 32, 3)
+
+
+def test_grey16_of_messy_is_neither_black_nor_white(shared_data: Path) -> None:
+    content = (shared_data / "messy/owl/grey16.png").read_bytes()
+    assert 30 < pictures.decode(content, 1, LIMIT).mean() < 100
+
+
+# Files
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    preprocessing = Preprocessing(size=8, channels=3)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path, reason in {
+        tmp_path / "missing.jpg": "cannot be read: No such file or directory",
+        tmp_path: "is a folder, not a picture",
+        tmp_path / "pipe.jpg": "is no regular file",
+        Path("/dev/zero"): "is no regular file",
+        tmp_path / "null\0name.jpg": "cannot be read: ",
+    }.items():
+        with pytest.raises(Unreadable) as caught:
+            pictures.read_picture(path, preprocessing, LIMIT)
+        assert str(caught.value).startswith(reason)
+
+
+def test_a_huge_file_is_not_swallowed(tmp_path: Path) -> None:
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.write(png_header(4, 4))
+        file.truncate(2**40)
+    with pytest.raises(Unreadable, match="is larger than 1,073,741,824 bytes"):
+        pictures.read_picture(tmp_path / "huge.png", Preprocessing(size=8, channels=3), LIMIT)
+
+
+# Geometry
+
+
+def fitted(pixels: Pixels, size: int, resize: str, interpolation: str) -> Pixels:
+    settings = Preprocessing(
+        size=size, channels=pixels.shape[2], resize=resize, interpolation=interpolation
+    )
+    return pictures.fit(pixels, settings)
+
+
+def torch_bilinear(pixels: Pixels, height: int, width: int) -> np.ndarray:
+    tensor = torch.from_numpy(pixels.astype(np.float64)).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(
+        tensor, (height, width), mode="bilinear", align_corners=False, antialias=False
+    )
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(50, 70), (7, 300), (224, 223), (3, 2), (1, 1)])
+@pytest.mark.parametrize("size", [1, 8, 33, 224])
+def test_bilinear_is_that_of_an_independent_reference(
+    shape: tuple[int, int], size: int, channels: int
+) -> None:
+    pixels = noise(*shape, channels)
+    difference = fitted(pixels, size, "squash", "bilinear") - torch_bilinear(pixels, size, size)
+    assert np.abs(difference).max() <= 0.501
+
+
+@pytest.mark.parametrize("shape", [(50, 70), (7, 300), (224, 223), (3, 2)])
+@pytest.mark.parametrize("size", [1, 8, 32, 224])  # no ties, where Pillow's own sums are inexact
+def test_nearest_and_antialias_are_those_of_pillow(shape: tuple[int, int], size: int) -> None:
+    pixels = noise(*shape)
+    for name, filter in (
+        ("nearest", Image.Resampling.NEAREST),
+        ("antialias", Image.Resampling.BILINEAR),
+    ):
+        expected = np.asarray(Image.fromarray(pixels).resize((size, size), filter))
+        np.testing.assert_array_equal(fitted(pixels, size, "squash", name), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "antialias"])
+@pytest.mark.parametrize("shape", [(60, 100), (100, 60), (60, 60)])
+def test_crop_is_shorter_side_then_centre(shape: tuple[int, int], interpolation: str) -> None:
+    """Compared with resizing the whole picture by a factor that divides, then cutting."""
+    pixels = noise(*shape)
+    height, width = (n // 2 for n in shape)
+    filter = Image.Resampling.NEAREST if interpolation == "nearest" else Image.Resampling.BILINEAR
+    whole = np.asarray(Image.fromarray(pixels).resize((width, height), filter))
+    if interpolation == "bilinear":
+        whole = torch_bilinear(pixels, height, width)
+    top, left = (height - 30) // 2, (width - 30) // 2
+    expected = whole[top : top + 30, left : left + 30]
+    difference = fitted(pixels, 30, "crop", interpolation) - expected.astype(float)
+    assert np.abs(difference).max() <= (1 if interpolation == "antialias" else 0.501)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "antialias"])
+def test_pad_keeps_the_whole_picture_on_black(interpolation: str) -> None:
+    pixels = np.full((20, 40, 3), 200, np.uint8)
+    padded = fitted(pixels, 16, "pad", interpolation)
+    expected = np.zeros((16, 16, 3), np.uint8)
+    expected[4:12] = 200
+    np.testing.assert_array_equal(padded, expected)
+    np.testing.assert_array_equal(
+        fitted(pixels.swapaxes(0, 1), 16, "pad", interpolation), expected.swapaxes(0, 1)
+    )
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "antialias"])
+@pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
+def test_a_sliver_takes_no_memory(resize: str, interpolation: str) -> None:
+    for shape in ((1, 100_000, 3), (100_000, 1, 3)):
+        pixels = np.full(shape, 77, np.uint8)
+        tracemalloc.start()
+        result = fitted(pixels, 224, resize, interpolation)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert result.shape == (224, 224, 3)
+        assert result.max() == 77
+        assert peak < 12_000_000
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "antialias"])
+def test_the_right_size_is_left_alone(resize: str, interpolation: str) -> None:
+    pixels = noise(32, 32)
+    assert fitted(pixels, 32, resize, interpolation) is pixels
+    wider = np.concatenate([pixels, pixels[:, :1]], axis=1)  # odd rest: still no half pixel
+    np.testing.assert_array_equal(fitted(wider, 32, "crop", interpolation), pixels)
