@@ -4,8 +4,9 @@
 
 The reference trains without interruption. The other is killed again and again, at moments drawn
 between 0 and the given number of seconds after its first state, and resumed after each. Both then
-have the same best.safetensors and last.safetensors, and the same history but for its clocks.
-Seconds lost: what the killed process had trained since the state that the next one found.
+have the same best.safetensors and last.safetensors, and the same history but for its clocks. Each
+line says where the state stood that the next process found (epoch, step, batches judged), and the
+seconds of work since then, which are lost.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import time
 from pathlib import Path
 
 import torch
+
+from residua.weights.native import read_weights
 
 SETTINGS = ["--epochs", "12", "--test-fraction", "0.2", "--curve-test"]
 SETTINGS += ["--set", "optimization.ema=0.99", "--set", "augmentation.mixup=0.2"]
@@ -88,12 +91,20 @@ def main() -> None:
                 if process.poll() is not None or state.stat().st_mtime > before:
                     break
                 time.sleep(0.01)
+            began = time.time()
             time.sleep(random.uniform(0, options.most))
             ended = process.poll() is not None
             process.send_signal(signal.SIGKILL)
             process.wait()
-            lost = time.time() - max(state.stat().st_mtime, before)
-            print(f"kill {kill + 1}: {'had ended' if ended else f'{lost:.2f} s since the state'}")
+            lost = time.time() - max(state.stat().st_mtime, began)
+            _, card = read_weights(state)
+            at = card.notes["progress"]
+            print(
+                f"kill {kill + 1}: {'it had ended; ' if ended else ''}state at "
+                f"epoch {at['epoch']}, "
+                f"step {at['step']}, judged {at['judged']}; {lost:.2f} s of work lost",
+                flush=True,
+            )
             words = command("resume", str(broken))
         for name in ("best.safetensors", "last.safetensors"):
             same = digest(whole / name) == digest(broken / name)

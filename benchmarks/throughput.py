@@ -1,4 +1,4 @@
-"""Pictures a second on each leg of the way: reading, decoding, cached reading, augmenting, training.
+"""Pictures a second on each leg: reading, decoding, cached reading, augmenting, training.
 
     python benchmarks/throughput.py ../shared/data/birds6
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from residua.config import flags
+from residua.settings import flags
 
 
 def residua(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residua import api, config
+from residua import api, settings
 from residua.config import Config
 from residua.errors import ResiduaError
 
@@ -32,9 +32,9 @@ from residua.errors import ResiduaError
         },
     )
 )
-def test_yaml_round_trip(settings: dict[str, object]) -> None:
-    before = config.with_settings(Config(), settings)
-    after = config.from_mapping(yaml.safe_load(config.to_yaml(before)), "test")
+def test_yaml_round_trip(chosen: dict[str, object]) -> None:
+    before = settings.with_settings(Config(), chosen)
+    after = settings.from_mapping(yaml.safe_load(settings.to_yaml(before)), "test")
     assert before == after
 
 
@@ -60,15 +60,15 @@ def test_yaml_round_trip(settings: dict[str, object]) -> None:
 )
 def test_refused_with_what_was_expected(name: str, value: object, said: str | None) -> None:
     if said is None:
-        assert config.with_settings(Config(), {name: value}).data.path == value
+        assert settings.with_settings(Config(), {name: value}).data.path == value
         return
     with pytest.raises(ResiduaError, match=said) as caught:
-        config.with_settings(Config(), {name: value})
+        settings.with_settings(Config(), {name: value})
     assert name in str(caught.value)
 
 
 def test_text_from_the_command_line_is_read_as_its_type() -> None:
-    read = config.with_settings(
+    read = settings.with_settings(
         Config(),
         {
             "optimization.rate": "1e-3",
@@ -96,7 +96,7 @@ def test_bad_yaml_names_the_file(tmp_path: Path, text: str) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
     with pytest.raises(ResiduaError, match=r"recipe\.yaml"):
-        config.read_yaml(file)
+        settings.read_yaml(file)
 
 
 def test_every_setting_says_what_it_does() -> None:

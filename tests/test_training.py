@@ -103,6 +103,7 @@ def test_it_learns_and_leaves_a_whole_run_folder(run: residua.Run) -> None:
     assert choices["preprocessing.size"]["value"] == run.config.preprocessing.size
     assert all(each["reason"] for each in choices.values())
     assert not [each for each in run.path.rglob(".*") if each.name != ".lock"]
+    assert residua.load(run.path).config == run.config
 
 
 def test_history_holds_what_was_measured(run: residua.Run) -> None:
@@ -183,7 +184,8 @@ def test_patience_stops_and_keeps_the_best(shapes: Path, tmp_path: Path) -> None
         settings={**QUICK, "training.patience": 2, "optimization.rate": 0.0},
         quiet=True,
     )
-    assert len(run.history) == 3  # nothing is learnt at rate 0: best is the first, then two more
+    logged = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
+    assert len(run.history) == logged[-1]["best_epoch"] + 2 < 30  # at rate 0 nothing gets better
     assert (run.path / "last.safetensors").exists()
 
 
@@ -374,3 +376,58 @@ def test_tensorboard_events_are_written(shapes: Path, tmp_path: Path) -> None:
         quiet=True,
     )
     assert list((run.path / "tensorboard").glob("events*"))
+
+
+def test_without_validation_weights_appear_while_it_trains(shapes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = cli("train", str(shapes), "--out", str(run), "--epochs", "500", "--val-fraction", "0")
+    process = subprocess.Popen([*words, "--set", "training.save_seconds=0.5"])
+    while not (run / "last.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert residua.load(run).predict(shapes / "class0" / "000.png")[0].error is None
+
+
+def test_nothing_is_written_into_the_data(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", 4)
+    for words in (["train", "."], ["look", "."], ["train", ".", "--out", "sub/run"]):
+        done = subprocess.run(cli(*words), cwd=data, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "never written to" in done.stderr
+    assert sorted(each.name for each in data.iterdir()) == ["class0", "class1", "class2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"preprocessing.channels": 2}, "one of 1, 3"),
+        ({"preprocessing.channels": 1, "preprocessing.mean": [1, 2, 3]}, "each of 1 channels"),
+        ({"preprocessing.std": [0, 1, 1]}, "above 0"),
+        ({"network.classes": 2}, "has 3 classes"),
+        ({"training.seed": 2**32}, "from 0 to"),
+    ],
+)
+def test_contradictions_are_refused_before_training(
+    shapes: Path, tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ResiduaError, match=said):
+        residua.train(shapes, out=tmp_path / "run", settings=settings, quiet=True)
+
+
+def test_a_class_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", 4)
+    for file in (data / "class1").iterdir():
+        file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ResiduaError, match="class1"):
+        residua.train(data, epochs=1, out=tmp_path / "run", quiet=True)
+
+
+def test_a_run_judges_foreign_data_beside_its_own(run: residua.Run, tmp_path: Path) -> None:
+    own = run.evaluate().to_json()
+    data = write_shapes(tmp_path / "test", 3, classes=2)
+    foreign = run.evaluate(data)
+    assert (foreign.part, foreign.scores.pictures) == ("all", 6)
+    assert json.loads((run.path / "evaluations/test/scores.json").read_text()) == own
+    assert (run.path / "evaluations/data-test/predictions.csv").exists()

@@ -6,10 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["ResiduaError", "Run", "build", "evaluate", "load", "models", "predict", "train"]
+__all__ = [
+    "ResiduaError",
+    "Run",
+    "build",
+    "evaluate",
+    "load",
+    "models",
+    "predict",
+    "resume",
+    "train",
+]
 
 if TYPE_CHECKING:
-    from residua.api import Run, build, evaluate, load, models, predict, train
+    from residua.api import Run, build, evaluate, load, models, predict, resume, train
     from residua.errors import ResiduaError
 
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import torch
 
-from residua import config as settings
+from residua import settings
 from residua.config import Config, Preprocessing
-from residua.data.batches import Pictures, TrainingBatches
-from residua.data.chance import Integers
 from residua.errors import ResiduaError
 from residua.evaluation import Evaluation, evaluate_run, run_classes
-from residua.inference import default_device, load_network, on_device
-from residua.machine import environment
+from residua.inference import default_device, load_network
+from residua.learning import go_on, train_run
 from residua.networks.catalogue import ROWS, build
-from residua.networks.cost import smallest_input
 from residua.prediction import Prediction, predict_files
-from residua.preparation import Prepared, prepare
-from residua.reporting import write_prediction_grid, write_report
-from residua.run import Card, RunFolder
+from residua.reporting import write_prediction_grid
+from residua.run import RunFolder
 from residua.screen import Screen
-from residua.training.bookkeeping import Task
-from residua.training.loop import fit
 
 __all__ = ["Run", "build", "evaluate", "load", "models", "predict", "resume", "train"]
 
@@ -128,7 +120,7 @@ def train(
     }
     given = {key: value for key, value in named.items() if value is not None}
     config = compose(data, recipe, {**given, **(settings or {})})
-    return train_with(config, None if out is None else str(out), Screen(quiet))
+    return Run(train_run(config, None if out is None else str(out), Screen(quiet)))
 
 
 def compose(data: str | Path, recipe: str | Path | None, given: Mapping[str, object]) -> Config:
@@ -156,37 +148,14 @@ def read_recipe(recipe: str | Path) -> Config:
         return settings.read_yaml(path)
 
 
-def train_with(config: Config, out: str | None, screen: Screen) -> Run:
-    """Train as a config says, in a new run folder."""
-    prepared = prepare(config, screen)
-    _check_network(prepared.config)
-    folder = RunFolder.new(out, prepared.source.name)
-    folder.write_text("config.yaml", settings.to_yaml(prepared.config))
-    folder.write_json("choices.json", [dataclasses.asdict(each) for each in prepared.choices])
-    folder.write_json("classes.json", list(prepared.source.classes))
-    folder.write_json("preprocessing.json", dataclasses.asdict(prepared.config.preprocessing))
-    folder.write_json("environment.json", environment(prepared.device))
-    folder.write_split(prepared.members)
-    folder.write_unreadable(prepared.unreadable)
-    for choice in prepared.choices:
-        screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
-    return _learn(folder, prepared, screen)
-
-
 def resume(run: str | Path | Run, quiet: bool = False) -> Run:
     """Go on with an interrupted training; the weights become those of a run never interrupted.
 
     Raises ResiduaError if the folder is no run or its data has changed.
     """
-    folder = RunFolder.existing(run.path if isinstance(run, Run) else run)
-    screen = Screen(quiet)
-    prepared = prepare(folder.config, screen)
-    if prepared.members != folder.read_split():
-        raise ResiduaError(
-            f"{folder.config.data.path}: is not what it was when {folder.path} began: its pictures "
-            "or their parts differ from split.csv. Restore the data, or train anew."
-        )
-    return _learn(folder, prepared, screen)
+    folder = run.folder if isinstance(run, Run) else RunFolder.existing(run)
+    go_on(folder, Screen(quiet))
+    return Run(folder)
 
 
 def load(run: str | Path) -> Run:
@@ -203,11 +172,7 @@ def evaluate(
     Raises ResiduaError.
     """
     folder = run.folder if isinstance(run, Run) else RunFolder.existing(run)
-    found = evaluate_run(folder, None if data is None else str(data), Screen(quiet))
-    place = found.part if data is None else Path(data).expanduser().resolve().name
-    folder.write_json(f"evaluations/{place}/scores.json", found.to_json())
-    folder.write_predictions(f"evaluations/{place}/predictions.csv", found.rows())
-    return found
+    return evaluate_run(folder, None if data is None else str(data), Screen(quiet))
 
 
 def predict(
@@ -228,87 +193,3 @@ def predict_lazily(
     folder = run.folder if isinstance(run, Run) else RunFolder.existing(run)
     named = [files] if isinstance(files, str | Path) else files
     return predict_files(folder, [str(each) for each in named], top)
-
-
-def _learn(folder: RunFolder, prepared: Prepared, screen: Screen) -> Run:
-    """The part that training anew and going on have in common."""
-    config, device = prepared.config, prepared.device
-    began = time.monotonic()
-    screen.say(prepared.summary)
-    for note in prepared.notes:
-        screen.warn(note)
-    for path, reason in prepared.unreadable:
-        screen.warn(f"{path} is left out: {reason}")
-    name = environment(device)["device_name"]
-    screen.say(
-        f"{config.network.name} at {config.preprocessing.size} px on {device} ({name}), "
-        f"{config.training.precision}, channels_last; run folder {folder.path}"
-    )
-    arguments = {
-        "name": config.network.name,
-        "classes": config.network.classes,
-        "channels": config.preprocessing.channels,
-        "ordering": config.network.ordering,
-        "shortcut": config.network.shortcut,
-    }
-    network = on_device(build(**arguments, seed=config.training.seed), device)  # type: ignore[arg-type]
-    pictures = Pictures(prepared.pixels, device)
-    task = Task(
-        TrainingBatches(
-            pictures,
-            prepared.labels,
-            prepared.parts["train"],
-            classes=config.network.classes,
-            batch=config.training.batch,
-            seed=config.training.seed,
-            preprocessing=config.preprocessing,
-            augmentation=config.augmentation,
-        ),
-        _judged(prepared),
-        prepared.counts("train") + [0] * (config.network.classes - len(prepared.source.classes)),
-        Card(arguments, prepared.source.classes, config.preprocessing, {}),
-    )
-    progress = fit(network, task, config, folder, screen)
-    run = Run(folder)
-    judged = None
-    if len(prepared.parts["test"]) or len(prepared.parts["validation"]):
-        judged = evaluate(run, quiet=screen.console.quiet)
-        low, high = judged.scores.interval
-        screen.say(
-            f"{judged.part} accuracy {judged.scores.accuracy:.4f} "
-            f"(95 % interval {low:.4f} to {high:.4f}, {judged.scores.pictures:,} pictures)"
-        )
-    for warning in write_report(folder, prepared, judged, progress):
-        screen.warn(warning)
-    screen.say(f"trained for {progress.seconds:.1f} s, {time.monotonic() - began:.1f} s in all now")
-    screen.say(f"report: {folder.path / 'report.html'}")
-    return run
-
-
-def _judged(prepared: Prepared) -> dict[str, Integers]:
-    """The parts whose figures are recorded each epoch; the test part only where that was asked."""
-    wanted = ["validation", *(["test"] if prepared.config.training.curve_test else [])]
-    return {part: prepared.parts[part] for part in wanted if len(prepared.parts[part])}  # type: ignore[index]
-
-
-def _check_network(config: Config) -> None:
-    """Say before training what would only fail in it. Raises ResiduaError."""
-    network = config.network
-    with torch.device("meta"):
-        built = build(
-            network.name,
-            classes=network.classes,
-            channels=config.preprocessing.channels,
-            ordering=network.ordering,
-            shortcut=network.shortcut,
-        )
-    least = smallest_input(built)
-    if config.preprocessing.size < least:
-        raise ResiduaError(
-            f"{network.name} needs pictures of at least {least} px, not "
-            f"{config.preprocessing.size}: give --size {least} or another --model."
-        )
-
-
-def _short(value: object) -> str:
-    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from residua import config as settings
+from residua import settings
 from residua.config import AUTO, Config
 
 TINY = 16  # px: below, a picture is enlarged, or a network halves it away
@@ -50,7 +50,10 @@ def choose_precision(chooser: Chooser, bf16: tuple[bool, str]) -> None:
 
 
 def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
-    """preprocessing.channels and .size, from the median shorter side in pixels."""
+    """preprocessing.resize, .channels and .size, from the median shorter side in pixels."""
+    chooser.choose(
+        "preprocessing.resize", "crop", "shorter side and centre crop: proportions stay as they are"
+    )
     chooser.choose(
         "preprocessing.channels",
         1 if grey else 3,
@@ -96,10 +99,12 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     """Batch, epochs, rate, warm-up and class weights, from the training pictures per class."""
     pictures = sum(counts)
     said = f"{pictures:,} training pictures"
+    size = chooser.config.preprocessing.size
     batch = 128 if pictures >= 20_000 else 64 if pictures >= 1_000 else 32
-    chooser.choose("training.batch", batch, said)
+    batch = min(batch, 128 if size <= 64 else 64 if size <= 160 else 32)
+    chooser.choose("training.batch", batch, f"{said} of {size} px")
     wanted = 60_000 if chooser.config.preprocessing.size <= SMALL else 40_000
-    epochs = max(8, min(80, round(wanted / pictures)))
+    epochs = max(8, min(60, round(wanted / pictures)))
     chooser.choose("training.epochs", epochs, f"{said}: about {epochs * pictures:,} looks")
     batch, epochs = chooser.config.training.batch, chooser.config.training.epochs
     if chooser.config.optimization.optimizer == "sgd":

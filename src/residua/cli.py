@@ -7,20 +7,20 @@ settings come from config: their names, their help and their rules are written t
 from __future__ import annotations
 
 import csv
-import inspect
+import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from residua import __version__
-from residua import config as settings
 from residua.errors import ResiduaError
+from residua.options import with_settings
 
 if TYPE_CHECKING:
     from residua.prediction import Prediction
@@ -60,7 +60,18 @@ TUNABLES = (
 
 def main() -> None:
     """Run the command line; errors of the user's kind end as a sentence and a status."""
-    app()
+    for stream in (sys.stdout, sys.stderr):  # file names need not fit the terminal's encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "demo"):
+        _with_kept_memory()
+    try:
+        app()
+    except ResiduaError as error:
+        from residua.screen import Screen
+
+        Screen().fail(str(error))
+        sys.exit(1)
 
 
 @app.callback(invoke_without_command=True)
@@ -72,68 +83,8 @@ def _root(
         raise typer.Exit
 
 
-def _shown_default(default: object) -> str:
-    return "off" if default is False else str(default)
-
-
-def _from_config(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` an option for every setting that has a flag, and --set for all the others."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.name != "given"]
-    options = []
-    for flag, name in settings.flags().items():
-        item = settings.field_of(name)
-        is_switch = isinstance(item.default, bool)
-        option = typer.Option(
-            flag,
-            help=f"{item.metadata['help']} [{_shown_default(item.default)}]",
-            metavar=None if is_switch else settings.kind_of(name),
-            show_default=False,
-        )
-        kind = bool | None if is_switch else str | None
-        options.append(
-            inspect.Parameter(
-                flag.strip("-").replace("-", "_"),
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[kind, option],
-            )
-        )
-
-    def collect(**values: Any) -> None:
-        given: dict[str, object] = {}
-        for assignment in values.pop("assignments", None) or ():
-            name, equals, value = assignment.partition("=")
-            if not equals:
-                raise ResiduaError(f"--set {assignment}: expected SECTION.FIELD=VALUE.")
-            given[name.strip()] = value.strip()
-        for flag, name in settings.flags().items():
-            value = values.pop(flag.strip("-").replace("-", "_"))
-            if value is not None:
-                given[name] = value
-        command(given=given, **values)
-
-    assignments = inspect.Parameter(
-        "assignments",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            list[str] | None,
-            typer.Option(
-                "--set",
-                metavar="FIELD=VALUE",
-                help="Any other setting, such as optimization.rate=0.05; may be repeated.",
-                show_default=False,
-            ),
-        ],
-    )
-    collect.__signature__ = inspect.Signature([*own, *options, assignments])  # type: ignore[attr-defined]
-    collect.__doc__, collect.__name__ = command.__doc__, command.__name__
-    return collect
-
-
 @app.command()
-@_from_config
+@with_settings
 def train(
     *,
     data: DataArgument,
@@ -146,19 +97,17 @@ def train(
     given: dict[str, object],
 ) -> None:
     """Train a network on DATA, judge it and write a report."""
-    _with_kept_memory()
     with _spoken() as screen:
-        from residua.api import compose, train_with
+        from residua.api import compose
+        from residua.learning import train_run
 
-        run = train_with(compose(data, recipe, given), out, screen)
-        print(run.path)
+        print(train_run(compose(data, recipe, given), out, screen).path)
 
 
 @app.command()
 def resume(run: RunArgument) -> None:
     """Go on with an interrupted training, as if it had never stopped."""
-    _with_kept_memory()
-    with _spoken(run):
+    with _spoken():
         from residua import api
 
         print(api.resume(run).path)
@@ -178,7 +127,7 @@ def evaluate(
         from residua import api
         from residua.reporting import scores_text
 
-        found = api.evaluate(run, data, quiet=as_json)
+        found = api.evaluate(run, data, quiet=False)
         if as_json:
             print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
         else:
@@ -243,8 +192,8 @@ def models(
         from residua import showing
 
         if name is None:
-            if draw is not None:
-                raise ResiduaError("--draw needs the name of a model.")
+            if (classes, channels, size, ordering, shortcut, draw) != (None,) * 6:
+                raise ResiduaError("these options need the name of a model.")
             print(showing.list_models(as_json))
             return
         described = showing.Described.of(name, classes, channels, size, ordering, shortcut)
@@ -254,7 +203,7 @@ def models(
 
 
 @app.command()
-@_from_config
+@with_settings
 def look(
     *,
     data: DataArgument,
@@ -279,7 +228,6 @@ def demo(
     split_seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
 ) -> None:
     """Train on the embedded handwritten digits, then name ten that it has never seen."""
-    _with_kept_memory()
     with _spoken() as screen:
         from residua.demonstration import demonstrate
 
@@ -290,29 +238,26 @@ def demo(
 
 
 @contextmanager
-def _spoken(run: str | None = None) -> Iterator[Screen]:
-    """A screen; what goes wrong becomes a sentence on it and an exit status."""
+def _spoken() -> Iterator[Screen]:
+    """A screen; being stopped becomes a sentence on it and an exit status."""
     from residua.screen import Screen
 
     screen = Screen()
     try:
         yield screen
         sys.stdout.flush()
-    except ResiduaError as error:
-        screen.fail(str(error))
-        raise typer.Exit(1) from None
     except BrokenPipeError:  # `residua ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        screen.fail("stopped before there was anything to keep")
+        screen.fail("stopped; what is not in a run folder yet is lost")
         raise typer.Exit(130) from None
     except Exception as error:
-        from residua.training.bookkeeping import Interrupted
+        from residua.training.interruption import Interrupted
 
         if not isinstance(error, Interrupted):
             raise
-        screen.say(f"stopped by {error}; everything is saved: residua resume {error.run}")
+        screen.say(str(error))
         raise typer.Exit(128 + error.number) from None
 
 
@@ -321,7 +266,7 @@ def _with_kept_memory() -> None:
     if not sys.platform.startswith("linux") or "GLIBC_TUNABLES" in os.environ:
         return
     environment = {**os.environ, "GLIBC_TUNABLES": TUNABLES}
-    os.execve(sys.executable, [sys.executable, "-m", "residua", *sys.argv[1:]], environment)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "residua", *sys.argv[1:]], environment)
 
 
 def _print_predictions(rows: list[Prediction], form: str, top: int) -> None:

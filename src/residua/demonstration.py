@@ -6,8 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from residua.api import Run, compose, predict, train_with
+from residua.api import Run, compose, predict
 from residua.data.sources import open_source
+from residua.learning import train_run
 from residua.prediction import Prediction
 from residua.screen import Screen
 
@@ -23,7 +24,7 @@ def demonstrate(
     The ten are written as PNG files to RUN/held-out/, one of each class.
     """
     config = compose("digits", None, {**SETTINGS, "data.split_seed": split_seed})
-    run = train_with(config, out, screen)
+    run = Run(train_run(config, out, screen))
     files, truths = _write_held_out(run)
     screen.say(f"ten held-out digits, as pictures in {run.path / 'held-out'}:")
     return predict(run, files), truths

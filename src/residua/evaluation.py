@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from residua.config import Config
 from residua.data.batches import Pictures, plain_batches
+from residua.data.chance import Integers
 from residua.data.dataset import load, survey
 from residua.data.source import Entry, Part, Pixels, Selection, Source
 from residua.data.sources import open_source
@@ -35,7 +38,7 @@ class Evaluation:
     scores: Scores
     classes: tuple[str, ...]
     paths: tuple[str, ...]
-    labels: npt.NDArray[np.int64]
+    labels: Integers
     logits: Logits
     pixels: Pixels
     unreadable: tuple[tuple[str, str], ...]
@@ -64,48 +67,85 @@ def evaluate_run(run: RunFolder, data: str | None, screen: Screen) -> Evaluation
     Raises ResiduaError if the run has no such part, if its pictures have changed since, or if DATA
     has a class that the run does not know.
     """
-    network, card = load_network(run.weights, default_device())
-    config = run.config
+    config, classes = run.config, run_classes(run)
     if data is None:
         part, source, labels = _own_part(run, config)
     else:
-        part, source, labels = _foreign(data, card.classes)
+        part, source, labels = _foreign(data, classes, screen)
     with screen.bar("reading") as move:
         surveyed = survey(source, config.data.max_pixels, screen.reporter(move))
         decoded = load(
             surveyed,
-            card.preprocessing,
+            config.preprocessing,
             config.data.max_pixels,
-            config.data.cache,
-            screen.reporter(move),
+            progress=screen.reporter(move),
         )
     if data is None:
         _check_unchanged(run, source, surveyed.sha256)
+    unreadable = [*source.rejected]
+    unreadable += [(source.entries[each].path, why) for each, why in decoded.failures.items()]
+    for path, reason in unreadable:
+        screen.warn(f"{path} is left out: {reason}")
     members = np.array(
         [each for each in range(len(source.entries)) if each not in decoded.failures], np.int64
     )
     if not len(members):
         raise ResiduaError(f"{data or config.data.path}: none of its pictures can be read.")
-    pictures = Pictures(decoded.pixels, default_device())
+    return judge(
+        run,
+        decoded.pixels,
+        members,
+        labels[members],
+        [source.entries[each].path for each in members],
+        part,
+        default_device(),
+        screen,
+        place=part if data is None else f"data-{source.name}",
+        unreadable=unreadable,
+    )
+
+
+def judge(
+    run: RunFolder,
+    pixels: Pixels,
+    members: Integers,
+    labels: Integers,
+    paths: Sequence[str],
+    part: str,
+    device: torch.device,
+    screen: Screen,
+    *,
+    place: str | None = None,
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> Evaluation:
+    """Judge the run's weights on decoded pictures: rows `members` of uint8 [N, S, S, C].
+
+    labels and paths belong to the members. Writes scores.json and predictions.csv into the run's
+    evaluations/<place, else part>/.
+    """
+    network, card = load_network(run.weights, device)
+    pictures = Pictures(pixels, device)
     found: list[Logits] = []
     with screen.bar("judging") as move:
-        for logits in logits_of(
-            network, plain_batches(pictures, members, card.preprocessing, BATCH)
-        ):
+        batches = plain_batches(pictures, members, card.preprocessing, BATCH)
+        for logits in logits_of(network, batches):
             found.append(logits)
             move(len(found) * BATCH, len(members), "")
-    all_logits = np.concatenate(found)
-    failures = [(source.entries[each].path, why) for each, why in decoded.failures.items()]
-    return Evaluation(
+    everything = np.concatenate(found)
+    evaluation = Evaluation(
         part=part,
-        scores=summarize(all_logits, labels[members], card.classes),
+        scores=summarize(everything, labels, card.classes),
         classes=card.classes,
-        paths=tuple(source.entries[each].path for each in members),
-        labels=labels[members],
-        logits=all_logits,
-        pixels=decoded.pixels[members],
-        unreadable=(*source.rejected, *failures),
+        paths=tuple(paths),
+        labels=labels,
+        logits=everything,
+        pixels=pixels if len(members) == len(pixels) else pixels[members],
+        unreadable=tuple(unreadable),
     )
+    folder = f"evaluations/{place or part}"
+    run.write_json(f"{folder}/scores.json", evaluation.to_json())
+    run.write_predictions(f"{folder}/predictions.csv", evaluation.rows())
+    return evaluation
 
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:
@@ -120,7 +160,7 @@ def name_of(classes: tuple[str, ...], output: int) -> str:
     return classes[output] if output < len(classes) else f"output {output}"
 
 
-def _own_part(run: RunFolder, config: Config) -> tuple[str, Source, npt.NDArray[np.int64]]:
+def _own_part(run: RunFolder, config: Config) -> tuple[str, Source, Integers]:
     """The run's test part, else its validation part, in the order of split.csv."""
     split = run.read_split()
     part: Part | None = next(
@@ -149,31 +189,40 @@ def run_classes(run: RunFolder) -> tuple[str, ...]:
     return tuple(run.read_json("classes.json"))
 
 
-def _foreign(data: str, classes: tuple[str, ...]) -> tuple[str, Source, npt.NDArray[np.int64]]:
+def _foreign(data: str, classes: tuple[str, ...], screen: Screen) -> tuple[str, Source, Integers]:
     """DATA's test part, else its validation part, else all of it."""
     source = open_source(data)
     parts = {entry.part for entry in source.entries}
     part = next((each for each in ("test", "validation") if each in parts), "all")
     chosen = [index for index, entry in enumerate(source.entries) if part in ("all", entry.part)]
     selection = Selection(source, chosen)
-    if part == "all":  # files rejected by name alone belong to no part in particular
-        selection.rejected = source.rejected
-    return part, selection, _labels(selection.entries, source.classes, classes)
+    tops = {entry.path.split("/")[0] for entry in selection.entries}
+    selection.rejected = [
+        each for each in source.rejected if part == "all" or each[0].split("/")[0] in tops
+    ]
+    labels = _labels(selection.entries, source.classes, classes)
+    missing = [name for label, name in enumerate(classes) if label not in labels]
+    for note in source.warnings:
+        screen.warn(note)
+    if missing:
+        screen.warn(f"{data}: holds no picture of {', '.join(missing)}")
+    return part, selection, labels
 
 
-def _labels(
-    entries: list[Entry], names: tuple[str, ...], classes: tuple[str, ...]
-) -> npt.NDArray[np.int64]:
-    """Labels in the run's order of classes. Raises ResiduaError on a class unknown to it."""
-    used = sorted({names[entry.label] for entry in entries})
-    unknown = [name for name in used if name not in classes]
+def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str, ...]) -> Integers:
+    """Labels in the run's order of classes. Raises ResiduaError on a class unknown to it.
+
+    Names are compared in Unicode's NFC form: a Mac writes the same name in another one.
+    """
+    place = {unicodedata.normalize("NFC", name): index for index, name in enumerate(classes)}
+    keys = [unicodedata.normalize("NFC", names[entry.label]) for entry in entries]
+    unknown = sorted({key for key in keys if key not in place})
     if unknown:
         raise ResiduaError(
             f"class {unknown[0]!r} is unknown to this run, which knows {', '.join(classes)}. "
             "Rename or remove the folder."
         )
-    place = {name: index for index, name in enumerate(classes)}
-    return np.array([place[names[entry.label]] for entry in entries], np.int64)
+    return np.array([place[key] for key in keys], np.int64)
 
 
 def _check_unchanged(run: RunFolder, source: Source, sha256: Sequence[str]) -> None:

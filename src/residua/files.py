@@ -35,6 +35,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
                 Path(temporary).unlink(missing_ok=True)
 
 
+def refuse_inside(target: Path, data: str) -> None:
+    """Raise ResiduaError if `target` would lie in the data folder, which is never written to."""
+    folder = Path(data).expanduser()
+    if folder.is_dir() and target.expanduser().resolve().is_relative_to(folder.resolve()):
+        raise ResiduaError(
+            f"{target}: lies inside the data folder {folder}, which is never written to. "
+            "Give --out another folder, or start from another one."
+        )
+
+
 def _umask() -> int:
     """The process's file mode mask; mkstemp makes files that only their owner can read."""
     mask = os.umask(0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from residua.errors import ResiduaError
 from residua.networks.catalogue import build
-from residua.run import Card, read_weights
+from residua.weights.native import Card, read_weights
 
 Logits = npt.NDArray[np.float32]  # [N, K]
 
@@ -24,7 +24,8 @@ def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]
     """
     network.eval()
     for images in batches:
-        with torch.inference_mode():
+        # on a GPU, cuDNN would round float32 inputs to TF32 unless told not to
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             logits: Tensor = network(images)
         yield logits.float().cpu().numpy()
 
@@ -33,8 +34,9 @@ def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
     """The network of a weights file of ours, in eval mode. Raises ResiduaError."""
     tensors, card = read_weights(path)
     try:
-        network = build(**card.network)
-        network.load_state_dict(tensors)
+        with torch.device("meta"):  # no time and no random numbers for weights that are replaced
+            network = build(**card.network)
+        network.load_state_dict(tensors, assign=True)
     except (RuntimeError, TypeError) as error:
         first = " ".join(str(error).split())[:300]
         raise ResiduaError(f"{path}: its tensors do not fit its network: {first}") from error

@@ -14,9 +14,8 @@ import torch
 from PIL import Image
 
 from residua.config import Config
-from residua.data.batches import Pictures, TrainingBatches
 from residua.data.source import PARTS, Header, Pixels
-from residua.files import write_atomically
+from residua.files import refuse_inside, write_atomically
 from residua.preparation import Prepared, prepare
 from residua.screen import Screen
 
@@ -30,6 +29,7 @@ def look_at(config: Config, out: str | None, screen: Screen) -> str:
 
     Pictures go to the folder `out`, else looks/<data>. Raises ResiduaError.
     """
+    refuse_inside(Path(out or "looks"), config.data.path)
     prepared = prepare(config, screen)
     folder = Path(out).expanduser() if out else Path("looks") / prepared.source.name
     grids = []
@@ -88,16 +88,7 @@ def _described(headers: Sequence[Header]) -> list[str]:
 def _training_batch(prepared: Prepared) -> Pixels:
     """The first batch, its normalisation undone for the eye: uint8 [B, S, S, C]."""
     config = prepared.config
-    batches = TrainingBatches(
-        Pictures(prepared.pixels, torch.device("cpu")),
-        prepared.labels,
-        prepared.parts["train"],
-        classes=config.network.classes,
-        batch=config.training.batch,
-        seed=config.training.seed,
-        preprocessing=config.preprocessing,
-        augmentation=config.augmentation,
-    )
+    batches = prepared.training_batches(torch.device("cpu"))
     images = batches.batch(0, 0).images[: COLUMNS * ROWS].permute(0, 2, 3, 1)
     pixels = images * torch.tensor(config.preprocessing.std)
     pixels = pixels + torch.tensor(config.preprocessing.mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from residua import automatic
+from residua import automatic, settings
 from residua.automatic import Choice, Chooser
-from residua.config import Config
+from residua.config import AUTO, Config, Data
 from residua.data import split
-from residua.data.batches import measure_colours
+from residua.data.batches import Pictures, TrainingBatches, measure_colours
 from residua.data.chance import Integers
 from residua.data.dataset import Survey, grey, load, median_size, survey
 from residua.data.folder import FolderSource, keras_listing
 from residua.data.source import PARTS, Header, Part, Pixels, Source
-from residua.data.sources import open_source
+from residua.data.sources import EMBEDDED, open_source
 from residua.errors import ResiduaError
 from residua.machine import device_named, fast_bf16
 from residua.run import Member
@@ -48,9 +49,24 @@ class Prepared:
     notes: list[str]
 
     def counts(self, part: Part) -> list[int]:
-        """Pictures of each class in a part."""
-        found = np.bincount(self.labels[self.parts[part]], minlength=len(self.source.classes))
+        """Pictures of each output of the network in a part; the classes come first."""
+        outputs = max(len(self.source.classes), self.config.network.classes)
+        found = np.bincount(self.labels[self.parts[part]], minlength=outputs)
         return [int(each) for each in found]
+
+    def training_batches(self, device: torch.device) -> TrainingBatches:
+        """The training part as the settings want it, on a device."""
+        config = self.config
+        return TrainingBatches(
+            Pictures(self.pixels, device),
+            self.labels,
+            self.parts["train"],
+            classes=config.network.classes,
+            batch=config.training.batch,
+            seed=config.training.seed,
+            preprocessing=config.preprocessing,
+            augmentation=config.augmentation,
+        )
 
     @property
     def summary(self) -> str:
@@ -76,12 +92,22 @@ def prepare(config: Config, screen: Screen) -> Prepared:
     automatic.choose_precision(chooser, fast_bf16(device))
     source = open_source(config.data.path)
     screen.say(f"{config.data.path}: {source.description}")
+    if config.data.path != EMBEDDED:
+        absolute = str(Path(config.data.path).expanduser().absolute())  # to be found from anywhere
+        data = dataclasses.replace(config.data, path=absolute)
+        chooser.config = dataclasses.replace(chooser.config, data=data)
+    if len(source.classes) < 2:
+        raise ResiduaError(
+            f"{config.data.path}: has the single class {source.classes[0]!r}: a classifier "
+            "needs at least two class folders."
+        )
     with screen.bar("looking") as move:
         surveyed = survey(source, config.data.max_pixels, screen.reporter(move))
     if not any(surveyed.headers):
         raise ResiduaError(_nothing_readable(config.data.path, surveyed))
     automatic.choose_geometry(chooser, min(median_size(surveyed)), grey(surveyed))
     preprocessing = chooser.config.preprocessing
+    settings.check_colours(preprocessing, "preprocessing")
     with screen.bar("decoding") as move:
         decoded = load(
             surveyed,
@@ -90,7 +116,8 @@ def prepare(config: Config, screen: Screen) -> Prepared:
             config.data.cache,
             screen.reporter(move),
         )
-    screen.say(f"decoded pictures wait {decoded.where}")
+    cache = "file" if isinstance(decoded.pixels, np.memmap) else "memory"
+    chooser.choose("data.cache", cache, decoded.where)
     unreadable = list(source.rejected)
     unreadable += [(source.entries[each].path, why) for each, why in decoded.failures.items()]
     if unreadable and config.data.unreadable == "fail":
@@ -101,9 +128,15 @@ def prepare(config: Config, screen: Screen) -> Prepared:
     readable = [each for each in range(len(source.entries)) if each not in decoded.failures]
     if not readable:
         raise ResiduaError(f"{config.data.path}: none of its pictures can be read.")
+    lost = set(range(len(source.classes))) - {source.entries[each].label for each in readable}
+    if lost:
+        raise ResiduaError(
+            f"{config.data.path}: no picture of class {source.classes[min(lost)]!r} can be read, "
+            "so it cannot be learnt. Repair its files, or remove its folder."
+        )
     parts, notes = _split(config, source, surveyed.sha256, readable)
     labels = np.array([entry.label for entry in source.entries], np.int64)
-    place = {
+    members_of = {
         part: np.array(
             [each for each, its in zip(readable, parts, strict=True) if its == part], np.int64
         )
@@ -118,14 +151,22 @@ def prepare(config: Config, screen: Screen) -> Prepared:
         )
         for each, part in zip(readable, parts, strict=True)
     ]
-    mean, std = measure_colours(decoded.pixels, place["train"])
+    mean, std = measure_colours(decoded.pixels, members_of["train"])
     if preprocessing.channel_order == "bgr":
         mean, std = mean[::-1], std[::-1]
     automatic.choose_colours(chooser, mean, std)
-    counts = np.bincount(labels[place["train"]], minlength=len(source.classes)).tolist()
+    counts = np.bincount(labels[members_of["train"]], minlength=len(source.classes)).tolist()
+    classes = config.network.classes
+    if classes != AUTO and classes < len(source.classes):
+        raise ResiduaError(
+            f"network.classes = {classes}: the data has {len(source.classes)} classes, so the head "
+            "needs at least as many outputs."
+        )
     automatic.choose_network(chooser, len(source.classes), sum(counts))
     automatic.choose_training(chooser, counts)
     automatic.choose_augmentation(chooser)
+    if config.training.curve_test and not len(members_of["test"]):
+        notes = [*notes, "there is no test part for --curve-test to record"]
     copies = {surveyed.sha256[each] for each in readable}
     return Prepared(
         config=chooser.config,
@@ -135,7 +176,7 @@ def prepare(config: Config, screen: Screen) -> Prepared:
         headers=surveyed.headers,
         pixels=decoded.pixels,
         labels=labels,
-        parts=place,
+        parts=members_of,
         members=members,
         unreadable=unreadable,
         duplicates=len(readable) - len(copies),
@@ -149,7 +190,11 @@ def _split(
     """The part of each readable picture, and what to say about it."""
     entries = [source.entries[each] for each in readable]
     if config.data.split == "keras":
-        return _keras_split(config, source, [entry.path for entry in entries]), ()
+        paths = [entry.path for entry in entries]
+        parts = _keras_split(config, source, paths)
+        contents, labels = [sha256[each] for each in readable], [entry.label for entry in entries]
+        notes = split.class_notes(paths, labels, parts, source.classes)
+        return parts, [*notes, *split.overlap_notes(paths, contents, parts)]
     found = split.stratified(
         [entry.path for entry in entries],
         [entry.label for entry in entries],
@@ -160,7 +205,16 @@ def _split(
         seed=config.data.split_seed,
         classes=source.classes,
     )
-    return found.parts, found.notes
+    given = {entry.part for entry in entries}
+    unused = [
+        f"the data set brings its own {part} part, so {flag} {fraction:g} is not used"
+        for part, flag, fraction, default in (
+            ("validation", "--val-fraction", config.data.val_fraction, Data.val_fraction),
+            ("test", "--test-fraction", config.data.test_fraction, Data.test_fraction),
+        )
+        if part in given and fraction != default
+    ]
+    return found.parts, [*found.notes, *unused]
 
 
 def _keras_split(config: Config, source: Source, paths: Sequence[str]) -> list[Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from residua import figures, report
 from residua.config import Preprocessing
 from residua.data.chance import shuffled
 from residua.data.pictures import read_picture
+from residua.data.source import Pixels, Unreadable
 from residua.errors import ResiduaError
 from residua.evaluation import Evaluation, softmax
 from residua.files import write_atomically
@@ -25,6 +27,7 @@ from residua.run import RunFolder
 from residua.training.state import Progress
 
 SAMPLES = 24
+GRID = 64  # pictures of `predict --grid`
 
 
 def write_report(
@@ -33,6 +36,7 @@ def write_report(
     """Write report.html and figures/*.png of a finished run; sentences for the user."""
     config, data = prepared.config, prepared.config.data
     first = shuffled(config.training.seed, 0, prepared.parts["train"])[:SAMPLES]
+    run = shlex.quote(str(folder.path))
     facts = report.ReportFacts(
         title=prepared.source.name,
         network=_network(prepared),
@@ -49,8 +53,8 @@ def write_report(
         }
         | {"precision": config.training.precision, "seed": config.training.seed},
         seconds=progress.seconds,
-        train_command=f"residua train {shlex.quote(data.path)} --recipe {folder.path}/config.yaml",
-        predict_command=f"residua predict {folder.path} PICTURE_OR_FOLDER",
+        train_command=f"residua train {shlex.quote(data.path)} --recipe {run}/config.yaml",
+        predict_command=f"residua predict {run} PICTURE_OR_FOLDER",
         best_epoch=progress.best_epoch or None,
         samples=report.Samples(
             prepared.pixels[first], [int(each) for each in prepared.labels[first]]
@@ -86,17 +90,24 @@ def write_prediction_grid(
     file: Path,
     max_pixels: int,
 ) -> str | None:
-    """Draw the readable pictures, as the network sees them, under their likeliest classes.
+    """Draw the first 64 readable pictures, as the network sees them, under their likeliest classes.
 
     Returns a warning where no font has a name. Raises ResiduaError if none is readable.
     """
-    named = [row for row in rows if not row.error]
-    if not named:
+    pictures: list[Pixels] = []
+    names: list[str] = []
+    for row in rows:
+        if row.error or len(names) == GRID:
+            continue
+        with contextlib.suppress(Unreadable):  # gone or changed since it was predicted
+            path = Path(row.file).expanduser()
+            pictures.append(read_picture(path, preprocessing, max_pixels))
+            names.append(row.top[0][0])
+    if not names:
         raise ResiduaError(f"{file}: no picture to draw: none of the files could be read.")
-    pixels = np.stack([read_picture(Path(row.file), preprocessing, max_pixels) for row in named])
-    place = {name: label for label, name in enumerate(classes)}
+    pixels, place = np.stack(pictures), {name: label for label, name in enumerate(classes)}
     letters = lettering(classes)
-    labels = [place.get(row.top[0][0], len(classes)) for row in named]
+    labels = [place.get(name, len(classes)) for name in names]
     write_atomically(file, figures.samples(pixels, labels, letters))
     return letters.warning
 
@@ -104,13 +115,7 @@ def write_prediction_grid(
 def _network(prepared: Prepared) -> report.NetworkFacts:
     network, preprocessing = prepared.config.network, prepared.config.preprocessing
     with torch.device("meta"):
-        built = build(
-            network.name,
-            classes=network.classes,
-            channels=preprocessing.channels,
-            ordering=network.ordering,
-            shortcut=network.shortcut,
-        )
+        built = build(**prepared.config.network_arguments)
     size = (preprocessing.channels, preprocessing.size, preprocessing.size)
     cost = measure(built, size)
     return report.NetworkFacts(
@@ -125,7 +130,7 @@ def _data(prepared: Prepared) -> report.DataFacts:
         path=prepared.config.data.path,
         description=prepared.source.description,
         found=len(prepared.members),
-        classes=[report.ClassCount(*row) for row in zip(names, *counts, strict=True)],
+        classes=[report.ClassCount(*row) for row in zip(names, *counts, strict=False)],
         unreadable=prepared.unreadable,
         duplicates=prepared.duplicates,
         warnings=prepared.notes,

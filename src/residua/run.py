@@ -7,22 +7,21 @@ import csv
 import io
 import json
 import re
-import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from residua import config as settings
-from residua.config import Config, Preprocessing
+from residua import settings
+from residua.config import Config
 from residua.data.source import Part
 from residua.errors import ResiduaError
 from residua.files import write_atomically
+from residua.weights.native import Card, to_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1  # of weights and state files; read by `read_weights`
 HISTORY = (
     "epoch",
     "loss",
@@ -47,20 +46,6 @@ class Member:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a weights file says of itself, in its header: enough to use it without the run.
-
-    network: the arguments of `build`. classes: names in the order of the logits. stage: "weights",
-    or "state" for a file that a training goes on from.
-    """
-
-    network: dict[str, Any]
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    notes: dict[str, Any]
-
-
 class RunFolder:
     """Reads and writes the files of one run; every file appears whole or not at all."""
 
@@ -83,17 +68,27 @@ class RunFolder:
         """An empty folder at `path`, or the next free runs/<name>-<n>. Raises ResiduaError."""
         if path is None:
             return cls(_next_free(Path("runs"), re.sub(r"[^\w.-]+", "-", name) or "data"))
+        cls.refuse_used(path)
         folder = Path(path).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise ResiduaError(
-                    f"{folder}: is not empty: expected a new folder for the run. "
-                    f"`residua resume {folder}` goes on with an earlier one."
-                )
         except OSError as error:
             raise ResiduaError(f"{folder}: cannot hold a run: {error.strerror}.") from error
         return cls(folder)
+
+    @staticmethod
+    def refuse_used(path: str) -> None:
+        """Raise ResiduaError if there is something at `path` already."""
+        folder = Path(path).expanduser()
+        try:
+            used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        except OSError as error:
+            raise ResiduaError(f"{folder}: cannot hold a run: {error.strerror}.") from error
+        if used:
+            raise ResiduaError(
+                f"{folder}: is not empty: expected a new folder for the run. "
+                f"`residua resume {folder}` goes on with an earlier one."
+            )
 
     def write_text(self, name: str, content: str | bytes) -> None:
         """Write one file of the run atomically."""
@@ -153,11 +148,6 @@ class RunFolder:
         """unreadable.csv: (path, reason) of every file that was left out."""
         self.write_text("unreadable.csv", _csv(("path", "reason"), reasons))
 
-    def read_unreadable(self) -> list[tuple[str, str]]:
-        """The lines of unreadable.csv. Raises ResiduaError."""
-        rows = self._read_csv("unreadable.csv", ("path", "reason"))
-        return [(row["path"], row["reason"]) for row in rows]
-
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """history.csv: one line an epoch, columns without any value left out."""
         columns = [name for name in HISTORY if any(name in row for row in history)]
@@ -176,19 +166,8 @@ class RunFolder:
         ]
 
     def write_weights(self, name: str, tensors: Mapping[str, Tensor], card: Card) -> None:
-        """A safetensors file whose header holds the card as JSON."""
-        from safetensors.torch import save
-
-        described = {
-            "format": FORMAT,
-            "network": card.network,
-            "classes": card.classes,
-            "preprocessing": asdict(card.preprocessing),
-            "notes": card.notes,
-        }
-        plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        header = {"residua": json.dumps(described, ensure_ascii=False)}
-        self.write_text(name, save(plain, header))
+        """A weights or state file with its card."""
+        self.write_text(name, to_bytes(tensors, card))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -207,6 +186,8 @@ class RunFolder:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise ResiduaError(f"{self.path}: another process trains in it now.") from error
+            for leftover in self.path.glob(".*.*.*"):  # of a write that was killed
+                leftover.unlink(missing_ok=True)
             yield
 
     def _read_csv(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -226,13 +207,18 @@ class RunFolder:
 class Log:
     """log.jsonl: one JSON object a line, on disk as soon as it is written."""
 
-    def __init__(self, path: Path, upto: int) -> None:
-        """Continue the log; lines of steps after `upto` belong to work that is done again."""
+    def __init__(self, path: Path, step: int, epochs: int) -> None:
+        """Continue the log of a training that stands at `step`, after `epochs` whole epochs.
+
+        Lines from beyond belong to work that is done again.
+        """
         kept = []
         if path.exists():
             for line in path.read_text("utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):  # a line cut off by a crash
-                    if json.loads(line).get("step", 0) <= upto:
+                with contextlib.suppress(ValueError, KeyError):  # a line cut off by a crash
+                    row = json.loads(line)
+                    ended = row["event"] == "epoch" and row["epoch"] > epochs
+                    if row["step"] <= step and not ended:
                         kept.append(line + "\n")
         write_atomically(path, "".join(kept))
         self.stream: IO[str] = path.open("a", encoding="utf-8")
@@ -240,42 +226,17 @@ class Log:
     def write(self, event: str, step: int, **facts: object) -> None:
         """Append one event; facts are plain values."""
         row = {"event": event, "step": step, **facts}
-        self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.stream.flush()
+        try:
+            self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self.stream.flush()
+        except OSError as error:
+            raise ResiduaError(
+                f"{self.stream.name}: cannot be written: {error.strerror}."
+            ) from error
 
     def close(self) -> None:
         """Let go of the file."""
         self.stream.close()
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
-    """Tensors and card of a file of ours. Raises ResiduaError that names the file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        content = path.read_bytes()
-        tensors = load(content)
-        (length,) = struct.unpack_from("<Q", content)
-        described = json.loads(content[8 : 8 + length])["__metadata__"]["residua"]
-        card = json.loads(described)
-    except OSError as error:
-        raise ResiduaError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (SafetensorError, ValueError, struct.error) as error:
-        raise ResiduaError(f"{path}: is damaged or no safetensors file: {error}.") from error
-    except (KeyError, TypeError) as error:
-        raise ResiduaError(f"{path}: was not written by residua: no description in it.") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ResiduaError(
-            f"{path}: has format {card.get('format') if isinstance(card, dict) else card!r}, "
-            f"expected {FORMAT}: it was written by another version of residua."
-        )
-    return tensors, Card(
-        network=card["network"],
-        classes=tuple(card["classes"]),
-        preprocessing=settings.preprocessing_from(card["preprocessing"], str(path)),
-        notes=card["notes"],
-    )
 
 
 def _next_free(parent: Path, name: str) -> Path:

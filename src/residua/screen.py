@@ -16,7 +16,9 @@ class Screen:
     """Lines that stay, and one bar that moves below them. quiet: nothing at all."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = Console(
+            stderr=True, quiet=quiet, highlight=False, soft_wrap=True, emoji=False
+        )
         self.moving = self.console.is_terminal and not quiet
 
     def say(self, line: str) -> None:
@@ -66,9 +68,17 @@ class _PlainBar:
 
     def __init__(self, screen: Screen, what: str, seconds: float) -> None:
         self.screen, self.what, self.seconds = screen, what, seconds
-        self.due = time.monotonic() + seconds
+        self.began = time.monotonic()
+        self.due = self.began + seconds
+        self.first: int | None = None
 
     def __call__(self, done: int, of: int, note: str = "") -> None:
-        if time.monotonic() >= self.due and done < of:
-            self.screen.say(f"{self.what}: {done:,} of {of:,} {note}".rstrip())
-            self.due = time.monotonic() + self.seconds
+        now = time.monotonic()
+        if self.first is None:
+            self.first, self.began = done, now
+        if now >= self.due and done < of:
+            left = (of - done) * (now - self.began) / max(done - self.first, 1)
+            minutes, seconds = divmod(round(left), 60)
+            said = f"{self.what}: {done:,} of {of:,}, {minutes}:{seconds:02} left, {note}"
+            self.screen.say(said.rstrip(", "))
+            self.due = now + self.seconds

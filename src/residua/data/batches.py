@@ -35,8 +35,11 @@ class Pictures:
     def __init__(self, pixels: Pixels, device: torch.device) -> None:
         self.pixels, self.device = pixels, device
         self.resident: Tensor | None = None
-        if device.type == "cuda" and pixels.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info()[0]:
-            self.resident = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+        if (
+            device.type == "cuda"
+            and pixels.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        ):
+            self.resident = torch.from_numpy(np.array(pixels)).to(device)
 
     def take(self, samples: Integers) -> Tensor:
         """[B] sample numbers -> uint8 [B, S, S, C] on the device."""
@@ -83,7 +86,7 @@ class TrainingBatches:
 
     def samples(self, epoch: int, step: int) -> Integers:
         """The pictures of a step. All steps of an epoch have the same number of them, or one less:
-        no remainder of a single picture, for which BatchNorm has no variance."""
+        there is no small remainder, whose BatchNorm statistics would be poor."""
         order, count = self._order(epoch), len(self.members)
         return order[step * count // self.steps : (step + 1) * count // self.steps]
 
@@ -130,8 +133,9 @@ def measure_colours(pixels: Pixels, members: Integers) -> tuple[list[float], lis
     """
     chosen = members[:: -(-len(members) // 2000)]
     count, total, squares = 0, 0.0, 0.0
-    for start in range(0, len(chosen), 100):
-        x = pixels[chosen[start : start + 100]].astype(np.float64)
+    piece = max(1, 4_000_000 // pixels[0].size)  # pictures: 32 MB of float64
+    for start in range(0, len(chosen), piece):
+        x = pixels[chosen[start : start + piece]].astype(np.float64)
         count += x[..., 0].size
         total = total + x.sum((0, 1, 2))
         squares = squares + (x**2).sum((0, 1, 2))

@@ -85,8 +85,8 @@ def stratified(
         for member in cut:
             result[member] = part
         notes += _size_notes(part, len(cut), target, fractions[part], len(pool))
-    notes += _class_notes(paths, labels, result, classes)
-    notes += _overlap_notes(paths, contents, result)
+    notes += class_notes(paths, labels, result, classes)
+    notes += overlap_notes(paths, contents, result)
     return Split(tuple(result), tuple(notes))
 
 
@@ -253,7 +253,7 @@ def _size_notes(part: Part, size: int, target: int, fraction: float, total: int)
     return []
 
 
-def _class_notes(
+def class_notes(
     paths: Sequence[str], labels: Sequence[int], result: Sequence[Part], classes: Sequence[str]
 ) -> list[str]:
     """Notes on classes missing from a part; raises ResiduaError if one is missing from training."""
@@ -280,7 +280,7 @@ def _class_notes(
     ]
 
 
-def _overlap_notes(
+def overlap_notes(
     paths: Sequence[str], contents: Sequence[str], result: Sequence[Part]
 ) -> list[str]:
     """Notes on equal content in two parts, which only parts given by the data set can bring."""
@@ -293,7 +293,7 @@ def _overlap_notes(
             notes.append(
                 f"In both the {first} and the {second} part, byte for byte: {len(twins)} of "
                 f"{result.count(second)} {second} pictures, for example {twins[0][0]} = "
-                f"{twins[0][1]}. The data set gives these parts, so they stay; {second} figures "
+                f"{twins[0][1]}. The parts are given, so they stay; {second} figures "
                 "look better than they are."
             )
     return notes

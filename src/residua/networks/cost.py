@@ -1,21 +1,18 @@
 """A built network and an input size -> its layer table, parameters, multiply-adds and size on disk.
 
-Every number is read from the modules and from one forward on the "meta" device, where tensors have
-shapes and no memory; nothing is retyped from a plan, so a wrong plan shows here. Works for any
-nn.Module that maps [1, C, H, W] to logits, in evaluation mode, and leaves the module as it was.
+All is read from the modules and one forward on "meta", where tensors have shapes and no memory.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,22 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 from residua.errors import ResiduaError
 from residua.networks import catalogue
-from residua.networks.layers import MaxPool, ZeroPadShortcut
 
 Size = tuple[int, int, int]  # C, H, W
 LARGEST_SIDE = 1024  # smallest_input gives up there
 _REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)  # of an input that does not fit
-_KEEP_SHAPE = {"batch_norm", "fill_", "zero_", "normal_", "uniform_", "kaiming_uniform_"}
-_WORDS: dict[type[nn.Module], str] = {
-    nn.Conv1d: "Convolution",
-    nn.Conv2d: "Convolution",
-    nn.BatchNorm1d: "Batch norm",
-    nn.BatchNorm2d: "Batch norm",
-    MaxPool: "Max pool",
-    nn.MaxPool2d: "Max pool",
-    nn.AvgPool2d: "Average pool",
-    ZeroPadShortcut: "Zero padding",
-}
+_MULTIPLIES = {"conv1d", "conv2d", "conv3d", "linear"}
+_KEEPS_SHAPE = {"batch_norm", "fill_", "zero_", "normal_", "uniform_", "kaiming_uniform_"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +43,7 @@ class Layer:
     output: tuple[int, ...]
     parameters: int
     connected_to: tuple[str, ...]
-    multiply_adds: int = 0
+    multiply_adds: int
 
 
 @dataclass(frozen=True)
@@ -65,18 +52,6 @@ class Stage:
 
     name: str
     layers: tuple[Layer, ...]
-
-    @property
-    def output(self) -> tuple[int, ...]:
-        """Shape of its last output, without the batch."""
-        return self.layers[-1].output
-
-    @property
-    def units(self) -> int:
-        """How many residual units it has."""
-        prefix = f"{self.name}.units."
-        names = (each.name for each in self.layers if each.name.startswith(prefix))
-        return len({name.removeprefix(prefix).split(".")[0] for name in names})
 
 
 @dataclass(frozen=True)
@@ -97,10 +72,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Cost(Counts):
-    """The sums, every layer in the order of execution, and the same layers by stage.
-
-    stages is empty for a network that has no `stages`.
-    """
+    """The sums, every layer in the order of execution, and the same by stage if it has `stages`."""
 
     layers: tuple[Layer, ...]
     stages: tuple[Stage, ...]
@@ -112,19 +84,17 @@ def measure(network: nn.Module, input: Size) -> Cost:
     The network may live on any device, in any mode; it is not changed, and nothing is computed.
     Raises ResiduaError where the network does not take such a picture.
     """
-    skeleton = _skeleton(network)
-    picture = torch.empty(1, *input, device="meta")
+    skeleton, picture = _skeleton(network), torch.empty(1, *input, device="meta")
     recorder = _Recorder(skeleton, picture)
     try:
-        _forward(skeleton, picture, recorder)
+        with torch.no_grad(), recorder:
+            skeleton(picture)
     except _REFUSALS as error:
-        side, channels = smallest_input(network), _channels(network)
         raise ResiduaError(
-            f"The network does not take a picture of {_by(input)} (channels, height, width), its "
-            f"smallest square one is {_by((channels, side, side))}. {error}"
+            f"The network takes no picture of {_by(input)} (channels, height, width): it needs "
+            f"{_channels(network)} channels, {smallest_input(network)} or more pixels. {error}"
         ) from error
-    layers = tuple(recorder.layers)
-    counts = _counts(network, sum(each.multiply_adds for each in layers))
+    counts, layers = _counts(network, recorder.multiply_adds), tuple(recorder.layers)
     return Cost(**vars(counts), layers=layers, stages=_stages(layers))
 
 
@@ -135,28 +105,21 @@ def smallest_input(network: nn.Module) -> int:
     """
     skeleton, channels = _skeleton(network), _channels(network)
     for side in range(1, LARGEST_SIDE + 1):  # no bisection: some networks take a single size
-        with suppress(*_REFUSALS):
-            _forward(skeleton, torch.empty(1, channels, side, side, device="meta"), _Shapes())
+        with suppress(*_REFUSALS), torch.no_grad(), _Shapes():
+            skeleton(torch.empty(1, channels, side, side, device="meta"))
             return side
     raise ResiduaError(f"The network takes no square picture of 1 to {LARGEST_SIDE} pixels a side.")
 
 
 def listing() -> list[tuple[str, Size, Counts]]:
     """Name, input (C, H, W) and sums of every row of the catalogue at its defaults, in seconds."""
-    rows, found = [], [0]
-
-    def count(module: nn.Module, _: object, output: Tensor) -> None:
-        found[0] += _multiply_adds(module, output)
-
+    rows = []
     for name, row in catalogue.ROWS.items():
-        with torch.device("meta"), _Shapes():
+        size, shapes = (row.channels, row.size, row.size), _Shapes()
+        with torch.no_grad(), torch.device("meta"), shapes:
             network = catalogue.build(name).eval()
-        for module in network.modules():
-            if isinstance(module, nn.Linear) or _convolves(module):  # no other layer multiplies
-                module.register_forward_hook(count)
-        size, found[0] = (row.channels, row.size, row.size), 0
-        _forward(network, torch.empty(1, *size, device="meta"), _Shapes())
-        rows.append((name, size, _counts(network, found[0])))
+            network(torch.empty(1, *size))
+        rows.append((name, size, _counts(network, shapes.multiply_adds)))
     return rows
 
 
@@ -170,41 +133,37 @@ def table(cost: Cost) -> str:
         rows.append((f"{each.name:<{wide}}  {each.kind}", shape, f"{each.parameters:,}", first))
         rows.extend(("", "", "", name) for name in more)
     a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
-    lines = [f"{w:<{a}}  {x:<{b}}  {y:>{c}}  {z}".rstrip() for w, x, y, z in rows]
-    lines.insert(1, "-" * (a + b + c + d + 6))
-    lines += [
-        lines[1],
+    head, *lines = [f"{w:<{a}}  {x:<{b}}  {y:>{c}}  {z}".rstrip() for w, x, y, z in rows]
+    rule = "-" * (a + b + c + d + 6)
+    sums = (
         f"Total parameters: {cost.total:,}",
         f"Trainable:        {cost.trainable:,}",
         f"Non-trainable:    {cost.non_trainable:,}",
         f"Multiply-adds:    {cost.multiply_adds:,} (convolutions and linear layers, one picture)",
         f"Size on disk:     about {cost.bytes_on_disk / 1e6:,.1f} MB",
-    ]
-    return "\n".join(lines) + "\n"
+    )
+    return "\n".join((head, rule, *lines, rule, *sums)) + "\n"
 
 
 def to_json(name: str, counts: Counts, input: Size) -> dict[str, Any]:
     """What `residua models --json` prints of one network."""
-    return {
-        "name": name,
-        "total": counts.total,
-        "trainable": counts.trainable,
-        "non_trainable": counts.non_trainable,
-        "multiply_adds": counts.multiply_adds,
-        "input": list(input),
-    }
+    sums = ("total", "trainable", "non_trainable", "multiply_adds")
+    return {"name": name, **{key: getattr(counts, key) for key in sums}, "input": list(input)}
 
 
 class _Shapes(TorchFunctionMode):
-    """Skips what fills or normalises a tensor: on meta it changes no shape and takes most time."""
+    """Counts multiply-adds, and skips what changes no shape: it takes most of the time on meta."""
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function.__name__ in _KEEP_SHAPE:
-            tensor = next(chain(args, (kwargs or {}).values()))
-            return tensor.view_as(tensor)  # of its own, as the function would
-        return function(*args, **(kwargs or {}))
+    multiply_adds = 0
+
+    def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        values = [*args, *(kwargs or {}).values()]
+        if call.__name__ in _KEEPS_SHAPE:
+            return values[0].view_as(values[0])  # a tensor of its own, as the function would give
+        output = call(*args, **(kwargs or {}))
+        if call.__name__ in _MULTIPLIES:  # each place of the output reads all weights once
+            self.multiply_adds += output.numel() // len(values[1]) * values[1].numel()
+        return output
 
 
 class _Recorder(_Shapes):
@@ -220,10 +179,12 @@ class _Recorder(_Shapes):
         self.makers: dict[int, str] = {}  # id of a tensor -> name of the row that made it
         self.kept: list[Tensor] = []  # an id is only unique while its tensor lives
         self.calls: Counter[str] = Counter()
+        self.listed = 0  # multiply-adds of the rows so far
         self.running: list[tuple[str, bool]] = []  # modules now running: name, whether a layer
         self.add("input", "Input", (), picture)
         for name, module in network.named_modules():
-            transparent = isinstance(module, nn.Sequential | nn.Identity) or any(module.children())
+            passes = not name or isinstance(module, nn.Sequential | nn.Identity)
+            transparent = passes or any(module.children())
             self._watch(name, module, not transparent)
             if transparent:
                 for own, weight in module.named_parameters(name, recurse=False):
@@ -231,42 +192,34 @@ class _Recorder(_Shapes):
                     self.makers[id(weight)] = own
 
     def _watch(self, name: str, module: nn.Module, is_layer: bool) -> None:
-        def enter(*_: object) -> None:
-            self.running.append((name, is_layer))
-
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            if is_layer and (made := next(_tensors(output), None)) is not None:
+            if is_layer:
                 if any(output is each for each in args) and not getattr(module, "inplace", False):
                     output = output.view_as(output)  # dropout at rest: a tensor of its own
-                sums = _size(module), _multiply_adds(module, made)
-                self.add(name, _kind(module), (args, kwargs), output, *sums)
+                self.add(name, _kind(module), (args, kwargs), output, _size(module))
             self.running.pop()
             return output
 
-        module.register_forward_pre_hook(enter)
+        module.register_forward_pre_hook(lambda *_: self.running.append((name, is_layer)))
         module.register_forward_hook(leave, with_kwargs=True)
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        output = super().__torch_function__(function, types, args, kwargs)
+    def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = super().__torch_function__(call, types, args, kwargs)
         between_layers = self.running and not self.running[-1][1]
         if between_layers and any(id(each) in self.makers for each in _tensors((args, kwargs))):
-            self.add(*_operation(self.running[-1][0], function, output), (args, kwargs), output)
+            self.add(*_operation(self.running[-1][0], call, output), (args, kwargs), output)
         return output
 
-    def add(
-        self, name: str, kind: str, read: Any, output: Any, parameters: int = 0, work: int = 0
-    ) -> None:
+    def add(self, name: str, kind: str, read: Any, output: Any, parameters: int = 0) -> None:
         """One more row, if there is an output (a question about a shape has none)."""
-        made = list(_tensors(output))
-        if not made:
+        if not (made := list(_tensors(output))):
             return
-        makers = (self.makers.get(id(each)) for each in _tensors(read))
-        connected = tuple(dict.fromkeys(maker for maker in makers if maker))
+        readable = [id(each) for each in _tensors(read) if id(each) in self.makers]
+        connected = tuple(dict.fromkeys(self.makers[each] for each in readable))
         self.calls[name] += 1
         if self.calls[name] > 1:
             name, parameters = f"{name}#{self.calls[name]}", 0
+        work, self.listed = self.multiply_adds - self.listed, self.multiply_adds
         shape = tuple(made[0].shape[1:])
         self.layers.append(Layer(name, kind, shape, parameters, connected, work))
         self.makers.update((id(each), name) for each in made)
@@ -282,48 +235,32 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(each)
 
 
-def _operation(module: str, function: Any, output: Any) -> tuple[str, str]:
+def _operation(module: str, call: Any, output: Any) -> tuple[str, str]:
     """Name and kind of the row of a function that ran in `module`."""
-    word = str(function.__name__).strip("_")
+    word, more = str(call.__name__).strip("_"), ""
     if word == "adaptive_avg_pool2d":
-        word, kind = "average_pool", f"Average pool to {_by(output.shape[-2:])}"
-    else:
-        kind = word.replace("_", " ").capitalize()
-    return f"{module}.{word}".lstrip("."), kind
+        word, more = "average_pool", f" to {_by(output.shape[-2:])}"
+    return f"{module}.{word}".lstrip("."), word.replace("_", " ").capitalize() + more
 
 
 def _kind(module: nn.Module) -> str:
     """What a layer is and does: "Convolution 3x3/2, 32 groups"."""
-    words = (word for kind, word in _WORDS.items() if isinstance(module, kind))
-    text = next(words, type(module).__name__)
+    text = re.sub(r"[123]d$", "", type(module).__name__)
+    text = "Convolution" if text == "Conv" else text.replace("Avg", "Average")
+    text = re.sub(r"(?<=[a-z])[A-Z](?=[a-z]{2})", lambda found: f" {found[0].lower()}", text)
     if kernel := getattr(module, "kernel_size", getattr(module, "kernel", None)):
         text += f" {_by(kernel)}"
-    text += _over(getattr(module, "stride", 1))
+    if (stride := getattr(module, "stride", 1)) not in (1, (1,), (1, 1)):
+        text += f"/{stride if isinstance(stride, int) else _by(dict.fromkeys(stride))}"
     if (groups := getattr(module, "groups", 1)) > 1:
-        text += ", depthwise" if groups == module.in_channels else f", {groups} groups"
+        text += (
+            ", depthwise" if groups == getattr(module, "in_channels", 0) else f", {groups} groups"
+        )
     return text
 
 
-def _by(sides: int | Sequence[int]) -> str:
+def _by(sides: int | Iterable[int]) -> str:
     return "x".join(map(str, (sides, sides) if isinstance(sides, int) else sides))
-
-
-def _over(stride: int | Sequence[int]) -> str:
-    strides = [stride] if isinstance(stride, int) else list(dict.fromkeys(stride))
-    return "" if strides == [1] else "/" + "x".join(map(str, strides))
-
-
-def _convolves(module: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d]:
-    return isinstance(module, nn.Conv1d | nn.Conv2d)
-
-
-def _multiply_adds(module: nn.Module, output: Tensor) -> int:
-    """Each place of the output (all but the batch and the channels) reads all weights once."""
-    if _convolves(module):
-        return math.prod(output.shape[2:]) * module.weight.numel()
-    if isinstance(module, nn.Linear):
-        return math.prod(output.shape[1:-1]) * module.weight.numel()
-    return 0
 
 
 def _size(module: nn.Module) -> int:
@@ -332,24 +269,24 @@ def _size(module: nn.Module) -> int:
 
 
 def _counts(network: nn.Module, multiply_adds: int) -> Counts:
-    total = _size(network)
+    total, stored = _size(network), network.state_dict().values()
     trainable = sum(each.numel() for each in network.parameters() if each.requires_grad)
-    stored = network.state_dict().values()
     size = sum(each.numel() * (4 if each.is_floating_point() else each.itemsize) for each in stored)
     return Counts(total, trainable, total - trainable, multiply_adds, size)
 
 
 def _stages(layers: Sequence[Layer]) -> tuple[Stage, ...]:
-    groups: dict[str, list[Layer]] = {}
+    rows: dict[str, list[Layer]] = {}
     name = "stem"
     for each in layers[1:]:  # the first is the input
-        if stage := re.match(r"stages\.\d+", each.name):
-            name = stage[0]
-        elif name != "stem":
-            name = "head"
-        groups.setdefault(name, []).append(each)
-    known = set(groups) - {"stem"}
-    return tuple(Stage(name, tuple(rows)) for name, rows in groups.items() if known)
+        found = re.match(r"stages\.\d+", each.name)
+        name = found[0] if found else "stem" if name == "stem" else "head"
+        rows.setdefault(name, []).append(each)
+    return tuple(Stage(name, tuple(rows[name])) for name in rows if rows.keys() != {"stem"})
+
+
+def _channels(network: nn.Module) -> int:
+    return next((each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d)), 3)
 
 
 def _skeleton(network: nn.Module) -> nn.Module:
@@ -361,12 +298,3 @@ def _skeleton(network: nn.Module) -> nn.Module:
         parameter = isinstance(each, nn.Parameter)
         memo[id(each)] = nn.Parameter(empty, each.requires_grad) if parameter else empty
     return copy.deepcopy(network, memo).eval()
-
-
-def _channels(network: nn.Module) -> int:
-    return next((each.in_channels for each in network.modules() if _convolves(each)), 3)
-
-
-def _forward(network: nn.Module, picture: Tensor, mode: _Shapes) -> None:
-    with torch.no_grad(), mode:
-        network(picture)

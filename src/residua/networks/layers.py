@@ -157,7 +157,7 @@ def chain(
 
 
 def initialise(network: nn.Module, rule: Initialisation) -> None:
-    """Fill kernels in place; norms start at 1 and 0, biases at 0.
+    """Fill kernels in place; norms start at 1 and 0, biases of convolutions at 0.
 
     "he": normal, fan out (He et al. 2015, "Delving deep into rectifiers", eq. 14), and PyTorch's
     rule for linear layers. "he_truncated": Keras' he_normal, fan in, cut at two sigma.

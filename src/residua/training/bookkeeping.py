@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from residua.config import Config
 from residua.data.batches import TrainingBatches
 from residua.data.chance import Integers
 from residua.errors import ResiduaError
-from residua.run import Card, Log, RunFolder
+from residua.run import Log, RunFolder
 from residua.screen import Screen
-from residua.training.state import Learner, Progress
+from residua.training.interruption import Interrupted, Signals
+from residua.training.meter import Meter
+from residua.training.optimization import rate_at
+from residua.training.state import Learner
+from residua.weights.native import Card
 
 LOOK_SECONDS = 0.2  # between two movements of the bar, and on a GPU two looks at the loss
 
@@ -35,92 +34,6 @@ class Task:
     judged: Mapping[str, Integers]
     counts: list[int]
     card: Card
-
-
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The user or the system asked to stop by signal `number`; the state is in folder `run`."""
-
-    def __init__(self, number: int, run: str) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number, self.run = number, run
-
-
-class Meter:
-    """Running sums of loss and accuracy, on the device; complains of a loss that is not finite.
-
-    On a CPU every loss is looked at before its gradient is taken, on a GPU a few times a second, so
-    that it never waits, and always before anything is saved.
-    """
-
-    def __init__(self, progress: Progress, device: torch.device) -> None:
-        self.progress, self.at_once = progress, device.type == "cpu"
-        self.loss = torch.tensor(progress.loss, dtype=torch.float64, device=device)
-        self.correct = torch.tensor(progress.correct, dtype=torch.int64, device=device)
-        self.unseen: list[tuple[int, float, Tensor]] = []
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, rate: float) -> None:
-        """Count a step's mean loss [] and its logits [B, K] against labels [B]."""
-        self.unseen.append((self.progress.step + 1, rate, loss))
-        if self.at_once:
-            self.check()
-        self.loss += loss.double() * len(labels)
-        self.correct += (logits.argmax(1) == labels).sum()
-        self.progress.pictures += len(labels)
-
-    def check(self) -> None:
-        """Look at the losses since the last time. Raises ResiduaError if one is not finite."""
-        if not self.unseen:
-            return
-        values = torch.stack([each for _, _, each in self.unseen]).tolist()
-        for (step, rate, _), value in zip(self.unseen, values, strict=True):
-            if not math.isfinite(value):
-                raise ResiduaError(
-                    f"the loss became {value} in epoch {self.progress.epoch + 1}, step {step}, at "
-                    f"rate {rate:.3g}. Start again with a smaller rate "
-                    f"(--set optimization.rate={rate / 5:.2g}), a longer warm-up, "
-                    "--set optimization.clip=1, or --precision fp32"
-                )
-        self.unseen.clear()
-
-    def collect(self) -> None:
-        """Check, and move the sums into the progress."""
-        self.check()
-        self.progress.loss = self.loss.item()
-        self.progress.correct = int(self.correct.item())
-
-    def reset(self) -> None:
-        """Start an epoch."""
-        self.loss.zero_()
-        self.correct.zero_()
-        self.progress.loss, self.progress.correct, self.progress.pictures = 0.0, 0, 0
-
-
-class Signals:
-    """Remembers Ctrl-C and SIGTERM until the loop asks; a second Ctrl-C ends at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.earlier: dict[int, Any] = {}
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.earlier[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self.earlier.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = number
 
 
 class Books(contextlib.AbstractContextManager["Books"]):
@@ -140,16 +53,26 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.screen, self.signals, self.meter = screen, signals, meter
         self.progress = learner.progress
         self.open = contextlib.ExitStack()
-        self.log = Log(run.path / "log.jsonl", self._step)
+        self.log = Log(run.path / "log.jsonl", self._step, learner.progress.epoch)
         self.open.callback(self.log.close)
-        self.board = _board(run, self._step) if config.training.tensorboard else None
-        if self.board is not None:
+        self.board: Any = None
+        if config.training.tensorboard:
+            folder = str(run.path / "tensorboard")
+            self.board = tensorboard_writer()(folder, purge_step=learner.progress.epoch + 1)
             self.open.callback(self.board.close)
-        self.bar = self.open.enter_context(screen.bar("training"))
-        self.saved = self.looked = self.counted = time.monotonic()
+        self.saved = self.looked = self.counted = self.kept = self.ticked = time.monotonic()
+        self.longest = 0.0  # seconds between two ticks: what a save that waits may still lose
         self.pictures = 0  # learnt since this process began the epoch
         self.epoch_began = self.learnt = self.counted
-        self._begin()
+
+    def __enter__(self) -> Books:
+        self.bar = self.open.enter_context(self.screen.bar("training"))
+        try:
+            self._begin()
+        except BaseException:
+            self.open.close()
+            raise
+        return self
 
     def __exit__(
         self,
@@ -175,12 +98,14 @@ class Books(contextlib.AbstractContextManager["Books"]):
             self.save()
             self.log.write("interrupted", self._step)
             raise Interrupted(self.signals.received, str(self.run.path))
-        if now - self.saved >= self.config.training.save_seconds:
+        self.longest, self.ticked = max(self.longest, now - self.ticked), now
+        if now - self.saved + self.longest >= self.config.training.save_seconds:
             self.save()
+            self.ticked = time.monotonic()
 
     def save(self) -> None:
         """Write the state file; what is in it is all that a crash leaves."""
-        self.meter.collect()
+        self.meter.collect(self.learner.network.parameters())
         now = time.monotonic()
         self.progress.seconds += now - self.counted
         self.counted = now
@@ -189,14 +114,19 @@ class Books(contextlib.AbstractContextManager["Books"]):
 
     def end_epoch(self, judged: Mapping[str, float]) -> None:
         """Enter the epoch's row, keep the weights if they are the best, decide on going on."""
-        self.meter.collect()
+        self.meter.collect(self.learner.network.parameters())
         progress, now = self.progress, time.monotonic()
         row = {
             "epoch": progress.epoch + 1,
             "loss": progress.loss / progress.pictures,
             "accuracy": progress.correct / progress.pictures,
             **judged,
-            "rate": self.learner.optimizer.param_groups[0]["lr"],
+            "rate": rate_at(
+                self.config.optimization,
+                self._step - 1,
+                self.task.batches.steps,
+                self.config.training.epochs,
+            ),
             "pictures_per_second": self._speed(),
             "seconds": progress.seconds + now - self.counted,
         }
@@ -223,6 +153,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
         """The last words of a training that reached its end."""
         self.save()
         self.log.write("end", self._step, best_epoch=self.progress.best_epoch)
+        if self.signals.received:
+            raise Interrupted(self.signals.received, str(self.run.path))
 
     @property
     def _step(self) -> int:
@@ -253,7 +185,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
         """Compare with the best epoch so far; ties go to the other figure, then to the earlier."""
         if "val_accuracy" not in judged:
             return False
-        figures = [judged["val_accuracy"], -judged["val_loss"]]
+        loss = judged["val_loss"]
+        figures = [judged["val_accuracy"], -loss if math.isfinite(loss) else -math.inf]
         if self.config.training.select == "loss":
             figures.reverse()
         progress = self.progress
@@ -266,8 +199,9 @@ class Books(contextlib.AbstractContextManager["Books"]):
     def _keep_weights(self, improved: bool) -> None:
         training, epoch = self.config.training, self.progress.epoch
         names = ["best.safetensors"] if improved else []
-        due = time.monotonic() - self.saved >= training.save_seconds
+        due = time.monotonic() - self.kept >= training.save_seconds
         if due or self.progress.stopped or epoch == training.epochs:
+            self.kept = time.monotonic()
             names.append("last.safetensors")
         if training.keep_every and epoch % training.keep_every == 0:
             names.append(f"epoch-{epoch:04}.safetensors")
@@ -309,8 +243,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
             self.board.flush()
 
 
-def _board(run: RunFolder, step: int) -> Any:
-    """A TensorBoard writer. Raises ResiduaError where the package is missing."""
+def tensorboard_writer() -> Any:
+    """TensorBoard's writer class. Raises ResiduaError where the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -318,4 +252,4 @@ def _board(run: RunFolder, step: int) -> Any:
             "TensorBoard is not installed: pip install 'residua[tensorboard]', or leave out "
             "--tensorboard; history.csv and log.jsonl hold the same numbers."
         ) from error
-    return SummaryWriter(str(run.path / "tensorboard"), purge_step=step)
+    return SummaryWriter

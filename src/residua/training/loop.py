@@ -10,8 +10,10 @@ from residua.config import Config
 from residua.machine import autocast
 from residua.run import RunFolder
 from residua.screen import Screen
-from residua.training.bookkeeping import Books, Meter, Signals, Task
+from residua.training.bookkeeping import Books, Task
+from residua.training.interruption import Signals
 from residua.training.judging import judge_for
+from residua.training.meter import Meter
 from residua.training.optimization import Average, balanced_weights, optimizer_for, rate_at
 from residua.training.state import Learner, Progress
 
@@ -37,7 +39,7 @@ def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: 
     if optimization.class_weights == "balanced":
         class_weights = torch.tensor(balanced_weights(task.counts), device=device)
 
-    with torch.random.fork_rng(), run.lock(), Signals() as signals:
+    with torch.random.fork_rng(devices=[]), run.lock(), Signals() as signals:
         learner.restore(run)
         progress = learner.progress
         meter = Meter(progress, device)

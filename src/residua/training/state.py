@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
-from residua.run import Card, RunFolder, read_weights
+from residua.run import RunFolder
 from residua.training.judging import Judge
 from residua.training.optimization import Average
+from residua.weights.native import Card, read_weights
 
 STATE = "state.safetensors"
 

@@ -1,0 +1,179 @@
+"""A config -> a trained, judged and reported run folder; or an interrupted one, ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from residua import settings
+from residua.config import AUTO, Config
+from residua.data.chance import Integers
+from residua.data.source import Part
+from residua.errors import ResiduaError
+from residua.evaluation import Evaluation, judge
+from residua.files import refuse_inside
+from residua.inference import on_device
+from residua.machine import environment
+from residua.networks.catalogue import build, plan
+from residua.networks.cost import smallest_input
+from residua.preparation import Prepared, prepare
+from residua.reporting import write_report
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.training.bookkeeping import Task, tensorboard_writer
+from residua.training.interruption import Interrupted
+from residua.training.loop import fit
+from residua.weights.native import Card
+
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
+    """Train as a config says, in a new run folder: `out`, else the next free runs/<data>-<n>.
+
+    What can be refused before any picture is read is. Raises ResiduaError.
+    """
+    if config.network.name != AUTO:
+        plan(
+            config.network.name, ordering=config.network.ordering, shortcut=config.network.shortcut
+        )
+    if out is not None:
+        RunFolder.refuse_used(out)
+    refuse_inside(Path(out or "runs"), config.data.path)
+    if config.training.tensorboard:
+        tensorboard_writer()
+    prepared = prepare(config, screen)
+    _check_network(prepared.config)
+    folder = RunFolder.new(out, prepared.source.name)
+    folder.write_json("choices.json", [dataclasses.asdict(each) for each in prepared.choices])
+    folder.write_json("classes.json", list(prepared.source.classes))
+    folder.write_json("preprocessing.json", dataclasses.asdict(prepared.config.preprocessing))
+    folder.write_json("environment.json", environment(prepared.device))
+    folder.write_split(prepared.members)
+    folder.write_unreadable(prepared.unreadable)
+    folder.write_text("config.yaml", settings.to_yaml(prepared.config))  # last: now it is a run
+    for choice in prepared.choices:
+        screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
+    _learn(folder, prepared, screen)
+    return folder
+
+
+def go_on(folder: RunFolder, screen: Screen) -> None:
+    """Bring an interrupted run to its end. Raises ResiduaError if its data is not what it was."""
+    config = folder.config
+    where = dataclasses.replace(config.data, cache=AUTO)  # memory may be other than it was
+    prepared = prepare(dataclasses.replace(config, data=where), screen)
+    if prepared.members != folder.read_split():
+        raise ResiduaError(
+            f"{config.data.path}: is not what it was when {folder.path} began: its pictures "
+            "or their parts differ from split.csv. Restore the data, or train anew."
+        )
+    _learn(folder, prepared, screen)
+
+
+def _learn(folder: RunFolder, prepared: Prepared, screen: Screen) -> None:
+    """The part that training anew and going on have in common."""
+    config, device = prepared.config, prepared.device
+    began = time.monotonic()
+    screen.say(prepared.summary)
+    for note in prepared.notes:
+        screen.warn(note)
+    for path, reason in prepared.unreadable:
+        screen.warn(f"{path} is left out: {reason}")
+    name = environment(device)["device_name"]
+    screen.say(
+        f"{config.network.name} at {config.preprocessing.size} px on {device} ({name}), "
+        f"{config.training.precision}, channels_last; run folder {folder.path}"
+    )
+    with _explained(config):
+        network = on_device(build(**config.network_arguments, seed=config.training.seed), device)
+        task = Task(
+            prepared.training_batches(device),
+            _judged(prepared),
+            prepared.counts("train"),
+            Card(config.network_arguments, prepared.source.classes, config.preprocessing, {}),
+        )
+        progress = fit(network, task, config, folder, screen)
+        try:
+            judged = _judge(folder, prepared, screen)
+            for warning in write_report(folder, prepared, judged, progress):
+                screen.warn(warning)
+        except KeyboardInterrupt:
+            raise Interrupted(signal.SIGINT, str(folder.path)) from None
+    screen.say(f"trained for {progress.seconds:.1f} s, {time.monotonic() - began:.1f} s in all now")
+    screen.say(f"report: {folder.path / 'report.html'}")
+
+
+def _judge(folder: RunFolder, prepared: Prepared, screen: Screen) -> Evaluation | None:
+    """Judge the test part, else the validation part, by the weights that were kept."""
+    part: Part = "test" if len(prepared.parts["test"]) else "validation"
+    members = prepared.parts[part]
+    if not len(members):
+        return None
+    judged = judge(
+        folder,
+        prepared.pixels,
+        members,
+        prepared.labels[members],
+        [prepared.source.entries[each].path for each in members],
+        part,
+        prepared.device,
+        screen,
+    )
+    low, high = judged.scores.interval
+    screen.say(
+        f"{judged.part} accuracy {judged.scores.accuracy:.4f} "
+        f"(95 % interval {low:.4f} to {high:.4f}, {judged.scores.pictures:,} pictures)"
+    )
+    return judged
+
+
+@contextmanager
+def _explained(config: Config) -> Iterator[None]:
+    """Turn what PyTorch says of memory and of lone pictures into a sentence with advice."""
+    training, size = config.training, config.preprocessing.size
+    try:
+        yield
+    except (RuntimeError, MemoryError, ValueError) as error:
+        said = str(error)
+        if isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY):
+            raise ResiduaError(
+                f"there is not enough memory for {config.network.name} at {size} px with batch "
+                f"{training.batch}. Try --batch {max(2, training.batch // 2)}, a smaller --size or "
+                f"another --model. ({said.splitlines()[0]})"
+            ) from error
+        if "more than 1 value per channel" in said:
+            raise ResiduaError(
+                f"--batch {training.batch} leaves a batch of a single picture, whose BatchNorm has "
+                "no variance. Use a larger --batch, or more pictures."
+            ) from error
+        raise
+
+
+def _judged(prepared: Prepared) -> dict[str, Integers]:
+    """The parts whose figures are recorded each epoch; the test part only where that was asked."""
+    wanted = ["validation", *(["test"] if prepared.config.training.curve_test else [])]
+    return {part: prepared.parts[part] for part in wanted if len(prepared.parts[part])}  # type: ignore[index]
+
+
+def _check_network(config: Config) -> None:
+    """Say before training what would only fail in it. Raises ResiduaError."""
+    network = config.network
+    with torch.device("meta"):
+        built = build(**config.network_arguments)
+    least = smallest_input(built)
+    if config.preprocessing.size < least:
+        raise ResiduaError(
+            f"{network.name} needs pictures of at least {least} px, not "
+            f"{config.preprocessing.size}: give --size {least} or another --model."
+        )
+
+
+def _short(value: object) -> str:
+    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""Tensors and what they mean <-> files of weights."""
