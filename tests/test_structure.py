@@ -38,6 +38,7 @@ ALLOWED = {
     "showing": {"networks"},
     "looking": {"data", "preparation", "screen"},
     "learning": {
+        "automatic",
         "data",
         "evaluation",
         "inference",

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from residua import settings
+from residua.automatic import Choice
 from residua.config import AUTO, Config
 from residua.data.chance import Integers
 from residua.data.source import Part
@@ -51,6 +52,8 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     prepared = prepare(config, screen)
     _check_network(prepared.config)
     folder = RunFolder.new(out, prepared.source.name)
+    if out is None:
+        prepared.choices.append(Choice("run", str(folder.path), "the next free runs/<data>-<n>"))
     folder.write_json("choices.json", [dataclasses.asdict(each) for each in prepared.choices])
     folder.write_json("classes.json", list(prepared.source.classes))
     folder.write_json("preprocessing.json", dataclasses.asdict(prepared.config.preprocessing))
