@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from residua import charts, figures, fonts
+from residua.automatic import Choice
 from residua.errors import ResiduaError
 from residua.presentation import Cell, confusion_cells, duration, most_instructive
 from residua.report import (
-    Choice,
     ClassCount,
     DataFacts,
     Judged,

@@ -28,7 +28,7 @@ ALLOWED = {
     "automatic": set(),
     "figures": {"fonts", "charts"},
     "presentation": {"scores"},
-    "report": {"fonts", "charts", "figures", "presentation", "scores"},
+    "report": {"automatic", "fonts", "charts", "figures", "presentation", "scores"},
     "run": {"data", "weights"},
     "inference": {"networks", "weights"},
     "training": {"data", "machine", "run", "screen", "weights"},
@@ -52,6 +52,7 @@ ALLOWED = {
         "weights",
     },
     "reporting": {
+        "automatic",
         "data",
         "evaluation",
         "figures",

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua import figures, presentation
+from residua.automatic import Choice
 from residua.charts import History, chart, percent
 from residua.files import write_atomically
 from residua.fonts import Lettering, lettering
@@ -43,15 +44,6 @@ class NetworkFacts:
     non_trainable: int
     input: tuple[int, int, int]
     multiply_adds: int
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A setting that was "auto": what it became and why."""
-
-    setting: str
-    value: str
-    reason: str
 
 
 @dataclass(frozen=True)

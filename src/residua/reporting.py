@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from residua import figures, report
+from residua.automatic import Choice
 from residua.config import Preprocessing
 from residua.data.chance import shuffled
 from residua.data.pictures import read_picture
@@ -43,10 +44,7 @@ def write_report(
         data=_data(prepared),
         history=progress.history,
         judged=_judged(judged),
-        choices=[
-            report.Choice(each["setting"], str(each["value"]), each["reason"])
-            for each in folder.read_json("choices.json")
-        ],
+        choices=[Choice(**each) for each in folder.read_json("choices.json")],
         environment={
             key: " ".join(value) if isinstance(value, list) else value
             for key, value in folder.read_json("environment.json").items()
