@@ -130,8 +130,8 @@ def _ordered(ordering: Ordering, projection_tap: Literal["before", "input"] = "b
     return dataclasses.replace(_KERAS_CIFAR, ordering=ordering, projection_tap=projection_tap)
 
 
-_PREACT_BASIC = dataclasses.replace(_BASIC, ordering="e")
-_PREACT_DEEP = dataclasses.replace(_DEEP, ordering="e")
+_PREACT_BASIC = dataclasses.replace(_BASIC, ordering="e", first_tap="before")
+_PREACT_DEEP = dataclasses.replace(_DEEP, ordering="e", first_tap="before")
 _VGG11, _VGG13 = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2)
 _VGG16, _VGG19 = (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
