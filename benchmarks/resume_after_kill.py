@@ -29,7 +29,7 @@ import torch
 
 from residua.weights.native import read_weights
 
-SETTINGS = ["--epochs", "12", "--test-fraction", "0.2", "--curve-test"]
+SETTINGS = ["--epochs", "40", "--test-fraction", "0.2", "--curve-test"]
 SETTINGS += ["--set", "optimization.ema=0.99", "--set", "augmentation.mixup=0.2"]
 CLOCKS = ("pictures_per_second", "seconds")
 
