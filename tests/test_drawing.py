@@ -176,7 +176,8 @@ def taps(name: str, **options: Any) -> dict[str, bool]:
 def test_shortcuts_leave_where_the_module_takes_them() -> None:
     stride = "Projection unit, stride 2"
     assert taps("resnet18") == {"Identity unit": False, stride: False}
-    assert taps("preact_resnet18") == {"Identity unit": False, stride: True}
+    first = {"Identity unit, activated shortcut": True}  # He 2016: the first unit alone
+    assert taps("preact_resnet18") == {"Identity unit": False, stride: True, **first}
     assert taps("tutorial_cifar_resnet32_d") == {"Identity unit": False, stride: True}
     assert taps("tutorial_cifar_resnet32_d_v2") == {"Identity unit": False, stride: False}
     assert taps("cifar_preact_resnet110") == {
