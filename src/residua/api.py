@@ -153,7 +153,7 @@ def resume(run: str | Path | Run, quiet: bool = False) -> Run:
 
     Raises ResiduaError if the folder is no run or its data has changed.
     """
-    folder = run.folder if isinstance(run, Run) else RunFolder.existing(run)
+    folder = _folder_of(run)
     go_on(folder, Screen(quiet))
     return Run(folder)
 
@@ -171,7 +171,7 @@ def evaluate(
     Writes scores.json and predictions.csv into the run's folder evaluations/. Changes no weights.
     Raises ResiduaError.
     """
-    folder = run.folder if isinstance(run, Run) else RunFolder.existing(run)
+    folder = _folder_of(run)
     return evaluate_run(folder, None if data is None else str(data), Screen(quiet))
 
 
@@ -190,6 +190,11 @@ def predict_lazily(
     run: str | Path | Run, files: str | Path | Sequence[str | Path], *, top: int = 3
 ) -> Iterator[Prediction]:
     """The same, row by row, for folders larger than memory."""
-    folder = run.folder if isinstance(run, Run) else RunFolder.existing(run)
+    folder = _folder_of(run)
     named = [files] if isinstance(files, str | Path) else files
     return predict_files(folder, [str(each) for each in named], top)
+
+
+def _folder_of(run: str | Path | Run) -> RunFolder:
+    """The folder of a run, however it is named. Raises ResiduaError if it is none."""
+    return run.folder if isinstance(run, Run) else RunFolder.existing(run)

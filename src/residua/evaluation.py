@@ -69,7 +69,7 @@ def evaluate_run(run: RunFolder, data: str | None, screen: Screen) -> Evaluation
     """
     config, classes = run.config, run_classes(run)
     if data is None:
-        part, source, labels = _own_part(run, config)
+        part, source, labels = _own_part(run, config, classes)
     else:
         part, source, labels = _foreign(data, classes, screen)
     with screen.bar("reading") as move:
@@ -160,7 +160,9 @@ def name_of(classes: tuple[str, ...], output: int) -> str:
     return classes[output] if output < len(classes) else f"output {output}"
 
 
-def _own_part(run: RunFolder, config: Config) -> tuple[str, Source, Integers]:
+def _own_part(
+    run: RunFolder, config: Config, classes: tuple[str, ...]
+) -> tuple[str, Source, Integers]:
     """The run's test part, else its validation part, in the order of split.csv."""
     split = run.read_split()
     part: Part | None = next(
@@ -181,7 +183,7 @@ def _own_part(run: RunFolder, config: Config) -> tuple[str, Source, Integers]:
             f"first is {missing[0]}. Put them back, or name other pictures to judge by."
         )
     chosen = Selection(source, [place[row.path] for row in wanted])
-    return part, chosen, _labels(chosen.entries, source.classes, run_classes(run))
+    return part, chosen, _labels(chosen.entries, source.classes, classes)
 
 
 def run_classes(run: RunFolder) -> tuple[str, ...]:

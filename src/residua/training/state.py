@@ -68,11 +68,11 @@ class Learner:
         described = Card(card.network, card.classes, card.preprocessing, notes)
         run.write_weights(STATE, tensors, described)
 
-    def restore(self, run: RunFolder) -> bool:
+    def restore(self, run: RunFolder) -> None:
         """Take up the state file, if there is one. Raises ResiduaError if it does not fit."""
         path = run.path / STATE
         if not path.exists():
-            return False
+            return
         tensors, card = read_weights(path)
         try:
             self.network.load_state_dict(_under("network.", tensors))
@@ -87,7 +87,6 @@ class Learner:
             self.network.train()
             self.judge.begin(self.network, self.average, self.progress.epoch)
             self.judge.restore(_under("judge.", tensors), self.progress.judged)
-        return True
 
     def _restore_optimizer(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Put each tensor of the optimizer's state into the memory layout of its parameter."""
