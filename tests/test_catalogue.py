@@ -62,6 +62,8 @@ def size_and_maps(name: str) -> tuple[int, list[int]]:
         return 32, [16, 8, 4, 2]
     if "cifar" in name:
         return 32, [32, 16, 8]
+    if re.match(r"keras_resnet\d+v2", name):
+        return 64, [8, 4, 2, 2]  # it strides in the last unit of a stage
     if name == "tutorial_resnet50":
         return 64, [15, 8, 4, 2]  # its max pool has no padding: 55 instead of 56 at 224 pixels
     return 64, [16, 8, 4, 2]

@@ -15,24 +15,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Padding = Literal["symmetric", "same", "valid"]
+from residua.errors import ResiduaError
+
+Padding = Literal["symmetric", "same", "valid", "end"]
 Initialisation = Literal["he", "he_truncated", "glorot"]
 
 
 @dataclass(frozen=True)
 class Norm:
-    """BatchNorm's constants: `momentum` is the weight of the new batch (1 - Keras' momentum)."""
+    """BatchNorm's constants: `momentum` is the weight of the new batch (1 - Keras' momentum).
+
+    scale: whether it has a factor for each channel (gamma) besides the offset.
+    """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
+    scale: bool = True
 
     def layer(self, channels: int) -> nn.BatchNorm2d:
         """A norm over `channels` channels of [B, C, H, W]."""
-        return nn.BatchNorm2d(channels, eps=self.epsilon, momentum=self.momentum)
+        norm = nn.BatchNorm2d(channels, eps=self.epsilon, momentum=self.momentum)
+        if not self.scale:
+            norm.register_parameter("weight", None)
+        return norm
 
 
 PLAIN_NORM = Norm()
 KERAS_NORM = Norm(momentum=0.01, epsilon=1e-3)  # Keras' defaults, .99 and 1e-3
+APPLICATIONS_NORM = Norm(momentum=0.01, epsilon=1.001e-5)  # of keras.applications' ResNet, DenseNet
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -44,57 +54,92 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-class Convolution(nn.Conv2d):
-    """A square convolution whose padding follows a rule instead of a number.
+def pad(x: Tensor, kernel: tuple[int, int], stride: int, rule: Padding, value: float) -> Tensor:
+    """[B, C, H, W] with what the rules "same" and "end" add around it for such windows."""
+    if rule == "same":
+        rows, columns = (
+            same_padding(size, side, stride)
+            for size, side in zip(x.shape[-2:], kernel, strict=True)
+        )
+    else:  # Keras' MobileNet: below and to the right, whatever the size
+        rows, columns = ((0, side - 1) for side in kernel)
+    return F.pad(x, (*columns, *rows), value=value)
 
-    "symmetric" pads kernel // 2 on all sides (PyTorch, Caffe), "valid" nothing, "same" what Keras
-    computes from the input's size in each forward: for an even size and stride 2 that is
-    bottom/right only, so "symmetric" weights and "same" weights do not mix.
+
+class Convolution(nn.Conv2d):
+    """A convolution whose padding follows a rule, or is a number of pixels.
+
+    "symmetric" pads half of the kernel on all sides (PyTorch, Caffe), "valid" nothing, "end" the
+    bottom and the right alone, "same" what Keras computes from the input's size in each forward:
+    for an even size and stride 2 that is bottom/right only, so "symmetric" weights and "same"
+    weights do not mix. kernel: its side, or (height, width).
     """
 
     def __init__(
         self,
         inputs: int,
         outputs: int,
-        kernel: int,
+        kernel: int | tuple[int, int],
         *,
         stride: int = 1,
         groups: int = 1,
         bias: bool = False,
-        padding: Padding = "symmetric",
+        padding: Padding | int = "symmetric",
     ) -> None:
-        pixels = kernel // 2 if padding == "symmetric" else 0
-        super().__init__(inputs, outputs, kernel, stride, pixels, groups=groups, bias=bias)
-        self.rule: Padding = padding
+        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        pixels = (0, 0)
+        if isinstance(padding, int):
+            pixels = (padding, padding)
+        elif padding == "symmetric" or (padding == "same" and stride == 1 and _odd(sides)):
+            pixels = (sides[0] // 2, sides[1] // 2)  # at stride 1 the two rules agree
+            padding = "symmetric"
+        super().__init__(inputs, outputs, sides, stride, pixels, groups=groups, bias=bias)
+        self.rule = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.rule != "same":
-            return super().forward(x)
-        (top, bottom), (left, right) = (
-            same_padding(size, self.kernel_size[0], self.stride[0]) for size in x.shape[-2:]
-        )
-        if (top, left) != (bottom, right):
-            x = F.pad(x, (left, right, top, bottom))
-            top = left = 0
-        return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), 1, self.groups)
+        if self.rule == "same" or self.rule == "end":
+            x = pad(x, self.kernel_size, self.stride[0], self.rule, 0.0)  # type: ignore[arg-type]
+        return super().forward(x)
+
+
+def _odd(sides: tuple[int, int]) -> bool:
+    return sides[0] % 2 == 1 and sides[1] % 2 == 1
+
+
+class Separable(nn.Sequential):
+    """A depthwise 3x3 and a pointwise 1x1 convolution with nothing between (Chollet 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, *, padding: Padding = "symmetric") -> None:
+        super().__init__()
+        self.depthwise = Convolution(inputs, inputs, 3, groups=inputs, padding=padding)
+        self.pointwise = Convolution(inputs, outputs, 1)
+        self.out_channels = outputs
 
 
 class MaxPool(nn.Module):
-    """Maximum over kernel x kernel windows; padding never wins (it counts as -inf)."""
+    """Maximum over kernel x kernel windows.
 
-    def __init__(self, kernel: int, stride: int, padding: Padding = "symmetric") -> None:
+    Padding never wins (it counts as -inf), but in "zeros", Keras' ResNetV2: symmetric zeros that
+    take part. "ceil": no padding, and a last window that does not fit whole counts (Caffe).
+    """
+
+    def __init__(
+        self,
+        kernel: int,
+        stride: int,
+        padding: Padding | Literal["zeros", "ceil"] = "symmetric",
+    ) -> None:
         super().__init__()
         self.kernel, self.stride, self.rule = kernel, stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.rule != "same":
-            pixels = self.kernel // 2 if self.rule == "symmetric" else 0
-            return F.max_pool2d(x, self.kernel, self.stride, pixels)
-        (top, bottom), (left, right) = (
-            same_padding(size, self.kernel, self.stride) for size in x.shape[-2:]
-        )
-        x = F.pad(x, (left, right, top, bottom), value=-math.inf)
-        return F.max_pool2d(x, self.kernel, self.stride)
+        half, rule = self.kernel // 2, self.rule
+        if rule == "zeros":
+            x = F.pad(x, (half, half, half, half))
+        elif rule == "same" or rule == "end":
+            x = pad(x, (self.kernel, self.kernel), self.stride, rule, -math.inf)
+        pixels = half if rule == "symmetric" else 0
+        return F.max_pool2d(x, self.kernel, self.stride, pixels, ceil_mode=rule == "ceil")
 
     def extra_repr(self) -> str:
         return f"{self.kernel}, stride={self.stride}, padding={self.rule}"
@@ -108,6 +153,10 @@ class ZeroPadShortcut(nn.Module):
     ) -> None:
         super().__init__()
         extra = outputs - inputs
+        if extra < 0:
+            raise ResiduaError(
+                f"Shortcut A adds channels of zeros; it cannot make {outputs} of {inputs}. Use B."
+            )
         self.stride = stride
         self.before = extra // 2 if place == "both" else 0
         self.after = extra - self.before
@@ -122,11 +171,12 @@ class ZeroPadShortcut(nn.Module):
 
 def chain(
     letters: str,
-    convolutions: Sequence[Convolution] = (),
+    convolutions: Sequence[Convolution | Separable] = (),
     *,
     channels: int = 0,
     norm: Norm,
     numbered: bool = False,
+    activation: type[nn.ReLU | nn.ReLU6] = nn.ReLU,
 ) -> nn.Sequential:
     """Layers in the order of `letters`: c takes the next convolution, n is a norm, a is a ReLU.
 
@@ -152,7 +202,7 @@ def chain(
         if letter == "n":
             layers[f"{prefix}norm{suffix}"] = norm.layer(channels)
         else:
-            layers[f"{prefix}act{suffix}"] = nn.ReLU(inplace=place > 0)
+            layers[f"{prefix}act{suffix}"] = activation(inplace=place > 0)
     return nn.Sequential(layers)
 
 
@@ -173,7 +223,8 @@ def initialise(network: nn.Module, rule: Initialisation) -> None:
             sigma = math.sqrt(2 / fan) / 0.87962566103423978  # the cut takes that much of sigma
             nn.init.trunc_normal_(module.weight, std=sigma, a=-2 * sigma, b=2 * sigma)
         elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            fan = module.weight.numel() // (module.weight.shape[1] * module.groups)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan))
         else:
             continue
         if module.bias is not None:

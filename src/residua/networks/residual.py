@@ -29,6 +29,7 @@ from residua.networks.layers import (
 
 Ordering = Literal["a", "b", "c", "d", "e"]
 Shortcut = Literal["none", "A", "B", "D"]
+Bias = Literal["none", "all", "where no norm follows"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Stem:
     pool: int = 3
     letters: str | None = None
     padding: Padding = "symmetric"
-    pool_padding: Padding = "symmetric"
+    pool_padding: Padding | Literal["zeros"] = "symmetric"
     bias: bool = False
 
 
@@ -96,8 +97,11 @@ class Residual:
     """A residual network in full. Presets are rows of the catalogue; nothing here is a preset.
 
     units, outputs, inner, strides: per stage, the number of units, the width of their output, the
-        width inside their branch, the stride of the first one.
+        width inside their branch, the stride of the strided one.
     strided_branch: another branch for units that stride.
+    strided_unit: which unit of a stage strides; a "last" one has its width already, and its
+        shortcut only subsamples (Keras' ResNetV2).
+    bias: which convolutions of the units have one.
     tail: letters between the last stage and the pooling; None: derived from the ordering.
     shortcut: where the shape changes, "A" zero-pad, "B" projection, "D" average-pool + projection;
         "none" removes every shortcut, the identity too: the plain network.
@@ -112,12 +116,13 @@ class Residual:
     inner: tuple[int, ...] = ()
     strides: tuple[int, ...] = (1, 2, 2, 2)
     strided_branch: Branch | None = None
+    strided_unit: Literal["first", "last"] = "first"
     groups: int = 1
     ordering: Ordering = "a"
     shortcut: Shortcut = "B"
     stem: Stem = IMAGENET_STEM
     tail: str | None = None
-    bias: bool = False
+    bias: Bias = "none"
     norm: Norm = PLAIN_NORM
     padding: Padding = "symmetric"
     projection_norm: bool | None = None
@@ -148,6 +153,8 @@ class ResidualUnit(nn.Module):
             self.shortcut = (
                 _changing_shortcut(plan, inputs, outputs, stride) if changes else nn.Identity()
             )
+            if plan.strided_unit == "last" and inputs == outputs and stride > 1:
+                self.shortcut, changes = MaxPool(1, stride), False
         tap = plan.projection_tap if changes else plan.first_tap if first else "input"
         self.taps_before = tap == "before"
 
@@ -169,7 +176,8 @@ class ResNet(nn.Module):
         for stage, count in enumerate(plan.units):
             units = nn.Sequential()
             for number in range(count):
-                stride = plan.strides[stage] if number == 0 else 1
+                strided = 0 if plan.strided_unit == "first" else count - 1
+                stride = plan.strides[stage] if number == strided else 1
                 first = stage == number == 0
                 units.append(ResidualUnit(plan, stage, inputs, stride, first))
                 inputs = plan.outputs[stage]
@@ -221,18 +229,23 @@ def _branch_convolutions(
     plan: Residual, stage: int, inputs: int, stride: int
 ) -> Iterator[Convolution]:
     branch = plan.strided_branch if plan.strided_branch and stride > 1 else plan.branch
-    for kernel in branch:
+    for place, kernel in enumerate(branch, start=1):
         outputs = plan.outputs[stage] if kernel.width == "output" else plan.inner[stage]
+        norm_follows = place < len(branch) or "n" in ORDERINGS[plan.ordering].end
         yield Convolution(
             inputs,
             outputs,
             kernel.side,
             stride=stride if kernel.strided else 1,
             groups=plan.groups if kernel.grouped else 1,
-            bias=plan.bias,
+            bias=_has_bias(plan, norm_follows),
             padding=plan.padding,
         )
         inputs = outputs
+
+
+def _has_bias(plan: Residual, norm_follows: bool) -> bool:
+    return plan.bias == "all" or (plan.bias != "none" and not norm_follows)
 
 
 def _changing_shortcut(plan: Residual, inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -244,9 +257,9 @@ def _changing_shortcut(plan: Residual, inputs: int, outputs: int, stride: int) -
     if plan.shortcut == "D" and stride > 1:  # He 2018, "Bag of Tricks", figure 2c
         layers.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
         stride = 1
-    projection = Convolution(inputs, outputs, 1, stride=stride, bias=plan.bias)
-    for name, layer in chain(
-        "cn" if with_norm else "c", [projection], norm=plan.norm
-    ).named_children():
+    bias = _has_bias(plan, with_norm)
+    projection = Convolution(inputs, outputs, 1, stride=stride, bias=bias)
+    letters = "cn" if with_norm else "c"
+    for name, layer in chain(letters, [projection], norm=plan.norm).named_children():
         layers.add_module(name, layer)
     return layers
