@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import torch
 
 from residua import settings
-from residua.config import Config, Preprocessing
+from residua.config import Config, Data, Preprocessing
 from residua.errors import ResiduaError
-from residua.evaluation import Evaluation, evaluate_run, run_classes
-from residua.inference import default_device, load_network
+from residua.evaluation import Evaluation, evaluate_run, evaluate_weights, run_classes
+from residua.inference import default_device, network_from
 from residua.learning import go_on, train_run
-from residua.networks.catalogue import ROWS, build
-from residua.prediction import Prediction, predict_files
+from residua.loading import is_run, open_weights, start_from, with_preprocessing
+from residua.networks import catalogue
+from residua.networks.residual import Ordering, Shortcut
+from residua.prediction import Features, Prediction, features_of, predict_files
 from residua.reporting import write_prediction_grid
 from residua.run import RunFolder
 from residua.screen import Screen
+from residua.weights.reading import Weights, read_file
 
-__all__ = ["Run", "build", "evaluate", "load", "models", "predict", "resume", "train"]
+__all__ = ["Run", "build", "evaluate", "features", "load", "models", "predict", "resume", "train"]
 
 
 class Run:
@@ -59,7 +62,7 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """The chosen network: preprocessed float32 [B, C, S, S] -> logits [B, K]; eval mode."""
-        return load_network(self.folder.weights, default_device())[0]
+        return network_from(read_file(self.folder.weights), default_device())
 
     def evaluate(self, data: str | Path | None = None) -> Evaluation:
         """See `residua.evaluate`."""
@@ -69,22 +72,53 @@ class Run:
         """See `residua.predict`."""
         return predict(self, files, top=top)
 
-    def draw_predictions(self, rows: Sequence[Prediction], file: Path) -> str | None:
-        """Write a PNG of the rows' pictures under their likeliest classes; maybe a warning."""
-        return write_prediction_grid(
-            self.classes, self.preprocessing, rows, file, self.config.data.max_pixels
-        )
-
 
 def models() -> list[str]:
     """The names that `build` and `train` know."""
-    return list(ROWS)
+    return list(catalogue.ROWS)
+
+
+def build(
+    name: str,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    ordering: Ordering | None = None,
+    shortcut: Shortcut | None = None,
+    seed: int | None = None,
+    weights: str | Path | None = None,
+    new_head: bool = False,
+) -> torch.nn.Module:
+    """A network of the catalogue: float [B, channels, H, W] -> logits [B, classes]; training mode.
+
+    What is not given is the row's default. seed fixes the initialisation without touching torch's
+    global generator. weights: a run, a weights file of residua, Keras or PyTorch, or "imagenet";
+    new_head: keep the last layer fresh, for other classes. The result is an ordinary nn.Module with
+    a `features` method (see residua.networks.row.Network). Raises ResiduaError.
+    """
+    if weights is None:
+        if new_head:
+            raise ResiduaError("new_head replaces the head of weights: give weights too.")
+        return catalogue.build(
+            name,
+            classes=classes,
+            channels=channels,
+            ordering=ordering,
+            shortcut=shortcut,
+            seed=seed,
+        )
+    found = open_weights(weights, name, Screen())
+    given = {"classes": classes, "channels": channels, "ordering": ordering, "shortcut": shortcut}
+    asked = {key: value for key, value in given.items() if value is not None}
+    return start_from(found, {**found.card.network, **asked}, new_head=new_head, seed=seed)
 
 
 def train(
     data: str | Path,
     *,
     model: str | None = None,
+    weights: str | Path | None = None,
+    new_head: bool | None = None,
     recipe: str | Path | None = None,
     epochs: int | None = None,
     size: int | None = None,
@@ -103,11 +137,14 @@ def train(
 
     data: a folder of class folders, a folder of IDX files or CIFAR archives, or "digits". settings:
     further ones by dotted name, {"optimization.rate": 0.05}. What is not given comes from the
-    recipe, else it is chosen from the data. out: the run folder, else the next free
+    recipe, else it is chosen from the data. weights: what to start from, see `build`; with its
+    head replaced by a fresh one if new_head. out: the run folder, else the next free
     runs/<data>-<n>. Raises ResiduaError on anything that cannot be used.
     """
     named = {
         "network.name": model,
+        "network.weights": None if weights is None else str(weights),
+        "network.new_head": new_head,
         "training.epochs": epochs,
         "preprocessing.size": size,
         "training.batch": batch,
@@ -164,35 +201,110 @@ def load(run: str | Path) -> Run:
 
 
 def evaluate(
-    run: str | Path | Run, data: str | Path | None = None, quiet: bool = True
+    source: str | Path | Run,
+    data: str | Path | None = None,
+    *,
+    model: str | None = None,
+    preprocessing: Mapping[str, object] | None = None,
+    quiet: bool = True,
 ) -> Evaluation:
-    """Judge a run on DATA, else on its test part, else on its validation part.
+    """Judge a run on DATA, else on its test part, else on its validation part; or weights on DATA.
 
-    Writes scores.json and predictions.csv into the run's folder evaluations/. Changes no weights.
-    Raises ResiduaError.
+    source: a run, which gets scores.json and predictions.csv in its folder evaluations/; a weights
+    file of residua, Keras or PyTorch; or "imagenet:NAME". model: its network, where the file cannot
+    tell. preprocessing: what a foreign file does not say, by name: {"mean": [0, 0, 0]}. Changes no
+    weights. Raises ResiduaError.
     """
-    folder = _folder_of(run)
-    return evaluate_run(folder, None if data is None else str(data), Screen(quiet))
+    screen = Screen(quiet)
+    if isinstance(source, Run) or is_run(source):
+        _refuse_for_runs(model, preprocessing)
+        return evaluate_run(_folder_of(source), None if data is None else str(data), screen)
+    if data is None:
+        raise ResiduaError(f"{source}: brings no pictures to be judged by: name a DATA folder.")
+    weights = _weights(source, model, preprocessing, screen)
+    return evaluate_weights(weights, str(data), screen)
 
 
 def predict(
-    run: str | Path | Run, files: str | Path | Sequence[str | Path], *, top: int = 3
+    source: str | Path | Run,
+    files: str | Path | Sequence[str | Path],
+    *,
+    top: int = 3,
+    model: str | None = None,
+    preprocessing: Mapping[str, object] | None = None,
+    allow_private: bool = False,
+    grid: str | Path | None = None,
+    quiet: bool = True,
 ) -> list[Prediction]:
-    """The `top` most likely classes of each file, and of each picture below a folder, in order.
+    """The `top` most likely classes of each file, in order: of paths, pictures below folders, and
+    http(s) addresses, those in private networks only if `allow_private`.
 
-    A file that cannot be read keeps its row, with the reason in `error`. Raises ResiduaError if the
-    run cannot be used.
+    source, model, preprocessing: see `evaluate`. grid: also draw the pictures with their classes to
+    this PNG. A file that cannot be read keeps its row, with the reason in `error`. Raises
+    ResiduaError if the weights cannot be used.
     """
-    return list(predict_lazily(run, files, top=top))
+    screen = Screen(quiet)
+    max_pixels = Data.max_pixels
+    if isinstance(source, Run) or is_run(source):
+        _refuse_for_runs(model, preprocessing)
+        folder = _folder_of(source)
+        weights, max_pixels = read_file(folder.weights), folder.config.data.max_pixels
+    else:
+        weights = _weights(source, model, preprocessing, screen)
+    named = [str(each) for each in ([files] if isinstance(files, str | Path) else files)]
+    rows = list(
+        predict_files(weights, named, top, max_pixels=max_pixels, allow_private=allow_private)
+    )
+    if grid is not None:
+        warning = write_prediction_grid(
+            weights.card.preprocessing,
+            rows,
+            Path(grid),
+            max_pixels=max_pixels,
+            allow_private=allow_private,
+        )
+        if warning:
+            screen.warn(warning)
+    return rows
 
 
-def predict_lazily(
-    run: str | Path | Run, files: str | Path | Sequence[str | Path], *, top: int = 3
-) -> Iterator[Prediction]:
-    """The same, row by row, for folders larger than memory."""
-    folder = _folder_of(run)
-    named = [files] if isinstance(files, str | Path) else files
-    return predict_files(folder, [str(each) for each in named], top)
+def features(
+    source: str | Path | Run,
+    files: str | Path | Sequence[str | Path],
+    *,
+    model: str | None = None,
+    preprocessing: Mapping[str, object] | None = None,
+    quiet: bool = True,
+) -> Features:
+    """What the network's last map says of each picture, averaged over it: float32 [N, C].
+
+    Files that cannot be read are left out and listed with their reasons. Raises ResiduaError.
+    """
+    screen = Screen(quiet)
+    if isinstance(source, Run) or is_run(source):
+        _refuse_for_runs(model, preprocessing)
+        weights = read_file(_folder_of(source).weights)
+    else:
+        weights = _weights(source, model, preprocessing, screen)
+    named = [str(each) for each in ([files] if isinstance(files, str | Path) else files)]
+    return features_of(weights, named, max_pixels=Data.max_pixels)
+
+
+def _weights(
+    source: str | Path, model: str | None, given: Mapping[str, object] | None, screen: Screen
+) -> Weights:
+    """Weights that are no run's, prepared for as the user says, else as their publisher does."""
+    found = open_weights(source, model, screen)
+    if given:
+        return with_preprocessing(found, given)
+    if found.assumed:
+        screen.warn(f"{found.path.name}: {found.assumed}; --set preprocessing.mean=... says so")
+    return found
+
+
+def _refuse_for_runs(model: str | None, preprocessing: Mapping[str, object] | None) -> None:
+    if model is not None or preprocessing:
+        raise ResiduaError("a run says itself which network and preprocessing it has.")
 
 
 def _folder_of(run: str | Path | Run) -> RunFolder:

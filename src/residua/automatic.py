@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from residua import settings
-from residua.config import AUTO, Config
+from residua.config import AUTO, Config, Preprocessing
 
 TINY = 16  # px: below, a picture is enlarged, or a network halves it away
 SMALL = 40  # px: pictures like CIFAR's, for which a network must not begin by shrinking them
@@ -50,7 +50,7 @@ def choose_precision(chooser: Chooser, bf16: tuple[bool, str]) -> None:
 
 
 def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
-    """preprocessing.resize, .channels and .size, from the median shorter side in pixels."""
+    """preprocessing.resize, .channels, .channel_order and .size, from the median shorter side."""
     chooser.choose(
         "preprocessing.resize", "crop", "shorter side and centre crop: proportions stay as they are"
     )
@@ -59,6 +59,7 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
         1 if grey else 3,
         "all pictures are grey" if grey else "there are colour pictures",
     )
+    chooser.choose("preprocessing.channel_order", "rgb", "as pictures are stored")
     gpu = chooser.config.training.device.startswith("cuda")
     largest = 224 if gpu else 128
     if side < TINY:
@@ -73,6 +74,16 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
             f"{'a GPU' if gpu else 'a CPU'} learns from in reasonable time"
         )
     chooser.choose("preprocessing.size", min(side, largest), reason)
+
+
+def choose_from_weights(chooser: Chooser, network: str, preprocessing: Preprocessing) -> None:
+    """What belongs to the weights that a training starts from, before anything else is chosen."""
+    reason = "belongs to the weights"
+    chooser.choose("network.name", network, reason)
+    for name in ("channels", "channel_order", "mean", "std"):
+        value = getattr(preprocessing, name)
+        plain = list(value) if isinstance(value, tuple) else value
+        chooser.choose(f"preprocessing.{name}", plain, reason)
 
 
 def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]) -> None:

@@ -77,11 +77,15 @@ class Preprocessing:
         "'crop': shorter side and centre crop; 'squash': both sides; 'pad': longer side, on black.",
         flag="--resize",
     )
-    interpolation: Literal["nearest", "bilinear", "antialias"] = setting(
-        "antialias",
-        "'bilinear': TensorFlow's and OpenCV's, without antialias; 'antialias': Pillow's bilinear.",
+    crop: float = setting(
+        1.0, "Fraction of the shorter side that resize 'crop' keeps.", low=0.05, high=1
     )
-    channel_order: Literal["rgb", "bgr"] = setting("rgb", "Order of the network's input channels.")
+    interpolation: Literal["nearest", "bilinear", "antialias", "bicubic"] = setting(
+        "antialias",
+        "'bilinear': TensorFlow's and OpenCV's, without antialias; 'antialias': Pillow's bilinear; "
+        "'bicubic': Pillow's.",
+    )
+    channel_order: Literal["rgb", "bgr"] = setting(AUTO, "Order of the network's input channels.")
     mean: tuple[float, ...] = setting(AUTO, "Per channel, 0..255, in channel order.")
     std: tuple[float, ...] = setting(AUTO, "Per channel, 0..255, in channel order.")
 
@@ -133,6 +137,14 @@ class Network:
     shortcut: Literal["none", "A", "B", "D"] | None = setting(
         None,
         "Shortcut where the shape changes; none is the plain network; null: as the model.",
+    )
+    weights: str = setting(
+        "",
+        "Weights to start from: a run, a file of residua, Keras or PyTorch, imagenet, or nothing.",
+        flag="--weights",
+    )
+    new_head: bool = setting(
+        False, "Replace the head of these weights by a fresh one.", flag="--new-head"
     )
 
 

@@ -1,7 +1,8 @@
-"""A run and pictures with known classes -> scores and a prediction for each; changes no weights."""
+"""Weights and pictures with known classes -> scores, and a prediction for each picture."""
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from residua.config import Config
+from residua.config import Config, Data
 from residua.data.batches import Pictures, plain_batches
 from residua.data.chance import Integers
 from residua.data.dataset import load, survey
 from residua.data.source import Entry, Part, Pixels, Selection, Source
 from residua.data.sources import open_source
 from residua.errors import ResiduaError
-from residua.inference import Logits, default_device, load_network, logits_of
+from residua.inference import Logits, default_device, logits_of, network_from
 from residua.run import RunFolder
 from residua.scores import Scores, summarize
 from residua.screen import Screen
+from residua.weights.classes import label_places
+from residua.weights.reading import Weights, read_file
 
 BATCH = 64
 
@@ -64,23 +67,62 @@ class Evaluation:
 def evaluate_run(run: RunFolder, data: str | None, screen: Screen) -> Evaluation:
     """Judge the run's weights on DATA, or on its own test part, else its validation part.
 
-    Raises ResiduaError if the run has no such part, if its pictures have changed since, or if DATA
-    has a class that the run does not know.
+    Writes into the run's evaluations/. Raises ResiduaError if the run has no such part, if its
+    pictures have changed since, or if DATA has a class that the run does not know.
     """
     config, classes = run.config, run_classes(run)
+    weights = read_file(run.weights)
     if data is None:
         part, source, labels = _own_part(run, config, classes)
-    else:
-        part, source, labels = _foreign(data, classes, screen)
+        seen = _judge_source(weights, source, labels, part, config.data.max_pixels, screen, run)
+        return record(run, part, seen)
+    source = open_source(data)
+    part, selection, labels = _foreign(source, classes, screen)
+    seen = _judge_source(weights, selection, labels, part, config.data.max_pixels, screen)
+    return record(run, f"data-{source.name}", seen)
+
+
+def evaluate_weights(weights: Weights, data: str, screen: Screen) -> Evaluation:
+    """Judge weights of any origin on DATA; nothing is written. Raises ResiduaError.
+
+    Where the weights name no classes and DATA has as many as they have outputs, its classes in
+    alphabetical order are taken for them, as Keras and torchvision number folders; that is said.
+    """
+    source, classes, outputs = (
+        open_source(data),
+        weights.card.classes,
+        weights.card.network["classes"],
+    )
+    if not classes:
+        if len(source.classes) != outputs:
+            raise ResiduaError(
+                f"{weights.path}: does not say what its {outputs} outputs mean, and {data} has "
+                f"{len(source.classes)} classes: expected a folder for each output."
+            )
+        classes = tuple(sorted(source.classes))
+        card = dataclasses.replace(weights.card, classes=classes)
+        weights = dataclasses.replace(weights, card=card)
+        screen.warn(f"its outputs are taken for the classes of {data} in alphabetical order")
+    part, selection, labels = _foreign(source, classes, screen)
+    return _judge_source(weights, selection, labels, part, Data.max_pixels, screen)
+
+
+def _judge_source(
+    weights: Weights,
+    source: Source,
+    labels: Integers,
+    part: str,
+    max_pixels: int,
+    screen: Screen,
+    run: RunFolder | None = None,
+) -> Evaluation:
+    """Read the pictures of a source and judge them; with a run, they must be as it knew them."""
     with screen.bar("reading") as move:
-        surveyed = survey(source, config.data.max_pixels, screen.reporter(move))
+        surveyed = survey(source, max_pixels, screen.reporter(move))
         decoded = load(
-            surveyed,
-            config.preprocessing,
-            config.data.max_pixels,
-            progress=screen.reporter(move),
+            surveyed, weights.card.preprocessing, max_pixels, progress=screen.reporter(move)
         )
-    if data is None:
+    if run is not None:
         _check_unchanged(run, source, surveyed.sha256)
     unreadable = [*source.rejected]
     unreadable += [(source.entries[each].path, why) for each, why in decoded.failures.items()]
@@ -90,9 +132,9 @@ def evaluate_run(run: RunFolder, data: str | None, screen: Screen) -> Evaluation
         [each for each in range(len(source.entries)) if each not in decoded.failures], np.int64
     )
     if not len(members):
-        raise ResiduaError(f"{data or config.data.path}: none of its pictures can be read.")
+        raise ResiduaError(f"{source.name}: none of its pictures can be read.")
     return judge(
-        run,
+        weights,
         decoded.pixels,
         members,
         labels[members],
@@ -100,13 +142,12 @@ def evaluate_run(run: RunFolder, data: str | None, screen: Screen) -> Evaluation
         part,
         default_device(),
         screen,
-        place=part if data is None else f"data-{source.name}",
         unreadable=unreadable,
     )
 
 
 def judge(
-    run: RunFolder,
+    weights: Weights,
     pixels: Pixels,
     members: Integers,
     labels: Integers,
@@ -115,15 +156,13 @@ def judge(
     device: torch.device,
     screen: Screen,
     *,
-    place: str | None = None,
     unreadable: Sequence[tuple[str, str]] = (),
 ) -> Evaluation:
-    """Judge the run's weights on decoded pictures: rows `members` of uint8 [N, S, S, C].
+    """Judge weights on decoded pictures: rows `members` of uint8 [N, S, S, C].
 
-    labels and paths belong to the members. Writes scores.json and predictions.csv into the run's
-    evaluations/<place, else part>/.
+    labels and paths belong to the members.
     """
-    network, card = load_network(run.weights, device)
+    network, card = network_from(weights, device), weights.card
     pictures = Pictures(pixels, device)
     found: list[Logits] = []
     with screen.bar("judging") as move:
@@ -132,7 +171,7 @@ def judge(
             found.append(logits)
             move(len(found) * BATCH, len(members), "")
     everything = np.concatenate(found)
-    evaluation = Evaluation(
+    return Evaluation(
         part=part,
         scores=summarize(everything, labels, card.classes),
         classes=card.classes,
@@ -142,9 +181,12 @@ def judge(
         pixels=pixels if len(members) == len(pixels) else pixels[members],
         unreadable=tuple(unreadable),
     )
-    folder = f"evaluations/{place or part}"
-    run.write_json(f"{folder}/scores.json", evaluation.to_json())
-    run.write_predictions(f"{folder}/predictions.csv", evaluation.rows())
+
+
+def record(run: RunFolder, place: str, evaluation: Evaluation) -> Evaluation:
+    """Write scores.json and predictions.csv into the run's evaluations/<place>/."""
+    run.write_json(f"evaluations/{place}/scores.json", evaluation.to_json())
+    run.write_predictions(f"evaluations/{place}/predictions.csv", evaluation.rows())
     return evaluation
 
 
@@ -191,9 +233,10 @@ def run_classes(run: RunFolder) -> tuple[str, ...]:
     return tuple(run.read_json("classes.json"))
 
 
-def _foreign(data: str, classes: tuple[str, ...], screen: Screen) -> tuple[str, Source, Integers]:
-    """DATA's test part, else its validation part, else all of it."""
-    source = open_source(data)
+def _foreign(
+    source: Source, classes: tuple[str, ...], screen: Screen
+) -> tuple[str, Source, Integers]:
+    """A data set's test part, else its validation part, else all of it."""
     parts = {entry.part for entry in source.entries}
     part = next((each for each in ("test", "validation") if each in parts), "all")
     chosen = [index for index, entry in enumerate(source.entries) if part in ("all", entry.part)]
@@ -207,21 +250,24 @@ def _foreign(data: str, classes: tuple[str, ...], screen: Screen) -> tuple[str, 
     for note in source.warnings:
         screen.warn(note)
     if missing:
-        screen.warn(f"{data}: holds no picture of {', '.join(missing)}")
+        some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
+        screen.warn(f"{source.name}: holds no picture of {some}")
     return part, selection, labels
 
 
 def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str, ...]) -> Integers:
-    """Labels in the run's order of classes. Raises ResiduaError on a class unknown to it.
+    """Labels in the order of the outputs. Raises ResiduaError on a class unknown to them.
 
-    Names are compared in Unicode's NFC form: a Mac writes the same name in another one.
+    Names are compared in Unicode's NFC form: a Mac writes the same name in another one. ImageNet's
+    classes answer to their wnid and to their label.
     """
-    place = {unicodedata.normalize("NFC", name): index for index, name in enumerate(classes)}
+    place = label_places(classes)
     keys = [unicodedata.normalize("NFC", names[entry.label]) for entry in entries]
     unknown = sorted({key for key in keys if key not in place})
     if unknown:
+        known = ", ".join(classes[:20]) + (" and more" if classes[20:] else "")
         raise ResiduaError(
-            f"class {unknown[0]!r} is unknown to this run, which knows {', '.join(classes)}. "
+            f"class {unknown[0]!r} is unknown to these weights, which know {known}. "
             "Rename or remove the folder."
         )
     return np.array([place[key] for key in keys], np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,24 @@ def refuse_inside(target: Path, data: str) -> None:
             f"{target}: lies inside the data folder {folder}, which is never written to. "
             "Give --out another folder, or start from another one."
         )
+
+
+def cache_folder() -> Path:
+    """Where this platform keeps what a user can delete at any time; $RESIDUA_CACHE wins.
+
+    Raises ResiduaError if there is no such place.
+    """
+    if own := os.environ.get("RESIDUA_CACHE"):
+        return Path(own).expanduser().absolute()
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if chosen.is_absolute():  # the standard tells to ignore others
+        return chosen / "residua"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise ResiduaError("There is no home folder: set RESIDUA_CACHE.") from error
+    places = {"darwin": "Library/Caches", "win32": "AppData/Local"}
+    return home / places.get(sys.platform, ".cache") / "residua"
 
 
 def _umask() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 
 from residua.errors import ResiduaError
 from residua.networks.catalogue import build
-from residua.weights.native import Card, read_weights
+from residua.networks.layers import global_average
+from residua.weights.places import complete
+from residua.weights.reading import Weights
 
 Logits = npt.NDArray[np.float32]  # [N, K]
 
@@ -30,17 +31,44 @@ def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]
         yield logits.float().cpu().numpy()
 
 
-def load_network(path: Path, device: torch.device) -> tuple[nn.Module, Card]:
-    """The network of a weights file of ours, in eval mode. Raises ResiduaError."""
-    tensors, card = read_weights(path)
+class Pooled(nn.Module):
+    """A network without its head: [B, C, H, W] -> its last feature map, averaged, [B, C']."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return global_average(self.network.features(x)[-1])  # type: ignore[operator]
+
+
+def network_from(weights: Weights, device: torch.device, *, headless: bool = False) -> nn.Module:
+    """The network of some weights, on a device, in eval mode, float32. Raises ResiduaError.
+
+    headless: take weights that end before the head too; that head holds zeros.
+    """
+    if weights.headless and not headless:
+        raise ResiduaError(
+            f"{weights.path}: ends before its head, so it names nothing. Train a head on it: "
+            f"residua train DATA --weights {weights.path} --new-head"
+        )
+    tensors = {
+        name: each.float().contiguous() if each.is_floating_point() else each
+        for name, each in weights.tensors.items()
+    }
     try:
         with torch.device("meta"):  # no time and no random numbers for weights that are replaced
-            network = build(**card.network)
-        network.load_state_dict(tensors, assign=True)
+            network = build(**weights.card.network)
+        if weights.headless:
+            lost = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
+            tensors |= {name: torch.zeros(each.shape) for name, each in lost.items()}
+        network.load_state_dict(complete(network, tensors), assign=True)
     except (RuntimeError, TypeError) as error:
         first = " ".join(str(error).split())[:300]
-        raise ResiduaError(f"{path}: its tensors do not fit its network: {first}") from error
-    return on_device(network, device).eval(), card
+        raise ResiduaError(
+            f"{weights.path}: its tensors do not fit its network: {first}"
+        ) from error
+    return on_device(network, device).eval()
 
 
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:

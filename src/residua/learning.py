@@ -17,9 +17,10 @@ from residua.config import AUTO, Config
 from residua.data.chance import Integers
 from residua.data.source import Part
 from residua.errors import ResiduaError
-from residua.evaluation import Evaluation, judge
+from residua.evaluation import Evaluation, judge, record
 from residua.files import refuse_inside
 from residua.inference import on_device
+from residua.loading import IMAGENET, open_weights, start_from
 from residua.machine import environment
 from residua.networks.catalogue import build, plan
 from residua.networks.cost import smallest_input
@@ -30,7 +31,9 @@ from residua.screen import Screen
 from residua.training.bookkeeping import Task, tensorboard_writer
 from residua.training.interruption import Interrupted
 from residua.training.loop import fit
+from residua.training.state import STATE
 from residua.weights.native import Card
+from residua.weights.reading import Weights, read_file
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -49,7 +52,8 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     refuse_inside(Path(out or "runs"), config.data.path)
     if config.training.tensorboard:
         tensorboard_writer()
-    prepared = prepare(config, screen)
+    weights = _start(config, screen)
+    prepared = prepare(config, screen, None if weights is None else weights.card)
     _check_network(prepared.config)
     folder = RunFolder.new(out, prepared.source.name)
     if out is None:
@@ -60,11 +64,28 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     folder.write_json("environment.json", environment(prepared.device))
     folder.write_split(prepared.members)
     folder.write_unreadable(prepared.unreadable)
+    if weights is not None:
+        folder.write_json("weights.json", {"sha256": weights.sha256(), **weights.card.notes})
+        if weights.assumed and "preprocessing.mean" in {each.setting for each in prepared.choices}:
+            screen.warn(f"{weights.path.name}: {weights.assumed}")
     folder.write_text("config.yaml", settings.to_yaml(prepared.config))  # last: now it is a run
     for choice in prepared.choices:
         screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
-    _learn(folder, prepared, screen)
+    _learn(folder, prepared, weights, screen)
     return folder
+
+
+def _start(config: Config, screen: Screen) -> Weights | None:
+    """The weights that a training starts from, before any picture is read."""
+    network = config.network
+    if not network.weights:
+        if network.new_head:
+            raise ResiduaError("--new-head replaces the head of weights: give --weights too.")
+        return None
+    model = None if network.name == AUTO else network.name
+    if model is None and network.weights == IMAGENET:
+        model = "resnet50" if torch.cuda.is_available() else "resnet18"
+    return open_weights(network.weights, model, screen)
 
 
 def go_on(folder: RunFolder, screen: Screen) -> None:
@@ -77,10 +98,18 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
             f"{config.data.path}: is not what it was when {folder.path} began: its pictures "
             "or their parts differ from split.csv. Restore the data, or train anew."
         )
-    _learn(folder, prepared, screen)
+    weights = None
+    if config.network.weights and not (folder.path / STATE).exists():  # nothing was learnt yet
+        weights = _start(config, screen)
+    if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
+        raise ResiduaError(
+            f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "
+            "anew."
+        )
+    _learn(folder, prepared, weights, screen)
 
 
-def _learn(folder: RunFolder, prepared: Prepared, screen: Screen) -> None:
+def _learn(folder: RunFolder, prepared: Prepared, weights: Weights | None, screen: Screen) -> None:
     """The part that training anew and going on have in common."""
     config, device = prepared.config, prepared.device
     began = time.monotonic()
@@ -95,7 +124,7 @@ def _learn(folder: RunFolder, prepared: Prepared, screen: Screen) -> None:
         f"{config.training.precision}, channels_last; run folder {folder.path}"
     )
     with _explained(config):
-        network = on_device(build(**config.network_arguments, seed=config.training.seed), device)
+        network = on_device(_network(config, weights), device)
         task = Task(
             prepared.training_batches(device),
             _judged(prepared),
@@ -113,6 +142,14 @@ def _learn(folder: RunFolder, prepared: Prepared, screen: Screen) -> None:
     screen.say(f"report: {folder.path / 'report.html'}")
 
 
+def _network(config: Config, weights: Weights | None) -> torch.nn.Module:
+    """Fresh, or as the weights have it; where training goes on, the state file fills it later."""
+    arguments, seed = config.network_arguments, config.training.seed
+    if weights is None:
+        return build(**arguments, seed=seed)
+    return start_from(weights, arguments, new_head=config.network.new_head, seed=seed)
+
+
 def _judge(folder: RunFolder, prepared: Prepared, screen: Screen) -> Evaluation | None:
     """Judge the test part, else the validation part, by the weights that were kept."""
     part: Part = "test" if len(prepared.parts["test"]) else "validation"
@@ -120,7 +157,7 @@ def _judge(folder: RunFolder, prepared: Prepared, screen: Screen) -> Evaluation 
     if not len(members):
         return None
     judged = judge(
-        folder,
+        read_file(folder.weights),
         prepared.pixels,
         members,
         prepared.labels[members],
@@ -129,6 +166,7 @@ def _judge(folder: RunFolder, prepared: Prepared, screen: Screen) -> Evaluation 
         prepared.device,
         screen,
     )
+    record(folder, part, judged)
     low, high = judged.scores.interval
     screen.say(
         f"{judged.part} accuracy {judged.scores.accuracy:.4f} "

@@ -1,25 +1,29 @@
-"""A run and files -> the most likely classes of each, one row per file, in the order they came."""
+"""Weights and files -> the most likely classes of each, a row for each, in their order."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from residua.config import Preprocessing
+from residua.data.addresses import is_address, read_address
 from residua.data.augmentation import normalise
 from residua.data.folder import pictures_below
-from residua.data.pictures import read_picture
+from residua.data.pictures import decode, fit, read_picture
 from residua.data.source import Pixels, Unreadable
 from residua.errors import ResiduaError
 from residua.evaluation import name_of, softmax
-from residua.inference import default_device, load_network, logits_of
-from residua.run import RunFolder
+from residua.files import write_atomically
+from residua.inference import Logits, Pooled, default_device, logits_of, network_from
+from residua.weights.reading import Weights
 
 BATCH = 32
 
@@ -38,55 +42,117 @@ class Prediction:
         return {"file": self.file, "top": top, "error": self.error}
 
 
-def predict_files(run: RunFolder, files: Sequence[str], top: int = 3) -> Iterator[Prediction]:
-    """A row for every named file and every picture below a named folder.
+@dataclass(frozen=True, eq=False)
+class Features:
+    """values: float32 [N, C], a row for each of the files. unreadable: (file, reason)."""
 
-    A file that cannot be read keeps its row, with the reason. Raises ResiduaError if top < 1 or the
-    run cannot be used.
+    files: tuple[str, ...]
+    values: npt.NDArray[np.float32]
+    unreadable: tuple[tuple[str, str], ...]
+
+    def save(self, file: Path) -> None:
+        """Write `files` and `features` as NumPy's .npz, atomically. Raises ResiduaError."""
+        stream = io.BytesIO()
+        np.savez(stream, files=np.array(self.files), features=self.values)
+        write_atomically(file, stream.getvalue())
+
+
+def predict_files(
+    weights: Weights,
+    files: Sequence[str],
+    top: int = 3,
+    *,
+    max_pixels: int,
+    allow_private: bool = False,
+) -> Iterator[Prediction]:
+    """A row for every named file or http(s) address and every picture below a named folder.
+
+    What cannot be read keeps its row, with the reason. Raises ResiduaError if top < 1 or the
+    weights cannot be used.
     """
     if top < 1:
         raise ResiduaError(f"top = {top}: must be at least 1.")
-    device, max_pixels = default_device(), run.config.data.max_pixels
-    network, card = load_network(run.weights, device)
+    device, card = default_device(), weights.card
+    network = network_from(weights, device)
+    for file, found in _batched(weights, files, max_pixels, allow_private):
+        readable = [each for each in found if not isinstance(each, str)]
+        chances = iter(softmax(_outputs(network, readable, card.preprocessing, device)).tolist())
+        for name, each in zip(file, found, strict=True):
+            if isinstance(each, str):
+                yield Prediction(name, (), each)
+            else:
+                yield Prediction(name, _top(next(chances), top, card.classes))
+
+
+def features_of(weights: Weights, files: Sequence[str], *, max_pixels: int) -> Features:
+    """The last feature map of each picture, as the head sees it, averaged over its places.
+
+    Raises ResiduaError if no picture can be read.
+    """
+    device = default_device()
+    network = network_from(weights, device, headless=True)
+    names: list[str] = []
+    values: list[Logits] = []
+    unreadable: list[tuple[str, str]] = []
+    for batch, found in _batched(weights, files, max_pixels, False):
+        pairs = list(zip(batch, found, strict=True))
+        unreadable += [(name, each) for name, each in pairs if isinstance(each, str)]
+        names += [name for name, each in pairs if not isinstance(each, str)]
+        readable = [each for each in found if not isinstance(each, str)]
+        values.append(_outputs(Pooled(network), readable, weights.card.preprocessing, device))
+    if not names:
+        raise ResiduaError(f"{', '.join(files)}: no picture could be read.")
+    return Features(tuple(names), np.concatenate(values), tuple(unreadable))
+
+
+def _batched(
+    weights: Weights, files: Sequence[str], max_pixels: int, allow_private: bool
+) -> Iterator[tuple[list[str], list[Pixels | str]]]:
+    """Names and pictures, or why there is none, BATCH at a time; read in a few threads."""
     named = [each for file in files for each in _expand(file)]
 
     def read(file: str) -> Pixels | str:
         try:
-            return read_picture(Path(file).expanduser(), card.preprocessing, max_pixels)
+            return read_input(file, weights.card.preprocessing, max_pixels, allow_private)
         except Unreadable as error:
             return str(error)
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         for start in range(0, len(named), BATCH):
             batch = named[start : start + BATCH]
-            found = list(pool.map(read, batch))
-            chances = iter(_chances(network, found, card.preprocessing, device))
-            for file, each in zip(batch, found, strict=True):
-                if isinstance(each, str):
-                    yield Prediction(file, (), each)
-                else:
-                    yield Prediction(file, _top(next(chances), top, card.classes))
+            yield batch, list(pool.map(read, batch))
+
+
+def read_input(
+    file: str, preprocessing: Preprocessing, max_pixels: int, allow_private: bool
+) -> Pixels:
+    """A file or address as uint8 [size, size, channels] in RGB order. Raises Unreadable."""
+    if not is_address(file):
+        return read_picture(Path(file).expanduser(), preprocessing, max_pixels)
+    content = read_address(file, allow_private=allow_private)
+    return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
 
 
 def _expand(file: str) -> list[str]:
     """A folder's pictures, or the file itself, whether it is there or not."""
+    if is_address(file):
+        return [file]
     path = Path(file).expanduser()
     return [str(each) for each in pictures_below(path)] if path.is_dir() else [file]
 
 
-def _chances(
+def _outputs(
     network: nn.Module,
-    found: Sequence[Pixels | str],
+    readable: Sequence[Pixels],
     preprocessing: Preprocessing,
     device: torch.device,
-) -> Sequence[Sequence[float]]:
-    readable = [each for each in found if not isinstance(each, str)]
+) -> Logits:
+    """uint8 [S, S, C] pictures -> what the network gives for them, float32 [B, K]."""
     if not readable:
-        return []
+        return np.zeros((0, 1), np.float32)
     pixels = torch.from_numpy(np.stack(readable)).to(device)
-    (logits,) = logits_of(network, [normalise(pixels, preprocessing)])
-    chances: list[list[float]] = softmax(logits).tolist()
-    return chances
+    (outputs,) = logits_of(network, [normalise(pixels, preprocessing)])
+    return outputs
 
 
 def _top(

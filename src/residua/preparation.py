@@ -24,6 +24,7 @@ from residua.errors import ResiduaError
 from residua.machine import device_named, fast_bf16
 from residua.run import Member
 from residua.screen import Screen
+from residua.weights.native import Card
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,14 @@ class Prepared:
         )
 
 
-def prepare(config: Config, screen: Screen) -> Prepared:
-    """Look at the data, decode it once, split it and resolve every "auto". Raises ResiduaError."""
+def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepared:
+    """Look at the data, decode it once, split it and resolve every "auto". Raises ResiduaError.
+
+    start: of the weights that a training begins with; what belongs to them is chosen first.
+    """
     chooser = Chooser(config)
+    if start is not None:
+        automatic.choose_from_weights(chooser, start.network["name"], start.preprocessing)
     automatic.choose_device(chooser, torch.cuda.is_available())
     device = device_named(chooser.config.training.device)
     automatic.choose_precision(chooser, fast_bf16(device))

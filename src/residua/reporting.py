@@ -14,7 +14,6 @@ from residua import figures, report
 from residua.automatic import Choice
 from residua.config import Preprocessing
 from residua.data.chance import shuffled
-from residua.data.pictures import read_picture
 from residua.data.source import Pixels, Unreadable
 from residua.errors import ResiduaError
 from residua.evaluation import Evaluation, softmax
@@ -22,7 +21,7 @@ from residua.files import write_atomically
 from residua.fonts import lettering
 from residua.networks.catalogue import build
 from residua.networks.cost import measure
-from residua.prediction import Prediction
+from residua.prediction import Prediction, read_input
 from residua.preparation import Prepared
 from residua.run import RunFolder
 from residua.training.state import Progress
@@ -82,11 +81,12 @@ def scores_text(found: Evaluation) -> str:
 
 
 def write_prediction_grid(
-    classes: Sequence[str],
     preprocessing: Preprocessing,
     rows: Sequence[Prediction],
     file: Path,
+    *,
     max_pixels: int,
+    allow_private: bool = False,
 ) -> str | None:
     """Draw the first 64 readable pictures, as the network sees them, under their likeliest classes.
 
@@ -98,15 +98,14 @@ def write_prediction_grid(
         if row.error or len(names) == GRID:
             continue
         with contextlib.suppress(Unreadable):  # gone or changed since it was predicted
-            path = Path(row.file).expanduser()
-            pictures.append(read_picture(path, preprocessing, max_pixels))
+            pictures.append(read_input(row.file, preprocessing, max_pixels, allow_private))
             names.append(row.top[0][0])
     if not names:
         raise ResiduaError(f"{file}: no picture to draw: none of the files could be read.")
-    pixels, place = np.stack(pictures), {name: label for label, name in enumerate(classes)}
-    letters = lettering(classes)
-    labels = [place.get(name, len(classes)) for name in names]
-    write_atomically(file, figures.samples(pixels, labels, letters))
+    distinct = list(dict.fromkeys(names))
+    letters = lettering(distinct)
+    labels = [distinct.index(name) for name in names]
+    write_atomically(file, figures.samples(np.stack(pictures), labels, letters))
     return letters.warning
 
 

@@ -13,7 +13,6 @@ import math
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection
@@ -30,6 +29,7 @@ from residua.config import Preprocessing
 from residua.data import pictures
 from residua.data.source import Header, Pixels, Source, Unreadable
 from residua.errors import ResiduaError
+from residua.files import cache_folder
 
 Progress = Callable[[int, int], None]  # (done, of how many), called from the calling thread
 Store = Callable[[int, Pixels], None]
@@ -195,7 +195,7 @@ class _Job:
 
 def _load_into_file(job: _Job, amount: str) -> Decoded:
     """Maps the file of an earlier run, or writes it and then maps it."""
-    folder = _cache_folder()
+    folder = cache_folder()
     path = folder / job.file_name(job.survey.failures)
     found, origin = _cached(path, job.shape), ", left there by an earlier run"
     try:
@@ -273,19 +273,6 @@ def _each(work: Callable[[int], T], count: int, progress: Progress | None) -> li
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not begin what is still waiting
     return results
-
-
-def _cache_folder() -> Path:
-    """Where this platform keeps what a user can delete at any time."""
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if chosen.is_absolute():  # the standard tells to ignore others
-        return chosen / "residua"
-    try:
-        home = Path.home()
-    except RuntimeError as error:
-        raise ResiduaError("There is no home folder: set XDG_CACHE_HOME.") from error
-    places = {"darwin": "Library/Caches", "win32": "AppData/Local"}
-    return home / places.get(sys.platform, ".cache") / "residua"
 
 
 def _free_memory() -> int:

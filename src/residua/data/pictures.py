@@ -61,6 +61,8 @@ _FOREIGN = {
     "an icon file: export it as PNG": rb"\0\0[\1\2]\0.\0",
 }
 
+_PILLOW = {"antialias": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
 # Orientation of EXIF -> (swap rows and columns first, then mirror the rows, mirror the columns).
 _ORIENTATIONS = {
     2: (False, False, True),
@@ -88,7 +90,19 @@ def objection(path: Path) -> str | None:
             start = file.read(_START)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    return None if _kind(start) else _foreign(start)
+    return objection_to(start)
+
+
+def objection_to(content: bytes) -> str | None:
+    """Why bytes that begin like these are no picture; None if they look like one."""
+    start = content[:_START]
+    if not start or _kind(start):
+        return None if start else "is empty"
+    for words, sign in _FOREIGN.items():
+        if re.match(sign, start, re.DOTALL):
+            return f"is {words}"
+    first_word = (start.split(maxsplit=1) or [b" "])[0][:16]
+    return f"is no picture: starts with {repr(first_word)[1:]}"
 
 
 def read_file(path: Path) -> bytes:
@@ -147,12 +161,12 @@ def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     """
     size, interpolation = preprocessing.size, preprocessing.interpolation
     height, width = pixels.shape[:2]
-    if (height, width) == (size, size):
+    if (height, width) == (size, size) and preprocessing.crop == 1:
         return pixels
     if preprocessing.resize == "squash":
         return _resample(pixels, (0, 0, width, height), size, size, interpolation)
     if preprocessing.resize == "crop":
-        side = min(height, width)
+        side = max(1, round(min(height, width) * preprocessing.crop))
         left, top = (width - side) // 2, (height - side) // 2
         return _resample(pixels, (left, top, side, side), size, size, interpolation)
     longer = max(height, width)
@@ -170,22 +184,11 @@ def _kind(start: bytes) -> str | None:
     return next((name for name, sign in _KINDS.items() if re.match(sign, start, re.DOTALL)), None)
 
 
-def _foreign(start: bytes) -> str:
-    """Why a file that begins like this is no picture."""
-    if not start:
-        return "is empty"
-    for words, sign in _FOREIGN.items():
-        if re.match(sign, start, re.DOTALL):
-            return f"is {words}"
-    first_word = (start.split(maxsplit=1) or [b" "])[0][:16]
-    return f"is no picture: starts with {repr(first_word)[1:]}"
-
-
 def _open(content: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
     """Format and opened, undecoded image. Raises Unreadable, above `max_pixels` too."""
     kind = _kind(content[:_START])
     if kind is None:
-        raise Unreadable(_foreign(content[:_START]))
+        raise Unreadable(objection_to(content))
     Image.init()
     if kind not in Image.OPEN:
         raise Unreadable(f"is a {kind} file, which this installation of Pillow cannot read")
@@ -261,10 +264,10 @@ def _resample(
     then cropped.
     """
     left, top, box_width, box_height = box
-    if interpolation == "antialias":
+    if interpolation in _PILLOW:
         image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
         corners = (left, top, left + box_width, top + box_height)
-        resized = np.array(image.resize((width, height), Image.Resampling.BILINEAR, corners))
+        resized = np.array(image.resize((width, height), _PILLOW[interpolation], corners))
         return resized.reshape(height, width, pixels.shape[2])
     if interpolation == "nearest":
         rows = top + (2 * np.arange(height) + 1) * box_height // (2 * height)

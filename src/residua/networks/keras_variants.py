@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+from residua.networks.densenet import KERAS_DENSENET121, KERAS_DENSENET169, KERAS_DENSENET201
+from residua.networks.inception import KERAS_INCEPTION_V3
 from residua.networks.layers import APPLICATIONS_NORM
+from residua.networks.mobilenet import KERAS_MOBILENET
 from residua.networks.papers import DEEP, WIDE
 from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, Residual, Stem
 from residua.networks.row import Plan, Published, Row
 from residua.networks.vgg import VGG
+from residua.networks.xception import KERAS_XCEPTION
 
 _RESNET = Residual(
     units=(),
@@ -51,4 +55,10 @@ KERAS_VARIANTS: dict[str, Row] = {
     "keras_vgg19": _row(
         dataclasses.replace(_VGG, convolutions=(2, 2, 4, 4, 4)), 143_667_240, 143_667_240
     ),
+    "keras_xception": _row(KERAS_XCEPTION, 22_910_480, 22_855_952, 299),
+    "keras_inception_v3": _row(KERAS_INCEPTION_V3, 23_851_784, 23_817_352, 299),
+    "keras_densenet121": _row(KERAS_DENSENET121, 8_062_504, 7_978_856),
+    "keras_densenet169": _row(KERAS_DENSENET169, 14_307_880, 14_149_480),
+    "keras_densenet201": _row(KERAS_DENSENET201, 20_242_984, 20_013_928),
+    "keras_mobilenet": _row(KERAS_MOBILENET, 4_253_864, 4_231_976),
 }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+from residua.networks.alexnet import ALEXNET, ALEXNET_2012
+from residua.networks.densenet import DENSENET121, DENSENET161, DENSENET169, DENSENET201
+from residua.networks.inception import GOOGLENET, INCEPTION_V3, INCEPTION_V4
 from residua.networks.layers import Norm
-from residua.networks.residual import (
-    BOTTLENECK,
-    BOTTLENECK_V1,
-    CIFAR_STEM,
-    Residual,
-)
+from residua.networks.mobilenet import MOBILENET_V1
+from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, CIFAR_STEM, Residual
 from residua.networks.row import Plan, Published, Row
 from residua.networks.vgg import VGG
+from residua.networks.xception import XCEPTION
 
 WIDE = (64, 128, 256, 512)
 DEEP = (256, 512, 1024, 2048)
@@ -20,6 +20,8 @@ HE15 = "He et al. 2015, Deep Residual Learning"
 HE16 = "He et al. 2016, Identity Mappings"
 XIE = "Xie et al. 2017, Aggregated Residual Transformations"
 ZAGORUYKO = "Zagoruyko and Komodakis 2016, Wide Residual Networks"
+SZEGEDY15 = "Szegedy et al. 2015, Rethinking the Inception Architecture"
+HUANG = "Huang et al. 2016, Densely Connected Convolutional Networks"
 SIMONYAN = "Simonyan and Zisserman 2014"
 
 _BASIC = Residual(units=(), outputs=WIDE)
@@ -37,8 +39,8 @@ _CIFAR_PREACT = dataclasses.replace(
 _WIDE_CIFAR = dataclasses.replace(_CIFAR, ordering="e", shortcut="B")
 
 
-def _imagenet(plan: Plan, trainable: int, source: str = HE15) -> Row:
-    return Row(plan, 1000, 3, 224, Published(trainable), source)
+def _imagenet(plan: Plan, trainable: int, source: str = HE15, size: int = 224) -> Row:
+    return Row(plan, 1000, 3, size, Published(trainable), source)
 
 
 def _cifar(plan: Plan, trainable: int, source: str = HE15) -> Row:
@@ -128,4 +130,16 @@ PAPERS: dict[str, Row] = {
     "vgg13_bn": _imagenet(VGG(_VGG13, norm=Norm()), 133_053_736, SIMONYAN),
     "vgg16_bn": _imagenet(VGG(_VGG16, norm=Norm()), 138_365_992, SIMONYAN),
     "vgg19_bn": _imagenet(VGG(_VGG19, norm=Norm()), 143_678_248, SIMONYAN),
+    "alexnet": _imagenet(ALEXNET, 61_100_840, "Krizhevsky 2014, One weird trick"),
+    "alexnet_2012": _imagenet(ALEXNET_2012, 60_965_224, "Krizhevsky et al. 2012"),
+    # With BatchNorm, 3x3 where the paper has 5x5, without auxiliary heads: torchvision's
+    "googlenet": _imagenet(GOOGLENET, 6_624_904, "Szegedy et al. 2014"),
+    "inception_v3": _imagenet(INCEPTION_V3, 23_834_568, SZEGEDY15, 299),
+    "inception_v4": _imagenet(INCEPTION_V4, 42_679_816, "Szegedy et al. 2016", 299),
+    "xception": _imagenet(XCEPTION, 22_855_952, "Chollet 2016, Xception", 299),
+    "densenet121": _imagenet(DENSENET121, 7_978_856, HUANG),
+    "densenet161": _imagenet(DENSENET161, 28_681_000, HUANG),
+    "densenet169": _imagenet(DENSENET169, 14_149_480, HUANG),
+    "densenet201": _imagenet(DENSENET201, 20_013_928, HUANG),
+    "mobilenet_v1": _imagenet(MOBILENET_V1, 4_231_976, "Howard et al. 2017, MobileNets"),
 }

@@ -48,6 +48,18 @@ def to_bytes(tensors: Mapping[str, Tensor], card: Card) -> bytes:
     return save(plain, {"residua": json.dumps(described, ensure_ascii=False)})
 
 
+def is_native(path: Path) -> bool:
+    """Whether a file is safetensors with a card of ours."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if stream.read(1) != b"{" or length > 2**26:
+                return False
+            return b'"residua"' in stream.read(length)
+    except (OSError, ValueError):
+        return False
+
+
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     """Tensors and card of a file of ours. Raises ResiduaError that names the file."""
     from safetensors import SafetensorError

@@ -1,0 +1,117 @@
+"""Commands that use what was learnt, here or elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from residua.cli.words import (
+    JsonOption,
+    ModelOption,
+    PicturesArgument,
+    PreparedOption,
+    SourceArgument,
+    prepared_from,
+    print_predictions,
+    spoken,
+)
+from residua.errors import ResiduaError
+
+
+def evaluate(
+    source: SourceArgument,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="[DATA]", help="Other pictures to judge by.", show_default=False),
+    ] = None,
+    model: ModelOption = None,
+    prepared: PreparedOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a run on its test part, else its validation part, or on DATA; or weights on DATA."""
+    with spoken():
+        from residua import api
+        from residua.reporting import scores_text
+
+        found = api.evaluate(
+            source, data, model=model, preprocessing=prepared_from(prepared), quiet=False
+        )
+        if as_json:
+            print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
+        else:
+            print(scores_text(found))
+
+
+def predict(
+    source: SourceArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PICTURE|FOLDER|ADDRESS...",
+            help="What to name; addresses begin with http:// or https://.",
+            show_default=False,
+        ),
+    ],
+    top: Annotated[int, typer.Option(help="How many classes for each picture.")] = 3,
+    form: Annotated[
+        Literal["table", "csv", "json"],
+        typer.Option("--format", help="Form of the output on stdout."),
+    ] = "table",
+    grid: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Also draw the pictures with their classes."),
+    ] = None,
+    model: ModelOption = None,
+    prepared: PreparedOption = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Read addresses of private networks too.")
+    ] = False,
+) -> None:
+    """Name what is on pictures: a row for each file, in the order they came."""
+    with spoken():
+        from residua import api
+
+        rows = api.predict(
+            source,
+            files,
+            top=top,
+            model=model,
+            preprocessing=prepared_from(prepared),
+            allow_private=allow_private,
+            grid=grid,
+            quiet=False,
+        )
+        print_predictions(rows, form, top)
+        if all(row.error for row in rows):
+            raise ResiduaError(
+                f"{', '.join(files)}: no picture could be read."
+                if rows
+                else f"{', '.join(files)}: holds no pictures."
+            )
+
+
+def features(
+    source: SourceArgument,
+    files: PicturesArgument,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.npz", help="Where the features go.", show_default=False)
+    ],
+    model: ModelOption = None,
+    prepared: PreparedOption = None,
+) -> None:
+    """Write what the network sees in pictures: `files` and `features` [N, C] in one .npz."""
+    with spoken() as screen:
+        from residua import api
+
+        if out.suffix != ".npz":
+            raise ResiduaError(f"--out {out}: expected a name that ends in .npz.")
+        found = api.features(
+            source, files, model=model, preprocessing=prepared_from(prepared), quiet=False
+        )
+        for file, reason in found.unreadable:
+            screen.warn(f"{file} is left out: {reason}")
+        found.save(out)
+        print(out)

@@ -1,0 +1,126 @@
+"""A source as a user names it (a run, imagenet:NAME, a file) -> weights; a network from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from residua import settings
+from residua.config import Config
+from residua.errors import ResiduaError
+from residua.files import cache_folder
+from residua.networks.catalogue import build, row
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.weights.download import download
+from residua.weights.imagenet import SOURCES
+from residua.weights.places import complete, head_of
+from residua.weights.reading import Weights, read_file
+
+IMAGENET = "imagenet"
+
+
+def open_weights(source: str | Path, model: str | None, screen: Screen) -> Weights:
+    """The weights that `source` names; `model` where it cannot tell the network itself.
+
+    "imagenet" alone means imagenet:`model`. Raises ResiduaError.
+    """
+    word, _, name = str(source).partition(":")
+    if word == IMAGENET:
+        return _published(name or model, model, screen)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return read_file(RunFolder.existing(path).weights, model)
+    if not path.exists():
+        raise ResiduaError(
+            f"{source}: there is no such file or folder: expected a run, a weights file or "
+            f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50."
+        )
+    return read_file(path, model)
+
+
+def is_run(source: str | Path) -> bool:
+    """Whether a source is a folder, as runs are."""
+    return Path(source).expanduser().is_dir()
+
+
+def _published(name: str | None, model: str | None, screen: Screen) -> Weights:
+    if name is None:
+        raise ResiduaError(f"{IMAGENET}: of which network? Expected {IMAGENET}:NAME, or --model.")
+    row(name)
+    if model not in (None, name):
+        raise ResiduaError(f"{IMAGENET}:{name} holds weights of {name}, not of {model}.")
+    if name not in SOURCES:
+        raise ResiduaError(
+            f"{IMAGENET}:{name}: nobody publishes ImageNet weights of {name}. There are some of "
+            f"{', '.join(SOURCES)}."
+        )
+    source = SOURCES[name]
+    folder = cache_folder() / "weights"
+    path = download(source.address, source.file, source.digest, folder, screen)
+    found = read_file(path, name)
+    card = dataclasses.replace(found.card, notes={"from": source.address})
+    return dataclasses.replace(found, card=card)
+
+
+def start_from(
+    weights: Weights, arguments: Mapping[str, Any], *, new_head: bool, seed: int | None
+) -> nn.Module:
+    """The network that build(**arguments) makes, with these weights, in training mode.
+
+    new_head: the layers that depend on the number of classes stay fresh; the whole head does where
+    the weights end before it. Raises ResiduaError if the weights are of another network, or their
+    head has another width and may not be replaced.
+    """
+    held = weights.card.network
+    for key in ("name", "channels", "ordering", "shortcut"):
+        if arguments[key] != held[key]:
+            raise ResiduaError(
+                f"{weights.path}: holds weights of {held['name']} with {key} {held[key]!r}, asked "
+                f"was {arguments['name']} with {key} {arguments[key]!r}. Choose other weights, or "
+                "change the network."
+            )
+    classes = arguments["classes"]
+    if not new_head and (weights.headless or held["classes"] != classes):
+        has = "ends before its head" if weights.headless else f"has {held['classes']} outputs"
+        raise ResiduaError(
+            f"{weights.path}: {has}, but {classes} are needed. --new-head replaces the head by a "
+            f"fresh one of {classes} outputs"
+            + (
+                f"; --set network.classes={held['classes']} keeps the old one."
+                if held["classes"] > classes and not weights.headless
+                else "."
+            )
+        )
+    network = build(**arguments, seed=seed)
+    fresh = tuple(f"{name}." for name in head_of(network)) if new_head else ()
+    tensors = {
+        name: each for name, each in weights.tensors.items() if not name.startswith(fresh or "\0")
+    }
+    missing, unexpected = network.load_state_dict(complete(network, tensors), strict=False)
+    left = [name for name in missing if not name.startswith((*fresh, "head."))]
+    if left or unexpected:
+        raise ResiduaError(f"{weights.path}: {(left + unexpected)[0]} does not fit {held['name']}.")
+    return network
+
+
+def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights:
+    """The weights with some of their preprocessing set by the user. Raises ResiduaError.
+
+    What residua itself wrote with its weights is not to be overridden.
+    """
+    if weights.match is None:
+        raise ResiduaError(
+            f"{weights.path}: says itself how pictures are prepared for it, so "
+            f"preprocessing.{next(iter(given))} cannot be set."
+        )
+    base = Config(preprocessing=weights.card.preprocessing)
+    named = {f"preprocessing.{name}": value for name, value in given.items()}
+    found = settings.with_settings(base, named).preprocessing
+    settings.check_colours(found, "preprocessing")
+    card = dataclasses.replace(weights.card, preprocessing=found)
+    return dataclasses.replace(weights, card=card, assumed=None)

@@ -1,0 +1,297 @@
+"""Batch [B, C, H, W] -> logits [B, K]: GoogLeNet, Inception v3 and v4, their blocks as sentences.
+
+    block  = branch | branch | ...    all read the block's input; their outputs are joined along
+                                      the channels, in this order
+    branch = item item ...            one behind the other
+    item   = 3x3:64                   convolution, height x width : channels; norm; ReLU
+           | max3 | avg3              pool over 3x3 windows
+           | (block)                  a branch that splits once more
+
+A number behind a / is the stride. The map keeps its size (zeros around it, which no maximum sees)
+but for a stride or a mark: v is valid, no padding, as in 3x3/2v:96; c is ceil, no padding either,
+and what is left at the end is one more window, as in max3/2c.
+
+Names of the weights: stages.S.blocks.U.branches.B.N.conv and .norm. N counts all items of a branch,
+pools too; the N of a block in parentheses goes on with .branches.B.N of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from residua.errors import ResiduaError
+from residua.networks.layers import (
+    KERAS_NORM,
+    Convolution,
+    Initialisation,
+    MaxPool,
+    Norm,
+    Padding,
+    chain,
+    global_average,
+    initialise,
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A convolution of `width` channels, with its norm and ReLU; sides are (height, width)."""
+
+    sides: tuple[int, int]
+    stride: int
+    valid: bool
+    width: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool over side x side windows."""
+
+    kind: Literal["max", "avg"]
+    side: int
+    stride: int = 1
+    padding: Literal["symmetric", "valid", "ceil"] = "symmetric"
+
+
+Item: TypeAlias = "Kernel | Pool | Branches"
+Branches: TypeAlias = tuple[tuple[Item, ...], ...]
+
+_NUMBER = "([1-9][0-9]*)"
+_KERNEL = re.compile(f"{_NUMBER}x{_NUMBER}(?:/{_NUMBER})?(v?):{_NUMBER}")
+_MAXIMUM = re.compile(f"max{_NUMBER}(?:/{_NUMBER})?([vc]?)")
+_AVERAGE = re.compile(f"avg{_NUMBER}")
+_MARKS: dict[str, Literal["symmetric", "valid", "ceil"]] = {
+    "": "symmetric",
+    "v": "valid",
+    "c": "ceil",
+}
+
+
+def parse(sentence: str) -> Branches:
+    """A block's sentence -> its branches. Raises ResiduaError that names sentence and word."""
+    blocks: list[list[list[Item]]] = [[[]]]  # the innermost open one is the last
+    for word in [*re.findall(r"[()|]|[^\s()|]+", sentence), ""]:
+        if word == "(":
+            blocks.append([[]])
+        elif word not in ("|", ")", ""):
+            blocks[-1][-1].append(_item(word, sentence))
+        elif not blocks[-1][-1]:
+            where = f"before a {word!r}" if word else "at the end"
+            raise ResiduaError(f"Block {sentence!r}: there is an empty branch {where}.")
+        elif word == "|":
+            blocks[-1].append([])
+        elif (word == "") != (len(blocks) == 1):
+            wrong = "')' closes nothing" if word else "'(' is not closed"
+            raise ResiduaError(f"Block {sentence!r}: a {wrong}.")
+        elif word == ")":
+            inner = blocks.pop()
+            blocks[-1][-1].append(tuple(map(tuple, inner)))
+    return tuple(map(tuple, blocks[0]))
+
+
+def _item(word: str, sentence: str) -> Kernel | Pool:
+    if found := _KERNEL.fullmatch(word):
+        height, across, stride, mark, width = found.groups()
+        return Kernel((int(height), int(across)), int(stride or 1), mark == "v", int(width))
+    if found := _MAXIMUM.fullmatch(word):
+        side, stride, mark = found.groups()
+        return Pool("max", int(side), int(stride or 1), _MARKS[mark])
+    if found := _AVERAGE.fullmatch(word):
+        return Pool("avg", int(found[1]))
+    raise ResiduaError(
+        f"Block {sentence!r}: {word!r} is no item. Expected a convolution such as 3x3:64 or "
+        "1x7/2v:64, a pool such as max3, max3/2v, max3/2c or avg3, or a block in parentheses."
+    )
+
+
+NORM = Norm(epsilon=1e-3)
+
+
+@dataclass(frozen=True)
+class Inception:
+    """A network of Inception blocks in full.
+
+    stages: sentences of blocks; each stage begins with what halves the map. pool_counts_padding:
+    whether an average at the rim divides by the whole window, or by the places that exist.
+    dropout: before the head.
+    """
+
+    stages: tuple[tuple[str, ...], ...]
+    norm: Norm = NORM
+    pool_counts_padding: bool = True
+    dropout: float = 0.0
+    initialisation: Initialisation = "he"
+
+    def build(self, classes: int, channels: int) -> InceptionNet:
+        """A freshly initialised network for [B, channels, H, W] with `classes` logits.
+
+        Raises ResiduaError where a sentence is none.
+        """
+        return InceptionNet(self, classes, channels)
+
+
+class Block(nn.Module):
+    """Branches that read the same map: [B, C, H, W] -> [B, sum of their widths, H', W']."""
+
+    def __init__(self, branches: Branches, inputs: int, plan: Inception) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList()
+        self.out_channels = 0
+        for items in branches:
+            branch, width = nn.Sequential(), inputs
+            for item in items:
+                layer, width = _layer(item, width, plan)
+                branch.append(layer)
+            self.branches.append(branch)
+            self.out_channels += width
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [branch(x) for branch in self.branches]
+        return maps[0] if len(maps) == 1 else torch.cat(maps, 1)
+
+
+def _layer(item: Item, inputs: int, plan: Inception) -> tuple[nn.Module, int]:
+    """An item as a module, and how many channels it gives."""
+    if isinstance(item, Kernel):
+        rule: Padding = "valid" if item.valid else "symmetric"
+        layer = Convolution(inputs, item.width, item.sides, stride=item.stride, padding=rule)
+        return chain("cna", [layer], norm=plan.norm), item.width
+    if not isinstance(item, Pool):
+        block = Block(item, inputs, plan)
+        return block, block.out_channels
+    if item.kind == "max":
+        return MaxPool(item.side, item.stride, item.padding), inputs
+    counts = plan.pool_counts_padding
+    return nn.AvgPool2d(item.side, 1, item.side // 2, count_include_pad=counts), inputs
+
+
+class InceptionNet(nn.Module):
+    """Stages of blocks, global average, dropout, linear head: [B, C, H, W] -> logits [B, K].
+
+    Modules are registered in the order of the sentences, which is the order in which Keras' and
+    torchvision's code creates them: weights with automatic names (conv2d_57) are read by it.
+    """
+
+    def __init__(self, plan: Inception, classes: int, channels: int) -> None:
+        super().__init__()
+        stages = []
+        for sentences in plan.stages:
+            blocks = nn.Sequential()
+            for sentence in sentences:
+                blocks.append(Block(parse(sentence), channels, plan))
+                channels = blocks[-1].out_channels  # type: ignore[assignment]
+            stages.append(nn.Sequential())
+            stages[-1].add_module("blocks", blocks)
+        self.stages = nn.ModuleList(stages)
+        self.dropout = nn.Dropout(plan.dropout)
+        self.head = nn.Linear(channels, classes)
+        initialise(self, plan.initialisation)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """[B, C, H, W] -> five maps, each the last at about 1/2, 1/4, 1/8, 1/16, 1/32 of the side.
+
+        Where windows are valid (v3, v4) the maps are some pixels smaller than that: 147, 71, 35,
+        17, 8 of 299.
+        """
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = global_average(self.features(x)[-1])
+        return self.head(self.dropout(last))  # type: ignore[no-any-return]
+
+
+# Szegedy et al. 2014, "Going deeper with convolutions", table 1, as torchvision trained it: with
+# norms, and 3x3 where the paper has 5x5 (its third branch).
+
+
+def _v1(one: int, three: tuple[int, int], five: tuple[int, int], pooled: int) -> str:
+    return (
+        f"1x1:{one} | 1x1:{three[0]} 3x3:{three[1]} | 1x1:{five[0]} 3x3:{five[1]} "
+        f"| max3 1x1:{pooled}"
+    )
+
+
+GOOGLENET = Inception(
+    (
+        ("7x7/2:64",),
+        ("max3/2c 1x1:64 3x3:192",),
+        ("max3/2c", _v1(64, (96, 128), (16, 32), 32), _v1(128, (128, 192), (32, 96), 64)),
+        (
+            "max3/2c",
+            _v1(192, (96, 208), (16, 48), 64),
+            _v1(160, (112, 224), (24, 64), 64),
+            _v1(128, (128, 256), (24, 64), 64),
+            _v1(112, (144, 288), (32, 64), 64),
+            _v1(256, (160, 320), (32, 128), 128),
+        ),
+        ("max2/2c", _v1(256, (160, 320), (32, 128), 128), _v1(384, (192, 384), (48, 128), 128)),
+    ),
+    dropout=0.2,
+)
+
+# Szegedy et al. 2015, "Rethinking the Inception architecture", figures 5 to 7 and 10.
+
+
+def _v3_small(pooled: int) -> str:
+    return f"1x1:64 | 1x1:48 5x5:64 | 1x1:64 3x3:96 3x3:96 | avg3 1x1:{pooled}"
+
+
+def _v3_long(c: int) -> str:
+    """c: width inside the branches of 1x7 and 7x1."""
+    return (
+        f"1x1:192 | 1x1:{c} 1x7:{c} 7x1:192 | 1x1:{c} 7x1:{c} 1x7:{c} 7x1:{c} 1x7:192 "
+        "| avg3 1x1:192"
+    )
+
+
+_V3_WIDE = (
+    "1x1:320 | 1x1:384 (1x3:384 | 3x1:384) | 1x1:448 3x3:384 (1x3:384 | 3x1:384) | avg3 1x1:192"
+)
+
+INCEPTION_V3 = Inception(
+    (
+        ("3x3/2v:32 3x3v:32 3x3:64",),
+        ("max3/2v 1x1:80 3x3v:192",),
+        ("max3/2v", _v3_small(32), _v3_small(64), _v3_small(64)),
+        ("3x3/2v:384 | 1x1:64 3x3:96 3x3/2v:96 | max3/2v", *map(_v3_long, (128, 160, 160, 192))),
+        ("1x1:192 3x3/2v:320 | 1x1:192 1x7:192 7x1:192 3x3/2v:192 | max3/2v", *[_V3_WIDE] * 2),
+    ),
+    dropout=0.5,
+)
+
+KERAS_INCEPTION_V3 = dataclasses.replace(
+    INCEPTION_V3,
+    norm=dataclasses.replace(KERAS_NORM, scale=False),
+    pool_counts_padding=False,
+    dropout=0.0,
+    initialisation="glorot",
+)
+
+# Szegedy et al. 2016, "Inception-v4", figures 3 to 9.
+_V4_A = "1x1:96 | 1x1:64 3x3:96 | 1x1:64 3x3:96 3x3:96 | avg3 1x1:96"
+_V4_B = "1x1:384 | 1x1:192 1x7:224 7x1:256 | 1x1:192 7x1:192 1x7:224 7x1:224 1x7:256 | avg3 1x1:128"
+_V4_C = (
+    "1x1:256 | 1x1:384 (1x3:256 | 3x1:256) "
+    "| 1x1:384 3x1:448 1x3:512 (1x3:256 | 3x1:256) | avg3 1x1:256"
+)
+
+INCEPTION_V4 = Inception(
+    (
+        ("3x3/2v:32 3x3v:32 3x3:64",),
+        ("max3/2v | 3x3/2v:96", "1x1:64 3x3v:96 | 1x1:64 1x7:64 7x1:64 3x3v:96"),
+        ("3x3/2v:192 | max3/2v", *[_V4_A] * 4),
+        ("3x3/2v:384 | 1x1:192 3x3:224 3x3/2v:256 | max3/2v", *[_V4_B] * 7),
+        ("1x1:192 3x3/2v:192 | 1x1:256 1x7:256 7x1:320 3x3/2v:320 | max3/2v", *[_V4_C] * 3),
+    ),
+    pool_counts_padding=False,
+)

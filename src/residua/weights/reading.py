@@ -1,0 +1,145 @@
+"""A weights file of any framework -> tensors under our names, and what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from residua.errors import ResiduaError
+from residua.networks import catalogue
+from residua.weights.conventions import convention
+from residua.weights.dialect import Dialect
+from residua.weights.keras_dialects import KERAS_DIALECTS
+from residua.weights.matching import Match, match
+from residua.weights.native import Card, is_native, read_weights
+from residua.weights.stored import Stored, read_stored
+from residua.weights.torch_dialects import TORCH_DIALECTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHOWN = 3  # problems of a file that a message names
+FAR = 12  # a network with so many times fewer or more numbers than the file needs no closer look
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """tensors: a state dict under our names, without the head if `headless`.
+
+    form: what the file is, in words. match: how its layers were read; None for a file of ours.
+    assumed: what the file does not say of its use, as a sentence.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    card: Card
+    form: str
+    headless: bool = False
+    match: Match | None = None
+    assumed: str | None = None
+
+    def sha256(self) -> str:
+        """Of the file's bytes, 64 digits."""
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_file(path: Path, model: str | None = None) -> Weights:
+    """The weights of a file, recognised by content; `model` where that cannot tell the network.
+
+    Raises ResiduaError, which names the first tensors that do not fit, if no network of the
+    catalogue, or not `model`, has such weights; or if several have.
+    """
+    if model is not None:
+        catalogue.row(model)
+    if is_native(path):
+        tensors, card = read_weights(path)
+        if model is not None and card.network["name"] != model:
+            raise ResiduaError(f"{path}: holds weights of {card.network['name']}, not of {model}.")
+        return Weights(path, tensors, card, "residua safetensors")
+    stored = read_stored(path)
+    found = recognise(stored, model)
+    network = {
+        "name": found.row,
+        "classes": found.classes or catalogue.row(found.row).classes,
+        "channels": found.channels,
+        "ordering": None,
+        "shortcut": None,
+    }
+    habit = convention(found.row, found.classes, found.channels)
+    return Weights(
+        path,
+        dict(found.tensors),
+        Card(network, habit.classes, habit.preprocessing, {"from": f"{path.name}, {stored.form}"}),
+        stored.form,
+        found.headless,
+        found,
+        habit.assumed,
+    )
+
+
+def recognise(stored: Stored, model: str | None) -> Match:
+    """The one network and the one way to read it. Raises ResiduaError."""
+    readings = list(_readings(stored, model))
+    fitting = [each for each in readings if not each.problems]
+    if not readings:
+        raise ResiduaError(_unknown(stored, model))
+    if not fitting:
+        nearest = min(readings, key=lambda each: len(each.problems))
+        raise ResiduaError(_misfit(stored, nearest, model))
+    rows = list(dict.fromkeys(each.row for each in fitting))
+    if len(rows) > 1:
+        raise ResiduaError(
+            f"{stored.path}: its tensors fit {', '.join(rows)} alike: say which network it is with "
+            "--model."
+        )
+    if len(fitting) > 1:
+        raise ResiduaError(
+            f"{stored.path}: its names can be read in {len(fitting)} ways as {rows[0]}, and the "
+            "shapes do not tell which is right: save it with layer names of your own."
+        )
+    return fitting[0]
+
+
+def _readings(stored: Stored, model: str | None) -> list[Match]:
+    found: list[Match] = []
+    held = sum(each.numel() for layer in stored.layers.values() for each in layer.values())
+    near = [name for name, row in catalogue.ROWS.items() if _near(row.published.trainable, held)]
+    for dialect in KERAS_DIALECTS if stored.framework == "keras" else TORCH_DIALECTS:
+        if not _speaks(stored, dialect):
+            continue
+        for name in near if model is None else [model]:
+            if dialect.knows(name) or (name == model and name in dialect.adopted):
+                found += match(stored, name, dialect)
+    return found
+
+
+def _near(numbers: int, held: int) -> bool:
+    return held / FAR < numbers < held * FAR
+
+
+def _speaks(stored: Stored, dialect: Dialect) -> bool:
+    if stored.numbered_by_place:  # its names say nothing but the class of a layer
+        return True
+    return any(re.match(dialect.sign, name) for name in stored.layers)
+
+
+def _unknown(stored: Stored, model: str | None) -> str:
+    names = list(stored.layers)
+    wanted = f"as those of {model} are called" if model else "as in a network that is known here"
+    return (
+        f"{stored.path}: is {stored.form} of {len(names)} layers, which are not called {wanted}: "
+        f"the first are {', '.join(names[:SHOWN])}."
+    )
+
+
+def _misfit(stored: Stored, nearest: Match, model: str | None) -> str:
+    shown, more = nearest.problems[:SHOWN], len(nearest.problems) - SHOWN
+    what = "does not fit" if model else "is no network of the catalogue; the nearest is"
+    rest = f"; and {more} more" if more > 0 else ""
+    return (
+        f"{stored.path}: {what} {nearest.row} ({nearest.dialect.name}): {'; '.join(shown)}{rest}."
+    )

@@ -1,0 +1,125 @@
+"""A file of any framework, told by its content -> its layers as stored, under their own names."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from residua.errors import ResiduaError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+LARGEST_RATIO = 16  # of declared bytes to bytes on disk: weights hardly compress
+READABLE = (
+    "a Keras file (.h5, .weights.h5, .keras), a PyTorch checkpoint (.pth, .th, .pt) or .safetensors"
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds, nothing interpreted yet.
+
+    form: the kind of file in words. layers: name -> part -> tensor. PyTorch's parts are weight,
+    bias, running_mean, ...; Keras' are its places 0, 1, ..., whose order is the contract. Names
+    are true ones, unless numbered_by_place: then they say only the class and the place of a layer
+    among Keras' model.layers. notes: what else a reader should know.
+    """
+
+    path: Path
+    framework: Literal["keras", "pytorch"]
+    form: str
+    layers: Mapping[str, Mapping[str, Tensor]]
+    numbered_by_place: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+
+def read_stored(path: Path) -> Stored:
+    """The layers of a Keras or PyTorch file, recognised by content; runs no code of the file.
+
+    Raises ResiduaError that names the file for anything that is no such file, is damaged, declares
+    more than it holds, or would need code to be run.
+    """
+    from residua.weights import checkpoints, keras_files
+
+    start = first_bytes(path)
+    if start.startswith(HDF5):
+        return keras_files.read_hdf5(path)
+    if start.startswith(b"PK\3\4"):
+        names = zip_names(path)
+        if "model.weights.h5" in names:
+            return keras_files.read_archive(path)
+        if any(name.endswith("data.pkl") for name in names):
+            return checkpoints.read_pickle(path)
+        raise ResiduaError(
+            f"{path}: is a zip archive without weights in it ({', '.join(names[:3])}, ...): "
+            f"expected {READABLE}."
+        )
+    if is_safetensors(start):
+        return checkpoints.read_safetensors(path)
+    if start[:1] == b"\x80":
+        return checkpoints.read_pickle(path)
+    raise ResiduaError(f"{path}: {_foreign(start)}: expected {READABLE}.")
+
+
+def first_bytes(path: Path) -> bytes:
+    """The start of a regular file. Raises ResiduaError."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ResiduaError(f"{path}: is no regular file: expected {READABLE}.")
+        with path.open("rb") as stream:
+            return stream.read(64)
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ResiduaError(f"{path}: cannot be read: {said}.") from error
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Whether a file begins as safetensors do: the length of a header, and the header's brace."""
+    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**30
+
+
+def zip_names(path: Path) -> list[str]:
+    """The members of an archive that declares nothing absurd. Raises ResiduaError."""
+    with translated(path, "a zip archive"), zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    names = [each.filename for each in members]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ResiduaError(f"{path}: holds {twice!r} twice, so it is unclear which one is meant.")
+    for each in members:
+        if each.file_size > LARGEST_RATIO * each.compress_size + 2**16:
+            raise ResiduaError(
+                f"{path}: {each.filename} would grow from {each.compress_size:,} to "
+                f"{each.file_size:,} bytes: weights do not, so it is not unpacked."
+            )
+    return names
+
+
+@contextmanager
+def translated(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever the libraries raise on damaged files (nearly anything) into a sentence."""
+    try:
+        yield
+    except ResiduaError:
+        raise
+    except MemoryError as error:
+        raise ResiduaError(f"{path}: needs more memory than there is.") from error
+    except Exception as error:
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ResiduaError(f"{path}: is cut off or damaged as {what}: {said}.") from error
+
+
+def _foreign(start: bytes) -> str:
+    """Why a file that begins like this holds no weights."""
+    if not start:
+        return "is empty"
+    if start.lstrip()[:1] == b"<":
+        return "is a web page, not weights: its download went wrong"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs, not the file itself: run `git lfs pull`"
+    return f"holds no weights that are known here: starts with {start[:8]!r}"

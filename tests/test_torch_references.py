@@ -1,0 +1,198 @@
+"""The plain-PyTorch reading of published checkpoints, held against what their publishers state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from references import torch_networks
+from torch import Tensor
+
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+# torchvision's and timm's documentation, the issue of residua that asks for these networks, and for
+# inception_v4 the tables of osmr/imgclsmob (timm states 42.68 million)
+PUBLISHED = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
+    "wide_resnet50_2": 68_883_240,
+    "preact_resnet50": 25_549_352,
+    "vgg11": 132_863_336,
+    "vgg13": 133_047_848,
+    "vgg16": 138_357_544,
+    "vgg19": 143_667_240,
+    "vgg11_bn": 132_868_840,
+    "vgg13_bn": 133_053_736,
+    "vgg16_bn": 138_365_992,
+    "vgg19_bn": 143_678_248,
+    "timm_vgg16": 138_357_544,
+    "alexnet": 61_100_840,
+    "googlenet": 6_624_904,
+    "inception_v3": 23_834_568,
+    "inception_v4": 42_679_816,
+    "densenet121": 7_978_856,
+    "densenet161": 28_681_000,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "mobilenet_v1": 4_231_976,
+    "xception": 22_855_952,
+    "cifar_resnet20": 269_722,
+    "cifar_resnet32": 464_154,
+    "cifar_resnet56": 853_018,
+}
+
+# side of the picture, then width and side of maps that the sources state in comments and settings
+MAPS = {
+    "resnet50": (224, [(256, 56), (512, 28), (1024, 14), (2048, 7)]),
+    "preact_resnet50": (224, [(256, 56), (512, 28), (1024, 14), (2048, 7)]),
+    "vgg16": (224, [(64, 112), (128, 56), (256, 28), (512, 14), (512, 7)]),
+    "alexnet": (224, [(64, 27), (192, 13), (256, 6)]),
+    "densenet121": (224, [(256, 56), (512, 28), (1024, 14), (1024, 7)]),
+    "googlenet": (224, [(64, 112), (192, 56), (480, 28), (832, 14), (1024, 7)]),
+    "inception_v3": (299, [(64, 147), (192, 71), (288, 35), (768, 17), (2048, 8)]),
+    "inception_v4": (299, [(64, 147), (160, 73), (384, 35), (1024, 17), (1536, 8)]),
+    "xception": (299, [(64, 147), (128, 74), (256, 37), (728, 19), (2048, 10)]),
+    "mobilenet_v1": (224, [(64, 112), (128, 56), (256, 28), (512, 14), (1024, 7)]),
+    "cifar_resnet20": (32, [(16, 32), (32, 16), (64, 8)]),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_checkpoint_has_the_published_number_of_parameters(name: str) -> None:
+    state = torch_networks.shapes(name)
+    parameters = sum(
+        tensor.numel()
+        for key, tensor in state.items()
+        if not key.endswith(STATISTICS) and not key.startswith(AUXILIARY)
+    )
+    assert parameters == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_the_maps_have_the_sizes_that_the_sources_state(name: str) -> None:
+    side, expected = MAPS[name]
+    picture = torch.empty(1, 3, side, side, device="meta")
+    maps = torch_networks.stages(name, torch_networks.shapes(name), picture)
+    assert [tuple(each.shape) for each in maps] == [(1, *size, size[1]) for size in expected]
+
+
+def _pictures(folder: Path) -> tuple[Tensor, Tensor]:
+    """All pictures of CIFAR class folders as their network expects them, and their labels."""
+    files = sorted(folder.glob("*/*.png"))  # the classes' alphabetical order is CIFAR's own
+    names = sorted({file.parent.name for file in files})
+    pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    labels = torch.tensor([names.index(file.parent.name) for file in files])
+    return (x - mean[:, None, None]) / deviation[:, None, None], labels
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "right"),
+    [
+        ("cifar_resnet20", "resnet20-12fca82f.th", 999),
+        ("cifar_resnet32", "resnet32-d509ac18.th", 1000),
+        ("cifar_resnet56", "resnet56-4bfd9763.th", 1000),
+    ],
+)
+def test_published_cifar_weights_recognise_their_training_pictures(
+    shared_data: Path, name: str, file: str, right: int
+) -> None:
+    path = shared_data / "cifar_resnet_weights" / file
+    state = torch.load(path, weights_only=True, map_location="cpu")["state_dict"]
+    assert {key: each.shape for key, each in state.items()} == {
+        key: each.shape for key, each in torch_networks.shapes(name).items()
+    }
+    x, labels = _pictures(shared_data / "cifar10_png1k")
+    answers = torch.cat([torch_networks.logits(name, state, part) for part in x.split(100)])
+    assert int((answers.argmax(1) == labels).sum()) == right
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "preact_resnet50", "googlenet", "mobilenet_v1", "cifar_resnet110"]
+)
+def test_random_checkpoints_are_repeatable_and_give_logits_of_order_one(name: str) -> None:
+    state = torch_networks.state_dict(name, classes=7, seed=5)
+    again = torch_networks.state_dict(name, classes=7, seed=5)
+    other = torch_networks.state_dict(name, classes=7, seed=6)
+    assert all(torch.equal(tensor, again[key]) for key, tensor in state.items())
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    answers = torch_networks.logits(name, state, x)
+    assert answers.shape == (2, 7)
+    assert 0.1 < float(answers.std()) < 30
+    assert not torch.allclose(answers, torch_networks.logits(name, other, x), atol=0.1)
+
+
+@pytest.mark.parametrize("statistic", ["running_mean", "running_var", "weight", "bias"])
+def test_statistics_of_a_random_checkpoint_matter(statistic: str) -> None:
+    state = torch_networks.state_dict("resnet18", classes=7)
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain = torch.ones(256) if statistic in ("running_var", "weight") else torch.zeros(256)
+    swapped = state | {f"layer3.0.bn2.{statistic}": plain}
+    before = torch_networks.logits("resnet18", state, x)
+    assert (before - torch_networks.logits("resnet18", swapped, x)).abs().max() > 0.01
+
+
+def test_auxiliary_heads_are_in_the_file_and_unread() -> None:
+    state = torch_networks.state_dict("googlenet", classes=7)
+    assert state["aux1.fc1.weight"].shape == (1024, 2048)
+    assert state["aux2.conv.conv.weight"].shape == (128, 528, 1, 1)
+    wide = torch_networks.shapes("inception_v3")["AuxLogits.conv1.conv.weight"]
+    assert wide.shape == (768, 128, 5, 5)
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    kept = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY)}
+    whole = torch_networks.logits("googlenet", state, x)
+    assert torch.equal(whole, torch_networks.logits("googlenet", kept, x))
+
+
+def test_the_vgg_of_timm_is_that_of_torchvision_with_its_dense_layers_as_convolutions() -> None:
+    state = torch_networks.state_dict("vgg11", classes=7)
+    renamed = {}
+    for key, tensor in state.items():
+        layer, part = key.rsplit(".", 1)
+        new = {
+            "classifier.0": "pre_logits.fc1",
+            "classifier.3": "pre_logits.fc2",
+            "classifier.6": "head.fc",
+        }.get(layer, layer)
+        side = {"pre_logits.fc1": 7, "pre_logits.fc2": 1}.get(new)
+        if side and part == "weight":
+            tensor = tensor.reshape(tensor.shape[0], -1, side, side)
+        renamed[f"{new}.{part}"] = tensor
+    assert set(renamed) == set(torch_networks.shapes("timm_vgg11", classes=7))
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    dense = torch_networks.logits("vgg11", state, x)
+    assert torch.allclose(torch_networks.logits("timm_vgg11", renamed, x), dense, atol=1e-4)
+
+
+def test_old_densenet_files_have_dots_in_their_dense_layers_alone() -> None:
+    old = torch_networks.old_densenet_keys(torch_networks.shapes("densenet121"))
+    layer = "features.denseblock4.denselayer16"
+    assert {key for key in old if key.startswith(layer)} == {
+        f"{layer}.norm.{n}.{part}"
+        for n in (1, 2)
+        for part in ("weight", "bias", "running_mean", "running_var")
+    } | {f"{layer}.conv.{n}.weight" for n in (1, 2)}
+    assert {"features.conv0.weight", "features.transition1.conv.weight"} <= set(old)
+
+
+def test_a_missing_tensor_or_another_shape_is_named() -> None:
+    state = torch_networks.state_dict("cifar_resnet20")
+    x = torch.zeros(1, 3, 32, 32)
+    bare = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    assert torch_networks.logits("cifar_resnet20", bare, x).shape == (1, 10)
+    without = {key: tensor for key, tensor in bare.items() if key != "layer2.0.bn1.running_var"}
+    with pytest.raises(KeyError, match=r"layer2\.0\.bn1\.running_var"):
+        torch_networks.logits("cifar_resnet20", without, x)
+    turned = bare | {"conv1.weight": bare["conv1.weight"].transpose(0, 1)}
+    with pytest.raises(ValueError, match=r"conv1\.weight is \[3, 16, 3, 3\]"):
+        torch_networks.logits("cifar_resnet20", turned, x)
