@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +89,9 @@ def old_resnet50_names(model: keras.Model) -> dict[str, str]:
         branch = {"1": "2a", "2": "2b", "3": "2c"}.get(number, "1")
         kind = {"conv": "res"}.get(kind, kind)
         names.append((name, f"{kind}{stage}{letter}_branch{branch}"))
-    for place, ((_, old), (_, after)) in enumerate(pairwise(names)):
-        if old.endswith("_branch1") and after == old.replace("_branch1", "_branch2c"):
-            names[place : place + 2] = names[place + 1], names[place]
+    for place in range(1, len(names)):
+        if names[place - 1][1] == names[place][1].replace("_branch2c", "_branch1"):
+            names[place - 1 : place + 1] = names[place], names[place - 1]
     return dict(names)
 
 

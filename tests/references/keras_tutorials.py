@@ -1,8 +1,7 @@
 """Input tensor, classes -> logits: the tutorials' networks in Keras, as the tutorials wrote them.
 
-Layer after layer in the order of their code, because Keras numbers its automatic names in that
-order; only the final softmax is left out. Nothing of the package is used: this is what its
-networks are compared with.
+Layer after layer in the order of their code, in which Keras numbers its automatic names; without
+the final softmax. Nothing of the package is used: its networks are compared with these.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ Cardinality = Literal["groups", "slices", "lambdas"]
 Unit = Callable[[Any, int, bool], Any]
 COUNTS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 
-# Tutorial 0 -------------------------------------------------------------------------------------
-
 
 def _branch(x: Any, width: int, stride: int, base: str) -> Any:
-    """The three convolutions of a block, up to the last norm; `base` begins every name."""
+    """Tutorial 0: a block's convolutions, up to the last norm; `base` begins every name."""
     x = layers.Conv2D(width, 1, stride, name=f"{base}conv1")(x)
     x = layers.BatchNormalization(name=f"{base}bn1")(x)
     x = layers.Activation("relu", name=f"{base}relu1")(x)
@@ -54,14 +51,11 @@ def _resnet50(x: Any, classes: int) -> Any:
             x = layers.add([y, shortcut], name=f"{base}add")
             x = layers.Activation("relu", name=f"{base}relu4")(x)
     x = layers.AveragePooling2D(tuple(x.shape[1:3]), name="avg_pool")(x)  # 7 x 7 at 224 px
-    x = layers.Flatten()(x)
-    return layers.Dense(classes, name="fc1000")(x)
-
-
-# Tutorial 1 -------------------------------------------------------------------------------------
+    return layers.Dense(classes, name="fc1000")(layers.Flatten()(x))
 
 
 def _decayed() -> dict[str, Any]:
+    """Tutorial 1: what all its convolutions and its dense layer have."""
     return {"kernel_initializer": "he_normal", "kernel_regularizer": keras.regularizers.l2(1e-4)}
 
 
@@ -111,7 +105,7 @@ def _unit_e(x: Any, width: int, increase: bool, second: bool = False, swapped: b
 
 
 def _my_unit_34(x: Any, width: int, increase: bool) -> Any:
-    """my_resnet_34: the units that halve the map have three convolutions."""
+    """Tutorial 1, my_resnet_34: the units that halve the map have three convolutions."""
     if not increase:
         return _unit_e(x, width, increase, swapped=True)
     ready = _relu(_norm(x))
@@ -140,7 +134,7 @@ def _cifar(x: Any, classes: int, unit: Unit, counts: Sequence[int] = (5, 5, 5)) 
 
 
 def _vgg19(x: Any, classes: int) -> Any:
-    """vgg19_pretrain, reconstructed: a norm behind every convolution and every dense layer."""
+    """Tutorial 1, vgg19_pretrain: a norm behind every convolution and every dense layer."""
     widths = (64, 128, 256, 512, 512)
     for stage, (count, width) in enumerate(zip((2, 2, 4, 4, 4), widths, strict=True), start=1):
         for number in range(1, count + 1):
@@ -155,11 +149,8 @@ def _vgg19(x: Any, classes: int) -> Any:
     return layers.Activation("linear")(x)
 
 
-# Tutorial 2 -------------------------------------------------------------------------------------
-
-
 class Residual(keras.Model):
-    """Two 3x3 convolutions, and a 1x1 convolution on the shortcut where the shape changes."""
+    """Tutorial 2: two 3x3 convolutions, a 1x1 on the shortcut where the shape changes."""
 
     def __init__(self, width: int, use_1x1conv: bool = False, strides: int = 1) -> None:
         super().__init__()
@@ -197,7 +188,7 @@ class ResnetBlock(layers.Layer):
 
 @keras.saving.register_keras_serializable("tutorial2")
 class ResNet(keras.Model):
-    """ResNet([2, 2, 2, 2]) is the tutorial's ResNet-18."""
+    """Tutorial 2; ResNet([2, 2, 2, 2]) is its ResNet-18."""
 
     def __init__(self, num_blocks: Sequence[int], classes: int = 10, **rest: Any) -> None:
         super().__init__(**rest)
@@ -222,11 +213,8 @@ class ResNet(keras.Model):
         return x
 
 
-# Tutorial 3 -------------------------------------------------------------------------------------
-
-
 def vgg16_mnist(classes: int, size: int) -> keras.Model:
-    """Keras' frozen VGG16 without top, Flatten and the tutorial's three dense layers."""
+    """Tutorial 3: Keras' VGG16 without top, frozen, and three dense layers."""
     base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(size, size, 3))
     for layer in base.layers:
         layer.trainable = False
@@ -238,11 +226,8 @@ def vgg16_mnist(classes: int, size: int) -> keras.Model:
     return keras.Model(base.input, x, name="vgg16_pretrain")
 
 
-# Tutorial 4 -------------------------------------------------------------------------------------
-
-
 def _grouped(x: Any, stride: int, width: int, cardinality: Cardinality) -> Any:
-    """A 3x3 convolution in 32 groups, or the tutorial's 32 convolutions of 32 slices.
+    """Tutorial 4: a 3x3 convolution in 32 groups, or 32 convolutions of 32 slices.
 
     The printed lambda reads its loop variable late, so that all slices are the last one; here each
     slice is the one that was meant.

@@ -38,6 +38,7 @@ for command in (
     learn.demo,
 ):
     app.command()(command)
+app.add_typer(describe.weights)
 
 # How glibc's allocator should treat the blocks that every training step frees and wants again: keep
 # them, and back them with huge pages. It reads this once, when a process starts.

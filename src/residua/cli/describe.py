@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from residua.cli.words import JsonOption, spoken
+from residua.cli.words import JsonOption, ModelOption, SourceArgument, spoken
 from residua.errors import ResiduaError
 
 
@@ -43,3 +43,77 @@ def models(
         if draw is not None:
             described.draw(draw)
         print(described.text(as_json))
+
+
+weights = typer.Typer(
+    name="weights",
+    help="Say what a weights file is, turn it into another form, compare it with Keras.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A weights file.", show_default=False)
+]
+
+
+@weights.command()
+def inspect(
+    file: FileArgument,
+    model: ModelOption = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a file is: framework, network, classes, preprocessing, tensors."""
+    with spoken():
+        from residua import inspection
+
+        found = inspection.inspect(file.expanduser(), model)
+        print(found.to_json() if as_json else found.text(tensors))
+
+
+@weights.command()
+def convert(
+    source: SourceArgument,
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT",
+            help="FILE.safetensors, FILE.weights.h5 (Keras 3) or FILE.pth (names of torchvision).",
+            show_default=False,
+        ),
+    ],
+    model: ModelOption = None,
+) -> None:
+    """Write weights in another form; every number stays as it is."""
+    with spoken() as screen:
+        from residua.loading import open_weights
+        from residua.weights.writing import convert
+
+        convert(open_weights(source, model, screen), out.expanduser())
+        print(out)
+
+
+@weights.command()
+def verify(
+    source: SourceArgument,
+    against: Annotated[
+        Literal["keras"], typer.Option(help="Whose computation to compare with.")
+    ] = "keras",
+    model: ModelOption = None,
+    picture: Annotated[
+        list[Path] | None,
+        typer.Option(help="A picture to compare on; may be repeated. [two sample photos]"),
+    ] = None,
+) -> None:
+    """Run Keras on the same pictures and print the largest difference, layer by layer."""
+    with spoken() as screen:
+        from residua import verification
+        from residua.loading import open_weights
+
+        found = open_weights(source, model, screen)
+        pictures = verification.pictures_for(found.card.preprocessing, picture or [])
+        agreements = verification.verify(found, pictures)
+        print(verification.table(agreements))
+        if not all(each.good for each in agreements):
+            raise typer.Exit(1)

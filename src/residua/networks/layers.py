@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from residua.errors import ResiduaError
 
-Padding = Literal["symmetric", "same", "valid", "end"]
+Padding = Literal["symmetric", "same", "valid"]
 Initialisation = Literal["he", "he_truncated", "glorot"]
 
 
@@ -54,25 +54,20 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def pad(x: Tensor, kernel: tuple[int, int], stride: int, rule: Padding, value: float) -> Tensor:
-    """[B, C, H, W] with what the rules "same" and "end" add around it for such windows."""
-    if rule == "same":
-        rows, columns = (
-            same_padding(size, side, stride)
-            for size, side in zip(x.shape[-2:], kernel, strict=True)
-        )
-    else:  # Keras' MobileNet: below and to the right, whatever the size
-        rows, columns = ((0, side - 1) for side in kernel)
+def pad_same(x: Tensor, kernel: tuple[int, int], stride: int, value: float) -> Tensor:
+    """[B, C, H, W] with what that rule adds around it."""
+    sizes = zip(x.shape[-2:], kernel, strict=True)
+    rows, columns = (same_padding(size, side, stride) for size, side in sizes)
     return F.pad(x, (*columns, *rows), value=value)
 
 
 class Convolution(nn.Conv2d):
     """A convolution whose padding follows a rule, or is a number of pixels.
 
-    "symmetric" pads half of the kernel on all sides (PyTorch, Caffe), "valid" nothing, "end" the
-    bottom and the right alone, "same" what Keras computes from the input's size in each forward:
-    for an even size and stride 2 that is bottom/right only, so "symmetric" weights and "same"
-    weights do not mix. kernel: its side, or (height, width).
+    "symmetric" pads half of the kernel on all sides (PyTorch, Caffe), "valid" nothing, "same" what
+    Keras computes from the input's size in each forward: for an even size and stride 2 that is
+    bottom/right only, so "symmetric" weights and "same" weights do not mix. kernel: its side, or
+    (height, width).
     """
 
     def __init__(
@@ -97,8 +92,8 @@ class Convolution(nn.Conv2d):
         self.rule = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.rule == "same" or self.rule == "end":
-            x = pad(x, self.kernel_size, self.stride[0], self.rule, 0.0)  # type: ignore[arg-type]
+        if self.rule == "same":
+            x = pad_same(x, self.kernel_size, self.stride[0], 0.0)  # type: ignore[arg-type]
         return super().forward(x)
 
 
@@ -136,8 +131,8 @@ class MaxPool(nn.Module):
         half, rule = self.kernel // 2, self.rule
         if rule == "zeros":
             x = F.pad(x, (half, half, half, half))
-        elif rule == "same" or rule == "end":
-            x = pad(x, (self.kernel, self.kernel), self.stride, rule, -math.inf)
+        elif rule == "same":
+            x = pad_same(x, (self.kernel, self.kernel), self.stride, -math.inf)
         pixels = half if rule == "symmetric" else 0
         return F.max_pool2d(x, self.kernel, self.stride, pixels, ceil_mode=rule == "ceil")
 

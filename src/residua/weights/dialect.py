@@ -31,6 +31,8 @@ class Dialect:
     kept: layers that have the same name there. spare: matches layers beside the network, such as
     auxiliary heads.
     adopted: rows that such a file fits too, but only if the user names them.
+    convolutions: our dense layers that are convolutions over their whole map there.
+    shortcut_first: whether its additions name the shortcut before the branch.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Dialect:
     kept: tuple[str, ...] = ()
     spare: str = "(?!)"
     adopted: tuple[str, ...] = ()
+    convolutions: tuple[str, ...] = ()
+    shortcut_first: bool = False
 
     def knows(self, row: str) -> bool:
         """Whether this network may be named so."""

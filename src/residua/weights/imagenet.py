@@ -6,14 +6,9 @@ have 1,000 classes in the order of the sorted wnids.
 
 from __future__ import annotations
 
-import difflib
-import os
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from residua.config import Preprocessing
-from residua.errors import ResiduaError
 
 
 @dataclass(frozen=True)
@@ -30,37 +25,6 @@ class Source:
     digest: str
     preprocessing: Preprocessing
     publisher: str
-
-
-def source(name: str) -> Source:
-    """The row of a network. Raises ResiduaError that suggests near names."""
-    if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=3, cutoff=0.5)
-        hint = f" There are some for {', '.join(near)}." if near else ""
-        raise ResiduaError(
-            f"{name}: residua knows no published ImageNet weights for it.{hint} A file that you "
-            "have can be given by its path (--weights FILE)."
-        )
-    return SOURCES[name]
-
-
-def weights_folder() -> Path:
-    """Where downloaded weights are kept: a folder that the user can delete at any time.
-
-    RESIDUA_CACHE/weights; else residua/weights in XDG_CACHE_HOME or in the platform's place for
-    caches, beside what `data.dataset` keeps. Raises ResiduaError where there is no home folder.
-    """
-    if own := os.environ.get("RESIDUA_CACHE"):
-        return Path(own).expanduser() / "weights"
-    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if chosen.is_absolute():  # the standard tells to ignore others
-        return chosen / "residua/weights"
-    try:
-        home = Path.home()
-    except RuntimeError as error:
-        raise ResiduaError("There is no home folder: set RESIDUA_CACHE.") from error
-    places = {"darwin": "Library/Caches", "win32": "AppData/Local"}
-    return home / places.get(sys.platform, ".cache") / "residua/weights"
 
 
 def _cropped(size: int, resized: int) -> Preprocessing:
@@ -194,8 +158,8 @@ SOURCES: dict[str, Source] = {
     ),
     # Keras gives no file_hash for its MobileNets.
     "keras_mobilenet": _keras("mobilenet/mobilenet_1_0_224_tf", "", _TF),
-    # The file of 2015 to 2017, as fchollet's own resnet50.py names it with its MD5. That of 2018 has
-    # the same name, so the cache needs another one. The inputs are Caffe's, as above.
+    # The file of 2015 to 2017, as fchollet's own resnet50.py names it with its MD5. The one of 2018
+    # has the same name, so the cache needs another. The inputs are Caffe's, as above.
     "tutorial_resnet50": Source(
         address="https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
         "resnet50_weights_tf_dim_ordering_tf_kernels.h5",

@@ -93,42 +93,58 @@ _AUTOMATIC = r"(conv2d|convolution2d)(_\d+)?$"
 
 
 def _keras(
-    name: str, rows: tuple[str, ...], sign: str, rules: Rules = (), adopted: tuple[str, ...] = ()
+    rows: tuple[str, ...],
+    sign: str,
+    rules: Rules,
+    *,
+    name: str = "keras.applications",
+    adopted: tuple[str, ...] = (),
+    convolutions: tuple[str, ...] = (),
+    shortcut_first: bool = False,
 ) -> Dialect:
-    return Dialect(name, "keras", rows, sign, rules, adopted=adopted)
+    return Dialect(
+        name,
+        "keras",
+        rows,
+        sign,
+        rules,
+        adopted=adopted,
+        convolutions=convolutions,
+        shortcut_first=shortcut_first,
+    )
 
 
 KERAS_DIALECTS: tuple[Dialect, ...] = (
     _keras(
-        "keras.applications",
         ("keras_resnet*",),
         r"conv2_block1_1_conv",
         _KERAS_2018,
-        ("tutorial_resnet50",),
+        adopted=("tutorial_resnet50",),
+        shortcut_first=True,
     ),
     _keras(
-        "Keras of 2015",
+        ("tutorial_resnet50",),
+        r"2a_conv_block_conv1",
+        _TUTORIAL_0,
+        name="tutorial 0",
+    ),
+    _keras(
         ("tutorial_resnet50",),
         r"res2a_branch2a",
         _KERAS_2015,
-        ("keras_resnet50",),
+        name="Keras of 2015",
+        adopted=("keras_resnet50",),
     ),
-    _keras("tutorial 0", ("tutorial_resnet50",), r"2a_conv_block_conv1", _TUTORIAL_0),
+    _keras(("keras_vgg*",), r"block5_conv1$", (*_KERAS_VGG, (r"head\.linear3", "predictions"))),
     _keras(
-        "keras.applications",
-        ("keras_vgg*",),
-        r"block5_conv1$",
-        (*_KERAS_VGG, (r"head\.linear3", "predictions")),
-    ),
-    _keras(
-        "tutorial 3",
         ("tutorial_vgg16_mnist",),
         r"block5_conv1$",
         (*_KERAS_VGG, (r"head\.linear3", "prediction")),
+        name="tutorial 3",
     ),
-    _keras("keras.applications", ("keras_xception",), r"block2_sepconv1", _KERAS_XCEPTION),
-    _keras("keras.applications", ("keras_densenet*",), r"conv2_block1_1_conv", _KERAS_DENSENET),
-    _keras("keras.applications", ("keras_mobilenet",), r"conv_dw_1$", _KERAS_MOBILENET),
-    _keras("keras.applications", ("keras_inception_v3",), _AUTOMATIC, ((r"head", "predictions"),)),
-    _keras("automatic names", ("tutorial_*",), _AUTOMATIC),
+    _keras(("keras_xception",), r"block2_sepconv1", _KERAS_XCEPTION),
+    _keras(("keras_densenet*",), r"conv2_block1_1_conv", _KERAS_DENSENET),
+    _keras(("keras_mobilenet",), r"conv_dw_1$", _KERAS_MOBILENET, convolutions=("head",)),
+    _keras(("keras_inception_v3",), _AUTOMATIC, ((r"head", "predictions"),)),
+    _keras(("tutorial_*",), _AUTOMATIC, (), name="automatic names"),
 )

@@ -195,6 +195,7 @@ TORCH_DIALECTS: tuple[Dialect, ...] = (
         r"pre_logits\.fc1",
         ((r"head\.linear3", "head.fc"), (r"head\.linear(\d)", "pre_logits.fc{0}")),
         flat=(("stages", "features"),),
+        convolutions=("head.linear1", "head.linear2"),
     ),
     Dialect(
         "timm",
@@ -203,6 +204,7 @@ TORCH_DIALECTS: tuple[Dialect, ...] = (
         r"stages\.0\.blocks\.0\.conv3",
         _RESNETV2,
         kept=("stem.conv",),
+        convolutions=("head",),
     ),
     _torch("torchvision", ("alexnet", "alexnet_2012"), r"features\.10$", _ALEXNET),
     _torch("torchvision", ("googlenet",), r"inception3a\.", _GOOGLENET, r"aux[12]\."),

@@ -1,0 +1,133 @@
+"""The networks and files that parity is measured against are Keras' and the tutorials' own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from references import keras_files, keras_networks
+from references.keras_networks import build, keras, outputs, pictures, randomise
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+SMALL = "tutorial_cifar_resnet34"
+# What the tutorials and Keras print: all parameters, trainable ones.
+COUNTS = {
+    **dict.fromkeys(
+        [f"tutorial_cifar_resnet32_{o}" for o in ("a", "b", "c", "d", "d_v2")], (470_410, 468_042)
+    ),
+    **dict.fromkeys(
+        ["tutorial_cifar_resnet32_e", "tutorial_cifar_resnet32_e_v2", "my_resnet_32"],
+        (470_218, 467_946),
+    ),
+    "tutorial_cifar_resnet34": (416_458, 414_186),
+    "tutorial_cifar_resnet50": (23_593_098, 23_543_690),
+    "tutorial_resnet18": (11_186_186, 11_178_378),
+    "tutorial_resnet50": (25_636_712, 25_583_592),
+    "tutorial_vgg16_mnist": (33_638_218, 18_923_530),
+    "tutorial_vgg19_cifar": (39_002_738, 38_975_326),
+    "tutorial_resnext50": (23_056_388, 22_988_164),
+    "keras_mobilenet": (4_253_864, 4_231_976),
+}
+
+
+def random_network(name: str, size: int | None = None, **options: int) -> keras.Model:
+    model = build(name, size=size, **options)
+    randomise(model, seed=1)
+    return model
+
+
+def logits(name: str, model: keras.Model, size: int) -> np.ndarray:
+    return outputs(name, model, pictures(name, 2, size))[0]
+
+
+@pytest.mark.parametrize(("name", "counts"), COUNTS.items())
+def test_a_network_has_the_printed_parameters(name: str, counts: tuple[int, int]) -> None:
+    model = build(name)
+    trainable = sum(int(np.prod(each.shape)) for each in model.trainable_weights)
+    assert (model.count_params(), trainable) == counts
+
+
+def test_random_networks_tell_pictures_apart() -> None:
+    for name, size in ((SMALL, 32), ("keras_mobilenet", 32), ("tutorial_resnet18", 32)):
+        found, maps = outputs(name, random_network(name, size), pictures(name, 3, size))
+        assert np.isfinite(found).all()
+        assert np.abs(found).max() < 100
+        assert found.std(axis=0).mean() > 0.01
+        assert all(each.std(axis=0).mean() > 0.01 for each in maps)
+
+
+def test_swapped_additions_change_the_layers_order_but_not_the_function() -> None:
+    ours, swapped = random_network("tutorial_cifar_resnet32_e"), build("my_resnet_32")
+    for layer in ours.layers:
+        swapped.get_layer(layer.name).set_weights(layer.get_weights())
+    assert [each.name for each in ours.layers] != [each.name for each in swapped.layers]
+    same = logits("tutorial_cifar_resnet32_e", ours, 32), logits("my_resnet_32", swapped, 32)
+    np.testing.assert_allclose(*same, rtol=1e-5, atol=1e-6)
+
+
+def test_slices_are_the_grouped_convolution() -> None:
+    """Unlike the tutorial's printed lambda, of which all 32 read the last slice."""
+    name, size = "tutorial_resnext50", 32
+    whole, parts = random_network(name, size), build(f"{name}_slices", size=size)
+    waiting = iter(each for each in parts.layers if each.weights)
+    for layer in (each for each in whole.layers if each.weights):
+        if getattr(layer, "groups", 1) == 1:
+            next(waiting).set_weights(layer.get_weights())
+            continue
+        for kernel in np.split(layer.get_weights()[0], 32, axis=-1):
+            next(waiting).set_weights([kernel])
+    found = logits(f"{name}_slices", parts, size)
+    np.testing.assert_allclose(found, logits(name, whole, size), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", keras_files.FORMS)
+def test_keras_reads_what_is_written(form: str, tmp_path: Path) -> None:
+    model = random_network(SMALL, start=12)
+    path = keras_files.write(model, tmp_path / "file", form)
+    if form in ("keras3_whole", "keras3_legacy_h5", "keras2_whole"):
+        again = keras.models.load_model(path, compile=form != "keras2_whole")
+    else:
+        again = build(SMALL)
+        again.load_weights(path)
+    np.testing.assert_array_equal(logits(SMALL, again, 32), logits(SMALL, model, 32))
+
+
+def test_keras_reads_a_nested_subclass_in_the_old_layout(tmp_path: Path) -> None:
+    name, size = "tutorial_resnet18", 32
+    model, again = random_network(name, size), build(name, size=size)
+    again.load_weights(keras_files.write(model, tmp_path / "file", "keras2_weights"))
+    np.testing.assert_array_equal(logits(name, again, size), logits(name, model, size))
+    with pytest.raises(ValueError, match="subclassed"):
+        keras_files.write(model, tmp_path / "file", "keras1_weights")
+
+
+def test_keras_reads_names_that_fill_more_than_one_attribute(tmp_path: Path) -> None:
+    model, again = random_network(SMALL), build(SMALL)
+    names = {each.name: each.name + "_" * 600 for each in model.layers}
+    path = keras_files.write(model, tmp_path / "file", "keras2_weights", names)
+    with h5py.File(path) as file:
+        assert {"layer_names0", "layer_names1"} < set(file.attrs)
+    again.load_weights(path)
+    np.testing.assert_array_equal(logits(SMALL, again, 32), logits(SMALL, model, 32))
+
+
+@pytest.mark.parametrize("source", ["tutorial_resnet50", "keras_resnet50"])
+def test_names_of_2015_hold_the_same_layers_in_that_order(source: str, tmp_path: Path) -> None:
+    name, size = "tutorial_resnet50", 32
+    model, tutorial = random_network(source, size, classes=3), build(name, 3, size)
+    names = keras_files.old_resnet50_names(model)
+    tutorial.load_weights(keras_files.write(model, tmp_path / "file", "keras1_weights", names))
+    own = {old: new for new, old in keras_files.old_resnet50_names(tutorial).items()}
+    weighted = [each for each in model.layers if each.weights]
+    assert len(weighted) == 107
+    for layer in weighted:
+        found = tutorial.get_layer(own[names[layer.name]]).get_weights()
+        assert all(map(np.array_equal, layer.get_weights(), found)), layer.name
+
+
+def test_automatic_names_start_where_they_are_told() -> None:
+    model = build(SMALL, start=12)
+    assert model.layers[1].name == "conv2d_12"
+    assert keras_networks.stages(SMALL, model)[0] == "add_16"
