@@ -158,7 +158,7 @@ def test_look_writes_pictures_and_leaves_the_data_alone(trained: tuple[Path, Pat
         (["train", "digits", "--split", "keras"], "--split keras"),
         (["train", "data", "--val-fraction", "0.9", "--test-fraction", "0.5"], "training"),
         (["resume", "data"], "config.yaml"),
-        (["evaluate", "nowhere"], "is no folder"),
+        (["evaluate", "nowhere"], "no such file or folder"),
         (["evaluate", "runs/data-1", "digits"], "class '0' is unknown"),
         (["predict", "runs/data-1", "missing.png"], "no picture could be read"),
         (["predict", "runs/data-1", "data", "--top", "0"], "at least 1"),

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residua import api, settings
+from residua import composing, settings
 from residua.config import Config
 from residua.errors import ResiduaError
 
@@ -105,7 +105,7 @@ def test_every_setting_says_what_it_does() -> None:
             assert item.metadata["help"].endswith("."), f"{section.name}.{item.name}"
 
 
-@pytest.mark.parametrize("name", api.recipes())
+@pytest.mark.parametrize("name", composing.recipes())
 def test_recipes_are_valid_and_say_their_command(name: str) -> None:
     from importlib import resources
 
@@ -115,12 +115,12 @@ def test_recipes_are_valid_and_say_their_command(name: str) -> None:
     assert "residua train" in text
     assert f"--recipe {name}" in text
     assert "# Expected:" in text
-    catalogue.row(api.read_recipe(name).network.name)
+    catalogue.row(composing.read_recipe(name).network.name)
 
 
 def test_an_explicit_value_wins_over_the_recipe() -> None:
-    composed = api.compose("digits", "tutorial_birds", {"training.epochs": 3})
+    composed = composing.compose("digits", "tutorial_birds", {"training.epochs": 3})
     assert composed.training.epochs == 3
     assert composed.training.batch == 8
     with pytest.raises(ResiduaError, match="tutorial_birds"):
-        api.read_recipe("tutorial_bird")
+        composing.read_recipe("tutorial_bird")

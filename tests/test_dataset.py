@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from residua import files
 from residua.config import Preprocessing
 from residua.data import dataset, folder, pictures
 from residua.data.sources import open_source
@@ -28,6 +29,7 @@ SMALL = Preprocessing(size=8, channels=3)
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test may write to the real cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("RESIDUA_CACHE", raising=False)
     return tmp_path / "cache/residua"
 
 
@@ -328,7 +330,7 @@ def test_a_full_disk_is_told_before_decoding(zoo: Path, monkeypatch: pytest.Monk
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 100))
     calls = decodings(monkeypatch)
-    with pytest.raises(ResiduaError, match="Set XDG_CACHE_HOME to a folder with room"):
+    with pytest.raises(ResiduaError, match="Set RESIDUA_CACHE to a folder with room"):
         dataset.load(surveyed(zoo), SMALL, LIMIT, "file")
     assert not calls
 
@@ -358,12 +360,12 @@ def test_a_cache_folder_that_cannot_be_made(zoo: Path, tmp_path: Path) -> None:
 def test_where_the_cache_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(sys, "platform", "linux")
-    assert dataset._cache_folder() == tmp_path / "cache/residua"
+    assert files.cache_folder() == tmp_path / "cache/residua"
     for relative in ("", "not/absolute"):
         monkeypatch.setenv("XDG_CACHE_HOME", relative)
-        assert dataset._cache_folder() == tmp_path / ".cache/residua"
+        assert files.cache_folder() == tmp_path / ".cache/residua"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert dataset._cache_folder() == tmp_path / "Library/Caches/residua"
+    assert files.cache_folder() == tmp_path / "Library/Caches/residua"
 
 
 def test_large_pictures_are_decoded_one_at_a_time(

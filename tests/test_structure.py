@@ -36,6 +36,7 @@ ALLOWED = {
     "preparation": {"automatic", "data", "machine", "run", "screen", "weights"},
     "evaluation": {"data", "inference", "run", "scores", "screen", "weights"},
     "prediction": {"data", "evaluation", "inference", "weights"},
+    "composing": set(),
     "showing": {"networks"},
     "inspection": {"weights"},
     "verification": {"data", "inference", "networks", "weights"},

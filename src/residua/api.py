@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
 
-from residua import settings
+from residua.composing import compose
 from residua.config import Config, Data, Preprocessing
 from residua.errors import ResiduaError
 from residua.evaluation import Evaluation, evaluate_run, evaluate_weights, run_classes
@@ -160,31 +159,6 @@ def train(
     return Run(train_run(config, None if out is None else str(out), Screen(quiet)))
 
 
-def compose(data: str | Path, recipe: str | Path | None, given: Mapping[str, object]) -> Config:
-    """Defaults, then the recipe, then what is given. Raises ResiduaError."""
-    config = read_recipe(recipe) if recipe is not None else Config()
-    return settings.with_settings(config, {"data.path": str(data), **given})
-
-
-def recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files("residua") / "recipes"
-    return sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.is_file())
-
-
-def read_recipe(recipe: str | Path) -> Config:
-    """The settings of a YAML file, or of a recipe of the package by name. Raises ResiduaError."""
-    if Path(recipe).suffix in (".yaml", ".yml"):
-        return settings.read_yaml(Path(recipe).expanduser())
-    if str(recipe) not in recipes():
-        raise ResiduaError(
-            f"recipe {str(recipe)!r} is unknown: expected a .yaml file or one of "
-            f"{', '.join(recipes())}."
-        )
-    with resources.as_file(resources.files("residua") / "recipes" / f"{recipe}.yaml") as path:
-        return settings.read_yaml(path)
-
-
 def resume(run: str | Path | Run, quiet: bool = False) -> Run:
     """Go on with an interrupted training; the weights become those of a run never interrupted.
 
@@ -216,12 +190,11 @@ def evaluate(
     weights. Raises ResiduaError.
     """
     screen = Screen(quiet)
-    if isinstance(source, Run) or is_run(source):
-        _refuse_for_runs(model, preprocessing)
-        return evaluate_run(_folder_of(source), None if data is None else str(data), screen)
+    weights, folder = _subject(source, model, preprocessing, screen)
+    if folder is not None:
+        return evaluate_run(folder, None if data is None else str(data), screen)
     if data is None:
         raise ResiduaError(f"{source}: brings no pictures to be judged by: name a DATA folder.")
-    weights = _weights(source, model, preprocessing, screen)
     return evaluate_weights(weights, str(data), screen)
 
 
@@ -244,16 +217,12 @@ def predict(
     ResiduaError if the weights cannot be used.
     """
     screen = Screen(quiet)
-    max_pixels = Data.max_pixels
-    if isinstance(source, Run) or is_run(source):
-        _refuse_for_runs(model, preprocessing)
-        folder = _folder_of(source)
-        weights, max_pixels = read_file(folder.weights), folder.config.data.max_pixels
-    else:
-        weights = _weights(source, model, preprocessing, screen)
-    named = [str(each) for each in ([files] if isinstance(files, str | Path) else files)]
+    weights, folder = _subject(source, model, preprocessing, screen)
+    max_pixels = folder.config.data.max_pixels if folder else Data.max_pixels
     rows = list(
-        predict_files(weights, named, top, max_pixels=max_pixels, allow_private=allow_private)
+        predict_files(
+            weights, _names(files), top, max_pixels=max_pixels, allow_private=allow_private
+        )
     )
     if grid is not None:
         warning = write_prediction_grid(
@@ -280,31 +249,32 @@ def features(
 
     Files that cannot be read are left out and listed with their reasons. Raises ResiduaError.
     """
-    screen = Screen(quiet)
+    weights, _ = _subject(source, model, preprocessing, Screen(quiet))
+    return features_of(weights, _names(files), max_pixels=Data.max_pixels)
+
+
+def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(each) for each in ([files] if isinstance(files, str | Path) else files)]
+
+
+def _subject(
+    source: str | Path | Run,
+    model: str | None,
+    given: Mapping[str, object] | None,
+    screen: Screen,
+) -> tuple[Weights, RunFolder | None]:
+    """Weights, prepared for as they or the user say; with their run, if they are one's."""
     if isinstance(source, Run) or is_run(source):
-        _refuse_for_runs(model, preprocessing)
-        weights = read_file(_folder_of(source).weights)
-    else:
-        weights = _weights(source, model, preprocessing, screen)
-    named = [str(each) for each in ([files] if isinstance(files, str | Path) else files)]
-    return features_of(weights, named, max_pixels=Data.max_pixels)
-
-
-def _weights(
-    source: str | Path, model: str | None, given: Mapping[str, object] | None, screen: Screen
-) -> Weights:
-    """Weights that are no run's, prepared for as the user says, else as their publisher does."""
+        if model is not None or given:
+            raise ResiduaError("a run says itself which network and preprocessing it has.")
+        folder = _folder_of(source)
+        return read_file(folder.weights), folder
     found = open_weights(source, model, screen)
     if given:
-        return with_preprocessing(found, given)
+        return with_preprocessing(found, given), None
     if found.assumed:
         screen.warn(f"{found.path.name}: {found.assumed}; --set preprocessing.mean=... says so")
-    return found
-
-
-def _refuse_for_runs(model: str | None, preprocessing: Mapping[str, object] | None) -> None:
-    if model is not None or preprocessing:
-        raise ResiduaError("a run says itself which network and preprocessing it has.")
+    return found, None
 
 
 def _folder_of(run: str | Path | Run) -> RunFolder:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from residua.api import Run, compose, predict
+from residua.api import Run, predict
+from residua.composing import compose
 from residua.data.sources import open_source
 from residua.learning import train_run
 from residua.prediction import Prediction

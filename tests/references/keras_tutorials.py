@@ -37,8 +37,7 @@ def _resnet50(x: Any, classes: int) -> Any:
     x = layers.ZeroPadding2D(3)(x)
     x = layers.Conv2D(64, 7, strides=2, name="conv1")(x)
     x = layers.BatchNormalization(name="bn_conv1")(x)
-    x = layers.Activation("relu")(x)
-    x = layers.MaxPooling2D(3, strides=2)(x)
+    x = layers.MaxPooling2D(3, strides=2)(layers.Activation("relu")(x))
     for stage, count in enumerate(COUNTS["50"], start=2):
         width = 64 * 2 ** (stage - 2)
         for block in "abcdef"[:count]:

@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Train a network on DATA, judge it and write a report."""
     with spoken() as screen:
-        from residua.api import compose
+        from residua.composing import compose
         from residua.learning import train_run
 
         print(train_run(compose(data, recipe, given), out, screen).path)
@@ -46,7 +46,7 @@ def look(
 ) -> None:
     """Look at DATA before training: counts, sizes, formats, a grid per class, a training batch."""
     with spoken() as screen:
-        from residua.api import compose
+        from residua.composing import compose
         from residua.looking import look_at
 
         print(look_at(compose(data, None, given), out, screen))

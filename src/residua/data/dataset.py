@@ -207,7 +207,7 @@ def _load_into_file(job: _Job, amount: str) -> Decoded:
     except OSError as error:
         raise ResiduaError(
             f"{amount} of decoded pictures cannot be kept in {folder}: {error.strerror or error}. "
-            "Set XDG_CACHE_HOME to a folder with room, or use data.cache=memory."
+            "Set RESIDUA_CACHE to a folder with room, or use data.cache=memory."
         ) from error
     return Decoded(*found, f"in {path}{origin} ({amount})")
 

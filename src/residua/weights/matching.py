@@ -204,9 +204,9 @@ def _parts(stored: Stored, place: Place, names: Sequence[str]) -> dict[str, Tens
     if stored.framework == "pytorch":
         return {name: each for name, each in layers[0].items() if name != "num_batches_tracked"}
     parts = dict(layers[0])
-    if len(layers) > 1:
-        parts = {"0": torch.cat([next(iter(each.values())) for each in layers], dim=-1)}
     try:
+        if len(layers) > 1:
+            parts = {"0": torch.cat([next(iter(each.values())) for each in layers], dim=-1)}
         return from_keras(place, parts)
     except (ValueError, RuntimeError) as error:
         shapes = ", ".join(_by(each.shape) for each in parts.values())
