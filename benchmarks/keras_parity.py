@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import keras
 import torch
-
 from references import keras_files, keras_networks, parity
 
 
@@ -33,7 +32,8 @@ def main() -> None:
     torch.set_num_threads(1)
     print(
         f"{datetime.date.today()}, {platform.machine()}, 1 thread, Python "
-        f"{platform.python_version()}, torch {torch.__version__}, keras {keras.__version__} on torch"
+        f"{platform.python_version()}, torch {torch.__version__}, keras {keras.__version__} on "
+        "torch"
     )
     print(f"bound {parity.BOUND:g}; planted errors must exceed {20 * parity.BOUND:g}\n")
     good = True

@@ -11,6 +11,7 @@ __all__ = [
     "Run",
     "build",
     "evaluate",
+    "features",
     "load",
     "models",
     "predict",
@@ -19,7 +20,17 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from residua.api import Run, build, evaluate, load, models, predict, resume, train
+    from residua.api import (
+        Run,
+        build,
+        evaluate,
+        features,
+        load,
+        models,
+        predict,
+        resume,
+        train,
+    )
     from residua.errors import ResiduaError
 
 

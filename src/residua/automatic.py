@@ -138,9 +138,12 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     )
 
 
-def choose_augmentation(chooser: Chooser) -> None:
-    """How much training may change a picture, from its size and colour."""
-    size, grey = chooser.config.preprocessing.size, chooser.config.preprocessing.channels == 1
+def choose_augmentation(chooser: Chooser, grey: bool) -> None:
+    """How much training may change a picture, from its size and colour.
+
+    grey: whether all pictures are, whatever the network's input has room for.
+    """
+    size = chooser.config.preprocessing.size
     small = size <= SMALL
     photo = f"pictures of {size} px in colour" if not grey else f"pictures of {size} px"
     if grey:

@@ -140,7 +140,7 @@ class Network:
     )
     weights: str = setting(
         "",
-        "Weights to start from: a run, a file of residua, Keras or PyTorch, imagenet, or nothing.",
+        "Weights to start from: a run, a file of residua, Keras or PyTorch, imagenet, or none.",
         flag="--weights",
     )
     new_head: bool = setting(

@@ -20,7 +20,7 @@ from residua.errors import ResiduaError
 from residua.evaluation import Evaluation, judge, record
 from residua.files import refuse_inside
 from residua.inference import on_device
-from residua.loading import IMAGENET, open_weights, start_from
+from residua.loading import IMAGENET, NONE, open_weights, start_from
 from residua.machine import environment
 from residua.networks.catalogue import build, plan
 from residua.networks.cost import smallest_input
@@ -66,8 +66,7 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     folder.write_unreadable(prepared.unreadable)
     if weights is not None:
         folder.write_json("weights.json", {"sha256": weights.sha256(), **weights.card.notes})
-        if weights.assumed and "preprocessing.mean" in {each.setting for each in prepared.choices}:
-            screen.warn(f"{weights.path.name}: {weights.assumed}")
+        _say_start(weights, prepared, screen)
     folder.write_text("config.yaml", settings.to_yaml(prepared.config))  # last: now it is a run
     for choice in prepared.choices:
         screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
@@ -78,6 +77,8 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
 def _start(config: Config, screen: Screen) -> Weights | None:
     """The weights that a training starts from, before any picture is read."""
     network = config.network
+    if network.weights == NONE:
+        return None
     if not network.weights:
         if network.new_head:
             raise ResiduaError("--new-head replaces the head of weights: give --weights too.")
@@ -85,7 +86,30 @@ def _start(config: Config, screen: Screen) -> Weights | None:
     model = None if network.name == AUTO else network.name
     if model is None and network.weights == IMAGENET:
         model = "resnet50" if torch.cuda.is_available() else "resnet18"
-    return open_weights(network.weights, model, screen)
+    found = open_weights(network.weights, model, screen)
+    channels = found.card.network["channels"]
+    if config.preprocessing.channels not in (AUTO, channels):
+        raise ResiduaError(
+            f"{found.path}: takes {channels} channels, but preprocessing.channels is "
+            f"{config.preprocessing.channels}. Leave it out, or choose other weights."
+        )
+    return found
+
+
+def _say_start(weights: Weights, prepared: Prepared, screen: Screen) -> None:
+    held, classes = weights.card.classes, prepared.source.classes
+    new_head = prepared.config.network.new_head
+    screen.say(
+        f"starts from {weights.path} ({weights.form} of {weights.card.network['name']})"
+        + (", with a new head" if new_head else "")
+    )
+    if weights.assumed and "preprocessing.mean" in {each.setting for each in prepared.choices}:
+        screen.warn(f"{weights.path.name}: {weights.assumed}")
+    if held and held[: len(classes)] != classes and not new_head:
+        screen.warn(
+            f"its head was learnt for {', '.join(held[:3])}, ... and begins as that of "
+            f"{', '.join(classes[:3])}, ...: --new-head makes a fresh one"
+        )
 
 
 def go_on(folder: RunFolder, screen: Screen) -> None:
@@ -99,7 +123,7 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
             "or their parts differ from split.csv. Restore the data, or train anew."
         )
     weights = None
-    if config.network.weights and not (folder.path / STATE).exists():  # nothing was learnt yet
+    if not (folder.path / STATE).exists():  # nothing was learnt yet
         weights = _start(config, screen)
     if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
         raise ResiduaError(

@@ -22,6 +22,7 @@ from residua.weights.places import complete, head_of
 from residua.weights.reading import Weights, read_file
 
 IMAGENET = "imagenet"
+NONE = "none"  # where a recipe names weights and a user wants none
 
 
 def open_weights(source: str | Path, model: str | None, screen: Screen) -> Weights:

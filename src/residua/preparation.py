@@ -111,7 +111,8 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
         surveyed = survey(source, config.data.max_pixels, screen.reporter(move))
     if not any(surveyed.headers):
         raise ResiduaError(_nothing_readable(config.data.path, surveyed))
-    automatic.choose_geometry(chooser, min(median_size(surveyed)), grey(surveyed))
+    is_grey = grey(surveyed)
+    automatic.choose_geometry(chooser, min(median_size(surveyed)), is_grey)
     preprocessing = chooser.config.preprocessing
     settings.check_colours(preprocessing, "preprocessing")
     with screen.bar("decoding") as move:
@@ -170,7 +171,7 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
         )
     automatic.choose_network(chooser, len(source.classes), sum(counts))
     automatic.choose_training(chooser, counts)
-    automatic.choose_augmentation(chooser)
+    automatic.choose_augmentation(chooser, is_grey or chooser.config.preprocessing.channels == 1)
     if config.training.curve_test and not len(members_of["test"]):
         notes = [*notes, "there is no test part for --curve-test to record"]
     copies = {surveyed.sha256[each] for each in readable}

@@ -48,7 +48,8 @@ def write_report(
             key: " ".join(value) if isinstance(value, list) else value
             for key, value in folder.read_json("environment.json").items()
         }
-        | {"precision": config.training.precision, "seed": config.training.seed},
+        | {"precision": config.training.precision, "seed": config.training.seed}
+        | ({"started from": config.network.weights} if config.network.weights else {}),
         seconds=progress.seconds,
         train_command=f"residua train {shlex.quote(data.path)} --recipe {run}/config.yaml",
         predict_command=f"residua predict {run} PICTURE_OR_FOLDER",

@@ -133,7 +133,7 @@ def _planted_residual(plan: Residual) -> Iterator[tuple[str, Residual]]:
     other = {"same": "symmetric", "symmetric": "same"}
     stem = plan.stem
     strided = [each.side for each in plan.branch if each.strided]
-    if strided != [1] or stem.padding != "valid":  # a 1x1 needs no padding
+    if strided != [1] or stem.stride > 1:  # at stride 1 all rules agree, and a 1x1 needs none
         changed = dataclasses.replace(stem, padding=other[stem.padding])
         yield "padding", dataclasses.replace(plan, padding=other[plan.padding], stem=changed)
     if stem.pool:

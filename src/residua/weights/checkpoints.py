@@ -3,81 +3,210 @@
 from __future__ import annotations
 
 import argparse
-import json
+import io
+import pickletools
 import re
-import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pickle import UnpicklingError
+from typing import IO, TYPE_CHECKING, Any
 
 from residua.errors import ResiduaError
-from residua.weights.stored import Stored, translated
+from residua.weights.stored import (
+    LARGEST_RATIO,
+    Stored,
+    member,
+    plain,
+    safetensors_header,
+    translated,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, UntypedStorage
 
 NESTS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net", "weights")
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+NESTED = 8  # dictionaries in dictionaries that are looked into
+NUMBERS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8")
+# What a pickle of tensors and plain data names; torch.load would carry out more than that.
+HARMLESS = re.compile(
+    r"torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)|torch\.(device|Size|bool)"
+    r"|torch\.b?float\d+|torch\.u?int\d+|torch\.\w+Storage|torch\.storage\.UntypedStorage"
+    r"|torch\.nn\.parameter\.Parameter|collections\.(OrderedDict|Counter)|argparse\.Namespace"
+    r"|(__builtin__|builtins)\.set"
+)
+GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS")  # instructions that fill their last operand
+MOST_WORK = 2**24  # items that the instructions of a pickle may handle; a large network needs 2**21
+DEEPEST = 100  # tuples in tuples; Python hashes them by a recursion that nothing stops
 
 
 def read_pickle(path: Path) -> Stored:
     """A file of torch.save, read with weights_only. Raises ResiduaError."""
-    import torch
-
     what = "a PyTorch checkpoint"
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its arguments so
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise ResiduaError(
-                f"{path}: unpickling it would run {found[1]}, and code in a file is never run. "
-                "Save the tensors alone: torch.save(network.state_dict(), FILE)."
-            ) from error
-        with translated(path, what):
-            raise
-    tensors = _state_dict(path, content)
-    return Stored(path, "pytorch", what, _layers(tensors))
+    with translated(path, what):
+        return Stored(path, "pytorch", what, _layers(path, _state_dict(path, _unpickled(path))))
 
 
 def read_safetensors(path: Path) -> Stored:
     """A .safetensors file of any writer. Raises ResiduaError."""
     from safetensors.torch import load_file
 
-    with translated(path, "safetensors"), path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        json.loads(stream.read(length), object_pairs_hook=_unique)
+    with translated(path, "safetensors"):
         tensors = load_file(path)
-    return Stored(path, "pytorch", "safetensors", _layers(_unwrapped(tensors)))
+        safetensors_header(path)  # says more than load_file does: that nothing is named twice
+        return Stored(path, "pytorch", "safetensors", _layers(path, _unwrapped(tensors)))
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it names {twice!r} twice")
-    return found
+def _unpickled(path: Path) -> object:
+    """What a checkpoint holds; only tensors and plain data come out."""
+    import torch
+
+    left = LARGEST_RATIO * path.stat().st_size
+
+    def placed(storage: UntypedStorage, _: str) -> UntypedStorage:
+        nonlocal left
+        left -= storage.nbytes()
+        if left < 0:
+            raise ResiduaError(
+                f"{path}: declares more numbers than it holds: it is damaged or was made to "
+                "exhaust memory. Download or save it again."
+            )
+        # the old form fills this later, or never: then it is NaN and not what memory held before
+        return storage if zipped else storage.fill_(0xFF)
+
+    with path.open("rb") as stream:
+        zipped = stream.read(2) == b"PK"
+        stream.seek(0)
+        pickles = _pickles(path, stream) if zipped else [stream] * 5  # the fourth has the tensors
+        for each in pickles:
+            _refuse_code(path, each)
+    try:
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),  # timm keeps its arguments so
+            warnings.catch_warnings(action="ignore"),
+        ):
+            return torch.load(path, map_location=placed, weights_only=True)
+    except UnpicklingError as error:  # whose advice is to let the code run
+        said = str(error).rpartition("WeightsUnpickler error: ")[2]
+        raise ValueError(said.partition("\n")[0]) from error
+
+
+def _pickles(path: Path, stream: IO[bytes]) -> list[IO[bytes]]:
+    """The pickles of an archive whose checksums are right; torch.load does not look at them."""
+    with zipfile.ZipFile(stream) as archive:
+        for each in archive.infolist():
+            if each.filename.endswith("constants.pkl"):
+                raise ResiduaError(
+                    f"{path}: is a TorchScript program, and code in a file is never run. Save its "
+                    "tensors alone: torch.save(network.state_dict(), FILE)."
+                )
+            if each.CRC == 0:  # torch.serialization.set_crc32_options(False) writes none
+                each.CRC = None  # type: ignore[assignment]
+            with archive.open(each) as content:
+                while content.read(2**20):
+                    pass
+        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        return [io.BytesIO(member(archive, name)) for name in names]
+
+
+def _refuse_code(path: Path, stream: IO[bytes]) -> None:
+    """Look at the next pickle without carrying it out. Raises ResiduaError or ValueError."""
+    cost = _Cost()
+    texts = ["", ""]
+    protocol = 0
+    for operation, argument, _ in pickletools.genops(stream):
+        if operation.name in ("GLOBAL", "INST", "STACK_GLOBAL"):
+            called = ".".join(texts) if argument is None else argument.replace(" ", ".")
+            if not HARMLESS.fullmatch(called):
+                raise ResiduaError(
+                    f"{path}: unpickling it would run {plain(called)}, and code in a file is never "
+                    "run. Save the tensors alone: torch.save(network.state_dict(), FILE)."
+                )
+        elif operation.name == "PROTO":
+            protocol = argument
+        elif isinstance(argument, str):
+            texts = [texts[-1], argument]
+        cost.add(operation, argument)
+    if protocol > 3:
+        raise ResiduaError(
+            f"{path}: is pickled in protocol {protocol}, expected 2, which torch.save chooses by "
+            "itself. Save it again without pickle_protocol."
+        )
+
+
+class _Cost:
+    """What carrying out a pickle would take; each item of `stack` is an object that would be there.
+
+    An object is [what copying or hashing it handles, tuples in tuples]; None is a mark.
+    """
+
+    def __init__(self) -> None:
+        self.work = 0
+        self.stack: list[list[int] | None] = []
+        self.kept: dict[int, list[int] | None] = {}
+
+    def add(self, operation: pickletools.OpcodeInfo, argument: Any) -> None:
+        """One more instruction. Raises ValueError where the pickle of a network would never get."""
+        name = operation.name
+        taken = self._taken(operation.stack_before)
+        found = taken.pop() if name in GROWING else [0, 0]
+        items = sum(each[0] + 1 for each in taken)
+        self.work += items + 1
+        if name != "BINPERSID":  # which makes a storage, whatever it says of it
+            found[0] += items
+        if isinstance(argument, str):
+            found[0] += len(argument)
+        if "TUPLE" in name:
+            found[1] = 1 + max((each[1] for each in taken), default=0)
+        if self.work > MOST_WORK or found[1] > DEEPEST:
+            raise ValueError("its pickle would exhaust memory or time")
+        known = self.kept.get(argument) if "GET" in name else found
+        self.stack += [None if name == "MARK" else known] * len(operation.stack_after)
+        if "PUT" in name:
+            self.kept[argument] = self.stack[-1]
+
+    def _taken(self, wanted: list[pickletools.StackObject]) -> list[list[int]]:
+        """So many objects, or all down to the last mark, and some below it."""
+        taken = []
+        count = len(wanted)
+        if pickletools.stackslice in wanted:
+            while (each := self.stack.pop()) is not None:
+                taken.append(each)
+            count = wanted.index(pickletools.markobject)
+        taken += [each for _ in range(count) if (each := self.stack.pop()) is not None]
+        return taken
 
 
 def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
     """The state dict, wherever a checkpoint keeps it. Raises ResiduaError."""
     import torch
 
-    while isinstance(content, Mapping):
-        if content and all(isinstance(each, torch.Tensor) for each in content.values()):
-            return _unwrapped({str(name): each for name, each in content.items()})
-        inner = next(
-            (content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None
-        )
-        if inner is None:
+    names: list[object] = []
+    for _ in range(NESTED):
+        if not isinstance(content, dict):
             break
-        content = inner
-    held = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else repr(content)
+        items = dict(dict.items(content))  # a pickle can put its own `items` into an OrderedDict
+        names = list(items)
+        if items and all(isinstance(each, torch.Tensor) for each in items.values()):
+            if wrong := [name for name in names if not isinstance(name, str)]:
+                raise ResiduaError(
+                    f"{path}: calls a tensor by {_kind(wrong[0])}, expected text. Save it again: "
+                    "torch.save(network.state_dict(), FILE)."
+                )
+            return _unwrapped(items)
+        content = next((items[name] for name in NESTS if isinstance(items.get(name), dict)), None)
+    held = [plain(name) if isinstance(name, str) else _kind(name) for name in names[:5]]
     raise ResiduaError(
         f"{path}: holds no state dict: expected names with tensors, or such a dictionary under "
-        f"{NESTS[0]!r}; found {held[:200]}."
+        f"{NESTS[0]!r}; found {', '.join(held) or _kind(content)}."
     )
+
+
+def _kind(value: object) -> str:
+    """What a value is, not what it says: that may be endless."""
+    return f"a {type(value).__name__}"
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,9 +219,26 @@ def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Tensors by layer and part. Raises ResiduaError if one is no array of numbers in the file."""
+    import torch
+
     layers: dict[str, dict[str, Tensor]] = {}
+    left = LARGEST_RATIO * path.stat().st_size
     for name, tensor in tensors.items():
+        where, kind = f"{path}: {plain(name)}", str(tensor.dtype).removeprefix("torch.")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or kind not in NUMBERS:
+            raise ResiduaError(
+                f"{where} holds {kind}, {tensor.layout} on {tensor.device}: expected plain numbers "
+                f"({', '.join(NUMBERS)}). Convert it and save it again."
+            )
+        left -= tensor.nbytes
+        if left < 0 or tensor.nbytes > tensor.untyped_storage().nbytes():
+            shape = " x ".join(map(str, tensor.shape))
+            raise ResiduaError(
+                f"{where} declares {shape} numbers, {tensor.nbytes:,} bytes, which are not in the "
+                "file: it is damaged or was made to exhaust memory. Download or save it again."
+            )
         layer, _, part = name.rpartition(".")
-        layers.setdefault(layer, {})[part] = tensor
+        layers.setdefault(layer, {})[part] = tensor.detach()
     return layers

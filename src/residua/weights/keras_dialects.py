@@ -142,6 +142,17 @@ KERAS_DIALECTS: tuple[Dialect, ...] = (
         (*_KERAS_VGG, (r"head\.linear3", "prediction")),
         name="tutorial 3",
     ),
+    _keras(
+        ("tutorial_vgg19_cifar",),
+        r"fc_cifa10$",
+        (
+            *_KERAS_VGG[:1],
+            (r"head\.linear1", "fc_cifa10"),
+            (r"head\.linear2", "fc2"),
+            (r"head\.linear3", "predictions_cifa10"),
+        ),
+        name="tutorial 1",
+    ),
     _keras(("keras_xception",), r"block2_sepconv1", _KERAS_XCEPTION),
     _keras(("keras_densenet*",), r"conv2_block1_1_conv", _KERAS_DENSENET),
     _keras(("keras_mobilenet",), r"conv_dw_1$", _KERAS_MOBILENET, convolutions=("head",)),

@@ -82,7 +82,10 @@ def read_file(path: Path, model: str | None = None) -> Weights:
 
 
 def recognise(stored: Stored, model: str | None) -> Match:
-    """The one network and the one way to read it. Raises ResiduaError."""
+    """The one network and the one way to read it. Raises ResiduaError.
+
+    A user who names the network says thereby whose program made it, and so in which order.
+    """
     readings = list(_readings(stored, model))
     fitting = [each for each in readings if not each.problems]
     if not readings:
@@ -96,10 +99,11 @@ def recognise(stored: Stored, model: str | None) -> Match:
             f"{stored.path}: its tensors fit {', '.join(rows)} alike: say which network it is with "
             "--model."
         )
-    if len(fitting) > 1:
+    if len(fitting) > 1 and model is None:
         raise ResiduaError(
-            f"{stored.path}: its names can be read in {len(fitting)} ways as {rows[0]}, and the "
-            "shapes do not tell which is right: save it with layer names of your own."
+            f"{stored.path}: its automatic names can be read in {len(fitting)} ways as {rows[0]}, "
+            "and the shapes do not tell which is right. --model "
+            f"{rows[0]} reads it as the tutorial makes it: a unit's branch, then its shortcut."
         )
     return fitting[0]
 

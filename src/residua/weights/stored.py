@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from residua.errors import ResiduaError
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 LARGEST_RATIO = 16  # of declared bytes to bytes on disk: weights hardly compress
+LONGEST_HEADER = 2**26  # bytes of JSON before the tensors of a .safetensors file
+LONGEST_NAME = 500  # characters
 READABLE = (
     "a Keras file (.h5, .weights.h5, .keras), a PyTorch checkpoint (.pth, .th, .pt) or .safetensors"
 )
@@ -45,9 +49,21 @@ def read_stored(path: Path) -> Stored:
     Raises ResiduaError that names the file for anything that is no such file, is damaged, declares
     more than it holds, or would need code to be run.
     """
+    found = _read(path, first_bytes(path))
+    if not found.layers:
+        raise ResiduaError(f"{path}: is {found.form} without a tensor in it: expected {READABLE}.")
+    for name in (*found.layers, *(part for parts in found.layers.values() for part in parts)):
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise ResiduaError(
+                f"{path}: calls a tensor {plain(ascii(name))}: expected a name of printable "
+                f"characters, {LONGEST_NAME} at most. Download or save it again."
+            )
+    return found
+
+
+def _read(path: Path, start: bytes) -> Stored:
     from residua.weights import checkpoints, keras_files
 
-    start = first_bytes(path)
     if start.startswith(HDF5):
         return keras_files.read_hdf5(path)
     if start.startswith(b"PK\3\4"):
@@ -57,7 +73,7 @@ def read_stored(path: Path) -> Stored:
         if any(name.endswith("data.pkl") for name in names):
             return checkpoints.read_pickle(path)
         raise ResiduaError(
-            f"{path}: is a zip archive without weights in it ({', '.join(names[:3])}, ...): "
+            f"{path}: is a zip archive without weights in it ({plain(', '.join(names[:3]))}, ...): "
             f"expected {READABLE}."
         )
     if is_safetensors(start):
@@ -81,7 +97,31 @@ def first_bytes(path: Path) -> bytes:
 
 def is_safetensors(start: bytes) -> bool:
     """Whether a file begins as safetensors do: the length of a header, and the header's brace."""
-    return len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**30
+    length = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and length <= LONGEST_HEADER
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """The header of a .safetensors file that names nothing twice. Raises ValueError."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > min(LONGEST_HEADER, path.stat().st_size - 8):
+            raise ValueError(f"its header should have {length:,} bytes, more than there are")
+        header = json.loads(stream.read(length), object_pairs_hook=_unique)
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if name := first_twice(name for name, _ in pairs):
+        raise ValueError(f"it names {name!r} twice")
+    return dict(pairs)
+
+
+def first_twice(names: Iterable[str]) -> str | None:
+    """The first name that occurs twice, if one does."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def zip_names(path: Path) -> list[str]:
@@ -89,15 +129,27 @@ def zip_names(path: Path) -> list[str]:
     with translated(path, "a zip archive"), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     names = [each.filename for each in members]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ResiduaError(f"{path}: holds {twice!r} twice, so it is unclear which one is meant.")
+    if twice := first_twice(names):
+        raise ResiduaError(
+            f"{path}: holds {plain(twice)!r} twice, so it is unclear which one is meant. "
+            "Download or save it again."
+        )
+    left = LARGEST_RATIO * path.stat().st_size
     for each in members:
-        if each.file_size > LARGEST_RATIO * each.compress_size + 2**16:
+        left -= each.file_size
+        if left < 0 or each.file_size > LARGEST_RATIO * each.compress_size + 2**16:
             raise ResiduaError(
-                f"{path}: {each.filename} would grow from {each.compress_size:,} to "
+                f"{path}: {plain(each.filename)} would grow from {each.compress_size:,} to "
                 f"{each.file_size:,} bytes: weights do not, so it is not unpacked."
             )
     return names
+
+
+def member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member of an archive, never more than it declares. Raises what zipfile raises."""
+    found = archive.getinfo(name)
+    with archive.open(found) as stream:
+        return stream.read(found.file_size)
 
 
 @contextmanager
@@ -108,10 +160,22 @@ def translated(path: Path, what: str) -> Iterator[None]:
     except ResiduaError:
         raise
     except MemoryError as error:
-        raise ResiduaError(f"{path}: needs more memory than there is.") from error
+        raise ResiduaError(
+            f"{path}: needs more memory than there is. Close other programs, or use a smaller file."
+        ) from error
     except Exception as error:
-        said = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ResiduaError(f"{path}: is cut off or damaged as {what}: {said}.") from error
+        if isinstance(error, OSError) and error.errno:
+            raise ResiduaError(f"{path}: cannot be read: {error.strerror}.") from error
+        said = plain(error).rstrip(".") or type(error).__name__
+        raise ResiduaError(
+            f"{path}: is cut off or damaged as {what}: {said}. Download or save it again."
+        ) from error
+
+
+def plain(said: object) -> str:
+    """What a file or a library says, on one line without control characters, 160 characters."""
+    text = " ".join(str(said).split())[:160]
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _foreign(start: bytes) -> str:
