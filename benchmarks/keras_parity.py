@@ -59,7 +59,7 @@ def check(name: str) -> bool:
             print(f"  {form:<17} logits {logits:.1e}, worst stage {max(stages):.1e}{mark}")
             path.unlink()
     assert weights is not None
-    for error, distance in parity.errors(name, weights, true):
+    for error, distance in parity.errors(weights, true):
         seen = distance > 20 * parity.BOUND
         good = good and seen
         print(f"  planted {error:<9} {distance:.1e}{'' if seen else '  <- not seen'}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -10,7 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from residua.weights.imagenet import SOURCES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -37,7 +43,30 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "holiday").mkdir()
     Image.fromarray(pixels).save(tmp_path / "holiday" / "beach.jpg")
     Image.fromarray(pixels).save(tmp_path / "new.jpg")
+    _write_weights(tmp_path)
     return tmp_path
+
+
+def _write_weights(folder: Path) -> None:
+    """A file of Keras, and published weights as an earlier download left them in the cache."""
+    from references import keras_networks, torch_networks
+
+    model = keras_networks.build("keras_mobilenet", 1000, 224)
+    keras_networks.randomise(model, seed=0)
+    model.save_weights(folder / "keras.weights.h5")
+    source = SOURCES["resnet50"]
+    cached = folder / "cache" / "weights" / source.file
+    cached.parent.mkdir(parents=True)
+    torch.save(torch_networks.state_dict("resnet50"), cached)
+    record = {
+        "address": source.address,
+        "published": source.digest,
+        "size": cached.stat().st_size,
+        "digest": f"sha256:{hashlib.sha256(cached.read_bytes()).hexdigest()}",
+        "commit": "",
+        "etag": "",
+    }
+    cached.with_name(f"{cached.name}.json").write_text(json.dumps(record))
 
 
 def test_every_command_of_the_readme_works(place: Path) -> None:
@@ -49,10 +78,13 @@ def test_every_command_of_the_readme_works(place: Path) -> None:
         "predict",
         "models",
         "look",
+        "features",
+        "weights",
     }
+    environment = {**os.environ, "RESIDUA_CACHE": str(place / "cache")}
     for line in found:
         words = [sys.executable, "-m", *shlex.split(line)]
-        done = subprocess.run(words, cwd=place, capture_output=True, text=True)
+        done = subprocess.run(words, cwd=place, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 

@@ -287,8 +287,10 @@ def test_a_file_that_fits_two_networks_is_refused_until_one_is_named(tmp_path: P
 
 @pytest.mark.parametrize(
     "name",
-    ["cifar_resnet20", "resnet18", "preact_resnet50", "googlenet", "inception_v3", "inception_v4"]
-    + ["densenet121", "xception", "mobilenet_v1"],
+    [
+        *("cifar_resnet20", "resnet18", "preact_resnet50", "googlenet", "inception_v3"),
+        *("inception_v4", "densenet121", "xception", "mobilenet_v1"),
+    ],
 )
 def test_there_and_back_is_exact(name: str, tmp_path: Path) -> None:
     """Through our own file, with the shapes as published, a 1x1 convolution for a head too."""
@@ -337,5 +339,5 @@ def test_published_cifar_networks_name_the_pictures(
     path = shared_data / "cifar_resnet_weights" / file
     assert read_file(path).card.network["name"] == name
     scores = residua.evaluate(path, shared_data / "cifar10_png1k").scores
-    assert scores.count == 1000
+    assert scores.pictures == 1000
     assert scores.accuracy == right / 1000

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,12 +13,8 @@ import torch
 from references import keras_files, keras_networks
 from residua.errors import ResiduaError
 from residua.inference import network_from
-from residua.networks import catalogue
-from residua.networks.inception import Inception
-from residua.networks.mobilenet import MobileNet
-from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, Kernel, Residual
-from residua.networks.xception import Xception
-from residua.weights.places import complete
+from residua.networks.layers import Convolution, MaxPool
+from residua.networks.residual import ResidualUnit
 from residua.weights.reading import Weights, read_file
 
 BOUND = 1e-4  # of max(1, the largest reference)
@@ -53,7 +47,7 @@ def side(name: str) -> int:
         return 224  # its first dense layer reads 7 x 7
     if name in ("keras_inception_v3", "keras_xception"):
         return 96
-    return keras_networks.defaults(name)[1] if "cifar" in name or "vgg" in name else 72
+    return keras_networks.defaults(name)[1] if "cifar" in ours(name) or "vgg" in name else 72
 
 
 def reference(name: str, *, classes: int = 7, start: int = 0, size: int | None = None) -> Reference:
@@ -112,60 +106,72 @@ def forms(name: str) -> list[str]:
     return found
 
 
-def planted(plan: Any) -> Iterator[tuple[str, Any]]:
-    """The plan with one error each, whose tensors have the same shapes."""
-    if getattr(plan, "norm", None) is not None:
-        wrong = 1e-5 if plan.norm.epsilon == 1e-3 else 1e-3
-        norm = dataclasses.replace(plan.norm, epsilon=wrong)
-        yield "epsilon", dataclasses.replace(plan, norm=norm)
-    if isinstance(plan, Residual):
-        yield from _planted_residual(plan)
-    if isinstance(plan, Inception):
-        wrong_pool = not plan.pool_counts_padding
-        yield "pool", dataclasses.replace(plan, pool_counts_padding=wrong_pool)
-    if isinstance(plan, Xception):
-        yield "pool", dataclasses.replace(plan, pool_padding="symmetric")
-    if isinstance(plan, MobileNet):
-        yield "padding", dataclasses.replace(plan, keras_padding=False)
-
-
-def _planted_residual(plan: Residual) -> Iterator[tuple[str, Residual]]:
-    other = {"same": "symmetric", "symmetric": "same"}
-    stem = plan.stem
-    strided = [each.side for each in plan.branch if each.strided]
-    if strided != [1] or stem.stride > 1:  # at stride 1 all rules agree, and a 1x1 needs none
-        changed = dataclasses.replace(stem, padding=other[stem.padding])
-        yield "padding", dataclasses.replace(plan, padding=other[plan.padding], stem=changed)
-    if stem.pool:
-        pools = {"valid": "symmetric", "symmetric": "valid", "same": "symmetric"}
-        pool = {**pools, "zeros": "symmetric"}[stem.pool_padding]
-        changed = dataclasses.replace(stem, pool_padding=pool)
-        yield "pool", dataclasses.replace(plan, stem=changed)
-    if plan.strided_unit == "last":
-        yield "stride", dataclasses.replace(plan, strided_unit="first")
-    elif plan.branch in (BOTTLENECK, BOTTLENECK_V1):
-        moved = BOTTLENECK if plan.branch == BOTTLENECK_V1 else BOTTLENECK_V1
-        yield "stride", dataclasses.replace(plan, branch=moved)
-    else:
-        basic = (Kernel(3, "output"), Kernel(3, "output", strided=True))
-        yield "stride", dataclasses.replace(plan, branch=basic)
-
-
-def with_error(weights: Weights, plan: Any) -> torch.nn.Module:
-    """A network with these weights whose plan is another one."""
-    card = weights.card.network
-    network = plan.build(card["classes"], card["channels"])
-    network.load_state_dict(complete(network, weights.tensors))
-    return network.eval()
-
-
 def network(weights: Weights) -> torch.nn.Module:
     """The network as residua predicts with it."""
     return network_from(weights, torch.device("cpu"))
 
 
-def errors(name: str, weights: Weights, true: Reference) -> Iterator[tuple[str, float]]:
-    """Each planted error and the distance of its logits."""
-    for error, plan in planted(catalogue.row(ours(name)).plan):
-        logits, _ = computed(with_error(weights, plan), true.pictures)
-        yield error, distance(logits, true.logits)
+def errors(weights: Weights, true: Reference) -> Iterator[tuple[str, float]]:
+    """Each planted error that this network can have, and the distance of its logits."""
+    for error, plant in PLANTED.items():
+        wrong = network(weights)
+        if any([plant(module) for module in wrong.modules()]):
+            yield error, distance(computed(wrong, true.pictures)[0], true.logits)
+
+
+def _other_epsilon(module: torch.nn.Module) -> bool:
+    """Keras' default and PyTorch's, one for the other."""
+    found = isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+    if found:
+        module.eps = 1e-5 if module.eps == 1e-3 else 1e-3
+    return found
+
+
+def _other_padding(module: torch.nn.Module) -> bool:
+    """Where a convolution strides: Keras' "same" and symmetric padding, one for the other."""
+    if isinstance(module, torch.nn.ZeroPad2d):  # MobileNet's "same", always below and to the right
+        module.padding = (1, 1, 1, 1)
+        return True
+    if not isinstance(module, Convolution) or module.rule not in ("same", "symmetric"):
+        return False
+    if module.stride == (1, 1) or module.kernel_size == (1, 1):  # there all rules agree
+        return False
+    symmetric = tuple(side // 2 for side in module.kernel_size)
+    module.rule, module.padding = (
+        ("symmetric", symmetric) if module.rule == "same" else ("same", (0, 0))
+    )
+    return True
+
+
+def _other_pool(module: torch.nn.Module) -> bool:
+    """Another padding; where the pool has none, in a VGG, an average in place of the maximum."""
+    if isinstance(module, torch.nn.AvgPool2d) and module.padding != 0:
+        module.count_include_pad = not module.count_include_pad
+    elif isinstance(module, MaxPool) and module.kernel == 3:
+        module.rule = "valid" if module.rule == "symmetric" else "symmetric"
+    elif isinstance(module, MaxPool) and module.kernel == 2:
+        module.forward = torch.nn.AvgPool2d(2).forward  # type: ignore[method-assign]
+    else:
+        return False
+    return True
+
+
+def _moved_stride(module: torch.nn.Module) -> bool:
+    """In each unit that strides, another convolution of the branch does."""
+    if not isinstance(module, ResidualUnit):
+        return False
+    convolutions = [each for each in module.branch if isinstance(each, Convolution)]
+    strided = next((n for n, each in enumerate(convolutions) if each.stride != (1, 1)), None)
+    if strided is None:
+        return False
+    one, other = convolutions[strided], convolutions[1 if strided == 0 else 0]
+    one.stride, other.stride = other.stride, one.stride
+    return True
+
+
+PLANTED: dict[str, Callable[[torch.nn.Module], bool]] = {
+    "epsilon": _other_epsilon,
+    "padding": _other_padding,
+    "pool": _other_pool,
+    "stride": _moved_stride,
+}

@@ -47,7 +47,7 @@ def models(
 
 weights = typer.Typer(
     name="weights",
-    help="Say what a weights file is, turn it into another form, compare it with Keras.",
+    help="Weights files: what they are, where to get some, other forms, the proof against Keras.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -70,6 +70,17 @@ def inspect(
 
         found = inspection.inspect(file.expanduser(), model)
         print(found.to_json() if as_json else found.text(tensors))
+
+
+@weights.command()
+def sources() -> None:
+    """List the published ImageNet weights: what imagenet:NAME downloads, once, and its hash."""
+    with spoken():
+        from residua.weights.imagenet import SOURCES
+
+        for name, source in SOURCES.items():
+            learnt = "no hash published: that of the first download is demanded later"
+            print(f"{name}\n  {source.address}\n  {source.publisher}; {source.digest or learnt}")
 
 
 @weights.command()

@@ -209,8 +209,8 @@ def initialise(network: nn.Module, rule: Initialisation) -> None:
     "glorot": Keras' default, glorot_uniform.
     """
     for module in network.modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
+        if not isinstance(module, nn.Conv2d | nn.Linear) or module.weight.is_meta:
+            continue  # what is on "meta" holds no numbers, and asking for some takes long
         if rule == "glorot":
             nn.init.xavier_uniform_(module.weight)
         elif rule == "he_truncated":

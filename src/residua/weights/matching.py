@@ -202,7 +202,7 @@ def _parts(stored: Stored, place: Place, names: Sequence[str]) -> dict[str, Tens
         raise _MisfitError(f"({missing[0] if missing else place.kind}) is missing in the file")
     layers = [stored.layers[name] for name in names]
     if stored.framework == "pytorch":
-        return {name: each for name, each in layers[0].items() if name != "num_batches_tracked"}
+        return dict(layers[0])
     parts = dict(layers[0])
     try:
         if len(layers) > 1:
@@ -233,9 +233,9 @@ def _differences(
         elif not found.is_floating_point():
             kind = str(found.dtype).removeprefix("torch.")
             yield f"{where}: {name} holds {kind}, expected floating-point numbers"
-        elif not bool(torch.isfinite(found).all()):
+        elif not bool(found.sum().isfinite() or found.isfinite().all()):  # the sum is far faster
             yield f"{where}: {name} holds numbers that are not finite (NaN or infinity)"
-    for name in parts.keys() - expected.keys():
+    for name in parts.keys() - expected.keys() - {"num_batches_tracked"}:
         yield f"{where}: {name} of the file has no place in the network"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,21 +110,26 @@ def recognise(stored: Stored, model: str | None) -> Match:
     return fitting[0]
 
 
-def _readings(stored: Stored, model: str | None) -> list[Match]:
-    found: list[Match] = []
+def _readings(stored: Stored, model: str | None) -> Iterator[Match]:
+    """Readings as each network that may have such weights, those of about its size first.
+
+    Once one fits, only networks with as many parameters can fit too.
+    """
     held = sum(each.numel() for layer in stored.layers.values() for each in layer.values())
-    near = [name for name, row in catalogue.ROWS.items() if _near(row.published.trainable, held)]
-    for dialect in KERAS_DIALECTS if stored.framework == "keras" else TORCH_DIALECTS:
-        if not _speaks(stored, dialect):
+    sizes = {name: row.published.trainable for name, row in catalogue.ROWS.items()}
+    near = sorted(sizes, key=lambda name: abs(math.log(sizes[name] / max(held, 1))))
+    dialects = KERAS_DIALECTS if stored.framework == "keras" else TORCH_DIALECTS
+    fitting: set[int] = set()
+    for name in near if model is None else [model]:
+        far = not held / FAR < sizes[name] < held * FAR
+        if model is None and (far or (fitting and sizes[name] not in fitting)):
             continue
-        for name in near if model is None else [model]:
-            if dialect.knows(name) or (name == model and name in dialect.adopted):
-                found += match(stored, name, dialect)
-    return found
-
-
-def _near(numbers: int, held: int) -> bool:
-    return held / FAR < numbers < held * FAR
+        for dialect in dialects:
+            adopted = name == model and name in dialect.adopted
+            if _speaks(stored, dialect) and (dialect.knows(name) or adopted):
+                for found in match(stored, name, dialect):
+                    fitting |= set() if found.problems else {sizes[name]}
+                    yield found
 
 
 def _speaks(stored: Stored, dialect: Dialect) -> bool:

@@ -19,7 +19,7 @@ from residua.weights.keras_dialects import KERAS_DIALECTS
 from residua.weights.matching import AUTOMATIC
 from residua.weights.native import to_bytes
 from residua.weights.order import keras_order
-from residua.weights.places import Place, complete, places, to_keras
+from residua.weights.places import Place, places, to_keras
 from residua.weights.reading import Weights
 from residua.weights.torch_dialects import TORCH_DIALECTS
 
@@ -70,12 +70,11 @@ def _published_names(weights: Weights, out: Path) -> dict[str, Tensor]:
     dialect = _dialect(weights, TORCH_DIALECTS, out, "neither torchvision nor timm")
     found = places(network, separable=False)
     names = dialect.names(network, found)
-    tensors = complete(network, weights.tensors)
     result: dict[str, Tensor] = {}
     for place in found:
         for part in place.module.state_dict():
-            tensor = tensors.get(f"{place.name}.{part}")
-            if tensor is None:  # the weights end before the head
+            tensor = weights.tensors.get(f"{place.name}.{part}")
+            if tensor is None:  # the weights end before the head, or an old norm counts no batches
                 continue
             if place.name in dialect.convolutions and part == "weight":
                 tensor = tensor.reshape(len(tensor), -1, place.side, place.side)
