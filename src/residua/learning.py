@@ -53,6 +53,9 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     if config.training.tensorboard:
         tensorboard_writer()
     weights = _start(config, screen)
+    if weights is not None and not config.network.weights.startswith(IMAGENET):
+        absolute = str(Path(config.network.weights).expanduser().absolute())
+        config = settings.with_settings(config, {"network.weights": absolute})
     prepared = prepare(config, screen, None if weights is None else weights.card)
     _check_network(prepared.config)
     folder = RunFolder.new(out, prepared.source.name)

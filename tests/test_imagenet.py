@@ -1,0 +1,200 @@
+"""ImageNet prediction: published weights from the cache, wnids and labels, addresses, folders."""
+
+from __future__ import annotations
+
+import csv
+import http.server
+import io
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from references import torch_networks
+from safetensors.torch import save_file
+
+import residua
+from residua.data.augmentation import normalise
+from residua.data.pictures import read_picture
+from residua.errors import ResiduaError
+from residua.networks import catalogue
+from residua.weights.classes import imagenet_classes
+from residua.weights.imagenet import SOURCES
+
+NAME = "mobilenet_v1"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    return torch_networks.state_dict(NAME)
+
+
+@pytest.fixture(autouse=True)
+def cached(
+    tmp_path_factory: pytest.TempPathFactory,
+    state: dict[str, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """The cache with a file that its user put there, under the name that is looked for."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("RESIDUA_CACHE", str(folder))
+    (folder / "weights").mkdir()
+    path = folder / "weights" / SOURCES[NAME].file
+    save_file(state, path)
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two photos in class folders: one called by its wnid, one by its label with a space."""
+    from sklearn.datasets import load_sample_images
+
+    for photo, name in zip(
+        load_sample_images().images, ("n02504013", "African elephant"), strict=True
+    ):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.fromarray(photo).save(tmp_path / "photos" / name / "photo.png")
+    return tmp_path / "photos"
+
+
+def expected(file: Path, state: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Probabilities by the independent reading of such a checkpoint."""
+    preprocessing = SOURCES[NAME].preprocessing
+    pixels = read_picture(file, preprocessing, 10**8)
+    x = normalise(torch.from_numpy(pixels[None]), preprocessing)
+    with torch.inference_mode():
+        return torch_networks.logits(NAME, state, x.contiguous()).softmax(1)[0]
+
+
+def test_the_top_three_are_wnid_label_and_probability(
+    pictures: Path, state: dict[str, torch.Tensor]
+) -> None:
+    rows = residua.predict(f"imagenet:{NAME}", pictures, top=3)
+    assert [Path(row.file).parent.name for row in rows] == ["African elephant", "n02504013"]
+    for row in rows:
+        chances = expected(Path(row.file), state)
+        best = chances.topk(3)
+        names = imagenet_classes()
+        assert [name for name, _ in row.top] == [names[int(each)] for each in best.indices]
+        assert [chance for _, chance in row.top] == pytest.approx(best.values.tolist(), abs=1e-5)
+
+
+def residua_command(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "residua", *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_command_prints_them(pictures: Path, state: dict[str, torch.Tensor]) -> None:
+    file = str(pictures / "n02504013" / "photo.png")
+    best = imagenet_classes()[int(expected(Path(file), state).argmax())]
+    printed = residua_command("predict", f"imagenet:{NAME}", file, "--top", "3")
+    assert printed.returncode == 0, printed.stderr
+    assert f"{file}  {best} " in printed.stdout
+    done = residua_command("predict", f"imagenet:{NAME}", file, "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    assert row["class1"] == best
+    done = residua_command("predict", f"imagenet:{NAME}", file, "--format", "json")
+    assert json.loads(done.stdout)[0]["top"][0]["class"] == best
+
+
+def test_folders_may_be_called_by_wnid_or_label(
+    pictures: Path, state: dict[str, torch.Tensor]
+) -> None:
+    judged = residua.evaluate(f"imagenet:{NAME}", pictures)
+    names = imagenet_classes()
+    assert [names[label] for label in judged.labels] == [
+        "n02504458 African_elephant",
+        "n02504013 Indian_elephant",
+    ]
+    chances = [expected(pictures / path, state) for path in judged.paths]
+    losses = [-each[label].log().item() for each, label in zip(chances, judged.labels, strict=True)]
+    assert judged.scores.loss == pytest.approx(np.mean(losses), rel=1e-3)
+    (pictures / "no such class").mkdir()
+    Image.new("RGB", (9, 9)).save(pictures / "no such class" / "a.png")
+    with pytest.raises(ResiduaError, match="'no such class' is unknown to these weights"):
+        residua.evaluate(f"imagenet:{NAME}", pictures)
+
+
+def test_pictures_at_addresses(pictures: Path) -> None:
+    content = (pictures / "n02504013" / "photo.png").read_bytes()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/elephant.png"
+        file = pictures / "n02504013" / "photo.png"
+        here, there = residua.predict(f"imagenet:{NAME}", [file, address], allow_private=True)
+        (refused,) = residua.predict(f"imagenet:{NAME}", address)
+        drawn = pictures.parent / "grid.png"
+        residua.predict(f"imagenet:{NAME}", [address], allow_private=True, grid=drawn)
+        server.shutdown()
+    assert there.top == here.top
+    assert there.file == address
+    assert refused.top == ()
+    assert "leads to 127.0.0.1, which is no public network address" in str(refused.error)
+    assert Image.open(drawn).width > 100
+
+
+def test_what_imagenet_cannot_mean_is_said() -> None:
+    for source, model, said in (
+        ("imagenet", None, "of which network"),
+        ("imagenet:resnet5", None, "no known model"),
+        ("imagenet:cifar_resnet20", None, "nobody publishes ImageNet weights of cifar_resnet20"),
+        (f"imagenet:{NAME}", "resnet18", "holds weights of mobilenet_v1, not of resnet18"),
+    ):
+        with pytest.raises(ResiduaError, match=said):
+            residua.predict(source, "x.png", model=model)
+
+
+def test_training_starts_from_them(pictures: Path, tmp_path: Path) -> None:
+    for name in ("n02504013", "African elephant"):
+        for turned in range(4):
+            picture = Image.open(pictures / name / "photo.png").rotate(10 * turned)
+            picture.resize((64, 64)).save(pictures / name / f"{turned}.png")
+    run = residua.train(
+        pictures,
+        model=NAME,
+        weights="imagenet",
+        new_head=True,
+        epochs=1,
+        size=64,
+        out=tmp_path / "run",
+        quiet=True,
+    )
+    assert run.config.network.classes == 2
+    assert run.preprocessing.mean == SOURCES[NAME].preprocessing.mean
+    said = json.loads((run.path / "weights.json").read_text())
+    assert said["from"] == SOURCES[NAME].address
+
+
+def test_all_sources_are_listed_with_their_hash() -> None:
+    done = residua_command("weights", "sources")
+    assert done.returncode == 0
+    for name, source in SOURCES.items():
+        assert f"{name}\n  {source.address}\n" in done.stdout
+        assert source.digest in done.stdout
+        assert name in catalogue.ROWS
