@@ -140,6 +140,27 @@ def test_weights_of_another_network_are_refused(
         )
 
 
+def test_a_head_of_other_size_is_refused_before_there_is_a_run(cifar: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResiduaError, match="--new-head"):
+        residua.train(
+            "digits",
+            weights=cifar,
+            settings={"network.classes": 12},
+            out=tmp_path / "run",
+            quiet=True,
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_ordering_belongs_to_the_weights_of_a_run(tmp_path: Path) -> None:
+    settings = {"network.ordering": "c", "network.shortcut": "B"}
+    options = {"model": "cifar_resnet20", "epochs": 1, "quiet": True}
+    first = residua.train("digits", out=tmp_path / "first", settings=settings, **options)
+    again = residua.train("digits", weights=first.path, out=tmp_path / "again", **options)
+    assert again.config.network.ordering == "c"
+    assert again.config.network.shortcut == "B"
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(ResiduaError, match=r"nowhere\.pth: there is no such file"):
         residua.train("digits", weights=tmp_path / "nowhere.pth", quiet=True)

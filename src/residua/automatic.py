@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from residua import settings
@@ -30,9 +30,9 @@ class Chooser:
         self.choices: list[Choice] = []
 
     def choose(self, setting: str, value: object, reason: str) -> None:
-        """Set `setting` if it still says "auto", and remember why."""
+        """Set `setting` if it still says "auto" or nothing, and remember why."""
         section, _, key = setting.partition(".")
-        if getattr(getattr(self.config, section), key) == AUTO:
+        if getattr(getattr(self.config, section), key) in (AUTO, None) and value is not None:
             self.config = settings.with_settings(self.config, {setting: value})
             self.choices.append(Choice(setting, value, reason))
 
@@ -76,10 +76,13 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
     chooser.choose("preprocessing.size", min(side, largest), reason)
 
 
-def choose_from_weights(chooser: Chooser, network: str, preprocessing: Preprocessing) -> None:
+def choose_from_weights(
+    chooser: Chooser, network: Mapping[str, object], preprocessing: Preprocessing
+) -> None:
     """What belongs to the weights that a training starts from, before anything else is chosen."""
     reason = "belongs to the weights"
-    chooser.choose("network.name", network, reason)
+    for name in ("name", "ordering", "shortcut"):
+        chooser.choose(f"network.{name}", network[name], reason)
     for name in ("channels", "channel_order", "mean", "std"):
         value = getattr(preprocessing, name)
         plain = list(value) if isinstance(value, tuple) else value

@@ -58,6 +58,7 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
         config = settings.with_settings(config, {"network.weights": absolute})
     prepared = prepare(config, screen, None if weights is None else weights.card)
     _check_network(prepared.config)
+    network = _network(prepared.config, weights)
     folder = RunFolder.new(out, prepared.source.name)
     if out is None:
         prepared.choices.append(Choice("run", str(folder.path), "the next free runs/<data>-<n>"))
@@ -73,7 +74,7 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     folder.write_text("config.yaml", settings.to_yaml(prepared.config))  # last: now it is a run
     for choice in prepared.choices:
         screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
-    _learn(folder, prepared, weights, screen)
+    _learn(folder, prepared, network, screen)
     return folder
 
 
@@ -133,10 +134,10 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
             f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "
             "anew."
         )
-    _learn(folder, prepared, weights, screen)
+    _learn(folder, prepared, _network(config, weights), screen)
 
 
-def _learn(folder: RunFolder, prepared: Prepared, weights: Weights | None, screen: Screen) -> None:
+def _learn(folder: RunFolder, prepared: Prepared, network: torch.nn.Module, screen: Screen) -> None:
     """The part that training anew and going on have in common."""
     config, device = prepared.config, prepared.device
     began = time.monotonic()
@@ -151,7 +152,7 @@ def _learn(folder: RunFolder, prepared: Prepared, weights: Weights | None, scree
         f"{config.training.precision}, channels_last; run folder {folder.path}"
     )
     with _explained(config):
-        network = on_device(_network(config, weights), device)
+        network = on_device(network, device)
         task = Task(
             prepared.training_batches(device),
             _judged(prepared),

@@ -92,7 +92,7 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
     """
     chooser = Chooser(config)
     if start is not None:
-        automatic.choose_from_weights(chooser, start.network["name"], start.preprocessing)
+        automatic.choose_from_weights(chooser, start.network, start.preprocessing)
     automatic.choose_device(chooser, torch.cuda.is_available())
     device = device_named(chooser.config.training.device)
     automatic.choose_precision(chooser, fast_bf16(device))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,10 @@ def _namings(stored: Stored, network: nn.Module, dialect: Dialect) -> Iterator[N
         yield {each: (name,) for each, name in dialect.names(network, found).items()}
         return
     if stored.numbered_by_place:
+        found = [
+            replace(each, kind="conv2d") if each.name in dialect.convolutions else each
+            for each in found
+        ]
         for shortcut_first in (True, False):
             ordered = keras_order(network, found, shortcut_first)
             yield _by_order(stored, found, {}, ordered)
@@ -78,42 +82,23 @@ def _creation_orders(found: Sequence[Place]) -> Iterator[list[Place]]:
     As registered, a unit's shortcut comes behind its branch; many programs begin with it, some make
     its convolution before the branch's last one.
     """
-
-    def unit(place: Place) -> str:
-        return re.sub(r"\.(before|branch|after|shortcut)\..*", "", place.name)
-
-    def reordered(first: str) -> list[Place]:
-        result: list[Place] = []
-        for place in found:
-            at = len(result)
-            if ".shortcut." in place.name:
-                same = [n for n, each in enumerate(result) if unit(each) == unit(place)]
-                mine = [n for n in same if result[n].kind == place.kind]
-                branch = [n for n in mine if re.search(first, result[n].name)]
-                at = min(branch, default=at)
-            result.insert(at, place)
-        return result
-
     yield list(found)
     if any(".shortcut." in each.name for each in found):
-        yield reordered(r"\.branch\.")
-        yield [*_before_last(found)]
+        yield _with_shortcuts_before(min, found)
+        yield _with_shortcuts_before(max, found)
 
 
-def _before_last(found: Sequence[Place]) -> list[Place]:
-    """Each shortcut's layer just before the last one of its kind in the branch."""
+def _with_shortcuts_before(pick: Callable[..., int], found: Sequence[Place]) -> list[Place]:
+    """Each layer of a shortcut before the first (min) or last (max) of its kind in the branch."""
     result: list[Place] = []
     for place in found:
-        at = len(result)
-        if ".shortcut." in place.name:
-            prefix = place.name.partition(".shortcut.")[0] + ".branch."
-            mine = [
-                n
-                for n, each in enumerate(result)
-                if each.kind == place.kind and each.name.startswith(prefix)
-            ]
-            at = max(mine, default=at)
-        result.insert(at, place)
+        unit, is_shortcut, _ = place.name.partition(".shortcut.")
+        branch = (
+            number
+            for number, each in enumerate(result)
+            if each.kind == place.kind and each.name.startswith(f"{unit}.branch.")
+        )
+        result.insert(pick(branch, default=len(result)) if is_shortcut else len(result), place)
     return result
 
 
