@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 import torch
 
 from references import keras_files, keras_networks
+from references.keras_networks import keras
 from residua.errors import ResiduaError
 from residua.inference import network_from
 from residua.networks.layers import Convolution, MaxPool
@@ -62,10 +62,15 @@ def reference(name: str, *, classes: int = 7, start: int = 0, size: int | None =
 
 def computed(network: torch.nn.Module, pictures: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """What our network computes, in Keras' layout."""
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, 1)))
+    x = channels_first(pictures)
     with torch.inference_mode():
         logits, maps = network(x), network.features(x)  # type: ignore[operator]
     return logits.numpy(), [each.movedim(1, -1).numpy() for each in maps]
+
+
+def channels_first(pictures: np.ndarray) -> torch.Tensor:
+    """Keras' [N, H, W, C] as [N, C, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, 1)))
 
 
 def distance(found: np.ndarray, expected: np.ndarray) -> float:
@@ -115,61 +120,76 @@ def errors(weights: Weights, true: Reference) -> Iterator[tuple[str, float]]:
     """Each planted error that this network can have, and the distance of its logits."""
     for error, plant in PLANTED.items():
         wrong = network(weights)
-        if any([plant(module) for module in wrong.modules()]):
-            yield error, distance(computed(wrong, true.pictures)[0], true.logits)
+        if plant(list(wrong.modules())):
+            with torch.inference_mode():
+                logits = wrong(channels_first(true.pictures)).numpy()
+            yield error, distance(logits, true.logits)
 
 
-def _other_epsilon(module: torch.nn.Module) -> bool:
-    """Keras' default and PyTorch's, one for the other."""
-    found = isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
-    if found:
-        module.eps = 1e-5 if module.eps == 1e-3 else 1e-3
-    return found
+Modules = Sequence[torch.nn.Module]
 
 
-def _other_padding(module: torch.nn.Module) -> bool:
+def _other_epsilon(modules: Modules) -> int:
+    """Keras' default and PyTorch's, one for the other. Returns how many modules have changed."""
+    norms = [
+        each for each in modules if isinstance(each, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+    ]
+    for norm in norms:
+        norm.eps = 1e-5 if norm.eps == 1e-3 else 1e-3
+    return len(norms)
+
+
+def _other_padding(modules: Modules) -> int:
     """Where a convolution strides: Keras' "same" and symmetric padding, one for the other."""
-    if isinstance(module, torch.nn.ZeroPad2d):  # MobileNet's "same", always below and to the right
-        module.padding = (1, 1, 1, 1)
-        return True
-    if not isinstance(module, Convolution) or module.rule not in ("same", "symmetric"):
-        return False
-    if module.stride == (1, 1) or module.kernel_size == (1, 1):  # there all rules agree
-        return False
-    symmetric = tuple(side // 2 for side in module.kernel_size)
-    module.rule, module.padding = (
-        ("symmetric", symmetric) if module.rule == "same" else ("same", (0, 0))
-    )
-    return True
+    pads = [each for each in modules if isinstance(each, torch.nn.ZeroPad2d)]
+    for pad in pads:  # MobileNet's "same", always below and to the right
+        pad.padding = (1, 1, 1, 1)
+    convolutions = [
+        each
+        for each in modules
+        if isinstance(each, Convolution)
+        and each.rule in ("same", "symmetric")
+        and each.stride != (1, 1)  # else the rules agree
+        and each.kernel_size != (1, 1)
+    ]
+    for each in convolutions:
+        same = each.rule == "same"
+        each.rule = "symmetric" if same else "same"
+        each.padding = tuple(side // 2 if same else 0 for side in each.kernel_size)
+    return len(pads + convolutions)
 
 
-def _other_pool(module: torch.nn.Module) -> bool:
-    """Another padding; where the pool has none, in a VGG, an average in place of the maximum."""
-    if isinstance(module, torch.nn.AvgPool2d) and module.padding != 0:
-        module.count_include_pad = not module.count_include_pad
-    elif isinstance(module, MaxPool) and module.kernel == 3:
-        module.rule = "valid" if module.rule == "symmetric" else "symmetric"
-    elif isinstance(module, MaxPool) and module.kernel == 2:
-        module.forward = torch.nn.AvgPool2d(2).forward  # type: ignore[method-assign]
-    else:
-        return False
-    return True
+def _other_pool(modules: Modules) -> int:
+    """What counts at the rim; where no window reaches over it, an average for the maximum."""
+    averages = [each for each in modules if isinstance(each, torch.nn.AvgPool2d) and each.padding]
+    for average in averages:
+        average.count_include_pad = not average.count_include_pad
+    maxima = [each for each in modules if isinstance(each, MaxPool) and each.kernel > 1]
+    for maximum in () if averages else maxima:
+        if maximum.kernel == 2:
+            maximum.forward = torch.nn.AvgPool2d(2).forward  # type: ignore[method-assign]
+        else:
+            maximum.rule = "valid" if maximum.rule == "symmetric" else "symmetric"
+    return len(averages + maxima)
 
 
-def _moved_stride(module: torch.nn.Module) -> bool:
-    """In each unit that strides, another convolution of the branch does."""
-    if not isinstance(module, ResidualUnit):
-        return False
-    convolutions = [each for each in module.branch if isinstance(each, Convolution)]
-    strided = next((n for n, each in enumerate(convolutions) if each.stride != (1, 1)), None)
-    if strided is None:
-        return False
-    one, other = convolutions[strided], convolutions[1 if strided == 0 else 0]
-    one.stride, other.stride = other.stride, one.stride
-    return True
+def _moved_stride(modules: Modules) -> int:
+    """In each unit that strides, another convolution of its branch does."""
+    units = [each for each in modules if isinstance(each, ResidualUnit)]
+    moved = 0
+    for unit in units:
+        convolutions = [each for each in unit.branch if isinstance(each, Convolution)]
+        strides = [each.stride for each in convolutions]
+        if (2, 2) in strides:
+            place = strides.index((2, 2))
+            strides[place], strides[0 if place else 1] = (1, 1), (2, 2)
+            moved += 1
+        for convolution, stride in zip(convolutions, strides, strict=True):
+            convolution.stride = stride
+    return moved
 
 
-PLANTED: dict[str, Callable[[torch.nn.Module], bool]] = {
+PLANTED: dict[str, Callable[[Modules], int]] = {
     "epsilon": _other_epsilon,
     "padding": _other_padding,
     "pool": _other_pool,

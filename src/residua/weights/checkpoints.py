@@ -17,6 +17,7 @@ from residua.errors import ResiduaError
 from residua.weights.stored import (
     LARGEST_RATIO,
     Stored,
+    damaged,
     member,
     plain,
     safetensors_header,
@@ -24,7 +25,7 @@ from residua.weights.stored import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor, UntypedStorage
+    from torch import Tensor
 
 NESTS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net", "weights")
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
@@ -64,9 +65,9 @@ def _unpickled(path: Path) -> object:
     import torch
 
     left = LARGEST_RATIO * path.stat().st_size
-    declared: list[tuple[UntypedStorage, int]] = []
+    declared: list[tuple[Any, int]] = []
 
-    def place(storage: UntypedStorage, _: str) -> UntypedStorage:
+    def place(storage: Any, _: str) -> Any:
         nonlocal left
         declared.append((storage, storage.nbytes()))
         left -= storage.nbytes()
@@ -127,7 +128,7 @@ def _refuse_code(path: Path, stream: IO[bytes]) -> None:
                     "run. Save the tensors alone: torch.save(network.state_dict(), FILE)."
                 )
         elif operation.name == "PROTO":
-            protocol = argument
+            protocol = int(argument or 0)
         elif isinstance(argument, str):
             texts = [texts[-1], argument]
         cost.add(operation, argument)
@@ -228,19 +229,17 @@ def _layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Te
     layers: dict[str, dict[str, Tensor]] = {}
     left = LARGEST_RATIO * path.stat().st_size
     for name, tensor in tensors.items():
-        where, kind = f"{path}: {plain(name)}", str(tensor.dtype).removeprefix("torch.")
+        kind = str(tensor.dtype).removeprefix("torch.")
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or kind not in NUMBERS:
             raise ResiduaError(
-                f"{where} holds {kind}, {tensor.layout} on {tensor.device}: expected plain numbers "
-                f"({', '.join(NUMBERS)}). Convert it and save it again."
+                f"{path}: {plain(name)} holds {kind}, {tensor.layout} on {tensor.device}: expected "
+                f"one of {', '.join(NUMBERS)}. Convert it and save it again."
             )
         left -= tensor.nbytes
         if left < 0 or tensor.nbytes > tensor.untyped_storage().nbytes():
             shape = " x ".join(map(str, tensor.shape))
-            raise ResiduaError(
-                f"{where} declares {shape} numbers, {tensor.nbytes:,} bytes, which are not in the "
-                "file: it is damaged or was made to exhaust memory. Download or save it again."
-            )
+            said = f"declares {shape} numbers, {tensor.nbytes:,} bytes, which are not in the file"
+            raise damaged(path, f"{name} {said}")
         layer, _, part = name.rpartition(".")
         layers.setdefault(layer, {})[part] = tensor.detach()
     return layers

@@ -157,5 +157,13 @@ KERAS_DIALECTS: tuple[Dialect, ...] = (
     _keras(("keras_densenet*",), r"conv2_block1_1_conv", _KERAS_DENSENET),
     _keras(("keras_mobilenet",), r"conv_dw_1$", _KERAS_MOBILENET, convolutions=("head",)),
     _keras(("keras_inception_v3",), _AUTOMATIC, ((r"head", "predictions"),)),
-    _keras(("tutorial_*",), _AUTOMATIC, (), name="automatic names"),
+    _keras(
+        ("tutorial_cifar_resnet32*", "tutorial_cifar_resnet[15]*", "tutorial_resn*"),
+        _AUTOMATIC,
+        (),
+        name="automatic names",
+    ),
+    _keras(
+        ("tutorial_cifar_resnet34",), _AUTOMATIC, (), name="automatic names", shortcut_first=True
+    ),
 )

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from residua import settings
 from residua.config import Preprocessing
 from residua.errors import ResiduaError
+from residua.weights.stored import (
+    damaged,
+    first_bytes,
+    flaw_of,
+    is_safetensors,
+    plain,
+    safetensors_header,
+    translated,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1  # of weights and state files
+NETWORK = {  # what a card says of its network, and in which types
+    "name": (str,),
+    "classes": (int,),
+    "channels": (int,),
+    "ordering": (str, type(None)),
+    "shortcut": (str, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -49,42 +64,108 @@ def to_bytes(tensors: Mapping[str, Tensor], card: Card) -> bytes:
 
 
 def is_native(path: Path) -> bool:
-    """Whether a file is safetensors with a card of ours."""
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if stream.read(1) != b"{" or length > 2**26:
-                return False
-            return b'"residua"' in stream.read(length)
-    except (OSError, ValueError):
+    """Whether a file is safetensors with a card of ours. Raises ResiduaError if it is no file."""
+    start = first_bytes(path)
+    if not is_safetensors(start):
         return False
+    with path.open("rb") as stream:
+        return b'"residua"' in stream.read(8 + int.from_bytes(start[:8], "little"))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     """Tensors and card of a file of ours. Raises ResiduaError that names the file."""
-    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    try:
-        content = path.read_bytes()
-        tensors = load(content)
-        (length,) = struct.unpack_from("<Q", content)
-        described = json.loads(content[8 : 8 + length])["__metadata__"]["residua"]
+    first_bytes(path)
+    with translated(path, "safetensors"):
+        tensors = load(path.read_bytes())
+        described = safetensors_header(path).get("__metadata__", {}).get("residua")
+        if described is None:
+            raise ResiduaError(
+                f"{path}: was not written by residua: no description in it. Expected weights of a "
+                "run, or what `residua weights convert` writes."
+            )
         card = json.loads(described)
-    except OSError as error:
-        raise ResiduaError(f"{path}: cannot be read: {error.strerror or error}.") from error
-    except (SafetensorError, ValueError, struct.error) as error:
-        raise ResiduaError(f"{path}: is damaged or no safetensors file: {error}.") from error
-    except (KeyError, TypeError) as error:
-        raise ResiduaError(f"{path}: was not written by residua: no description in it.") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ResiduaError(
-            f"{path}: has format {card.get('format') if isinstance(card, dict) else card!r}, "
-            f"expected {FORMAT}: it was written by another version of residua."
-        )
-    return tensors, Card(
-        network=card["network"],
-        classes=tuple(card["classes"]),
-        preprocessing=settings.preprocessing_from(card["preprocessing"], str(path)),
-        notes=card["notes"],
+        if not isinstance(card, dict) or card.get("format") != FORMAT:
+            found = card.get("format") if isinstance(card, dict) else card
+            raise ResiduaError(
+                f"{path}: has format {plain(found)}, expected {FORMAT}: it was written by another "
+                "version of residua. Read it with that version, or train again."
+            )
+        return tensors, _card(path, card)
+
+
+def ends_before_head(path: Path, tensors: Mapping[str, Tensor], card: Card) -> bool:
+    """Whether these are the tensors of the card's network but for its head; False if all of them.
+
+    Raises ResiduaError that names the first tensor that does not fit, or whose numbers cannot be
+    used.
+    """
+    import torch
+
+    from residua.networks.catalogue import build
+
+    with translated(path, f"weights of {card.network['name']}"):
+        with torch.device("meta"):
+            wanted = build(**card.network).state_dict()
+        weights = [name for name in wanted if not name.endswith("num_batches_tracked")]
+        missing = [name for name in weights if name not in tensors]
+        headless = bool(missing) and missing == [name for name in weights if name[:4] == "head"]
+        if missing and not headless:
+            raise damaged(path, f"lacks {missing[0]} of {card.network['name']}")
+        for name, found in tensors.items():
+            if name not in wanted:
+                raise damaged(path, f"holds {name}, for which {card.network['name']} has no place")
+            expected, is_weight = wanted[name], wanted[name].is_floating_point()
+            if found.shape != expected.shape or found.is_floating_point() != is_weight:
+                raise damaged(path, f"{name} holds {_kind(found)}, expected {_kind(expected)}")
+            if is_weight and (flaw := flaw_of(name, found)):
+                raise ResiduaError(
+                    f"{path}: {name} holds {flaw}, so it cannot tell anything. Use weights of an "
+                    "earlier epoch, or train again with a lower rate."
+                )
+    return headless
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _card(path: Path, card: dict[str, Any]) -> Card:
+    """The card, if every value is of the kind that its writer gave it. Raises ResiduaError."""
+    from residua.networks.catalogue import plan
+
+    keys = ("network", "classes", "preprocessing", "notes")
+    network, classes, prepared, notes = [card.get(key) for key in keys]
+    if not _is_network(network):
+        raise damaged(path, f"says of its network {network!r}, expected {', '.join(NETWORK)}")
+    try:
+        plan(network["name"], ordering=network["ordering"], shortcut=network["shortcut"])
+    except ResiduaError as error:
+        raise ResiduaError(f"{path}: {error} It may be of another version of residua.") from error
+    outputs = network["classes"]
+    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
+        raise damaged(path, f"names its classes {classes!r}, expected a list of names")
+    if len(classes) > outputs:
+        raise damaged(path, f"names {len(classes)} classes, expected those of {outputs} outputs")
+    if not isinstance(prepared, dict) or not all(map(_is_word, prepared.values())):
+        raise damaged(path, f"says of its preprocessing {prepared!r}, expected settings")
+    if not isinstance(notes, dict):
+        raise damaged(path, f"has notes {notes!r}, expected an object")
+    preprocessing = settings.preprocessing_from(prepared, str(path))
+    return Card(network, tuple(classes), preprocessing, notes)
+
+
+def _is_network(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether these are arguments of `build`."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == NETWORK.keys()
+        and all(type(value[key]) in kinds for key, kinds in NETWORK.items())
+        and min(value["classes"], value["channels"]) >= 1
     )
+
+
+def _is_word(value: object) -> bool:
+    """False for texts that are no word: a setting's text is read as YAML, which can grow."""
+    return not isinstance(value, str) or value.isidentifier()

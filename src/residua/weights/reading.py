@@ -113,7 +113,8 @@ def recognise(stored: Stored, model: str | None) -> Match:
 def _readings(stored: Stored, model: str | None) -> Iterator[Match]:
     """Readings as each network that may have such weights, those of about its size first.
 
-    Once one fits, only networks with as many parameters can fit too.
+    Once one fits, its head too, only networks with as many parameters can fit too. A dialect is as
+    good as another where a file has no names.
     """
     held = sum(each.numel() for layer in stored.layers.values() for each in layer.values())
     sizes = {name: row.published.trainable for name, row in catalogue.ROWS.items()}
@@ -124,12 +125,15 @@ def _readings(stored: Stored, model: str | None) -> Iterator[Match]:
         far = not held / FAR < sizes[name] < held * FAR
         if model is None and (far or (fitting and sizes[name] not in fitting)):
             continue
-        for dialect in dialects:
-            adopted = name == model and name in dialect.adopted
-            if _speaks(stored, dialect) and (dialect.knows(name) or adopted):
-                for found in match(stored, name, dialect):
-                    fitting |= set() if found.problems else {sizes[name]}
-                    yield found
+        spoken = [
+            each
+            for each in dialects
+            if _speaks(stored, each) and (each.knows(name) or (name == model in each.adopted))
+        ]
+        for dialect in spoken[:1] if stored.numbered_by_place else spoken:
+            for found in match(stored, name, dialect):
+                fitting |= set() if found.problems or found.headless else {sizes[name]}
+                yield found
 
 
 def _speaks(stored: Stored, dialect: Dialect) -> bool:

@@ -54,22 +54,20 @@ def read_stored(path: Path) -> Stored:
         raise ResiduaError(f"{path}: is {found.form} without a tensor in it: expected {READABLE}.")
     for name in (*found.layers, *(part for parts in found.layers.values() for part in parts)):
         if len(name) > LONGEST_NAME or not name.isprintable():
-            raise ResiduaError(
-                f"{path}: calls a tensor {plain(ascii(name))}: expected a name of printable "
-                f"characters, {LONGEST_NAME} at most. Download or save it again."
-            )
+            said = f"expected a name of at most {LONGEST_NAME} printable characters"
+            raise damaged(path, f"{said}, found {ascii(name)[:80]}")
     return found
 
 
 def _read(path: Path, start: bytes) -> Stored:
-    from residua.weights import checkpoints, keras_files
+    from residua.weights import checkpoints
 
     if start.startswith(HDF5):
-        return keras_files.read_hdf5(path)
+        return _read_keras(path, archive=False)
     if start.startswith(b"PK\3\4"):
         names = zip_names(path)
         if "model.weights.h5" in names:
-            return keras_files.read_archive(path)
+            return _read_keras(path, archive=True)
         if any(name.endswith("data.pkl") for name in names):
             return checkpoints.read_pickle(path)
         raise ResiduaError(
@@ -81,6 +79,16 @@ def _read(path: Path, start: bytes) -> Stored:
     if start[:1] == b"\x80":
         return checkpoints.read_pickle(path)
     raise ResiduaError(f"{path}: {_foreign(start)}: expected {READABLE}.")
+
+
+def _read_keras(path: Path, *, archive: bool) -> Stored:
+    try:
+        from residua.weights import keras_files
+    except ImportError as error:
+        raise ResiduaError(
+            f"{path}: is a Keras file, and reading it needs h5py: pip install 'residua[keras]'."
+        ) from error
+    return keras_files.read_archive(path) if archive else keras_files.read_hdf5(path)
 
 
 def first_bytes(path: Path) -> bytes:
@@ -130,10 +138,7 @@ def zip_names(path: Path) -> list[str]:
         members = archive.infolist()
     names = [each.filename for each in members]
     if twice := first_twice(names):
-        raise ResiduaError(
-            f"{path}: holds {plain(twice)!r} twice, so it is unclear which one is meant. "
-            "Download or save it again."
-        )
+        raise damaged(path, f"holds {twice} twice")
     left = LARGEST_RATIO * path.stat().st_size
     for each in members:
         left -= each.file_size
@@ -167,14 +172,31 @@ def translated(path: Path, what: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:
             raise ResiduaError(f"{path}: cannot be read: {error.strerror}.") from error
         said = plain(error).rstrip(".") or type(error).__name__
-        raise ResiduaError(
-            f"{path}: is cut off or damaged as {what}: {said}. Download or save it again."
-        ) from error
+        raise damaged(path, f"cannot be read as {what} ({said})") from error
+
+
+def damaged(path: Path, said: str) -> ResiduaError:
+    """An error to be raised: a file is in itself not as its writer must have meant it."""
+    return ResiduaError(
+        f"{path}: {plain(said)}: it is cut off or damaged. Download or save it again."
+    )
+
+
+def flaw_of(name: str, tensor: Tensor) -> str | None:
+    """Why the floating-point numbers of a part make every output useless, if they do."""
+    import torch
+
+    numbers = tensor.float()  # what is too large for it becomes infinite in use
+    if not bool(torch.isfinite(numbers).all()):
+        return "numbers that are not finite (NaN or infinity)"
+    if name.rpartition(".")[2] == "running_var" and bool((numbers < 0).any()):
+        return "negative variances"
+    return None
 
 
 def plain(said: object) -> str:
-    """What a file or a library says, on one line without control characters, 160 characters."""
-    text = " ".join(str(said).split())[:160]
+    """What a file or a library says, on one line, without control characters, shortened."""
+    text = " ".join(str(said).split())[:240]
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 

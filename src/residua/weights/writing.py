@@ -83,7 +83,11 @@ def _published_names(weights: Weights, out: Path) -> dict[str, Tensor]:
 
 
 def _keras_file(weights: Weights, out: Path) -> bytes:
-    """The bytes of a .weights.h5 that Keras 3 loads into the same network of its own."""
+    """The bytes of a .weights.h5 that Keras 3 loads into the same network of its own.
+
+    But not where that is a subclass (tutorial_resnet18): then the attributes of its Python objects
+    name the groups of a file, which Keras says, and loads nothing.
+    """
     try:
         import h5py
     except ImportError as error:
