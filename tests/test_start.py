@@ -16,6 +16,7 @@ from residua.errors import ResiduaError
 from residua.learning import go_on
 from residua.loading import open_weights, start_from
 from residua.networks import catalogue
+from residua.networks.freezing import freeze
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.settings import with_settings
@@ -230,6 +231,35 @@ def test_build_takes_weights(cifar: Path, begun: residua.Run) -> None:
         residua.build("cifar_resnet20", classes=4, weights=cifar)
     with pytest.raises(ResiduaError, match="give weights too"):
         residua.build("cifar_resnet20", new_head=True)
+
+
+def test_frozen_means_frozen(cifar: Path, tmp_path: Path) -> None:
+    options = {"weights": cifar, "new_head": True, "quiet": True}
+    settings = {"network.freeze": 2}
+    run = residua.train("digits", epochs=2, out=tmp_path / "run", settings=settings, **options)
+    held, kept = read_file(cifar).tensors, read_weights(run.folder.weights)[0]
+    frozen = ("stem.", "stages.0.", "stages.1.")
+    for name, tensor in held.items():
+        same = torch.equal(kept[name], tensor) if kept[name].shape == tensor.shape else False
+        assert same == name.startswith(frozen), name
+
+    network = residua.build("cifar_resnet20", weights=cifar)
+    freeze(network, 2)
+    network.train()
+    network.stages.train()  # type: ignore[operator, union-attr]
+    loss = network(torch.randn(4, 3, 32, 32)).square().sum()
+    loss.backward()
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is None) == name.startswith(frozen), name
+    for name, tensor in network.state_dict().items():
+        if name.startswith(frozen):
+            assert torch.equal(tensor, held.get(name, tensor)), name
+            assert "num_batches" not in name or tensor == 0, name
+
+    with pytest.raises(ResiduaError, match="has 3 stages"):
+        residua.train("digits", settings={"network.freeze": 4}, **options)
+    with pytest.raises(ResiduaError, match="give --weights too"):
+        residua.train("digits", settings=settings, quiet=True)
 
 
 def test_features_of_a_file_and_of_a_run(cifar: Path, begun: residua.Run, tmp_path: Path) -> None:

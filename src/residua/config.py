@@ -146,6 +146,9 @@ class Network:
     new_head: bool = setting(
         False, "Replace the head of these weights by a fresh one.", flag="--new-head"
     )
+    freeze: int = setting(
+        0, "Stages that stay as the weights have them, from the first on.", flag="--freeze", low=0
+    )
 
 
 @dataclass(frozen=True)

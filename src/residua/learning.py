@@ -24,6 +24,7 @@ from residua.loading import IMAGENET, NONE, open_weights, start_from
 from residua.machine import environment
 from residua.networks.catalogue import build, plan
 from residua.networks.cost import smallest_input
+from residua.networks.freezing import freeze
 from residua.preparation import Prepared, prepare
 from residua.reporting import write_report
 from residua.run import RunFolder
@@ -86,6 +87,8 @@ def _start(config: Config, screen: Screen) -> Weights | None:
     if not network.weights:
         if network.new_head:
             raise ResiduaError("--new-head replaces the head of weights: give --weights too.")
+        if network.freeze:
+            raise ResiduaError("--freeze keeps stages of weights: give --weights too.")
         return None
     model = None if network.name == AUTO else network.name
     if model is None and network.weights == IMAGENET:
@@ -174,8 +177,11 @@ def _network(config: Config, weights: Weights | None) -> torch.nn.Module:
     """Fresh, or as the weights have it; where training goes on, the state file fills it later."""
     arguments, seed = config.network_arguments, config.training.seed
     if weights is None:
-        return build(**arguments, seed=seed)
-    return start_from(weights, arguments, new_head=config.network.new_head, seed=seed)
+        network = build(**arguments, seed=seed)
+    else:
+        network = start_from(weights, arguments, new_head=config.network.new_head, seed=seed)
+    freeze(network, config.network.freeze)
+    return network
 
 
 def _judge(folder: RunFolder, prepared: Prepared, screen: Screen) -> Evaluation | None:

@@ -21,6 +21,16 @@ Padding = Literal["symmetric", "same", "valid"]
 Initialisation = Literal["he", "he_truncated", "glorot"]
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """A norm that can be frozen: its statistics then stay as they are, whoever calls train()."""
+
+    frozen = False
+
+    def train(self, mode: bool = True) -> BatchNorm:
+        """As of every module, but a frozen norm stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+
 @dataclass(frozen=True)
 class Norm:
     """BatchNorm's constants: `momentum` is the weight of the new batch (1 - Keras' momentum).
@@ -32,9 +42,9 @@ class Norm:
     epsilon: float = 1e-5
     scale: bool = True
 
-    def layer(self, channels: int) -> nn.BatchNorm2d:
+    def layer(self, channels: int) -> BatchNorm:
         """A norm over `channels` channels of [B, C, H, W]."""
-        norm = nn.BatchNorm2d(channels, eps=self.epsilon, momentum=self.momentum)
+        norm = BatchNorm(channels, eps=self.epsilon, momentum=self.momentum)
         if not self.scale:
             norm.register_parameter("weight", None)
         return norm
