@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/residua demo
 
 test: $(VENV)/.tested-with
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check src tests benchmarks

@@ -82,16 +82,24 @@ def test_slices_are_the_grouped_convolution() -> None:
     np.testing.assert_allclose(found, logits(name, whole, size), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", keras_files.FORMS)
-def test_keras_reads_what_is_written(form: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def small() -> tuple[keras.Model, np.ndarray]:
+    """A random network, its automatic names from 12 on, and its logits."""
     model = random_network(SMALL, start=12)
-    path = keras_files.write(model, tmp_path / "file", form)
+    return model, logits(SMALL, model, 32)
+
+
+@pytest.mark.parametrize("form", keras_files.FORMS)
+def test_keras_reads_what_is_written(
+    form: str, small: tuple[keras.Model, np.ndarray], tmp_path: Path
+) -> None:
+    path = keras_files.write(small[0], tmp_path / "file", form)
     if form in ("keras3_whole", "keras3_legacy_h5", "keras2_whole"):
         again = keras.models.load_model(path, compile=form != "keras2_whole")
     else:
         again = build(SMALL)
         again.load_weights(path)
-    np.testing.assert_array_equal(logits(SMALL, again, 32), logits(SMALL, model, 32))
+    np.testing.assert_array_equal(logits(SMALL, again, 32), small[1])
 
 
 def test_keras_reads_a_nested_subclass_in_the_old_layout(tmp_path: Path) -> None:
@@ -103,14 +111,16 @@ def test_keras_reads_a_nested_subclass_in_the_old_layout(tmp_path: Path) -> None
         keras_files.write(model, tmp_path / "file", "keras1_weights")
 
 
-def test_keras_reads_names_that_fill_more_than_one_attribute(tmp_path: Path) -> None:
-    model, again = random_network(SMALL), build(SMALL)
+def test_keras_reads_names_that_fill_more_than_one_attribute(
+    small: tuple[keras.Model, np.ndarray], tmp_path: Path
+) -> None:
+    model, again = small[0], build(SMALL)
     names = {each.name: each.name + "_" * 600 for each in model.layers}
     path = keras_files.write(model, tmp_path / "file", "keras2_weights", names)
     with h5py.File(path) as file:
         assert {"layer_names0", "layer_names1"} < set(file.attrs)
     again.load_weights(path)
-    np.testing.assert_array_equal(logits(SMALL, again, 32), logits(SMALL, model, 32))
+    np.testing.assert_array_equal(logits(SMALL, again, 32), small[1])
 
 
 @pytest.mark.parametrize("source", ["tutorial_resnet50", "keras_resnet50"])
@@ -127,7 +137,7 @@ def test_names_of_2015_hold_the_same_layers_in_that_order(source: str, tmp_path:
         assert all(map(np.array_equal, layer.get_weights(), found)), layer.name
 
 
-def test_automatic_names_start_where_they_are_told() -> None:
-    model = build(SMALL, start=12)
+def test_automatic_names_start_where_they_are_told(small: tuple[keras.Model, np.ndarray]) -> None:
+    model = small[0]
     assert model.layers[1].name == "conv2d_12"
     assert keras_networks.stages(SMALL, model)[0] == "add_16"

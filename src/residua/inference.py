@@ -49,7 +49,7 @@ def network_from(weights: Weights, device: torch.device, *, headless: bool = Fal
     """
     if weights.headless and not headless:
         raise ResiduaError(
-            f"{weights.path}: ends before its head, so it names nothing. Train a head on it: "
+            f"{weights.path}: {weights.lacks}, so it names nothing here. Train a head on it: "
             f"residua train DATA --weights {weights.path} --new-head"
         )
     tensors = {

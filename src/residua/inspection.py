@@ -97,7 +97,7 @@ def _meaning(weights: Weights) -> dict[str, Any]:
     changed = {key: card.network[key] for key in ("ordering", "shortcut") if card.network[key]}
     found |= {
         **changed,
-        "outputs": "none: it ends before the head" if weights.headless else card.network["classes"],
+        "outputs": f"none: it {weights.lacks}" if weights.headless else card.network["classes"],
         "channels": card.network["channels"],
         "classes": _short(card.classes) if card.classes else "not named in the file",
         "biases": _biases(weights),

@@ -87,7 +87,7 @@ def start_from(
             )
     classes = arguments["classes"]
     if not new_head and (weights.headless or held["classes"] != classes):
-        has = "ends before its head" if weights.headless else f"has {held['classes']} outputs"
+        has = weights.lacks if weights.headless else f"has {held['classes']} outputs"
         raise ResiduaError(
             f"{weights.path}: {has}, but {classes} are needed. --new-head replaces the head by a "
             f"fresh one of {classes} outputs"

@@ -61,7 +61,11 @@ _FOREIGN = {
     "an icon file: export it as PNG": rb"\0\0[\1\2]\0.\0",
 }
 
-_PILLOW = {"antialias": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
+    "antialias": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 # Orientation of EXIF -> (swap rows and columns first, then mirror the rows, mirror the columns).
 _ORIENTATIONS = {
@@ -269,10 +273,6 @@ def _resample(
         corners = (left, top, left + box_width, top + box_height)
         resized = np.array(image.resize((width, height), _PILLOW[interpolation], corners))
         return resized.reshape(height, width, pixels.shape[2])
-    if interpolation == "nearest":
-        rows = top + (2 * np.arange(height) + 1) * box_height // (2 * height)
-        columns = left + (2 * np.arange(width) + 1) * box_width // (2 * width)
-        return pixels[np.ix_(rows, columns)]
     return _bilinear(
         pixels,
         top + (np.arange(height, dtype=np.float64) + 0.5) * (box_height / height) - 0.5,

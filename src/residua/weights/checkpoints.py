@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from residua.errors import ResiduaError
 from residua.weights.stored import (
+    FLOATS,
     LARGEST_RATIO,
     Stored,
     damaged,
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 NESTS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net", "weights")
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
 NESTED = 8  # dictionaries in dictionaries that are looked into
-NUMBERS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8")
+NUMBERS = (*FLOATS, "int64", "int32", "int16", "int8", "uint8")
 # What a pickle of tensors and plain data names; torch.load would carry out more than that.
 HARMLESS = re.compile(
     r"torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)|torch\.(device|Size|bool)"
-    r"|torch\.b?float\d+|torch\.u?int\d+|torch\.\w+Storage|torch\.storage\.UntypedStorage"
+    r"|torch\.b?float\w+|torch\.u?int\d+|torch\.\w+Storage|torch\.storage\.UntypedStorage"
     r"|torch\.nn\.parameter\.Parameter|collections\.(OrderedDict|Counter)|argparse\.Namespace"
     r"|(__builtin__|builtins)\.set"
 )
@@ -55,8 +56,8 @@ def read_safetensors(path: Path) -> Stored:
     from safetensors.torch import load_file
 
     with translated(path, "safetensors"):
-        tensors = load_file(path)
-        safetensors_header(path)  # says more than load_file does: that nothing is named twice
+        held = load_file(path)  # in no order
+        tensors = {name: held[name] for name in safetensors_header(path) if name in held}
         return Stored(path, "pytorch", "safetensors", _layers(path, _unwrapped(tensors)))
 
 

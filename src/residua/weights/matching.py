@@ -24,7 +24,8 @@ class Match:
 
     tensors: the state dict that came out. problems: sentences about what does not fit, in the
     order of the network; none if all does. headless: the file ends before the head, as Keras'
-    include_top=False makes it: a fact, no problem. names: our layer -> its places in the file.
+    include_top=False makes it: a fact, no problem. beside: the dense layers that it has instead,
+    of a transfer model. names: our layer -> its places in the file.
     """
 
     row: str
@@ -34,6 +35,7 @@ class Match:
     tensors: Mapping[str, Tensor]
     problems: tuple[str, ...]
     headless: bool
+    beside: tuple[str, ...]
     names: Names
 
 
@@ -172,8 +174,15 @@ def _fit(stored: Stored, network: nn.Module, row: str, dialect: Dialect, names: 
         tensors |= {f"{place.name}.{name}": each for name, each in parts.items()}
     used = {name for each in names.values() for name in each}
     extra = [each for each in stored.layers if each not in used and not dialect.spares(each)]
-    problems += [f"{each} of the file has no place in the network" for each in extra]
-    return Match(row, dialect, classes, channels, tensors, tuple(problems), headless, names)
+    beside = tuple(each for each in extra if headless and _is_dense(stored.layers[each]))
+    problems += [
+        f"{each} of the file has no place in the network" for each in extra if each not in beside
+    ]
+    return Match(row, dialect, classes, channels, tensors, tuple(problems), headless, beside, names)
+
+
+def _is_dense(parts: Mapping[str, Tensor]) -> bool:
+    return next(iter(parts.values())).ndim == 2
 
 
 class _MisfitError(Exception):

@@ -12,6 +12,7 @@ from residua import settings
 from residua.config import Preprocessing
 from residua.errors import ResiduaError
 from residua.weights.stored import (
+    FLOATS,
     damaged,
     first_bytes,
     flaw_of,
@@ -79,7 +80,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
     first_bytes(path)
     with translated(path, "safetensors"):
         tensors = load(path.read_bytes())
-        described = safetensors_header(path).get("__metadata__", {}).get("residua")
+        header = safetensors_header(path)
+        described = header.get("__metadata__", {}).get("residua")
         if described is None:
             raise ResiduaError(
                 f"{path}: was not written by residua: no description in it. Expected weights of a "
@@ -92,7 +94,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Card]:
                 f"{path}: has format {plain(found)}, expected {FORMAT}: it was written by another "
                 "version of residua. Read it with that version, or train again."
             )
-        return tensors, _card(path, card)
+        return {name: tensors[name] for name in header if name in tensors}, _card(path, card)
 
 
 def ends_before_head(path: Path, tensors: Mapping[str, Tensor], card: Card) -> bool:
@@ -113,12 +115,15 @@ def ends_before_head(path: Path, tensors: Mapping[str, Tensor], card: Card) -> b
         headless = bool(missing) and missing == [name for name in weights if name[:4] == "head"]
         if missing and not headless:
             raise damaged(path, f"lacks {missing[0]} of {card.network['name']}")
-        for name, found in tensors.items():
-            if name not in wanted:
-                raise damaged(path, f"holds {name}, for which {card.network['name']} has no place")
-            expected, is_weight = wanted[name], wanted[name].is_floating_point()
-            if found.shape != expected.shape or found.is_floating_point() != is_weight:
-                raise damaged(path, f"{name} holds {_kind(found)}, expected {_kind(expected)}")
+        if extra := [name for name in tensors if name not in wanted]:
+            raise damaged(path, f"holds {extra[0]}, for which {card.network['name']} has no place")
+        for name in (each for each in wanted if each in tensors):
+            found, expected = tensors[name], wanted[name]
+            is_weight = expected.is_floating_point()
+            kinds = FLOATS if is_weight else (_kind(expected),)
+            if found.shape != expected.shape or _kind(found) not in kinds:
+                has, needs = [f"{_kind(each)} {list(each.shape)}" for each in (found, expected)]
+                raise damaged(path, f"{name} holds {has}, expected {needs}")
             if is_weight and (flaw := flaw_of(name, found)):
                 raise ResiduaError(
                     f"{path}: {name} holds {flaw}, so it cannot tell anything. Use weights of an "
@@ -128,7 +133,7 @@ def ends_before_head(path: Path, tensors: Mapping[str, Tensor], card: Card) -> b
 
 
 def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _card(path: Path, card: dict[str, Any]) -> Card:

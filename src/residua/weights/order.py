@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from residua.networks.cost import Layer, measure, smallest_input
+from residua.networks.cost import Layer, measure
 from residua.weights.places import Place
+
+SIDE = 128  # px: large enough for every network, and the order is the same at any size
 
 
 def keras_order(network: nn.Module, found: Sequence[Place], shortcut_first: bool) -> list[Place]:
     """`found` in that order. shortcut_first: whether an addition names the shortcut first."""
     channels = next(each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d))
-    side = max(smallest_input(network), 32)
-    layers = measure(network, (channels, side, side)).layers
+    layers = measure(network, (channels, SIDE, SIDE)).layers
     depths, met = _depths(layers), _walk_back(layers, shortcut_first)
     ranks = {each.name: (-depths[each.name], met[each.name]) for each in layers}
 

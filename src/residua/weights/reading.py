@@ -43,6 +43,13 @@ class Weights:
     match: Match | None = None
     assumed: str | None = None
 
+    @property
+    def lacks(self) -> str:
+        """What headless weights are instead, as the rest of a sentence."""
+        if self.match is None or not self.match.beside:
+            return "ends before its head"
+        return f"has a head of its own ({', '.join(self.match.beside)}), which is not read"
+
     def sha256(self) -> str:
         """Of the file's bytes, 64 digits."""
         with self.path.open("rb") as stream:
@@ -128,7 +135,8 @@ def _readings(stored: Stored, model: str | None) -> Iterator[Match]:
         spoken = [
             each
             for each in dialects
-            if _speaks(stored, each) and (each.knows(name) or (name == model in each.adopted))
+            if _speaks(stored, each)
+            and (each.knows(name) or (name == model and name in each.adopted))
         ]
         for dialect in spoken[:1] if stored.numbered_by_place else spoken:
             for found in match(stored, name, dialect):
