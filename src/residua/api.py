@@ -13,7 +13,7 @@ from residua.errors import ResiduaError
 from residua.evaluation import Evaluation, evaluate_run, evaluate_weights, run_classes
 from residua.inference import default_device, network_from
 from residua.learning import go_on, train_run
-from residua.loading import is_run, open_weights, start_from, with_preprocessing
+from residua.loading import is_run, open_weights, start_from, with_classes, with_preprocessing
 from residua.networks import catalogue
 from residua.networks.residual import Ordering, Shortcut
 from residua.prediction import Features, Prediction, features_of, predict_files
@@ -78,7 +78,7 @@ def models() -> list[str]:
 
 
 def build(
-    name: str,
+    name: str | None = None,
     *,
     classes: int | None = None,
     channels: int | None = None,
@@ -90,14 +90,17 @@ def build(
 ) -> torch.nn.Module:
     """A network of the catalogue: float [B, channels, H, W] -> logits [B, classes]; training mode.
 
-    What is not given is the row's default. seed fixes the initialisation without touching torch's
-    global generator. weights: a run, a weights file of residua, Keras or PyTorch, or "imagenet";
-    new_head: keep the last layer fresh, for other classes. The result is an ordinary nn.Module with
-    a `features` method (see residua.networks.row.Network). Raises ResiduaError.
+    name: not needed where the weights tell it. What is not given is the row's default. seed fixes
+    the initialisation without touching torch's global generator. weights: a run, a weights file of
+    residua, Keras or PyTorch, or "imagenet"; new_head: keep the last layer fresh, for other
+    classes. The result is an ordinary nn.Module with a `features` method (see
+    residua.networks.row.Network). Raises ResiduaError.
     """
     if weights is None:
         if new_head:
             raise ResiduaError("new_head replaces the head of weights: give weights too.")
+        if name is None:
+            raise ResiduaError("which network? `residua.models()` lists their names.")
         return catalogue.build(
             name,
             classes=classes,
@@ -118,6 +121,7 @@ def train(
     model: str | None = None,
     weights: str | Path | None = None,
     new_head: bool | None = None,
+    freeze: int | None = None,
     recipe: str | Path | None = None,
     epochs: int | None = None,
     size: int | None = None,
@@ -144,6 +148,7 @@ def train(
         "network.name": model,
         "network.weights": None if weights is None else str(weights),
         "network.new_head": new_head,
+        "network.freeze": freeze,
         "training.epochs": epochs,
         "preprocessing.size": size,
         "training.batch": batch,
@@ -179,6 +184,7 @@ def evaluate(
     data: str | Path | None = None,
     *,
     model: str | None = None,
+    classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     quiet: bool = True,
 ) -> Evaluation:
@@ -186,11 +192,11 @@ def evaluate(
 
     source: a run, which gets scores.json and predictions.csv in its folder evaluations/; a weights
     file of residua, Keras or PyTorch; or "imagenet:NAME". model: its network, where the file cannot
-    tell. preprocessing: what a foreign file does not say, by name: {"mean": [0, 0, 0]}. Changes no
-    weights. Raises ResiduaError.
+    tell. classes: names of its outputs, in order. preprocessing: what a foreign file does not say,
+    by name: {"mean": [0, 0, 0]}. Changes no weights. Raises ResiduaError.
     """
     screen = Screen(quiet)
-    weights, folder = _subject(source, model, preprocessing, screen)
+    weights, folder = _subject(source, model, classes, preprocessing, screen)
     if folder is not None:
         return evaluate_run(folder, None if data is None else str(data), screen)
     if data is None:
@@ -204,6 +210,7 @@ def predict(
     *,
     top: int = 3,
     model: str | None = None,
+    classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     allow_private: bool = False,
     grid: str | Path | None = None,
@@ -212,17 +219,16 @@ def predict(
     """The `top` most likely classes of each file, in order: of paths, pictures below folders, and
     http(s) addresses, those in private networks only if `allow_private`.
 
-    source, model, preprocessing: see `evaluate`. grid: also draw the pictures with their classes to
-    this PNG. A file that cannot be read keeps its row, with the reason in `error`. Raises
-    ResiduaError if the weights cannot be used.
+    source, model, classes, preprocessing: see `evaluate`. grid: also draw the pictures with their
+    classes to this PNG. A file that cannot be read keeps its row, with the reason in `error`.
+    Raises ResiduaError if the weights cannot be used.
     """
     screen = Screen(quiet)
-    weights, folder = _subject(source, model, preprocessing, screen)
+    weights, folder = _subject(source, model, classes, preprocessing, screen)
     max_pixels = folder.config.data.max_pixels if folder else Data.max_pixels
+    named = _names(files)
     rows = list(
-        predict_files(
-            weights, _names(files), top, max_pixels=max_pixels, allow_private=allow_private
-        )
+        predict_files(weights, named, top, max_pixels=max_pixels, allow_private=allow_private)
     )
     if grid is not None:
         warning = write_prediction_grid(
@@ -242,6 +248,7 @@ def features(
     files: str | Path | Sequence[str | Path],
     *,
     model: str | None = None,
+    classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     quiet: bool = True,
 ) -> Features:
@@ -249,31 +256,41 @@ def features(
 
     Files that cannot be read are left out and listed with their reasons. Raises ResiduaError.
     """
-    weights, _ = _subject(source, model, preprocessing, Screen(quiet))
+    weights, _ = _subject(source, model, classes, preprocessing, Screen(quiet))
     return features_of(weights, _names(files), max_pixels=Data.max_pixels)
 
 
 def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
-    return [str(each) for each in ([files] if isinstance(files, str | Path) else files)]
+    named = [files] if isinstance(files, str | Path) else files
+    if strange := next((each for each in named if not isinstance(each, str | Path)), None):
+        raise ResiduaError(
+            f"{type(strange).__name__}: expected paths or addresses of pictures. For pixels, "
+            "use the network itself: residua.build(weights=...)."
+        )
+    return [str(each) for each in named]
 
 
 def _subject(
     source: str | Path | Run,
     model: str | None,
+    classes: Sequence[str] | None,
     given: Mapping[str, object] | None,
     screen: Screen,
 ) -> tuple[Weights, RunFolder | None]:
     """Weights, prepared for as they or the user say; with their run, if they are one's."""
     if isinstance(source, Run) or is_run(source):
-        if model is not None or given:
-            raise ResiduaError("a run says itself which network and preprocessing it has.")
+        if model is not None or classes is not None or given:
+            raise ResiduaError("a run says itself which network, classes and preprocessing it has.")
         folder = _folder_of(source)
         return read_file(folder.weights), folder
     found = open_weights(source, model, screen)
+    if classes is not None:
+        found = with_classes(found, tuple(classes))
     if given:
-        return with_preprocessing(found, given), None
+        found = with_preprocessing(found, given)
     if found.assumed:
-        screen.warn(f"{found.path.name}: {found.assumed}; --set preprocessing.mean=... says so")
+        other = "--set preprocessing.mean=[...] and --classes say otherwise"
+        screen.caution(f"{found.path.name}: {found.assumed}. {other}")
     return found, None
 
 

@@ -74,11 +74,13 @@ def evaluate_run(run: RunFolder, data: str | None, screen: Screen) -> Evaluation
     weights = read_file(run.weights)
     if data is None:
         part, source, labels = _own_part(run, config, classes)
-        seen = _judge_source(weights, source, labels, part, config.data.max_pixels, screen, run)
+        seen = _judge_source(
+            weights, source, labels, part, config.data.max_pixels, screen, run, own=True
+        )
         return record(run, part, seen)
     source = open_source(data)
     part, selection, labels = _foreign(source, classes, screen)
-    seen = _judge_source(weights, selection, labels, part, config.data.max_pixels, screen)
+    seen = _judge_source(weights, selection, labels, part, config.data.max_pixels, screen, run)
     return record(run, f"data-{source.name}", seen)
 
 
@@ -88,21 +90,23 @@ def evaluate_weights(weights: Weights, data: str, screen: Screen) -> Evaluation:
     Where the weights name no classes and DATA has as many as they have outputs, its classes in
     alphabetical order are taken for them, as Keras and torchvision number folders; that is said.
     """
-    source, classes, outputs = (
-        open_source(data),
-        weights.card.classes,
-        weights.card.network["classes"],
-    )
+    if weights.headless:
+        raise ResiduaError(f"{weights.path}: {weights.lacks}, so there is nothing to judge.")
+    source, classes = open_source(data), weights.card.classes
+    outputs = weights.card.network["classes"]
+    if weights.assumed and not set(source.classes) <= label_places(classes).keys():
+        classes = ()  # they were taken for the outputs' names, and are not
     if not classes:
         if len(source.classes) != outputs:
             raise ResiduaError(
                 f"{weights.path}: does not say what its {outputs} outputs mean, and {data} has "
-                f"{len(source.classes)} classes: expected a folder for each output."
+                f"{len(source.classes)} classes: expected a folder for each output, or their names "
+                "with --classes."
             )
         classes = tuple(sorted(source.classes))
         card = dataclasses.replace(weights.card, classes=classes)
         weights = dataclasses.replace(weights, card=card)
-        screen.warn(f"its outputs are taken for the classes of {data} in alphabetical order")
+        screen.caution(f"its outputs are taken for the classes of {data} in alphabetical order")
     part, selection, labels = _foreign(source, classes, screen)
     return _judge_source(weights, selection, labels, part, Data.max_pixels, screen)
 
@@ -115,17 +119,25 @@ def _judge_source(
     max_pixels: int,
     screen: Screen,
     run: RunFolder | None = None,
+    own: bool = False,
 ) -> Evaluation:
-    """Read the pictures of a source and judge them; with a run, they must be as it knew them."""
+    """Read the pictures of a source and judge them.
+
+    run: whose weights they are; it says how many of the pictures it has learnt from. own: they are
+    a part of its own and must be as it knew them.
+    """
     with screen.bar("reading") as move:
         surveyed = survey(source, max_pixels, screen.reporter(move))
         decoded = load(
             surveyed, weights.card.preprocessing, max_pixels, progress=screen.reporter(move)
         )
-    if run is not None:
+    if run is not None and own:
         _check_unchanged(run, source, surveyed.sha256)
-    unreadable = [*source.rejected]
-    unreadable += [(source.entries[each].path, why) for each, why in decoded.failures.items()]
+    elif run is not None and (known := run.known_to(surveyed.sha256)):
+        shares = f"{known:,} of {len(source.entries):,} pictures trained this run or chose its"
+        screen.caution(f"{shares} weights, so the figures are too good")
+    failures = [(source.entries[each].path, why) for each, why in decoded.failures.items()]
+    unreadable = [*source.rejected, *failures]
     for path, reason in unreadable:
         screen.warn(f"{path} is left out: {reason}")
     members = np.array(

@@ -59,6 +59,7 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
         config = settings.with_settings(config, {"network.weights": absolute})
     prepared = prepare(config, screen, None if weights is None else weights.card)
     _check_network(prepared.config)
+    _say_known(config, prepared)
     network = _network(prepared.config, weights)
     folder = RunFolder.new(out, prepared.source.name)
     if out is None:
@@ -117,6 +118,21 @@ def _say_start(weights: Weights, prepared: Prepared, screen: Screen) -> None:
             f"its head was learnt for {', '.join(held[:3])}, ... and begins as that of "
             f"{', '.join(classes[:3])}, ...: --new-head makes a fresh one"
         )
+
+
+def _say_known(config: Config, prepared: Prepared) -> None:
+    """Note pictures that are to judge this run, but taught the run that it starts from."""
+    if not config.network.weights or not Path(config.network.weights).is_dir():
+        return
+    earlier = RunFolder.existing(config.network.weights)
+    for part in ("validation", "test"):
+        judging = [each.sha256 for each in prepared.members if each.part == part]
+        if known := earlier.known_to(judging):
+            prepared.notes.append(
+                f"{known:,} of {len(judging):,} {part} pictures trained {earlier.path} or chose "
+                "its weights, so its figures on them are too good: use the same --split-seed and "
+                "fractions as there, or other pictures"
+            )
 
 
 def go_on(folder: RunFolder, screen: Screen) -> None:

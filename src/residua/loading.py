@@ -30,18 +30,31 @@ def open_weights(source: str | Path, model: str | None, screen: Screen) -> Weigh
 
     "imagenet" alone means imagenet:`model`. Raises ResiduaError.
     """
+    path = locate(source, model, screen)
+    word, _, name = str(source).partition(":")
+    if word != IMAGENET:
+        return read_file(path, model)
+    found = read_file(path, name or model)
+    card = dataclasses.replace(
+        found.card, notes={"from": SOURCES[found.card.network["name"]].address}
+    )
+    return dataclasses.replace(found, card=card)
+
+
+def locate(source: str | Path, model: str | None, screen: Screen) -> Path:
+    """The file that `source` names, downloaded if need be. Raises ResiduaError."""
     word, _, name = str(source).partition(":")
     if word == IMAGENET:
         return _published(name or model, model, screen)
     path = Path(source).expanduser()
     if path.is_dir():
-        return read_file(RunFolder.existing(path).weights, model)
+        return RunFolder.existing(path).weights
     if not path.exists():
         raise ResiduaError(
             f"{source}: there is no such file or folder: expected a run, a weights file or "
             f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50."
         )
-    return read_file(path, model)
+    return path
 
 
 def is_run(source: str | Path) -> bool:
@@ -49,7 +62,7 @@ def is_run(source: str | Path) -> bool:
     return Path(source).expanduser().is_dir()
 
 
-def _published(name: str | None, model: str | None, screen: Screen) -> Weights:
+def _published(name: str | None, model: str | None, screen: Screen) -> Path:
     if name is None:
         raise ResiduaError(f"{IMAGENET}: of which network? Expected {IMAGENET}:NAME, or --model.")
     row(name)
@@ -57,15 +70,11 @@ def _published(name: str | None, model: str | None, screen: Screen) -> Weights:
         raise ResiduaError(f"{IMAGENET}:{name} holds weights of {name}, not of {model}.")
     if name not in SOURCES:
         raise ResiduaError(
-            f"{IMAGENET}:{name}: nobody publishes ImageNet weights of {name}. There are some of "
-            f"{', '.join(SOURCES)}."
+            f"{IMAGENET}:{name}: nobody publishes ImageNet weights of {name}. `residua weights "
+            "sources` lists the networks that have some."
         )
-    source = SOURCES[name]
-    folder = cache_folder() / "weights"
-    path = download(source.address, source.file, source.digest, folder, screen)
-    found = read_file(path, name)
-    card = dataclasses.replace(found.card, notes={"from": source.address})
-    return dataclasses.replace(found, card=card)
+    source, folder = SOURCES[name], cache_folder() / "weights"
+    return download(source.address, source.file, source.digest, folder, screen)
 
 
 def start_from(
@@ -114,7 +123,7 @@ def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights
 
     What residua itself wrote with its weights is not to be overridden.
     """
-    if weights.match is None:
+    if weights.match is None and not weights.assumed:
         raise ResiduaError(
             f"{weights.path}: says itself how pictures are prepared for it, so "
             f"preprocessing.{next(iter(given))} cannot be set."
@@ -123,5 +132,18 @@ def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights
     named = {f"preprocessing.{name}": value for name, value in given.items()}
     found = settings.with_settings(base, named).preprocessing
     settings.check_colours(found, "preprocessing")
-    card = dataclasses.replace(weights.card, preprocessing=found)
-    return dataclasses.replace(weights, card=card, assumed=None)
+    notes = weights.card.notes if "mean" not in given else {**weights.card.notes, "assumed": ""}
+    card = dataclasses.replace(weights.card, preprocessing=found, notes=notes)
+    return dataclasses.replace(weights, card=card)
+
+
+def with_classes(weights: Weights, names: tuple[str, ...]) -> Weights:
+    """The weights with the names of their outputs. Raises ResiduaError if they are not as many."""
+    outputs = weights.card.network["classes"]
+    if len(names) != outputs or len(set(names)) != outputs:
+        raise ResiduaError(
+            f"{weights.path}: has {outputs} outputs, but {len(set(names))} different class names "
+            "were given: expected one for each."
+        )
+    card = dataclasses.replace(weights.card, classes=names)
+    return dataclasses.replace(weights, card=card)

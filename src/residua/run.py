@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -134,6 +134,11 @@ class RunFolder:
             Member(row["path"], row["class"], row["part"], row["sha256"])  # type: ignore[arg-type]
             for row in self._read_csv("split.csv", ("path", "class", "part", "sha256"))
         ]
+
+    def known_to(self, sha256: Iterable[str]) -> int:
+        """How many of these pictures, by content, are in the run's training or validation part."""
+        seen = {each.sha256 for each in self.read_split() if each.part != "test"}
+        return sum(each in seen for each in sha256)
 
     def write_predictions(
         self, name: str, rows: Sequence[tuple[str, str, str, float, bool]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -28,6 +29,13 @@ class Screen:
     def warn(self, line: str) -> None:
         """A line that stays and stands out."""
         self.console.print(f"warning: {line}", markup=False, style="yellow")
+
+    def caution(self, line: str) -> None:
+        """What a figure depends on: a warning here, or one of Python's where this is quiet."""
+        if self.console.quiet:
+            warnings.warn(line, stacklevel=3)
+        else:
+            self.warn(line)
 
     def fail(self, line: str) -> None:
         """Why it ends here."""

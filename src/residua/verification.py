@@ -104,8 +104,12 @@ def verify(weights: Weights, pictures: Pictures) -> list[Agreement]:
     ]
     tap = keras.Model(model.inputs[0], [theirs[name].output for _, name in pairs])
     channels_last = np.ascontiguousarray(np.moveaxis(pictures, 1, -1))
-    with torch.inference_mode():
-        outputs = tap(channels_last, training=False)
+    try:
+        with torch.inference_mode():
+            outputs = tap(channels_last, training=False)
+    except ValueError as error:
+        said = " ".join(str(error).split())[:200]
+        raise ResiduaError(f"{weights.path}: Keras' model does not take them: {said}") from error
     found = [
         _compared(keras, ours, theirs[name], seen[ours], output)
         for (ours, name), output in zip(pairs, outputs, strict=True)

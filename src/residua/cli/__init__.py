@@ -56,7 +56,7 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "demo"):
         _with_kept_memory()
     try:
-        app()
+        app(prog_name="residua")  # also where it was started again as a module
     except ResiduaError as error:
         from residua.screen import Screen
 

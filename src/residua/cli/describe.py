@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from residua.cli.words import JsonOption, ModelOption, SourceArgument, spoken
+from residua.cli.words import (
+    ClassesOption,
+    JsonOption,
+    ModelOption,
+    SourceArgument,
+    names_from,
+    spoken,
+)
 from residua.errors import ResiduaError
 
 
@@ -52,23 +59,21 @@ weights = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A weights file.", show_default=False)
-]
 
 
 @weights.command()
 def inspect(
-    file: FileArgument,
+    source: SourceArgument,
     model: ModelOption = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a file is: framework, network, classes, preprocessing, tensors."""
-    with spoken():
+    with spoken() as screen:
         from residua import inspection
+        from residua.loading import locate
 
-        found = inspection.inspect(file.expanduser(), model)
+        found = inspection.inspect(locate(source, model, screen), model)
         print(found.to_json() if as_json else found.text(tensors))
 
 
@@ -95,13 +100,16 @@ def convert(
         ),
     ],
     model: ModelOption = None,
+    classes: ClassesOption = None,
 ) -> None:
     """Write weights in another form; every number stays as it is."""
     with spoken() as screen:
-        from residua.loading import open_weights
+        from residua.loading import open_weights, with_classes
         from residua.weights.writing import convert
 
-        convert(open_weights(source, model, screen), out.expanduser())
+        found = open_weights(source, model, screen)
+        names = names_from(classes)
+        convert(found if names is None else with_classes(found, tuple(names)), out.expanduser())
         print(out)
 
 

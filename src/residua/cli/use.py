@@ -9,11 +9,13 @@ from typing import Annotated, Literal
 import typer
 
 from residua.cli.words import (
+    ClassesOption,
     JsonOption,
     ModelOption,
     PicturesArgument,
     PreparedOption,
     SourceArgument,
+    names_from,
     prepared_from,
     print_predictions,
     spoken,
@@ -28,6 +30,7 @@ def evaluate(
         typer.Argument(metavar="[DATA]", help="Other pictures to judge by.", show_default=False),
     ] = None,
     model: ModelOption = None,
+    classes: ClassesOption = None,
     prepared: PreparedOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,7 +40,12 @@ def evaluate(
         from residua.reporting import scores_text
 
         found = api.evaluate(
-            source, data, model=model, preprocessing=prepared_from(prepared), quiet=False
+            source,
+            data,
+            model=model,
+            classes=names_from(classes),
+            preprocessing=prepared_from(prepared),
+            quiet=False,
         )
         if as_json:
             print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
@@ -65,6 +73,7 @@ def predict(
         typer.Option(metavar="FILE.png", help="Also draw the pictures with their classes."),
     ] = None,
     model: ModelOption = None,
+    classes: ClassesOption = None,
     prepared: PreparedOption = None,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Read addresses of private networks too.")
@@ -79,6 +88,7 @@ def predict(
             files,
             top=top,
             model=model,
+            classes=names_from(classes),
             preprocessing=prepared_from(prepared),
             allow_private=allow_private,
             grid=grid,

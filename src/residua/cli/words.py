@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,11 +51,33 @@ PreparedOption = Annotated[
         show_default=False,
     ),
 ]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="A,B,...|FILE",
+        help="Names of the outputs, in order, where a file of others does not say them; or a text "
+        "file with a name on each line.",
+    ),
+]
 PicturesArgument = Annotated[
     list[str],
     typer.Argument(metavar="PICTURE_OR_FOLDER...", help="What to read.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def names_from(text: str | None) -> list[str] | None:
+    """What --classes says: names with commas between, or the lines of a file."""
+    if text is None:
+        return None
+    file = Path(text).expanduser()
+    if "," in text or not file.is_file():
+        return [each.strip() for each in text.split(",")]
+    try:
+        return [each.strip() for each in file.read_text("utf-8").splitlines() if each.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResiduaError(f"{file}: cannot be read: {error}.") from error
 
 
 def prepared_from(assignments: list[str] | None) -> dict[str, object]:

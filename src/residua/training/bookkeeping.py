@@ -249,7 +249,7 @@ def tensorboard_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ResiduaError(
-            "TensorBoard is not installed: pip install 'residua[tensorboard]', or leave out "
+            "TensorBoard is not installed: pip install tensorboard, or leave out "
             "--tensorboard; history.csv and log.jsonl hold the same numbers."
         ) from error
     return SummaryWriter

@@ -64,7 +64,10 @@ class Judge:
     @property
     def has_norms(self) -> bool:
         """Whether there is anything to estimate at all."""
-        return any(isinstance(each, NORMS) for each in self.network.modules())
+        return any(
+            isinstance(each, NORMS) and not getattr(each, "frozen", False)
+            for each in self.network.modules()
+        )
 
     @property
     def norms(self) -> list[nn.modules.batchnorm._BatchNorm]:

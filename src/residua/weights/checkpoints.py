@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _codecs
 import argparse
 import io
 import pickletools
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from residua.errors import ResiduaError
 from residua.weights.stored import (
@@ -37,7 +40,7 @@ HARMLESS = re.compile(
     r"torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)|torch\.(device|Size|bool)"
     r"|torch\.b?float\w+|torch\.u?int\d+|torch\.\w+Storage|torch\.storage\.UntypedStorage"
     r"|torch\.nn\.parameter\.Parameter|collections\.(OrderedDict|Counter)|argparse\.Namespace"
-    r"|(__builtin__|builtins)\.set"
+    r"|(__builtin__|builtins)\.set|numpy\._?core\.multiarray\.scalar|numpy\.dtype|_codecs\.encode"
 )
 GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS")  # instructions that fill their last operand
 MOST_WORK = 2**24  # items that the instructions of a pickle may handle; a large network needs 2**21
@@ -85,7 +88,7 @@ def _unpickled(path: Path) -> object:
             _refuse_code(path, each)
     try:
         with (
-            torch.serialization.safe_globals([argparse.Namespace]),  # timm keeps its arguments so
+            torch.serialization.safe_globals(_kept_beside()),
             warnings.catch_warnings(action="ignore"),
         ):
             content = torch.load(path, map_location=place, weights_only=True)
@@ -95,6 +98,14 @@ def _unpickled(path: Path) -> object:
     if any(storage.nbytes() != size for storage, size in declared):  # a tensor can stretch its own
         raise ValueError("it declares tensors that are larger than their numbers")
     return content
+
+
+def _kept_beside() -> list[Any]:
+    """What checkpoints keep beside tensors: timm its arguments, many a best score of NumPy."""
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    kinds = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "b1")]
+    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [argparse.Namespace, *named, np.dtype, *kinds, _codecs.encode]
 
 
 def _pickles(path: Path, stream: IO[bytes]) -> list[IO[bytes]]:

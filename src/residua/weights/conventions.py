@@ -50,39 +50,38 @@ _HABITS: tuple[tuple[str, Preprocessing, str], ...] = (
 
 @dataclass(frozen=True)
 class Convention:
-    """classes: names by output, none if unknown. assumed: what nobody said, as a sentence."""
+    """classes: names by output, none if unknown. assumed: what the file does not say, in words."""
 
     preprocessing: Preprocessing
     classes: tuple[str, ...]
-    assumed: str | None
+    assumed: str
 
 
 def convention(name: str, classes: int, channels: int) -> Convention:
     """What belongs to weights of the network `name` with so many classes and input channels."""
-    defaults = row(name)
-    if name in SOURCES and classes == 1000 and channels == 3:
-        return Convention(SOURCES[name].preprocessing, imagenet_classes(), None)
     found, whose = RGB, "torchvision"
-    if name in SOURCES and not name.startswith("tutorial"):
-        found, whose = SOURCES[name].preprocessing, "the published weights"
-    for pattern, preprocessing, habit in _HABITS:
-        if re.match(pattern, name):
-            found, whose = preprocessing, habit
-            break
+    if name in SOURCES and (classes == 1000 or not name.startswith("tutorial")):
+        found, whose = SOURCES[name].preprocessing, "whoever published such weights"
+    else:
+        for pattern, preprocessing, habit in _HABITS:
+            if re.match(pattern, name):
+                found, whose = preprocessing, habit
+                break
     if channels == 1:
         grey = ((fmean(found.mean),), (fmean(found.std),))
         found = dataclasses.replace(
             found, channels=1, channel_order="rgb", mean=grey[0], std=grey[1]
         )
-    found = dataclasses.replace(found, size=defaults.size)
-    names = CIFAR10 if "cifar" in name and classes == 10 else ()
-    assumed = f"pictures are prepared as {whose} does it, mean {_list(found.mean)} and std " + (
-        f"{_list(found.std)} of 0..255 in {found.channel_order}, since the file does not say"
+    if name not in SOURCES:
+        found = dataclasses.replace(found, size=row(name).size)
+    assumed = (
+        f"the file does not say how pictures are prepared, so it is done as by {whose}: "
+        f"{found.channel_order}, mean {list(found.mean)}, std {list(found.std)}"
     )
-    if name.startswith("cifar_resnet") and names:
-        return Convention(found, names, None)
-    return Convention(found, names, assumed)
-
-
-def _list(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{each:g}" for each in values) + ")"
+    if classes == 1000:
+        names, whose = imagenet_classes(), "ImageNet"
+    elif "cifar" in name and classes == 10:
+        names, whose = CIFAR10, "CIFAR-10"
+    else:
+        return Convention(found, (), assumed)
+    return Convention(found, names, f"{assumed}; its outputs are taken for those of {whose}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from residua.weights.places import Place
 
 Rules = tuple[tuple[str, str], ...]
+ALL = ("*",)
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Dialect:
 
     rows: patterns of catalogue names. sign: matches the names of layers that only such files have.
     rules: see above. flat: pairs of (our containers, theirs) whose children they number through.
-    kept: layers that have the same name there. spare: matches layers beside the network, such as
-    auxiliary heads.
+    kept: layers that have the same name there, or ALL. spare: matches layers beside the network,
+    such as auxiliary heads.
     adopted: rows that such a file fits too, but only if the user names them.
     convolutions: our dense layers that are convolutions over their whole map there.
     shortcut_first: whether its additions name the shortcut before the branch.
@@ -67,7 +68,7 @@ class Dialect:
             for ours, theirs in self.rules:
                 if hit := re.fullmatch(ours, name):
                     name = theirs.format(*map(_Group, hit.groups()))
-            if name != place.name or name in self.kept:
+            if name != place.name or name in self.kept or self.kept == ALL:
                 found[place.name] = name
         return found
 

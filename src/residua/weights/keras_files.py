@@ -8,21 +8,19 @@ spelling of the names (gamma:0, _running_std) is not.
 from __future__ import annotations
 
 import io
-import json
 import mmap
 import re
 import zipfile
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 from torch import Tensor
 
 from residua.errors import ResiduaError
 from residua.weights.hdf5 import Reader
+from residua.weights.keras_config import Described, describe
 from residua.weights.stored import (
-    LONGEST_HEADER,
     LONGEST_NAME,
     Stored,
     damaged,
@@ -47,23 +45,26 @@ def read_archive(path: Path) -> Stored:
     """A .keras file; only its weights are read, its layers are never built. Raises ResiduaError."""
     with translated(path, "a .keras archive"), zipfile.ZipFile(path) as archive:
         content = member(archive, "model.weights.h5")
+        described = Described()
         if "config.json" in archive.namelist():
-            _refuse_lambda(path, member(archive, "config.json"))
+            described = describe(path, member(archive, "config.json"))
         with h5py.File(io.BytesIO(content), "r") as file:
             found = _read(Reader(path, content), file)
-    return Stored(path, "keras", "a Keras 3 model", found.layers, found.numbered_by_place)
+    return replace(found, form="a Keras 3 model", described=described)
 
 
 def _read(reader: Reader, file: h5py.File) -> Stored:
     path = reader.path
+    described = Described()
     if config := reader.text(file, "model_config"):
-        _refuse_lambda(path, config)
+        described = describe(path, config)
     whole = isinstance(file.get("model_weights", getlink=True), h5py.HardLink)
     root = reader.group(file, "model_weights") if whole else file
     if "layer_names" in root.attrs or "layer_names0" in root.attrs:
         version = reader.text(root, "keras_version") or reader.text(file, "keras_version") or "1"
         form = f"a Keras {plain(version).partition('.')[0]} {'model' if whole else 'weights file'}"
-        return Stored(path, "keras", form, _legacy_layers(reader, root))
+        layers = _legacy_layers(reader, root)
+        return Stored(path, "keras", form, layers, described=described)
     layers, true_names = _keras3_layers(reader, file)
     if not layers:
         raise ResiduaError(
@@ -134,28 +135,3 @@ def _strings(reader: Reader, group: h5py.Group, name: str) -> list[str]:
     for each in wanted:
         found += reader.texts(group, each)
     return found
-
-
-def _refuse_lambda(path: Path, config: str | bytes) -> None:
-    """A Lambda layer computes what its code says, and code in a file is never run."""
-
-    def lambdas(value: Any) -> Iterator[str]:
-        if isinstance(value, dict):
-            if value.get("class_name") == "Lambda":
-                inner = value.get("config")
-                yield str(
-                    (inner or {}).get("name") if isinstance(inner, dict) else value.get("name")
-                )
-            value = list(value.values())
-        if isinstance(value, list):
-            for each in value:
-                yield from lambdas(each)
-
-    if len(config) > LONGEST_HEADER:
-        raise ValueError(f"its configuration has {len(config):,} characters")
-    if found := next(lambdas(json.loads(config)), None):
-        raise ResiduaError(
-            f"{path}: holds the Lambda layer {plain(found)}: what the network computes depends on "
-            "its code, and code in a file is never run. If it changes nothing that weights need, "
-            "save them alone with model.save_weights."
-        )

@@ -171,6 +171,7 @@ def _fit(stored: Stored, network: nn.Module, row: str, dialect: Dialect, names: 
             outputs, _, *sides = expected["weight"]
             expected["weight"] = (outputs, channels, *sides)
         problems += _differences(place.name, names[place.name], parts, expected)
+        problems += _otherwise(stored, place, names[place.name])
         tensors |= {f"{place.name}.{name}": each for name, each in parts.items()}
     used = {name for each in names.values() for name in each}
     extra = [each for each in stored.layers if each not in used and not dialect.spares(each)]
@@ -178,7 +179,20 @@ def _fit(stored: Stored, network: nn.Module, row: str, dialect: Dialect, names: 
     problems += [
         f"{each} of the file has no place in the network" for each in extra if each not in beside
     ]
+    if stored.described and not headless:
+        problems += stored.described.strange()
     return Match(row, dialect, classes, channels, tensors, tuple(problems), headless, beside, names)
+
+
+def _otherwise(stored: Stored, place: Place, names: Sequence[str]) -> Iterator[str]:
+    """How a layer of a whole model computes otherwise with the same weights."""
+    if stored.described is None:
+        return
+    epsilon = getattr(place.module, "eps", None)
+    stride = place.module.stride[0] if isinstance(place.module, nn.Conv2d) else None
+    for name in names:
+        for each in stored.described.wrong(name, epsilon, stride):
+            yield f"{place.name} ({name}): its {each}"
 
 
 def _is_dense(parts: Mapping[str, Tensor]) -> bool:

@@ -158,6 +158,12 @@ def _card(path: Path, card: dict[str, Any]) -> Card:
     if not isinstance(notes, dict):
         raise damaged(path, f"has notes {notes!r}, expected an object")
     preprocessing = settings.preprocessing_from(prepared, str(path))
+    if preprocessing.channels != network["channels"]:
+        raise damaged(
+            path,
+            f"prepares pictures of {preprocessing.channels} channels for a network of "
+            f"{network['channels']}",
+        )
     return Card(network, tuple(classes), preprocessing, notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import re
@@ -32,7 +33,6 @@ class Weights:
     """tensors: a state dict under our names, without the head if `headless`.
 
     form: what the file is, in words. match: how its layers were read; None for a file of ours.
-    assumed: what the file does not say of its use, as a sentence.
     """
 
     path: Path
@@ -41,7 +41,11 @@ class Weights:
     form: str
     headless: bool = False
     match: Match | None = None
-    assumed: str | None = None
+
+    @property
+    def assumed(self) -> str:
+        """What nobody said of the use of these weights, as a sentence; "" if all was said."""
+        return str(self.card.notes.get("assumed") or "")
 
     @property
     def lacks(self) -> str:
@@ -79,14 +83,24 @@ def read_file(path: Path, model: str | None = None) -> Weights:
         "shortcut": None,
     }
     habit = convention(found.row, found.classes, found.channels)
+    preprocessing, assumed = habit.preprocessing, habit.assumed
+    if stored.described is not None and stored.described.side:
+        preprocessing = dataclasses.replace(preprocessing, size=stored.described.side)
+    if stored.described is not None and stored.described.preparing:
+        inside = ", ".join(stored.described.preparing)
+        assumed += f"; its own layers {inside} are not read, so it may want other numbers"
     return Weights(
         path,
         dict(found.tensors),
-        Card(network, habit.classes, habit.preprocessing, {"from": f"{path.name}, {stored.form}"}),
+        Card(
+            network,
+            habit.classes,
+            preprocessing,
+            {"from": f"{path.name}, {stored.form}", "assumed": assumed},
+        ),
         stored.form,
         found.headless,
         found,
-        habit.assumed,
     )
 
 

@@ -7,7 +7,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,8 @@ from residua.errors import ResiduaError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from residua.weights.keras_config import Described
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 FLOATS = ("float64", "float32", "float16", "bfloat16")  # kinds of numbers that weights may be
@@ -33,7 +35,7 @@ class Stored:
     form: the kind of file in words. layers: name -> part -> tensor. PyTorch's parts are weight,
     bias, running_mean, ...; Keras' are its places 0, 1, ..., whose order is the contract. Names
     are true ones, unless numbered_by_place: then they say only the class and the place of a layer
-    among Keras' model.layers. notes: what else a reader should know.
+    among Keras' model.layers. described: what a whole model of Keras says of its layers.
     """
 
     path: Path
@@ -41,7 +43,7 @@ class Stored:
     form: str
     layers: Mapping[str, Mapping[str, Tensor]]
     numbered_by_place: bool = False
-    notes: tuple[str, ...] = field(default=())
+    described: Described | None = None
 
 
 def read_stored(path: Path) -> Stored:
@@ -87,7 +89,7 @@ def _read_keras(path: Path, *, archive: bool) -> Stored:
         from residua.weights import keras_files
     except ImportError as error:
         raise ResiduaError(
-            f"{path}: is a Keras file, and reading it needs h5py: pip install 'residua[keras]'."
+            f"{path}: is a Keras file, and reading it needs h5py: pip install h5py."
         ) from error
     return keras_files.read_archive(path) if archive else keras_files.read_hdf5(path)
 

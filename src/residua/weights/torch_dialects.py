@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from residua.weights.dialect import Dialect, Rules
+from residua.weights.dialect import ALL, Dialect, Rules
 
 _UNIT = r"stages\.(\d+)\.units\.(\d+)"
 _TORCHVISION: Rules = (
@@ -220,4 +220,6 @@ TORCH_DIALECTS: tuple[Dialect, ...] = (
     _torch("timm", ("xception",), r"block1\.rep\.0", (*_XCEPTION, (r"head", "fc"))),
     _torch("Cadene", ("xception",), r"last_linear", (*_XCEPTION, (r"head", "last_linear"))),
     _torch("timm", ("mobilenet_v1",), r"blocks\.0\.0\.conv_dw", _MOBILENET),
+    # state dicts of our own networks, saved by their user
+    Dialect("residua", "pytorch", ALL, r"stages\.\d+\.(units|blocks|layers|conv)", kept=ALL),
 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from residua.errors import ResiduaError
 from residua.files import write_atomically
 from residua.networks.catalogue import build
-from residua.weights.dialect import Dialect
+from residua.weights.dialect import ALL, Dialect
 from residua.weights.keras_dialects import KERAS_DIALECTS
 from residua.weights.matching import AUTOMATIC
 from residua.weights.native import to_bytes
@@ -57,17 +57,19 @@ def _dialect(weights: Weights, known: tuple[Dialect, ...], out: Path, whose: str
     """How others name this network: as the weights came, if that is one of their ways."""
     name = weights.card.network["name"]
     changed = weights.card.network["ordering"] or weights.card.network["shortcut"]
-    found = [each for each in known if each.knows(name)]
+    found = [each for each in known if each.rows != ALL and each.knows(name)]
     if not found or changed:
         what = f"{name} with another ordering or shortcut" if changed else name
-        raise ResiduaError(f"{out}: {whose} has no network like {what}: write .safetensors.")
+        raise ResiduaError(f"{out}: {whose} no network like {what}: write .safetensors.")
     own = weights.match.dialect if weights.match else None
     return own if own in found else found[0]
 
 
 def _published_names(weights: Weights, out: Path) -> dict[str, Tensor]:
     network = _skeleton(weights)
-    dialect = _dialect(weights, TORCH_DIALECTS, out, "neither torchvision nor timm")
+    dialect = _dialect(
+        weights, TORCH_DIALECTS, out, "torchvision, timm and pytorch_resnet_cifar10 have"
+    )
     found = places(network, separable=False)
     names = dialect.names(network, found)
     result: dict[str, Tensor] = {}
@@ -91,11 +93,9 @@ def _keras_file(weights: Weights, out: Path) -> bytes:
     try:
         import h5py
     except ImportError as error:
-        raise ResiduaError(
-            f"{out}: writing it needs h5py: pip install 'residua[keras]'."
-        ) from error
+        raise ResiduaError(f"{out}: writing it needs h5py: pip install h5py.") from error
     network = _skeleton(weights)
-    dialect = _dialect(weights, KERAS_DIALECTS, out, "Keras")
+    dialect = _dialect(weights, KERAS_DIALECTS, out, "Keras has")
     found = [
         dataclasses.replace(each, kind="conv2d") if each.name in dialect.convolutions else each
         for each in places(network, separable=True)
