@@ -52,6 +52,8 @@ def network_from(weights: Weights, device: torch.device, *, headless: bool = Fal
             f"{weights.path}: {weights.lacks}, so it names nothing here. Train a head on it: "
             f"residua train DATA --weights {weights.path} --new-head"
         )
+    if (channels := weights.card.network["channels"]) not in (1, 3):
+        raise ResiduaError(f"{weights.path}: reads {channels} channels, but pictures have 1 or 3.")
     tensors = {
         name: each.float().contiguous() if each.is_floating_point() else each
         for name, each in weights.tensors.items()

@@ -13,6 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 Report = Callable[[int, int], None]  # (done, of)
 
 
+def printable(text: str) -> str:
+    """A text without the characters that would move a terminal's cursor; lines stay lines."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text
+    )
+
+
 class Screen:
     """Lines that stay, and one bar that moves below them. quiet: nothing at all."""
 
@@ -24,11 +31,11 @@ class Screen:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self.console.print(line, markup=False)
+        self.console.print(printable(line), markup=False)
 
     def warn(self, line: str) -> None:
         """A line that stays and stands out."""
-        self.console.print(f"warning: {line}", markup=False, style="yellow")
+        self.console.print(f"warning: {printable(line)}", markup=False, style="yellow")
 
     def caution(self, line: str) -> None:
         """What a figure depends on: a warning here, or one of Python's where this is quiet."""
@@ -39,7 +46,7 @@ class Screen:
 
     def fail(self, line: str) -> None:
         """Why it ends here."""
-        self.console.print(f"error: {line}", markup=False, style="red")
+        self.console.print(f"error: {printable(line)}", markup=False, style="red")
 
     @contextlib.contextmanager
     def bar(

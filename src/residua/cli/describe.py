@@ -72,9 +72,10 @@ def inspect(
     with spoken() as screen:
         from residua import inspection
         from residua.loading import locate
+        from residua.screen import printable
 
         found = inspection.inspect(locate(source, model, screen), model)
-        print(found.to_json() if as_json else found.text(tensors))
+        print(found.to_json() if as_json else printable(found.text(tensors)))
 
 
 @weights.command()

@@ -128,7 +128,9 @@ def print_predictions(rows: list[Prediction], form: str, top: int) -> None:
             cells = [cell for name, chance in row.top for cell in (name, f"{chance:.6f}")]
             writer.writerow([row.file, *cells, *[""] * (2 * top - len(cells)), row.error or ""])
     else:
+        from residua.screen import printable
+
         width = max((len(row.file) for row in rows), default=0)
         for row in rows:
             said = ", ".join(f"{name} {chance:.1%}" for name, chance in row.top)
-            print(f"{row.file:<{width}}  {said or 'error: ' + str(row.error)}")
+            print(printable(f"{row.file:<{width}}  {said or 'error: ' + str(row.error)}"))

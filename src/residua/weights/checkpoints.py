@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _codecs
 import argparse
 import io
 import pickletools
@@ -10,11 +9,10 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, TYPE_CHECKING, Any
-
-import numpy as np
 
 from residua.errors import ResiduaError
 from residua.weights.stored import (
@@ -42,6 +40,7 @@ HARMLESS = re.compile(
     r"|torch\.nn\.parameter\.Parameter|collections\.(OrderedDict|Counter)|argparse\.Namespace"
     r"|(__builtin__|builtins)\.set|numpy\._?core\.multiarray\.scalar|numpy\.dtype|_codecs\.encode"
 )
+NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
 GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS")  # instructions that fill their last operand
 MOST_WORK = 2**24  # items that the instructions of a pickle may handle; a large network needs 2**21
 DEEPEST = 100  # tuples in tuples; Python hashes them by a recursion that nothing stops
@@ -86,26 +85,32 @@ def _unpickled(path: Path) -> object:
         pickles = _pickles(path, stream) if zipped else [stream] * 5  # the fourth has the tensors
         for each in pickles:
             _refuse_code(path, each)
+    beside = [(_Beside, name) for name in NUMPY]
     try:
         with (
-            torch.serialization.safe_globals(_kept_beside()),
+            torch.serialization.safe_globals([argparse.Namespace, *beside]),  # timm's arguments
             warnings.catch_warnings(action="ignore"),
         ):
             content = torch.load(path, map_location=place, weights_only=True)
     except UnpicklingError as error:  # whose advice is to let the code run
-        said = str(error).rpartition("WeightsUnpickler error: ")[2]
+        said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
         raise ValueError(said.partition("\n")[0]) from error
     if any(storage.nbytes() != size for storage, size in declared):  # a tensor can stretch its own
         raise ValueError("it declares tensors that are larger than their numbers")
     return content
 
 
-def _kept_beside() -> list[Any]:
-    """What checkpoints keep beside tensors: timm its arguments, many a best score of NumPy."""
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    kinds = [type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "b1")]
-    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return [argparse.Namespace, *named, np.dtype, *kinds, _codecs.encode]
+class _Beside:
+    """What stands for a number of NumPy, such as a best score: whatever it says, nothing is made.
+
+    NumPy's own types believe what a pickle says of their memory.
+    """
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
 
 
 def _pickles(path: Path, stream: IO[bytes]) -> list[IO[bytes]]:
@@ -151,38 +156,51 @@ def _refuse_code(path: Path, stream: IO[bytes]) -> None:
         )
 
 
-class _Cost:
-    """What carrying out a pickle would take; each item of `stack` is an object that would be there.
+@dataclass
+class _Made:
+    """An object that a pickle would make: what copying or hashing it handles, tuples in tuples.
 
-    An object is [what copying or hashing it handles, tuples in tuples]; None is a mark.
+    word: the text or the function that it is; of a tuple, the last one in it.
     """
+
+    items: int = 0
+    depth: int = 0
+    word: str = ""
+
+
+class _Cost:
+    """What carrying out a pickle would take; `stack` is what would be there, None for a mark."""
 
     def __init__(self) -> None:
         self.work = 0
-        self.stack: list[list[int] | None] = []
-        self.kept: dict[int, list[int] | None] = {}
+        self.stack: list[_Made | None] = []
+        self.kept: dict[int, _Made | None] = {}
 
     def add(self, operation: pickletools.OpcodeInfo, argument: Any) -> None:
         """One more instruction. Raises ValueError where the pickle of a network would never get."""
         name = operation.name
         taken = self._taken(operation.stack_before)
-        found = taken.pop() if name in GROWING else [0, 0]
-        items = sum(each[0] + 1 for each in taken)
+        found = taken.pop() if name in GROWING else _Made()
+        items = sum(each.items + 1 for each in taken)
         self.work += items + 1
         if name != "BINPERSID":  # which makes a storage, whatever it says of it
-            found[0] += items
+            found.items += items
         if isinstance(argument, str):
-            found[0] += len(argument) // 100  # a Counter may be made of it
+            found.word = argument
+            found.items += len(argument) // 100  # a Counter may be made of it
         if "TUPLE" in name:
-            found[1] = 1 + max((each[1] for each in taken), default=0)
-        if self.work > MOST_WORK or found[1] > DEEPEST:
+            found.depth = 1 + max((each.depth for each in taken), default=0)
+            found.word = taken[0].word if taken else ""
+        if self.work > MOST_WORK or found.depth > DEEPEST:
             raise ValueError("its pickle would exhaust memory or time")
-        known = self.kept.get(argument) if "GET" in name else found
+        if name == "REDUCE" and taken[1].word == "_codecs encode" and taken[0].word != "latin1":
+            raise ValueError("its pickle encodes texts, which can grow")  # as hex, again and again
+        known = self.kept.get(argument, found) if "GET" in name else found
         self.stack += [None if name == "MARK" else known] * len(operation.stack_after)
         if "PUT" in name:
             self.kept[argument] = self.stack[-1]
 
-    def _taken(self, wanted: list[pickletools.StackObject]) -> list[list[int]]:
+    def _taken(self, wanted: list[pickletools.StackObject]) -> list[_Made]:
         """So many objects, or all down to the last mark, and some below it."""
         taken = []
         count = len(wanted)

@@ -41,8 +41,8 @@ class Described:
 
     def strange(self) -> Iterator[str]:
         """Sentences about layers that no network here has."""
-        for name, each in self.layers.items():
-            kind = each["class"]
+        for called, each in self.layers.items():
+            name, kind = plain(called), each["class"]
             if kind in PREPARING or kind.startswith("Random"):
                 continue
             activation = each.get("activation")
@@ -57,8 +57,8 @@ class Described:
         """How the layer `name` computes otherwise than one with this epsilon and stride."""
         found = self.layers.get(name, {})
         its_epsilon, strides = found.get("epsilon"), found.get("strides")
-        if epsilon and its_epsilon and abs(float(its_epsilon) / epsilon - 1) > 1e-4:
-            yield f"epsilon is {float(its_epsilon):g}, expected {epsilon:g}"
+        if epsilon and its_epsilon is not None and not _near(its_epsilon, epsilon):
+            yield f"epsilon is {plain(its_epsilon)}, expected {epsilon:g}"
         if stride is not None and strides is not None and strides not in (stride, [stride] * 2):
             yield f"strides are {plain(strides)}, expected {stride}"
 
@@ -80,6 +80,10 @@ def describe(path: Path, text: str | bytes) -> Described:
             "save them alone with model.save_weights."
         )
     return Described(layers, _side(layers))
+
+
+def _near(found: object, wanted: float) -> bool:
+    return isinstance(found, float) and abs(found - wanted) < 1e-4 * wanted
 
 
 def _is_lambda(value: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from residua.networks.catalogue import build
 from residua.weights.dialect import Dialect
 from residua.weights.order import keras_order
 from residua.weights.places import Place, from_keras, head_of, places, tensors_of
-from residua.weights.stored import Stored
+from residua.weights.stored import Stored, flaw_of
 
 Names = Mapping[str, tuple[str, ...]]  # our layer -> the stored ones that are its parts
 
@@ -127,7 +127,7 @@ def _slices(place: Place, stored: Stored, waiting: Sequence[str]) -> int:
         return 1
     kernel = next(iter(stored.layers[waiting[0]].values()))
     outputs: int = place.module.out_channels  # type: ignore[assignment]
-    return groups if kernel.shape[-1] * groups == outputs else 1
+    return groups if kernel.ndim == 4 and kernel.shape[-1] * groups == outputs else 1
 
 
 AUTOMATIC = {
@@ -164,7 +164,8 @@ def _fit(stored: Stored, network: nn.Module, row: str, dialect: Dialect, names: 
             continue
         expected = {name: tuple(each.shape) for name, each in tensors_of(place).items()}
         if place.name in last:
-            classes = len(next(iter(parts.values())))
+            first_part = next(iter(parts.values()))
+            classes = len(first_part) if first_part.ndim else 0
             expected = {name: (classes, *shape[1:]) for name, shape in expected.items()}
         if place.name == first and "weight" in parts and parts["weight"].ndim == 4:
             channels = parts["weight"].shape[1]
@@ -241,10 +242,12 @@ def _differences(
         elif not found.is_floating_point():
             kind = str(found.dtype).removeprefix("torch.")
             yield f"{where}: {name} holds {kind}, expected floating-point numbers"
-        elif not bool(found.sum().isfinite() or found.isfinite().all()):  # the sum is far faster
-            yield f"{where}: {name} holds numbers that are not finite (NaN or infinity)"
-    for name in parts.keys() - expected.keys() - {"num_batches_tracked"}:
-        yield f"{where}: {name} of the file has no place in the network"
+        elif flaw := flaw_of(name, found):
+            yield f"{where}: {name} holds {flaw}"
+    for name in parts.keys() - expected.keys():
+        counts = name == "num_batches_tracked" and "running_mean" in expected
+        if not counts or parts[name].ndim or parts[name].is_floating_point():
+            yield f"{where}: {name} of the file has no place in the network"
 
 
 def _by(shape: Iterable[int]) -> str:

@@ -17,7 +17,7 @@ from residua.weights.conventions import convention
 from residua.weights.dialect import Dialect
 from residua.weights.keras_dialects import KERAS_DIALECTS
 from residua.weights.matching import Match, match
-from residua.weights.native import Card, is_native, read_weights
+from residua.weights.native import Card, ends_before_head, is_native, read_weights
 from residua.weights.stored import Stored, read_stored
 from residua.weights.torch_dialects import TORCH_DIALECTS
 
@@ -72,7 +72,8 @@ def read_file(path: Path, model: str | None = None) -> Weights:
         tensors, card = read_weights(path)
         if model is not None and card.network["name"] != model:
             raise ResiduaError(f"{path}: holds weights of {card.network['name']}, not of {model}.")
-        return Weights(path, tensors, card, "residua safetensors")
+        headless = ends_before_head(path, tensors, card)
+        return Weights(path, tensors, card, "residua safetensors", headless)
     stored = read_stored(path)
     found = recognise(stored, model)
     network = {
