@@ -155,15 +155,17 @@ def randomise(model: keras.Model, seed: int) -> None:
     """Fill every tensor in place, from NumPy's generator: nothing is left at 0 or 1.
 
     Kernels are normal, he-scaled by their fan in; biases, beta and the moving mean normal, gamma
-    and the moving variance uniform in 0.5 to 1.5. Every addition of a residual network would
-    multiply the activations by about 1.4, so its kernels shrink with the number of additions.
+    uniform in 0.5 to 1.5, the moving variance in 0.3 to 1.5. Each addition of a residual network
+    would multiply the activations by about 1.4, so its kernels shrink with the number of additions.
     """
     generator = np.random.default_rng(seed)
     gain = min(1.0, (2 / _additions(model)) ** 0.2)
     for variable in model.weights:
         shape, name = tuple(variable.shape), variable.name
-        if name in ("gamma", "moving_variance"):
+        if name == "gamma":
             value = generator.uniform(0.5, 1.5, shape)
+        elif name == "moving_variance":
+            value = generator.uniform(0.3, 1.5, shape)
         elif name in ("bias", "beta", "moving_mean"):
             value = generator.normal(0, 0.2, shape)
         else:

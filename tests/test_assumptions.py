@@ -1,0 +1,178 @@
+"""What a weights file does not say, says otherwise, or has seen before: never passed over."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from references.keras_networks import keras
+
+import residua
+from residua.errors import ResiduaError
+from residua.inference import network_from
+from residua.loading import with_classes
+from residua.weights.reading import read_file
+from residua.weights.writing import convert
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def mobilenet(**options: object) -> keras.Model:
+    keras.utils.clear_session()
+    given = {"weights": None, "classes": 5, "input_shape": (64, 64, 3), **options}
+    return keras.applications.MobileNet(**given)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keras") / "five.keras"
+    mobilenet().save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five class folders of two pictures."""
+    generator = np.random.default_rng(0)
+    for label in range(5):
+        for number in range(2):
+            file = tmp_path / "photos" / f"kind{label}" / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (64, 64, 3), np.uint8)).save(file)
+    return tmp_path / "photos"
+
+
+def test_the_input_size_is_that_of_the_model(whole: Path, tmp_path: Path) -> None:
+    assert read_file(whole).card.preprocessing.size == 64
+    mobilenet().save(tmp_path / "five.h5")
+    assert read_file(tmp_path / "five.h5").card.preprocessing.size == 64
+
+
+def test_what_is_assumed_is_said_and_stays_said(whole: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="does not say how pictures are prepared"):
+        residua.predict(whole, photos)
+    convert(read_file(whole), tmp_path / "ours.safetensors")
+    with pytest.warns(UserWarning, match="does not say how pictures are prepared"):
+        residua.predict(tmp_path / "ours.safetensors", photos)
+    with pytest.warns(UserWarning, match="does not say how pictures are prepared"):
+        residua.predict(whole, photos, preprocessing={"size": 96})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        residua.predict(whole, photos, preprocessing={"mean": [0, 0, 0], "std": [1, 1, 1]})
+
+
+def test_names_of_outputs_may_be_given_and_are_kept(
+    whole: Path, photos: Path, tmp_path: Path
+) -> None:
+    names = ("ant", "bee", "cow", "dog", "eel")
+    kept = {"preprocessing": {"mean": [0, 0, 0]}, "classes": names}
+    (row, *_) = residua.predict(whole, photos, **kept)
+    assert row.top[0][0] in names
+    convert(with_classes(read_file(whole), names), tmp_path / "named.safetensors")
+    assert read_file(tmp_path / "named.safetensors").card.classes == names
+    with pytest.raises(ResiduaError, match="has 5 outputs, but 2 different class names"):
+        residua.predict(whole, photos, classes=["a", "b"])
+
+
+def test_outputs_without_names_are_the_folders_in_order(whole: Path, photos: Path) -> None:
+    with pytest.warns(UserWarning, match="in alphabetical order"):
+        judged = residua.evaluate(whole, photos)
+    assert judged.classes == tuple(f"kind{label}" for label in range(5))
+    (photos / "kind9").mkdir()
+    Image.new("RGB", (9, 9)).save(photos / "kind9" / "a.png")
+    with (
+        pytest.raises(ResiduaError, match="does not say what its 5 outputs mean"),
+        pytest.warns(UserWarning, match="does not say"),
+    ):
+        residua.evaluate(whole, photos)
+
+
+def test_another_epsilon_or_activation_is_another_network(tmp_path: Path) -> None:
+    """Names and shapes are equal, what is computed is not."""
+
+    def changed(layer: keras.Layer) -> keras.Layer:
+        if layer.name == "conv1_bn":
+            return keras.layers.BatchNormalization(epsilon=0.01, name=layer.name)
+        return layer.__class__.from_config(layer.get_config())
+
+    other = keras.models.clone_model(mobilenet(), clone_function=changed)
+    for ending in (".keras", ".h5"):
+        other.save(tmp_path / f"epsilon{ending}")
+        said = r"stem\.norm \(conv1_bn\): its epsilon is 0\.01, expected 0\.001"
+        with pytest.raises(ResiduaError, match=said):
+            read_file(tmp_path / f"epsilon{ending}")
+    mobilenet(classifier_activation="sigmoid").save(tmp_path / "sigmoid.keras")
+    with pytest.raises(ResiduaError, match="ends in sigmoid, expected relu or softmax"):
+        read_file(tmp_path / "sigmoid.keras")
+
+    def leaky(layer: keras.Layer) -> keras.Layer:
+        if layer.name == "conv1_relu":
+            return keras.layers.LeakyReLU(name=layer.name)
+        return layer.__class__.from_config(layer.get_config())
+
+    keras.models.clone_model(mobilenet(), clone_function=leaky).save(tmp_path / "leaky.keras")
+    with pytest.raises(ResiduaError, match="is a layer LeakyReLU, which it does not have"):
+        read_file(tmp_path / "leaky.keras")
+
+
+def test_pictures_that_taught_the_weights_are_counted(tmp_path: Path) -> None:
+    options = {"epochs": 1, "quiet": True}
+    parts = {"test_fraction": 0.2}
+    first = residua.train("digits", out=tmp_path / "first", **parts, **options)
+    known = {each.sha256 for each in first.folder.read_split() if each.part != "test"}
+
+    again = residua.train(
+        "digits", weights=first.path, split_seed=3, out=tmp_path / "again", **parts, **options
+    )
+    judged = [each for each in again.folder.read_split() if each.part == "test"]
+    seen = sum(each.sha256 in known for each in judged)
+    assert seen > 100
+    report = " ".join((again.path / "report.html").read_text("utf-8").split())
+    assert f"{seen:,} of {len(judged):,} test pictures trained" in report
+
+    same = residua.train("digits", weights=first.path, out=tmp_path / "same", **parts, **options)
+    assert "test pictures trained" not in (same.path / "report.html").read_text("utf-8")
+    with pytest.warns(UserWarning, match=rf"{len(known):,} of 1,797 pictures trained this run"):
+        first.evaluate("digits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first.evaluate()
+
+
+def test_a_state_dict_of_our_own_network_is_read(tmp_path: Path) -> None:
+    network = residua.build("resnet18", classes=5, seed=1).eval()
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    found = read_file(tmp_path / "mine.pth")
+    assert found.card.network["name"] == "resnet18"
+    pictures = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(pictures)
+        again = network_from(found, torch.device("cpu"))(pictures)
+        torch.testing.assert_close(again, expected)  # in another memory layout
+    rebuilt = residua.build(weights=tmp_path / "mine.pth").eval()
+    with torch.inference_mode():
+        assert torch.equal(rebuilt(pictures), expected)
+
+
+def test_checkpoints_keep_best_scores_as_numpy_scalars(tmp_path: Path) -> None:
+    state = residua.build("cifar_resnet20", seed=1).state_dict()
+    kept = {"state_dict": state, "best_prec1": np.float64(91.7), "epoch": np.int64(3)}
+    torch.save(kept, tmp_path / "best.pth")
+    assert read_file(tmp_path / "best.pth").card.network["name"] == "cifar_resnet20"
+
+
+def test_what_is_no_path_is_a_sentence(whole: Path) -> None:
+    with (
+        pytest.raises(ResiduaError, match="expected paths or addresses"),
+        pytest.warns(UserWarning, match="does not say"),
+    ):
+        residua.predict(whole, [np.zeros((2, 2))])  # type: ignore[list-item]
+    with pytest.raises(ResiduaError, match="which network"):
+        residua.build()
