@@ -262,10 +262,11 @@ def features(
 
 def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
     named = [files] if isinstance(files, str | Path) else files
-    if strange := next((each for each in named if not isinstance(each, str | Path)), None):
+    strange = [type(each).__name__ for each in named if not isinstance(each, str | Path)]
+    if strange:
         raise ResiduaError(
-            f"{type(strange).__name__}: expected paths or addresses of pictures. For pixels, "
-            "use the network itself: residua.build(weights=...)."
+            f"{strange[0]}: expected paths or addresses of pictures. For pixels, use the network "
+            "itself: residua.build(weights=...)."
         )
     return [str(each) for each in named]
 
