@@ -47,8 +47,6 @@ def inspect(path: Path, model: str | None) -> Inspection:
 
     A file of no network that is known here is described too; its facts say why it fits none.
     """
-    if not path.is_file():
-        raise ResiduaError(f"{path}: there is no such file.")
     if is_native(path):
         weights = read_file(path, model)
         return _facts(path, weights.form, weights.tensors, _meaning(weights))
