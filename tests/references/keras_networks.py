@@ -62,7 +62,7 @@ def build(
     name: a keras_ or tutorial_ name of the catalogue; tutorial_resnext50_slices and _lambdas are
     the same network with 32 convolutions in place of a grouped one, and my_resnet_32 is
     tutorial_cifar_resnet32_e with swapped additions.
-    start: how many layers of each class the session has numbered before, so that the first
+    start: how many layers of each class Keras has numbered before, so that the first
     convolution without a name of its own is conv2d_<start>; 0 gives conv2d.
     """
     usual = defaults(name)
