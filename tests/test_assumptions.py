@@ -14,14 +14,10 @@ from references.keras_networks import keras
 import residua
 from residua.errors import ResiduaError
 from residua.inference import network_from
-from residua.loading import with_classes
 from residua.weights.reading import read_file
 from residua.weights.writing import convert
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def mobilenet(**options: object) -> keras.Model:
@@ -75,7 +71,7 @@ def test_names_of_outputs_may_be_given_and_are_kept(
     kept = {"preprocessing": {"mean": [0, 0, 0]}, "classes": names}
     (row, *_) = residua.predict(whole, photos, **kept)
     assert row.top[0][0] in names
-    convert(with_classes(read_file(whole), names), tmp_path / "named.safetensors")
+    convert(read_file(whole).named(names), tmp_path / "named.safetensors")
     assert read_file(tmp_path / "named.safetensors").card.classes == names
     with pytest.raises(ResiduaError, match="has 5 outputs, but 2 different class names"):
         residua.predict(whole, photos, classes=["a", "b"])

@@ -57,13 +57,7 @@ state, whole = weights_files.state, weights_files.whole
 keras_file = weights_files.keras_file
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small tensors on two threads that others need too take far longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Names --------------------------------------------------------------------------------------------

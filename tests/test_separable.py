@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,19 +29,7 @@ PLANS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small tensors on two threads that others need too take far longer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def keras() -> Any:
-    """Real Keras, if it is installed, and its networks by our names."""
-    return pytest.importorskip("references.keras_networks")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # What every family is asked -----------------------------------------------------------------------

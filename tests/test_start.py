@@ -27,9 +27,7 @@ from residua.weights.reading import read_file
 QUIET = Screen(quiet=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from residua.errors import ResiduaError
 from residua.evaluation import Evaluation, evaluate_run, evaluate_weights, run_classes
 from residua.inference import default_device, network_from
 from residua.learning import go_on, train_run
-from residua.loading import is_run, open_weights, start_from, with_classes, with_preprocessing
+from residua.loading import is_run, open_weights, start_from, with_preprocessing
 from residua.networks import catalogue
 from residua.networks.residual import Ordering, Shortcut
 from residua.prediction import Features, Prediction, features_of, predict_files
@@ -198,7 +198,7 @@ def evaluate(
     screen = Screen(quiet)
     weights, folder = _subject(source, model, classes, preprocessing, screen)
     if folder is not None:
-        return evaluate_run(folder, None if data is None else str(data), screen)
+        return evaluate_run(folder, None if data is None else str(data), screen, weights)
     if data is None:
         raise ResiduaError(f"{source}: brings no pictures to be judged by: name a DATA folder.")
     return evaluate_weights(weights, str(data), screen)
@@ -248,7 +248,6 @@ def features(
     files: str | Path | Sequence[str | Path],
     *,
     model: str | None = None,
-    classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     quiet: bool = True,
 ) -> Features:
@@ -256,7 +255,7 @@ def features(
 
     Files that cannot be read are left out and listed with their reasons. Raises ResiduaError.
     """
-    weights, _ = _subject(source, model, classes, preprocessing, Screen(quiet))
+    weights, _ = _subject(source, model, None, preprocessing, Screen(quiet))
     return features_of(weights, _names(files), max_pixels=Data.max_pixels)
 
 
@@ -286,7 +285,7 @@ def _subject(
         return read_file(folder.weights), folder
     found = open_weights(source, model, screen)
     if classes is not None:
-        found = with_classes(found, tuple(classes))
+        found = found.named(tuple(classes))
     if given:
         found = with_preprocessing(found, given)
     if found.assumed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,23 +63,25 @@ class Evaluation:
         ]
 
 
-def evaluate_run(run: RunFolder, data: str | None, screen: Screen) -> Evaluation:
+def evaluate_run(
+    run: RunFolder, data: str | None, screen: Screen, weights: Weights | None = None
+) -> Evaluation:
     """Judge the run's weights on DATA, or on its own test part, else its validation part.
 
-    Writes into the run's evaluations/. Raises ResiduaError if the run has no such part, if its
-    pictures have changed since, or if DATA has a class that the run does not know.
+    weights: the run's, if they have been read. Writes into the run's evaluations/. Raises
+    ResiduaError if the run has no such part, if its pictures have changed since, or if DATA has a
+    class that the run does not know.
     """
     config, classes = run.config, run_classes(run)
-    weights = read_file(run.weights)
+    limit = config.data.max_pixels
+    weights = weights or read_file(run.weights)
     if data is None:
         part, source, labels = _own_part(run, config, classes)
-        seen = _judge_source(
-            weights, source, labels, part, config.data.max_pixels, screen, run, own=True
-        )
+        seen = _judge_source(weights, source, labels, part, limit, screen, run, own=True)
         return record(run, part, seen)
     source = open_source(data)
     part, selection, labels = _foreign(source, classes, screen)
-    seen = _judge_source(weights, selection, labels, part, config.data.max_pixels, screen, run)
+    seen = _judge_source(weights, selection, labels, part, limit, screen, run)
     return record(run, f"data-{source.name}", seen)
 
 
@@ -104,8 +105,7 @@ def evaluate_weights(weights: Weights, data: str, screen: Screen) -> Evaluation:
                 "with --classes."
             )
         classes = tuple(sorted(source.classes))
-        card = dataclasses.replace(weights.card, classes=classes)
-        weights = dataclasses.replace(weights, card=card)
+        weights = weights.named(classes)
         screen.caution(f"its outputs are taken for the classes of {data} in alphabetical order")
     part, selection, labels = _foreign(source, classes, screen)
     return _judge_source(weights, selection, labels, part, Data.max_pixels, screen)
@@ -140,9 +140,8 @@ def _judge_source(
     unreadable = [*source.rejected, *failures]
     for path, reason in unreadable:
         screen.warn(f"{path} is left out: {reason}")
-    members = np.array(
-        [each for each in range(len(source.entries)) if each not in decoded.failures], np.int64
-    )
+    readable = [each for each in range(len(source.entries)) if each not in decoded.failures]
+    members = np.array(readable, np.int64)
     if not len(members):
         raise ResiduaError(f"{source.name}: none of its pictures can be read.")
     return judge(

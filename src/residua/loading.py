@@ -135,15 +135,3 @@ def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights
     notes = weights.card.notes if "mean" not in given else {**weights.card.notes, "assumed": ""}
     card = dataclasses.replace(weights.card, preprocessing=found, notes=notes)
     return dataclasses.replace(weights, card=card)
-
-
-def with_classes(weights: Weights, names: tuple[str, ...]) -> Weights:
-    """The weights with the names of their outputs. Raises ResiduaError if they are not as many."""
-    outputs = weights.card.network["classes"]
-    if len(names) != outputs or len(set(names)) != outputs:
-        raise ResiduaError(
-            f"{weights.path}: has {outputs} outputs, but {len(set(names))} different class names "
-            "were given: expected one for each."
-        )
-    card = dataclasses.replace(weights.card, classes=names)
-    return dataclasses.replace(weights, card=card)

@@ -105,12 +105,12 @@ def convert(
 ) -> None:
     """Write weights in another form; every number stays as it is."""
     with spoken() as screen:
-        from residua.loading import open_weights, with_classes
+        from residua.loading import open_weights
         from residua.weights.writing import convert
 
         found = open_weights(source, model, screen)
         names = names_from(classes)
-        convert(found if names is None else with_classes(found, tuple(names)), out.expanduser())
+        convert(found if names is None else found.named(tuple(names)), out.expanduser())
         print(out)
 
 

@@ -15,6 +15,7 @@ from residua.networks.layers import (
     Initialisation,
     MaxPool,
     chain,
+    in_turn,
     initialise,
 )
 
@@ -68,11 +69,7 @@ class AlexNetwork(nn.Module):
 
         Their sides are about 1/4, 1/8, 1/16, 1/32 of the input's: 55, 27, 13, 6 of 224.
         """
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return in_turn(self.stages, x)
 
     def forward(self, x: Tensor) -> Tensor:
         last = F.adaptive_avg_pool2d(self.features(x)[-1], self.side)

@@ -28,6 +28,7 @@ from residua.networks.layers import (
     Norm,
     chain,
     global_average,
+    in_turn,
     initialise,
 )
 
@@ -116,11 +117,7 @@ class DenseNetwork(nn.Module):
         A transition rounds down: 33 pixels give sides 9, 4, 2, 1. The last map has passed the
         tail, so that it is what the head pools.
         """
-        maps = []
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
+        maps = in_turn(self.stages, self.stem(x))
         maps[-1] = self.tail(maps[-1])
         return maps
 

@@ -35,6 +35,7 @@ from residua.networks.layers import (
     Padding,
     chain,
     global_average,
+    in_turn,
     initialise,
 )
 
@@ -199,11 +200,7 @@ class InceptionNet(nn.Module):
         Where windows are valid (v3, v4) the maps are some pixels smaller than that: 147, 71, 35,
         17, 8 of 299.
         """
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return in_turn(self.stages, x)
 
     def forward(self, x: Tensor) -> Tensor:
         last = global_average(self.features(x)[-1])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -234,6 +234,15 @@ def initialise(network: nn.Module, rule: Initialisation) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def in_turn(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """What each stage makes of what the one before it made, the first of x."""
+    maps = []
+    for stage in stages:
+        x = stage(x)
+        maps.append(x)
+    return maps
 
 
 def global_average(x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from residua.networks.layers import (
     Padding,
     chain,
     global_average,
+    in_turn,
     initialise,
 )
 
@@ -85,12 +86,7 @@ class MobileNetwork(nn.Module):
 
         Symmetric padding rounds up in each stage; Keras' rounds up in the stem and then down.
         """
-        maps = []
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return in_turn(self.stages, self.stem(x))
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.dropout(global_average(self.features(x)[-1]))

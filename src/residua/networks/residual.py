@@ -24,6 +24,7 @@ from residua.networks.layers import (
     ZeroPadShortcut,
     chain,
     global_average,
+    in_turn,
     initialise,
 )
 
@@ -195,11 +196,7 @@ class ResNet(nn.Module):
         At the ImageNet stem the strides are 4, 8, 16, 32. The last map has passed the tail, so that
         it is what the head pools.
         """
-        maps = []
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
+        maps = in_turn(self.stages, self.stem(x))
         maps[-1] = self.tail(maps[-1])
         return maps
 

@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from residua.networks.layers import Convolution, Initialisation, MaxPool, Norm, chain, initialise
+from residua.networks.layers import (
+    Convolution,
+    Initialisation,
+    MaxPool,
+    Norm,
+    chain,
+    in_turn,
+    initialise,
+)
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -59,11 +67,7 @@ class VGGNet(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> five maps at strides 2, 4, 8, 16, 32, each after its pool."""
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return in_turn(self.stages, x)
 
     def forward(self, x: Tensor) -> Tensor:
         last = F.adaptive_avg_pool2d(self.features(x)[-1], self.side)

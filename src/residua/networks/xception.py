@@ -29,6 +29,7 @@ from residua.networks.layers import (
     Separable,
     chain,
     global_average,
+    in_turn,
     initialise,
 )
 from residua.networks.residual import ORDERINGS
@@ -122,9 +123,7 @@ class XceptionNetwork(nn.Module):
         The stem's loses a border of up to three pixels: 299 pixels give sides 147, 74, 37, 19, 10.
         The last map has passed the tail, so that it is what the head pools.
         """
-        maps = [self.stem(x)]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]))
+        maps = in_turn((self.stem, *self.stages), x)
         maps[-1] = self.tail(maps[-1])
         return maps
 

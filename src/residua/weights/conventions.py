@@ -13,17 +13,8 @@ from statistics import fmean
 from residua.config import Preprocessing
 from residua.networks.catalogue import row
 from residua.weights.classes import CIFAR10, imagenet_classes
-from residua.weights.imagenet import SOURCES
+from residua.weights.imagenet import RGB, SOURCES
 
-RGB = Preprocessing(
-    size=224,
-    channels=3,
-    resize="crop",
-    crop=0.875,
-    channel_order="rgb",
-    mean=(123.675, 116.28, 103.53),
-    std=(58.395, 57.12, 57.375),
-)
 _SQUASHED = dataclasses.replace(RGB, resize="squash", crop=1.0, interpolation="bilinear")
 # Network names -> preprocessing and whose it is; the first that fits.
 _HABITS: tuple[tuple[str, Preprocessing, str], ...] = (

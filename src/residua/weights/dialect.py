@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Rules = tuple[tuple[str, str], ...]
 ALL = ("*",)
+UNIT = r"stages\.(\d+)\.units\.(\d+)"  # of our names: stage and unit
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ class Dialect:
     def spares(self, layer: str) -> bool:
         """Whether a stored layer is beside the network."""
         return re.match(self.spare, layer) is not None
+
+    def as_there(self, places: Sequence[Place]) -> list[Place]:
+        """Our layers, those that are convolutions there as such."""
+        return [
+            replace(each, kind="conv2d") if each.name in self.convolutions else each
+            for each in places
+        ]
 
     def names(self, network: nn.Module, places: Sequence[Place]) -> dict[str, str]:
         """Our layer -> theirs, for every layer that has a name of its own there."""

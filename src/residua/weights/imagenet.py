@@ -50,14 +50,14 @@ def _to_one(preprocessing: Preprocessing) -> Preprocessing:
 
 
 # torchvision's ImageClassification presets: resize_size 256, for IMAGENET1K_V2 232
-_V1, _V2 = _cropped(224, 256), _cropped(224, 232)
+RGB, _V2 = _cropped(224, 256), _cropped(224, 232)
 # Keras: load_img(target_size=...) with its default, then a mode of imagenet_utils.preprocess_input
-_TORCH = replace(_V1, resize="squash", crop=1.0, interpolation="nearest")
+_TORCH = replace(RGB, resize="squash", crop=1.0, interpolation="nearest")
 _TF = _to_one(_TORCH)
 _CAFFE = replace(_TORCH, channel_order="bgr", mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
 
 
-def _torchvision(file: str, preprocessing: Preprocessing = _V1) -> Source:
+def _torchvision(file: str, preprocessing: Preprocessing = RGB) -> Source:
     """A row of torchvision/models/*.py. What follows the last dash begins the file's SHA-256."""
     return Source(
         address=f"https://download.pytorch.org/models/{file}.pth",
@@ -123,7 +123,7 @@ SOURCES: dict[str, Source] = {
     # Ported from TensorFlow, trained on inputs in -1..1. torchvision normalises with mean m and
     # deviation s, then its transform_input takes y = (x / 255 - m) / s to y s / .5 + (m - .5) / .5,
     # which is (x / 255 - .5) / .5 = (x - 127.5) / 127.5: one step here, and no transform_input.
-    "googlenet": _torchvision("googlenet-1378be20", _to_one(_V1)),
+    "googlenet": _torchvision("googlenet-1378be20", _to_one(RGB)),
     "inception_v3": _torchvision("inception_v3_google-0cc3c7bd", _to_one(_cropped(299, 342))),
     "densenet121": _torchvision("densenet121-a639ec97"),
     "densenet161": _torchvision("densenet161-8d451a50"),

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from residua.weights.dialect import Dialect, Rules
+from residua.weights.dialect import UNIT, Dialect, Rules
 
-_UNIT = r"stages\.(\d+)\.units\.(\d+)"
 _KERAS_2018: Rules = (
     (r"stem\.conv", "conv1_conv"),
     (r"stem\.norm", "conv1_bn"),
-    (_UNIT + r"\.branch\.conv(\d)", "conv{0:+2}_block{1:+1}_{2}_conv"),
-    (_UNIT + r"\.branch\.norm(\d)", "conv{0:+2}_block{1:+1}_{2}_bn"),
-    (_UNIT + r"\.branch\.end_norm", "conv{0:+2}_block{1:+1}_3_bn"),
-    (_UNIT + r"\.before\.norm", "conv{0:+2}_block{1:+1}_preact_bn"),
-    (_UNIT + r"\.shortcut\.conv", "conv{0:+2}_block{1:+1}_0_conv"),
-    (_UNIT + r"\.shortcut\.norm", "conv{0:+2}_block{1:+1}_0_bn"),
+    (UNIT + r"\.branch\.conv(\d)", "conv{0:+2}_block{1:+1}_{2}_conv"),
+    (UNIT + r"\.branch\.norm(\d)", "conv{0:+2}_block{1:+1}_{2}_bn"),
+    (UNIT + r"\.branch\.end_norm", "conv{0:+2}_block{1:+1}_3_bn"),
+    (UNIT + r"\.before\.norm", "conv{0:+2}_block{1:+1}_preact_bn"),
+    (UNIT + r"\.shortcut\.conv", "conv{0:+2}_block{1:+1}_0_conv"),
+    (UNIT + r"\.shortcut\.norm", "conv{0:+2}_block{1:+1}_0_bn"),
     (r"tail\.norm", "post_bn"),
     (r"head", "predictions"),
 )
 _KERAS_2015: Rules = (
     (r"stem\.conv", "conv1"),
     (r"stem\.norm", "bn_conv1"),
-    (_UNIT + r"\.branch\.conv1", "res{0:+2}{1:a}_branch2a"),
-    (_UNIT + r"\.branch\.conv2", "res{0:+2}{1:a}_branch2b"),
-    (_UNIT + r"\.branch\.conv3", "res{0:+2}{1:a}_branch2c"),
-    (_UNIT + r"\.branch\.norm1", "bn{0:+2}{1:a}_branch2a"),
-    (_UNIT + r"\.branch\.norm2", "bn{0:+2}{1:a}_branch2b"),
-    (_UNIT + r"\.branch\.end_norm", "bn{0:+2}{1:a}_branch2c"),
-    (_UNIT + r"\.shortcut\.conv", "res{0:+2}{1:a}_branch1"),
-    (_UNIT + r"\.shortcut\.norm", "bn{0:+2}{1:a}_branch1"),
+    (UNIT + r"\.branch\.conv1", "res{0:+2}{1:a}_branch2a"),
+    (UNIT + r"\.branch\.conv2", "res{0:+2}{1:a}_branch2b"),
+    (UNIT + r"\.branch\.conv3", "res{0:+2}{1:a}_branch2c"),
+    (UNIT + r"\.branch\.norm1", "bn{0:+2}{1:a}_branch2a"),
+    (UNIT + r"\.branch\.norm2", "bn{0:+2}{1:a}_branch2b"),
+    (UNIT + r"\.branch\.end_norm", "bn{0:+2}{1:a}_branch2c"),
+    (UNIT + r"\.shortcut\.conv", "res{0:+2}{1:a}_branch1"),
+    (UNIT + r"\.shortcut\.norm", "bn{0:+2}{1:a}_branch1"),
     (r"head", "fc1000"),
 )
 _BY_HAND = r"stages\.(\d+)\.units\.0"
@@ -37,9 +36,9 @@ _TUTORIAL_0: Rules = (
     (_BY_HAND + r"\.branch\.end_norm", "{0:+2}a_conv_block_bn3"),
     (_BY_HAND + r"\.shortcut\.conv", "{0:+2}a_conv_block_res_conv"),
     (_BY_HAND + r"\.shortcut\.norm", "{0:+2}a_conv_block_res_bn"),
-    (_UNIT + r"\.branch\.conv(\d)", "{0:+2}{1:a}_identity_block_conv{2}"),
-    (_UNIT + r"\.branch\.norm(\d)", "{0:+2}{1:a}_identity_block_bn{2}"),
-    (_UNIT + r"\.branch\.end_norm", "{0:+2}{1:a}_identity_block_bn3"),
+    (UNIT + r"\.branch\.conv(\d)", "{0:+2}{1:a}_identity_block_conv{2}"),
+    (UNIT + r"\.branch\.norm(\d)", "{0:+2}{1:a}_identity_block_bn{2}"),
+    (UNIT + r"\.branch\.end_norm", "{0:+2}{1:a}_identity_block_bn3"),
     (r"stem\.conv", "conv1"),
     (r"stem\.norm", "bn_conv1"),
     (r"head", "fc1000"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -64,10 +64,7 @@ def _namings(stored: Stored, network: nn.Module, dialect: Dialect) -> Iterator[N
         yield {each: (name,) for each, name in dialect.names(network, found).items()}
         return
     if stored.numbered_by_place:
-        found = [
-            replace(each, kind="conv2d") if each.name in dialect.convolutions else each
-            for each in found
-        ]
+        found = dialect.as_there(found)
         for shortcut_first in (True, False):
             ordered = keras_order(network, found, shortcut_first)
             yield _by_order(stored, found, {}, ordered)

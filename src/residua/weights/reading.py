@@ -54,6 +54,16 @@ class Weights:
             return "ends before its head"
         return f"has a head of its own ({', '.join(self.match.beside)}), which is not read"
 
+    def named(self, classes: tuple[str, ...]) -> Weights:
+        """The same with names of its outputs. Raises ResiduaError unless each has its own."""
+        outputs = self.card.network["classes"]
+        if len(classes) != outputs or len(set(classes)) != outputs:
+            raise ResiduaError(
+                f"{self.path}: has {outputs} outputs, but {len(set(classes))} different class "
+                "names were given: expected one for each."
+            )
+        return dataclasses.replace(self, card=dataclasses.replace(self.card, classes=classes))
+
     def sha256(self) -> str:
         """Of the file's bytes, 64 digits."""
         with self.path.open("rb") as stream:

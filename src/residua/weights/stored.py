@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from residua.errors import ResiduaError
+from residua.screen import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,8 +199,7 @@ def flaw_of(name: str, tensor: Tensor) -> str | None:
 
 def plain(said: object) -> str:
     """What a file or a library says, on one line, without control characters, shortened."""
-    text = " ".join(str(said).split())[:240]
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return printable(" ".join(str(said).split())[:240])
 
 
 def _foreign(start: bytes) -> str:

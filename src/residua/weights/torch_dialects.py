@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from residua.weights.dialect import ALL, Dialect, Rules
+from residua.weights.dialect import ALL, UNIT, Dialect, Rules
 
-_UNIT = r"stages\.(\d+)\.units\.(\d+)"
 _TORCHVISION: Rules = (
     (r"stem\.conv", "conv1"),
     (r"stem\.norm", "bn1"),
-    (_UNIT + r"\.branch\.(conv)(\d)", "layer{0:+1}.{1}.{2}{3}"),
-    (_UNIT + r"\.branch\.norm(\d)", "layer{0:+1}.{1}.bn{2}"),
-    (_UNIT + r"\.shortcut\.conv", "layer{0:+1}.{1}.downsample.0"),
-    (_UNIT + r"\.shortcut\.norm", "layer{0:+1}.{1}.downsample.1"),
+    (UNIT + r"\.branch\.(conv)(\d)", "layer{0:+1}.{1}.{2}{3}"),
+    (UNIT + r"\.branch\.norm(\d)", "layer{0:+1}.{1}.bn{2}"),
+    (UNIT + r"\.shortcut\.conv", "layer{0:+1}.{1}.downsample.0"),
+    (UNIT + r"\.shortcut\.norm", "layer{0:+1}.{1}.downsample.1"),
 )
-_BASIC_END = (_UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn2")
-_DEEP_END = (_UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn3")
+_BASIC_END = (UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn2")
+_DEEP_END = (UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn3")
 _RESNETV2: Rules = (
     (r"stem\.conv", "stem.conv"),
-    (_UNIT + r"\.before\.norm", "stages.{0}.blocks.{1}.norm1"),
-    (_UNIT + r"\.branch\.conv(\d)", "stages.{0}.blocks.{1}.conv{2}"),
-    (_UNIT + r"\.branch\.norm(\d)", "stages.{0}.blocks.{1}.norm{2:+1}"),
-    (_UNIT + r"\.shortcut\.conv", "stages.{0}.blocks.{1}.downsample.conv"),
+    (UNIT + r"\.before\.norm", "stages.{0}.blocks.{1}.norm1"),
+    (UNIT + r"\.branch\.conv(\d)", "stages.{0}.blocks.{1}.conv{2}"),
+    (UNIT + r"\.branch\.norm(\d)", "stages.{0}.blocks.{1}.norm{2:+1}"),
+    (UNIT + r"\.shortcut\.conv", "stages.{0}.blocks.{1}.downsample.conv"),
     (r"tail\.norm", "norm"),
     (r"head", "head.fc"),
 )
@@ -148,10 +147,10 @@ _XCEPTION: Rules = (
 _MOBILENET: Rules = (
     (r"stem\.conv", "conv_stem"),
     (r"stem\.norm", "bn1"),
-    (_UNIT + r"\.branch\.conv1", "blocks.{0}.{1}.conv_dw"),
-    (_UNIT + r"\.branch\.norm1", "blocks.{0}.{1}.bn1"),
-    (_UNIT + r"\.branch\.conv2", "blocks.{0}.{1}.conv_pw"),
-    (_UNIT + r"\.branch\.end_norm", "blocks.{0}.{1}.bn2"),
+    (UNIT + r"\.branch\.conv1", "blocks.{0}.{1}.conv_dw"),
+    (UNIT + r"\.branch\.norm1", "blocks.{0}.{1}.bn1"),
+    (UNIT + r"\.branch\.conv2", "blocks.{0}.{1}.conv_pw"),
+    (UNIT + r"\.branch\.end_norm", "blocks.{0}.{1}.bn2"),
     (r"head", "classifier"),
 )
 

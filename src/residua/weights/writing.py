@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections import Counter
 from pathlib import Path
@@ -96,10 +95,7 @@ def _keras_file(weights: Weights, out: Path) -> bytes:
         raise ResiduaError(f"{out}: writing it needs h5py: pip install h5py.") from error
     network = _skeleton(weights)
     dialect = _dialect(weights, KERAS_DIALECTS, out, "Keras has")
-    found = [
-        dataclasses.replace(each, kind="conv2d") if each.name in dialect.convolutions else each
-        for each in places(network, separable=True)
-    ]
+    found = dialect.as_there(places(network, separable=True))
     names = _true_names(network, dialect, found)
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
