@@ -26,7 +26,14 @@ from residua.data.augmentation import (
 from residua.data.batches import Pictures, TrainingBatches
 from residua.data.chance import shuffled, uniform
 
-RAW = Preprocessing(size=32, channels=3, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+RAW = Preprocessing(
+    size=32,
+    channels=3,
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    crop=1.0,
+    interpolation="antialias",
+)
 SIZE = 32
 
 
@@ -153,7 +160,9 @@ def test_indexing_and_warping_agree(pictures: np.ndarray) -> None:
 
 def test_constant_fill_is_meant_after_normalisation(pictures: np.ndarray) -> None:
     """Tutorial 1 fills with 0 after normalising, so the border is the mean colour, not black."""
-    normalised = Preprocessing(size=32, channels=3, mean=(99.0,) * 3, std=(50.0,) * 3)
+    normalised = Preprocessing(
+        size=32, channels=3, mean=(99.0,) * 3, std=(50.0,) * 3, crop=1.0, interpolation="antialias"
+    )
     window = affine_windows(
         SIZE,
         rotation=np.zeros(6),

@@ -22,7 +22,7 @@ from residua.data.sources import open_source
 from residua.errors import ResiduaError
 
 LIMIT = 100_000_000
-SMALL = Preprocessing(size=8, channels=3)
+SMALL = Preprocessing(size=8, channels=3, crop=1.0, interpolation="antialias")
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,9 @@ def test_nothing_readable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cache", ["auto", "memory", "file"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_are_entries(zoo: Path, cache: str, channels: int) -> None:
-    settings = Preprocessing(size=9, channels=channels, resize="pad", interpolation="bilinear")
+    settings = Preprocessing(
+        size=9, channels=channels, resize="pad", interpolation="bilinear", crop=1.0
+    )
     source, steps = folder.find(zoo), []
     found = dataset.survey(source, LIMIT)
     loaded = dataset.load(found, settings, LIMIT, cache, lambda *step: steps.append(step))
@@ -143,7 +145,7 @@ def test_rows_are_entries(zoo: Path, cache: str, channels: int) -> None:
 
 def test_packed_sets_load_too() -> None:
     source = open_source("digits")
-    settings = Preprocessing(size=8, channels=1)
+    settings = Preprocessing(size=8, channels=1, crop=1.0, interpolation="antialias")
     loaded = dataset.load(dataset.survey(source, LIMIT), settings, LIMIT)
     np.testing.assert_array_equal(loaded.pixels, source.array)
 
@@ -229,10 +231,10 @@ def test_the_file_is_used_again(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "other",
     [
-        Preprocessing(size=7, channels=3),
-        Preprocessing(size=8, channels=1),
-        Preprocessing(size=8, channels=3, resize="pad"),
-        Preprocessing(size=8, channels=3, interpolation="nearest"),
+        Preprocessing(size=7, channels=3, crop=1.0, interpolation="antialias"),
+        Preprocessing(size=8, channels=1, crop=1.0, interpolation="antialias"),
+        Preprocessing(size=8, channels=3, resize="pad", crop=1.0, interpolation="antialias"),
+        Preprocessing(size=8, channels=3, interpolation="nearest", crop=1.0),
     ],
 )
 def test_other_geometry_is_another_file(zoo: Path, other: Preprocessing) -> None:
@@ -242,7 +244,15 @@ def test_other_geometry_is_another_file(zoo: Path, other: Preprocessing) -> None
 
 def test_what_only_the_network_sees_is_the_same_file(zoo: Path) -> None:
     dataset.load(surveyed(zoo), SMALL, LIMIT, "file")
-    other = Preprocessing(size=8, channels=3, channel_order="bgr", mean=(1, 2, 3), std=(4, 5, 6))
+    other = Preprocessing(
+        size=8,
+        channels=3,
+        channel_order="bgr",
+        mean=(1, 2, 3),
+        std=(4, 5, 6),
+        crop=1.0,
+        interpolation="antialias",
+    )
     assert "earlier run" in dataset.load(surveyed(zoo), other, LIMIT, "file").where
 
 
@@ -393,7 +403,11 @@ def test_messy_as_a_whole(shared_data: Path) -> None:
     """Every row of messy.json: 62 rows of pixels, 6 files with a reason, nothing of the others."""
     rows = json.loads((shared_data / "messy.json").read_text("utf-8"))
     source = folder.find(shared_data / "messy")
-    loaded = dataset.load(dataset.survey(source, LIMIT), Preprocessing(size=16, channels=3), LIMIT)
+    loaded = dataset.load(
+        dataset.survey(source, LIMIT),
+        Preprocessing(size=16, channels=3, crop=1.0, interpolation="antialias"),
+        LIMIT,
+    )
     failed = {source.entries[index].path for index in loaded.failures} | set(dict(source.rejected))
     read = {e.path for i, e in enumerate(source.entries) if i not in loaded.failures}
     assert read == {row["file"] for row in rows if row["expect"] == "read"}
@@ -414,7 +428,7 @@ def peak_memory(root: Path) -> int:
         from residua.config import Preprocessing
         from residua.data import dataset, folder
         found = dataset.survey(folder.find(Path(sys.argv[1])), 10**8)
-        dataset.load(found, Preprocessing(size=224, channels=3), 10**8)
+        dataset.load(found, Preprocessing(size=224, channels=3, crop=1.0, interpolation="antialias"), 10**8)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """
     command = [sys.executable, "-c", program, str(root)]

@@ -368,7 +368,7 @@ def test_nothing_is_printed_about_damage(tmp_path: Path) -> None:
 def test_messy_row_by_row(shared_data: Path) -> None:
     for row in json.loads((shared_data / "messy.json").read_text("utf-8")):
         if row["expect"] in ("read", "reject"):
-            preprocessing = Preprocessing(size=32, channels=3)
+            preprocessing = Preprocessing(size=32, channels=3, crop=1.0, interpolation="antialias")
             path = shared_data / "messy" / row["file"]
             try:
                 pixels = pictures.read_picture(path, preprocessing, LIMIT)
@@ -388,7 +388,7 @@ def test_grey16_of_messy_is_neither_black_nor_white(shared_data: Path) -> None:
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    preprocessing = Preprocessing(size=8, channels=3)
+    preprocessing = Preprocessing(size=8, channels=3, crop=1.0, interpolation="antialias")
     os.mkfifo(tmp_path / "pipe.jpg")
     for path, reason in {
         tmp_path / "missing.jpg": "cannot be read: No such file or directory",
@@ -407,7 +407,11 @@ def test_a_huge_file_is_not_swallowed(tmp_path: Path) -> None:
         file.write(png_header(4, 4))
         file.truncate(2**40)
     with pytest.raises(Unreadable, match="is larger than 1,073,741,824 bytes"):
-        pictures.read_picture(tmp_path / "huge.png", Preprocessing(size=8, channels=3), LIMIT)
+        pictures.read_picture(
+            tmp_path / "huge.png",
+            Preprocessing(size=8, channels=3, crop=1.0, interpolation="antialias"),
+            LIMIT,
+        )
 
 
 # Geometry
@@ -415,7 +419,7 @@ def test_a_huge_file_is_not_swallowed(tmp_path: Path) -> None:
 
 def fitted(pixels: Pixels, size: int, resize: str, interpolation: str) -> Pixels:
     settings = Preprocessing(
-        size=size, channels=pixels.shape[2], resize=resize, interpolation=interpolation
+        size=size, channels=pixels.shape[2], resize=resize, interpolation=interpolation, crop=1.0
     )
     return pictures.fit(pixels, settings)
 

@@ -51,6 +51,8 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "preprocessing.size": 32,
                 "preprocessing.channels": 3,
                 "preprocessing.resize": "crop",
+                "preprocessing.crop": 1.0,
+                "preprocessing.interpolation": "antialias",
                 "preprocessing.channel_order": "rgb",
                 "preprocessing.mean": [1.0, 2.0, 3.0],
                 "preprocessing.std": [4.0, 5.0, 6.0],

@@ -294,7 +294,9 @@ def test_lagging_statistics_are_estimated_anew_on_a_copy(shapes: Path) -> None:
     )
     network = plan.build(3, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
-    preprocessing = Preprocessing(size=8, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    preprocessing = Preprocessing(
+        size=8, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, crop=1.0, interpolation="antialias"
+    )
     training = Training(batch=16, precision="fp32", statistics_pictures=64)
     judge = judge_for(
         network,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from residua.composing import compose
 from residua.config import Config, Data, Preprocessing
 from residua.errors import ResiduaError
-from residua.evaluation import Evaluation, evaluate_run, evaluate_weights, run_classes
+from residua.evaluation import evaluate_run, evaluate_weights, run_classes
 from residua.inference import default_device, network_from
+from residua.judging import Evaluation
 from residua.learning import go_on, train_run
-from residua.loading import is_run, open_weights, start_from, with_preprocessing
+from residua.loading import as_told, is_run, open_weights, start_from
 from residua.networks import catalogue
 from residua.networks.residual import Ordering, Shortcut
 from residua.prediction import Features, Prediction, features_of, predict_files
@@ -94,23 +96,17 @@ def build(
     the initialisation without touching torch's global generator. weights: a run, a weights file of
     residua, Keras or PyTorch, or "imagenet"; new_head: keep the last layer fresh, for other
     classes. The result is an ordinary nn.Module with a `features` method (see
-    residua.networks.row.Network). Raises ResiduaError.
+    residua.networks.staged.Staged). Raises ResiduaError.
     """
+    given: dict[str, Any] = {"classes": classes, "channels": channels}
+    given |= {"ordering": ordering, "shortcut": shortcut}
     if weights is None:
         if new_head:
             raise ResiduaError("new_head replaces the head of weights: give weights too.")
         if name is None:
             raise ResiduaError("which network? `residua.models()` lists their names.")
-        return catalogue.build(
-            name,
-            classes=classes,
-            channels=channels,
-            ordering=ordering,
-            shortcut=shortcut,
-            seed=seed,
-        )
+        return catalogue.build(name, **given, seed=seed)
     found = open_weights(weights, name, Screen())
-    given = {"classes": classes, "channels": channels, "ordering": ordering, "shortcut": shortcut}
     asked = {key: value for key, value in given.items() if value is not None}
     return start_from(found, {**found.card.network, **asked}, new_head=new_head, seed=seed)
 
@@ -122,6 +118,10 @@ def train(
     weights: str | Path | None = None,
     new_head: bool | None = None,
     freeze: int | None = None,
+    head: str | None = None,
+    transfer: str | None = None,
+    views: int | None = None,
+    budget: str | None = None,
     recipe: str | Path | None = None,
     epochs: int | None = None,
     size: int | None = None,
@@ -141,14 +141,19 @@ def train(
     data: a folder of class folders, a folder of IDX files or CIFAR archives, or "digits". settings:
     further ones by dotted name, {"optimization.rate": 0.05}. What is not given comes from the
     recipe, else it is chosen from the data. weights: what to start from, see `build`; with its
-    head replaced by a fresh one if new_head. out: the run folder, else the next free
-    runs/<data>-<n>. Raises ResiduaError on anything that cannot be used.
+    head replaced by a fresh one if new_head. transfer, views, budget, head, freeze: as the options
+    of the command. out: the run folder, else the next free runs/<data>-<n>. Raises ResiduaError on
+    anything that cannot be used.
     """
     named = {
         "network.name": model,
         "network.weights": None if weights is None else str(weights),
         "network.new_head": new_head,
         "network.freeze": freeze,
+        "network.head": head,
+        "transfer.strategy": transfer,
+        "transfer.views": views,
+        "transfer.budget": budget,
         "training.epochs": epochs,
         "preprocessing.size": size,
         "training.batch": batch,
@@ -249,14 +254,18 @@ def features(
     *,
     model: str | None = None,
     preprocessing: Mapping[str, object] | None = None,
+    stage: int | None = None,
+    side: int | None = None,
     quiet: bool = True,
 ) -> Features:
     """What the network's last map says of each picture, averaged over it: float32 [N, C].
 
-    Files that cannot be read are left out and listed with their reasons. Raises ResiduaError.
+    stage: the map after that stage instead, from 1. side: averages over side x side fields, float32
+    [N, C x side x side]; None: 1, or as the head of a transferred run reads it. Files that cannot
+    be read are left out and listed with their reasons. Raises ResiduaError.
     """
     weights, _ = _subject(source, model, None, preprocessing, Screen(quiet))
-    return features_of(weights, _names(files), max_pixels=Data.max_pixels)
+    return features_of(weights, _names(files), max_pixels=Data.max_pixels, stage=stage, side=side)
 
 
 def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
@@ -283,15 +292,7 @@ def _subject(
             raise ResiduaError("a run says itself which network, classes and preprocessing it has.")
         folder = _folder_of(source)
         return read_file(folder.weights), folder
-    found = open_weights(source, model, screen)
-    if classes is not None:
-        found = found.named(tuple(classes))
-    if given:
-        found = with_preprocessing(found, given)
-    if found.assumed:
-        other = "--set preprocessing.mean=[...] and --classes say otherwise"
-        screen.caution(f"{found.path.name}: {found.assumed}. {other}")
-    return found, None
+    return as_told(open_weights(source, model, screen), classes, given or {}, screen), None
 
 
 def _folder_of(run: str | Path | Run) -> RunFolder:

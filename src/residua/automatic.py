@@ -10,6 +10,10 @@ from residua.config import AUTO, Config, Preprocessing
 
 TINY = 16  # px: below, a picture is enlarged, or a network halves it away
 SMALL = 40  # px: pictures like CIFAR's, for which a network must not begin by shrinking them
+FULL_DECAY = 0.7  # of the rate, from a stage to the one before it, where everything is tuned
+TUNING_RATE = 0.03  # of SGD for 128 pictures, where weights begin as learnt elsewhere
+FEW_TO_COMPARE = 15  # pictures a class: below, two ways of learning cannot be told apart
+FEW = 100  # pictures a class: below, every one teaches, and cross-validation judges
 IMBALANCE = 3.0  # between the largest and the smallest class
 
 
@@ -60,6 +64,8 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
         "all pictures are grey" if grey else "there are colour pictures",
     )
     chooser.choose("preprocessing.channel_order", "rgb", "as pictures are stored")
+    chooser.choose("preprocessing.crop", 1.0, "the whole of the shorter side")
+    chooser.choose("preprocessing.interpolation", "antialias", "what a smaller picture looks like")
     gpu = chooser.config.training.device.startswith("cuda")
     largest = 224 if gpu else 128
     if side < TINY:
@@ -79,14 +85,32 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
 def choose_from_weights(
     chooser: Chooser, network: Mapping[str, object], preprocessing: Preprocessing
 ) -> None:
-    """What belongs to the weights that a training starts from, before anything else is chosen."""
+    """What belongs to the weights that a training starts from, before anything else is chosen.
+
+    Their whole preprocessing where they are transferred: features mean what they meant.
+    """
     reason = "belongs to the weights"
-    for name in ("name", "ordering", "shortcut"):
+    own = chooser.config.network.new_head
+    for name in ("name", "ordering", "shortcut", *(() if own else ("head", "stage", "side"))):
         chooser.choose(f"network.{name}", network[name], reason)
-    for name in ("channels", "channel_order", "mean", "std"):
+    geometry: tuple[str, ...] = ()
+    if chooser.config.transfer.strategy != "none":
+        geometry = ("size", "resize", "crop", "interpolation")
+    for name in ("channels", "channel_order", "mean", "std", *geometry):
         value = getattr(preprocessing, name)
         plain = list(value) if isinstance(value, tuple) else value
         chooser.choose(f"preprocessing.{name}", plain, reason)
+
+
+def choose_validation(chooser: Chooser, pictures: int, classes: int, given: bool) -> None:
+    """data.val_fraction. given: whether the data set brings parts of its own."""
+    config = chooser.config
+    solved = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
+    few = pictures < (FEW if solved else FEW_TO_COMPARE) * classes
+    if few and not given and (solved or config.transfer.strategy == "auto"):
+        reason = f"{pictures:,} pictures are few: all of them teach, and cross-validation judges"
+        chooser.choose("data.val_fraction", 0.0, reason)
+    chooser.choose("data.val_fraction", 0.2, "a fifth chooses the epoch")
 
 
 def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -107,6 +131,14 @@ def choose_network(chooser: Chooser, classes: int, pictures: int) -> None:
         name, reason = "resnet18", f"{size} px and {pictures:,} training pictures"
     chooser.choose("network.name", name, reason)
     chooser.choose("network.classes", classes, f"the data has {classes} classes")
+    strategy = chooser.config.transfer.strategy
+    if strategy in ("features", "auto"):
+        reason = "a linear head, its strength chosen by cross-validation, is quick and hard to beat"
+        chooser.choose("network.head", "logistic", reason)
+    elif strategy in ("partial", "full"):
+        chooser.choose("network.head", "linear", "begins as the features suggest")
+    else:
+        chooser.choose("network.head", "own", "as the model")
 
 
 def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
@@ -121,12 +153,27 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     epochs = max(8, min(60, round(wanted / pictures)))
     chooser.choose("training.epochs", epochs, f"{said}: about {epochs * pictures:,} looks")
     batch, epochs = chooser.config.training.batch, chooser.config.training.epochs
+    optimization, strategy = chooser.config.optimization, chooser.config.transfer.strategy
+    on_features = strategy == "features"
+    chooser.choose(
+        "optimization.optimizer",
+        "adam" if on_features else "sgd",
+        "a head on features" if on_features else "with momentum, the best on pictures",
+    )
+    chooser.choose(
+        "optimization.layer_decay",
+        FULL_DECAY if strategy == "full" else 1.0,
+        "earlier stages change less" if strategy == "full" else "one rate for all layers",
+    )
+    if chooser.config.optimization.optimizer == "sgd" and strategy in ("partial", "full"):
+        share = TUNING_RATE * batch / 128
+        chooser.choose("optimization.rate", share, "weights that were learnt once: small steps")
     if chooser.config.optimization.optimizer == "sgd":
         rate, reason = 0.1 * batch / 128, "SGD: 0.1 for each 128 pictures of the batch"
     else:
         rate, reason = 1e-3, f"usual for {chooser.config.optimization.optimizer}"
     chooser.choose("optimization.rate", rate, reason)
-    warmup = {"cosine": 0.1, "one_cycle": 0.3}.get(chooser.config.optimization.schedule, 0.0)
+    warmup = {"cosine": 0.1, "one_cycle": 0.3}.get(optimization.schedule, 0.0)
     chooser.choose(
         "optimization.warmup_epochs",
         round(warmup * epochs, 2),

@@ -36,7 +36,11 @@ class Data:
         flag="--split",
     )
     val_fraction: float = setting(
-        0.2, "Fraction of the pictures kept for validation.", flag="--val-fraction", low=0, high=0.9
+        AUTO,
+        "Fraction of the pictures kept for validation.",
+        flag="--val-fraction",
+        low=0,
+        high=0.9,
     )
     test_fraction: float = setting(
         0.0,
@@ -78,10 +82,10 @@ class Preprocessing:
         flag="--resize",
     )
     crop: float = setting(
-        1.0, "Fraction of the shorter side that resize 'crop' keeps.", low=0.05, high=1
+        AUTO, "Fraction of the shorter side that resize 'crop' keeps.", low=0.05, high=1
     )
     interpolation: Literal["nearest", "bilinear", "antialias", "bicubic"] = setting(
-        "antialias",
+        AUTO,
         "'bilinear': TensorFlow's and OpenCV's, without antialias; 'antialias': Pillow's bilinear; "
         "'bicubic': Pillow's.",
     )
@@ -138,6 +142,18 @@ class Network:
         None,
         "Shortcut where the shape changes; none is the plain network; null: as the model.",
     )
+    head: str = setting(
+        AUTO,
+        "'own': the model's; 'linear'; 'mlp:256', 'mlp:4096,4096': with hidden layers; 'logistic': "
+        "linear, solved on features, its strength chosen by cross-validation.",
+        flag="--head",
+    )
+    stage: int | None = setting(
+        None, "Stage whose map another head reads, from 1; null: chosen, else the last.", low=1
+    )
+    side: int | None = setting(
+        None, "Side of the grid of means that another head reads; null: chosen, else 1.", low=1
+    )
     weights: str = setting(
         "",
         "Weights to start from: a run, a file of residua, Keras or PyTorch, imagenet, or none.",
@@ -152,10 +168,30 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """How weights that were learnt elsewhere are used (tutorial 3's four scenarios)."""
+
+    strategy: Literal["none", "features", "partial", "full", "scratch", "auto"] = setting(
+        "none",
+        "'features': a head on the frozen network; 'partial': the first stages frozen; 'full': "
+        "the head first, then everything; 'scratch': nothing of the weights; 'auto': measured.",
+        flag="--transfer",
+    )
+    views: int = setting(
+        0, "Augmented views of each picture that features are taken of too.", flag="--views", low=0
+    )
+    budget: str = setting(
+        "",
+        "Time for all of it, such as 90s, 2m or 1h; empty: as long as it takes.",
+        flag="--budget",
+    )
+
+
+@dataclass(frozen=True)
 class Optimization:
     """How a gradient becomes a step."""
 
-    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = setting("sgd", "The rule of the step.")
+    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = setting(AUTO, "The rule of the step.")
     rate: float = setting(AUTO, "Largest learning rate.", low=0)
     momentum: float = setting(0.9, "Of SGD and RMSprop.", low=0, high=1)
     nesterov: bool = setting(True, "Look-ahead momentum for SGD.")
@@ -173,6 +209,9 @@ class Optimization:
     )
     ema: float = setting(
         0.0, "Decay of the averaged weights per step; 0 is off.", low=0, high=0.999999
+    )
+    layer_decay: float = setting(
+        AUTO, "Factor of the rate for each stage further from the head.", low=0.01, high=1
     )
     clip: float = setting(0.0, "Largest norm of the gradient; 0 is off.", low=0)
     class_weights: Literal["none", "balanced"] = setting(
@@ -203,6 +242,9 @@ class Training:
     patience: int = setting(
         0, "Stop after this many epochs without improvement; 0 is never.", low=0
     )
+    pictures: int = setting(
+        0, "Training pictures that take part, evenly chosen; 0: all of them.", low=0
+    )
     statistics_pictures: int = setting(
         512,
         "Pictures that re-estimate BatchNorm's statistics before a validation; 0 is off.",
@@ -228,16 +270,22 @@ class Config:
     preprocessing: Preprocessing = Preprocessing()
     augmentation: Augmentation = Augmentation()
     network: Network = Network()
+    transfer: Transfer = Transfer()
     optimization: Optimization = Optimization()
     training: Training = Training()
 
     @property
     def network_arguments(self) -> dict[str, Any]:
         """The arguments with which `networks.catalogue.build` makes this network."""
+        network = self.network
+        head = {AUTO: None, "own": None, "logistic": "linear"}.get(network.head, network.head)
         return {
-            "name": self.network.name,
-            "classes": self.network.classes,
+            "name": network.name,
+            "classes": network.classes,
             "channels": self.preprocessing.channels,
-            "ordering": self.network.ordering,
-            "shortcut": self.network.shortcut,
+            "ordering": network.ordering,
+            "shortcut": network.shortcut,
+            "head": head,
+            "stage": network.stage if head else None,
+            "side": network.side if head else None,
         }

@@ -1,66 +1,25 @@
-"""Weights and pictures with known classes -> scores, and a prediction for each picture."""
+"""A run or weights, and a data set with known classes -> what is judged, by which outputs."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from residua.config import Config, Data
-from residua.data.batches import Pictures, plain_batches
 from residua.data.chance import Integers
 from residua.data.dataset import load, survey
-from residua.data.source import Entry, Part, Pixels, Selection, Source
+from residua.data.source import Entry, Part, Selection, Source
 from residua.data.sources import open_source
 from residua.errors import ResiduaError
-from residua.inference import Logits, default_device, logits_of, network_from
+from residua.inference import default_device
+from residua.judging import Evaluation, judge
 from residua.run import RunFolder
-from residua.scores import Scores, summarize
 from residua.screen import Screen
 from residua.weights.classes import label_places
 from residua.weights.reading import Weights, read_file
-
-BATCH = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """The judged part and what came out; arrays run over its readable pictures.
-
-    part: "test", "validation" or "all" (a data set without parts). pixels: uint8 [N, S, S, C].
-    labels: int64 [N]. logits: float32 [N, K].
-    """
-
-    part: str
-    scores: Scores
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    labels: Integers
-    logits: Logits
-    pixels: Pixels
-    unreadable: tuple[tuple[str, str], ...]
-
-    def to_json(self) -> dict[str, object]:
-        """The object that `residua evaluate --json` prints."""
-        found = self.scores.to_json()
-        keys = ("accuracy", "interval", "top5", "loss", "pictures")
-        rest = {key: value for key, value in found.items() if key not in (*keys, "per_class")}
-        head = {key: found[key] for key in keys}
-        return {**head, "part": self.part, "per_class": found["per_class"], **rest}
-
-    def rows(self) -> list[tuple[str, str, str, float, bool]]:
-        """predictions.csv: path, class, predicted, probability, right."""
-        chances = softmax(self.logits)
-        best = chances.argmax(1)
-        return [
-            (path, self.classes[label], name_of(self.classes, top), float(row[top]), top == label)
-            for path, label, top, row in zip(self.paths, self.labels, best, chances, strict=True)
-        ]
 
 
 def evaluate_run(
@@ -157,60 +116,11 @@ def _judge_source(
     )
 
 
-def judge(
-    weights: Weights,
-    pixels: Pixels,
-    members: Integers,
-    labels: Integers,
-    paths: Sequence[str],
-    part: str,
-    device: torch.device,
-    screen: Screen,
-    *,
-    unreadable: Sequence[tuple[str, str]] = (),
-) -> Evaluation:
-    """Judge weights on decoded pictures: rows `members` of uint8 [N, S, S, C].
-
-    labels and paths belong to the members.
-    """
-    network, card = network_from(weights, device), weights.card
-    pictures = Pictures(pixels, device)
-    found: list[Logits] = []
-    with screen.bar("judging") as move:
-        batches = plain_batches(pictures, members, card.preprocessing, BATCH)
-        for logits in logits_of(network, batches):
-            found.append(logits)
-            move(len(found) * BATCH, len(members), "")
-    everything = np.concatenate(found)
-    return Evaluation(
-        part=part,
-        scores=summarize(everything, labels, card.classes),
-        classes=card.classes,
-        paths=tuple(paths),
-        labels=labels,
-        logits=everything,
-        pixels=pixels if len(members) == len(pixels) else pixels[members],
-        unreadable=tuple(unreadable),
-    )
-
-
 def record(run: RunFolder, place: str, evaluation: Evaluation) -> Evaluation:
     """Write scores.json and predictions.csv into the run's evaluations/<place>/."""
     run.write_json(f"evaluations/{place}/scores.json", evaluation.to_json())
     run.write_predictions(f"evaluations/{place}/predictions.csv", evaluation.rows())
     return evaluation
-
-
-def softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    """float [N, K] -> probabilities [N, K], in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def name_of(classes: tuple[str, ...], output: int) -> str:
-    """The name of an output; a head may be wider than the classes (tutorial 0's 1,000-way one)."""
-    return classes[output] if output < len(classes) else f"output {output}"
 
 
 def _own_part(

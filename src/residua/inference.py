@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from residua.errors import ResiduaError
 from residua.networks.catalogue import build
-from residua.networks.layers import global_average
+from residua.networks.staged import Staged, pooled
 from residua.weights.places import complete
 from residua.weights.reading import Weights
 
+N = TypeVar("N", bound=nn.Module)
 Logits = npt.NDArray[np.float32]  # [N, K]
 
 
@@ -32,17 +34,18 @@ def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]
 
 
 class Pooled(nn.Module):
-    """A network without its head: [B, C, H, W] -> its last feature map, averaged, [B, C']."""
+    """A network without its head: [B, C, H, W] -> the map after a stage, averaged over a grid of
+    side x side fields, [B, C' x side x side]."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Staged, stage: int, side: int) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.stage, self.side = network, stage, side
 
     def forward(self, x: Tensor) -> Tensor:
-        return global_average(self.network.features(x)[-1])  # type: ignore[operator]
+        return pooled(self.network.enter(x, self.stage), self.side)
 
 
-def network_from(weights: Weights, device: torch.device, *, headless: bool = False) -> nn.Module:
+def network_from(weights: Weights, device: torch.device, *, headless: bool = False) -> Staged:
     """The network of some weights, on a device, in eval mode, float32. Raises ResiduaError.
 
     headless: take weights that end before the head too; that head holds zeros.
@@ -73,7 +76,7 @@ def network_from(weights: Weights, device: torch.device, *, headless: bool = Fal
     return on_device(network, device).eval()
 
 
-def on_device(network: nn.Module, device: torch.device) -> nn.Module:
+def on_device(network: N, device: torch.device) -> N:
     """The network moved there, its kernels in channels_last order, which convolutions like best."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -92,7 +92,8 @@ def _meaning(weights: Weights) -> dict[str, Any]:
     found: dict[str, Any] = {"network": card.network["name"]}
     if weights.match is not None:
         found["names"] = f"as {weights.match.dialect.name} gives them"
-    changed = {key: card.network[key] for key in ("ordering", "shortcut") if card.network[key]}
+    options = ("ordering", "shortcut", "head", "stage", "side")
+    changed = {key: card.network[key] for key in options if card.network[key]}
     found |= {
         **changed,
         "outputs": f"none: it {weights.lacks}" if weights.headless else card.network["classes"],

@@ -14,28 +14,32 @@ import torch
 from residua import settings
 from residua.automatic import Choice
 from residua.config import AUTO, Config
-from residua.data.chance import Integers
 from residua.data.source import Part
 from residua.errors import ResiduaError
-from residua.evaluation import Evaluation, judge, record
+from residua.evaluation import record
 from residua.files import refuse_inside
-from residua.inference import on_device
-from residua.loading import IMAGENET, NONE, open_weights, start_from
+from residua.judging import Evaluation, judge
+from residua.loading import IMAGENET, NONE, open_weights
 from residua.machine import environment
 from residua.networks.catalogue import build, plan
 from residua.networks.cost import smallest_input
-from residua.networks.freezing import freeze
+from residua.networks.heads import hidden_of
 from residua.preparation import Prepared, prepare
 from residua.reporting import write_report
 from residua.run import RunFolder
 from residua.screen import Screen
-from residua.training.bookkeeping import Task, tensorboard_writer
+from residua.training.bookkeeping import tensorboard_writer
 from residua.training.interruption import Interrupted
-from residua.training.loop import fit
 from residua.training.state import STATE
-from residua.weights.native import Card
+from residua.transfer import telling
+from residua.transfer.auto import by_measuring
+from residua.transfer.clock import Clock, seconds_of
+from residua.transfer.heads import by_features
+from residua.transfer.job import Job, Learnt, write_settings
+from residua.transfer.tuning import by_tuning
 from residua.weights.reading import Weights, read_file
 
+TRANSFERS = ("features", "partial", "full", "auto")  # strategies that need weights
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -53,18 +57,22 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     refuse_inside(Path(out or "runs"), config.data.path)
     if config.training.tensorboard:
         tensorboard_writer()
-    weights = _start(config, screen)
+    clock = Clock(seconds_of(config.transfer.budget))
+    if config.transfer.strategy in TRANSFERS:  # the head is always for other classes
+        config = settings.with_settings(config, {"network.new_head": True})
+    _check_transfer(config)
+    asked, weights = config, _start(config, screen)
     if weights is not None and not config.network.weights.startswith(IMAGENET):
         absolute = str(Path(config.network.weights).expanduser().absolute())
         config = settings.with_settings(config, {"network.weights": absolute})
     prepared = prepare(config, screen, None if weights is None else weights.card)
     _check_network(prepared.config)
     _say_known(config, prepared)
-    network = _network(prepared.config, weights)
+    job = Job(prepared, weights, clock, screen, asked)
+    job.network()  # what does not fit is said before there is a run
     folder = RunFolder.new(out, prepared.source.name)
     if out is None:
         prepared.choices.append(Choice("run", str(folder.path), "the next free runs/<data>-<n>"))
-    folder.write_json("choices.json", [dataclasses.asdict(each) for each in prepared.choices])
     folder.write_json("classes.json", list(prepared.source.classes))
     folder.write_json("preprocessing.json", dataclasses.asdict(prepared.config.preprocessing))
     folder.write_json("environment.json", environment(prepared.device))
@@ -73,11 +81,38 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     if weights is not None:
         folder.write_json("weights.json", {"sha256": weights.sha256(), **weights.card.notes})
         _say_start(weights, prepared, screen)
-    folder.write_text("config.yaml", settings.to_yaml(prepared.config))  # last: now it is a run
+    write_settings(folder, prepared)  # last: now it is a run
     for choice in prepared.choices:
         screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
-    _learn(folder, prepared, network, screen)
+    _learn(folder, job)
     return folder
+
+
+def _check_transfer(config: Config) -> None:
+    """Raise ResiduaError where settings of a transfer contradict each other."""
+    strategy, network = config.transfer.strategy, config.network
+    if strategy in TRANSFERS and network.weights in ("", NONE):
+        raise ResiduaError(
+            f"--transfer {strategy} uses weights: give --weights too, such as --weights imagenet "
+            "--model resnet50."
+        )
+    if network.head == "logistic" and strategy not in ("features", "auto"):
+        raise ResiduaError(
+            "--head logistic is solved on frozen features: give --transfer features too, or --head "
+            "linear."
+        )
+    if network.head not in (AUTO, "own", "logistic"):
+        hidden_of(network.head)
+    if strategy == "features" and network.head == "own":
+        raise ResiduaError(
+            "--transfer features learns a new head: expected logistic, linear or mlp:N."
+        )
+    if config.transfer.views and strategy not in TRANSFERS and not network.freeze:
+        raise ResiduaError("--views are of what is frozen: give --transfer or --freeze too.")
+    if strategy == "auto" and config.training.curve_test:
+        raise ResiduaError(
+            "--transfer auto keeps the test part out of everything: no --curve-test."
+        )
 
 
 def _start(config: Config, screen: Screen) -> Weights | None:
@@ -153,11 +188,13 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
             f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "
             "anew."
         )
-    _learn(folder, prepared, _network(config, weights), screen)
+    clock = Clock(seconds_of(config.transfer.budget))
+    _learn(folder, Job(prepared, weights, clock, screen, config))
 
 
-def _learn(folder: RunFolder, prepared: Prepared, network: torch.nn.Module, screen: Screen) -> None:
+def _learn(folder: RunFolder, job: Job) -> None:
     """The part that training anew and going on have in common."""
+    prepared, screen = job.prepared, job.screen
     config, device = prepared.config, prepared.device
     began = time.monotonic()
     screen.say(prepared.summary)
@@ -170,18 +207,18 @@ def _learn(folder: RunFolder, prepared: Prepared, network: torch.nn.Module, scre
         f"{config.network.name} at {config.preprocessing.size} px on {device} ({name}), "
         f"{config.training.precision}, channels_last; run folder {folder.path}"
     )
+    way = {"features": by_features, "auto": by_measuring}.get(config.transfer.strategy, by_tuning)
     with _explained(config):
-        network = on_device(network, device)
-        task = Task(
-            prepared.training_batches(device),
-            _judged(prepared),
-            prepared.counts("train"),
-            Card(config.network_arguments, prepared.source.classes, config.preprocessing, {}),
-        )
-        progress = fit(network, task, config, folder, screen)
+        learnt = way(job, folder)
+        prepared, progress = learnt.prepared, learnt.progress
+        write_settings(folder, prepared)
+        if learnt.measured:
+            folder.write_json("transfer.json", learnt.measured)
+            for line in telling.lines(learnt.measured):
+                screen.say(line)
         try:
-            judged = _judge(folder, prepared, screen)
-            for warning in write_report(folder, prepared, judged, progress):
+            judged = _judge(folder, learnt, screen)
+            for warning in write_report(folder, prepared, judged, progress, learnt.measured):
                 screen.warn(warning)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT, str(folder.path)) from None
@@ -189,19 +226,9 @@ def _learn(folder: RunFolder, prepared: Prepared, network: torch.nn.Module, scre
     screen.say(f"report: {folder.path / 'report.html'}")
 
 
-def _network(config: Config, weights: Weights | None) -> torch.nn.Module:
-    """Fresh, or as the weights have it; where training goes on, the state file fills it later."""
-    arguments, seed = config.network_arguments, config.training.seed
-    if weights is None:
-        network = build(**arguments, seed=seed)
-    else:
-        network = start_from(weights, arguments, new_head=config.network.new_head, seed=seed)
-    freeze(network, config.network.freeze)
-    return network
-
-
-def _judge(folder: RunFolder, prepared: Prepared, screen: Screen) -> Evaluation | None:
+def _judge(folder: RunFolder, learnt: Learnt, screen: Screen) -> Evaluation | None:
     """Judge the test part, else the validation part, by the weights that were kept."""
+    prepared = learnt.prepared
     part: Part = "test" if len(prepared.parts["test"]) else "validation"
     members = prepared.parts[part]
     if not len(members):
@@ -215,6 +242,7 @@ def _judge(folder: RunFolder, prepared: Prepared, screen: Screen) -> Evaluation 
         part,
         prepared.device,
         screen,
+        quick=None if learnt.answers is None else learnt.answers(members),
     )
     record(folder, part, judged)
     low, high = judged.scores.interval
@@ -245,12 +273,6 @@ def _explained(config: Config) -> Iterator[None]:
                 "no variance. Use a larger --batch, or more pictures."
             ) from error
         raise
-
-
-def _judged(prepared: Prepared) -> dict[str, Integers]:
-    """The parts whose figures are recorded each epoch; the test part only where that was asked."""
-    wanted = ["validation", *(["test"] if prepared.config.training.curve_test else [])]
-    return {part: prepared.parts[part] for part in wanted if len(prepared.parts[part])}  # type: ignore[index]
 
 
 def _check_network(config: Config) -> None:

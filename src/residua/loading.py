@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from residua import settings
 from residua.config import Config
 from residua.errors import ResiduaError
 from residua.files import cache_folder
 from residua.networks.catalogue import build, row
+from residua.networks.staged import Staged
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.weights.download import download
@@ -79,7 +78,7 @@ def _published(name: str | None, model: str | None, screen: Screen) -> Path:
 
 def start_from(
     weights: Weights, arguments: Mapping[str, Any], *, new_head: bool, seed: int | None
-) -> nn.Module:
+) -> Staged:
     """The network that build(**arguments) makes, with these weights, in training mode.
 
     new_head: the layers that depend on the number of classes stay fresh; the whole head does where
@@ -87,7 +86,8 @@ def start_from(
     head has another width and may not be replaced.
     """
     held = weights.card.network
-    for key in ("name", "channels", "ordering", "shortcut"):
+    same_head = all(arguments[key] == held[key] for key in ("head", "stage", "side"))
+    for key in ("name", "channels", "ordering", "shortcut", *(() if new_head else ("head",))):
         if arguments[key] != held[key]:
             raise ResiduaError(
                 f"{weights.path}: holds weights of {held['name']} with {key} {held[key]!r}, asked "
@@ -107,15 +107,34 @@ def start_from(
             )
         )
     network = build(**arguments, seed=seed)
-    fresh = tuple(f"{name}." for name in head_of(network)) if new_head else ()
+    fresh: tuple[str, ...] = ()
+    if new_head:
+        fresh = tuple(f"{name}." for name in head_of(network)) if same_head else ("head.",)
+    wanted = network.state_dict()  # without what stands behind the stage that another head reads
     tensors = {
-        name: each for name, each in weights.tensors.items() if not name.startswith(fresh or "\0")
+        name: each
+        for name, each in weights.tensors.items()
+        if not name.startswith(fresh or "\0") and (arguments["stage"] is None or name in wanted)
     }
     missing, unexpected = network.load_state_dict(complete(network, tensors), strict=False)
     left = [name for name in missing if not name.startswith((*fresh, "head."))]
     if left or unexpected:
         raise ResiduaError(f"{weights.path}: {(left + unexpected)[0]} does not fit {held['name']}.")
     return network
+
+
+def as_told(
+    weights: Weights, classes: Sequence[str] | None, given: Mapping[str, object], screen: Screen
+) -> Weights:
+    """The weights with what the user says of them; what is assumed instead, the screen says."""
+    if classes is not None:
+        weights = weights.named(tuple(classes))
+    if given:
+        weights = with_preprocessing(weights, given)
+    if weights.assumed:
+        other = "--set preprocessing.mean=[...] and --classes say otherwise"
+        screen.caution(f"{weights.path.name}: {weights.assumed}. {other}")
+    return weights
 
 
 def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights:

@@ -20,9 +20,9 @@ from residua.data.folder import pictures_below
 from residua.data.pictures import decode, fit, read_picture
 from residua.data.source import Pixels, Unreadable
 from residua.errors import ResiduaError
-from residua.evaluation import name_of, softmax
 from residua.files import write_atomically
 from residua.inference import Logits, Pooled, default_device, logits_of, network_from
+from residua.judging import name_of, softmax
 from residua.weights.reading import Weights
 
 BATCH = 32
@@ -51,9 +51,16 @@ class Features:
     unreadable: tuple[tuple[str, str], ...]
 
     def save(self, file: Path) -> None:
-        """Write `files` and `features` as NumPy's .npz, atomically. Raises ResiduaError."""
+        """Write them, atomically, by the name's end: `files` and `features` as NumPy's .npz, or a
+        .parquet table with the columns file, feature0, feature1, ... Raises ResiduaError.
+        """
         stream = io.BytesIO()
-        np.savez(stream, files=np.array(self.files), features=self.values)
+        if file.suffix == ".parquet":
+            _write_parquet(self, stream)
+        elif file.suffix == ".npz":
+            np.savez(stream, files=np.array(self.files), features=self.values)
+        else:
+            raise ResiduaError(f"{file}: expected a name that ends in .npz or .parquet.")
         write_atomically(file, stream.getvalue())
 
 
@@ -84,13 +91,27 @@ def predict_files(
                 yield Prediction(name, _top(next(chances), top, card.classes))
 
 
-def features_of(weights: Weights, files: Sequence[str], *, max_pixels: int) -> Features:
-    """The last feature map of each picture, as the head sees it, averaged over its places.
+def features_of(
+    weights: Weights,
+    files: Sequence[str],
+    *,
+    max_pixels: int,
+    stage: int | None = None,
+    side: int | None = None,
+) -> Features:
+    """The feature map of each picture after a stage (None: the last, as the head sees it), averaged
+    over a grid of side x side fields (None: as a head reads it that another training has given the
+    network, else 1): float32 [N, C x side x side].
 
-    Raises ResiduaError if no picture can be read.
+    Raises ResiduaError if no picture can be read or the network has no such stage.
     """
     device = default_device()
     network = network_from(weights, device, headless=True)
+    if stage is not None and not 1 <= stage <= len(network.stages):
+        name = weights.card.network["name"]
+        raise ResiduaError(f"--stage {stage}: {name} has stages 1 to {len(network.stages)} here.")
+    side = side or (network.side if weights.card.network["head"] else 1)
+    reader = Pooled(network, stage or len(network.stages), side)
     names: list[str] = []
     values: list[Logits] = []
     unreadable: list[tuple[str, str]] = []
@@ -99,7 +120,7 @@ def features_of(weights: Weights, files: Sequence[str], *, max_pixels: int) -> F
         unreadable += [(name, each) for name, each in pairs if isinstance(each, str)]
         names += [name for name, each in pairs if not isinstance(each, str)]
         readable = [each for each in found if not isinstance(each, str)]
-        values.append(_outputs(Pooled(network), readable, weights.card.preprocessing, device))
+        values.append(_outputs(reader, readable, weights.card.preprocessing, device))
     if not names:
         raise ResiduaError(f"{', '.join(files)}: no picture could be read.")
     return Features(tuple(names), np.concatenate(values), tuple(unreadable))
@@ -131,6 +152,18 @@ def read_input(
         return read_picture(Path(file).expanduser(), preprocessing, max_pixels)
     content = read_address(file, allow_private=allow_private)
     return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
+
+
+def _write_parquet(features: Features, stream: io.BytesIO) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ResiduaError(
+            "a .parquet file needs pyarrow: pip install pyarrow, or name a file that ends in .npz."
+        ) from error
+    columns = {f"feature{place}": values for place, values in enumerate(features.values.T)}
+    pyarrow.parquet.write_table(pyarrow.table({"file": list(features.files), **columns}), stream)
 
 
 def _expand(file: str) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 
 from residua import automatic, settings
 from residua.automatic import Choice, Chooser
-from residua.config import AUTO, Config, Data
+from residua.config import AUTO, Config
 from residua.data import split
 from residua.data.batches import Pictures, TrainingBatches, measure_colours
 from residua.data.chance import Integers
@@ -55,13 +55,15 @@ class Prepared:
         found = np.bincount(self.labels[self.parts[part]], minlength=outputs)
         return [int(each) for each in found]
 
-    def training_batches(self, device: torch.device) -> TrainingBatches:
-        """The training part as the settings want it, on a device."""
+    def training_batches(
+        self, device: torch.device, members: Integers | None = None
+    ) -> TrainingBatches:
+        """The training part, or `members` of it, as the settings want it, on a device."""
         config = self.config
         return TrainingBatches(
             Pictures(self.pixels, device),
             self.labels,
-            self.parts["train"],
+            self.parts["train"] if members is None else members,
             classes=config.network.classes,
             batch=config.training.batch,
             seed=config.training.seed,
@@ -141,7 +143,10 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
             f"{config.data.path}: no picture of class {source.classes[min(lost)]!r} can be read, "
             "so it cannot be learnt. Repair its files, or remove its folder."
         )
-    parts, notes = _split(config, source, surveyed.sha256, readable)
+    given_parts = any(source.entries[each].part for each in readable)
+    automatic.choose_validation(chooser, len(readable), len(source.classes), given_parts)
+    explicit = config.data.val_fraction != AUTO
+    parts, notes = _split(chooser.config, source, surveyed.sha256, readable, explicit)
     labels = np.array([entry.label for entry in source.entries], np.int64)
     members_of = {
         part: np.array(
@@ -192,9 +197,12 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
 
 
 def _split(
-    config: Config, source: Source, sha256: Sequence[str], readable: Sequence[int]
+    config: Config, source: Source, sha256: Sequence[str], readable: Sequence[int], explicit: bool
 ) -> tuple[Sequence[Part], Sequence[str]]:
-    """The part of each readable picture, and what to say about it."""
+    """The part of each readable picture, and what to say about it.
+
+    explicit: whether the user gave the validation's fraction.
+    """
     entries = [source.entries[each] for each in readable]
     if config.data.split == "keras":
         paths = [entry.path for entry in entries]
@@ -215,11 +223,11 @@ def _split(
     given = {entry.part for entry in entries}
     unused = [
         f"the data set brings its own {part} part, so {flag} {fraction:g} is not used"
-        for part, flag, fraction, default in (
-            ("validation", "--val-fraction", config.data.val_fraction, Data.val_fraction),
-            ("test", "--test-fraction", config.data.test_fraction, Data.test_fraction),
+        for part, flag, fraction, asked in (
+            ("validation", "--val-fraction", config.data.val_fraction, explicit),
+            ("test", "--test-fraction", config.data.test_fraction, config.data.test_fraction > 0),
         )
-        if part in given and fraction != default
+        if part in given and asked
     ]
     return found.parts, [*found.notes, *unused]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +113,8 @@ class ReportFacts:
     """All that a report says; what is None or empty is left out of it.
 
     judged: the first one makes the headline. best_epoch: whose weights are kept, from 1. history:
-    rows as in history.csv. environment: name -> value. seconds: duration of the training.
+    rows as in history.csv. environment: name -> value. seconds: duration of the training. transfer:
+    what was measured to choose how to learn, as in transfer.json.
     """
 
     title: str
@@ -128,6 +130,7 @@ class ReportFacts:
     best_epoch: int | None = None
     samples: Samples | None = None
     predictions: Predictions | None = None
+    transfer: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -186,7 +189,9 @@ def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
 
 def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, bytes]:
     """File stem -> PNG."""
-    made = {"curves": figures.curves(facts.history, letters, f"{facts.network.name}")}
+    made = {}
+    if facts.history:
+        made["curves"] = figures.curves(facts.history, letters, f"{facts.network.name}")
     if facts.samples is not None and len(facts.samples.pixels):
         own = facts.samples
         made["samples"] = figures.samples(own.pixels[:8], own.labels[:8], letters)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from residua.config import Preprocessing
 from residua.data.chance import shuffled
 from residua.data.source import Pixels, Unreadable
 from residua.errors import ResiduaError
-from residua.evaluation import Evaluation, softmax
 from residua.files import write_atomically
 from residua.fonts import lettering
+from residua.judging import Evaluation, softmax
 from residua.networks.catalogue import build
 from residua.networks.cost import measure
 from residua.prediction import Prediction, read_input
@@ -31,9 +32,16 @@ GRID = 64  # pictures of `predict --grid`
 
 
 def write_report(
-    folder: RunFolder, prepared: Prepared, judged: Evaluation | None, progress: Progress
+    folder: RunFolder,
+    prepared: Prepared,
+    judged: Evaluation | None,
+    progress: Progress,
+    measured: Mapping[str, Any],
 ) -> Sequence[str]:
-    """Write report.html and figures/*.png of a finished run; sentences for the user."""
+    """Write report.html and figures/*.png of a finished run; sentences for the user.
+
+    measured: what a transfer has measured, as in transfer.json.
+    """
     config, data = prepared.config, prepared.config.data
     first = shuffled(config.training.seed, 0, prepared.parts["train"])[:SAMPLES]
     run = shlex.quote(str(folder.path))
@@ -58,6 +66,7 @@ def write_report(
             prepared.pixels[first], [int(each) for each in prepared.labels[first]]
         ),
         predictions=_predictions(judged),
+        transfer=measured,
     )
     return report.write(facts, folder.path)
 

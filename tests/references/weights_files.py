@@ -32,6 +32,7 @@ PREPARED = Preprocessing(
     channel_order="rgb",
     mean=(125.0, 123.0, 114.0),
     std=(63.0, 62.0, 67.0),
+    interpolation="antialias",
 )
 SUFFIXES = {
     "pickle": ".pth",

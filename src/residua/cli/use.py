@@ -107,19 +107,34 @@ def features(
     source: SourceArgument,
     files: PicturesArgument,
     out: Annotated[
-        Path, typer.Option(metavar="FILE.npz", help="Where the features go.", show_default=False)
+        Path,
+        typer.Option(
+            metavar="FILE.npz|FILE.parquet", help="Where the features go.", show_default=False
+        ),
     ],
+    stage: Annotated[
+        int | None, typer.Option(help="The map after this stage, from 1. [the last]")
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option(help="Average over side x side fields. [as the head does]", min=1)
+    ] = None,
     model: ModelOption = None,
     prepared: PreparedOption = None,
 ) -> None:
-    """Write what the network sees in pictures: `files` and `features` [N, C] in one .npz."""
+    """Write what the network sees in pictures, a row for each file, for other tools."""
     with spoken() as screen:
         from residua import api
 
-        if out.suffix != ".npz":
-            raise ResiduaError(f"--out {out}: expected a name that ends in .npz.")
+        if out.suffix not in (".npz", ".parquet"):
+            raise ResiduaError(f"--out {out}: expected a name that ends in .npz or .parquet.")
         found = api.features(
-            source, files, model=model, preprocessing=prepared_from(prepared), quiet=False
+            source,
+            files,
+            model=model,
+            preprocessing=prepared_from(prepared),
+            stage=stage,
+            side=side,
+            quiet=False,
         )
         for file, reason in found.unreadable:
             screen.warn(f"{file} is left out: {reason}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -61,6 +62,35 @@ class Batch:
     labels: Tensor
 
 
+class Inputs(Protocol):
+    """What a network learns from; `batch` and `plain` may be asked in any order.
+
+    labels: int64 [N], of all samples. members: sample numbers of the training part. steps: of an
+    epoch.
+    """
+
+    labels: Integers
+    members: Integers
+    steps: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """The batch of a step, 0 <= step < steps: a pure function of (epoch, step)."""
+
+    def plain(self, samples: Integers) -> Tensor:
+        """[B] sample numbers -> what the network is judged on: the same without augmentation."""
+
+
+def in_step(order: Integers, step: int, steps: int) -> Integers:
+    """The members of a step. All steps of an epoch have the same number of them, or one less:
+    there is no small remainder, whose BatchNorm statistics would be poor."""
+    count = len(order)
+    return order[step * count // steps : (step + 1) * count // steps]
+
+
 class TrainingBatches:
     """The training part, augmented; `batch(epoch, step)` may be asked in any order."""
 
@@ -80,15 +110,13 @@ class TrainingBatches:
         self.pictures, self.labels, self.members = pictures, labels, members
         self.classes, self.seed = classes, seed
         self.preprocessing, self.augmentation = preprocessing, augmentation
-        self.plain = changes_nothing(augmentation)
+        self.unchanged = changes_nothing(augmentation)
         self.steps = -(-len(members) // batch)  # of an epoch
         self._order = lru_cache(maxsize=1)(lambda epoch: shuffled(seed, epoch, members))
 
     def samples(self, epoch: int, step: int) -> Integers:
-        """The pictures of a step. All steps of an epoch have the same number of them, or one less:
-        there is no small remainder, whose BatchNorm statistics would be poor."""
-        order, count = self._order(epoch), len(self.members)
-        return order[step * count // self.steps : (step + 1) * count // self.steps]
+        """The pictures of a step; see `in_step`."""
+        return in_step(self._order(epoch), step, self.steps)
 
     def batch(self, epoch: int, step: int) -> Batch:
         """The batch of a step, 0 <= step < steps."""
@@ -106,10 +134,19 @@ class TrainingBatches:
         targets = own * share + F.one_hot(others, self.classes) * (1 - share)
         return Batch(images, targets, torch.where(share[:, 0] >= 0.5, labels, others))
 
+    @property
+    def device(self) -> torch.device:
+        """See Inputs."""
+        return self.pictures.device
+
+    def plain(self, samples: Integers) -> Tensor:
+        """[B] -> float32 [B, C, S, S]: pictures as validation and prediction see them."""
+        return normalise(self.pictures.take(samples), self.preprocessing)
+
     def images(self, epoch: int, samples: Integers) -> Tensor:
         """float32 [B, C, S, S]: pictures as this epoch sees them, before any mixing."""
         pixels = self.pictures.take(samples)
-        if self.plain:
+        if self.unchanged:
             return normalise(pixels, self.preprocessing)
         drawn = draw(self.augmentation, self.preprocessing.size, self.seed, epoch, samples)
         return transform(pixels, drawn, self.augmentation, self.preprocessing)

@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]  # (done, of how many), called from the ca
 Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
 
-_CACHE_VERSION = 1  # to be raised when the same file would decode or resize differently
+_CACHE_VERSION = 2  # to be raised when the same file would decode or resize differently
 _LARGE = 2**24  # pixels; larger pictures are decoded one at a time: threads must fit in memory
 _TASK = 16  # entries in one task of the thread pool
 
@@ -123,7 +123,7 @@ def load(
     ResiduaError if neither memory nor the cache folder can take the pixels.
     """
     job = _Job(survey, preprocessing, max_pixels, progress)
-    needed, free = math.prod(job.shape), _free_memory()
+    needed, free = math.prod(job.shape), free_memory()
     amount = f"{needed / 1e6:,.0f} MB"
     if cache == "auto":
         cache = "memory" if needed <= free // 4 else "file"
@@ -185,7 +185,7 @@ class _Job:
     def file_name(self, left_out: Collection[int]) -> str:
         """Equal only if every pixel is: contents but those left out, geometry, decoder."""
         rule = self.preprocessing
-        geometry = rule.size, rule.channels, rule.resize, rule.interpolation
+        geometry = rule.size, rule.channels, rule.resize, rule.crop, rule.interpolation
         how = _CACHE_VERSION, PIL.__version__, self.max_pixels, geometry
         name = hashlib.sha256(repr(how).encode())
         for index, content in enumerate(zip(self.survey.sha256, self.survey.headers, strict=True)):
@@ -275,7 +275,7 @@ def _each(work: Callable[[int], T], count: int, progress: Progress | None) -> li
     return results
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Bytes of memory that can be had, in a container too; 4 GiB where the system says nothing."""
     found = []
     with suppress(OSError, ValueError, IndexError):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.networks.layers import (
@@ -15,9 +13,9 @@ from residua.networks.layers import (
     Initialisation,
     MaxPool,
     chain,
-    in_turn,
     initialise,
 )
+from residua.networks.staged import Staged
 
 KERNELS = (11, 5, 3, 3, 3)
 STAGES = ((0,), (1,), (2, 3, 4), ())  # the convolutions between max pools
@@ -53,7 +51,7 @@ ALEXNET_2012 = AlexNet(
 )
 
 
-class AlexNetwork(nn.Module):
+class AlexNetwork(Staged):
     """Five convolutions with biases, three overlapping max pools, a dense head."""
 
     def __init__(self, plan: AlexNet, classes: int, channels: int) -> None:
@@ -69,11 +67,7 @@ class AlexNetwork(nn.Module):
 
         Their sides are about 1/4, 1/8, 1/16, 1/32 of the input's: 55, 27, 13, 6 of 224.
         """
-        return in_turn(self.stages, x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        last = F.adaptive_avg_pool2d(self.features(x)[-1], self.side)
-        return self.head(torch.flatten(last, 1))  # type: ignore[no-any-return]
+        return self.maps(x)
 
 
 class ResponseNorm(nn.LocalResponseNorm):

@@ -7,13 +7,14 @@ import difflib
 from typing import get_args
 
 import torch
-from torch import nn
 
 from residua.errors import ResiduaError
+from residua.networks.heads import replace_head
 from residua.networks.keras_variants import KERAS_VARIANTS
 from residua.networks.papers import PAPERS
 from residua.networks.residual import Ordering, Residual, Shortcut
 from residua.networks.row import Plan, Row
+from residua.networks.staged import Staged
 from residua.networks.tutorials import TUTORIALS
 
 ROWS: dict[str, Row] = {**PAPERS, **KERAS_VARIANTS, **TUTORIALS}
@@ -59,13 +60,17 @@ def build(
     channels: int | None = None,
     ordering: Ordering | None = None,
     shortcut: Shortcut | None = None,
+    head: str | None = None,
+    stage: int | None = None,
+    side: int | None = None,
     seed: int | None = None,
-) -> nn.Module:
+) -> Staged:
     """A freshly initialised network: float [B, channels, H, W] -> logits [B, classes].
 
-    What is not given is the row's default. seed fixes the initialisation without touching torch's
+    What is not given is the row's default. head, stage, side: another head, which may read an
+    earlier stage (see `heads.replace_head`). seed fixes the initialisation without touching torch's
     global generator; None draws from it. The result is an ordinary nn.Module, in training mode,
-    with a `features` method (see Network). Raises ResiduaError on an unknown name or option.
+    with a `features` method (see Staged). Raises ResiduaError on an unknown name or option.
     """
     chosen, defaults = plan(name, ordering=ordering, shortcut=shortcut), row(name)
     classes = defaults.classes if classes is None else classes
@@ -73,8 +78,20 @@ def build(
     for what, value in (("classes", classes), ("channels", channels)):
         if value < 1:
             raise ResiduaError(f"{name}: {what} = {value}: must be at least 1.")
-    if seed is None:
-        return chosen.build(classes, channels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return chosen.build(classes, channels)
+    if head is None and (stage is not None or side is not None):
+        raise ResiduaError(f"{name}: stage and side belong to another head: give head too.")
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        network = chosen.build(classes, channels)
+        if head is not None:
+            replace_head(
+                network,
+                head,
+                classes,
+                input=(channels, defaults.size, defaults.size),
+                stage=stage,
+                side=side,
+                initialisation=chosen.initialisation,
+            )
+    return network

@@ -27,10 +27,9 @@ from residua.networks.layers import (
     MaxPool,
     Norm,
     chain,
-    global_average,
-    in_turn,
     initialise,
 )
+from residua.networks.staged import Staged
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class DenseLayer(nn.Module):
         return torch.cat((x, y), 1)
 
 
-class DenseNetwork(nn.Module):
+class DenseNetwork(Staged):
     """Any network of that kind: [B, C, H, W] -> logits [B, K]."""
 
     def __init__(self, plan: DenseNet, classes: int, channels: int) -> None:
@@ -117,12 +116,7 @@ class DenseNetwork(nn.Module):
         A transition rounds down: 33 pixels give sides 9, 4, 2, 1. The last map has passed the
         tail, so that it is what the head pools.
         """
-        maps = in_turn(self.stages, self.stem(x))
-        maps[-1] = self.tail(maps[-1])
-        return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(global_average(self.features(x)[-1]))  # type: ignore[no-any-return]
+        return self.maps(x)
 
 
 def _transition(plan: DenseNet, inputs: int) -> nn.Sequential:

@@ -34,10 +34,9 @@ from residua.networks.layers import (
     Norm,
     Padding,
     chain,
-    global_average,
-    in_turn,
     initialise,
 )
+from residua.networks.staged import Staged, pooled
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _layer(item: Item, inputs: int, plan: Inception) -> tuple[nn.Module, int]:
     return nn.AvgPool2d(item.side, 1, item.side // 2, count_include_pad=counts), inputs
 
 
-class InceptionNet(nn.Module):
+class InceptionNet(Staged):
     """Stages of blocks, global average, dropout, linear head: [B, C, H, W] -> logits [B, K].
 
     Modules are registered in the order of the sentences, which is the order in which Keras' and
@@ -200,11 +199,11 @@ class InceptionNet(nn.Module):
         Where windows are valid (v3, v4) the maps are some pixels smaller than that: 147, 71, 35,
         17, 8 of 299.
         """
-        return in_turn(self.stages, x)
+        return self.maps(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        last = global_average(self.features(x)[-1])
-        return self.head(self.dropout(last))  # type: ignore[no-any-return]
+    def classify(self, x: Tensor) -> Tensor:
+        """See Staged."""
+        return self.head(self.dropout(pooled(x, self.side)))  # type: ignore[no-any-return]
 
 
 # Szegedy et al. 2014, "Going deeper with convolutions", table 1, as torchvision trained it: with

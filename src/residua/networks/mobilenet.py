@@ -23,10 +23,9 @@ from residua.networks.layers import (
     Norm,
     Padding,
     chain,
-    global_average,
-    in_turn,
     initialise,
 )
+from residua.networks.staged import Staged, pooled
 
 STEM = 32
 # table 1: per stage, the width and the number of its units; the first one strides, but in stage 0
@@ -58,7 +57,7 @@ MOBILENET_V1 = MobileNet()
 KERAS_MOBILENET = MobileNet(True, KERAS_NORM, dropout=1e-3, initialisation="glorot")
 
 
-class MobileNetwork(nn.Module):
+class MobileNetwork(Staged):
     """Any network of that kind: [B, C, H, W] -> logits [B, K]."""
 
     def __init__(self, plan: MobileNet, classes: int, channels: int) -> None:
@@ -86,11 +85,11 @@ class MobileNetwork(nn.Module):
 
         Symmetric padding rounds up in each stage; Keras' rounds up in the stem and then down.
         """
-        return in_turn(self.stages, self.stem(x))
+        return self.maps(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = self.dropout(global_average(self.features(x)[-1]))
-        return self.head(pooled)  # type: ignore[no-any-return]
+    def classify(self, x: Tensor) -> Tensor:
+        """See Staged."""
+        return self.head(self.dropout(pooled(x, self.side)))  # type: ignore[no-any-return]
 
 
 def _branch(plan: MobileNet, inputs: int, outputs: int, stride: int) -> nn.Sequential:

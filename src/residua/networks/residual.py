@@ -23,10 +23,9 @@ from residua.networks.layers import (
     Padding,
     ZeroPadShortcut,
     chain,
-    global_average,
-    in_turn,
     initialise,
 )
+from residua.networks.staged import Staged
 
 Ordering = Literal["a", "b", "c", "d", "e"]
 Shortcut = Literal["none", "A", "B", "D"]
@@ -167,7 +166,7 @@ class ResidualUnit(nn.Module):
         return self.after(y)  # type: ignore[no-any-return]
 
 
-class ResNet(nn.Module):
+class ResNet(Staged):
     """Any network of the residual grammar: [B, C, H, W] -> logits [B, K]."""
 
     def __init__(self, plan: Residual, classes: int, channels: int) -> None:
@@ -196,12 +195,7 @@ class ResNet(nn.Module):
         At the ImageNet stem the strides are 4, 8, 16, 32. The last map has passed the tail, so that
         it is what the head pools.
         """
-        maps = in_turn(self.stages, self.stem(x))
-        maps[-1] = self.tail(maps[-1])
-        return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(global_average(self.features(x)[-1]))  # type: ignore[no-any-return]
+        return self.maps(x)
 
 
 def _stem(plan: Residual, channels: int) -> nn.Sequential:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor, nn
-
-
-class Network(Protocol):
-    """What every network here offers besides being an nn.Module."""
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """The feature maps of its stages, the last one as its head sees it."""
+from residua.networks.layers import Initialisation
+from residua.networks.staged import Staged
 
 
 class Plan(Protocol):
     """A network's description, from which it is built."""
 
-    def build(self, classes: int, channels: int) -> nn.Module:
+    @property
+    def initialisation(self) -> Initialisation:
+        """How its layers begin."""
+
+    def build(self, classes: int, channels: int) -> Staged:
         """A freshly initialised network."""
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.networks.layers import (
@@ -15,9 +13,9 @@ from residua.networks.layers import (
     MaxPool,
     Norm,
     chain,
-    in_turn,
     initialise,
 )
+from residua.networks.staged import Staged
 
 WIDTHS = (64, 128, 256, 512, 512)
 
@@ -46,7 +44,7 @@ class VGG:
         return VGGNet(self, classes, channels)
 
 
-class VGGNet(nn.Module):
+class VGGNet(Staged):
     """Five stages of 3x3 convolutions, each closed by a max pool, and a dense head."""
 
     def __init__(self, plan: VGG, classes: int, channels: int) -> None:
@@ -67,11 +65,7 @@ class VGGNet(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> five maps at strides 2, 4, 8, 16, 32, each after its pool."""
-        return in_turn(self.stages, x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        last = F.adaptive_avg_pool2d(self.features(x)[-1], self.side)
-        return self.head(torch.flatten(last, 1))  # type: ignore[no-any-return]
+        return self.maps(x)
 
 
 def _head(plan: VGG, inputs: int, classes: int) -> nn.Sequential:

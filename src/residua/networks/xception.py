@@ -28,11 +28,11 @@ from residua.networks.layers import (
     Padding,
     Separable,
     chain,
-    global_average,
     in_turn,
     initialise,
 )
 from residua.networks.residual import ORDERINGS
+from residua.networks.staged import Staged
 
 STEM = (32, 64)
 # figure 5: per stage, per unit, the widths of its separable convolutions; the first unit strides
@@ -93,7 +93,7 @@ class XceptionUnit(nn.Module):
         return y + self.shortcut(x)  # type: ignore[no-any-return]
 
 
-class XceptionNetwork(nn.Module):
+class XceptionNetwork(Staged):
     """Xception: [B, C, H, W] -> logits [B, K]."""
 
     def __init__(self, plan: Xception, classes: int, channels: int) -> None:
@@ -126,9 +126,6 @@ class XceptionNetwork(nn.Module):
         maps = in_turn((self.stem, *self.stages), x)
         maps[-1] = self.tail(maps[-1])
         return maps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(global_average(self.features(x)[-1]))  # type: ignore[no-any-return]
 
 
 def _separables(inputs: int, widths: Sequence[int]) -> list[Separable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from torch import Tensor
+
 from residua.config import Config
-from residua.data.batches import TrainingBatches
+from residua.data.batches import Inputs
 from residua.data.chance import Integers
 from residua.errors import ResiduaError
 from residua.run import Log, RunFolder
@@ -22,18 +25,23 @@ from residua.training.optimization import rate_at
 from residua.training.state import Learner
 from residua.weights.native import Card
 
+BEST_SECONDS = 2.0  # between two writings of the best weights, which short epochs would repeat
 LOOK_SECONDS = 0.2  # between two movements of the bar, and on a GPU two looks at the loss
 
 
 @dataclass(frozen=True)
 class Task:
     """What is learnt. judged: the parts whose figures are recorded, name -> sample numbers; the one
-    called "validation" chooses the best epoch. counts: training pictures of each class."""
+    called "validation" chooses the best epoch. counts: training pictures of each class. cut: frozen
+    stages that the batches have passed already; 0: they are pictures. until: the time of
+    time.monotonic() after which no new epoch begins."""
 
-    batches: TrainingBatches
+    batches: Inputs
     judged: Mapping[str, Integers]
     counts: list[int]
     card: Card
+    cut: int = 0
+    until: float | None = None
 
 
 class Books(contextlib.AbstractContextManager["Books"]):
@@ -61,6 +69,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
             self.board = tensorboard_writer()(folder, purge_step=learner.progress.epoch + 1)
             self.open.callback(self.board.close)
         self.saved = self.looked = self.counted = self.kept = self.ticked = time.monotonic()
+        self.best: dict[str, Tensor] = {}  # the best weights that are not in their file yet
+        self.best_epoch, self.best_written = 0, -math.inf
         self.longest = 0.0  # seconds between two ticks: what a save that waits may still lose
         self.pictures = 0  # learnt since this process began the epoch
         self.epoch_began = self.learnt = self.counted
@@ -80,7 +90,10 @@ class Books(contextlib.AbstractContextManager["Books"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.open.close()
+        try:
+            self._write_best()
+        finally:
+            self.open.close()
 
     def tick(self, learnt: int) -> None:
         """After each batch; `learnt` pictures were trained on, none while judging.
@@ -109,6 +122,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
         now = time.monotonic()
         self.progress.seconds += now - self.counted
         self.counted = now
+        self._write_best()
         self.learner.save(self.run, self.task.card)
         self.saved = time.monotonic()
 
@@ -133,6 +147,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
         improved = self._improved(judged)
         patience = self.config.training.patience
         progress.stopped = bool(patience) and progress.waited >= patience
+        late = self.task.until is not None and now > self.task.until
+        progress.stopped |= late and progress.epoch + 1 < self.config.training.epochs
         progress.history.append(row)
         progress.epoch, progress.step = progress.epoch + 1, 0
         self.learner.judge.position = 0
@@ -143,9 +159,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self._board_row(row)
         self.screen.say(self._line(row, improved))
         if progress.stopped:
-            self.screen.say(
-                f"stopped after epoch {progress.epoch}: no improvement for {patience} epochs"
-            )
+            reason = "the budget is used up" if late else f"no improvement for {patience} epochs"
+            self.screen.say(f"stopped after epoch {progress.epoch}: {reason}")
         self.pictures = 0
         self.epoch_began = self.learnt = time.monotonic()
 
@@ -198,17 +213,30 @@ class Books(contextlib.AbstractContextManager["Books"]):
 
     def _keep_weights(self, improved: bool) -> None:
         training, epoch = self.config.training, self.progress.epoch
-        names = ["best.safetensors"] if improved else []
+        state = self.learner.judge.network.state_dict()
+        if improved:
+            self.best = {name: each.clone() for name, each in state.items()}
+            self.best_epoch = epoch
+            if time.monotonic() - self.best_written >= BEST_SECONDS:
+                self._write_best()
+        names = []
         due = time.monotonic() - self.kept >= training.save_seconds
         if due or self.progress.stopped or epoch == training.epochs:
             self.kept = time.monotonic()
             names.append("last.safetensors")
         if training.keep_every and epoch % training.keep_every == 0:
             names.append(f"epoch-{epoch:04}.safetensors")
-        card = self.task.card
-        noted = Card(card.network, card.classes, card.preprocessing, {"epoch": epoch})
         for name in names:
-            self.run.write_weights(name, self.learner.judge.network.state_dict(), noted)
+            self.run.write_weights(name, state, self._card(epoch))
+
+    def _write_best(self) -> None:
+        """Before anything that says which epoch is the best."""
+        if self.best:
+            self.run.write_weights("best.safetensors", self.best, self._card(self.best_epoch))
+            self.best, self.best_written = {}, time.monotonic()
+
+    def _card(self, epoch: int) -> Card:
+        return dataclasses.replace(self.task.card, notes={"epoch": epoch})
 
     def _move_bar(self) -> None:
         progress = self.progress

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.config import Config
-from residua.data.augmentation import normalise
-from residua.data.batches import Pictures
+from residua.data.batches import Inputs
 from residua.data.chance import Integers, shuffled
 from residua.machine import autocast
 from residua.training.optimization import Average
@@ -31,15 +30,14 @@ STATISTICS = "statistics"
 class Judge:
     """Works through a list of batches, one at a time, and can be stopped and restored between two.
 
-    parts: name -> sample numbers, in the order of judging. labels: [N], of all pictures.
+    parts: name -> sample numbers, in the order of judging. cut: see Task.
     """
 
     network: nn.Module
-    pictures: Pictures
-    labels: Integers
-    members: Integers
+    inputs: Inputs
     parts: Mapping[str, Integers]
     config: Config
+    cut: int = 0
     position: int = 0
     logits: dict[str, list[Tensor]] = field(default_factory=dict)
     plan: list[tuple[str, Integers]] = field(default_factory=list)
@@ -53,8 +51,8 @@ class Judge:
         for mine, theirs in zip(self.network.modules(), network.modules(), strict=True):
             mine.training = theirs.training
         training = self.config.training
-        wanted = min(training.statistics_pictures, len(self.members))
-        chosen = shuffled(training.seed, epoch, self.members)[:wanted]
+        wanted = min(training.statistics_pictures, len(self.inputs.members))
+        chosen = shuffled(training.seed, epoch, self.inputs.members)[:wanted]
         batch = training.batch
         self.plan = [(STATISTICS, each) for each in _pieces(chosen, batch)] if self.norms else []
         for part, members in self.parts.items():
@@ -88,9 +86,9 @@ class Judge:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.train(kind == STATISTICS)
                 norm.momentum = None if kind == STATISTICS else momentum  # None: a plain average
-            images = normalise(self.pictures.take(samples), self.config.preprocessing)
-            with torch.no_grad(), autocast(images.device, self.config.training.precision):
-                logits = self.network(images)
+            x = self.inputs.plain(samples)
+            with torch.no_grad(), autocast(x.device, self.config.training.precision):
+                logits = logits_from(self.network, x, self.cut)
             if kind != STATISTICS:
                 self.logits[kind].append(logits.float())
             self.position = place + 1
@@ -107,7 +105,7 @@ class Judge:
         found: dict[str, float] = {}
         for part, members in self.parts.items():
             logits = torch.cat(self.logits[part]).double().cpu()
-            labels = torch.from_numpy(self.labels[members])
+            labels = torch.from_numpy(self.inputs.labels[members])
             prefix = {"validation": "val"}.get(part, part)
             found[f"{prefix}_loss"] = F.cross_entropy(logits, labels).item()
             found[f"{prefix}_accuracy"] = (logits.argmax(1) == labels).double().mean().item()
@@ -128,20 +126,20 @@ class Judge:
                 buffer.copy_(tensors[f"buffer.{name}"])
         for part in self.parts:
             if f"logits.{part}" in tensors:
-                self.logits[part] = [tensors[f"logits.{part}"].to(self.pictures.device)]
+                self.logits[part] = [tensors[f"logits.{part}"].to(self.inputs.device)]
         self.position = position
 
 
 def judge_for(
-    network: nn.Module,
-    pictures: Pictures,
-    labels: Integers,
-    members: Integers,
-    parts: Mapping[str, Integers],
-    config: Config,
+    network: nn.Module, inputs: Inputs, parts: Mapping[str, Integers], config: Config, cut: int
 ) -> Judge:
     """A judge with a copy of its own of the network."""
-    return Judge(copy.deepcopy(network), pictures, labels, members, parts, config)
+    return Judge(copy.deepcopy(network), inputs, parts, config, cut)
+
+
+def logits_from(network: nn.Module, x: Tensor, cut: int) -> Tensor:
+    """Pictures [B, C, S, S], or what the first `cut` stages made of them -> logits [B, K]."""
+    return network.leave(x, cut) if cut else network(x)  # type: ignore[operator, no-any-return]
 
 
 def _pieces(members: Integers, batch: int) -> list[Integers]:

@@ -12,7 +12,7 @@ from residua.run import RunFolder
 from residua.screen import Screen
 from residua.training.bookkeeping import Books, Task
 from residua.training.interruption import Signals
-from residua.training.judging import judge_for
+from residua.training.judging import judge_for, logits_from
 from residua.training.meter import Meter
 from residua.training.optimization import Average, balanced_weights, optimizer_for, rate_at
 from residua.training.state import Learner, Progress
@@ -25,13 +25,13 @@ def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: 
     ResiduaError when the loss is no longer finite.
     """
     training, optimization, batches = config.training, config.optimization, task.batches
-    device = batches.pictures.device
+    device = batches.device
     parameters = [each for each in network.parameters() if each.requires_grad]
     learner = Learner(
         network,
         optimizer_for(network, optimization),
         Average(network.parameters(), optimization.ema),
-        judge_for(network, batches.pictures, batches.labels, batches.members, task.judged, config),
+        judge_for(network, batches, task.judged, config, task.cut),
         Progress(),
     )
     optimizer, average, judge = learner.optimizer, learner.average, learner.judge
@@ -51,11 +51,11 @@ def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: 
                     step = progress.epoch * batches.steps + progress.step
                     rate = rate_at(optimization, step, batches.steps, training.epochs)
                     for group in optimizer.param_groups:
-                        group["lr"] = rate
+                        group["lr"] = rate * group["factor"]
                     torch.manual_seed((training.seed << 32) + step)  # dropout has no hidden state
 
                     with autocast(device, training.precision):
-                        logits = network(batch.images)
+                        logits = logits_from(network, batch.images, task.cut)
                     loss = F.cross_entropy(
                         logits.float(),
                         batch.targets,

@@ -13,12 +13,20 @@ from residua.config import Optimization
 
 
 def optimizer_for(network: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
-    """The optimizer over two groups: kernels, which decay, and biases and norms, which do not."""
-    trained = [each for each in network.parameters() if each.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [each for each in trained if each.ndim > 1]},
-        {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """The optimizer over pairs of groups: kernels, which decay, and biases and norms, which do not.
+
+    A pair for each stage where layer_decay is below 1; "factor" is the group's share of the rate.
+    """
+    groups: list[dict[str, Any]] = []
+    for factor, trained in _by_distance(network, settings.layer_decay):
+        groups += [
+            {"params": [each for each in trained if each.ndim > 1], "factor": factor},
+            {
+                "params": [each for each in trained if each.ndim <= 1],
+                "factor": factor,
+                "weight_decay": 0.0,
+            },
+        ]
     rate, decay = settings.rate, settings.weight_decay
     if settings.optimizer == "sgd":
         nesterov = settings.nesterov and settings.momentum > 0
@@ -27,6 +35,22 @@ def optimizer_for(network: nn.Module, settings: Optimization) -> torch.optim.Opt
         return torch.optim.RMSprop(groups, rate, weight_decay=decay, momentum=settings.momentum)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, rate, weight_decay=decay, fused=True)
+
+
+def _by_distance(network: nn.Module, decay: float) -> list[tuple[float, list[Tensor]]]:
+    """(factor of the rate, parameters that learn), from the head to the stem."""
+    named = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
+    if decay == 1:
+        return [(1.0, [each for _, each in named])]
+    stages = len(network.stages)  # type: ignore[arg-type]
+    found: dict[int, list[Tensor]] = {}
+    for name, each in named:
+        part, _, rest = name.partition(".")
+        place = {"stem": -1}.get(part, stages)
+        if part == "stages":
+            place = int(rest.partition(".")[0])
+        found.setdefault(stages - place, []).append(each)
+    return [(decay**distance, found[distance]) for distance in sorted(found)]
 
 
 def rate_at(settings: Optimization, step: int, steps: int, epochs: int) -> float:

@@ -32,7 +32,11 @@ NETWORK = {  # what a card says of its network, and in which types
     "channels": (int,),
     "ordering": (str, type(None)),
     "shortcut": (str, type(None)),
+    "head": (str, type(None)),
+    "stage": (int, type(None)),
+    "side": (int, type(None)),
 }
+LATER = {"head": None, "stage": None, "side": None}  # not in the first files of this format
 
 
 @dataclass(frozen=True)
@@ -139,13 +143,18 @@ def _kind(tensor: Tensor) -> str:
 def _card(path: Path, card: dict[str, Any]) -> Card:
     """The card, if every value is of the kind that its writer gave it. Raises ResiduaError."""
     from residua.networks.catalogue import plan
+    from residua.networks.heads import hidden_of
 
     keys = ("network", "classes", "preprocessing", "notes")
     network, classes, prepared, notes = [card.get(key) for key in keys]
+    if isinstance(network, dict):
+        network = LATER | network
     if not _is_network(network):
         raise damaged(path, f"says of its network {network!r}, expected {', '.join(NETWORK)}")
     try:
         plan(network["name"], ordering=network["ordering"], shortcut=network["shortcut"])
+        if network["head"] is not None:
+            hidden_of(network["head"])
     except ResiduaError as error:
         raise ResiduaError(f"{path}: {error} It may be of another version of residua.") from error
     outputs = network["classes"]

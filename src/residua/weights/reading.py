@@ -17,7 +17,7 @@ from residua.weights.conventions import convention
 from residua.weights.dialect import Dialect
 from residua.weights.keras_dialects import KERAS_DIALECTS
 from residua.weights.matching import Match, match
-from residua.weights.native import Card, ends_before_head, is_native, read_weights
+from residua.weights.native import LATER, Card, ends_before_head, is_native, read_weights
 from residua.weights.stored import Stored, read_stored
 from residua.weights.torch_dialects import TORCH_DIALECTS
 
@@ -92,6 +92,7 @@ def read_file(path: Path, model: str | None = None) -> Weights:
         "channels": found.channels,
         "ordering": None,
         "shortcut": None,
+        **LATER,
     }
     habit = convention(found.row, found.classes, found.channels)
     preprocessing, assumed = habit.preprocessing, habit.assumed

@@ -1,0 +1,68 @@
+"""Batch [B, C, H, W] -> logits [B, K]: what all networks share: stem, stages, tail, pool, head.
+
+A network can be cut after any stage: `enter` computes what comes before the cut, `leave` what comes
+behind it. So what is frozen in front of the cut needs to be computed only once for each picture.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from residua.networks.layers import in_turn
+
+
+def pooled(x: Tensor, side: int) -> Tensor:
+    """[B, C, H, W] -> [B, C x side x side], the means over a grid of side x side fields."""
+    return torch.flatten(F.adaptive_avg_pool2d(x, side), 1)
+
+
+class Staged(nn.Module):
+    """A network in stages: `stages` and `head` are set by its family, `stem` and `tail` by some.
+
+    side: of the grid of means that the head reads.
+    """
+
+    stages: nn.ModuleList
+    head: nn.Module
+    side = 1
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """[B, C, H, W] -> one map per stage; the last has passed the tail, as the head reads it."""
+        found = in_turn(self.stages, self._optional("stem", x))
+        found[-1] = self._optional("tail", found[-1])
+        return found
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """[B, C, H, W] -> the feature maps, from the finest to the one that the head reads."""
+        return self.maps(x)
+
+    def enter(self, x: Tensor, stages: int) -> Tensor:
+        """[B, C, H, W] -> the map after the first `stages` stages, after the tail if that is all;
+        x itself where nothing comes before the cut."""
+        if stages == 0:
+            return x
+        x = self._optional("stem", x)
+        for stage in self.stages[:stages]:
+            x = stage(x)
+        return self._optional("tail", x) if stages == len(self.stages) else x
+
+    def leave(self, x: Tensor, stages: int) -> Tensor:
+        """What `enter` gave for the same number of stages -> logits [B, K]."""
+        if stages == 0:
+            return self.classify(self.enter(x, len(self.stages)))
+        for stage in self.stages[stages:]:
+            x = stage(x)
+        return self.classify(self._optional("tail", x) if stages < len(self.stages) else x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The last map [B, C, H, W] -> logits [B, K]."""
+        return self.head(pooled(x, self.side))  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classify(self.enter(x, len(self.stages)))
+
+    def _optional(self, name: str, x: Tensor) -> Tensor:
+        part = getattr(self, name, None)
+        return x if part is None else part(x)

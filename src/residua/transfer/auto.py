@@ -1,0 +1,244 @@
+"""Data and weights -> the way of learning that measures best in the time that there is.
+
+First the head on frozen features: the answer that is kept if nothing better is found. Then each
+other way learns for a short while; the best of them goes on, if the validation part does not speak
+against it, and its weights replace the first answer only if they gain more than the noise of that
+part. The test part takes no part in any choice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import shutil
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from residua import automatic, settings
+from residua.automatic import Choice, Chooser
+from residua.config import AUTO
+from residua.data.chance import Integers
+from residua.inference import network_from
+from residua.networks.cost import measure
+from residua.preparation import Prepared, prepare
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.transfer.clock import Clock
+from residua.transfer.features import Frozen
+from residua.transfer.heads import by_features
+from residua.transfer.job import Job, Learnt
+from residua.transfer.scenario import scenario_of
+from residua.transfer.tuning import by_tuning
+from residua.weights.reading import read_file
+
+Right = npt.NDArray[np.bool_]
+
+TRIAL = 0.08  # of the budget, for each way's trial
+TRIAL_EPOCHS = 0.1  # of a way's usual epochs, without a budget
+SMALL_NETWORK = 100_000_000  # multiply-adds: above, another network tries from scratch
+SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
+OF_A_WAY = (  # settings that depend on the way of learning
+    "network.head",
+    "optimization.rate",
+    "optimization.optimizer",
+    "optimization.layer_decay",
+    "optimization.warmup_epochs",
+    "training.epochs",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """One way, and how it did on the validation part. right: bool [N]."""
+
+    way: str
+    learnt: Learnt
+    folder: RunFolder
+    right: Right
+    seconds: float
+
+    def gain_over(self, other: Tried) -> tuple[float, float]:
+        """Difference of the accuracies and its standard error, on the same pictures."""
+        difference = self.right.astype(float) - other.right.astype(float)
+        return float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
+
+    def to_json(self, first: Tried, length: str) -> dict[str, object]:
+        """A row of the table that is printed and kept."""
+        gain, noise = self.gain_over(first)
+        return {
+            "way": self.way,
+            "length": length,
+            "epochs": self.learnt.prepared.config.training.epochs if self is not first else 0,
+            "seconds": self.seconds,
+            "accuracy": float(self.right.mean()),
+            "gain": gain,
+            "noise": noise,
+        }
+
+
+def by_measuring(job: Job, folder: RunFolder) -> Learnt:
+    """The best of what was tried, its files in `folder`; what was measured in the result.
+
+    Raises Interrupted after a signal; the best weights until then are in the folder.
+    """
+    first = _first(job, folder)
+    measured = first.learnt.measured
+    table = [first.to_json(first, "solved")] if len(first.right) else []
+    best, tried = first, []
+    if len(first.right):
+        tried = _trials(job, folder)
+        table += [each.to_json(first, "trial") for each in tried]
+        best = _refined(job, folder, first, tried, table)
+    scenario = scenario_of(job.prepared, measured["taps"], table)
+    shutil.rmtree(folder.path / "tried", ignore_errors=True)
+    measured |= {"table": table, "scenario": scenario, "chosen": best.way}
+    reason = scenario["reason"]
+    prepared = _as_chosen(best.learnt.prepared, best.way, reason)
+    return dataclasses.replace(best.learnt, prepared=prepared, measured=measured)
+
+
+def _first(job: Job, folder: RunFolder) -> Tried:
+    began = time.monotonic()
+    learnt = by_features(_as(job, "features"), folder)
+    validation = learnt.prepared.parts["validation"]
+    tried = Tried("features", learnt, folder, _right(learnt, folder, validation), 0.0)
+    tried = dataclasses.replace(tried, seconds=time.monotonic() - began)
+    said = "" if not len(validation) else f", validation accuracy {tried.right.mean():.4f}"
+    job.screen.say(f"first answer after {job.clock.passed:.1f} s: features{said}")
+    return tried
+
+
+def _trials(job: Job, folder: RunFolder) -> list[Tried]:
+    """Each other way for a short while."""
+    found = []
+    for way in ("full", "partial", "scratch"):
+        own = _as(job, way)
+        if job.clock.bounded:
+            own = dataclasses.replace(
+                own, clock=Clock(min(TRIAL * job.clock.seconds, job.clock.left))
+            )
+        else:
+            epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
+            own = own.decided("training.epochs", epochs, "a trial")
+        found.append(_try(own, way, RunFolder(folder.path / "tried" / way), final=False))
+        accuracy = found[-1].right.mean()
+        job.screen.say(f"{way}: validation accuracy {accuracy:.4f} after {found[-1].seconds:.1f} s")
+    return found
+
+
+def _refined(
+    job: Job, folder: RunFolder, first: Tried, tried: list[Tried], table: list[dict[str, object]]
+) -> Tried:
+    """The way that did best goes on, unless it did clearly worse than the first answer."""
+    best, chosen = first, max(tried, key=lambda each: float(each.right.mean()))
+    for each in tried:
+        best = _better(each, best)
+    gain, noise = chosen.gain_over(first)
+    if gain < -2 * noise:
+        job.screen.say(
+            f"{chosen.way} stays {-gain:.4f} behind features (noise {noise:.4f}): no more of it"
+        )
+    else:
+        longer = _try(
+            _as(job, chosen.way), chosen.way, RunFolder(folder.path / "tried" / "long"), True
+        )
+        table.append(longer.to_json(first, "long"))
+        best = _better(longer, best)
+    if best is not first:
+        _promote(best.folder, folder)
+    return best
+
+
+def _better(new: Tried, old: Tried) -> Tried:
+    """The new one if it gains more than the noise."""
+    gain, noise = new.gain_over(old)
+    return new if gain > noise else old
+
+
+def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried:
+    began = time.monotonic()
+    folder.path.mkdir(parents=True)
+    quiet = dataclasses.replace(job, screen=Screen(quiet=True)) if not final else job
+    learnt = by_tuning(quiet, folder, final=final)
+    right = _right(learnt, folder, learnt.prepared.parts["validation"])
+    return Tried(way, learnt, folder, right, time.monotonic() - began)
+
+
+def _as(job: Job, way: str) -> Job:
+    """The same data for one way of learning, its automatic settings chosen for that way."""
+    if way == "scratch" and _is_large(job):
+        return _small(job)
+    prepared = job.prepared
+    automatically = {each.setting for each in prepared.choices} & set(OF_A_WAY)
+    asked = {"transfer.strategy": way} | dict.fromkeys(automatically, AUTO)
+    if way == "features" and "network.head" in automatically:
+        asked["network.head"] = "logistic"
+    chooser = Chooser(settings.with_settings(prepared.config, asked))
+    chooser.choices = [each for each in prepared.choices if each.setting not in automatically]
+    automatic.choose_network(chooser, len(prepared.source.classes), len(prepared.parts["train"]))
+    automatic.choose_training(chooser, prepared.counts("train"))
+    own = dataclasses.replace(prepared, config=chooser.config, choices=chooser.choices)
+    return dataclasses.replace(job, prepared=own)
+
+
+def _is_large(job: Job) -> bool:
+    config = job.prepared.config
+    if job.weights is None:
+        return False
+    shape = (config.preprocessing.channels, config.preprocessing.size, config.preprocessing.size)
+    return measure(job.frozen.network, shape).multiply_adds > SMALL_NETWORK
+
+
+def _small(job: Job) -> Job:
+    """A small network on small pictures, as it would be without any weights."""
+    asked = job.asked
+    changes = {
+        "network.name": SMALL_NAME,
+        "network.head": "own",
+        "network.weights": "",
+        "network.new_head": False,
+        "network.freeze": 0,
+        "transfer.strategy": "scratch",
+        "preprocessing.size": SMALL_SIZE,
+        "data.val_fraction": job.prepared.config.data.val_fraction,
+    }
+    prepared = prepare(settings.with_settings(asked, changes), Screen(quiet=True))
+    return Job(prepared, None, job.clock, job.screen, asked)
+
+
+def _right(learnt: Learnt, folder: RunFolder, samples: Integers) -> Right:
+    """Whether the kept weights name each sample rightly; as fast as they can."""
+    if not len(samples):
+        return np.zeros(0, bool)
+    prepared, config = learnt.prepared, learnt.prepared.config
+    if learnt.answers is not None:
+        return np.asarray(learnt.answers(samples).argmax(1) == prepared.labels[samples])
+    network = network_from(read_file(folder.weights), prepared.device)
+    frozen = Frozen(network, "", config, prepared.pixels, prepared.labels)
+    found = []
+    stages = len(network.stages)
+    for start in range(0, len(samples), frozen.batch):
+        some = samples[start : start + frozen.batch]
+        with torch.inference_mode():
+            logits = network.classify(frozen.maps(some, stages).float())
+        found.append(logits.argmax(1).cpu().numpy())
+    return np.asarray(np.concatenate(found) == prepared.labels[samples])
+
+
+def _promote(winner: RunFolder, folder: RunFolder) -> None:
+    """Move the files of a training into the run; the weights last, each in one step."""
+    for name in ("history.csv", "log.jsonl", "last.safetensors", "state.safetensors"):
+        with contextlib.suppress(FileNotFoundError):
+            (winner.path / name).replace(folder.path / name)
+    (winner.path / "best.safetensors").replace(folder.path / "best.safetensors")
+
+
+def _as_chosen(prepared: Prepared, way: str, reason: str) -> Prepared:
+    config = settings.with_settings(prepared.config, {"transfer.strategy": way})
+    choices = [*prepared.choices, Choice("transfer.strategy", way, reason)]
+    return dataclasses.replace(prepared, config=config, choices=choices)

@@ -1,0 +1,157 @@
+"""Decoded pictures -> rows of frozen features, each computed once in the life of the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from residua.config import Config
+from residua.data.batches import Pictures, TrainingBatches
+from residua.data.chance import Integers, shuffled
+from residua.data.source import Pixels
+from residua.files import cache_folder
+from residua.networks.staged import Staged
+from residua.transfer.store import Floats, Store
+from residua.transfer.taps import Front, Tap
+
+VERSION = 1  # to be raised when the same network would give other features
+PIECE_SECONDS = 5.0  # at most about this much work is lost when the process is killed
+PIECE_ROWS = 4096
+PIXELS = 32 * 224 * 224  # in a batch: enough work to use the machine, little enough for its cache
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Features of some samples. values: for each tap float32 [N, D]. known: bool [N], false where
+    time was up before. computed: rows that no earlier run had left. seconds: for those."""
+
+    samples: Integers
+    values: Mapping[Tap, Floats]
+    known: npt.NDArray[np.bool_]
+    computed: int
+    seconds: float
+
+
+class Frozen:
+    """A frozen network over the decoded pictures uint8 [N, S, S, C] of one data set."""
+
+    def __init__(
+        self, network: Staged, weights_sha256: str, config: Config, pixels: Pixels, labels: Integers
+    ) -> None:
+        """weights_sha256: of the file that the network's weights come from."""
+        self.network = network
+        self.looked: dict[Tap, Any] = {}  # what cross-validation has said of a tap
+        self.front = Front(network, config.preprocessing, config.training.precision)
+        self.pictures = Pictures(pixels, self.front.device)
+        self.config, self.labels = config, labels
+        arguments = config.network_arguments
+        told = [arguments[key] for key in ("name", "channels", "ordering", "shortcut")]
+        how = (
+            config.preprocessing.channel_order,
+            config.preprocessing.mean,
+            config.preprocessing.std,
+        )
+        self.store = Store(
+            cache_folder() / "features",
+            repr((VERSION, weights_sha256, told, how, self.front.precision)),
+        )
+        side = config.preprocessing.size
+        self.batch = int(min(512, max(8, PIXELS // side**2)))
+
+    def taps(self) -> list[Tap]:
+        """Where features are worth taking, see Front."""
+        preprocessing = self.config.preprocessing
+        return self.front.taps(preprocessing.size, preprocessing.channels)
+
+    def rows(
+        self,
+        taps: Sequence[Tap],
+        samples: Integers,
+        *,
+        view: int = 0,
+        until: float | None = None,
+        report: Report | None = None,
+    ) -> Rows:
+        """Features of `samples`, from the cache or computed and left there.
+
+        view: 0 is the picture as it is, others are augmented as epoch `view` - 1 of a training
+        would. until: a time of time.monotonic() at which to stop; what is computed first is then a
+        random choice. Raises ResiduaError if the cache cannot be written.
+        """
+        keys = self.keys(samples, view)
+        widths = self.front.widths(taps, *self.pictures.pixels.shape[1:])
+        values = {tap: np.zeros((len(samples), width), np.float32) for tap, width in widths.items()}
+        known = self.store.read(keys, values)
+        order = np.flatnonzero(~known)
+        if until is not None:
+            order = shuffled(0, 0, order)
+        began = kept = time.monotonic()
+        done = written = 0
+        while done < len(order) and (until is None or done == 0 or time.monotonic() < until):
+            places = order[done : done + self.batch]
+            found = self.front.features(self._pictures(samples[places], view), taps)
+            for tap, rows in found.items():
+                values[tap][places] = rows.numpy()
+            known[places] = True
+            done += len(places)
+            if time.monotonic() - kept > PIECE_SECONDS or done - written >= PIECE_ROWS:
+                self._keep(keys, order[written:done], values)
+                written, kept = done, time.monotonic()
+            if report:
+                report(int(known.sum()), len(samples))
+        self._keep(keys, order[written:done], values)
+        known_values = values if known.all() else {tap: each[known] for tap, each in values.items()}
+        return Rows(samples[known], known_values, known, done, time.monotonic() - began)
+
+    def maps(self, samples: Integers, stages: int, view: int = 0) -> torch.Tensor:
+        """[N, C, h, w] after so many stages, in the front's precision, on its device."""
+        found = []
+        for start in range(0, len(samples), self.batch):
+            found.append(
+                self.front.map(self._pictures(samples[start : start + self.batch], view), stages)
+            )
+        return torch.cat(found)
+
+    def _keep(self, keys: Sequence[bytes], places: Integers, values: Mapping[Tap, Floats]) -> None:
+        if len(places):
+            rows = {tap: each[places] for tap, each in values.items()}
+            self.store.write([keys[place] for place in places], rows)
+
+    def _pictures(self, samples: Integers, view: int) -> torch.Tensor:
+        if view == 0:
+            return self.front.plain(self.pictures.take(samples))
+        return self._augmented().images(view - 1, samples)
+
+    def _augmented(self) -> TrainingBatches:
+        config = self.config
+        return TrainingBatches(
+            self.pictures,
+            self.labels,
+            np.arange(len(self.labels)),
+            classes=config.network.classes,
+            batch=self.batch,
+            seed=config.training.seed,
+            preprocessing=config.preprocessing,
+            augmentation=config.augmentation,
+        )
+
+    def keys(self, samples: Integers, view: int = 0) -> list[bytes]:
+        """SHA-256 of what enters the network for each sample: equal only where the pixels are."""
+        pixels = self.pictures.pixels
+        keys = [hashlib.sha256(pixels[at].tobytes()).digest() for at in samples]
+        if view == 0:
+            return keys
+        how = repr((asdict(self.config.augmentation), self.config.training.seed, view))
+        return [
+            hashlib.sha256(key + f"{how} {at}".encode()).digest()
+            for key, at in zip(keys, samples, strict=True)
+        ]

@@ -1,0 +1,214 @@
+"""Frozen features -> a head, solved or learnt; the first answer of every way of transferring."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+
+import numpy as np
+import torch
+from torch import nn
+
+from residua import settings
+from residua.data.chance import Integers, shuffled
+from residua.inference import Logits
+from residua.networks.freezing import freeze
+from residua.networks.staged import Staged
+from residua.run import RunFolder
+from residua.training.bookkeeping import Task
+from residua.training.loop import fit as learn
+from residua.training.state import Progress
+from residua.transfer.estimate import Estimate
+from residua.transfer.features import Rows
+from residua.transfer.inputs import CachedInputs
+from residua.transfer.job import Job, Learnt
+from residua.transfer.linear import Floats, fit
+from residua.transfer.probing import Seen, best_of, look
+from residua.transfer.taps import Tap
+from residua.weights.reading import read_file
+
+CHOOSING = 5_000  # pictures that choose the stage and the strength; more would not choose better
+SHARE = 0.4  # of a budget that features may take
+
+
+def by_features(job: Job, folder: RunFolder) -> Learnt:
+    """A head on the frozen network: the weights file, and what was measured for it.
+
+    Raises Interrupted after a signal; what was computed is in the cache then.
+    """
+    train = job.prepared.parts["train"]
+    seen, estimated, rows = _choose(job, train)
+    best = best_of(seen)
+    config = job.prepared.config
+    if (config.network.stage, config.network.side) == (None, None):
+        job = _at(job, best)
+    rows = _all_rows(job, best.tap, train, rows)
+    measured: dict[str, object] = {
+        "taps": [each.to_json() for each in seen],
+        "pictures": len(rows.samples),
+        "seconds": {"features": rows.seconds},
+    }
+    if config.network.head == "logistic":
+        measured["cross_validated"] = _said(estimated)
+        network = job.network()
+        _solve(job, network, best, rows)
+        card = dataclasses.replace(job.card(), notes={"strength": best.strength})
+        folder.write_weights("best.safetensors", network.state_dict(), card)
+        progress = Progress(seconds=job.clock.passed)
+    else:
+        network = job.network()
+        freeze(network, len(network.stages))
+        progress = learn(
+            network, _task(job, best.tap, rows), job.prepared.config, folder, job.screen
+        )
+
+    def answers(samples: Integers) -> Logits:
+        values = job.frozen.rows([best.tap], samples).values[best.tap]
+        with torch.inference_mode():
+            maps = _as_maps(values, best.tap, job.prepared.device)
+            return network.eval().classify(maps).float().cpu().numpy()
+
+    return Learnt(job.prepared, progress, measured, answers)
+
+
+def _choose(job: Job, train: Integers) -> tuple[list[Seen], Estimate, Rows]:
+    """Look at every tap, or at the one that the settings name, on some of the training part."""
+    config, network = job.prepared.config, job.prepared.config.network
+    taps = job.frozen.taps()
+    if network.stage is not None or network.side is not None:
+        taps = [Tap(network.stage or job.frozen.front.stages, network.side or 1)]
+    elif network.head != "logistic":  # as tutorials 2 and 3: what the network itself would use
+        taps = [tap for tap in taps if tap.stage == job.frozen.front.stages and tap.side == 1]
+    some = shuffled(config.training.seed, 0, train)[:CHOOSING] if len(train) > CHOOSING else train
+    with job.screen.bar("features") as move:
+        rows = job.frozen.rows(
+            taps, some, until=job.clock.at(SHARE / 2), report=job.screen.reporter(move)
+        )
+    labels = job.prepared.labels[rows.samples]
+    contents = [key.hex() for key in job.frozen.keys(rows.samples)]
+    with job.screen.bar("choosing") as move:
+        report = job.screen.reporter(move)
+        seen, estimated = look(
+            rows, labels, contents, network.classes, config.training.seed, report
+        )
+    job.frozen.looked |= {each.tap: each for each in seen}
+    return seen, estimated, rows
+
+
+def _at(job: Job, best: Seen) -> Job:
+    """The settings of the chosen tap; none are needed where the network's own head would sit."""
+    reason = f"separates the classes best: loss {best.loss:.3f} on pictures left out"
+    if best.tap == Tap(job.frozen.front.stages, 1):
+        return job
+    return job.decided("network.stage", best.tap.stage, reason).decided(
+        "network.side", best.tap.side, reason
+    )
+
+
+def _all_rows(job: Job, tap: Tap, train: Integers, chosen: Rows | None) -> Rows:
+    """The chosen tap's features of the whole training part, as far as time allows."""
+    if chosen is not None and len(chosen.samples) == len(train):
+        return chosen
+    with job.screen.bar("features") as move:
+        report = job.screen.reporter(move)
+        rows = job.frozen.rows([tap], train, until=job.clock.at(SHARE), report=report)
+    if len(rows.samples) < len(train):
+        job.screen.warn(
+            f"the budget allows features of {len(rows.samples):,} of {len(train):,} pictures"
+        )
+    return rows
+
+
+def _views(job: Job, tap: Tap, samples: Integers) -> list[Floats]:
+    """Features of the augmented views, for the head alone."""
+    found = []
+    for view in range(1, job.prepared.config.transfer.views + 1):
+        with job.screen.bar(f"view {view}") as move:
+            report = job.screen.reporter(move)
+            found.append(job.frozen.rows([tap], samples, view=view, report=report).values[tap])
+    return found
+
+
+def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object]:
+    """Bring the head of `network` to what its frozen features suggest, in place."""
+    tap = Tap(len(network.stages), network.side)
+    linear = isinstance(network.head, nn.Linear)
+    named = {"network.stage": tap.stage, "network.side": tap.side}
+    config = settings.with_settings(job.prepared.config, named)
+    own = dataclasses.replace(job, prepared=dataclasses.replace(job.prepared, config=config))
+    train = job.prepared.parts["train"]
+    if tap in job.frozen.looked:
+        seen, rows = [job.frozen.looked[tap]], _all_rows(job, tap, train, None)
+    else:
+        seen, _, rows = _choose(own, train)
+        rows = _all_rows(job, tap, train, rows)
+    if linear:
+        _solve(job, network, seen[0], rows)
+    else:
+        _learn_head(job, network, folder, tap, rows)
+    return {"taps": [each.to_json() for each in seen], "pictures": len(rows.samples)}
+
+
+def _learn_head(job: Job, network: Staged, folder: RunFolder, tap: Tap, rows: Rows) -> None:
+    """A head with hidden layers learns alone first, in a folder of its own that then goes."""
+    own = RunFolder(folder.path / "head")
+    own.path.mkdir(exist_ok=True)
+    alone = copy.deepcopy(network)
+    freeze(alone, len(alone.stages))
+    learn(alone, _task(job, tap, rows), job.prepared.config, own, job.screen)
+    network.load_state_dict(read_file(own.weights).tensors)
+    shutil.rmtree(own.path)
+
+
+def _solve(job: Job, network: Staged, best: Seen, rows: Rows) -> None:
+    """Give the network the linear head of logistic regression, in place."""
+    views = _views(job, best.tap, rows.samples)
+    values = np.concatenate([rows.values[best.tap], *views])
+    labels = np.tile(job.prepared.labels[rows.samples], 1 + len(views))
+    found = fit(values, labels, job.prepared.config.network.classes, best.strength)
+    head = network.head
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(found.weight))
+        head.bias.copy_(torch.from_numpy(found.bias))
+
+
+def _task(job: Job, tap: Tap, rows: Rows) -> Task:
+    """Learning a head by gradient, on features of the training and the validation part."""
+    prepared, config = job.prepared, job.prepared.config
+    judged = prepared.parts["validation"]
+    held = job.frozen.rows([tap], judged) if len(judged) else None
+    values = [rows.values[tap], *([held.values[tap]] if held else [])]
+    inputs = CachedInputs(
+        _as_maps(np.concatenate(values), tap, prepared.device),
+        np.concatenate([rows.samples, judged]),
+        prepared.labels,
+        rows.samples,
+        batch=config.training.batch,
+        seed=config.training.seed,
+        views=tuple(
+            _as_maps(each, tap, prepared.device) for each in _views(job, tap, rows.samples)
+        ),
+    )
+    return Task(
+        inputs,
+        {"validation": judged} if len(judged) else {},
+        prepared.counts("train"),
+        job.card(),
+        cut=tap.stage,
+    )
+
+
+def _as_maps(values: Floats, tap: Tap, device: torch.device) -> torch.Tensor:
+    """Features [N, D] -> the map [N, C, side, side] whose pooling they are."""
+    shape = (len(values), values.shape[1] // tap.side**2, tap.side, tap.side)
+    return torch.from_numpy(values).view(shape).to(device)
+
+
+def _said(found: Estimate) -> dict[str, object]:
+    return {
+        "accuracy": found.accuracy,
+        "interval": list(found.interval),
+        "pictures": found.pictures,
+    }

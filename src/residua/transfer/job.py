@@ -1,0 +1,115 @@
+"""A prepared training and the weights that it may start from: what every way of learning needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from residua import settings
+from residua.automatic import Choice
+from residua.config import AUTO, Config
+from residua.data.chance import Integers
+from residua.inference import Logits, network_from, on_device
+from residua.loading import start_from
+from residua.networks.catalogue import build
+from residua.networks.freezing import freeze
+from residua.networks.staged import Staged
+from residua.preparation import Prepared
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.training.state import Progress
+from residua.transfer.clock import Clock
+from residua.transfer.features import Frozen
+from residua.weights.native import Card
+from residua.weights.reading import Weights
+
+UNSET = (None, AUTO, 0)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """How a way of learning ended: its settings, now all resolved, where the training stands, and
+    what was measured on the way, as plain data for transfer.json. answers: [N] sample numbers ->
+    logits [N, K] from cached features, in their precision; None where there are none."""
+
+    prepared: Prepared
+    progress: Progress
+    measured: dict[str, Any]
+    answers: Callable[[Integers], Logits] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """weights: None where everything begins at random. asked: the settings before any choice."""
+
+    prepared: Prepared
+    weights: Weights | None
+    clock: Clock
+    screen: Screen
+    asked: Config
+    made: dict[str, Frozen] = field(default_factory=dict)
+
+    @property
+    def frozen(self) -> Frozen:
+        """The whole network of the weights, for features. The job must have weights."""
+        if "frozen" not in self.made:
+            assert self.weights is not None
+            prepared, sha256 = self.prepared, self.weights.sha256()
+            network = network_from(self.weights, prepared.device, headless=True)
+            self.made["frozen"] = Frozen(
+                network, sha256, prepared.config, prepared.pixels, prepared.labels
+            )
+        return self.made["frozen"]
+
+    def network(self) -> Staged:
+        """What the settings describe, with the weights, and frozen where they say so."""
+        config = self.prepared.config
+        arguments, seed = config.network_arguments, config.training.seed
+        if self.weights is None or config.transfer.strategy == "scratch":
+            network = build(**arguments, seed=seed)
+        else:
+            new_head = config.network.new_head
+            network = start_from(self.weights, arguments, new_head=new_head, seed=seed)
+        if config.transfer.strategy != "scratch":
+            freeze(network, config.network.freeze)
+        return on_device(network, self.prepared.device)
+
+    def card(self) -> Card:
+        """What the weights file of this training will say of itself."""
+        config = self.prepared.config
+        return Card(
+            config.network_arguments, self.prepared.source.classes, config.preprocessing, {}
+        )
+
+    def decided(self, setting: str, value: object, reason: str) -> Job:
+        """The same with an automatic setting set; one that the user gave stays."""
+        prepared = decided(self.prepared, setting, value, reason)
+        return dataclasses.replace(self, prepared=prepared)
+
+
+def decided(prepared: Prepared, setting: str, value: object, reason: str) -> Prepared:
+    """Settings with an automatic one set to another value; one that the user gave stays."""
+    section, _, key = setting.partition(".")
+    earlier = [each for each in prepared.choices if each.setting == setting]
+    if not earlier and getattr(getattr(prepared.config, section), key) not in UNSET:
+        return prepared
+    config = settings.with_settings(prepared.config, {setting: value})
+    rest = [each for each in prepared.choices if each.setting != setting]
+    choices = [*rest, Choice(setting, value, reason)]
+    return dataclasses.replace(prepared, config=config, choices=choices)
+
+
+def write_settings(folder: RunFolder, prepared: Prepared) -> None:
+    """config.yaml and choices.json of a run, as they are now."""
+    folder.write_json("choices.json", [dataclasses.asdict(each) for each in prepared.choices])
+    folder.write_text("config.yaml", settings.to_yaml(prepared.config))
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU, before the clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,81 @@
+"""A network and its inputs -> how fast it learns here, and so how many epochs a budget holds."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from residua.data.batches import Inputs
+from residua.inference import on_device
+from residua.machine import autocast
+from residua.networks.staged import Staged
+from residua.training.judging import logits_from
+from residua.transfer.job import Job, synchronise
+
+STEPS = 3  # that are timed, after one that warms up
+MARGIN = 0.94  # of the time left is planned; a machine is not always equally fast
+REPORT_SECONDS = 2.5  # to write the report and its figures
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: of a training step, of judging a picture in training, and in float32 at the end."""
+
+    step: float
+    judged: float
+    judged_exactly: float
+
+
+def pace_of(job: Job, network: Staged, inputs: Inputs, cut: int) -> Pace:
+    """Measure a copy of the network on its first batches; nothing is learnt."""
+    own = copy.deepcopy(network).train()
+    device, precision = inputs.device, job.prepared.config.training.precision
+    times = []
+    for step in range(min(STEPS + 1, max(2, inputs.steps))):
+        synchronise(device)
+        began = time.perf_counter()
+        batch = inputs.batch(0, step % inputs.steps)
+        with torch.random.fork_rng(devices=[]), autocast(device, precision):
+            logits = logits_from(own, batch.images, cut)
+        loss = F.cross_entropy(logits.float(), batch.targets)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        synchronise(device)
+        times.append(time.perf_counter() - began)
+    some = inputs.members[:32]
+    own.eval()
+    began = time.perf_counter()
+    with torch.inference_mode(), autocast(device, precision):
+        logits_from(own, inputs.plain(some), cut)
+    synchronise(device)
+    judged = (time.perf_counter() - began) / len(some)
+    return Pace(min(times[1:]), judged, _exactly(job, own))
+
+
+def epochs_within(job: Job, pace: Pace, inputs: Inputs, judged: int, seconds: float) -> float:
+    """How many epochs, each with its validation of `judged` pictures, fit into so many seconds."""
+    statistics = min(job.prepared.config.training.statistics_pictures, len(inputs.members))
+    epoch = inputs.steps * pace.step + (judged + statistics) * pace.judged + 0.02
+    return max(0.0, seconds) / epoch
+
+
+def finishing(job: Job, pace: Pace) -> float:
+    """Seconds that judging and reporting take after the training."""
+    parts = job.prepared.parts
+    return (len(parts["test"]) or len(parts["validation"])) * pace.judged_exactly + REPORT_SECONDS
+
+
+def _exactly(job: Job, network: Staged) -> float:
+    preprocessing = job.prepared.config.preprocessing
+    x = torch.zeros(8, preprocessing.channels, preprocessing.size, preprocessing.size)
+    network = on_device(network, job.prepared.device)
+    x = x.to(job.prepared.device).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        began = time.perf_counter()
+        network(x)
+        synchronise(job.prepared.device)
+    return (time.perf_counter() - began) / len(x)

@@ -1,0 +1,49 @@
+"""What was measured -> which of tutorial 3's four scenarios this is, and why, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from residua.preparation import Prepared
+
+LARGE = 1_000  # training pictures: from here on all of a network can be taught something
+
+NAMES = {
+    (False, True): (1, "small and similar: keep the network, learn a head"),
+    (False, False): (2, "small and different: keep the first stages, learn the rest"),
+    (True, False): (3, "large and different: learn everything from the beginning"),
+    (True, True): (4, "large and similar: start from the weights, learn everything"),
+}
+
+
+def scenario_of(
+    prepared: Prepared, taps: list[dict[str, Any]], table: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """number, name, large, similar and the reason, as plain data.
+
+    Similar means: what the frozen features show beats what a network learns from scratch in its
+    trial; without such a trial, that the last stage separates the classes best.
+    """
+    pictures = len(prepared.parts["train"])
+    large = pictures >= LARGE
+    best = min(taps, key=lambda each: each["loss"])
+    scratch = [each["accuracy"] for each in table if each["way"] == "scratch"]
+    solved = [each["accuracy"] for each in table if each["length"] == "solved"]
+    if scratch and solved:
+        similar = solved[0] >= scratch[0]
+        said = (
+            f"frozen features give {solved[0]:.3f}, a network from scratch {scratch[0]:.3f} in its "
+            "trial"
+        )
+    else:
+        last = max(each["stage"] for each in taps)
+        similar = best["stage"] == last
+        said = f"stage {best['stage']} of {last} separates the classes best"
+    number, name = NAMES[large, similar]
+    return {
+        "number": number,
+        "name": name,
+        "large": large,
+        "similar": similar,
+        "reason": f"{pictures:,} training pictures; {said}: scenario {number}, {name}",
+    }

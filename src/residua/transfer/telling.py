@@ -1,0 +1,47 @@
+"""What was measured on the way to a strategy, plain data -> lines for the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def lines(measured: Mapping[str, Any]) -> list[str]:
+    """Tables of the taps and of the ways, the scenario and the cross-validated accuracy."""
+    found = _taps(measured.get("taps", []))
+    if table := measured.get("table"):
+        found += _ways(table)
+    if scenario := measured.get("scenario"):
+        found.append(f"chosen: {measured['chosen']}; {scenario['reason']}")
+    if judged := measured.get("cross_validated"):
+        low, high = judged["interval"]
+        found.append(
+            f"cross-validated accuracy {judged['accuracy']:.4f} (95 % interval {low:.4f} to "
+            f"{high:.4f}, {judged['pictures']:,} pictures, each judged by heads that never saw it)"
+        )
+    return found
+
+
+def _taps(taps: list[Mapping[str, Any]]) -> list[str]:
+    if not taps:
+        return []
+    rows = ["features of          numbers  linear head  nearest pictures    loss"]
+    for each in taps:
+        grid = "" if each["side"] == 1 else f", {each['side']} x {each['side']} fields"
+        name = f"stage {each['stage']}{grid}"
+        rows.append(
+            f"{name:<20} {each['numbers']:>7,} {each['linear']:>12.4f} {each['neighbours']:>17.4f} "
+            f"{each['loss']:>7.4f}"
+        )
+    return rows
+
+
+def _ways(table: list[Mapping[str, Any]]) -> list[str]:
+    rows = ["way       length  epochs  seconds  validation accuracy  gain over features"]
+    for each in table:
+        gain = f"{each['gain']:+.4f} +- {each['noise']:.4f}" if each["length"] != "solved" else ""
+        rows.append(
+            f"{each['way']:<9} {each['length']:<7} {each['epochs']:>6,} {each['seconds']:>8.1f} "
+            f"{each['accuracy']:>20.4f}  {gain}".rstrip()
+        )
+    return rows

@@ -1,0 +1,123 @@
+"""Weights learnt elsewhere, or none -> a network that has learnt on, in the time that there is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from residua.data.augmentation import changes_nothing
+from residua.data.batches import Inputs
+from residua.data.chance import Integers
+from residua.data.dataset import free_memory
+from residua.networks.staged import Staged
+from residua.run import RunFolder
+from residua.training.bookkeeping import Task
+from residua.training.loop import fit
+from residua.training.state import STATE
+from residua.transfer.features import Frozen
+from residua.transfer.heads import begin_head
+from residua.transfer.inputs import CachedInputs
+from residua.transfer.job import Job, Learnt, write_settings
+from residua.transfer.pace import MARGIN, epochs_within, finishing, pace_of
+
+CACHED_SHARE = 0.25  # of the memory that is free, for what the frozen stages make of the pictures
+
+
+def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
+    """Train what is not frozen: everything, or the later stages; from weights or from nothing.
+
+    Where weights are transferred, the head is brought to what the frozen features suggest first:
+    a fresh one would spoil them with its first gradients. final: the result will be judged and
+    reported within the budget. Raises Interrupted after a signal.
+    """
+    strategy = job.prepared.config.transfer.strategy
+    if strategy == "partial":
+        last = len(job.frozen.network.stages) - 1
+        job = job.decided("network.freeze", last, "all stages but the last stay as they are")
+    network = job.network()
+    measured: dict[str, object] = {}
+    inputs, cut = _inputs(job, network)
+    if not (folder.path / STATE).exists():
+        if strategy in ("partial", "full"):
+            measured = begin_head(job, network, folder)
+        if job.clock.bounded:
+            job = _in_time(job, network, inputs, cut, final)
+            if job.prepared.config.training.pictures:
+                inputs, cut = _inputs(job, network)
+        if final:
+            write_settings(folder, job.prepared)
+    until = job.clock.at(1.0)
+    task = Task(inputs, _judged(job), job.prepared.counts("train"), job.card(), cut, until)
+    progress = fit(network, task, job.prepared.config, folder, job.screen)
+    return Learnt(job.prepared, progress, measured)
+
+
+def _judged(job: Job) -> dict[str, Integers]:
+    """The parts whose figures are recorded each epoch; the test part only where that was asked."""
+    prepared = job.prepared
+    wanted = ["validation", *(["test"] if prepared.config.training.curve_test else [])]
+    return {part: prepared.parts[part] for part in wanted if len(prepared.parts[part])}  # type: ignore[index]
+
+
+def _inputs(job: Job, network: Staged) -> tuple[Inputs, int]:
+    """Pictures, or what the frozen stages made of them where augmentation allows to keep that."""
+    prepared, config = job.prepared, job.prepared.config
+    members = _thinned(prepared.parts["train"], config.training.pictures)
+    pictures = prepared.training_batches(prepared.device, members)
+    stages, views = config.network.freeze, config.transfer.views
+    if config.transfer.strategy == "scratch" or stages == 0:
+        return pictures, 0
+    mixes = config.augmentation.mixup or config.augmentation.cutmix
+    if mixes or not (views or changes_nothing(config.augmentation)):
+        return pictures, 0
+    samples = np.concatenate([members, *_judged(job).values()])
+    frozen = Frozen(network, "", config, prepared.pixels, prepared.labels)
+    one = frozen.maps(samples[:1], stages)
+    needed = (len(samples) + views * len(members)) * one.numel() * one.element_size()
+    if needed > CACHED_SHARE * free_memory():
+        job.screen.say(f"{needed / 1e6:,.0f} MB of maps are too many to keep: computed each time")
+        return pictures, 0
+    job.screen.say(
+        f"what the first {stages} stages make of each picture is kept: {needed / 1e6:,.0f} MB"
+    )
+    inputs = CachedInputs(
+        frozen.maps(samples, stages),
+        samples,
+        prepared.labels,
+        members,
+        batch=config.training.batch,
+        seed=config.training.seed,
+        views=tuple(frozen.maps(members, stages, view) for view in range(1, views + 1)),
+    )
+    return inputs, stages
+
+
+def _in_time(job: Job, network: Staged, inputs: Inputs, cut: int, final: bool) -> Job:
+    """As many epochs as the budget holds, and not more than without one.
+
+    An explicit number of epochs wins. Where not even one epoch fits, fewer pictures take part.
+    """
+    pace = pace_of(job, network, inputs, cut)
+    judged = sum(map(len, _judged(job).values()))
+    seconds = job.clock.left - (finishing(job, pace) if final else 0.0)
+    fitting = epochs_within(job, pace, inputs, judged, seconds * MARGIN)
+    epochs = max(1, min(job.prepared.config.training.epochs, math.floor(fitting)))
+    reason = f"{seconds:.0f} s of the budget hold {fitting:.1f} epochs"
+    job = job.decided("training.epochs", epochs, reason)
+    config = job.prepared.config
+    share = {"cosine": 0.1, "one_cycle": 0.3}.get(config.optimization.schedule, 0.0)
+    warmup = round(share * config.training.epochs, 2)
+    job = job.decided("optimization.warmup_epochs", warmup, f"{share:.0%} of the epochs")
+    if fitting >= 1 or config.training.epochs != 1:
+        return job
+    count = len(inputs.members)
+    some = min(count, max(2 * config.training.batch, math.floor(fitting * count)))
+    return job.decided("training.pictures", some, f"{seconds:.0f} s do not hold one epoch of all")
+
+
+def _thinned(members: Integers, most: int) -> Integers:
+    """An even choice of `most` members; 0 stands for all."""
+    if not 0 < most < len(members):
+        return members
+    return members[np.arange(most) * len(members) // most]
