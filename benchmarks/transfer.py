@@ -1,13 +1,13 @@
 """Accuracy and seconds of every way of transferring, and of auto, at equal wall time.
 
-    python benchmarks/transfer.py prepare --fashion FOLDER   # sources are pretrained here, offline
-    python benchmarks/transfer.py run                        # every pair, way and seed; resumable
-    python benchmarks/transfer.py table                      # writes results/transfer-strategies.txt
+    python benchmarks/transfer.py prepare --fashion FOLDER  # sources are pretrained here, offline
+    python benchmarks/transfer.py run                       # every pair, way and seed; resumable
+    python benchmarks/transfer.py table                     # results/transfer-strategies.txt
 
 Sources: a network trained by the default recipe on digits 0 to 4, on three of the flowers, on
-Fashion-MNIST (class folders under FOLDER/train), and the CIFAR-10 ResNet-20 of ../shared/data. Each
-run is a process of its own with --budget, judged on a test part that chose nothing. `run --lane I/N`
-takes every N-th piece of work, with one thread for each lane.
+Fashion-MNIST (class folders under FOLDER/train), and the CIFAR-10 ResNet-20 of ../shared/data.
+Each run is a process of its own with --budget, judged on a test part that chose nothing. `run
+--lane I/N` takes every N-th piece of work; the lanes share the processor's cores.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def prepare(place: Path, fashion: Path | None) -> None:
         "flowers3": (str(place / "data" / "flowers3"), "--model", "resnet18", "--size", "64"),
     }
     if fashion is not None:
-        wanted["fashion"] = (str(fashion / "train"), "--epochs", "4")
+        wanted["fashion"] = (str(fashion / "train"), "--epochs", "2")
     for name, words in wanted.items():
         out = place / "sources" / name
         if not (out / "report.html").exists():
@@ -175,13 +175,13 @@ def table(place: Path, budget: str, lanes: int) -> None:
     rows = [json.loads(each.read_text()) for each in sorted((place / "rows").glob("*.json"))]
     facts = environment(torch.device("cpu"))
     lines = [
-        f"# test accuracy (mean +- standard deviation over seeds) and seconds from command to saved",
+        "# test accuracy (mean +- standard deviation over seeds) and seconds from command to saved",
         f"# run, of every way of `residua train TARGET --weights SOURCE --transfer WAY --budget "
         f"{budget}`; cold cache; {lanes} runs at a time, each with one thread",
         f"# {datetime.date.today()}; {facts['device_name']}, {os.cpu_count()} cores; residua "
         f"{facts['residua']}, torch {facts['torch']}, Python {platform.python_version()}",
-        "# regret: mean accuracy of the best fixed way less that of auto, points; (*): the rules of "
-        "auto were frozen before this pair was ever run",
+        "# regret: mean accuracy of the best fixed way less that of auto, points; (*): the rules "
+        "of auto were frozen before this pair was ever run",
     ]
     regrets = []
     for pair, (_, _, _, untouched) in PAIRS.items():

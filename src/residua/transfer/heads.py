@@ -12,13 +12,14 @@ from torch import nn
 
 from residua import settings
 from residua.data.chance import Integers, shuffled
-from residua.inference import Logits
+from residua.inference import Logits, network_from
 from residua.networks.freezing import freeze
 from residua.networks.staged import Staged
 from residua.run import RunFolder
 from residua.training.bookkeeping import Task
 from residua.training.loop import fit as learn
 from residua.training.state import Progress
+from residua.transfer.answers import Answers
 from residua.transfer.estimate import Estimate
 from residua.transfer.features import Rows
 from residua.transfer.inputs import CachedInputs
@@ -29,24 +30,27 @@ from residua.transfer.taps import Tap
 from residua.weights.reading import read_file
 
 CHOOSING = 5_000  # pictures that choose the stage and the strength; more would not choose better
-SHARE = 0.4  # of a budget that features may take
+SHARE = 0.8  # of a budget that features may take where nothing follows
+FIRST_SHARE = 0.15  # and where training does: the first answer comes early
 
 
-def by_features(job: Job, folder: RunFolder) -> Learnt:
+def by_features(job: Job, folder: RunFolder, *, share: float = SHARE) -> Learnt:
     """A head on the frozen network: the weights file, and what was measured for it.
 
-    Raises Interrupted after a signal; what was computed is in the cache then.
+    share: of the budget that features may take. Raises Interrupted after a signal; what was
+    computed is in the cache then.
     """
     train = job.prepared.parts["train"]
-    seen, estimated, rows = _choose(job, train)
+    seen, estimated, rows = _choose(job, train, share)
     best = best_of(seen)
     config = job.prepared.config
     if (config.network.stage, config.network.side) == (None, None):
         job = _at(job, best)
-    rows = _all_rows(job, best.tap, train, rows)
+    rows = _all_rows(job, best.tap, train, rows, share)
     measured: dict[str, object] = {
         "taps": [each.to_json() for each in seen],
         "pictures": len(rows.samples),
+        "computed": rows.computed,
         "seconds": {"features": rows.seconds},
     }
     if config.network.head == "logistic":
@@ -59,20 +63,25 @@ def by_features(job: Job, folder: RunFolder) -> Learnt:
     else:
         network = job.network()
         freeze(network, len(network.stages))
-        progress = learn(
-            network, _task(job, best.tap, rows), job.prepared.config, folder, job.screen
-        )
+        task = _task(job, best.tap, rows)
+        progress = learn(network, task, job.prepared.config, folder, job.screen)
+    return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
+
+
+def _answers(job: Job, tap: Tap, folder: RunFolder) -> Answers:
+    """What the kept head says of cached features; it is read when it is asked."""
 
     def answers(samples: Integers) -> Logits:
-        values = job.frozen.rows([best.tap], samples).values[best.tap]
+        network = network_from(read_file(folder.weights), job.prepared.device)
+        values = job.frozen.rows([tap], samples).values[tap]
         with torch.inference_mode():
-            maps = _as_maps(values, best.tap, job.prepared.device)
-            return network.eval().classify(maps).float().cpu().numpy()
+            maps = _as_maps(values, tap, job.prepared.device)
+            return network.classify(maps).float().cpu().numpy()
 
-    return Learnt(job.prepared, progress, measured, answers)
+    return answers
 
 
-def _choose(job: Job, train: Integers) -> tuple[list[Seen], Estimate, Rows]:
+def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estimate, Rows]:
     """Look at every tap, or at the one that the settings name, on some of the training part."""
     config, network = job.prepared.config, job.prepared.config.network
     taps = job.frozen.taps()
@@ -83,7 +92,7 @@ def _choose(job: Job, train: Integers) -> tuple[list[Seen], Estimate, Rows]:
     some = shuffled(config.training.seed, 0, train)[:CHOOSING] if len(train) > CHOOSING else train
     with job.screen.bar("features") as move:
         rows = job.frozen.rows(
-            taps, some, until=job.clock.at(SHARE / 2), report=job.screen.reporter(move)
+            taps, some, until=job.clock.at(share / 2), report=job.screen.reporter(move)
         )
     labels = job.prepared.labels[rows.samples]
     contents = [key.hex() for key in job.frozen.keys(rows.samples)]
@@ -106,13 +115,13 @@ def _at(job: Job, best: Seen) -> Job:
     )
 
 
-def _all_rows(job: Job, tap: Tap, train: Integers, chosen: Rows | None) -> Rows:
+def _all_rows(job: Job, tap: Tap, train: Integers, chosen: Rows | None, share: float) -> Rows:
     """The chosen tap's features of the whole training part, as far as time allows."""
     if chosen is not None and len(chosen.samples) == len(train):
         return chosen
     with job.screen.bar("features") as move:
         report = job.screen.reporter(move)
-        rows = job.frozen.rows([tap], train, until=job.clock.at(SHARE), report=report)
+        rows = job.frozen.rows([tap], train, until=job.clock.at(share), report=report)
     if len(rows.samples) < len(train):
         job.screen.warn(
             f"the budget allows features of {len(rows.samples):,} of {len(train):,} pictures"
@@ -139,10 +148,10 @@ def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object
     own = dataclasses.replace(job, prepared=dataclasses.replace(job.prepared, config=config))
     train = job.prepared.parts["train"]
     if tap in job.frozen.looked:
-        seen, rows = [job.frozen.looked[tap]], _all_rows(job, tap, train, None)
+        seen, chosen = [job.frozen.looked[tap]], None
     else:
-        seen, _, rows = _choose(own, train)
-        rows = _all_rows(job, tap, train, rows)
+        seen, _, chosen = _choose(own, train, FIRST_SHARE)
+    rows = _all_rows(job, tap, train, chosen, FIRST_SHARE)
     if linear:
         _solve(job, network, seen[0], rows)
     else:

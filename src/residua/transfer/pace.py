@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 
 from residua.data.batches import Inputs
-from residua.inference import on_device
 from residua.machine import autocast
 from residua.networks.staged import Staged
 from residua.training.judging import logits_from
@@ -18,16 +17,16 @@ from residua.transfer.job import Job, synchronise
 
 STEPS = 3  # that are timed, after one that warms up
 MARGIN = 0.94  # of the time left is planned; a machine is not always equally fast
+CLOSE = 1.5  # of the time of judging: close decisions are taken anew in float32
 REPORT_SECONDS = 2.5  # to write the report and its figures
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds: of a training step, of judging a picture in training, and in float32 at the end."""
+    """Seconds: of a training step, and of judging a picture."""
 
     step: float
     judged: float
-    judged_exactly: float
 
 
 def pace_of(job: Job, network: Staged, inputs: Inputs, cut: int) -> Pace:
@@ -53,7 +52,7 @@ def pace_of(job: Job, network: Staged, inputs: Inputs, cut: int) -> Pace:
         logits_from(own, inputs.plain(some), cut)
     synchronise(device)
     judged = (time.perf_counter() - began) / len(some)
-    return Pace(min(times[1:]), judged, _exactly(job, own))
+    return Pace(min(times[1:]), judged)
 
 
 def epochs_within(job: Job, pace: Pace, inputs: Inputs, judged: int, seconds: float) -> float:
@@ -66,16 +65,5 @@ def epochs_within(job: Job, pace: Pace, inputs: Inputs, judged: int, seconds: fl
 def finishing(job: Job, pace: Pace) -> float:
     """Seconds that judging and reporting take after the training."""
     parts = job.prepared.parts
-    return (len(parts["test"]) or len(parts["validation"])) * pace.judged_exactly + REPORT_SECONDS
-
-
-def _exactly(job: Job, network: Staged) -> float:
-    preprocessing = job.prepared.config.preprocessing
-    x = torch.zeros(8, preprocessing.channels, preprocessing.size, preprocessing.size)
-    network = on_device(network, job.prepared.device)
-    x = x.to(job.prepared.device).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        began = time.perf_counter()
-        network(x)
-        synchronise(job.prepared.device)
-    return (time.perf_counter() - began) / len(x)
+    pictures = len(parts["test"]) or len(parts["validation"])
+    return pictures * pace.judged * CLOSE + REPORT_SECONDS

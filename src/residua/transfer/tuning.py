@@ -15,12 +15,14 @@ from residua.run import RunFolder
 from residua.training.bookkeeping import Task
 from residua.training.loop import fit
 from residua.training.state import STATE
+from residua.transfer.answers import answers_of
 from residua.transfer.features import Frozen
 from residua.transfer.heads import begin_head
 from residua.transfer.inputs import CachedInputs
 from residua.transfer.job import Job, Learnt, write_settings
 from residua.transfer.pace import MARGIN, epochs_within, finishing, pace_of
 
+JUDGED = 2_000  # validation pictures that judge an epoch, where time is limited
 CACHED_SHARE = 0.25  # of the memory that is free, for what the frozen stages make of the pictures
 
 
@@ -33,7 +35,7 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
     """
     strategy = job.prepared.config.transfer.strategy
     if strategy == "partial":
-        last = len(job.frozen.network.stages) - 1
+        last = (job.prepared.config.network.stage or job.frozen.front.stages) - 1
         job = job.decided("network.freeze", last, "all stages but the last stay as they are")
     network = job.network()
     measured: dict[str, object] = {}
@@ -50,20 +52,23 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
     until = job.clock.at(1.0)
     task = Task(inputs, _judged(job), job.prepared.counts("train"), job.card(), cut, until)
     progress = fit(network, task, job.prepared.config, folder, job.screen)
-    return Learnt(job.prepared, progress, measured)
+    answers = None if strategy == "none" else answers_of(folder, job.prepared)
+    return Learnt(job.prepared, progress, measured, answers)
 
 
 def _judged(job: Job) -> dict[str, Integers]:
     """The parts whose figures are recorded each epoch; the test part only where that was asked."""
-    prepared = job.prepared
-    wanted = ["validation", *(["test"] if prepared.config.training.curve_test else [])]
-    return {part: prepared.parts[part] for part in wanted if len(prepared.parts[part])}  # type: ignore[index]
+    parts, most = job.prepared.parts, JUDGED if job.clock.bounded else 0
+    found = {"validation": thinned(parts["validation"], most)}
+    if job.prepared.config.training.curve_test:
+        found["test"] = parts["test"]
+    return {part: members for part, members in found.items() if len(members)}
 
 
 def _inputs(job: Job, network: Staged) -> tuple[Inputs, int]:
     """Pictures, or what the frozen stages made of them where augmentation allows to keep that."""
     prepared, config = job.prepared, job.prepared.config
-    members = _thinned(prepared.parts["train"], config.training.pictures)
+    members = thinned(prepared.parts["train"], config.training.pictures)
     pictures = prepared.training_batches(prepared.device, members)
     stages, views = config.network.freeze, config.transfer.views
     if config.transfer.strategy == "scratch" or stages == 0:
@@ -116,7 +121,7 @@ def _in_time(job: Job, network: Staged, inputs: Inputs, cut: int, final: bool) -
     return job.decided("training.pictures", some, f"{seconds:.0f} s do not hold one epoch of all")
 
 
-def _thinned(members: Integers, most: int) -> Integers:
+def thinned(members: Integers, most: int) -> Integers:
     """An even choice of `most` members; 0 stands for all."""
     if not 0 < most < len(members):
         return members

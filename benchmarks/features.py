@@ -1,0 +1,222 @@
+"""Frozen features once, against the backbone in every epoch; from command to saved head.
+
+    python benchmarks/features.py pretrain  # sources, made here because nothing downloads
+    python benchmarks/features.py tutorial  # results/features-against-tutorial.txt
+    python benchmarks/features.py keras --python P   # adds Keras 3 on TensorFlow, run by another P
+    python benchmarks/features.py birds  # results/features-resnet50-birds6.txt
+    python benchmarks/features.py mnist  # results/features-vgg16-mnist.txt
+
+tutorial and keras: recipe tutorial_frozen_head (tutorial 2: frozen ResNet-50 at 224 px, head of 256,
+augmentation, batch 32, 10 epochs) and `--transfer features` on birds6, on the same split, each from
+a cold cache. birds: 500 pictures, 400 to learn from and 100 to judge by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from residua.machine import environment
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+RESULTS = Path(__file__).parent / "results"
+KERAS = Path(__file__).parent / "keras_frozen_head.py"
+TEST = ("--test-fraction", "0.2")
+
+
+def head() -> str:
+    facts = environment(torch.device("cpu"))
+    return (
+        f"# {datetime.date.today()}; {facts['device_name']}, {os.cpu_count()} cores, "
+        f"{facts['threads']} threads; residua {facts['residua']}, torch {facts['torch']}, Python "
+        f"{platform.python_version()}"
+    )
+
+
+def train(place: Path, name: str, *words: str) -> tuple[float, float, Path]:
+    """Seconds, test accuracy and folder of one run from a cold cache."""
+    out, cache = place / "runs" / name, place / "cache"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(cache, ignore_errors=True)
+    began = time.monotonic()
+    command = [sys.executable, "-m", "residua", "train", *words, "--out", str(out)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RESIDUA_CACHE": str(cache)},
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+    scores = json.loads((out / "evaluations" / "test" / "scores.json").read_text())
+    return seconds, scores["accuracy"], out
+
+
+def pretrain(place: Path) -> None:
+    flowers = place / "flowers3"
+    for name in ("daisy", "rose", "tulip"):
+        shutil.copytree(SHARED / "flowers5" / name, flowers / name, dirs_exist_ok=True)
+    wanted = {
+        "resnet50": ("keras_resnet50", str(flowers), "--size", "64", "--epochs", "12"),
+        "vgg16": ("keras_vgg16", str(SHARED / "cifar10_png1k"), "--size", "48", "--epochs", "12"),
+    }
+    for name, (model, data, *words) in wanted.items():
+        settings = ("--set", "optimization.rate=0.01") if name == "vgg16" else ()
+        head_of = ("--head", "linear") if name == "vgg16" else ()
+        out = place / "sources" / name
+        if not (out / "report.html").exists():
+            shutil.rmtree(out, ignore_errors=True)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            command = (data, "--model", model, *words, *settings, *head_of, "--out", str(out))
+            began = time.monotonic()
+            subprocess.run([sys.executable, "-m", "residua", "train", *command], check=True)
+            print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def tutorial(place: Path, repeats: int) -> None:
+    weights = str(place / "sources" / "resnet50")
+    data = str(SHARED / "birds6")
+    size = ("--size", "224")
+    slow = (data, "--recipe", "tutorial_frozen_head", "--weights", weights, *TEST)
+    fast = (data, "--weights", weights, "--transfer", "features", *size, *TEST)
+    quick, whole, accuracies = [], [], {"features": [], "tutorial": []}
+    for repeat in range(repeats):
+        seconds, accuracy, _ = train(place, "features", *fast, "--seed", str(repeat))
+        quick.append(seconds)
+        accuracies["features"].append(accuracy)
+        seconds, accuracy, _ = train(place, "tutorial", *slow, "--seed", str(repeat))
+        whole.append(seconds)
+        accuracies["tutorial"].append(accuracy)
+        print(repeat, quick[-1], whole[-1], accuracies, flush=True)
+    ratios = [slow / fast for slow, fast in zip(whole, quick, strict=True)]
+    lines = [
+        "# frozen ResNet-50 at 224 px on birds6 (480 pictures to learn and choose, 120 to judge):",
+        "# seconds from command to saved, judged and reported head, cold cache, bf16; the source is",
+        "# a ResNet-50 trained for a short while on three flowers, so accuracies are low",
+        head(),
+        f"features, solved head: {said(quick)} s, test accuracy {mean(accuracies['features'])}",
+        f"tutorial 2, backbone in each of 10 epochs: {said(whole)} s, test accuracy "
+        f"{mean(accuracies['tutorial'])}",
+        f"ratio, interleaved: {said(ratios)}",
+    ]
+    (RESULTS / "features-against-tutorial.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def keras(place: Path, python: str) -> None:
+    """The same weights, files and head in Keras 3 on TensorFlow."""
+    source = place / "sources" / "resnet50"
+    file = place / "resnet50.weights.h5"
+    command = [sys.executable, "-m", "residua", "weights", "convert", str(source), str(file)]
+    subprocess.run(command, check=True)
+    split = place / "runs" / "features" / "split.csv"
+    began = time.monotonic()
+    done = subprocess.run(
+        [python, str(KERAS), str(SHARED / "birds6"), str(split), str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    if done.returncode:
+        raise SystemExit(done.stderr[-3000:])
+    path = RESULTS / "features-against-tutorial.txt"
+    known = path.read_text().splitlines()
+    fast = float(next(each for each in known if each.startswith("features")).split()[4])
+    line = (
+        f"{done.stdout.strip().splitlines()[-1]}; {seconds:.1f} s from command to saved head, one "
+        f"run: {seconds / fast:.1f} times the median of features"
+    )
+    path.write_text("\n".join([*(each for each in known if "Keras" not in each), line]) + "\n")
+    print(line)
+
+
+def birds(place: Path, repeats: int) -> None:
+    data = place / "birds500"
+    if not data.exists():
+        for folder in sorted((SHARED / "birds6").iterdir()):
+            (data / folder.name).mkdir(parents=True)
+            count = 83 + (folder.name < "owl")  # 84 + 84 + 83 x 4 = 500
+            for file in sorted(folder.iterdir())[:count]:
+                shutil.copy(file, data / folder.name)
+    assert len(list(data.glob("*/*.jpg"))) == 500
+    weights = str(place / "sources" / "resnet50")
+    words = (str(data), "--weights", weights, "--transfer", "features", "--size", "224", *TEST)
+    rows = [train(place, "birds500", *words, "--seed", str(repeat)) for repeat in range(repeats)]
+    seconds = [each[0] for each in rows]
+    lines = [
+        "# 500 birds6 pictures at 224 px through ResNet-50, cold cache: seconds from command to head",
+        "# fitted, judged on 100 of them, saved and reported; import and decoding included",
+        "# engine: PyTorch, norms folded into convolutions, bf16, channels_last",
+        head(),
+        f"{said(seconds)} s; test accuracy {mean([each[1] for each in rows])} (source: 3 flowers)",
+    ]
+    (RESULTS / "features-resnet50-birds6.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def mnist(place: Path) -> None:
+    weights = str(place / "sources" / "vgg16")
+    words = (str(SHARED / "mnist"), "--recipe", "vgg16_mnist", "--weights", weights)
+    seconds, accuracy, out = train(place, "mnist", *words)
+    measured = json.loads((out / "transfer.json").read_text())
+    lines = [
+        "# all of MNIST (60,000 and 10,000 pictures) through frozen VGG-16 at 48 px, cold cache:",
+        "# seconds from command to head fitted, judged and reported (recipe vgg16_mnist; the source",
+        "# is a VGG-16 trained for a short while on 1,000 pictures of CIFAR-10); one run. The ten",
+        "# epochs of the tutorial take 670 s on its GPU",
+        head(),
+        f"{seconds:.1f} s = {seconds / 60:.2f} minutes; test accuracy {accuracy:.4f}; features of the "
+        f"training part {measured['seconds']['features']:.1f} s",
+    ]
+    (RESULTS / "features-vgg16-mnist.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def said(values: list[float]) -> str:
+    return (
+        f"median {statistics.median(values):.2f} of {len(values)} "
+        f"({min(values):.2f} to {max(values):.2f})"
+    )
+
+
+def mean(values: list[float]) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} +- {deviation:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("pretrain", "tutorial", "keras", "birds", "mnist"))
+    parser.add_argument("--place", type=Path, default=Path("/tmp/residua-features"))
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    options.place.mkdir(parents=True, exist_ok=True)
+    if options.what == "pretrain":
+        pretrain(options.place)
+    elif options.what == "tutorial":
+        tutorial(options.place, options.repeats)
+    elif options.what == "keras":
+        keras(options.place, options.python)
+    elif options.what == "birds":
+        birds(options.place, options.repeats)
+    else:
+        mnist(options.place)
+
+
+if __name__ == "__main__":
+    main()
