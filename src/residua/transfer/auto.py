@@ -27,7 +27,7 @@ from residua.run import RunFolder
 from residua.screen import Screen
 from residua.transfer.answers import answers_of
 from residua.transfer.clock import Clock
-from residua.transfer.heads import FIRST_SHARE, by_features
+from residua.transfer.heads import FIRST_SHARE, SHARE, by_features
 from residua.transfer.job import Job, Learnt
 from residua.transfer.scenario import scenario_of
 from residua.transfer.tuning import JUDGED, by_tuning, thinned
@@ -129,45 +129,55 @@ def _trials(job: Job, folder: RunFolder) -> list[Tried]:
 def _refined(
     job: Job, folder: RunFolder, first: Tried, tried: list[Tried], table: list[dict[str, object]]
 ) -> Tried:
-    """The way that did best goes on, unless it did clearly worse than the first answer."""
-    chosen = max(tried, key=lambda each: float(each.right.mean()))
-    gain, noise = chosen.gain_over(first)
-    if not _promises(chosen, first, job.clock):
-        job.screen.say(
-            f"{chosen.way} stays {-gain:.4f} behind features (noise {noise:.4f}): no more of it"
-        )
+    """What is hoped for most goes on, if that is more than the first answer but for the noise."""
+    hopes = _hopes(job, first, tried)
+    way = min(hopes, key=lambda each: hopes[each], default="")
+    chosen = next((each for each in tried if each.way == way), first)
+    error, noise = 1 - float(first.right.mean()), chosen.gain_over(first)[1]
+    if not way or hopes[way] > error + noise:
+        job.screen.say("nothing that was tried promises more than features do")
     else:
-        longer = _try(
-            _as(job, chosen.way), chosen.way, RunFolder(folder.path / "tried" / "long"), True
-        )
+        longer = _try(_as(job, way), way, RunFolder(folder.path / "tried" / "long"), final=True)
         table.append(longer.to_json(first, "long"))
-        if longer.right.mean() >= chosen.right.mean():
+        if chosen is first or longer.right.mean() >= chosen.right.mean():
             chosen = longer
     gain, noise = chosen.gain_over(first)
     if gain <= noise:
         return first
     _promote(chosen.folder, folder)
-    learnt = chosen.learnt
-    learnt = dataclasses.replace(learnt, answers=answers_of(folder, learnt.prepared))
+    if chosen.learnt.answers is None:
+        return dataclasses.replace(chosen, folder=folder)
+    learnt = dataclasses.replace(chosen.learnt, answers=answers_of(folder, chosen.learnt.prepared))
     return dataclasses.replace(chosen, folder=folder, learnt=learnt)
 
 
-def _promises(tried: Tried, first: Tried, clock: Clock) -> bool:
-    """Whether a way would reach the first answer in the time left, but for the noise.
+def _hopes(job: Job, first: Tried, tried: list[Tried]) -> dict[str, float]:
+    """The error that each way may reach in the time left.
 
-    Errors fall about as the root of the time or faster: (t / T) ** .5 is what a trial of t seconds
-    lets one hope for after T.
+    Errors fall about as the root of the time that is learnt for, or of the pictures learnt from.
     """
-    longer = clock.left if clock.bounded else tried.seconds / TRIAL_EPOCHS
-    hoped = (1 - tried.right.mean()) * math.sqrt(min(1.0, tried.seconds / max(longer, 1e-9)))
-    return bool(hoped <= 1 - first.right.mean() + tried.gain_over(first)[1])
+    found = {}
+    for each in tried:
+        longer = job.clock.left if job.clock.bounded else each.seconds / TRIAL_EPOCHS
+        share = min(1.0, each.seconds / max(longer, 1e-9))
+        found[each.way] = (1 - float(each.right.mean())) * math.sqrt(share)
+    measured = first.learnt.measured
+    known, everything = measured["pictures"], len(job.prepared.parts["train"])
+    if known < everything:  # the budget has cut the features short
+        speed = measured["computed"] / max(measured["seconds"]["features"], 1e-9)
+        possible = min(everything, known + speed * SHARE * job.clock.left)
+        found["features"] = (1 - float(first.right.mean())) * math.sqrt(known / possible)
+    return found
 
 
 def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried:
     began = time.monotonic()
     folder.path.mkdir(parents=True)
     quiet = dataclasses.replace(job, screen=Screen(quiet=True)) if not final else job
-    learnt = by_tuning(quiet, folder, final=final)
+    if way == "features":
+        learnt = by_features(quiet, folder)
+    else:
+        learnt = by_tuning(quiet, folder, final=final)
     return Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
 
 

@@ -22,7 +22,7 @@ from residua.transfer.inputs import CachedInputs
 from residua.transfer.job import Job, Learnt, write_settings
 from residua.transfer.pace import MARGIN, epochs_within, finishing, pace_of
 
-JUDGED = 2_000  # validation pictures that judge an epoch, where time is limited
+JUDGED = 1_000  # validation pictures that judge an epoch, where time is limited
 CACHED_SHARE = 0.25  # of the memory that is free, for what the frozen stages make of the pictures
 
 
