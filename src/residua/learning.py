@@ -74,7 +74,6 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     if out is None:
         prepared.choices.append(Choice("run", str(folder.path), "the next free runs/<data>-<n>"))
     folder.write_json("classes.json", list(prepared.source.classes))
-    folder.write_json("preprocessing.json", dataclasses.asdict(prepared.config.preprocessing))
     folder.write_json("environment.json", environment(prepared.device))
     folder.write_split(prepared.members)
     folder.write_unreadable(prepared.unreadable)
@@ -175,6 +174,8 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
     config = folder.config
     where = dataclasses.replace(config.data, cache=AUTO)  # memory may be other than it was
     prepared = prepare(dataclasses.replace(config, data=where), screen)
+    choices = [Choice(**each) for each in folder.read_json("choices.json")]
+    prepared = dataclasses.replace(prepared, choices=choices)
     if prepared.members != folder.read_split():
         raise ResiduaError(
             f"{config.data.path}: is not what it was when {folder.path} began: its pictures "

@@ -57,7 +57,7 @@ def write_report(
             for key, value in folder.read_json("environment.json").items()
         }
         | {"precision": config.training.precision, "seed": config.training.seed}
-        | ({"started from": config.network.weights} if config.network.weights else {}),
+        | ({"started from": config.network.weights} if _has_weights(prepared) else {}),
         seconds=progress.seconds,
         train_command=f"residua train {shlex.quote(data.path)} --recipe {run}/config.yaml",
         predict_command=f"residua predict {run} PICTURE_OR_FOLDER",
@@ -69,6 +69,11 @@ def write_report(
         transfer=measured,
     )
     return report.write(facts, folder.path)
+
+
+def _has_weights(prepared: Prepared) -> bool:
+    config = prepared.config
+    return bool(config.network.weights) and config.transfer.strategy != "scratch"
 
 
 def scores_text(found: Evaluation) -> str:

@@ -14,6 +14,7 @@ import math
 import shutil
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from residua.networks.cost import measure
 from residua.preparation import Prepared, prepare
 from residua.run import RunFolder
 from residua.screen import Screen
+from residua.training.interruption import Interrupted
 from residua.transfer.answers import answers_of
 from residua.transfer.clock import Clock
 from residua.transfer.heads import FIRST_SHARE, SHARE, by_features
@@ -69,7 +71,7 @@ class Tried:
         return {
             "way": self.way,
             "length": length,
-            "epochs": self.learnt.prepared.config.training.epochs if self is not first else 0,
+            "epochs": self.learnt.progress.epoch,
             "seconds": self.seconds,
             "accuracy": float(self.right.mean()),
             "gain": gain,
@@ -82,20 +84,27 @@ def by_measuring(job: Job, folder: RunFolder) -> Learnt:
 
     Raises Interrupted after a signal; the best weights until then are in the folder.
     """
-    first = _first(job, folder)
-    measured = first.learnt.measured
-    table = [first.to_json(first, "solved")] if len(first.right) else []
-    best, tried = first, []
-    if len(first.right):
-        tried = _trials(job, folder)
-        table += [each.to_json(first, "trial") for each in tried]
-        best = _refined(job, folder, first, tried, table)
-    scenario = scenario_of(job.prepared, measured["taps"], table)
+    shutil.rmtree(folder.path / "tried", ignore_errors=True)  # of a run that was interrupted
+    try:
+        best, table, measured = _measured(job, folder)
+    except Interrupted as error:  # in a trial, whose folder is of no use to anyone
+        raise Interrupted(error.number, str(folder.path)) from None
     shutil.rmtree(folder.path / "tried", ignore_errors=True)
+    scenario = scenario_of(job.prepared, measured["taps"], table)
     measured |= {"table": table, "scenario": scenario, "chosen": best.way}
-    reason = scenario["reason"]
-    prepared = _as_chosen(best.learnt.prepared, best.way, reason)
+    prepared = _as_chosen(best.learnt.prepared, best.way, scenario["reason"])
     return dataclasses.replace(best.learnt, prepared=prepared, measured=measured)
+
+
+def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object]], dict[str, Any]]:
+    """The best way, the table of all that was tried, and what the features showed."""
+    first = _first(job, folder)
+    if not len(first.right):  # too few pictures to compare ways by
+        return first, [], first.learnt.measured
+    tried = _trials(job, folder)
+    table = [first.to_json(first, "solved"), *(each.to_json(first, "trial") for each in tried)]
+    best = _refined(job, folder, first, tried, table)
+    return best, table, (best if best.way == "features" else first).learnt.measured
 
 
 def _first(job: Job, folder: RunFolder) -> Tried:

@@ -104,7 +104,9 @@ def decided(prepared: Prepared, setting: str, value: object, reason: str) -> Pre
 
 
 def write_settings(folder: RunFolder, prepared: Prepared) -> None:
-    """config.yaml and choices.json of a run, as they are now."""
+    """config.yaml, choices.json and preprocessing.json of a run, as they are now."""
+    preprocessing = dataclasses.asdict(prepared.config.preprocessing)
+    folder.write_json("preprocessing.json", preprocessing)
     folder.write_json("choices.json", [dataclasses.asdict(each) for each in prepared.choices])
     folder.write_text("config.yaml", settings.to_yaml(prepared.config))
 
