@@ -1,9 +1,9 @@
 """Data and weights -> the way of learning that measures best in the time that there is.
 
 First the head on frozen features: the answer that is kept if nothing better is found. Then each
-other way learns for a short while; the best of them goes on, if the validation part does not speak
-against it, and its weights replace the first answer only if they gain more than the noise of that
-part. The test part takes no part in any choice.
+other way learns for a short while. The one that may be hoped to get furthest goes on, if that is
+not behind the first answer by more than the noise of the validation part, and its weights replace
+the first answer if they name more of that part rightly. The test part takes no part in any choice.
 """
 
 from __future__ import annotations
@@ -150,8 +150,7 @@ def _refined(
         table.append(longer.to_json(first, "long"))
         if chosen is first or longer.right.mean() >= chosen.right.mean():
             chosen = longer
-    gain, noise = chosen.gain_over(first)
-    if gain <= noise:
+    if chosen.gain_over(first)[0] <= 0:
         return first
     _promote(chosen.folder, folder)
     if chosen.learnt.answers is None:
