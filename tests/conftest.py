@@ -1,11 +1,17 @@
 """Fixtures that several tests share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from residua.config import Preprocessing
+from residua.networks import catalogue
+from residua.weights.native import Card, to_bytes
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +36,54 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real pictures in {folder}, which travel beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_digits() -> Callable[..., Path]:
+    """Writes real pictures of handwritten digits as class folders: 8 px, PNG."""
+    from sklearn.datasets import load_digits
+
+    held = load_digits()
+
+    def write(folder: Path, count: int, start: int = 0) -> Path:
+        """The pictures `start` to `start + count` of each of the ten classes."""
+        for label in range(10):
+            for place in np.flatnonzero(held.target == label)[start : start + count]:
+                file = folder / str(label) / f"{place:04}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((held.images[place] * 15.9).astype(np.uint8)).save(file)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_weights() -> Callable[..., Path]:
+    """Writes a weights file of cifar_resnet20 for pictures of 16 px that has learnt nothing yet."""
+    preprocessing = Preprocessing(
+        size=16,
+        channels=3,
+        resize="crop",
+        crop=1.0,
+        interpolation="antialias",
+        channel_order="rgb",
+        mean=(80.0, 90.0, 100.0),
+        std=(60.0, 60.0, 60.0),
+    )
+    told = {
+        "name": "cifar_resnet20",
+        "classes": 10,
+        "channels": 3,
+        "ordering": None,
+        "shortcut": None,
+    }
+
+    def write(file: Path, seed: int, *, blind: bool = False) -> Path:
+        """A blind network makes the same of every picture."""
+        network = catalogue.build("cifar_resnet20", seed=seed)
+        if blind:
+            torch.nn.init.zeros_(network.stem.norm.weight)
+        file.write_bytes(to_bytes(network.state_dict(), Card(told, (), preprocessing, {})))
+        return file
+
+    return write

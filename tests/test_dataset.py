@@ -428,7 +428,8 @@ def peak_memory(root: Path) -> int:
         from residua.config import Preprocessing
         from residua.data import dataset, folder
         found = dataset.survey(folder.find(Path(sys.argv[1])), 10**8)
-        dataset.load(found, Preprocessing(size=224, channels=3, crop=1.0, interpolation="antialias"), 10**8)
+        rule = Preprocessing(size=224, channels=3, crop=1.0, interpolation="antialias")
+        dataset.load(found, rule, 10**8)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """
     command = [sys.executable, "-c", program, str(root)]

@@ -182,7 +182,8 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
             "or their parts differ from split.csv. Restore the data, or train anew."
         )
     weights = None
-    if not (folder.path / STATE).exists():  # nothing was learnt yet
+    needed = config.transfer.strategy in ("features", "auto")  # whose features come from them
+    if needed or not (folder.path / STATE).exists():  # nothing was learnt yet
         weights = _start(config, screen)
     if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
         raise ResiduaError(

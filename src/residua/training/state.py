@@ -105,5 +105,19 @@ class Learner:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+def restore_network(network: nn.Module, run: RunFolder) -> None:
+    """The network of the state file alone, for what is computed with it before training goes on.
+
+    Raises ResiduaError if it does not fit.
+    """
+    path = run.path / STATE
+    tensors, _ = read_weights(path)
+    try:
+        network.load_state_dict(_under("network.", tensors))
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        raise ResiduaError(f"{path}: does not belong to this run: {first}.") from error
+
+
 def _under(prefix: str, items: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): each for key, each in items.items() if key.startswith(prefix)}

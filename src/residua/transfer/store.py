@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ class Store:
         found: Mapping[Tap, npt.NDArray[np.bool_]],
     ) -> None:
         with safe_open(str(path), "numpy") as piece:
-            own = piece.get_tensor("keys")
+            own = _verified(piece, "keys", np.uint8, (-1, KEY))
             pairs = [
                 (row, place) for row, key in enumerate(own) for place in places.get(bytes(key), ())
             ]
@@ -62,9 +63,10 @@ class Store:
                 0,
                 0,
             )
-            for tap in into if pairs else ():
+            for tap, values in into.items() if pairs else ():
                 if _name(tap) in piece.keys():  # noqa: SIM118 - it is no dictionary
-                    into[tap][targets] = piece.get_tensor(_name(tap))[rows]
+                    shape = (len(own), values.shape[1])
+                    values[targets] = _verified(piece, _name(tap), np.float32, shape)[rows]
                     found[tap][targets] = True
 
     def write(self, keys: Sequence[bytes], values: Mapping[Tap, Floats]) -> None:
@@ -74,8 +76,22 @@ class Store:
             _name(tap): np.ascontiguousarray(each, np.float32) for tap, each in values.items()
         }
         named = hashlib.sha256(stacked.tobytes() + "".join(sorted(tensors)).encode()).hexdigest()
-        content = safetensors.numpy.save(tensors)
+        digests = {name: _digest(each) for name, each in tensors.items()}
+        content = safetensors.numpy.save(tensors, digests)
         write_atomically(self.folder / f"{named[:32]}.safetensors", content)
+
+
+def _verified(piece: Any, name: str, kind: type, shape: tuple[int, int]) -> npt.NDArray[Any]:
+    """A tensor of a piece, if it is what was written. Raises ValueError; -1 is any length."""
+    found: npt.NDArray[Any] = piece.get_tensor(name)
+    fits = found.ndim == 2 and all(a in (-1, b) for a, b in zip(shape, found.shape, strict=True))
+    if found.dtype != kind or not fits or (piece.metadata() or {}).get(name) != _digest(found):
+        raise ValueError(f"{name} is damaged")
+    return found
+
+
+def _digest(values: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 def _name(tap: Tap) -> str:

@@ -14,7 +14,7 @@ from residua.networks.staged import Staged
 from residua.run import RunFolder
 from residua.training.bookkeeping import Task
 from residua.training.loop import fit
-from residua.training.state import STATE
+from residua.training.state import STATE, restore_network
 from residua.transfer.answers import answers_of
 from residua.transfer.features import Frozen
 from residua.transfer.heads import begin_head
@@ -34,13 +34,15 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
     reported within the budget. Raises Interrupted after a signal.
     """
     strategy = job.prepared.config.transfer.strategy
-    if strategy == "partial":
-        last = (job.prepared.config.network.stage or job.frozen.front.stages) - 1
+    if strategy == "partial" and job.prepared.config.network.freeze == 0:
+        last = len(job.network().stages) - 1
         job = job.decided("network.freeze", last, "all stages but the last stay as they are")
-    network = job.network()
+    network, begun = job.network(), (folder.path / STATE).exists()
+    if begun:
+        restore_network(network, folder)
     measured: dict[str, object] = {}
     inputs, cut = _inputs(job, network)
-    if not (folder.path / STATE).exists():
+    if not begun:
         if strategy in ("partial", "full"):
             measured = begin_head(job, network, folder)
         if job.clock.bounded:
@@ -49,7 +51,8 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
                 inputs, cut = _inputs(job, network)
         if final:
             write_settings(folder, job.prepared)
-    until = job.clock.at(1.0)
+    chosen = "training.epochs" in {each.setting for each in job.prepared.choices}
+    until = job.clock.at(1.0) if chosen else None  # an explicit number of epochs wins
     task = Task(inputs, _judged(job), job.prepared.counts("train"), job.card(), cut, until)
     progress = fit(network, task, job.prepared.config, folder, job.screen)
     answers = None if strategy == "none" else answers_of(folder, job.prepared)

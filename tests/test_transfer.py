@@ -1,0 +1,608 @@
+"""Weights learnt elsewhere, used on other pictures: each way of learning as a user meets it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+import residua
+from residua.config import Optimization
+from residua.errors import ResiduaError
+from residua.judging import _settled
+from residua.networks import catalogue
+from residua.networks.freezing import freeze
+from residua.training.optimization import optimizer_for
+from residua.transfer.clock import seconds_of
+from residua.weights.reading import read_file
+
+UNCHANGED = {"augmentation.rotation": 0, "augmentation.crop_padding": 0}
+EXACT = {"training.precision": "fp32"}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's cache folder, of these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("RESIDUA_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def weights(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a network has learnt of the digits in one epoch."""
+    run = residua.train(
+        "digits",
+        model="cifar_resnet20",
+        epochs=1,
+        out=tmp_path_factory.mktemp("source") / "run",
+        settings={"preprocessing.channels": 3, **EXACT},
+        quiet=True,
+    )
+    return run.folder.weights
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, write_digits: Callable[..., Path]) -> Path:
+    """160 pictures of ten classes, in class folders."""
+    return write_digits(tmp_path_factory.mktemp("data") / "digits", 16)
+
+
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory, write_digits: Callable[..., Path]) -> Path:
+    """300 pictures of ten classes."""
+    return write_digits(tmp_path_factory.mktemp("data") / "more", 30)
+
+
+@pytest.fixture(scope="module")
+def in_parts(tmp_path_factory: pytest.TempPathFactory, write_digits: Callable[..., Path]) -> Path:
+    """The same with parts of their own."""
+    folder = tmp_path_factory.mktemp("data") / "parts"
+    write_digits(folder / "train", 12)
+    write_digits(folder / "validation", 10, 12)
+    write_digits(folder / "test", 6, 22)
+    return folder
+
+
+def digests(folder: Path) -> dict[str, tuple[int, str]]:
+    """Every file: when it was written and what is in it."""
+    return {
+        str(each.relative_to(folder)): (
+            each.stat().st_mtime_ns,
+            hashlib.sha256(each.read_bytes()).hexdigest(),
+        )
+        for each in sorted(folder.rglob("*"))
+        if each.is_file()
+    }
+
+
+def tensors_of(run: residua.Run) -> dict[str, torch.Tensor]:
+    return read_file(run.folder.weights).tensors
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def measured(run: residua.Run) -> Any:
+    return run.folder.read_json("transfer.json")
+
+
+def choices(run: residua.Run) -> dict[str, Any]:
+    return {each["setting"]: each for each in run.folder.read_json("choices.json")}
+
+
+def learn(
+    data: Path | str, weights: Path, transfer: str, out: Path, *, quiet: bool = True, **options: Any
+) -> residua.Run:
+    options["settings"] = {**EXACT, **options.get("settings", {})}
+    return residua.train(data, weights=weights, transfer=transfer, out=out, quiet=quiet, **options)
+
+
+@pytest.mark.parametrize("head", ["logistic", "linear", "mlp:16"])
+def test_a_head_on_features_is_an_ordinary_run(
+    in_parts: Path, weights: Path, tmp_path: Path, head: str
+) -> None:
+    before = digests(in_parts)
+    run = learn(in_parts, weights, "features", tmp_path / "run", head=head, epochs=30)
+    assert digests(in_parts) == before
+
+    reported = json.loads((run.path / "evaluations" / "test" / "scores.json").read_text())
+    judged = run.evaluate()
+    assert judged.scores.accuracy == reported["accuracy"] > 0.2
+    assert judged.scores.pictures == 60
+    assert f"{100 * judged.scores.accuracy:.1f}" in (run.path / "report.html").read_text("utf-8")
+
+    held = read_file(run.folder.weights)
+    assert held.card.network["head"] == ("linear" if head == "logistic" else head)
+    assert residua.load(run.path).config == run.config
+    assert ": auto" not in (run.path / "config.yaml").read_text()
+    source, kept = read_file(weights).tensors, held.tensors
+    body = [name for name in kept if not name.startswith("head.")]
+    assert body
+    assert all(torch.equal(kept[name], source[name]) for name in body)
+
+    folder = in_parts / "test" / "3"
+    rows = run.predict(folder, top=10)
+    found = residua.features(run, folder)
+    network = run.network()
+    with torch.inference_mode():
+        chances = network.head(torch.from_numpy(found.values)).softmax(1)  # type: ignore[operator]
+    assert [row.file for row in rows] == list(found.files)
+    for row, expected in zip(rows, chances, strict=True):
+        for name, chance in row.top:
+            assert chance == pytest.approx(float(expected[run.classes.index(name)]), abs=1e-5)
+
+
+def test_the_stage_that_was_asked_for_wins(data: Path, weights: Path, tmp_path: Path) -> None:
+    free = learn(data, weights, "features", tmp_path / "free")
+    taps = measured(free)["taps"]
+    best = min(taps, key=lambda each: each["loss"])
+    assert (free.config.network.stage, free.config.network.side) == (best["stage"], best["side"])
+    assert len({each["stage"] for each in taps}) == 3
+    assert {"network.stage", "network.side"} < choices(free).keys()
+    asked = next(each for each in taps if each["stage"] != best["stage"])
+    own = learn(
+        data,
+        weights,
+        "features",
+        tmp_path / "own",
+        settings={"network.stage": asked["stage"], "network.side": asked["side"]},
+    )
+    assert [(each["stage"], each["side"]) for each in measured(own)["taps"]] == [
+        (asked["stage"], asked["side"])
+    ]
+    told = read_file(own.folder.weights).card.network
+    assert (told["stage"], told["side"]) == (asked["stage"], asked["side"])
+    assert own.network().head.in_features == asked["numbers"]  # type: ignore[union-attr]
+    assert not {"network.stage", "network.side"} & choices(own).keys()
+
+
+def test_few_pictures_all_teach_and_cross_validation_judges(
+    weights: Path, tmp_path: Path, write_digits: Callable[..., Path], capsys: pytest.CaptureFixture
+) -> None:
+    data = write_digits(tmp_path / "data", 5)
+    run = learn(data, weights, "features", tmp_path / "run", quiet=False)
+    assert {row.part for row in run.folder.read_split()} == {"train"}
+    found = measured(run)["cross_validated"]
+    low, high = found["interval"]
+    assert 0 < low < found["accuracy"] < high <= 1
+    assert found["pictures"] == 50
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"cross-validated accuracy {found['accuracy']:.4f} (95 % interval {low:.4f}" in said
+    assert "data.val_fraction" in choices(run)
+    html = (run.path / "report.html").read_text("utf-8")
+    assert "cross-validated accuracy" in html
+    for share in (found["accuracy"], low, high):
+        assert f"{100 * share:.1f}" in html
+    others = write_digits(tmp_path / "others", 12, 100)
+    assert run.evaluate(others).scores.interval[1] > low  # what is said of new pictures is true
+
+
+@pytest.mark.parametrize(
+    ("options", "is_kept"),
+    [
+        ({"settings": UNCHANGED}, True),
+        ({"views": 2}, True),
+        ({}, False),
+    ],
+)
+def test_frozen_stages_stay_bit_for_bit(
+    data: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    options: dict[str, Any],
+    is_kept: bool,
+) -> None:
+    run = learn(data, weights, "partial", tmp_path / "run", epochs=2, quiet=False, **options)
+    assert ("is kept: " in " ".join(capsys.readouterr().err.split())) == is_kept
+    assert run.config.network.freeze == 2
+    source = read_file(weights).tensors
+    frozen = ("stem.", "stages.0.", "stages.1.")
+    for name in ("best.safetensors", "last.safetensors"):
+        kept = read_file(run.path / name).tensors
+        assert kept.keys() == source.keys()
+        for key, tensor in kept.items():
+            if not key.startswith("head."):
+                assert torch.equal(tensor, source[key]) == key.startswith(frozen), key
+    assert len(run.history) == 2
+
+
+def test_no_gradient_below_the_first_trained_layer(weights: Path) -> None:
+    network = residua.build(weights=weights)
+    freeze(network, 2)  # type: ignore[arg-type]
+    held = {name: each.clone() for name, each in network.state_dict().items()}
+    network.eval()
+    network.train()
+    network.stages.train()  # type: ignore[operator, union-attr]
+    x = torch.randn(4, 3, 16, 16)
+    entered = network.enter(x, 2)  # type: ignore[operator]
+    assert not entered.requires_grad
+    network.leave(entered, 2).square().sum().backward()  # type: ignore[operator]
+    frozen = ("stem.", "stages.0.", "stages.1.")
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is None) == name.startswith(frozen), name
+    for name, tensor in network.state_dict().items():
+        if name.startswith(frozen):
+            assert torch.equal(tensor, held[name]), name
+
+
+def test_kept_maps_teach_what_pictures_teach(more: Path, weights: Path, tmp_path: Path) -> None:
+    """What was validated on kept maps is what the weights do with pictures."""
+    run = learn(more, weights, "partial", tmp_path / "run", epochs=2, settings=UNCHANGED)
+    best = max(each["val_accuracy"] for each in run.history)
+    assert run.evaluate().scores.accuracy == pytest.approx(best, abs=0.01)
+    # and without keeping them, the same pictures in the same order lead to about the same
+    changed = {**UNCHANGED, "augmentation.shift": 1e-6}  # nothing a picture would show
+    plain = learn(more, weights, "partial", tmp_path / "plain", epochs=1, settings=changed)
+    assert plain.history[0]["loss"] == pytest.approx(run.history[0]["loss"], rel=0.05)
+
+
+def test_full_begins_with_a_head_that_knows(data: Path, weights: Path, tmp_path: Path) -> None:
+    given = {"optimization.rate": 0.01, "optimization.layer_decay": 1.0, "network.head": "linear"}
+    options: dict[str, Any] = {"epochs": 1, "settings": given}
+    full = learn(data, weights, "full", tmp_path / "full", **options)
+    fresh = learn(
+        data,
+        weights,
+        "none",
+        tmp_path / "fresh",
+        new_head=True,
+        epochs=1,
+        settings=given | {"preprocessing.size": 16},
+    )
+    assert full.preprocessing == fresh.preprocessing
+    assert full.config.optimization == fresh.config.optimization
+    assert full.history[0]["accuracy"] > fresh.history[0]["accuracy"] + 0.3
+    source, kept = read_file(weights).tensors, read_file(full.path / "last.safetensors").tensors
+    changed = [name for name in kept if name.endswith("weight") and kept[name].ndim == 4]
+    assert changed
+    assert not any(torch.equal(kept[name], source[name]) for name in changed)
+
+
+def test_earlier_stages_learn_slower(data: Path, weights: Path, tmp_path: Path) -> None:
+    network = catalogue.build("preact_resnet18", classes=3, seed=0)
+    optimizer = optimizer_for(network, Optimization(optimizer="sgd", rate=0.1, layer_decay=0.5))
+    names = {id(each): name for name, each in network.named_parameters()}
+    factors: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        for each in group["params"]:
+            assert names[id(each)] not in factors
+            factors[names[id(each)]] = group["factor"]
+    assert factors.keys() == set(names.values())
+    distance = {"stem": 5, "stages.0": 4, "stages.1": 3, "stages.2": 2, "stages.3": 1}
+    for name, factor in factors.items():
+        place = next((each for each in distance if name.startswith(f"{each}.")), "head")
+        assert factor == pytest.approx(0.5 ** distance.get(place, 0)), name
+    # what it does to a training: the same but for the rates, stages far from the head move less
+    source, moved = read_file(weights).tensors, []
+    for decay in (1.0, 0.1):
+        out = tmp_path / f"run{decay}"
+        given = {"optimization.layer_decay": decay, "training.statistics_pictures": 0}
+        run = learn(data, weights, "full", out, epochs=1, settings=given)
+        kept = tensors_of(run)
+        moved.append(float((kept["stem.conv.weight"] - source["stem.conv.weight"]).norm()))
+    assert 0 < moved[1] < 0.1 * moved[0]
+
+
+def test_scratch_takes_nothing_of_the_weights(
+    data: Path, tmp_path: Path, write_weights: Callable[..., Path]
+) -> None:
+    runs = []
+    for seed in (1, 2):
+        file = write_weights(tmp_path / f"{seed}.safetensors", seed)
+        runs.append(learn(data, file, "scratch", tmp_path / f"run{seed}", epochs=1))
+    assert equal(tensors_of(runs[0]), tensors_of(runs[1]))
+    assert runs[0].config.network.freeze == 0
+
+
+@pytest.fixture(scope="module")
+def auto(in_parts: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> residua.Run:
+    """Four ways, two epochs each, on parts that the data set brings."""
+    return learn(in_parts, weights, "auto", tmp_path_factory.mktemp("auto") / "run", epochs=2)
+
+
+def without_clocks(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: without_clocks(each) for key, each in found.items() if key != "seconds"}
+    return [without_clocks(each) for each in found] if isinstance(found, list) else found
+
+
+def test_auto_says_what_it_measured(auto: residua.Run, in_parts: Path) -> None:
+    found = measured(auto)
+    assert len(found["taps"]) > 2
+    ways = [(each["way"], each["length"]) for each in found["table"]]
+    assert ways[:4] == [
+        ("features", "solved"),
+        ("full", "trial"),
+        ("partial", "trial"),
+        ("scratch", "trial"),
+    ]
+    assert {"number", "name", "reason"} < found["scenario"].keys()
+    assert found["scenario"]["number"] in (1, 2, 3, 4)
+    assert auto.config.transfer.strategy == found["chosen"]
+    assert ": auto" not in (auto.path / "config.yaml").read_text()
+    assert choices(auto)["transfer.strategy"]["reason"] == found["scenario"]["reason"]
+    assert not (auto.path / "tried").exists()
+    html = (auto.path / "report.html").read_text("utf-8")
+    assert found["scenario"]["name"] in html
+    reported = json.loads((auto.path / "evaluations" / "test" / "scores.json").read_text())
+    assert auto.evaluate().scores.accuracy == reported["accuracy"]
+    assert reported["pictures"] == 60
+
+
+def test_the_first_answer_is_kept_when_nothing_is_better(
+    auto: residua.Run, in_parts: Path, tmp_path: Path
+) -> None:
+    first, *others = measured(auto)["table"]
+    assert first["way"] == "features"
+    assert all(each["gain"] <= each["noise"] for each in others)
+    assert measured(auto)["chosen"] == "features"
+    assert auto.history == []
+    again = residua.train(
+        in_parts, recipe=auto.path / "config.yaml", out=tmp_path / "again", quiet=True
+    )
+    assert again.config.transfer.strategy == "features"
+    assert again.config == auto.config
+    assert equal(tensors_of(again), tensors_of(auto))
+
+
+def test_the_test_part_takes_no_part(
+    auto: residua.Run, in_parts: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Every test picture under another name's label: the same choice, the same weights."""
+    data = tmp_path / "data"
+    shutil.copytree(in_parts, data)
+    for label in range(10):
+        (data / "test" / str(label)).rename(data / "test" / f"was{label}")
+    for label in range(10):
+        (data / "test" / f"was{label}").rename(data / "test" / str((label + 3) % 10))
+    run = learn(data, weights, "auto", tmp_path / "run", epochs=2)
+    assert without_clocks(measured(run)) == without_clocks(measured(auto))
+    assert equal(tensors_of(run), tensors_of(auto))
+    assert run.evaluate().scores.accuracy < 0.3 < auto.evaluate().scores.accuracy
+
+
+def test_auto_takes_what_is_clearly_better(
+    data: Path, tmp_path: Path, write_weights: Callable[..., Path]
+) -> None:
+    source = write_weights(tmp_path / "blind.safetensors", 4, blind=True)
+    given = {"optimization.rate": 0.05, "training.batch": 8}
+    run = learn(data, source, "auto", tmp_path / "run", epochs=3, settings=given)
+    found = measured(run)
+    first, *others = found["table"]
+    assert first["accuracy"] < 0.2
+    best = next(each for each in others if each["way"] == found["chosen"])
+    assert best["gain"] > best["noise"] > 0
+    assert found["chosen"] == run.config.transfer.strategy
+    assert ": auto" not in (run.path / "config.yaml").read_text()
+    assert len(run.history) == 3
+    assert not (run.path / "tried").exists()
+    accuracy = max(each["val_accuracy"] for each in run.history)
+    assert run.evaluate().scores.accuracy == pytest.approx(accuracy, abs=1e-9)
+    assert accuracy == max(each["accuracy"] for each in found["table"])
+    again = residua.train(data, recipe=run.path / "config.yaml", out=tmp_path / "again", quiet=True)
+    assert again.config == run.config
+    assert equal(tensors_of(again), tensors_of(run))
+
+
+@given(some.integers(1, 10_000), some.integers(0, 99), some.sampled_from("smh"))
+def test_a_budget_is_a_time_in_words(whole: int, hundredths: int, unit: str) -> None:
+    factor = {"s": 1, "m": 60, "h": 3600}[unit]
+    assert seconds_of(f"{whole}{unit}") == whole * factor
+    assert seconds_of(f" {whole}.{hundredths:02} {unit} ") == pytest.approx(
+        (whole + hundredths / 100) * factor
+    )
+    assert seconds_of(f"{whole}") == whole
+
+
+def test_no_budget_is_no_limit() -> None:
+    assert (seconds_of("90s"), seconds_of("2m"), seconds_of("1.5h")) == (90, 120, 5400)
+    assert seconds_of("") == math.inf
+
+
+@pytest.mark.parametrize("budget", ["soon", "-3s", "0s", "0", "2 days", "1e3s", "s", "1m30s", " "])
+def test_what_is_no_time_is_refused(budget: str, data: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResiduaError, match="expected a time such as 90s, 2m or 1h"):
+        learn(data, weights, "features", tmp_path / "run", budget=budget)
+    assert not (tmp_path / "run").exists()
+
+
+@given(some.text(max_size=6))
+def test_any_budget_is_a_time_or_a_sentence(budget: str) -> None:
+    with contextlib.suppress(ResiduaError):
+        assert seconds_of(budget) > 0
+
+
+def test_a_budget_allows_fewer_epochs(data: Path, weights: Path, tmp_path: Path) -> None:
+    """Without one it would be 60, as choices.json says where there is none."""
+    run = learn(data, weights, "full", tmp_path / "run", budget="4s", batch=8)
+    assert 1 <= run.config.training.epochs < 60
+    chosen = choices(run)["training.epochs"]
+    assert chosen["value"] == run.config.training.epochs
+    assert "of the budget hold" in chosen["reason"]
+    assert len(run.history) <= run.config.training.epochs
+    assert run.config.optimization.layer_decay < 1  # and earlier stages learn slower by themselves
+    assert 0 < run.config.optimization.warmup_epochs < run.config.training.epochs
+
+
+def test_an_explicit_number_of_epochs_wins(data: Path, weights: Path, tmp_path: Path) -> None:
+    run = learn(data, weights, "full", tmp_path / "run", budget="1s", epochs=3)
+    assert run.config.training.epochs == 3
+    assert run.config.training.pictures == 0
+    assert "training.epochs" not in choices(run)
+    assert len(run.history) == 3
+
+
+def test_less_than_an_epoch_is_some_of_the_pictures(weights: Path, tmp_path: Path) -> None:
+    run = learn("digits", weights, "full", tmp_path / "run", budget="1s")
+    assert run.config.training.epochs == 1
+    assert 0 < run.config.training.pictures < 1438
+    assert "do not hold one epoch" in choices(run)["training.pictures"]["reason"]
+    assert run.evaluate().scores.accuracy > 0.5  # the head is there all the same
+
+
+def history_without_clocks(run: residua.Run) -> list[dict[str, str]]:
+    with (run.path / "history.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    clocks = ("pictures_per_second", "seconds")
+    return [{key: row[key] for key in row if key not in clocks} for row in rows]
+
+
+def killed(words: list[str], out: Path, ready: Callable[[], bool]) -> None:
+    """Start `residua train` in a process and kill it as soon as it is `ready`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "residua", "train", *words, "--out", str(out)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while not ready():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("way", "options", "given"),
+    [
+        ("partial", {"views": 1}, {}),
+        ("full", {"head": "mlp:16"}, {"optimization.ema": 0.9}),
+        ("none", {"freeze": 2}, {"network.new_head": True, **UNCHANGED}),
+    ],
+)
+def test_killed_and_resumed_is_bit_identical(
+    data: Path,
+    weights: Path,
+    tmp_path: Path,
+    way: str,
+    options: dict[str, Any],
+    given: dict[str, Any],
+) -> None:
+    given = {"training.save_seconds": 0.05, **EXACT, **given}
+    whole = learn(
+        data, weights, way, tmp_path / "whole", epochs=3, batch=16, settings=given, **options
+    )
+    words = [str(data), "--weights", str(weights), "--transfer", way, "--epochs", "3"]
+    words += ["--batch", "16", *(f"--{key}={value}" for key, value in options.items())]
+    words += [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
+    out = tmp_path / "broken"
+    history = out / "history.csv"
+    killed(words, out, lambda: history.exists() and "\n1," in history.read_text())
+    broken = residua.load(out)
+    assert 1 <= len(broken.history) < 3
+    residua.resume(broken, quiet=True)
+    assert history_without_clocks(broken) == history_without_clocks(whole)
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (out / name).read_bytes() == (whole.path / name).read_bytes()
+    assert broken.config == whole.config
+
+
+def test_a_killed_auto_run_ends_with_the_same_choice(
+    auto: residua.Run, in_parts: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Killed while it tries the ways: resumed, it measures and chooses what it would have."""
+    words = [str(in_parts), "--weights", str(weights), "--transfer", "auto", "--epochs", "2"]
+    words += ["--set", "training.precision=fp32"]
+    out = tmp_path / "broken"
+    killed(words, out, lambda: (out / "tried" / "partial").exists())
+    assert (out / "best.safetensors").exists()  # the first answer
+    run = residua.resume(out, quiet=True)
+    assert measured(run)["chosen"] == measured(auto)["chosen"]
+    assert equal(tensors_of(run), tensors_of(auto))
+    found, expected = measured(run)["table"], measured(auto)["table"]
+    assert without_clocks(found) == without_clocks(expected)
+    assert not (out / "tried").exists()
+    assert run.config == auto.config
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        *(({"transfer": way}, "give --weights too") for way in ("features", "partial", "full")),
+        ({"transfer": "auto"}, "--transfer auto uses weights: give --weights too"),
+        ({"transfer": "full", "weights": "none"}, "give --weights too"),
+        ({"head": "logistic"}, "logistic is solved on frozen features: give --transfer features"),
+        ({"weights": True, "transfer": "full", "head": "logistic"}, "solved on frozen features"),
+        ({"weights": True, "transfer": "features", "head": "own"}, "learns a new head"),
+        ({"weights": True, "transfer": "features", "head": "mlp"}, "head 'mlp' is unknown"),
+        ({"weights": True, "views": 2, "new_head": True}, "are of what is frozen"),
+        ({"weights": True, "transfer": "scratch", "views": 2}, "are of what is frozen"),
+        (
+            {"weights": True, "transfer": "auto", "settings": {"training.curve_test": True}},
+            "no --curve-test",
+        ),
+        (
+            {"weights": True, "transfer": "features", "settings": {"network.stage": 4}},
+            "stage = 4: the network has stages 1 to 3",
+        ),
+    ],
+)
+def test_contradictions_are_refused_before_there_is_a_run(
+    data: Path, weights: Path, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    if options.get("weights") is True:
+        options = {**options, "weights": weights}
+    with pytest.raises(ResiduaError, match=said):
+        residua.train(data, out=tmp_path / "run", quiet=True, **options)
+    assert not (tmp_path / "run").exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    some.integers(0, 10**6),
+    some.sampled_from([2, 3, 10, 100]),
+    some.sampled_from([0.0, 1e-3, 1e-2, 0.05]),
+)
+def test_settled_decisions_are_those_of_exact_logits(seed: int, classes: int, error: float) -> None:
+    chance = np.random.default_rng(seed)
+    exact = chance.normal(0, 2, (600, classes)).astype(np.float32)
+    quick = (exact + error * chance.uniform(-1, 1, exact.shape)).astype(np.float32)
+    asked: list[int] = []
+
+    def exactly(rows: np.ndarray) -> np.ndarray:
+        asked.extend(rows.tolist())
+        return exact[rows]
+
+    found = _settled(quick, exactly)
+    assert np.array_equal(found.argmax(1), exact.argmax(1))  # so any labels give that accuracy
+    assert len(asked) == len(set(asked)) < 600
+    assert np.array_equal(found[asked], exact[asked])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_settled_decisions_survive_bfloat16(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    x, head = chance.normal(size=(800, 64)), chance.normal(size=(64, 10))
+    exact = (x @ head).astype(np.float32)
+    rounded = torch.from_numpy(x).bfloat16() @ torch.from_numpy(head).bfloat16()
+    quick = rounded.float().numpy()
+    assert not np.array_equal(quick.argmax(1), exact.argmax(1))  # there is something to settle
+    count = 0
+
+    def exactly(rows: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += len(rows)
+        return exact[rows]
+
+    assert np.array_equal(_settled(quick, exactly).argmax(1), exact.argmax(1))
+    assert count < 800
