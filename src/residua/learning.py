@@ -106,6 +106,8 @@ def _check_transfer(config: Config) -> None:
         raise ResiduaError(
             "--transfer features learns a new head: expected logistic, linear or mlp:N."
         )
+    if network.freeze and strategy in ("features", "full", "scratch", "auto"):
+        raise ResiduaError(f"--transfer {strategy} says itself what is frozen: no --freeze.")
     if config.transfer.views and strategy not in TRANSFERS and not network.freeze:
         raise ResiduaError("--views are of what is frozen: give --transfer or --freeze too.")
     if strategy == "auto" and config.training.curve_test:

@@ -22,6 +22,7 @@ from residua.fonts import lettering
 from residua.judging import Evaluation, softmax
 from residua.networks.catalogue import build
 from residua.networks.cost import measure
+from residua.networks.freezing import freeze
 from residua.prediction import Prediction, read_input
 from residua.preparation import Prepared
 from residua.run import RunFolder
@@ -128,6 +129,8 @@ def _network(prepared: Prepared) -> report.NetworkFacts:
     network, preprocessing = prepared.config.network, prepared.config.preprocessing
     with torch.device("meta"):
         built = build(**prepared.config.network_arguments)
+    if prepared.config.transfer.strategy != "scratch":
+        freeze(built, network.freeze)
     size = (preprocessing.channels, preprocessing.size, preprocessing.size)
     cost = measure(built, size)
     return report.NetworkFacts(

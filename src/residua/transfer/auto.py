@@ -31,7 +31,7 @@ from residua.transfer.answers import answers_of
 from residua.transfer.clock import Clock
 from residua.transfer.heads import FIRST_SHARE, SHARE, by_features
 from residua.transfer.job import Job, Learnt
-from residua.transfer.scenario import scenario_of
+from residua.transfer.scenario import facts_of, scenario_of
 from residua.transfer.tuning import JUDGED, by_tuning, thinned
 
 Right = npt.NDArray[np.bool_]
@@ -99,12 +99,15 @@ def by_measuring(job: Job, folder: RunFolder) -> Learnt:
 def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object]], dict[str, Any]]:
     """The best way, the table of all that was tried, and what the features showed."""
     first = _first(job, folder)
+    first.learnt.measured["data"] = facts_of(job.prepared)
     if not len(first.right):  # too few pictures to compare ways by
         return first, [], first.learnt.measured
     tried = _trials(job, folder)
     table = [first.to_json(first, "solved"), *(each.to_json(first, "trial") for each in tried)]
-    best = _refined(job, folder, first, tried, table)
-    return best, table, (best if best.way == "features" else first).learnt.measured
+    hopes = _hopes(job, first, tried)
+    best = _refined(job, folder, first, tried, hopes, table)
+    shown = first.learnt.measured | (best.learnt.measured if best.way == "features" else {})
+    return best, table, shown | {"hopes": {way: 1 - error for way, error in hopes.items()}}
 
 
 def _first(job: Job, folder: RunFolder) -> Tried:
@@ -136,10 +139,14 @@ def _trials(job: Job, folder: RunFolder) -> list[Tried]:
 
 
 def _refined(
-    job: Job, folder: RunFolder, first: Tried, tried: list[Tried], table: list[dict[str, object]]
+    job: Job,
+    folder: RunFolder,
+    first: Tried,
+    tried: list[Tried],
+    hopes: dict[str, float],
+    table: list[dict[str, object]],
 ) -> Tried:
     """What is hoped for most goes on, if that is more than the first answer but for the noise."""
-    hopes = _hopes(job, first, tried)
     way = min(hopes, key=lambda each: hopes[each], default="")
     chosen = next((each for each in tried if each.way == way), first)
     error, noise = 1 - float(first.right.mean()), chosen.gain_over(first)[1]

@@ -46,6 +46,7 @@ def by_features(job: Job, folder: RunFolder, *, share: float = SHARE) -> Learnt:
     config = job.prepared.config
     if (config.network.stage, config.network.side) == (None, None):
         job = _at(job, best)
+    job = job.decided("network.freeze", best.tap.stage, "the head alone learns")
     rows = _all_rows(job, best.tap, train, rows, share)
     measured: dict[str, object] = {
         "taps": [each.to_json() for each in seen],
@@ -61,9 +62,7 @@ def by_features(job: Job, folder: RunFolder, *, share: float = SHARE) -> Learnt:
         folder.write_weights("best.safetensors", network.state_dict(), card)
         progress = Progress(seconds=job.clock.passed)
     else:
-        network = job.network()
-        freeze(network, len(network.stages))
-        task = _task(job, best.tap, rows)
+        network, task = job.network(), _task(job, best.tap, rows)
         progress = learn(network, task, job.prepared.config, folder, job.screen)
     return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
 

@@ -223,10 +223,15 @@ def _regression() -> Any:
 
 
 def _solve(model: Any, strength: float, rows: npt.NDArray[np.floating], labels: Labels) -> None:
-    """Fit in place; an optimum that is reached but for rounding is no reason for a warning."""
+    """Fit in place, without checking again what has been checked.
+
+    An optimum that is reached but for rounding is no reason for a warning.
+    """
+    from sklearn import config_context
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
+    trusting = config_context(assume_finite=True, skip_parameter_validation=True)
+    with warnings.catch_warnings(), trusting:
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.set_params(C=strength).fit(rows, labels)
 

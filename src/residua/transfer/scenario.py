@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from residua.preparation import Prepared
@@ -14,6 +15,19 @@ NAMES = {
     (True, False): (3, "large and different: learn everything from the beginning"),
     (True, True): (4, "large and similar: start from the weights, learn everything"),
 }
+
+
+def facts_of(prepared: Prepared) -> dict[str, Any]:
+    """What the data is: training pictures, classes, their balance, the pictures' median size."""
+    counts = [count for count in prepared.counts("train") if count]
+    headers = [header for header in prepared.headers if header]
+    return {
+        "pictures": sum(counts),
+        "classes": len(prepared.source.classes),
+        "largest_to_smallest_class": max(counts) / min(counts),
+        "width": statistics.median_low(header.width for header in headers),
+        "height": statistics.median_low(header.height for header in headers),
+    }
 
 
 def scenario_of(

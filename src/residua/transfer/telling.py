@@ -8,9 +8,13 @@ from typing import Any
 
 def lines(measured: Mapping[str, Any]) -> list[str]:
     """Tables of the taps and of the ways, the scenario and the cross-validated accuracy."""
-    found = _taps(measured.get("taps", []))
+    found = [_facts(data)] if (data := measured.get("data")) else []
+    found += _taps(measured.get("taps", []))
     if table := measured.get("table"):
         found += _ways(table)
+    if hopes := measured.get("hopes"):
+        ways = ", ".join(f"{way} {accuracy:.4f}" for way, accuracy in hopes.items())
+        found.append(f"hoped for in the time that was left: {ways}")
     if scenario := measured.get("scenario"):
         found.append(f"chosen: {measured['chosen']}; {scenario['reason']}")
     if judged := measured.get("cross_validated"):
@@ -20,6 +24,14 @@ def lines(measured: Mapping[str, Any]) -> list[str]:
             f"{high:.4f}, {judged['pictures']:,} pictures, each judged by heads that never saw it)"
         )
     return found
+
+
+def _facts(data: Mapping[str, Any]) -> str:
+    return (
+        f"{data['pictures']:,} training pictures in {data['classes']} classes, the largest "
+        f"{data['largest_to_smallest_class']:.1f} times the smallest; median {data['width']} x "
+        f"{data['height']} px"
+    )
 
 
 def _taps(taps: list[Mapping[str, Any]]) -> list[str]:
