@@ -188,7 +188,7 @@ def mnist(place: Path) -> None:
     lines = [
         "# all of MNIST (60,000 and 10,000 pictures) through frozen VGG-16 at 48 px, cold cache:",
         "# seconds from command to head fitted, judged and reported (recipe vgg16_mnist; the",
-        "# source is a VGG-16 trained for a short while on 1,000 pictures of CIFAR-10); one run. The",
+        "# source is a VGG-16 trained a short while on 1,000 pictures of CIFAR-10); one run. The",
         "# ten epochs of the tutorial take 670 s on its GPU",
         head(),
         f"{seconds:.1f} s = {seconds / 60:.2f} minutes; test accuracy {judged(out):.4f}; features "

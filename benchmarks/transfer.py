@@ -36,7 +36,6 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 RESULTS = Path(__file__).parent / "results"
 WAYS = ("features", "partial", "full", "scratch", "auto")
 FEW = 200
-MIDDLE = 2_000
 
 # name -> (source, target, options, whether the rules of auto were made without it)
 PAIRS: dict[str, tuple[str, str, tuple[str, ...], bool]] = {
@@ -45,8 +44,8 @@ PAIRS: dict[str, tuple[str, str, tuple[str, ...], bool]] = {
     "CIFAR-10 -> birds6": ("cifar10", "birds6", ("--test-fraction", "0.3"), False),
     "digits 0-4 -> birds6": ("digits04", "birds6", ("--test-fraction", "0.3"), False),
     "CIFAR-10 -> MNIST, all": ("cifar10", "mnist", (), False),
-    "3 flowers -> birds6": ("flowers3", "birds6", ("--test-fraction", "0.3"), True),
-    "fashion -> digits 5-9, 2,000": ("fashion", "digits59-2000", (), True),
+    "fashion -> birds6": ("fashion", "birds6", ("--test-fraction", "0.3"), True),
+    "3 flowers -> 2 others": ("flowers3", "flowers2", ("--test-fraction", "0.3"), True),
 }
 
 
@@ -86,9 +85,9 @@ def prepare(place: Path, fashion: Path | None) -> None:
     digits(place / "data" / "digits04", 0, 4)
     digits(place / "data" / "digits59", 5, 9)
     digits(place / "data" / f"digits59-{FEW}", 5, 9, FEW)
-    digits(place / "data" / f"digits59-{MIDDLE}", 5, 9, MIDDLE)
-    for name in ("daisy", "rose", "tulip"):
-        target = place / "data" / "flowers3" / name
+    for name in ("daisy", "rose", "tulip", "dandelion", "sunflower"):
+        group = "flowers2" if name in ("dandelion", "sunflower") else "flowers3"
+        target = place / "data" / group / name
         shutil.copytree(SHARED / "flowers5" / name, target, dirs_exist_ok=True)
     (place / "sources").mkdir(exist_ok=True)
     wanted = {

@@ -1,9 +1,10 @@
 """Data and weights -> the way of learning that measures best in the time that there is.
 
-First the head on frozen features: the answer that is kept if nothing better is found. Then each
-other way learns for a short while. The one that may be hoped to get furthest goes on, if that is
-not behind the first answer by more than the noise of the validation part, and its weights replace
-the first answer if they name more of that part rightly. The test part takes no part in any choice.
+First the head on frozen features: the answer that is kept if nothing better is found, on more
+pictures if the first had to do with few. Then each other way learns for a short while. The one that
+may be hoped to get furthest goes on, if that is not behind the first answer by more than the noise
+of the validation part, and its weights replace the first answer if they name more of that part
+rightly. The test part takes no part in any choice.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from residua.screen import Screen
 from residua.training.interruption import Interrupted
 from residua.transfer.answers import answers_of
 from residua.transfer.clock import Clock
-from residua.transfer.heads import FIRST_SHARE, SHARE, by_features
+from residua.transfer.heads import FIRST_SHARE, by_features
 from residua.transfer.job import Job, Learnt
 from residua.transfer.scenario import facts_of, scenario_of
 from residua.transfer.tuning import JUDGED, by_tuning, thinned
@@ -37,6 +38,8 @@ from residua.transfer.tuning import JUDGED, by_tuning, thinned
 Right = npt.NDArray[np.bool_]
 
 TRIAL = 0.08  # of the budget, for each way's trial
+MORE_SHARE = 0.75  # of the budget, for features where the first answer had to do with fewer
+LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
 TRIAL_EPOCHS = 0.1  # of a way's usual epochs, without a budget
 SMALL_NETWORK = 100_000_000  # multiply-adds: above, another network tries from scratch
 SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
@@ -98,15 +101,31 @@ def by_measuring(job: Job, folder: RunFolder) -> Learnt:
 
 def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object]], dict[str, Any]]:
     """The best way, the table of all that was tried, and what the features showed."""
-    first = _first(job, folder)
-    first.learnt.measured["data"] = facts_of(job.prepared)
+    first = best = _first(job, folder)
+    facts = {"data": facts_of(job.prepared)}
     if not len(first.right):  # too few pictures to compare ways by
-        return first, [], first.learnt.measured
+        return first, [], first.learnt.measured | facts
+    table = [first.to_json(first, "solved")]
+    if first.learnt.measured["pictures"] < len(job.prepared.parts["train"]):
+        more = _try(_as(job, "features"), "features", _place(folder, "more"), final=True)
+        table.append(more.to_json(first, "long"))
+        best = _better(more, first, folder)
+    shown = best.learnt.measured | facts
+    if job.clock.bounded and job.clock.left < LEFT_FOR_TRIALS * job.clock.seconds:
+        return best, table, shown
     tried = _trials(job, folder)
-    table = [first.to_json(first, "solved"), *(each.to_json(first, "trial") for each in tried)]
-    hopes = _hopes(job, first, tried)
-    best = _refined(job, folder, first, tried, hopes, table)
-    shown = first.learnt.measured | (best.learnt.measured if best.way == "features" else {})
+    table += [each.to_json(first, "trial") for each in tried]
+    hopes = {each.way: _hope(job, each) for each in tried}
+    chosen = _most_hopeful(tried, hopes)
+    error, noise = 1 - float(best.right.mean()), chosen.gain_over(best)[1]
+    if hopes[chosen.way] > error + noise:
+        job.screen.say("nothing that was tried promises more than features do")
+    else:
+        longer = _try(_as(job, chosen.way), chosen.way, _place(folder, "long"), final=True)
+        table.append(longer.to_json(first, "long"))
+        if longer.right.mean() >= chosen.right.mean():
+            chosen = longer
+    best = _better(chosen, best, folder)
     return best, table, shown | {"hopes": {way: 1 - error for way, error in hopes.items()}}
 
 
@@ -132,57 +151,41 @@ def _trials(job: Job, folder: RunFolder) -> list[Tried]:
         else:
             epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
             own = own.decided("training.epochs", epochs, "a trial")
-        found.append(_try(own, way, RunFolder(folder.path / "tried" / way), final=False))
+        found.append(_try(own, way, _place(folder, way), final=False))
         accuracy = found[-1].right.mean()
         job.screen.say(f"{way}: validation accuracy {accuracy:.4f} after {found[-1].seconds:.1f} s")
     return found
 
 
-def _refined(
-    job: Job,
-    folder: RunFolder,
-    first: Tried,
-    tried: list[Tried],
-    hopes: dict[str, float],
-    table: list[dict[str, object]],
-) -> Tried:
-    """What is hoped for most goes on, if that is more than the first answer but for the noise."""
-    way = min(hopes, key=lambda each: hopes[each], default="")
-    chosen = next((each for each in tried if each.way == way), first)
-    error, noise = 1 - float(first.right.mean()), chosen.gain_over(first)[1]
-    if not way or hopes[way] > error + noise:
-        job.screen.say("nothing that was tried promises more than features do")
-    else:
-        longer = _try(_as(job, way), way, RunFolder(folder.path / "tried" / "long"), final=True)
-        table.append(longer.to_json(first, "long"))
-        if chosen is first or longer.right.mean() >= chosen.right.mean():
-            chosen = longer
-    if chosen.gain_over(first)[0] <= 0:
-        return first
-    _promote(chosen.folder, folder)
-    if chosen.learnt.answers is None:
-        return dataclasses.replace(chosen, folder=folder)
-    learnt = dataclasses.replace(chosen.learnt, answers=answers_of(folder, chosen.learnt.prepared))
-    return dataclasses.replace(chosen, folder=folder, learnt=learnt)
+def _hope(job: Job, tried: Tried) -> float:
+    """The error that a way may reach in the time left: errors fall about as the root of time."""
+    longer = job.clock.left if job.clock.bounded else tried.seconds / TRIAL_EPOCHS
+    share = min(1.0, tried.seconds / max(longer, 1e-9))
+    return (1 - float(tried.right.mean())) * math.sqrt(share)
 
 
-def _hopes(job: Job, first: Tried, tried: list[Tried]) -> dict[str, float]:
-    """The error that each way may reach in the time left.
+def _most_hopeful(tried: list[Tried], hopes: dict[str, float]) -> Tried:
+    """The way to go on with; of two that differ by less than the noise the one that can learn more.
 
-    Errors fall about as the root of the time that is learnt for, or of the pictures learnt from.
+    A short trial flatters the way that has less to learn.
     """
-    found = {}
-    for each in tried:
-        longer = job.clock.left if job.clock.bounded else each.seconds / TRIAL_EPOCHS
-        share = min(1.0, each.seconds / max(longer, 1e-9))
-        found[each.way] = (1 - float(each.right.mean())) * math.sqrt(share)
-    measured = first.learnt.measured
-    known, everything = measured["pictures"], len(job.prepared.parts["train"])
-    if known < everything:  # the budget has cut the features short
-        speed = measured["computed"] / max(measured["seconds"]["features"], 1e-9)
-        possible = min(everything, known + speed * SHARE * job.clock.left)
-        found["features"] = (1 - float(first.right.mean())) * math.sqrt(known / possible)
-    return found
+    best = min(tried, key=lambda each: hopes[each.way])
+    full = next(each for each in tried if each.way == "full")
+    gain, noise = best.gain_over(full)
+    return full if best.way == "partial" and gain <= noise else best
+
+
+def _better(new: Tried, old: Tried, folder: RunFolder) -> Tried:
+    """The new one, its files now in `folder`, if it names more pictures rightly; else the old."""
+    if new.gain_over(old)[0] <= 0:
+        return old
+    _promote(new.folder, folder)
+    learnt = dataclasses.replace(new.learnt, answers=answers_of(folder, new.learnt.prepared))
+    return dataclasses.replace(new, folder=folder, learnt=learnt)
+
+
+def _place(folder: RunFolder, name: str) -> RunFolder:
+    return RunFolder(folder.path / "tried" / name)
 
 
 def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried:
@@ -190,7 +193,7 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried:
     folder.path.mkdir(parents=True)
     quiet = dataclasses.replace(job, screen=Screen(quiet=True)) if not final else job
     if way == "features":
-        learnt = by_features(quiet, folder)
+        learnt = by_features(quiet, folder, share=MORE_SHARE)
     else:
         learnt = by_tuning(quiet, folder, final=final)
     return Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
