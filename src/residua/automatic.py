@@ -90,9 +90,15 @@ def choose_from_weights(
     Their whole preprocessing where they are transferred: features mean what they meant.
     """
     reason = "belongs to the weights"
-    own = chooser.config.network.new_head
-    for name in ("name", "ordering", "shortcut", *(() if own else ("head", "stage", "side"))):
+    for name in ("name", "ordering", "shortcut"):
         chooser.choose(f"network.{name}", network[name], reason)
+    if not chooser.config.network.new_head:
+        for name in ("head", "stage", "side"):
+            chooser.choose(f"network.{name}", network[name], reason)
+    elif network["stage"] is not None:  # the weights end there
+        chooser.choose("network.stage", network["stage"], "the weights end there")
+        if chooser.config.transfer.strategy == "none":
+            chooser.choose("network.head", "linear", "the network has no head there")
     geometry: tuple[str, ...] = ()
     if chooser.config.transfer.strategy != "none":
         geometry = ("size", "resize", "crop", "interpolation")
@@ -110,7 +116,8 @@ def choose_validation(chooser: Chooser, pictures: int, classes: int, given: bool
     if few and not given and (solved or config.transfer.strategy == "auto"):
         reason = f"{pictures:,} pictures are few: all of them teach, and cross-validation judges"
         chooser.choose("data.val_fraction", 0.0, reason)
-    chooser.choose("data.val_fraction", 0.2, "a fifth chooses the epoch")
+    reason = "a fifth judges" if solved else "a fifth judges, and chooses the epoch"
+    chooser.choose("data.val_fraction", 0.2, reason)
 
 
 def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -166,14 +173,14 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
         "earlier stages change less" if strategy == "full" else "one rate for all layers",
     )
     if chooser.config.optimization.optimizer == "sgd" and strategy in ("partial", "full"):
-        share = TUNING_RATE * batch / 128
-        chooser.choose("optimization.rate", share, "weights that were learnt once: small steps")
+        rate = TUNING_RATE * batch / 128
+        chooser.choose("optimization.rate", rate, "weights that were learnt once: small steps")
     if chooser.config.optimization.optimizer == "sgd":
         rate, reason = 0.1 * batch / 128, "SGD: 0.1 for each 128 pictures of the batch"
     else:
         rate, reason = 1e-3, f"usual for {chooser.config.optimization.optimizer}"
     chooser.choose("optimization.rate", rate, reason)
-    warmup = {"cosine": 0.1, "one_cycle": 0.3}.get(optimization.schedule, 0.0)
+    warmup = warmup_share(optimization.schedule)
     chooser.choose(
         "optimization.warmup_epochs",
         round(warmup * epochs, 2),
@@ -186,6 +193,11 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
         "balanced" if ratio > IMBALANCE else "none",
         f"the largest class is {ratio:.1f} times the smallest; balanced above {IMBALANCE:g}",
     )
+
+
+def warmup_share(schedule: str) -> float:
+    """The part of a training in which the rate rises."""
+    return {"cosine": 0.1, "one_cycle": 0.3}.get(schedule, 0.0)
 
 
 def choose_augmentation(chooser: Chooser, grey: bool) -> None:

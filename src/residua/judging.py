@@ -18,7 +18,8 @@ from residua.screen import Screen
 from residua.weights.reading import Weights
 
 BATCH = 64
-SETTLED = 8  # close decisions that are computed exactly at a time
+SETTLED = 32  # close decisions that are computed exactly at a time
+FEW = 0.25  # of all decisions; where more are close, all are computed exactly
 SAFETY = 4.0  # a decision stands if it is so many of the largest error apart; 2 could flip it
 
 
@@ -108,18 +109,18 @@ def _settled(quick: Logits, exactly: Callable[[Integers], Logits]) -> Logits:
     """Quick logits [N, K], with those replaced whose decision exact ones might change.
 
     Rows are computed exactly from the closest decision on, until the next is decided by far more
-    than the largest error seen in any row so far; so the accuracy is that of exact logits.
+    than the largest error seen in any row so far; so the accuracy is that of exact logits. The
+    other rows keep their quick logits, whose loss and chances are as good as their precision.
     """
     best = np.partition(quick, -2, axis=1)[:, -2:]
     margins = best[:, 1] - best[:, 0]
     order, logits, done, error = np.argsort(margins), quick.copy(), 0, np.inf
     while done < len(order) and margins[order[done]] <= SAFETY * error:
-        rows = order[done : done + SETTLED]
+        rows = order[done : done + SETTLED if done <= FEW * len(order) else None]
         logits[rows] = exactly(rows)
-        seen = float(
-            np.abs(logits[order[: done + len(rows)]] - quick[order[: done + len(rows)]]).max()
-        )
-        done, error = done + len(rows), seen
+        seen = float(np.abs(logits[rows] - quick[rows]).max())
+        error = max(error, seen) if done else seen
+        done += len(rows)
     return logits
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +23,6 @@ from residua.loading import IMAGENET, NONE, open_weights
 from residua.machine import environment
 from residua.networks.catalogue import build, plan
 from residua.networks.cost import smallest_input
-from residua.networks.heads import hidden_of
 from residua.preparation import Prepared, prepare
 from residua.reporting import write_report
 from residua.run import RunFolder
@@ -33,13 +32,13 @@ from residua.training.interruption import Interrupted
 from residua.training.state import STATE
 from residua.transfer import telling
 from residua.transfer.auto import by_measuring
+from residua.transfer.checks import TRANSFERS, check
 from residua.transfer.clock import Clock, seconds_of
 from residua.transfer.heads import by_features
 from residua.transfer.job import Job, Learnt, write_settings
 from residua.transfer.tuning import by_tuning
 from residua.weights.reading import Weights, read_file
 
-TRANSFERS = ("features", "partial", "full", "auto")  # strategies that need weights
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -60,7 +59,7 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     clock = Clock(seconds_of(config.transfer.budget))
     if config.transfer.strategy in TRANSFERS:  # the head is always for other classes
         config = settings.with_settings(config, {"network.new_head": True})
-    _check_transfer(config)
+    check(config)
     asked, weights = config, _start(config, screen)
     if weights is not None and not config.network.weights.startswith(IMAGENET):
         absolute = str(Path(config.network.weights).expanduser().absolute())
@@ -85,35 +84,6 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
         screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
     _learn(folder, job)
     return folder
-
-
-def _check_transfer(config: Config) -> None:
-    """Raise ResiduaError where settings of a transfer contradict each other."""
-    strategy, network = config.transfer.strategy, config.network
-    if strategy in TRANSFERS and network.weights in ("", NONE):
-        raise ResiduaError(
-            f"--transfer {strategy} uses weights: give --weights too, such as --weights imagenet "
-            "--model resnet50."
-        )
-    if network.head == "logistic" and strategy not in ("features", "auto"):
-        raise ResiduaError(
-            "--head logistic is solved on frozen features: give --transfer features too, or --head "
-            "linear."
-        )
-    if network.head not in (AUTO, "own", "logistic"):
-        hidden_of(network.head)
-    if strategy == "features" and network.head == "own":
-        raise ResiduaError(
-            "--transfer features learns a new head: expected logistic, linear or mlp:N."
-        )
-    if network.freeze and strategy in ("features", "full", "scratch", "auto"):
-        raise ResiduaError(f"--transfer {strategy} says itself what is frozen: no --freeze.")
-    if config.transfer.views and strategy not in TRANSFERS and not network.freeze:
-        raise ResiduaError("--views are of what is frozen: give --transfer or --freeze too.")
-    if strategy == "auto" and config.training.curve_test:
-        raise ResiduaError(
-            "--transfer auto keeps the test part out of everything: no --curve-test."
-        )
 
 
 def _start(config: Config, screen: Screen) -> Weights | None:
@@ -193,14 +163,22 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
             "anew."
         )
     clock = Clock(seconds_of(config.transfer.budget))
-    _learn(folder, Job(prepared, weights, clock, screen, config))
+    chosen = {each.setting: AUTO for each in choices if settings.accepts_auto(each.setting)}
+    asked = settings.with_settings(config, chosen)
+    _learn(folder, Job(prepared, weights, clock, screen, asked))
+
+
+def _kept(folder: RunFolder) -> dict[str, Any]:
+    """What was measured before an interruption."""
+    if not (folder.path / "transfer.json").exists():
+        return {}
+    return dict(folder.read_json("transfer.json"))
 
 
 def _learn(folder: RunFolder, job: Job) -> None:
     """The part that training anew and going on have in common."""
     prepared, screen = job.prepared, job.screen
     config, device = prepared.config, prepared.device
-    began = time.monotonic()
     screen.say(prepared.summary)
     for note in prepared.notes:
         screen.warn(note)
@@ -219,17 +197,18 @@ def _learn(folder: RunFolder, job: Job) -> None:
             raise Interrupted(signal.SIGINT, str(folder.path)) from None
         prepared, progress = learnt.prepared, learnt.progress
         write_settings(folder, prepared)
-        if learnt.measured:
-            folder.write_json("transfer.json", learnt.measured)
-            for line in telling.lines(learnt.measured):
-                screen.say(line)
+        measured = _kept(folder) | learnt.measured
+        if config.transfer.strategy != "none":
+            folder.write_json("transfer.json", measured)
+        for line in telling.lines(measured):
+            screen.say(line)
         try:
             judged = _judge(folder, learnt, screen)
-            for warning in write_report(folder, prepared, judged, progress, learnt.measured):
+            for warning in write_report(folder, prepared, judged, progress, measured):
                 screen.warn(warning)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT, str(folder.path)) from None
-    screen.say(f"trained for {progress.seconds:.1f} s, {time.monotonic() - began:.1f} s in all now")
+    screen.say(f"trained for {progress.seconds:.1f} s, {job.clock.passed:.1f} s in all now")
     screen.say(f"report: {folder.path / 'report.html'}")
 
 

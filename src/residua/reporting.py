@@ -129,7 +129,10 @@ def _network(prepared: Prepared) -> report.NetworkFacts:
     network, preprocessing = prepared.config.network, prepared.config.preprocessing
     with torch.device("meta"):
         built = build(**prepared.config.network_arguments)
-    if prepared.config.transfer.strategy != "scratch":
+    strategy = prepared.config.transfer.strategy
+    if strategy == "features":
+        freeze(built, len(built.stages))
+    elif strategy != "scratch":
         freeze(built, network.freeze)
     size = (preprocessing.channels, preprocessing.size, preprocessing.size)
     cost = measure(built, size)

@@ -41,6 +41,11 @@ def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
     return known[key]
 
 
+def accepts_auto(name: str) -> bool:
+    """Whether a setting may say "auto"."""
+    return field_of(name).default is AUTO
+
+
 def kind_of(name: str) -> str:
     """What a setting takes, in a word for --help: a choice like "crop|pad", NUMBER or TEXT."""
     section, _, key = name.partition(".")

@@ -38,23 +38,24 @@ class Staged(nn.Module):
         """[B, C, H, W] -> the feature maps, from the finest to the one that the head reads."""
         return self.maps(x)
 
-    def enter(self, x: Tensor, stages: int) -> Tensor:
-        """[B, C, H, W] -> the map after the first `stages` stages, after the tail if that is all;
-        x itself where nothing comes before the cut."""
-        if stages == 0:
-            return x
-        x = self._optional("stem", x)
-        for stage in self.stages[:stages]:
+    def between(self, x: Tensor, first: int, last: int) -> Tensor:
+        """The map after `first` stages (0: the picture) -> that after `last`, 0 <= first <= last.
+
+        The stem belongs to the first stage, the tail to the last.
+        """
+        if first == 0 < last:
+            x = self._optional("stem", x)
+        for stage in self.stages[first:last]:
             x = stage(x)
-        return self._optional("tail", x) if stages == len(self.stages) else x
+        return self._optional("tail", x) if first < last == len(self.stages) else x
+
+    def enter(self, x: Tensor, stages: int) -> Tensor:
+        """[B, C, H, W] -> the map after the first `stages` stages."""
+        return self.between(x, 0, stages)
 
     def leave(self, x: Tensor, stages: int) -> Tensor:
         """What `enter` gave for the same number of stages -> logits [B, K]."""
-        if stages == 0:
-            return self.classify(self.enter(x, len(self.stages)))
-        for stage in self.stages[stages:]:
-            x = stage(x)
-        return self.classify(self._optional("tail", x) if stages < len(self.stages) else x)
+        return self.classify(self.between(x, stages, len(self.stages)))
 
     def classify(self, x: Tensor) -> Tensor:
         """The last map [B, C, H, W] -> logits [B, K]."""

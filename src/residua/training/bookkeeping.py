@@ -34,7 +34,8 @@ class Task:
     """What is learnt. judged: the parts whose figures are recorded, name -> sample numbers; the one
     called "validation" chooses the best epoch. counts: training pictures of each class. cut: frozen
     stages that the batches have passed already; 0: they are pictures. until: the time of
-    time.monotonic() after which no new epoch begins."""
+    time.monotonic() after which no new epoch begins. begins_learnt: the network knows its task
+    already, so it is judged, and may be the best, before the first epoch."""
 
     batches: Inputs
     judged: Mapping[str, Integers]
@@ -42,6 +43,7 @@ class Task:
     card: Card
     cut: int = 0
     until: float | None = None
+    begins_learnt: bool = False
 
 
 class Books(contextlib.AbstractContextManager["Books"]):
@@ -125,6 +127,15 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self._write_best()
         self.learner.save(self.run, self.task.card)
         self.saved = time.monotonic()
+
+    def start(self, judged: Mapping[str, float]) -> None:
+        """Keep what the training begins with as the best so far; it is epoch 0."""
+        if self._improved(judged):
+            state = self.learner.judge.network.state_dict()
+            self.best = {name: each.clone() for name, each in state.items()}
+        self.progress.best_epoch = self.best_epoch = self.learner.judge.position = 0
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in judged.items())
+        self.screen.say(f"before the first epoch  {figures}")
 
     def end_epoch(self, judged: Mapping[str, float]) -> None:
         """Enter the epoch's row, keep the weights if they are the best, decide on going on."""

@@ -44,6 +44,12 @@ def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: 
         progress = learner.progress
         meter = Meter(progress, device)
         with Books(learner, task, config, run, screen, signals, meter) as books:
+            if task.begins_learnt and task.judged and progress.best is None and not progress.step:
+                network.train()
+                judge.begin(network, average, 0)
+                for _ in judge.steps():
+                    pass
+                books.start(judge.results())
             while progress.epoch < training.epochs and not progress.stopped:
                 network.train()
                 while progress.step < batches.steps:

@@ -1,4 +1,4 @@
-"""Data and weights -> the way of learning that measures best in the time that there is.
+"""Data and weights -> a way of learning, chosen by what was measured in the time that there is.
 
 First the head on frozen features: the answer that is kept if nothing better is found, on more
 pictures if the first had to do with few. Then each other way learns for a short while. The one that
@@ -32,6 +32,7 @@ from residua.transfer.answers import answers_of
 from residua.transfer.clock import Clock
 from residua.transfer.heads import FIRST_SHARE, by_features
 from residua.transfer.job import Job, Learnt
+from residua.transfer.pace import with_epochs
 from residua.transfer.scenario import facts_of, scenario_of
 from residua.transfer.tuning import JUDGED, by_tuning, thinned
 
@@ -76,6 +77,7 @@ class Tried:
             "length": length,
             "epochs": self.learnt.progress.epoch,
             "seconds": self.seconds,
+            "predicted_seconds": self.learnt.measured.get("predicted_seconds"),
             "accuracy": float(self.right.mean()),
             "gain": gain,
             "noise": noise,
@@ -103,7 +105,8 @@ def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object
     """The best way, the table of all that was tried, and what the features showed."""
     first = best = _first(job, folder)
     facts = {"data": facts_of(job.prepared)}
-    if not len(first.right):  # too few pictures to compare ways by
+    if not len(first.right):
+        job.screen.say("no validation part to compare other ways of learning by: features it is")
         return first, [], first.learnt.measured | facts
     table = [first.to_json(first, "solved")]
     if first.learnt.measured["pictures"] < len(job.prepared.parts["train"]):
@@ -123,9 +126,8 @@ def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object
     else:
         longer = _try(_as(job, chosen.way), chosen.way, _place(folder, "long"), final=True)
         table.append(longer.to_json(first, "long"))
-        if longer.right.mean() >= chosen.right.mean():
-            chosen = longer
-    best = _better(chosen, best, folder)
+        tried.insert(0, longer)  # of equals, what has learnt for longer
+    best = _better(max(tried, key=lambda each: float(each.right.mean())), best, folder)
     return best, table, shown | {"hopes": {way: 1 - error for way, error in hopes.items()}}
 
 
@@ -143,14 +145,14 @@ def _trials(job: Job, folder: RunFolder) -> list[Tried]:
     """Each other way for a short while."""
     found = []
     for way in ("full", "partial", "scratch"):
-        own = _as(job, way)
+        own = _as(job, way).freed("training.epochs")
         if job.clock.bounded:
             own = dataclasses.replace(
                 own, clock=Clock(min(TRIAL * job.clock.seconds, job.clock.left))
             )
         else:
             epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
-            own = own.decided("training.epochs", epochs, "a trial")
+            own = with_epochs(own, epochs, "a trial")
         found.append(_try(own, way, _place(folder, way), final=False))
         accuracy = found[-1].right.mean()
         job.screen.say(f"{way}: validation accuracy {accuracy:.4f} after {found[-1].seconds:.1f} s")

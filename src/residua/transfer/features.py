@@ -22,6 +22,7 @@ from residua.transfer.store import Floats, Store
 from residua.transfer.taps import Front, Tap
 
 VERSION = 1  # to be raised when the same network would give other features
+LEAST = 8  # pictures a class that are computed however little time there is
 PIECE_SECONDS = 5.0  # at most about this much work is lost when the process is killed
 PIECE_ROWS = 4096
 PIXELS = 32 * 224 * 224  # in a batch: enough work to use the machine, little enough for its cache
@@ -96,7 +97,8 @@ class Frozen:
             order = shuffled(0, 0, order)
         began = kept = time.monotonic()
         done = written = 0
-        while done < len(order) and (until is None or done == 0 or time.monotonic() < until):
+        least = LEAST * self.config.network.classes
+        while done < len(order) and (until is None or done < least or time.monotonic() < until):
             places = order[done : done + self.batch]
             found = self.front.features(self._pictures(samples[places], view), taps)
             for tap, rows in found.items():

@@ -17,6 +17,7 @@ from residua.networks.freezing import freeze
 from residua.networks.staged import Staged
 from residua.run import RunFolder
 from residua.training.bookkeeping import Task
+from residua.training.interruption import Interrupted
 from residua.training.loop import fit as learn
 from residua.training.state import Progress
 from residua.transfer.answers import Answers
@@ -25,12 +26,14 @@ from residua.transfer.features import Rows
 from residua.transfer.inputs import CachedInputs
 from residua.transfer.job import Job, Learnt
 from residua.transfer.linear import Floats, fit
+from residua.transfer.pace import in_time, pace_of
 from residua.transfer.probing import Seen, best_of, look
 from residua.transfer.taps import Tap
 from residua.weights.reading import read_file
 
 CHOOSING = 5_000  # pictures that choose the stage and the strength; more would not choose better
 SHARE = 0.8  # of a budget that features may take where nothing follows
+HEAD_SHARE = 0.2  # of what is left of it, for a head with hidden layers before all else learns
 FIRST_SHARE = 0.15  # and where training does: the first answer comes early
 
 
@@ -44,9 +47,7 @@ def by_features(job: Job, folder: RunFolder, *, share: float = SHARE) -> Learnt:
     seen, estimated, rows = _choose(job, train, share)
     best = best_of(seen)
     config = job.prepared.config
-    if (config.network.stage, config.network.side) == (None, None):
-        job = _at(job, best)
-    job = job.decided("network.freeze", best.tap.stage, "the head alone learns")
+    job = _at(job, best)
     rows = _all_rows(job, best.tap, train, rows, share)
     measured: dict[str, object] = {
         "taps": [each.to_json() for each in seen],
@@ -55,14 +56,15 @@ def by_features(job: Job, folder: RunFolder, *, share: float = SHARE) -> Learnt:
         "seconds": {"features": rows.seconds},
     }
     if config.network.head == "logistic":
-        measured["cross_validated"] = _said(estimated)
+        measured["cross_validated"] = _said(estimated) | {"taught": len(rows.samples)}
         network = job.network()
-        _solve(job, network, best, rows)
+        _solve(job, network, best, rows, share)
         card = dataclasses.replace(job.card(), notes={"strength": best.strength})
         folder.write_weights("best.safetensors", network.state_dict(), card)
         progress = Progress(seconds=job.clock.passed)
     else:
-        network, task = job.network(), _task(job, best.tap, rows)
+        network, task = job.network(), _task(job, best.tap, rows, share)
+        job, task = _in_time(job, network, task, -1.0)
         progress = learn(network, task, job.prepared.config, folder, job.screen)
     return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
 
@@ -84,7 +86,7 @@ def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estima
     """Look at every tap, or at the one that the settings name, on some of the training part."""
     config, network = job.prepared.config, job.prepared.config.network
     taps = job.frozen.taps()
-    if network.stage is not None or network.side is not None:
+    if job.is_given("network.stage") or job.is_given("network.side"):
         taps = [Tap(network.stage or job.frozen.front.stages, network.side or 1)]
     elif network.head != "logistic":  # as tutorials 2 and 3: what the network itself would use
         taps = [tap for tap in taps if tap.stage == job.frozen.front.stages and tap.side == 1]
@@ -98,7 +100,13 @@ def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estima
     with job.screen.bar("choosing") as move:
         report = job.screen.reporter(move)
         seen, estimated = look(
-            rows, labels, contents, network.classes, config.training.seed, report
+            rows,
+            labels,
+            contents,
+            network.classes,
+            config.training.seed,
+            balanced=config.optimization.class_weights == "balanced",
+            report=report,
         )
     job.frozen.looked |= {each.tap: each for each in seen}
     return seen, estimated, rows
@@ -107,7 +115,7 @@ def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estima
 def _at(job: Job, best: Seen) -> Job:
     """The settings of the chosen tap; none are needed where the network's own head would sit."""
     reason = f"separates the classes best: loss {best.loss:.3f} on pictures left out"
-    if best.tap == Tap(job.frozen.front.stages, 1):
+    if best.tap == Tap(job.frozen.front.stages, 1) and job.prepared.config.network.stage is None:
         return job
     return job.decided("network.stage", best.tap.stage, reason).decided(
         "network.side", best.tap.side, reason
@@ -128,13 +136,18 @@ def _all_rows(job: Job, tap: Tap, train: Integers, chosen: Rows | None, share: f
     return rows
 
 
-def _views(job: Job, tap: Tap, samples: Integers) -> list[Floats]:
-    """Features of the augmented views, for the head alone."""
-    found = []
+def _views(job: Job, tap: Tap, samples: Integers, share: float) -> list[Floats]:
+    """Features of the augmented views, for the head alone; as many views as time allows."""
+    found: list[Floats] = []
     for view in range(1, job.prepared.config.transfer.views + 1):
         with job.screen.bar(f"view {view}") as move:
             report = job.screen.reporter(move)
-            found.append(job.frozen.rows([tap], samples, view=view, report=report).values[tap])
+            until = job.clock.at(share)
+            rows = job.frozen.rows([tap], samples, view=view, until=until, report=report)
+        if len(rows.samples) < len(samples):
+            job.screen.warn(f"the budget allows {len(found)} of the augmented views")
+            break
+        found.append(rows.values[tap])
     return found
 
 
@@ -152,7 +165,7 @@ def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object
         seen, _, chosen = _choose(own, train, FIRST_SHARE)
     rows = _all_rows(job, tap, train, chosen, FIRST_SHARE)
     if linear:
-        _solve(job, network, seen[0], rows)
+        _solve(job, network, seen[0], rows, FIRST_SHARE)
     else:
         _learn_head(job, network, folder, tap, rows)
     return {"taps": [each.to_json() for each in seen], "pictures": len(rows.samples)}
@@ -164,17 +177,35 @@ def _learn_head(job: Job, network: Staged, folder: RunFolder, tap: Tap, rows: Ro
     own.path.mkdir(exist_ok=True)
     alone = copy.deepcopy(network)
     freeze(alone, len(alone.stages))
-    learn(alone, _task(job, tap, rows), job.prepared.config, own, job.screen)
+    short, task = _in_time(job, alone, _task(job, tap, rows, FIRST_SHARE), HEAD_SHARE)
+    try:
+        learn(alone, task, short.prepared.config, own, job.screen)
+    except Interrupted as error:
+        raise Interrupted(error.number, str(folder.path)) from None
     network.load_state_dict(read_file(own.weights).tensors)
     shutil.rmtree(own.path)
 
 
-def _solve(job: Job, network: Staged, best: Seen, rows: Rows) -> None:
+def _in_time(job: Job, network: Staged, task: Task, share: float) -> tuple[Job, Task]:
+    """With as many epochs as a share of the budget holds; below 0: all of it, see `in_time`."""
+    if not job.clock.bounded:
+        return job, task
+    judged = sum(map(len, task.judged.values()))
+    given = job.is_given("training.epochs")
+    until = None if given else job.clock.at(1.0)
+    pace = pace_of(job, network, task.batches, task.cut)
+    job = in_time(job, pace, task.batches, judged, share)
+    return job, dataclasses.replace(task, until=until)
+
+
+def _solve(job: Job, network: Staged, best: Seen, rows: Rows, share: float) -> None:
     """Give the network the linear head of logistic regression, in place."""
-    views = _views(job, best.tap, rows.samples)
+    views = _views(job, best.tap, rows.samples, share)
     values = np.concatenate([rows.values[best.tap], *views])
     labels = np.tile(job.prepared.labels[rows.samples], 1 + len(views))
-    found = fit(values, labels, job.prepared.config.network.classes, best.strength)
+    config = job.prepared.config
+    balanced = config.optimization.class_weights == "balanced"
+    found = fit(values, labels, config.network.classes, best.strength, balanced=balanced)
     head = network.head
     assert isinstance(head, nn.Linear)
     with torch.no_grad():
@@ -182,7 +213,7 @@ def _solve(job: Job, network: Staged, best: Seen, rows: Rows) -> None:
         head.bias.copy_(torch.from_numpy(found.bias))
 
 
-def _task(job: Job, tap: Tap, rows: Rows) -> Task:
+def _task(job: Job, tap: Tap, rows: Rows, share: float) -> Task:
     """Learning a head by gradient, on features of the training and the validation part."""
     prepared, config = job.prepared, job.prepared.config
     judged = prepared.parts["validation"]
@@ -196,7 +227,7 @@ def _task(job: Job, tap: Tap, rows: Rows) -> Task:
         batch=config.training.batch,
         seed=config.training.seed,
         views=tuple(
-            _as_maps(each, tap, prepared.device) for each in _views(job, tap, rows.samples)
+            _as_maps(each, tap, prepared.device) for each in _views(job, tap, rows.samples, share)
         ),
     )
     return Task(

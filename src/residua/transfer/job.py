@@ -74,7 +74,9 @@ class Job:
         else:
             new_head = config.network.new_head
             network = start_from(self.weights, arguments, new_head=new_head, seed=seed)
-        if config.transfer.strategy != "scratch":
+        if config.transfer.strategy == "features":
+            freeze(network, len(network.stages))
+        elif config.transfer.strategy != "scratch":
             freeze(network, config.network.freeze)
         return on_device(network, self.prepared.device)
 
@@ -85,6 +87,21 @@ class Job:
             config.network_arguments, self.prepared.source.classes, config.preprocessing, {}
         )
 
+    def is_given(self, setting: str) -> bool:
+        """Whether the user gave this setting, so that no choice may change it."""
+        return is_given(self.prepared, setting)
+
+    def freed(self, setting: str) -> Job:
+        """The same, but for a setting that a choice may change though the user gave it."""
+        if not self.is_given(setting):
+            return self
+        section, _, key = setting.partition(".")
+        value = getattr(getattr(self.prepared.config, section), key)
+        choices = [*self.prepared.choices, Choice(setting, value, "given")]
+        return dataclasses.replace(
+            self, prepared=dataclasses.replace(self.prepared, choices=choices)
+        )
+
     def decided(self, setting: str, value: object, reason: str) -> Job:
         """The same with an automatic setting set; one that the user gave stays."""
         prepared = decided(self.prepared, setting, value, reason)
@@ -93,14 +110,19 @@ class Job:
 
 def decided(prepared: Prepared, setting: str, value: object, reason: str) -> Prepared:
     """Settings with an automatic one set to another value; one that the user gave stays."""
-    section, _, key = setting.partition(".")
-    earlier = [each for each in prepared.choices if each.setting == setting]
-    if not earlier and getattr(getattr(prepared.config, section), key) not in UNSET:
+    if is_given(prepared, setting):
         return prepared
     config = settings.with_settings(prepared.config, {setting: value})
     rest = [each for each in prepared.choices if each.setting != setting]
     choices = [*rest, Choice(setting, value, reason)]
     return dataclasses.replace(prepared, config=config, choices=choices)
+
+
+def is_given(prepared: Prepared, setting: str) -> bool:
+    """Whether a setting has a value that no choice has given it."""
+    section, _, key = setting.partition(".")
+    chosen = any(each.setting == setting for each in prepared.choices)
+    return not chosen and getattr(getattr(prepared.config, section), key) not in UNSET
 
 
 def write_settings(folder: RunFolder, prepared: Prepared) -> None:

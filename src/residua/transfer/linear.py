@@ -27,7 +27,6 @@ _TOLERANCE = 1e-4  # of the gradient; closer moves no answer
 _ITERATIONS = 300
 _NEVER = -30.0  # bias of a class that was never seen; the other logits sum to 0
 _LARGEST_LOSS = 30.0  # nats, of one row: a chance of 0 must not outweigh all others
-_EXACT, _NEAR = 1e-8, 1e-6  # nats of the mean loss: a head that is kept, heads that are judged
 _BLOCK = 2048  # rows whose neighbours are sought at once
 
 
@@ -66,15 +65,18 @@ class Probe:
         return float(self.right[:, self.best].mean())
 
 
-def fit(features: Floats, labels: Labels, classes: int, strength: float) -> Linear:
+def fit(
+    features: Floats, labels: Labels, classes: int, strength: float, *, balanced: bool = False
+) -> Linear:
     """The head on all rows; features float32 [N, D], labels int64 [N] in 0..classes-1.
 
-    A class without a row gets weight 0 and a bias so low that it is never the answer. Raises
-    ResiduaError if fewer than two classes have rows or a feature is not finite.
+    balanced: weigh each class by the inverse of its rows. A class without a row gets weight 0 and a
+    bias so low that it is never the answer. Raises ResiduaError if fewer than two classes have rows
+    or a feature is not finite.
     """
     _check(features, labels, classes)
     plane = _Plane.of(features)
-    model = _regression()
+    model = _regression(balanced)
     _solve(model, strength, plane.rows, labels)
     weight, bias = _expanded(model.coef_, model.intercept_, model.classes_, classes)
     weight = (weight @ plane.directions if plane.directions is not None else weight) / plane.std
@@ -84,7 +86,13 @@ def fit(features: Floats, labels: Labels, classes: int, strength: float) -> Line
 
 
 def probe(
-    features: Floats, labels: Labels, classes: int, folds: Labels, most: int = 5_000
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    folds: Labels,
+    most: int = 5_000,
+    *,
+    balanced: bool = False,
 ) -> Probe:
     """Cross-validation: each row judged by heads fitted on the other folds, at each strength.
 
@@ -109,10 +117,10 @@ def probe(
         if len(known) < 2 or not len(left):
             right[left] = True  # the only class that is known
             continue
-        model, place = _regression(), np.searchsorted(known, labels[left])
+        model, place = _regression(balanced), np.searchsorted(known, labels[left])
         for index, strength in enumerate(STRENGTHS):  # each starts where a smoother one ended
             _solve(model, strength, turned[train], labels[train])
-            chances = model.predict_log_proba(turned[left])
+            chances = _log_chances(model.decision_function(turned[left]))
             right[left, index] = chances.argmax(axis=1) == place
             loss[left, index] = -np.maximum(chances[np.arange(len(left)), place], -_LARGEST_LOSS)
     return Probe(STRENGTHS, right, loss, rows)
@@ -136,7 +144,8 @@ def neighbours(
         near[folds[block, None] == folds] = -1
         best = np.argpartition(near, -min(count, len(labels)), axis=1)[:, -count:]
         votes = np.maximum(np.take_along_axis(near, best, axis=1), 0)
-        right[block] = np.einsum("nc,nck->nk", votes, targets[best]).argmax(axis=1) == labels[block]
+        sums = np.einsum("nc,nck->nk", votes, targets[best])
+        right[block] = (sums.argmax(axis=1) == labels[block]) & (sums.max(axis=1) > 0)
     return right
 
 
@@ -215,11 +224,22 @@ class _Plane:
         return cls(left * scale, directions, mean, std)
 
 
-def _regression() -> Any:
+def _regression(balanced: bool) -> Any:
     """scikit-learn's, which goes on from where the last fit ended and says nothing."""
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(tol=_TOLERANCE, max_iter=_ITERATIONS, warm_start=True)
+    weights = "balanced" if balanced else None
+    return LogisticRegression(
+        tol=_TOLERANCE, max_iter=_ITERATIONS, warm_start=True, class_weight=weights
+    )
+
+
+def _log_chances(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Logits [N, K], or the one of two classes [N] -> log of the softmax, float64 [N, K]."""
+    if scores.ndim == 1:
+        scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def _solve(model: Any, strength: float, rows: npt.NDArray[np.floating], labels: Labels) -> None:

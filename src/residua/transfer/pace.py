@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from residua.automatic import warmup_share
 from residua.data.batches import Inputs
 from residua.machine import autocast
 from residua.networks.staged import Staged
@@ -17,7 +19,7 @@ from residua.transfer.job import Job, synchronise
 
 STEPS = 3  # that are timed, after one that warms up
 MARGIN = 0.94  # of the time left is planned; a machine is not always equally fast
-CLOSE = 1.5  # of the time of judging: close decisions are taken anew in float32
+CLOSE = 2.0  # of the time of judging: close decisions are taken anew in float32
 REPORT_SECONDS = 2.5  # to write the report and its figures
 
 
@@ -38,7 +40,7 @@ def pace_of(job: Job, network: Staged, inputs: Inputs, cut: int) -> Pace:
         synchronise(device)
         began = time.perf_counter()
         batch = inputs.batch(0, step % inputs.steps)
-        with torch.random.fork_rng(devices=[]), autocast(device, precision):
+        with torch.random.fork_rng(), autocast(device, precision):
             logits = logits_from(own, batch.images, cut)
         loss = F.cross_entropy(logits.float(), batch.targets)
         if loss.requires_grad:
@@ -67,3 +69,36 @@ def finishing(job: Job, pace: Pace) -> float:
     parts = job.prepared.parts
     pictures = len(parts["test"]) or len(parts["validation"])
     return pictures * pace.judged * CLOSE + REPORT_SECONDS
+
+
+def predicted_seconds(job: Job, pace: Pace, inputs: Inputs, judged: int) -> float:
+    """What a training of as many epochs as the settings say would take."""
+    epochs = job.prepared.config.training.epochs
+    return epochs / epochs_within(job, pace, inputs, judged, 1.0)
+
+
+def in_time(job: Job, pace: Pace, inputs: Inputs, judged: int, share: float) -> Job:
+    """As many epochs as a share of what is left of the budget holds, and not more than usual.
+
+    share: below 0, all that judging and reporting leave. judged: pictures that judge each epoch. An
+    explicit number of epochs wins. Where not even one epoch fits, fewer pictures take part.
+    """
+    seconds = job.clock.left * share if share >= 0 else job.clock.left - finishing(job, pace)
+    fitting = epochs_within(job, pace, inputs, judged, seconds * MARGIN)
+    epochs = max(1, min(job.prepared.config.training.epochs, math.floor(fitting)))
+    job = with_epochs(job, epochs, f"{seconds:.0f} s of the budget hold {fitting:.1f} epochs")
+    config = job.prepared.config
+    if fitting >= 1 or config.training.epochs != 1:
+        return job
+    count = len(inputs.members)
+    some = min(count, max(2 * config.training.batch, math.floor(fitting * count)))
+    return job.decided("training.pictures", some, f"{seconds:.0f} s do not hold one epoch of all")
+
+
+def with_epochs(job: Job, epochs: int, reason: str) -> Job:
+    """So many epochs, and the warm-up that belongs to them, where these are automatic."""
+    job = job.decided("training.epochs", epochs, reason)
+    config = job.prepared.config
+    share = warmup_share(config.optimization.schedule)
+    warmup = round(share * config.training.epochs, 2)
+    return job.decided("optimization.warmup_epochs", warmup, f"{share:.0%} of the epochs")

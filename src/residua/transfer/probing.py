@@ -61,6 +61,8 @@ def look(
     contents: Sequence[str],
     classes: int,
     seed: int,
+    *,
+    balanced: bool,
     report: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Seen], Estimate]:
     """Judge every tap on the same folds; labels and contents belong to the rows.
@@ -72,7 +74,7 @@ def look(
     found = []
     for done, (tap, values) in enumerate(sorted(rows.values.items()), start=1):
         near = neighbours(values, labels, folds)
-        judged = probe(values, labels, classes, folds)
+        judged = probe(values, labels, classes, folds, balanced=balanced)
         found.append(Seen(tap, values.shape[1], judged, float(near.mean())))
         if report:
             report(done, len(rows.values))

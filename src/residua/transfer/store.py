@@ -2,8 +2,9 @@
 
 A row belongs to the pixels that entered the network, to the network and to nothing else: not to
 the file's name, its folder or its label. So a renamed folder finds everything, and a changed pixel
-nothing. Rows are written in pieces, each file whole or not at all: what a killed process has
-written is there for the next one.
+nothing. (An augmented view is drawn by the picture's number, and so belongs to that too.) Rows are
+written in pieces, each file whole or not at all: what a killed process has written is there for the
+next one.
 """
 
 from __future__ import annotations
@@ -59,11 +60,10 @@ class Store:
             pairs = [
                 (row, place) for row, key in enumerate(own) for place in places.get(bytes(key), ())
             ]
-            rows, targets = [np.array(each, np.int64) for each in zip(*pairs, strict=True)] or (
-                0,
-                0,
-            )
-            for tap, values in into.items() if pairs else ():
+            if not pairs:
+                return
+            rows, targets = (np.array(each, np.int64) for each in zip(*pairs, strict=True))
+            for tap, values in into.items():
                 if _name(tap) in piece.keys():  # noqa: SIM118 - it is no dictionary
                     shape = (len(own), values.shape[1])
                     values[targets] = _verified(piece, _name(tap), np.float32, shape)[rows]

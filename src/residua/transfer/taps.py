@@ -49,7 +49,7 @@ class Front:
         x, found, place = pictures.to(self.type), {}, 0
         for tap in sorted(taps):
             if tap.stage > place:
-                x = self._onward(x, place, tap.stage)
+                x = self.network.between(x, place, tap.stage)
                 place = tap.stage
             found[tap] = pooled(x.float(), tap.side).cpu()
         return found
@@ -57,7 +57,7 @@ class Front:
     @torch.inference_mode()
     def map(self, pictures: Tensor, stages: int) -> Tensor:
         """float [B, C, S, S], normalised -> the map after so many stages, in our precision."""
-        return self._onward(pictures.to(self.type), 0, stages)
+        return self.network.between(pictures.to(self.type), 0, stages)
 
     def plain(self, pixels: Tensor) -> Tensor:
         """uint8 [B, S, S, C] -> what `features` and `map` take."""
@@ -80,7 +80,7 @@ class Front:
         found = []
         for stage in range(1, self.stages + 1):
             with torch.inference_mode():
-                x = self._onward(x, stage - 1, stage)
+                x = self.network.between(x, stage - 1, stage)
             width, side = x.shape[1], min(x.shape[2:])
             fitting = [each for each in SIDES if each <= side and width * each**2 <= WIDEST]
             if fitting:
@@ -88,13 +88,3 @@ class Front:
             if stage == self.stages or not fitting:
                 found.append(Tap(stage, 1))
         return found
-
-    def _onward(self, x: Tensor, done: int, stages: int) -> Tensor:
-        """From the map after `done` stages to that after `stages`."""
-        network = self.network
-        if done == 0:
-            return network.enter(x, stages)
-        for stage in network.stages[done:stages]:
-            x = stage(x)
-        tail = getattr(network, "tail", None)
-        return tail(x) if stages == self.stages and tail is not None else x

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from residua.data.augmentation import changes_nothing
@@ -20,7 +18,7 @@ from residua.transfer.features import Frozen
 from residua.transfer.heads import begin_head
 from residua.transfer.inputs import CachedInputs
 from residua.transfer.job import Job, Learnt, write_settings
-from residua.transfer.pace import MARGIN, epochs_within, finishing, pace_of
+from residua.transfer.pace import in_time, pace_of, predicted_seconds
 
 JUDGED = 1_000  # validation pictures that judge an epoch, where time is limited
 CACHED_SHARE = 0.25  # of the memory that is free, for what the frozen stages make of the pictures
@@ -45,15 +43,28 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
     if not begun:
         if strategy in ("partial", "full"):
             measured = begin_head(job, network, folder)
+        judged = sum(map(len, _judged(job).values()))
+        if strategy != "none" or job.clock.bounded:
+            pace = pace_of(job, network, inputs, cut)
+            measured["predicted_seconds"] = predicted_seconds(job, pace, inputs, judged)
         if job.clock.bounded:
-            job = _in_time(job, network, inputs, cut, final)
+            job = in_time(job, pace, inputs, judged, -1.0 if final else 1.0)
             if job.prepared.config.training.pictures:
                 inputs, cut = _inputs(job, network)
-        if final:
+        if final and strategy != "none":
             write_settings(folder, job.prepared)
+            folder.write_json("transfer.json", measured)
     chosen = "training.epochs" in {each.setting for each in job.prepared.choices}
     until = job.clock.at(1.0) if chosen else None  # an explicit number of epochs wins
-    task = Task(inputs, _judged(job), job.prepared.counts("train"), job.card(), cut, until)
+    task = Task(
+        inputs,
+        _judged(job),
+        job.prepared.counts("train"),
+        job.card(),
+        cut,
+        until,
+        begins_learnt=strategy in ("partial", "full"),
+    )
     progress = fit(network, task, job.prepared.config, folder, job.screen)
     answers = None if strategy == "none" else answers_of(folder, job.prepared)
     return Learnt(job.prepared, progress, measured, answers)
@@ -99,29 +110,6 @@ def _inputs(job: Job, network: Staged) -> tuple[Inputs, int]:
         views=tuple(frozen.maps(members, stages, view) for view in range(1, views + 1)),
     )
     return inputs, stages
-
-
-def _in_time(job: Job, network: Staged, inputs: Inputs, cut: int, final: bool) -> Job:
-    """As many epochs as the budget holds, and not more than without one.
-
-    An explicit number of epochs wins. Where not even one epoch fits, fewer pictures take part.
-    """
-    pace = pace_of(job, network, inputs, cut)
-    judged = sum(map(len, _judged(job).values()))
-    seconds = job.clock.left - (finishing(job, pace) if final else 0.0)
-    fitting = epochs_within(job, pace, inputs, judged, seconds * MARGIN)
-    epochs = max(1, min(job.prepared.config.training.epochs, math.floor(fitting)))
-    reason = f"{seconds:.0f} s of the budget hold {fitting:.1f} epochs"
-    job = job.decided("training.epochs", epochs, reason)
-    config = job.prepared.config
-    share = {"cosine": 0.1, "one_cycle": 0.3}.get(config.optimization.schedule, 0.0)
-    warmup = round(share * config.training.epochs, 2)
-    job = job.decided("optimization.warmup_epochs", warmup, f"{share:.0%} of the epochs")
-    if fitting >= 1 or config.training.epochs != 1:
-        return job
-    count = len(inputs.members)
-    some = min(count, max(2 * config.training.batch, math.floor(fitting * count)))
-    return job.decided("training.pictures", some, f"{seconds:.0f} s do not hold one epoch of all")
 
 
 def thinned(members: Integers, most: int) -> Integers:
