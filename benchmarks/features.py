@@ -78,8 +78,8 @@ def pretrain(place: Path) -> None:
     for name in ("daisy", "rose", "tulip"):
         shutil.copytree(SHARED / "flowers5" / name, flowers / name, dirs_exist_ok=True)
     wanted = {
-        "resnet50": ("keras_resnet50", str(flowers), "--size", "64", "--epochs", "12"),
-        "vgg16": ("keras_vgg16", str(SHARED / "cifar10_png1k"), "--size", "48", "--epochs", "12"),
+        "resnet50": ("keras_resnet50", str(flowers), "--size", "64", "--epochs", "6"),
+        "vgg16": ("keras_vgg16", str(SHARED / "cifar10_png1k"), "--size", "48", "--epochs", "6"),
     }
     for name, (model, data, *words) in wanted.items():
         settings = ("--set", "optimization.rate=0.01") if name == "vgg16" else ()

@@ -22,6 +22,7 @@ from PIL import Image
 import residua
 from residua.composing import compose
 from residua.data.chance import Integers
+from residua.errors import ResiduaError
 from residua.preparation import prepare
 from residua.screen import Screen
 from residua.transfer.clock import Clock
@@ -371,3 +372,18 @@ def test_views_change_the_head_and_are_repeatable(
     assert torch.equal(heads[1], heads[2])
     assert not torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[2], heads[3])
+
+
+def test_features_as_a_table_and_of_a_packed_data_set(weights: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    found = residua.features(weights, "digits", stage=2, side=2)
+    assert found.values.shape == (1797, 32 * 4)
+    assert found.files[0] == "digits/0000"
+    found.save(tmp_path / "features.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "features.parquet")
+    assert table["file"].to_pylist() == list(found.files)
+    columns = [table[f"feature{place}"].to_numpy() for place in range(128)]
+    np.testing.assert_array_equal(np.stack(columns, axis=1), found.values)
+    with pytest.raises(ResiduaError, match="stages 1 to 3"):
+        residua.features(weights, "digits", stage=4)

@@ -18,7 +18,8 @@ from residua.data.addresses import is_address, read_address
 from residua.data.augmentation import normalise
 from residua.data.folder import pictures_below
 from residua.data.pictures import decode, fit, read_picture
-from residua.data.source import Pixels, Unreadable
+from residua.data.source import Pixels, Source, Unreadable
+from residua.data.sources import EMBEDDED, open_source
 from residua.errors import ResiduaError
 from residua.files import write_atomically
 from residua.inference import Logits, Pooled, default_device, logits_of, network_from
@@ -81,7 +82,7 @@ def predict_files(
         raise ResiduaError(f"top = {top}: must be at least 1.")
     device, card = default_device(), weights.card
     network = network_from(weights, device)
-    for file, found in _batched(weights, files, max_pixels, allow_private):
+    for file, found in _batched(weights, files, max_pixels, allow_private, sets=False):
         readable = [each for each in found if not isinstance(each, str)]
         chances = iter(softmax(_outputs(network, readable, card.preprocessing, device)).tolist())
         for name, each in zip(file, found, strict=True):
@@ -115,7 +116,7 @@ def features_of(
     names: list[str] = []
     values: list[Logits] = []
     unreadable: list[tuple[str, str]] = []
-    for batch, found in _batched(weights, files, max_pixels, False):
+    for batch, found in _batched(weights, files, max_pixels, False, sets=True):
         pairs = list(zip(batch, found, strict=True))
         unreadable += [(name, each) for name, each in pairs if isinstance(each, str)]
         names += [name for name, each in pairs if not isinstance(each, str)]
@@ -127,14 +128,20 @@ def features_of(
 
 
 def _batched(
-    weights: Weights, files: Sequence[str], max_pixels: int, allow_private: bool
+    weights: Weights, files: Sequence[str], max_pixels: int, allow_private: bool, *, sets: bool
 ) -> Iterator[tuple[list[str], list[Pixels | str]]]:
-    """Names and pictures, or why there is none, BATCH at a time; read in a few threads."""
-    named = [each for file in files for each in _expand(file)]
+    """Names and pictures, or why there is none, BATCH at a time; read in a few threads.
+
+    sets: whether a single name may be a data set without picture files.
+    """
+    preprocessing, packed = weights.card.preprocessing, _packed(files) if sets else {}
+    named = list(packed) or [each for file in files for each in _expand(file)]
 
     def read(file: str) -> Pixels | str:
         try:
-            return read_input(file, weights.card.preprocessing, max_pixels, allow_private)
+            if packed:
+                return _unpacked(*packed[file], preprocessing, max_pixels)
+            return read_input(file, preprocessing, max_pixels, allow_private)
         except Unreadable as error:
             return str(error)
 
@@ -142,6 +149,24 @@ def _batched(
         for start in range(0, len(named), BATCH):
             batch = named[start : start + BATCH]
             yield batch, list(pool.map(read, batch))
+
+
+def _packed(files: Sequence[str]) -> dict[str, tuple[Source, int]]:
+    """Path -> source and number of the pictures of a data set without picture files, else {}."""
+    if len(files) != 1 or is_address(files[0]):
+        return {}
+    path = Path(files[0]).expanduser()
+    if (path.exists() or files[0] != EMBEDDED) and (not path.is_dir() or pictures_below(path)):
+        return {}
+    try:
+        source = open_source(files[0])
+    except ResiduaError:  # an empty folder, perhaps, which reading pictures explains
+        return {}
+    return {entry.path: (source, index) for index, entry in enumerate(source.entries)}
+
+
+def _unpacked(source: Source, index: int, rule: Preprocessing, max_pixels: int) -> Pixels:
+    return fit(source.pixels(index, source.content(index), rule.channels, max_pixels), rule)
 
 
 def read_input(
