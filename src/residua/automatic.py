@@ -11,6 +11,7 @@ from residua.config import AUTO, Config, Preprocessing
 TINY = 16  # px: below, a picture is enlarged, or a network halves it away
 SMALL = 40  # px: pictures like CIFAR's, for which a network must not begin by shrinking them
 FULL_DECAY = 0.7  # of the rate, from a stage to the one before it, where everything is tuned
+RATE = 0.1  # of SGD for 128 pictures of a batch
 TUNING_RATE = 0.03  # of SGD for 128 pictures, where weights begin as learnt elsewhere
 FEW_TO_COMPARE = 15  # pictures a class: below, two ways of learning cannot be told apart
 FEW = 100  # pictures a class: below, every one teaches, and cross-validation judges
@@ -176,7 +177,7 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
         rate = TUNING_RATE * batch / 128
         chooser.choose("optimization.rate", rate, "weights that were learnt once: small steps")
     if chooser.config.optimization.optimizer == "sgd":
-        rate, reason = 0.1 * batch / 128, "SGD: 0.1 for each 128 pictures of the batch"
+        rate, reason = RATE * batch / 128, "SGD: 0.1 for each 128 pictures of the batch"
     else:
         rate, reason = 1e-3, f"usual for {chooser.config.optimization.optimizer}"
     chooser.choose("optimization.rate", rate, reason)

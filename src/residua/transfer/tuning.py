@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from residua import automatic
 from residua.data.augmentation import changes_nothing
 from residua.data.batches import Inputs
 from residua.data.chance import Integers
@@ -21,6 +24,8 @@ from residua.transfer.job import Job, Learnt, write_settings
 from residua.transfer.pace import in_time, pace_of, predicted_seconds
 
 JUDGED = 1_000  # validation pictures that judge an epoch, where time is limited
+KNOWN = 0.9  # accuracy of a head on frozen features from which on small steps keep what is known
+MANY_EPOCHS = 10
 CACHED_SHARE = 0.25  # of the memory that is free, for what the frozen stages make of the pictures
 
 
@@ -38,7 +43,7 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
     network, begun = job.network(), (folder.path / STATE).exists()
     if begun:
         restore_network(network, folder)
-    measured: dict[str, object] = {}
+    measured: dict[str, Any] = {}
     inputs, cut = _inputs(job, network)
     if not begun:
         if strategy in ("partial", "full"):
@@ -51,6 +56,8 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
             job = in_time(job, pace, inputs, judged, -1.0 if final else 1.0)
             if job.prepared.config.training.pictures:
                 inputs, cut = _inputs(job, network)
+        if strategy == "full":
+            job = _at_speed(job, measured)
         if final and strategy != "none":
             write_settings(folder, job.prepared)
             folder.write_json("transfer.json", measured)
@@ -68,6 +75,21 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
     progress = fit(network, task, job.prepared.config, folder, job.screen)
     answers = None if strategy == "none" else answers_of(folder, job.prepared)
     return Learnt(job.prepared, progress, measured, answers)
+
+
+def _at_speed(job: Job, measured: dict[str, Any]) -> Job:
+    """Large steps where the frozen features miss much and there are epochs to make it good.
+
+    Small steps keep what was learnt elsewhere, which is only worth it where that is of use.
+    """
+    known, epochs = measured["taps"][-1]["linear"], job.prepared.config.training.epochs
+    if known >= KNOWN or epochs < MANY_EPOCHS:
+        return job
+    reason = f"its frozen features miss {1 - known:.0%}, and {epochs} epochs can make it good"
+    if job.prepared.config.optimization.optimizer == "sgd":
+        rate = automatic.RATE * job.prepared.config.training.batch / 128
+        job = job.decided("optimization.rate", rate, reason)
+    return job.decided("optimization.layer_decay", 1.0, reason)
 
 
 def _judged(job: Job) -> dict[str, Integers]:
