@@ -124,7 +124,7 @@ def tutorial(place: Path, repeats: int) -> None:
     print("\n".join(lines))
 
 
-def keras(place: Path, python: str) -> None:
+def keras(place: Path, python: str, epochs: int) -> None:
     """The same weights, files and head in Keras 3 on TensorFlow."""
     source = place / "sources" / "resnet50"
     file = place / "resnet50.weights.h5"
@@ -133,7 +133,7 @@ def keras(place: Path, python: str) -> None:
     split = place / "runs" / "features" / "split.csv"
     began = time.monotonic()
     done = subprocess.run(
-        [python, str(KERAS), str(SHARED / "birds6"), str(split), str(file)],
+        [python, str(KERAS), str(SHARED / "birds6"), str(split), str(file), str(epochs)],
         capture_output=True,
         text=True,
         check=False,
@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument("what", choices=("pretrain", "tutorial", "keras", "birds", "mnist"))
     parser.add_argument("--place", type=Path, default=Path("/tmp/residua-features"))
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--epochs", type=int, default=10, help="of Keras")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     options.place.mkdir(parents=True, exist_ok=True)
@@ -223,7 +224,7 @@ def main() -> None:
     elif options.what == "tutorial":
         tutorial(options.place, options.repeats)
     elif options.what == "keras":
-        keras(options.place, options.python)
+        keras(options.place, options.python, options.epochs)
     elif options.what == "birds":
         birds(options.place, options.repeats)
     else:

@@ -1,10 +1,10 @@
 """Tutorial 2 in Keras 3 on TensorFlow, on a given split; run by benchmarks/features.py.
 
-    python keras_frozen_head.py DATA SPLIT.csv RESNET50.weights.h5
+    python keras_frozen_head.py DATA SPLIT.csv RESNET50.weights.h5 [EPOCHS]
 
 Needs keras, tensorflow and pillow, not residua. All layers of ResNet-50 are frozen, the head is
-256, ReLU, dropout .5; 10 epochs of batch 32 with the tutorial's augmentation as Keras layers, the
-validation part judged after each; then the head is saved and the test part judged.
+256, ReLU, dropout .5; 10 epochs (or EPOCHS) of batch 32 with the tutorial's augmentation as Keras
+layers, the validation part judged after each; then the head is saved and the test part judged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ MEANS = (103.939, 116.779, 123.68)
 
 
 def main() -> None:
-    data, split, weights = sys.argv[1:4]
+    data, split, weights, *rest = sys.argv[1:]
+    epochs = int(rest[0]) if rest else 10
     with Path(split).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     classes = sorted({row["class"] for row in rows})
@@ -58,7 +59,11 @@ def main() -> None:
     model = keras.Model(inputs, keras.layers.Dense(len(classes), activation="softmax")(x))
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(
-        *parts["train"], batch_size=32, epochs=10, validation_data=parts["validation"], verbose=2
+        *parts["train"],
+        batch_size=32,
+        epochs=epochs,
+        validation_data=parts["validation"],
+        verbose=2,
     )
     with tempfile.TemporaryDirectory() as folder:
         model.save_weights(f"{folder}/head.weights.h5")
@@ -66,7 +71,8 @@ def main() -> None:
     accuracy = float((found == parts["test"][1]).mean())
     print(
         f"Keras {keras.__version__}, TensorFlow {tf.__version__}, float32, "
-        f"{os.cpu_count()} threads: tutorial 2 on the same files, test accuracy {accuracy:.4f}"
+        f"{os.cpu_count()} threads: {epochs} epochs of tutorial 2 on the same files, test "
+        f"accuracy {accuracy:.4f}"
     )
 
 

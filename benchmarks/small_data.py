@@ -8,7 +8,7 @@ that were not drawn tell its true accuracy (the mean over the classes, since the
 many of each). The 95 % interval, made from the small set alone, should hold it in 95 % of draws.
 
 The network is a ResNet for CIFAR-10 with published weights, at 32 px, frozen. Takes about
-twenty minutes on one thread. Writes results/small-data-interval.txt.
+an hour on one thread. Writes results/small-data-interval.txt.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WEIGHTS = {
     "resnet32": "resnet32-d509ac18.th",
     "resnet56": "resnet56-4bfd9763.th",
 }
-REPETITIONS = {5: 200, 20: 150, 100: 100}
+REPETITIONS = {5: 600, 20: 500, 100: 300}
 MOST = 20_000  # pictures of a data set that take part
 # What found the constants of estimate.py, and what confirms them; weights, pictures a class.
 FOUND = (("flowers5", "resnet20 resnet56", (5, 20, 100)), ("digits", "resnet56", (5, 20)))
