@@ -23,8 +23,8 @@ Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: small is smooth
-_TOLERANCE = 1e-4  # of the gradient; closer moves no answer
-_ITERATIONS = 300
+_KEPT = 1e-4, 300  # tolerance of the gradient, iterations: of a head that is kept
+_JUDGED = 1e-3, 60  # and of those that are only judged, from where a smoother one ended
 _NEVER = -30.0  # bias of a class that was never seen; the other logits sum to 0
 _LARGEST_LOSS = 30.0  # nats, of one row: a chance of 0 must not outweigh all others
 _BLOCK = 2048  # rows whose neighbours are sought at once
@@ -75,9 +75,10 @@ def fit(
     or a feature is not finite.
     """
     _check(features, labels, classes)
-    plane = _Plane.of(features)
-    model = _regression(balanced)
-    _solve(model, strength, plane.rows, labels)
+    with _one_thread():
+        plane = _Plane.of(features)
+        model = _regression(balanced, _KEPT)
+        _solve(model, strength, plane.rows, labels)
     weight, bias = _expanded(model.coef_, model.intercept_, model.classes_, classes)
     weight = (weight @ plane.directions if plane.directions is not None else weight) / plane.std
     return Linear(
@@ -107,23 +108,41 @@ def probe(
             f"All {len(rows)} pictures are in one fold, so none can be left out: cross-validation "
             "needs at least two different pictures."
         )
-    turned = _Plane.of(features[rows]).rows.astype(np.float32)
-    right = np.zeros((len(rows), len(STRENGTHS)), np.bool_)
-    loss = np.full(right.shape, np.log(classes))
+    with _one_thread():
+        right, loss = _left_out(features[rows], labels, folds, classes, balanced)
+    return Probe(STRENGTHS, right, loss, rows)
+
+
+def _left_out(
+    features: Floats, labels: Labels, folds: Labels, classes: int, balanced: bool
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """right and loss [N, S], see Probe."""
+    turned = _Plane.of(features).rows.astype(np.float32)
+    shape = len(labels), len(STRENGTHS)
+    right, loss = np.zeros(shape, np.bool_), np.full(shape, np.log(classes))
+    heads = []
     for fold in np.unique(folds):
         train, left = folds != fold, np.flatnonzero(folds == fold)
         known = np.unique(labels[train])
         left = left[np.isin(labels[left], known)]  # a class that no other fold has tells nothing
-        if len(known) < 2 or not len(left):
+        if len(known) < 2:
             right[left] = True  # the only class that is known
-            continue
-        model, place = _regression(balanced), np.searchsorted(known, labels[left])
-        for index, strength in enumerate(STRENGTHS):  # each starts where a smoother one ended
+        elif len(left):
+            heads.append((_regression(balanced, _JUDGED), train, left, known))
+    for index, strength in enumerate(STRENGTHS):  # each starts where a smoother one ended
+        for model, train, left, known in heads:
             _solve(model, strength, turned[train], labels[train])
             chances = _log_chances(model.decision_function(turned[left]))
+            place = np.searchsorted(known, labels[left])
             right[left, index] = chances.argmax(axis=1) == place
             loss[left, index] = -np.maximum(chances[np.arange(len(left)), place], -_LARGEST_LOSS)
-    return Probe(STRENGTHS, right, loss, rows)
+        if (
+            index and loss[:, index].mean() > loss[:, index - 1].mean()
+        ):  # rougher ones are worse yet
+            right[:, index + 1 :] = right[:, index, None]
+            loss[:, index + 1 :] = loss[:, index, None] + 1.0
+            break
+    return right, loss
 
 
 def neighbours(
@@ -224,13 +243,20 @@ class _Plane:
         return cls(left * scale, directions, mean, std)
 
 
-def _regression(balanced: bool) -> Any:
+def _one_thread() -> Any:
+    """On more, they wait for each other far longer than so small products take."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
+
+
+def _regression(balanced: bool, precision: tuple[float, int]) -> Any:
     """scikit-learn's, which goes on from where the last fit ended and says nothing."""
     from sklearn.linear_model import LogisticRegression
 
     weights = "balanced" if balanced else None
     return LogisticRegression(
-        tol=_TOLERANCE, max_iter=_ITERATIONS, warm_start=True, class_weight=weights
+        tol=precision[0], max_iter=precision[1], warm_start=True, class_weight=weights
     )
 
 
