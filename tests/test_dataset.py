@@ -161,17 +161,17 @@ def test_the_last_row_may_fail(zoo: Path) -> None:
 def test_a_quarter_of_the_free_memory(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = surveyed(zoo)
     needed = 20 * 8 * 8 * 3
-    monkeypatch.setattr(dataset, "_free_memory", lambda: 4 * needed)
+    monkeypatch.setattr(dataset, "free_memory", lambda: 4 * needed)
     loaded = dataset.load(found, SMALL, LIMIT)
     assert loaded.where.startswith("in memory (0 MB; memory takes up to a quarter of the ")
-    monkeypatch.setattr(dataset, "_free_memory", lambda: 4 * needed - 4)
+    monkeypatch.setattr(dataset, "free_memory", lambda: 4 * needed - 4)
     loaded = dataset.load(found, SMALL, LIMIT)
     assert loaded.where.startswith("in /")
     assert isinstance(loaded.pixels, np.memmap)
 
 
 def test_free_memory_is_believable() -> None:
-    assert 2**26 < dataset._free_memory() < 2**50
+    assert 2**26 < dataset.free_memory() < 2**50
 
 
 def test_the_data_folder_is_left_alone(zoo: Path) -> None:

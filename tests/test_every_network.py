@@ -31,7 +31,7 @@ from residua.networks.residual import Residual
 from residua.networks.row import Plan
 from residua.networks.vgg import VGG
 from residua.weights.conventions import convention
-from residua.weights.native import Card, to_bytes
+from residua.weights.native import LATER, Card, to_bytes
 from residua.weights.reading import read_file
 
 ROWS = dict(catalogue.ROWS)
@@ -89,7 +89,7 @@ def small(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     if row.published.trainable > LARGEST:
         monkeypatch.setitem(catalogue.ROWS, name, dataclasses.replace(row, plan=narrowed(row.plan)))
     other = {"classes": 5, "channels": 4 - row.channels}
-    return {"name": name, **other, "ordering": None, "shortcut": None}
+    return {"name": name, **other, "ordering": None, "shortcut": None, **LATER}
 
 
 def pictures(arguments: dict[str, Any], count: int, side: int | None = None) -> Tensor:

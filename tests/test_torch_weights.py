@@ -124,6 +124,9 @@ def test_a_published_file_is_recognised_and_computes_the_same(
         "channels": 3,
         "ordering": None,
         "shortcut": None,
+        "head": None,
+        "stage": None,
+        "side": None,
     }
     assert not weights.headless
     assert_same_logits(name, state, weights)

@@ -283,12 +283,12 @@ def test_resume_refuses_changed_data(tmp_path: Path) -> None:
 
 def test_lagging_statistics_are_estimated_anew_on_a_copy(shapes: Path) -> None:
     """With Keras' momentum and few steps, running statistics are useless and the copy's are not."""
-    from residua.config import Augmentation, Config, Preprocessing, Training
-    from residua.data.batches import Pictures
+    from residua.config import Config, Preprocessing, Training
+    from residua.data.augmentation import OFF
+    from residua.data.batches import Pictures, TrainingBatches
     from residua.networks.layers import Norm
     from residua.networks.residual import CIFAR_STEM, Residual
 
-    del Augmentation
     plan = Residual(
         units=(1, 1), outputs=(16, 32), strides=(1, 2), stem=CIFAR_STEM, norm=Norm(0.01, 1e-3)
     )
@@ -298,14 +298,18 @@ def test_lagging_statistics_are_estimated_anew_on_a_copy(shapes: Path) -> None:
         size=8, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, crop=1.0, interpolation="antialias"
     )
     training = Training(batch=16, precision="fp32", statistics_pictures=64)
-    judge = judge_for(
-        network,
+    inputs = TrainingBatches(
         Pictures(pixels, torch.device("cpu")),
         np.zeros(64, np.int64),
         np.arange(64),
-        {"validation": np.arange(64)},
-        Config(preprocessing=preprocessing, training=training),
+        classes=10,
+        batch=16,
+        seed=0,
+        preprocessing=preprocessing,
+        augmentation=OFF,
     )
+    config = Config(preprocessing=preprocessing, training=training)
+    judge = judge_for(network, inputs, {"validation": np.arange(64)}, config, 0)
     before = {name: each.clone() for name, each in network.state_dict().items()}
     judge.begin(network.train(), Average([], 0.0), epoch=0)
     for _ in judge.steps():
@@ -350,7 +354,8 @@ def test_inverse_time_decay_is_tutorial_3s() -> None:
 
 def test_decay_touches_kernels_only() -> None:
     network = residua.build("cifar_resnet20", seed=0)
-    optimizer = optimizer_for(network, Optimization(rate=0.1, weight_decay=0.5))
+    settings = Optimization(optimizer="sgd", rate=0.1, weight_decay=0.5, layer_decay=1.0)
+    optimizer = optimizer_for(network, settings)
     decayed = {
         id(each)
         for group in optimizer.param_groups

@@ -163,7 +163,8 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
             "anew."
         )
     clock = Clock(seconds_of(config.transfer.budget))
-    chosen = {each.setting: AUTO for each in choices if settings.accepts_auto(each.setting)}
+    names = [each.setting for each in choices if "." in each.setting]
+    chosen = {name: AUTO for name in names if settings.accepts_auto(name)}
     asked = settings.with_settings(config, chosen)
     _learn(folder, Job(prepared, weights, clock, screen, asked))
 

@@ -17,6 +17,7 @@ from residua.run import RunFolder
 from residua.screen import Screen
 from residua.weights.download import download
 from residua.weights.imagenet import SOURCES
+from residua.weights.native import LATER
 from residua.weights.places import complete, head_of
 from residua.weights.reading import Weights, read_file
 
@@ -85,7 +86,7 @@ def start_from(
     the weights end before it. Raises ResiduaError if the weights are of another network, or their
     head has another width and may not be replaced.
     """
-    held = weights.card.network
+    arguments, held = LATER | dict(arguments), weights.card.network
     same_head = all(arguments[key] == held[key] for key in ("head", "stage", "side"))
     for key in ("name", "channels", "ordering", "shortcut", *(() if new_head else ("head",))):
         if arguments[key] != held[key]:

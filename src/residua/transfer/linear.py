@@ -46,13 +46,12 @@ class Linear:
 class Probe:
     """What heads said of rows that they had not seen, at each strength.
 
-    right: bool [N, S]; loss: float64 [N, S], nats; rows: int64 [N], which rows these are.
+    right: bool [N, S]; loss: float64 [N, S], nats.
     """
 
     strengths: tuple[float, ...]
     right: npt.NDArray[np.bool_]
     loss: npt.NDArray[np.float64]
-    rows: Labels
 
     @property
     def best(self) -> int:
@@ -91,26 +90,23 @@ def probe(
     labels: Labels,
     classes: int,
     folds: Labels,
-    most: int = 5_000,
     *,
     balanced: bool = False,
 ) -> Probe:
     """Cross-validation: each row judged by heads fitted on the other folds, at each strength.
 
-    Features are standardised once, on all rows, which tells nothing of a label. Above `most` rows a
-    subset takes part, the classes and folds in proportion. Raises ResiduaError as `fit` does.
+    Features are standardised once, on all rows, which tells nothing of a label. Raises ResiduaError
+    as `fit` does.
     """
     _check(features, labels, classes)
-    rows = _thinned(labels, folds, most)
-    labels, folds = labels[rows], folds[rows]
     if len(np.unique(folds)) < 2:
         raise ResiduaError(
-            f"All {len(rows)} pictures are in one fold, so none can be left out: cross-validation "
-            "needs at least two different pictures."
+            f"All {len(labels)} pictures are in one fold, so none can be left out: "
+            "cross-validation needs at least two different pictures."
         )
     with _one_thread():
-        right, loss = _left_out(features[rows], labels, folds, classes, balanced)
-    return Probe(STRENGTHS, right, loss, rows)
+        right, loss = _left_out(features, labels, folds, classes, balanced)
+    return Probe(STRENGTHS, right, loss)
 
 
 def _left_out(
@@ -294,11 +290,3 @@ def _expanded(
     all_weights, all_biases = np.zeros((classes, weight.shape[1])), np.full(classes, _NEVER)
     all_weights[known], all_biases[known] = weight - weight.mean(0), bias - bias.mean()
     return all_weights, all_biases
-
-
-def _thinned(labels: Labels, folds: Labels, most: int) -> Labels:
-    """Which rows take part, ascending: evenly spaced among those sorted by class, then fold."""
-    if len(labels) <= most:
-        return np.arange(len(labels))
-    chosen = np.arange(most) * len(labels) // most
-    return np.sort(np.lexsort((folds, labels))[chosen])
