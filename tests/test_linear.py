@@ -117,7 +117,7 @@ def test_cross_validation_is_that_of_scikit_learn(rows: int, width: int) -> None
             head.fit(standard[folds != fold], labels[folds != fold])
             chances[folds == fold] = head.predict_proba(standard[folds == fold])
         losses = -np.log(chances[np.arange(rows), labels])
-        assert found.loss[:, index].mean() == pytest.approx(losses.mean(), rel=0.05)
+        assert found.loss[:, index].mean() == pytest.approx(losses.mean(), rel=0.1)
         assert (found.right[:, index] == (chances.argmax(axis=1) == labels)).mean() > 0.9
     assert found.best == found.loss.mean(axis=0).argmin()
     assert found.accuracy == found.right[:, found.best].mean()
