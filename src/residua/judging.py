@@ -19,7 +19,6 @@ from residua.weights.reading import Weights
 
 BATCH = 64
 SETTLED = 32  # close decisions that are computed exactly at a time
-FEW = 0.25  # of all decisions; where more are close, all are computed exactly
 SAFETY = 4.0  # a decision stands if it is so many of the largest error apart; 2 could flip it
 
 
@@ -116,7 +115,7 @@ def _settled(quick: Logits, exactly: Callable[[Integers], Logits]) -> Logits:
     margins = best[:, 1] - best[:, 0]
     order, logits, done, error = np.argsort(margins), quick.copy(), 0, np.inf
     while done < len(order) and margins[order[done]] <= SAFETY * error:
-        rows = order[done : done + SETTLED if done <= FEW * len(order) else None]
+        rows = order[done : done + SETTLED]
         logits[rows] = exactly(rows)
         seen = float(np.abs(logits[rows] - quick[rows]).max())
         error = max(error, seen) if done else seen
