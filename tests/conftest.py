@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references.weights_files import NETWORK, PREPARED
 
-from residua.config import Preprocessing
 from residua.networks import catalogue
 from residua.weights.native import Card, to_bytes
 
@@ -60,30 +61,15 @@ def write_digits() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def write_weights() -> Callable[..., Path]:
     """Writes a weights file of cifar_resnet20 for pictures of 16 px that has learnt nothing yet."""
-    preprocessing = Preprocessing(
-        size=16,
-        channels=3,
-        resize="crop",
-        crop=1.0,
-        interpolation="antialias",
-        channel_order="rgb",
-        mean=(80.0, 90.0, 100.0),
-        std=(60.0, 60.0, 60.0),
-    )
-    told = {
-        "name": "cifar_resnet20",
-        "classes": 10,
-        "channels": 3,
-        "ordering": None,
-        "shortcut": None,
-    }
+    colours = {"mean": (80.0, 90.0, 100.0), "std": (60.0, 60.0, 60.0)}
+    preprocessing = dataclasses.replace(PREPARED, size=16, **colours)
 
     def write(file: Path, seed: int, *, blind: bool = False) -> Path:
         """A blind network makes the same of every picture."""
         network = catalogue.build("cifar_resnet20", seed=seed)
         if blind:
             torch.nn.init.zeros_(network.stem.norm.weight)
-        file.write_bytes(to_bytes(network.state_dict(), Card(told, (), preprocessing, {})))
+        file.write_bytes(to_bytes(network.state_dict(), Card(NETWORK, (), preprocessing, {})))
         return file
 
     return write

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from references.weights_files import NETWORK, PREPARED
 from torch import Tensor, nn
 
-from residua.config import Preprocessing
 from residua.errors import ResiduaError
 from residua.inference import network_from
 from residua.loading import start_from
@@ -35,25 +36,9 @@ FAMILIES = (
     "mobilenet_v1",
 )
 every_family = pytest.mark.parametrize("name", FAMILIES)
-ROW = {
-    "name": "cifar_resnet20",
-    "classes": 10,
-    "channels": 3,
-    "ordering": None,
-    "shortcut": None,
-}
 OWN = {"head": None, "stage": None, "side": None}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-PLAIN = Preprocessing(
-    size=16,
-    channels=3,
-    resize="crop",
-    crop=1.0,
-    interpolation="antialias",
-    channel_order="rgb",
-    mean=(0.0,) * 3,
-    std=(255.0,) * 3,
-)
+PLAIN = dataclasses.replace(PREPARED, size=16, mean=(0.0,) * 3, std=(255.0,) * 3)
 
 
 @cache
@@ -110,7 +95,7 @@ def test_a_cut_changes_nothing(name: str) -> None:
             entered = network.enter(x, cut)
             assert torch.equal(network.leave(entered.clone(), cut), whole), cut
         last = network.enter(x, len(network.stages))
-        assert torch.equal(last, network.maps(x)[-1])
+        assert torch.equal(last, network.features(x)[-1])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +111,7 @@ def test_another_head_reads_the_map_of_its_stage(
     name: str, head: str, stage: int | None, side: int | None
 ) -> None:
     network, x = worn(name), pictures(name)
-    told = {**ROW, "name": name, "classes": catalogue.row(name).classes, **OWN}
+    told = {**NETWORK, "name": name, "classes": catalogue.row(name).classes, **OWN}
     weights = Weights(Path("weights"), network.state_dict(), Card(told, (), PLAIN, {}), "")
     asked = {**told, "classes": 5, "head": head, "stage": stage, "side": side}
     begun = start_from(weights, asked, new_head=True, seed=1).eval()
@@ -151,7 +136,7 @@ def test_folding_changes_nothing_but_the_layers(name: str) -> None:
     quick = folded(network, "fp32")
     with torch.inference_mode():
         for number, (found, expected) in enumerate(
-            zip(quick.maps(x), network.maps(x), strict=True), start=1
+            zip(quick.features(x), network.features(x), strict=True), start=1
         ):
             assert same(found, expected, 1e-4), number
         assert same(quick(x), network(x), 1e-4)
@@ -229,7 +214,7 @@ def test_more_stages_than_there_are_cannot_be_frozen() -> None:
 def test_a_file_says_which_head_it_holds(
     head: str, stage: int | None, side: int | None, tmp_path: Path
 ) -> None:
-    told = {**ROW, "classes": 3, "head": head, "stage": stage, "side": side}
+    told = {**NETWORK, "classes": 3, "head": head, "stage": stage, "side": side}
     network = catalogue.build(**told, seed=2).eval()  # type: ignore[arg-type]
     file = tmp_path / "ours.safetensors"
     file.write_bytes(to_bytes(network.state_dict(), Card(told, ("a", "b", "c"), PLAIN, {})))
@@ -247,9 +232,9 @@ def test_a_file_says_which_head_it_holds(
 
 def test_files_from_before_there_were_other_heads_are_read(tmp_path: Path) -> None:
     network, file = catalogue.build("cifar_resnet20", seed=2).eval(), tmp_path / "old.safetensors"
-    file.write_bytes(to_bytes(network.state_dict(), Card(ROW, (), PLAIN, {})))
+    file.write_bytes(to_bytes(network.state_dict(), Card(NETWORK, (), PLAIN, {})))
     held = read_file(file)
-    assert held.card.network == {**ROW, **OWN}
+    assert held.card.network == {**NETWORK, **OWN}
     x = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():
         torch.testing.assert_close(network_from(held, torch.device("cpu"))(x), network(x))

@@ -68,7 +68,8 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     _check_network(prepared.config)
     _say_known(config, prepared)
     job = Job(prepared, weights, clock, screen, asked)
-    job.network()  # what does not fit is said before there is a run
+    if weights is not None:
+        job.network()  # what does not fit is said before there is a run
     folder = RunFolder.new(out, prepared.source.name)
     if out is None:
         prepared.choices.append(Choice("run", str(folder.path), "the next free runs/<data>-<n>"))

@@ -67,7 +67,7 @@ class AlexNetwork(Staged):
 
         Their sides are about 1/4, 1/8, 1/16, 1/32 of the input's: 55, 27, 13, 6 of 224.
         """
-        return self.maps(x)
+        return super().features(x)
 
 
 class ResponseNorm(nn.LocalResponseNorm):

@@ -116,7 +116,7 @@ class DenseNetwork(Staged):
         A transition rounds down: 33 pixels give sides 9, 4, 2, 1. The last map has passed the
         tail, so that it is what the head pools.
         """
-        return self.maps(x)
+        return super().features(x)
 
 
 def _transition(plan: DenseNet, inputs: int) -> nn.Sequential:

@@ -199,7 +199,7 @@ class InceptionNet(Staged):
         Where windows are valid (v3, v4) the maps are some pixels smaller than that: 147, 71, 35,
         17, 8 of 299.
         """
-        return self.maps(x)
+        return super().features(x)
 
     def classify(self, x: Tensor) -> Tensor:
         """See Staged."""

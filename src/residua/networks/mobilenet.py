@@ -85,7 +85,7 @@ class MobileNetwork(Staged):
 
         Symmetric padding rounds up in each stage; Keras' rounds up in the stem and then down.
         """
-        return self.maps(x)
+        return super().features(x)
 
     def classify(self, x: Tensor) -> Tensor:
         """See Staged."""

@@ -195,7 +195,7 @@ class ResNet(Staged):
         At the ImageNet stem the strides are 4, 8, 16, 32. The last map has passed the tail, so that
         it is what the head pools.
         """
-        return self.maps(x)
+        return super().features(x)
 
 
 def _stem(plan: Residual, channels: int) -> nn.Sequential:

@@ -28,15 +28,11 @@ class Staged(nn.Module):
     head: nn.Module
     side = 1
 
-    def maps(self, x: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> one map per stage; the last has passed the tail, as the head reads it."""
         found = in_turn(self.stages, self._optional("stem", x))
         found[-1] = self._optional("tail", found[-1])
         return found
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> the feature maps, from the finest to the one that the head reads."""
-        return self.maps(x)
 
     def between(self, x: Tensor, first: int, last: int) -> Tensor:
         """The map after `first` stages (0: the picture) -> that after `last`, 0 <= first <= last.

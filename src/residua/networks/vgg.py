@@ -65,7 +65,7 @@ class VGGNet(Staged):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> five maps at strides 2, 4, 8, 16, 32, each after its pool."""
-        return self.maps(x)
+        return super().features(x)
 
 
 def _head(plan: VGG, inputs: int, classes: int) -> nn.Sequential:

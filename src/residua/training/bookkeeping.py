@@ -131,9 +131,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
     def start(self, judged: Mapping[str, float]) -> None:
         """Keep what the training begins with as the best so far; it is epoch 0."""
         if self._improved(judged):
-            state = self.learner.judge.network.state_dict()
-            self.best = {name: each.clone() for name, each in state.items()}
-        self.progress.best_epoch = self.best_epoch = self.learner.judge.position = 0
+            self._hold_best(0)
+        self.progress.best_epoch = self.learner.judge.position = 0
         figures = "  ".join(f"{name} {value:.4f}" for name, value in judged.items())
         self.screen.say(f"before the first epoch  {figures}")
 
@@ -226,8 +225,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
         training, epoch = self.config.training, self.progress.epoch
         state = self.learner.judge.network.state_dict()
         if improved:
-            self.best = {name: each.clone() for name, each in state.items()}
-            self.best_epoch = epoch
+            self._hold_best(epoch)
             if time.monotonic() - self.best_written >= BEST_SECONDS:
                 self._write_best()
         names = []
@@ -239,6 +237,12 @@ class Books(contextlib.AbstractContextManager["Books"]):
             names.append(f"epoch-{epoch:04}.safetensors")
         for name in names:
             self.run.write_weights(name, state, self._card(epoch))
+
+    def _hold_best(self, epoch: int) -> None:
+        """Keep the judged weights until they are written: the judge goes on with the next ones."""
+        state = self.learner.judge.network.state_dict()
+        self.best = {name: each.clone() for name, each in state.items()}
+        self.best_epoch = epoch
 
     def _write_best(self) -> None:
         """Before anything that says which epoch is the best."""

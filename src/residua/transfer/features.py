@@ -6,10 +6,10 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from residua.config import Config
@@ -32,12 +32,11 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Features of some samples. values: for each tap float32 [N, D]. known: bool [N], false where
-    time was up before. computed: rows that no earlier run had left. seconds: for those."""
+    """Features of those samples for which there was time. values: for each tap float32 [N, D].
+    computed: rows that no earlier run had left. seconds: for those."""
 
     samples: Integers
     values: Mapping[Tap, Floats]
-    known: npt.NDArray[np.bool_]
     computed: int
     seconds: float
 
@@ -112,7 +111,7 @@ class Frozen:
                 report(int(known.sum()), len(samples))
         self._keep(keys, order[written:done], values)
         known_values = values if known.all() else {tap: each[known] for tap, each in values.items()}
-        return Rows(samples[known], known_values, known, done, time.monotonic() - began)
+        return Rows(samples[known], known_values, done, time.monotonic() - began)
 
     def maps(self, samples: Integers, stages: int, view: int = 0) -> torch.Tensor:
         """[N, C, h, w] after so many stages, in the front's precision, on its device."""
@@ -131,8 +130,9 @@ class Frozen:
     def _pictures(self, samples: Integers, view: int) -> torch.Tensor:
         if view == 0:
             return self.front.plain(self.pictures.take(samples))
-        return self._augmented().images(view - 1, samples)
+        return self._augmented.images(view - 1, samples)
 
+    @cached_property
     def _augmented(self) -> TrainingBatches:
         config = self.config
         return TrainingBatches(

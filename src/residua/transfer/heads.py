@@ -26,7 +26,7 @@ from residua.transfer.features import Rows
 from residua.transfer.inputs import CachedInputs
 from residua.transfer.job import Job, Learnt
 from residua.transfer.linear import Floats, fit
-from residua.transfer.pace import in_time, pace_of
+from residua.transfer.pace import deadline, in_time, pace_of
 from residua.transfer.probing import Seen, best_of, look
 from residua.transfer.taps import Tap
 from residua.weights.reading import read_file
@@ -191,8 +191,7 @@ def _in_time(job: Job, network: Staged, task: Task, share: float) -> tuple[Job, 
     if not job.clock.bounded:
         return job, task
     judged = sum(map(len, task.judged.values()))
-    given = job.is_given("training.epochs")
-    until = None if given else job.clock.at(1.0)
+    until = deadline(job)
     pace = pace_of(job, network, task.batches, task.cut)
     job = in_time(job, pace, task.batches, judged, share)
     return job, dataclasses.replace(task, until=until)

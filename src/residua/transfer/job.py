@@ -89,7 +89,9 @@ class Job:
 
     def is_given(self, setting: str) -> bool:
         """Whether the user gave this setting, so that no choice may change it."""
-        return is_given(self.prepared, setting)
+        section, _, key = setting.partition(".")
+        chosen = any(each.setting == setting for each in self.prepared.choices)
+        return not chosen and getattr(getattr(self.prepared.config, section), key) not in UNSET
 
     def freed(self, setting: str) -> Job:
         """The same, but for a setting that a choice may change though the user gave it."""
@@ -104,25 +106,13 @@ class Job:
 
     def decided(self, setting: str, value: object, reason: str) -> Job:
         """The same with an automatic setting set; one that the user gave stays."""
-        prepared = decided(self.prepared, setting, value, reason)
+        if self.is_given(setting):
+            return self
+        config = settings.with_settings(self.prepared.config, {setting: value})
+        rest = [each for each in self.prepared.choices if each.setting != setting]
+        choices = [*rest, Choice(setting, value, reason)]
+        prepared = dataclasses.replace(self.prepared, config=config, choices=choices)
         return dataclasses.replace(self, prepared=prepared)
-
-
-def decided(prepared: Prepared, setting: str, value: object, reason: str) -> Prepared:
-    """Settings with an automatic one set to another value; one that the user gave stays."""
-    if is_given(prepared, setting):
-        return prepared
-    config = settings.with_settings(prepared.config, {setting: value})
-    rest = [each for each in prepared.choices if each.setting != setting]
-    choices = [*rest, Choice(setting, value, reason)]
-    return dataclasses.replace(prepared, config=config, choices=choices)
-
-
-def is_given(prepared: Prepared, setting: str) -> bool:
-    """Whether a setting has a value that no choice has given it."""
-    section, _, key = setting.partition(".")
-    chosen = any(each.setting == setting for each in prepared.choices)
-    return not chosen and getattr(getattr(prepared.config, section), key) not in UNSET
 
 
 def write_settings(folder: RunFolder, prepared: Prepared) -> None:

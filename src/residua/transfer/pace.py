@@ -77,6 +77,11 @@ def predicted_seconds(job: Job, pace: Pace, inputs: Inputs, judged: int) -> floa
     return epochs / epochs_within(job, pace, inputs, judged, 1.0)
 
 
+def deadline(job: Job) -> float | None:
+    """After which no epoch begins, of time.monotonic(); an explicit number of epochs wins."""
+    return None if job.is_given("training.epochs") else job.clock.at(1.0)
+
+
 def in_time(job: Job, pace: Pace, inputs: Inputs, judged: int, share: float) -> Job:
     """As many epochs as a share of what is left of the budget holds, and not more than usual.
 

@@ -21,7 +21,7 @@ from residua.transfer.features import Frozen
 from residua.transfer.heads import begin_head
 from residua.transfer.inputs import CachedInputs
 from residua.transfer.job import Job, Learnt, write_settings
-from residua.transfer.pace import in_time, pace_of, predicted_seconds
+from residua.transfer.pace import deadline, in_time, pace_of, predicted_seconds
 
 JUDGED = 1_000  # validation pictures that judge an epoch, where time is limited
 KNOWN = 0.9  # accuracy of a head on frozen features from which on small steps keep what is known
@@ -61,15 +61,13 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
         if final and strategy != "none":
             write_settings(folder, job.prepared)
             folder.write_json("transfer.json", measured)
-    chosen = "training.epochs" in {each.setting for each in job.prepared.choices}
-    until = job.clock.at(1.0) if chosen else None  # an explicit number of epochs wins
     task = Task(
         inputs,
         _judged(job),
         job.prepared.counts("train"),
         job.card(),
         cut,
-        until,
+        deadline(job),
         begins_learnt=strategy in ("partial", "full"),
     )
     progress = fit(network, task, job.prepared.config, folder, job.screen)
