@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from residua.errors import ResiduaError
 from residua.networks.catalogue import build
+from residua.networks.shapes import on_meta
 from residua.networks.staged import Staged, pooled
 from residua.weights.places import complete
 from residua.weights.reading import Weights
@@ -62,7 +63,7 @@ def network_from(weights: Weights, device: torch.device, *, headless: bool = Fal
         for name, each in weights.tensors.items()
     }
     try:
-        with torch.device("meta"):  # no time and no random numbers for weights that are replaced
+        with on_meta():  # no time and no random numbers for weights that are replaced
             network = build(**weights.card.network)
         if weights.headless:
             lost = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}

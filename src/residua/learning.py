@@ -21,8 +21,9 @@ from residua.files import refuse_inside
 from residua.judging import Evaluation, judge
 from residua.loading import IMAGENET, NONE, open_weights
 from residua.machine import environment
-from residua.networks.catalogue import build, plan
+from residua.networks.catalogue import plan
 from residua.networks.cost import smallest_input
+from residua.networks.shapes import REFUSALS
 from residua.preparation import Prepared, prepare
 from residua.reporting import write_report
 from residua.run import RunFolder
@@ -65,11 +66,10 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
         absolute = str(Path(config.network.weights).expanduser().absolute())
         config = settings.with_settings(config, {"network.weights": absolute})
     prepared = prepare(config, screen, None if weights is None else weights.card)
-    _check_network(prepared.config)
-    _say_known(config, prepared)
     job = Job(prepared, weights, clock, screen, asked)
-    if weights is not None:
-        job.network()  # what does not fit is said before there is a run
+    with _explained(prepared.config):
+        _check_network(job)
+    _say_known(config, prepared)
     folder = RunFolder.new(out, prepared.source.name)
     if out is None:
         prepared.choices.append(Choice("run", str(folder.path), "the next free runs/<data>-<n>"))
@@ -263,17 +263,23 @@ def _explained(config: Config) -> Iterator[None]:
         raise
 
 
-def _check_network(config: Config) -> None:
-    """Say before training what would only fail in it. Raises ResiduaError."""
-    network = config.network
-    with torch.device("meta"):
-        built = build(**config.network_arguments)
-    least = smallest_input(built)
-    if config.preprocessing.size < least:
+def _check_network(job: Job) -> None:
+    """Say before there is a run what would only fail in it. Raises ResiduaError.
+
+    Weights that do not fit the network, pictures that are too small for it.
+    """
+    config, device = job.prepared.config, job.prepared.device
+    network, size = job.network().eval(), config.preprocessing.size
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, config.preprocessing.channels, size, size, device=device))
+    except REFUSALS as error:
+        if size >= (least := smallest_input(network)):
+            raise
         raise ResiduaError(
-            f"{network.name} needs pictures of at least {least} px, not "
-            f"{config.preprocessing.size}: give --size {least} or another --model."
-        )
+            f"{config.network.name} needs pictures of at least {least} px, not {size}: give "
+            f"--size {least} or another --model."
+        ) from error
 
 
 def _short(value: object) -> str:

@@ -163,10 +163,11 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
         )
         for each, part in zip(readable, parts, strict=True)
     ]
-    mean, std = measure_colours(decoded.pixels, members_of["train"])
-    if preprocessing.channel_order == "bgr":
-        mean, std = mean[::-1], std[::-1]
-    automatic.choose_colours(chooser, mean, std)
+    if AUTO in (preprocessing.mean, preprocessing.std):
+        mean, std = measure_colours(decoded.pixels, members_of["train"])
+        if preprocessing.channel_order == "bgr":
+            mean, std = mean[::-1], std[::-1]
+        automatic.choose_colours(chooser, mean, std)
     counts = np.bincount(labels[members_of["train"]], minlength=len(source.classes)).tolist()
     classes = config.network.classes
     if classes != AUTO and classes < len(source.classes):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from residua import figures, report
 from residua.automatic import Choice
@@ -23,6 +22,7 @@ from residua.judging import Evaluation, softmax
 from residua.networks.catalogue import build
 from residua.networks.cost import measure
 from residua.networks.freezing import freeze
+from residua.networks.shapes import on_meta
 from residua.prediction import Prediction, read_input
 from residua.preparation import Prepared
 from residua.run import RunFolder
@@ -127,7 +127,7 @@ def write_prediction_grid(
 
 def _network(prepared: Prepared) -> report.NetworkFacts:
     network, preprocessing = prepared.config.network, prepared.config.preprocessing
-    with torch.device("meta"):
+    with on_meta():
         built = build(**prepared.config.network_arguments)
     strategy = prepared.config.transfer.strategy
     if strategy == "features":

@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from residua.errors import ResiduaError
 from residua.files import write_atomically
 from residua.networks import catalogue, cost, drawing
+from residua.networks.shapes import on_meta
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Described:
         size = row.size if size is None else size
         if size < 1:
             raise ResiduaError(f"--size {size}: must be at least 1.")
-        with torch.device("meta"):
+        with on_meta():
             network = catalogue.build(
                 name,
                 classes=classes,

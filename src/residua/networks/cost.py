@@ -5,7 +5,6 @@ All is read from the modules and one forward on "meta", where tensors have shape
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,16 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from residua.errors import ResiduaError
 from residua.networks import catalogue
+from residua.networks.shapes import REFUSALS, Shapes, on_meta, weightless
 
 Size = tuple[int, int, int]  # C, H, W
 LARGEST_SIDE = 1024  # smallest_input gives up there
-_REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)  # of an input that does not fit
-_MULTIPLIES = {"conv1d", "conv2d", "conv3d", "linear"}
-_KEEPS_SHAPE = {"batch_norm", "fill_", "zero_", "normal_", "uniform_", "kaiming_uniform_"}
 
 
 @dataclass(frozen=True)
@@ -84,12 +80,12 @@ def measure(network: nn.Module, input: Size) -> Cost:
     The network may live on any device, in any mode; it is not changed, and nothing is computed.
     Raises ResiduaError where the network does not take such a picture.
     """
-    skeleton, picture = _skeleton(network), torch.empty(1, *input, device="meta")
+    skeleton, picture = weightless(network), torch.empty(1, *input, device="meta")
     recorder = _Recorder(skeleton, picture)
     try:
         with torch.no_grad(), recorder:
             skeleton(picture)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ResiduaError(
             f"The network takes no picture of {_by(input)} (channels, height, width): it needs "
             f"{_channels(network)} channels, {smallest_input(network)} or more pixels. {error}"
@@ -103,10 +99,10 @@ def smallest_input(network: nn.Module) -> int:
 
     Raises ResiduaError if there is none up to LARGEST_SIDE.
     """
-    skeleton, channels = _skeleton(network), _channels(network)
+    skeleton, channels = weightless(network), _channels(network)
     for side in range(1, LARGEST_SIDE + 1):  # no bisection: some networks take a single size
-        with suppress(*_REFUSALS), torch.no_grad(), _Shapes():
-            skeleton(torch.empty(1, channels, side, side, device="meta"))
+        with suppress(*REFUSALS), on_meta():
+            skeleton(torch.empty(1, channels, side, side))
             return side
     raise ResiduaError(f"The network takes no square picture of 1 to {LARGEST_SIDE} pixels a side.")
 
@@ -115,8 +111,8 @@ def listing() -> list[tuple[str, Size, Counts]]:
     """Name, input (C, H, W) and sums of every row of the catalogue at its defaults, in seconds."""
     rows = []
     for name, row in catalogue.ROWS.items():
-        size, shapes = (row.channels, row.size, row.size), _Shapes()
-        with torch.no_grad(), torch.device("meta"), shapes:
+        size = (row.channels, row.size, row.size)
+        with on_meta() as shapes:
             network = catalogue.build(name).eval()
             network(torch.empty(1, *size))
         rows.append((name, size, _counts(network, shapes.multiply_adds)))
@@ -151,22 +147,7 @@ def to_json(name: str, counts: Counts, input: Size) -> dict[str, Any]:
     return {"name": name, **{key: getattr(counts, key) for key in sums}, "input": list(input)}
 
 
-class _Shapes(TorchFunctionMode):
-    """Counts multiply-adds, and skips what changes no shape: it takes most of the time on meta."""
-
-    multiply_adds = 0
-
-    def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        values = [*args, *(kwargs or {}).values()]
-        if call.__name__ in _KEEPS_SHAPE:
-            return values[0].view_as(values[0])  # a tensor of its own, as the function would give
-        output = call(*args, **(kwargs or {}))
-        if call.__name__ in _MULTIPLIES:  # each place of the output reads all weights once
-            self.multiply_adds += output.numel() // len(values[1]) * values[1].numel()
-        return output
-
-
-class _Recorder(_Shapes):
+class _Recorder(Shapes):
     """Writes the layer table of one forward.
 
     A module without children is a layer. What runs between layers is seen by the function mode: an
@@ -287,14 +268,3 @@ def _stages(layers: Sequence[Layer]) -> tuple[Stage, ...]:
 
 def _channels(network: nn.Module) -> int:
     return next((each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d)), 3)
-
-
-def _skeleton(network: nn.Module) -> nn.Module:
-    """A copy for evaluation that holds no memory: float32 tensors on the meta device."""
-    memo: dict[int, Any] = {}
-    for each in chain(network.parameters(), network.buffers()):
-        dtype = torch.float32 if each.is_floating_point() else each.dtype
-        empty = torch.empty_like(each, dtype=dtype, device="meta", requires_grad=False)
-        parameter = isinstance(each, nn.Parameter)
-        memo[id(each)] = nn.Parameter(empty, each.requires_grad) if parameter else empty
-    return copy.deepcopy(network, memo).eval()

@@ -10,6 +10,7 @@ from torch import nn
 
 from residua.errors import ResiduaError
 from residua.networks.layers import Initialisation, initialise
+from residua.networks.shapes import on_meta, weightless
 from residua.networks.staged import Staged
 
 DROPOUT = 0.5  # before the last layer of a head with hidden ones, as in tutorials 2 and 3
@@ -71,26 +72,6 @@ def replace_head(
 
 
 def _channels(network: Staged, input: tuple[int, int, int]) -> int:
-    """Channels of the last map, followed on "meta", where nothing is computed."""
-    from torch.func import functional_call
-
-    state = {name: each.to("meta") for name, each in network.state_dict().items()}
-    training = network.training
-    network.eval()
-    reader = _Last(network)
-    with torch.no_grad():
-        named = {f"network.{name}": each for name, each in state.items()}
-        found = functional_call(reader, named, (torch.empty(1, *input, device="meta"),))
-    network.train(training)
-    return int(found.shape[1])
-
-
-class _Last(nn.Module):
-    """A network's last map instead of its logits."""
-
-    def __init__(self, network: Staged) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network.enter(x, len(self.network.stages))
+    """Channels of the last map, for a picture (C, H, W)."""
+    with on_meta():
+        return int(weightless(network).enter(torch.empty(1, *input), len(network.stages)).shape[1])

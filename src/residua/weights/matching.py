@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from residua.networks.catalogue import build
+from residua.networks.shapes import on_meta
 from residua.weights.dialect import Dialect
 from residua.weights.order import keras_order
 from residua.weights.places import Place, from_keras, head_of, places, tensors_of
@@ -45,7 +46,7 @@ def match(stored: Stored, row: str, dialect: Dialect) -> list[Match]:
     More than one reading fits only where automatic names leave an order open that the shapes do not
     tell. The width of head and stem are the file's.
     """
-    with torch.device("meta"):
+    with on_meta():
         network = build(row)
     readings = [
         _fit(stored, network, row, dialect, names) for names in _namings(stored, network, dialect)

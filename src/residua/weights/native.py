@@ -107,12 +107,11 @@ def ends_before_head(path: Path, tensors: Mapping[str, Tensor], card: Card) -> b
     Raises ResiduaError that names the first tensor that does not fit, or whose numbers cannot be
     used.
     """
-    import torch
-
     from residua.networks.catalogue import build
+    from residua.networks.shapes import on_meta
 
     with translated(path, f"weights of {card.network['name']}"):
-        with torch.device("meta"):
+        with on_meta():
             wanted = build(**card.network).state_dict()
         weights = [name for name in wanted if not name.endswith("num_batches_tracked")]
         missing = [name for name in weights if name not in tensors]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from residua.errors import ResiduaError
 from residua.files import write_atomically
 from residua.networks.catalogue import build
+from residua.networks.shapes import on_meta
 from residua.weights.dialect import ALL, Dialect
 from residua.weights.keras_dialects import KERAS_DIALECTS
 from residua.weights.matching import AUTOMATIC
@@ -48,7 +49,7 @@ def convert(weights: Weights, out: Path) -> None:
 
 
 def _skeleton(weights: Weights) -> nn.Module:
-    with torch.device("meta"):
+    with on_meta():
         return build(**weights.card.network)
 
 
