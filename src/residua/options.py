@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
@@ -37,12 +37,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         )
 
     def collect(**values: Any) -> None:
-        given: dict[str, object] = {}
-        for assignment in values.pop("assignments", None) or ():
-            name, equals, value = assignment.partition("=")
-            if not equals:
-                raise ResiduaError(f"--set {assignment}: expected SECTION.FIELD=VALUE.")
-            given[name.strip()] = value.strip()
+        given = parsed(values.pop("assignments", None) or ())
         for flag, name in settings.flags().items():
             value = values.pop(flag.strip("-").replace("-", "_"))
             if value is not None:
@@ -66,6 +61,17 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     collect.__signature__ = inspect.Signature([*own, *options, assignments])  # type: ignore[attr-defined]
     collect.__doc__, collect.__name__ = command.__doc__, command.__name__
     return collect
+
+
+def parsed(assignments: Iterable[str]) -> dict[str, object]:
+    """What --set says, by dotted name. Raises ResiduaError."""
+    given: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ResiduaError(f"--set {assignment}: expected SECTION.FIELD=VALUE.")
+        given[name.strip()] = value.strip()
+    return given
 
 
 def _shown_default(default: object) -> str:

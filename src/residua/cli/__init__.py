@@ -15,6 +15,7 @@ import typer
 
 from residua import __version__
 from residua.cli import describe, learn, use
+from residua.cli.study import study
 from residua.errors import ResiduaError
 from residua.options import with_settings
 
@@ -36,6 +37,7 @@ for command in (
     describe.models,
     with_settings(learn.look),
     learn.demo,
+    study,
 ):
     app.command()(command)
 app.add_typer(describe.weights)
@@ -53,7 +55,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # file names need not fit the terminal's encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "demo"):
+    if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "demo", "study"):
         _with_kept_memory()
     try:
         app(prog_name="residua")  # also where it was started again as a module

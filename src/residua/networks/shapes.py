@@ -35,10 +35,9 @@ class Shapes(TorchFunctionMode):
             return values[0] if (kwargs or {}).get("inplace") else values[0].view_as(values[0])
         if word == "adaptive_avg_pool2d" and isinstance(values[1], int):
             return torch.empty(*values[0].shape[:-2], values[1], values[1], device="meta")
-        if word == "linear":
-            output = call(*values[:2])  # a bias changes no shape
-        else:
-            output = call(*args, **(kwargs or {}))
+        if word == "linear":  # a bias changes no shape
+            args, kwargs = values[:2], {}
+        output = call(*args, **(kwargs or {}))
         if word in _MULTIPLIES:  # each place of the output reads all weights once
             self.multiply_adds += output.numel() // len(values[1]) * values[1].numel()
         return output

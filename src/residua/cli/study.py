@@ -1,0 +1,71 @@
+"""The command that repeats what others claim."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from residua.cli.words import spoken
+from residua.errors import ResiduaError
+
+
+def study(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME|FILE]", help="A study, see --list.", show_default=False),
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the studies and exit.")] = False,
+    data: Annotated[
+        str, typer.Option(metavar="DATA", help="What its rows learn, as for train.")
+    ] = "digits",
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of every row. [the study's]", min=1)
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="Time for all runs, such as 20m; chooses the epochs. [none]")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="Runs of each row, seeds from 0.", min=1)] = 3,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The papers' own settings; wants a GPU.")
+    ] = False,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Any other setting, of every row; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Its folder; one that exists is gone on with. [studies/<name>-<data>]",
+        ),
+    ] = None,
+) -> None:
+    """Repeat a claim of the papers and tutorials, with its spread: a page, tables and figures.
+
+    Stopped at any moment, the same command goes on.
+    """
+    with spoken() as screen:
+        from residua.options import parsed
+        from residua.studies.conducting import conduct, listing
+        from residua.studies.training import Asked
+
+        if show:
+            for each, title in listing():
+                print(f"{each:<20}{title}")
+            return
+        if name is None:
+            raise ResiduaError("which study? `residua study --list` names them.")
+        given = parsed(assignments or ())
+        if epochs is not None:
+            if budget:
+                raise ResiduaError(
+                    "--budget chooses the epochs, --epochs gives them: leave one out."
+                )
+            given["training.epochs"] = epochs
+        print(conduct(name, Asked(data, seeds, budget, paper, given), out, screen))

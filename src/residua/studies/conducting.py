@@ -1,0 +1,93 @@
+"""The name of a study -> its folder with page, tables, figures and, where it trains, runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from residua import __version__
+from residua.data.sources import EMBEDDED
+from residua.errors import ResiduaError
+from residua.files import refuse_inside
+from residua.machine import device_named, environment
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.studies import definition
+from residua.studies.page import Page, Section
+from residua.studies.summary import page_of
+from residua.studies.training import Asked, run_all
+from residua.studies.writing import write
+
+# Studies that train nothing by a recipe: module of residua.studies, and what it shows.
+CLOSED = {
+    "bottleneck-cost": ("bottleneck_cost", "What bottlenecks, halving and 1x1 convolutions cost"),
+    "history": ("history", "Accuracy against cost, from AlexNet on"),
+    "identity": ("identity", "When a residual unit is the identity"),
+    "signal": ("signal", "Gradients and responses by depth"),
+    "softmax": ("softmax", "What softmax does to scores"),
+}
+
+
+def listing() -> list[tuple[str, str]]:
+    """Name and title of every study."""
+    trained = [(name, definition.read(name).title) for name in definition.shipped()]
+    return sorted([*trained, *((name, title) for name, (_, title) in CLOSED.items())])
+
+
+def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
+    """Run a study to its end, or go on with it, and write its page; gives index.html.
+
+    out: a new folder, or that of the same study; None: studies/<name>-<data>. Raises ResiduaError.
+    """
+    if name in CLOSED:
+        return write(_closed(name, asked), _folder(out or f"studies/{name}", asked))
+    known = [each for each, _ in listing()]
+    if Path(name).suffix not in (".yaml", ".yml") and name not in known:
+        raise ResiduaError(
+            f"study {name!r} is unknown: expected a .yaml file or one of {', '.join(known)}."
+        )
+    study = definition.read(name)
+    data = Path(asked.data).name or "data"
+    folder = _folder(out or f"studies/{study.name}-{data}", asked)
+    outcomes = run_all(study, asked, folder, screen)
+    facts = environment(device_named(outcomes[0].config.training.device))
+    page = page_of(study, outcomes, asked, facts, _sections(study.sections))
+    return write(page, folder)
+
+
+def _sections(name: str) -> Sequence[Section]:
+    if not name:
+        return ()
+    found: Sequence[Section] = import_module(f"residua.studies.{name}").sections()
+    return found
+
+
+def _closed(name: str, asked: Asked) -> Page:
+    import torch
+
+    if asked != Asked(EMBEDDED, asked.seeds):
+        raise ResiduaError(
+            f"study {name}: trains no runs, so --data, --epochs, --budget, --paper and --set do "
+            "not apply."
+        )
+    page: Page = import_module(f"residua.studies.{CLOSED[name][0]}").study()
+    facts = environment(torch.device("cpu"))
+    said = (
+        f"{facts['device_name']}, {facts['threads']} threads; residua {__version__}, torch "
+        f"{facts['torch']}."
+    )
+    return Page(**{**vars(page), "conditions": [*page.conditions, said]})
+
+
+def _folder(out: str, asked: Asked) -> Path:
+    """A folder for the study, made if need be. Raises ResiduaError if it holds something else."""
+    folder = Path(out).expanduser()
+    refuse_inside(folder, asked.data)
+    if folder.is_dir() and any(folder.iterdir()):
+        if not any((folder / known).exists() for known in ("study.json", "index.html")):
+            raise ResiduaError(f"{folder}: holds something else: expected a new folder.")
+        return folder
+    if folder.is_dir():
+        return folder
+    return RunFolder.new(str(folder), "study").path

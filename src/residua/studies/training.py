@@ -1,0 +1,242 @@
+"""A definition and a folder -> a run for each row and seed, each trained once; their figures.
+
+What is finished is skipped, what was interrupted goes on; so a study may be stopped at any moment,
+and gives the same figures as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residua import settings
+from residua.config import AUTO, Config
+from residua.errors import ResiduaError
+from residua.learning import go_on, train_run
+from residua.networks.catalogue import build
+from residua.networks.cost import Counts, measure
+from residua.networks.shapes import on_meta
+from residua.preparation import prepare
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.studies.definition import Definition, Row
+from residua.transfer.clock import Clock, seconds_of
+from residua.transfer.job import Job
+from residua.transfer.pace import REPORT_SECONDS, epochs_within, pace_of
+
+STUDY = "study.json"
+TEST_FRACTION = 0.25  # where the data brings no test part
+SHARE = 0.9  # of a budget that is planned
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user says. budget: "" for none; then the epochs of the study, or `given`, hold."""
+
+    data: str
+    seeds: int
+    budget: str = ""
+    paper: bool = False
+    given: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One row's runs: what each seed came to, in the order of the seeds [S].
+
+    accuracy, train_accuracy: in [0, 1], of the test part by the last weights, and of the last
+    epoch's training pictures as they were shown. seconds: of an epoch, learning alone. size: bytes
+    of the weights file. curves: history.csv of each seed.
+    """
+
+    row: Row
+    config: Config
+    counts: Counts
+    accuracy: npt.NDArray[np.float64]
+    train_accuracy: npt.NDArray[np.float64]
+    seconds: npt.NDArray[np.float64]
+    size: int
+    curves: Sequence[Sequence[Mapping[str, float]]]
+    tested: int
+    taught: int
+
+
+def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> list[Outcome]:
+    """Train what is not trained yet, seed by seed, and collect the figures of all rows.
+
+    Raises ResiduaError if the folder holds another study, or this one with other settings.
+    """
+    configs = _settled(study, asked, folder, screen)
+    turns = [(seed, row) for seed in range(asked.seeds) for row in study.rows]
+    costs = {row.name: _cost(configs[row.name]) for row in study.rows}
+    began, done = time.monotonic(), 0.0
+    open_turns = [turn for turn in turns if not _finished(_place(folder, turn[1], turn[0]))]
+    whole = sum(costs[row.name] for _, row in open_turns)
+    for number, (seed, row) in enumerate(turns, start=1):
+        place = _place(folder, row, seed)
+        if _finished(place):
+            continue
+        prefix = f"{number} of {len(turns)}: {row.name}, seed {seed}"
+        _train_one(_seeded(configs[row.name], seed), place, _Inner(screen, prefix))
+        done += costs[row.name]
+        left = (time.monotonic() - began) * (whole - done) / done
+        accuracy = _scores(RunFolder(place))["accuracy"]
+        screen.say(f"{prefix}: test accuracy {accuracy:.4f}; about {left / 60:.0f} min left")
+    return [_outcome(row, folder, asked.seeds) for row in study.rows]
+
+
+def _settled(study: Definition, asked: Asked, folder: Path, screen: Screen) -> dict[str, Config]:
+    """The settings of each row, and study.json, which a later call must agree with."""
+    common: dict[str, object] = {
+        "data.path": asked.data,
+        "data.test_fraction": TEST_FRACTION,
+        "data.val_fraction": 0.0,  # the last weights are judged; nothing is chosen
+        "training.curve_test": True,
+        **asked.given,
+    }
+    configs = {row.name: study.config(row, common, paper=asked.paper) for row in study.rows}
+    said = {
+        "study": study.name,
+        "budget": asked.budget,
+        "rows": {name: _plain(config) for name, config in configs.items()},
+    }
+    path = folder / STUDY
+    if not path.exists():
+        epochs = _epochs_within(configs, asked, screen) if asked.budget else None
+        RunFolder(folder).write_json(STUDY, {**said, "epochs": epochs})
+    kept = RunFolder(folder).read_json(STUDY)
+    if differing := _difference(kept, said):
+        raise ResiduaError(
+            f"{folder}: holds study {kept.get('study')} with other settings ({differing}). Give "
+            "the same options to go on with it, or another --out."
+        )
+    if kept["epochs"] is None:
+        return configs
+    chosen = {"training.epochs": kept["epochs"]}
+    return {name: settings.with_settings(each, chosen) for name, each in configs.items()}
+
+
+def _plain(config: Config) -> Any:
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _difference(kept: Any, said: Mapping[str, Any]) -> str:
+    """The first setting in which a folder's study is another one, in words; "" if none is."""
+    for key in ("study", "budget"):
+        if kept.get(key) != said[key]:
+            return f"{key} {kept.get(key)!r}, not {said[key]!r}"
+    if kept["rows"].keys() != said["rows"].keys():
+        return "other rows"
+    for name, config in said["rows"].items():
+        for section, values in config.items():
+            for key, value in values.items():
+                if (had := kept["rows"][name][section].get(key)) != value:
+                    return f"{name}: {section}.{key} = {had!r}, not {value!r}"
+    return ""
+
+
+def _epochs_within(configs: Mapping[str, Config], asked: Asked, screen: Screen) -> int:
+    """The same number of epochs for all rows, such that all runs fit into the budget."""
+    seconds, each_epoch = seconds_of(asked.budget) * SHARE, 0.0
+    for config in configs.values():
+        prepared = prepare(_seeded(config, 0), Screen(quiet=True))
+        job = Job(prepared, None, Clock(math.inf), screen, config)
+        inputs = prepared.training_batches(prepared.device)
+        judged = len(prepared.parts["test"])
+        pace = pace_of(job, job.network(), inputs, 0)
+        each_epoch += 1 / epochs_within(job, pace, inputs, judged, 1.0)
+        seconds -= asked.seeds * (REPORT_SECONDS + judged * pace.judged)
+    epochs = max(1, math.floor(seconds / (each_epoch * asked.seeds)))
+    screen.say(f"{asked.budget} hold {epochs} epochs of each of {len(configs)} rows and seeds")
+    return epochs
+
+
+def _seeded(config: Config, seed: int) -> Config:
+    return settings.with_settings(config, {"training.seed": seed, "data.split_seed": seed})
+
+
+def _place(folder: Path, row: Row, seed: int) -> Path:
+    return folder / "runs" / row.name / f"seed-{seed}"
+
+
+def _finished(place: Path) -> bool:
+    """The report is the last file that a run writes."""
+    return (place / "report.html").exists()
+
+
+def _train_one(config: Config, place: Path, screen: Screen) -> None:
+    if (place / "config.yaml").exists():
+        go_on(RunFolder(place), screen)
+        return
+    shutil.rmtree(place, ignore_errors=True)  # was killed before it was a run
+    train_run(config, str(place), screen)
+
+
+def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
+    runs = [RunFolder(_place(folder, row, seed)) for seed in range(seeds)]
+    scores, curves = [_scores(run) for run in runs], [run.read_history() for run in runs]
+    config = runs[0].config
+    with on_meta():
+        network = build(**config.network_arguments)
+    size = config.preprocessing.size
+    members = runs[0].read_split()
+    taught = sum(each.part == "train" for each in members)
+    return Outcome(
+        row,
+        config,
+        measure(network, (config.preprocessing.channels, size, size)),
+        np.array([each["accuracy"] for each in scores]),
+        np.array([curve[-1]["accuracy"] for curve in curves]),
+        np.array([taught / np.median(_speeds(curve)) for curve in curves]),
+        runs[0].weights.stat().st_size,
+        curves,
+        int(scores[0]["pictures"]),
+        taught,
+    )
+
+
+def _speeds(curve: Sequence[Mapping[str, float]]) -> list[float]:
+    return [epoch["pictures_per_second"] for epoch in curve]
+
+
+def _scores(run: RunFolder) -> Any:
+    """What `evaluations` says of the test part; the validation part where the data has no test."""
+    return run.read_json("evaluations/test/scores.json")
+
+
+def _cost(config: Config) -> float:
+    """Multiply-adds and epochs: what the time of a run is about proportional to."""
+    channels, size = config.preprocessing.channels, config.preprocessing.size
+    shape = (3 if channels == AUTO else channels, *(2 * (32 if size == AUTO else size,)))
+    arguments = {**config.network_arguments, "channels": shape[0]}
+    with on_meta():
+        network = build(**{**arguments, "classes": 10})
+    epochs = 1 if config.training.epochs == AUTO else config.training.epochs
+    return float(measure(network, shape).multiply_adds * epochs)
+
+
+class _Inner(Screen):
+    """Shows a run's bars under the name of its turn; its lines are in the run's own files."""
+
+    def __init__(self, outer: Screen, prefix: str) -> None:
+        super().__init__(quiet=True)
+        self.outer, self.prefix = outer, prefix
+
+    @contextlib.contextmanager
+    def bar(
+        self, what: str, plain_seconds: float = 10.0
+    ) -> Iterator[Callable[[int, int, str], None]]:
+        """The outer screen's bar, under the prefix."""
+        with self.outer.bar(f"{self.prefix}, {what}", 6 * plain_seconds) as move:
+            yield move

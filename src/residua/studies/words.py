@@ -1,0 +1,100 @@
+"""Figures of rows and seeds -> the sentences of a page, no stronger than their intervals.
+
+Legend: R rows, S seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.differences import Difference, in_words, of_seeds
+
+Values = npt.NDArray[np.float64]
+
+
+def of_family(rows: Sequence[str], values: Values, figure: str) -> list[str]:
+    """Whether rows differ; values: shares in [0, 1], float64 [R, S], rows in the same order.
+
+    figure: what they are, such as "test accuracy". The most important sentence comes first.
+    """
+    pairs, figure = of_seeds(values), _begun(figure)
+    if values.shape[1] == 1:
+        return [
+            f"{figure}: one seed, which says nothing of the spread, so nothing is claimed of "
+            f"{listed(rows)}; give more seeds."
+        ]
+    if len(rows) == 2:
+        return [in_words(rows[0], rows[1], figure, pairs[0, 1])]
+    seen = {pair: found for pair, found in pairs.items() if found.seen}
+    smallest = 100 * next(iter(pairs.values())).smallest
+    means = 100 * values.mean(axis=1)
+    if not seen:
+        return [
+            f"{figure}: no difference seen among {listed(rows)} (means {means.min():.2f} to "
+            f"{means.max():.2f} %): all {len(pairs)} paired 95 % intervals, which hold jointly, "
+            f"contain zero; one of {smallest:.2f} points could have been seen."
+        ]
+    rest = len(pairs) - len(seen)
+    first = (
+        f"{figure}: {len(seen)} of {len(pairs)} pairs among {listed(rows)} differ"
+        + (f"; in the other {rest} no difference is seen" if rest else "")
+        + f" (one of {smallest:.2f} points could have been; the intervals hold jointly)."
+    )
+    largest = sorted(seen.items(), key=lambda item: -abs(item[1].mean))
+    return [first, *(in_words(rows[i], rows[j], figure, found) for (i, j), found in largest)]
+
+
+def of_degradation(
+    name: str, plain: Sequence[str], plain_errors: Values, residual_errors: Values
+) -> str:
+    """Whether depth makes plain networks learn their own pictures worse, and residual ones not.
+
+    name: of the way of learning. plain: names of the plain rows. errors: on the training pictures,
+    shares [R, S], from the shallowest to the deepest; those two are compared. It is claimed only
+    where the interval of the plain pair lies above zero and that of the residual pair does not.
+    """
+    among_plain, among_residual = _ends(plain_errors), _ends(residual_errors)
+    facts = (
+        f"training error from {plain[0]} to {plain[-1]} {_points(among_plain)}, of the residual "
+        f"networks of the same depths {_points(among_residual)}"
+    )
+    if not math.isfinite(among_plain.low):
+        return f"{name}: one seed, which says nothing of the spread, so nothing is claimed; {facts}"
+    if among_plain.low > 0 and not among_residual.low > 0:
+        return f"{name}: degradation. {_begun(facts)}."
+    if among_plain.low > 0:
+        return f"{name}: both kinds learn worse when deeper, so shortcuts do not cure it: {facts}."
+    if among_plain.high < 0:
+        return f"{name}: no degradation, the deeper plain network learns better: {facts}."
+    return (
+        f"{name}: no degradation seen: {facts}; one of {100 * among_plain.smallest:.2f} points "
+        "could have been seen."
+    )
+
+
+def _begun(words: str) -> str:
+    """As a sentence begins."""
+    return words[:1].upper() + words[1:]
+
+
+def _ends(errors: Values) -> Difference:
+    """From the shallowest to the deepest, with the interval of all pairs of that kind."""
+    return of_seeds(errors)[0, len(errors) - 1]
+
+
+def _points(found: Difference) -> str:
+    if not math.isfinite(found.low):
+        return f"{100 * found.mean:+.2f} points"
+    return (
+        f"{100 * found.mean:+.2f} points (95 % interval {100 * found.low:+.2f} to "
+        f"{100 * found.high:+.2f})"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,143 @@
+"""What is said of a difference is what its interval allows."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel, tukey_hsd
+
+from residua.differences import Difference, in_words, of_pictures, of_seeds
+from residua.studies.words import of_degradation, of_family
+
+
+def test_two_rows_are_compared_by_the_paired_t_test() -> None:
+    values = np.array([[0.90, 0.91, 0.93, 0.90], [0.92, 0.925, 0.96, 0.91]])
+    found = of_seeds(values)[0, 1]
+    expected = ttest_rel(values[1], values[0]).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx(float((values[1] - values[0]).mean()))
+
+
+def test_what_a_seed_does_to_all_rows_alike_does_not_count() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(0.9, 0.004, (4, 5))
+    shifted = values + random.normal(0, 0.2, 5)
+    for pair, found in of_seeds(values).items():
+        assert of_seeds(shifted)[pair].low == pytest.approx(found.low)
+
+
+def test_joint_intervals_are_tukeys_where_seeds_do_nothing() -> None:
+    """Without any effect of the seeds, blocks only cost degrees of freedom."""
+    random = np.random.default_rng(1)
+    values = random.normal(0, 1, (3, 400))
+    ours = of_seeds(values)
+    theirs = tukey_hsd(*values).confidence_interval(0.95)
+    for (i, j), found in ours.items():
+        assert found.low == pytest.approx(theirs.low[j, i], abs=0.02)
+        assert found.high == pytest.approx(theirs.high[j, i], abs=0.02)
+
+
+def test_joint_intervals_hold_together() -> None:
+    """Of many studies of four equal rows and three seeds, 5 % claim any difference."""
+    random = np.random.default_rng(2)
+    wrong = sum(
+        any(each.seen for each in of_seeds(random.normal(0, 1, (4, 3))).values())
+        for _ in range(600)
+    )
+    assert 0.03 < wrong / 600 < 0.075
+
+
+def test_intervals_of_pictures_hold_the_true_difference() -> None:
+    random = np.random.default_rng(3)
+    gained, lost, held = 0.06, 0.03, 0
+    for _ in range(2000):
+        kind = random.choice(4, 250, p=(0.8, gained, lost, 1 - 0.8 - gained - lost))
+        found = of_pictures((kind == 0) | (kind == 2), (kind == 0) | (kind == 1))
+        held += found.low <= gained - lost <= found.high
+    assert 0.935 < held / 2000 < 0.975
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_pictures_in_any_case(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = np.array(pairs).T
+    found, back = of_pictures(first, second), of_pictures(second, first)
+    assert -1 <= found.low <= found.mean <= found.high <= 1
+    assert found.mean == pytest.approx(second.mean() - first.mean())
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_nothing_to_compare_is_refused() -> None:
+    with pytest.raises(ValueError, match="right answers"):
+        of_pictures(np.zeros(0, bool), np.zeros(0, bool))
+    with pytest.raises(ValueError, match="rows"):
+        of_seeds(np.zeros((1, 3)))
+
+
+def test_words_of_a_difference() -> None:
+    none = in_words("a", "b", "Test accuracy", Difference(0.004, -0.002, 0.010))
+    assert "no difference seen" in none
+    assert "0.60 points could have been seen" in none
+    more = in_words("a", "b", "Test accuracy", Difference(0.02, 0.01, 0.03))
+    assert "b is 2.00 points higher than a" in more
+    assert "b is 2.00 points lower than a" in in_words(
+        "a", "b", "Test accuracy", Difference(-0.02, -0.03, -0.01)
+    )
+    assert "one seed" in in_words("a", "b", "x", Difference(0.5, -math.inf, math.inf))
+
+
+def constructed(means: list[float], spread: float, seeds: int = 3) -> np.ndarray:
+    """Rows with these means, whose residuals are known and orthogonal to rows and seeds."""
+    waves = np.array([[1, -1, 0], [0, 1, -1], [-1, 0, 1]])[: len(means)]
+    rest = waves - waves.mean(0)
+    return np.array(means)[:, None] + spread * rest[:, :seeds]
+
+
+def test_words_of_a_family_follow_its_numbers() -> None:
+    alike = of_family(["a", "b", "c"], constructed([0.900, 0.901, 0.902], 0.01), "test accuracy")
+    assert len(alike) == 1
+    assert "no difference seen among a, b and c" in alike[0]
+    could = re.search(r"one of ([\d.]+) points could have been seen", alike[0])
+    values = constructed([0.900, 0.901, 0.902], 0.01)
+    assert could is not None
+    assert float(could[1]) == pytest.approx(100 * of_seeds(values)[0, 1].smallest, abs=0.005)
+
+    apart = of_family(["a", "b", "c"], constructed([0.80, 0.801, 0.90], 0.001), "test accuracy")
+    assert "2 of 3 pairs among a, b and c differ" in apart[0]
+    assert "in the other 1 no difference is seen" in apart[0]
+    assert any("c is 10.00 points higher than a" in each for each in apart)
+    assert not any("b is" in each for each in apart[1:])
+
+    single = of_family(["a", "b"], np.array([[0.1], [0.9]]), "test accuracy")
+    assert "one seed" in single[0]
+    assert "nothing is claimed" in single[0]
+
+
+@pytest.mark.parametrize(
+    ("plain", "residual", "words"),
+    [
+        ([0.10, 0.20], [0.10, 0.10], "SGD: degradation."),
+        ([0.10, 0.20], [0.10, 0.05], "SGD: degradation."),
+        ([0.10, 0.20], [0.10, 0.20], "shortcuts do not cure it"),
+        ([0.20, 0.10], [0.10, 0.10], "no degradation, the deeper plain network learns better"),
+        ([0.100, 0.101], [0.10, 0.10], "no degradation seen"),
+    ],
+)
+def test_degradation_is_claimed_only_where_it_is_seen(
+    plain: list[float], residual: list[float], words: str
+) -> None:
+    said = of_degradation(
+        "SGD", ["plain20", "plain44"], constructed(plain, 0.002), constructed(residual, 0.002)
+    )
+    assert words in said
+    if words != "SGD: degradation.":
+        assert "SGD: degradation" not in said
+
+
+def test_degradation_is_not_claimed_of_one_seed() -> None:
+    said = of_degradation("SGD", ["a", "b"], np.array([[0.1], [0.9]]), np.array([[0.1], [0.1]]))
+    assert "nothing is claimed" in said

@@ -1,0 +1,212 @@
+"""A study is its runs, its tables and its page; it goes on where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from residua.errors import ResiduaError
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.studies import definition
+from residua.studies.conducting import conduct, listing
+from residua.studies.page import Figure, Page, Section, Table
+from residua.studies.training import Asked
+from residua.studies.writing import write
+
+QUIET = Screen(quiet=True)
+TINY = """
+title: Two <orders>
+claim: It makes no difference.
+source: nobody
+settings: {network.name: cifar_resnet20, training.epochs: 1, training.pictures: 96}
+rows:
+  a: {what: original, network.ordering: a}
+  e: {what: pre-activation, network.ordering: e}
+families: {both: [a, e]}
+published:
+  - {title: Error of others, source: a paper, columns: [row, error], rows: [[a, 6.61], [e, 6.37]]}
+reach: true
+"""
+MEASURED = ("seconds an epoch", "minutes of learning")  # of time, so never the same twice
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("done") / "study"
+    return conduct(str(file), Asked("digits", 2), str(out), QUIET).parent
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return [
+            {key: value for key, value in row.items() if key not in MEASURED}
+            for row in csv.DictReader(stream)
+        ]
+
+
+def test_rows_are_ordinary_runs_whose_figures_the_table_holds(done: Path) -> None:
+    for row in rows_of(done / "rows.csv"):
+        runs = [RunFolder.existing(done / "runs" / row["row"] / f"seed-{k}") for k in range(2)]
+        scores = [run.read_json("evaluations/test/scores.json")["accuracy"] for run in runs]
+        assert float(row["test accuracy %"]) == pytest.approx(50 * sum(scores))
+        assert [run.config.training.seed for run in runs] == [0, 1]
+        assert {run.config.network.ordering for run in runs} == {row["row"]}
+        assert all((run.path / "report.html").exists() for run in runs)
+
+
+def test_the_page_says_what_its_tables_hold_and_asks_for_nothing(done: Path) -> None:
+    text = (done / "index.html").read_text()
+    (found,) = rows_of(done / "differences.csv")
+    assert "Two &lt;orders&gt;" in text
+    assert "http:" not in text.replace("http://www.w3.org", "")
+    assert "https:" not in text
+    said = "no difference seen" if found["seen"] == "no" else "points"
+    assert said in text
+    assert "Error of others" in text
+    assert text.count("data:image/svg+xml;base64,") == 2
+
+
+def test_figures_are_pictures(done: Path) -> None:
+    for name in ("curves", "accuracies"):
+        with Image.open(done / "figures" / f"{name}.png") as picture:
+            assert picture.size[0] > 800
+        assert ET.parse(done / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
+
+
+def test_what_is_finished_is_not_trained_again(file: Path, done: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in done.glob("runs/*/*/*")}
+    table = rows_of(done / "rows.csv")
+    began = time.monotonic()
+    conduct(str(file), Asked("digits", 2), str(done), QUIET)
+    assert time.monotonic() - began < 10
+    assert {path: path.stat().st_mtime_ns for path in done.glob("runs/*/*/*")} == before
+    assert rows_of(done / "rows.csv") == table
+
+
+def test_killed_and_gone_on_with_it_gives_the_same_tables(
+    file: Path, done: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    command = [sys.executable, "-m", "residua", "study", str(file), "--seeds", "2"]
+    command += ["--out", str(out)]
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}
+    for awaited in ("runs/a/seed-0/log.jsonl", "runs/e/seed-0/report.html"):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (out / awaited).exists() and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (out / "index.html").exists()
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
+    for name in ("rows.csv", "differences.csv", "reach.csv", "published-1.csv"):
+        assert rows_of(out / name) == rows_of(done / name)
+
+
+def test_a_folder_of_another_study_is_refused(file: Path, done: Path, tmp_path: Path) -> None:
+    other = Asked("digits", 2, given={"training.epochs": 2})
+    with pytest.raises(ResiduaError, match=r"training\.epochs = 1, not 2.*another --out"):
+        conduct(str(file), other, str(done), QUIET)
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ResiduaError, match="holds something else"):
+        conduct(str(file), Asked("digits", 1), str(tmp_path), QUIET)
+    assert [each.name for each in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_more_seeds_go_on_from_the_ones_that_are_there(file: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "study")
+    conduct(str(file), Asked("digits", 1), out, QUIET)
+    (single,) = rows_of(tmp_path / "study" / "differences.csv")
+    assert single["seen"] == "one seed"
+    assert "nothing is claimed" in (tmp_path / "study" / "index.html").read_text()
+    first = (tmp_path / "study/runs/a/seed-0/report.html").stat().st_mtime_ns
+    conduct(str(file), Asked("digits", 2), out, QUIET)
+    (both,) = rows_of(tmp_path / "study" / "differences.csv")
+    assert both["seen"] in ("yes", "no")
+    assert (tmp_path / "study/runs/a/seed-0/report.html").stat().st_mtime_ns == first
+
+
+def test_a_budget_becomes_epochs_that_are_kept(file: Path, tmp_path: Path) -> None:
+    asked = Asked("digits", 1, budget="30s")
+    conduct(str(file), asked, str(tmp_path / "study"), QUIET)
+    epochs = json.loads((tmp_path / "study" / "study.json").read_text())["epochs"]
+    assert epochs > 1
+    for row in "ae":
+        run = RunFolder.existing(tmp_path / "study" / "runs" / row / "seed-0")
+        assert run.config.training.epochs == epochs
+        assert len(run.read_history()) == epochs
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("title: [", "cannot be read"),
+        ("just words", "expected title, claim, source and rows"),
+        (TINY.replace("claim:", "clam:"), "'clam' is unknown"),
+        (TINY.replace("both: [a, e]", "both: [a, f]"), "compares 'f', which is none of its rows"),
+        (TINY.replace("ordering: e", "ordering: z"), r"network\.ordering = 'z'"),
+        (TINY.replace("  e: {", "  ../e: {"), "row '../e'"),
+        (TINY.replace("rows:\n", "rows: 3\nlines:\n"), "'lines' is unknown"),
+        (TINY.replace("what: original, ", ""), "not what a study looks like"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ResiduaError, match=words) as caught:
+        conduct(str(tmp_path / "own.yaml"), Asked("digits", 1), str(tmp_path / "out"), QUIET)
+    assert "own.yaml" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_study_that_is_listed_can_be_read() -> None:
+    names = [name for name, _ in listing()]
+    assert len(names) == len(set(names))
+    for name in definition.shipped():
+        found = definition.read(name)
+        assert found.families or found.degradation
+        assert name in names
+    with pytest.raises(ResiduaError, match=r"expected a \.yaml file or one of .*orderings"):
+        conduct("ordering", Asked("digits", 1), None, QUIET)
+
+
+def test_cells_and_characters_survive_all_forms(tmp_path: Path) -> None:
+    cells = ("a|b <i>\n", 1_234_567, 0.123456789, None, 3.2e-7)
+    table = Table("odd", "Odd cells", ("text", "int", "float", "none", "small"), [cells])
+    figure = Figure("plain", "A & B", lambda canvas: canvas.subplots().plot([1, 2]))
+    write(Page("T", "C", "S", ["F"], [Section("H", ["<b>"], [table], [figure])]), tmp_path)
+    (row,) = rows_of(tmp_path / "odd.csv")
+    assert row == {
+        "text": "a|b <i>\n",
+        "int": "1234567",
+        "float": "0.123456789",
+        "none": "",
+        "small": "3.2e-07",
+    }
+    page, text = (tmp_path / "index.html").read_text(), (tmp_path / "tables.md").read_text()
+    assert "1,234,567" in page
+    assert "1,234,567" in text
+    assert "a\\|b <i> " in text
+    assert "&lt;i&gt;" in page
+    assert "0.1235" in text
+    first = (tmp_path / "figures" / "plain.svg").read_bytes()
+    write(Page("T", "C", "S", ["F"], [Section("H", (), [table], [figure])]), tmp_path)
+    assert (tmp_path / "figures" / "plain.svg").read_bytes() == first
