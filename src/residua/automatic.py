@@ -91,7 +91,7 @@ def choose_from_weights(
     Their whole preprocessing where they are transferred: features mean what they meant.
     """
     reason = "belongs to the weights"
-    for name in ("name", "ordering", "shortcut"):
+    for name in ("name", "ordering", "shortcut", "cardinality"):
         chooser.choose(f"network.{name}", network[name], reason)
     if not chooser.config.network.new_head:
         for name in ("head", "stage", "side"):

@@ -142,6 +142,11 @@ class Network:
         None,
         "Shortcut where the shape changes; none is the plain network; null: as the model.",
     )
+    cardinality: str | None = setting(
+        None,
+        "Groups of a bottleneck and the width of each in the first stage, such as 32x4d (Xie 2017); "
+        "null: as the model.",
+    )
     head: str = setting(
         AUTO,
         "'own': the model's; 'linear'; 'mlp:256', 'mlp:4096,4096': with hidden layers; 'logistic': "
@@ -285,6 +290,7 @@ class Config:
             "channels": self.preprocessing.channels,
             "ordering": network.ordering,
             "shortcut": network.shortcut,
+            "cardinality": network.cardinality,
             "head": head,
             "stage": network.stage if head else None,
             "side": network.side if head else None,

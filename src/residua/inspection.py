@@ -92,7 +92,7 @@ def _meaning(weights: Weights) -> dict[str, Any]:
     found: dict[str, Any] = {"network": card.network["name"]}
     if weights.match is not None:
         found["names"] = f"as {weights.match.dialect.name} gives them"
-    options = ("ordering", "shortcut", "head", "stage", "side")
+    options = ("ordering", "shortcut", "cardinality", "head", "stage", "side")
     changed = {key: card.network[key] for key in options if card.network[key]}
     found |= {
         **changed,

@@ -49,9 +49,8 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     What can be refused before any picture is read is. Raises ResiduaError.
     """
     if config.network.name != AUTO:
-        plan(
-            config.network.name, ordering=config.network.ordering, shortcut=config.network.shortcut
-        )
+        arguments = config.network_arguments
+        plan(**{key: arguments[key] for key in ("name", "ordering", "shortcut", "cardinality")})
     if out is not None:
         RunFolder.refuse_used(out)
     refuse_inside(Path(out or "runs"), config.data.path)

@@ -88,7 +88,8 @@ def start_from(
     """
     arguments, held = LATER | dict(arguments), weights.card.network
     same_head = all(arguments[key] == held[key] for key in ("head", "stage", "side"))
-    for key in ("name", "channels", "ordering", "shortcut", *(() if new_head else ("head",))):
+    fixed = ("name", "channels", "ordering", "shortcut", "cardinality")
+    for key in (*fixed, *(() if new_head else ("head",))):
         if arguments[key] != held[key]:
             raise ResiduaError(
                 f"{weights.path}: holds weights of {held['name']} with {key} {held[key]!r}, asked "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from typing import get_args
 
 import torch
@@ -29,28 +30,49 @@ def row(name: str) -> Row:
     return ROWS[name]
 
 
-def plan(name: str, *, ordering: Ordering | None = None, shortcut: Shortcut | None = None) -> Plan:
-    """A row's plan with another ordering or shortcut, which only residual networks have.
+def plan(
+    name: str,
+    *,
+    ordering: Ordering | None = None,
+    shortcut: Shortcut | None = None,
+    cardinality: str | None = None,
+) -> Plan:
+    """A row's plan with another ordering, shortcut or cardinality; only residual networks have any.
 
-    Raises ResiduaError.
+    cardinality: "CxDd", C groups of D channels inside the bottlenecks of the first stage, and in
+    the others in proportion to their outputs (Xie 2017, section 3.3). Raises ResiduaError.
     """
     found = row(name).plan
-    changes = {
-        key: value
-        for key, value in (("ordering", ordering), ("shortcut", shortcut))
-        if value is not None
-    }
+    asked = {"ordering": ordering, "shortcut": shortcut, "cardinality": cardinality}
+    changes = {key: value for key, value in asked.items() if value is not None}
     if not changes:
         return found
     if not isinstance(found, Residual):
-        asked = ", ".join(f"{key} {value!r}" for key, value in changes.items())
-        raise ResiduaError(f"{name} has no residual units: {asked} does not apply.")
+        said = ", ".join(f"{key} {value!r}" for key, value in changes.items())
+        raise ResiduaError(f"{name} has no residual units: {said} does not apply.")
     for key, allowed in (("ordering", get_args(Ordering)), ("shortcut", get_args(Shortcut))):
         if key in changes and changes[key] not in allowed:
             raise ResiduaError(
                 f"{key} {changes[key]!r} is unknown: expected one of {', '.join(allowed)}."
             )
+    if cardinality is not None:
+        del changes["cardinality"]
+        found = _grouped(name, found, cardinality)
     return dataclasses.replace(found, **changes)  # type: ignore[arg-type]
+
+
+def _grouped(name: str, plan: Residual, cardinality: str) -> Residual:
+    """The plan with so many groups of such a width. Raises ResiduaError."""
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})d", cardinality)
+    if found is None:
+        raise ResiduaError(
+            f"cardinality {cardinality!r}: expected groups and the width of each, such as 32x4d."
+        )
+    if not any(kernel.grouped for kernel in plan.branch):
+        raise ResiduaError(f"{name} has no bottlenecks: cardinality {cardinality} does not apply.")
+    groups, width = int(found[1]), int(found[2])
+    inner = tuple(groups * width * each // plan.outputs[0] for each in plan.outputs)
+    return dataclasses.replace(plan, groups=groups, inner=inner)
 
 
 def build(
@@ -60,6 +82,7 @@ def build(
     channels: int | None = None,
     ordering: Ordering | None = None,
     shortcut: Shortcut | None = None,
+    cardinality: str | None = None,
     head: str | None = None,
     stage: int | None = None,
     side: int | None = None,
@@ -72,7 +95,8 @@ def build(
     global generator; None draws from it. The result is an ordinary nn.Module, in training mode,
     with a `features` method (see Staged). Raises ResiduaError on an unknown name or option.
     """
-    chosen, defaults = plan(name, ordering=ordering, shortcut=shortcut), row(name)
+    defaults = row(name)
+    chosen = plan(name, ordering=ordering, shortcut=shortcut, cardinality=cardinality)
     classes = defaults.classes if classes is None else classes
     channels = defaults.channels if channels is None else channels
     for what, value in (("classes", classes), ("channels", channels)):

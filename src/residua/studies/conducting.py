@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -29,10 +31,15 @@ CLOSED = {
 }
 
 
+SCENARIOS = "transfer-scenarios"  # trains, but on pictures of its own
+BUDGET = "10s"  # of each of its runs
+
+
 def listing() -> list[tuple[str, str]]:
     """Name and title of every study."""
     trained = [(name, definition.read(name).title) for name in definition.shipped()]
-    return sorted([*trained, *((name, title) for name, (_, title) in CLOSED.items())])
+    closed = [(name, title) for name, (_, title) in CLOSED.items()]
+    return sorted([*trained, *closed, (SCENARIOS, "Four scenarios of transfer learning")])
 
 
 def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
@@ -40,6 +47,8 @@ def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
 
     out: a new folder, or that of the same study; None: studies/<name>-<data>. Raises ResiduaError.
     """
+    if name == SCENARIOS:
+        return _scenarios(asked, out, screen)
     if name in CLOSED:
         return write(_closed(name, asked), _folder(out or f"studies/{name}", asked))
     known = [each for each, _ in listing()]
@@ -56,6 +65,31 @@ def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
     return write(page, folder)
 
 
+def _scenarios(asked: Asked, out: str | None, screen: Screen) -> Path:
+    from residua.studies import scenarios
+
+    if asked != Asked(EMBEDDED, asked.seeds, asked.budget):
+        raise ResiduaError(
+            f"study {SCENARIOS}: makes its own pictures, so --data, --epochs, --paper and --set do "
+            "not apply; --budget is the time of each run."
+        )
+    folder = _folder(out or f"studies/{SCENARIOS}", asked)
+    page = scenarios.study(folder, asked.seeds, asked.budget or BUDGET, screen)
+    return write(_with_machine(page), folder)
+
+
+def _with_machine(page: Page) -> Page:
+    """The page, with where it was made among its conditions."""
+    import torch
+
+    facts = environment(torch.device("cpu"))
+    said = (
+        f"{datetime.date.today()}; {facts['device_name']}, {facts['threads']} threads; residua "
+        f"{__version__}, torch {facts['torch']}."
+    )
+    return dataclasses.replace(page, conditions=[*page.conditions, said])
+
+
 def _sections(name: str) -> Sequence[Section]:
     if not name:
         return ()
@@ -64,20 +98,13 @@ def _sections(name: str) -> Sequence[Section]:
 
 
 def _closed(name: str, asked: Asked) -> Page:
-    import torch
-
     if asked != Asked(EMBEDDED, asked.seeds):
         raise ResiduaError(
             f"study {name}: trains no runs, so --data, --epochs, --budget, --paper and --set do "
             "not apply."
         )
     page: Page = import_module(f"residua.studies.{CLOSED[name][0]}").study()
-    facts = environment(torch.device("cpu"))
-    said = (
-        f"{facts['device_name']}, {facts['threads']} threads; residua {__version__}, torch "
-        f"{facts['torch']}."
-    )
-    return Page(**{**vars(page), "conditions": [*page.conditions, said]})
+    return _with_machine(page)
 
 
 def _folder(out: str, asked: Asked) -> Path:

@@ -54,7 +54,8 @@ class Frozen:
         self.pictures = Pictures(pixels, self.front.device)
         self.config, self.labels = config, labels
         arguments = config.network_arguments
-        told = [arguments[key] for key in ("name", "channels", "ordering", "shortcut")]
+        shape = ("name", "channels", "ordering", "shortcut", "cardinality")
+        told = [arguments[key] for key in shape]
         how = (
             config.preprocessing.channel_order,
             config.preprocessing.mean,

@@ -32,11 +32,12 @@ NETWORK = {  # what a card says of its network, and in which types
     "channels": (int,),
     "ordering": (str, type(None)),
     "shortcut": (str, type(None)),
+    "cardinality": (str, type(None)),
     "head": (str, type(None)),
     "stage": (int, type(None)),
     "side": (int, type(None)),
 }
-LATER = {"head": None, "stage": None, "side": None}  # not in the first files of this format
+LATER: dict[str, Any] = dict.fromkeys(("cardinality", "head", "stage", "side"))  # not in old files
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _card(path: Path, card: dict[str, Any]) -> Card:
     if not _is_network(network):
         raise damaged(path, f"says of its network {network!r}, expected {', '.join(NETWORK)}")
     try:
-        plan(network["name"], ordering=network["ordering"], shortcut=network["shortcut"])
+        plan(**{key: network[key] for key in ("name", "ordering", "shortcut", "cardinality")})
         if network["head"] is not None:
             hidden_of(network["head"])
     except ResiduaError as error:

@@ -57,10 +57,10 @@ def _dialect(weights: Weights, known: tuple[Dialect, ...], out: Path, whose: str
     """How others name this network: as the weights came, if that is one of their ways."""
     name = weights.card.network["name"]
     network = weights.card.network
-    changed = network["ordering"] or network["shortcut"] or network["head"]
+    changed = any(network[key] for key in ("ordering", "shortcut", "cardinality", "head"))
     found = [each for each in known if each.rows != ALL and each.knows(name)]
     if not found or changed:
-        what = f"{name} with another ordering, shortcut or head" if changed else name
+        what = f"{name} with another ordering, shortcut, cardinality or head" if changed else name
         raise ResiduaError(f"{out}: {whose} no network like {what}: write .safetensors.")
     own = weights.match.dialect if weights.match else None
     return own if own in found else found[0]

@@ -1,0 +1,220 @@
+"""The four scenarios of transfer learning, small and near to large and far, on embedded pictures.
+
+A small network learns five digits; what it has learnt is used for five others, which are similar,
+and for patches of two photographs, which are not: with few pictures and with many.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from residua import settings
+from residua.config import Config
+from residua.data.chance import shuffled
+from residua.files import write_atomically
+from residua.learning import train_run
+from residua.run import RunFolder
+from residua.screen import Screen
+from residua.studies import drawing
+from residua.studies.page import Cell, Figure, Page, Section, Table
+from residua.studies.words import of_family
+from residua.transfer.clock import seconds_of
+
+Pixels = npt.NDArray[np.uint8]
+STRATEGIES = ("features", "partial", "full", "scratch", "auto")
+TUTORIAL = {  # what tutorial 3 advises (item 3.4), and for which data
+    "small and similar": ("digits", 10, "features"),
+    "small and different": ("patches", 10, "partial"),
+    "large and different": ("patches", 0, "scratch"),
+    "large and similar": ("digits", 0, "full"),
+}
+PATCH = 16  # pixels a side
+TESTED = 0.4  # of each class
+
+
+def study(folder: Path, seeds: int, budget: str, screen: Screen) -> Page:
+    """Train all ways on all four, in the same time each, and compare; what is done is skipped.
+
+    budget: of each run, such as 10s. Raises ResiduaError.
+    """
+    seconds_of(budget)
+    near, far = _digits(), _patches()
+    source = _data(folder / "data" / "source", near, range(5), 0, seed=0)
+    weights = folder / "source"
+    if not (weights / "report.html").exists():
+        _train({"data.path": source, "training.epochs": 20, "preprocessing.size": PATCH}, weights)
+    targets = {"digits": (near, range(5, 10)), "patches": (far, range(2))}
+    found: dict[str, dict[str, list[float]]] = {}
+    chosen: dict[str, list[str]] = {}
+    for scenario, (target, few, _) in TUTORIAL.items():
+        rows: dict[str, list[float]] = {name: [] for name in STRATEGIES}
+        for seed in range(seeds):
+            word = scenario.replace(" ", "-")
+            data = _data(folder / "data" / f"{word}-{seed}", *targets[target], few, seed=seed)
+            for strategy in STRATEGIES:
+                place = folder / "runs" / word / strategy / f"seed-{seed}"
+                if not (place / "report.html").exists():
+                    _transfer(data, weights, strategy, budget, seed, place)
+                rows[strategy].append(_accuracy(place))
+                screen.say(f"{scenario}, {strategy}, seed {seed}: {rows[strategy][-1]:.4f}")
+            auto = RunFolder(folder / "runs" / word / "auto" / f"seed-{seed}")
+            chosen.setdefault(scenario, []).append(auto.config.transfer.strategy)
+        found[scenario] = rows
+    return page_of(found, chosen, seeds, budget)
+
+
+def page_of(
+    found: Mapping[str, Mapping[str, Sequence[float]]],
+    chosen: Mapping[str, Sequence[str]],
+    seeds: int,
+    budget: str,
+) -> Page:
+    """found: scenario -> strategy -> test accuracy of each seed. chosen: what auto kept."""
+    sections = []
+    for number, (scenario, rows) in enumerate(found.items(), start=1):
+        values = {name: list(each) for name, each in rows.items()}
+        figure = drawing.dots(
+            values, f"scenario-{number}", f"{scenario}: test accuracy", "Each point is a seed."
+        )
+        sections.append(Section(scenario.capitalize(), [_advice(scenario, rows)], (), [figure]))
+    table = Table("scenarios", "Test accuracy %, mean over the seeds", _COLUMNS, _rows(found, chosen), 2)
+    findings = [_verdict(found), *(_compared(each, found[each]) for each in found)]
+    return Page(
+        "Four scenarios of transfer learning",
+        "Few and similar pictures: keep the network and replace its head. Few and different: train "
+        "the later layers. Many and different: train from nothing. Many and similar: train all of it.",
+        "Tutorial 3 (item 3.4)",
+        findings,
+        [Section("All four", (), [table], _figures(found)), *sections],
+        [
+            f"{seeds} seeds; {budget} for each run. The source has learnt the digits 0 to 4 "
+            "(scikit-learn's, 16 px); similar are the digits 5 to 9, different are patches of two "
+            "photographs. Few: 10 pictures a class.",
+        ],
+    )
+
+
+_COLUMNS = ("scenario", *STRATEGIES, "tutorial advises", "best here", "auto kept")
+
+
+def _rows(
+    found: Mapping[str, Mapping[str, Sequence[float]]], chosen: Mapping[str, Sequence[str]]
+) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for scenario, values in found.items():
+        means: list[Cell] = [100 * float(np.mean(values[name])) for name in STRATEGIES]
+        kept = ", ".join(dict.fromkeys(chosen[scenario]))
+        rows.append([scenario, *means, TUTORIAL[scenario][2], _best(values), kept])
+    return rows
+
+
+def _best(values: Mapping[str, Sequence[float]]) -> str:
+    """The best of the fixed strategies."""
+    return max(STRATEGIES[:-1], key=lambda name: float(np.mean(values[name])))
+
+
+def _verdict(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    agreed = [each for each in found if _best(found[each]) == TUTORIAL[each][2]]
+    said = f"The tutorial's advice is the best of the fixed ways in {len(agreed)} of {len(found)}"
+    return f"{said} scenarios{': ' + ', '.join(agreed) if agreed else ''}."
+
+
+def _compared(scenario: str, values: Mapping[str, Sequence[float]]) -> str:
+    """The advice against the best other way, seed by seed."""
+    advised = TUTORIAL[scenario][2]
+    others = [name for name in STRATEGIES[:-1] if name != advised]
+    best = max(others, key=lambda name: float(np.mean(values[name])))
+    pair = np.array([values[best], values[advised]])
+    return of_family([best, advised], pair, f"{scenario}, test accuracy")[0]
+
+
+def _advice(scenario: str, values: Mapping[str, Sequence[float]]) -> str:
+    regret = 100 * (np.mean(values[_best(values)]) - np.mean(values["auto"]))
+    return (
+        f"The tutorial advises {TUTORIAL[scenario][2]}; the best fixed way here is "
+        f"{_best(values)}. auto is {abs(regret):.2f} points {'below' if regret > 0 else 'above'} it."
+    )
+
+
+def _figures(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Figure]:
+    values = {
+        f"{scenario}, {name}": list(rows[name])
+        for scenario, rows in found.items()
+        for name in (TUTORIAL[scenario][2], "auto")
+    }
+    caption = "What the tutorial advises, and what auto makes of it; each point is a seed."
+    return [drawing.dots(values, "advice", "test accuracy of the advice and of auto", caption)]
+
+
+def _transfer(
+    data: str, weights: Path, strategy: str, budget: str, seed: int, place: Path
+) -> None:
+    given = {
+        "data.path": data,
+        "network.weights": str(weights),
+        "transfer.strategy": strategy,
+        "transfer.budget": budget,
+        "training.seed": seed,
+        "data.split_seed": seed,
+    }
+    _train(given, place)
+
+
+def _train(given: Mapping[str, object], place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was interrupted
+    train_run(settings.with_settings(Config(), given), str(place), Screen(quiet=True))
+
+
+def _accuracy(place: Path) -> float:
+    scores = json.loads((place / "evaluations" / "test" / "scores.json").read_text("utf-8"))
+    return float(scores["accuracy"])
+
+
+def _digits() -> list[Pixels]:
+    """uint8 [N, 8, 8] of each digit."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    pixels = np.round(found.images * (255 / 16)).astype(np.uint8)
+    return [pixels[found.target == digit] for digit in range(10)]
+
+
+def _patches() -> list[Pixels]:
+    """uint8 [N, 16, 16], grey, of the two photographs that scikit-learn brings."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    classes = []
+    for photograph in load_sample_images().images:
+        grey = np.asarray(Image.fromarray(photograph).convert("L"))
+        rows, columns = (side // PATCH for side in grey.shape)
+        cut = grey[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH)
+        classes.append(cut.swapaxes(1, 2).reshape(-1, PATCH, PATCH))
+    return classes
+
+
+def _data(folder: Path, classes: Sequence[Pixels], of: range, few: int, *, seed: int) -> str:
+    """A folder with a training and a test part; few: training pictures of a class, 0 for all."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    for label in of:
+        order = shuffled(seed, label, np.arange(len(classes[label])))
+        tested = round(TESTED * len(order))
+        parts = {"test": order[:tested], "train": order[tested:][: few or None]}
+        for part, members in parts.items():
+            for number in members:
+                stream = BytesIO()
+                Image.fromarray(classes[label][number]).save(stream, "PNG")
+                file = folder / part / f"class-{label}" / f"{number:04}.png"
+                if not file.exists():
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomically(file, stream.getvalue())
+    return str(folder)
