@@ -83,7 +83,9 @@ def page_of(
             values, f"scenario-{number}", f"{scenario}: test accuracy", "Each point is a seed."
         )
         sections.append(Section(scenario.capitalize(), [_advice(scenario, rows)], (), [figure]))
-    table = Table("scenarios", "Test accuracy %, mean over the seeds", _COLUMNS, _rows(found, chosen), 2)
+    table = Table(
+        "scenarios", "Test accuracy %, mean over the seeds", _COLUMNS, _rows(found, chosen), 2
+    )
     findings = [_verdict(found), *(_compared(each, found[each]) for each in found)]
     return Page(
         "Four scenarios of transfer learning",
@@ -152,9 +154,7 @@ def _figures(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Figure]
     return [drawing.dots(values, "advice", "test accuracy of the advice and of auto", caption)]
 
 
-def _transfer(
-    data: str, weights: Path, strategy: str, budget: str, seed: int, place: Path
-) -> None:
+def _transfer(data: str, weights: Path, strategy: str, budget: str, seed: int, place: Path) -> None:
     given = {
         "data.path": data,
         "network.weights": str(weights),

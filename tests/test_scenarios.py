@@ -1,0 +1,72 @@
+"""The page of the four scenarios says what its numbers say, and its pictures are fair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from residua.data.sources import open_source
+from residua.errors import ResiduaError
+from residua.screen import Screen
+from residua.studies import scenarios
+from residua.studies.conducting import conduct
+from residua.studies.training import Asked
+
+GOOD, BAD = [0.90, 0.91, 0.92], [0.70, 0.72, 0.71]
+
+
+def found(best: dict[str, str]) -> dict[str, dict[str, list[float]]]:
+    return {
+        scenario: {name: GOOD if name == way else BAD for name in scenarios.STRATEGIES}
+        for scenario, way in best.items()
+    }
+
+
+def test_words_follow_the_numbers() -> None:
+    advice = {scenario: way for scenario, (_, _, way) in scenarios.TUTORIAL.items()}
+    chosen = {scenario: ["features"] * 3 for scenario in advice}
+    page = scenarios.page_of(found(advice), chosen, 3, "10s")
+    assert page.findings[0].startswith("The tutorial's advice is the best of the fixed ways in 4")
+    for scenario, way in advice.items():
+        said = next(each for each in page.findings[1:] if each.lower().startswith(scenario))
+        assert f"{way} is 20.00 points higher than" in said
+
+    page = scenarios.page_of(found(dict.fromkeys(advice, "scratch")), chosen, 3, "10s")
+    assert "in 1 of 4 scenarios: large and different" in page.findings[0]
+    small = next(each for each in page.findings if each.startswith("Small and similar"))
+    assert "features is 20.00 points lower than scratch" in small
+    assert any("auto is 20.00 points below it" in line for line in page.sections[1].text)
+
+
+def test_no_picture_of_the_test_part_is_learnt_from(tmp_path: Path) -> None:
+    for few in (10, 0):
+        place = scenarios._data(tmp_path / str(few), scenarios._digits(), range(5, 10), few, seed=1)
+        source = open_source(place)
+        parts = {part: [e for e in source.entries if e.part == part] for part in ("train", "test")}
+        assert {entry.label for entry in parts["train"]} == set(range(5))
+        names = {part: {Path(e.path).parts[-2:] for e in each} for part, each in parts.items()}
+        assert not names["train"] & names["test"]
+        assert (len(parts["train"]) == 50) == bool(few)
+        assert len(parts["test"]) > 300
+
+
+def test_patches_are_cut_without_gaps_or_overlaps() -> None:
+    import numpy as np
+    from sklearn.datasets import load_sample_images
+
+    first = scenarios._patches()[0]
+    grey = np.asarray(Image.fromarray(load_sample_images().images[0]).convert("L"))
+    columns = grey.shape[1] // 16
+    assert np.array_equal(first[columns + 2], grey[16:32, 32:48])
+
+
+def test_options_that_do_not_apply_are_refused(tmp_path: Path) -> None:
+    quiet = Screen(quiet=True)
+    for asked in (Asked("elsewhere", 3), Asked("digits", 3, given={"training.epochs": 3})):
+        with pytest.raises(ResiduaError, match="makes its own pictures"):
+            conduct("transfer-scenarios", asked, str(tmp_path / "out"), quiet)
+    with pytest.raises(ResiduaError, match="trains no runs"):
+        conduct("softmax", Asked("elsewhere", 3), str(tmp_path / "out"), quiet)
+    assert not (tmp_path / "out").exists()
