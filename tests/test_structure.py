@@ -52,6 +52,10 @@ ALLOWED = {
     },
     "composing": set(),
     "differences": set(),
+    "pairing": {"differences", "run"},
+    "overlays": {"charts", "figures", "fonts", "studies"},
+    "contrasts": {"charts", "differences", "overlays", "pairing", "run", "studies"},
+    "comparing": {"contrasts", "fonts", "networks", "pairing", "run", "studies"},
     "studies": {
         "composing",
         "data",

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
+    "Comparison",
     "ResiduaError",
     "Run",
     "build",
+    "compare",
     "evaluate",
     "features",
     "load",
@@ -31,12 +33,18 @@ if TYPE_CHECKING:
         resume,
         train,
     )
+    from residua.comparing import Comparison, compare
     from residua.errors import ResiduaError
+
+HOMES = {  # of public names that are not in residua.api
+    "Comparison": "residua.comparing",
+    "ResiduaError": "residua.errors",
+    "compare": "residua.comparing",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Public names are imported at first use, so that `import residua` does not wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "residua.errors" if name == "ResiduaError" else "residua.api"
-    return getattr(import_module(home), name)
+    return getattr(import_module(HOMES.get(name, "residua.api")), name)

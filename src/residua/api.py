@@ -86,20 +86,20 @@ def build(
     channels: int | None = None,
     ordering: Ordering | None = None,
     shortcut: Shortcut | None = None,
+    cardinality: str | None = None,
     seed: int | None = None,
     weights: str | Path | None = None,
     new_head: bool = False,
 ) -> torch.nn.Module:
     """A network of the catalogue: float [B, channels, H, W] -> logits [B, classes]; training mode.
 
-    name: not needed where the weights tell it. What is not given is the row's default. seed fixes
-    the initialisation without touching torch's global generator. weights: a run, a weights file of
-    residua, Keras or PyTorch, or "imagenet"; new_head: keep the last layer fresh, for other
-    classes. The result is an ordinary nn.Module with a `features` method (see
-    residua.networks.staged.Staged). Raises ResiduaError.
+    name: not needed where the weights tell it. What is not given is the row's default; ordering,
+    shortcut, cardinality: see networks.catalogue.plan. seed fixes the initialisation, without
+    torch's global generator. weights: a run, a file of residua, Keras or PyTorch, or "imagenet";
+    new_head: keep the last layer fresh. Gives a networks.staged.Staged. Raises ResiduaError.
     """
-    given: dict[str, Any] = {"classes": classes, "channels": channels}
-    given |= {"ordering": ordering, "shortcut": shortcut}
+    given: dict[str, Any] = {"classes": classes, "channels": channels, "ordering": ordering}
+    given |= {"shortcut": shortcut, "cardinality": cardinality}
     if weights is None:
         if new_head:
             raise ResiduaError("new_head replaces the head of weights: give weights too.")

@@ -144,8 +144,8 @@ class Network:
     )
     cardinality: str | None = setting(
         None,
-        "Groups of a bottleneck and the width of each in the first stage, such as 32x4d (Xie 2017); "
-        "null: as the model.",
+        "Groups of a bottleneck and the width of each in the first stage, such as 32x4d (Xie "
+        "2017); null: as the model.",
     )
     head: str = setting(
         AUTO,

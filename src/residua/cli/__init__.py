@@ -32,6 +32,7 @@ for command in (
     with_settings(learn.train),
     learn.resume,
     use.evaluate,
+    use.compare,
     use.predict,
     use.features,
     describe.models,

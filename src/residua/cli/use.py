@@ -53,6 +53,29 @@ def evaluate(
             print(scores_text(found))
 
 
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Folders of runs, two or more.", show_default=False),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="A new folder for the page. [comparisons/<n>]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lay runs side by side: curves, accuracies on the same pictures, sizes, speed, settings."""
+    with spoken():
+        from residua import comparing
+        from residua.screen import printable
+
+        found = comparing.compare(*runs, out=out)
+        if as_json:
+            print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
+        else:
+            print(printable(found.text()))
+
+
 def predict(
     source: SourceArgument,
     files: Annotated[

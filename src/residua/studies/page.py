@@ -59,7 +59,7 @@ class Page:
 
     claim: what the tutorial or paper says. source: where. findings: sentences that follow from the
     numbers, the most important first. sections: the evidence. conditions: machine, versions, data,
-    epochs, date, ... as sentences.
+    epochs, date, ... as sentences. kind: what made the page, "study" or "comparison".
     """
 
     title: str
@@ -68,3 +68,4 @@ class Page:
     findings: Sequence[str]
     sections: Sequence[Section]
     conditions: Sequence[str] = ()
+    kind: str = "study"

@@ -89,8 +89,8 @@ def page_of(
     findings = [_verdict(found), *(_compared(each, found[each]) for each in found)]
     return Page(
         "Four scenarios of transfer learning",
-        "Few and similar pictures: keep the network and replace its head. Few and different: train "
-        "the later layers. Many and different: train from nothing. Many and similar: train all of it.",
+        "Few and similar pictures: keep the network, replace its head. Few and different: train "
+        "the later layers. Many and different: train from nothing. Many and similar: train it all.",
         "Tutorial 3 (item 3.4)",
         findings,
         [Section("All four", (), [table], _figures(found)), *sections],
@@ -138,9 +138,10 @@ def _compared(scenario: str, values: Mapping[str, Sequence[float]]) -> str:
 
 def _advice(scenario: str, values: Mapping[str, Sequence[float]]) -> str:
     regret = 100 * (np.mean(values[_best(values)]) - np.mean(values["auto"]))
+    where = f"{abs(regret):.2f} points {'below' if regret > 0 else 'above'} it"
     return (
         f"The tutorial advises {TUTORIAL[scenario][2]}; the best fixed way here is "
-        f"{_best(values)}. auto is {abs(regret):.2f} points {'below' if regret > 0 else 'above'} it."
+        f"{_best(values)}. auto is {where}."
     )
 
 
