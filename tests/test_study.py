@@ -118,7 +118,7 @@ def test_killed_and_gone_on_with_it_gives_the_same_tables(
         process.wait()
         assert not (out / "index.html").exists()
     subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
-    for name in ("rows.csv", "differences.csv", "reach.csv", "published-1.csv"):
+    for name in ("rows.csv", "costs.csv", "differences.csv", "reach.csv", "published-1.csv"):
         assert rows_of(out / name) == rows_of(done / name)
 
 

@@ -75,10 +75,6 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
         "test accuracy %",
         "+-",
         "training accuracy %",
-        "parameters",
-        "multiply-adds",
-        "file, MB",
-        "seconds an epoch",
     )
     rows: list[list[Cell]] = [
         [
@@ -87,17 +83,12 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
             100 * float(each.accuracy.mean()),
             _deviation(each.accuracy),
             100 * float(each.train_accuracy.mean()),
-            each.counts.total,
-            each.counts.multiply_adds,
-            each.size / 1e6,
-            float(np.median(each.seconds)),
         ]
         for each in outcomes
     ]
     note = (
         "+-: standard deviation over the seeds, in points. Training accuracy: of the last epoch's "
-        "pictures as they were shown, augmented. Parameters as Keras counts them, with BatchNorm's "
-        "statistics."
+        "pictures as they were shown, augmented."
     )
     table = Table("rows", "Rows of the study", columns, rows, 2, note)
     accuracies = {each.row.name: each.accuracy.tolist() for each in outcomes}
@@ -111,7 +102,26 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
         figures.append(
             drawing.dots(errors, "training-errors", "training error of each seed", caption)
         )
-    return Section("What each row came to", [SPREAD], [table], figures)
+    return Section("What each row came to", [SPREAD], [table, _costs(outcomes)], figures)
+
+
+def _costs(outcomes: Sequence[Outcome]) -> Table:
+    columns = ("row", "parameters", "multiply-adds", "file, MB", "seconds an epoch")
+    rows: list[list[Cell]] = [
+        [
+            each.row.name,
+            each.counts.total,
+            each.counts.multiply_adds,
+            each.size / 1e6,
+            float(np.median(each.seconds)),
+        ]
+        for each in outcomes
+    ]
+    note = (
+        "Parameters as Keras counts them, with BatchNorm's statistics; multiply-adds of one "
+        "picture; seconds of learning alone, the median epoch."
+    )
+    return Table("costs", "What each row costs", columns, rows, 2, note)
 
 
 def _deviation(values: Values) -> float | None:
