@@ -112,7 +112,7 @@ def response_figure(learnt: Sequence[Responses]) -> Figure:
                 low, high = each.after.min(0), each.after.max(0)
                 axes.fill_between(layers, low, high, color=colour, alpha=0.15, lw=0)
                 name = KINDS[each.shortcut]
-                values, marker, every = each.after.mean(0), MARKERS[place], max(1, depth // 9)
+                values, marker, every = each.after.mean(0), MARKERS[place], (depth // 9) | 1
                 axes.plot(
                     layers, values, marker, ls=dash, color=colour, label=name, markevery=every
                 )
