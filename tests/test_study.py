@@ -122,6 +122,22 @@ def test_killed_and_gone_on_with_it_gives_the_same_tables(
         assert rows_of(out / name) == rows_of(done / name)
 
 
+def test_stopped_by_the_user_it_says_how_to_go_on(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    command = [sys.executable, "-m", "residua", "study", str(file), "--out", str(out)]
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("runs/a/seed-0/state*")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"the same command goes on, in {out}" in " ".join(said.split())
+    assert "Traceback" not in said
+
+
 def test_a_folder_of_another_study_is_refused(file: Path, done: Path, tmp_path: Path) -> None:
     other = Asked("digits", 2, given={"training.epochs": 2})
     with pytest.raises(ResiduaError, match=r"training\.epochs = 1, not 2.*another --out"):

@@ -31,6 +31,7 @@ from residua.preparation import prepare
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies.definition import Definition, Row
+from residua.training.interruption import Interrupted
 from residua.transfer.clock import Clock, seconds_of
 from residua.transfer.job import Job
 from residua.transfer.pace import REPORT_SECONDS, epochs_within, pace_of
@@ -88,7 +89,11 @@ def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> li
         if _finished(place):
             continue
         prefix = f"{number} of {len(turns)}: {row.name}, seed {seed}"
-        _train_one(_seeded(configs[row.name], seed), place, _Inner(screen, prefix))
+        try:
+            _train_one(_seeded(configs[row.name], seed), place, _Inner(screen, prefix))
+        except Interrupted as error:
+            further = f"the same command goes on, in {folder}"
+            raise Interrupted(error.number, str(folder), further) from None
         done += costs[row.name]
         left = (time.monotonic() - began) * (whole - done) / done
         accuracy = _scores(RunFolder(place))["accuracy"]

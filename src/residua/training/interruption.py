@@ -9,11 +9,15 @@ from typing import Any
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The user or the system asked to stop by signal `number`; the state is in folder `run`."""
+    """The user or the system asked to stop by signal `number`; the state is in folder `run`.
 
-    def __init__(self, number: int, run: str) -> None:
+    further: how to go on, if not by `residua resume`.
+    """
+
+    def __init__(self, number: int, run: str, further: str = "") -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; everything is saved: residua resume {run}")
+        further = further or f"residua resume {run}"
+        super().__init__(f"stopped by {name}; everything is saved: {further}")
         self.number = number
 
 
