@@ -2,6 +2,7 @@
 
     python benchmarks/features.py pretrain  # sources, made here because nothing downloads
     python benchmarks/features.py tutorial  # results/features-against-tutorial.txt
+    python benchmarks/features.py flowers  # the same with 1,000 pictures
     python benchmarks/features.py keras --python P   # adds Keras 3 on TensorFlow, run by another P
     python benchmarks/features.py birds  # results/features-resnet50-birds6.txt
     python benchmarks/features.py mnist  # results/features-vgg16-mnist.txt
@@ -94,9 +95,18 @@ def pretrain(place: Path) -> None:
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def tutorial(place: Path, repeats: int) -> None:
-    weights = str(place / "sources" / "resnet50")
-    data = str(SHARED / "birds6")
+def some_flowers(place: Path) -> Path:
+    """The first 200 pictures of each of the five flowers."""
+    data = place / "flowers1000"
+    for folder in sorted(each for each in (SHARED / "flowers5").iterdir() if each.is_dir()):
+        (data / folder.name).mkdir(parents=True, exist_ok=True)
+        for file in sorted(folder.iterdir())[:200]:
+            shutil.copy(file, data / folder.name)
+    return data
+
+
+def tutorial(place: Path, repeats: int, pictures: Path, title: str, file: str) -> None:
+    weights, data = str(place / "sources" / "resnet50"), str(pictures)
     size = ("--size", "224")
     slow = (data, "--recipe", "tutorial_frozen_head", "--weights", weights, *TEST)
     fast = (data, "--weights", weights, "--transfer", "features", *size, *TEST)
@@ -111,7 +121,7 @@ def tutorial(place: Path, repeats: int) -> None:
         print(repeat, quick[-1], whole[-1], accuracies, flush=True)
     ratios = [slow / fast for slow, fast in zip(whole, quick, strict=True)]
     lines = [
-        "# frozen ResNet-50 at 224 px on birds6 (480 pictures to learn and choose, 120 to judge):",
+        f"# frozen ResNet-50 at 224 px on {title}:",
         "# seconds from command to saved, judged and reported head, cold cache, bf16; the source",
         "# is a ResNet-50 trained for a short while on three flowers, so accuracies are low",
         head(),
@@ -120,7 +130,7 @@ def tutorial(place: Path, repeats: int) -> None:
         f"{mean(accuracies['tutorial'])}",
         f"ratio, interleaved: {said(ratios)}",
     ]
-    (RESULTS / "features-against-tutorial.txt").write_text("\n".join(lines) + "\n")
+    (RESULTS / file).write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
@@ -210,9 +220,12 @@ def mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} +- {deviation:.4f}"
 
 
+WHATS = ("pretrain", "tutorial", "flowers", "keras", "birds", "mnist")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("pretrain", "tutorial", "keras", "birds", "mnist"))
+    parser.add_argument("what", choices=WHATS)
     parser.add_argument("--place", type=Path, default=Path("/tmp/residua-features"))
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--epochs", type=int, default=10, help="of Keras")
@@ -222,7 +235,13 @@ def main() -> None:
     if options.what == "pretrain":
         pretrain(options.place)
     elif options.what == "tutorial":
-        tutorial(options.place, options.repeats)
+        title = "birds6 (480 pictures to learn and choose, 120 to judge)"
+        file = "features-against-tutorial.txt"
+        tutorial(options.place, options.repeats, SHARED / "birds6", title, file)
+    elif options.what == "flowers":
+        title = "1,000 flowers (800 pictures to learn and choose, 200 to judge)"
+        file = f"features-against-tutorial-flowers-{torch.get_num_threads()}-threads.txt"
+        tutorial(options.place, options.repeats, some_flowers(options.place), title, file)
     elif options.what == "keras":
         keras(options.place, options.python, options.epochs)
     elif options.what == "birds":
