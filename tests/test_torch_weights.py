@@ -124,6 +124,7 @@ def test_a_published_file_is_recognised_and_computes_the_same(
         "channels": 3,
         "ordering": None,
         "shortcut": None,
+        "cardinality": None,
         "head": None,
         "stage": None,
         "side": None,
