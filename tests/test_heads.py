@@ -36,7 +36,7 @@ FAMILIES = (
     "mobilenet_v1",
 )
 every_family = pytest.mark.parametrize("name", FAMILIES)
-OWN = {"head": None, "stage": None, "side": None}
+OWN = {"cardinality": None, "head": None, "stage": None, "side": None}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 PLAIN = dataclasses.replace(PREPARED, size=16, mean=(0.0,) * 3, std=(255.0,) * 3)
 

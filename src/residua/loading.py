@@ -86,7 +86,7 @@ def start_from(
     the weights end before it. Raises ResiduaError if the weights are of another network, or their
     head has another width and may not be replaced.
     """
-    arguments, held = LATER | dict(arguments), weights.card.network
+    arguments, held = LATER | dict(arguments), LATER | weights.card.network
     same_head = all(arguments[key] == held[key] for key in ("head", "stage", "side"))
     fixed = ("name", "channels", "ordering", "shortcut", "cardinality")
     for key in (*fixed, *(() if new_head else ("head",))):
