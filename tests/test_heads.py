@@ -214,7 +214,7 @@ def test_more_stages_than_there_are_cannot_be_frozen() -> None:
 def test_a_file_says_which_head_it_holds(
     head: str, stage: int | None, side: int | None, tmp_path: Path
 ) -> None:
-    told = {**NETWORK, "classes": 3, "head": head, "stage": stage, "side": side}
+    told = {**NETWORK, **OWN, "classes": 3, "head": head, "stage": stage, "side": side}
     network = catalogue.build(**told, seed=2).eval()  # type: ignore[arg-type]
     file = tmp_path / "ours.safetensors"
     file.write_bytes(to_bytes(network.state_dict(), Card(told, ("a", "b", "c"), PLAIN, {})))
