@@ -40,7 +40,8 @@ def of_family(rows: Sequence[str], values: Values, figure: str) -> list[str]:
         ]
     rest = len(pairs) - len(seen)
     first = (
-        f"{figure}: {len(seen)} of {len(pairs)} pairs among {listed(rows)} differ{'s' * (len(seen) == 1)}"
+        f"{figure}: {len(seen)} of {len(pairs)} pairs among {listed(rows)} "
+        + ("differs" if len(seen) == 1 else "differ")
         + (f"; in the other {rest} no difference is seen" if rest else "")
         + f" (one of {smallest:.2f} points could have been; the intervals hold jointly)."
     )
