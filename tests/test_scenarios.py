@@ -28,16 +28,29 @@ def test_words_follow_the_numbers() -> None:
     advice = {scenario: way for scenario, (_, _, way) in scenarios.TUTORIAL.items()}
     chosen = {scenario: ["features"] * 3 for scenario in advice}
     page = scenarios.page_of(found(advice), chosen, 3, "10s")
-    assert page.findings[0].startswith("The tutorial's advice is the best of the fixed ways in 4")
+    assert (
+        "worse than another fixed way in 0, and better than all of them in 4 (" in page.findings[0]
+    )
     for scenario, way in advice.items():
-        said = next(each for each in page.findings[1:] if each.lower().startswith(scenario))
-        assert f"{way} is 20.00 points higher than" in said
+        assert any(
+            line.lower().startswith(scenario) and f"{way} is 20.00 points" in line
+            for line in page.findings
+        )
 
     page = scenarios.page_of(found(dict.fromkeys(advice, "scratch")), chosen, 3, "10s")
-    assert "in 1 of 4 scenarios: large and different" in page.findings[0]
-    small = next(each for each in page.findings if each.startswith("Small and similar"))
-    assert "features is 20.00 points lower than scratch" in small
+    assert "in 3 (small and similar, small and different, large and similar)" in page.findings[0]
+    assert "better than all of them in 1 (large and different)" in page.findings[0]
     assert any("auto is 20.00 points below it" in line for line in page.sections[1].text)
+
+    equal = {each: dict.fromkeys(scenarios.STRATEGIES, GOOD) for each in advice}
+    page = scenarios.page_of(equal, chosen, 3, "10s")
+    assert "in 0, and better than all of them in 0." in page.findings[0]
+    assert sum("no difference seen" in line for line in page.findings) == 4
+    assert any("auto is equal to it" in line for line in page.sections[1].text)
+
+    single = {each: {name: [0.9] for name in rows} for each, rows in equal.items()}
+    page = scenarios.page_of(single, chosen, 1, "10s")
+    assert "in 0, and better than all of them in 0." in page.findings[0]
 
 
 def test_no_picture_of_the_test_part_is_learnt_from(tmp_path: Path) -> None:
@@ -70,3 +83,16 @@ def test_options_that_do_not_apply_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ResiduaError, match="trains no runs"):
         conduct("softmax", Asked("elsewhere", 3), str(tmp_path / "out"), quiet)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_computed_study_overwrites_nothing_but_itself(tmp_path: Path) -> None:
+    quiet, asked = Screen(quiet=True), Asked("digits", 3)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("mine")
+    with pytest.raises(ResiduaError, match="holds something else"):
+        conduct("softmax", asked, str(tmp_path / "site"), quiet)
+    assert (tmp_path / "site" / "index.html").read_text() == "mine"
+    for _ in range(2):
+        conduct("softmax", asked, str(tmp_path / "softmax"), quiet)
+    with pytest.raises(ResiduaError, match="study 'softmax', not 'identity'"):
+        conduct("identity", asked, str(tmp_path / "softmax"), quiet)

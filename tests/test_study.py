@@ -148,6 +148,34 @@ def test_a_folder_of_another_study_is_refused(file: Path, done: Path, tmp_path: 
     assert [each.name for each in tmp_path.iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "words"),
+    [
+        ("orderings", Asked("digits", 1, given={"training.seed": 3}), "a study sets it itself"),
+        ("recipe", Asked("digits", 1, budget="1m"), "has its own epochs"),
+        ("recipe", Asked("digits", 1, given={"training.epochs": 3}), "has its own epochs"),
+    ],
+)
+def test_what_would_spoil_a_comparison_is_refused(
+    name: str, asked: Asked, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ResiduaError, match=words):
+        conduct(name, asked, str(tmp_path / "out"), QUIET)
+
+
+def test_a_damaged_or_older_study_file(file: Path, done: Path) -> None:
+    text = (done / "study.json").read_text()
+    kept = json.loads(text)
+    for row in kept["rows"].values():
+        del row["network"]["cardinality"]  # as if the setting were newer than the study
+    (done / "study.json").write_text(json.dumps(kept))
+    conduct(str(file), Asked("digits", 2), str(done), QUIET)
+    (done / "study.json").write_text(json.dumps({"study": "tiny", "budget": ""}))
+    with pytest.raises(ResiduaError, match=r"study\.json: is not what a study writes"):
+        conduct(str(file), Asked("digits", 2), str(done), QUIET)
+    (done / "study.json").write_text(text)
+
+
 def test_more_seeds_go_on_from_the_ones_that_are_there(file: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "study")
     conduct(str(file), Asked("digits", 1), out, QUIET)
@@ -183,6 +211,7 @@ def test_a_budget_becomes_epochs_that_are_kept(file: Path, tmp_path: Path) -> No
         (TINY.replace("  e: {", "  ../e: {"), "row '../e'"),
         (TINY.replace("rows:\n", "rows: 3\nlines:\n"), "'lines' is unknown"),
         (TINY.replace("what: original, ", ""), "not what a study looks like"),
+        (TINY.replace("both: [a, e]", "both: [a]"), "compare two rows or more"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(text: str, words: str, tmp_path: Path) -> None:

@@ -59,8 +59,13 @@ def of_pictures(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> 
     return Difference(mean, min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half)))
 
 
-def of_seeds(values: npt.NDArray[np.float64]) -> dict[tuple[int, int], Difference]:
+def of_seeds(
+    values: npt.NDArray[np.float64], resolution: float = 0.0
+) -> dict[tuple[int, int], Difference]:
     """Of every pair of rows (i < j), from float64 [R, S]: one figure of each row and seed.
+
+    resolution: the smallest step of a figure, such as 1 / N of N pictures; no spread is taken for
+    smaller, so that a few equal counts do not look like certainty.
 
     A seed is a block: what it does to all rows alike does not count. The spread is the mean square
     of what rows and seeds together leave unexplained, with (R - 1)(S - 1) degrees of freedom, and
@@ -76,7 +81,7 @@ def of_seeds(values: npt.NDArray[np.float64]) -> dict[tuple[int, int], Differenc
 
         rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
         freedom = (rows - 1) * (seeds - 1)
-        spread = math.sqrt(float((rest**2).sum()) / freedom)
+        spread = max(resolution, math.sqrt(float((rest**2).sum()) / freedom))
         half = float(studentized_range.ppf(LEVEL, rows, freedom)) * spread / math.sqrt(seeds)
     means = values.mean(axis=1)
     found = {}

@@ -27,7 +27,7 @@ def study(
     ] = "",
     seeds: Annotated[int, typer.Option(help="Runs of each row, seeds from 0.", min=1)] = 3,
     paper: Annotated[
-        bool, typer.Option("--paper", help="The papers' own settings; wants a GPU.")
+        bool, typer.Option("--paper", help="Epochs and networks of the papers; wants a GPU.")
     ] = False,
     assignments: Annotated[
         list[str] | None,

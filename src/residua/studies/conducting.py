@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from residua.screen import Screen
 from residua.studies import definition
 from residua.studies.page import Page, Section
 from residua.studies.summary import page_of
-from residua.studies.training import Asked, run_all
+from residua.studies.training import STUDY, Asked, run_all
 from residua.studies.writing import write
 
 # Studies that train nothing by a recipe: module of residua.studies, and what it shows.
@@ -50,7 +50,7 @@ def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
     if name == SCENARIOS:
         return _scenarios(asked, out, screen)
     if name in CLOSED:
-        return write(_closed(name, asked), _folder(out or f"studies/{name}", asked))
+        return _closed(name, asked, out)
     known = [each for each, _ in listing()]
     if Path(name).suffix not in (".yaml", ".yml") and name not in known:
         raise ResiduaError(
@@ -58,7 +58,7 @@ def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
         )
     study = definition.read(name)
     data = Path(asked.data).name or "data"
-    folder = _folder(out or f"studies/{study.name}-{data}", asked)
+    folder = _folder(out or f"studies/{study.name}-{data}", study.name, asked.data)
     outcomes = run_all(study, asked, folder, screen)
     facts = environment(device_named(outcomes[0].config.training.device))
     page = page_of(study, outcomes, asked, facts, _sections(study.sections))
@@ -73,8 +73,9 @@ def _scenarios(asked: Asked, out: str | None, screen: Screen) -> Path:
             f"study {SCENARIOS}: makes its own pictures, so --data, --epochs, --paper and --set do "
             "not apply; --budget is the time of each run."
         )
-    folder = _folder(out or f"studies/{SCENARIOS}", asked)
-    page = scenarios.study(folder, asked.seeds, asked.budget or BUDGET, screen)
+    folder, budget = _folder(out or f"studies/{SCENARIOS}", SCENARIOS, ""), asked.budget or BUDGET
+    _agree(folder, {"study": SCENARIOS, "budget": budget})
+    page = scenarios.study(folder, asked.seeds, budget, screen)
     return write(_with_machine(page), folder)
 
 
@@ -97,24 +98,38 @@ def _sections(name: str) -> Sequence[Section]:
     return found
 
 
-def _closed(name: str, asked: Asked) -> Page:
+def _closed(name: str, asked: Asked, out: str | None) -> Path:
     if asked != Asked(EMBEDDED, asked.seeds):
         raise ResiduaError(
             f"study {name}: trains no runs, so --data, --epochs, --budget, --paper and --set do "
             "not apply."
         )
+    folder = _folder(out or f"studies/{name}", name, "")
+    _agree(folder, {"study": name})
     page: Page = import_module(f"residua.studies.{CLOSED[name][0]}").study()
-    return _with_machine(page)
+    return write(_with_machine(page), folder)
 
 
-def _folder(out: str, asked: Asked) -> Path:
+def _folder(out: str, name: str, data: str) -> Path:
     """A folder for the study, made if need be. Raises ResiduaError if it holds something else."""
     folder = Path(out).expanduser()
-    refuse_inside(folder, asked.data)
-    if folder.is_dir() and any(folder.iterdir()):
-        if not any((folder / known).exists() for known in ("study.json", "index.html")):
-            raise ResiduaError(f"{folder}: holds something else: expected a new folder.")
-        return folder
-    if folder.is_dir():
-        return folder
-    return RunFolder.new(str(folder), "study").path
+    refuse_inside(folder, data)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return folder if folder.is_dir() else RunFolder.new(str(folder), "study").path
+    if not (folder / STUDY).exists():
+        raise ResiduaError(f"{folder}: holds something else: expected a new folder.")
+    _agree(folder, {"study": name})
+    return folder
+
+
+def _agree(folder: Path, said: Mapping[str, object]) -> None:
+    """Raise ResiduaError unless study.json of the folder, if there is one, says the same."""
+    if not (folder / STUDY).exists():
+        RunFolder(folder).write_json(STUDY, dict(said))
+    kept = RunFolder(folder).read_json(STUDY)
+    for key, value in said.items():
+        had = kept.get(key) if isinstance(kept, dict) else None
+        if had != value:
+            raise ResiduaError(
+                f"{folder}: holds a study with {key} {had!r}, not {value!r}: give another --out."
+            )

@@ -118,6 +118,8 @@ def _parsed(name: str, path: Path, where: str) -> Definition:
     for key in ("title", "claim", "source", "rows"):
         if key not in content:
             raise ResiduaError(f"{where}: has no {key!r}.")
+    for key in ("settings", "paper"):
+        content[key] = content.get(key) or {}
     try:
         found = Definition(
             name=name,
@@ -130,9 +132,9 @@ def _parsed(name: str, path: Path, where: str) -> Definition:
             published=tuple(Published(**each) for each in content.pop("published", ())),
             **content,
         )
+        _check(found, where)
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ResiduaError(f"{where}: is not what a study looks like: {error!r}.") from error
-    _check(found, where)
     return found
 
 
@@ -147,6 +149,10 @@ def _check(found: Definition, where: str) -> None:
         if not row.name.replace("-", "").replace("_", "").isalnum():  # it names a folder
             raise ResiduaError(f"{where}: row {row.name!r}: expected letters, digits, - and _.")
     names = {each.name for each in found.rows}
+    compared = [*found.families.values()]
+    compared += [rows for each in found.degradation for rows in (each.plain, each.residual)]
+    if not compared or min(map(len, compared)) < 2:
+        raise ResiduaError(f"{where}: families and degradation compare two rows or more.")
     asked = [each for family in found.families.values() for each in family]
     for each in found.degradation:
         asked += [*each.plain, *each.residual]

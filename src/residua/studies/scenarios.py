@@ -17,6 +17,7 @@ import numpy.typing as npt
 from residua import settings
 from residua.config import Config
 from residua.data.chance import shuffled
+from residua.differences import of_seeds
 from residua.files import write_atomically
 from residua.learning import train_run
 from residua.run import RunFolder
@@ -24,6 +25,7 @@ from residua.screen import Screen
 from residua.studies import drawing
 from residua.studies.page import Cell, Figure, Page, Section, Table
 from residua.studies.words import of_family
+from residua.training.interruption import Interrupted
 from residua.transfer.clock import seconds_of
 
 Pixels = npt.NDArray[np.uint8]
@@ -86,7 +88,7 @@ def page_of(
     table = Table(
         "scenarios", "Test accuracy %, mean over the seeds", _COLUMNS, _rows(found, chosen), 2
     )
-    findings = [_verdict(found), *(_compared(each, found[each]) for each in found)]
+    findings = [_verdict(found), *(line for each in found for line in _compared(each, found[each]))]
     return Page(
         "Four scenarios of transfer learning",
         "Few and similar pictures: keep the network, replace its head. Few and different: train "
@@ -122,26 +124,45 @@ def _best(values: Mapping[str, Sequence[float]]) -> str:
 
 
 def _verdict(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    agreed = [each for each in found if _best(found[each]) == TUTORIAL[each][2]]
-    said = f"The tutorial's advice is the best of the fixed ways in {len(agreed)} of {len(found)}"
-    return f"{said} scenarios{': ' + ', '.join(agreed) if agreed else ''}."
+    """In how many scenarios the advice is beaten, as far as the intervals show."""
+    beaten = [each for each in found if _against(found[each], TUTORIAL[each][2], 1)]
+    best = [each for each in found if len(_against(found[each], TUTORIAL[each][2], -1)) == 3]
+    return (
+        f"Of {len(found)} scenarios the tutorial's advice is seen to be worse than another fixed "
+        f"way in {len(beaten)}{_named(beaten)}, and better than all of them in "
+        f"{len(best)}{_named(best)}."
+    )
 
 
-def _compared(scenario: str, values: Mapping[str, Sequence[float]]) -> str:
-    """The advice against the best other way, seed by seed."""
-    advised = TUTORIAL[scenario][2]
-    others = [name for name in STRATEGIES[:-1] if name != advised]
-    best = max(others, key=lambda name: float(np.mean(values[name])))
-    pair = np.array([values[best], values[advised]])
-    return of_family([best, advised], pair, f"{scenario}, test accuracy")[0]
+def _named(scenarios: Sequence[str]) -> str:
+    return f" ({', '.join(scenarios)})" if scenarios else ""
+
+
+def _against(values: Mapping[str, Sequence[float]], advised: str, sign: int) -> list[str]:
+    """Fixed ways that are seen to be better (sign 1) or worse (-1) than the advised one."""
+    ways = [advised, *(name for name in STRATEGIES[:-1] if name != advised)]
+    pairs = of_seeds(np.array([values[name] for name in ways]))
+    return [
+        name
+        for place, name in enumerate(ways)
+        if place and pairs[0, place].seen and pairs[0, place].mean * sign > 0
+    ]
+
+
+def _compared(scenario: str, values: Mapping[str, Sequence[float]]) -> list[str]:
+    """All fixed ways of one scenario, whose intervals hold jointly."""
+    ways = STRATEGIES[:-1]
+    return of_family(ways, np.array([values[way] for way in ways]), f"{scenario}, test accuracy")
 
 
 def _advice(scenario: str, values: Mapping[str, Sequence[float]]) -> str:
     regret = 100 * (np.mean(values[_best(values)]) - np.mean(values["auto"]))
-    where = f"{abs(regret):.2f} points {'below' if regret > 0 else 'above'} it"
+    where = (
+        f"{abs(regret):.2f} points {'below' if regret > 0 else 'above'}" if regret else "equal to"
+    )
     return (
-        f"The tutorial advises {TUTORIAL[scenario][2]}; the best fixed way here is "
-        f"{_best(values)}. auto is {where}."
+        f"The tutorial advises {TUTORIAL[scenario][2]}; the best fixed way by its mean is "
+        f"{_best(values)}; the mean of auto is {where} it. Intervals stand in the findings."
     )
 
 
@@ -168,8 +189,14 @@ def _transfer(data: str, weights: Path, strategy: str, budget: str, seed: int, p
 
 
 def _train(given: Mapping[str, object], place: Path) -> None:
-    shutil.rmtree(place, ignore_errors=True)  # of a run that was interrupted
-    train_run(settings.with_settings(Config(), given), str(place), Screen(quiet=True))
+    """Runs are short: one that was interrupted begins anew. Raises Interrupted."""
+    if place.exists():
+        with RunFolder(place).lock():  # another process may train in it
+            shutil.rmtree(place)
+    try:
+        train_run(settings.with_settings(Config(), given), str(place), Screen(quiet=True))
+    except Interrupted as error:
+        raise Interrupted(error.number, str(place), "the same command goes on") from None
 
 
 def _accuracy(place: Path) -> float:

@@ -19,7 +19,8 @@ from residua.studies.words import Values, listed, of_degradation, of_family
 SPREAD = (
     "Seeds differ in initialisation, order and augmentation, and in the split where the data "
     "brings no test part. A paired interval compares rows seed by seed; the spread is pooled over "
-    "all rows of a comparison, and its intervals hold jointly (Tukey's range)."
+    "all rows of a comparison, as if these were equally steady, and its intervals hold jointly "
+    "(Tukey's range)."
 )
 
 
@@ -59,7 +60,8 @@ def _findings(study: Definition, by_name: Mapping[str, Outcome]) -> list[str]:
         residual = _stacked(by_name, each.residual, "train_accuracy")
         found.append(of_degradation(each.name, each.plain, 1 - plain, 1 - residual))
     for rows in study.families.values():
-        found += of_family(rows, _stacked(by_name, rows, "accuracy"), "test accuracy")
+        step = 1 / by_name[rows[0]].tested
+        found += of_family(rows, _stacked(by_name, rows, "accuracy"), "test accuracy", step)
     return found
 
 
@@ -137,7 +139,9 @@ def _differences_section(study: Definition, by_name: Mapping[str, Outcome]) -> S
     for title, figure, names in asked:
         if len(names) < 2:
             continue
-        for (first, second), found in of_seeds(_stacked(by_name, names, figure)).items():
+        outcome = by_name[names[0]]
+        step = 1 / (outcome.tested if figure == "accuracy" else outcome.taught)
+        for (first, second), found in of_seeds(_stacked(by_name, names, figure), step).items():
             known = math.isfinite(found.low)
             ends = [100 * found.low, 100 * found.high] if known else [None, None]
             seen = ("yes" if found.seen else "no") if known else "one seed"
@@ -149,10 +153,11 @@ def _differences_section(study: Definition, by_name: Mapping[str, Outcome]) -> S
 
 def _reach_section(outcomes: Sequence[Outcome]) -> Section:
     """When each row's mean curve is first as high as the lowest row ends."""
-    means = {
-        each.row.name: np.mean([[epoch["test_accuracy"] for epoch in c] for c in each.curves], 0)
-        for each in outcomes
-    }
+    means = {}
+    for each in outcomes:
+        shortest = min(map(len, each.curves))
+        values = [[epoch["test_accuracy"] for epoch in curve[:shortest]] for curve in each.curves]
+        means[each.row.name] = np.mean(values, 0)
     target = min(float(curve[-1]) for curve in means.values())
     rows: list[list[Cell]] = []
     for each in outcomes:
@@ -183,5 +188,10 @@ def _conditions(
         ),
         f"{datetime.date.today()}; {environment['device_name']}, {environment['threads']} threads, "
         f"{config.training.precision}; residua {__version__}, torch {environment['torch']}.",
+        (
+            "The data's own validation part chose the epoch whose weights are judged."
+            if first.chosen
+            else "The last weights are judged; nothing was chosen."
+        ),
         "Every row and seed is an ordinary run under runs/, with its own report.",
     ]

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from residua import settings
 from residua.config import AUTO, Config
+from residua.data.sources import EMBEDDED
 from residua.errors import ResiduaError
 from residua.learning import go_on, train_run
 from residua.networks.catalogue import build
@@ -35,9 +36,19 @@ from residua.training.interruption import Interrupted
 from residua.transfer.clock import Clock, seconds_of
 from residua.transfer.job import Job
 from residua.transfer.pace import REPORT_SECONDS, epochs_within, pace_of
+from residua.transfer.tuning import thinned
 
 STUDY = "study.json"
 TEST_FRACTION = 0.25  # where the data brings no test part
+OWN = (  # settings that make runs comparable
+    "data.path",
+    "data.split_seed",
+    "data.test_fraction",
+    "data.val_fraction",
+    "training.curve_test",
+    "training.seed",
+    "transfer.strategy",
+)
 SHARE = 0.9  # of a budget that is planned
 
 
@@ -58,7 +69,8 @@ class Outcome:
 
     accuracy, train_accuracy: in [0, 1], of the test part by the last weights, and of the last
     epoch's training pictures as they were shown. seconds: of an epoch, learning alone. size: bytes
-    of the weights file. curves: history.csv of each seed.
+    of the weights file. curves: history.csv of each seed. tested, taught: pictures. chosen: whether
+    a validation part that the data brings chose the weights.
     """
 
     row: Row
@@ -71,6 +83,7 @@ class Outcome:
     curves: Sequence[Sequence[Mapping[str, float]]]
     tested: int
     taught: int
+    chosen: bool
 
 
 def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> list[Outcome]:
@@ -103,8 +116,12 @@ def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> li
 
 def _settled(study: Definition, asked: Asked, folder: Path, screen: Screen) -> dict[str, Config]:
     """The settings of each row, and study.json, which a later call must agree with."""
+    _refuse(study, asked)
+    data = asked.data
+    if data != EMBEDDED:  # the same pictures, from wherever the study is gone on with
+        data = str(Path(data).expanduser().absolute())
     common: dict[str, object] = {
-        "data.path": asked.data,
+        "data.path": data,
         "data.test_fraction": TEST_FRACTION,
         "data.val_fraction": 0.0,  # the last weights are judged; nothing is chosen
         "training.curve_test": True,
@@ -121,15 +138,32 @@ def _settled(study: Definition, asked: Asked, folder: Path, screen: Screen) -> d
         epochs = _epochs_within(configs, asked, screen) if asked.budget else None
         RunFolder(folder).write_json(STUDY, {**said, "epochs": epochs})
     kept = RunFolder(folder).read_json(STUDY)
-    if differing := _difference(kept, said):
+    try:
+        differing = _difference(kept, said)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ResiduaError(f"{path}: is not what a study writes: {error!r}.") from error
+    if differing:
         raise ResiduaError(
             f"{folder}: holds study {kept.get('study')} with other settings ({differing}). Give "
             "the same options to go on with it, or another --out."
         )
-    if kept["epochs"] is None:
+    if kept.get("epochs") is None:
         return configs
     chosen = {"training.epochs": kept["epochs"]}
     return {name: settings.with_settings(each, chosen) for name, each in configs.items()}
+
+
+def _refuse(study: Definition, asked: Asked) -> None:
+    """Raise ResiduaError for what a study needs to decide itself."""
+    for name in OWN:
+        if name in asked.given:
+            raise ResiduaError(f"--set {name}: a study sets it itself, for each of its runs.")
+    own = [each.name for each in study.rows if "training.epochs" in each.settings]
+    if own and (asked.budget or "training.epochs" in asked.given):
+        raise ResiduaError(
+            f"study {study.name}: row {own[0]} has its own epochs, which is what it compares: "
+            "leave --epochs and --budget out."
+        )
 
 
 def _plain(config: Config) -> Any:
@@ -146,7 +180,8 @@ def _difference(kept: Any, said: Mapping[str, Any]) -> str:
     for name, config in said["rows"].items():
         for section, values in config.items():
             for key, value in values.items():
-                if (had := kept["rows"][name][section].get(key)) != value:
+                default = _plain(Config())[section][key]  # of a setting that is newer
+                if (had := kept["rows"][name][section].get(key, default)) != value:
                     return f"{name}: {section}.{key} = {had!r}, not {value!r}"
     return ""
 
@@ -157,14 +192,18 @@ def _epochs_within(configs: Mapping[str, Config], asked: Asked, screen: Screen) 
     for config in configs.values():
         prepared = prepare(_seeded(config, 0), Screen(quiet=True))
         job = Job(prepared, None, Clock(math.inf), screen, config)
-        inputs = prepared.training_batches(prepared.device)
+        members = thinned(prepared.parts["train"], config.training.pictures)
+        inputs = prepared.training_batches(prepared.device, members)
         judged = len(prepared.parts["test"])
         pace = pace_of(job, job.network(), inputs, 0)
         each_epoch += 1 / epochs_within(job, pace, inputs, judged, 1.0)
         seconds -= asked.seeds * (REPORT_SECONDS + judged * pace.judged)
-    epochs = max(1, math.floor(seconds / (each_epoch * asked.seeds)))
-    screen.say(f"{asked.budget} hold {epochs} epochs of each of {len(configs)} rows and seeds")
-    return epochs
+    epochs = math.floor(seconds / (each_epoch * asked.seeds))
+    if epochs < 1:
+        screen.warn(f"{asked.budget} do not hold one epoch of all rows and seeds: it takes longer")
+    else:
+        screen.say(f"{asked.budget} hold {epochs} epochs of each of {len(configs)} rows and seeds")
+    return max(1, epochs)
 
 
 def _seeded(config: Config, seed: int) -> Config:
@@ -197,6 +236,7 @@ def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
     size = config.preprocessing.size
     members = runs[0].read_split()
     taught = sum(each.part == "train" for each in members)
+    taught = min(taught, config.training.pictures or taught)
     return Outcome(
         row,
         config,
@@ -208,6 +248,7 @@ def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
         curves,
         int(scores[0]["pictures"]),
         taught,
+        any(each.part == "validation" for each in members),
     )
 
 
@@ -216,7 +257,7 @@ def _speeds(curve: Sequence[Mapping[str, float]]) -> list[float]:
 
 
 def _scores(run: RunFolder) -> Any:
-    """What `evaluations` says of the test part; the validation part where the data has no test."""
+    """What `evaluations` says of the test part, which every run of a study has."""
     return run.read_json("evaluations/test/scores.json")
 
 

@@ -16,12 +16,15 @@ from residua.differences import Difference, in_words, of_seeds
 Values = npt.NDArray[np.float64]
 
 
-def of_family(rows: Sequence[str], values: Values, figure: str) -> list[str]:
+def of_family(
+    rows: Sequence[str], values: Values, figure: str, resolution: float = 0.0
+) -> list[str]:
     """Whether rows differ; values: shares in [0, 1], float64 [R, S], rows in the same order.
 
-    figure: what they are, such as "test accuracy". The most important sentence comes first.
+    figure: what they are, such as "test accuracy". resolution: see `of_seeds`. The most important
+    sentence comes first.
     """
-    pairs, figure = of_seeds(values), _begun(figure)
+    pairs, figure = of_seeds(values, resolution), _begun(figure)
     if values.shape[1] == 1:
         return [
             f"{figure}: one seed, which says nothing of the spread, so nothing is claimed of "
@@ -68,7 +71,7 @@ def of_degradation(
     if among_plain.low > 0 and not among_residual.low > 0:
         return f"{name}: degradation. {_begun(facts)}."
     if among_plain.low > 0:
-        return f"{name}: both kinds learn worse when deeper, so shortcuts do not cure it: {facts}."
+        return f"{name}: no cure by shortcuts seen, both kinds learn worse when deeper: {facts}."
     if among_plain.high < 0:
         return f"{name}: no degradation, the deeper plain network learns better: {facts}."
     return (
