@@ -57,6 +57,7 @@ ALLOWED = {
     "contrasts": {"charts", "differences", "overlays", "pairing", "run", "studies"},
     "comparing": {"contrasts", "fonts", "networks", "pairing", "run", "studies"},
     "studies": {
+        "charts",
         "composing",
         "data",
         "differences",
@@ -65,6 +66,7 @@ ALLOWED = {
         "machine",
         "networks",
         "preparation",
+        "presentation",
         "run",
         "screen",
         "training",

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,19 @@ class Cell:
     number: int
     style: str
     strength: float
+
+
+def templates() -> Any:
+    """The jinja2 environment of the package's templates: everything escaped, nothing undefined."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("residua"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def confusions(scores: Scores, classes: Sequence[str], most: int = 8) -> list[Confusion]:

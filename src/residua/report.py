@@ -140,15 +140,7 @@ class ReportFacts:
 
 def render(facts: ReportFacts) -> str:
     """The report as one HTML document that asks nothing of the network and runs no script."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("residua"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = presentation.templates()
     environment.filters |= {
         "percent": percent,
         "duration": presentation.duration,

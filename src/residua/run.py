@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from residua import settings
 from residua.config import Config
 from residua.data.source import Part
 from residua.errors import ResiduaError
-from residua.files import write_atomically
+from residua.files import csv_text, write_atomically
 from residua.weights.native import Card, to_bytes
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ class RunFolder:
     def write_split(self, members: Sequence[Member]) -> None:
         """split.csv: which picture is in which part."""
         rows = [(each.path, each.label, each.part, each.sha256) for each in members]
-        self.write_text("split.csv", _csv(("path", "class", "part", "sha256"), rows))
+        self.write_text("split.csv", csv_text(("path", "class", "part", "sha256"), rows))
 
     def read_split(self) -> list[Member]:
         """The lines of split.csv. Raises ResiduaError."""
@@ -146,19 +145,20 @@ class RunFolder:
         """predictions.csv: path, class, predicted class, its probability, whether it is right."""
         columns = ("path", "class", "predicted", "probability", "right")
         self.write_text(
-            name, _csv(columns, [(*row[:3], f"{row[3]:.6f}", str(row[4]).lower()) for row in rows])
+            name,
+            csv_text(columns, [(*row[:3], f"{row[3]:.6f}", str(row[4]).lower()) for row in rows]),
         )
 
     def write_unreadable(self, reasons: Sequence[tuple[str, str]]) -> None:
         """unreadable.csv: (path, reason) of every file that was left out."""
-        self.write_text("unreadable.csv", _csv(("path", "reason"), reasons))
+        self.write_text("unreadable.csv", csv_text(("path", "reason"), reasons))
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """history.csv: one line an epoch, columns without any value left out."""
         columns = [name for name in HISTORY if any(name in row for row in history)]
         self.write_text(
             "history.csv",
-            _csv(columns, [[row.get(name, "") for name in columns] for row in history]),
+            csv_text(columns, [[row.get(name, "") for name in columns] for row in history]),
         )
 
     def read_history(self) -> list[dict[str, float]]:
@@ -255,11 +255,3 @@ def _next_free(parent: Path, name: str) -> Path:
     except OSError as error:
         raise ResiduaError(f"{parent}: cannot hold a run: {error.strerror}.") from error
     raise ResiduaError(f"{parent}: holds a million runs of {name}.")
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return stream.getvalue()

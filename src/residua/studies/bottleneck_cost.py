@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from residua.charts import joined
 from residua.figures import FAINT, INK
 from residua.studies.drawing import COLOURS, DASHES, MARKERS, tidy
 from residua.studies.layer_costs import (
@@ -24,7 +25,6 @@ from residua.studies.layer_costs import (
     stage_costs,
 )
 from residua.studies.page import Figure, Page, Section, Table
-from residua.studies.words import listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -225,13 +225,13 @@ def _of_stages() -> str:
     cost = (
         f"are the same, {doubled[0]:,}"
         if len(set(doubled)) == 1
-        else f"differ, {listed([f'{each:,}' for each in doubled])}"
+        else f"differ, {joined([f'{each:,}' for each in doubled])}"
     )
     shares = sorted({f"{each / doubled[0]:.2g}" for each in first})
     return (
-        f"The multiply-adds of a 3x3 layer at {listed(at)} channels {cost}. Were the width not "
-        f"doubled, they would fall to {listed([f'{each:,}' for each in kept[1:]])}. The first "
-        f"layer of a stage, which doubles the width, takes {listed(shares)} of that."
+        f"The multiply-adds of a 3x3 layer at {joined(at)} channels {cost}. Were the width not "
+        f"doubled, they would fall to {joined([f'{each:,}' for each in kept[1:]])}. The first "
+        f"layer of a stage, which doubles the width, takes {joined(shares)} of that."
     )
 
 

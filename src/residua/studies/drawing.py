@@ -35,15 +35,7 @@ def curves(rows: Mapping[str, Curves]) -> Figure:
             for place, (name, seeds) in enumerate(rows.items()):
                 _band(axes, seeds, key, name, place, axes is end)
             tidy(axes, title, "epoch")
-        handles, labels = whole.get_legend_handles_labels()
-        canvas.legend(
-            handles,
-            labels,
-            loc="outside lower center",
-            ncols=min(len(labels), 6),
-            frameon=False,
-            labelcolor=INK,
-        )
+        legend(canvas, min(len(rows), 6))
 
     seeds = len(next(iter(rows.values())))
     band = "" if seeds == 1 else " The band reaches from the lowest to the highest seed."
@@ -93,6 +85,20 @@ def _band(axes: Axes, seeds: Curves, key: str, name: str, place: int, end: bool)
         label=name,
         marker=MARKERS[place % len(MARKERS)] if count <= 30 else "",
         ms=3.5,
+    )
+
+
+def legend(canvas: Canvas, columns: int, length: float | None = None) -> None:
+    """What the lines of the first axes mean, for all axes, below them. length: of the samples."""
+    handles, labels = canvas.axes[0].get_legend_handles_labels()
+    canvas.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=length,
     )
 
 

@@ -12,6 +12,7 @@ from statistics import median
 
 import torch
 
+from residua.charts import joined
 from residua.networks import catalogue
 from residua.studies.history_figures import cost_figure, speed_figure
 from residua.studies.page import Cell, Page, Section, Table
@@ -28,7 +29,6 @@ from residua.studies.published import (
     Point,
     point,
 )
-from residua.studies.words import listed
 
 BATCH = 8
 TIMED = (
@@ -165,7 +165,7 @@ def of_frontier(points: Sequence[Point]) -> str:
         for each in points
         if each.accuracy >= dearest.accuracy and each.multiply_adds < dearest.multiply_adds
     ]
-    names = listed([each.label for each in best])
+    names = joined([each.label for each in best])
     start = f"Of {len(points)} networks {len(best)} are worth their multiply-adds, {names}: no "
     start += "cheaper one is as accurate. "
     if not better:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from residua.figures import FAINT, INK
-from residua.studies.drawing import COLOURS, DASHES, MARKERS, tidy
+from residua.studies.drawing import COLOURS, DASHES, MARKERS, legend, tidy
 from residua.studies.page import Figure
 from residua.studies.published import FAMILIES, Point
 
@@ -29,7 +29,7 @@ def cost_figure(points: Sequence[Point]) -> Figure:
         _scatter(right, points, [each.parameters / 1e6 for each in points])
         tidy(left, "Accuracy against work", "billion multiply-adds for a picture, logarithmic")
         tidy(right, "Accuracy against size", "million parameters, logarithmic")
-        _legend(canvas)
+        legend(canvas, 4, 4)
         name_points(canvas, [[each.label for each in points]] * 2)
 
     said = "Published top-1 accuracy on ImageNet; a line joins the networks of a family."
@@ -44,7 +44,7 @@ def speed_figure(shown: Sequence[tuple[Point, float]]) -> Figure:
         points = [each for each, _ in shown]
         _scatter(axes, points, [speed for _, speed in shown])
         tidy(axes, "Accuracy against speed", "pictures a second on this machine, logarithmic")
-        _legend(canvas)
+        legend(canvas, 4, 4)
         name_points(canvas, [[each.label for each in points]])
 
     return Figure("speed", "Up and to the right is better.", draw, (9.0, 5.5))
@@ -72,19 +72,6 @@ def _scatter(axes: Axes, points: Sequence[Point], along: Sequence[float]) -> Non
     axes.minorticks_off()
     axes.margins(0.12)
     axes.set_ylabel("top-1 accuracy, %", color=FAINT)
-
-
-def _legend(canvas: Canvas) -> None:
-    handles, labels = canvas.axes[0].get_legend_handles_labels()
-    canvas.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-        labelcolor=INK,
-        handlelength=4,
-    )
 
 
 def name_points(canvas: Canvas, names: Sequence[Sequence[str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from residua.charts import joined
 from residua.figures import FAINT, INK
 from residua.networks.residual import ORDERINGS
 from residua.studies.drawing import COLOURS, MARKERS, tidy
@@ -20,7 +21,6 @@ from residua.studies.passing import (
     passed,
     wide_gradient,
 )
-from residua.studies.words import listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -195,7 +195,7 @@ def _of_training(nets: Mapping[str, Grown]) -> str:
     parts = [f"{difference:.2f} in {_orderings([name])}" for name, difference in broken.items()]
     return (
         f"While training, where norms use the batch's statistics, B is still A in "
-        f"{_orderings(kept)}; logits differ by {listed(parts)}, where a norm stands in the way "
+        f"{_orderings(kept)}; logits differ by {joined(parts)}, where a norm stands in the way "
         "of x."
     )
 
@@ -210,7 +210,7 @@ def _of_products(gradients: Gradients) -> str:
         "Shortcuts do not make a sum of the product of gradients, they make it (1 + f)^L of f^L"
     )
     return (
-        f"{verdict}: {listed(parts)}. The gradient {'explodes' if grows else 'is kept'} with "
+        f"{verdict}: {joined(parts)}. The gradient {'explodes' if grows else 'is kept'} with "
         f"factors of that size{', so branches have to start small' if grows else ''}."
     )
 
@@ -243,7 +243,7 @@ def _of_linear(linear: Mapping[str, Linearity]) -> str:
 
 def _orderings(names: Sequence[str]) -> str:
     letters = [name for name in names if name != PLAIN]
-    parts = [f"ordering{'s' * (len(letters) > 1)} {listed(letters)}"] if letters else []
+    parts = [f"ordering{'s' * (len(letters) > 1)} {joined(letters)}"] if letters else []
     parts += [f"the {PLAIN}"] * (PLAIN in names)
     return " and in ".join(parts) or "no ordering"
 

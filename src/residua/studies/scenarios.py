@@ -6,7 +6,6 @@ and for patches of two photographs, which are not: with few pictures and with ma
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies import drawing
 from residua.studies.page import Cell, Figure, Page, Section, Table
+from residua.studies.training import is_finished, scores_of
 from residua.studies.words import of_family
 from residua.training.interruption import Interrupted
 from residua.transfer.clock import seconds_of
@@ -49,7 +49,7 @@ def study(folder: Path, seeds: int, budget: str, screen: Screen) -> Page:
     near, far = _digits(), _patches()
     source = _data(folder / "data" / "source", near, range(5), 0, seed=0)
     weights = folder / "source"
-    if not (weights / "report.html").exists():
+    if not is_finished(weights):
         _train({"data.path": source, "training.epochs": 20, "preprocessing.size": PATCH}, weights)
     targets = {"digits": (near, range(5, 10)), "patches": (far, range(2))}
     found: dict[str, dict[str, list[float]]] = {}
@@ -61,9 +61,9 @@ def study(folder: Path, seeds: int, budget: str, screen: Screen) -> Page:
             data = _data(folder / "data" / f"{word}-{seed}", *targets[target], few, seed=seed)
             for strategy in STRATEGIES:
                 place = folder / "runs" / word / strategy / f"seed-{seed}"
-                if not (place / "report.html").exists():
+                if not is_finished(place):
                     _transfer(data, weights, strategy, budget, seed, place)
-                rows[strategy].append(_accuracy(place))
+                rows[strategy].append(float(scores_of(RunFolder(place))["accuracy"]))
                 screen.say(f"{scenario}, {strategy}, seed {seed}: {rows[strategy][-1]:.4f}")
             auto = RunFolder(folder / "runs" / word / "auto" / f"seed-{seed}")
             chosen.setdefault(scenario, []).append(auto.config.transfer.strategy)
@@ -197,11 +197,6 @@ def _train(given: Mapping[str, object], place: Path) -> None:
         train_run(settings.with_settings(Config(), given), str(place), Screen(quiet=True))
     except Interrupted as error:
         raise Interrupted(error.number, str(place), "the same command goes on") from None
-
-
-def _accuracy(place: Path) -> float:
-    scores = json.loads((place / "evaluations" / "test" / "scores.json").read_text("utf-8"))
-    return float(scores["accuracy"])
 
 
 def _digits() -> list[Pixels]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from residua.charts import joined
 from residua.networks.residual import Shortcut
 from residua.studies.page import Cell, Page, Section, Table
 from residua.studies.propagation import (
@@ -22,7 +23,6 @@ from residua.studies.propagation import (
     responses,
 )
 from residua.studies.signal_figures import KINDS, STARTS, gradient_figures, response_figure
-from residua.studies.words import listed
 
 Verdicts = npt.NDArray[np.bool_]
 
@@ -122,7 +122,7 @@ def of_starts(found: Sequence[Gradients]) -> str:
     less = all(abs(np.log(a.ratio)) < abs(np.log(bare[-1].ratio)) for a in normalised)
     return (
         f"Without norms normalised initialisation is {cure} at {depth} plain layers: from the last "
-        f"layer to the first {listed(said)}. "
+        f"layer to the first {joined(said)}. "
         f"{'Both are better' if less else 'Not both are better'} than {STARTS['small']}."
     )
 
@@ -174,7 +174,7 @@ def of_shortcuts(found: Sequence[Gradients]) -> str:
     return (
         f"Shortcuts and BatchNorm together {'keep' if kept else 'do not keep'} it: at {depth} "
         f"layers the ratio is {lowest:.2g} to {highest:.2g}, with {STARTS[plain[0].start]} "
-        f"{compared} in the plain network. Shortcuts without norms are {alone}: {listed(said)}."
+        f"{compared} in the plain network. Shortcuts without norms are {alone}: {joined(said)}."
     )
 
 
@@ -208,9 +208,9 @@ def of_responses(learnt: Sequence[Responses]) -> str:
     return (
         f"After a short training residual layers {_respond(weaker)} than plain ones "
         f"({weaker.sum()} of {len(weaker)} pairs of depth and seed): a mean deviation of "
-        f"{listed(numbers)} layers. Residual networks of {depths[-1]} layers {_respond(falls)} "
+        f"{joined(numbers)} layers. Residual networks of {depths[-1]} layers {_respond(falls)} "
         f"than those of {depths[0]} ({falls.sum()} of {len(falls)} seeds)."
-        + (f" But {listed(doubt)}." if doubt else "")
+        + (f" But {joined(doubt)}." if doubt else "")
     )
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from residua.figures import FAINT, INK
+from residua.figures import FAINT
 from residua.networks.residual import Shortcut
-from residua.studies.drawing import COLOURS, DASHES, MARKERS, tidy
+from residua.studies.drawing import COLOURS, DASHES, MARKERS, legend, tidy
 from residua.studies.page import Figure
 from residua.studies.propagation import SMALL, Gradients, Responses, Start, Values
 
@@ -41,7 +41,7 @@ def gradient_figures(found: Sequence[Gradients]) -> list[Figure]:
                 _band(axes, [each.depth for each in row], ratios, place, markers=True)
             axes.set_ylim(*SHOWN)
             _finish(axes, KINDS[shortcut], "layers", shortcut, "gradient, first over last layer")
-        _legend(canvas)
+        legend(canvas, 3)
 
     def by_layer(canvas: Canvas) -> None:
         for axes, shortcut in zip(canvas.subplots(1, 2, sharey=True), KINDS, strict=True):
@@ -52,7 +52,7 @@ def gradient_figures(found: Sequence[Gradients]) -> list[Figure]:
                 _band(axes, range(1, shares.shape[1] + 1), shares, place, markers=False)
             axes.set_ylim(*SHOWN)
             _finish(axes, KINDS[shortcut], "layer", shortcut, "gradient over the last layer's")
-        _legend(canvas)
+        legend(canvas, 3)
 
     band, out = "The band holds all seeds.", "What leaves the frame is in the table."
     return [
@@ -90,13 +90,6 @@ def _finish(axes: Axes, title: str, along: str, shortcut: Shortcut, upward: str)
     tidy(axes, title, along)
 
 
-def _legend(canvas: Canvas) -> None:
-    handles, labels = canvas.axes[0].get_legend_handles_labels()
-    canvas.legend(
-        handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=INK
-    )
-
-
 def response_figure(learnt: Sequence[Responses]) -> Figure:
     """Responses by layer after training, a panel for each depth."""
 
@@ -122,7 +115,7 @@ def response_figure(learnt: Sequence[Responses]) -> Figure:
             axes.set_yticks([0.5, 0.7, 1, 1.5, 2, 3, 5], minor=False)
             axes.yaxis.set_major_formatter("{x:g}")
         grid[0].set_ylabel("standard deviation, logarithmic", color=FAINT)
-        _legend(canvas)
+        legend(canvas, 3)
 
     said = "Responses behind the norms after a short training, as in figure 7 of He et al. 2015. "
     return Figure("responses", said + "Mean over the seeds; the band holds all of them.", draw)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from residua.charts import joined
 from residua.figures import FAINT, INK
 from residua.studies.drawing import COLOURS, DASHES, MARKERS, tidy
 from residua.studies.page import Figure, Page, Section, Table
-from residua.studies.words import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +146,7 @@ def _ratios(ratios: Mapping[int, float]) -> Table:
 
 def _temperatures() -> Table:
     rows = [(each, *softmax(SCORES, each).tolist()) for each in TEMPERATURES]
-    return Table("temperature", f"Scores {listed(_texts(SCORES))}", ("T", *CLASSES), rows)
+    return Table("temperature", f"Scores {joined(_texts(SCORES))}", ("T", *CLASSES), rows)
 
 
 def _shifts() -> Table:
@@ -225,7 +225,7 @@ def _of_example() -> str:
     agrees = "as" if round(percent) == 70 else "where"
     given = [f"{name} {score}" for name, score in zip(CLASSES, SCORES, strict=True)]
     return (
-        f"{listed(given)} become {listed([f'{each:.3f}' for each in shares])}, which sum to "
+        f"{joined(given)} become {joined([f'{each:.3f}' for each in shares])}, which sum to "
         f"{shares.sum():.3f}: {CLASSES[first]} has {percent:.1f} %, {agrees} the tutorial says "
         "70 %."
     )
@@ -234,7 +234,7 @@ def _of_example() -> str:
 def _of_overflow() -> str:
     lost = [each for each in EXTREMES if not np.isfinite(naive(each)).all()]
     error = max(float(np.abs(naive(each, max(each)) - softmax(each)).max()) for each in EXTREMES)
-    pairs = listed([f"({', '.join(_texts(each))})" for each in lost]) if lost else "none"
+    pairs = joined([f"({', '.join(_texts(each))})" for each in lost]) if lost else "none"
     return (
         f"In float32 the formula as printed gives no number for {len(lost)} of {len(EXTREMES)} "
         f"pairs of scores, {pairs}; with the largest score subtracted first it is "

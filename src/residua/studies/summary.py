@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from residua import __version__
+from residua.charts import joined
 from residua.differences import of_seeds
 from residua.studies import drawing
 from residua.studies.definition import Definition
 from residua.studies.page import Cell, Page, Section, Table
 from residua.studies.training import Asked, Outcome
-from residua.studies.words import Values, listed, of_degradation, of_family
+from residua.studies.words import Values, of_degradation, of_family
 
 SPREAD = (
     "Seeds differ in initialisation, order and augmentation, and in the split where the data "
@@ -176,7 +177,7 @@ def _conditions(
 ) -> list[str]:
     first = outcomes[0]
     config = first.config
-    epochs = listed(sorted({str(each.config.training.epochs) for each in outcomes}, key=int))
+    epochs = joined(sorted({str(each.config.training.epochs) for each in outcomes}, key=int))
     return [
         f"Data: {config.data.path}, {first.taught:,} pictures to learn from, {first.tested:,} to "
         f"judge by, {config.preprocessing.size} px, {config.preprocessing.channels} channels; "

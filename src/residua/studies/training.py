@@ -95,11 +95,11 @@ def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> li
     turns = [(seed, row) for seed in range(asked.seeds) for row in study.rows]
     costs = {row.name: _cost(configs[row.name]) for row in study.rows}
     began, done = time.monotonic(), 0.0
-    open_turns = [turn for turn in turns if not _finished(_place(folder, turn[1], turn[0]))]
+    open_turns = [turn for turn in turns if not is_finished(_place(folder, turn[1], turn[0]))]
     whole = sum(costs[row.name] for _, row in open_turns)
     for number, (seed, row) in enumerate(turns, start=1):
         place = _place(folder, row, seed)
-        if _finished(place):
+        if is_finished(place):
             continue
         prefix = f"{number} of {len(turns)}: {row.name}, seed {seed}"
         try:
@@ -109,7 +109,7 @@ def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> li
             raise Interrupted(error.number, str(folder), further) from None
         done += costs[row.name]
         left = (time.monotonic() - began) * (whole - done) / done
-        accuracy = _scores(RunFolder(place))["accuracy"]
+        accuracy = scores_of(RunFolder(place))["accuracy"]
         screen.say(f"{prefix}: test accuracy {accuracy:.4f}; about {left / 60:.0f} min left")
     return [_outcome(row, folder, asked.seeds) for row in study.rows]
 
@@ -177,11 +177,12 @@ def _difference(kept: Any, said: Mapping[str, Any]) -> str:
             return f"{key} {kept.get(key)!r}, not {said[key]!r}"
     if kept["rows"].keys() != said["rows"].keys():
         return "other rows"
+    defaults = _plain(Config())  # of settings that are newer than the folder
     for name, config in said["rows"].items():
         for section, values in config.items():
             for key, value in values.items():
-                default = _plain(Config())[section][key]  # of a setting that is newer
-                if (had := kept["rows"][name][section].get(key, default)) != value:
+                had = kept["rows"][name][section].get(key, defaults[section][key])
+                if had != value:
                     return f"{name}: {section}.{key} = {had!r}, not {value!r}"
     return ""
 
@@ -214,7 +215,7 @@ def _place(folder: Path, row: Row, seed: int) -> Path:
     return folder / "runs" / row.name / f"seed-{seed}"
 
 
-def _finished(place: Path) -> bool:
+def is_finished(place: Path) -> bool:
     """The report is the last file that a run writes."""
     return (place / "report.html").exists()
 
@@ -229,7 +230,7 @@ def _train_one(config: Config, place: Path, screen: Screen) -> None:
 
 def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
     runs = [RunFolder(_place(folder, row, seed)) for seed in range(seeds)]
-    scores, curves = [_scores(run) for run in runs], [run.read_history() for run in runs]
+    scores, curves = [scores_of(run) for run in runs], [run.read_history() for run in runs]
     config = runs[0].config
     with on_meta():
         network = build(**config.network_arguments)
@@ -256,7 +257,7 @@ def _speeds(curve: Sequence[Mapping[str, float]]) -> list[float]:
     return [epoch["pictures_per_second"] for epoch in curve]
 
 
-def _scores(run: RunFolder) -> Any:
+def scores_of(run: RunFolder) -> Any:
     """What `evaluations` says of the test part, which every run of a study has."""
     return run.read_json("evaluations/test/scores.json")
 

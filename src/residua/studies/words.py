@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from residua.charts import joined
 from residua.differences import Difference, in_words, of_seeds
 
 Values = npt.NDArray[np.float64]
@@ -28,7 +29,7 @@ def of_family(
     if values.shape[1] == 1:
         return [
             f"{figure}: one seed, which says nothing of the spread, so nothing is claimed of "
-            f"{listed(rows)}; give more seeds."
+            f"{joined(rows)}; give more seeds."
         ]
     if len(rows) == 2:
         return [in_words(rows[0], rows[1], figure, pairs[0, 1])]
@@ -37,13 +38,13 @@ def of_family(
     means = 100 * values.mean(axis=1)
     if not seen:
         return [
-            f"{figure}: no difference seen among {listed(rows)} (means {means.min():.2f} to "
+            f"{figure}: no difference seen among {joined(rows)} (means {means.min():.2f} to "
             f"{means.max():.2f} %): all {len(pairs)} paired 95 % intervals, which hold jointly, "
             f"contain zero; one of {smallest:.2f} points could have been seen."
         ]
     rest = len(pairs) - len(seen)
     first = (
-        f"{figure}: {len(seen)} of {len(pairs)} pairs among {listed(rows)} "
+        f"{figure}: {len(seen)} of {len(pairs)} pairs among {joined(rows)} "
         + ("differs" if len(seen) == 1 else "differ")
         + (f"; in the other {rest} no difference is seen" if rest else "")
         + f" (one of {smallest:.2f} points could have been; the intervals hold jointly)."
@@ -97,8 +98,3 @@ def _points(found: Difference) -> str:
         f"{100 * found.mean:+.2f} points (95 % interval {100 * found.low:+.2f} to "
         f"{100 * found.high:+.2f})"
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

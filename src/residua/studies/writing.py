@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import math
 from pathlib import Path
 from typing import Any
 
-from residua.files import write_atomically
+from residua.files import csv_text, write_atomically
+from residua.presentation import templates
 from residua.studies.page import Cell, Figure, Page, Table
 
 DPI = 144
@@ -28,7 +28,7 @@ def write(page: Page, folder: Path) -> Path:
     drawings: dict[str, str] = {}
     for section in page.sections:
         for table in section.tables:
-            write_atomically(folder / f"{table.name}.csv", _csv(table))
+            write_atomically(folder / f"{table.name}.csv", csv_text(table.columns, table.rows))
         for figure in section.figures:
             made = {form: _drawn(figure, form) for form in ("png", "svg")}
             for form, content in made.items():
@@ -79,14 +79,6 @@ def _places(table: Table) -> range:
     return range(len(table.columns))
 
 
-def _csv(table: Table) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
-    return stream.getvalue()
-
-
 def _drawn(figure: Figure, form: str) -> bytes:
     """PNG or SVG, the same bytes for the same data, whatever a user's matplotlibrc says."""
     import matplotlib
@@ -106,15 +98,8 @@ def _drawn(figure: Figure, form: str) -> bytes:
 
 
 def _html(page: Page, drawings: dict[str, str]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("residua"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters["said"] = said
     environment.tests["number_cell"] = lambda cell: isinstance(cell, int | float)
-    return environment.get_template("study.html.j2").render(page=page, drawings=drawings)
+    text: str = environment.get_template("study.html.j2").render(page=page, drawings=drawings)
+    return text
