@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel, tukey_hsd
 
 from residua.differences import Difference, in_words, of_pictures, of_seeds
-from residua.studies.words import of_degradation, of_family
+from residua.studies.words import of_degradation, of_diverged, of_family, of_reach
 
 
 def test_two_rows_are_compared_by_the_paired_t_test() -> None:
@@ -147,3 +147,14 @@ def test_degradation_is_claimed_only_where_it_is_seen(
 def test_degradation_is_not_claimed_of_one_seed() -> None:
     said = of_degradation("SGD", ["a", "b"], np.array([[0.1], [0.9]]), np.array([[0.1], [0.1]]))
     assert "nothing is claimed" in said
+
+
+def test_words_of_rows_that_diverged_and_of_equal_accuracy() -> None:
+    assert of_diverged({}) == []
+    (said,) = of_diverged({"deep": (1, 3), "deeper": (3, 3)})
+    assert "deep (1 of 3 seeds) and deeper (3 of 3 seeds), so nothing is claimed of them" in said
+    said = of_reach({"steps": (17, 4.0), "cosine": (8, 2.0)}, 0.9412)
+    assert "94.12 % of the test part" in said
+    assert "steps after 17 epochs and 4.00 minutes of learning (2 times as long)" in said
+    assert "cosine after 8 epochs and 2.00 minutes of learning." in said
+    assert "1 epoch and" in of_reach({"a": (1, 1.0), "b": (2, 2.0)}, 0.5)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from residua.networks import catalogue
 from residua.studies import cardinality, history, published, signal
 from residua.studies.cardinality import Reading, Unit
-from residua.studies.page import Figure, Page, Section
+from residua.studies.page import Figure, Page
 from residua.studies.propagation import (
     Gradients,
     Responses,
@@ -48,14 +48,12 @@ def history_page(one_thread: None) -> Page:
 
 
 @pytest.fixture(scope="module")
-def cardinality_sections(one_thread: None) -> list[Section]:
-    return cardinality.sections(batch=1, side=6, repeats=2)
+def cardinality_page(one_thread: None) -> Page:
+    return cardinality.study(batch=1, side=6, repeats=2)
 
 
 @pytest.fixture(params=["signal", "history", "cardinality"])
 def page(request: pytest.FixtureRequest) -> Page:
-    if request.param == "cardinality":
-        return Page("t", "c", "s", [], request.getfixturevalue("cardinality_sections"))
     found: Page = request.getfixturevalue(f"{request.param}_page")
     return found
 
@@ -366,8 +364,8 @@ def test_names_in_figures_cover_no_other_name(history_page: Page) -> None:
 # Cardinality
 
 
-def test_units_have_the_weights_of_the_paper(cardinality_sections: Sequence[Section]) -> None:
-    table = cardinality_sections[0].tables[0]
+def test_units_have_the_weights_of_the_paper(cardinality_page: Page) -> None:
+    table = cardinality_page.sections[0].tables[0]
     kernels = {row[0]: row[table.columns.index("kernels")] for row in table.rows}
     for groups, width in ((1, 64), (2, 40), (4, 24), (8, 14), (32, 4)):
         inner = groups * width
@@ -376,7 +374,7 @@ def test_units_have_the_weights_of_the_paper(cardinality_sections: Sequence[Sect
     assert (kernels["1x64d"], kernels["32x4d"]) == (69_632, 70_144)
     place = table.columns.index("multiply-adds")
     assert [row[place] for row in table.rows] == [6 * 6 * each for each in kernels.values()]
-    weights = dict(cardinality_sections[0].tables[1].rows)  # type: ignore[arg-type]
+    weights = dict(cardinality_page.sections[0].tables[1].rows)  # type: ignore[arg-type]
     assert (weights[1], weights[32]) == (147_456, 4_608)
 
 

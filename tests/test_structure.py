@@ -55,7 +55,7 @@ ALLOWED = {
     "pairing": {"differences", "run"},
     "overlays": {"charts", "figures", "fonts", "studies"},
     "contrasts": {"charts", "differences", "overlays", "pairing", "run", "studies"},
-    "comparing": {"contrasts", "fonts", "networks", "pairing", "run", "studies"},
+    "comparing": {"charts", "contrasts", "fonts", "networks", "pairing", "run", "studies"},
     "studies": {
         "charts",
         "composing",

@@ -81,11 +81,11 @@ def test_the_page_says_what_its_tables_hold_and_asks_for_nothing(done: Path) -> 
     said = "no difference seen" if found["seen"] == "no" else "points"
     assert said in text
     assert "Error of others" in text
-    assert text.count("data:image/svg+xml;base64,") == 2
+    assert text.count("data:image/svg+xml;base64,") == 3
 
 
 def test_figures_are_pictures(done: Path) -> None:
-    for name in ("curves", "accuracies"):
+    for name in ("curves", "losses", "accuracies"):
         with Image.open(done / "figures" / f"{name}.png") as picture:
             assert picture.size[0] > 800
         assert ET.parse(done / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
@@ -146,6 +146,76 @@ def test_a_folder_of_another_study_is_refused(file: Path, done: Path, tmp_path: 
     with pytest.raises(ResiduaError, match="holds something else"):
         conduct(str(file), Asked("digits", 1), str(tmp_path), QUIET)
     assert [each.name for each in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_two_at_once_give_the_same_tables(file: Path, done: Path, tmp_path: Path) -> None:
+    conduct(str(file), Asked("digits", 2, jobs=2), str(tmp_path / "study"), QUIET)
+    for name in ("rows.csv", "differences.csv"):
+        assert rows_of(tmp_path / "study" / name) == rows_of(done / name)
+
+
+def test_a_helper_outlives_its_killed_parent_by_no_run(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    command = [sys.executable, "-m", "residua", "study", str(file), "--out", str(out)]
+    command += ["--jobs", "2", "--epochs", "200"]
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("runs/*/seed-0/state*"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    assert {each.name for each in out.glob("runs/*")} == {"a", "e"}
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(4)
+    before = {each: each.stat().st_mtime_ns for each in out.rglob("*")}
+    time.sleep(2)
+    assert {each: each.stat().st_mtime_ns for each in out.rglob("*")} == before
+    for row in "ae":
+        with RunFolder(out / "runs" / row).lock():
+            pass
+
+
+def test_a_run_that_diverges_is_recorded_and_left_out(tmp_path: Path) -> None:
+    text = TINY.replace("original,", "original, optimization.rate: 1.0e+30,")
+    text = text.replace("[a, e]}", "[a, e, c]}", 1)
+    text = text.replace("families", "  c: {what: other, network.ordering: c}\nfamilies")
+    (tmp_path / "wild.yaml").write_text(text)
+    out = tmp_path / "study"
+    for _ in range(2):  # the second time nothing is trained
+        conduct(str(tmp_path / "wild.yaml"), Asked("digits", 2), str(out), QUIET)
+        assert "not finite" in (out / "runs/a/seed-0/diverged.json").read_text() or (
+            "the loss became" in (out / "runs/a/seed-0/diverged.json").read_text()
+        )
+        rows = {each["row"]: each for each in rows_of(out / "rows.csv")}
+        assert [rows[name]["diverged"] for name in "aec"] == ["2", "0", "0"]
+        assert rows["a"]["test accuracy %"] == ""
+        (pair,) = rows_of(out / "differences.csv")
+        assert (pair["from"], pair["to"]) == ("e", "c")
+        assert (
+            "Diverged: a (2 of 2 seeds), so nothing is claimed of it"
+            in (out / "index.html").read_text()
+        )
+        written = {each: each.stat().st_mtime_ns for each in out.glob("runs/*/*/*")}
+    assert {each: each.stat().st_mtime_ns for each in out.glob("runs/*/*/*")} == written
+
+
+def test_the_papers_settings_are_laid_over_those_for_a_small_machine() -> None:
+    depth = definition.read("depth", paper=True)
+    (sgd, *_) = depth.degradation
+    assert [row.name for row in sgd.plain] == [f"plain{k}-sgd" for k in (20, 32, 44, 56)]
+    config = depth.config(sgd.plain[-1], {})
+    assert config.network.name == "cifar_resnet56"
+    assert (config.network.shortcut, config.optimization.rate) == ("none", 0.1)
+    assert (config.training.epochs, config.training.batch) == (164, 128)
+    assert depth.config(depth.degradation[2].residual[0], {}).optimization.optimizer == "adam"
+    steps, cosine = definition.read("recipe", paper=True).rows
+    recipe = definition.read("recipe", paper=True).config(steps, {})
+    assert recipe.optimization.steps == ((81, 0.1), (122, 0.01))
+    assert recipe.training.epochs == 200 > cosine.settings["training.epochs"]
+    tutorial = definition.read("mixed34", paper=True)
+    config = tutorial.config(tutorial.rows[1], {})
+    assert (config.network.name, config.augmentation.shift) == ("tutorial_cifar_resnet34", 0.125)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +282,11 @@ def test_a_budget_becomes_epochs_that_are_kept(file: Path, tmp_path: Path) -> No
         (TINY.replace("rows:\n", "rows: 3\nlines:\n"), "'lines' is unknown"),
         (TINY.replace("what: original, ", ""), "not what a study looks like"),
         (TINY.replace("both: [a, e]", "both: [a]"), "compare two rows or more"),
+        (TINY.replace("network.name: cifar_resnet20, ", ""), "row a names no network"),
+        (TINY + "sections: foo\n", "sections = 'foo': expected one of cardinality"),
+        (TINY + "paper: 3\n", "paper = 3: expected keys of the study"),
+        (TINY + "paper: {clam: 3}\n", "'clam' is unknown"),
+        (TINY + "degradation: {network: cifar_resnet, depths: [20]}\n", "not what a study looks"),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(text: str, words: str, tmp_path: Path) -> None:
@@ -219,15 +294,24 @@ def test_a_file_that_is_no_study_is_refused(text: str, words: str, tmp_path: Pat
     with pytest.raises(ResiduaError, match=words) as caught:
         conduct(str(tmp_path / "own.yaml"), Asked("digits", 1), str(tmp_path / "out"), QUIET)
     assert "own.yaml" in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_place_that_cannot_hold_a_study_is_refused(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("dear")
+    for place in ("letter", "letter/below", "a" * 300):
+        with pytest.raises(ResiduaError, match=r"cannot hold|holds something else|is not empty"):
+            conduct(str(file), Asked("digits", 1), str(tmp_path / place), QUIET)
+    assert (tmp_path / "letter").read_text() == "dear"
 
 
 def test_every_study_that_is_listed_can_be_read() -> None:
     names = [name for name, _ in listing()]
     assert len(names) == len(set(names))
     for name in definition.shipped():
-        found = definition.read(name)
-        assert found.families or found.degradation
+        for paper in (False, True):
+            found = definition.read(name, paper=paper)
+            assert found.families or found.degradation
         assert name in names
     with pytest.raises(ResiduaError, match=r"expected a \.yaml file or one of .*orderings"):
         conduct("ordering", Asked("digits", 1), None, QUIET)

@@ -106,6 +106,11 @@ def chart(history: History, kind: str, kept: int | None = None) -> Chart | None:
     )
 
 
+def counted(number: int, word: str) -> str:
+    """ "1 seed", "3 seeds", "1,000 pictures"."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
+
+
 def joined(words: Sequence[str]) -> str:
     """Words as a list in a sentence: "a", "a and b", "a, b and c"; nothing for none."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -10,14 +10,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
+from residua.charts import counted
 from residua.config import Config
 from residua.contrasts import Facts, Subject, page_of
 from residua.errors import ResiduaError
 from residua.files import refuse_inside, write_atomically
 from residua.fonts import shorten
-from residua.networks.catalogue import build
-from residua.networks.cost import measure
-from residua.networks.shapes import on_meta
+from residua.networks import cost
 from residua.pairing import Pair, pair, read
 from residua.run import RunFolder
 from residua.studies.page import Cell, Page
@@ -135,10 +134,7 @@ def _read(run: RunFolder, name: str) -> Subject:
     """All that is known of a run. Raises ResiduaError that says what to do with an unfinished."""
     weights, judged, config = run.weights, read(run, name), run.config
     history = run.read_history()
-    with on_meta():
-        network = build(**config.network_arguments)
-    size = config.preprocessing.size
-    counts = measure(network, (config.preprocessing.channels, size, size))
+    counts = cost.counted(config.network_arguments, config.preprocessing.size)
     speeds = [row["pictures_per_second"] for row in history if "pictures_per_second" in row]
     facts = Facts(
         name=name,
@@ -161,7 +157,7 @@ def _read(run: RunFolder, name: str) -> Subject:
 def _device(environment: Any, run: RunFolder) -> str:
     try:
         threads = environment["threads"]
-        return f"{environment['device_name']}, {threads} thread{'s' * (threads != 1)}"
+        return f"{environment['device_name']}, {counted(threads, 'thread')}"
     except (KeyError, TypeError) as error:
         raise ResiduaError(f"{run.path / 'environment.json'}: names no device.") from error
 

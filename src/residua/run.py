@@ -45,6 +45,10 @@ class Member:
     sha256: str
 
 
+class Busy(ResiduaError):  # noqa: N818 - it passes
+    """Another process trains in a folder."""
+
+
 class RunFolder:
     """Reads and writes the files of one run; every file appears whole or not at all."""
 
@@ -178,7 +182,7 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Held while a process trains in this folder; the system lets go of it if that is killed.
 
-        Raises ResiduaError if another process holds it.
+        Raises Busy if another process holds it.
         """
         try:
             import fcntl
@@ -190,7 +194,7 @@ class RunFolder:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ResiduaError(f"{self.path}: another process trains in it now.") from error
+                raise Busy(f"{self.path}: another process trains in it now.") from error
             for leftover in self.path.glob(".*.*.*"):  # of a write that was killed
                 leftover.unlink(missing_ok=True)
             yield

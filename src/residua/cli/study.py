@@ -27,8 +27,11 @@ def study(
     ] = "",
     seeds: Annotated[int, typer.Option(help="Runs of each row, seeds from 0.", min=1)] = 3,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Epochs and networks of the papers; wants a GPU.")
+        bool, typer.Option("--paper", help="The papers' networks, recipes and epochs; wants a GPU.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option(help="Runs that train at once, each on its share of the cores.", min=1)
+    ] = 1,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,4 +71,4 @@ def study(
                     "--budget chooses the epochs, --epochs gives them: leave one out."
                 )
             given["training.epochs"] = epochs
-        print(conduct(name, Asked(data, seeds, budget, paper, given), out, screen))
+        print(conduct(name, Asked(data, seeds, budget, paper, given, jobs), out, screen))

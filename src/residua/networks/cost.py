@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -72,6 +72,16 @@ class Cost(Counts):
 
     layers: tuple[Layer, ...]
     stages: tuple[Stage, ...]
+
+
+def counted(arguments: Mapping[str, Any], size: int) -> Cost:
+    """The costs of a network that nobody has built yet, for pictures of `size` x `size` pixels.
+
+    arguments: of `catalogue.build`, channels among them.
+    """
+    with on_meta():
+        network = catalogue.build(**arguments)
+    return measure(network, (arguments["channels"], size, size))
 
 
 def measure(network: nn.Module, input: Size) -> Cost:

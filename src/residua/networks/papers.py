@@ -84,7 +84,8 @@ PAPERS: dict[str, Row] = {
     "preact_resnet50": _imagenet(_of(_PREACT_DEEP, 3, 4, 6, 3), 25_549_352, HE16),
     "preact_resnet101": _imagenet(_of(_PREACT_DEEP, 3, 4, 23, 3), 44_541_480, HE16),
     "preact_resnet152": _imagenet(_of(_PREACT_DEEP, 3, 8, 36, 3), 60_185_128, HE16),
-    # He 2015, section 4.2: 6n + 2 layers, option A
+    # He 2015, section 4.2: 6n + 2 layers, option A; the paper begins at 20
+    "cifar_resnet14": _cifar(_of(_CIFAR, 2, 2, 2), 172_506),
     "cifar_resnet20": _cifar(_of(_CIFAR, 3, 3, 3), 269_722),
     "cifar_resnet32": _cifar(_of(_CIFAR, 5, 5, 5), 464_154),
     "cifar_resnet44": _cifar(_of(_CIFAR, 7, 7, 7), 658_586),

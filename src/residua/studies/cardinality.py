@@ -20,7 +20,7 @@ from residua.networks.cost import measure
 from residua.networks.residual import BOTTLENECK, Residual, ResidualUnit
 from residua.networks.shapes import on_meta
 from residua.studies.drawing import COLOURS, MARKERS, tidy
-from residua.studies.page import Cell, Figure, Section, Table
+from residua.studies.page import Cell, Figure, Page, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -79,19 +79,21 @@ class Reading:
     heard: int
 
 
-def sections(batch: int = BATCH, side: int = SIDE, repeats: int = 5) -> list[Section]:
+def study(batch: int = BATCH, side: int = SIDE, repeats: int = 5) -> Page:
     """Costs and times of units of all cardinalities; late slices against true groups."""
     units = timed(batch, side, repeats)
     late, right = reading(late_slices), reading(true_groups)
-    return [
-        Section(
-            "Cardinality at equal cost",
-            [*_COST, *findings(units)],
-            [_units(units), _layers()],
-            [_figure(units)],
-        ),
-        Section("Slices in a loop", [*_SLICES, of_slices(late, right)], [_readings(late, right)]),
-    ]
+    tables, figures = [_units(units), _layers()], [_figure(units)]
+    return Page(
+        "Cardinality at equal cost",
+        "Grouping costs less, not more.",
+        "Tutorial 4 (items 4.1 and 4.2)",
+        [*findings(units), of_slices(late, right)],
+        [
+            Section("Cardinality at equal cost", _COST, tables, figures),
+            Section("Slices in a loop", _SLICES, [_readings(late, right)]),
+        ],
+    )
 
 
 def unit(groups: int, width: int) -> ResidualUnit:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from residua import __version__
 from residua.data.sources import EMBEDDED
 from residua.errors import ResiduaError
 from residua.files import refuse_inside
-from residua.machine import device_named, environment
+from residua.machine import environment
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies import definition
-from residua.studies.page import Page, Section
+from residua.studies.page import Page
 from residua.studies.summary import page_of
 from residua.studies.training import STUDY, Asked, run_all
 from residua.studies.writing import write
@@ -56,13 +57,12 @@ def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
         raise ResiduaError(
             f"study {name!r} is unknown: expected a .yaml file or one of {', '.join(known)}."
         )
-    study = definition.read(name)
+    study = definition.read(name, paper=asked.paper)
     data = Path(asked.data).name or "data"
     folder = _folder(out or f"studies/{study.name}-{data}", study.name, asked.data)
     outcomes = run_all(study, asked, folder, screen)
-    facts = environment(device_named(outcomes[0].config.training.device))
-    page = page_of(study, outcomes, asked, facts, _sections(study.sections))
-    return write(page, folder)
+    extra = _module(study.sections).study() if study.sections else None
+    return write(page_of(study, outcomes, asked, extra), folder)
 
 
 def _scenarios(asked: Asked, out: str | None, screen: Screen) -> Path:
@@ -70,8 +70,8 @@ def _scenarios(asked: Asked, out: str | None, screen: Screen) -> Path:
 
     if asked != Asked(EMBEDDED, asked.seeds, asked.budget):
         raise ResiduaError(
-            f"study {SCENARIOS}: makes its own pictures, so --data, --epochs, --paper and --set do "
-            "not apply; --budget is the time of each run."
+            f"study {SCENARIOS}: makes its own pictures, so --data, --epochs, --paper, --jobs and "
+            "--set do not apply; --budget is the time of each run."
         )
     folder, budget = _folder(out or f"studies/{SCENARIOS}", SCENARIOS, ""), asked.budget or BUDGET
     _agree(folder, {"study": SCENARIOS, "budget": budget})
@@ -91,30 +91,31 @@ def _with_machine(page: Page) -> Page:
     return dataclasses.replace(page, conditions=[*page.conditions, said])
 
 
-def _sections(name: str) -> Sequence[Section]:
-    if not name:
-        return ()
-    found: Sequence[Section] = import_module(f"residua.studies.{name}").sections()
-    return found
+def _module(name: str) -> Any:
+    """What computes a closed study: its study() gives a page."""
+    return import_module(f"residua.studies.{name}")
 
 
 def _closed(name: str, asked: Asked, out: str | None) -> Path:
     if asked != Asked(EMBEDDED, asked.seeds):
         raise ResiduaError(
-            f"study {name}: trains no runs, so --data, --epochs, --budget, --paper and --set do "
-            "not apply."
+            f"study {name}: trains no runs, so --data, --epochs, --budget, --paper, --jobs and "
+            "--set do not apply."
         )
     folder = _folder(out or f"studies/{name}", name, "")
     _agree(folder, {"study": name})
-    page: Page = import_module(f"residua.studies.{CLOSED[name][0]}").study()
-    return write(_with_machine(page), folder)
+    return write(_with_machine(_module(CLOSED[name][0]).study()), folder)
 
 
 def _folder(out: str, name: str, data: str) -> Path:
     """A folder for the study, made if need be. Raises ResiduaError if it holds something else."""
     folder = Path(out).expanduser()
     refuse_inside(folder, data)
-    if not folder.is_dir() or not any(folder.iterdir()):
+    try:
+        empty = not folder.is_dir() or not any(folder.iterdir())
+    except OSError as error:
+        raise ResiduaError(f"{folder}: cannot hold a study: {error.strerror}.") from error
+    if empty:
         return folder if folder.is_dir() else RunFolder.new(str(folder), "study").path
     if not (folder / STUDY).exists():
         raise ResiduaError(f"{folder}: holds something else: expected a new folder.")

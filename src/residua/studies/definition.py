@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -13,9 +13,12 @@ import yaml
 
 from residua import settings
 from residua.composing import read_recipe
-from residua.config import Config
+from residua.config import AUTO, Config
 from residua.errors import ResiduaError
 from residua.studies.page import Cell
+
+PAPER = "paper"  # the key of what --paper lays over a study
+SECTIONS = ("cardinality",)  # closed studies that a trained one can show too
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Degradation:
     """Rows of growing depth, without and with shortcuts, that learn in the same way."""
 
     name: str
-    plain: tuple[str, ...]
-    residual: tuple[str, ...]
+    plain: tuple[Row, ...]
+    residual: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,10 @@ class Published:
 class Definition:
     """What a study trains and asks.
 
-    settings: of all rows, before each row's own. paper: settings that replace them with --paper,
-    for machines that can. families: names of rows that are compared with one another. sections:
-    name of a closed study whose sections stand on the page too. reach: whether to ask when each
-    row's curve is as high as the lowest row ends.
+    recipe: of rows that name none. settings: of all rows, before each row's own. families: names of
+    rows that are compared with one another. sections: name of a closed study whose findings and
+    sections stand on the page too. reach: whether to ask when each row's curve is as high as the
+    lowest row ends.
     """
 
     name: str
@@ -62,29 +65,27 @@ class Definition:
     claim: str
     source: str
     rows: tuple[Row, ...]
+    recipe: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
-    paper: Mapping[str, object] = field(default_factory=dict)
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     degradation: tuple[Degradation, ...] = ()
     published: tuple[Published, ...] = ()
     sections: str = ""
     reach: bool = False
 
-    def row(self, name: str) -> Row:
-        """The row of a name."""
-        return next(each for each in self.rows if each.name == name)
-
-    def config(
-        self, row: Row, given: Mapping[str, object], *, paper: bool, where: str = ""
-    ) -> Config:
+    def config(self, row: Row, given: Mapping[str, object], where: str = "") -> Config:
         """The settings of a row: defaults, its recipe, the study's, the row's, then `given`.
 
         where: begins the message of a refused setting. Raises ResiduaError.
         """
-        base = Config() if row.recipe is None else read_recipe(row.recipe)
-        own = {**self.settings, **(self.paper if paper else {}), **row.settings}
+        recipe = row.recipe or self.recipe
+        base = Config() if recipe is None else read_recipe(recipe)
+        own = {**self.settings, **row.settings}
         where = f"{where or f'study {self.name}'}, row {row.name}: "
         return settings.with_settings(base, {**own, **given}, where)
+
+
+KEYS = {each.name for each in dataclasses.fields(Definition)} - {"name"} | {PAPER}
 
 
 def shipped() -> list[str]:
@@ -95,40 +96,48 @@ def shipped() -> list[str]:
     )
 
 
-def read(name: str) -> Definition:
-    """A study of the package by name, or that of a YAML file. Raises ResiduaError."""
+def read(name: str, *, paper: bool = False) -> Definition:
+    """A study of the package by name, or that of a YAML file. Raises ResiduaError.
+
+    paper: with what the file says under `paper` laid over the rest: the papers' own settings.
+    """
     if Path(name).suffix in (".yaml", ".yml"):
         path = Path(name).expanduser()
-        return _parsed(path.stem, path, str(path))
+        return _parsed(path.stem, path, str(path), paper)
     with resources.as_file(resources.files("residua") / "studies" / f"{name}.yaml") as path:
-        return _parsed(name, path, f"study {name}")
+        return _parsed(name, path, f"study {name}", paper)
 
 
-def _parsed(name: str, path: Path, where: str) -> Definition:
+def _parsed(name: str, path: Path, where: str, paper: bool) -> Definition:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ResiduaError(f"{where}: cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise ResiduaError(f"{where}: expected title, claim, source and rows, found {content!r}.")
-    known = {each.name for each in dataclasses.fields(Definition)} - {"name"}
-    for key in content:
-        if key not in known:
-            raise ResiduaError(f"{where}: {key!r} is unknown: expected {', '.join(sorted(known))}.")
-    for key in ("title", "claim", "source", "rows"):
+    over = content.pop(PAPER, None) or {}
+    if not isinstance(over, dict):
+        raise ResiduaError(f"{where}: {PAPER} = {over!r}: expected keys of the study.")
+    for key in (*content, *over):
+        if key not in KEYS:
+            raise ResiduaError(f"{where}: {key!r} is unknown: expected {', '.join(sorted(KEYS))}.")
+    for key in ("title", "claim", "source"):
         if key not in content:
             raise ResiduaError(f"{where}: has no {key!r}.")
-    for key in ("settings", "paper"):
-        content[key] = content.get(key) or {}
+    if not {"rows", "degradation"} & content.keys():
+        raise ResiduaError(f"{where}: has no 'rows' and no 'degradation'.")
     try:
+        if paper:
+            content = _laid(over, content)
+        rows = tuple(_row(*item) for item in content.pop("rows", {}).items())
+        grid = content.pop("degradation", None)
+        pairs = () if grid is None else tuple(_pairs(**grid))
         found = Definition(
             name=name,
-            rows=tuple(_row(*item) for item in content.pop("rows").items()),
+            rows=rows + tuple(row for each in pairs for row in each.plain + each.residual),
+            settings=content.pop("settings", None) or {},
             families={key: tuple(rows) for key, rows in content.pop("families", {}).items()},
-            degradation=tuple(
-                Degradation(key, tuple(kinds["plain"]), tuple(kinds["residual"]))
-                for key, kinds in content.pop("degradation", {}).items()
-            ),
+            degradation=pairs,
             published=tuple(Published(**each) for each in content.pop("published", ())),
             **content,
         )
@@ -138,9 +147,38 @@ def _parsed(name: str, path: Path, where: str) -> Definition:
     return found
 
 
+def _laid(over: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """What `over` says, and the rest of `content`; mappings are mixed key by key."""
+    both = {
+        key: _laid(value, content[key])
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(content.get(key), dict)
+    }
+    return {**content, **over, **both}
+
+
 def _row(name: str, content: Mapping[str, Any]) -> Row:
     rest = {key: value for key, value in content.items() if key not in ("what", "recipe")}
     return Row(str(name), str(content["what"]), rest, content.get("recipe"))
+
+
+def _pairs(
+    network: str, depths: Sequence[int], ways: Mapping[str, Mapping[str, object]]
+) -> Iterator[Degradation]:
+    """For each way of learning rows of all depths, without shortcuts and with the network's own."""
+    for way, given in ways.items():
+        kinds = [
+            tuple(
+                Row(
+                    f"{kind}{depth}-{way.lower()}",
+                    f"{kind}, {depth} layers, {way}",
+                    {"network.name": f"{network}{depth}", **shortcut, **given},
+                )
+                for depth in depths
+            )
+            for kind, shortcut in (("plain", {"network.shortcut": "none"}), ("residual", {}))
+        ]
+        yield Degradation(way, *kinds)
 
 
 def _check(found: Definition, where: str) -> None:
@@ -148,16 +186,16 @@ def _check(found: Definition, where: str) -> None:
     for row in found.rows:
         if not row.name.replace("-", "").replace("_", "").isalnum():  # it names a folder
             raise ResiduaError(f"{where}: row {row.name!r}: expected letters, digits, - and _.")
+        if found.config(row, {}, where).network.name == AUTO:
+            raise ResiduaError(f"{where}: row {row.name} names no network: give it network.name.")
     names = {each.name for each in found.rows}
-    compared = [*found.families.values()]
-    compared += [rows for each in found.degradation for rows in (each.plain, each.residual)]
+    compared = [*found.families.values(), *(each.plain for each in found.degradation)]
     if not compared or min(map(len, compared)) < 2:
         raise ResiduaError(f"{where}: families and degradation compare two rows or more.")
     asked = [each for family in found.families.values() for each in family]
-    for each in found.degradation:
-        asked += [*each.plain, *each.residual]
     if lost := [each for each in asked if each not in names]:
         raise ResiduaError(f"{where}: compares {lost[0]!r}, which is none of its rows.")
-    for row in found.rows:
-        for paper in (False, True):
-            found.config(row, {}, paper=paper, where=where)
+    if found.sections not in ("", *SECTIONS):
+        raise ResiduaError(
+            f"{where}: sections = {found.sections!r}: expected one of {', '.join(SECTIONS)}."
+        )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from residua.charts import counted
 from residua.figures import FAINT, INK, RULE
 from residua.studies.page import Figure
 
@@ -22,27 +23,26 @@ MARKERS = "os^Dv<>P"
 ZOOM = 0.4  # of the epochs, the last ones
 
 
-def curves(rows: Mapping[str, Curves]) -> Figure:
-    """Train and test accuracy of all rows over the epochs, and the end of the test curves."""
+def curves(rows: Mapping[str, Curves], figure: Literal["accuracy", "loss"]) -> Figure:
+    """Train and test curves of all rows over the epochs, and the end of the test curves."""
 
     def draw(canvas: Canvas) -> None:
         whole, taught, end = canvas.subplots(1, 3)
         for axes, key, title in (
-            (taught, "accuracy", "training accuracy"),
-            (whole, "test_accuracy", "test accuracy"),
-            (end, "test_accuracy", "test accuracy, the end"),
+            (whole, f"test_{figure}", f"test {figure}"),
+            (taught, figure, f"training {figure}"),
+            (end, f"test_{figure}", f"test {figure}, the end"),
         ):
             for place, (name, seeds) in enumerate(rows.items()):
                 _band(axes, seeds, key, name, place, axes is end)
-            tidy(axes, title, "epoch")
+            tidy(axes, f"{title}, %" if figure == "accuracy" else title, "epoch")
         legend(canvas, min(len(rows), 6))
 
-    seeds = len(next(iter(rows.values())))
+    seeds = max(map(len, rows.values()))
     band = "" if seeds == 1 else " The band reaches from the lowest to the highest seed."
     return Figure(
-        "curves",
-        f"Mean over {seeds} seed{'s' * (seeds > 1)}, with the weights as they are after each epoch."
-        + band,
+        "curves" if figure == "accuracy" else "losses",
+        f"Mean over {counted(seeds, 'seed')}, with the weights as they are after each epoch.{band}",
         draw,
         (13.0, 4.6 + 0.25 * (len(rows) // 6)),
     )
@@ -69,7 +69,7 @@ def dots(values: Mapping[str, Sequence[float]], name: str, title: str, caption: 
 def _band(axes: Axes, seeds: Curves, key: str, name: str, place: int, end: bool) -> None:
     rows = [np.array([epoch.get(key, np.nan) for epoch in curve]) for curve in seeds]
     count = min(map(len, rows))
-    values = 100 * np.stack([row[:count] for row in rows])
+    values = np.stack([row[:count] for row in rows]) * (100 if "accuracy" in key else 1)
     epochs = np.arange(1, count + 1)
     first = max(0, int(count * (1 - ZOOM)) - 1) if end else 0
     values, epochs = values[:, first:], epochs[first:]

@@ -243,7 +243,9 @@ def _of_linear(linear: Mapping[str, Linearity]) -> str:
 
 def _orderings(names: Sequence[str]) -> str:
     letters = [name for name in names if name != PLAIN]
-    parts = [f"ordering{'s' * (len(letters) > 1)} {joined(letters)}"] if letters else []
+    parts = (
+        [f"{'orderings' if len(letters) > 1 else 'ordering'} {joined(letters)}"] if letters else []
+    )
     parts += [f"the {PLAIN}"] * (PLAIN in names)
     return " and in ".join(parts) or "no ordering"
 

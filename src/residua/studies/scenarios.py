@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua import settings
+from residua.charts import counted
 from residua.config import Config
 from residua.data.chance import shuffled
 from residua.differences import of_seeds
@@ -22,8 +23,8 @@ from residua.learning import train_run
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies import drawing
+from residua.studies.outcome import is_finished, scores_of
 from residua.studies.page import Cell, Figure, Page, Section, Table
-from residua.studies.training import is_finished, scores_of
 from residua.studies.words import of_family
 from residua.training.interruption import Interrupted
 from residua.transfer.clock import seconds_of
@@ -97,9 +98,9 @@ def page_of(
         findings,
         [Section("All four", (), [table], _figures(found)), *sections],
         [
-            f"{seeds} seeds; {budget} for each run. The source has learnt the digits 0 to 4 "
-            "(scikit-learn's, 16 px); similar are the digits 5 to 9, different are patches of two "
-            "photographs. Few: 10 pictures a class.",
+            f"{counted(seeds, 'seed')}; {budget} for each run. The source has learnt the digits 0 "
+            "to 4 (scikit-learn's, 16 px); similar are the digits 5 to 9, different are patches of "
+            "two photographs. Few: 10 pictures a class.",
         ],
     )
 

@@ -63,10 +63,9 @@ def study(
     learnt = [
         responses(depth, shortcut, steps, range(seeds)) for depth in trained for shortcut in KINDS
     ]
-    first = Section(
-        "Gradients at initialisation", _GRADIENTS, [_table(found)], gradient_figures(found)
-    )
+    first = Section("Gradients at initialisation", _GRADIENTS, (), gradient_figures(found))
     second = Section("Responses", _RESPONSES, [_responses(learnt)], [response_figure(learnt)])
+    third = Section("All gradients", (), [_table(found)])
     return Page(
         title="Gradients and responses by depth",
         claim="Stacking layers makes gradients vanish or explode; normalised initialisation and "
@@ -81,7 +80,7 @@ def study(
             of_responses(learnt),
             _of_both(found),
         ],
-        sections=[first, second],
+        sections=[first, second, third],
         conditions=[
             f"scikit-learn's digits at {SIDE} px, {seeds} seeds, which choose weights and "
             f"pictures; gradients of {PICTURES} pictures in float64, {steps} steps of training, "

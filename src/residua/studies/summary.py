@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from residua import __version__
-from residua.charts import joined
+from residua.charts import counted, joined
 from residua.differences import of_seeds
 from residua.studies import drawing
 from residua.studies.definition import Definition
-from residua.studies.page import Cell, Page, Section, Table
-from residua.studies.training import Asked, Outcome
-from residua.studies.words import Values, of_degradation, of_family
+from residua.studies.outcome import Outcome
+from residua.studies.page import Cell, Figure, Page, Section, Table
+from residua.studies.training import Asked
+from residua.studies.words import Values, of_degradation, of_diverged, of_family, of_reach
 
 SPREAD = (
     "Seeds differ in initialisation, order and augmentation, and in the split where the data "
@@ -26,17 +28,15 @@ SPREAD = (
 
 
 def page_of(
-    study: Definition,
-    outcomes: Sequence[Outcome],
-    asked: Asked,
-    environment: Mapping[str, object],
-    extra: Sequence[Section] = (),
+    study: Definition, outcomes: Sequence[Outcome], asked: Asked, extra: Page | None = None
 ) -> Page:
-    """All that a study of trained rows has to say. extra: sections of a closed study."""
+    """All that a study of trained rows has to say. extra: the page of a closed study to add."""
     by_name = {each.row.name: each for each in outcomes}
-    sections = [_accuracy_section(study, outcomes), _differences_section(study, by_name)]
-    if study.reach:
-        sections.append(_reach_section(outcomes))
+    whole = {name: each for name, each in by_name.items() if not each.diverged}
+    reached = _reached(whole.values()) if study.reach and whole else None
+    sections = [_accuracy_section(study, outcomes), _differences_section(study, whole)]
+    if reached is not None:
+        sections.append(_reach_section(*reached, whole))
     if study.published:
         tables = [
             Table(f"published-{number}", each.title, each.columns, each.rows, 2, each.source)
@@ -44,25 +44,36 @@ def page_of(
         ]
         said = "Other networks, data and numbers of epochs than here: an order to compare with."
         sections.append(Section("What was published", [said], tables))
+    findings = _findings(study, whole)
+    if reached is not None:
+        findings.append(of_reach(*reached))
+    lost = {name: (len(each.diverged), asked.seeds) for name, each in by_name.items()}
+    findings += of_diverged({name: each for name, each in lost.items() if each[0]})
     return Page(
         study.title,
         study.claim,
         study.source,
-        _findings(study, by_name),
-        [each for each in sections if each.tables or each.figures] + list(extra),
-        _conditions(outcomes, asked, environment),
+        [*findings, *(extra.findings if extra else ())],
+        [
+            *(each for each in sections if each.tables or each.figures),
+            *(extra.sections if extra else ()),
+        ],
+        _conditions(outcomes, asked),
     )
 
 
-def _findings(study: Definition, by_name: Mapping[str, Outcome]) -> list[str]:
+def _findings(study: Definition, whole: Mapping[str, Outcome]) -> list[str]:
+    """What follows from the rows of which no seed diverged."""
     found = []
     for each in study.degradation:
-        plain = _stacked(by_name, each.plain, "train_accuracy")
-        residual = _stacked(by_name, each.residual, "train_accuracy")
-        found.append(of_degradation(each.name, each.plain, 1 - plain, 1 - residual))
-    for rows in study.families.values():
-        step = 1 / by_name[rows[0]].tested
-        found += of_family(rows, _stacked(by_name, rows, "accuracy"), "test accuracy", step)
+        plain, residual = ([row.name for row in kind] for kind in (each.plain, each.residual))
+        if whole.keys() >= {*plain, *residual}:
+            errors = [1 - _stacked(whole, kind, "train_accuracy") for kind in (plain, residual)]
+            found.append(of_degradation(each.name, plain, *errors))
+    for names in study.families.values():
+        if len(rows := [name for name in names if name in whole]) > 1:
+            values, step = _stacked(whole, rows, "accuracy"), 1 / whole[rows[0]].tested
+            found += of_family(rows, values, "test accuracy", step)
     return found
 
 
@@ -78,33 +89,40 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
         "test accuracy %",
         "+-",
         "training accuracy %",
+        "diverged",
     )
     rows: list[list[Cell]] = [
         [
             each.row.name,
             each.row.what,
-            100 * float(each.accuracy.mean()),
+            _mean(each.accuracy),
             _deviation(each.accuracy),
-            100 * float(each.train_accuracy.mean()),
+            _mean(each.train_accuracy),
+            len(each.diverged),
         ]
         for each in outcomes
     ]
     note = (
         "+-: standard deviation over the seeds, in points. Training accuracy: of the last epoch's "
-        "pictures as they were shown, augmented."
+        "pictures as they were shown, augmented. Diverged: seeds whose loss did not stay finite; "
+        "the other figures leave them out."
     )
     table = Table("rows", "Rows of the study", columns, rows, 2, note)
-    accuracies = {each.row.name: each.accuracy.tolist() for each in outcomes}
-    caption = "Each point is a seed, each bar the mean of a row."
-    figures = [
-        drawing.curves({each.row.name: each.curves for each in outcomes}),
-        drawing.dots(accuracies, "accuracies", "test accuracy of each seed", caption),
-    ]
-    if study.degradation:
-        errors = {each.row.name: (1 - each.train_accuracy).tolist() for each in outcomes}
-        figures.append(
-            drawing.dots(errors, "training-errors", "training error of each seed", caption)
-        )
+    learnt = {each.row.name: each for each in outcomes if each.curves}
+    figures: list[Figure] = []
+    if learnt:
+        accuracies = {name: each.accuracy.tolist() for name, each in learnt.items()}
+        lines = {name: each.curves for name, each in learnt.items()}
+        caption = "Each point is a seed, each bar the mean of a row."
+        figures = [
+            drawing.curves(lines, "accuracy"),
+            drawing.curves(lines, "loss"),
+            drawing.dots(accuracies, "accuracies", "test accuracy of each seed", caption),
+        ]
+        if study.degradation:
+            errors = {name: (1 - each.train_accuracy).tolist() for name, each in learnt.items()}
+            title = "training error of each seed"
+            figures.append(drawing.dots(errors, "training-errors", title, caption))
     return Section("What each row came to", [SPREAD], [table, _costs(outcomes)], figures)
 
 
@@ -115,8 +133,8 @@ def _costs(outcomes: Sequence[Outcome]) -> Table:
             each.row.name,
             each.counts.total,
             each.counts.multiply_adds,
-            each.size / 1e6,
-            float(np.median(each.seconds)),
+            None if each.size is None else each.size / 1e6,
+            float(np.median(each.seconds)) if each.curves else None,
         ]
         for each in outcomes
     ]
@@ -127,22 +145,28 @@ def _costs(outcomes: Sequence[Outcome]) -> Table:
     return Table("costs", "What each row costs", columns, rows, 2, note)
 
 
+def _mean(values: Values) -> float | None:
+    return 100 * float(values.mean()) if len(values) else None
+
+
 def _deviation(values: Values) -> float | None:
     return 100 * float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def _differences_section(study: Definition, by_name: Mapping[str, Outcome]) -> Section:
+def _differences_section(study: Definition, whole: Mapping[str, Outcome]) -> Section:
     asked = [("test accuracy", "accuracy", rows) for rows in study.families.values()]
     for each in study.degradation:
-        asked += [("training accuracy", "train_accuracy", each.plain)]
-        asked += [("training accuracy", "train_accuracy", each.residual)]
+        for kind in (each.plain, each.residual):
+            names = tuple(row.name for row in kind)
+            asked.append(("training accuracy", "train_accuracy", names))
     rows: list[list[Cell]] = []
     for title, figure, names in asked:
+        names = tuple(name for name in names if name in whole)
         if len(names) < 2:
             continue
-        outcome = by_name[names[0]]
+        outcome = whole[names[0]]
         step = 1 / (outcome.tested if figure == "accuracy" else outcome.taught)
-        for (first, second), found in of_seeds(_stacked(by_name, names, figure), step).items():
+        for (first, second), found in of_seeds(_stacked(whole, names, figure), step).items():
             known = math.isfinite(found.low)
             ends = [100 * found.low, 100 * found.high] if known else [None, None]
             seen = ("yes" if found.seen else "no") if known else "one seed"
@@ -152,43 +176,53 @@ def _differences_section(study: Definition, by_name: Mapping[str, Outcome]) -> S
     return Section("Which differences are seen", (), [table] if rows else ())
 
 
-def _reach_section(outcomes: Sequence[Outcome]) -> Section:
-    """When each row's mean curve is first as high as the lowest row ends."""
+def _reached(outcomes: Collection[Outcome]) -> tuple[dict[str, tuple[int, float]], float]:
+    """Epochs and minutes until each row's mean curve is as high as the lowest row ends, and that.
+
+    The height is a test accuracy in [0, 1].
+    """
     means = {}
     for each in outcomes:
         shortest = min(map(len, each.curves))
         values = [[epoch["test_accuracy"] for epoch in curve[:shortest]] for curve in each.curves]
         means[each.row.name] = np.mean(values, 0)
     target = min(float(curve[-1]) for curve in means.values())
-    rows: list[list[Cell]] = []
+    found = {}
     for each in outcomes:
         first = int(np.argmax(means[each.row.name] >= target)) + 1
-        minutes = first * float(np.median(each.seconds)) / 60
-        rows.append([each.row.name, each.config.training.epochs, first, minutes])
+        found[each.row.name] = (first, first * float(np.median(each.seconds)) / 60)
+    return found, target
+
+
+def _reach_section(
+    reached: Mapping[str, tuple[int, float]], target: float, whole: Mapping[str, Outcome]
+) -> Section:
+    rows = [(name, whole[name].config.training.epochs, *each) for name, each in reached.items()]
     columns = ("row", "epochs in all", "epochs until it is reached", "minutes of learning")
     title = f"When {100 * target:.2f} % of the test part are right, where the lowest row ends"
-    return Section(
-        "Epochs and minutes at equal accuracy", (), [Table("reach", title, columns, rows, 2)]
-    )
+    table = Table("reach", title, columns, rows, 2)
+    return Section("Epochs and minutes at equal accuracy", (), [table])
 
 
-def _conditions(
-    outcomes: Sequence[Outcome], asked: Asked, environment: Mapping[str, object]
-) -> list[str]:
+def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
     first = outcomes[0]
-    config = first.config
+    config, machine = first.config, first.machines[0]
     epochs = joined(sorted({str(each.config.training.epochs) for each in outcomes}, key=int))
+    machines = [each for outcome in outcomes for each in outcome.machines]
+    threads = joined(sorted({str(each["threads"]) for each in machines}, key=int))
     return [
-        f"Data: {config.data.path}, {first.taught:,} pictures to learn from, {first.tested:,} to "
-        f"judge by, {config.preprocessing.size} px, {config.preprocessing.channels} channels; "
-        f"{epochs} epochs, batch {config.training.batch}, {asked.seeds} seeds.",
+        f"Data: {Path(config.data.path).name}, {counted(first.taught, 'picture')} to learn from, "
+        f"{first.tested:,} to judge by, {config.preprocessing.size} px, "
+        f"{counted(config.preprocessing.channels, 'channel')}; {epochs} epochs, batch "
+        f"{config.training.batch}, {counted(asked.seeds, 'seed')}.",
         (
             "Defaults of a study suit a small machine: few epochs and small networks, so what "
             "needs long training does not show here. --epochs, --data, --seeds and --paper change "
             "that."
         ),
-        f"{datetime.date.today()}; {environment['device_name']}, {environment['threads']} threads, "
-        f"{config.training.precision}; residua {__version__}, torch {environment['torch']}.",
+        f"{datetime.date.today()}; {joined(sorted({each['device_name'] for each in machines}))}, "
+        f"{threads} of its threads for each run, {config.training.precision}; residua "
+        f"{__version__}, torch {machine['torch']}.",
         (
             "The data's own validation part chose the epoch whose weights are judged."
             if first.chosen

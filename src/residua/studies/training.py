@@ -17,22 +17,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from residua import settings
 from residua.config import AUTO, Config
 from residua.data.sources import EMBEDDED
 from residua.errors import ResiduaError
 from residua.learning import go_on, train_run
-from residua.networks.catalogue import build
-from residua.networks.cost import Counts, measure
-from residua.networks.shapes import on_meta
+from residua.networks.cost import counted
 from residua.preparation import prepare
-from residua.run import RunFolder
+from residua.run import Busy, RunFolder
 from residua.screen import Screen
-from residua.studies.definition import Definition, Row
+from residua.studies.definition import Definition
+from residua.studies.outcome import (
+    DIVERGED,
+    Outcome,
+    has_diverged,
+    is_finished,
+    outcome_of,
+    place_of,
+    scores_of,
+)
+from residua.studies.sharing import helped
 from residua.training.interruption import Interrupted
+from residua.training.meter import Diverged
 from residua.transfer.clock import Clock, seconds_of
 from residua.transfer.job import Job
 from residua.transfer.pace import REPORT_SECONDS, epochs_within, pace_of
@@ -50,40 +56,32 @@ OWN = (  # settings that make runs comparable
     "transfer.strategy",
 )
 SHARE = 0.9  # of a budget that is planned
+WAIT = 1.0  # seconds between looks at what other processes train
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user says. budget: "" for none; then the epochs of the study, or `given`, hold."""
+    """What a user says. budget: "" for none; then the epochs of the study, or `given`, hold.
+
+    jobs: processes that train at once, each on its share of the threads.
+    """
 
     data: str
     seeds: int
     budget: str = ""
     paper: bool = False
     given: Mapping[str, object] = field(default_factory=dict)
+    jobs: int = 1
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """One row's runs: what each seed came to, in the order of the seeds [S].
+@dataclass(frozen=True)
+class _Turn:
+    """One run of the study. cost: what its time is about proportional to."""
 
-    accuracy, train_accuracy: in [0, 1], of the test part by the last weights, and of the last
-    epoch's training pictures as they were shown. seconds: of an epoch, learning alone. size: bytes
-    of the weights file. curves: history.csv of each seed. tested, taught: pictures. chosen: whether
-    a validation part that the data brings chose the weights.
-    """
-
-    row: Row
+    name: str
     config: Config
-    counts: Counts
-    accuracy: npt.NDArray[np.float64]
-    train_accuracy: npt.NDArray[np.float64]
-    seconds: npt.NDArray[np.float64]
-    size: int
-    curves: Sequence[Sequence[Mapping[str, float]]]
-    tested: int
-    taught: int
-    chosen: bool
+    place: Path
+    cost: float
 
 
 def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> list[Outcome]:
@@ -92,26 +90,69 @@ def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> li
     Raises ResiduaError if the folder holds another study, or this one with other settings.
     """
     configs = _settled(study, asked, folder, screen)
-    turns = [(seed, row) for seed in range(asked.seeds) for row in study.rows]
-    costs = {row.name: _cost(configs[row.name]) for row in study.rows}
-    began, done = time.monotonic(), 0.0
-    open_turns = [turn for turn in turns if not is_finished(_place(folder, turn[1], turn[0]))]
-    whole = sum(costs[row.name] for _, row in open_turns)
-    for number, (seed, row) in enumerate(turns, start=1):
-        place = _place(folder, row, seed)
-        if is_finished(place):
-            continue
-        prefix = f"{number} of {len(turns)}: {row.name}, seed {seed}"
+    runs = [(seed, row) for seed in range(asked.seeds) for row in study.rows]
+    turns = [
+        _Turn(
+            f"{number} of {len(runs)}: {row.name}, seed {seed}",
+            _seeded(configs[row.name], seed),
+            place_of(folder, row, seed),
+            _cost(configs[row.name]),
+        )
+        for number, (seed, row) in enumerate(runs, start=1)
+    ]
+    with helped(asked.jobs, _take_quietly, turns):
         try:
-            _train_one(_seeded(configs[row.name], seed), place, _Inner(screen, prefix))
+            _take_turns(turns, screen)
         except Interrupted as error:
             further = f"the same command goes on, in {folder}"
             raise Interrupted(error.number, str(folder), further) from None
-        done += costs[row.name]
-        left = (time.monotonic() - began) * (whole - done) / done
-        accuracy = scores_of(RunFolder(place))["accuracy"]
-        screen.say(f"{prefix}: test accuracy {accuracy:.4f}; about {left / 60:.0f} min left")
-    return [_outcome(row, folder, asked.seeds) for row in study.rows]
+    return [outcome_of(row, folder, asked.seeds) for row in study.rows]
+
+
+def _take_turns(turns: Sequence[_Turn], screen: Screen) -> None:
+    """Train what nobody trains yet, and wait for what others train, until all is finished.
+
+    Any number of processes may do so on the same turns. Raises ResiduaError.
+    """
+    began, waits = time.monotonic(), False
+    whole = sum(each.cost for each in _open(turns))
+    while remaining := _open(turns):
+        turn = next((each for each in remaining if _trained(each, screen)), None)
+        if turn is None:
+            if not waits:
+                screen.say(f"another process trains {remaining[0].name}; waiting for it")
+            waits = True
+            time.sleep(WAIT)
+            continue
+        rest = sum(each.cost for each in _open(turns))
+        left = (time.monotonic() - began) * rest / max(whole - rest, turn.cost)
+        screen.say(f"{turn.name}: {_came_to(turn.place)}; about {left / 60:.0f} min left")
+
+
+def _take_quietly(turns: Sequence[_Turn]) -> None:
+    _take_turns(turns, Screen(quiet=True))
+
+
+def _open(turns: Sequence[_Turn]) -> list[_Turn]:
+    return [each for each in turns if not is_finished(each.place)]
+
+
+def _trained(turn: _Turn, screen: Screen) -> bool:
+    """Bring a run to its end; False if another process is at a run of this row."""
+    turn.place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with RunFolder(turn.place.parent).lock():
+            if not is_finished(turn.place):  # by now
+                _train_one(turn.config, turn.place, _Inner(screen, turn.name))
+    except Busy:
+        return False
+    return True
+
+
+def _came_to(place: Path) -> str:
+    if has_diverged(place):
+        return "diverged"
+    return f"test accuracy {scores_of(RunFolder(place))['accuracy']:.4f}"
 
 
 def _settled(study: Definition, asked: Asked, folder: Path, screen: Screen) -> dict[str, Config]:
@@ -127,7 +168,7 @@ def _settled(study: Definition, asked: Asked, folder: Path, screen: Screen) -> d
         "training.curve_test": True,
         **asked.given,
     }
-    configs = {row.name: study.config(row, common, paper=asked.paper) for row in study.rows}
+    configs = {row.name: study.config(row, common) for row in study.rows}
     said = {
         "study": study.name,
         "budget": asked.budget,
@@ -211,66 +252,24 @@ def _seeded(config: Config, seed: int) -> Config:
     return settings.with_settings(config, {"training.seed": seed, "data.split_seed": seed})
 
 
-def _place(folder: Path, row: Row, seed: int) -> Path:
-    return folder / "runs" / row.name / f"seed-{seed}"
-
-
-def is_finished(place: Path) -> bool:
-    """The report is the last file that a run writes."""
-    return (place / "report.html").exists()
-
-
 def _train_one(config: Config, place: Path, screen: Screen) -> None:
-    if (place / "config.yaml").exists():
-        go_on(RunFolder(place), screen)
-        return
-    shutil.rmtree(place, ignore_errors=True)  # was killed before it was a run
-    train_run(config, str(place), screen)
-
-
-def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
-    runs = [RunFolder(_place(folder, row, seed)) for seed in range(seeds)]
-    scores, curves = [scores_of(run) for run in runs], [run.read_history() for run in runs]
-    config = runs[0].config
-    with on_meta():
-        network = build(**config.network_arguments)
-    size = config.preprocessing.size
-    members = runs[0].read_split()
-    taught = sum(each.part == "train" for each in members)
-    taught = min(taught, config.training.pictures or taught)
-    return Outcome(
-        row,
-        config,
-        measure(network, (config.preprocessing.channels, size, size)),
-        np.array([each["accuracy"] for each in scores]),
-        np.array([curve[-1]["accuracy"] for curve in curves]),
-        np.array([taught / np.median(_speeds(curve)) for curve in curves]),
-        runs[0].weights.stat().st_size,
-        curves,
-        int(scores[0]["pictures"]),
-        taught,
-        any(each.part == "validation" for each in members),
-    )
-
-
-def _speeds(curve: Sequence[Mapping[str, float]]) -> list[float]:
-    return [epoch["pictures_per_second"] for epoch in curve]
-
-
-def scores_of(run: RunFolder) -> Any:
-    """What `evaluations` says of the test part, which every run of a study has."""
-    return run.read_json("evaluations/test/scores.json")
+    try:
+        if (place / "config.yaml").exists():
+            go_on(RunFolder(place), screen)
+        else:
+            shutil.rmtree(place, ignore_errors=True)  # was killed before it was a run
+            train_run(config, str(place), screen)
+    except Diverged as error:
+        RunFolder(place).write_json(DIVERGED, {"message": str(error)})
 
 
 def _cost(config: Config) -> float:
     """Multiply-adds and epochs: what the time of a run is about proportional to."""
     channels, size = config.preprocessing.channels, config.preprocessing.size
-    shape = (3 if channels == AUTO else channels, *(2 * (32 if size == AUTO else size,)))
-    arguments = {**config.network_arguments, "channels": shape[0]}
-    with on_meta():
-        network = build(**{**arguments, "classes": 10})
+    known = {"channels": 3 if channels == AUTO else channels, "classes": 10}
+    cost = counted({**config.network_arguments, **known}, 32 if size == AUTO else size)
     epochs = 1 if config.training.epochs == AUTO else config.training.epochs
-    return float(measure(network, shape).multiply_adds * epochs)
+    return float(cost.multiply_adds * epochs)
 
 
 class _Inner(Screen):

@@ -6,12 +6,12 @@ Legend: R rows, S seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from residua.charts import joined
+from residua.charts import counted, joined
 from residua.differences import Difference, in_words, of_seeds
 
 Values = npt.NDArray[np.float64]
@@ -78,6 +78,31 @@ def of_degradation(
     return (
         f"{name}: no degradation seen: {facts}; one of {100 * among_plain.smallest:.2f} points "
         "could have been seen."
+    )
+
+
+def of_diverged(rows: Mapping[str, tuple[int, int]]) -> list[str]:
+    """Rows -> seeds that diverged, and seeds in all; one sentence, or none if no row did."""
+    said = [f"{name} ({lost} of {counted(seeds, 'seed')})" for name, (lost, seeds) in rows.items()]
+    if not said:
+        return []
+    return [
+        f"Diverged: {joined(said)}, so nothing is claimed of {'it' if len(said) == 1 else 'them'}: "
+        "what would be left is the seeds that went well."
+    ]
+
+
+def of_reach(reached: Mapping[str, tuple[int, float]], accuracy: float) -> str:
+    """Rows -> epochs and minutes until a test accuracy in [0, 1], at which the lowest row ends."""
+    fastest = min(reached.values(), key=lambda each: each[1])[1]
+    each_row = [
+        f"{name} after {counted(epochs, 'epoch')} and {minutes:.2f} minutes of learning"
+        + ("" if minutes == fastest else f" ({minutes / fastest:.2g} times as long)")
+        for name, (epochs, minutes) in reached.items()
+    ]
+    return (
+        f"{100 * accuracy:.2f} % of the test part, where the lowest row ends, are right in the "
+        f"mean of the seeds for {joined(each_row)}."
     )
 
 

@@ -100,7 +100,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
     def tick(self, learnt: int) -> None:
         """After each batch; `learnt` pictures were trained on, none while judging.
 
-        Raises Interrupted after a signal, and ResiduaError on a loss that is not finite.
+        Raises Interrupted after a signal, and Diverged on a loss that is not finite.
         """
         now = time.monotonic()
         if learnt:

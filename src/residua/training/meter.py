@@ -17,6 +17,10 @@ _ADVICE = (
 )
 
 
+class Diverged(ResiduaError):  # noqa: N818 - a result of a training
+    """A loss or a weight is not finite; the last good state and weights remain."""
+
+
 class Meter:
     """Running sums of loss and accuracy, on the device; complains of a loss that is not finite.
 
@@ -40,24 +44,24 @@ class Meter:
         self.progress.pictures += len(labels)
 
     def check(self) -> None:
-        """Look at the losses since the last time. Raises ResiduaError if one is not finite."""
+        """Look at the losses since the last time. Raises Diverged if one is not finite."""
         if not self.unseen:
             return
         values = torch.stack([each for _, _, each in self.unseen]).tolist()
         for (step, rate, _), value in zip(self.unseen, values, strict=True):
             if not math.isfinite(value):
-                raise ResiduaError(
+                raise Diverged(
                     f"the loss became {value} in epoch {self.progress.epoch + 1}, step {step}, at "
                     f"rate {rate:.3g}. {_ADVICE}"
                 )
         self.unseen.clear()
 
     def collect(self, weights: Iterable[Tensor]) -> None:
-        """Check losses and weights, and move the sums into the progress. Raises ResiduaError."""
+        """Check losses and weights, and move the sums into the progress. Raises Diverged."""
         self.check()
         norms = torch._foreach_norm([each.detach() for each in weights])
         if not torch.stack([each.float() for each in norms]).isfinite().all():
-            raise ResiduaError(
+            raise Diverged(
                 f"a weight is no longer finite in epoch {self.progress.epoch + 1}, after step "
                 f"{self.progress.step}. {_ADVICE}"
             )
