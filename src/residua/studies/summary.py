@@ -209,6 +209,7 @@ def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
     config, machine = first.config, first.machines[0]
     epochs = joined(sorted({str(each.config.training.epochs) for each in outcomes}, key=int))
     machines = [each for outcome in outcomes for each in outcome.machines]
+    at_once = f", {asked.jobs} runs at once" if asked.jobs > 1 else ""
     threads = joined(sorted({str(each["threads"]) for each in machines}, key=int))
     return [
         f"Data: {Path(config.data.path).name}, {counted(first.taught, 'picture')} to learn from, "
@@ -221,7 +222,7 @@ def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
             "that."
         ),
         f"{datetime.date.today()}; {joined(sorted({each['device_name'] for each in machines}))}, "
-        f"{threads} of its threads for each run, {config.training.precision}; residua "
+        f"{threads} of its threads for each run{at_once}, {config.training.precision}; residua "
         f"{__version__}, torch {machine['torch']}.",
         (
             "The data's own validation part chose the epoch whose weights are judged."
