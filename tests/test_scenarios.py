@@ -87,6 +87,15 @@ def test_options_that_do_not_apply_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_computed_study_has_a_place_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = conduct("softmax", Asked("digits", 3), None, Screen(quiet=True))
+    assert page == Path("studies/softmax/index.html")
+    assert page.exists()
+
+
 def test_a_computed_study_overwrites_nothing_but_itself(tmp_path: Path) -> None:
     quiet, asked = Screen(quiet=True), Asked("digits", 3)
     (tmp_path / "site").mkdir()

@@ -73,7 +73,7 @@ def _scenarios(asked: Asked, out: str | None, screen: Screen) -> Path:
             f"study {SCENARIOS}: makes its own pictures, so --data, --epochs, --paper, --jobs and "
             "--set do not apply; --budget is the time of each run."
         )
-    folder, budget = _folder(out or f"studies/{SCENARIOS}", SCENARIOS, ""), asked.budget or BUDGET
+    folder, budget = _folder(out or f"studies/{SCENARIOS}", SCENARIOS), asked.budget or BUDGET
     _agree(folder, {"study": SCENARIOS, "budget": budget})
     page = scenarios.study(folder, asked.seeds, budget, screen)
     return write(_with_machine(page), folder)
@@ -102,15 +102,16 @@ def _closed(name: str, asked: Asked, out: str | None) -> Path:
             f"study {name}: trains no runs, so --data, --epochs, --budget, --paper, --jobs and "
             "--set do not apply."
         )
-    folder = _folder(out or f"studies/{name}", name, "")
+    folder = _folder(out or f"studies/{name}", name)
     _agree(folder, {"study": name})
     return write(_with_machine(_module(CLOSED[name][0]).study()), folder)
 
 
-def _folder(out: str, name: str, data: str) -> Path:
+def _folder(out: str, name: str, data: str | None = None) -> Path:
     """A folder for the study, made if need be. Raises ResiduaError if it holds something else."""
     folder = Path(out).expanduser()
-    refuse_inside(folder, data)
+    if data is not None:
+        refuse_inside(folder, data)
     try:
         empty = not folder.is_dir() or not any(folder.iterdir())
     except OSError as error:
