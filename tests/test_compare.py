@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import statistics
 import subprocess
@@ -111,7 +112,9 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
         assert row["to"] == name
         assert row["right in the first only"] == str(lost)
         assert row["right in the second only"] == str(gained)
-        sentence = next(s for s in found.page.findings if "449 pictures" in s and name in s)
+        sentence = next(
+            s for s in found.page.findings if "449 pictures" in s and re.search(rf"\b{name}\b", s)
+        )
         assert ("no difference seen" in sentence) == (not each.difference.seen)
     said = (tmp_path / "out" / "compare.md").read_text("utf-8")
     assert "nothing of another training" in said

@@ -23,7 +23,7 @@ from residua.studies.page import Cell, Page
 from residua.studies.writing import markdown, said, write
 
 PARENT = "comparisons"
-WIDEST = 32  # columns of a cell on a terminal
+WIDEST = 30  # columns of a cell on a terminal
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +54,7 @@ class Comparison:
         lines = [self.page.title, ""]
         for section in self.page.sections:
             for table in section.tables:
-                rows = [table.columns, *table.rows]
-                # Many columns and few rows: on their side they fit a terminal.
-                turned = rows if table.name == "settings" else list(zip(*rows, strict=True))
-                lines += [table.title, *_aligned(turned, table.digits), ""]
+                lines += [table.title, *_aligned(table.lines, table.digits), ""]
         lines += [f"- {finding}" for finding in self.page.findings]
         return "\n".join([*lines, "", str(self.folder / "index.html")])
 

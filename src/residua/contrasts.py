@@ -77,8 +77,9 @@ def page_of(
     rows = [_row(each.facts) for each in subjects]
     curves = overlays({each.facts.name: each.history for each in subjects})
     values = [[name, *map(_shown, each)] for name, each in settings.items()]
+    table = Table("compare", "Runs", columns, rows, 2, NOTE, turned=True)
     sections = [
-        Section("What each came to", (), [Table("compare", "Runs", columns, rows, 2, NOTE)]),
+        Section("What each came to", (), [table]),
         Section("How they differ on the same pictures", (), [_differences(pairs)]),
         Section("Curves over each other", (), (), curves),
         Section(
@@ -125,7 +126,7 @@ def _differences(pairs: Sequence[Pair]) -> Table:
         *("from", "to", "common pictures", "from %", "to %", "difference, points", "low", "high"),
         *("seen", "right in the first only", "right in the second only"),
     ]
-    return Table("differences", "Paired differences, 95 % intervals", columns, rows, 2)
+    return Table("differences", "Paired differences, 95 % intervals", columns, rows, 2, turned=True)
 
 
 def _findings(pairs: Sequence[Pair]) -> list[str]:

@@ -18,7 +18,8 @@ class Table:
 
     name: stem of its file. title: a heading of a few words. Numbers stay numbers: a float is
     written in full to the CSV and with `digits` places to the page, an int with separators; None is
-    an empty cell. note: a sentence under it, such as a source.
+    an empty cell. note: a sentence under it, such as a source. turned: many columns and few rows,
+    which are read on their side; its CSV is not.
     """
 
     name: str
@@ -27,6 +28,13 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     digits: int = 4
     note: str = ""
+    turned: bool = False
+
+    @property
+    def lines(self) -> Sequence[Sequence[Cell]]:
+        """As it is read: a heading and lines."""
+        lines = [self.columns, *self.rows]
+        return list(zip(*lines, strict=True)) if self.turned else lines
 
 
 @dataclass(frozen=True)

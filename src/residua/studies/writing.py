@@ -52,10 +52,11 @@ def markdown(page: Page) -> str:
 
 def table_lines(table: Table) -> list[str]:
     """One table as lines of Markdown."""
-    numeric = [any(isinstance(row[k], int | float) for row in table.rows) for k in _places(table)]
+    places = range(len(table.lines[0]))
+    numeric = [any(isinstance(row[k], int | float) for row in table.lines[1:]) for k in places]
     rows = [
         [said(cell, table.digits).replace("|", "\\|").replace("\n", " ") for cell in row]
-        for row in (table.columns, *table.rows)
+        for row in table.lines
     ]
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     rule = "|" + "|".join(" ---: " if each else " --- " for each in numeric) + "|"
@@ -73,10 +74,6 @@ def said(cell: Cell, digits: int) -> str:
     if cell and math.isfinite(cell) and not 10**-digits <= abs(cell) < 1e7:
         return f"{cell:.3g}"
     return f"{cell:.{digits}f}"
-
-
-def _places(table: Table) -> range:
-    return range(len(table.columns))
 
 
 def _drawn(figure: Figure, form: str) -> bytes:
