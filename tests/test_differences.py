@@ -152,9 +152,18 @@ def test_degradation_is_not_claimed_of_one_seed() -> None:
 def test_words_of_rows_that_diverged_and_of_equal_accuracy() -> None:
     assert of_diverged({}) == []
     (said,) = of_diverged({"deep": (1, 3), "deeper": (3, 3)})
-    assert "deep (1 of 3 seeds) and deeper (3 of 3 seeds), so nothing is claimed of them" in said
+    assert (
+        "deep (1 of 3 seeds) and deeper (3 of 3 seeds), so they are compared with nothing" in said
+    )
     said = of_reach({"steps": (17, 4.0), "cosine": (8, 2.0)}, 0.9412)
     assert "94.12 % of the test part" in said
-    assert "steps after 17 epochs and 4.00 minutes of learning (2 times as long)" in said
+    assert "steps after 17 epochs and 4.00 minutes of learning (2.00 times as long)" in said
     assert "cosine after 8 epochs and 2.00 minutes of learning." in said
     assert "1 epoch and" in of_reach({"a": (1, 1.0), "b": (2, 2.0)}, 0.5)
+
+
+def test_one_wrong_picture_in_every_seed_is_no_degradation() -> None:
+    plain = np.array([[0.0, 0.0, 0.0], [0.01, 0.01, 0.01]])
+    none = np.zeros((2, 3))
+    assert "no degradation seen" in of_degradation("SGD", ["a", "b"], plain, none, 0.01)
+    assert "SGD: degradation." in of_degradation("SGD", ["a", "b"], plain, none, 0.0001)

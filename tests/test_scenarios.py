@@ -12,7 +12,7 @@ from residua.errors import ResiduaError
 from residua.screen import Screen
 from residua.studies import scenarios
 from residua.studies.conducting import conduct
-from residua.studies.training import Asked
+from residua.studies.settling import Asked
 
 GOOD, BAD = [0.90, 0.91, 0.92], [0.70, 0.72, 0.71]
 

@@ -16,7 +16,7 @@ from residua.contrasts import Facts, Subject, page_of
 from residua.errors import ResiduaError
 from residua.files import refuse_inside, write_atomically
 from residua.fonts import shorten
-from residua.networks import cost
+from residua.networks.cost import costs_of
 from residua.pairing import Pair, pair, read
 from residua.run import RunFolder
 from residua.studies.page import Cell, Page
@@ -131,7 +131,7 @@ def _read(run: RunFolder, name: str) -> Subject:
     """All that is known of a run. Raises ResiduaError that says what to do with an unfinished."""
     weights, judged, config = run.weights, read(run, name), run.config
     history = run.read_history()
-    counts = cost.counted(config.network_arguments, config.preprocessing.size)
+    counts = costs_of(config.network_arguments, config.preprocessing.size)
     speeds = [row["pictures_per_second"] for row in history if "pictures_per_second" in row]
     facts = Facts(
         name=name,

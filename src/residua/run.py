@@ -182,7 +182,7 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Held while a process trains in this folder; the system lets go of it if that is killed.
 
-        Raises Busy if another process holds it.
+        Raises Busy if another process holds it, and ResiduaError where nothing can be locked.
         """
         try:
             import fcntl
@@ -190,11 +190,14 @@ class RunFolder:
             yield
             return
         path = self.path / ".lock"
-        with path.open("w") as stream:
+        with contextlib.ExitStack() as stack:
             try:
+                stream = stack.enter_context(path.open("w"))
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise Busy(f"{self.path}: another process trains in it now.") from error
+            except OSError as error:
+                raise ResiduaError(f"{path}: cannot be locked: {error.strerror}.") from error
             for leftover in self.path.glob(".*.*.*"):  # of a write that was killed
                 leftover.unlink(missing_ok=True)
             yield

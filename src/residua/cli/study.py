@@ -56,7 +56,7 @@ def study(
     with spoken() as screen:
         from residua.options import parsed
         from residua.studies.conducting import conduct, listing
-        from residua.studies.training import Asked
+        from residua.studies.settling import Asked
 
         if show:
             for each, title in listing():

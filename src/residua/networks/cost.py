@@ -74,7 +74,7 @@ class Cost(Counts):
     stages: tuple[Stage, ...]
 
 
-def counted(arguments: Mapping[str, Any], size: int) -> Cost:
+def costs_of(arguments: Mapping[str, Any], size: int) -> Cost:
     """The costs of a network that nobody has built yet, for pictures of `size` x `size` pixels.
 
     arguments: of `catalogue.build`, channels among them.

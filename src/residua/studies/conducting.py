@@ -18,8 +18,9 @@ from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies import definition
 from residua.studies.page import Page
+from residua.studies.settling import STUDY, Asked
 from residua.studies.summary import page_of
-from residua.studies.training import STUDY, Asked, run_all
+from residua.studies.training import run_all
 from residua.studies.writing import write
 
 # Studies that train nothing by a recipe: module of residua.studies, and what it shows.
@@ -113,7 +114,7 @@ def _folder(out: str, name: str, data: str | None = None) -> Path:
     if data is not None:
         refuse_inside(folder, data)
     try:
-        empty = not folder.is_dir() or not any(folder.iterdir())
+        empty = not folder.is_dir() or all(each.name.startswith(".") for each in folder.iterdir())
     except OSError as error:
         raise ResiduaError(f"{folder}: cannot hold a study: {error.strerror}.") from error
     if empty:

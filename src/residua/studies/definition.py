@@ -111,13 +111,15 @@ def read(name: str, *, paper: bool = False) -> Definition:
 def _parsed(name: str, path: Path, where: str, paper: bool) -> Definition:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, a 30th of Feb.
         raise ResiduaError(f"{where}: cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise ResiduaError(f"{where}: expected title, claim, source and rows, found {content!r}.")
     over = content.pop(PAPER, None) or {}
-    if not isinstance(over, dict):
+    if not isinstance(over, dict) or PAPER in over:
         raise ResiduaError(f"{where}: {PAPER} = {over!r}: expected keys of the study.")
+    if paper and not over:
+        raise ResiduaError(f"{where}: has no {PAPER!r} that --paper could take.")
     for key in (*content, *over):
         if key not in KEYS:
             raise ResiduaError(f"{where}: {key!r} is unknown: expected {', '.join(sorted(KEYS))}.")
@@ -127,24 +129,35 @@ def _parsed(name: str, path: Path, where: str, paper: bool) -> Definition:
     if not {"rows", "degradation"} & content.keys():
         raise ResiduaError(f"{where}: has no 'rows' and no 'degradation'.")
     try:
-        if paper:
-            content = _laid(over, content)
-        rows = tuple(_row(*item) for item in content.pop("rows", {}).items())
-        grid = content.pop("degradation", None)
-        pairs = () if grid is None else tuple(_pairs(**grid))
-        found = Definition(
-            name=name,
-            rows=rows + tuple(row for each in pairs for row in each.plain + each.residual),
-            settings=content.pop("settings", None) or {},
-            families={key: tuple(rows) for key, rows in content.pop("families", {}).items()},
-            degradation=pairs,
-            published=tuple(Published(**each) for each in content.pop("published", ())),
-            **content,
-        )
-        _check(found, where)
+        laid = _built(name, _laid(over, content), where)  # looked at whether it is asked for or not
+        return laid if paper else _built(name, content, where)
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ResiduaError(f"{where}: is not what a study looks like: {error!r}.") from error
+
+
+def _built(name: str, content: Mapping[str, Any], where: str) -> Definition:
+    content = dict(content)
+    rows = tuple(_row(*item) for item in content.pop("rows", {}).items())
+    grid = content.pop("degradation", None)
+    pairs = () if grid is None else tuple(_pairs(**grid))
+    found = Definition(
+        name=name,
+        rows=rows + tuple(row for each in pairs for row in each.plain + each.residual),
+        settings=content.pop("settings", None) or {},
+        families=_families(content.pop("families", {})),
+        degradation=pairs,
+        published=tuple(Published(**each) for each in content.pop("published", ())),
+        **content,
+    )
+    _check(found, where)
     return found
+
+
+def _families(content: Mapping[str, list[object]]) -> dict[str, tuple[str, ...]]:
+    for rows in content.values():
+        if not isinstance(rows, list):
+            raise TypeError(f"family {rows!r}: expected a list of rows")
+    return {name: tuple(map(str, rows)) for name, rows in content.items()}
 
 
 def _laid(over: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,6 +179,8 @@ def _pairs(
     network: str, depths: Sequence[int], ways: Mapping[str, Mapping[str, object]]
 ) -> Iterator[Degradation]:
     """For each way of learning rows of all depths, without shortcuts and with the network's own."""
+    if any(type(each) is not int for each in depths) or list(depths) != sorted(set(depths)):
+        raise ValueError(f"depths {depths!r}: expected whole numbers, each greater than the last")
     for way, given in ways.items():
         kinds = [
             tuple(
@@ -189,6 +204,20 @@ def _check(found: Definition, where: str) -> None:
         if found.config(row, {}, where).network.name == AUTO:
             raise ResiduaError(f"{where}: row {row.name} names no network: give it network.name.")
     names = {each.name for each in found.rows}
+    folders = [each.name.casefold() for each in found.rows]
+    groups = [folders, *([each.casefold() for each in rows] for rows in found.families.values())]
+    for group in groups:
+        if twice := [each for each in group if group.count(each) > 1]:
+            raise ResiduaError(f"{where}: {twice[0]!r} stands twice: expected different rows.")
+    for table in found.published:
+        for cells in table.rows:
+            if len(cells) != len(table.columns) or not all(
+                cell is None or isinstance(cell, str | int | float) for cell in cells
+            ):
+                raise ResiduaError(
+                    f"{where}: published {table.title!r}: {cells!r}: expected a text or number "
+                    f"for each of {', '.join(map(str, table.columns))}."
+                )
     compared = [*found.families.values(), *(each.plain for each in found.degradation)]
     if not compared or min(map(len, compared)) < 2:
         raise ResiduaError(f"{where}: families and degradation compare two rows or more.")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from residua.charts import counted
 from residua.figures import FAINT, INK, RULE
 from residua.studies.page import Figure
 
@@ -23,8 +22,13 @@ MARKERS = "os^Dv<>P"
 ZOOM = 0.4  # of the epochs, the last ones
 
 
-def curves(rows: Mapping[str, Curves], figure: Literal["accuracy", "loss"]) -> Figure:
-    """Train and test curves of all rows over the epochs, and the end of the test curves."""
+def curves(
+    rows: Mapping[str, Curves], figure: Literal["accuracy", "loss"], group: str = ""
+) -> Figure:
+    """Train and test curves of rows over the epochs, and the end of the test curves.
+
+    group: what these rows are, where there are others.
+    """
 
     def draw(canvas: Canvas) -> None:
         whole, taught, end = canvas.subplots(1, 3)
@@ -41,8 +45,9 @@ def curves(rows: Mapping[str, Curves], figure: Literal["accuracy", "loss"]) -> F
     seeds = max(map(len, rows.values()))
     band = "" if seeds == 1 else " The band reaches from the lowest to the highest seed."
     return Figure(
-        "curves" if figure == "accuracy" else "losses",
-        f"Mean over {counted(seeds, 'seed')}, with the weights as they are after each epoch.{band}",
+        "-".join(["curves" if figure == "accuracy" else "losses", *group.lower().split()]),
+        f"{group}{': ' * bool(group)}{'Means over the seeds' if band else 'One seed'}, with the "
+        f"weights as they are after each epoch.{band}",
         draw,
         (13.0, 4.6 + 0.25 * (len(rows) // 6)),
     )

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.config import Config
-from residua.networks.cost import Counts, counted
+from residua.errors import ResiduaError
+from residua.networks.cost import Counts, costs_of
 from residua.run import RunFolder
 from residua.studies.definition import Row
 
@@ -23,7 +24,8 @@ class Outcome:
     """One row's runs: what each of the seeds that did not diverge came to, in their order [S].
 
     accuracy, train_accuracy: in [0, 1], of the test part by the last weights, and of the last
-    epoch's training pictures as they were shown. seconds: of an epoch, learning alone. size: bytes
+    epoch's training pictures as they were shown. seconds: of an epoch, learning alone, of the
+    seeds that know it. size: bytes
     of the weights file; None if all seeds diverged. curves: history.csv of each seed. tested,
     taught: pictures. chosen: whether a validation part that the data brings chose the weights.
     diverged: the seeds whose loss did not stay finite. machines: what environment.json says.
@@ -66,6 +68,34 @@ def scores_of(run: RunFolder) -> Any:
 
 def outcome_of(row: Row, folder: Path, seeds: int) -> Outcome:
     """Read all runs of a row, which are finished. Raises ResiduaError that names a bad file."""
+    try:
+        return _outcome(row, folder, seeds)
+    except (KeyError, IndexError, TypeError, ValueError, OSError) as error:
+        place = folder / "runs" / row.name
+        raise ResiduaError(
+            f"{place}: a file of its runs is not what training writes: {error!r}. Remove the run "
+            "that is damaged, and the same command trains it anew."
+        ) from error
+
+
+def compare_parts(folder: Path, rows: Sequence[Row], seeds: int) -> None:
+    """Raise ResiduaError unless all rows of a seed are judged by the same pictures."""
+    for seed in range(seeds):
+        judging = [_judging(place_of(folder, row, seed)) for row in rows]
+        for row, pictures in zip(rows, judging, strict=True):
+            if pictures != judging[0]:
+                raise ResiduaError(
+                    f"{folder}: row {row.name}, seed {seed}, is judged by other pictures than row "
+                    f"{rows[0].name}: the data has changed since the study began. Give another "
+                    "--out, or restore the data and remove the runs that saw it otherwise."
+                )
+
+
+def _judging(place: Path) -> set[str]:
+    return {each.sha256 for each in RunFolder(place).read_split() if each.part == "test"}
+
+
+def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
     places = [place_of(folder, row, seed) for seed in range(seeds)]
     diverged = tuple(seed for seed, place in enumerate(places) if has_diverged(place))
     first = RunFolder(places[0])
@@ -76,10 +106,10 @@ def outcome_of(row: Row, folder: Path, seeds: int) -> Outcome:
     return Outcome(
         row=row,
         config=config,
-        counts=counted(config.network_arguments, config.preprocessing.size),
+        counts=costs_of(config.network_arguments, config.preprocessing.size),
         accuracy=np.array([scores_of(run)["accuracy"] for run in runs]),
         train_accuracy=np.array([curve[-1]["accuracy"] for curve in curves]),
-        seconds=np.array([taught / np.median(_speeds(curve)) for curve in curves]),
+        seconds=np.array([taught / np.median(each) for each in map(_speeds, curves) if each]),
         size=runs[0].weights.stat().st_size if runs else None,
         curves=curves,
         tested=parts.count("test"),
@@ -91,4 +121,5 @@ def outcome_of(row: Row, folder: Path, seeds: int) -> Outcome:
 
 
 def _speeds(curve: Sequence[Mapping[str, float]]) -> list[float]:
-    return [epoch["pictures_per_second"] for epoch in curve]
+    """Of the epochs that learnt since the run was last gone on with."""
+    return [epoch["pictures_per_second"] for epoch in curve if epoch["pictures_per_second"] > 0]

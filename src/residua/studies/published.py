@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from residua.networks import catalogue
-from residua.networks.cost import counted
+from residua.networks.cost import costs_of
 
 TORCHVISION = "torchvision, IMAGENET1K_V1, acc@1"
 KERAS = "keras.io/api/applications, the table of models"
@@ -109,7 +109,7 @@ def point(row: Published) -> Point:
     if row.name is None:
         return Point(row, row.multiply_adds or 0, row.parameters or 0, None, None)
     side = catalogue.row(row.name).size
-    cost = counted({"name": row.name, "channels": 3}, side)
+    cost = costs_of({"name": row.name, "channels": 3}, side)
     layers = [each for each in cost.layers if each.kind.startswith("Linear")]
     linear = sum(each.parameters for each in layers) / cost.trainable
     return Point(row, cost.multiply_adds, cost.trainable, linear, side)

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -26,8 +27,11 @@ def helped(jobs: int, work: Callable[[Any], None], given: Any) -> Iterator[None]
     """In this context `jobs` - 1 other processes do work(given) too, with no words.
 
     The threads of this one are shared among all. At its end, also by an error, the others are
-    asked to stop, which they do as if a user had; if this process is killed they stop too.
+    asked to stop, which they do as if a user had; if this process is killed they stop too. Raises
+    ResiduaError for more than one job where folders cannot be locked.
     """
+    if jobs > 1 and find_spec("fcntl") is None:
+        raise ResiduaError("--jobs: this system cannot tell processes apart: leave it out.")
     threads = torch.get_num_threads()
     share = max(1, threads // jobs)
     start = multiprocessing.get_context("spawn")
@@ -36,21 +40,36 @@ def helped(jobs: int, work: Callable[[Any], None], given: Any) -> Iterator[None]
     try:
         if others:
             torch.set_num_threads(share)
-        for each in others:
-            each.start()
+        with _without_interrupts():  # which a helper inherits
+            for each in others:
+                each.start()
         yield
     finally:
-        for each in others:
-            if each.pid is not None:
-                each.terminate()
-                each.join()
+        begun = [each for each in others if each.pid is not None]
+        for each in begun:
+            each.terminate()
+        for each in begun:
+            each.join()
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until the context is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 def _helper(parent: int, threads: int, work: Callable[[Any], None], given: Any) -> None:
     torch.set_num_threads(threads)
     threading.Thread(target=_stop_without, args=(parent,), daemon=True).start()
-    with contextlib.suppress(Interrupted, ResiduaError, KeyboardInterrupt):  # the first says it
+    with contextlib.suppress(Interrupted, ResiduaError):  # the first process says it
         work(given)
 
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from residua import __version__
 from residua.charts import counted, joined
 from residua.differences import of_seeds
 from residua.studies import drawing
 from residua.studies.definition import Definition
 from residua.studies.outcome import Outcome
 from residua.studies.page import Cell, Figure, Page, Section, Table
-from residua.studies.training import Asked
+from residua.studies.settling import Asked
 from residua.studies.words import Values, of_degradation, of_diverged, of_family, of_reach
 
+CURVES: tuple[Literal["accuracy", "loss"], ...] = ("accuracy", "loss")
 SPREAD = (
     "Seeds differ in initialisation, order and augmentation, and in the split where the data "
     "brings no test part. A paired interval compares rows seed by seed; the spread is pooled over "
@@ -33,7 +34,8 @@ def page_of(
     """All that a study of trained rows has to say. extra: the page of a closed study to add."""
     by_name = {each.row.name: each for each in outcomes}
     whole = {name: each for name, each in by_name.items() if not each.diverged}
-    reached = _reached(whole.values()) if study.reach and whole else None
+    timed = len(whole) > 1 and all(len(each.seconds) for each in whole.values())
+    reached = _reached(whole) if study.reach and timed else None
     sections = [_accuracy_section(study, outcomes), _differences_section(study, whole)]
     if reached is not None:
         sections.append(_reach_section(*reached, whole))
@@ -42,7 +44,7 @@ def page_of(
             Table(f"published-{number}", each.title, each.columns, each.rows, 2, each.source)
             for number, each in enumerate(study.published, start=1)
         ]
-        said = "Other networks, data and numbers of epochs than here: an order to compare with."
+        said = "As others published it; other data, networks and epochs than here where not said."
         sections.append(Section("What was published", [said], tables))
     findings = _findings(study, whole)
     if reached is not None:
@@ -68,8 +70,9 @@ def _findings(study: Definition, whole: Mapping[str, Outcome]) -> list[str]:
     for each in study.degradation:
         plain, residual = ([row.name for row in kind] for kind in (each.plain, each.residual))
         if whole.keys() >= {*plain, *residual}:
-            errors = [1 - _stacked(whole, kind, "train_accuracy") for kind in (plain, residual)]
-            found.append(of_degradation(each.name, plain, *errors))
+            errors, cure = (1 - _stacked(whole, k, "train_accuracy") for k in (plain, residual))
+            step = 1 / whole[plain[0]].taught
+            found.append(of_degradation(each.name, plain, errors, cure, step))
     for names in study.families.values():
         if len(rows := [name for name in names if name in whole]) > 1:
             values, step = _stacked(whole, rows, "accuracy"), 1 / whole[rows[0]].tested
@@ -112,11 +115,13 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
     figures: list[Figure] = []
     if learnt:
         accuracies = {name: each.accuracy.tolist() for name, each in learnt.items()}
-        lines = {name: each.curves for name, each in learnt.items()}
         caption = "Each point is a seed, each bar the mean of a row."
         figures = [
-            drawing.curves(lines, "accuracy"),
-            drawing.curves(lines, "loss"),
+            drawing.curves({name: learnt[name].curves for name in names}, figure, group)
+            for group, names in _groups(study, learnt).items()
+            for figure in CURVES
+        ]
+        figures += [
             drawing.dots(accuracies, "accuracies", "test accuracy of each seed", caption),
         ]
         if study.degradation:
@@ -124,6 +129,17 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
             title = "training error of each seed"
             figures.append(drawing.dots(errors, "training-errors", title, caption))
     return Section("What each row came to", [SPREAD], [table, _costs(outcomes)], figures)
+
+
+def _groups(study: Definition, learnt: Mapping[str, Outcome]) -> dict[str, list[str]]:
+    """Rows whose curves stand in one figure: those that learn in the same way, and the rest."""
+    groups = {
+        each.name: [row.name for row in each.plain + each.residual if row.name in learnt]
+        for each in study.degradation
+    }
+    grouped = {name for names in groups.values() for name in names}
+    groups[""] = [name for name in learnt if name not in grouped]
+    return {group: names for group, names in groups.items() if names}
 
 
 def _costs(outcomes: Sequence[Outcome]) -> Table:
@@ -134,7 +150,7 @@ def _costs(outcomes: Sequence[Outcome]) -> Table:
             each.counts.total,
             each.counts.multiply_adds,
             None if each.size is None else each.size / 1e6,
-            float(np.median(each.seconds)) if each.curves else None,
+            _seconds(each),
         ]
         for each in outcomes
     ]
@@ -143,6 +159,11 @@ def _costs(outcomes: Sequence[Outcome]) -> Table:
         "picture; seconds of learning alone, the median epoch."
     )
     return Table("costs", "What each row costs", columns, rows, 2, note)
+
+
+def _seconds(each: Outcome) -> float | None:
+    """The median over the seeds; None where none is known."""
+    return float(np.median(each.seconds)) if len(each.seconds) else None
 
 
 def _mean(values: Values) -> float | None:
@@ -173,24 +194,25 @@ def _differences_section(study: Definition, whole: Mapping[str, Outcome]) -> Sec
             rows.append([title, names[first], names[second], 100 * found.mean, *ends, seen])
     columns = ("figure", "from", "to", "difference, points", "low", "high", "seen")
     table = Table("differences", "Paired differences, 95 % intervals", columns, rows, 2)
-    return Section("Which differences are seen", (), [table] if rows else ())
+    said = () if rows else ("No two rows are left to compare.",)
+    return Section("Which differences are seen", said, [table])
 
 
-def _reached(outcomes: Collection[Outcome]) -> tuple[dict[str, tuple[int, float]], float]:
+def _reached(whole: Mapping[str, Outcome]) -> tuple[dict[str, tuple[int, float]], float]:
     """Epochs and minutes until each row's mean curve is as high as the lowest row ends, and that.
 
     The height is a test accuracy in [0, 1].
     """
     means = {}
-    for each in outcomes:
+    for name, each in whole.items():
         shortest = min(map(len, each.curves))
         values = [[epoch["test_accuracy"] for epoch in curve[:shortest]] for curve in each.curves]
-        means[each.row.name] = np.mean(values, 0)
+        means[name] = np.mean(values, 0)
     target = min(float(curve[-1]) for curve in means.values())
     found = {}
-    for each in outcomes:
-        first = int(np.argmax(means[each.row.name] >= target)) + 1
-        found[each.row.name] = (first, first * float(np.median(each.seconds)) / 60)
+    for name, each in whole.items():
+        first = int(np.argmax(means[name] >= target)) + 1
+        found[name] = (first, first * float(np.median(each.seconds)) / 60)
     return found, target
 
 
@@ -206,24 +228,26 @@ def _reach_section(
 
 def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
     first = outcomes[0]
-    config, machine = first.config, first.machines[0]
-    epochs = joined(sorted({str(each.config.training.epochs) for each in outcomes}, key=int))
     machines = [each for outcome in outcomes for each in outcome.machines]
-    at_once = f", {asked.jobs} runs at once" if asked.jobs > 1 else ""
-    threads = joined(sorted({str(each["threads"]) for each in machines}, key=int))
+    on_cpu = any(each["device"] == "cpu" for each in machines)
+    threads = f", {_all(each['threads'] for each in machines)} threads a run" if on_cpu else ""
+    configs = [each.config for each in outcomes]
+    small = (
+        "Defaults of a study suit a small machine: few epochs and small networks, so what needs "
+        "long training does not show here. --epochs, --data, --seeds and --paper change that."
+    )
     return [
-        f"Data: {Path(config.data.path).name}, {counted(first.taught, 'picture')} to learn from, "
-        f"{first.tested:,} to judge by, {config.preprocessing.size} px, "
-        f"{counted(config.preprocessing.channels, 'channel')}; {epochs} epochs, batch "
-        f"{config.training.batch}, {counted(asked.seeds, 'seed')}.",
-        (
-            "Defaults of a study suit a small machine: few epochs and small networks, so what "
-            "needs long training does not show here. --epochs, --data, --seeds and --paper change "
-            "that."
-        ),
-        f"{datetime.date.today()}; {joined(sorted({each['device_name'] for each in machines}))}, "
-        f"{threads} of its threads for each run{at_once}, {config.training.precision}; residua "
-        f"{__version__}, torch {machine['torch']}.",
+        f"Data: {Path(first.config.data.path).name}, {first.taught:,} pictures to learn from, "
+        f"{first.tested:,} to judge by, {_all(each.preprocessing.size for each in configs)} px, "
+        f"channels: {_all(each.preprocessing.channels for each in configs)}; "
+        f"epochs: {_all(each.training.epochs for each in configs)}; "
+        f"batch: {_all(each.training.batch for each in configs)}; "
+        f"{counted(asked.seeds, 'seed')}.",
+        "The settings are those of the paper (--paper)." if asked.paper else small,
+        f"{datetime.date.today()}; {_all(each['device_name'] for each in machines)}{threads}, "
+        f"{_all(each.training.precision for each in configs)}; "
+        f"residua {_all(each['residua'] for each in machines)}, "
+        f"torch {_all(each['torch'] for each in machines)}.",
         (
             "The data's own validation part chose the epoch whose weights are judged."
             if first.chosen
@@ -231,3 +255,8 @@ def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
         ),
         "Every row and seed is an ordinary run under runs/, with its own report.",
     ]
+
+
+def _all(values: Iterable[object]) -> str:
+    """All different values, in words."""
+    return joined([str(each) for each in dict.fromkeys(values)])

@@ -54,15 +54,22 @@ def of_family(
 
 
 def of_degradation(
-    name: str, plain: Sequence[str], plain_errors: Values, residual_errors: Values
+    name: str,
+    plain: Sequence[str],
+    plain_errors: Values,
+    residual_errors: Values,
+    resolution: float = 0.0,
 ) -> str:
     """Whether depth makes plain networks learn their own pictures worse, and residual ones not.
 
     name: of the way of learning. plain: names of the plain rows. errors: on the training pictures,
     shares [R, S], from the shallowest to the deepest; those two are compared. It is claimed only
     where the interval of the plain pair lies above zero and that of the residual pair does not.
+    resolution: see `of_seeds`.
     """
-    among_plain, among_residual = _ends(plain_errors), _ends(residual_errors)
+    among_plain, among_residual = (
+        _ends(errors, resolution) for errors in (plain_errors, residual_errors)
+    )
     facts = (
         f"training error from {plain[0]} to {plain[-1]} {_points(among_plain)}, of the residual "
         f"networks of the same depths {_points(among_residual)}"
@@ -87,8 +94,8 @@ def of_diverged(rows: Mapping[str, tuple[int, int]]) -> list[str]:
     if not said:
         return []
     return [
-        f"Diverged: {joined(said)}, so nothing is claimed of {'it' if len(said) == 1 else 'them'}: "
-        "what would be left is the seeds that went well."
+        f"Diverged: {joined(said)}, so {'it is' if len(said) == 1 else 'they are'} compared with "
+        "nothing: without the seeds that failed the rest would flatter."
     ]
 
 
@@ -97,7 +104,7 @@ def of_reach(reached: Mapping[str, tuple[int, float]], accuracy: float) -> str:
     fastest = min(reached.values(), key=lambda each: each[1])[1]
     each_row = [
         f"{name} after {counted(epochs, 'epoch')} and {minutes:.2f} minutes of learning"
-        + ("" if minutes == fastest else f" ({minutes / fastest:.2g} times as long)")
+        + ("" if minutes == fastest else f" ({minutes / fastest:.2f} times as long)")
         for name, (epochs, minutes) in reached.items()
     ]
     return (
@@ -111,9 +118,9 @@ def _begun(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _ends(errors: Values) -> Difference:
+def _ends(errors: Values, resolution: float) -> Difference:
     """From the shallowest to the deepest, with the interval of all pairs of that kind."""
-    return of_seeds(errors)[0, len(errors) - 1]
+    return of_seeds(errors, resolution)[0, len(errors) - 1]
 
 
 def _points(found: Difference) -> str:
