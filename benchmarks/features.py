@@ -2,15 +2,16 @@
 
     python benchmarks/features.py pretrain  # sources, made here because nothing downloads
     python benchmarks/features.py tutorial  # results/features-against-tutorial.txt
-    python benchmarks/features.py flowers  # the same with 1,000 pictures
     python benchmarks/features.py keras --python P   # adds Keras 3 on TensorFlow, run by another P
+    python benchmarks/features.py tutorial --set flowers  # with 2,000 pictures; keras too
     python benchmarks/features.py birds  # results/features-resnet50-birds6.txt
     python benchmarks/features.py mnist  # results/features-vgg16-mnist.txt
 
 tutorial and keras: recipe tutorial_frozen_head (tutorial 2: frozen ResNet-50 at 224 px, head of
-256, augmentation, batch 32, 10 epochs) and `--transfer features` on birds6, on the same split, each
-from a cold cache. birds: 500 pictures as they come, which is so few that all of them teach and
-cross-validation judges; and the same with 100 of them kept for a test.
+256, augmentation, batch 32, 10 epochs) and `--transfer features` on birds6, 600 pictures, or on
+2,000 flowers, on the same split, each from a cold cache. birds: 500 pictures as they come, which is
+so few that all of them teach and cross-validation judges; and the same with 100 of them kept for a
+test.
 """
 
 from __future__ import annotations
@@ -95,17 +96,22 @@ def pretrain(place: Path) -> None:
             print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def some_flowers(place: Path) -> Path:
-    """The first 200 pictures of each of the five flowers."""
-    data = place / "flowers1000"
+def pictures_of(place: Path, name: str) -> tuple[Path, str, Path]:
+    """Folder, words and results of a set: birds6, or the first 400 of each of the five flowers."""
+    if name == "birds6":
+        title = "birds6 (480 pictures to learn and choose, 120 to judge)"
+        return SHARED / "birds6", title, RESULTS / "features-against-tutorial.txt"
+    data = place / "flowers2000"
     for folder in sorted(each for each in (SHARED / "flowers5").iterdir() if each.is_dir()):
         (data / folder.name).mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.iterdir())[:200]:
+        for file in sorted(folder.iterdir())[:400]:
             shutil.copy(file, data / folder.name)
-    return data
+    title = "2,000 flowers (1,600 pictures to learn and choose, 400 to judge)"
+    return data, title, RESULTS / "features-against-tutorial-flowers.txt"
 
 
-def tutorial(place: Path, repeats: int, pictures: Path, title: str, file: str) -> None:
+def tutorial(place: Path, repeats: int, name: str) -> None:
+    pictures, title, file = pictures_of(place, name)
     weights, data = str(place / "sources" / "resnet50"), str(pictures)
     size = ("--size", "224")
     slow = (data, "--recipe", "tutorial_frozen_head", "--weights", weights, *TEST)
@@ -130,12 +136,13 @@ def tutorial(place: Path, repeats: int, pictures: Path, title: str, file: str) -
         f"{mean(accuracies['tutorial'])}",
         f"ratio, interleaved: {said(ratios)}",
     ]
-    (RESULTS / file).write_text("\n".join(lines) + "\n")
+    file.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
-def keras(place: Path, python: str, epochs: int) -> None:
+def keras(place: Path, python: str, epochs: int, name: str) -> None:
     """The same weights, files and head in Keras 3 on TensorFlow."""
+    pictures, _, path = pictures_of(place, name)
     source = place / "sources" / "resnet50"
     file = place / "resnet50.weights.h5"
     command = [sys.executable, "-m", "residua", "weights", "convert", str(source), str(file)]
@@ -143,7 +150,7 @@ def keras(place: Path, python: str, epochs: int) -> None:
     split = place / "runs" / "features" / "split.csv"
     began = time.monotonic()
     done = subprocess.run(
-        [python, str(KERAS), str(SHARED / "birds6"), str(split), str(file), str(epochs)],
+        [python, str(KERAS), str(pictures), str(split), str(file), str(epochs)],
         capture_output=True,
         text=True,
         check=False,
@@ -151,7 +158,6 @@ def keras(place: Path, python: str, epochs: int) -> None:
     seconds = time.monotonic() - began
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
-    path = RESULTS / "features-against-tutorial.txt"
     known = path.read_text().splitlines()
     fast = float(next(each for each in known if each.startswith("features")).split()[4])
     line = (
@@ -220,7 +226,7 @@ def mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} +- {deviation:.4f}"
 
 
-WHATS = ("pretrain", "tutorial", "flowers", "keras", "birds", "mnist")
+WHATS = ("pretrain", "tutorial", "keras", "birds", "mnist")
 
 
 def main() -> None:
@@ -229,21 +235,16 @@ def main() -> None:
     parser.add_argument("--place", type=Path, default=Path("/tmp/residua-features"))
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--epochs", type=int, default=10, help="of Keras")
+    parser.add_argument("--set", choices=("birds6", "flowers"), default="birds6")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     options.place.mkdir(parents=True, exist_ok=True)
     if options.what == "pretrain":
         pretrain(options.place)
     elif options.what == "tutorial":
-        title = "birds6 (480 pictures to learn and choose, 120 to judge)"
-        file = "features-against-tutorial.txt"
-        tutorial(options.place, options.repeats, SHARED / "birds6", title, file)
-    elif options.what == "flowers":
-        title = "1,000 flowers (800 pictures to learn and choose, 200 to judge)"
-        file = f"features-against-tutorial-flowers-{torch.get_num_threads()}-threads.txt"
-        tutorial(options.place, options.repeats, some_flowers(options.place), title, file)
+        tutorial(options.place, options.repeats, options.set)
     elif options.what == "keras":
-        keras(options.place, options.python, options.epochs)
+        keras(options.place, options.python, options.epochs, options.set)
     elif options.what == "birds":
         birds(options.place, options.repeats)
     else:
