@@ -155,11 +155,20 @@ def test_words_of_rows_that_diverged_and_of_equal_accuracy() -> None:
     assert (
         "deep (1 of 3 seeds) and deeper (3 of 3 seeds), so they are compared with nothing" in said
     )
-    said = of_reach({"steps": (17, 4.0), "cosine": (8, 2.0)}, 0.9412)
-    assert "94.12 % of the test part" in said
-    assert "steps after 17 epochs and 4.00 minutes of learning (2.00 times as long)" in said
-    assert "cosine after 8 epochs and 2.00 minutes of learning." in said
-    assert "1 epoch and" in of_reach({"a": (1, 1.0), "b": (2, 2.0)}, 0.5)
+
+
+def test_words_of_equal_accuracy_follow_their_minutes() -> None:
+    epochs = {"steps": np.array([16.0, 17.0, 18.0]), "cosine": np.array([8.0, 8.0, 8.0])}
+    minutes = {"steps": np.array([4.0, 4.1, 4.2]), "cosine": np.array([2.0, 2.05, 2.1])}
+    targets = np.array([0.94, 0.95, 0.96])
+    first, second = of_reach(epochs, minutes, targets)
+    assert "To the 95.00 % at which the lowest row ends" in first
+    assert "cosine in 8.0 epochs and 2.05 minutes and steps in 17.0 epochs and 4.10" in first
+    assert "steps takes 2.00 times as long as cosine (95 % interval 1." in second
+    minutes["steps"] = np.array([1.0, 8.0, 4.0])
+    assert "no difference seen: it takes" in of_reach(epochs, minutes, targets)[1]
+    single = {name: each[:1] for name, each in minutes.items()}
+    assert "One seed" in of_reach(epochs, single, targets[:1])[-1]
 
 
 def test_one_wrong_picture_in_every_seed_is_no_degradation() -> None:

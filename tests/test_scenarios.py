@@ -14,6 +14,7 @@ from residua.studies import scenarios
 from residua.studies.conducting import conduct
 from residua.studies.settling import Asked
 
+TESTED = dict.fromkeys(scenarios.TUTORIAL, 100)
 GOOD, BAD = [0.90, 0.91, 0.92], [0.70, 0.72, 0.71]
 
 
@@ -27,7 +28,7 @@ def found(best: dict[str, str]) -> dict[str, dict[str, list[float]]]:
 def test_words_follow_the_numbers() -> None:
     advice = {scenario: way for scenario, (_, _, way) in scenarios.TUTORIAL.items()}
     chosen = {scenario: ["features"] * 3 for scenario in advice}
-    page = scenarios.page_of(found(advice), chosen, 3, "10s")
+    page = scenarios.page_of(found(advice), chosen, TESTED, "10s")
     assert "worse than another fixed way in 0" in page.findings[0]
     assert "better than all of them in 4 (" in page.findings[0]
     for scenario, way in advice.items():
@@ -39,20 +40,24 @@ def test_words_follow_the_numbers() -> None:
             for line in page.findings
         )
 
-    page = scenarios.page_of(found(dict.fromkeys(advice, "scratch")), chosen, 3, "10s")
+    page = scenarios.page_of(found(dict.fromkeys(advice, "scratch")), chosen, TESTED, "10s")
     assert "in 3 (small and similar, small and different, large and similar)" in page.findings[0]
     assert "better than all of them in 1 (large and different)" in page.findings[0]
     assert any("auto is 20.00 points below it" in line for line in page.sections[1].text)
 
     equal = {each: dict.fromkeys(scenarios.STRATEGIES, GOOD) for each in advice}
-    page = scenarios.page_of(equal, chosen, 3, "10s")
+    page = scenarios.page_of(equal, chosen, TESTED, "10s")
     assert "in 0, and better than all of them in 0." in page.findings[0]
     assert sum("no difference seen" in line for line in page.findings) == 4
     assert any("auto is equal to it" in line for line in page.sections[1].text)
 
+    step = {each: {**rows, "scratch": [0.89, 0.90, 0.91]} for each, rows in equal.items()}
+    page = scenarios.page_of(step, chosen, TESTED, "10s")  # one picture of 100 in every seed
+    assert sum("no difference seen" in line for line in page.findings) == 4
+
     single = {each: {name: [0.9] for name in rows} for each, rows in equal.items()}
-    page = scenarios.page_of(single, chosen, 1, "10s")
-    assert "in 0, and better than all of them in 0." in page.findings[0]
+    page = scenarios.page_of(single, chosen, TESTED, "10s")
+    assert "nothing is claimed" in page.findings[0]
 
 
 def test_no_picture_of_the_test_part_is_learnt_from(tmp_path: Path) -> None:
@@ -85,6 +90,14 @@ def test_options_that_do_not_apply_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ResiduaError, match="trains no runs"):
         conduct("softmax", Asked("elsewhere", 3), str(tmp_path / "out"), quiet)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_budget_that_is_none_claims_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "own"
+    asked = Asked("digits", 1, budget="10x")
+    with pytest.raises(ResiduaError, match="10x"):
+        conduct("transfer-scenarios", asked, str(out), Screen(quiet=True))
+    assert not out.exists()
 
 
 def test_a_computed_study_has_a_place_of_its_own(

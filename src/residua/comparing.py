@@ -18,7 +18,7 @@ from residua.files import refuse_inside, write_atomically
 from residua.fonts import shorten
 from residua.networks.cost import costs_of
 from residua.pairing import Pair, pair, read
-from residua.run import RunFolder
+from residua.run import RunFolder, speeds_of
 from residua.studies.page import Cell, Page
 from residua.studies.writing import markdown, said, write
 
@@ -132,7 +132,7 @@ def _read(run: RunFolder, name: str) -> Subject:
     weights, judged, config = run.weights, read(run, name), run.config
     history = run.read_history()
     counts = costs_of(config.network_arguments, config.preprocessing.size)
-    speeds = [row["pictures_per_second"] for row in history if "pictures_per_second" in row]
+    speeds = speeds_of(history)
     facts = Facts(
         name=name,
         path=str(run.path),
@@ -153,9 +153,9 @@ def _read(run: RunFolder, name: str) -> Subject:
 
 def _device(environment: Any, run: RunFolder) -> str:
     try:
-        threads = environment["threads"]
-        return f"{environment['device_name']}, {counted(threads, 'thread')}"
-    except (KeyError, TypeError) as error:
+        threads = counted(int(environment["threads"]), "thread")
+        return f"{environment['device_name']}, {threads}"
+    except (KeyError, TypeError, ValueError) as error:
         raise ResiduaError(f"{run.path / 'environment.json'}: names no device.") from error
 
 

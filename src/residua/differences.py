@@ -96,23 +96,24 @@ def in_words(first: str, second: str, figure: str, found: Difference, unit: str 
     """One sentence about a difference, no stronger than its interval.
 
     first, second: names of the rows; figure: what was compared, such as "test accuracy". unit
-    "points": shares are said as hundredths of the whole.
+    "points": shares are said as hundredths of the whole; "" for a pure number.
     """
     scale = 100.0 if unit == "points" else 1.0
+    unit = f" {unit}" if unit else ""
     interval = f"{scale * found.low:+.2f} to {scale * found.high:+.2f}"
     if not math.isfinite(found.low):
         return (
-            f"{figure}: {second} {scale * found.mean:+.2f} {unit} against {first}, one seed, which "
+            f"{figure}: {second} {scale * found.mean:+.2f}{unit} against {first}, one seed, which "
             "says nothing of the spread; give more seeds."
         )
     if not found.seen:
         return (
             f"{figure}: no difference seen between {first} and {second} "
-            f"({scale * found.mean:+.2f} {unit}, 95 % interval {interval}); one of "
-            f"{scale * found.smallest:.2f} {unit} could have been seen."
+            f"({scale * found.mean:+.2f}{unit}, 95 % interval {interval}); one of "
+            f"{scale * found.smallest:.2f}{unit} could have been seen."
         )
     more = "higher" if found.mean > 0 else "lower"
     return (
-        f"{figure}: {second} is {scale * abs(found.mean):.2f} {unit} {more} than {first} "
+        f"{figure}: {second} is {scale * abs(found.mean):.2f}{unit} {more} than {first} "
         f"(95 % interval {interval})."
     )

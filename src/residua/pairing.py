@@ -174,6 +174,8 @@ def _answers(file: Path, contents: Mapping[str, str], run: RunFolder) -> list[An
     strange = next((row["path"] for row in rows if row["path"] not in contents), None)
     if strange is not None:
         raise ResiduaError(f"{file}: names {strange}, which split.csv does not hold. {again}")
+    if odd := [row["right"] for row in rows if row["right"] not in ("true", "false")]:
+        raise ResiduaError(f"{file}: right is {odd[0]!r}, expected true or false. {again}")
     return [
         Answer(row["path"], contents[row["path"]], row["class"], row["right"] == "true")
         for row in rows

@@ -169,10 +169,14 @@ class RunFolder:
         """history.csv as numbers; an empty list before the first epoch has ended."""
         if not (self.path / "history.csv").exists():
             return []
-        return [
-            {key: float(value) for key, value in row.items() if value}
-            for row in self._read_csv("history.csv", ("epoch",))
-        ]
+        rows = self._read_csv("history.csv", ("epoch",))
+        try:
+            return [{key: float(value) for key, value in row.items() if value} for row in rows]
+        except (TypeError, ValueError) as error:
+            raise ResiduaError(
+                f"{self.path / 'history.csv'}: expected numbers: {error}. Restore the file, or "
+                "train anew."
+            ) from error
 
     def write_weights(self, name: str, tensors: Mapping[str, Tensor], card: Card) -> None:
         """A weights or state file with its card."""
@@ -249,6 +253,11 @@ class Log:
     def close(self) -> None:
         """Let go of the file."""
         self.stream.close()
+
+
+def speeds_of(history: Sequence[Mapping[str, float]]) -> list[float]:
+    """Pictures a second of the epochs that learnt since the run was last gone on with."""
+    return [row["pictures_per_second"] for row in history if row.get("pictures_per_second", 0) > 0]
 
 
 def _next_free(parent: Path, name: str) -> Path:

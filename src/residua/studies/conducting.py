@@ -22,6 +22,7 @@ from residua.studies.settling import STUDY, Asked
 from residua.studies.summary import page_of
 from residua.studies.training import run_all
 from residua.studies.writing import write
+from residua.transfer.clock import seconds_of
 
 # Studies that train nothing by a recipe: module of residua.studies, and what it shows.
 CLOSED = {
@@ -31,8 +32,7 @@ CLOSED = {
     "signal": ("signal", "Gradients and responses by depth"),
     "softmax": ("softmax", "What softmax does to scores"),
 }
-
-
+SEEDED = ("signal",)  # of these, what draws its weights by --seeds
 SCENARIOS = "transfer-scenarios"  # trains, but on pictures of its own
 BUDGET = "10s"  # of each of its runs
 
@@ -74,7 +74,9 @@ def _scenarios(asked: Asked, out: str | None, screen: Screen) -> Path:
             f"study {SCENARIOS}: makes its own pictures, so --data, --epochs, --paper, --jobs and "
             "--set do not apply; --budget is the time of each run."
         )
-    folder, budget = _folder(out or f"studies/{SCENARIOS}", SCENARIOS), asked.budget or BUDGET
+    budget = asked.budget or BUDGET
+    seconds_of(budget)  # is refused before the folder is its
+    folder = _folder(out or f"studies/{SCENARIOS}", SCENARIOS)
     _agree(folder, {"study": SCENARIOS, "budget": budget})
     page = scenarios.study(folder, asked.seeds, budget, screen)
     return write(_with_machine(page), folder)
@@ -105,7 +107,8 @@ def _closed(name: str, asked: Asked, out: str | None) -> Path:
         )
     folder = _folder(out or f"studies/{name}", name)
     _agree(folder, {"study": name})
-    return write(_with_machine(_module(CLOSED[name][0]).study()), folder)
+    given = {"seeds": asked.seeds} if name in SEEDED else {}
+    return write(_with_machine(_module(CLOSED[name][0]).study(**given)), folder)
 
 
 def _folder(out: str, name: str, data: str | None = None) -> Path:

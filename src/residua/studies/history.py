@@ -56,15 +56,15 @@ BROUGHT = {
     DENSENET: "reuse of features: each layer reads all layers before it",
     SEPARABLE: "convolutions over places and over channels one after the other",
 }
-# Compared to what: newer and older network of one sentence.
+# Compared to what: newer and older network of one sentence, of one publisher.
 COMPARED = {
     VGG: ("vgg19", "vgg16"),
     INCEPTION: ("googlenet", "alexnet"),
     RESNET: ("resnet50", "vgg16"),
-    RESNET_V2: ("keras_resnet152v2", "resnet152"),
+    RESNET_V2: ("keras_resnet152v2", "keras_resnet152"),
     RESNEXT: ("resnext50_32x4d", "resnet50"),
     DENSENET: ("densenet201", "resnet50"),
-    SEPARABLE: ("keras_xception", "inception_v3"),
+    SEPARABLE: ("keras_xception", "keras_inception_v3"),
 }
 
 _COSTS = [
@@ -75,8 +75,8 @@ _COSTS = [
     "recipes; GoogLeNet, there with BatchNorm, and Inception V3 came to it from TensorFlow.",
 ]
 _SPEED = [
-    f"Pictures per second in float32 on this machine: {BATCH} pictures, evaluation mode, one batch "
-    "to warm up, then the median of three.",
+    f"Pictures per second in float32 on the processor of this machine: {BATCH} pictures, "
+    "evaluation mode, one batch to warm up, then the median of three.",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -206,13 +207,23 @@ def _of_products(gradients: Gradients) -> str:
         plain, shortcut = gradients[factor][-1]
         parts.append(f"for f = {factor} and {DEPTHS[-1]} layers {plain:.3g} becomes {shortcut:.3g}")
     grows = all(gradients[factor][-1][1] > 1e6 for factor in FACTORS[:2])
+    sums = [factor for factor in FACTORS[:2] if _is_product_of_sums(gradients, factor)]
     verdict = (
-        "Shortcuts do not make a sum of the product of gradients, they make it (1 + f)^L of f^L"
+        "A shortcut makes a sum 1 + f of one layer's factor, and L of them the product (1 + f)^L "
+        "of these sums, not one sum"
+        if len(sums) == 2
+        else "What is measured is not the product (1 + f)^L"
     )
     return (
         f"{verdict}: {joined(parts)}. The gradient {'explodes' if grows else 'is kept'} with "
         f"factors of that size{', so branches have to start small' if grows else ''}."
     )
+
+
+def _is_product_of_sums(gradients: Gradients, factor: float) -> bool:
+    expected = [(1 + factor) ** depth for depth in DEPTHS]
+    measured = [shortcut for _, shortcut in gradients[factor]]
+    return all(math.isclose(*pair, rel_tol=1e-9) for pair in zip(measured, expected, strict=True))
 
 
 def _of_small(scalars: Gradients, wide: Gradients) -> str:

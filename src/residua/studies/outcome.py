@@ -13,7 +13,7 @@ import numpy.typing as npt
 from residua.config import Config
 from residua.errors import ResiduaError
 from residua.networks.cost import Counts, costs_of
-from residua.run import RunFolder
+from residua.run import RunFolder, speeds_of
 from residua.studies.definition import Row
 
 DIVERGED = "diverged.json"  # in the folder of a run whose loss or weights were no longer finite
@@ -61,9 +61,20 @@ def is_finished(place: Path) -> bool:
     return (place / "report.html").exists() or has_diverged(place)
 
 
-def scores_of(run: RunFolder) -> Any:
-    """What `evaluations` says of the test part, which every run of a study has."""
-    return run.read_json("evaluations/test/scores.json")
+def judged(run: RunFolder) -> tuple[float, int]:
+    """Accuracy in [0, 1] on the test part, which every run of a study has, and its pictures.
+
+    Raises ResiduaError that names the file.
+    """
+    name = "evaluations/test/scores.json"
+    scores = run.read_json(name)
+    try:
+        return float(scores["accuracy"]), int(scores["pictures"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResiduaError(
+            f"{run.path / name}: expected accuracy and pictures. `residua evaluate {run.path}` "
+            "writes it again."
+        ) from error
 
 
 def outcome_of(row: Row, folder: Path, seeds: int) -> Outcome:
@@ -107,9 +118,9 @@ def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
         row=row,
         config=config,
         counts=costs_of(config.network_arguments, config.preprocessing.size),
-        accuracy=np.array([scores_of(run)["accuracy"] for run in runs]),
+        accuracy=np.array([judged(run)[0] for run in runs]),
         train_accuracy=np.array([curve[-1]["accuracy"] for curve in curves]),
-        seconds=np.array([taught / np.median(each) for each in map(_speeds, curves) if each]),
+        seconds=np.array([taught / np.median(each) for each in map(speeds_of, curves) if each]),
         size=runs[0].weights.stat().st_size if runs else None,
         curves=curves,
         tested=parts.count("test"),
@@ -118,8 +129,3 @@ def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
         diverged=diverged,
         machines=[RunFolder(place).read_json("environment.json") for place in places],
     )
-
-
-def _speeds(curve: Sequence[Mapping[str, float]]) -> list[float]:
-    """Of the epochs that learnt since the run was last gone on with."""
-    return [epoch["pictures_per_second"] for epoch in curve if epoch["pictures_per_second"] > 0]

@@ -1,7 +1,7 @@
 """Depths and seeds -> gradients by layer and the strength of responses; the numbers of a study.
 
-Plain and residual networks of He et al. 2015, section 4.2, on scikit-learn's digits, enlarged to
-SIDE pixels and standardised. Legend: B batch, S seeds, L layers, those of the branches with the
+Plain and residual networks of He et al. 2015, section 4.2, on scikit-learn's digits, enlarged and
+standardised. Legend: B batch, S seeds, L layers, those of the branches with the
 first convolution before them.
 """
 
@@ -24,7 +24,8 @@ from residua.networks.residual import CIFAR_STEM, Residual, ResNet, Shortcut
 Values = npt.NDArray[np.float64]
 Start = Literal["he", "glorot", "small"]
 
-SIDE = 16  # pixels; the networks halve it twice
+SIDE = 32  # pixels, as CIFAR-10 has them; the networks halve it twice
+TRAINED_SIDE = 16  # of pictures that are learnt, to save time
 SMALL = (
     0.01  # standard deviation of "small", as AlexNet and VGG began (before Glorot 2010, He 2015)
 )
@@ -79,14 +80,14 @@ class Responses:
         return float(self.after.mean())
 
 
-def pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Digits, float32 [count, 3, SIDE, SIDE] of mean 0 and deviation 1, and their classes."""
+def pictures(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    """Digits, float32 [count, 3, side, side] of mean 0 and deviation 1, and their classes."""
     from sklearn.datasets import load_digits
 
     held = load_digits()
     chosen = np.random.default_rng(seed).permutation(len(held.target))[:count]
     grey = torch.from_numpy(held.images[chosen].astype(np.float32))[:, None]
-    large = F.interpolate(grey, size=(SIDE, SIDE), mode="bilinear")
+    large = F.interpolate(grey, size=(side, side), mode="bilinear")
     x = (large - large.mean()) / large.std()
     return x.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(held.target[chosen])
 
@@ -157,7 +158,7 @@ def responses(depth: int, shortcut: Shortcut, steps: int, seeds: Iterable[int]) 
     before, after, accuracy = [], [], []
     for seed in seeds:
         built = network(depth, shortcut, seed)
-        x, labels = pictures(1_000, seed)
+        x, labels = pictures(1_000, seed, TRAINED_SIDE)
         before.append(deviations(built, x[:HELD]))
         _train(built, x, labels, steps, seed)
         after.append(deviations(built, x[:HELD]))

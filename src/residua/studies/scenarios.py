@@ -23,7 +23,7 @@ from residua.learning import train_run
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies import drawing
-from residua.studies.outcome import is_finished, scores_of
+from residua.studies.outcome import is_finished, judged
 from residua.studies.page import Cell, Figure, Page, Section, Table
 from residua.studies.words import of_family
 from residua.training.interruption import Interrupted
@@ -54,6 +54,7 @@ def study(folder: Path, seeds: int, budget: str, screen: Screen) -> Page:
         _train({"data.path": source, "training.epochs": 20, "preprocessing.size": PATCH}, weights)
     targets = {"digits": (near, range(5, 10)), "patches": (far, range(2))}
     found: dict[str, dict[str, list[float]]] = {}
+    tested: dict[str, int] = {}
     chosen: dict[str, list[str]] = {}
     for scenario, (target, few, _) in TUTORIAL.items():
         rows: dict[str, list[float]] = {name: [] for name in STRATEGIES}
@@ -64,22 +65,26 @@ def study(folder: Path, seeds: int, budget: str, screen: Screen) -> Page:
                 place = folder / "runs" / word / strategy / f"seed-{seed}"
                 if not is_finished(place):
                     _transfer(data, weights, strategy, budget, seed, place)
-                rows[strategy].append(float(scores_of(RunFolder(place))["accuracy"]))
+                accuracy, tested[scenario] = judged(RunFolder(place))
+                rows[strategy].append(accuracy)
                 screen.say(f"{scenario}, {strategy}, seed {seed}: {rows[strategy][-1]:.4f}")
             auto = RunFolder(folder / "runs" / word / "auto" / f"seed-{seed}")
             chosen.setdefault(scenario, []).append(auto.config.transfer.strategy)
         found[scenario] = rows
-    return page_of(found, chosen, seeds, budget)
+    return page_of(found, chosen, tested, budget)
 
 
 def page_of(
     found: Mapping[str, Mapping[str, Sequence[float]]],
     chosen: Mapping[str, Sequence[str]],
-    seeds: int,
+    tested: Mapping[str, int],
     budget: str,
 ) -> Page:
-    """found: scenario -> strategy -> test accuracy of each seed. chosen: what auto kept."""
-    sections = []
+    """found: scenario -> strategy -> test accuracy of each seed. chosen: what auto kept.
+
+    tested: pictures that judge, of each scenario.
+    """
+    sections, seeds = [], len(next(iter(found.values()))["auto"])
     for number, (scenario, rows) in enumerate(found.items(), start=1):
         values = {name: list(each) for name, each in rows.items()}
         figure = drawing.dots(
@@ -89,7 +94,9 @@ def page_of(
     table = Table(
         "scenarios", "Test accuracy %, mean over the seeds", _COLUMNS, _rows(found, chosen), 2
     )
-    findings = [_verdict(found), *(line for each in found for line in _compared(each, found[each]))]
+    findings = [_verdict(found, tested)]
+    for each, rows in found.items():
+        findings += _compared(each, rows, 1 / tested[each])
     return Page(
         "Four scenarios of transfer learning",
         "Few and similar pictures: keep the network, replace its head. Few and different: train "
@@ -98,9 +105,12 @@ def page_of(
         findings,
         [Section("All four", (), [table], _figures(found)), *sections],
         [
-            f"{counted(seeds, 'seed')}; {budget} for each run. The source has learnt the digits 0 "
-            "to 4 (scikit-learn's, 16 px); similar are the digits 5 to 9, different are patches of "
-            "two photographs. Few: 10 pictures a class.",
+            f"{counted(seeds, 'seed')}; at most {budget} for the learning of each run: where "
+            "pictures are few the epochs that suit them end sooner. One network, which has learnt "
+            "the digits 0 to 4 (scikit-learn's, 16 px), is the source of all; similar are the "
+            "digits 5 to 9, different are patches of two photographs. Few: 10 pictures a class, of "
+            "which residua keeps some to choose by. Times decide how far a run comes, so another "
+            "machine gives other figures.",
         ],
     )
 
@@ -124,10 +134,17 @@ def _best(values: Mapping[str, Sequence[float]]) -> str:
     return max(STRATEGIES[:-1], key=lambda name: float(np.mean(values[name])))
 
 
-def _verdict(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def _verdict(found: Mapping[str, Mapping[str, Sequence[float]]], tested: Mapping[str, int]) -> str:
     """In how many scenarios the advice is beaten, as far as the intervals show."""
-    beaten = [each for each in found if _against(found[each], TUTORIAL[each][2], 1)]
-    best = [each for each in found if len(_against(found[each], TUTORIAL[each][2], -1)) == 3]
+    if len(next(iter(found.values()))["auto"]) == 1:
+        return "One seed says nothing of the spread, so nothing is claimed; give more seeds."
+
+    def against(scenario: str, sign: int) -> list[str]:
+        step = 1 / tested[scenario]
+        return _against(found[scenario], TUTORIAL[scenario][2], sign, step)
+
+    beaten = [each for each in found if against(each, 1)]
+    best = [each for each in found if len(against(each, -1)) == len(STRATEGIES) - 2]
     return (
         f"Of {len(found)} scenarios the tutorial's advice is seen to be worse than another fixed "
         f"way in {len(beaten)}{_named(beaten)}, and better than all of them in "
@@ -139,10 +156,12 @@ def _named(scenarios: Sequence[str]) -> str:
     return f" ({', '.join(scenarios)})" if scenarios else ""
 
 
-def _against(values: Mapping[str, Sequence[float]], advised: str, sign: int) -> list[str]:
+def _against(
+    values: Mapping[str, Sequence[float]], advised: str, sign: int, step: float
+) -> list[str]:
     """Fixed ways that are seen to be better (sign 1) or worse (-1) than the advised one."""
     ways = [advised, *(name for name in STRATEGIES[:-1] if name != advised)]
-    pairs = of_seeds(np.array([values[name] for name in ways]))
+    pairs = of_seeds(np.array([values[name] for name in ways]), step)
     return [
         name
         for place, name in enumerate(ways)
@@ -150,10 +169,10 @@ def _against(values: Mapping[str, Sequence[float]], advised: str, sign: int) -> 
     ]
 
 
-def _compared(scenario: str, values: Mapping[str, Sequence[float]]) -> list[str]:
-    """All fixed ways of one scenario, whose intervals hold jointly."""
-    ways = STRATEGIES[:-1]
-    return of_family(ways, np.array([values[way] for way in ways]), f"{scenario}, test accuracy")
+def _compared(scenario: str, values: Mapping[str, Sequence[float]], step: float) -> list[str]:
+    """All ways of one scenario, whose intervals hold jointly."""
+    figures = np.array([values[way] for way in STRATEGIES])
+    return of_family(STRATEGIES, figures, f"{scenario}, test accuracy", step)
 
 
 def _advice(scenario: str, values: Mapping[str, Sequence[float]]) -> str:

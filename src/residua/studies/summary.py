@@ -20,6 +20,7 @@ from residua.studies.settling import Asked
 from residua.studies.words import Values, of_degradation, of_diverged, of_family, of_reach
 
 CURVES: tuple[Literal["accuracy", "loss"], ...] = ("accuracy", "loss")
+PAPERS = "Epochs, batch, schedule and decay are those that the study gives for its paper (--paper)."
 SPREAD = (
     "Seeds differ in initialisation, order and augmentation, and in the split where the data "
     "brings no test part. A paired interval compares rows seed by seed; the spread is pooled over "
@@ -34,7 +35,7 @@ def page_of(
     """All that a study of trained rows has to say. extra: the page of a closed study to add."""
     by_name = {each.row.name: each for each in outcomes}
     whole = {name: each for name, each in by_name.items() if not each.diverged}
-    timed = len(whole) > 1 and all(len(each.seconds) for each in whole.values())
+    timed = len(whole) > 1 and all(len(e.seconds) == asked.seeds for e in whole.values())
     reached = _reached(whole) if study.reach and timed else None
     sections = [_accuracy_section(study, outcomes), _differences_section(study, whole)]
     if reached is not None:
@@ -48,7 +49,7 @@ def page_of(
         sections.append(Section("What was published", [said], tables))
     findings = _findings(study, whole)
     if reached is not None:
-        findings.append(of_reach(*reached))
+        findings += of_reach(*reached)
     lost = {name: (len(each.diverged), asked.seeds) for name, each in by_name.items()}
     findings += of_diverged({name: each for name, each in lost.items() if each[0]})
     return Page(
@@ -198,31 +199,40 @@ def _differences_section(study: Definition, whole: Mapping[str, Outcome]) -> Sec
     return Section("Which differences are seen", said, [table])
 
 
-def _reached(whole: Mapping[str, Outcome]) -> tuple[dict[str, tuple[int, float]], float]:
-    """Epochs and minutes until each row's mean curve is as high as the lowest row ends, and that.
+def _reached(whole: Mapping[str, Outcome]) -> tuple[dict[str, Values], dict[str, Values], Values]:
+    """Epochs and minutes of each row, and accuracies in [0, 1]; all of them [S].
 
-    The height is a test accuracy in [0, 1].
+    Of each seed: the accuracy at which the lowest row ends, and the epoch from which on a row's
+    test curve does not fall below it again.
     """
-    means = {}
-    for name, each in whole.items():
-        shortest = min(map(len, each.curves))
-        values = [[epoch["test_accuracy"] for epoch in curve[:shortest]] for curve in each.curves]
-        means[name] = np.mean(values, 0)
-    target = min(float(curve[-1]) for curve in means.values())
-    found = {}
-    for name, each in whole.items():
-        first = int(np.argmax(means[name] >= target)) + 1
-        found[name] = (first, first * float(np.median(each.seconds)) / 60)
-    return found, target
+    curves = {
+        name: [np.array([epoch["test_accuracy"] for epoch in curve]) for curve in each.curves]
+        for name, each in whole.items()
+    }
+    targets = np.min([[curve[-1] for curve in each] for each in curves.values()], axis=0)
+    epochs, minutes = {}, {}
+    for name, each in curves.items():
+        below = [np.flatnonzero(c < target) for c, target in zip(each, targets, strict=True)]
+        epochs[name] = np.array([places[-1] + 2 if len(places) else 1 for places in below], float)
+        minutes[name] = epochs[name] * whole[name].seconds / 60
+    return epochs, minutes, targets
 
 
 def _reach_section(
-    reached: Mapping[str, tuple[int, float]], target: float, whole: Mapping[str, Outcome]
+    epochs: Mapping[str, Values],
+    minutes: Mapping[str, Values],
+    targets: Values,
+    whole: Mapping[str, Outcome],
 ) -> Section:
-    rows = [(name, whole[name].config.training.epochs, *each) for name, each in reached.items()]
-    columns = ("row", "epochs in all", "epochs until it is reached", "minutes of learning")
-    title = f"When {100 * target:.2f} % of the test part are right, where the lowest row ends"
-    table = Table("reach", title, columns, rows, 2)
+    rows: list[list[Cell]] = []
+    for name, each in whole.items():
+        ends = [int(epochs[name].min()), int(epochs[name].max())]
+        means = [float(epochs[name].mean()), float(minutes[name].mean())]
+        rows.append([name, each.config.training.epochs, means[0], *ends, means[1]])
+    columns = ("row", "epochs in all", "epochs, mean", "lowest", "highest", "minutes of learning")
+    title = f"Where the lowest row ends: {100 * targets.mean():.2f} % in the mean of the seeds"
+    note = "From that epoch on the test curve of the seed does not fall below it again."
+    table = Table("reach", title, columns, rows, 2, note)
     return Section("Epochs and minutes at equal accuracy", (), [table])
 
 
@@ -243,7 +253,9 @@ def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
         f"epochs: {_all(each.training.epochs for each in configs)}; "
         f"batch: {_all(each.training.batch for each in configs)}; "
         f"{counted(asked.seeds, 'seed')}.",
-        "The settings are those of the paper (--paper)." if asked.paper else small,
+        "Epochs, batch, schedule and decay are those that the study gives for its paper (--paper)."
+        if asked.paper
+        else small,
         f"{datetime.date.today()}; {_all(each['device_name'] for each in machines)}{threads}, "
         f"{_all(each.training.precision for each in configs)}; "
         f"residua {_all(each['residua'] for each in machines)}, "

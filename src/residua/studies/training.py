@@ -26,9 +26,9 @@ from residua.studies.outcome import (
     compare_parts,
     has_diverged,
     is_finished,
+    judged,
     outcome_of,
     place_of,
-    scores_of,
 )
 from residua.studies.settling import WAIT, Asked, cost_of, seeded, settled
 from residua.studies.sharing import helped
@@ -120,7 +120,7 @@ def _trained(turn: _Turn, screen: Screen) -> bool:
 def _came_to(place: Path) -> str:
     if has_diverged(place):
         return "diverged"
-    return f"test accuracy {scores_of(RunFolder(place))['accuracy']:.4f}"
+    return f"test accuracy {judged(RunFolder(place))[0]:.4f}"
 
 
 def _train_one(config: Config, place: Path, screen: Screen) -> None:

@@ -99,18 +99,33 @@ def of_diverged(rows: Mapping[str, tuple[int, int]]) -> list[str]:
     ]
 
 
-def of_reach(reached: Mapping[str, tuple[int, float]], accuracy: float) -> str:
-    """Rows -> epochs and minutes until a test accuracy in [0, 1], at which the lowest row ends."""
-    fastest = min(reached.values(), key=lambda each: each[1])[1]
+def of_reach(
+    epochs: Mapping[str, Values], minutes: Mapping[str, Values], targets: Values
+) -> list[str]:
+    """Whether rows take as long to the accuracy at which the lowest row of each seed ends.
+
+    epochs, minutes: of each row, [S]. targets: accuracies in [0, 1], [S].
+    """
+    names = sorted(minutes, key=lambda name: float(np.log(minutes[name]).mean()))
     each_row = [
-        f"{name} after {counted(epochs, 'epoch')} and {minutes:.2f} minutes of learning"
-        + ("" if minutes == fastest else f" ({minutes / fastest:.2f} times as long)")
-        for name, (epochs, minutes) in reached.items()
+        f"{name} in {epochs[name].mean():.1f} epochs and {minutes[name].mean():.2f} minutes"
+        for name in names
     ]
-    return (
-        f"{100 * accuracy:.2f} % of the test part, where the lowest row ends, are right in the "
-        f"mean of the seeds for {joined(each_row)}."
-    )
+    goal = f"the {100 * targets.mean():.2f} % at which the lowest row ends"
+    said = [f"To {goal}, in the mean of the seeds: {joined(each_row)} of learning."]
+    step = 1 / min(float(each.mean()) for each in epochs.values())  # an epoch, on that scale
+    pairs = of_seeds(np.log(np.stack([minutes[name] for name in names])), step)
+    for place, name in enumerate(names[1:], start=1):
+        found = pairs[0, place]
+        if not math.isfinite(found.low):
+            return [*said, "One seed says nothing of the spread of these times."]
+        low, mean, high = (f"{math.exp(each):.2f}" for each in (found.low, found.mean, found.high))
+        verdict = "takes" if found.seen else "no difference seen: it takes"
+        said.append(
+            f"Minutes to {goal}: {name} {verdict} {mean} times as long as {names[0]} (95 % "
+            f"interval {low} to {high})."
+        )
+    return said
 
 
 def _begun(words: str) -> str:
