@@ -388,18 +388,18 @@ def test_the_test_part_takes_no_part(
 
 
 def test_auto_takes_what_is_clearly_better(
-    data: Path, tmp_path: Path, write_weights: Callable[..., Path]
+    more: Path, tmp_path: Path, write_weights: Callable[..., Path]
 ) -> None:
     source = write_weights(tmp_path / "blind.safetensors", 4, blind=True)
     given = {"optimization.rate": 0.05, "training.batch": 8}
-    run = learn(data, source, "auto", tmp_path / "run", epochs=3, settings=given)
+    run = learn(more, source, "auto", tmp_path / "run", epochs=10, settings=given)
     found = measured(run)
     first, *others = found["table"]
     assert first["accuracy"] < 0.2
     assert max(each["gain"] for each in others if each["way"] == found["chosen"]) > 0
     assert found["chosen"] == run.config.transfer.strategy
     assert ": auto" not in (run.path / "config.yaml").read_text()
-    assert len(run.history) == 3
+    assert len(run.history) == 10
     assert not (run.path / "tried").exists()
     accuracy = max(each["val_accuracy"] for each in run.history)
     assert run.evaluate().scores.accuracy == pytest.approx(accuracy, abs=1e-9)
@@ -454,7 +454,32 @@ def test_an_explicit_number_of_epochs_wins(data: Path, weights: Path, tmp_path: 
     assert run.config.training.epochs == 3
     assert run.config.training.pictures == 0
     assert "training.epochs" not in choices(run)
-    assert len(run.history) == 3
+    assert len(run.history) == 10
+
+
+def test_an_explicit_zero_is_a_wish(data: Path, weights: Path, tmp_path: Path) -> None:
+    given = {"optimization.warmup_epochs": 0}
+    run = learn(data, weights, "full", tmp_path / "run", budget="4s", settings=given)
+    assert run.config.optimization.warmup_epochs == 0
+    assert "optimization.warmup_epochs" not in choices(run)
+
+
+def test_a_trial_that_fails_does_not_take_the_first_answer_away(
+    in_parts: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"optimization.rate": 1e30}  # which a solved head knows nothing of
+    run = residua.train(
+        in_parts,
+        weights=weights,
+        transfer="auto",
+        out=tmp_path / "run",
+        epochs=2,
+        settings=given,
+        quiet=False,
+    )
+    assert measured(run)["chosen"] == "features"
+    assert run.evaluate().scores.accuracy > 0.3
+    assert "full is left out: the loss became" in " ".join(capsys.readouterr().err.split())
 
 
 def test_less_than_an_epoch_is_some_of_the_pictures(weights: Path, tmp_path: Path) -> None:
@@ -546,6 +571,20 @@ def test_a_killed_auto_run_ends_with_the_same_choice(
         ({"head": "logistic"}, "logistic is solved on frozen features: give --transfer features"),
         ({"weights": True, "transfer": "full", "head": "logistic"}, "solved on frozen features"),
         ({"weights": True, "transfer": "features", "head": "own"}, "learns a new head"),
+        ({"weights": True, "transfer": "auto", "head": "own"}, "auto learns a new head"),
+        (
+            {"weights": True, "transfer": "features", "settings": {"training.pictures": 9}},
+            "learns from all pictures",
+        ),
+        (
+            {
+                "weights": True,
+                "transfer": "features",
+                "head": "mlp:8",
+                "settings": {"training.curve_test": True},
+            },
+            "records no test part",
+        ),
         ({"weights": True, "transfer": "features", "head": "mlp"}, "head 'mlp' is unknown"),
         ({"weights": True, "views": 2, "new_head": True}, "are of what is frozen"),
         ({"weights": True, "transfer": "scratch", "views": 2}, "are of what is frozen"),

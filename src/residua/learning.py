@@ -128,9 +128,21 @@ def _say_start(weights: Weights, prepared: Prepared, screen: Screen) -> None:
 
 def _say_known(config: Config, prepared: Prepared) -> None:
     """Note pictures that are to judge this run, but taught the run that it starts from."""
-    if not config.network.weights or not Path(config.network.weights).is_dir():
+    if not config.network.weights:
         return
-    earlier = RunFolder.existing(config.network.weights)
+    place = Path(config.network.weights)
+    if place.is_file() and (place.parent / "split.csv").exists():
+        place = place.parent
+    if not place.is_dir():
+        return
+    earlier = RunFolder.existing(place)
+    if config.transfer.strategy in ("features", "auto"):
+        teaching = [each.sha256 for each in prepared.members if each.part == "train"]
+        if known := earlier.known_to(teaching):
+            prepared.notes.append(
+                f"{known:,} of {len(teaching):,} training pictures trained {earlier.path} or chose "
+                "its weights, so what cross-validation says of its features is too good"
+            )
     for part in ("validation", "test"):
         judging = [each.sha256 for each in prepared.members if each.part == part]
         if known := earlier.known_to(judging):
@@ -191,7 +203,7 @@ def _learn(folder: RunFolder, job: Job) -> None:
         f"{config.training.precision}, channels_last; run folder {folder.path}"
     )
     way = {"features": by_features, "auto": by_measuring}.get(config.transfer.strategy, by_tuning)
-    with _explained(config):
+    with _explained(config), folder.lock():
         try:
             learnt = way(job, folder)
         except KeyboardInterrupt:  # while features are computed: what is done is in the cache

@@ -45,6 +45,9 @@ class Member:
     sha256: str
 
 
+_HELD: set[Path] = set()  # locks of this process
+
+
 class Busy(ResiduaError):  # noqa: N818 - it passes
     """Another process trains in a folder."""
 
@@ -194,6 +197,9 @@ class RunFolder:
             yield
             return
         path = self.path / ".lock"
+        if (place := path.resolve()) in _HELD:  # by an outer part of the same training
+            yield
+            return
         with contextlib.ExitStack() as stack:
             try:
                 stream = stack.enter_context(path.open("w"))
@@ -204,6 +210,8 @@ class RunFolder:
                 raise ResiduaError(f"{path}: cannot be locked: {error.strerror}.") from error
             for leftover in self.path.glob(".*.*.*"):  # of a write that was killed
                 leftover.unlink(missing_ok=True)
+            _HELD.add(place)
+            stack.callback(_HELD.discard, place)
             yield
 
     def _read_csv(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:

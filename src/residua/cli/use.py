@@ -21,6 +21,7 @@ from residua.cli.words import (
     spoken,
 )
 from residua.errors import ResiduaError
+from residua.files import refuse_inside
 
 
 def evaluate(
@@ -150,6 +151,8 @@ def features(
 
         if out.suffix not in (".npz", ".parquet"):
             raise ResiduaError(f"--out {out}: expected a name that ends in .npz or .parquet.")
+        for file in files:
+            refuse_inside(out, str(file))
         found = api.features(
             source,
             files,

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from residua import automatic, settings
 from residua.automatic import Choice, Chooser
 from residua.config import AUTO
+from residua.errors import ResiduaError
 from residua.networks.cost import measure
 from residua.preparation import Prepared, prepare
 from residua.run import RunFolder
@@ -111,13 +112,16 @@ def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object
     table = [first.to_json(first, "solved")]
     if first.learnt.measured["pictures"] < len(job.prepared.parts["train"]):
         more = _try(_as(job, "features"), "features", _place(folder, "more"), final=True)
-        table.append(more.to_json(first, "long"))
-        best = _better(more, first, folder)
+        if more is not None:
+            table.append(more.to_json(first, "long"))
+            best = _better(more, first, folder)
     shown = best.learnt.measured | facts
     if job.clock.bounded and job.clock.left < LEFT_FOR_TRIALS * job.clock.seconds:
         return best, table, shown
     tried = _trials(job, folder)
     table += [each.to_json(first, "trial") for each in tried]
+    if not tried:
+        return best, table, shown
     hopes = {each.way: _hope(job, each) for each in tried}
     chosen = _most_hopeful(tried, hopes)
     error, noise = 1 - float(best.right.mean()), chosen.gain_over(best)[1]
@@ -125,8 +129,9 @@ def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object
         job.screen.say("nothing that was tried promises more than features do")
     else:
         longer = _try(_as(job, chosen.way), chosen.way, _place(folder, "long"), final=True)
-        table.append(longer.to_json(first, "long"))
-        tried.insert(0, longer)  # of equals, what has learnt for longer
+        if longer is not None:
+            table.append(longer.to_json(first, "long"))
+            tried.insert(0, longer)  # of equals, what has learnt for longer
     best = _better(max(tried, key=lambda each: float(each.right.mean())), best, folder)
     return best, table, shown | {"hopes": {way: 1 - error for way, error in hopes.items()}}
 
@@ -142,7 +147,7 @@ def _first(job: Job, folder: RunFolder) -> Tried:
 
 
 def _trials(job: Job, folder: RunFolder) -> list[Tried]:
-    """Each other way for a short while."""
+    """Each other way for a short while; those that cannot learn at all are left out."""
     found = []
     for way in ("full", "partial", "scratch"):
         own = _as(job, way).freed("training.epochs")
@@ -153,9 +158,11 @@ def _trials(job: Job, folder: RunFolder) -> list[Tried]:
         else:
             epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
             own = with_epochs(own, epochs, "a trial")
-        found.append(_try(own, way, _place(folder, way), final=False))
-        accuracy = found[-1].right.mean()
-        job.screen.say(f"{way}: validation accuracy {accuracy:.4f} after {found[-1].seconds:.1f} s")
+        tried = _try(own, way, _place(folder, way), final=False)
+        if tried is not None:
+            found.append(tried)
+            accuracy = tried.right.mean()
+            job.screen.say(f"{way}: validation accuracy {accuracy:.4f} after {tried.seconds:.1f} s")
     return found
 
 
@@ -172,9 +179,11 @@ def _most_hopeful(tried: list[Tried], hopes: dict[str, float]) -> Tried:
     A short trial flatters the way that has less to learn.
     """
     best = min(tried, key=lambda each: hopes[each.way])
-    full = next(each for each in tried if each.way == "full")
+    full = next((each for each in tried if each.way == "full"), None)
+    if full is None or best.way != "partial":
+        return best
     gain, noise = best.gain_over(full)
-    return full if best.way == "partial" and gain <= noise else best
+    return full if gain <= noise else best
 
 
 def _better(new: Tried, old: Tried, folder: RunFolder) -> Tried:
@@ -190,14 +199,22 @@ def _place(folder: RunFolder, name: str) -> RunFolder:
     return RunFolder(folder.path / "tried" / name)
 
 
-def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried:
+def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
+    """How a way does; None, with a warning, if it diverges or the machine is too small for it.
+
+    There is an answer already, which a way that fails must not take away.
+    """
     began = time.monotonic()
     folder.path.mkdir(parents=True)
     quiet = dataclasses.replace(job, screen=Screen(quiet=True)) if not final else job
-    if way == "features":
-        learnt = by_features(quiet, folder, share=MORE_SHARE)
-    else:
-        learnt = by_tuning(quiet, folder, final=final)
+    try:
+        if way == "features":
+            learnt = by_features(quiet, folder, share=MORE_SHARE)
+        else:
+            learnt = by_tuning(quiet, folder, final=final)
+    except (ResiduaError, RuntimeError, MemoryError, ValueError) as error:
+        job.screen.warn(f"{way} is left out: {' '.join(str(error).split())}")
+        return None
     return Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
 
 
@@ -232,6 +249,9 @@ def _small(job: Job) -> Job:
     changes = {
         "network.name": SMALL_NAME,
         "network.head": "own",
+        "network.ordering": None,
+        "network.shortcut": None,
+        "network.cardinality": None,
         "network.weights": "",
         "network.new_head": False,
         "network.freeze": 0,
@@ -261,6 +281,9 @@ def _promote(winner: RunFolder, folder: RunFolder) -> None:
 
 
 def _as_chosen(prepared: Prepared, way: str, reason: str) -> Prepared:
-    config = settings.with_settings(prepared.config, {"transfer.strategy": way})
+    chosen = {"transfer.strategy": way}
+    if way != "features" and prepared.config.network.head == "logistic":
+        chosen["network.head"] = "linear"  # it began as a solved one, and is the same layer
+    config = settings.with_settings(prepared.config, chosen)
     choices = [*prepared.choices, Choice("transfer.strategy", way, reason)]
     return dataclasses.replace(prepared, config=config, choices=choices)

@@ -25,12 +25,17 @@ def check(config: Config) -> None:
         )
     if network.head not in (AUTO, "own", "logistic"):
         hidden_of(network.head)
-    if strategy == "features" and network.head == "own":
+    if strategy in ("features", "auto") and network.head == "own":
         raise ResiduaError(
-            "--transfer features learns a new head: expected logistic, linear or mlp:N."
+            f"--transfer {strategy} learns a new head: expected logistic, linear or mlp:N."
         )
-    if strategy == "features" and network.head in (AUTO, "logistic") and config.training.curve_test:
-        raise ResiduaError("a solved head has no epochs to record: leave out --curve-test.")
+    if strategy == "features" and config.training.curve_test:
+        raise ResiduaError("--transfer features records no test part: leave out --curve-test.")
+    if strategy == "features" and config.training.pictures:
+        raise ResiduaError(
+            "--transfer features learns from all pictures, or from those that --budget allows: "
+            "leave training.pictures out."
+        )
     if (network.stage or network.side) and network.head == "own":
         raise ResiduaError("network.stage and network.side belong to another head: not to own.")
     if strategy == "partial" and network.stage == 1:

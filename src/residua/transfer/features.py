@@ -61,9 +61,10 @@ class Frozen:
             config.preprocessing.mean,
             config.preprocessing.std,
         )
+        device = self.front.device.type  # each rounds in its own way
         self.store = Store(
             cache_folder() / "features",
-            repr((VERSION, weights_sha256, told, how, self.front.precision)),
+            repr((VERSION, weights_sha256, told, how, self.front.precision, device)),
         )
         side = config.preprocessing.size
         self.batch = int(min(512, max(8, PIXELS // side**2)))
@@ -86,18 +87,21 @@ class Frozen:
 
         view: 0 is the picture as it is, others are augmented as epoch `view` - 1 of a training
         would. until: a time of time.monotonic() at which to stop; what is computed first is then a
-        random choice. Raises ResiduaError if the cache cannot be written.
+        random choice, with LEAST of each class, or all, at its head. Raises ResiduaError if the
+        cache cannot be written.
         """
         keys = self.keys(samples, view)
         widths = self.front.widths(taps, *self.pictures.pixels.shape[1:])
         values = {tap: np.zeros((len(samples), width), np.float32) for tap, width in widths.items()}
         known = self.store.read(keys, values)
         order = np.flatnonzero(~known)
+        least = 0
         if until is not None:
             order = shuffled(0, 0, order)
+            first = _rank(self.labels[samples[order]]) < LEAST
+            order, least = np.concatenate([order[first], order[~first]]), int(first.sum())
         began = kept = time.monotonic()
         done = written = 0
-        least = LEAST * self.config.network.classes
         while done < len(order) and (until is None or done < least or time.monotonic() < until):
             places = order[done : done + self.batch]
             found = self.front.features(self._pictures(samples[places], view), taps)
@@ -158,3 +162,12 @@ class Frozen:
             hashlib.sha256(key + f"{how} {at}".encode()).digest()
             for key, at in zip(keys, samples, strict=True)
         ]
+
+
+def _rank(labels: Integers) -> Integers:
+    """How many of the same label stand before each, int64 [N]."""
+    order = np.argsort(labels, kind="stable")
+    _, starts = np.unique(labels[order], return_index=True)
+    ranks = np.empty(len(labels), np.int64)
+    ranks[order] = np.arange(len(labels)) - np.repeat(starts, np.diff([*starts, len(labels)]))
+    return ranks

@@ -204,7 +204,8 @@ def _solve(job: Job, network: Staged, best: Seen, rows: Rows, share: float) -> N
     labels = np.tile(job.prepared.labels[rows.samples], 1 + len(views))
     config = job.prepared.config
     balanced = config.optimization.class_weights == "balanced"
-    found = fit(values, labels, config.network.classes, best.strength, balanced=balanced)
+    strength = best.strength / (1 + len(views))  # it multiplies a sum, over views too
+    found = fit(values, labels, config.network.classes, strength, balanced=balanced)
     head = network.head
     assert isinstance(head, nn.Linear)
     with torch.no_grad():

@@ -27,7 +27,8 @@ from residua.transfer.features import Frozen
 from residua.weights.native import Card
 from residua.weights.reading import Weights
 
-UNSET = (None, AUTO, 0)
+UNSET = (None, AUTO)
+OFF_AT_ZERO = ("network.freeze", "training.pictures")  # where 0 is the default, and no wish
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Job:
         """Whether the user gave this setting, so that no choice may change it."""
         section, _, key = setting.partition(".")
         chosen = any(each.setting == setting for each in self.prepared.choices)
-        return not chosen and getattr(getattr(self.prepared.config, section), key) not in UNSET
+        value = getattr(getattr(self.prepared.config, section), key)
+        return not chosen and value not in UNSET and not (value == 0 and setting in OFF_AT_ZERO)
 
     def freed(self, setting: str) -> Job:
         """The same, but for a setting that a choice may change though the user gave it."""

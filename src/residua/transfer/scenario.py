@@ -20,7 +20,7 @@ NAMES = {
 def facts_of(prepared: Prepared) -> dict[str, Any]:
     """What the data is: training pictures, classes, their balance, the pictures' median size."""
     counts = [count for count in prepared.counts("train") if count]
-    headers = [header for header in prepared.headers if header]
+    headers = [header for at in prepared.parts["train"] if (header := prepared.headers[at])]
     return {
         "pictures": sum(counts),
         "classes": len(prepared.source.classes),

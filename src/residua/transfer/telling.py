@@ -20,8 +20,9 @@ def lines(measured: Mapping[str, Any]) -> list[str]:
     if judged := measured.get("cross_validated"):
         low, high = judged["interval"]
         found.append(
-            f"cross-validated accuracy {judged['accuracy']:.4f} (95 % interval {low:.4f} to "
-            f"{high:.4f}, {judged['pictures']:,} pictures, each judged by heads that never saw it)"
+            f"cross-validated accuracy of heads on frozen features {judged['accuracy']:.4f} (95 % "
+            f"interval {low:.4f} to {high:.4f}, {judged['pictures']:,} pictures, each judged by "
+            "heads that never saw it)"
         )
     return found
 

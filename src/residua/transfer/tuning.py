@@ -11,6 +11,7 @@ from residua.data.augmentation import changes_nothing
 from residua.data.batches import Inputs
 from residua.data.chance import Integers
 from residua.data.dataset import free_memory
+from residua.errors import ResiduaError
 from residua.networks.staged import Staged
 from residua.run import RunFolder
 from residua.training.bookkeeping import Task
@@ -39,6 +40,8 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
     strategy = job.prepared.config.transfer.strategy
     if strategy == "partial" and job.prepared.config.network.freeze == 0:
         last = len(job.network().stages) - 1
+        if last == 0:
+            raise ResiduaError("--transfer partial: the head reads stage 1, so nothing is frozen.")
         job = job.decided("network.freeze", last, "all stages but the last stay as they are")
     network, begun = job.network(), (folder.path / STATE).exists()
     if begun:

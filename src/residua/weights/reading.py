@@ -33,6 +33,7 @@ class Weights:
     """tensors: a state dict under our names, without the head if `headless`.
 
     form: what the file is, in words. match: how its layers were read; None for a file of ours.
+    stamp: of the file before it was read.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Weights:
     form: str
     headless: bool = False
     match: Match | None = None
+    stamp: tuple[int, ...] = ()
 
     @property
     def assumed(self) -> str:
@@ -65,9 +67,17 @@ class Weights:
         return dataclasses.replace(self, card=dataclasses.replace(self.card, classes=classes))
 
     def sha256(self) -> str:
-        """Of the file's bytes, 64 digits."""
+        """Of the file's bytes, 64 digits. Raises ResiduaError if they are no longer what was read.
+
+        A run that still trains writes its weights again and again.
+        """
         with self.path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if _stamp(self.path) != self.stamp:
+            raise ResiduaError(
+                f"{self.path}: has changed since it was read. Start again when nothing writes it."
+            )
+        return digest
 
 
 def read_file(path: Path, model: str | None = None) -> Weights:
@@ -78,12 +88,13 @@ def read_file(path: Path, model: str | None = None) -> Weights:
     """
     if model is not None:
         catalogue.row(model)
+    stamp = _stamp(path)
     if is_native(path):
         tensors, card = read_weights(path)
         if model is not None and card.network["name"] != model:
             raise ResiduaError(f"{path}: holds weights of {card.network['name']}, not of {model}.")
         headless = ends_before_head(path, tensors, card)
-        return Weights(path, tensors, card, "residua safetensors", headless)
+        return Weights(path, tensors, card, "residua safetensors", headless, None, stamp)
     stored = read_stored(path)
     found = recognise(stored, model)
     network = {
@@ -113,7 +124,17 @@ def read_file(path: Path, model: str | None = None) -> Weights:
         stored.form,
         found.headless,
         found,
+        stamp,
     )
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written; () where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def recognise(stored: Stored, model: str | None) -> Match:
