@@ -454,7 +454,7 @@ def test_an_explicit_number_of_epochs_wins(data: Path, weights: Path, tmp_path: 
     assert run.config.training.epochs == 3
     assert run.config.training.pictures == 0
     assert "training.epochs" not in choices(run)
-    assert len(run.history) == 10
+    assert len(run.history) == 3
 
 
 def test_an_explicit_zero_is_a_wish(data: Path, weights: Path, tmp_path: Path) -> None:
