@@ -240,7 +240,8 @@ def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
     first = outcomes[0]
     machines = [each for outcome in outcomes for each in outcome.machines]
     on_cpu = any(each["device"] == "cpu" for each in machines)
-    threads = f", {_all(each['threads'] for each in machines)} threads a run" if on_cpu else ""
+    shares = _all(counted(each["threads"], "thread") for each in machines)
+    threads = f", {shares} a run" if on_cpu else ""
     configs = [each.config for each in outcomes]
     small = (
         "Defaults of a study suit a small machine: few epochs and small networks, so what needs "
