@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from residua import __version__
+from residua.charts import counted
 from residua.data.sources import EMBEDDED
 from residua.errors import ResiduaError
 from residua.files import refuse_inside
@@ -88,7 +89,8 @@ def _with_machine(page: Page) -> Page:
 
     facts = environment(torch.device("cpu"))
     said = (
-        f"{datetime.date.today()}; {facts['device_name']}, {facts['threads']} threads; residua "
+        f"{datetime.date.today()}; {facts['device_name']}, "
+        f"{counted(facts['threads'], 'thread')}; residua "
         f"{__version__}, torch {facts['torch']}."
     )
     return dataclasses.replace(page, conditions=[*page.conditions, said])

@@ -159,13 +159,16 @@ def _named(scenarios: Sequence[str]) -> str:
 def _against(
     values: Mapping[str, Sequence[float]], advised: str, sign: int, step: float
 ) -> list[str]:
-    """Fixed ways that are seen to be better (sign 1) or worse (-1) than the advised one."""
-    ways = [advised, *(name for name in STRATEGIES[:-1] if name != advised)]
+    """Fixed ways that are seen to be better (sign 1) or worse (-1) than the advised one.
+
+    The intervals are those of the findings, which hold for auto too.
+    """
+    ways = [advised, *(name for name in STRATEGIES if name != advised)]
     pairs = of_seeds(np.array([values[name] for name in ways]), step)
     return [
         name
         for place, name in enumerate(ways)
-        if place and pairs[0, place].seen and pairs[0, place].mean * sign > 0
+        if place and name != "auto" and pairs[0, place].seen and pairs[0, place].mean * sign > 0
     ]
 
 
