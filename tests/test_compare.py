@@ -274,7 +274,11 @@ def test_nothing_in_common_is_said(runs: Path, odd: Path, tmp_path: Path) -> Non
 
 
 def test_runs_without_a_history_or_a_judged_part(runs: Path, tmp_path: Path) -> None:
-    weights = {"network.weights": str(runs / "a"), "transfer.strategy": "features"}
+    weights: dict[str, object] = {
+        "network.weights": str(runs / "a"),
+        "transfer.strategy": "features",
+        "training.pictures": 0,
+    }
     solved = train(tmp_path / "solved", **weights)
     everything = {"data.val_fraction": 0.0, "data.test_fraction": 0.0}
     train(tmp_path / "everything", **everything)

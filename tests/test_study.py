@@ -247,9 +247,15 @@ def test_damaged_runs_and_other_data_are_named(file: Path, done: Path, tmp_path:
     scores = out / "runs/a/seed-0/evaluations/test/scores.json"
     text = scores.read_text()
     scores.write_text("{}")
-    with pytest.raises(ResiduaError, match=r"runs/a: a file of its runs is not what training"):
+    with pytest.raises(ResiduaError, match=r"scores\.json: expected accuracy and pictures"):
         conduct(str(file), Asked("digits", 2), str(out), QUIET)
     scores.write_text(text)
+    history = out / "runs/e/seed-0/history.csv"
+    rows = history.read_text()
+    history.write_text(rows.splitlines()[0] + "\n")
+    with pytest.raises(ResiduaError, match=r"runs/e: a file of its runs is not what training"):
+        conduct(str(file), Asked("digits", 2), str(out), QUIET)
+    history.write_text(rows)
     split = out / "runs/e/seed-1/split.csv"
     split.write_text(split.read_text().replace(",test", ",train", 1))
     with pytest.raises(

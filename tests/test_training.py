@@ -267,8 +267,21 @@ def test_a_signal_saves_and_says_how_to_go_on(
 def test_two_processes_do_not_train_in_one_folder(run: residua.Run) -> None:
     from residua import api
 
-    with run.folder.lock(), pytest.raises(ResiduaError, match="another process"):
+    code = (
+        "import sys, pathlib; from residua.run import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).lock(): print('held', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(ResiduaError, match="another process"):
         api.resume(run, quiet=True)
+    other.communicate("\n", timeout=60)
 
 
 def test_resume_refuses_changed_data(tmp_path: Path) -> None:

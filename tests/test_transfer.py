@@ -189,7 +189,8 @@ def test_few_pictures_all_teach_and_cross_validation_judges(
     assert 0 < low < found["accuracy"] < high <= 1
     assert found["pictures"] == 50
     said = " ".join(capsys.readouterr().err.split())
-    assert f"cross-validated accuracy {found['accuracy']:.4f} (95 % interval {low:.4f}" in said
+    told = f"heads on frozen features {found['accuracy']:.4f} (95 % interval {low:.4f}"
+    assert told in said
     assert "data.val_fraction" in choices(run)
     html = (run.path / "report.html").read_text("utf-8")
     assert "cross-validated accuracy" in html
@@ -254,7 +255,8 @@ def test_kept_maps_teach_what_pictures_teach(more: Path, weights: Path, tmp_path
     """What was validated on kept maps is what the weights do with pictures."""
     run = learn(more, weights, "partial", tmp_path / "run", epochs=2, settings=UNCHANGED)
     best = max(each["val_accuracy"] for each in run.history)
-    assert run.evaluate().scores.accuracy == pytest.approx(best, abs=0.01)
+    judged = len(run.folder.read_split()) // 5  # one of them may lie at the edge in bf16
+    assert run.evaluate().scores.accuracy == pytest.approx(best, abs=1.5 / judged)
     # and without keeping them, the same pictures in the same order lead to about the same
     changed = {**UNCHANGED, "augmentation.shift": 1e-6}  # nothing a picture would show
     plain = learn(more, weights, "partial", tmp_path / "plain", epochs=1, settings=changed)
@@ -404,7 +406,7 @@ def test_auto_takes_what_is_clearly_better(
     accuracy = max(each["val_accuracy"] for each in run.history)
     assert run.evaluate().scores.accuracy == pytest.approx(accuracy, abs=1e-9)
     assert accuracy == max(each["accuracy"] for each in found["table"])
-    again = residua.train(data, recipe=run.path / "config.yaml", out=tmp_path / "again", quiet=True)
+    again = residua.train(more, recipe=run.path / "config.yaml", out=tmp_path / "again", quiet=True)
     assert again.config == run.config
     assert equal(tensors_of(again), tensors_of(run))
 
