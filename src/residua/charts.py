@@ -107,7 +107,7 @@ def chart(history: History, kind: str, kept: int | None = None) -> Chart | None:
 
 
 def counted(number: int, word: str) -> str:
-    """ "1 seed", "3 seeds", "1,000 pictures"."""
+    """A number with its word: "1 seed", "3 seeds", "1,000 pictures"."""
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -77,12 +78,10 @@ def of_seeds(
         raise ValueError(f"{rows} rows, {seeds} seeds")
     half = math.inf
     if seeds > 1:
-        from scipy.stats import studentized_range
-
         rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
         freedom = (rows - 1) * (seeds - 1)
         spread = max(resolution, math.sqrt(float((rest**2).sum()) / freedom))
-        half = float(studentized_range.ppf(LEVEL, rows, freedom)) * spread / math.sqrt(seeds)
+        half = _range(rows, freedom) * spread / math.sqrt(seeds)
     means = values.mean(axis=1)
     found = {}
     for first in range(rows):
@@ -90,6 +89,14 @@ def of_seeds(
             mean = float(means[second] - means[first])
             found[first, second] = Difference(mean, mean - half, mean + half)
     return found
+
+
+@cache
+def _range(rows: int, freedom: int) -> float:
+    """Tukey's studentised range at LEVEL, which takes long to find and is asked for again."""
+    from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(LEVEL, rows, freedom))
 
 
 def in_words(first: str, second: str, figure: str, found: Difference, unit: str = "points") -> str:

@@ -25,13 +25,13 @@ from residua.studies.training import run_all
 from residua.studies.writing import write
 from residua.transfer.clock import seconds_of
 
-# Studies that train nothing by a recipe: module of residua.studies, and what it shows.
+# Studies that train nothing by a recipe, each a module of residua.studies, and what they show.
 CLOSED = {
-    "bottleneck-cost": ("bottleneck_cost", "What bottlenecks, halving and 1x1 convolutions cost"),
-    "history": ("history", "Accuracy against cost, from AlexNet on"),
-    "identity": ("identity", "When a residual unit is the identity"),
-    "signal": ("signal", "Gradients and responses by depth"),
-    "softmax": ("softmax", "What softmax does to scores"),
+    "bottleneck-cost": "What bottlenecks, halving and 1x1 convolutions cost",
+    "history": "Accuracy against cost, from AlexNet on",
+    "identity": "When a residual unit is the identity",
+    "signal": "Gradients and responses by depth",
+    "softmax": "What softmax does to scores",
 }
 SEEDED = ("signal",)  # of these, what draws its weights by --seeds
 SCENARIOS = "transfer-scenarios"  # trains, but on pictures of its own
@@ -41,8 +41,7 @@ BUDGET = "10s"  # of each of its runs
 def listing() -> list[tuple[str, str]]:
     """Name and title of every study."""
     trained = [(name, definition.read(name).title) for name in definition.shipped()]
-    closed = [(name, title) for name, (_, title) in CLOSED.items()]
-    return sorted([*trained, *closed, (SCENARIOS, "Four scenarios of transfer learning")])
+    return sorted([*trained, *CLOSED.items(), (SCENARIOS, "Four scenarios of transfer learning")])
 
 
 def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
@@ -89,16 +88,15 @@ def _with_machine(page: Page) -> Page:
 
     facts = environment(torch.device("cpu"))
     said = (
-        f"{datetime.date.today()}; {facts['device_name']}, "
-        f"{counted(facts['threads'], 'thread')}; residua "
-        f"{__version__}, torch {facts['torch']}."
+        f"{datetime.date.today()}; {facts['device_name']}, {counted(facts['threads'], 'thread')}; "
+        f"residua {__version__}, torch {facts['torch']}."
     )
     return dataclasses.replace(page, conditions=[*page.conditions, said])
 
 
 def _module(name: str) -> Any:
     """What computes a closed study: its study() gives a page."""
-    return import_module(f"residua.studies.{name}")
+    return import_module(f"residua.studies.{name.replace('-', '_')}")
 
 
 def _closed(name: str, asked: Asked, out: str | None) -> Path:
@@ -110,7 +108,7 @@ def _closed(name: str, asked: Asked, out: str | None) -> Path:
     folder = _folder(out or f"studies/{name}", name)
     _agree(folder, {"study": name})
     given = {"seeds": asked.seeds} if name in SEEDED else {}
-    return write(_with_machine(_module(CLOSED[name][0]).study(**given)), folder)
+    return write(_with_machine(_module(name).study(**given)), folder)
 
 
 def _folder(out: str, name: str, data: str | None = None) -> Path:

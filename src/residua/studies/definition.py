@@ -129,8 +129,9 @@ def _parsed(name: str, path: Path, where: str, paper: bool) -> Definition:
     if not {"rows", "degradation"} & content.keys():
         raise ResiduaError(f"{where}: has no 'rows' and no 'degradation'.")
     try:
-        laid = _built(name, _laid(over, content), where)  # looked at whether it is asked for or not
-        return laid if paper else _built(name, content, where)
+        plain = _built(name, content, where)
+        laid = _built(name, _laid(over, content), where) if over else plain  # asked for or not
+        return laid if paper else plain
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ResiduaError(f"{where}: is not what a study looks like: {error!r}.") from error
 

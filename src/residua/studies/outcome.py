@@ -25,10 +25,10 @@ class Outcome:
 
     accuracy, train_accuracy: in [0, 1], of the test part by the last weights, and of the last
     epoch's training pictures as they were shown. seconds: of an epoch, learning alone, of the
-    seeds that know it. size: bytes
-    of the weights file; None if all seeds diverged. curves: history.csv of each seed. tested,
-    taught: pictures. chosen: whether a validation part that the data brings chose the weights.
-    diverged: the seeds whose loss did not stay finite. machines: what environment.json says.
+    seeds that know it. size: bytes of the weights file; None if all seeds diverged. curves:
+    history.csv of each seed. tested, taught: pictures. chosen: whether a validation part that the
+    data brings chose the weights. diverged: the seeds whose loss did not stay finite. machines:
+    what environment.json says.
     """
 
     row: Row

@@ -27,7 +27,6 @@ from residua.studies.outcome import is_finished, judged
 from residua.studies.page import Cell, Figure, Page, Section, Table
 from residua.studies.words import of_family
 from residua.training.interruption import Interrupted
-from residua.transfer.clock import seconds_of
 
 Pixels = npt.NDArray[np.uint8]
 STRATEGIES = ("features", "partial", "full", "scratch", "auto")
@@ -46,7 +45,6 @@ def study(folder: Path, seeds: int, budget: str, screen: Screen) -> Page:
 
     budget: of each run, such as 10s. Raises ResiduaError.
     """
-    seconds_of(budget)
     near, far = _digits(), _patches()
     source = _data(folder / "data" / "source", near, range(5), 0, seed=0)
     weights = folder / "source"

@@ -57,8 +57,14 @@ class Asked:
     jobs: int = 1
 
 
-def settled(study: Definition, asked: Asked, folder: Path, screen: Screen) -> dict[str, Config]:
-    """The settings of each row, and study.json, which a later call must agree with."""
+def settled(
+    study: Definition, asked: Asked, folder: Path, screen: Screen
+) -> tuple[dict[str, Config], dict[str, float]]:
+    """The settings of each row, and its cost; study.json, which a later call must agree with.
+
+    cost: what the time of a run is about proportional to. Raises ResiduaError, also for a network
+    that cannot be, before anything is written.
+    """
     _refuse(study, asked)
     data = asked.data
     if data != EMBEDDED:  # the same pictures, from wherever the study is gone on with
@@ -71,9 +77,10 @@ def settled(study: Definition, asked: Asked, folder: Path, screen: Screen) -> di
         **asked.given,
     }
     configs = {row.name: study.config(row, common) for row in study.rows}
+    costs = {}
     for name, config in configs.items():
         try:
-            cost_of(config)
+            costs[name] = _cost(config)
         except ResiduaError as error:
             raise ResiduaError(f"study {study.name}, row {name}: {error}") from None
     said = {
@@ -94,9 +101,9 @@ def settled(study: Definition, asked: Asked, folder: Path, screen: Screen) -> di
             "options to go on with it, or another --out."
         )
     if kept["epochs"] is None:
-        return configs
+        return configs, costs
     chosen = {"training.epochs": kept["epochs"]}
-    return {name: settings.with_settings(each, chosen) for name, each in configs.items()}
+    return {name: settings.with_settings(each, chosen) for name, each in configs.items()}, costs
 
 
 @contextlib.contextmanager
@@ -118,8 +125,10 @@ def _kept(folder: Path) -> dict[str, Any] | None:
     kept = RunFolder(folder).read_json(STUDY)
     with contextlib.suppress(AttributeError, KeyError, TypeError):
         rows = kept["rows"].values()
-        if all(isinstance(each, dict) for row in rows for each in row.values()):
-            return {"epochs": kept["epochs"], **kept}
+        whole = all(isinstance(each, dict) for row in rows for each in row.values())
+        if whole and "epochs" in kept:
+            found: dict[str, Any] = kept
+            return found
     raise ResiduaError(
         f"{folder / STUDY}: is not what a study writes: expected study, budget, rows and epochs. "
         "Restore it, or give another --out."
@@ -185,11 +194,8 @@ def seeded(config: Config, seed: int) -> Config:
     return settings.with_settings(config, {"training.seed": seed, "data.split_seed": seed})
 
 
-def cost_of(config: Config) -> float:
-    """Multiply-adds and epochs: what the time of a run is about proportional to.
-
-    Raises ResiduaError for a network that cannot be.
-    """
+def _cost(config: Config) -> float:
+    """Multiply-adds times epochs."""
     channels, size = config.preprocessing.channels, config.preprocessing.size
     if size == AUTO:
         size = max(32, catalogue.row(config.network.name).size)

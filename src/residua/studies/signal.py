@@ -209,24 +209,19 @@ def of_responses(learnt: Sequence[Responses]) -> list[str]:
     said = []
     for first, second in pairs:
         if lost := [untaught[each] for each in (first, second) if each in untaught]:
-            why = f"that of {_net(lost[0].depth, lost[0].shortcut)} knows {_known(lost[0])}"
+            why = (
+                f"that of {_net(lost[0].depth, lost[0].shortcut)} knows only "
+                f"{lost[0].accuracy.mean():.0%} of its pictures by then"
+            )
             said.append(f"{_net(*first)} and {_net(*second)} are not compared, for {why}.")
             continue
-        pair = np.stack([at[first], at[second]])
-        found = of_seeds(pair)[0, 1]
-        names = _net(*first), _net(*second)
-        said.append(
-            in_words(*names, "Mean deviation of responses after a short training", found, "")
-        )
+        found = of_seeds(np.stack([at[first], at[second]]))[0, 1]
+        said.append(in_words(_net(*first), _net(*second), FIGURE, found, ""))
     return said
 
 
 def _net(depth: int, shortcut: Shortcut) -> str:
-    return f"{'residual' if shortcut == 'A' else 'plain'}, {depth} layers"
-
-
-def _known(each: Responses) -> str:
-    return f"only {each.accuracy.mean():.0%} of its pictures by then"
+    return f"{KINDS[shortcut]}, {depth} layers"
 
 
 def _name(each: Gradients) -> str:

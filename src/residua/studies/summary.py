@@ -21,6 +21,10 @@ from residua.studies.words import Values, of_degradation, of_diverged, of_family
 
 CURVES: tuple[Literal["accuracy", "loss"], ...] = ("accuracy", "loss")
 PAPERS = "Epochs, batch, schedule and decay are those that the study gives for its paper (--paper)."
+SMALL = (
+    "Defaults of a study suit a small machine: few epochs and small networks, so what needs long "
+    "training does not show here. --epochs, --data, --seeds and --paper change that."
+)
 SPREAD = (
     "Seeds differ in initialisation, order and augmentation, and in the split where the data "
     "brings no test part. A paired interval compares rows seed by seed; the spread is pooled over "
@@ -57,10 +61,7 @@ def page_of(
         study.claim,
         study.source,
         [*findings, *(extra.findings if extra else ())],
-        [
-            *(each for each in sections if each.tables or each.figures),
-            *(extra.sections if extra else ()),
-        ],
+        [*sections, *(extra.sections if extra else ())],
         _conditions(outcomes, asked),
     )
 
@@ -122,9 +123,8 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
             for group, names in _groups(study, learnt).items()
             for figure in CURVES
         ]
-        figures += [
-            drawing.dots(accuracies, "accuracies", "test accuracy of each seed", caption),
-        ]
+        title = "test accuracy of each seed"
+        figures.append(drawing.dots(accuracies, "accuracies", title, caption))
         if study.degradation:
             errors = {name: (1 - each.train_accuracy).tolist() for name, each in learnt.items()}
             title = "training error of each seed"
@@ -243,10 +243,6 @@ def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
     shares = _all(counted(each["threads"], "thread") for each in machines)
     threads = f", {shares} a run" if on_cpu else ""
     configs = [each.config for each in outcomes]
-    small = (
-        "Defaults of a study suit a small machine: few epochs and small networks, so what needs "
-        "long training does not show here. --epochs, --data, --seeds and --paper change that."
-    )
     return [
         f"Data: {Path(first.config.data.path).name}, {first.taught:,} pictures to learn from, "
         f"{first.tested:,} to judge by, {_all(each.preprocessing.size for each in configs)} px, "
@@ -254,9 +250,7 @@ def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
         f"epochs: {_all(each.training.epochs for each in configs)}; "
         f"batch: {_all(each.training.batch for each in configs)}; "
         f"{counted(asked.seeds, 'seed')}.",
-        "Epochs, batch, schedule and decay are those that the study gives for its paper (--paper)."
-        if asked.paper
-        else small,
+        PAPERS if asked.paper else SMALL,
         f"{datetime.date.today()}; {_all(each['device_name'] for each in machines)}{threads}, "
         f"{_all(each.training.precision for each in configs)}; "
         f"residua {_all(each['residua'] for each in machines)}, "

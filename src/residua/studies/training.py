@@ -30,7 +30,7 @@ from residua.studies.outcome import (
     outcome_of,
     place_of,
 )
-from residua.studies.settling import WAIT, Asked, cost_of, seeded, settled
+from residua.studies.settling import WAIT, Asked, seeded, settled
 from residua.studies.sharing import helped
 from residua.training.interruption import Interrupted
 from residua.training.meter import Diverged
@@ -51,14 +51,14 @@ def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> li
 
     Raises ResiduaError if the folder holds another study, or this one with other settings.
     """
-    configs = settled(study, asked, folder, screen)
+    configs, costs = settled(study, asked, folder, screen)
     runs = [(seed, row) for seed in range(asked.seeds) for row in study.rows]
     turns = [
         _Turn(
             f"{number} of {len(runs)}: {row.name}, seed {seed}",
             seeded(configs[row.name], seed),
             place_of(folder, row, seed),
-            cost_of(configs[row.name]),
+            costs[row.name],
         )
         for number, (seed, row) in enumerate(runs, start=1)
     ]
