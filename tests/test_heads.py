@@ -18,6 +18,8 @@ from residua.networks import catalogue
 from residua.networks.cost import measure, smallest_input
 from residua.networks.folding import folded
 from residua.networks.freezing import freeze
+from residua.networks.fusing import FusedUnit
+from residua.networks.residual import ORDERINGS, Ordering, Shortcut
 from residua.networks.staged import Staged, pooled
 from residua.weights.native import Card, to_bytes
 from residua.weights.reading import Weights, read_file
@@ -44,7 +46,10 @@ PLAIN = dataclasses.replace(PREPARED, size=16, mean=(0.0,) * 3, std=(255.0,) * 3
 @cache
 def worn(name: str) -> Staged:
     """A network as a training leaves it: no norm stands at its start. Not to be changed."""
-    network = catalogue.build(name, seed=3).eval()
+    return wear(catalogue.build(name, seed=3).eval())
+
+
+def wear(network: Staged) -> Staged:
     chance = torch.Generator().manual_seed(5)
     for norm in (each for each in network.modules() if isinstance(each, NORMS)):
         assert norm.running_mean is not None
@@ -146,6 +151,27 @@ def test_folding_changes_nothing_but_the_layers(name: str) -> None:
     assert all(each.requires_grad for each in network.parameters())
     assert before.keys() == network.state_dict().keys()
     assert all(torch.equal(each, before[key]) for key, each in network.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("ordering", ORDERINGS)
+@pytest.mark.parametrize("shortcut", ["A", "B", "D", "none"])
+def test_every_order_and_shortcut_folds(
+    ordering: Ordering, shortcut: Shortcut, precision: str
+) -> None:
+    """On a CPU sums and ReLUs are part of the convolutions, where nothing stands between."""
+    network = wear(catalogue.build("cifar_resnet14", ordering=ordering, shortcut=shortcut, seed=0))
+    x = pictures("cifar_resnet14")
+    quick = folded(network, precision)
+    kind, rough = (torch.float32, 1e-4) if precision == "fp32" else (torch.bfloat16, 0.05)
+    with torch.inference_mode():
+        found = quick.between(x.to(kind), 0, 3).float()
+        assert same(found, network.eval().between(x, 0, 3), rough)
+    sums = [each for each in quick.modules() if isinstance(each, FusedUnit)]
+    assert len(sums) == (0 if ordering in "bc" or shortcut == "none" else 6)
+    left = [each for each in quick.modules() if isinstance(each, nn.ReLU)]
+    if ordering == "a" and shortcut != "none":
+        assert not left
 
 
 def test_folding_takes_a_network_in_training_mode() -> None:

@@ -75,7 +75,7 @@ def draw_mixing(
 ) -> Mixing | None:
     """Partners of `samples` among `members`; None where neither mixup nor cutmix is on.
 
-    mixup: Zhang et al. 2017, eq. 1; cutmix: Yun et al. 2019, section 3.1. With both on, each
+    mixup: Zhang et al. 2017, section 2; cutmix: Yun et al. 2019, section 3.1. With both on, each
     picture takes either with probability 1/2. A partner is drawn from the whole training part.
     """
     if not (settings.mixup or settings.cutmix):

@@ -40,7 +40,7 @@ def plan(
     """A row's plan with another ordering, shortcut or cardinality; only residual networks have any.
 
     cardinality: "CxDd", C groups of D channels inside the bottlenecks of the first stage, and in
-    the others in proportion to their outputs (Xie 2017, section 3.3). Raises ResiduaError.
+    the others in proportion to their outputs (Xie 2017, sections 3.1 and 3.4). Raises ResiduaError.
     """
     found = row(name).plan
     asked = {"ordering": ordering, "shortcut": shortcut, "cardinality": cardinality}

@@ -1,4 +1,7 @@
-"""A network in evaluation mode -> an equal one, its norms part of the convolutions before them."""
+"""A network in evaluation mode -> an equal one, its norms part of the convolutions before them.
+
+On a CPU, ReLUs and the sums of residual units become part of them too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from residua.networks.fusing import fuse
 from residua.networks.staged import Staged
 
 
@@ -27,7 +31,11 @@ def folded(network: Staged, precision: str) -> Staged:
         for module in body:
             if isinstance(module, nn.Conv2d):
                 module.to(torch.bfloat16)
-    return found.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    found.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if next(found.parameters()).device.type == "cpu":
+        for part in _body(found):
+            fuse(part)
+    return found
 
 
 def _body(network: Staged) -> list[nn.Module]:

@@ -101,10 +101,14 @@ class Convolution(nn.Conv2d):
         super().__init__(inputs, outputs, sides, stride, pixels, groups=groups, bias=bias)
         self.rule = padding
 
+    def padded(self, x: Tensor) -> Tensor:
+        """The input with those zeros around it that depend on its size."""
+        if self.rule != "same":
+            return x
+        return pad_same(x, self.kernel_size, self.stride[0], 0.0)  # type: ignore[arg-type]
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.rule == "same":
-            x = pad_same(x, self.kernel_size, self.stride[0], 0.0)  # type: ignore[arg-type]
-        return super().forward(x)
+        return super().forward(self.padded(x))
 
 
 def _odd(sides: tuple[int, int]) -> bool:

@@ -74,7 +74,7 @@ def study() -> Page:
         "parameters of F zero H(x) = F(x) + x is x; a shortcut over one layer is linear; shortcuts "
         "make a sum of the product that vanishes or explodes.",
         source="Tutorial 0, the passage on residual units; tutorial 1, question 4; He et al. 2016, "
-        "section 3 and figure 4.",
+        "sections 2 and 3, and figure 4.",
         findings=[
             _of_units(units),
             _of_nets(nets),

@@ -26,9 +26,7 @@ Start = Literal["he", "glorot", "small"]
 
 SIDE = 32  # pixels, as CIFAR-10 has them; the networks halve it twice
 TRAINED_SIDE = 16  # of pictures that are learnt, to save time
-SMALL = (
-    0.01  # standard deviation of "small", as AlexNet and VGG began (before Glorot 2010, He 2015)
-)
+SMALL = 0.01  # standard deviation of "small", as AlexNet began (Krizhevsky et al. 2012, section 5)
 PICTURES = 32  # in the batch whose gradient is looked at
 HELD = 256  # in the batch whose responses are looked at
 BATCH = 32  # of a step of training

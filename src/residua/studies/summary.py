@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -172,7 +173,8 @@ def _mean(values: Values) -> float | None:
 
 
 def _deviation(values: Values) -> float | None:
-    return 100 * float(values.std(ddof=1)) if len(values) > 1 else None
+    # Not NumPy's, whose deviation of equal values need not be zero
+    return 100 * statistics.stdev(values.tolist()) if len(values) > 1 else None
 
 
 def _differences_section(study: Definition, whole: Mapping[str, Outcome]) -> Section:
