@@ -37,7 +37,8 @@ from residua.networks.layers import global_average
 from residua.scores import wilson
 from residua.screen import Screen
 from residua.transfer.estimate import estimate
-from residua.transfer.linear import STRENGTHS, fit, folds_of, probe
+from residua.transfer.folds import folds_of
+from residua.transfer.linear import STRENGTHS, fit, probe
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = {

@@ -87,7 +87,7 @@ def test_nothing_to_compare_is_refused() -> None:
 def test_words_of_a_difference() -> None:
     none = in_words("a", "b", "Test accuracy", Difference(0.004, -0.002, 0.010))
     assert "no difference seen" in none
-    assert "0.60 points could have been seen" in none
+    assert "the smallest that could have been seen is 0.60 points" in none
     more = in_words("a", "b", "Test accuracy", Difference(0.02, 0.01, 0.03))
     assert "b is 2.00 points higher than a" in more
     assert "b is 2.00 points lower than a" in in_words(
@@ -107,7 +107,7 @@ def test_words_of_a_family_follow_its_numbers() -> None:
     alike = of_family(["a", "b", "c"], constructed([0.900, 0.901, 0.902], 0.01), "test accuracy")
     assert len(alike) == 1
     assert "no difference seen among a, b and c" in alike[0]
-    could = re.search(r"one of ([\d.]+) points could have been seen", alike[0])
+    could = re.search(r"smallest that could have been seen is ([\d.]+) points", alike[0])
     values = constructed([0.900, 0.901, 0.902], 0.01)
     assert could is not None
     assert float(could[1]) == pytest.approx(100 * of_seeds(values)[0, 1].smallest, abs=0.005)

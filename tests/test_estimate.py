@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from residua.errors import ResiduaError
 from residua.transfer.estimate import Estimate, estimate
-from residua.transfer.linear import fit, folds_of, probe
+from residua.transfer.folds import folds_of
+from residua.transfer.linear import fit, probe
 
 
 def tried(features: list[np.ndarray], labels: np.ndarray, classes: int) -> tuple[Estimate, float]:

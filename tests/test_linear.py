@@ -14,7 +14,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from residua.errors import ResiduaError
-from residua.transfer.linear import STRENGTHS, Linear, fit, folds_of, neighbours, probe
+from residua.transfer.folds import folds_of
+from residua.transfer.linear import STRENGTHS, Linear, fit, probe
+from residua.transfer.probing import neighbours
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

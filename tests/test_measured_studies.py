@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Annotation
+from scipy.stats import t
 from torch import Tensor, nn
 
 from residua.networks import catalogue
@@ -217,7 +218,7 @@ def test_sentences_on_gradients_follow_the_numbers() -> None:
     )
     assert "with normalised (He) it explodes (1e+08 times" in signal.of_shortcuts(bad)
     half = all_made({**GOOD, ("none", False): (0.5, 1e-5, 1e-90)})
-    assert "is half a cure" in signal.of_starts(half)
+    assert "is a cure by normalised (He) alone at 20" in signal.of_starts(half)
     assert "together keep it" in signal.of_shortcuts(bad)
     assert "Shortcuts without norms are not enough" in signal.of_shortcuts(bad)
     assert "Shortcuts without norms are enough" in signal.of_shortcuts(good)
@@ -414,9 +415,15 @@ def test_sentences_on_cardinality_follow_the_numbers() -> None:
     assert "about the same, +1.0%" in slower[0]
     assert "not equal times" in slower[2]
     assert "1.91 times as long" in slower[2]
+    logs = np.log([2.0, 2.0, 1.75])
+    half = t.ppf(0.975, 2) * logs.std(ddof=1) / math.sqrt(3)
+    low, high = (math.exp(logs.mean() + sign * half) for sign in (-1, 1))
+    assert f"95 % interval {low:.2f} to {high:.2f}, 3 rounds" in slower[2]
     alike = cardinality.findings([first, made_unit(32, 4, 1500, 0.9, 1.15, 1.3)])
     assert "not the same, +50.0%" in alike[0]
-    assert "ranges overlap" in alike[2]
+    assert "No difference of times is seen" in alike[2]
+    once = [made_unit(1, 64, 1000, 1.0), made_unit(32, 4, 1010, 2.0)]
+    assert "2.00 times as long as of 1x64d; a single time says" in cardinality.findings(once)[2]
     assert "is no grouped" in cardinality.of_slices(Reading(0.0, 4), Reading(1.0, 128))
     assert "is a grouped" in cardinality.of_slices(Reading(0.9, 128), Reading(1.0, 128))
 

@@ -76,6 +76,7 @@ ALLOWED = {
     "inspection": {"weights"},
     "verification": {"data", "inference", "networks", "weights"},
     "looking": {"data", "preparation", "screen"},
+    "starting": {"loading", "preparation", "run", "screen", "weights"},
     "learning": {
         "automatic",
         "data",
@@ -88,6 +89,7 @@ ALLOWED = {
         "reporting",
         "run",
         "screen",
+        "starting",
         "training",
         "transfer",
         "weights",

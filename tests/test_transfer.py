@@ -575,10 +575,6 @@ def test_a_killed_auto_run_ends_with_the_same_choice(
         ({"weights": True, "transfer": "features", "head": "own"}, "learns a new head"),
         ({"weights": True, "transfer": "auto", "head": "own"}, "auto learns a new head"),
         (
-            {"weights": True, "transfer": "features", "settings": {"training.pictures": 9}},
-            "learns from all pictures",
-        ),
-        (
             {
                 "weights": True,
                 "transfer": "features",

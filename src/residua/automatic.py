@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from residua import settings
@@ -109,12 +109,17 @@ def choose_from_weights(
         chooser.choose(f"preprocessing.{name}", plain, reason)
 
 
-def choose_validation(chooser: Chooser, pictures: int, classes: int, given: bool) -> None:
-    """data.val_fraction. given: whether the data set brings parts of its own."""
+def choose_validation(
+    chooser: Chooser, pictures: int, classes: int, given: Collection[str | None]
+) -> None:
+    """data.val_fraction. given: the parts that the data set brings itself."""
     config = chooser.config
     solved = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
     few = pictures < (FEW if solved else FEW_TO_COMPARE) * classes
-    if few and not given and (solved or config.transfer.strategy == "auto"):
+    if solved and ("test" in given or config.data.test_fraction):
+        reason = "the test part judges, and cross-validation chooses the head: all others teach"
+        chooser.choose("data.val_fraction", 0.0, reason)
+    if few and "validation" not in given and (solved or config.transfer.strategy == "auto"):
         reason = f"{pictures:,} pictures are few: all of them teach, and cross-validation judges"
         chooser.choose("data.val_fraction", 0.0, reason)
     reason = "a fifth judges" if solved else "a fifth judges, and chooses the epoch"

@@ -97,7 +97,7 @@ def page_of(
         + (f"{names[0]}." if len(names) == 2 else f"{names[0]}, each by itself."),
         [*_findings(pairs), *_of_settings(settings, names), *_notes(subjects)],
         [each for each in sections if each.tables or each.figures or each.text],
-        [f"{each.facts.name}: {each.folder.path.resolve()}" for each in subjects]
+        [f"{each.facts.name}: {each.folder.path}" for each in subjects]
         + [f"residua {__version__}."],
         kind="comparison",
     )

@@ -116,8 +116,8 @@ def in_words(first: str, second: str, figure: str, found: Difference, unit: str 
     if not found.seen:
         return (
             f"{figure}: no difference seen between {first} and {second} "
-            f"({scale * found.mean:+.2f}{unit}, 95 % interval {interval}); one of "
-            f"{scale * found.smallest:.2f}{unit} could have been seen."
+            f"({scale * found.mean:+.2f}{unit}, 95 % interval {interval}); the smallest that could "
+            f"have been seen is {scale * found.smallest:.2f}{unit}."
         )
     more = "higher" if found.mean > 0 else "lower"
     return (

@@ -19,15 +19,16 @@ from residua.errors import ResiduaError
 from residua.evaluation import record
 from residua.files import refuse_inside
 from residua.judging import Evaluation, judge
-from residua.loading import IMAGENET, NONE, open_weights
+from residua.loading import is_published
 from residua.machine import environment
 from residua.networks.catalogue import plan
 from residua.networks.cost import smallest_input
 from residua.networks.shapes import REFUSALS
-from residua.preparation import Prepared, prepare
+from residua.preparation import prepare
 from residua.reporting import write_report
 from residua.run import RunFolder
 from residua.screen import Screen
+from residua.starting import begun_from, note_known, say_start
 from residua.training.bookkeeping import tensorboard_writer
 from residua.training.interruption import Interrupted
 from residua.training.state import STATE
@@ -38,7 +39,7 @@ from residua.transfer.clock import Clock, seconds_of
 from residua.transfer.heads import by_features
 from residua.transfer.job import Job, Learnt, write_settings
 from residua.transfer.tuning import by_tuning
-from residua.weights.reading import Weights, read_file
+from residua.weights.reading import read_file
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -60,15 +61,15 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     if config.transfer.strategy in TRANSFERS:  # the head is always for other classes
         config = settings.with_settings(config, {"network.new_head": True})
     check(config)
-    asked, weights = config, _start(config, screen)
-    if weights is not None and not config.network.weights.startswith(IMAGENET):
+    asked, weights = config, begun_from(config, screen)
+    if weights is not None and not is_published(config.network.weights):
         absolute = str(Path(config.network.weights).expanduser().absolute())
         config = settings.with_settings(config, {"network.weights": absolute})
     prepared = prepare(config, screen, None if weights is None else weights.card)
     job = Job(prepared, weights, clock, screen, asked)
     with _explained(prepared.config):
         _check_network(job)
-    _say_known(config, prepared)
+    note_known(config, prepared)
     folder = RunFolder.new(out, prepared.source.name)
     if out is None:
         prepared.choices.append(Choice("run", str(folder.path), "the next free runs/<data>-<n>"))
@@ -78,79 +79,12 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     folder.write_unreadable(prepared.unreadable)
     if weights is not None:
         folder.write_json("weights.json", {"sha256": weights.sha256(), **weights.card.notes})
-        _say_start(weights, prepared, screen)
+        say_start(weights, prepared, screen)
     write_settings(folder, prepared)  # last: now it is a run
     for choice in prepared.choices:
         screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
     _learn(folder, job)
     return folder
-
-
-def _start(config: Config, screen: Screen) -> Weights | None:
-    """The weights that a training starts from, before any picture is read."""
-    network = config.network
-    if network.weights == NONE:
-        return None
-    if not network.weights:
-        if network.new_head:
-            raise ResiduaError("--new-head replaces the head of weights: give --weights too.")
-        if network.freeze:
-            raise ResiduaError("--freeze keeps stages of weights: give --weights too.")
-        return None
-    model = None if network.name == AUTO else network.name
-    if model is None and network.weights == IMAGENET:
-        model = "resnet50" if torch.cuda.is_available() else "resnet18"
-    found = open_weights(network.weights, model, screen)
-    channels = found.card.network["channels"]
-    if config.preprocessing.channels not in (AUTO, channels):
-        raise ResiduaError(
-            f"{found.path}: takes {channels} channels, but preprocessing.channels is "
-            f"{config.preprocessing.channels}. Leave it out, or choose other weights."
-        )
-    return found
-
-
-def _say_start(weights: Weights, prepared: Prepared, screen: Screen) -> None:
-    held, classes = weights.card.classes, prepared.source.classes
-    new_head = prepared.config.network.new_head
-    screen.say(
-        f"starts from {weights.path} ({weights.form} of {weights.card.network['name']})"
-        + (", with a new head" if new_head else "")
-    )
-    if weights.assumed and "preprocessing.mean" in {each.setting for each in prepared.choices}:
-        screen.warn(f"{weights.path.name}: {weights.assumed}")
-    if held and held[: len(classes)] != classes and not new_head:
-        screen.warn(
-            f"its head was learnt for {', '.join(held[:3])}, ... and begins as that of "
-            f"{', '.join(classes[:3])}, ...: --new-head makes a fresh one"
-        )
-
-
-def _say_known(config: Config, prepared: Prepared) -> None:
-    """Note pictures that are to judge this run, but taught the run that it starts from."""
-    if not config.network.weights:
-        return
-    place = Path(config.network.weights)
-    if place.is_file() and (place.parent / "split.csv").exists():
-        place = place.parent
-    if not place.is_dir():
-        return
-    earlier = RunFolder.existing(place)
-    if config.transfer.strategy in ("features", "auto"):
-        teaching = [each.sha256 for each in prepared.members if each.part == "train"]
-        if known := earlier.known_to(teaching):
-            prepared.notes.append(
-                f"{known:,} of {len(teaching):,} training pictures trained {earlier.path} or chose "
-                "its weights, so what cross-validation says of its features is too good"
-            )
-    for part in ("validation", "test"):
-        judging = [each.sha256 for each in prepared.members if each.part == part]
-        if known := earlier.known_to(judging):
-            prepared.notes.append(
-                f"{known:,} of {len(judging):,} {part} pictures trained {earlier.path} or chose "
-                "its weights, so its figures on them are too good: use the same --split-seed and "
-                "fractions as there, or other pictures"
-            )
 
 
 def go_on(folder: RunFolder, screen: Screen) -> None:
@@ -168,7 +102,7 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
     weights = None
     needed = config.transfer.strategy in ("features", "auto")  # whose features come from them
     if needed or not (folder.path / STATE).exists():  # nothing was learnt yet
-        weights = _start(config, screen)
+        weights = begun_from(config, screen)
     if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
         raise ResiduaError(
             f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "

@@ -31,10 +31,9 @@ def open_weights(source: str | Path, model: str | None, screen: Screen) -> Weigh
     "imagenet" alone means imagenet:`model`. Raises ResiduaError.
     """
     path = locate(source, model, screen)
-    word, _, name = str(source).partition(":")
-    if word != IMAGENET:
+    if not is_published(source):
         return read_file(path, model)
-    found = read_file(path, name or model)
+    found = read_file(path, str(source).partition(":")[2] or model)
     card = dataclasses.replace(
         found.card, notes={"from": SOURCES[found.card.network["name"]].address}
     )
@@ -43,9 +42,8 @@ def open_weights(source: str | Path, model: str | None, screen: Screen) -> Weigh
 
 def locate(source: str | Path, model: str | None, screen: Screen) -> Path:
     """The file that `source` names, downloaded if need be. Raises ResiduaError."""
-    word, _, name = str(source).partition(":")
-    if word == IMAGENET:
-        return _published(name or model, model, screen)
+    if is_published(source):
+        return _published(str(source).partition(":")[2] or model, model, screen)
     path = Path(source).expanduser()
     if path.is_dir():
         return RunFolder.existing(path).weights
@@ -55,6 +53,11 @@ def locate(source: str | Path, model: str | None, screen: Screen) -> Path:
             f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50."
         )
     return path
+
+
+def is_published(source: str | Path) -> bool:
+    """Whether a source is a word for published weights, whatever files there are of that name."""
+    return str(source).partition(":")[0] == IMAGENET
 
 
 def is_run(source: str | Path) -> bool:

@@ -33,12 +33,14 @@ class Answer:
 class Judged:
     """What a run said of its own pictures. taught: contents, sha256, of its training part.
 
-    answers: part -> its pictures; empty if it trained on all pictures.
+    answers: part -> its pictures; empty if it trained on all pictures. validation_chose: whether
+    the validation part chose what the run keeps.
     """
 
     name: str
     answers: Mapping[str, Sequence[Answer]]
     taught: frozenset[str]
+    validation_chose: bool = True
 
     @property
     def part(self) -> str | None:
@@ -59,9 +61,9 @@ class Pair:
 
     parts: of each run. judged: pictures of its part. taught: how many of these are in a training
     part, so left out. relabelled: common pictures that bear another class, left out too. chose: of
-    those that count, how many are validation pictures of a run. accuracies: in [0, 1], None with
-    fewer than two pictures, as the difference. gained: right in the second run only; lost: in the
-    first only.
+    those that count, how many are validation pictures that chose what a run keeps. accuracies: in
+    [0, 1], None with fewer than two pictures, as the difference. gained: right in the second run
+    only; lost: in the first only.
     """
 
     first: str
@@ -98,7 +100,8 @@ def read(run: RunFolder, name: str) -> Judged:
         raise ResiduaError(
             f"{run.path}: has no predictions{why}. `residua {todo} {run.path}` {does}."
         )
-    return Judged(name, answers, frozenset(each.sha256 for each in members if each.part == "train"))
+    taught = frozenset(each.sha256 for each in members if each.part == "train")
+    return Judged(name, answers, taught, run.validation_chose)
 
 
 def pair(first: Judged, second: Judged) -> Pair:
@@ -114,6 +117,10 @@ def pair(first: Judged, second: Judged) -> Pair:
     alike = [each for each in matched if _plain(each[0].label) == _plain(each[1].label)]
     right = np.array([(a.right, b.right) for a, b in alike], bool).reshape(-1, 2).T
     enough = len(alike) >= LEAST
+    chosen = [
+        part == "validation" and each.validation_chose
+        for each, part in zip((first, second), parts, strict=True)
+    ]
     return Pair(
         first=first.name,
         second=second.name,
@@ -122,7 +129,7 @@ def pair(first: Judged, second: Judged) -> Pair:
         taught=(len(both[0]) - len(unseen[0]), len(both[1]) - len(unseen[1])),
         relabelled=len(matched) - len(alike),
         pictures=len(alike),
-        chose=len(alike) if "validation" in parts else 0,
+        chose=len(alike) if any(chosen) else 0,
         gained=int((right[1] & ~right[0]).sum()),
         lost=int((right[0] & ~right[1]).sum()),
         accuracies=(float(right[0].mean()), float(right[1].mean())) if enough else None,

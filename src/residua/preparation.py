@@ -55,6 +55,11 @@ class Prepared:
         found = np.bincount(self.labels[self.parts[part]], minlength=outputs)
         return [int(each) for each in found]
 
+    @property
+    def has_own_parts(self) -> bool:
+        """Whether the data set says of pictures to which part they belong."""
+        return any(each.part for each in self.source.entries)
+
     def training_batches(
         self, device: torch.device, members: Integers | None = None
     ) -> TrainingBatches:
@@ -143,8 +148,8 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
             f"{config.data.path}: no picture of class {source.classes[min(lost)]!r} can be read, "
             "so it cannot be learnt. Repair its files, or remove its folder."
         )
-    given_parts = any(source.entries[each].part for each in readable)
-    automatic.choose_validation(chooser, len(readable), len(source.classes), given_parts)
+    given = {source.entries[each].part for each in readable}
+    automatic.choose_validation(chooser, len(readable), len(source.classes), given)
     explicit = config.data.val_fraction != AUTO
     parts, notes = _split(chooser.config, source, surveyed.sha256, readable, explicit)
     labels = np.array([entry.label for entry in source.entries], np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ Pixels = npt.NDArray[np.uint8]
 
 GRID = 24  # pictures in a grid of the HTML
 FIGURE = 12  # and of a PNG figure
+# Controls, and the halves of undecodable file names: HTML forbids them
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 COLUMNS = (
     "epoch",
     "loss",
@@ -79,7 +81,7 @@ class DataFacts:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Scores of a part ("test", "validation", "all"); `chose`: whether it chose the epoch."""
+    """Scores of a part ("test", "validation", "all"); `chose`: whether it chose what is kept."""
 
     part: str
     scores: Scores
@@ -162,7 +164,7 @@ def render(facts: ReportFacts) -> str:
         most=max((own.train + own.validation + own.test for own in facts.data.classes), default=0),
         name=lambda label: _name(facts.classes, label),
     )
-    return "".join(map(_printable, text))
+    return _FORBIDDEN.sub("\ufffd", text)
 
 
 def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
@@ -210,9 +212,3 @@ def _shown(given: Predictions | None, most: int) -> list[int]:
 
 def _name(classes: Sequence[str], label: int) -> str:
     return classes[label] if 0 <= label < len(classes) else f"output {label}"
-
-
-def _printable(character: str) -> str:
-    """U+FFFD for what HTML forbids: controls, and the halves of undecodable file names."""
-    forbidden = unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t"
-    return "\ufffd" if forbidden else character

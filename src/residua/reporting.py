@@ -51,7 +51,7 @@ def write_report(
         network=_network(prepared),
         data=_data(prepared),
         history=progress.history,
-        judged=_judged(judged),
+        judged=_judged(judged, folder),
         choices=[Choice(**each) for each in folder.read_json("choices.json")],
         environment={
             key: " ".join(value) if isinstance(value, list) else value
@@ -155,10 +155,11 @@ def _data(prepared: Prepared) -> report.DataFacts:
     )
 
 
-def _judged(judged: Evaluation | None) -> list[report.Judged]:
+def _judged(judged: Evaluation | None, folder: RunFolder) -> list[report.Judged]:
     if judged is None:
         return []
-    return [report.Judged(judged.part, judged.scores, chose=judged.part == "validation")]
+    chose = judged.part == "validation" and folder.validation_chose
+    return [report.Judged(judged.part, judged.scores, chose)]
 
 
 def _predictions(judged: Evaluation | None) -> report.Predictions | None:

@@ -119,6 +119,15 @@ class RunFolder:
         return settings.read_yaml(self.path / "config.yaml")
 
     @property
+    def validation_chose(self) -> bool:
+        """Whether a validation part chose an epoch or a way; not so for a head that was solved."""
+        config = self.config
+        solved = config.transfer.strategy == "features" and config.network.head == "logistic"
+        if not solved:
+            return True
+        return "chosen" in self.read_json("transfer.json")  # by auto, from several ways
+
+    @property
     def weights(self) -> Path:
         """The best weights, or the last ones where no validation chose. Raises ResiduaError."""
         for name in ("best.safetensors", "last.safetensors"):

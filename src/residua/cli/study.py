@@ -23,7 +23,8 @@ def study(
         int | None, typer.Option(help="Epochs of every row. [the study's]", min=1)
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="Time for all runs, such as 20m; chooses the epochs. [none]")
+        str,
+        typer.Option(help="Time for all runs (transfer-scenarios: for each), such as 20m. [none]"),
     ] = "",
     seeds: Annotated[int, typer.Option(help="Runs of each row, seeds from 0.", min=1)] = 3,
     paper: Annotated[
@@ -66,9 +67,5 @@ def study(
             raise ResiduaError("which study? `residua study --list` names them.")
         given = parsed(assignments or ())
         if epochs is not None:
-            if budget:
-                raise ResiduaError(
-                    "--budget chooses the epochs, --epochs gives them: leave one out."
-                )
             given["training.epochs"] = epochs
         print(conduct(name, Asked(data, seeds, budget, paper, given, jobs), out, screen))

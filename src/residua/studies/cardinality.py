@@ -5,16 +5,20 @@ Legend: B batch, C channels, H height, W width. Trains nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from residua.charts import counted
+from residua.differences import of_seeds
 from residua.figures import FAINT, INK
 from residua.networks.cost import measure
 from residua.networks.residual import BOTTLENECK, Residual, ResidualUnit
@@ -87,7 +91,7 @@ def study(batch: int = BATCH, side: int = SIDE, repeats: int = 5) -> Page:
     return Page(
         "Cardinality at equal cost",
         "Grouping costs less, not more.",
-        "Tutorial 4 (items 4.1 and 4.2)",
+        "Tutorial 4 (grouped convolutions)",
         [*findings(units), of_slices(late, right)],
         [
             Section("Cardinality at equal cost", _COST, tables, figures),
@@ -193,19 +197,20 @@ def _of_grouping() -> str:
 
 def _of_time(units: Sequence[Unit]) -> str:
     first, last = units[0], units[-1]
-    faster, slower = max(last.seconds) < min(first.seconds), min(last.seconds) > max(first.seconds)
-    ratio = median(last.seconds) / median(first.seconds)
-    verdict = (
-        "Equal counts are not equal times"
-        if faster or slower
-        else "Equal counts are equal times as far as can be seen, for the ranges overlap"
-    )
+    found = of_seeds(np.log([each.seconds for each in units]))[0, len(units) - 1]
     work = last.multiply_adds / first.multiply_adds - 1
+    threads = counted(torch.get_num_threads(), "thread")
+    facts = (
+        f"on this machine's CPU, {threads}, forward and backward of {last.name} take "
+        f"{math.exp(found.mean):.2f} times as long as of {first.name}"
+    )
+    if not math.isfinite(found.low):
+        return f"{facts[0].upper()}{facts[1:]}; a single time says nothing of its spread."
+    verdict = "Equal counts are not equal times" if found.seen else "No difference of times is seen"
+    low, high = math.exp(found.low), math.exp(found.high)
     return (
-        f"{verdict}: on this machine forward and backward of {last.name} take {ratio:.2f} times as "
-        f"long as of {first.name} ({1e3 * median(last.seconds):.1f} against "
-        f"{1e3 * median(first.seconds):.1f} ms a batch, medians of {len(first.seconds)}) with "
-        f"{work:+.1%} multiply-adds."
+        f"{verdict}: {facts} (95 % interval {low:.2f} to {high:.2f}, {len(first.seconds)} rounds) "
+        f"with {work:+.1%} multiply-adds."
     )
 
 

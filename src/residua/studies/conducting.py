@@ -19,7 +19,7 @@ from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies import definition
 from residua.studies.page import Page
-from residua.studies.settling import STUDY, Asked
+from residua.studies.settling import SEEDS, STUDY, Asked
 from residua.studies.summary import page_of
 from residua.studies.training import run_all
 from residua.studies.writing import write
@@ -105,6 +105,8 @@ def _closed(name: str, asked: Asked, out: str | None) -> Path:
             f"study {name}: trains no runs, so --data, --epochs, --budget, --paper, --jobs and "
             "--set do not apply."
         )
+    if name not in SEEDED and asked.seeds != SEEDS:
+        raise ResiduaError(f"study {name}: draws nothing by chance, so --seeds does not apply.")
     folder = _folder(out or f"studies/{name}", name)
     _agree(folder, {"study": name})
     given = {"seeds": asked.seeds} if name in SEEDED else {}

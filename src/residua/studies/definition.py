@@ -199,6 +199,16 @@ def _pairs(
 
 def _check(found: Definition, where: str) -> None:
     """Raise ResiduaError if a row is refused, or something compares a row that is not there."""
+    tables = [(f"published {each.title!r}", each) for each in found.published]
+    for place, each in (("", found), *((f"{title}: ", table) for title, table in tables)):
+        for key in ("title", "claim", "source"):
+            said = getattr(each, key, "none asked")
+            if not isinstance(said, str) or not said.strip():
+                raise ResiduaError(f"{where}: {place}{key} = {said!r}: expected a text.")
+    for title, table in tables:
+        columns = table.columns
+        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+            raise ResiduaError(f"{where}: {title}: columns = {columns!r}: expected texts.")
     for row in found.rows:
         if not row.name.replace("-", "").replace("_", "").isalnum():  # it names a folder
             raise ResiduaError(f"{where}: row {row.name!r}: expected letters, digits, - and _.")

@@ -23,11 +23,14 @@ ZOOM = 0.4  # of the epochs, the last ones
 
 
 def curves(
-    rows: Mapping[str, Curves], figure: Literal["accuracy", "loss"], group: str = ""
+    rows: Mapping[str, Curves],
+    figure: Literal["accuracy", "loss"],
+    group: str = "",
+    note: str = "",
 ) -> Figure:
     """Train and test curves of rows over the epochs, and the end of the test curves.
 
-    group: what these rows are, where there are others.
+    group: what these rows are, where there are others. note: a sentence below the figure.
     """
 
     def draw(canvas: Canvas) -> None:
@@ -47,7 +50,7 @@ def curves(
     return Figure(
         "-".join(["curves" if figure == "accuracy" else "losses", *group.lower().split()]),
         f"{group}{': ' * bool(group)}{'Means over the seeds' if band else 'One seed'}, with the "
-        f"weights as they are after each epoch.{band}",
+        f"weights as they are after each epoch.{band}{' ' * bool(note)}{note}",
         draw,
         (13.0, 4.6 + 0.25 * (len(rows) // 6)),
     )

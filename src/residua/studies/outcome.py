@@ -90,20 +90,22 @@ def outcome_of(row: Row, folder: Path, seeds: int) -> Outcome:
 
 
 def compare_parts(folder: Path, rows: Sequence[Row], seeds: int) -> None:
-    """Raise ResiduaError unless all rows of a seed are judged by the same pictures."""
+    """Raise ResiduaError unless all rows of a seed learn from, and are judged by, the same."""
     for seed in range(seeds):
-        judging = [_judging(place_of(folder, row, seed)) for row in rows]
-        for row, pictures in zip(rows, judging, strict=True):
-            if pictures != judging[0]:
+        parts = [_pictures(place_of(folder, row, seed)) for row in rows]
+        for row, pictures in zip(rows, parts, strict=True):
+            if pictures != parts[0]:
                 raise ResiduaError(
-                    f"{folder}: row {row.name}, seed {seed}, is judged by other pictures than row "
-                    f"{rows[0].name}: the data has changed since the study began. Give another "
-                    "--out, or restore the data and remove the runs that saw it otherwise."
+                    f"{folder}: row {row.name}, seed {seed}, learns from or is judged by other "
+                    f"pictures than row {rows[0].name}: the data has changed since the study "
+                    "began. Give another --out, or restore the data and remove the runs that saw "
+                    "it otherwise."
                 )
 
 
-def _judging(place: Path) -> set[str]:
-    return {each.sha256 for each in RunFolder(place).read_split() if each.part == "test"}
+def _pictures(place: Path) -> set[tuple[str, str, str]]:
+    """Part, class and content of each."""
+    return {(each.part, each.label, each.sha256) for each in RunFolder(place).read_split()}
 
 
 def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:

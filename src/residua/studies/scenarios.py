@@ -30,7 +30,7 @@ from residua.training.interruption import Interrupted
 
 Pixels = npt.NDArray[np.uint8]
 STRATEGIES = ("features", "partial", "full", "scratch", "auto")
-TUTORIAL = {  # what tutorial 3 advises (item 3.4), and for which data
+TUTORIAL = {  # what tutorial 3 advises, and for which data
     "small and similar": ("digits", 10, "features"),
     "small and different": ("patches", 10, "partial"),
     "large and different": ("patches", 0, "scratch"),
@@ -99,7 +99,7 @@ def page_of(
         "Four scenarios of transfer learning",
         "Few and similar pictures: keep the network, replace its head. Few and different: train "
         "the later layers. Many and different: train from nothing. Many and similar: train it all.",
-        "Tutorial 3 (item 3.4)",
+        "Tutorial 3 (the four scenarios of transfer learning)",
         findings,
         [Section("All four", (), [table], _figures(found)), *sections],
         [

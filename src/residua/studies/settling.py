@@ -23,9 +23,8 @@ from residua.run import Busy, RunFolder
 from residua.screen import Screen
 from residua.studies.definition import Definition
 from residua.transfer.clock import Clock, seconds_of
-from residua.transfer.job import Job
+from residua.transfer.job import Job, thinned
 from residua.transfer.pace import REPORT_SECONDS, epochs_within, pace_of
-from residua.transfer.tuning import thinned
 
 STUDY = "study.json"
 TEST_FRACTION = 0.25  # where the data brings no test part
@@ -39,6 +38,7 @@ OWN = (  # settings that make runs comparable
     "transfer.strategy",
 )
 SHARE = 0.9  # of a budget that is planned
+SEEDS = 3  # where a user says nothing
 WAIT = 1.0  # seconds between looks at what another process holds
 
 
@@ -56,6 +56,11 @@ class Asked:
     given: Mapping[str, object] = field(default_factory=dict)
     jobs: int = 1
 
+    @property
+    def shortened(self) -> bool:
+        """Whether the epochs are not those of the study."""
+        return bool(self.budget) or "training.epochs" in self.given
+
 
 def settled(
     study: Definition, asked: Asked, folder: Path, screen: Screen
@@ -66,6 +71,7 @@ def settled(
     that cannot be, before anything is written.
     """
     _refuse(study, asked)
+    _refuse_compared(study, asked)
     data = asked.data
     if data != EMBEDDED:  # the same pictures, from wherever the study is gone on with
         data = str(Path(data).expanduser().absolute())
@@ -77,6 +83,9 @@ def settled(
         **asked.given,
     }
     configs = {row.name: study.config(row, common) for row in study.rows}
+    if epochs := asked.given.get("training.epochs"):
+        written = {row.name: study.config(row, {}) for row in study.rows}
+        configs = {name: _stretched(each, written[name], epochs) for name, each in configs.items()}
     costs = {}
     for name, config in configs.items():
         try:
@@ -91,7 +100,7 @@ def settled(
     with _alone(folder):
         kept = _kept(folder)
         differing = "nothing" if kept is None else _difference(kept, said)
-        if differing and not any(folder.glob("runs/*/*/config.yaml")):
+        if differing and not any(folder.glob("runs/*/*/config.yaml")) and not _at_work(folder):
             epochs = _epochs_within(configs, asked, screen) if asked.budget else None
             kept, differing = {**said, "epochs": epochs}, ""
             RunFolder(folder).write_json(STUDY, kept)
@@ -102,8 +111,29 @@ def settled(
         )
     if kept["epochs"] is None:
         return configs, costs
-    chosen = {"training.epochs": kept["epochs"]}
-    return {name: settings.with_settings(each, chosen) for name, each in configs.items()}, costs
+    epochs = kept["epochs"]
+    return {name: _stretched(each, each, epochs) for name, each in configs.items()}, costs
+
+
+def _stretched(config: Config, written: Config, epochs: Any) -> Config:
+    """So many epochs; steps of the rate keep their shares of those that were written with them."""
+    changes: dict[str, object] = {"training.epochs": epochs}
+    steps, before = config.optimization.steps, written.training.epochs
+    if steps and steps == written.optimization.steps and before not in (AUTO, epochs):
+        moved = [[round(place * epochs / before, 3), factor] for place, factor in steps]
+        changes["optimization.steps"] = moved
+    return settings.with_settings(config, changes)
+
+
+def _at_work(folder: Path) -> bool:
+    """Whether another process prepares or trains a run of the study."""
+    for row in folder.glob("runs/*"):
+        try:
+            with RunFolder(row).lock():
+                pass
+        except Busy:
+            return True
+    return False
 
 
 @contextlib.contextmanager
@@ -140,12 +170,32 @@ def _refuse(study: Definition, asked: Asked) -> None:
     for name in OWN:
         if name in asked.given:
             raise ResiduaError(f"--set {name}: a study sets it itself, for each of its runs.")
+    if asked.budget and "training.epochs" in asked.given:
+        raise ResiduaError("--budget chooses the epochs, --epochs gives them: leave one out.")
     own = [each.name for each in study.rows if "training.epochs" in each.settings]
-    if own and (asked.budget or "training.epochs" in asked.given):
+    if own and asked.budget:
         raise ResiduaError(
             f"study {study.name}: row {own[0]} has its own epochs, which is what it compares: "
-            "leave --epochs and --budget out."
+            "leave --budget out."
         )
+
+
+def _refuse_compared(study: Definition, asked: Asked) -> None:
+    """Raise ResiduaError for a setting in which rows differ, which is what they compare."""
+    written = {row.name: study.config(row, {}) for row in study.rows}
+    for name in asked.given:
+        section, _, key = name.partition(".")
+        values = {
+            row: getattr(getattr(each, section, None), key, None) for row, each in written.items()
+        }
+        first = next(iter(values))
+        for row, value in values.items():
+            if value != values[first]:
+                option = "--epochs" if name == "training.epochs" else f"--set {name}"
+                raise ResiduaError(
+                    f"{option}: the rows of study {study.name} differ in it ({first}: "
+                    f"{values[first]}, {row}: {value}), which is what they compare: leave it out."
+                )
 
 
 def _plain(config: Config) -> Any:

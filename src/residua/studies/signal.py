@@ -123,7 +123,9 @@ def of_starts(found: Sequence[Gradients]) -> str:
     said = [_said(each) for each in bare]
     normalised = [each for each in bare if each.start != "small"]
     held = [each.start for each in normalised if _holds(each)]
-    cure = "no cure" if not held else "a cure" if len(held) == len(normalised) else "half a cure"
+    cure = "no cure" if not held else "a cure"
+    if 0 < len(held) < len(normalised):
+        cure = f"a cure by {joined([STARTS[each] for each in held])} alone"
     less = all(abs(np.log(a.ratio)) < abs(np.log(bare[-1].ratio)) for a in normalised)
     return (
         f"Without norms normalised initialisation is {cure} at {depth} plain layers: from the last "

@@ -222,12 +222,12 @@ def _of_example() -> str:
     shares = softmax(SCORES)
     first = int(np.argmax(shares))
     percent = 100 * float(shares[first])
-    agrees = "" if round(float(shares[first]), 1) == 0.7 else " not"
+    agrees = "about" if round(float(shares[first]), 1) == 0.7 else "not"
     given = [f"{name} {score}" for name, score in zip(CLASSES, SCORES, strict=True)]
     return (
         f"{joined(given)} become {joined([f'{each:.3f}' for each in shares])}, which sum to "
-        f"{shares.sum():.3f}: {CLASSES[first]} has {percent:.1f} %, in tenths{agrees} the "
-        "70 % of the tutorial, which prints no scores; these were chosen to fit."
+        f"{shares.sum():.3f}: {CLASSES[first]} has {percent:.1f} %, {agrees} the 70 % of "
+        "the tutorial, which prints no scores; these were chosen to fit."
     )
 
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
-from residua.charts import counted, joined
+from residua.charts import joined
 from residua.differences import of_seeds
 from residua.studies import drawing
+from residua.studies.conditions import conditions_of
 from residua.studies.definition import Definition
 from residua.studies.outcome import Outcome
 from residua.studies.page import Cell, Figure, Page, Section, Table
 from residua.studies.settling import Asked
-from residua.studies.words import Values, of_degradation, of_diverged, of_family, of_reach
+from residua.studies.words import (
+    Values,
+    of_beginners,
+    of_degradation,
+    of_diverged,
+    of_family,
+    of_reach,
+)
 
 CURVES: tuple[Literal["accuracy", "loss"], ...] = ("accuracy", "loss")
-PAPERS = "Epochs, batch, schedule and decay are those that the study gives for its paper (--paper)."
-SMALL = (
-    "Defaults of a study suit a small machine: few epochs and small networks, so what needs long "
-    "training does not show here. --epochs, --data, --seeds and --paper change that."
-)
 SPREAD = (
     "Seeds differ in initialisation, order and augmentation, and in the split where the data "
     "brings no test part. A paired interval compares rows seed by seed; the spread is pooled over "
@@ -42,7 +43,7 @@ def page_of(
     whole = {name: each for name, each in by_name.items() if not each.diverged}
     timed = len(whole) > 1 and all(len(e.seconds) == asked.seeds for e in whole.values())
     reached = _reached(whole) if study.reach and timed else None
-    sections = [_accuracy_section(study, outcomes), _differences_section(study, whole)]
+    sections = [_accuracy_section(study, outcomes, asked), _differences_section(study, whole)]
     if reached is not None:
         sections.append(_reach_section(*reached, whole))
     if study.published:
@@ -63,7 +64,7 @@ def page_of(
         study.source,
         [*findings, *(extra.findings if extra else ())],
         [*sections, *(extra.sections if extra else ())],
-        _conditions(outcomes, asked),
+        conditions_of(outcomes, asked),
     )
 
 
@@ -77,6 +78,9 @@ def _findings(study: Definition, whole: Mapping[str, Outcome]) -> list[str]:
             step = 1 / whole[plain[0]].taught
             found.append(of_degradation(each.name, plain, errors, cure, step))
     for names in study.families.values():
+        found += of_beginners(
+            {name: float(whole[name].train_accuracy.mean()) for name in names if name in whole}
+        )
         if len(rows := [name for name in names if name in whole]) > 1:
             values, step = _stacked(whole, rows, "accuracy"), 1 / whole[rows[0]].tested
             found += of_family(rows, values, "test accuracy", step)
@@ -88,7 +92,7 @@ def _stacked(by_name: Mapping[str, Outcome], rows: Sequence[str], figure: str) -
     return np.stack([getattr(by_name[row], figure) for row in rows])
 
 
-def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section:
+def _accuracy_section(study: Definition, outcomes: Sequence[Outcome], asked: Asked) -> Section:
     columns = (
         "row",
         "what it is",
@@ -120,7 +124,12 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
         accuracies = {name: each.accuracy.tolist() for name, each in learnt.items()}
         caption = "Each point is a seed, each bar the mean of a row."
         figures = [
-            drawing.curves({name: learnt[name].curves for name in names}, figure, group)
+            drawing.curves(
+                {name: learnt[name].curves for name in names},
+                figure,
+                group,
+                _of_losses([learnt[name] for name in names]) if figure == "loss" else "",
+            )
             for group, names in _groups(study, learnt).items()
             for figure in CURVES
         ]
@@ -130,7 +139,19 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome]) -> Section
             errors = {name: (1 - each.train_accuracy).tolist() for name, each in learnt.items()}
             title = "training error of each seed"
             figures.append(drawing.dots(errors, "training-errors", title, caption))
-    return Section("What each row came to", [SPREAD], [table, _costs(outcomes)], figures)
+    return Section(
+        "What each row came to", [SPREAD], [table, _costs(outcomes, asked.jobs)], figures
+    )
+
+
+def _of_losses(outcomes: Sequence[Outcome]) -> str:
+    """Which losses are drawn."""
+    smoothing = {e.row.name: e.config.optimization.label_smoothing for e in outcomes}
+    said = "Test losses are cross entropies; training losses are those that each row learns by"
+    if len(set(smoothing.values())) == 1:
+        return f"{said}, with label smoothing {next(iter(smoothing.values())):g}."
+    each = [f"{name} {value:g}" for name, value in smoothing.items()]
+    return f"{said}, which do not compare: they smooth labels by {joined(each)}."
 
 
 def _groups(study: Definition, learnt: Mapping[str, Outcome]) -> dict[str, list[str]]:
@@ -144,28 +165,36 @@ def _groups(study: Definition, learnt: Mapping[str, Outcome]) -> dict[str, list[
     return {group: names for group, names in groups.items() if names}
 
 
-def _costs(outcomes: Sequence[Outcome]) -> Table:
-    columns = ("row", "parameters", "multiply-adds", "file, MB", "seconds an epoch")
+def _costs(outcomes: Sequence[Outcome], jobs: int) -> Table:
+    columns = (
+        *("row", "parameters", "multiply-adds", "file, MB", "seconds an epoch"),
+        *("fastest seed", "slowest seed"),
+    )
     rows: list[list[Cell]] = [
         [
             each.row.name,
             each.counts.total,
             each.counts.multiply_adds,
             None if each.size is None else each.size / 1e6,
-            _seconds(each),
+            *_seconds(each),
         ]
         for each in outcomes
     ]
     note = (
         "Parameters as Keras counts them, with BatchNorm's statistics; multiply-adds of one "
-        "picture; seconds of learning alone, the median epoch."
+        "picture; seconds of learning alone: each seed's median epoch, and of these the median, "
+        "the lowest and the highest."
     )
+    if jobs > 1:
+        note += f" Up to {jobs} runs shared the machine, so small differences of time say nothing."
     return Table("costs", "What each row costs", columns, rows, 2, note)
 
 
-def _seconds(each: Outcome) -> float | None:
-    """The median over the seeds; None where none is known."""
-    return float(np.median(each.seconds)) if len(each.seconds) else None
+def _seconds(each: Outcome) -> list[Cell]:
+    """Median, lowest and highest over the seeds; None where none is known."""
+    if not len(each.seconds):
+        return [None] * 3
+    return [float(of(each.seconds)) for of in (np.median, np.min, np.max)]
 
 
 def _mean(values: Values) -> float | None:
@@ -236,36 +265,3 @@ def _reach_section(
     note = "From that epoch on the test curve of the seed does not fall below it again."
     table = Table("reach", title, columns, rows, 2, note)
     return Section("Epochs and minutes at equal accuracy", (), [table])
-
-
-def _conditions(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
-    first = outcomes[0]
-    machines = [each for outcome in outcomes for each in outcome.machines]
-    on_cpu = any(each["device"] == "cpu" for each in machines)
-    shares = _all(counted(each["threads"], "thread") for each in machines)
-    threads = f", {shares} a run" if on_cpu else ""
-    configs = [each.config for each in outcomes]
-    return [
-        f"Data: {Path(first.config.data.path).name}, {first.taught:,} pictures to learn from, "
-        f"{first.tested:,} to judge by, {_all(each.preprocessing.size for each in configs)} px, "
-        f"channels: {_all(each.preprocessing.channels for each in configs)}; "
-        f"epochs: {_all(each.training.epochs for each in configs)}; "
-        f"batch: {_all(each.training.batch for each in configs)}; "
-        f"{counted(asked.seeds, 'seed')}.",
-        PAPERS if asked.paper else SMALL,
-        f"{datetime.date.today()}; {_all(each['device_name'] for each in machines)}{threads}, "
-        f"{_all(each.training.precision for each in configs)}; "
-        f"residua {_all(each['residua'] for each in machines)}, "
-        f"torch {_all(each['torch'] for each in machines)}.",
-        (
-            "The data's own validation part chose the epoch whose weights are judged."
-            if first.chosen
-            else "The last weights are judged; nothing was chosen."
-        ),
-        "Every row and seed is an ordinary run under runs/, with its own report.",
-    ]
-
-
-def _all(values: Iterable[object]) -> str:
-    """All different values, in words."""
-    return joined([str(each) for each in dict.fromkeys(values)])

@@ -16,6 +16,8 @@ from residua.differences import Difference, in_words, of_seeds
 
 Values = npt.NDArray[np.float64]
 
+LEARNT = 0.5  # of its training pictures; who knows fewer of them has only begun
+
 
 def of_family(
     rows: Sequence[str], values: Values, figure: str, resolution: float = 0.0
@@ -40,14 +42,15 @@ def of_family(
         return [
             f"{figure}: no difference seen among {joined(rows)} (means {means.min():.2f} to "
             f"{means.max():.2f} %): all {len(pairs)} paired 95 % intervals, which hold jointly, "
-            f"contain zero; one of {smallest:.2f} points could have been seen."
+            f"contain zero; the smallest that could have been seen is {smallest:.2f} points."
         ]
     rest = len(pairs) - len(seen)
     first = (
         f"{figure}: {len(seen)} of {len(pairs)} pairs among {joined(rows)} "
         + ("differs" if len(seen) == 1 else "differ")
         + (f"; in the other {rest} no difference is seen" if rest else "")
-        + f" (one of {smallest:.2f} points could have been; the intervals hold jointly)."
+        + f" (the smallest that could have been seen is {smallest:.2f} points; the intervals hold "
+        "jointly)."
     )
     largest = sorted(seen.items(), key=lambda item: -abs(item[1].mean))
     return [first, *(in_words(rows[i], rows[j], figure, found) for (i, j), found in largest)]
@@ -83,9 +86,21 @@ def of_degradation(
     if among_plain.high < 0:
         return f"{name}: no degradation, the deeper plain network learns better: {facts}."
     return (
-        f"{name}: no degradation seen: {facts}; one of {100 * among_plain.smallest:.2f} points "
-        "could have been seen."
+        f"{name}: no degradation seen: {facts}; the smallest that could have been seen is "
+        f"{100 * among_plain.smallest:.2f} points."
     )
+
+
+def of_beginners(accuracies: Mapping[str, float]) -> list[str]:
+    """Rows -> accuracy in [0, 1] on the pictures that taught them; one sentence, or none."""
+    said = [f"{name} {100 * each:.0f} %" for name, each in accuracies.items() if each < LEARNT]
+    if not said:
+        return []
+    return [
+        f"So short a training has not taught all rows: of the pictures that they learnt from "
+        f"{joined(said)} are named rightly at the end. What follows says how fast these begin, not "
+        "how good they get."
+    ]
 
 
 def of_diverged(rows: Mapping[str, tuple[int, int]]) -> list[str]:

@@ -2,9 +2,9 @@
 
 First the head on frozen features: the answer that is kept if nothing better is found, on more
 pictures if the first had to do with few. Then each other way learns for a short while. The one that
-may be hoped to get furthest goes on, if that is not behind the first answer by more than the noise
-of the validation part, and its weights replace the first answer if they name more of that part
-rightly. The test part takes no part in any choice.
+may be hoped to get furthest goes on, if that is further than the first answer got; its weights
+replace the first answer if they name more of the validation part rightly, by more than the noise of
+that difference. The test part takes no part in any choice.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residua import automatic, settings
-from residua.automatic import Choice, Chooser
-from residua.config import AUTO
+from residua import settings
+from residua.automatic import Choice
 from residua.errors import ResiduaError
-from residua.networks.cost import measure
-from residua.preparation import Prepared, prepare
+from residua.preparation import Prepared
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.training.interruption import Interrupted
 from residua.transfer.answers import answers_of
 from residua.transfer.clock import Clock
-from residua.transfer.heads import FIRST_SHARE, by_features
-from residua.transfer.job import Job, Learnt
-from residua.transfer.pace import with_epochs
+from residua.transfer.heads import FIRST_SHARE, HEAD_SHARE, by_features
+from residua.transfer.job import Job, Learnt, thinned
+from residua.transfer.pace import JUDGED, with_epochs
 from residua.transfer.scenario import facts_of, scenario_of
-from residua.transfer.tuning import JUDGED, by_tuning, thinned
+from residua.transfer.tuning import by_tuning
+from residua.transfer.ways import as_way
 
 Right = npt.NDArray[np.bool_]
 
@@ -43,16 +42,6 @@ TRIAL = 0.08  # of the budget, for each way's trial
 MORE_SHARE = 0.75  # of the budget, for features where the first answer had to do with fewer
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
 TRIAL_EPOCHS = 0.1  # of a way's usual epochs, without a budget
-SMALL_NETWORK = 100_000_000  # multiply-adds: above, another network tries from scratch
-SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
-OF_A_WAY = (  # settings that depend on the way of learning
-    "network.head",
-    "optimization.rate",
-    "optimization.optimizer",
-    "optimization.layer_decay",
-    "optimization.warmup_epochs",
-    "training.epochs",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +99,12 @@ def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object
         job.screen.say("no validation part to compare other ways of learning by: features it is")
         return first, [], first.learnt.measured | facts
     table = [first.to_json(first, "solved")]
-    if first.learnt.measured["pictures"] < len(job.prepared.parts["train"]):
-        more = _try(_as(job, "features"), "features", _place(folder, "more"), final=True)
+    if first.learnt.measured["pictures"] < len(job.taught):
+        more = _try(job, "features", _place(folder, "more"), final=True)
         if more is not None:
             table.append(more.to_json(first, "long"))
-            best = _better(more, first, folder)
+            if more.gain_over(first)[0] >= 0:  # it has learnt from more pictures
+                best = _promoted(more, folder)
     shown = best.learnt.measured | facts
     if job.clock.bounded and job.clock.left < LEFT_FOR_TRIALS * job.clock.seconds:
         return best, table, shown
@@ -124,21 +114,23 @@ def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object
         return best, table, shown
     hopes = {each.way: _hope(job, each) for each in tried}
     chosen = _most_hopeful(tried, hopes)
-    error, noise = 1 - float(best.right.mean()), chosen.gain_over(best)[1]
-    if hopes[chosen.way] > error + noise:
+    if hopes[chosen.way] >= 1 - float(best.right.mean()):
         job.screen.say("nothing that was tried promises more than features do")
     else:
-        longer = _try(_as(job, chosen.way), chosen.way, _place(folder, "long"), final=True)
+        longer = _try(job, chosen.way, _place(folder, "long"), final=True)
         if longer is not None:
             table.append(longer.to_json(first, "long"))
             tried.insert(0, longer)  # of equals, what has learnt for longer
-    best = _better(max(tried, key=lambda each: float(each.right.mean())), best, folder)
+    furthest = max(tried, key=lambda each: float(each.right.mean()))
+    gain, noise = furthest.gain_over(best)
+    if gain > noise:
+        best = _promoted(furthest, folder)
     return best, table, shown | {"hopes": {way: 1 - error for way, error in hopes.items()}}
 
 
 def _first(job: Job, folder: RunFolder) -> Tried:
     began = time.monotonic()
-    learnt = by_features(_as(job, "features"), folder, share=FIRST_SHARE)
+    learnt = by_features(as_way(job, "features"), folder, share=FIRST_SHARE, head_share=HEAD_SHARE)
     right = _right(learnt)
     tried = Tried("features", learnt, folder, right, time.monotonic() - began)
     said = f", validation accuracy {right.mean():.4f}" if len(right) else ""
@@ -150,20 +142,21 @@ def _trials(job: Job, folder: RunFolder) -> list[Tried]:
     """Each other way for a short while; those that cannot learn at all are left out."""
     found = []
     for way in ("full", "partial", "scratch"):
-        own = _as(job, way).freed("training.epochs")
-        if job.clock.bounded:
-            own = dataclasses.replace(
-                own, clock=Clock(min(TRIAL * job.clock.seconds, job.clock.left))
-            )
-        else:
-            epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
-            own = with_epochs(own, epochs, "a trial")
-        tried = _try(own, way, _place(folder, way), final=False)
+        tried = _try(job, way, _place(folder, way), final=False)
         if tried is not None:
             found.append(tried)
             accuracy = tried.right.mean()
             job.screen.say(f"{way}: validation accuracy {accuracy:.4f} after {tried.seconds:.1f} s")
     return found
+
+
+def _short(own: Job, clock: Clock) -> Job:
+    """A way's job, for as long as a trial takes. clock: of all that auto does."""
+    own = own.freed("training.epochs")
+    if clock.bounded:
+        return dataclasses.replace(own, clock=Clock(min(TRIAL * clock.seconds, clock.left)))
+    epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
+    return with_epochs(own, epochs, "a trial")
 
 
 def _hope(job: Job, tried: Tried) -> float:
@@ -186,10 +179,8 @@ def _most_hopeful(tried: list[Tried], hopes: dict[str, float]) -> Tried:
     return full if gain <= noise else best
 
 
-def _better(new: Tried, old: Tried, folder: RunFolder) -> Tried:
-    """The new one, its files now in `folder`, if it names more pictures rightly; else the old."""
-    if new.gain_over(old)[0] <= 0:
-        return old
+def _promoted(new: Tried, folder: RunFolder) -> Tried:
+    """The same, its files now in `folder`."""
     _promote(new.folder, folder)
     learnt = dataclasses.replace(new.learnt, answers=answers_of(folder, new.learnt.prepared))
     return dataclasses.replace(new, folder=folder, learnt=learnt)
@@ -204,63 +195,20 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
 
     There is an answer already, which a way that fails must not take away.
     """
-    began = time.monotonic()
     folder.path.mkdir(parents=True)
-    quiet = dataclasses.replace(job, screen=Screen(quiet=True)) if not final else job
     try:
+        own = as_way(job, way)
+        began = time.monotonic()
+        if not final:
+            own = _short(dataclasses.replace(own, screen=Screen(quiet=True)), job.clock)
         if way == "features":
-            learnt = by_features(quiet, folder, share=MORE_SHARE)
+            learnt = by_features(own, folder, share=MORE_SHARE, head_share=HEAD_SHARE)
         else:
-            learnt = by_tuning(quiet, folder, final=final)
+            learnt = by_tuning(own, folder, final=final)
     except (ResiduaError, RuntimeError, MemoryError, ValueError) as error:
         job.screen.warn(f"{way} is left out: {' '.join(str(error).split())}")
         return None
     return Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
-
-
-def _as(job: Job, way: str) -> Job:
-    """The same data for one way of learning, its automatic settings chosen for that way."""
-    if way == "scratch" and _is_large(job):
-        return _small(job)
-    prepared = job.prepared
-    automatically = {each.setting for each in prepared.choices} & set(OF_A_WAY)
-    asked = {"transfer.strategy": way} | dict.fromkeys(automatically, AUTO)
-    if way == "features" and "network.head" in automatically:
-        asked["network.head"] = "logistic"
-    chooser = Chooser(settings.with_settings(prepared.config, asked))
-    chooser.choices = [each for each in prepared.choices if each.setting not in automatically]
-    automatic.choose_network(chooser, len(prepared.source.classes), len(prepared.parts["train"]))
-    automatic.choose_training(chooser, prepared.counts("train"))
-    own = dataclasses.replace(prepared, config=chooser.config, choices=chooser.choices)
-    return dataclasses.replace(job, prepared=own)
-
-
-def _is_large(job: Job) -> bool:
-    config = job.prepared.config
-    if job.weights is None:
-        return False
-    shape = (config.preprocessing.channels, config.preprocessing.size, config.preprocessing.size)
-    return measure(job.frozen.network, shape).multiply_adds > SMALL_NETWORK
-
-
-def _small(job: Job) -> Job:
-    """A small network on small pictures, as it would be without any weights."""
-    asked = job.asked
-    changes = {
-        "network.name": SMALL_NAME,
-        "network.head": "own",
-        "network.ordering": None,
-        "network.shortcut": None,
-        "network.cardinality": None,
-        "network.weights": "",
-        "network.new_head": False,
-        "network.freeze": 0,
-        "transfer.strategy": "scratch",
-        "preprocessing.size": SMALL_SIZE,
-        "data.val_fraction": job.prepared.config.data.val_fraction,
-    }
-    prepared = prepare(settings.with_settings(asked, changes), Screen(quiet=True))
-    return Job(prepared, None, job.clock, job.screen, asked)
 
 
 def _right(learnt: Learnt) -> Right:

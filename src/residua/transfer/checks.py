@@ -31,11 +31,6 @@ def check(config: Config) -> None:
         )
     if strategy == "features" and config.training.curve_test:
         raise ResiduaError("--transfer features records no test part: leave out --curve-test.")
-    if strategy == "features" and config.training.pictures:
-        raise ResiduaError(
-            "--transfer features learns from all pictures, or from those that --budget allows: "
-            "leave training.pictures out."
-        )
     if (network.stage or network.side) and network.head == "own":
         raise ResiduaError("network.stage and network.side belong to another head: not to own.")
     if strategy == "partial" and network.stage == 1:

@@ -98,7 +98,9 @@ class Frozen:
         least = 0
         if until is not None:
             order = shuffled(0, 0, order)
-            first = _rank(self.labels[samples[order]]) < LEAST
+            there = np.flatnonzero(known)  # counts too
+            ranks = _rank(self.labels[samples[np.concatenate([there, order])]])
+            first = ranks[len(there) :] < LEAST
             order, least = np.concatenate([order[first], order[~first]]), int(first.sum())
         began = kept = time.monotonic()
         done = written = 0
@@ -120,12 +122,19 @@ class Frozen:
 
     def maps(self, samples: Integers, stages: int, view: int = 0) -> torch.Tensor:
         """[N, C, h, w] after so many stages, in the front's precision, on its device."""
-        found = []
+        found: torch.Tensor | None = None
         for start in range(0, len(samples), self.batch):
-            found.append(
-                self.front.map(self._pictures(samples[start : start + self.batch], view), stages)
-            )
-        return torch.cat(found)
+            part = self.front.map(self._pictures(samples[start : start + self.batch], view), stages)
+            if found is None:
+                found = torch.empty(
+                    (len(samples), *part.shape[1:]),
+                    dtype=part.dtype,
+                    device=part.device,
+                    memory_format=torch.channels_last,
+                )
+            found[start : start + len(part)] = part
+        assert found is not None
+        return found
 
     def _keep(self, keys: Sequence[bytes], places: Integers, values: Mapping[Tap, Floats]) -> None:
         if len(places):

@@ -24,9 +24,9 @@ from residua.transfer.answers import Answers
 from residua.transfer.estimate import Estimate
 from residua.transfer.features import Rows
 from residua.transfer.inputs import CachedInputs
-from residua.transfer.job import Job, Learnt
+from residua.transfer.job import Job, Learnt, thinned
 from residua.transfer.linear import Floats, fit
-from residua.transfer.pace import deadline, in_time, pace_of
+from residua.transfer.pace import JUDGED, deadline, in_time, pace_of
 from residua.transfer.probing import Seen, best_of, look
 from residua.transfer.taps import Tap
 from residua.weights.reading import read_file
@@ -37,13 +37,16 @@ HEAD_SHARE = 0.2  # of what is left of it, for a head with hidden layers before 
 FIRST_SHARE = 0.15  # and where training does: the first answer comes early
 
 
-def by_features(job: Job, folder: RunFolder, *, share: float = SHARE) -> Learnt:
+def by_features(
+    job: Job, folder: RunFolder, *, share: float = SHARE, head_share: float = -1.0
+) -> Learnt:
     """A head on the frozen network: the weights file, and what was measured for it.
 
-    share: of the budget that features may take. Raises Interrupted after a signal; what was
-    computed is in the cache then.
+    share: of the budget that features may take. head_share: of what they leave of it, for a head
+    that learns by gradient; below 0, all that judging and reporting leave. Raises Interrupted after
+    a signal; what was computed is in the cache then.
     """
-    train = job.prepared.parts["train"]
+    train = job.taught
     seen, estimated, rows = _choose(job, train, share)
     best = best_of(seen)
     config = job.prepared.config
@@ -56,7 +59,8 @@ def by_features(job: Job, folder: RunFolder, *, share: float = SHARE) -> Learnt:
         "seconds": {"features": rows.seconds},
     }
     if config.network.head == "logistic":
-        measured["cross_validated"] = _said(estimated) | {"taught": len(rows.samples)}
+        if estimated is not None:
+            measured["cross_validated"] = _said(estimated) | {"taught": len(rows.samples)}
         network = job.network()
         _solve(job, network, best, rows, share)
         card = dataclasses.replace(job.card(), notes={"strength": best.strength})
@@ -64,7 +68,7 @@ def by_features(job: Job, folder: RunFolder, *, share: float = SHARE) -> Learnt:
         progress = Progress(seconds=job.clock.passed)
     else:
         network, task = job.network(), _task(job, best.tap, rows, share)
-        job, task = _in_time(job, network, task, -1.0)
+        job, task = _in_time(job, network, task, head_share)
         progress = learn(network, task, job.prepared.config, folder, job.screen)
     return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
 
@@ -82,7 +86,7 @@ def _answers(job: Job, tap: Tap, folder: RunFolder) -> Answers:
     return answers
 
 
-def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estimate, Rows]:
+def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estimate | None, Rows]:
     """Look at every tap, or at the one that the settings name, on some of the training part."""
     config, network = job.prepared.config, job.prepared.config.network
     taps = job.frozen.taps()
@@ -158,7 +162,7 @@ def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object
     named = {"network.stage": tap.stage, "network.side": tap.side}
     config = settings.with_settings(job.prepared.config, named)
     own = dataclasses.replace(job, prepared=dataclasses.replace(job.prepared, config=config))
-    train = job.prepared.parts["train"]
+    train = job.taught
     if tap in job.frozen.looked:
         seen, chosen = [job.frozen.looked[tap]], None
     else:
@@ -193,7 +197,7 @@ def _in_time(job: Job, network: Staged, task: Task, share: float) -> tuple[Job, 
     judged = sum(map(len, task.judged.values()))
     until = deadline(job)
     pace = pace_of(job, network, task.batches, task.cut)
-    job = in_time(job, pace, task.batches, judged, share)
+    job = in_time(job, pace, task.batches, judged, share, whole=True)  # features are there
     return job, dataclasses.replace(task, until=until)
 
 
@@ -216,7 +220,7 @@ def _solve(job: Job, network: Staged, best: Seen, rows: Rows, share: float) -> N
 def _task(job: Job, tap: Tap, rows: Rows, share: float) -> Task:
     """Learning a head by gradient, on features of the training and the validation part."""
     prepared, config = job.prepared, job.prepared.config
-    judged = prepared.parts["validation"]
+    judged = thinned(prepared.parts["validation"], JUDGED if job.clock.bounded else 0)
     held = job.frozen.rows([tap], judged) if len(judged) else None
     values = [rows.values[tap], *([held.values[tap]] if held else [])]
     inputs = CachedInputs(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 
 from residua import settings
@@ -52,7 +53,7 @@ class Job:
     clock: Clock
     screen: Screen
     asked: Config
-    made: dict[str, Frozen] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)  # what is not to be made twice
 
     @property
     def frozen(self) -> Frozen:
@@ -64,7 +65,12 @@ class Job:
             self.made["frozen"] = Frozen(
                 network, sha256, prepared.config, prepared.pixels, prepared.labels
             )
-        return self.made["frozen"]
+        return cast(Frozen, self.made["frozen"])
+
+    @property
+    def taught(self) -> Integers:
+        """The pictures of the training part that may teach: all, or training.pictures of them."""
+        return thinned(self.prepared.parts["train"], self.prepared.config.training.pictures)
 
     def network(self) -> Staged:
         """What the settings describe, with the weights, and frozen where they say so."""
@@ -123,6 +129,13 @@ def write_settings(folder: RunFolder, prepared: Prepared) -> None:
     folder.write_json("preprocessing.json", preprocessing)
     folder.write_json("choices.json", [dataclasses.asdict(each) for each in prepared.choices])
     folder.write_text("config.yaml", settings.to_yaml(prepared.config))
+
+
+def thinned(members: Integers, most: int) -> Integers:
+    """An even choice of `most` members; 0 stands for all."""
+    if not 0 < most < len(members):
+        return members
+    return members[np.arange(most) * len(members) // most]
 
 
 def synchronise(device: torch.device) -> None:

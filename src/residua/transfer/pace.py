@@ -21,6 +21,7 @@ STEPS = 3  # that are timed, after one that warms up
 MARGIN = 0.94  # of the time left is planned; a machine is not always equally fast
 CLOSE = 2.0  # of the time of judging: close decisions are taken anew in float32
 REPORT_SECONDS = 2.5  # to write the report and its figures
+JUDGED = 1_000  # validation pictures that judge an epoch, where time is limited
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,21 @@ def deadline(job: Job) -> float | None:
     return None if job.is_given("training.epochs") else job.clock.at(1.0)
 
 
-def in_time(job: Job, pace: Pace, inputs: Inputs, judged: int, share: float) -> Job:
+def in_time(
+    job: Job, pace: Pace, inputs: Inputs, judged: int, share: float, *, whole: bool = False
+) -> Job:
     """As many epochs as a share of what is left of the budget holds, and not more than usual.
 
     share: below 0, all that judging and reporting leave. judged: pictures that judge each epoch. An
-    explicit number of epochs wins. Where not even one epoch fits, fewer pictures take part.
+    explicit number of epochs wins. Where not even one epoch fits, fewer pictures take part, unless
+    they are to remain whole.
     """
     seconds = job.clock.left * share if share >= 0 else job.clock.left - finishing(job, pace)
     fitting = epochs_within(job, pace, inputs, judged, seconds * MARGIN)
     epochs = max(1, min(job.prepared.config.training.epochs, math.floor(fitting)))
     job = with_epochs(job, epochs, f"{seconds:.0f} s of the budget hold {fitting:.1f} epochs")
     config = job.prepared.config
-    if fitting >= 1 or config.training.epochs != 1:
+    if whole or fitting >= 1 or config.training.epochs != 1:
         return job
     count = len(inputs.members)
     some = min(count, max(2 * config.training.batch, math.floor(fitting * count)))

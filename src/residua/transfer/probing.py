@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from residua.data.chance import Integers
 from residua.transfer.estimate import Estimate, estimate
 from residua.transfer.features import Rows
-from residua.transfer.linear import Probe, folds_of, neighbours, probe
+from residua.transfer.folds import folds_of
+from residua.transfer.linear import Floats, Labels, Probe, probe
 from residua.transfer.taps import Tap
+
+_BLOCK = 2048  # rows whose neighbours are sought at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,23 +68,47 @@ def look(
     *,
     balanced: bool,
     report: Callable[[int, int], None] | None = None,
-) -> tuple[list[Seen], Estimate]:
+) -> tuple[list[Seen], Estimate | None]:
     """Judge every tap on the same folds; labels and contents belong to the rows.
 
-    The estimate is that of the tap and strength which will be chosen, corrected for the choice.
-    Raises ResiduaError where nothing can be told.
+    The estimate is that of the tap and strength which will be chosen, corrected for the choice;
+    None where every class has a single picture. Raises ResiduaError where nothing can be told.
     """
     folds = folds_of(labels, contents, seed)
     found = []
     for done, (tap, values) in enumerate(sorted(rows.values.items()), start=1):
         near = neighbours(values, labels, folds)
-        judged = probe(values, labels, classes, folds, balanced=balanced)
-        found.append(Seen(tap, values.shape[1], judged, float(near.mean())))
+        probed = probe(values, labels, classes, folds, balanced=balanced)
+        found.append(Seen(tap, values.shape[1], probed, float(near.mean())))
         if report:
             report(done, len(rows.values))
     rights = np.concatenate([each.probe.right for each in found], axis=1)
     losses = np.concatenate([each.probe.loss for each in found], axis=1)
-    return found, estimate(rights, losses, seed)
+    judged = found[0].probe.judged
+    return found, estimate(rights[judged], losses[judged], seed) if judged.any() else None
+
+
+def neighbours(
+    features: Floats, labels: Labels, folds: Labels, count: int = 10
+) -> npt.NDArray[np.bool_]:
+    """Whether the `count` nearest rows of other folds vote for the truth; bool [N].
+
+    Nearest by cosine, a vote counts its similarity (a negative one nothing); ties go to the lower
+    label. A row of zeros is near to nothing.
+    """
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.where(lengths > 0, lengths, 1)
+    targets = np.eye(int(labels.max()) + 1, dtype=np.float32)[labels]
+    right = np.zeros(len(labels), np.bool_)
+    for start in range(0, len(labels), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        near = unit[block] @ unit.T
+        near[folds[block, None] == folds] = -1
+        best = np.argpartition(near, -min(count, len(labels)), axis=1)[:, -count:]
+        votes = np.maximum(np.take_along_axis(near, best, axis=1), 0)
+        sums = np.einsum("nc,nck->nk", votes, targets[best])
+        right[block] = (sums.argmax(axis=1) == labels[block]) & (sums.max(axis=1) > 0)
+    return right
 
 
 def best_of(seen: Sequence[Seen]) -> Seen:

@@ -35,29 +35,32 @@ def scenario_of(
 ) -> dict[str, Any]:
     """number, name, large, similar and the reason, as plain data.
 
-    Similar means: what the frozen features show beats what a network learns from scratch in its
-    trial; without such a trial, that the last stage separates the classes best.
+    Similar means: what the frozen features show beats what a network learnt from scratch. Where
+    none was tried, similar and number are None: the stage that separates the classes best tells too
+    little.
     """
     pictures = len(prepared.parts["train"])
     large = pictures >= LARGE
     best = min(taps, key=lambda each: each["loss"])
-    scratch = [each["accuracy"] for each in table if each["way"] == "scratch"]
+    scratch = [each for each in table if each["way"] == "scratch"]
     solved = [each["accuracy"] for each in table if each["length"] == "solved"]
+    facts: dict[str, Any] = {"large": large}
     if scratch and solved:
-        similar = solved[0] >= scratch[0]
+        furthest = max(scratch, key=lambda each: float(each["accuracy"]))
+        similar = solved[0] >= furthest["accuracy"]
+        number, name = NAMES[large, similar]
+        facts |= {"number": number, "name": name, "similar": similar}
         said = (
-            f"frozen features give {solved[0]:.3f}, a network from scratch {scratch[0]:.3f} in its "
-            "trial"
+            f"frozen features give {solved[0]:.3f}, a network from scratch "
+            f"{furthest['accuracy']:.3f} after {furthest['seconds']:.0f} s: scenario {number}, "
+            f"{name}"
         )
     else:
+        numbers = [NAMES[large, similar][0] for similar in (True, False)]
         last = max(each["stage"] for each in taps)
-        similar = best["stage"] == last
-        said = f"stage {best['stage']} of {last} separates the classes best"
-    number, name = NAMES[large, similar]
-    return {
-        "number": number,
-        "name": name,
-        "large": large,
-        "similar": similar,
-        "reason": f"{pictures:,} training pictures; {said}: scenario {number}, {name}",
-    }
+        facts |= {"number": None, "name": None, "similar": None}
+        said = (
+            f"stage {best['stage']} of {last} separates the classes best; no network was tried "
+            f"from scratch, so scenario {min(numbers)} or {max(numbers)}"
+        )
+    return facts | {"reason": f"{pictures:,} training pictures; {said}"}

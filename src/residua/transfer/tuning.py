@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
+import torch
 
 from residua import automatic
 from residua.data.augmentation import changes_nothing
@@ -21,13 +23,13 @@ from residua.transfer.answers import answers_of
 from residua.transfer.features import Frozen
 from residua.transfer.heads import begin_head
 from residua.transfer.inputs import CachedInputs
-from residua.transfer.job import Job, Learnt, write_settings
-from residua.transfer.pace import deadline, in_time, pace_of, predicted_seconds
+from residua.transfer.job import Job, Learnt, synchronise, thinned, write_settings
+from residua.transfer.pace import JUDGED, deadline, in_time, pace_of, predicted_seconds
 
-JUDGED = 1_000  # validation pictures that judge an epoch, where time is limited
 KNOWN = 0.9  # accuracy of a head on frozen features from which on small steps keep what is known
 MANY_EPOCHS = 10
 CACHED_SHARE = 0.25  # of the memory that is free, for what the frozen stages make of the pictures
+CACHED_TIME = 0.3  # of the time that is left, to make it
 
 
 def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
@@ -105,7 +107,7 @@ def _judged(job: Job) -> dict[str, Integers]:
 def _inputs(job: Job, network: Staged) -> tuple[Inputs, int]:
     """Pictures, or what the frozen stages made of them where augmentation allows to keep that."""
     prepared, config = job.prepared, job.prepared.config
-    members = thinned(prepared.parts["train"], config.training.pictures)
+    members = job.taught
     pictures = prepared.training_batches(prepared.device, members)
     stages, views = config.network.freeze, config.transfer.views
     if config.transfer.strategy == "scratch" or stages == 0:
@@ -115,10 +117,18 @@ def _inputs(job: Job, network: Staged) -> tuple[Inputs, int]:
         return pictures, 0
     samples = np.concatenate([members, *_judged(job).values()])
     frozen = Frozen(network, "", config, prepared.pixels, prepared.labels)
-    one = frozen.maps(samples[:1], stages)
-    needed = (len(samples) + views * len(members)) * one.numel() * one.element_size()
-    if needed > CACHED_SHARE * free_memory():
+    some, number = samples[: frozen.batch], len(samples) + views * len(members)
+    frozen.maps(some, stages)  # the first one takes longer
+    began = time.monotonic()
+    part = frozen.maps(some, stages)
+    synchronise(prepared.device)
+    seconds = (time.monotonic() - began) * number / len(some)
+    needed = part[0].numel() * part.element_size() * number
+    if needed > CACHED_SHARE * _free(prepared.device):
         job.screen.say(f"{needed / 1e6:,.0f} MB of maps are too many to keep: computed each time")
+        return pictures, 0
+    if seconds > CACHED_TIME * job.clock.left:
+        job.screen.say(f"maps of all pictures take {seconds:.0f} s, too long: computed each time")
         return pictures, 0
     job.screen.say(
         f"what the first {stages} stages make of each picture is kept: {needed / 1e6:,.0f} MB"
@@ -135,8 +145,6 @@ def _inputs(job: Job, network: Staged) -> tuple[Inputs, int]:
     return inputs, stages
 
 
-def thinned(members: Integers, most: int) -> Integers:
-    """An even choice of `most` members; 0 stands for all."""
-    if not 0 < most < len(members):
-        return members
-    return members[np.arange(most) * len(members) // most]
+def _free(device: torch.device) -> int:
+    """Bytes of memory that are free where the maps will lie."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

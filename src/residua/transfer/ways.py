@@ -1,0 +1,85 @@
+"""A job -> the same data for one way of learning, its automatic settings chosen for that way."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import cast
+
+from residua import automatic, settings
+from residua.automatic import Choice, Chooser
+from residua.config import AUTO
+from residua.networks.cost import measure
+from residua.preparation import prepare
+from residua.screen import Screen
+from residua.transfer.job import Job
+
+SMALL_NETWORK = 100_000_000  # multiply-adds: above, another network tries from scratch
+SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
+OF_A_WAY = (  # settings that depend on the way of learning
+    "network.head",
+    "optimization.rate",
+    "optimization.optimizer",
+    "optimization.layer_decay",
+    "optimization.warmup_epochs",
+    "training.epochs",
+)
+
+
+def as_way(job: Job, way: str) -> Job:
+    """The same data for one way of learning, its automatic settings chosen for that way."""
+    if way == "scratch" and _is_large(job):
+        return _small(job)
+    prepared = job.prepared
+    automatically = {each.setting for each in prepared.choices} & set(OF_A_WAY)
+    asked = {"transfer.strategy": way} | dict.fromkeys(automatically, AUTO)
+    if way == "features" and "network.head" in automatically:
+        asked["network.head"] = "logistic"
+    chooser = Chooser(settings.with_settings(prepared.config, asked))
+    chooser.choices = [each for each in prepared.choices if each.setting not in automatically]
+    automatic.choose_network(chooser, len(prepared.source.classes), len(prepared.parts["train"]))
+    automatic.choose_training(chooser, prepared.counts("train"))
+    own = dataclasses.replace(prepared, config=chooser.config, choices=chooser.choices)
+    return dataclasses.replace(job, prepared=own)
+
+
+def _is_large(job: Job) -> bool:
+    config = job.prepared.config
+    if job.weights is None:
+        return False
+    shape = (config.preprocessing.channels, config.preprocessing.size, config.preprocessing.size)
+    return measure(job.frozen.network, shape).multiply_adds > SMALL_NETWORK
+
+
+def _small(job: Job) -> Job:
+    """A small network on small pictures, as it would be without any weights; made once."""
+    if "small" in job.made:
+        known = cast(Job, job.made["small"])
+        return dataclasses.replace(known, clock=job.clock, screen=job.screen)
+    asked, reason = job.asked, f"from nothing, {job.prepared.config.network.name} takes too long"
+    changes = {
+        "network.name": SMALL_NAME,
+        "network.head": "own",
+        "network.ordering": None,
+        "network.shortcut": None,
+        "network.cardinality": None,
+        "network.weights": "",
+        "network.new_head": False,
+        "network.freeze": 0,
+        "transfer.strategy": "scratch",
+        "preprocessing.size": SMALL_SIZE,
+        "preprocessing.mean": AUTO,  # what was given was meant for the weights
+        "preprocessing.std": AUTO,
+    }
+    if not job.prepared.has_own_parts:  # else a fraction would be said to be unused
+        changes["data.val_fraction"] = job.prepared.config.data.val_fraction
+    job.screen.say(f"scratch: {SMALL_NAME} at {SMALL_SIZE} px ({reason})")
+    prepared = prepare(settings.with_settings(asked, changes), Screen(quiet=True))
+    prepared.choices.extend(
+        [
+            Choice("network.name", SMALL_NAME, reason),
+            Choice("preprocessing.size", SMALL_SIZE, reason),
+        ]
+    )
+    small = Job(prepared, None, job.clock, job.screen, asked)
+    job.made["small"] = small
+    return small
