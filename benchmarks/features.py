@@ -147,7 +147,7 @@ def keras(place: Path, python: str, epochs: int, name: str) -> None:
     file = place / "resnet50.weights.h5"
     command = [sys.executable, "-m", "residua", "weights", "convert", str(source), str(file)]
     subprocess.run(command, check=True)
-    split = place / "runs" / "features" / "split.csv"
+    split = place / "runs" / "tutorial" / "split.csv"  # with a validation part
     began = time.monotonic()
     done = subprocess.run(
         [python, str(KERAS), str(pictures), str(split), str(file), str(epochs)],

@@ -38,7 +38,8 @@ from residua.scores import wilson
 from residua.screen import Screen
 from residua.transfer.estimate import estimate
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import STRENGTHS, fit, probe
+from residua.transfer.linear import fit
+from residua.transfer.racing import STRENGTHS, probe
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel, tukey_hsd
 
 from residua.differences import Difference, in_words, of_pictures, of_seeds
-from residua.studies.words import of_degradation, of_diverged, of_family, of_reach
+from residua.studies.words import of_beginners, of_degradation, of_diverged, of_family, of_reach
 
 
 def test_two_rows_are_compared_by_the_paired_t_test() -> None:
@@ -176,3 +176,10 @@ def test_one_wrong_picture_in_every_seed_is_no_degradation() -> None:
     none = np.zeros((2, 3))
     assert "no degradation seen" in of_degradation("SGD", ["a", "b"], plain, none, 0.01)
     assert "SGD: degradation." in of_degradation("SGD", ["a", "b"], plain, none, 0.0001)
+
+
+def test_rows_that_have_only_begun_are_named() -> None:
+    assert of_beginners({"a": 0.5, "b": 0.99}) == []
+    (said,) = of_beginners({"a": 0.9, "b": 0.304, "c": 0.2})
+    assert "b 30 % and c 20 % are named rightly at the end" in said
+    assert "how fast these begin, not how good they get" in said

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from residua.errors import ResiduaError
 from residua.transfer.estimate import Estimate, estimate
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import fit, probe
+from residua.transfer.linear import fit
+from residua.transfer.racing import probe
 
 
 def tried(features: list[np.ndarray], labels: np.ndarray, classes: int) -> tuple[Estimate, float]:

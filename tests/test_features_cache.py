@@ -354,6 +354,20 @@ def test_a_view_depends_on_the_seed_its_number_and_the_sample(data: Path, weight
     assert other.rows(TAPS, every(other)).computed == 0
 
 
+def test_what_is_known_counts_among_the_first_of_each_class(
+    weights: Path, tmp_path: Path, write_digits: Callable[..., Path]
+) -> None:
+    """However little time there is, no second call computes as many again."""
+    frozen = frozen_of(write_digits(tmp_path / "many", 20), weights)
+    frozen.batch = 8  # smaller than what is computed whatever the time
+    first = frozen.rows(TAPS, every(frozen), until=0.0)
+    assert first.computed == len(first.samples) == 80  # 8 of each of ten classes
+    assert np.bincount(frozen.labels[first.samples]).tolist() == [8] * 10
+    again = frozen.rows(TAPS, every(frozen), until=0.0)
+    assert again.computed == 0
+    assert np.array_equal(np.sort(again.samples), np.sort(first.samples))
+
+
 def test_views_change_the_head_and_are_repeatable(
     data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

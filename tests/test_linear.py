@@ -15,8 +15,9 @@ from sklearn.preprocessing import StandardScaler
 
 from residua.errors import ResiduaError
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import STRENGTHS, Linear, fit, probe
+from residua.transfer.linear import Linear, class_weights, fit
 from residua.transfer.probing import neighbours
+from residua.transfer.racing import STRENGTHS, probe, race
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -123,6 +124,38 @@ def test_cross_validation_is_that_of_scikit_learn(rows: int, width: int) -> None
         assert (found.right[:, index] == (chances.argmax(axis=1) == labels)).mean() > 0.9
     assert found.best == found.loss.mean(axis=0).argmin()
     assert found.accuracy == found.right[:, found.best].mean()
+
+
+def test_balanced_heads_are_chosen_by_balanced_losses() -> None:
+    """Each class counts as much as every other, in the fit and in what chooses the strength."""
+    features, labels = features_of(400, 6, 2, distance=0.5)
+    kept = (labels == 0) | (np.cumsum(labels == 1) <= 20)
+    features, labels = features[kept], labels[kept]
+    weights = class_weights(labels)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
+    folds = folds_of(labels, [str(n) for n in range(len(labels))], 1)
+    found = probe(features, labels, 2, folds, balanced=True)
+    standard = StandardScaler().fit_transform(features.astype(np.float64))
+    losses = np.zeros(len(labels))
+    for fold in np.unique(folds):
+        head = LogisticRegression(
+            C=STRENGTHS[found.best], tol=1e-9, max_iter=50_000, class_weight="balanced"
+        )
+        head.fit(standard[folds != fold], labels[folds != fold])
+        left = np.flatnonzero(folds == fold)
+        losses[left] = -head.predict_log_proba(standard[left])[np.arange(len(left)), labels[left]]
+    of_classes = [losses[labels == label].mean() for label in (0, 1)]
+    assert found.loss[:, found.best].mean() == pytest.approx(np.mean(of_classes), rel=0.1)
+    assert abs(of_classes[0] - of_classes[1]) > 0.1 * np.mean(of_classes)
+
+
+def test_a_class_of_one_picture_is_judged_by_no_head() -> None:
+    features, labels = features_of(40, 4, 2)
+    features = np.concatenate([features, features[:1] + 1])
+    labels = np.concatenate([labels, [2]])
+    found = probe(features, labels, 3, folds_of(labels, [str(n) for n in range(41)], 0))
+    assert found.judged.tolist() == [True] * 40 + [False]
 
 
 @settings(max_examples=60, deadline=None)
@@ -236,3 +269,21 @@ def test_the_smallest_and_strangest_data_have_a_head_and_no_warning(
     assert np.isfinite(head.weight).all()
     assert np.isfinite(head.bias).all()
     assert np.isfinite(found.loss).all()
+
+
+def test_a_race_ends_where_probing_each_alone_would_choose() -> None:
+    """Rough heads on noise cannot win any more, so they are not tried."""
+    good, labels = features_of(300, 12, 3, distance=0.6)
+    noise = np.random.default_rng(0).normal(size=(300, 40)).astype(np.float32)
+    folds = folds_of(labels, [str(n) for n in range(300)], 1)
+    alone = probe(good, labels, 3, folds)
+    told: list[tuple[int, int]] = []
+    bad = np.concatenate([noise, good[:, :4]], axis=1)
+    pair = race([bad, good], labels, 3, folds, report=lambda *done: told.append(done))
+    assert np.array_equal(pair[1].right, alone.right)
+    assert np.allclose(pair[1].loss, alone.loss)
+    lowest = [
+        float(each.loss.mean(axis=0).min()) for each in (pair[0], probe(bad, labels, 3, folds))
+    ]
+    assert lowest[0] >= lowest[1] > alone.loss.mean(axis=0).min()
+    assert told == [(number, len(STRENGTHS)) for number in range(1, len(STRENGTHS) + 1)]

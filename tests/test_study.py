@@ -20,9 +20,10 @@ from residua.errors import ResiduaError
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies import definition
+from residua.studies.conditions import settings_said
 from residua.studies.conducting import conduct, listing
 from residua.studies.page import Figure, Page, Section, Table
-from residua.studies.settling import Asked
+from residua.studies.settling import Asked, settled
 from residua.studies.writing import write
 
 QUIET = Screen(quiet=True)
@@ -260,11 +261,55 @@ def test_damaged_runs_and_other_data_are_named(file: Path, done: Path, tmp_path:
         conduct(str(file), Asked("digits", 2), str(out), QUIET)
     history.write_text(rows)
     split = out / "runs/e/seed-1/split.csv"
-    split.write_text(split.read_text().replace(",test", ",train", 1))
-    with pytest.raises(
-        ResiduaError, match=r"row e, seed 1, learns from or is judged by other pictures than row a"
-    ):
-        conduct(str(file), Asked("digits", 2), str(out), QUIET)
+    whole = split.read_text()
+    lines = whole.splitlines()
+    without = next(each for each in lines if ",train," in each)
+    for damaged in (whole.replace(",test", ",train", 1), whole.replace(without + "\n", "")):
+        split.write_text(damaged)
+        with pytest.raises(
+            ResiduaError,
+            match=r"row e, seed 1, learns from or is judged by other pictures than row a",
+        ):
+            conduct(str(file), Asked("digits", 2), str(out), QUIET)
+
+
+def test_settings_stay_those_of_a_process_that_prepares_its_first_run(
+    file: Path, tmp_path: Path
+) -> None:
+    """It has settled them, but its run folder has no file yet."""
+    out = tmp_path / "study"
+    (out / "runs" / "a").mkdir(parents=True)
+    settled(definition.read(str(file)), Asked("digits", 1), out, QUIET)
+    holding = (
+        "import sys; from pathlib import Path; from residua.run import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holding, str(out / "runs" / "a")]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        longer = Asked("digits", 1, given={"training.epochs": 5})
+        with pytest.raises(ResiduaError, match="holds runs of this study with other settings"):
+            settled(definition.read(str(file)), longer, out, QUIET)
+    finally:
+        other.communicate()
+    configs, _ = settled(definition.read(str(file)), longer, out, QUIET)
+    assert configs["a"].training.epochs == 5
+
+
+def test_a_shorter_paper_drops_its_rate_at_the_same_shares(tmp_path: Path) -> None:
+    study = definition.read("orderings", paper=True)
+    asked = Asked("digits", 1, paper=True, given={"training.epochs": 41})
+    configs, _ = settled(study, asked, tmp_path, QUIET)
+    assert configs["a"].optimization.steps == ((20.5, 0.1), (30.75, 0.01))  # of 82, 123 in 164
+    own = {"training.epochs": 41, "optimization.steps": [[5, 0.1]]}
+    configs, _ = settled(study, Asked("digits", 1, given=own), tmp_path, QUIET)
+    assert configs["a"].optimization.steps == ((5, 0.1),)
+    said = settings_said(asked)
+    assert "but for what was given: training.epochs = 41 (the steps of the rate keep" in said
+    assert settings_said(Asked("digits", 1, paper=True)).endswith("for its paper (--paper).")
+    assert "as many epochs as 20m hold" in settings_said(Asked("digits", 1, budget="20m"))
 
 
 def test_a_mistake_before_the_first_run_claims_no_folder(file: Path, tmp_path: Path) -> None:
@@ -393,6 +438,11 @@ def test_a_budget_becomes_epochs_that_are_kept(file: Path, tmp_path: Path) -> No
         (TINY.replace("  e: {", "  A: {what: x}\n  e: {"), "'a' stands twice"),
         (TINY.replace("[e, 6.37]", "[e]"), r"published 'Error of others': \['e'\]"),
         (TINY.replace("source: nobody", "source: 2015-02-30"), "cannot be read"),
+        (TINY.replace("source: nobody", "source:"), "source = None: expected a text"),
+        (TINY.replace("source: nobody", "source: 2016"), "source = 2016: expected a text"),
+        (TINY.replace("source: nobody", "source: 2015-02-28"), "expected a text"),
+        (TINY.replace("source: a paper", "source: 2016"), r"'Error of others': source = 2016"),
+        (TINY.replace("columns: [row, error]", "columns: [row, 3]"), r"columns = \['row', 3\]"),
         (GRID.replace("[14, 32]", "[32, 14]"), "each greater than the last"),
         (GRID.replace("[14, 32]", "[14, 14]"), "each greater than the last"),
         (GRID.replace("Adam", "sgd"), "'plain14-sgd' stands twice"),

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ from residua.judging import _settled
 from residua.networks import catalogue
 from residua.networks.freezing import freeze
 from residua.training.optimization import optimizer_for
+from residua.transfer import ways
+from residua.transfer.auto import Tried, furthest
 from residua.transfer.clock import seconds_of
+from residua.transfer.scenario import scenario_of
 from residua.weights.reading import read_file
 
 UNCHANGED = {"augmentation.rotation": 0, "augmentation.crop_padding": 0}
@@ -311,12 +315,19 @@ def test_earlier_stages_learn_slower(data: Path, weights: Path, tmp_path: Path) 
 
 
 def test_scratch_takes_nothing_of_the_weights(
-    data: Path, tmp_path: Path, write_weights: Callable[..., Path]
+    data: Path,
+    tmp_path: Path,
+    write_weights: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     runs = []
     for seed in (1, 2):
         file = write_weights(tmp_path / f"{seed}.safetensors", seed)
-        runs.append(learn(data, file, "scratch", tmp_path / f"run{seed}", epochs=1))
+        out = tmp_path / f"run{seed}"
+        runs.append(learn(data, file, "scratch", out, epochs=1, quiet=False))
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"the network of {file}, and nothing that it has learnt" in said
+        assert "starts from" not in said
     assert equal(tensors_of(runs[0]), tensors_of(runs[1]))
     assert runs[0].config.network.freeze == 0
 
@@ -373,6 +384,127 @@ def test_the_first_answer_is_kept_when_nothing_is_better(
     assert equal(tensors_of(again), tensors_of(auto))
 
 
+def test_only_a_gain_beyond_its_noise_replaces_the_first_answer() -> None:
+    def tried(*right: bool) -> Tried:
+        return Tried("any", None, None, np.array(right), 1.0)  # type: ignore[arg-type]
+
+    first = tried(*[False] * 10, *[True] * 90)
+    one_more = tried(*[False] * 9, *[True] * 91)  # gains .01, and its standard error is .0099
+    mixed = tried(*[True] * 10, *[False] * 9, *[True] * 81)  # gains .01 too, .0436
+    assert one_more.gain_over(first) == pytest.approx((0.01, math.sqrt(0.0099 / 100)))
+    assert furthest([one_more], first) is one_more
+    assert mixed.gain_over(first) == pytest.approx((0.01, math.sqrt((0.19 - 0.0001) / 100)))
+    assert furthest([mixed], first) is first
+    assert furthest([first], first) is first
+
+
+def test_a_large_network_has_a_small_one_try_from_nothing(
+    in_parts: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ways, "SMALL_NETWORK", 1)
+    colours = {"preprocessing.mean": [9.0] * 3, "preprocessing.std": [90.0] * 3}  # of the weights
+    given = {"optimization.rate": 0.01, **colours}  # the digits are grey
+    run = learn(in_parts, weights, "auto", tmp_path / "run", epochs=1, settings=given, quiet=False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("scratch: cifar_resnet20 at 32 px") == 1
+    assert "is left out" not in said
+    assert [each["way"] for each in measured(run)["table"]].count("scratch") >= 1
+    assert run.evaluate().scores.pictures == 60
+
+
+def test_a_scenario_is_named_only_where_it_was_measured() -> None:
+    prepared: Any = SimpleNamespace(parts={"train": np.arange(2_000)})
+    taps = [{"stage": 1, "loss": 0.2}, {"stage": 2, "loss": 0.1}]
+    solved = {"way": "features", "length": "solved", "accuracy": 0.8, "seconds": 1.0}
+    scratch = {"way": "scratch", "length": "trial", "accuracy": 0.7, "seconds": 4.0}
+    longer = {**scratch, "length": "long", "accuracy": 0.9, "seconds": 30.0}
+    unknown = scenario_of(prepared, taps, [solved])
+    assert (unknown["number"], unknown["similar"], unknown["large"]) == (None, None, True)
+    assert "so scenario 3 or 4" in unknown["reason"]
+    assert scenario_of(prepared, taps, [solved, scratch])["number"] == 4
+    different = scenario_of(prepared, taps, [solved, scratch, longer])
+    assert different["number"] == 3
+    assert "0.900 after 30 s" in different["reason"]
+
+
+def test_a_test_part_judges_a_solved_head_and_all_others_teach_it(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    run = learn(data, weights, "features", tmp_path / "run", test_fraction=0.25)
+    assert {row.part for row in run.folder.read_split()} == {"train", "test"}
+    assert "all others teach" in choices(run)["data.val_fraction"]["reason"]
+    own = {"data.val_fraction": 0.25}
+    split = learn(data, weights, "features", tmp_path / "o", test_fraction=0.25, settings=own)
+    tested = [
+        {row.path for row in each.folder.read_split() if row.part == "test"}
+        for each in (run, split)
+    ]
+    assert tested[0] == tested[1]
+    learnt = learn(data, weights, "full", tmp_path / "full", test_fraction=0.25, epochs=1)
+    assert "validation" in {row.part for row in learnt.folder.read_split()}
+
+
+def test_a_validation_part_that_chose_nothing_is_not_called_optimistic(
+    data: Path, weights: Path, tmp_path: Path
+) -> None:
+    given = {"data.val_fraction": 0.3}
+    solved = learn(data, weights, "features", tmp_path / "solved", settings=given)
+    learnt = learn(
+        data, weights, "features", tmp_path / "learnt", head="linear", epochs=2, settings=given
+    )
+    assert "pictures never used for choosing" in (solved.path / "report.html").read_text("utf-8")
+    assert "this part chose the epoch" in (learnt.path / "report.html").read_text("utf-8")
+    copy = shutil.copytree(solved.path, tmp_path / "copy")
+    (pair,) = residua.compare(solved, copy, out=tmp_path / "same").pairs
+    assert (pair.pictures, pair.chose) == (48, 0)
+    (pair,) = residua.compare(solved, learnt, out=tmp_path / "other").pairs
+    assert pair.chose == 48
+
+
+@pytest.mark.parametrize("transfer", ["features", "full"])
+def test_so_many_pictures_teach_the_head_as_were_asked_for(
+    data: Path, weights: Path, tmp_path: Path, transfer: str
+) -> None:
+    given = {"training.pictures": 60}
+    run = learn(data, weights, transfer, tmp_path / "run", epochs=1, settings=given)
+    assert measured(run)["pictures"] == 60
+    assert run.config.training.pictures == 60
+
+
+def test_a_head_with_hidden_layers_learns_from_all_features_whatever_the_budget(
+    weights: Path, tmp_path: Path
+) -> None:
+    run = learn("digits", weights, "features", tmp_path / "run", head="mlp:64", budget="2s")
+    assert run.config.training.pictures == 0
+    assert "training.pictures" not in choices(run)
+    again = residua.train(
+        "digits", recipe=run.path / "config.yaml", epochs=1, out=tmp_path / "again", quiet=True
+    )
+    assert again.config.transfer.strategy == "features"
+
+
+def test_a_first_answer_with_hidden_layers_leaves_time_for_other_ways(
+    weights: Path, tmp_path: Path
+) -> None:
+    run = learn("digits", weights, "auto", tmp_path / "run", head="mlp:64", budget="20s")
+    table = measured(run)["table"]
+    assert table[0]["seconds"] < 10
+    assert {each["way"] for each in table} >= {"full", "partial", "scratch"}
+
+
+def test_one_picture_a_class_teaches_and_nothing_is_claimed(
+    weights: Path, tmp_path: Path, write_digits: Callable[..., Path]
+) -> None:
+    run = learn(write_digits(tmp_path / "one", 1), weights, "features", tmp_path / "run")
+    assert "cross_validated" not in measured(run)
+    assert "Not judged" in (run.path / "report.html").read_text("utf-8")
+    assert len(run.predict(tmp_path / "one")) == 10
+
+
 def test_the_test_part_takes_no_part(
     auto: residua.Run, in_parts: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -403,6 +535,8 @@ def test_auto_takes_what_is_clearly_better(
     assert ": auto" not in (run.path / "config.yaml").read_text()
     assert len(run.history) == 10
     assert not (run.path / "tried").exists()
+    kept = max(others, key=lambda each: each["accuracy"])
+    assert kept["gain"] > kept["noise"]
     accuracy = max(each["val_accuracy"] for each in run.history)
     assert run.evaluate().scores.accuracy == pytest.approx(accuracy, abs=1e-9)
     assert accuracy == max(each["accuracy"] for each in found["table"])

@@ -5,12 +5,24 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Report = Callable[[int, int], None]  # (done, of)
+
+
+T = TypeVar("T")
+
+
+def counting(items: Sequence[T], report: Report | None, of: int, before: int = 0) -> Iterator[T]:
+    """The items; when the next one is asked for, that one more is done. before: what was done."""
+    for number, item in enumerate(items, start=before + 1):
+        yield item
+        if report:
+            report(number, of)
 
 
 def printable(text: str) -> str:

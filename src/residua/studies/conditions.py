@@ -32,7 +32,7 @@ def conditions_of(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
         f"epochs: {_all(each.training.epochs for each in configs)}; "
         f"batch: {_all(each.training.batch for each in configs)}; "
         f"{counted(asked.seeds, 'seed')}.",
-        _settings(asked),
+        settings_said(asked),
         f"{datetime.date.today()}; {_all(each['device_name'] for each in machines)}{threads}, "
         f"{_all(each.training.precision for each in configs)}; "
         f"residua {_all(each['residua'] for each in machines)}, "
@@ -46,7 +46,7 @@ def conditions_of(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
     ]
 
 
-def _settings(asked: Asked) -> str:
+def settings_said(asked: Asked) -> str:
     """Whose settings the rows have, and what was given besides."""
     given = [f"{name} = {value}" for name, value in asked.given.items()]
     if asked.budget:

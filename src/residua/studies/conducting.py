@@ -34,6 +34,7 @@ CLOSED = {
     "softmax": "What softmax does to scores",
 }
 SEEDED = ("signal",)  # of these, what draws its weights by --seeds
+SLOW = ("history", "signal")  # and what takes minutes, so that it says how far it is
 SCENARIOS = "transfer-scenarios"  # trains, but on pictures of its own
 BUDGET = "10s"  # of each of its runs
 
@@ -52,7 +53,7 @@ def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
     if name == SCENARIOS:
         return _scenarios(asked, out, screen)
     if name in CLOSED:
-        return _closed(name, asked, out)
+        return _closed(name, asked, out, screen)
     known = [each for each, _ in listing()]
     if Path(name).suffix not in (".yaml", ".yml") and name not in known:
         raise ResiduaError(
@@ -99,7 +100,7 @@ def _module(name: str) -> Any:
     return import_module(f"residua.studies.{name.replace('-', '_')}")
 
 
-def _closed(name: str, asked: Asked, out: str | None) -> Path:
+def _closed(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
     if asked != Asked(EMBEDDED, asked.seeds):
         raise ResiduaError(
             f"study {name}: trains no runs, so --data, --epochs, --budget, --paper, --jobs and "
@@ -109,8 +110,12 @@ def _closed(name: str, asked: Asked, out: str | None) -> Path:
         raise ResiduaError(f"study {name}: draws nothing by chance, so --seeds does not apply.")
     folder = _folder(out or f"studies/{name}", name)
     _agree(folder, {"study": name})
-    given = {"seeds": asked.seeds} if name in SEEDED else {}
-    return write(_with_machine(_module(name).study(**given)), folder)
+    given: dict[str, Any] = {"seeds": asked.seeds} if name in SEEDED else {}
+    with screen.bar(name) as move:
+        if name in SLOW:
+            given["report"] = screen.reporter(move)
+        page = _module(name).study(**given)
+    return write(_with_machine(page), folder)
 
 
 def _folder(out: str, name: str, data: str | None = None) -> Path:

@@ -14,6 +14,7 @@ import torch
 
 from residua.charts import joined
 from residua.networks import catalogue
+from residua.screen import Report, counting
 from residua.studies.history_figures import cost_figure, speed_figure
 from residua.studies.page import Cell, Page, Section, Table
 from residua.studies.published import (
@@ -100,14 +101,19 @@ class Timed:
 
 
 def study(
-    names: Sequence[str] = TIMED, batch: int = BATCH, repeats: int = 3, side: int | None = None
+    names: Sequence[str] = TIMED,
+    batch: int = BATCH,
+    repeats: int = 3,
+    side: int | None = None,
+    report: Report | None = None,
 ) -> Page:
     """Accuracy against cost for all published rows; speed of `names`.
 
     side: of the pictures that are timed, where not each network's own.
     """
     points = [point(row) for row in ROWS]
-    times = [timed(each, batch, repeats, side) for each in points if each.published.name in names]
+    asked = [each for each in points if each.published.name in names]
+    times = [timed(each, batch, repeats, side) for each in counting(asked, report, len(asked))]
     costs = Section("Accuracy against cost", _COSTS, [_costs(points)], [cost_figure(points)])
     shown = [(each.point, each.pictures) for each in times]
     return Page(

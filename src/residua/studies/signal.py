@@ -6,12 +6,14 @@ Legend: S seeds, L layers, see `propagation`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
 from residua.charts import counted, joined
 from residua.differences import in_words, of_seeds
 from residua.networks.residual import Shortcut
+from residua.screen import Report, counting
 from residua.studies.page import Cell, Page, Section, Table
 from residua.studies.propagation import (
     HELD,
@@ -57,17 +59,16 @@ def study(
     trained: Sequence[int] = (20, 56),
     steps: int = 200,
     seeds: int = 3,
+    report: Report | None = None,
 ) -> Page:
     """Gradients at initialisation for `depths`, responses after `steps` steps for `trained`."""
-    found = [
-        gradients(depth, shortcut, norm, start, range(seeds))
-        for depth in depths
-        for shortcut in KINDS
-        for norm in (False, True)
-        for start in STARTS
-    ]
+    started = list(product(depths, KINDS, (False, True), STARTS))
+    taught = list(product(trained, KINDS))
+    whole = len(started) + len(taught)
+    found = [gradients(*each, range(seeds)) for each in counting(started, report, whole)]
     learnt = [
-        responses(depth, shortcut, steps, range(seeds)) for depth in trained for shortcut in KINDS
+        responses(*each, steps, range(seeds))
+        for each in counting(taught, report, whole, len(started))
     ]
     first = Section("Gradients at initialisation", _GRADIENTS, (), gradient_figures(found))
     second = Section("Responses", _RESPONSES, [_responses(learnt)], [response_figure(learnt)])

@@ -121,10 +121,9 @@ def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object
         if longer is not None:
             table.append(longer.to_json(first, "long"))
             tried.insert(0, longer)  # of equals, what has learnt for longer
-    furthest = max(tried, key=lambda each: float(each.right.mean()))
-    gain, noise = furthest.gain_over(best)
-    if gain > noise:
-        best = _promoted(furthest, folder)
+    kept = furthest(tried, best)
+    if kept is not best:
+        best = _promoted(kept, folder)
     return best, table, shown | {"hopes": {way: 1 - error for way, error in hopes.items()}}
 
 
@@ -177,6 +176,13 @@ def _most_hopeful(tried: list[Tried], hopes: dict[str, float]) -> Tried:
         return best
     gain, noise = best.gain_over(full)
     return full if gain <= noise else best
+
+
+def furthest(tried: list[Tried], best: Tried) -> Tried:
+    """What names the most pictures rightly; `best` where that gains no more than its noise."""
+    found = max(tried, key=lambda each: float(each.right.mean()))
+    gain, noise = found.gain_over(best)
+    return found if gain > noise else best
 
 
 def _promoted(new: Tried, folder: RunFolder) -> Tried:

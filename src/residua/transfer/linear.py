@@ -7,13 +7,10 @@ Legend: N rows, D features, K classes, F folds, S strengths.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +21,9 @@ from residua.errors import ResiduaError
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of LogisticRegression: small is smooth
 _KEPT = 1e-4, 300  # tolerance of the gradient, iterations: of a head that is kept
-_JUDGED = 1e-3, 60  # and of those that are only judged, from where a smoother one ended
 _SPANNED = 1e-10  # share of the largest variance, below which a direction is rounding
 _NEVER = -30.0  # bias of a class that was never seen; the other logits sum to 0
-_LARGEST_LOSS = 30.0  # nats, of one row: a chance of 0 must not outweigh all others
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,30 +36,6 @@ class Linear:
     weight: Floats
     bias: Floats
     strength: float
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """What heads said of rows that they had not seen, at each strength.
-
-    right: bool [N, S]; loss: float64 [N, S], nats, weighed by class where the heads are balanced.
-    judged: bool [N], False where no other fold has the row's class, so that no head could be right.
-    """
-
-    strengths: tuple[float, ...]
-    right: npt.NDArray[np.bool_]
-    loss: npt.NDArray[np.float64]
-    judged: npt.NDArray[np.bool_]
-
-    @property
-    def best(self) -> int:
-        """Index of the strength with the smallest mean loss; the smoother one of equals."""
-        return int(self.loss.mean(axis=0).argmin())
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right answers at the best strength; a little flattering, see `estimate`."""
-        return float(self.right[:, self.best].mean())
 
 
 def class_weights(labels: Labels) -> npt.NDArray[np.float64]:
@@ -83,11 +53,11 @@ def fit(
     bias so low that it is never the answer. Raises ResiduaError if fewer than two classes have rows
     or a feature is not finite.
     """
-    _check(features, labels, classes)
-    with _one_thread(), _unwarned():
-        plane = _Plane.of(features)
-        model = _regression(balanced, _KEPT)
-        _solve(model, strength, plane.rows, labels)
+    check(features, labels, classes)
+    with one_thread(), unwarned():
+        plane = Plane.of(features)
+        model = regression(balanced, _KEPT)
+        solve(model, strength, plane.rows, labels)
     weight, bias = _expanded(model.coef_, model.intercept_, model.classes_, classes)
     weight = (weight @ plane.directions if plane.directions is not None else weight) / plane.std
     return Linear(
@@ -95,88 +65,7 @@ def fit(
     )
 
 
-def probe(
-    features: Floats,
-    labels: Labels,
-    classes: int,
-    folds: Labels,
-    *,
-    balanced: bool = False,
-) -> Probe:
-    """Cross-validation: each row judged by heads fitted on the other folds, at each strength.
-
-    Features are standardised once, on all rows, which tells nothing of a label. Raises ResiduaError
-    as `fit` does.
-    """
-    _check(features, labels, classes)
-    if len(np.unique(folds)) < 2:
-        raise ResiduaError(
-            f"All {len(labels)} pictures are in one fold, so none can be left out: "
-            "cross-validation needs at least two different pictures."
-        )
-    with _one_thread():
-        right, loss, judged = _left_out(features, labels, folds, classes, balanced)
-    return Probe(STRENGTHS, right, loss, judged)
-
-
-def _left_out(
-    features: Floats, labels: Labels, folds: Labels, classes: int, balanced: bool
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """right and loss [N, S] and judged [N], see Probe."""
-    weights = class_weights(labels) if balanced else np.ones(len(labels))
-    turned = _Plane.of(features).rows.astype(np.float32)
-    shape = len(labels), len(STRENGTHS)
-    right, loss = np.zeros(shape, np.bool_), np.full(shape, np.log(classes)) * weights[:, None]
-    heads: list[_Judge] = []
-    judged = np.zeros(len(labels), np.bool_)
-    for fold in np.unique(folds):
-        train, left = folds != fold, np.flatnonzero(folds == fold)
-        known = np.unique(labels[train])
-        left = left[np.isin(labels[left], known)]  # a class that no other fold has tells nothing
-        judged[left] = True
-        if len(known) < 2:
-            right[left] = True  # the only class that is known
-        elif len(left):
-            heads.append(_Judge(_regression(balanced, _JUDGED), turned[train], labels[train], left))
-    with ThreadPoolExecutor(os.cpu_count()) as pool, _unwarned():
-        for index, strength in enumerate(STRENGTHS):
-            found = pool.map(
-                partial(_Judge.of, strength=strength, rows=turned, labels=labels), heads
-            )
-            for head, (own_right, own_loss) in zip(heads, found, strict=True):
-                right[head.left, index] = own_right
-                loss[head.left, index] = own_loss * weights[head.left]
-            if index and loss[:, index].mean() > loss[:, index - 1].mean():
-                right[:, index + 1 :] = right[:, index, None]  # rougher ones are worse yet
-                loss[:, index + 1 :] = loss[:, index, None] + 1.0
-                break
-    return right, loss, judged
-
-
-@dataclass(frozen=True, eq=False)
-class _Judge:
-    """A head that learns from rows [M, R] and labels [M], and judges the rows numbered `left`.
-
-    It goes on from where it ended with a smaller strength.
-    """
-
-    model: Any
-    rows: Floats
-    labels: Labels
-    left: Labels
-
-    def of(
-        self, strength: float, rows: Floats, labels: Labels
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-        """Right answers and losses in nats on `left`, of all rows and labels."""
-        _solve(self.model, strength, self.rows, self.labels)
-        chances = _log_chances(self.model.decision_function(rows[self.left]))
-        place = np.searchsorted(self.model.classes_, labels[self.left])
-        own = chances[np.arange(len(place)), place]
-        return chances.argmax(axis=1) == place, -np.maximum(own, -_LARGEST_LOSS)
-
-
-def _check(features: Floats, labels: Labels, classes: int) -> None:
+def check(features: Floats, labels: Labels, classes: int) -> None:
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(f"features {features.shape}, labels {labels.shape}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -197,7 +86,7 @@ def _check(features: Floats, labels: Labels, classes: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plane:
+class Plane:
     """Standardised rows in as few dimensions as they span: [N, R], R at most N and D.
 
     An L2 penalty does not see a rotation, and its optimum lies in the span of the rows. directions:
@@ -210,7 +99,7 @@ class _Plane:
     std: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, features: Floats) -> _Plane:
+    def of(cls, features: Floats) -> Plane:
         mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
         std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
         rows = (features - mean) / std
@@ -223,14 +112,14 @@ class _Plane:
         return cls(turns[:, kept] * scale, directions, mean, std)
 
 
-def _one_thread() -> Any:
+def one_thread() -> Any:
     """On more, they wait for each other far longer than so small products take."""
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)
 
 
-def _regression(balanced: bool, precision: tuple[float, int]) -> Any:
+def regression(balanced: bool, precision: tuple[float, int]) -> Any:
     """scikit-learn's, which goes on from where the last fit ended and says nothing."""
     from sklearn.linear_model import LogisticRegression
 
@@ -240,15 +129,7 @@ def _regression(balanced: bool, precision: tuple[float, int]) -> Any:
     )
 
 
-def _log_chances(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Logits [N, K], or the one of two classes [N] -> log of the softmax, float64 [N, K]."""
-    if scores.ndim == 1:
-        scores = np.stack([np.zeros_like(scores), scores], axis=1)
-    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def _solve(model: Any, strength: float, rows: npt.NDArray[np.floating], labels: Labels) -> None:
+def solve(model: Any, strength: float, rows: npt.NDArray[np.floating], labels: Labels) -> None:
     """Fit in place, without checking again what has been checked."""
     from sklearn import config_context
 
@@ -257,7 +138,7 @@ def _solve(model: Any, strength: float, rows: npt.NDArray[np.floating], labels: 
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
+def unwarned() -> Iterator[None]:
     """An optimum that is reached but for rounding is no reason for a warning. Not for threads."""
     from sklearn.exceptions import ConvergenceWarning
 

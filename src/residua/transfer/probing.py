@@ -12,7 +12,8 @@ from residua.data.chance import Integers
 from residua.transfer.estimate import Estimate, estimate
 from residua.transfer.features import Rows
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import Floats, Labels, Probe, probe
+from residua.transfer.linear import Floats, Labels
+from residua.transfer.racing import Probe, race
 from residua.transfer.taps import Tap
 
 _BLOCK = 2048  # rows whose neighbours are sought at once
@@ -74,14 +75,14 @@ def look(
     The estimate is that of the tap and strength which will be chosen, corrected for the choice;
     None where every class has a single picture. Raises ResiduaError where nothing can be told.
     """
-    folds = folds_of(labels, contents, seed)
-    found = []
-    for done, (tap, values) in enumerate(sorted(rows.values.items()), start=1):
-        near = neighbours(values, labels, folds)
-        probed = probe(values, labels, classes, folds, balanced=balanced)
-        found.append(Seen(tap, values.shape[1], probed, float(near.mean())))
-        if report:
-            report(done, len(rows.values))
+    folds, taps = folds_of(labels, contents, seed), sorted(rows.values)
+    features = [rows.values[tap] for tap in taps]
+    probes = race(features, labels, classes, folds, balanced=balanced, report=report)
+    near = [float(neighbours(each, labels, folds).mean()) for each in features]
+    found = [
+        Seen(tap, values.shape[1], probed, vote)
+        for tap, values, probed, vote in zip(taps, features, probes, near, strict=True)
+    ]
     rights = np.concatenate([each.probe.right for each in found], axis=1)
     losses = np.concatenate([each.probe.loss for each in found], axis=1)
     judged = found[0].probe.judged
