@@ -198,7 +198,9 @@ def table(place: Path, budget: str, lanes: int) -> None:
             seconds = [each["seconds"] for each in these]
             line = f"  {way:<9} {spread(accuracies)}  {statistics.mean(seconds):5.1f} s"
             if way == "auto":
-                chosen = ", ".join(f"{each['chosen']} ({each['scenario']})" for each in these)
+                chosen = ", ".join(
+                    f"{each['chosen']} ({each['scenario'] or 'not measured'})" for each in these
+                )
                 line += f"  chose (scenario): {chosen}"
             lines.append(line)
         if "auto" in means and len(means) > 1:

@@ -160,6 +160,9 @@ def test_every_order_and_shortcut_folds(
     ordering: Ordering, shortcut: Shortcut, precision: str
 ) -> None:
     """On a CPU sums and ReLUs are part of the convolutions, where nothing stands between."""
+    fused = torch.backends.mkldnn.is_available()
+    if precision == "bf16":
+        fused = fused and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     network = wear(catalogue.build("cifar_resnet14", ordering=ordering, shortcut=shortcut, seed=0))
     x = pictures("cifar_resnet14")
     quick = folded(network, precision)
@@ -168,9 +171,9 @@ def test_every_order_and_shortcut_folds(
         found = quick.between(x.to(kind), 0, 3).float()
         assert same(found, network.eval().between(x, 0, 3), rough)
     sums = [each for each in quick.modules() if isinstance(each, FusedUnit)]
-    assert len(sums) == (0 if ordering in "bc" or shortcut == "none" else 6)
+    assert len(sums) == (6 if fused and ordering in "ade" and shortcut != "none" else 0)
     left = [each for each in quick.modules() if isinstance(each, nn.ReLU)]
-    if ordering == "a" and shortcut != "none":
+    if fused and ordering == "a" and shortcut != "none":
         assert not left
 
 

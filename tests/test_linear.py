@@ -282,8 +282,11 @@ def test_a_race_ends_where_probing_each_alone_would_choose() -> None:
     pair = race([bad, good], labels, 3, folds, report=lambda *done: told.append(done))
     assert np.array_equal(pair[1].right, alone.right)
     assert np.allclose(pair[1].loss, alone.loss)
-    lowest = [
-        float(each.loss.mean(axis=0).min()) for each in (pair[0], probe(bad, labels, 3, folds))
-    ]
+    whole = probe(bad, labels, 3, folds)
+    lowest = [float(each.loss.mean(axis=0).min()) for each in (pair[0], whole)]
+    assert not pair[0].followed
+    assert pair[1].followed
+    assert whole.followed
+    assert np.array_equal(pair[0].loss[:, -1], pair[0].loss[:, -2])  # neither was computed
     assert lowest[0] >= lowest[1] > alone.loss.mean(axis=0).min()
     assert told == [(number, len(STRENGTHS)) for number in range(1, len(STRENGTHS) + 1)]

@@ -218,7 +218,7 @@ def test_sentences_on_gradients_follow_the_numbers() -> None:
     )
     assert "with normalised (He) it explodes (1e+08 times" in signal.of_shortcuts(bad)
     half = all_made({**GOOD, ("none", False): (0.5, 1e-5, 1e-90)})
-    assert "is a cure by normalised (He) alone at 20" in signal.of_starts(half)
+    assert "normalised (He) initialisation alone is a cure at 20" in signal.of_starts(half)
     assert "together keep it" in signal.of_shortcuts(bad)
     assert "Shortcuts without norms are not enough" in signal.of_shortcuts(bad)
     assert "Shortcuts without norms are enough" in signal.of_shortcuts(good)

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from residua.errors import ResiduaError
+from residua.options import parsed
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.studies import definition
@@ -300,16 +301,18 @@ def test_settings_stay_those_of_a_process_that_prepares_its_first_run(
 
 def test_a_shorter_paper_drops_its_rate_at_the_same_shares(tmp_path: Path) -> None:
     study = definition.read("orderings", paper=True)
-    asked = Asked("digits", 1, paper=True, given={"training.epochs": 41})
+    asked = Asked("digits", 1, paper=True, given=parsed(["training.epochs=41"]))
     configs, _ = settled(study, asked, tmp_path, QUIET)
     assert configs["a"].optimization.steps == ((20.5, 0.1), (30.75, 0.01))  # of 82, 123 in 164
     own = {"training.epochs": 41, "optimization.steps": [[5, 0.1]]}
-    configs, _ = settled(study, Asked("digits", 1, given=own), tmp_path, QUIET)
+    by_hand = Asked("digits", 1, paper=True, given=own)
+    configs, _ = settled(study, by_hand, tmp_path, QUIET)
+    assert "keep" not in settings_said(by_hand, True)
     assert configs["a"].optimization.steps == ((5, 0.1),)
-    said = settings_said(asked)
+    said = settings_said(asked, True)
     assert "but for what was given: training.epochs = 41 (the steps of the rate keep" in said
-    assert settings_said(Asked("digits", 1, paper=True)).endswith("for its paper (--paper).")
-    assert "as many epochs as 20m hold" in settings_said(Asked("digits", 1, budget="20m"))
+    assert settings_said(Asked("digits", 1, paper=True), True).endswith("for its paper (--paper).")
+    assert "as many epochs as 20m hold" in settings_said(Asked("digits", 1, budget="20m"), True)
 
 
 def test_a_mistake_before_the_first_run_claims_no_folder(file: Path, tmp_path: Path) -> None:

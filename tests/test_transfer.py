@@ -505,6 +505,24 @@ def test_one_picture_a_class_teaches_and_nothing_is_claimed(
     assert len(run.predict(tmp_path / "one")) == 10
 
 
+def test_nothing_is_said_of_a_class_of_one_picture(
+    weights: Path,
+    tmp_path: Path,
+    write_digits: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = write_digits(tmp_path / "data", 6)
+    for file in sorted((data / "7").iterdir())[1:]:
+        file.unlink()
+    run = learn(data, weights, "features", tmp_path / "run", quiet=False)
+    found = measured(run)["cross_validated"]
+    assert (found["pictures"], found["alone"], found["taught"]) == (54, 1, 55)
+    assert "1 pictures are alone in their class" in " ".join(capsys.readouterr().err.split())
+    html = (run.path / "report.html").read_text("utf-8")
+    assert "1 more are the only one of their class" in html
+    assert "The head that learnt from all of them" in html
+
+
 def test_the_test_part_takes_no_part(
     auto: residua.Run, in_parts: Path, weights: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from residua import settings
@@ -110,16 +111,16 @@ def choose_from_weights(
 
 
 def choose_validation(
-    chooser: Chooser, pictures: int, classes: int, given: Collection[str | None]
+    chooser: Chooser, pictures: int, classes: int, given: AbstractSet[str | None]
 ) -> None:
     """data.val_fraction. given: the parts that the data set brings itself."""
     config = chooser.config
     solved = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
     few = pictures < (FEW if solved else FEW_TO_COMPARE) * classes
-    if solved and ("test" in given or config.data.test_fraction):
+    if solved and "validation" not in given and ("test" in given or config.data.test_fraction):
         reason = "the test part judges, and cross-validation chooses the head: all others teach"
         chooser.choose("data.val_fraction", 0.0, reason)
-    if few and "validation" not in given and (solved or config.transfer.strategy == "auto"):
+    if few and not given - {None} and (solved or config.transfer.strategy == "auto"):
         reason = f"{pictures:,} pictures are few: all of them teach, and cross-validation judges"
         chooser.choose("data.val_fraction", 0.0, reason)
     reason = "a fifth judges" if solved else "a fifth judges, and chooses the epoch"

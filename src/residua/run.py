@@ -125,7 +125,8 @@ class RunFolder:
         solved = config.transfer.strategy == "features" and config.network.head == "logistic"
         if not solved:
             return True
-        return "chosen" in self.read_json("transfer.json")  # by auto, from several ways
+        choices = self.read_json("choices.json")  # auto's choice from several ways is one
+        return any(each["setting"] == "transfer.strategy" for each in choices)
 
     @property
     def weights(self) -> Path:
@@ -151,8 +152,9 @@ class RunFolder:
         ]
 
     def known_to(self, sha256: Iterable[str]) -> int:
-        """How many of these pictures, by content, are in the run's training or validation part."""
-        seen = {each.sha256 for each in self.read_split() if each.part != "test"}
+        """How many of these pictures, by content, taught the run or chose what it keeps."""
+        parts = ("train", "validation") if self.validation_chose else ("train",)
+        seen = {each.sha256 for each in self.read_split() if each.part in parts}
         return sum(each in seen for each in sha256)
 
     def write_predictions(

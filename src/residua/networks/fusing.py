@@ -59,7 +59,7 @@ class FusedUnit(nn.Module):
 
 def fuse(network: nn.Module) -> None:
     """In place, where oneDNN is there and the layers follow each other so."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not _can_fuse(network):
         return
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
@@ -68,6 +68,15 @@ def fuse(network: nn.Module) -> None:
     for parent in list(network.modules()):
         if isinstance(parent, nn.Sequential):
             _fuse(parent)
+
+
+def _can_fuse(network: nn.Module) -> bool:
+    """Whether oneDNN is there, wanted, and takes kernels of that precision on this processor."""
+    mkldnn = torch.backends.mkldnn
+    if not mkldnn.is_available() or not mkldnn.enabled:  # type: ignore[no-untyped-call]
+        return False
+    kinds = {each.weight.dtype for each in network.modules() if isinstance(each, nn.Conv2d)}
+    return torch.bfloat16 not in kinds or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _end(unit: ResidualUnit) -> nn.Conv2d | None:

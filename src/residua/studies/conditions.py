@@ -32,7 +32,7 @@ def conditions_of(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
         f"epochs: {_all(each.training.epochs for each in configs)}; "
         f"batch: {_all(each.training.batch for each in configs)}; "
         f"{counted(asked.seeds, 'seed')}.",
-        settings_said(asked),
+        settings_said(asked, any(each.optimization.steps for each in configs)),
         f"{datetime.date.today()}; {_all(each['device_name'] for each in machines)}{threads}, "
         f"{_all(each.training.precision for each in configs)}; "
         f"residua {_all(each['residua'] for each in machines)}, "
@@ -46,14 +46,15 @@ def conditions_of(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
     ]
 
 
-def settings_said(asked: Asked) -> str:
-    """Whose settings the rows have, and what was given besides."""
+def settings_said(asked: Asked, stepped: bool) -> str:
+    """Whose settings the rows have, and what was given. stepped: whether rates move in steps."""
     given = [f"{name} = {value}" for name, value in asked.given.items()]
     if asked.budget:
         given.append(f"as many epochs as {asked.budget} hold")
     if not asked.paper:
         return SMALL + (f" Given for all rows: {joined(given)}." if given else "")
-    shorter = " (the steps of the rate keep their shares of the epochs)" if asked.shortened else ""
+    moved = stepped and asked.shortened and "optimization.steps" not in asked.given
+    shorter = " (the steps of the rate keep their shares of the epochs)" if moved else ""
     return PAPERS + (f", but for what was given: {joined(given)}{shorter}." if given else ".")
 
 

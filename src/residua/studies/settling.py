@@ -83,9 +83,12 @@ def settled(
         **asked.given,
     }
     configs = {row.name: study.config(row, common) for row in study.rows}
-    if epochs := asked.given.get("training.epochs"):
+    if "training.epochs" in asked.given:
         written = {row.name: study.config(row, {}) for row in study.rows}
-        configs = {name: _stretched(each, written[name], epochs) for name, each in configs.items()}
+        configs = {
+            name: _stretched(each, written[name], each.training.epochs)
+            for name, each in configs.items()
+        }
     costs = {}
     for name, config in configs.items():
         try:
@@ -119,7 +122,8 @@ def _stretched(config: Config, written: Config, epochs: Any) -> Config:
     """So many epochs; steps of the rate keep their shares of those that were written with them."""
     changes: dict[str, object] = {"training.epochs": epochs}
     steps, before = config.optimization.steps, written.training.epochs
-    if steps and steps == written.optimization.steps and before not in (AUTO, epochs):
+    same = steps == written.optimization.steps
+    if steps and same and AUTO not in (before, epochs) and before != epochs:
         moved = [[round(place * epochs / before, 3), factor] for place, factor in steps]
         changes["optimization.steps"] = moved
     return settings.with_settings(config, changes)
@@ -127,7 +131,7 @@ def _stretched(config: Config, written: Config, epochs: Any) -> Config:
 
 def _at_work(folder: Path) -> bool:
     """Whether another process prepares or trains a run of the study."""
-    for row in folder.glob("runs/*"):
+    for row in folder.glob("runs/*/"):
         try:
             with RunFolder(row).lock():
                 pass

@@ -124,13 +124,13 @@ def of_starts(found: Sequence[Gradients]) -> str:
     said = [_said(each) for each in bare]
     normalised = [each for each in bare if each.start != "small"]
     held = [each.start for each in normalised if _holds(each)]
-    cure = "no cure" if not held else "a cure"
+    what = f"normalised initialisation is {'a' if held else 'no'} cure"
     if 0 < len(held) < len(normalised):
-        cure = f"a cure by {joined([STARTS[each] for each in held])} alone"
+        what = f"{joined([STARTS[each] for each in held])} initialisation alone is a cure"
     less = all(abs(np.log(a.ratio)) < abs(np.log(bare[-1].ratio)) for a in normalised)
     return (
-        f"Without norms normalised initialisation is {cure} at {depth} plain layers: from the last "
-        f"layer to the first {joined(said)}. "
+        f"Without norms {what} at {depth} plain layers: from the last layer to the first "
+        f"{joined(said)}. "
         f"{'Both are better' if less else 'Not both are better'} than {STARTS['small']}."
     )
 

@@ -34,6 +34,7 @@ from residua.weights.reading import read_file
 CHOOSING = 5_000  # pictures that choose the stage and the strength; more would not choose better
 SHARE = 0.8  # of a budget that features may take where nothing follows
 HEAD_SHARE = 0.2  # of what is left of it, for a head with hidden layers before all else learns
+MOST_THREADS = 8  # that fit heads at once, each on rows of its own
 FIRST_SHARE = 0.15  # and where training does: the first answer comes early
 
 
@@ -60,7 +61,9 @@ def by_features(
     }
     if config.network.head == "logistic":
         if estimated is not None:
-            measured["cross_validated"] = _said(estimated) | {"taught": len(rows.samples)}
+            alone = int((~seen[0].probe.judged).sum())
+            told = {"taught": len(rows.samples), "alone": alone}
+            measured["cross_validated"] = _said(estimated) | told
         network = job.network()
         _solve(job, network, best, rows, share)
         card = dataclasses.replace(job.card(), notes={"strength": best.strength})
@@ -111,8 +114,9 @@ def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estima
             config.training.seed,
             balanced=config.optimization.class_weights == "balanced",
             report=report,
+            threads=min(MOST_THREADS, torch.get_num_threads()),
         )
-    job.frozen.looked |= {each.tap: each for each in seen}
+    job.frozen.looked |= {each.tap: each for each in seen if each.probe.followed}
     return seen, estimated, rows
 
 

@@ -114,6 +114,7 @@ class Plane:
 
 def one_thread() -> Any:
     """On more, they wait for each other far longer than so small products take."""
+    import sklearn.linear_model  # noqa: F401 - only libraries that are there can be limited
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)

@@ -57,6 +57,7 @@ class Seen:
             "neighbours": self.neighbours,
             "strength": self.strength,
             "loss": self.loss,
+            "followed": self.probe.followed,
         }
 
 
@@ -69,6 +70,7 @@ def look(
     *,
     balanced: bool,
     report: Callable[[int, int], None] | None = None,
+    threads: int = 1,
 ) -> tuple[list[Seen], Estimate | None]:
     """Judge every tap on the same folds; labels and contents belong to the rows.
 
@@ -77,7 +79,9 @@ def look(
     """
     folds, taps = folds_of(labels, contents, seed), sorted(rows.values)
     features = [rows.values[tap] for tap in taps]
-    probes = race(features, labels, classes, folds, balanced=balanced, report=report)
+    probes = race(
+        features, labels, classes, folds, balanced=balanced, report=report, threads=threads
+    )
     near = [float(neighbours(each, labels, folds).mean()) for each in features]
     found = [
         Seen(tap, values.shape[1], probed, vote)

@@ -5,7 +5,6 @@ Knows no files, no pictures and no torch. Legend: N rows, D features, S strength
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,12 +38,14 @@ class Probe:
 
     right: bool [N, S]; loss: float64 [N, S], nats, weighed by class where the heads are balanced.
     judged: bool [N], False where no other fold has the row's class, so that no head could be right.
+    followed: whether the best strength was reached; another path was better in any case, if not.
     """
 
     strengths: tuple[float, ...]
     right: npt.NDArray[np.bool_]
     loss: npt.NDArray[np.float64]
     judged: npt.NDArray[np.bool_]
+    followed: bool
 
     @property
     def best(self) -> int:
@@ -54,7 +55,8 @@ class Probe:
     @property
     def accuracy(self) -> float:
         """Share of right answers at the best strength; a little flattering, see `estimate`."""
-        return float(self.right[:, self.best].mean())
+        right = self.right[self.judged, self.best]
+        return float(right.mean()) if len(right) else 0.0
 
 
 def probe(
@@ -81,12 +83,13 @@ def race(
     *,
     balanced: bool = False,
     report: Callable[[int, int], None] | None = None,
+    threads: int = 1,
 ) -> list[Probe]:
     """`probe` of several features of the same rows, each [N, D], as far as each is of interest.
 
     Losses fall with the strength, less and less, and then rise. One that rises goes no further, nor
     does one that could not become the lowest any more if it went on falling as it just did. report:
-    is told of each strength. Raises ResiduaError as `fit` does.
+    is told of each strength. threads: fits at once. Raises ResiduaError as `fit` does.
     """
     for each in features:
         check(each, labels, classes)
@@ -95,7 +98,7 @@ def race(
             f"All {len(labels)} pictures are in one fold, so none can be left out: "
             "cross-validation needs at least two different pictures."
         )
-    with one_thread(), unwarned(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_thread(), unwarned(), ThreadPoolExecutor(threads) as pool:
         paths = list(pool.map(lambda each: _Path(each, labels, classes, folds, balanced), features))
         for index, strength in enumerate(STRENGTHS):
             going = [each for each in paths if each.ends is None]
@@ -110,7 +113,7 @@ def race(
                 path.stop(index, lowest)
             if report:
                 report(index + 1, len(STRENGTHS))
-    return [Probe(STRENGTHS, each.right, each.loss, each.judged) for each in paths]
+    return [Probe(STRENGTHS, each.right, each.loss, each.judged, each.followed) for each in paths]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +131,8 @@ class _Fold:
 class _Path:
     """Features and their heads from the smallest strength on; right, loss, judged: see Probe.
 
-    ends: index of the last strength, once that is known. means: of the losses, [S], infinite where
-    there are none yet.
+    ends: index of the last strength, once that is known; followed: see Probe. means: of the losses,
+    [S], infinite where there are none yet.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class _Path:
         self.loss = np.full(shape, np.log(classes)) * self.weights[:, None]
         self.judged = np.zeros(len(labels), np.bool_)
         self.ends: int | None = None
+        self.followed = True
         self.means = np.full(len(STRENGTHS), np.inf)
         self.folds: list[_Fold] = []
         for fold in np.unique(folds):
@@ -174,7 +178,7 @@ class _Path:
         rises = index > 0 and fallen[-1] < 0
         late = index > 1 and fallen[-1] < fallen[-2]
         if rises or (late and self.means[index] - to_come * fallen[-1] > lowest):
-            self.ends = index
+            self.ends, self.followed = index, rises
             self.right[:, index + 1 :] = self.right[:, index, None]
             self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
 

@@ -60,7 +60,7 @@ def scenario_of(
         last = max(each["stage"] for each in taps)
         facts |= {"number": None, "name": None, "similar": None}
         said = (
-            f"stage {best['stage']} of {last} separates the classes best; no network was tried "
-            f"from scratch, so scenario {min(numbers)} or {max(numbers)}"
+            f"stage {best['stage']} of {last} separates the classes best; none learnt from "
+            f"scratch, so scenario {min(numbers)} or {max(numbers)}"
         )
     return facts | {"reason": f"{pictures:,} training pictures; {said}"}

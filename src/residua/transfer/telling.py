@@ -24,6 +24,8 @@ def lines(measured: Mapping[str, Any]) -> list[str]:
             f"interval {low:.4f} to {high:.4f}, {judged['pictures']:,} pictures, each judged by "
             "heads that never saw it)"
         )
+        if alone := judged.get("alone"):
+            found.append(f"{alone:,} pictures are alone in their class: nothing is said of these")
     return found
 
 
@@ -44,7 +46,7 @@ def _taps(taps: list[Mapping[str, Any]]) -> list[str]:
         name = f"stage {each['stage']}{grid}"
         rows.append(
             f"{name:<20} {each['numbers']:>7,} {each['linear']:>12.4f} {each['neighbours']:>17.4f} "
-            f"{each['loss']:>7.4f}"
+            f"{each['loss']:>7.4f}" + ("" if each.get("followed", True) else " or less")
         )
     return rows
 
