@@ -178,7 +178,7 @@ class _Path:
         rises = index > 0 and fallen[-1] < 0
         late = index > 1 and fallen[-1] < fallen[-2]
         if rises or (late and self.means[index] - to_come * fallen[-1] > lowest):
-            self.ends, self.followed = index, rises
+            self.ends, self.followed = index, bool(rises)
             self.right[:, index + 1 :] = self.right[:, index, None]
             self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
 
