@@ -92,7 +92,7 @@ def _judge_source(
         )
     if run is not None and own:
         _check_unchanged(run, source, surveyed.sha256)
-    elif run is not None and (known := run.known_to(surveyed.sha256)):
+    elif run is not None and (known := _known(run, surveyed.sha256)):
         shares = f"{known:,} of {len(source.entries):,} pictures trained this run or chose its"
         screen.caution(f"{shares} weights, so the figures are too good")
     failures = [(source.entries[each].path, why) for each, why in decoded.failures.items()]
@@ -192,6 +192,12 @@ def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str
             "Rename or remove the folder."
         )
     return np.array([place[key] for key in keys], np.int64)
+
+
+def _known(run: RunFolder, sha256: Sequence[str]) -> int:
+    """How many of these pictures taught the run or chose what it keeps."""
+    known = run.known()
+    return sum(each in known for each in sha256)
 
 
 def _check_unchanged(run: RunFolder, source: Source, sha256: Sequence[str]) -> None:

@@ -31,9 +31,9 @@ def open_weights(source: str | Path, model: str | None, screen: Screen) -> Weigh
     "imagenet" alone means imagenet:`model`. Raises ResiduaError.
     """
     path = locate(source, model, screen)
+    found = read_file(path, _network_of(source, model))
     if not is_published(source):
-        return read_file(path, model)
-    found = read_file(path, str(source).partition(":")[2] or model)
+        return found
     card = dataclasses.replace(
         found.card, notes={"from": SOURCES[found.card.network["name"]].address}
     )
@@ -43,7 +43,7 @@ def open_weights(source: str | Path, model: str | None, screen: Screen) -> Weigh
 def locate(source: str | Path, model: str | None, screen: Screen) -> Path:
     """The file that `source` names, downloaded if need be. Raises ResiduaError."""
     if is_published(source):
-        return _published(str(source).partition(":")[2] or model, model, screen)
+        return _published(_network_of(source, model), model, screen)
     path = Path(source).expanduser()
     if path.is_dir():
         return RunFolder.existing(path).weights
@@ -58,6 +58,11 @@ def locate(source: str | Path, model: str | None, screen: Screen) -> Path:
 def is_published(source: str | Path) -> bool:
     """Whether a source is a word for published weights, whatever files there are of that name."""
     return str(source).partition(":")[0] == IMAGENET
+
+
+def _network_of(source: str | Path, model: str | None) -> str | None:
+    """The network that a word for published weights names; `model` where none is named."""
+    return str(source).partition(":")[2] or model if is_published(source) else model
 
 
 def is_run(source: str | Path) -> bool:

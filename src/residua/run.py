@@ -6,7 +6,7 @@ import contextlib
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -151,11 +151,10 @@ class RunFolder:
             for row in self._read_csv("split.csv", ("path", "class", "part", "sha256"))
         ]
 
-    def known_to(self, sha256: Iterable[str]) -> int:
-        """How many of these pictures, by content, taught the run or chose what it keeps."""
+    def known(self) -> set[str]:
+        """Contents, sha256, of the pictures that taught the run or chose what it keeps."""
         parts = ("train", "validation") if self.validation_chose else ("train",)
-        seen = {each.sha256 for each in self.read_split() if each.part in parts}
-        return sum(each in seen for each in sha256)
+        return {each.sha256 for each in self.read_split() if each.part in parts}
 
     def write_predictions(
         self, name: str, rows: Sequence[tuple[str, str, str, float, bool]]

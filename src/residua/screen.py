@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 Report = Callable[[int, int], None]  # (done, of)
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def counting(items: Sequence[T], report: Report | None, of: int, before: int = 0) -> Iterator[T]:
+def counting(items: Sequence[_T], report: Report | None, of: int, before: int = 0) -> Iterator[_T]:
     """The items; when the next one is asked for, that one more is done. before: what was done."""
     for number, item in enumerate(items, start=before + 1):
         yield item

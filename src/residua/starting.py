@@ -70,16 +70,17 @@ def note_known(config: Config, prepared: Prepared) -> None:
     if not place.is_dir():
         return
     earlier = RunFolder.existing(place)
+    known_there = earlier.known()
     if config.transfer.strategy in ("features", "auto"):
         teaching = [each.sha256 for each in prepared.members if each.part == "train"]
-        if known := earlier.known_to(teaching):
+        if known := sum(each in known_there for each in teaching):
             prepared.notes.append(
                 f"{known:,} of {len(teaching):,} training pictures trained {earlier.path} or chose "
                 "its weights, so what cross-validation says of its features is too good"
             )
     for part in ("validation", "test"):
         judging = [each.sha256 for each in prepared.members if each.part == part]
-        if known := earlier.known_to(judging):
+        if known := sum(each in known_there for each in judging):
             prepared.notes.append(
                 f"{known:,} of {len(judging):,} {part} pictures trained {earlier.path} or chose "
                 "its weights, so its figures on them are too good: use the same --split-seed and "

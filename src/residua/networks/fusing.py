@@ -1,8 +1,7 @@
 """A folded network on a CPU -> an equal one whose convolutions add and rectify as they write.
 
-A sum or a ReLU of its own reads and writes whole maps again, which takes as long as a convolution.
-oneDNN does both to a result that is still in the cache; the operators are those that PyTorch's
-compiler emits, here without a compiler.
+A sum or a ReLU of its own reads and writes whole maps again. oneDNN does both to a result that is
+still in the cache; the operators are those that PyTorch's compiler emits, here without a compiler.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def settled(
     that cannot be, before anything is written.
     """
     _refuse(study, asked)
-    _refuse_compared(study, asked)
+    written = {row.name: study.config(row, {}) for row in study.rows}
+    _refuse_compared(study, written, asked)
     data = asked.data
     if data != EMBEDDED:  # the same pictures, from wherever the study is gone on with
         data = str(Path(data).expanduser().absolute())
@@ -84,7 +85,6 @@ def settled(
     }
     configs = {row.name: study.config(row, common) for row in study.rows}
     if "training.epochs" in asked.given:
-        written = {row.name: study.config(row, {}) for row in study.rows}
         configs = {
             name: _stretched(each, written[name], each.training.epochs)
             for name, each in configs.items()
@@ -184,9 +184,8 @@ def _refuse(study: Definition, asked: Asked) -> None:
         )
 
 
-def _refuse_compared(study: Definition, asked: Asked) -> None:
-    """Raise ResiduaError for a setting in which rows differ, which is what they compare."""
-    written = {row.name: study.config(row, {}) for row in study.rows}
+def _refuse_compared(study: Definition, written: Mapping[str, Config], asked: Asked) -> None:
+    """Raise ResiduaError for a given setting in which rows, as written, differ: they compare it."""
     for name in asked.given:
         section, _, key = name.partition(".")
         values = {

@@ -59,13 +59,14 @@ def fit(
         model = regression(balanced, _KEPT)
         solve(model, strength, plane.rows, labels)
     weight, bias = _expanded(model.coef_, model.intercept_, model.classes_, classes)
-    weight = (weight @ plane.directions if plane.directions is not None else weight) / plane.std
+    weight = plane.outward(weight) / plane.std
     return Linear(
         weight.astype(np.float32), (bias - weight @ plane.mean).astype(np.float32), strength
     )
 
 
 def check(features: Floats, labels: Labels, classes: int) -> None:
+    """Raise ResiduaError, or ValueError for shapes, if no head can be fitted on these."""
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(f"features {features.shape}, labels {labels.shape}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -89,31 +90,39 @@ def check(features: Floats, labels: Labels, classes: int) -> None:
 class Plane:
     """Standardised rows in as few dimensions as they span: [N, R], R at most N and D.
 
-    An L2 penalty does not see a rotation, and its optimum lies in the span of the rows. directions:
-    [R, D], None where nothing was turned. mean, std: [D], of the rows; constant columns count as 1.
+    An L2 penalty does not see a rotation, and its optimum lies in the span of the rows. standard:
+    [N, D], the rows before they were turned; the same array where nothing was. mean, std: [D], of
+    the rows; constant columns count as 1.
     """
 
     rows: npt.NDArray[np.floating]
-    directions: npt.NDArray[np.floating] | None
+    standard: npt.NDArray[np.floating]
     mean: npt.NDArray[np.float64]
     std: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, features: Floats) -> Plane:
+        """Of features float32 [N, D]."""
         mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
         std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
         rows = (features - mean) / std
         if rows.shape[0] >= rows.shape[1]:
-            return cls(rows, None, mean, std)
-        squares, turns = np.linalg.eigh(rows @ rows.T)  # three times as fast as svd(rows)
+            return cls(rows, rows, mean, std)
+        squares, turns = np.linalg.eigh(rows @ rows.T)  # sooner than by svd(rows)
         kept = squares >= _SPANNED * squares[-1]
         scale = np.sqrt(np.maximum(squares[kept], np.finfo(np.float64).tiny))
-        directions = (turns[:, kept] / scale).T @ rows
-        return cls(turns[:, kept] * scale, directions, mean, std)
+        return cls(turns[:, kept] * scale, rows, mean, std)
+
+    def outward(self, weight: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Weights on the turned rows [K, R] -> on the standardised ones [K, D], same answers."""
+        if self.rows is self.standard:
+            return weight
+        squares = np.square(self.rows).sum(axis=0)
+        return np.asarray((weight / squares) @ self.rows.T @ self.standard)
 
 
 def one_thread() -> Any:
-    """On more, they wait for each other far longer than so small products take."""
+    """Within it BLAS has one; more would wait for each other longer than its products take."""
     import sklearn.linear_model  # noqa: F401 - only libraries that are there can be limited
     from threadpoolctl import threadpool_limits
 

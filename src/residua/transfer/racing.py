@@ -101,7 +101,7 @@ def race(
     with one_thread(), unwarned(), ThreadPoolExecutor(threads) as pool:
         paths = list(pool.map(lambda each: _Path(each, labels, classes, folds, balanced), features))
         for index, strength in enumerate(STRENGTHS):
-            going = [each for each in paths if each.ends is None]
+            going = [each for each in paths if not each.ended]
             asked = [(path, fold) for path in going for fold in path.folds]
             judged = list(pool.map(partial(_judged, strength), asked))
             for (path, fold), found in zip(asked, judged, strict=True):
@@ -131,8 +131,8 @@ class _Fold:
 class _Path:
     """Features and their heads from the smallest strength on; right, loss, judged: see Probe.
 
-    ends: index of the last strength, once that is known; followed: see Probe. means: of the losses,
-    [S], infinite where there are none yet.
+    ended: whether rougher heads are of no interest any more; followed: see Probe. means: of the
+    losses, [S], infinite where there are none yet.
     """
 
     def __init__(
@@ -144,16 +144,13 @@ class _Path:
         self.right = np.zeros(shape, np.bool_)
         self.loss = np.full(shape, np.log(classes)) * self.weights[:, None]
         self.judged = np.zeros(len(labels), np.bool_)
-        self.ends: int | None = None
-        self.followed = True
+        self.ended, self.followed = False, True
         self.means = np.full(len(STRENGTHS), np.inf)
         self.folds: list[_Fold] = []
         for fold in np.unique(folds):
             train, left = folds != fold, np.flatnonzero(folds == fold)
             known = np.unique(labels[train])
-            left = left[
-                np.isin(labels[left], known)
-            ]  # a class that no other fold has tells nothing
+            left = left[np.isin(labels[left], known)]  # nobody knows a class of this fold alone
             self.judged[left] = True
             if len(known) < 2:
                 self.right[left] = True  # the only class that is known
@@ -178,7 +175,7 @@ class _Path:
         rises = index > 0 and fallen[-1] < 0
         late = index > 1 and fallen[-1] < fallen[-2]
         if rises or (late and self.means[index] - to_come * fallen[-1] > lowest):
-            self.ends, self.followed = index, bool(rises)
+            self.ended, self.followed = True, bool(rises)
             self.right[:, index + 1 :] = self.right[:, index, None]
             self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
 
