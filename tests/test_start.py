@@ -276,6 +276,8 @@ def test_features_of_a_file_and_of_a_run(cifar: Path, begun: residua.Run, tmp_pa
         ((left, reason),) = found.unreadable
         assert left.endswith("c.png")
         assert "no picture" in reason
+    last = [*[files[0]] * 32, files[2]]  # alone in the second batch
+    assert residua.features(cifar, last).values.shape == (32, 64)
     # what the head makes of the features is what is predicted
     rows = residua.predict(begun, files[:2], top=10)
     head = begun.network().head

@@ -121,7 +121,8 @@ def features_of(
         unreadable += [(name, each) for name, each in pairs if isinstance(each, str)]
         names += [name for name, each in pairs if not isinstance(each, str)]
         readable = [each for each in found if not isinstance(each, str)]
-        values.append(_outputs(reader, readable, weights.card.preprocessing, device))
+        if readable:
+            values.append(_outputs(reader, readable, weights.card.preprocessing, device))
     if not names:
         raise ResiduaError(f"{', '.join(files)}: no picture could be read.")
     return Features(tuple(names), np.concatenate(values), tuple(unreadable))
