@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/residua demo
 
 test: $(VENV)/.tested-with
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check src tests benchmarks

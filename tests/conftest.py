@@ -14,6 +14,14 @@ from references.weights_files import NETWORK, PREPARED
 from residua.networks import catalogue
 from residua.weights.native import Card, to_bytes
 
+# Files that take minutes, begun first: else one of them runs on while the other processes are idle.
+LONG = ("test_transfer", "test_readme", "test_study", "test_keras_weights", "test_training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which processes take files (with --no-loadscope-reorder)."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
