@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import hashlib
 import json
 import math
@@ -23,18 +24,30 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from references.weights_files import NETWORK, PREPARED
 
 import residua
-from residua.config import Optimization
+from residua.composing import read_recipe
+from residua.config import Config, Optimization
 from residua.errors import ResiduaError
 from residua.judging import _settled
+from residua.loading import open_weights
 from residua.networks import catalogue
+from residua.networks.cost import measure
 from residua.networks.freezing import freeze
+from residua.preparation import prepare
+from residua.screen import Screen
+from residua.settings import with_settings
 from residua.training.optimization import optimizer_for
+from residua.transfer import auto as auto_of
+from residua.transfer import features as features_of
 from residua.transfer import ways
 from residua.transfer.auto import Tried, furthest
-from residua.transfer.clock import seconds_of
+from residua.transfer.checks import check
+from residua.transfer.clock import Clock, seconds_of
+from residua.transfer.job import Job
 from residua.transfer.scenario import scenario_of
+from residua.weights.native import Card, to_bytes
 from residua.weights.reading import read_file
 
 UNCHANGED = {"augmentation.rotation": 0, "augmentation.crop_padding": 0}
@@ -359,13 +372,56 @@ def test_auto_says_what_it_measured(auto: residua.Run, in_parts: Path) -> None:
     assert found["scenario"]["number"] in (1, 2, 3, 4)
     assert auto.config.transfer.strategy == found["chosen"]
     assert ": auto" not in (auto.path / "config.yaml").read_text()
-    assert choices(auto)["transfer.strategy"]["reason"] == found["scenario"]["reason"]
+    assert choices(auto)["transfer.strategy"]["reason"] == found["reason"]
     assert not (auto.path / "tried").exists()
     html = (auto.path / "report.html").read_text("utf-8")
     assert found["scenario"]["name"] in html
+    assert f"because {found['reason']}." in html
+    assert "Hoped for in the time that was left: full" in html
+    assert f"{found['data']['pictures']} training pictures, the largest class 1.0 times" in html
     reported = json.loads((auto.path / "evaluations" / "test" / "scores.json").read_text())
     assert auto.evaluate().scores.accuracy == reported["accuracy"]
     assert reported["pictures"] == 60
+
+
+@pytest.mark.parametrize(
+    ("tutorial", "fast", "learn"),
+    [
+        ("tutorial_frozen_head", "frozen_head", (24_114_826, 527_114, 23_587_712)),
+        ("tutorial_vgg16_mnist", "vgg16_mnist", (33_638_218, 18_923_530, 14_714_688)),
+    ],
+)
+def test_recipes_run_as_the_tutorials_and_the_fast_way(
+    tutorial: str,
+    fast: str,
+    learn: tuple[int, int, int],
+    in_parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = {**NETWORK, "name": read_recipe(tutorial).network.name, "head": "linear"}
+    source = catalogue.build(told["name"], classes=10, head="linear", seed=1)
+    card = Card(told, (), dataclasses.replace(PREPARED, size=48), {})
+    (tmp_path / "source.safetensors").write_bytes(to_bytes(source.state_dict(), card))
+    for recipe, options in ((tutorial, {"epochs": 1}), (fast, {})):
+        run = residua.train(
+            in_parts,
+            recipe=recipe,
+            weights=tmp_path / "source.safetensors",
+            size=48,
+            out=tmp_path / recipe,
+            quiet=False,
+            **options,
+        )
+        assert run.evaluate().scores.pictures == 60
+        held, kept = read_file(run.folder.weights).tensors, source.state_dict()
+        assert all(
+            torch.equal(held[name], kept[name]) for name in held if not name.startswith("head.")
+        )
+    said = " ".join(capsys.readouterr().err.split())
+    assert f" parameters: {learn[1]:,} learn, " in said
+    total = measure(residua.load(tmp_path / tutorial).network(), (3, 48, 48)).total
+    assert total == learn[0] == sum(learn[1:])
 
 
 def test_the_first_answer_is_kept_when_nothing_is_better(
@@ -389,11 +445,14 @@ def test_only_a_gain_beyond_its_noise_replaces_the_first_answer() -> None:
         return Tried("any", None, None, np.array(right), 1.0)  # type: ignore[arg-type]
 
     first = tried(*[False] * 10, *[True] * 90)
-    one_more = tried(*[False] * 9, *[True] * 91)  # gains .01, and its standard error is .0099
-    mixed = tried(*[True] * 10, *[False] * 9, *[True] * 81)  # gains .01 too, .0436
-    assert one_more.gain_over(first) == pytest.approx((0.01, math.sqrt(0.0099 / 100)))
-    assert furthest([one_more], first) is one_more
-    assert mixed.gain_over(first) == pytest.approx((0.01, math.sqrt((0.19 - 0.0001) / 100)))
+    one_more = tried(*[False] * 9, *[True] * 91)  # as likely as one less, if it is no better
+    two_more = tried(*[False] * 8, *[True] * 92)
+    mixed = tried(*[True] * 10, *[False] * 8, *[True] * 82)  # 10 won and 8 lost
+    assert one_more.gain_over(first) == pytest.approx((0.01, 0.01))
+    assert furthest([one_more], first) is first
+    assert two_more.gain_over(first) == pytest.approx((0.02, math.sqrt(2) / 100))
+    assert furthest([two_more], first) is two_more
+    assert mixed.gain_over(first) == pytest.approx((0.02, math.sqrt(18) / 100))
     assert furthest([mixed], first) is first
     assert furthest([first], first) is first
 
@@ -429,6 +488,42 @@ def test_a_scenario_is_named_only_where_it_was_measured() -> None:
     different = scenario_of(prepared, taps, [solved, scratch, longer])
     assert different["number"] == 3
     assert "0.900 after 30 s" in different["reason"]
+    more = {**solved, "length": "long", "accuracy": 0.95}
+    assert scenario_of(prepared, taps, [solved, more, scratch, longer])["number"] == 4
+
+
+@pytest.mark.parametrize("small", [1, ways.SMALL_NETWORK])
+def test_what_auto_tries_from_nothing_can_be_trained_by_itself(
+    data: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    """Settings of frozen stages, which the user gave for the others, do not stand in its way."""
+    monkeypatch.setattr(ways, "SMALL_NETWORK", small)
+    given = {"data.path": str(data), "network.weights": str(weights), "network.new_head": True}
+    given |= {"transfer.strategy": "auto", "transfer.views": 2, "network.stage": 2}
+    asked, quiet = with_settings(Config(), given), Screen(quiet=True)
+    source = open_weights(str(weights), None, quiet)
+    job = Job(prepare(asked, quiet, source.card), source, Clock(math.inf), quiet, asked)
+    found = ways.as_way(job, "scratch").prepared.config
+    check(found)
+    assert (found.transfer.strategy, found.network.head) == ("scratch", "own")
+    assert (found.transfer.views, found.network.stage, found.network.side) == (0, None, None)
+
+
+def test_all_teach_where_nothing_else_can_be_tried(
+    weights: Path,
+    tmp_path: Path,
+    write_digits: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Too few for a validation part; the first answer, in a hurry, has to do with fewer."""
+    monkeypatch.setattr(auto_of, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(features_of, "PIXELS", 1)  # small batches
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    run = learn(write_digits(tmp_path / "data", 13), weights, "auto", tmp_path / "run", quiet=False)
+    found = measured(run)
+    assert (found["chosen"], found["pictures"], found["table"]) == ("features", 130, [])
+    assert found["cross_validated"]["pictures"] == 130
+    assert choices(run)["transfer.strategy"]["reason"].startswith("there is no validation part")
 
 
 def test_a_test_part_judges_a_solved_head_and_all_others_teach_it(
@@ -542,10 +637,24 @@ def test_the_test_part_takes_no_part(
 def test_auto_takes_what_is_clearly_better(
     more: Path, tmp_path: Path, write_weights: Callable[..., Path]
 ) -> None:
+    """Killed while that learns, the run goes on there: trials and epochs are not done again."""
     source = write_weights(tmp_path / "blind.safetensors", 4, blind=True)
-    given = {"optimization.rate": 0.05, "training.batch": 8}
-    run = learn(more, source, "auto", tmp_path / "run", epochs=10, settings=given)
+    out = tmp_path / "run"
+    words = [str(more), "--weights", str(source), "--transfer", "auto", "--epochs", "10"]
+    words += ["--batch", "8", "--set", "optimization.rate=0.05", "--set", "training.save_seconds=0"]
+    words += ["--set", "training.precision=fp32"]
+
+    def learning() -> list[Path]:
+        found = (out / "tried").glob("long-*/history.csv")
+        return [each for each in found if "\n2," in each.read_text()]
+
+    killed(words, out, lambda: bool(learning()))
+    (history,) = learning()
+    before = history.read_text().splitlines()[:-1]  # the last may be written again
+    run = residua.resume(out, quiet=True)
+    assert (out / "history.csv").read_text().splitlines()[: len(before)] == before  # seconds too
     found = measured(run)
+    assert f"long-{found['chosen']}" == history.parent.name
     first, *others = found["table"]
     assert first["accuracy"] < 0.2
     assert max(each["gain"] for each in others if each["way"] == found["chosen"]) > 0

@@ -5,6 +5,9 @@ pictures if the first had to do with few. Then each other way learns for a short
 may be hoped to get furthest goes on, if that is further than the first answer got; its weights
 replace the first answer if they name more of the validation part rightly, by more than the noise of
 that difference. The test part takes no part in any choice.
+
+Each trial that has ended and the training that goes on have folders below the run's, where a run
+that was interrupted finds them again.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import dataclasses
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,10 +30,11 @@ from residua.preparation import Prepared
 from residua.run import RunFolder
 from residua.screen import Screen
 from residua.training.interruption import Interrupted
+from residua.training.state import STATE, Progress
 from residua.transfer.answers import answers_of
 from residua.transfer.clock import Clock
-from residua.transfer.heads import FIRST_SHARE, HEAD_SHARE, by_features
-from residua.transfer.job import Job, Learnt, thinned
+from residua.transfer.heads import HEAD_SHARE, by_features
+from residua.transfer.job import Job, Learnt, as_written, thinned, write_settings
 from residua.transfer.pace import JUDGED, with_epochs
 from residua.transfer.scenario import facts_of, scenario_of
 from residua.transfer.tuning import by_tuning
@@ -38,6 +42,8 @@ from residua.transfer.ways import as_way
 
 Right = npt.NDArray[np.bool_]
 
+TRIED, ENDED = "tried", "ended.json"
+FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for features: the first answer comes early
 TRIAL = 0.08  # of the budget, for each way's trial
 MORE_SHARE = 0.75  # of the budget, for features where the first answer had to do with fewer
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
@@ -55,9 +61,15 @@ class Tried:
     seconds: float
 
     def gain_over(self, other: Tried) -> tuple[float, float]:
-        """Difference of the accuracies and its standard error, on the same pictures."""
-        difference = self.right.astype(float) - other.right.astype(float)
-        return float(difference.mean()), float(difference.std() / math.sqrt(len(difference)))
+        """Difference of the accuracies on the same pictures, and how large chance makes it.
+
+        The latter is its standard deviation if both are equally good: of as many pictures as only
+        one of them names rightly, each is as likely won as lost (McNemar 1947).
+        """
+        won = int((self.right & ~other.right).sum())
+        lost = int((other.right & ~self.right).sum())
+        number = len(self.right)
+        return (won - lost) / number, math.sqrt(won + lost) / number
 
     def to_json(self, first: Tried, length: str) -> dict[str, object]:
         """A row of the table that is printed and kept."""
@@ -77,59 +89,74 @@ class Tried:
 def by_measuring(job: Job, folder: RunFolder) -> Learnt:
     """The best of what was tried, its files in `folder`; what was measured in the result.
 
-    Raises Interrupted after a signal; the best weights until then are in the folder.
+    Raises Interrupted after a signal; the first answer is in the folder then.
     """
-    shutil.rmtree(folder.path / "tried", ignore_errors=True)  # of a run that was interrupted
+    measured: dict[str, Any] = {"data": facts_of(job.prepared), "table": []}
     try:
-        best, table, measured = _measured(job, folder)
-    except Interrupted as error:  # in a trial, whose folder is of no use to anyone
+        best = _best(job, folder, measured)
+    except Interrupted as error:  # in the folder of a way
         raise Interrupted(error.number, str(folder.path)) from None
-    shutil.rmtree(folder.path / "tried", ignore_errors=True)
-    scenario = scenario_of(job.prepared, measured["taps"], table)
-    measured |= {"table": table, "scenario": scenario, "chosen": best.way}
-    prepared = _as_chosen(best.learnt.prepared, best.way, scenario["reason"])
+    shutil.rmtree(folder.path / TRIED, ignore_errors=True)
+    scenario = scenario_of(job.prepared, measured["taps"], measured["table"])
+    measured |= {"scenario": scenario, "chosen": best.way}
+    prepared = _as_chosen(best.learnt.prepared, best.way, measured["reason"])
     return dataclasses.replace(best.learnt, prepared=prepared, measured=measured)
 
 
-def _measured(job: Job, folder: RunFolder) -> tuple[Tried, list[dict[str, object]], dict[str, Any]]:
-    """The best way, the table of all that was tried, and what the features showed."""
-    first = best = _first(job, folder)
-    facts = {"data": facts_of(job.prepared)}
-    if not len(first.right):
-        job.screen.say("no validation part to compare other ways of learning by: features it is")
-        return first, [], first.learnt.measured | facts
-    table = [first.to_json(first, "solved")]
-    if first.learnt.measured["pictures"] < len(job.taught):
-        more = _try(job, "features", _place(folder, "more"), final=True)
-        if more is not None:
-            table.append(more.to_json(first, "long"))
-            if more.gain_over(first)[0] >= 0:  # it has learnt from more pictures
-                best = _promoted(more, folder)
-    shown = best.learnt.measured | facts
+def _best(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
+    """The way to keep. measured: gets the table of all that was tried, what the features showed and
+    the reason of the choice."""
+    features = _features(job, folder, measured)
+    measured |= features.learnt.measured
+    if not len(features.right):
+        measured["reason"] = "there is no validation part to compare other ways by"
+        return features
     if job.clock.bounded and job.clock.left < LEFT_FOR_TRIALS * job.clock.seconds:
-        return best, table, shown
+        measured["reason"] = "features took so much of the time that no other way was tried"
+        return features
     tried = _trials(job, folder)
-    table += [each.to_json(first, "trial") for each in tried]
-    if not tried:
-        return best, table, shown
+    measured["table"] += [each.to_json(features, "trial") for each in tried]
     hopes = {each.way: _hope(job, each) for each in tried}
-    chosen = _most_hopeful(tried, hopes)
-    if hopes[chosen.way] >= 1 - float(best.right.mean()):
-        job.screen.say("nothing that was tried promises more than features do")
-    else:
-        longer = _try(job, chosen.way, _place(folder, "long"), final=True)
+    measured["hopes"] = {way: 1 - error for way, error in hopes.items()}
+    way = _most_hopeful(tried, hopes).way if tried else ""
+    if tried and hopes[way] < 1 - float(features.right.mean()):
+        longer = _try(job, way, _place(folder, f"long-{way}"), final=True)
         if longer is not None:
-            table.append(longer.to_json(first, "long"))
+            measured["table"].append(longer.to_json(features, "long"))
             tried.insert(0, longer)  # of equals, what has learnt for longer
-    kept = furthest(tried, best)
-    if kept is not best:
-        best = _promoted(kept, folder)
-    return best, table, shown | {"hopes": {way: 1 - error for way, error in hopes.items()}}
+    kept = furthest(tried, features)
+    gain, noise = kept.gain_over(features)
+    if kept is features:
+        measured["reason"] = "no other way gained more over it than chance does"
+        return features
+    measured["reason"] = (
+        f"it gained {100 * gain:.1f} points over features, where chance gives {100 * noise:.1f}"
+    )
+    return _promoted(kept, folder)
+
+
+def _features(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
+    """The first answer, or one that has learnt from more pictures, its files in `folder`."""
+    first = _first(job, folder)
+    judged = len(first.right) > 0
+    if judged:
+        measured["table"].append(first.to_json(first, "solved"))
+    if first.learnt.measured["pictures"] == len(job.taught):
+        return first
+    more = _try(job, "features", _place(folder, "more"), final=True)
+    if more is None:
+        return first
+    if judged:
+        measured["table"].append(more.to_json(first, "long"))
+        if more.gain_over(first)[0] < 0:
+            return first
+    return _promoted(more, folder)
 
 
 def _first(job: Job, folder: RunFolder) -> Tried:
     began = time.monotonic()
-    learnt = by_features(as_way(job, "features"), folder, share=FIRST_SHARE, head_share=HEAD_SHARE)
+    until = began + min(FIRST_SECONDS, FIRST_SHARE * job.clock.seconds)
+    learnt = by_features(as_way(job, "features"), folder, until=until, head_share=HEAD_SHARE)
     right = _right(learnt)
     tried = Tried("features", learnt, folder, right, time.monotonic() - began)
     said = f", validation accuracy {right.mean():.4f}" if len(right) else ""
@@ -160,7 +187,9 @@ def _short(own: Job, clock: Clock) -> Job:
 
 def _hope(job: Job, tried: Tried) -> float:
     """The error that a way may reach in the time left: errors fall about as the root of time."""
-    longer = job.clock.left if job.clock.bounded else tried.seconds / TRIAL_EPOCHS
+    longer = tried.seconds / TRIAL_EPOCHS
+    if job.clock.bounded:  # or less, where all of its epochs are done before
+        longer = min(job.clock.left, tried.learnt.measured.get("predicted_seconds") or math.inf)
     share = min(1.0, tried.seconds / max(longer, 1e-9))
     return (1 - float(tried.right.mean())) * math.sqrt(share)
 
@@ -193,28 +222,53 @@ def _promoted(new: Tried, folder: RunFolder) -> Tried:
 
 
 def _place(folder: RunFolder, name: str) -> RunFolder:
-    return RunFolder(folder.path / "tried" / name)
+    return RunFolder(folder.path / TRIED / name)
 
 
 def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
     """How a way does; None, with a warning, if it diverges or the machine is too small for it.
 
-    There is an answer already, which a way that fails must not take away.
+    There is an answer already, which a way that fails must not take away. What an interrupted run
+    has left in the folder is taken up.
     """
-    folder.path.mkdir(parents=True)
+    began = time.monotonic()
     try:
         own = as_way(job, way)
-        began = time.monotonic()
+        if (folder.path / ENDED).exists():
+            return _ended(own, way, folder)
+        if final and (folder.path / STATE).exists():
+            own = dataclasses.replace(own, prepared=as_written(own.prepared, folder))
+        else:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            folder.path.mkdir(parents=True)
         if not final:
             own = _short(dataclasses.replace(own, screen=Screen(quiet=True)), job.clock)
         if way == "features":
-            learnt = by_features(own, folder, share=MORE_SHARE, head_share=HEAD_SHARE)
+            until = job.clock.at(MORE_SHARE)
+            learnt = by_features(own, folder, until=until, head_share=HEAD_SHARE)
         else:
             learnt = by_tuning(own, folder, final=final)
     except (ResiduaError, RuntimeError, MemoryError, ValueError) as error:
         job.screen.warn(f"{way} is left out: {' '.join(str(error).split())}")
         return None
-    return Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
+    tried = Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
+    if not final:
+        _note_end(tried)
+    return tried
+
+
+def _note_end(tried: Tried) -> None:
+    write_settings(tried.folder, tried.learnt.prepared)
+    told = {"seconds": tried.seconds, "measured": tried.learnt.measured}
+    tried.folder.write_json(ENDED, told | {"progress": asdict(tried.learnt.progress)})
+
+
+def _ended(job: Job, way: str, folder: RunFolder) -> Tried:
+    """A trial that had ended before the run was interrupted."""
+    told, prepared = folder.read_json(ENDED), as_written(job.prepared, folder)
+    progress, answers = Progress(**told["progress"]), answers_of(folder, prepared)
+    learnt = Learnt(prepared, progress, told["measured"], answers)
+    return Tried(way, learnt, folder, _right(learnt), told["seconds"])
 
 
 def _right(learnt: Learnt) -> Right:

@@ -47,3 +47,7 @@ class Clock:
     def at(self, share: float) -> float | None:
         """The time of time.monotonic() when this share of the budget is used; None without one."""
         return self.began + share * self.seconds if self.bounded else None
+
+    def ahead(self, share: float) -> float | None:
+        """The time of time.monotonic() when this share of what is left is used."""
+        return time.monotonic() + share * self.left if self.bounded else None

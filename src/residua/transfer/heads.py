@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import shutil
+import time
 
 import numpy as np
 import torch
@@ -26,33 +27,35 @@ from residua.transfer.features import Rows
 from residua.transfer.inputs import CachedInputs
 from residua.transfer.job import Job, Learnt, thinned
 from residua.transfer.linear import Floats, fit
-from residua.transfer.pace import JUDGED, deadline, in_time, pace_of
+from residua.transfer.pace import CLOSE, JUDGED, REPORT_SECONDS, deadline, in_time, pace_of
 from residua.transfer.probing import Seen, best_of, look
 from residua.transfer.taps import Tap
 from residua.weights.reading import read_file
 
 CHOOSING = 5_000  # pictures that choose the stage and the strength; more would not choose better
 SHARE = 0.8  # of a budget that features may take where nothing follows
+BEGIN_SHARE = 0.15  # of what is left of it, where training follows
 HEAD_SHARE = 0.2  # of what is left of it, for a head with hidden layers before all else learns
 MOST_THREADS = 8  # that fit heads at once, each on rows of its own
-FIRST_SHARE = 0.15  # and where training does: the first answer comes early
 
 
 def by_features(
-    job: Job, folder: RunFolder, *, share: float = SHARE, head_share: float = -1.0
+    job: Job, folder: RunFolder, *, until: float | None = None, head_share: float = -1.0
 ) -> Learnt:
     """A head on the frozen network: the weights file, and what was measured for it.
 
-    share: of the budget that features may take. head_share: of what they leave of it, for a head
-    that learns by gradient; below 0, all that judging and reporting leave. Raises Interrupted after
-    a signal; what was computed is in the cache then.
+    until: a time of time.monotonic() at which features end; None for a share of the budget.
+    head_share: of what they leave of it, for a head that learns by gradient; below 0, all that
+    judging and reporting leave. Raises Interrupted after a signal; what was computed is in the
+    cache then.
     """
-    train = job.taught
-    seen, estimated, rows = _choose(job, train, share)
+    train, until = job.taught, until or job.clock.at(SHARE)
+    seen, estimated, rows = _choose(job, train, until)
+    until = _sparing(job, rows, until)
     best = best_of(seen)
     config = job.prepared.config
     job = _at(job, best)
-    rows = _all_rows(job, best.tap, train, rows, share)
+    rows = _all_rows(job, best.tap, train, rows, until)
     measured: dict[str, object] = {
         "taps": [each.to_json() for each in seen],
         "pictures": len(rows.samples),
@@ -65,12 +68,12 @@ def by_features(
             told = {"taught": len(rows.samples), "alone": alone}
             measured["cross_validated"] = _said(estimated) | told
         network = job.network()
-        _solve(job, network, best, rows, share)
+        _solve(job, network, best, rows, until)
         card = dataclasses.replace(job.card(), notes={"strength": best.strength})
         folder.write_weights("best.safetensors", network.state_dict(), card)
         progress = Progress(seconds=job.clock.passed)
     else:
-        network, task = job.network(), _task(job, best.tap, rows, share)
+        network, task = job.network(), _task(job, best.tap, rows, until)
         job, task = _in_time(job, network, task, head_share)
         progress = learn(network, task, job.prepared.config, folder, job.screen)
     return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
@@ -89,7 +92,9 @@ def _answers(job: Job, tap: Tap, folder: RunFolder) -> Answers:
     return answers
 
 
-def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estimate | None, Rows]:
+def _choose(
+    job: Job, train: Integers, until: float | None
+) -> tuple[list[Seen], Estimate | None, Rows]:
     """Look at every tap, or at the one that the settings name, on some of the training part."""
     config, network = job.prepared.config, job.prepared.config.network
     taps = job.frozen.taps()
@@ -98,10 +103,9 @@ def _choose(job: Job, train: Integers, share: float) -> tuple[list[Seen], Estima
     elif network.head != "logistic":  # as tutorials 2 and 3: what the network itself would use
         taps = [tap for tap in taps if tap.stage == job.frozen.front.stages and tap.side == 1]
     some = shuffled(config.training.seed, 0, train)[:CHOOSING] if len(train) > CHOOSING else train
+    half = None if until is None else (time.monotonic() + until) / 2
     with job.screen.bar("features") as move:
-        rows = job.frozen.rows(
-            taps, some, until=job.clock.at(share / 2), report=job.screen.reporter(move)
-        )
+        rows = job.frozen.rows(taps, some, until=half, report=job.screen.reporter(move))
     labels = job.prepared.labels[rows.samples]
     contents = [key.hex() for key in job.frozen.keys(rows.samples)]
     with job.screen.bar("choosing") as move:
@@ -130,30 +134,41 @@ def _at(job: Job, best: Seen) -> Job:
     )
 
 
-def _all_rows(job: Job, tap: Tap, train: Integers, chosen: Rows | None, share: float) -> Rows:
+def _sparing(job: Job, rows: Rows, until: float | None) -> float | None:
+    """`until`, or so early that there is time for the features of the pictures that will judge."""
+    if until is None or not rows.computed:
+        return until
+    parts = job.prepared.parts
+    judging = len(parts["test"]) or len(parts["validation"])
+    needed = CLOSE * judging * rows.seconds / rows.computed + REPORT_SECONDS
+    return min(until, time.monotonic() + job.clock.left - needed)
+
+
+def _all_rows(
+    job: Job, tap: Tap, train: Integers, chosen: Rows | None, until: float | None
+) -> Rows:
     """The chosen tap's features of the whole training part, as far as time allows."""
     if chosen is not None and len(chosen.samples) == len(train):
         return chosen
     with job.screen.bar("features") as move:
         report = job.screen.reporter(move)
-        rows = job.frozen.rows([tap], train, until=job.clock.at(share), report=report)
+        rows = job.frozen.rows([tap], train, until=until, report=report)
     if len(rows.samples) < len(train):
         job.screen.warn(
-            f"the budget allows features of {len(rows.samples):,} of {len(train):,} pictures"
+            f"the time allows features of {len(rows.samples):,} of {len(train):,} pictures"
         )
     return rows
 
 
-def _views(job: Job, tap: Tap, samples: Integers, share: float) -> list[Floats]:
+def _views(job: Job, tap: Tap, samples: Integers, until: float | None) -> list[Floats]:
     """Features of the augmented views, for the head alone; as many views as time allows."""
     found: list[Floats] = []
     for view in range(1, job.prepared.config.transfer.views + 1):
         with job.screen.bar(f"view {view}") as move:
             report = job.screen.reporter(move)
-            until = job.clock.at(share)
             rows = job.frozen.rows([tap], samples, view=view, until=until, report=report)
         if len(rows.samples) < len(samples):
-            job.screen.warn(f"the budget allows {len(found)} of the augmented views")
+            job.screen.warn(f"the time allows {len(found)} of the augmented views")
             break
         found.append(rows.values[tap])
     return found
@@ -166,26 +181,26 @@ def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object
     named = {"network.stage": tap.stage, "network.side": tap.side}
     config = settings.with_settings(job.prepared.config, named)
     own = dataclasses.replace(job, prepared=dataclasses.replace(job.prepared, config=config))
-    train = job.taught
+    train, until = job.taught, job.clock.ahead(BEGIN_SHARE)
     if tap in job.frozen.looked:
         seen, chosen = [job.frozen.looked[tap]], None
     else:
-        seen, _, chosen = _choose(own, train, FIRST_SHARE)
-    rows = _all_rows(job, tap, train, chosen, FIRST_SHARE)
+        seen, _, chosen = _choose(own, train, until)
+    rows = _all_rows(job, tap, train, chosen, until)
     if linear:
-        _solve(job, network, seen[0], rows, FIRST_SHARE)
+        _solve(job, network, seen[0], rows, until)
     else:
-        _learn_head(job, network, folder, tap, rows)
+        _learn_head(job, network, folder, _task(job, tap, rows, until))
     return {"taps": [each.to_json() for each in seen], "pictures": len(rows.samples)}
 
 
-def _learn_head(job: Job, network: Staged, folder: RunFolder, tap: Tap, rows: Rows) -> None:
+def _learn_head(job: Job, network: Staged, folder: RunFolder, task: Task) -> None:
     """A head with hidden layers learns alone first, in a folder of its own that then goes."""
     own = RunFolder(folder.path / "head")
     own.path.mkdir(exist_ok=True)
     alone = copy.deepcopy(network)
     freeze(alone, len(alone.stages))
-    short, task = _in_time(job, alone, _task(job, tap, rows, FIRST_SHARE), HEAD_SHARE)
+    short, task = _in_time(job, alone, task, HEAD_SHARE)
     try:
         learn(alone, task, short.prepared.config, own, job.screen)
     except Interrupted as error:
@@ -205,9 +220,9 @@ def _in_time(job: Job, network: Staged, task: Task, share: float) -> tuple[Job, 
     return job, dataclasses.replace(task, until=until)
 
 
-def _solve(job: Job, network: Staged, best: Seen, rows: Rows, share: float) -> None:
+def _solve(job: Job, network: Staged, best: Seen, rows: Rows, until: float | None) -> None:
     """Give the network the linear head of logistic regression, in place."""
-    views = _views(job, best.tap, rows.samples, share)
+    views = _views(job, best.tap, rows.samples, until)
     values = np.concatenate([rows.values[best.tap], *views])
     labels = np.tile(job.prepared.labels[rows.samples], 1 + len(views))
     config = job.prepared.config
@@ -221,7 +236,7 @@ def _solve(job: Job, network: Staged, best: Seen, rows: Rows, share: float) -> N
         head.bias.copy_(torch.from_numpy(found.bias))
 
 
-def _task(job: Job, tap: Tap, rows: Rows, share: float) -> Task:
+def _task(job: Job, tap: Tap, rows: Rows, until: float | None) -> Task:
     """Learning a head by gradient, on features of the training and the validation part."""
     prepared, config = job.prepared, job.prepared.config
     judged = thinned(prepared.parts["validation"], JUDGED if job.clock.bounded else 0)
@@ -235,7 +250,7 @@ def _task(job: Job, tap: Tap, rows: Rows, share: float) -> Task:
         batch=config.training.batch,
         seed=config.training.seed,
         views=tuple(
-            _as_maps(each, tap, prepared.device) for each in _views(job, tap, rows.samples, share)
+            _as_maps(each, tap, prepared.device) for each in _views(job, tap, rows.samples, until)
         ),
     )
     return Task(

@@ -131,6 +131,12 @@ def write_settings(folder: RunFolder, prepared: Prepared) -> None:
     folder.write_text("config.yaml", settings.to_yaml(prepared.config))
 
 
+def as_written(prepared: Prepared, folder: RunFolder) -> Prepared:
+    """The same data, with the settings and choices that a folder holds. Raises ResiduaError."""
+    choices = [Choice(**each) for each in folder.read_json("choices.json")]
+    return dataclasses.replace(prepared, config=folder.config, choices=choices)
+
+
 def thinned(members: Integers, most: int) -> Integers:
     """An even choice of `most` members; 0 stands for all."""
     if not 0 < most < len(members):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from residua.automatic import warmup_share
 from residua.data.batches import Inputs
@@ -26,10 +27,11 @@ JUDGED = 1_000  # validation pictures that judge an epoch, where time is limited
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds: of a training step, and of judging a picture."""
+    """Seconds: of a training step, of judging a picture, and of judging it from its pixels on."""
 
     step: float
     judged: float
+    whole: float
 
 
 def pace_of(job: Job, network: Staged, inputs: Inputs, cut: int) -> Pace:
@@ -50,12 +52,21 @@ def pace_of(job: Job, network: Staged, inputs: Inputs, cut: int) -> Pace:
         times.append(time.perf_counter() - began)
     some = inputs.members[:32]
     own.eval()
-    began = time.perf_counter()
-    with torch.inference_mode(), autocast(device, precision):
-        logits_from(own, inputs.plain(some), cut)
-    synchronise(device)
-    judged = (time.perf_counter() - began) / len(some)
-    return Pace(min(times[1:]), judged)
+
+    def judging(x: Tensor, cut: int) -> float:
+        began = time.perf_counter()
+        with torch.inference_mode(), autocast(device, precision):
+            logits_from(own, x, cut)
+        synchronise(device)
+        return (time.perf_counter() - began) / len(some)
+
+    judged = whole = judging(inputs.plain(some), cut)
+    if cut:
+        seen = job.prepared.config.preprocessing
+        shape = (len(some), seen.channels, seen.size, seen.size)
+        pictures = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+        whole = judging(pictures, 0)
+    return Pace(min(times[1:]), judged, whole)
 
 
 def epochs_within(job: Job, pace: Pace, inputs: Inputs, judged: int, seconds: float) -> float:
@@ -69,7 +80,7 @@ def finishing(job: Job, pace: Pace) -> float:
     """Seconds that judging and reporting take after the training."""
     parts = job.prepared.parts
     pictures = len(parts["test"]) or len(parts["validation"])
-    return pictures * pace.judged * CLOSE + REPORT_SECONDS
+    return pictures * pace.whole * CLOSE + REPORT_SECONDS
 
 
 def predicted_seconds(job: Job, pace: Pace, inputs: Inputs, judged: int) -> float:

@@ -43,15 +43,15 @@ def scenario_of(
     large = pictures >= LARGE
     best = min(taps, key=lambda each: each["loss"])
     scratch = [each for each in table if each["way"] == "scratch"]
-    solved = [each["accuracy"] for each in table if each["length"] == "solved"]
+    solved = max((each["accuracy"] for each in table if each["way"] == "features"), default=0.0)
     facts: dict[str, Any] = {"large": large}
-    if scratch and solved:
+    if scratch:
         furthest = max(scratch, key=lambda each: float(each["accuracy"]))
-        similar = solved[0] >= furthest["accuracy"]
+        similar = solved >= furthest["accuracy"]
         number, name = NAMES[large, similar]
         facts |= {"number": number, "name": name, "similar": similar}
         said = (
-            f"frozen features give {solved[0]:.3f}, a network from scratch "
+            f"frozen features give {solved:.3f}, a network from scratch "
             f"{furthest['accuracy']:.3f} after {furthest['seconds']:.0f} s: scenario {number}, "
             f"{name}"
         )

@@ -16,7 +16,8 @@ def lines(measured: Mapping[str, Any]) -> list[str]:
         ways = ", ".join(f"{way} {accuracy:.4f}" for way, accuracy in hopes.items())
         found.append(f"hoped for in the time that was left: {ways}")
     if scenario := measured.get("scenario"):
-        found.append(f"chosen: {measured['chosen']}; {scenario['reason']}")
+        found.append(f"chosen: {measured['chosen']}; {measured['reason']}")
+        found.append(scenario["reason"])
     if judged := measured.get("cross_validated"):
         low, high = judged["interval"]
         found.append(
@@ -52,11 +53,12 @@ def _taps(taps: list[Mapping[str, Any]]) -> list[str]:
 
 
 def _ways(table: list[Mapping[str, Any]]) -> list[str]:
-    rows = ["way       length  epochs  seconds  validation accuracy  gain over features"]
+    rows = ["way       length  epochs  seconds  predicted  validation accuracy  gain over features"]
     for each in table:
         gain = f"{each['gain']:+.4f} +- {each['noise']:.4f}" if each["length"] != "solved" else ""
+        whole = f"{each['predicted_seconds']:.1f}" if each.get("predicted_seconds") else ""
         rows.append(
             f"{each['way']:<9} {each['length']:<7} {each['epochs']:>6,} {each['seconds']:>8.1f} "
-            f"{each['accuracy']:>20.4f}  {gain}".rstrip()
+            f"{whole:>10} {each['accuracy']:>20.4f}  {gain}".rstrip()
         )
     return rows

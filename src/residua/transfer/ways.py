@@ -15,6 +15,7 @@ from residua.transfer.job import Job
 
 SMALL_NETWORK = 100_000_000  # multiply-adds: above, another network tries from scratch
 SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
+NOTHING_FROZEN = {"network.stage": None, "network.side": None, "transfer.views": 0}
 OF_A_WAY = (  # settings that depend on the way of learning
     "network.head",
     "optimization.rate",
@@ -31,9 +32,11 @@ def as_way(job: Job, way: str) -> Job:
         return _small(job)
     prepared = job.prepared
     automatically = {each.setting for each in prepared.choices} & set(OF_A_WAY)
-    asked = {"transfer.strategy": way} | dict.fromkeys(automatically, AUTO)
+    asked: dict[str, object] = {"transfer.strategy": way, **dict.fromkeys(automatically, AUTO)}
     if way == "features" and "network.head" in automatically:
         asked["network.head"] = "logistic"
+    if way == "scratch":
+        asked |= NOTHING_FROZEN
     chooser = Chooser(settings.with_settings(prepared.config, asked))
     chooser.choices = [each for each in prepared.choices if each.setting not in automatically]
     automatic.choose_network(chooser, len(prepared.source.classes), len(prepared.parts["train"]))
@@ -65,6 +68,7 @@ def _small(job: Job) -> Job:
         "network.weights": "",
         "network.new_head": False,
         "network.freeze": 0,
+        **NOTHING_FROZEN,
         "transfer.strategy": "scratch",
         "preprocessing.size": SMALL_SIZE,
         "preprocessing.mean": AUTO,  # what was given was meant for the weights
