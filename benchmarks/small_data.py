@@ -1,14 +1,14 @@
 """Does the interval of `transfer.estimate` hold the accuracy of a head fitted on few pictures?
 
-    OMP_NUM_THREADS=1 python benchmarks/small_data.py [../shared/data]
+    OMP_NUM_THREADS=1 python benchmarks/small_data.py [../shared/data] [--jobs 2]
 
 Again and again a small set is drawn, as many pictures of each class; the stage of the network and
 the strength are chosen on it by cross-validation, the head is fitted on all of it, and all pictures
 that were not drawn tell its true accuracy (the mean over the classes, since the small set has as
 many of each). The 95 % interval, made from the small set alone, should hold it in 95 % of draws.
 
-The network is a ResNet for CIFAR-10 with published weights, at 32 px, frozen. Takes about
-an hour on one thread. Writes results/small-data-interval.txt.
+The network is a ResNet for CIFAR-10 with published weights, at 32 px, frozen. --jobs: repetitions
+at a time, each on one thread. Writes results/small-data-interval.txt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import math
 import os
 import platform
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ from residua.screen import Screen
 from residua.transfer.estimate import estimate
 from residua.transfer.folds import folds_of
 from residua.transfer.linear import fit
-from residua.transfer.racing import STRENGTHS, probe
+from residua.transfer.racing import STRENGTHS, race
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = {
@@ -101,7 +103,7 @@ def repetition(cached: Cached, pictures: int, seed: int) -> dict[str, float]:
     rest = np.setdiff1d(np.arange(len(cached.labels)), rows)
     labels = cached.labels[rows]
     folds = folds_of(labels, [str(row) for row in rows], seed)
-    probes = [probe(stage[rows], labels, classes, folds) for stage in cached.stages]
+    probes = race([stage[rows] for stage in cached.stages], labels, classes, folds)
     rights = np.concatenate([each.right for each in probes], axis=1)
     losses = np.concatenate([each.loss for each in probes], axis=1)
     stage, strength = divmod(int(losses.mean(axis=0).argmin()), len(STRENGTHS))
@@ -125,10 +127,12 @@ def repetition(cached: Cached, pictures: int, seed: int) -> dict[str, float]:
     }
 
 
-def cell(cached: Cached, data: str, weights: str, pictures: int) -> str:
+def cell(cached: Cached, data: str, weights: str, pictures: int, jobs: int) -> str:
     """A row of the table."""
     number = REPETITIONS[pictures]
-    rows = [repetition(cached, pictures, 1_000_000 + seed) for seed in range(number)]
+    with ProcessPoolExecutor(jobs) as pool:
+        seeds = range(1_000_000, 1_000_000 + number)
+        rows = list(pool.map(partial(repetition, cached, pictures), seeds, chunksize=10))
     mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     error = math.sqrt(mean["covers"] * (1 - mean["covers"]) / number)
     stages = np.bincount([int(row["stage"]) for row in rows], minlength=len(cached.stages))
@@ -143,7 +147,9 @@ def cell(cached: Cached, data: str, weights: str, pictures: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", type=Path, default=Path("../shared/data"))
-    root = parser.parse_args().data
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    root, jobs = options.data, options.jobs
     torch.set_num_threads(1)
     facts, began = environment(torch.device("cpu")), time.monotonic()
     lines = [
@@ -154,8 +160,8 @@ def main() -> None:
         "# plain: cross-validated accuracy of what was chosen, with Wilson's interval; to Wilson: "
         "mean width beside that of Wilson's at the estimate",
         f"# {datetime.date.today()}; {facts['device_name']}, {os.cpu_count()} cores, "
-        f"{facts['threads']} thread; residua {residua.__version__}, torch {facts['torch']}, "
-        f"numpy {np.__version__}, Python {platform.python_version()}",
+        f"{jobs} at a time on one thread each; residua {residua.__version__}, "
+        f"torch {facts['torch']}, numpy {np.__version__}, Python {platform.python_version()}",
     ]
     print("\n".join(lines), flush=True)
     for title, plan in (
@@ -169,7 +175,7 @@ def main() -> None:
                 place = data if data == "digits" else str(root / data)
                 cached = features(root / "cifar_resnet_weights" / WEIGHTS[name], place)
                 for pictures in cells:
-                    lines.append(cell(cached, data, name, pictures))
+                    lines.append(cell(cached, data, name, pictures, jobs))
                     print(lines[-1], flush=True)
     lines += ["", f"{(time.monotonic() - began) / 60:.1f} minutes in all"]
     RESULTS.mkdir(exist_ok=True)
