@@ -155,7 +155,7 @@ def _features(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
 
 def _first(job: Job, folder: RunFolder) -> Tried:
     began = time.monotonic()
-    until = began + min(FIRST_SECONDS, FIRST_SHARE * job.clock.seconds)
+    until = min(began + FIRST_SECONDS, job.clock.at(FIRST_SHARE) or math.inf)
     learnt = by_features(as_way(job, "features"), folder, until=until, head_share=HEAD_SHARE)
     right = _right(learnt)
     tried = Tried("features", learnt, folder, right, time.monotonic() - began)
