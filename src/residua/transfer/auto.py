@@ -42,7 +42,7 @@ from residua.transfer.ways import as_way
 
 Right = npt.NDArray[np.bool_]
 
-TRIED, ENDED = "tried", "ended.json"
+TRIED, ENDED, BEST = "tried", "ended.json", "best.safetensors"
 FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for features: the first answer comes early
 TRIAL = 0.08  # of the budget, for each way's trial
 MORE_SHARE = 0.75  # of the budget, for features where the first answer had to do with fewer
@@ -231,12 +231,12 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
     There is an answer already, which a way that fails must not take away. What an interrupted run
     has left in the folder is taken up.
     """
-    began = time.monotonic()
     try:
         own = as_way(job, way)
-        if (folder.path / ENDED).exists():
+        began = time.monotonic()
+        if (folder.path / ENDED).exists() and (folder.path / BEST).exists():
             return _ended(own, way, folder)
-        if final and (folder.path / STATE).exists():
+        if final and way != "features" and (folder.path / STATE).exists():
             own = dataclasses.replace(own, prepared=as_written(own.prepared, folder))
         else:
             shutil.rmtree(folder.path, ignore_errors=True)
@@ -285,7 +285,7 @@ def _promote(winner: RunFolder, folder: RunFolder) -> None:
     for name in ("history.csv", "log.jsonl", "last.safetensors", "state.safetensors"):
         with contextlib.suppress(FileNotFoundError):
             (winner.path / name).replace(folder.path / name)
-    (winner.path / "best.safetensors").replace(folder.path / "best.safetensors")
+    (winner.path / BEST).replace(folder.path / BEST)
 
 
 def _as_chosen(prepared: Prepared, way: str, reason: str) -> Prepared:
