@@ -187,7 +187,7 @@ class Transfer:
     )
     budget: str = setting(
         "",
-        "Time for all of it, such as 90s, 2m or 1h; empty: as long as it takes.",
+        "Time for all of it, such as 90s, 2m or 1h, anew for a resumed run; empty: no limit.",
         flag="--budget",
     )
 

@@ -47,6 +47,7 @@ FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for features: the firs
 TRIAL = 0.08  # of the budget, for each way's trial
 MORE_SHARE = 0.75  # of the budget, for features where the first answer had to do with fewer
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
+DOUBT = 2.0  # times the noise of a difference, beyond which it is beyond doubt
 TRIAL_EPOCHS = 0.1  # of a way's usual epochs, without a budget
 
 
@@ -195,16 +196,16 @@ def _hope(job: Job, tried: Tried) -> float:
 
 
 def _most_hopeful(tried: list[Tried], hopes: dict[str, float]) -> Tried:
-    """The way to go on with; of two that differ by less than the noise the one that can learn more.
+    """The way to go on with: not partial where full may be as good, for that can learn more.
 
-    A short trial flatters the way that has less to learn.
+    A short trial flatters the way that has less to learn, so partial must be better beyond doubt.
     """
     best = min(tried, key=lambda each: hopes[each.way])
     full = next((each for each in tried if each.way == "full"), None)
     if full is None or best.way != "partial":
         return best
     gain, noise = best.gain_over(full)
-    return full if gain <= noise else best
+    return full if gain <= DOUBT * noise else best
 
 
 def furthest(tried: list[Tried], best: Tried) -> Tried:
