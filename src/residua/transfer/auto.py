@@ -2,9 +2,9 @@
 
 First the head on frozen features: the answer that is kept if nothing better is found, on more
 pictures if the first had to do with few. Then each other way learns for a short while. The one that
-may be hoped to get furthest goes on, if that is further than the first answer got; its weights
-replace the first answer if they name more of the validation part rightly, by more than the noise of
-that difference. The test part takes no part in any choice.
+may be hoped to get furthest goes on, if that is further than the first answer got by more than the
+noise of their difference. What names the most of the validation part rightly is kept. The test part
+takes no part in any choice.
 
 Each trial that has ended and the training that goes on have folders below the run's, where a run
 that was interrupted finds them again.
@@ -119,8 +119,9 @@ def _best(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
     measured["table"] += [each.to_json(features, "trial") for each in tried]
     hopes = {each.way: _hope(job, each) for each in tried}
     measured["hopes"] = {way: 1 - error for way, error in hopes.items()}
-    way = _most_hopeful(tried, hopes).way if tried else ""
-    if tried and hopes[way] < 1 - float(features.right.mean()):
+    chosen = _most_hopeful(tried, hopes) if tried else features
+    way, missed = chosen.way, 1 - float(features.right.mean())
+    if way in hopes and missed - hopes[way] > chosen.gain_over(features)[1]:
         longer = _try(job, way, _place(folder, f"long-{way}"), final=True)
         if longer is not None:
             measured["table"].append(longer.to_json(features, "long"))
@@ -128,7 +129,7 @@ def _best(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
     kept = furthest(tried, features)
     gain, noise = kept.gain_over(features)
     if kept is features:
-        measured["reason"] = "no other way gained more over it than chance does"
+        measured["reason"] = "no other way named more of the validation part rightly"
         return features
     measured["reason"] = (
         f"it gained {100 * gain:.1f} points over features, where chance gives {100 * noise:.1f}"
@@ -209,10 +210,8 @@ def _most_hopeful(tried: list[Tried], hopes: dict[str, float]) -> Tried:
 
 
 def furthest(tried: list[Tried], best: Tried) -> Tried:
-    """What names the most pictures rightly; `best` where that gains no more than its noise."""
-    found = max(tried, key=lambda each: float(each.right.mean()))
-    gain, noise = found.gain_over(best)
-    return found if gain > noise else best
+    """What names the most pictures rightly; of equals `best`, then the first."""
+    return max([best, *tried], key=lambda each: int(each.right.sum()))
 
 
 def _promoted(new: Tried, folder: RunFolder) -> Tried:
