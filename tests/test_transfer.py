@@ -42,8 +42,8 @@ from residua.training.optimization import optimizer_for
 from residua.transfer import auto as auto_of
 from residua.transfer import features as features_of
 from residua.transfer import ways
-from residua.transfer.auto import Tried, furthest
 from residua.transfer.checks import check
+from residua.transfer.choosing import Tried, furthest
 from residua.transfer.clock import Clock, seconds_of
 from residua.transfer.job import Job
 from residua.transfer.scenario import scenario_of

@@ -17,11 +17,10 @@ import dataclasses
 import math
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residua import settings
 from residua.automatic import Choice
@@ -32,6 +31,15 @@ from residua.screen import Screen
 from residua.training.interruption import Interrupted
 from residua.training.state import STATE, Progress
 from residua.transfer.answers import answers_of
+from residua.transfer.choosing import (
+    TRIAL_EPOCHS,
+    Right,
+    Tried,
+    furthest,
+    has_time,
+    hope,
+    most_hopeful,
+)
 from residua.transfer.clock import Clock
 from residua.transfer.heads import HEAD_SHARE, by_features
 from residua.transfer.job import Job, Learnt, as_written, thinned, write_settings
@@ -40,51 +48,11 @@ from residua.transfer.scenario import facts_of, scenario_of
 from residua.transfer.tuning import by_tuning
 from residua.transfer.ways import as_way
 
-Right = npt.NDArray[np.bool_]
-
 TRIED, ENDED, BEST = "tried", "ended.json", "best.safetensors"
 FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for features: the first answer comes early
-TRIAL = 0.08  # of the budget, for each way's trial
+TRIAL = 0.06  # of the budget, for each way's trial
 MORE_SHARE = 0.75  # of the budget, for features where the first answer had to do with fewer
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
-DOUBT = 2.0  # times the noise of a difference, beyond which it is beyond doubt
-TRIAL_EPOCHS = 0.1  # of a way's usual epochs, without a budget
-
-
-@dataclass(frozen=True, eq=False)
-class Tried:
-    """One way, and how it did on the validation part. right: bool [N]."""
-
-    way: str
-    learnt: Learnt
-    folder: RunFolder
-    right: Right
-    seconds: float
-
-    def gain_over(self, other: Tried) -> tuple[float, float]:
-        """Difference of the accuracies on the same pictures, and how large chance makes it.
-
-        The latter is its standard deviation if both are equally good: of as many pictures as only
-        one of them names rightly, each is as likely won as lost (McNemar 1947).
-        """
-        won = int((self.right & ~other.right).sum())
-        lost = int((other.right & ~self.right).sum())
-        number = len(self.right)
-        return (won - lost) / number, math.sqrt(won + lost) / number
-
-    def to_json(self, first: Tried, length: str) -> dict[str, object]:
-        """A row of the table that is printed and kept."""
-        gain, noise = self.gain_over(first)
-        return {
-            "way": self.way,
-            "length": length,
-            "epochs": self.learnt.progress.epoch,
-            "seconds": self.seconds,
-            "predicted_seconds": self.learnt.measured.get("predicted_seconds"),
-            "accuracy": float(self.right.mean()),
-            "gain": gain,
-            "noise": noise,
-        }
 
 
 def by_measuring(job: Job, folder: RunFolder) -> Learnt:
@@ -117,9 +85,9 @@ def _best(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
         return features
     tried = _trials(job, folder)
     measured["table"] += [each.to_json(features, "trial") for each in tried]
-    hopes = {each.way: _hope(job, each) for each in tried}
+    hopes = {each.way: hope(job.clock, each) for each in tried}
     measured["hopes"] = {way: 1 - error for way, error in hopes.items()}
-    chosen = _most_hopeful(tried, hopes) if tried else features
+    chosen = most_hopeful(tried, hopes) if tried else features
     way, missed = chosen.way, 1 - float(features.right.mean())
     if way in hopes and missed - hopes[way] > chosen.gain_over(features)[1]:
         longer = _try(job, way, _place(folder, f"long-{way}"), final=True)
@@ -167,9 +135,15 @@ def _first(job: Job, folder: RunFolder) -> Tried:
 
 
 def _trials(job: Job, folder: RunFolder) -> list[Tried]:
-    """Each other way for a short while; those that cannot learn at all are left out."""
-    found = []
+    """Each other way for a short while; those that cannot learn at all are left out.
+
+    Partial is of interest where there is no time for many epochs of full, which can learn more; a
+    trial would flatter it, because it begins with less to unlearn.
+    """
+    found: list[Tried] = []
     for way in ("full", "partial", "scratch"):
+        if way == "partial" and found and has_time(job.clock, found[0]):
+            continue
         tried = _try(job, way, _place(folder, way), final=False)
         if tried is not None:
             found.append(tried)
@@ -185,33 +159,6 @@ def _short(own: Job, clock: Clock) -> Job:
         return dataclasses.replace(own, clock=Clock(min(TRIAL * clock.seconds, clock.left)))
     epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
     return with_epochs(own, epochs, "a trial")
-
-
-def _hope(job: Job, tried: Tried) -> float:
-    """The error that a way may reach in the time left: errors fall about as the root of time."""
-    longer = tried.seconds / TRIAL_EPOCHS
-    if job.clock.bounded:  # or less, where all of its epochs are done before
-        longer = min(job.clock.left, tried.learnt.measured.get("predicted_seconds") or math.inf)
-    share = min(1.0, tried.seconds / max(longer, 1e-9))
-    return (1 - float(tried.right.mean())) * math.sqrt(share)
-
-
-def _most_hopeful(tried: list[Tried], hopes: dict[str, float]) -> Tried:
-    """The way to go on with: not partial where full may be as good, for that can learn more.
-
-    A short trial flatters the way that has less to learn, so partial must be better beyond doubt.
-    """
-    best = min(tried, key=lambda each: hopes[each.way])
-    full = next((each for each in tried if each.way == "full"), None)
-    if full is None or best.way != "partial":
-        return best
-    gain, noise = best.gain_over(full)
-    return full if gain <= DOUBT * noise else best
-
-
-def furthest(tried: list[Tried], best: Tried) -> Tried:
-    """What names the most pictures rightly; of equals `best`, then the first."""
-    return max([best, *tried], key=lambda each: int(each.right.sum()))
 
 
 def _promoted(new: Tried, folder: RunFolder) -> Tried:

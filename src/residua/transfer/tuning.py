@@ -57,6 +57,7 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
         if strategy != "none" or job.clock.bounded:
             pace = pace_of(job, network, inputs, cut)
             measured["predicted_seconds"] = predicted_seconds(job, pace, inputs, judged)
+            measured["predicted_epochs"] = job.prepared.config.training.epochs
         if job.clock.bounded:
             job = in_time(job, pace, inputs, judged, -1.0 if final else 1.0)
             if job.prepared.config.training.pictures:
