@@ -50,6 +50,7 @@ class Frozen:
         """weights_sha256: of the file that the network's weights come from."""
         self.network = network
         self.looked: dict[Tap, Any] = {}  # what cross-validation has said of a tap
+        self._digests: dict[int, bytes] = {}
         self.front = Front(network, config.preprocessing, config.training.precision)
         self.pictures = Pictures(pixels, self.front.device)
         self.config, self.labels = config, labels
@@ -162,8 +163,7 @@ class Frozen:
 
     def keys(self, samples: Integers, view: int = 0) -> list[bytes]:
         """SHA-256 of what enters the network for each sample: equal only where the pixels are."""
-        pixels = self.pictures.pixels
-        keys = [hashlib.sha256(pixels[at].tobytes()).digest() for at in samples]
+        keys = [self._digest(int(at)) for at in samples]
         if view == 0:
             return keys
         how = repr((asdict(self.config.augmentation), self.config.training.seed, view))
@@ -171,6 +171,12 @@ class Frozen:
             hashlib.sha256(key + f"{how} {at}".encode()).digest()
             for key, at in zip(keys, samples, strict=True)
         ]
+
+    def _digest(self, sample: int) -> bytes:
+        if sample not in self._digests:
+            pixels = np.ascontiguousarray(self.pictures.pixels[sample])
+            self._digests[sample] = hashlib.sha256(pixels.data).digest()
+        return self._digests[sample]
 
 
 def _rank(labels: Integers) -> Integers:
