@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -355,6 +356,8 @@ def without_clocks(found: Any) -> Any:
     if isinstance(found, dict):
         clocks = ("seconds", "predicted_seconds", "computed")  # and what the cache had
         return {key: without_clocks(each) for key, each in found.items() if key not in clocks}
+    if isinstance(found, str):
+        return re.sub(r"after \d+ s", "after some time", found)
     return [without_clocks(each) for each in found] if isinstance(found, list) else found
 
 

@@ -23,6 +23,7 @@ Labels = npt.NDArray[np.int64]
 
 _KEPT = 1e-4, 300  # tolerance of the gradient, iterations: of a head that is kept
 _SPANNED = 1e-10  # share of the largest variance, below which a direction is rounding
+_WORTH = 2  # times fewer rows than columns: then turning them takes less time than it saves
 _NEVER = -30.0  # bias of a class that was never seen; the other logits sum to 0
 
 
@@ -88,7 +89,7 @@ def check(features: Floats, labels: Labels, classes: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Standardised rows in as few dimensions as they span: [N, R], R at most N and D.
+    """Standardised rows, in as few dimensions as they span where these are few: [N, R].
 
     An L2 penalty does not see a rotation, and its optimum lies in the span of the rows. standard:
     [N, D], the rows before they were turned; the same array where nothing was. mean, std: [D], of
@@ -106,7 +107,7 @@ class Plane:
         mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
         std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
         rows = (features - mean) / std
-        if rows.shape[0] >= rows.shape[1]:
+        if rows.shape[0] * _WORTH > rows.shape[1]:
             return cls(rows, rows, mean, std)
         squares, turns = np.linalg.eigh(rows @ rows.T)  # sooner than by svd(rows)
         kept = squares >= _SPANNED * squares[-1]
