@@ -21,7 +21,7 @@ from residua.networks.staged import Staged
 from residua.transfer.store import Floats, Store
 from residua.transfer.taps import Front, Tap
 
-VERSION = 2  # to be raised when the same network would give other features
+VERSION = 3  # to be raised when the same network would give other features
 LEAST = 8  # pictures a class that are computed however little time there is
 PIECE_SECONDS = 5.0  # at most about this much work is lost when the process is killed
 PIECE_ROWS = 4096

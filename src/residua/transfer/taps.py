@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from residua.config import Preprocessing
@@ -17,6 +18,7 @@ from residua.data.augmentation import normalise
 from residua.networks.folding import folded
 from residua.networks.staged import Staged, pooled
 
+FINER = 4  # times as many fields in each direction, over which a wide map is averaged first
 WIDEST = 1024  # numbers that a grid finer than one field may give
 SIDES = (4, 2)  # of such grids, the finest first
 
@@ -51,7 +53,7 @@ class Front:
             if tap.stage > place:
                 x = self.network.between(x, place, tap.stage)
                 place = tap.stage
-            found[tap] = pooled(x.float(), tap.side).cpu()
+            found[tap] = _means(x, tap.side).cpu()
         return found
 
     @torch.inference_mode()
@@ -88,3 +90,12 @@ class Front:
             if stage == self.stages or not fitting:
                 found.append(Tap(stage, 1))
         return found
+
+
+def _means(x: Tensor, side: int) -> Tensor:
+    """`pooled` of x in float32. Of a wide bfloat16 map only means over finer fields are converted:
+    the whole of it would take as long as some convolutions."""
+    fine = FINER * side
+    if x.dtype == torch.bfloat16 and not any(length % fine for length in x.shape[2:]):
+        x = F.adaptive_avg_pool2d(x, fine)
+    return pooled(x.float(), side)
