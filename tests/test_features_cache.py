@@ -23,12 +23,13 @@ import residua
 from residua.composing import compose
 from residua.data.chance import Integers
 from residua.errors import ResiduaError
+from residua.networks.staged import pooled
 from residua.preparation import prepare
 from residua.screen import Screen
 from residua.transfer.clock import Clock
 from residua.transfer.features import Frozen
 from residua.transfer.job import Job
-from residua.transfer.taps import Tap
+from residua.transfer.taps import Tap, _means
 from residua.weights.reading import read_file
 
 QUIET = Screen(quiet=True)
@@ -182,6 +183,17 @@ def test_cached_values_are_the_computed_ones_and_the_networks(data: Path, weight
         expected = dict(zip(plain.files, plain.values, strict=True))
         found = np.stack([expected[each] for each in files])
         np.testing.assert_allclose(computed.values[tap], found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("length", "side"), [(56, 2), (56, 4), (30, 2), (28, 1), (7, 1), (3, 2)])
+def test_means_of_a_map_keep_its_precision(length: int, side: int) -> None:
+    """Wherever a wide map is averaged in two steps, each field counts the same."""
+    x = torch.rand(2, 8, length, length, generator=torch.Generator().manual_seed(1))
+    for kind, error in ((torch.float32, 1e-6), (torch.bfloat16, 2**-8)):
+        whole = x.to(kind)
+        expected = pooled(whole.double(), side)
+        assert _means(whole, side).dtype == torch.float32
+        assert ((_means(whole, side) - expected).abs() <= error * expected).all()
 
 
 def test_a_tap_that_was_not_asked_before_is_computed(data: Path, weights: Path) -> None:
