@@ -189,7 +189,7 @@ def test_cached_values_are_the_computed_ones_and_the_networks(data: Path, weight
 def test_means_of_a_map_keep_its_precision(length: int, side: int) -> None:
     """Wherever a wide map is averaged in two steps, each field counts the same."""
     x = torch.rand(2, 8, length, length, generator=torch.Generator().manual_seed(1))
-    for kind, error in ((torch.float32, 1e-6), (torch.bfloat16, 2**-8)):
+    for kind, error in ((torch.float32, 1e-5), (torch.bfloat16, 2**-8)):
         whole = x.to(kind)
         expected = pooled(whole.double(), side)
         assert _means(whole, side).dtype == torch.float32
