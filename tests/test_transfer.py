@@ -642,15 +642,8 @@ def test_auto_takes_what_is_clearly_better(
     source = write_weights(tmp_path / "blind.safetensors", 4, blind=True)
     out = tmp_path / "run"
     words = [str(more), "--weights", str(source), "--transfer", "auto", "--epochs", "10"]
-    words += [
-        "--batch",
-        "8",
-        "--set",
-        "optimization.rate=0.05",
-        "--set",
-        "training.save_seconds=0.3",
-    ]
-    words += ["--set", "training.precision=fp32"]
+    given = {"optimization.rate": 0.05, "training.batch": 8, "training.save_seconds": 0.3, **EXACT}
+    words += [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
 
     def learning() -> list[Path]:
         found = (out / "tried").glob("long-*/history.csv")
@@ -658,7 +651,7 @@ def test_auto_takes_what_is_clearly_better(
 
     killed(words, out, lambda: bool(learning()))
     (history,) = learning()
-    before = history.read_text().splitlines()[:2]  # the last may be learnt again
+    before = history.read_text().splitlines()[:2]  # later ones may be learnt again
     run = residua.resume(out, quiet=True)
     assert (out / "history.csv").read_text().splitlines()[: len(before)] == before  # seconds too
     found = measured(run)

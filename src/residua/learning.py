@@ -37,7 +37,7 @@ from residua.transfer.auto import by_measuring
 from residua.transfer.checks import TRANSFERS, check
 from residua.transfer.clock import Clock, seconds_of
 from residua.transfer.heads import by_features
-from residua.transfer.job import Job, Learnt, write_settings
+from residua.transfer.job import Job, Learnt, choices_of, write_settings
 from residua.transfer.tuning import by_tuning
 from residua.weights.reading import read_file
 
@@ -92,7 +92,7 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
     config = folder.config
     where = dataclasses.replace(config.data, cache=AUTO)  # memory may be other than it was
     prepared = prepare(dataclasses.replace(config, data=where), screen)
-    choices = [Choice(**each) for each in folder.read_json("choices.json")]
+    choices = choices_of(folder)
     prepared = dataclasses.replace(prepared, choices=choices)
     if prepared.members != folder.read_split():
         raise ResiduaError(

@@ -27,7 +27,7 @@ from residua.transfer.features import Rows
 from residua.transfer.inputs import CachedInputs
 from residua.transfer.job import Job, Learnt, thinned
 from residua.transfer.linear import Floats, fit
-from residua.transfer.pace import CLOSE, JUDGED, REPORT_SECONDS, deadline, in_time, pace_of
+from residua.transfer.pace import JUDGED, deadline, finishing, in_time, pace_of
 from residua.transfer.probing import Seen, best_of, look
 from residua.transfer.taps import Tap
 from residua.weights.reading import read_file
@@ -138,9 +138,7 @@ def _sparing(job: Job, rows: Rows, until: float | None) -> float | None:
     """`until`, or so early that there is time for the features of the pictures that will judge."""
     if until is None or not rows.computed:
         return until
-    parts = job.prepared.parts
-    judging = len(parts["test"]) or len(parts["validation"])
-    needed = CLOSE * judging * rows.seconds / rows.computed + REPORT_SECONDS
+    needed = finishing(job, rows.seconds / rows.computed)
     return min(until, time.monotonic() + job.clock.left - needed)
 
 

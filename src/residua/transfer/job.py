@@ -133,8 +133,12 @@ def write_settings(folder: RunFolder, prepared: Prepared) -> None:
 
 def as_written(prepared: Prepared, folder: RunFolder) -> Prepared:
     """The same data, with the settings and choices that a folder holds. Raises ResiduaError."""
-    choices = [Choice(**each) for each in folder.read_json("choices.json")]
-    return dataclasses.replace(prepared, config=folder.config, choices=choices)
+    return dataclasses.replace(prepared, config=folder.config, choices=choices_of(folder))
+
+
+def choices_of(folder: RunFolder) -> list[Choice]:
+    """What was automatic, as write_settings wrote it. Raises ResiduaError."""
+    return [Choice(**each) for each in folder.read_json("choices.json")]
 
 
 def thinned(members: Integers, most: int) -> Integers:

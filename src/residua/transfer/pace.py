@@ -76,11 +76,11 @@ def epochs_within(job: Job, pace: Pace, inputs: Inputs, judged: int, seconds: fl
     return max(0.0, seconds) / epoch
 
 
-def finishing(job: Job, pace: Pace) -> float:
-    """Seconds that judging and reporting take after the training."""
+def finishing(job: Job, whole: float) -> float:
+    """Seconds that judging and reporting take after the training. whole: see Pace."""
     parts = job.prepared.parts
     pictures = len(parts["test"]) or len(parts["validation"])
-    return pictures * pace.whole * CLOSE + REPORT_SECONDS
+    return pictures * whole * CLOSE + REPORT_SECONDS
 
 
 def predicted_seconds(job: Job, pace: Pace, inputs: Inputs, judged: int) -> float:
@@ -103,7 +103,7 @@ def in_time(
     explicit number of epochs wins. Where not even one epoch fits, fewer pictures take part, unless
     they are to remain whole.
     """
-    seconds = job.clock.left * share if share >= 0 else job.clock.left - finishing(job, pace)
+    seconds = job.clock.left * share if share >= 0 else job.clock.left - finishing(job, pace.whole)
     fitting = epochs_within(job, pace, inputs, judged, seconds * MARGIN)
     epochs = max(1, min(job.prepared.config.training.epochs, math.floor(fitting)))
     job = with_epochs(job, epochs, f"{seconds:.0f} s of the budget hold {fitting:.1f} epochs")

@@ -93,8 +93,8 @@ class Front:
 
 
 def _means(x: Tensor, side: int) -> Tensor:
-    """`pooled` of x in float32. Of a wide bfloat16 map only means over finer fields are converted:
-    the whole of it would take as long as some convolutions."""
+    """`pooled` of x in float32. Of a wide bfloat16 map only means over finer fields are converted,
+    which are far fewer than its numbers."""
     fine = FINER * side
     if x.dtype == torch.bfloat16 and not any(length % fine for length in x.shape[2:]):
         x = F.adaptive_avg_pool2d(x, fine)
