@@ -93,14 +93,31 @@ def test_what_belongs_to_the_weights_comes_with_them(begun: residua.Run, cifar: 
 
 def test_the_first_step_starts_from_them(cifar: Path) -> None:
     arguments = {**read_file(cifar).card.network, "classes": 4}
-    network = start_from(open_weights(cifar, None, QUIET), arguments, new_head=True, seed=3)
-    fresh = catalogue.build("cifar_resnet20", classes=4, seed=3)
-    held = read_file(cifar).tensors
+    weights = open_weights(cifar, None, QUIET)
+    network, again, other = (
+        start_from(weights, arguments, new_head=True, seed=seed) for seed in (3, 3, 4)
+    )
+    held, fresh = weights.tensors, catalogue.build("cifar_resnet20", classes=4, seed=5).state_dict()
     for name, tensor in network.state_dict().items():
         if name.startswith("head."):
-            assert torch.equal(tensor, fresh.state_dict()[name])
+            assert torch.equal(tensor, again.state_dict()[name])
+            assert not torch.equal(tensor, other.state_dict()[name])
+            assert float(tensor.std()) == pytest.approx(float(fresh[name].std()), rel=0.7)  # a bias has four
         elif "num_batches" not in name:
             assert torch.equal(tensor, held[name]), name
+
+
+def test_learning_leaves_the_weights_it_starts_from_as_they_are(cifar: Path) -> None:
+    weights = open_weights(cifar, None, QUIET)
+    arguments = {**weights.card.network, "classes": 4}
+    network = start_from(weights, arguments, new_head=True, seed=3)
+    with torch.no_grad():
+        for each in network.parameters():
+            assert each.requires_grad
+            each.add_(1.0)
+    again = start_from(weights, arguments, new_head=True, seed=3)
+    for moved, same in zip(network.parameters(), again.parameters(), strict=True):
+        assert torch.equal(moved, same + 1.0)
 
 
 def test_an_explicit_value_wins_over_the_weights(cifar: Path, tmp_path: Path) -> None:
