@@ -91,6 +91,13 @@ def judged(run: Path) -> float:
     return float(json.loads((run / "transfer.json").read_text())["cross_validated"]["accuracy"])
 
 
+def stage(run: Path) -> str:
+    """That features came from, as it was chosen; the last one is what the network itself uses."""
+    choices = json.loads((run / "choices.json").read_text())
+    chosen = [each["value"] for each in choices if each["setting"] == "network.stage"]
+    return str(chosen[0]) if chosen and chosen[0] is not None else "last"
+
+
 def pretrain(place: Path) -> None:
     flowers = place / "flowers3"
     for name in ("daisy", "rose", "tulip"):
@@ -122,12 +129,14 @@ def tutorial(place: Path, repeats: int, name: str) -> None:
     heads: dict[str, list[float]] = {"features": [], "tutorial": []}
     reports: dict[str, list[float]] = {"features": [], "tutorial": []}
     accuracies: dict[str, list[float]] = {"features": [], "tutorial": []}
+    stages: list[str] = []
     for repeat in range(repeats):
         for way, words in (("features", fast), ("tutorial", slow)):
             seconds, out = train(place, way, *words, "--seed", str(repeat))
             heads[way].append(saved(out, seconds))
             reports[way].append(seconds)
             accuracies[way].append(judged(out))
+            stages += [stage(out)] if way == "features" else []
         print(repeat, heads, reports, accuracies, flush=True)
     to_head, to_report = (
         [slow / fast for slow, fast in zip(found["tutorial"], found["features"], strict=True)]
@@ -140,7 +149,8 @@ def tutorial(place: Path, repeats: int, name: str) -> None:
         "# the two ways, and say nothing of published weights or of other pictures",
         head(),
         f"features, solved head: {said(heads['features'])} s, with report "
-        f"{said(reports['features'])} s, test accuracy {mean(accuracies['features'])}",
+        f"{said(reports['features'])} s, test accuracy {mean(accuracies['features'])}, stage "
+        f"{', '.join(stages)}",
         f"tutorial 2, backbone in each of 10 epochs: {said(heads['tutorial'])} s, with report "
         f"{said(reports['tutorial'])} s, test accuracy {mean(accuracies['tutorial'])}",
         f"ratio, interleaved: {said(to_head)} to the saved head, {said(to_report)} to the report",

@@ -102,7 +102,9 @@ def test_the_first_step_starts_from_them(cifar: Path) -> None:
         if name.startswith("head."):
             assert torch.equal(tensor, again.state_dict()[name])
             assert not torch.equal(tensor, other.state_dict()[name])
-            assert float(tensor.std()) == pytest.approx(float(fresh[name].std()), rel=0.7)  # a bias has four
+            assert float(tensor.std()) == pytest.approx(
+                float(fresh[name].std()), rel=0.7
+            )  # a bias has four
         elif "num_batches" not in name:
             assert torch.equal(tensor, held[name]), name
 

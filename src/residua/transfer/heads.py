@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from residua import settings
+from residua.automatic import FEW
 from residua.data.chance import Integers, shuffled
 from residua.inference import Logits, network_from
 from residua.networks.freezing import freeze
@@ -32,7 +33,7 @@ from residua.transfer.probing import Seen, best_of, look
 from residua.transfer.taps import Tap
 from residua.weights.reading import read_file
 
-CHOOSING = 5_000  # pictures that choose the stage and the strength; more would not choose better
+CHOOSING = 2_000, 5_000  # pictures that choose stage and strength, for few and for many classes
 SHARE = 0.8  # of a budget that features may take where nothing follows
 BEGIN_SHARE = 0.15  # of what is left of it, where training follows
 HEAD_SHARE = 0.2  # of what is left of it, for a head with hidden layers before all else learns
@@ -102,7 +103,8 @@ def _choose(
         taps = [Tap(network.stage or job.frozen.front.stages, network.side or 1)]
     elif network.head != "logistic":  # as tutorials 2 and 3: what the network itself would use
         taps = [tap for tap in taps if tap.stage == job.frozen.front.stages and tap.side == 1]
-    some = shuffled(config.training.seed, 0, train)[:CHOOSING] if len(train) > CHOOSING else train
+    count = int(np.clip(FEW * network.classes, *CHOOSING))  # so few are all, and judge as well
+    some = shuffled(config.training.seed, 0, train)[:count] if len(train) > count else train
     half = None if until is None else (time.monotonic() + until) / 2
     with job.screen.bar("features") as move:
         rows = job.frozen.rows(taps, some, until=half, report=job.screen.reporter(move))

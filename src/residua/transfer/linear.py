@@ -58,7 +58,7 @@ def fit(
     with one_thread(), unwarned():
         plane = Plane.of(features)
         model = regression(balanced, _KEPT)
-        solve(model, strength, plane.rows, labels)
+        solve(model, strength, plane.rows.astype(np.float32), labels)
     weight, bias = _expanded(model.coef_, model.intercept_, model.classes_, classes)
     weight = plane.outward(weight) / plane.std
     return Linear(
