@@ -2,8 +2,9 @@
 
     python benchmarks/features.py pretrain  # sources, made here because nothing downloads
     python benchmarks/features.py tutorial  # results/features-against-tutorial.txt
+    python benchmarks/features.py last  # adds features of the last stage, which is not chosen there
     python benchmarks/features.py keras --python P   # adds Keras 3 on TensorFlow, run by another P
-    python benchmarks/features.py tutorial --set flowers5  # with 4,317 pictures; keras too
+    python benchmarks/features.py tutorial --set flowers5  # with 4,317 pictures; last, keras too
     python benchmarks/features.py birds  # results/features-resnet50-birds6.txt
     python benchmarks/features.py mnist  # results/features-vgg16-mnist.txt
 
@@ -177,13 +178,43 @@ def keras(place: Path, python: str, epochs: int, name: str) -> None:
     seconds = time.monotonic() - began
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
-    known = path.read_text().splitlines()
-    fast = float(next(each for each in known if each.startswith("features")).split()[4])
-    line = (
+    fast = median_of(path, "features")
+    add(
+        path,
+        "Keras",
         f"{done.stdout.strip().splitlines()[-1]}; {seconds:.1f} s from command to saved head, one "
-        f"run: {seconds / fast:.1f} times the median of features"
+        f"run: {seconds / fast:.1f} times the median of features",
     )
-    path.write_text("\n".join([*(each for each in known if "Keras" not in each), line]) + "\n")
+
+
+def last(place: Path, repeats: int, name: str) -> None:
+    """Features of the last stage, whatever would be chosen: every picture through all layers."""
+    weights, path, seconds, accuracies = place / "sources" / "resnet50", file_of(name), [], []
+    words = (str(SHARED / name), "--weights", str(weights), "--transfer", "features", "--size")
+    for repeat in range(repeats):
+        options = ("224", *TEST, "--set", "network.stage=4", "--seed", str(repeat))
+        took, out = train(place, "last", *words, *options)
+        seconds.append(saved(out, took))
+        accuracies.append(judged(out))
+    slow = median_of(path, "tutorial")
+    add(
+        path,
+        "stage 4 given",
+        f"stage 4 given, not interleaved: {said(seconds)} s, test accuracy {mean(accuracies)}; the "
+        f"median of tutorial 2 is {slow / statistics.median(seconds):.2f} times that",
+    )
+
+
+def median_of(path: Path, what: str) -> float:
+    """Seconds that the results say of a way."""
+    line = next(each for each in path.read_text().splitlines() if each.startswith(what))
+    return float(line.partition("median ")[2].split()[0])
+
+
+def add(path: Path, what: str, line: str) -> None:
+    """Put a line to the results, in the place of an older one that begins so."""
+    known = [each for each in path.read_text().splitlines() if not each.startswith(what)]
+    path.write_text("\n".join([*known, line]) + "\n")
     print(line)
 
 
@@ -245,7 +276,7 @@ def mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} +- {deviation:.4f}"
 
 
-WHATS = ("pretrain", "tutorial", "keras", "birds", "mnist")
+WHATS = ("pretrain", "tutorial", "last", "keras", "birds", "mnist")
 
 
 def main() -> None:
@@ -262,6 +293,8 @@ def main() -> None:
         pretrain(options.place)
     elif options.what == "tutorial":
         tutorial(options.place, options.repeats, options.set)
+    elif options.what == "last":
+        last(options.place, options.repeats, options.set)
     elif options.what == "keras":
         keras(options.place, options.python, options.epochs, options.set)
     elif options.what == "birds":

@@ -42,6 +42,7 @@ from residua.settings import with_settings
 from residua.training.optimization import optimizer_for
 from residua.transfer import auto as auto_of
 from residua.transfer import features as features_of
+from residua.transfer import heads
 from residua.transfer import ways
 from residua.transfer.checks import check
 from residua.transfer.choosing import Tried, furthest
@@ -592,6 +593,18 @@ def test_a_first_answer_with_hidden_layers_leaves_time_for_other_ways(
     assert {each["way"] for each in table} >= {"full", "scratch"}  # full has time for many epochs
 
 
+def test_some_may_choose_but_all_teach_the_head(
+    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_choose = learn(data, weights, "features", tmp_path / "all")
+    monkeypatch.setattr(heads, "CHOOSING", (60, 60))
+    run = learn(data, weights, "features", tmp_path / "some")
+    found, whole = measured(run), measured(all_choose)
+    assert found["pictures"] == whole["pictures"] == 160
+    assert (found["cross_validated"]["pictures"], found["cross_validated"]["taught"]) == (60, 160)
+    assert "so many of the 160" in (run.path / "report.html").read_text("utf-8")
+
+
 def test_one_picture_a_class_teaches_and_nothing_is_claimed(
     weights: Path, tmp_path: Path, write_digits: Callable[..., Path]
 ) -> None:
@@ -613,9 +626,9 @@ def test_nothing_is_said_of_a_class_of_one_picture(
     run = learn(data, weights, "features", tmp_path / "run", quiet=False)
     found = measured(run)["cross_validated"]
     assert (found["pictures"], found["alone"], found["taught"]) == (54, 1, 55)
-    assert "1 pictures are alone in their class" in " ".join(capsys.readouterr().err.split())
+    assert "alone in their class, of which nothing is said: 1" in " ".join(capsys.readouterr().err.split())
     html = (run.path / "report.html").read_text("utf-8")
-    assert "1 more are the only one of their class" in html
+    assert "those that are alone in their class: 1." in html
     assert "The head that learnt from all of them" in html
 
 

@@ -26,7 +26,7 @@ def lines(measured: Mapping[str, Any]) -> list[str]:
             "heads that never saw it)"
         )
         if alone := judged.get("alone"):
-            found.append(f"{alone:,} pictures are alone in their class: nothing is said of these")
+            found.append(f"pictures alone in their class, of which nothing is said: {alone:,}")
     return found
 
 
