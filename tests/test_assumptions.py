@@ -72,9 +72,14 @@ def test_names_of_outputs_may_be_given_and_are_kept(
     (row, *_) = residua.predict(whole, photos, **kept)
     assert row.top[0][0] in names
     convert(read_file(whole).named(names), tmp_path / "named.safetensors")
-    assert read_file(tmp_path / "named.safetensors").card.classes == names
+    named = read_file(tmp_path / "named.safetensors")
+    assert named.card.classes == names
+    with pytest.raises(ResiduaError, match="class 'kind0' is unknown to these weights"):
+        residua.evaluate(named.path, photos)
     with pytest.raises(ResiduaError, match="has 5 outputs, but 2 different class names"):
         residua.predict(whole, photos, classes=["a", "b"])
+    with pytest.raises(ResiduaError, match="class 'kind0' is unknown to these weights"):
+        residua.evaluate(whole, photos, **kept)  # no guess is better than what was said
 
 
 def test_outputs_without_names_are_the_folders_in_order(whole: Path, photos: Path) -> None:

@@ -124,3 +124,11 @@ def test_an_explicit_value_wins_over_the_recipe() -> None:
     assert composed.training.batch == 8
     with pytest.raises(ResiduaError, match="tutorial_birds"):
         composing.read_recipe("tutorial_bird")
+
+
+def test_numbers_on_the_command_line_are_decimal() -> None:
+    given = {"training.epochs": "050", "training.seed": "-0"}
+    found = settings.with_settings(Config(), given).training
+    assert (found.epochs, found.seed) == (50, 0)
+    with pytest.raises(ResiduaError, match="'1:30': expected a whole number"):
+        settings.with_settings(Config(), {"training.epochs": "1:30"})

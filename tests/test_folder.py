@@ -168,6 +168,7 @@ def test_what_is_ignored_and_what_is_rejected(tmp_path: Path) -> None:
         "a/page.JPG": b"<!DOCTYPE html>",
         "a/empty.jpeg": b"",
         "a/photo.heic": b"\0\0\0\x18ftypheic\0\0",
+        "a/photo.cr3": b"\0\0\0\x18ftypcrx \0",
         "a/drawing.svg": b"<svg>",
     }.items():
         (tmp_path / name).write_bytes(content)
@@ -177,6 +178,7 @@ def test_what_is_ignored_and_what_is_rejected(tmp_path: Path) -> None:
         "a/drawing.svg": "is an SVG drawing: export it as PNG",
         "a/empty.jpeg": "is empty",
         "a/page.JPG": "is no picture: starts with '<!DOCTYPE'",
+        "a/photo.cr3": "is a camera's raw file: export it as JPEG",
         "a/photo.heic": "is a HEIC photo, which cannot be read here: convert it to JPEG",
     }
 

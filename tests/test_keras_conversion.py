@@ -203,3 +203,27 @@ def test_predictions_are_those_of_keras_own_chain(name: str, tmp_path: Path) -> 
         best = np.argsort(-chances)[:3]
         assert names == tuple(imagenet_classes()[place] for place in best)
         np.testing.assert_allclose(values, chances[best], rtol=0, atol=1e-4)
+
+
+def test_bfloat16_becomes_float32_in_keras_files(tmp_path: Path) -> None:
+    network = residua.build("keras_mobilenet", classes=5, seed=1).bfloat16()
+    torch.save(network.state_dict(), tmp_path / "half.pth")
+    held = read_file(tmp_path / "half.pth", "keras_mobilenet")
+    convert(held, tmp_path / "theirs.weights.h5")
+    again = read_file(tmp_path / "theirs.weights.h5", "keras_mobilenet")
+    for name, tensor in again.tensors.items():
+        assert torch.equal(tensor, held.tensors[name].float()), name
+
+
+def test_verify_looks_into_nested_models(tmp_path: Path) -> None:
+    """As the tutorials build them: a base without a head, and a head behind it."""
+    base = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(32, 32, 3))
+    layers = [base, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(7)]
+    keras.Sequential(layers).save(tmp_path / "nested.keras")
+    weights = read_file(tmp_path / "nested.keras")
+    found = agreements(weights)
+    assert all(each.good for each in found)
+    assert {"conv_pw_13", "conv1_bn"} <= {each.theirs for each in found}
+    changed = next(name for name, each in weights.tensors.items() if each.ndim == 4)
+    tensors = {**weights.tensors, changed: weights.tensors[changed].flip(0)}
+    assert not all(each.good for each in agreements(dataclasses.replace(weights, tensors=tensors)))

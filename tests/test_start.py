@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import residua
 from residua.config import Config
 from residua.errors import ResiduaError
 from residua.learning import go_on
-from residua.loading import open_weights, start_from
+from residua.loading import open_weights, start_from, with_preprocessing
+from residua.looking import look_at
 from residua.networks import catalogue
 from residua.networks.freezing import freeze
 from residua.run import RunFolder
@@ -193,8 +195,6 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 def test_a_head_of_other_classes_is_said(
     begun: residua.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from PIL import Image
-
     for label in range(10):
         for picture in range(3):
             file = tmp_path / "data" / f"kind{label}" / f"{picture}.png"
@@ -282,8 +282,6 @@ def test_frozen_means_frozen(cifar: Path, tmp_path: Path) -> None:
 
 
 def test_features_of_a_file_and_of_a_run(cifar: Path, begun: residua.Run, tmp_path: Path) -> None:
-    from PIL import Image
-
     for name, value in (("a", 10), ("b", 200)):
         Image.fromarray(np.full((40, 32, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
     (tmp_path / "c.png").write_bytes(b"no picture")
@@ -310,3 +308,41 @@ def test_features_of_a_file_and_of_a_run(cifar: Path, begun: residua.Run, tmp_pa
     with np.load(tmp_path / "features.npz") as stored:
         assert stored["features"].dtype == np.float32
         assert stored["files"].tolist() == list(found.files)
+
+
+def test_a_given_mean_says_nothing_of_the_outputs(cifar: Path) -> None:
+    found = with_preprocessing(read_file(cifar), {"mean": [0.0, 0.0, 0.0]})
+    assert found.assumed == ""
+    assert "taken for those of CIFAR-10" in found.guessed
+    assert found.named(tuple("abcdefghij")).guessed == ""
+
+
+def test_a_look_shows_what_the_network_of_the_weights_would_see(
+    cifar: Path, tmp_path: Path
+) -> None:
+    given = {"data.path": "digits", "network.weights": str(cifar), "transfer.strategy": "features"}
+    plain = look_at(with_settings(Config(), {"data.path": "digits"}), str(tmp_path / "a"), QUIET)
+    look_at(with_settings(Config(), given), str(tmp_path / "b"), QUIET)
+    assert "training-batch.png" in plain
+    batches = [np.asarray(Image.open(tmp_path / each / "training-batch.png")) for each in "ab"]
+    assert batches[0].shape != batches[1].shape  # 8 px in grey, and 32 px in colour
+
+
+def test_features_read_pictures_as_large_as_their_run_does(tmp_path: Path) -> None:
+    settings = {"data.max_pixels": 64}
+    run = residua.train("digits", epochs=1, out=tmp_path / "run", settings=settings, quiet=True)
+    for side in (8, 9):
+        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
+    found = residua.features(run, [tmp_path / "8.png", tmp_path / "9.png"])
+    assert [Path(each).name for each in found.files] == ["8.png"]
+    assert [Path(each).name for each, _ in found.unreadable] == ["9.png"]
+
+
+def test_a_grid_that_cannot_be_written_takes_no_prediction_away(
+    begun: residua.Run, tmp_path: Path
+) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "grid.png").mkdir()
+    with pytest.warns(UserWarning, match="grid"):
+        (row,) = residua.predict(begun, tmp_path / "a.png", grid=tmp_path / "grid.png")
+    assert row.top

@@ -75,7 +75,7 @@ ALLOWED = {
     "showing": {"networks"},
     "inspection": {"weights"},
     "verification": {"data", "inference", "networks", "weights"},
-    "looking": {"data", "preparation", "screen"},
+    "looking": {"data", "preparation", "screen", "starting", "transfer"},
     "starting": {"loading", "preparation", "run", "screen", "weights"},
     "learning": {
         "automatic",

@@ -401,11 +401,12 @@ def test_tensorboard_events_are_written(shapes: Path, tmp_path: Path) -> None:
 def test_without_validation_weights_appear_while_it_trains(shapes: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = cli("train", str(shapes), "--out", str(run), "--epochs", "500", "--val-fraction", "0")
-    process = subprocess.Popen([*words, "--set", "training.save_seconds=0.5"])
+    process = subprocess.Popen([*words, "--set", "training.save_seconds=20"])
     while not (run / "last.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
+    assert len((run / "history.csv").read_text().splitlines()) < 50  # not only after 20 seconds
     process.wait()
     assert residua.load(run).predict(shapes / "class0" / "000.png")[0].error is None
 
@@ -450,4 +451,17 @@ def test_a_run_judges_foreign_data_beside_its_own(run: residua.Run, tmp_path: Pa
     foreign = run.evaluate(data)
     assert (foreign.part, foreign.scores.pictures) == ("all", 6)
     assert json.loads((run.path / "evaluations/test/scores.json").read_text()) == own
-    assert (run.path / "evaluations/data-test/predictions.csv").exists()
+    kept = (run.path / "evaluations/data-test/predictions.csv").read_bytes()
+    other = write_shapes(tmp_path / "other" / "test", 5, classes=2)
+    assert run.evaluate(other).scores.pictures == 10
+    run.evaluate(data)
+    assert (run.path / "evaluations/data-test/predictions.csv").read_bytes() == kept
+    found = sorted(each.name for each in (run.path / "evaluations").glob("data-test*"))
+    assert found == ["data-test", "data-test-2"]
+
+
+def test_a_grid_is_not_drawn_into_the_pictures(run: residua.Run, tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", 2)
+    with pytest.raises(ResiduaError, match="never written to"):
+        residua.predict(run, data, grid=data / "grid.png")
+    assert sorted(each.name for each in data.iterdir()) == ["class0", "class1", "class2"]

@@ -42,8 +42,7 @@ from residua.settings import with_settings
 from residua.training.optimization import optimizer_for
 from residua.transfer import auto as auto_of
 from residua.transfer import features as features_of
-from residua.transfer import heads
-from residua.transfer import ways
+from residua.transfer import heads, ways
 from residua.transfer.checks import check
 from residua.transfer.choosing import Tried, furthest
 from residua.transfer.clock import Clock, seconds_of
@@ -528,6 +527,24 @@ def test_all_teach_where_nothing_else_can_be_tried(
     assert choices(run)["transfer.strategy"]["reason"].startswith("there is no validation part")
 
 
+def test_a_learnt_head_goes_on_to_all_pictures_where_nothing_judges_it(
+    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto_of, "FIRST_SECONDS", 0.0)  # as where there are many pictures
+    run = learn(data, weights, "auto", tmp_path / "run", head="mlp:16", val_fraction=0, epochs=2)
+    assert (measured(run)["chosen"], measured(run)["pictures"]) == ("features", 160)
+    assert len(run.history) == 2
+    assert run.predict(data / "3")[0].error is None
+
+
+def test_a_part_that_the_data_brings_is_no_fraction(auto: residua.Run) -> None:
+    chosen = choices(auto)["data.val_fraction"]
+    assert (chosen["value"], auto.config.data.val_fraction) == (0.0, 0.0)
+    assert "its own validation part" in chosen["reason"]
+    prepared = prepare(auto.config, Screen(quiet=True))  # as a recipe, or to go on
+    assert not [note for note in prepared.notes if "is not used" in note]
+
+
 def test_a_test_part_judges_a_solved_head_and_all_others_teach_it(
     data: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -626,7 +643,9 @@ def test_nothing_is_said_of_a_class_of_one_picture(
     run = learn(data, weights, "features", tmp_path / "run", quiet=False)
     found = measured(run)["cross_validated"]
     assert (found["pictures"], found["alone"], found["taught"]) == (54, 1, 55)
-    assert "alone in their class, of which nothing is said: 1" in " ".join(capsys.readouterr().err.split())
+    assert "alone in their class, of which nothing is said: 1" in " ".join(
+        capsys.readouterr().err.split()
+    )
     html = (run.path / "report.html").read_text("utf-8")
     assert "those that are alone in their class: 1." in html
     assert "The head that learnt from all of them" in html
@@ -741,8 +760,17 @@ def test_an_explicit_zero_is_a_wish(data: Path, weights: Path, tmp_path: Path) -
     assert "optimization.warmup_epochs" not in choices(run)
 
 
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [(16, "full is left out: the loss became"), (512, "full is left out: ")],  # one step: judged
+)
 def test_a_trial_that_fails_does_not_take_the_first_answer_away(
-    in_parts: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    in_parts: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    batch: int,
+    said: str,
 ) -> None:
     given = {"optimization.rate": 1e30}  # which a solved head knows nothing of
     run = residua.train(
@@ -751,19 +779,21 @@ def test_a_trial_that_fails_does_not_take_the_first_answer_away(
         transfer="auto",
         out=tmp_path / "run",
         epochs=2,
+        batch=batch,
         settings=given,
         quiet=False,
     )
     assert measured(run)["chosen"] == "features"
     assert run.evaluate().scores.accuracy > 0.3
-    assert "full is left out: the loss became" in " ".join(capsys.readouterr().err.split())
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_less_than_an_epoch_is_some_of_the_pictures(weights: Path, tmp_path: Path) -> None:
     run = learn("digits", weights, "full", tmp_path / "run", budget="1s")
     assert run.config.training.epochs == 1
     assert 0 < run.config.training.pictures < 1438
-    assert "do not hold one epoch" in choices(run)["training.pictures"]["reason"]
+    reason = choices(run)["training.pictures"]["reason"]
+    assert reason == "0 s do not hold one epoch of all"  # judging takes longer than the budget
     assert run.evaluate().scores.accuracy > 0.5  # the head is there all the same
 
 
@@ -772,6 +802,10 @@ def history_without_clocks(run: residua.Run) -> list[dict[str, str]]:
         rows = list(csv.DictReader(stream))
     clocks = ("pictures_per_second", "seconds")
     return [{key: row[key] for key in row if key not in clocks} for row in rows]
+
+
+def text_of(file: Path) -> str:
+    return file.read_text("utf-8") if file.exists() else ""
 
 
 def killed(words: list[str], out: Path, ready: Callable[[], bool]) -> None:
@@ -811,8 +845,7 @@ def test_killed_and_resumed_is_bit_identical(
     words += ["--batch", "16", *(f"--{key}={value}" for key, value in options.items())]
     words += [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
     out = tmp_path / "broken"
-    history = out / "history.csv"
-    killed(words, out, lambda: history.exists() and "\n1," in history.read_text())
+    killed(words, out, lambda: "\n1," in text_of(out / "history.csv"))
     broken = residua.load(out)
     assert 1 <= len(broken.history) < epochs
     residua.resume(broken, quiet=True)
@@ -820,6 +853,31 @@ def test_killed_and_resumed_is_bit_identical(
     for name in ("best.safetensors", "last.safetensors"):
         assert (out / name).read_bytes() == (whole.path / name).read_bytes()
     assert broken.config == whole.config
+
+
+def test_a_plan_for_a_budget_holds_after_a_kill(data: Path, tmp_path: Path) -> None:
+    """Another number of epochs would be another schedule, and other weights at each step."""
+    out = tmp_path / "run"
+    words = [str(data), "--budget", "8s", "--set", "training.save_seconds=0.05"]
+    killed(words, out, lambda: "\n1," in text_of(out / "history.csv"))
+    broken = residua.load(out)
+    planned = broken.config.training.epochs
+    assert "of the budget hold" in choices(broken)["training.epochs"]["reason"]
+    residua.resume(broken, quiet=True)
+    assert broken.config.training.epochs == planned
+    assert broken.history[-1]["epoch"] <= planned
+
+
+def test_resumed_figures_on_known_pictures_are_still_called_too_good(
+    data: Path, tmp_path: Path
+) -> None:
+    options = {"epochs": 1, "test_fraction": 0.3, "quiet": True}
+    first = residua.train(data, split_seed=0, out=tmp_path / "first", **options)
+    again = residua.train(data, weights=first.path, split_seed=1, out=tmp_path / "again", **options)
+    said = "so its figures on them are too good"
+    assert said in (again.path / "report.html").read_text("utf-8")
+    residua.resume(again, quiet=True)
+    assert said in (again.path / "report.html").read_text("utf-8")
 
 
 def test_a_killed_auto_run_ends_with_the_same_choice(

@@ -12,6 +12,7 @@ from residua.composing import compose
 from residua.config import Config, Data, Preprocessing
 from residua.errors import ResiduaError
 from residua.evaluation import evaluate_run, evaluate_weights, run_classes
+from residua.files import refuse_inside
 from residua.inference import default_device, network_from
 from residua.judging import Evaluation
 from residua.learning import go_on, train_run
@@ -225,26 +226,21 @@ def predict(
     http(s) addresses, those in private networks only if `allow_private`.
 
     source, model, classes, preprocessing: see `evaluate`. grid: also draw the pictures with their
-    classes to this PNG. A file that cannot be read keeps its row, with the reason in `error`.
-    Raises ResiduaError if the weights cannot be used.
+    classes to this PNG; if that fails, a warning says why. A file that cannot be read keeps its
+    row, with the reason in `error`. Raises ResiduaError if the weights cannot be used.
     """
     screen = Screen(quiet)
     weights, folder = _subject(source, model, classes, preprocessing, screen)
-    max_pixels = folder.config.data.max_pixels if folder else Data.max_pixels
-    named = _names(files)
-    rows = list(
-        predict_files(weights, named, top, max_pixels=max_pixels, allow_private=allow_private)
-    )
+    named, most = _names(files), _limit(folder)
     if grid is not None:
-        warning = write_prediction_grid(
-            weights.card.preprocessing,
-            rows,
-            Path(grid),
-            max_pixels=max_pixels,
-            allow_private=allow_private,
-        )
-        if warning:
-            screen.warn(warning)
+        for each in named:
+            refuse_inside(Path(grid), each)
+    rows = list(predict_files(weights, named, top, max_pixels=most, allow_private=allow_private))
+    if grid is None:
+        return rows
+    prepared, file = weights.card.preprocessing, Path(grid).expanduser()
+    if warning := write_prediction_grid(prepared, rows, file, most, allow_private):
+        screen.caution(warning)
     return rows
 
 
@@ -264,8 +260,8 @@ def features(
     [N, C x side x side]; None: 1, or as the head of a transferred run reads it. Files that cannot
     be read are left out and listed with their reasons. Raises ResiduaError.
     """
-    weights, _ = _subject(source, model, None, preprocessing, Screen(quiet))
-    return features_of(weights, _names(files), max_pixels=Data.max_pixels, stage=stage, side=side)
+    weights, folder = _subject(source, model, None, preprocessing, Screen(quiet))
+    return features_of(weights, _names(files), max_pixels=_limit(folder), stage=stage, side=side)
 
 
 def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
@@ -293,6 +289,10 @@ def _subject(
         folder = _folder_of(source)
         return read_file(folder.weights), folder
     return as_told(open_weights(source, model, screen), classes, given or {}, screen), None
+
+
+def _limit(run: RunFolder | None) -> int:
+    return run.config.data.max_pixels if run else Data.max_pixels
 
 
 def _folder_of(run: str | Path | Run) -> RunFolder:

@@ -117,7 +117,10 @@ def choose_validation(
     config = chooser.config
     solved = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
     few = pictures < (FEW if solved else FEW_TO_COMPARE) * classes
-    if solved and "validation" not in given and ("test" in given or config.data.test_fraction):
+    if "validation" in given:
+        reason = "the data set brings its own validation part"
+        chooser.choose("data.val_fraction", 0.0, reason)
+    if solved and ("test" in given or config.data.test_fraction):
         reason = "the test part judges, and cross-validation chooses the head: all others teach"
         chooser.choose("data.val_fraction", 0.0, reason)
     if few and not given - {None} and (solved or config.transfer.strategy == "auto"):

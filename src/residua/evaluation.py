@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,11 @@ def evaluate_run(
     source = open_source(data)
     part, selection, labels = _foreign(source, classes, screen)
     seen = _judge_source(weights, selection, labels, part, limit, screen, run)
-    return record(run, f"data-{source.name}", seen)
+    there = Path(data).expanduser()
+    told = {"data": str(there.resolve()) if there.exists() else data}
+    place = _place_of(run, source.name, told)
+    run.write_json(f"evaluations/{place}/data.json", told)
+    return record(run, place, seen)
 
 
 def evaluate_weights(weights: Weights, data: str, screen: Screen) -> Evaluation:
@@ -54,7 +59,8 @@ def evaluate_weights(weights: Weights, data: str, screen: Screen) -> Evaluation:
         raise ResiduaError(f"{weights.path}: {weights.lacks}, so there is nothing to judge.")
     source, classes = open_source(data), weights.card.classes
     outputs = weights.card.network["classes"]
-    if weights.assumed and not set(source.classes) <= label_places(classes).keys():
+    names = {unicodedata.normalize("NFC", each) for each in source.classes}
+    if weights.guessed and not names <= label_places(classes).keys():
         classes = ()  # they were taken for the outputs' names, and are not
     if not classes:
         if len(source.classes) != outputs:
@@ -121,6 +127,17 @@ def record(run: RunFolder, place: str, evaluation: Evaluation) -> Evaluation:
     run.write_json(f"evaluations/{place}/scores.json", evaluation.to_json())
     run.write_predictions(f"evaluations/{place}/predictions.csv", evaluation.rows())
     return evaluation
+
+
+def _place_of(run: RunFolder, name: str, told: Mapping[str, str]) -> str:
+    """The folder for figures on other data: of data sets that share a name each has its own."""
+    for number in itertools.count(1):
+        place = f"evaluations/data-{name}" + (f"-{number}" if number > 1 else "")
+        file = f"{place}/data.json"
+        known = (run.path / file).exists() and run.read_json(file) == told
+        if known or not (run.path / place).exists():
+            break
+    return place.removeprefix("evaluations/")
 
 
 def _own_part(

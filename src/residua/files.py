@@ -54,7 +54,7 @@ def refuse_inside(target: Path, data: str) -> None:
     if folder.is_dir() and target.expanduser().resolve().is_relative_to(folder.resolve()):
         raise ResiduaError(
             f"{target}: lies inside the data folder {folder}, which is never written to. "
-            "Give --out another folder, or start from another one."
+            "Name another place, or start from another folder."
         )
 
 

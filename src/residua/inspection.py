@@ -102,8 +102,8 @@ def _meaning(weights: Weights) -> dict[str, Any]:
         "biases": _biases(weights),
         "preprocessing": asdict(card.preprocessing),
     }
-    if weights.assumed:
-        found["assumed"] = weights.assumed
+    if assumed := "; ".join(filter(None, (weights.assumed, weights.guessed))):
+        found["assumed"] = assumed
     return found
 
 

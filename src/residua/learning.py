@@ -99,6 +99,7 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
             f"{config.data.path}: is not what it was when {folder.path} began: its pictures "
             "or their parts differ from split.csv. Restore the data, or train anew."
         )
+    note_known(config, prepared)
     weights = None
     needed = config.transfer.strategy in ("features", "auto")  # whose features come from them
     if needed or not (folder.path / STATE).exists():  # nothing was learnt yet

@@ -150,9 +150,12 @@ def as_told(
         weights = weights.named(tuple(classes))
     if given:
         weights = with_preprocessing(weights, given)
-    if weights.assumed:
-        other = "--set preprocessing.mean=[...] and --classes say otherwise"
-        screen.caution(f"{weights.path.name}: {weights.assumed}. {other}")
+    for what, option in (
+        (weights.assumed, "--set preprocessing.mean=[...]"),
+        (weights.guessed, "--classes"),
+    ):
+        if what:
+            screen.caution(f"{weights.path.name}: {what}. {option} says otherwise")
     return weights
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -180,7 +181,8 @@ def read_input(
     return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
 
 
-def _write_parquet(features: Features, stream: io.BytesIO) -> None:
+def parquet() -> Any:
+    """The package pyarrow, which writes such files. Raises ResiduaError where it is missing."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -188,8 +190,13 @@ def _write_parquet(features: Features, stream: io.BytesIO) -> None:
         raise ResiduaError(
             "a .parquet file needs pyarrow: pip install pyarrow, or name a file that ends in .npz."
         ) from error
+    return pyarrow
+
+
+def _write_parquet(features: Features, stream: io.BytesIO) -> None:
+    arrow = parquet()
     columns = {f"feature{place}": values for place, values in enumerate(features.values.T)}
-    pyarrow.parquet.write_table(pyarrow.table({"file": list(features.files), **columns}), stream)
+    arrow.parquet.write_table(arrow.table({"file": list(features.files), **columns}), stream)
 
 
 def _expand(file: str) -> list[str]:

@@ -231,9 +231,9 @@ def _split(
         f"the data set brings its own {part} part, so {flag} {fraction:g} is not used"
         for part, flag, fraction, asked in (
             ("validation", "--val-fraction", config.data.val_fraction, explicit),
-            ("test", "--test-fraction", config.data.test_fraction, config.data.test_fraction > 0),
+            ("test", "--test-fraction", config.data.test_fraction, True),
         )
-        if part in given and asked
+        if part in given and asked and fraction > 0
     ]
     return found.parts, [*found.notes, *unused]
 

@@ -100,13 +100,13 @@ def write_prediction_grid(
     preprocessing: Preprocessing,
     rows: Sequence[Prediction],
     file: Path,
-    *,
     max_pixels: int,
-    allow_private: bool = False,
+    allow_private: bool,
 ) -> str | None:
     """Draw the first 64 readable pictures, as the network sees them, under their likeliest classes.
 
-    Returns a warning where no font has a name. Raises ResiduaError if none is readable.
+    Returns a warning where no font has a name, or why there is no grid: what was predicted is worth
+    more than its picture.
     """
     pictures: list[Pixels] = []
     names: list[str] = []
@@ -117,11 +117,14 @@ def write_prediction_grid(
             pictures.append(read_input(row.file, preprocessing, max_pixels, allow_private))
             names.append(row.top[0][0])
     if not names:
-        raise ResiduaError(f"{file}: no picture to draw: none of the files could be read.")
+        return f"{file}: no picture to draw: none of the files could be read."
     distinct = list(dict.fromkeys(names))
     letters = lettering(distinct)
     labels = [distinct.index(name) for name in names]
-    write_atomically(file, figures.samples(np.stack(pictures), labels, letters))
+    try:
+        write_atomically(file, figures.samples(np.stack(pictures), labels, letters))
+    except ResiduaError as error:
+        return str(error)
     return letters.warning
 
 

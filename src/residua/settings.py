@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -163,8 +164,15 @@ def _checked(value: object, item: dataclasses.Field[Any], kind: Any, where: str)
 
 
 def _from_text(value: str, kind: Any) -> object:
-    """A word from the command line as YAML would read it, unless the setting is a word itself."""
+    """A word from the command line as YAML would read it, unless the setting is a word itself.
+
+    YAML 1.1 takes 010 for 8 and 1:30 for 90, which nobody means here.
+    """
     if get_origin(kind) is Literal and value in get_args(kind):
+        return value
+    if re.fullmatch(r"[-+]?\d+", value):
+        return int(value)
+    if re.fullmatch(r"[-+]?\d+(:\d+)+(\.\d*)?", value):
         return value
     try:
         return typing.cast("object", yaml.safe_load(value))

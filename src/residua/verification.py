@@ -94,7 +94,7 @@ def verify(weights: Weights, pictures: Pictures) -> list[Agreement]:
         raise ResiduaError(f"{weights.path}: is no Keras file, so Keras cannot read it.")
     keras = _keras()
     model = _model(keras, weights)
-    theirs = {each.name: each for each in _layers(keras, model)}
+    theirs = {layer.name: (layer, owner) for layer, owner in _layers(keras, model)}
     network = network_from(weights, torch.device("cpu"), headless=True)
     seen = _watched(network, pictures)
     pairs = [
@@ -102,21 +102,24 @@ def verify(weights: Weights, pictures: Pictures) -> list[Agreement]:
         for ours, names in weights.match.names.items()
         if ours in seen and len(names) == 1 and names[0] in theirs
     ]
-    tap = keras.Model(model.inputs[0], [theirs[name].output for _, name in pairs])
+    if not pairs:
+        raise ResiduaError(f"{weights.path}: Keras' model has none of the layers that were read.")
     channels_last = np.ascontiguousarray(np.moveaxis(pictures, 1, -1))
+    outputs: dict[str, Any] = {}
     try:
-        with torch.inference_mode():
-            outputs = tap(channels_last, training=False)
+        for owner in {id(owner): owner for _, owner in theirs.values()}.values():
+            names = [name for _, name in pairs if theirs[name][1] is owner]
+            if names:  # a nested model is fed by itself: only there its layers have outputs
+                tap = keras.Model(owner.inputs[0], [theirs[name][0].output for name in names])
+                with torch.inference_mode():
+                    found = tap(channels_last, training=False)
+                outputs |= dict(zip(names, found, strict=True))
     except ValueError as error:
         said = " ".join(str(error).split())[:200]
         raise ResiduaError(f"{weights.path}: Keras' model does not take them: {said}") from error
-    found = [
-        _compared(keras, ours, theirs[name], seen[ours], output)
-        for (ours, name), output in zip(pairs, outputs, strict=True)
+    return [
+        _compared(keras, ours, theirs[name][0], seen[ours], outputs[name]) for ours, name in pairs
     ]
-    if not found:
-        raise ResiduaError(f"{weights.path}: Keras' model has none of the layers that were read.")
-    return found
 
 
 def _compared(keras: Any, ours: str, layer: Any, seen: Tensor, output: Any) -> Agreement:
@@ -204,10 +207,10 @@ def _applications(keras: Any) -> Iterator[tuple[str, Any]]:
         yield f"keras_{name}", getattr(keras.applications, found)
 
 
-def _layers(keras: Any, model: Any) -> Iterator[Any]:
-    """Every layer of a functional model, those of nested models too."""
+def _layers(keras: Any, model: Any) -> Iterator[tuple[Any, Any]]:
+    """Every layer of a functional model with the model that it is part of, nested ones too."""
     for each in model.layers:
         if isinstance(each, keras.Model):
             yield from _layers(keras, each)
         else:
-            yield each
+            yield each, model

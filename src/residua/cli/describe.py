@@ -48,7 +48,7 @@ def models(
             return
         described = showing.Described.of(name, classes, channels, size, ordering, shortcut)
         if draw is not None:
-            described.draw(draw)
+            described.draw(draw.expanduser())
         print(described.text(as_json))
 
 

@@ -148,9 +148,13 @@ def features(
     """Write what the network sees in pictures, a row for each file, for other tools."""
     with spoken() as screen:
         from residua import api
+        from residua.prediction import parquet
 
         if out.suffix not in (".npz", ".parquet"):
             raise ResiduaError(f"--out {out}: expected a name that ends in .npz or .parquet.")
+        if out.suffix == ".parquet":
+            parquet()  # before the work, not after it
+        out = out.expanduser()
         for file in files:
             refuse_inside(out, str(file))
         found = api.features(

@@ -1,8 +1,7 @@
 """Bytes of a picture file -> its header; or its upright uint8 pixels, resized to a square.
 
 Every problem is an `Unreadable` whose message says what was found: no exception and no warning of
-Pillow leaves this file. Colour profiles are not applied, as in TensorFlow and torchvision. What is
-done here once is shared by training, prediction and serving.
+Pillow leaves this file. Colour profiles are not applied, as in TensorFlow and torchvision.
 """
 
 from __future__ import annotations
@@ -49,11 +48,13 @@ _KINDS = {
 # Extensions by which a file says that it is a picture, also of kinds that are not read here.
 _CLAIM = re.compile(
     r"\.(jpe?g|jpe|jfif|a?png|gif|bmp|dib|tiff?|webp|p[pgbnf]m|jp2|j2k|jpx|avif|hei[cf]|"
-    r"ico|svg|psd|eps|raw|cr2|nef|arw|dng)",
+    r"ico|svg|psd|eps|raw|cr[23w]|nef|nrw|arw|dng|raf|orf|rw2|pef|srw|x3f|jxl|tga)",
     re.IGNORECASE,
 )
 _FOREIGN = {
     "a HEIC photo, which cannot be read here: convert it to JPEG": rb".{4}ftyp(hei|hev|mif1|msf1)",
+    "a camera's raw file: export it as JPEG": rb".{4}ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)",
+    "a JPEG XL picture, which cannot be read here: convert it to JPEG": rb"\xff\n|\0{3}\x0cJXL ",
     "a Photoshop file: export it as PNG": rb"8BPS",
     "a PDF document": rb"%PDF",
     "a PostScript drawing: export it as PNG": rb"%!PS|\xc5\xd0\xd3\xc6",

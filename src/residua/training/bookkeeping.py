@@ -74,8 +74,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.best: dict[str, Tensor] = {}  # the best weights that are not in their file yet
         self.best_epoch, self.best_written = 0, -math.inf
         self.longest = 0.0  # seconds between two ticks: what a save that waits may still lose
-        self.pictures = 0  # learnt since this process began the epoch
-        self.epoch_began = self.learnt = self.counted
+        self.pictures, self.learning = 0, 0.0  # of this epoch in this process; seconds for them
+        self.since = self.saved  # when what is learnt next began
 
     def __enter__(self) -> Books:
         self.bar = self.open.enter_context(self.screen.bar("training"))
@@ -104,7 +104,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
         """
         now = time.monotonic()
         if learnt:
-            self.pictures, self.learnt = self.pictures + learnt, now
+            self.pictures, self.learning = self.pictures + learnt, self.learning + now - self.since
         if now - self.looked >= LOOK_SECONDS:
             self.looked = now
             self.meter.check()
@@ -113,10 +113,11 @@ class Books(contextlib.AbstractContextManager["Books"]):
             self.save()
             self.log.write("interrupted", self._step)
             raise Interrupted(self.signals.received, str(self.run.path))
-        self.longest, self.ticked = max(self.longest, now - self.ticked), now
+        self.longest = max(self.longest, now - self.ticked)
+        self.ticked = self.since = now
         if now - self.saved + self.longest >= self.config.training.save_seconds:
             self.save()
-            self.ticked = time.monotonic()
+            self.ticked = self.saved
 
     def save(self) -> None:
         """Write the state file; what is in it is all that a crash leaves."""
@@ -126,7 +127,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.counted = now
         self._write_best()
         self.learner.save(self.run, self.task.card)
-        self.saved = time.monotonic()
+        self.saved = self.since = time.monotonic()
 
     def start(self, judged: Mapping[str, float]) -> None:
         """Keep what the training begins with as the best so far; it is epoch 0."""
@@ -135,6 +136,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.progress.best_epoch = self.learner.judge.position = 0
         figures = "  ".join(f"{name} {value:.4f}" for name, value in judged.items())
         self.screen.say(f"before the first epoch  {figures}")
+        self.since = time.monotonic()
 
     def end_epoch(self, judged: Mapping[str, float]) -> None:
         """Enter the epoch's row, keep the weights if they are the best, decide on going on."""
@@ -171,8 +173,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
         if progress.stopped:
             reason = "the budget is used up" if late else f"no improvement for {patience} epochs"
             self.screen.say(f"stopped after epoch {progress.epoch}: {reason}")
-        self.pictures = 0
-        self.epoch_began = self.learnt = time.monotonic()
+        self.pictures, self.learning, self.since = 0, 0.0, time.monotonic()
 
     def finish(self) -> None:
         """The last words of a training that reached its end."""
@@ -230,6 +231,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
                 self._write_best()
         names = []
         due = time.monotonic() - self.kept >= training.save_seconds
+        due |= not (self.run.path / "last.safetensors").exists()  # weights that can be used early
         if due or self.progress.stopped or epoch == training.epochs:
             self.kept = time.monotonic()
             names.append("last.safetensors")
@@ -269,7 +271,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
 
     def _speed(self) -> float:
         """Pictures learnt a second, judging and saving not counted."""
-        return self.pictures / max(self.learnt - self.epoch_began, 1e-9)
+        return self.pictures / max(self.learning, 1e-9)
 
     def _line(self, row: Mapping[str, float], improved: bool) -> str:
         parts = [f"epoch {int(row['epoch']):>3}/{self.config.training.epochs}"]

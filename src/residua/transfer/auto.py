@@ -195,12 +195,12 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
             learnt = by_features(own, folder, until=until, head_share=HEAD_SHARE)
         else:
             learnt = by_tuning(own, folder, final=final)
+        tried = Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
+        if not final:
+            _note_end(tried)
     except (ResiduaError, RuntimeError, MemoryError, ValueError) as error:
         job.screen.warn(f"{way} is left out: {' '.join(str(error).split())}")
         return None
-    tried = Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
-    if not final:
-        _note_end(tried)
     return tried
 
 
@@ -228,11 +228,10 @@ def _right(learnt: Learnt) -> Right:
 
 
 def _promote(winner: RunFolder, folder: RunFolder) -> None:
-    """Move the files of a training into the run; the weights last, each in one step."""
-    for name in ("history.csv", "log.jsonl", "last.safetensors", "state.safetensors"):
+    """Move the files of a training into the run; the best weights, if any, last."""
+    for name in ("history.csv", "log.jsonl", "last.safetensors", "state.safetensors", BEST):
         with contextlib.suppress(FileNotFoundError):
             (winner.path / name).replace(folder.path / name)
-    (winner.path / BEST).replace(folder.path / BEST)
 
 
 def _as_chosen(prepared: Prepared, way: str, reason: str) -> Prepared:

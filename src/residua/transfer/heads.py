@@ -26,7 +26,7 @@ from residua.transfer.answers import Answers
 from residua.transfer.estimate import Estimate
 from residua.transfer.features import Rows
 from residua.transfer.inputs import CachedInputs
-from residua.transfer.job import Job, Learnt, thinned
+from residua.transfer.job import Job, Learnt, thinned, write_settings
 from residua.transfer.linear import Floats, fit
 from residua.transfer.pace import JUDGED, deadline, finishing, in_time, pace_of
 from residua.transfer.probing import Seen, best_of, look
@@ -76,6 +76,8 @@ def by_features(
     else:
         network, task = job.network(), _task(job, best.tap, rows, until)
         job, task = _in_time(job, network, task, head_share)
+        if head_share < 0:
+            write_settings(folder, job.prepared)  # what goes on later must not plan anew
         progress = learn(network, task, job.prepared.config, folder, job.screen)
     return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
 

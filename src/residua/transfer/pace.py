@@ -73,7 +73,7 @@ def epochs_within(job: Job, pace: Pace, inputs: Inputs, judged: int, seconds: fl
     """How many epochs, each with its validation of `judged` pictures, fit into so many seconds."""
     statistics = min(job.prepared.config.training.statistics_pictures, len(inputs.members))
     epoch = inputs.steps * pace.step + (judged + statistics) * pace.judged + 0.02
-    return max(0.0, seconds) / epoch
+    return seconds / epoch
 
 
 def finishing(job: Job, whole: float) -> float:
@@ -103,7 +103,8 @@ def in_time(
     explicit number of epochs wins. Where not even one epoch fits, fewer pictures take part, unless
     they are to remain whole.
     """
-    seconds = job.clock.left * share if share >= 0 else job.clock.left - finishing(job, pace.whole)
+    left = job.clock.left
+    seconds = max(0.0, left * share if share >= 0 else left - finishing(job, pace.whole))
     fitting = epochs_within(job, pace, inputs, judged, seconds * MARGIN)
     epochs = max(1, min(job.prepared.config.training.epochs, math.floor(fitting)))
     job = with_epochs(job, epochs, f"{seconds:.0f} s of the budget hold {fitting:.1f} epochs")

@@ -64,8 +64,9 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
                 inputs, cut = _inputs(job, network)
         if strategy == "full":
             job = _at_speed(job, measured)
+        if final and (strategy != "none" or job.clock.bounded):
+            write_settings(folder, job.prepared)  # what goes on later must not plan anew
         if final and strategy != "none":
-            write_settings(folder, job.prepared)
             folder.write_json("transfer.json", measured)
     task = Task(
         inputs,

@@ -41,11 +41,13 @@ _HABITS: tuple[tuple[str, Preprocessing, str], ...] = (
 
 @dataclass(frozen=True)
 class Convention:
-    """classes: names by output, none if unknown. assumed: what the file does not say, in words."""
+    """classes: names by output, none if unknown. In words, assumed: what the file does not say of
+    pictures; guessed: whose names the outputs are taken to have."""
 
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     assumed: str
+    guessed: str = ""
 
 
 def convention(name: str, classes: int, channels: int) -> Convention:
@@ -75,4 +77,4 @@ def convention(name: str, classes: int, channels: int) -> Convention:
         names, whose = CIFAR10, "CIFAR-10"
     else:
         return Convention(found, (), assumed)
-    return Convention(found, names, f"{assumed}; its outputs are taken for those of {whose}")
+    return Convention(found, names, assumed, f"its outputs are taken for those of {whose}")

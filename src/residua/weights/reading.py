@@ -46,8 +46,13 @@ class Weights:
 
     @property
     def assumed(self) -> str:
-        """What nobody said of the use of these weights, as a sentence; "" if all was said."""
+        """What nobody said of how pictures are prepared, as a sentence; "" if all was said."""
         return str(self.card.notes.get("assumed") or "")
+
+    @property
+    def guessed(self) -> str:
+        """Whose names the outputs are taken to have, as a sentence; "" if they were said."""
+        return str(self.card.notes.get("guessed") or "")
 
     @property
     def lacks(self) -> str:
@@ -64,7 +69,9 @@ class Weights:
                 f"{self.path}: has {outputs} outputs, but {len(set(classes))} different class "
                 "names were given: expected one for each."
             )
-        return dataclasses.replace(self, card=dataclasses.replace(self.card, classes=classes))
+        notes = {**self.card.notes, "guessed": ""}
+        card = dataclasses.replace(self.card, classes=classes, notes=notes)
+        return dataclasses.replace(self, card=card)
 
     def sha256(self) -> str:
         """Of the file's bytes, 64 digits. Raises ResiduaError if they are no longer what was read.
@@ -119,7 +126,11 @@ def read_file(path: Path, model: str | None = None) -> Weights:
             network,
             habit.classes,
             preprocessing,
-            {"from": f"{path.name}, {stored.form}", "assumed": assumed},
+            {
+                "from": f"{path.name}, {stored.form}",
+                "assumed": assumed,
+                "guessed": habit.guessed,
+            },
         ),
         stored.form,
         found.headless,

@@ -135,4 +135,5 @@ def _store(file: h5py.File, path: str, name: str, place: Place, tensors: dict[st
     if place.kind == "conv2d" and tensors["weight"].ndim == 2:
         tensors["weight"] = tensors["weight"][:, :, None, None]
     for number, tensor in enumerate(to_keras(place, tensors)):
-        group[str(number)] = tensor.contiguous().numpy()
+        exact = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # NumPy has none
+        group[str(number)] = exact.contiguous().numpy()
