@@ -3,7 +3,7 @@
     python benchmarks/features.py pretrain  # sources, made here because nothing downloads
     python benchmarks/features.py tutorial  # results/features-against-tutorial.txt
     python benchmarks/features.py last  # adds features of the last stage, which is not chosen there
-    python benchmarks/features.py keras --python P   # adds Keras 3 on TensorFlow, run by another P
+    python benchmarks/features.py keras --python P   # then Keras 3 on TensorFlow, run by another P
     python benchmarks/features.py tutorial --set flowers5  # with 4,317 pictures; last, keras too
     python benchmarks/features.py birds  # results/features-resnet50-birds6.txt
     python benchmarks/features.py mnist  # results/features-vgg16-mnist.txt
@@ -178,12 +178,13 @@ def keras(place: Path, python: str, epochs: int, name: str) -> None:
     seconds = time.monotonic() - began
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
-    fast = median_of(path, "features")
+    fast, last_stage = median_of(path, "features"), median_of(path, "stage 4 given")
     add(
         path,
         "Keras",
         f"{done.stdout.strip().splitlines()[-1]}; {seconds:.1f} s from command to saved head, one "
-        f"run: {seconds / fast:.1f} times the median of features",
+        f"run: {seconds / fast:.1f} times the median of features, {seconds / last_stage:.1f} times "
+        "that with stage 4 given",
     )
 
 
