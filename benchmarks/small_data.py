@@ -49,7 +49,7 @@ WEIGHTS = {
     "resnet32": "resnet32-d509ac18.th",
     "resnet56": "resnet56-4bfd9763.th",
 }
-REPETITIONS = {5: 600, 20: 500, 100: 300}
+REPETITIONS = {5: 1200, 20: 1000, 100: 600}
 MOST = 20_000  # pictures of a data set that take part
 # What found the constants of estimate.py, and what confirms them; weights, pictures a class.
 FOUND = (("flowers5", "resnet20 resnet56", (5, 20, 100)), ("digits", "resnet56", (5, 20)))
