@@ -328,6 +328,22 @@ def test_a_look_shows_what_the_network_of_the_weights_would_see(
     assert batches[0].shape != batches[1].shape  # 8 px in grey, and 32 px in colour
 
 
+def test_a_look_splits_as_a_training_on_the_weights_of_a_run_would(
+    begun: residua.Run, tmp_path: Path
+) -> None:
+    options = {"transfer": "features", "out": tmp_path / "run", "quiet": True}
+    earlier = residua.train("digits", weights=begun.path, **options)
+    given = {
+        "data.path": "digits",
+        "data.test_fraction": 0.2,
+        "network.weights": str(earlier.path),  # whose head is linear
+        "transfer.strategy": "features",
+    }
+    said = look_at(with_settings(Config(), given), str(tmp_path / "looks"), QUIET)
+    assert "for test" in said
+    assert "for validation" not in said  # the test part judges, all others teach
+
+
 def test_features_read_pictures_as_large_as_their_run_does(tmp_path: Path) -> None:
     settings = {"data.max_pixels": 64}
     run = residua.train("digits", epochs=1, out=tmp_path / "run", settings=settings, quiet=True)

@@ -34,7 +34,7 @@ from residua.training.interruption import Interrupted
 from residua.training.state import STATE
 from residua.transfer import telling
 from residua.transfer.auto import by_measuring
-from residua.transfer.checks import TRANSFERS, check
+from residua.transfer.checks import checked
 from residua.transfer.clock import Clock, seconds_of
 from residua.transfer.heads import by_features
 from residua.transfer.job import Job, Learnt, choices_of, write_settings
@@ -58,9 +58,7 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     if config.training.tensorboard:
         tensorboard_writer()
     clock = Clock(seconds_of(config.transfer.budget))
-    if config.transfer.strategy in TRANSFERS:  # the head is always for other classes
-        config = settings.with_settings(config, {"network.new_head": True})
-    check(config)
+    config = checked(config)
     asked, weights = config, begun_from(config, screen)
     if weights is not None and not is_published(config.network.weights):
         absolute = str(Path(config.network.weights).expanduser().absolute())

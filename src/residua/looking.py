@@ -19,7 +19,7 @@ from residua.files import refuse_inside, write_atomically
 from residua.preparation import Prepared, prepare
 from residua.screen import Screen
 from residua.starting import begun_from
-from residua.transfer.checks import check
+from residua.transfer.checks import checked
 
 COLUMNS, ROWS = 8, 4
 LEAST_SIDE = 64  # px: smaller pictures are enlarged, each pixel a square
@@ -32,7 +32,7 @@ def look_at(config: Config, out: str | None, screen: Screen) -> str:
     Pictures go to the folder `out`, else looks/<data>. Raises ResiduaError.
     """
     refuse_inside(Path(out or "looks"), config.data.path)
-    check(config)
+    config = checked(config)
     weights = begun_from(config, screen)
     prepared = prepare(config, screen, None if weights is None else weights.card)
     folder = Path(out).expanduser() if out else Path("looks") / prepared.source.name

@@ -6,8 +6,20 @@ from residua.config import AUTO, Config
 from residua.errors import ResiduaError
 from residua.loading import NONE
 from residua.networks.heads import hidden_of
+from residua.settings import with_settings
 
 TRANSFERS = ("features", "partial", "full", "auto")  # strategies that need weights
+
+
+def checked(config: Config) -> Config:
+    """The settings, with a new head where a transfer needs one: it is always for other classes.
+
+    Raises ResiduaError where settings contradict each other.
+    """
+    if config.transfer.strategy in TRANSFERS:
+        config = with_settings(config, {"network.new_head": True})
+    check(config)
+    return config
 
 
 def check(config: Config) -> None:

@@ -21,7 +21,7 @@ from residua.run import RunFolder
 from residua.training.bookkeeping import Task
 from residua.training.interruption import Interrupted
 from residua.training.loop import fit as learn
-from residua.training.state import Progress
+from residua.training.state import STATE, Progress
 from residua.transfer.answers import Answers
 from residua.transfer.estimate import Estimate
 from residua.transfer.features import Rows
@@ -51,6 +51,9 @@ def by_features(
     cache then.
     """
     train, until = job.taught, until or job.clock.at(SHARE)
+    begun = head_share < 0 and (folder.path / STATE).exists()
+    if begun and until is not None:
+        until = time.monotonic()  # what is cached, and so what the head began with
     seen, estimated, rows = _choose(job, train, until)
     until = _sparing(job, rows, until)
     best = best_of(seen)
@@ -75,7 +78,10 @@ def by_features(
         progress = Progress(seconds=job.clock.passed)
     else:
         network, task = job.network(), _task(job, best.tap, rows, until)
-        job, task = _in_time(job, network, task, head_share)
+        if begun:
+            task = dataclasses.replace(task, until=deadline(job))
+        else:
+            job, task = _in_time(job, network, task, head_share)
         if head_share < 0:
             write_settings(folder, job.prepared)  # what goes on later must not plan anew
         progress = learn(network, task, job.prepared.config, folder, job.screen)
