@@ -191,9 +191,9 @@ def keras(place: Path, python: str, epochs: int, name: str) -> None:
 def last(place: Path, repeats: int, name: str) -> None:
     """Features of the last stage, whatever would be chosen: every picture through all layers."""
     weights, path, seconds, accuracies = place / "sources" / "resnet50", file_of(name), [], []
-    words = (str(SHARED / name), "--weights", str(weights), "--transfer", "features", "--size")
+    words = (str(SHARED / name), "--weights", str(weights), "--transfer", "features")
     for repeat in range(repeats):
-        options = ("224", *TEST, "--set", "network.stage=4", "--seed", str(repeat))
+        options = ("--size", "224", *TEST, "--set", "network.stage=4", "--seed", str(repeat))
         took, out = train(place, "last", *words, *options)
         seconds.append(saved(out, took))
         accuracies.append(judged(out))

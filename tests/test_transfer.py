@@ -137,7 +137,7 @@ def learn(
     return residua.train(data, weights=weights, transfer=transfer, out=out, quiet=quiet, **options)
 
 
-@pytest.mark.parametrize("head", ["logistic", "linear", "mlp:64"])
+@pytest.mark.parametrize("head", ["logistic", "linear", "mlp:16"])
 def test_a_head_on_features_is_an_ordinary_run(
     in_parts: Path, weights: Path, tmp_path: Path, head: str
 ) -> None:

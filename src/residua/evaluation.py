@@ -132,12 +132,12 @@ def record(run: RunFolder, place: str, evaluation: Evaluation) -> Evaluation:
 def _place_of(run: RunFolder, name: str, told: Mapping[str, str]) -> str:
     """The folder for figures on other data: of data sets that share a name each has its own."""
     for number in itertools.count(1):
-        place = f"evaluations/data-{name}" + (f"-{number}" if number > 1 else "")
-        file = f"{place}/data.json"
+        place = f"data-{name}" + (f"-{number}" if number > 1 else "")
+        file = f"evaluations/{place}/data.json"
         known = (run.path / file).exists() and run.read_json(file) == told
-        if known or not (run.path / place).exists():
+        if known or not (run.path / "evaluations" / place).exists():
             break
-    return place.removeprefix("evaluations/")
+    return place
 
 
 def _own_part(

@@ -7,15 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from residua import settings
 from residua.config import Config
 from residua.errors import ResiduaError
 from residua.files import cache_folder
 from residua.networks.catalogue import build, row
-from residua.networks.layers import fill_in
-from residua.networks.shapes import on_meta
 from residua.networks.staged import Staged
 from residua.run import RunFolder
 from residua.screen import Screen
@@ -120,25 +116,20 @@ def start_from(
                 else "."
             )
         )
-    with on_meta():  # no time and no random numbers for weights that are replaced
-        network = build(**arguments)
+    network = build(**arguments, seed=seed)
     fresh: tuple[str, ...] = ()
     if new_head:
         fresh = tuple(f"{name}." for name in head_of(network)) if same_head else ("head.",)
     wanted = network.state_dict()  # without what stands behind the stage that another head reads
     tensors = {
-        name: each.to(wanted[name].dtype).clone(memory_format=torch.contiguous_format)
-        if name in wanted
-        else each
+        name: each
         for name, each in weights.tensors.items()
         if not name.startswith(fresh or "\0") and (arguments["stage"] is None or name in wanted)
     }
-    tensors = complete(network, tensors)
-    missing, unexpected = network.load_state_dict(tensors, strict=False, assign=True)
+    missing, unexpected = network.load_state_dict(complete(network, tensors), strict=False)
     left = [name for name in missing if not name.startswith((*fresh, "head."))]
     if left or unexpected:
         raise ResiduaError(f"{weights.path}: {(left + unexpected)[0]} does not fit {held['name']}.")
-    fill_in(network, row(arguments["name"]).plan.initialisation, seed)
     return network
 
 

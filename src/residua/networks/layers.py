@@ -240,22 +240,6 @@ def initialise(network: nn.Module, rule: Initialisation) -> None:
             nn.init.zeros_(module.bias)
 
 
-def fill_in(network: nn.Module, rule: Initialisation, seed: int | None) -> None:
-    """Give the layers that are still on "meta" memory and fresh numbers, as in a network built so.
-
-    seed: as of `catalogue.build`.
-    """
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        for module in network.modules():
-            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-            if any(each.is_meta for each in own):
-                module.to_empty(device="cpu", recurse=False)
-                module.reset_parameters()  # type: ignore[operator]
-                initialise(module, rule)
-
-
 def in_turn(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
     """What each stage makes of what the one before it made, the first of x."""
     maps = []
