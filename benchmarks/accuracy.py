@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from residua.api import load
-from residua.data.pictures import read_picture
-from residua.machine import environment
+from residua.data.image import read_picture
+from residua.system.device import environment
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from small_data import WEIGHTS, Cached, features
 
-from residua.machine import environment
+from residua.system.device import environment
+from residua.transfer.cross_validation import STRENGTHS, race
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import fit
-from residua.transfer.racing import STRENGTHS, race
+from residua.transfer.logistic import fit
 
 RESULTS = Path(__file__).parent / "results" / "choosing.txt"
 DRAWS = 5

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from residua.machine import environment
+from residua.system.device import environment
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 RESULTS = Path(__file__).parent / "results"

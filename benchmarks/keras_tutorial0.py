@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from residua.api import load
-from residua.data.pictures import read_picture
+from residua.data.image import read_picture
 
 
 class Clock(keras.callbacks.Callback):

@@ -29,9 +29,9 @@ import torch
 from references import keras_files, keras_networks, torch_networks
 from safetensors.torch import save_file
 
-from residua.inference import network_from
-from residua.weights.reading import read_file
-from residua.weights.writing import convert
+from residua.weights.convert import convert
+from residua.weights.load import read_file
+from residua.weights.network import network_from
 
 CPU = torch.device("cpu")
 

@@ -24,21 +24,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from residua import automatic
-from residua.automatic import Chooser
 from residua.cli import TUNABLES
-from residua.config import Config
+from residua.config import auto
+from residua.config.auto import Chooser
+from residua.config.parse import with_settings
+from residua.config.schema import Config
 from residua.data.batches import Pictures, TrainingBatches
-from residua.inference import on_device
-from residua.machine import autocast, environment
-from residua.networks.catalogue import build
-from residua.run import RunFolder
-from residua.screen import Screen
-from residua.settings import with_settings
-from residua.training.bookkeeping import Task
+from residua.networks.zoo.catalogue import build
+from residua.runs.folder import RunFolder
+from residua.system.console import Screen
+from residua.system.device import autocast, environment
 from residua.training.loop import fit
 from residua.training.optimization import optimizer_for
+from residua.training.recorder import Task
 from residua.weights.native import Card
+from residua.weights.network import on_device
 
 BATCH, STEPS = 128, 24
 
@@ -58,8 +58,8 @@ def settings() -> Config:
         "training.statistics_pictures": 0,
     }
     chooser = Chooser(with_settings(Config(), given))
-    automatic.choose_training(chooser, [BATCH * STEPS // 10] * 10)
-    automatic.choose_augmentation(chooser)
+    auto.choose_training(chooser, [BATCH * STEPS // 10] * 10)
+    auto.choose_augmentation(chooser)
     return chooser.config
 
 

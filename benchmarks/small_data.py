@@ -29,19 +29,19 @@ import torch
 
 import residua
 from residua.data.augmentation import normalise
-from residua.data.pictures import fit as fit_pixels
-from residua.data.source import Unreadable
-from residua.data.sources import open_source
-from residua.inference import network_from
-from residua.loading import open_weights
-from residua.machine import environment
+from residua.data.dataset import Unreadable
+from residua.data.image import fit as fit_pixels
+from residua.data.open import open_source
+from residua.evaluation.metrics import wilson
 from residua.networks.layers import global_average
-from residua.scores import wilson
-from residua.screen import Screen
+from residua.runs.sources import open_weights
+from residua.system.console import Screen
+from residua.system.device import environment
+from residua.transfer.cross_validation import STRENGTHS, race
 from residua.transfer.estimate import estimate
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import fit
-from residua.transfer.racing import STRENGTHS, race
+from residua.transfer.logistic import fit
+from residua.weights.network import network_from
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = {

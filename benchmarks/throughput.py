@@ -24,9 +24,9 @@ import residua
 from residua.cli import TUNABLES
 from residua.data.augmentation import OFF
 from residua.data.batches import Pictures, TrainingBatches
-from residua.data.dataset import load, survey
-from residua.data.sources import open_source
-from residua.machine import environment
+from residua.data.cache import load, survey
+from residua.data.open import open_source
+from residua.system.device import environment
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from references.weights_files import NETWORK, PREPARED
 
-from residua.networks import catalogue
+from residua.networks.zoo import catalogue
 from residua.weights.native import Card, to_bytes
 
 # Files that take minutes, begun first: else one of them runs on while the other processes are idle.

@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from residua.data.addresses import is_address, is_public, read_address
-from residua.data.source import Unreadable
+from residua.data.dataset import Unreadable
+from residua.data.url import is_address, is_public, read_address
 
 Answer = Callable[["Handler"], None]
 

@@ -13,9 +13,9 @@ from references.keras_networks import keras
 
 import residua
 from residua.errors import ResiduaError
-from residua.inference import network_from
-from residua.weights.reading import read_file
-from residua.weights.writing import convert
+from residua.weights.convert import convert
+from residua.weights.load import read_file
+from residua.weights.network import network_from
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

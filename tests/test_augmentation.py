@@ -11,7 +11,7 @@ import torch
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
-from residua.config import Augmentation, Preprocessing
+from residua.config.schema import Augmentation, Preprocessing
 from residua.data.augmentation import (
     OFF,
     Draw,
@@ -24,7 +24,7 @@ from residua.data.augmentation import (
     transform,
 )
 from residua.data.batches import Pictures, TrainingBatches
-from residua.data.chance import shuffled, uniform
+from residua.data.random import shuffled, uniform
 
 RAW = Preprocessing(
     size=32,

@@ -41,11 +41,11 @@ from torch import Tensor
 
 from residua.cli import main
 from residua.errors import ResiduaError
-from residua.inference import network_from
-from residua.loading import start_from
-from residua.networks.catalogue import build
-from residua.weights.reading import read_file
-from residua.weights.stored import Stored, read_stored
+from residua.networks.zoo.catalogue import build
+from residua.runs.sources import start_from
+from residua.weights.formats.raw import Stored, read_stored
+from residua.weights.load import read_file
+from residua.weights.network import network_from
 
 state, whole, tiny, keras_file = (
     weights_files.state,

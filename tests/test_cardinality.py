@@ -9,7 +9,7 @@ import torch
 
 import residua
 from residua.errors import ResiduaError
-from residua.networks import catalogue
+from residua.networks.zoo import catalogue
 
 
 def test_resnext_is_resnet_with_another_cardinality() -> None:

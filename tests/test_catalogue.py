@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
-from residua.networks import catalogue
 from residua.networks.layers import Convolution, MaxPool, initialise, same_padding
 from residua.networks.residual import (
     BASIC,
@@ -24,6 +23,7 @@ from residua.networks.residual import (
     ResidualUnit,
     Shortcut,
 )
+from residua.networks.zoo import catalogue
 
 RUN_ON_META = 12_000_000  # parameters; larger rows are not filled with numbers here
 

@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
-from residua.weights.classes import CIFAR10, imagenet_classes, label_places
+from residua.weights.published.classes import CIFAR10, imagenet_classes, label_places
 
 
 def test_imagenet_is_what_keras_publishes_to_the_byte() -> None:

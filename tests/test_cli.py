@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from residua.settings import flags
+from residua.config.parse import flags
 
 
 def residua(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from torch import nn
 
-from residua.studies.page import Cell, Page, Table
+from residua.report.page import Cell, Page, Table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("softmax", "bottleneck_cost", "identity")
@@ -24,7 +24,7 @@ NAMES = ("softmax", "bottleneck_cost", "identity")
 @pytest.fixture(scope="module")
 def pages() -> dict[str, Page]:
     """Each study, conducted once."""
-    return {name: import_module(f"residua.studies.{name}").study() for name in NAMES}
+    return {name: import_module(f"residua.studies.claims.{name}").study() for name in NAMES}
 
 
 def table(page: Page, name: str) -> Table:

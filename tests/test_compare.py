@@ -20,12 +20,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import residua
-from residua.comparing import differing
-from residua.config import Config, Network, Training
+from residua.comparison.compare import differing
+from residua.comparison.curves import overlays
+from residua.comparison.pairing import Answer, Judged, pair
+from residua.config.schema import Config, Network, Training
 from residua.errors import ResiduaError
-from residua.overlays import overlays
-from residua.pairing import Answer, Judged, pair
-from residua.run import Member, RunFolder
+from residua.runs.folder import Member, RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

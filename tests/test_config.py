@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residua import composing, settings
-from residua.config import Config
+from residua.config import parse, recipes
+from residua.config.schema import Config
 from residua.errors import ResiduaError
 
 
@@ -33,8 +33,8 @@ from residua.errors import ResiduaError
     )
 )
 def test_yaml_round_trip(chosen: dict[str, object]) -> None:
-    before = settings.with_settings(Config(), chosen)
-    after = settings.from_mapping(yaml.safe_load(settings.to_yaml(before)), "test")
+    before = parse.with_settings(Config(), chosen)
+    after = parse.from_mapping(yaml.safe_load(parse.to_yaml(before)), "test")
     assert before == after
 
 
@@ -60,15 +60,15 @@ def test_yaml_round_trip(chosen: dict[str, object]) -> None:
 )
 def test_refused_with_what_was_expected(name: str, value: object, said: str | None) -> None:
     if said is None:
-        assert settings.with_settings(Config(), {name: value}).data.path == value
+        assert parse.with_settings(Config(), {name: value}).data.path == value
         return
     with pytest.raises(ResiduaError, match=said) as caught:
-        settings.with_settings(Config(), {name: value})
+        parse.with_settings(Config(), {name: value})
     assert name in str(caught.value)
 
 
 def test_text_from_the_command_line_is_read_as_its_type() -> None:
-    read = settings.with_settings(
+    read = parse.with_settings(
         Config(),
         {
             "optimization.rate": "1e-3",
@@ -96,7 +96,7 @@ def test_bad_yaml_names_the_file(tmp_path: Path, text: str) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
     with pytest.raises(ResiduaError, match=r"recipe\.yaml"):
-        settings.read_yaml(file)
+        parse.read_yaml(file)
 
 
 def test_every_setting_says_what_it_does() -> None:
@@ -105,30 +105,30 @@ def test_every_setting_says_what_it_does() -> None:
             assert item.metadata["help"].endswith("."), f"{section.name}.{item.name}"
 
 
-@pytest.mark.parametrize("name", composing.recipes())
+@pytest.mark.parametrize("name", recipes.recipes())
 def test_recipes_are_valid_and_say_their_command(name: str) -> None:
     from importlib import resources
 
-    from residua.networks import catalogue
+    from residua.networks.zoo import catalogue
 
     text = (resources.files("residua") / "recipes" / f"{name}.yaml").read_text("utf-8")
     assert "residua train" in text
     assert f"--recipe {name}" in text
     assert "# Expected:" in text
-    catalogue.row(composing.read_recipe(name).network.name)
+    catalogue.row(recipes.read_recipe(name).network.name)
 
 
 def test_an_explicit_value_wins_over_the_recipe() -> None:
-    composed = composing.compose("digits", "tutorial_birds", {"training.epochs": 3})
+    composed = recipes.compose("digits", "tutorial_birds", {"training.epochs": 3})
     assert composed.training.epochs == 3
     assert composed.training.batch == 8
     with pytest.raises(ResiduaError, match="tutorial_birds"):
-        composing.read_recipe("tutorial_bird")
+        recipes.read_recipe("tutorial_bird")
 
 
 def test_numbers_on_the_command_line_are_decimal() -> None:
     given = {"training.epochs": "050", "training.seed": "-0"}
-    found = settings.with_settings(Config(), given).training
+    found = parse.with_settings(Config(), given).training
     assert (found.epochs, found.seed) == (50, 0)
     with pytest.raises(ResiduaError, match="'1:30': expected a whole number"):
-        settings.with_settings(Config(), {"training.epochs": "1:30"})
+        parse.with_settings(Config(), {"training.epochs": "1:30"})

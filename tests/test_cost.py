@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from residua.errors import ResiduaError
-from residua.networks import catalogue, cost
-from residua.networks.cost import Cost, Size
+from residua.networks.analysis import cost
+from residua.networks.analysis.cost import Cost, Size
+from residua.networks.zoo import catalogue
 
 
 def meta(name: str, **options: Any) -> nn.Module:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from residua import files
-from residua.config import Preprocessing
-from residua.data import dataset, folder, pictures
-from residua.data.sources import open_source
+from residua.config.schema import Preprocessing
+from residua.data import cache as dataset
+from residua.data import folder, image
+from residua.data.open import open_source
 from residua.errors import ResiduaError
+from residua.system import files
 
 LIMIT = 100_000_000
 SMALL = Preprocessing(size=8, channels=3, crop=1.0, interpolation="antialias")
@@ -57,13 +58,13 @@ def surveyed(root: Path, max_pixels: int = LIMIT) -> dataset.Survey:
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one for each picture that is decoded from now on."""
     calls: list[int] = []
-    decode = pictures.decode
+    decode = image.decode
 
     def counting(content: bytes, channels: int, max_pixels: int) -> np.ndarray:
         calls.append(len(content))
         return decode(content, channels, max_pixels)
 
-    monkeypatch.setattr(pictures, "decode", counting)
+    monkeypatch.setattr(image, "decode", counting)
     return calls
 
 
@@ -137,7 +138,7 @@ def test_rows_are_entries(zoo: Path, cache: str, channels: int) -> None:
         if index in loaded.failures:
             assert not row.any()
         else:
-            expected = pictures.read_picture(zoo / entry.path, settings, LIMIT)
+            expected = image.read_picture(zoo / entry.path, settings, LIMIT)
             np.testing.assert_array_equal(row, expected)
     assert steps[-1] == (20, 20)
     assert loaded.where.startswith("in memory" if cache != "file" else "in /")
@@ -381,7 +382,7 @@ def test_where_the_cache_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_large_pictures_are_decoded_one_at_a_time(
     zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode, running, most = pictures.decode, set(), []
+    decode, running, most = image.decode, set(), []
 
     def watching(content: bytes, channels: int, max_pixels: int) -> np.ndarray:
         running.add(threading.get_ident())
@@ -390,7 +391,7 @@ def test_large_pictures_are_decoded_one_at_a_time(
         running.discard(threading.get_ident())
         return decode(content, channels, max_pixels)
 
-    monkeypatch.setattr(pictures, "decode", watching)
+    monkeypatch.setattr(image, "decode", watching)
     monkeypatch.setattr(dataset, "_LARGE", 1)
     dataset.load(surveyed(zoo), SMALL, LIMIT)
     assert max(most) == 1

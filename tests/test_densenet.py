@@ -22,7 +22,7 @@ from test_separable import (
 )
 
 from residua.networks import densenet
-from residua.networks.cost import smallest_input
+from residua.networks.analysis.cost import smallest_input
 from residua.networks.layers import Convolution, MaxPool, Norm
 
 PLANS = {

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel, tukey_hsd
 
-from residua.differences import Difference, in_words, of_pictures, of_seeds
-from residua.studies.words import of_beginners, of_degradation, of_diverged, of_family, of_reach
+from residua.comparison.statistics import Difference, in_words, of_pictures, of_seeds
+from residua.studies.text import of_beginners, of_degradation, of_diverged, of_family, of_reach
 
 
 def test_two_rows_are_compared_by_the_paired_t_test() -> None:

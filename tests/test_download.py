@@ -27,14 +27,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from residua import settings
+from residua.config import parse
 from residua.errors import ResiduaError
-from residua.files import cache_folder
-from residua.networks import catalogue
-from residua.screen import Screen
-from residua.weights import download as module
-from residua.weights.download import download
-from residua.weights.imagenet import SOURCES
+from residua.networks.zoo import catalogue
+from residua.system.console import Screen
+from residua.system.files import cache_folder
+from residua.weights.published import download as module
+from residua.weights.published.download import download
+from residua.weights.published.imagenet import SOURCES
 
 CONTENT = hashlib.shake_256(b"weights").digest(300_000)
 OTHER = hashlib.shake_256(b"other weights").digest(300_000)
@@ -522,7 +522,7 @@ def test_every_source_is_well_formed() -> None:
         assert re.fullmatch(r"[\w.-]+\.(pth|h5|safetensors)", row.file), name
         assert row.file.rpartition(".")[2] == address.path.rpartition(".")[2], name
         rule = row.preprocessing
-        assert settings.preprocessing_from(vars(rule), name) == rule
+        assert parse.preprocessing_from(vars(rule), name) == rule
         assert (rule.channels, len(rule.mean), len(rule.std)) == (3, 3, 3), name
         assert rule.size == catalogue.ROWS[name].size, name
         assert (rule.resize == "crop") == (rule.crop < 1), name

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from residua.networks import catalogue, drawing
-from residua.networks.drawing import draw
+from residua.networks.analysis import drawing
+from residua.networks.analysis.drawing import draw
+from residua.networks.zoo import catalogue
 
 SVG = "{http://www.w3.org/2000/svg}"
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residua.errors import ResiduaError
+from residua.transfer.cross_validation import probe
 from residua.transfer.estimate import Estimate, estimate
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import fit
-from residua.transfer.racing import probe
+from residua.transfer.logistic import fit
 
 
 def tried(features: list[np.ndarray], labels: np.ndarray, classes: int) -> tuple[Estimate, float]:

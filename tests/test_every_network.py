@@ -20,19 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
-from residua.inference import network_from
-from residua.loading import start_from
-from residua.networks import catalogue
 from residua.networks.alexnet import AlexNet
-from residua.networks.cost import measure, smallest_input
+from residua.networks.analysis.cost import measure, smallest_input
 from residua.networks.densenet import DenseNet
 from residua.networks.inception import Inception
 from residua.networks.residual import Residual
-from residua.networks.row import Plan
 from residua.networks.vgg import VGG
-from residua.weights.conventions import convention
+from residua.networks.zoo import catalogue
+from residua.networks.zoo.row import Plan
+from residua.runs.sources import start_from
+from residua.weights.load import read_file
 from residua.weights.native import LATER, Card, to_bytes
-from residua.weights.reading import read_file
+from residua.weights.network import network_from
+from residua.weights.published.defaults import convention
 
 ROWS = dict(catalogue.ROWS)
 LARGEST = 5_000_000  # parameters that are filled with numbers here

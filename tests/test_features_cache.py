@@ -20,17 +20,17 @@ import torch
 from PIL import Image
 
 import residua
-from residua.composing import compose
-from residua.data.chance import Integers
+from residua.config.recipes import compose
+from residua.data.prepare import prepare
+from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.networks.staged import pooled
-from residua.preparation import prepare
-from residua.screen import Screen
-from residua.transfer.clock import Clock
+from residua.system.budget import Clock
+from residua.system.console import Screen
+from residua.transfer.context import Job
+from residua.transfer.feature_layers import Tap, _means
 from residua.transfer.features import Frozen
-from residua.transfer.job import Job
-from residua.transfer.taps import Tap, _means
-from residua.weights.reading import read_file
+from residua.weights.load import read_file
 
 QUIET = Screen(quiet=True)
 TAPS = [Tap(1, 4), Tap(3, 1)]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from residua.data import folder
-from residua.data.source import Unreadable
+from residua.data.dataset import Unreadable
 from residua.errors import ResiduaError
 
 

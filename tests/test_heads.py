@@ -12,17 +12,17 @@ from references.weights_files import NETWORK, PREPARED
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
-from residua.inference import network_from
-from residua.loading import start_from
-from residua.networks import catalogue
-from residua.networks.cost import measure, smallest_input
-from residua.networks.folding import folded
-from residua.networks.freezing import freeze
-from residua.networks.fusing import FusedUnit
+from residua.networks.analysis.cost import measure, smallest_input
 from residua.networks.residual import ORDERINGS, Ordering, Shortcut
 from residua.networks.staged import Staged, pooled
+from residua.networks.surgery.folding import folded
+from residua.networks.surgery.freezing import freeze
+from residua.networks.surgery.fusing import FusedUnit
+from residua.networks.zoo import catalogue
+from residua.runs.sources import start_from
+from residua.weights.load import Weights, read_file
 from residua.weights.native import Card, to_bytes
-from residua.weights.reading import Weights, read_file
+from residua.weights.network import network_from
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

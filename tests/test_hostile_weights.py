@@ -51,7 +51,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from residua.errors import ResiduaError
-from residua.weights.reading import read_file
+from residua.weights.load import read_file
 
 state, whole = weights_files.state, weights_files.whole
 keras_file = weights_files.keras_file

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 
 import residua
 from residua.data.augmentation import normalise
-from residua.data.pictures import read_picture
+from residua.data.image import read_picture
 from residua.errors import ResiduaError
-from residua.networks import catalogue
-from residua.weights.classes import imagenet_classes
-from residua.weights.imagenet import SOURCES
+from residua.networks.zoo import catalogue
+from residua.weights.published.classes import imagenet_classes
+from residua.weights.published.imagenet import SOURCES
 
 NAME = "mobilenet_v1"
 

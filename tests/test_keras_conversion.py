@@ -17,10 +17,10 @@ from sklearn.datasets import load_sample_images
 
 import residua
 from residua.errors import ResiduaError
-from residua.verification import Agreement, pictures_for, table, verify
-from residua.weights.classes import imagenet_classes
-from residua.weights.reading import Weights, read_file
-from residua.weights.writing import convert
+from residua.weights.convert import convert
+from residua.weights.load import Weights, read_file
+from residua.weights.published.classes import imagenet_classes
+from residua.weights.verify import Agreement, pictures_for, table, verify
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning", "ignore:You are saving your model"

@@ -13,9 +13,9 @@ from references import keras_files, keras_networks, parity
 from references.keras_networks import keras, layers
 
 from residua.errors import ResiduaError
-from residua.inference import network_from
-from residua.loading import start_from
-from residua.weights.reading import Weights, read_file
+from residua.runs.sources import start_from
+from residua.weights.load import Weights, read_file
+from residua.weights.network import network_from
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning", "ignore:You are saving your model"

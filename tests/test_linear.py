@@ -14,10 +14,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from residua.errors import ResiduaError
+from residua.transfer.cross_validation import STRENGTHS, probe, race
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import Linear, class_weights, fit
+from residua.transfer.logistic import Linear, class_weights, fit
 from residua.transfer.probing import neighbours
-from residua.transfer.racing import STRENGTHS, probe, race
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

@@ -19,11 +19,12 @@ from matplotlib.text import Annotation
 from scipy.stats import t
 from torch import Tensor, nn
 
-from residua.networks import catalogue
-from residua.studies import cardinality, history, published, signal
-from residua.studies.cardinality import Reading, Unit
-from residua.studies.page import Figure, Page
-from residua.studies.propagation import (
+from residua.networks.zoo import catalogue
+from residua.report.page import Figure, Page
+from residua.report.page_files import write
+from residua.studies.claims import cardinality, history, published, signal
+from residua.studies.claims.cardinality import Reading, Unit
+from residua.studies.claims.propagation import (
     Gradients,
     Responses,
     deviations,
@@ -33,7 +34,6 @@ from residua.studies.propagation import (
     responses,
     without_norms,
 )
-from residua.studies.writing import write
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

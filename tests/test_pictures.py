@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from residua.config import Preprocessing
-from residua.data import pictures
-from residua.data.source import Pixels, Unreadable
+from residua.config.schema import Preprocessing
+from residua.data import image as pictures
+from residua.data.dataset import Pixels, Unreadable
 
 LIMIT = 100_000_000
 

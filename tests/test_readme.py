@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from residua.weights.imagenet import SOURCES
+from residua.weights.published.imagenet import SOURCES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from residua import charts, figures, fonts
-from residua.automatic import Choice
+from residua.config.auto import Choice
 from residua.errors import ResiduaError
-from residua.presentation import Cell, confusion_cells, duration, most_instructive
-from residua.report import (
+from residua.evaluation.metrics import summarize
+from residua.report import charts, figures, fonts
+from residua.report.html import (
     ClassCount,
     DataFacts,
     Judged,
@@ -31,7 +31,7 @@ from residua.report import (
     render,
     write,
 )
-from residua.scores import summarize
+from residua.report.view import Cell, confusion_cells, duration, most_instructive
 
 VOID = {"meta", "img", "br", "path", "circle"}
 FOREIGN = ["雪鸮", "بومة الثلج", "นกเค้าแมว", "שלג", "снежная", "ψαρόνι"]

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from residua.data.sources import open_source
+from residua.data.open import open_source
 from residua.errors import ResiduaError
-from residua.screen import Screen
-from residua.studies import scenarios
-from residua.studies.conducting import conduct
-from residua.studies.settling import Asked
+from residua.studies.claims import scenarios
+from residua.studies.plan import Asked
+from residua.studies.run_study import conduct
+from residua.system.console import Screen
 
 TESTED = dict.fromkeys(scenarios.TUTORIAL, 100)
 GOOD, BAD = [0.90, 0.91, 0.92], [0.70, 0.72, 0.71]

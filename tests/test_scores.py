@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residua.errors import ResiduaError
-from residua.scores import summarize, wilson
+from residua.evaluation.metrics import summarize, wilson
 
 
 def random_case(

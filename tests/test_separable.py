@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from references import torch_networks
 from torch import Tensor, nn
 
-from residua.networks.cost import smallest_input
+from residua.networks.analysis.cost import smallest_input
 from residua.networks.layers import PLAIN_NORM
 from residua.networks.mobilenet import KERAS_MOBILENET, MOBILENET_V1
 from residua.networks.xception import KERAS_XCEPTION, XCEPTION, XceptionUnit

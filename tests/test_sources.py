@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from residua.data.source import Source
-from residua.data.sources import open_source
+from residua.data.dataset import Source
+from residua.data.open import open_source
 from residua.errors import ResiduaError
 
 RANDOM = np.random.default_rng(0)

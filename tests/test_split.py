@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from residua.data.source import Part
+from residua.data.dataset import Part
 from residua.data.split import Split, keras, stratified
 from residua.errors import ResiduaError
 

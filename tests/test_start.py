@@ -12,19 +12,19 @@ import torch
 from PIL import Image
 
 import residua
-from residua.config import Config
+from residua.cli.look import look_at
+from residua.config.parse import with_settings
+from residua.config.schema import Config
 from residua.errors import ResiduaError
-from residua.learning import go_on
-from residua.loading import open_weights, start_from, with_preprocessing
-from residua.looking import look_at
-from residua.networks import catalogue
-from residua.networks.freezing import freeze
-from residua.run import RunFolder
-from residua.screen import Screen
-from residua.settings import with_settings
-from residua.training.state import STATE
+from residua.experiment import go_on
+from residua.networks.surgery.freezing import freeze
+from residua.networks.zoo import catalogue
+from residua.runs.folder import RunFolder
+from residua.runs.sources import open_weights, start_from, with_preprocessing
+from residua.system.console import Screen
+from residua.training.checkpoint import STATE
+from residua.weights.load import read_file
 from residua.weights.native import Card, read_weights, to_bytes
-from residua.weights.reading import read_file
 
 QUIET = Screen(quiet=True)
 
@@ -63,7 +63,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {},
     )
     source.write_bytes(to_bytes(network.state_dict(), card))
-    from residua.weights.writing import convert
+    from residua.weights.convert import convert
 
     convert(read_file(source), plain / "plain.pth")
     state = torch.load(plain / "plain.pth", weights_only=True)

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from residua.cli.options import parsed
 from residua.errors import ResiduaError
-from residua.options import parsed
-from residua.run import RunFolder
-from residua.screen import Screen
+from residua.report.page import Figure, Page, Section, Table
+from residua.report.page_files import write
+from residua.runs.folder import RunFolder
 from residua.studies import definition
-from residua.studies.conditions import settings_said
-from residua.studies.conducting import conduct, listing
-from residua.studies.page import Figure, Page, Section, Table
-from residua.studies.settling import Asked, settled
-from residua.studies.writing import write
+from residua.studies.plan import Asked, settled
+from residua.studies.provenance import settings_said
+from residua.studies.run_study import conduct, listing
+from residua.system.console import Screen
 
 QUIET = Screen(quiet=True)
 TINY = """

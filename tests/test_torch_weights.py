@@ -20,11 +20,11 @@ from torch import Tensor
 
 import residua
 from residua.errors import ResiduaError
-from residua.inference import network_from
-from residua.networks import catalogue
-from residua.weights.reading import Weights, read_file, recognise
-from residua.weights.stored import Stored
-from residua.weights.writing import convert
+from residua.networks.zoo import catalogue
+from residua.weights.convert import convert
+from residua.weights.formats.raw import Stored
+from residua.weights.load import Weights, read_file, recognise
+from residua.weights.network import network_from
 
 CPU = torch.device("cpu")
 State = dict[str, Tensor]

@@ -19,10 +19,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import residua
-from residua.config import Optimization
+from residua.config.schema import Optimization
 from residua.errors import ResiduaError
-from residua.training.judging import judge_for
 from residua.training.optimization import Average, balanced_weights, optimizer_for, rate_at
+from residua.training.validation import judge_for
 
 QUICK = {"training.statistics_pictures": 128}
 
@@ -115,8 +115,8 @@ def test_history_holds_what_was_measured(run: residua.Run) -> None:
     logged = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
     assert logged[-1] == {"event": "end", "step": logged[-1]["step"], "best_epoch": best + 1}
     # the kept weights are those that were validated: judged again, they give that very accuracy
-    from residua.evaluation import evaluate_run
-    from residua.screen import Screen
+    from residua.evaluation.evaluate import evaluate_run
+    from residua.system.console import Screen
 
     everything = evaluate_run(run.folder, run.config.data.path, Screen(quiet=True))
     wanted = {row.path for row in run.folder.read_split() if row.part == "validation"}
@@ -296,7 +296,7 @@ def test_resume_refuses_changed_data(tmp_path: Path) -> None:
 
 def test_lagging_statistics_are_estimated_anew_on_a_copy(shapes: Path) -> None:
     """With Keras' momentum and few steps, running statistics are useless and the copy's are not."""
-    from residua.config import Config, Preprocessing, Training
+    from residua.config.schema import Config, Preprocessing, Training
     from residua.data.augmentation import OFF
     from residua.data.batches import Pictures, TrainingBatches
     from residua.networks.layers import Norm

@@ -28,28 +28,28 @@ from hypothesis import strategies as some
 from references.weights_files import NETWORK, PREPARED
 
 import residua
-from residua.composing import read_recipe
-from residua.config import Config, Optimization
+from residua.config.parse import with_settings
+from residua.config.recipes import read_recipe
+from residua.config.schema import Config, Optimization
+from residua.config.validate import check
+from residua.data.prepare import prepare
 from residua.errors import ResiduaError
-from residua.judging import _settled
-from residua.loading import open_weights
-from residua.networks import catalogue
-from residua.networks.cost import measure
-from residua.networks.freezing import freeze
-from residua.preparation import prepare
-from residua.screen import Screen
-from residua.settings import with_settings
+from residua.evaluation.score import _settled
+from residua.networks.analysis.cost import measure
+from residua.networks.surgery.freezing import freeze
+from residua.networks.zoo import catalogue
+from residua.runs.sources import open_weights
+from residua.system.budget import Clock, seconds_of
+from residua.system.console import Screen
 from residua.training.optimization import optimizer_for
-from residua.transfer import auto as auto_of
 from residua.transfer import features as features_of
-from residua.transfer import heads, ways
-from residua.transfer.checks import check
+from residua.transfer import linear_probe, ways
+from residua.transfer import search as auto_of
 from residua.transfer.choosing import Tried, furthest
-from residua.transfer.clock import Clock, seconds_of
-from residua.transfer.job import Job
+from residua.transfer.context import Job
 from residua.transfer.scenario import scenario_of
+from residua.weights.load import read_file
 from residua.weights.native import Card, to_bytes
-from residua.weights.reading import read_file
 
 UNCHANGED = {"augmentation.rotation": 0, "augmentation.crop_padding": 0}
 EXACT = {"training.precision": "fp32"}
@@ -614,7 +614,7 @@ def test_some_may_choose_but_all_teach_the_head(
     data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     all_choose = learn(data, weights, "features", tmp_path / "all")
-    monkeypatch.setattr(heads, "CHOOSING", (60, 60))
+    monkeypatch.setattr(linear_probe, "CHOOSING", (60, 60))
     run = learn(data, weights, "features", tmp_path / "some")
     found, whole = measured(run), measured(all_choose)
     assert found["pictures"] == whole["pictures"] == 160

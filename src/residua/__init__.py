@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from residua._version import __version__ as __version__
+
 __all__ = [
     "Comparison",
     "ResiduaError",
@@ -22,24 +23,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from residua.api import (
-        Run,
-        build,
-        evaluate,
-        features,
-        load,
-        models,
-        predict,
-        resume,
-        train,
-    )
-    from residua.comparing import Comparison, compare
+    from residua.api import Run, build, evaluate, features, load, models, predict, resume, train
+    from residua.comparison.compare import Comparison, compare
     from residua.errors import ResiduaError
 
 HOMES = {  # of public names that are not in residua.api
-    "Comparison": "residua.comparing",
+    "Comparison": "residua.comparison.compare",
     "ResiduaError": "residua.errors",
-    "compare": "residua.comparing",
+    "compare": "residua.comparison.compare",
 }
 
 

@@ -8,22 +8,22 @@ from typing import Any
 
 import torch
 
-from residua.composing import compose
-from residua.config import Config, Data, Preprocessing
+from residua.config.recipes import compose
+from residua.config.schema import Config, Data, Preprocessing
 from residua.errors import ResiduaError
-from residua.evaluation import evaluate_run, evaluate_weights, run_classes
-from residua.files import refuse_inside
-from residua.inference import default_device, network_from
-from residua.judging import Evaluation
-from residua.learning import go_on, train_run
-from residua.loading import as_told, is_run, open_weights, start_from
-from residua.networks import catalogue
+from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
+from residua.evaluation.predict import Features, Prediction, features_of, predict_files
+from residua.evaluation.score import Evaluation
+from residua.experiment import go_on, train_run
 from residua.networks.residual import Ordering, Shortcut
-from residua.prediction import Features, Prediction, features_of, predict_files
-from residua.reporting import write_prediction_grid
-from residua.run import RunFolder
-from residua.screen import Screen
-from residua.weights.reading import Weights, read_file
+from residua.networks.zoo import catalogue
+from residua.report.facts import write_prediction_grid
+from residua.runs.folder import RunFolder
+from residua.runs.sources import as_told, is_run, open_weights, start_from
+from residua.system.console import Screen
+from residua.system.files import refuse_inside
+from residua.weights.load import Weights, read_file
+from residua.weights.network import default_device, network_from
 
 __all__ = ["Run", "build", "evaluate", "features", "load", "models", "predict", "resume", "train"]
 

@@ -12,10 +12,10 @@ import torch
 from references import keras_files, keras_networks
 from references.keras_networks import keras
 from residua.errors import ResiduaError
-from residua.inference import network_from
 from residua.networks.layers import Convolution, MaxPool
 from residua.networks.residual import ResidualUnit
-from residua.weights.reading import Weights, read_file
+from residua.weights.load import Weights, read_file
+from residua.weights.network import network_from
 
 BOUND = 1e-4  # of max(1, the largest reference)
 TWINS = {  # the same network, in other files

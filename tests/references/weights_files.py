@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from residua.config import Preprocessing
+from residua.config.schema import Preprocessing
 from residua.errors import ResiduaError
-from residua.networks.catalogue import build
+from residua.networks.zoo.catalogue import build
+from residua.weights.load import read_file
 from residua.weights.native import FORMAT
-from residua.weights.reading import read_file
 
 CPU = torch.device("cpu")
 NAME, KERAS_NAME = "cifar_resnet20", "tutorial_cifar_resnet32_e"

@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from residua import __version__
-from residua.cli import describe, learn, use
+from residua._version import __version__
+from residua.cli import models, train, use
+from residua.cli.options import with_settings
 from residua.cli.study import study
 from residua.errors import ResiduaError
-from residua.options import with_settings
 
 app = typer.Typer(
     name="residua",
@@ -29,19 +29,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    with_settings(learn.train),
-    learn.resume,
+    with_settings(train.train),
+    train.resume,
     use.evaluate,
     use.compare,
     use.predict,
     use.features,
-    describe.models,
-    with_settings(learn.look),
-    learn.demo,
+    models.models,
+    with_settings(train.look),
+    train.demo,
     study,
 ):
     app.command()(command)
-app.add_typer(describe.weights)
+app.add_typer(models.weights)
 
 # How glibc's allocator should treat the blocks that every training step frees and wants again: keep
 # them, and back them with huge pages. It reads this once, when a process starts.
@@ -61,7 +61,7 @@ def main() -> None:
     try:
         app(prog_name="residua")  # also where it was started again as a module
     except ResiduaError as error:
-        from residua.screen import Screen
+        from residua.system.console import Screen
 
         Screen().fail(str(error))
         sys.exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from residua.cli.words import spoken
+from residua.cli.common import spoken
 from residua.errors import ResiduaError
 
 
@@ -55,9 +55,9 @@ def study(
     Stopped at any moment, the same command goes on.
     """
     with spoken() as screen:
-        from residua.options import parsed
-        from residua.studies.conducting import conduct, listing
-        from residua.studies.settling import Asked
+        from residua.cli.options import parsed
+        from residua.studies.plan import Asked
+        from residua.studies.run_study import conduct, listing
 
         if show:
             for each, title in listing():

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from residua.cli.words import (
+from residua.cli.common import (
     ClassesOption,
     JsonOption,
     ModelOption,
@@ -21,7 +21,7 @@ from residua.cli.words import (
     spoken,
 )
 from residua.errors import ResiduaError
-from residua.files import refuse_inside
+from residua.system.files import refuse_inside
 
 
 def evaluate(
@@ -38,7 +38,7 @@ def evaluate(
     """Judge a run on its test part, else its validation part, or on DATA; or weights on DATA."""
     with spoken():
         from residua import api
-        from residua.reporting import scores_text
+        from residua.report.facts import scores_text
 
         found = api.evaluate(
             source,
@@ -67,10 +67,10 @@ def compare(
 ) -> None:
     """Lay runs side by side: curves, accuracies on the same pictures, sizes, speed, settings."""
     with spoken():
-        from residua import comparing
-        from residua.screen import printable
+        from residua.comparison import compare
+        from residua.system.console import printable
 
-        found = comparing.compare(*runs, out=out)
+        found = compare.compare(*runs, out=out)
         if as_json:
             print(json.dumps(found.to_json(), ensure_ascii=False, indent=2))
         else:
@@ -148,7 +148,7 @@ def features(
     """Write what the network sees in pictures, a row for each file, for other tools."""
     with spoken() as screen:
         from residua import api
-        from residua.prediction import parquet
+        from residua.evaluation.predict import parquet
 
         if out.suffix not in (".npz", ".parquet"):
             raise ResiduaError(f"--out {out}: expected a name that ends in .npz or .parquet.")

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from residua.config import Augmentation, Preprocessing
-from residua.data.chance import Integers, uniform
+from residua.config.schema import Augmentation, Preprocessing
+from residua.data.random import Integers, uniform
 
 Floats = npt.NDArray[np.float64]
 

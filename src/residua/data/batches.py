@@ -15,17 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from residua.config import Augmentation, Preprocessing
-from residua.data.augmentation import (
-    changes_nothing,
-    draw,
-    draw_mixing,
-    mix,
-    normalise,
-    transform,
-)
-from residua.data.chance import Integers, shuffled
-from residua.data.source import Pixels
+from residua.config.schema import Augmentation, Preprocessing
+from residua.data.augmentation import changes_nothing, draw, draw_mixing, mix, normalise, transform
+from residua.data.dataset import Pixels
+from residua.data.random import Integers, shuffled
 
 DEVICE_SHARE = 0.25  # of an accelerator's free memory that decoded pictures may take
 

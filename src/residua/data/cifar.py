@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from residua.data import folder
-from residua.data.packed import Block, PackedSource, checked_block, packed
-from residua.data.source import Part, Pixels
+from residua.data.arrays import Block, PackedSource, checked_block, packed
+from residua.data.dataset import Part, Pixels
 from residua.errors import ResiduaError
 
 _BYTES = 2**28  # the largest file, train of CIFAR-100, has 0.16e9

@@ -1,287 +1,102 @@
-"""A Source -> what its pictures are (`survey`) -> all of them decoded, as one uint8 array (`load`).
-
-Each file is decoded once; later epochs read the array. It lies in memory or, above a quarter of
-what is free, in a file under the user's cache folder, whose name is a hash of the contents and the
-preprocessing: what is found there is never stale. The data folder is never written to.
-"""
+"""What every data set looks like to the rest: named classes and numbered, labelled pictures."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
-import shutil
-import statistics
-import tempfile
-import threading
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import Literal, Protocol
 
 import numpy as np
-import PIL
+import numpy.typing as npt
 
-from residua.config import Preprocessing
-from residua.data import pictures
-from residua.data.source import Header, Pixels, Source, Unreadable
-from residua.errors import ResiduaError
-from residua.files import cache_folder
-
-Progress = Callable[[int, int], None]  # (done, of how many), called from the calling thread
-Store = Callable[[int, Pixels], None]
-T = TypeVar("T")
-
-_CACHE_VERSION = 2  # to be raised when the same file would decode or resize differently
-_LARGE = 2**24  # pixels; larger pictures are decoded one at a time: threads must fit in memory
-_TASK = 16  # entries in one task of the thread pool
+Pixels = npt.NDArray[np.uint8]  # [H, W, C], C = 3 (RGB) or 1 (grey)
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
-@dataclass(frozen=True, eq=False)
-class Survey:
-    """What reading every entry of a source once has shown.
-
-    sha256: of each entry's content, "" where it could not be read. headers: of each entry, None
-    where there is a failure. failures: entry -> reason; decoding may bring more.
-    """
-
-    source: Source
-    sha256: tuple[str, ...]
-    headers: tuple[Header | None, ...]
-    failures: dict[int, str]
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """All pictures of a source, ready for the network but for normalisation.
-
-    pixels: uint8 [entries, size, size, C] in RGB or grey, row i for entry i, zero where it failed;
-    possibly a read-only memory map. failures: entry -> reason, those of the survey included.
-    where: where the pixels are and why, for the user.
-    """
-
-    pixels: Pixels
-    failures: dict[int, str]
-    where: str
-
-
-def survey(source: Source, max_pixels: int, progress: Progress | None = None) -> Survey:
-    """Read every entry once: its hash and its header; nothing is decoded."""
-
-    def read(index: int) -> tuple[str, Header | None, str]:
-        digest = ""
-        try:
-            content = source.content(index)
-            digest = hashlib.sha256(content).hexdigest()
-            return digest, source.header(index, content, max_pixels), ""
-        except Unreadable as error:
-            return digest, None, str(error)
-
-    found = _each(read, len(source.entries), progress)
-    return Survey(
-        source=source,
-        sha256=tuple(digest for digest, _, _ in found),
-        headers=tuple(header for _, header, _ in found),
-        failures={index: reason for index, (_, _, reason) in enumerate(found) if reason},
-    )
-
-
-def duplicates(survey: Survey) -> int:
-    """How many readable pictures repeat the content of an earlier one, byte for byte."""
-    contents = [d for d, header in zip(survey.sha256, survey.headers, strict=True) if header]
-    return len(contents) - len(set(contents))
-
-
-def grey(survey: Survey) -> bool:
-    """Whether every readable picture is stored with a single channel, and there is one."""
-    modes = {header.mode for header in survey.headers if header}
-    return bool(modes) and modes <= {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
-
-
-def median_size(survey: Survey) -> tuple[int, int]:
-    """Median width and median height of the readable pictures. Raises ResiduaError if none is."""
-    headers = [header for header in survey.headers if header]
-    if not headers:
-        raise ResiduaError(f"{survey.source.name}: not one of its pictures can be read.")
-    median = statistics.median_low
-    return median(h.width for h in headers), median(h.height for h in headers)
-
-
-def load(
-    survey: Survey,
-    preprocessing: Preprocessing,
-    max_pixels: int,
-    cache: Literal["auto", "memory", "file"] = "auto",
-    progress: Progress | None = None,
-) -> Decoded:
-    """Decode and resize every picture of a survey, or find it done in the user's cache folder.
-
-    Pictures that cannot be decoded, or have changed since the survey, become failures. Raises
-    ResiduaError if neither memory nor the cache folder can take the pixels.
-    """
-    job = _Job(survey, preprocessing, max_pixels, progress)
-    needed, free = math.prod(job.shape), free_memory()
-    amount = f"{needed / 1e6:,.0f} MB"
-    if cache == "auto":
-        cache = "memory" if needed <= free // 4 else "file"
-        amount += f"; memory takes up to a quarter of the {free / 1e6:,.0f} MB free"
-    if cache == "file":
-        return _load_into_file(job, amount)
-    try:
-        pixels = np.zeros(job.shape, np.uint8)
-    except MemoryError:
-        raise ResiduaError(f"No memory for {amount} of pictures: use data.cache=file.") from None
-    failures, _ = job.decode(pixels.__setitem__)
-    return Decoded(pixels, failures, f"in memory ({amount})")
+class Unreadable(Exception):  # noqa: N818 - a state of a file, not a fault
+    """One picture that cannot be used; the message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is to be decoded, and how."""
+class Entry:
+    """One labelled picture of a source.
 
-    survey: Survey
-    preprocessing: Preprocessing
-    max_pixels: int
-    progress: Progress | None
+    path: relative to the source, '/' between parts, the same on every platform; made up for packed
+        sets ("train/00012"). label: index into the source's classes. part: where the data set
+        itself puts it, None where the split decides.
+    """
+
+    path: str
+    label: int
+    part: Part | None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture says of itself before it is decoded; width and height are upright (EXIF)."""
+
+    width: int
+    height: int
+    format: str
+    mode: str
+
+
+class Source(Protocol):
+    """A data set that can be asked for its pictures one by one, from several threads at once."""
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        size = self.preprocessing.size
-        return len(self.survey.sha256), size, size, self.preprocessing.channels
+    def name(self) -> str:
+        """A short name for run folders, such as "birds6"."""
 
-    def decode(self, store: Store) -> tuple[dict[int, str], set[int]]:
-        """Stores every picture that can be decoded, from several threads.
+    @property
+    def description(self) -> str:
+        """What it was recognised as, such as "a folder with train and test parts"."""
 
-        Returns entry -> reason of the others, and the entries that might be read another time.
-        """
-        survey, rule, one_large = self.survey, self.preprocessing, threading.Lock()
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; an entry's label is an index into them."""
 
-        def decode(index: int) -> tuple[str, bool]:
-            header = survey.headers[index]
-            if header is None:
-                return survey.failures[index], True
-            try:
-                content = survey.source.content(index)
-            except Unreadable as error:
-                return str(error), True
-            if hashlib.sha256(content).hexdigest() != survey.sha256[index]:
-                return "has changed while it was in use", True
-            try:
-                with one_large if header.width * header.height > _LARGE else nullcontext():
-                    decoded = survey.source.pixels(index, content, rule.channels, self.max_pixels)
-                    fitted = pictures.fit(decoded, rule)
-            except Unreadable as error:
-                return str(error), False
-            store(index, fitted)
-            return "", False
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """Every candidate picture, in an order that depends on the paths alone."""
 
-        ends = _each(decode, len(survey.sha256), self.progress)
-        failures = {index: reason for index, (reason, _) in enumerate(ends) if reason}
-        return failures, {index for index, (_, passing) in enumerate(ends) if passing}
+    @property
+    def rejected(self) -> Sequence[tuple[str, str]]:
+        """(path, reason) of files known to be unusable from their name and kind alone."""
 
-    def file_name(self, left_out: Collection[int]) -> str:
-        """Equal only if every pixel is: contents but those left out, geometry, decoder."""
-        rule = self.preprocessing
-        geometry = rule.size, rule.channels, rule.resize, rule.crop, rule.interpolation
-        how = _CACHE_VERSION, PIL.__version__, self.max_pixels, geometry
-        name = hashlib.sha256(repr(how).encode())
-        for index, content in enumerate(zip(self.survey.sha256, self.survey.headers, strict=True)):
-            name.update(b"-" if index in left_out else repr(content).encode())
-        return f"{name.hexdigest()[:32]}.pixels"
+    @property
+    def warnings(self) -> Sequence[str]:
+        """Sentences for the user: empty class folders, classes missing from a part."""
+
+    def content(self, index: int) -> bytes:
+        """The bytes that make picture `index` what it is: the file, or the packed pixels."""
+
+    def header(self, index: int, content: bytes, max_pixels: int) -> Header:
+        """Read from `content` without decoding. Raises Unreadable, also above `max_pixels`."""
+
+    def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
+        """Decoded, upright, uint8 [H, W, channels]. Raises Unreadable."""
 
 
-def _load_into_file(job: _Job, amount: str) -> Decoded:
-    """Maps the file of an earlier run, or writes it and then maps it."""
-    folder = cache_folder()
-    path = folder / job.file_name(job.survey.failures)
-    found, origin = _cached(path, job.shape), ", left there by an earlier run"
-    try:
-        if found is None:
-            path = _write(job, folder)
-            found, origin = _cached(path, job.shape), ""
-        if found is None:
-            raise OSError("the file just written is gone")
-    except OSError as error:
-        raise ResiduaError(
-            f"{amount} of decoded pictures cannot be kept in {folder}: {error.strerror or error}. "
-            "Set RESIDUA_CACHE to a folder with room, or use data.cache=memory."
-        ) from error
-    return Decoded(*found, f"in {path}{origin} ({amount})")
+class Selection:
+    """Some pictures of a source, as a source; entry i is the source's entry `chosen[i]`."""
 
+    def __init__(self, source: Source, chosen: Sequence[int]) -> None:
+        self.source, self.chosen = source, chosen
+        self.name, self.description = source.name, source.description
+        self.classes, self.warnings = source.classes, source.warnings
+        self.entries = [source.entries[each] for each in chosen]
+        self.rejected: Sequence[tuple[str, str]] = ()
 
-def _write(job: _Job, folder: Path) -> Path:
-    """Decodes into a new file: raw pixels, then the failures as JSON. Raises OSError.
+    def content(self, index: int) -> bytes:
+        """See Source."""
+        return self.source.content(self.chosen[index])
 
-    It gets its name when it is whole; processes that race bring equal files.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    needed, room = math.prod(job.shape), shutil.disk_usage(folder).free
-    if room < needed:
-        raise OSError(f"there is room for {room / 1e6:,.0f} MB")
-    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as place:
-        unfinished = Path(place, "pixels")
-        with unfinished.open("w+b") as file:
-            # Written, not memory-mapped: where the disk gets full, a map kills the process.
-            failures, passing = job.decode(_rows_of(file, math.prod(job.shape[1:])))
-            file.truncate(needed)  # rows of failures are holes, which read as zero
-            file.seek(0, os.SEEK_END)
-            file.write(json.dumps(failures).encode())
-            file.flush()
-            os.fsync(file.fileno())  # before the name, or a power cut leaves the name alone
-        # A failure that may pass, such as a file that changed, must not be found by a later run.
-        path = folder / job.file_name(passing)
-        unfinished.replace(path)
-    return path
+    def header(self, index: int, content: bytes, max_pixels: int) -> Header:
+        """See Source."""
+        return self.source.header(self.chosen[index], content, max_pixels)
 
-
-def _rows_of(file: IO[bytes], length: int) -> Store:
-    """Writes pictures of `length` bytes to their place in a file, from any thread."""
-    lock = threading.Lock()
-
-    def store(index: int, pixels: Pixels) -> None:
-        with lock:
-            file.seek(index * length)
-            file.write(pixels.tobytes())
-
-    return store
-
-
-def _cached(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, dict[int, str]] | None:
-    """Pixels and failures of a whole cache file; None where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(math.prod(shape))
-            failures = {int(index): str(reason) for index, reason in json.load(file).items()}
-        return np.memmap(path, np.uint8, "r", shape=shape), failures
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _each(work: Callable[[int], T], count: int, progress: Progress | None) -> list[T]:
-    """work(0) ... work(count - 1) from a small thread pool; each thread has one in hand."""
-    tasks = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
-    results: list[T] = []
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        for part in pool.map(lambda task: [work(index) for index in task], tasks):
-            results += part
-            if progress:
-                progress(len(results), count)
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not begin what is still waiting
-    return results
-
-
-def free_memory() -> int:
-    """Bytes of memory that can be had, in a container too; 4 GiB where the system says nothing."""
-    found = []
-    with suppress(OSError, ValueError, IndexError):
-        _, said = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")
-        found.append(1024 * int(said.split()[0]))
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups 2 and 1
-        with suppress(OSError, ValueError):  # "max" is no number: there is no limit
-            found.append(int(Path("/sys/fs/cgroup", limit).read_text("ascii")))
-    return min(found, default=2**32)
+    def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
+        """See Source."""
+        return self.source.pixels(self.chosen[index], content, channels, max_pixels)

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from residua.data import pictures
-from residua.data.source import PARTS, Entry, Header, Part, Pixels
+from residua.data import image
+from residua.data.dataset import PARTS, Entry, Header, Part, Pixels
 from residua.errors import ResiduaError
 
 LAYOUT = """Expected one folder per class, or such folders inside train/, val/ and test/:
@@ -55,15 +55,15 @@ class FolderSource:
 
     def content(self, index: int) -> bytes:
         """The bytes of the file, which may have vanished since. Raises Unreadable."""
-        return pictures.read_file(self.root / self.entries[index].path)
+        return image.read_file(self.root / self.entries[index].path)
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
         """See `pictures.header`."""
-        return pictures.header(content, max_pixels)
+        return image.header(content, max_pixels)
 
     def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
         """See `pictures.decode`."""
-        return pictures.decode(content, channels, max_pixels)
+        return image.decode(content, channels, max_pixels)
 
 
 @dataclass
@@ -136,9 +136,7 @@ def pictures_below(folder: Path) -> list[Path]:
     Raises ResiduaError if the folder cannot be read.
     """
     return sorted(
-        path
-        for path in _files(folder)
-        if pictures.objection(path) is None or pictures.is_claimed(path)
+        path for path in _files(folder) if image.objection(path) is None or image.is_claimed(path)
     )
 
 
@@ -179,7 +177,7 @@ def _collect(root: Path, folder: Path, part: Part | None, finds: _Finds) -> None
     loose = 0
     for entry in _visible(folder):
         if not _is_folder(entry):
-            loose += pictures.objection(Path(entry.path)) is None
+            loose += image.objection(Path(entry.path)) is None
             continue
         before = len(finds.labelled)
         for path in _files(Path(entry.path)):
@@ -199,9 +197,9 @@ def _collect(root: Path, folder: Path, part: Part | None, finds: _Finds) -> None
 def _judge(root: Path, path: Path, name: str, part: Part | None, finds: _Finds) -> None:
     """Takes one file as a picture, rejects it or passes over it."""
     shown = _shown(root, path)
-    reason = pictures.objection(path)
+    reason = image.objection(path)
     if reason is not None:
-        if pictures.is_claimed(path):
+        if image.is_claimed(path):
             finds.rejected.append((shown, reason))
     elif shown != path.relative_to(root).as_posix():
         finds.rejected.append((shown, "has a name that is not UTF-8: rename it"))

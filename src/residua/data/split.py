@@ -16,7 +16,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from residua.data.source import PARTS, Part
+from residua.data.dataset import PARTS, Part
 from residua.errors import ResiduaError
 
 

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from residua.networks.layers import (
-    Convolution,
-    Initialisation,
-    MaxPool,
-    Norm,
-    chain,
-    initialise,
-)
+from residua.networks.layers import Convolution, Initialisation, MaxPool, Norm, chain, initialise
 from residua.networks.staged import Staged
 
 WIDTHS = (64, 128, 256, 512, 512)

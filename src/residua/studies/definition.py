@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from residua import settings
-from residua.composing import read_recipe
-from residua.config import AUTO, Config
+from residua.config import parse as settings
+from residua.config.recipes import read_recipe
+from residua.config.schema import AUTO, Config
 from residua.errors import ResiduaError
-from residua.studies.page import Cell
+from residua.report.page import Cell
 
 PAPER = "paper"  # the key of what --paper lays over a study
 SECTIONS = ("cardinality",)  # closed studies that a trained one can show too

@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from residua.config import Config
-from residua.machine import autocast
-from residua.run import RunFolder
-from residua.screen import Screen
-from residua.training.bookkeeping import Books, Task
-from residua.training.interruption import Signals
-from residua.training.judging import judge_for, logits_from
+from residua.config.schema import Config
+from residua.runs.folder import RunFolder
+from residua.system.console import Screen
+from residua.system.device import autocast
+from residua.system.signals import Signals
+from residua.training.checkpoint import Learner, Progress
 from residua.training.meter import Meter
 from residua.training.optimization import Average, balanced_weights, optimizer_for, rate_at
-from residua.training.state import Learner, Progress
+from residua.training.recorder import Books, Task
+from residua.training.validation import judge_for, logits_from
 
 
 def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: Screen) -> Progress:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from residua.errors import ResiduaError
-from residua.training.state import Progress
+from residua.training.checkpoint import Progress
 
 _ADVICE = (
     "The last good state and weights remain. Start again with a smaller optimization.rate, a "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from residua.config import Optimization
+from residua.config.schema import Optimization
 
 
 def optimizer_for(network: nn.Module, settings: Optimization) -> torch.optim.Optimizer:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from residua.data.chance import Integers
-from residua.inference import Logits, network_from
-from residua.preparation import Prepared
-from residua.run import RunFolder
+from residua.data.prepare import Prepared
+from residua.data.random import Integers
+from residua.runs.folder import RunFolder
 from residua.transfer.features import Frozen
-from residua.weights.reading import read_file
+from residua.weights.load import read_file
+from residua.weights.network import Logits, network_from
 
 Answers = Callable[[Integers], Logits]  # [N] sample numbers -> logits [N, K]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from residua.run import RunFolder
-from residua.transfer.clock import Clock
-from residua.transfer.job import Learnt
-from residua.transfer.tuning import MANY_EPOCHS
+from residua.runs.folder import RunFolder
+from residua.system.budget import Clock
+from residua.transfer.context import Learnt
+from residua.transfer.fine_tune import MANY_EPOCHS
 
 TRIAL_EPOCHS = 0.1  # of a way's usual epochs, without a budget
 DOUBT = 2.0  # times the noise of a difference, beyond which it is beyond doubt

@@ -29,7 +29,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.chance import uniform
+from residua.data.random import uniform
 from residua.errors import ResiduaError
 
 _GAIN = 0.3  # standard errors

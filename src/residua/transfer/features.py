@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from residua.config import Config
+from residua.config.schema import Config
 from residua.data.batches import Pictures, TrainingBatches
-from residua.data.chance import Integers, shuffled
-from residua.data.source import Pixels
-from residua.files import cache_folder
+from residua.data.dataset import Pixels
+from residua.data.random import Integers, shuffled
 from residua.networks.staged import Staged
-from residua.transfer.store import Floats, Store
-from residua.transfer.taps import Front, Tap
+from residua.system.files import cache_folder
+from residua.transfer.feature_cache import Floats, Store
+from residua.transfer.feature_layers import Front, Tap
 
 VERSION = 3  # to be raised when the same network would give other features
 LEAST = 8  # pictures a class that are computed however little time there is

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.chance import uniform
+from residua.data.random import uniform
 
 Labels = npt.NDArray[np.int64]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.chance import Integers
+from residua.data.random import Integers
+from residua.transfer.cross_validation import Probe, race
 from residua.transfer.estimate import Estimate, estimate
+from residua.transfer.feature_layers import Tap
 from residua.transfer.features import Rows
 from residua.transfer.folds import folds_of
-from residua.transfer.linear import Floats, Labels
-from residua.transfer.racing import Probe, race
-from residua.transfer.taps import Tap
+from residua.transfer.logistic import Floats, Labels
 
 _BLOCK = 2048  # rows whose neighbours are sought at once
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from residua.preparation import Prepared
+from residua.data.prepare import Prepared
 
 LARGE = 1_000  # training pictures: from here on all of a network can be taught something
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import cast
 
-from residua import automatic, settings
-from residua.automatic import Choice, Chooser
-from residua.config import AUTO
-from residua.networks.cost import measure
-from residua.preparation import prepare
-from residua.screen import Screen
-from residua.transfer.job import Job
+from residua.config import auto, parse
+from residua.config.auto import Choice, Chooser
+from residua.config.schema import AUTO
+from residua.data.prepare import prepare
+from residua.networks.analysis.cost import measure
+from residua.system.console import Screen
+from residua.transfer.context import Job
 
 SMALL_NETWORK = 100_000_000  # multiply-adds: above, another network tries from scratch
 SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
@@ -37,10 +37,10 @@ def as_way(job: Job, way: str) -> Job:
         asked["network.head"] = "logistic"
     if way == "scratch":
         asked |= NOTHING_FROZEN
-    chooser = Chooser(settings.with_settings(prepared.config, asked))
+    chooser = Chooser(parse.with_settings(prepared.config, asked))
     chooser.choices = [each for each in prepared.choices if each.setting not in automatically]
-    automatic.choose_network(chooser, len(prepared.source.classes), len(prepared.parts["train"]))
-    automatic.choose_training(chooser, prepared.counts("train"))
+    auto.choose_network(chooser, len(prepared.source.classes), len(prepared.parts["train"]))
+    auto.choose_training(chooser, prepared.counts("train"))
     own = dataclasses.replace(prepared, config=chooser.config, choices=chooser.choices)
     return dataclasses.replace(job, prepared=own)
 
@@ -77,7 +77,7 @@ def _small(job: Job) -> Job:
     if not job.prepared.has_own_parts:  # else a fraction would be said to be unused
         changes["data.val_fraction"] = job.prepared.config.data.val_fraction
     job.screen.say(f"scratch: {SMALL_NAME} at {SMALL_SIZE} px ({reason})")
-    prepared = prepare(settings.with_settings(asked, changes), Screen(quiet=True))
+    prepared = prepare(parse.with_settings(asked, changes), Screen(quiet=True))
     prepared.choices.extend(
         [
             Choice("network.name", SMALL_NAME, reason),

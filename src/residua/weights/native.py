@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from residua import settings
-from residua.config import Preprocessing
+from residua.config import parse
+from residua.config.schema import Preprocessing
 from residua.errors import ResiduaError
-from residua.weights.stored import (
+from residua.weights.formats.raw import (
     FLOATS,
     damaged,
     first_bytes,
@@ -108,8 +108,8 @@ def ends_before_head(path: Path, tensors: Mapping[str, Tensor], card: Card) -> b
     Raises ResiduaError that names the first tensor that does not fit, or whose numbers cannot be
     used.
     """
-    from residua.networks.catalogue import build
-    from residua.networks.shapes import on_meta
+    from residua.networks.analysis.shapes import on_meta
+    from residua.networks.zoo.catalogue import build
 
     with translated(path, f"weights of {card.network['name']}"):
         with on_meta():
@@ -142,8 +142,8 @@ def _kind(tensor: Tensor) -> str:
 
 def _card(path: Path, card: dict[str, Any]) -> Card:
     """The card, if every value is of the kind that its writer gave it. Raises ResiduaError."""
-    from residua.networks.catalogue import plan
-    from residua.networks.heads import hidden_of
+    from residua.networks.surgery.heads import hidden_of
+    from residua.networks.zoo.catalogue import plan
 
     keys = ("network", "classes", "preprocessing", "notes")
     network, classes, prepared, notes = [card.get(key) for key in keys]
@@ -166,7 +166,7 @@ def _card(path: Path, card: dict[str, Any]) -> Card:
         raise damaged(path, f"says of its preprocessing {prepared!r}, expected settings")
     if not isinstance(notes, dict):
         raise damaged(path, f"has notes {notes!r}, expected an object")
-    preprocessing = settings.preprocessing_from(prepared, str(path))
+    preprocessing = parse.preprocessing_from(prepared, str(path))
     if preprocessing.channels != network["channels"]:
         raise damaged(
             path,

@@ -1,0 +1,1 @@
+"""Settings: their schema, parsing, recipes, automatic values and validation."""

@@ -1,0 +1,225 @@
+"""Dotted names, words and YAML <-> a Config, every value checked against its type and range."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from residua.config.schema import AUTO, Config, Preprocessing
+from residua.errors import ResiduaError
+
+
+def flags() -> dict[str, str]:
+    """Flag -> dotted name of every setting that `residua train` offers by itself."""
+    return {
+        item.metadata["flag"]: f"{section.name}.{item.name}"
+        for section in dataclasses.fields(Config)
+        for item in dataclasses.fields(_section_type(section.name))
+        if item.metadata["flag"]
+    }
+
+
+def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
+    """The field of a dotted name like "training.epochs". Raises ResiduaError if unknown."""
+    section, _, key = name.partition(".")
+    sections = [item.name for item in dataclasses.fields(Config)]
+    if section not in sections or not key:
+        raise ResiduaError(
+            f"{where}{name!r} is no setting: expected SECTION.FIELD with a section of "
+            f"{', '.join(sections)}."
+        )
+    known = {item.name: item for item in dataclasses.fields(_section_type(section))}
+    if key not in known:
+        raise ResiduaError(f"{where}{name!r} is no setting: {section} has {', '.join(known)}.")
+    return known[key]
+
+
+def accepts_auto(name: str) -> bool:
+    """Whether a setting may say "auto"."""
+    return field_of(name).default is AUTO
+
+
+def kind_of(name: str) -> str:
+    """What a setting takes, in a word for --help: a choice like "crop|pad", NUMBER or TEXT."""
+    section, _, key = name.partition(".")
+    kind = _hints(_section_type(section))[key]
+    if get_origin(kind) is Literal:
+        return "|".join(str(word) for word in get_args(kind))
+    return {int: "N", float: "NUMBER"}.get(kind, "TEXT")
+
+
+def with_settings(config: Config, settings: Mapping[str, object], where: str = "") -> Config:
+    """A copy with dotted names set, each value checked against its type and range.
+
+    `where` begins the message of a refused value, e.g. "recipe.yaml: ". Raises ResiduaError.
+    """
+    for name, value in settings.items():
+        item = field_of(name, where)
+        section, _, key = name.partition(".")
+        checked = _checked(value, item, _hints(_section_type(section))[key], f"{where}{name}")
+        part = dataclasses.replace(getattr(config, section), **{key: checked})
+        config = dataclasses.replace(config, **{section: part})
+    return config
+
+
+def from_mapping(mapping: object, where: str, base: Config | None = None) -> Config:
+    """A config from nested plain data. Raises ResiduaError on anything unknown."""
+    if mapping is None:
+        mapping = {}
+    if not isinstance(mapping, Mapping):
+        raise ResiduaError(f"{where}: expected sections like 'training:', found {mapping!r}.")
+    flat: dict[str, object] = {}
+    for section, values in mapping.items():
+        if not isinstance(values, Mapping):
+            raise ResiduaError(f"{where}: section {section!r} must hold 'name: value' lines.")
+        flat |= {f"{section}.{key}": value for key, value in values.items()}
+    return with_settings(base or Config(), flat, f"{where}: ")
+
+
+def read_yaml(path: Path, base: Config | None = None) -> Config:
+    """A config from a YAML file. Raises ResiduaError that names the file."""
+    try:
+        text = path.read_text("utf-8")
+        mapping = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResiduaError(f"{path}: cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ResiduaError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from error
+    return from_mapping(mapping, str(path), base)
+
+
+def to_yaml(config: Config) -> str:
+    """YAML text that `read_yaml` turns into an equal config."""
+    return yaml.safe_dump(
+        _plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True, width=100
+    )
+
+
+def preprocessing_from(mapping: object, where: str) -> Preprocessing:
+    """A resolved Preprocessing from plain data stored with weights. Raises ResiduaError."""
+    found = from_mapping({"preprocessing": mapping}, where).preprocessing
+    if AUTO in dataclasses.asdict(found).values():
+        raise ResiduaError(f"{where}: the preprocessing is incomplete: {mapping!r}.")
+    check_colours(found, f"{where}: preprocessing")
+    return found
+
+
+def check_colours(preprocessing: Preprocessing, where: str) -> None:
+    """Raise ResiduaError unless mean and std, where known, fit the channels."""
+    for name in ("mean", "std"):
+        values = getattr(preprocessing, name)
+        if values != AUTO and len(values) != preprocessing.channels:
+            raise ResiduaError(
+                f"{where}.{name} = {list(values)}: expected a number for each of "
+                f"{preprocessing.channels} channels. Set it, or set it to auto."
+            )
+    if preprocessing.std != AUTO and min(preprocessing.std) <= 0:
+        raise ResiduaError(f"{where}.std = {list(preprocessing.std)}: must be above 0.")
+
+
+def _section_type(section: str) -> type[Any]:
+    return typing.cast("type[Any]", _hints(Config)[section])
+
+
+def _hints(owner: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(owner)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _checked(value: object, item: dataclasses.Field[Any], kind: Any, where: str) -> object:
+    if value == AUTO and item.default is AUTO:
+        return AUTO
+    if isinstance(value, str) and kind is not str:
+        value = _from_text(value, kind)
+    try:
+        converted = _convert(value, kind)
+    except (TypeError, ValueError):
+        auto = ", or auto" if item.default is AUTO else ""
+        raise ResiduaError(
+            f"{where} = {value!r}: expected {_describe(kind)}{auto}. {item.metadata['help']}"
+        ) from None
+    for number in converted if isinstance(converted, tuple) else (converted,):
+        low, high = item.metadata["low"], item.metadata["high"]
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if (low is not None and number < low) or (high is not None and number > high):
+            bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise ResiduaError(f"{where} = {value!r}: must be {bounds}. {item.metadata['help']}")
+    return converted
+
+
+def _from_text(value: str, kind: Any) -> object:
+    """A word from the command line as YAML would read it, unless the setting is a word itself.
+
+    YAML 1.1 takes 010 for 8 and 1:30 for 90, which nobody means here.
+    """
+    if get_origin(kind) is Literal and value in get_args(kind):
+        return value
+    if re.fullmatch(r"[-+]?\d+", value):
+        return int(value)
+    if re.fullmatch(r"[-+]?\d+(:\d+)+(\.\d*)?", value):
+        return value
+    try:
+        return typing.cast("object", yaml.safe_load(value))
+    except yaml.YAMLError:
+        return value
+
+
+def _convert(value: object, kind: Any) -> object:
+    origin = get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(value, next(item for item in get_args(kind) if item is not type(None)))
+    if origin is Literal:
+        if value not in get_args(kind) or isinstance(value, bool):
+            raise ValueError
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, get_args(kind))
+    if kind is float:
+        if isinstance(value, bool):
+            raise TypeError
+        number = float(typing.cast("float", value))  # YAML reads 1e-4 as text
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError
+    return value
+
+
+def _convert_tuple(value: object, kinds: tuple[Any, ...]) -> tuple[object, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(_convert(item, kinds[0]) for item in value)
+    if len(kinds) != len(value):
+        raise ValueError
+    return tuple(_convert(item, kind) for item, kind in zip(value, kinds, strict=True))
+
+
+def _describe(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(word) for word in get_args(kind))
+    if origin in (typing.Union, types.UnionType):
+        return _describe(next(item for item in get_args(kind) if item is not type(None)))
+    if origin is tuple:
+        return "a list like [1.0, 2.0]"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

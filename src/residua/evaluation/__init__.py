@@ -1,0 +1,1 @@
+"""Trained weights and images -> metrics and predictions."""

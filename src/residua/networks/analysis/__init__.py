@@ -1,0 +1,1 @@
+"""Built networks -> costs, shapes, drawings, descriptions."""

@@ -1,0 +1,79 @@
+"""Names of the catalogue -> what `residua models` prints and draws."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from residua.errors import ResiduaError
+from residua.networks.analysis import cost, drawing
+from residua.networks.analysis.shapes import on_meta
+from residua.networks.zoo import catalogue
+from residua.system.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Described:
+    """One network, built without memory for its weights, and the input that it is described at."""
+
+    name: str
+    network: nn.Module
+    input: tuple[int, int, int]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        classes: int | None,
+        channels: int | None,
+        size: int | None,
+        ordering: str | None,
+        shortcut: str | None,
+    ) -> Described:
+        """The row `name` with changes; what is None is the row's default. Raises ResiduaError."""
+        row = catalogue.row(name)
+        channels = row.channels if channels is None else channels
+        size = row.size if size is None else size
+        if size < 1:
+            raise ResiduaError(f"--size {size}: must be at least 1.")
+        with on_meta():
+            network = catalogue.build(
+                name,
+                classes=classes,
+                channels=channels,
+                ordering=ordering,  # type: ignore[arg-type]  # build checks the word
+                shortcut=shortcut,  # type: ignore[arg-type]
+            )
+        return cls(name, network, (channels, size, size))
+
+    def text(self, as_json: bool) -> str:
+        """The layer table and the sums, or one JSON object."""
+        measured = cost.measure(self.network, self.input)
+        if as_json:
+            return json.dumps(cost.to_json(self.name, measured, self.input))
+        return cost.table(measured).rstrip()
+
+    def draw(self, file: Path) -> None:
+        """Write the drawing of units and stages as SVG. Raises ResiduaError."""
+        if file.suffix.lower() != ".svg":
+            raise ResiduaError(f"--draw {file}: expected a name that ends in .svg.")
+        write_atomically(file, drawing.draw(self.network, self.name, self.input))
+
+
+def list_models(as_json: bool) -> str:
+    """All rows of the catalogue with their sums, as a table or as a JSON list."""
+    rows = cost.listing()
+    if as_json:
+        return json.dumps([cost.to_json(name, counts, size) for name, size, counts in rows])
+    wide = max(len(name) for name, _, _ in rows)
+    lines = [f"{'model':<{wide}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"]
+    for name, size, counts in rows:
+        shape = " x ".join(map(str, size))
+        lines.append(
+            f"{name:<{wide}}  {counts.total:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
+            f"{catalogue.row(name).source}"
+        )
+    return "\n".join(lines)

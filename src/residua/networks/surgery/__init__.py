@@ -1,0 +1,1 @@
+"""Built networks -> networks with other heads, frozen stages, folded norms."""

@@ -1,0 +1,1 @@
+"""Networks by name: the rows of the catalogue."""

@@ -1,0 +1,1 @@
+"""A run's facts -> report, pages, figures."""

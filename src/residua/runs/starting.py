@@ -1,0 +1,88 @@
+"""The weights that a training starts from, and what their past means for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from residua.config.schema import AUTO, Config
+from residua.data.prepare import Prepared
+from residua.errors import ResiduaError
+from residua.runs.folder import RunFolder
+from residua.runs.sources import IMAGENET, NONE, is_published, open_weights
+from residua.system.console import Screen
+from residua.weights.load import Weights
+
+
+def begun_from(config: Config, screen: Screen) -> Weights | None:
+    """The weights that a training starts from, before any picture is read."""
+    network = config.network
+    if network.weights == NONE:
+        return None
+    if not network.weights:
+        if network.new_head:
+            raise ResiduaError("--new-head replaces the head of weights: give --weights too.")
+        if network.freeze:
+            raise ResiduaError("--freeze keeps stages of weights: give --weights too.")
+        return None
+    model = None if network.name == AUTO else network.name
+    if model is None and network.weights == IMAGENET:
+        model = "resnet50" if torch.cuda.is_available() else "resnet18"
+    found = open_weights(network.weights, model, screen)
+    channels = found.card.network["channels"]
+    if config.preprocessing.channels not in (AUTO, channels):
+        raise ResiduaError(
+            f"{found.path}: takes {channels} channels, but preprocessing.channels is "
+            f"{config.preprocessing.channels}. Leave it out, or choose other weights."
+        )
+    return found
+
+
+def say_start(weights: Weights, prepared: Prepared, screen: Screen) -> None:
+    """From which weights a training starts, and what of them may surprise."""
+    if prepared.config.transfer.strategy == "scratch":
+        screen.say(f"the network of {weights.path}, and nothing that it has learnt")
+        return
+    held, classes = weights.card.classes, prepared.source.classes
+    new_head = prepared.config.network.new_head
+    screen.say(
+        f"starts from {weights.path} ({weights.form} of {weights.card.network['name']})"
+        + (", with a new head" if new_head else "")
+    )
+    if weights.assumed and "preprocessing.mean" in {each.setting for each in prepared.choices}:
+        screen.warn(f"{weights.path.name}: {weights.assumed}")
+    if held and held[: len(classes)] != classes and not new_head:
+        screen.warn(
+            f"its head was learnt for {', '.join(held[:3])}, ... and begins as that of "
+            f"{', '.join(classes[:3])}, ...: --new-head makes a fresh one"
+        )
+
+
+def note_known(config: Config, prepared: Prepared) -> None:
+    """Note pictures that are to judge this run, but taught the run that it starts from."""
+    source = config.network.weights
+    if not source or is_published(source) or config.transfer.strategy == "scratch":
+        return
+    place = Path(source)
+    if place.is_file() and (place.parent / "split.csv").exists():
+        place = place.parent
+    if not place.is_dir():
+        return
+    earlier = RunFolder.existing(place)
+    known_there = earlier.known()
+    if config.transfer.strategy in ("features", "auto"):
+        teaching = [each.sha256 for each in prepared.members if each.part == "train"]
+        if known := sum(each in known_there for each in teaching):
+            prepared.notes.append(
+                f"{known:,} of {len(teaching):,} training pictures trained {earlier.path} or chose "
+                "its weights, so what cross-validation says of its features is too good"
+            )
+    for part in ("validation", "test"):
+        judging = [each.sha256 for each in prepared.members if each.part == part]
+        if known := sum(each in known_there for each in judging):
+            prepared.notes.append(
+                f"{known:,} of {len(judging):,} {part} pictures trained {earlier.path} or chose "
+                "its weights, so its figures on them are too good: use the same --split-seed and "
+                "fractions as there, or other pictures"
+            )

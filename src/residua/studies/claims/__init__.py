@@ -1,0 +1,1 @@
+"""Closed studies: claims that are computed, not trained."""

@@ -1,0 +1,72 @@
+"""This machine -> device, precision, memory settings, and the facts that a run records about it."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+from typing import Any
+
+import torch
+
+from residua._version import __version__
+from residua.errors import ResiduaError
+
+
+def device_named(name: str) -> torch.device:
+    """The device of a setting, "cpu", "cuda" or "cuda:N", if it is there. Raises ResiduaError."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ResiduaError(f"device {name!r} is unknown: expected cpu, cuda or cuda:N.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= (device.index or 0):
+            found = f"this PyTorch sees {count} GPUs" if count else "this PyTorch sees no GPU"
+            raise ResiduaError(f"device {name!r} is not there: {found}. Use --device cpu.")
+    return device
+
+
+def fast_bf16(device: torch.device) -> tuple[bool, str]:
+    """Whether bf16 is fast on the device, and why or why not."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return major >= 8, f"{torch.cuda.get_device_name(device)} (compute {major}.{minor})"
+    for name, probe in (
+        ("AMX", "_is_amx_tile_supported"),
+        ("AVX512-BF16", "_is_avx512_bf16_supported"),
+    ):
+        supported = getattr(torch.cpu, probe, None)
+        if supported is not None and supported():
+            return True, f"the CPU has {name}"
+    return False, "the CPU has neither AMX nor AVX512-BF16"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which the network runs: bf16 where asked, plain float32 otherwise."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware, as plain data for environment.json."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "residua": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123
+        for line in stream:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

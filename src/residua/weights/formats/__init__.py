@@ -1,0 +1,1 @@
+"""Files of others -> tensors and what the files say, nothing interpreted."""

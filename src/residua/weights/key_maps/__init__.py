@@ -1,0 +1,1 @@
+"""Names of layers in other programs <-> ours."""

@@ -1,0 +1,168 @@
+"""What keras.applications, of all ages, and the tutorials call the layers of our networks."""
+
+from __future__ import annotations
+
+from residua.weights.key_maps.dialect import UNIT, Dialect, Rules
+
+_KERAS_2018: Rules = (
+    (r"stem\.conv", "conv1_conv"),
+    (r"stem\.norm", "conv1_bn"),
+    (UNIT + r"\.branch\.conv(\d)", "conv{0:+2}_block{1:+1}_{2}_conv"),
+    (UNIT + r"\.branch\.norm(\d)", "conv{0:+2}_block{1:+1}_{2}_bn"),
+    (UNIT + r"\.branch\.end_norm", "conv{0:+2}_block{1:+1}_3_bn"),
+    (UNIT + r"\.before\.norm", "conv{0:+2}_block{1:+1}_preact_bn"),
+    (UNIT + r"\.shortcut\.conv", "conv{0:+2}_block{1:+1}_0_conv"),
+    (UNIT + r"\.shortcut\.norm", "conv{0:+2}_block{1:+1}_0_bn"),
+    (r"tail\.norm", "post_bn"),
+    (r"head", "predictions"),
+)
+_KERAS_2015: Rules = (
+    (r"stem\.conv", "conv1"),
+    (r"stem\.norm", "bn_conv1"),
+    (UNIT + r"\.branch\.conv1", "res{0:+2}{1:a}_branch2a"),
+    (UNIT + r"\.branch\.conv2", "res{0:+2}{1:a}_branch2b"),
+    (UNIT + r"\.branch\.conv3", "res{0:+2}{1:a}_branch2c"),
+    (UNIT + r"\.branch\.norm1", "bn{0:+2}{1:a}_branch2a"),
+    (UNIT + r"\.branch\.norm2", "bn{0:+2}{1:a}_branch2b"),
+    (UNIT + r"\.branch\.end_norm", "bn{0:+2}{1:a}_branch2c"),
+    (UNIT + r"\.shortcut\.conv", "res{0:+2}{1:a}_branch1"),
+    (UNIT + r"\.shortcut\.norm", "bn{0:+2}{1:a}_branch1"),
+    (r"head", "fc1000"),
+)
+_BY_HAND = r"stages\.(\d+)\.units\.0"
+_TUTORIAL_0: Rules = (
+    (_BY_HAND + r"\.branch\.conv(\d)", "{0:+2}a_conv_block_conv{1}"),
+    (_BY_HAND + r"\.branch\.norm(\d)", "{0:+2}a_conv_block_bn{1}"),
+    (_BY_HAND + r"\.branch\.end_norm", "{0:+2}a_conv_block_bn3"),
+    (_BY_HAND + r"\.shortcut\.conv", "{0:+2}a_conv_block_res_conv"),
+    (_BY_HAND + r"\.shortcut\.norm", "{0:+2}a_conv_block_res_bn"),
+    (UNIT + r"\.branch\.conv(\d)", "{0:+2}{1:a}_identity_block_conv{2}"),
+    (UNIT + r"\.branch\.norm(\d)", "{0:+2}{1:a}_identity_block_bn{2}"),
+    (UNIT + r"\.branch\.end_norm", "{0:+2}{1:a}_identity_block_bn3"),
+    (r"stem\.conv", "conv1"),
+    (r"stem\.norm", "bn_conv1"),
+    (r"head", "fc1000"),
+)
+_KERAS_VGG: Rules = (
+    (r"stages\.(\d)\.conv(\d)", "block{0:+1}_conv{1}"),
+    (r"head\.linear([12])", "fc{0}"),
+)
+
+_KERAS_XCEPTION: Rules = (
+    (r"stem\.conv(\d)", "block1_conv{0}"),
+    (r"stem\.norm1", "block1_conv1_bn"),
+    (r"stem\.end_norm", "block1_conv2_bn"),
+    (r"tail\.conv(\d)", "block14_sepconv{0}"),
+    (r"tail\.norm1", "block14_sepconv1_bn"),
+    (r"tail\.end_norm", "block14_sepconv2_bn"),
+    (r"stages\.([01])\.units\.0\.branch\.(.*)", "block{0:+2}.{1}"),
+    (r"stages\.2\.units\.(\d)\.branch\.(.*)", "block{0:+4}.{1}"),
+    (r"stages\.3\.units\.0\.branch\.(.*)", "block13.{0}"),
+    (r"(block\d+)\.conv(\d)", "{0}_sepconv{1}"),
+    (r"(block\d+)\.norm(\d)", "{0}_sepconv{1}_bn"),
+    (r"(block(?:2|3|4|13))\.end_norm", "{0}_sepconv2_bn"),
+    (r"(block\d+)\.end_norm", "{0}_sepconv3_bn"),
+    (r"head", "predictions"),
+)
+_KERAS_DENSENET: Rules = (
+    (r"stem\.conv", "conv1_conv"),
+    (r"stem\.norm", "conv1_bn"),
+    (r"stages\.(\d)\.layers\.(\d+)\.norm(\d)", "conv{0:+2}_block{1:+1}_{2}_bn"),
+    (r"stages\.(\d)\.layers\.(\d+)\.conv(\d)", "conv{0:+2}_block{1:+1}_{2}_conv"),
+    (r"stages\.(\d)\.transition\.norm", "pool{0:+1}_bn"),
+    (r"stages\.(\d)\.transition\.conv", "pool{0:+1}_conv"),
+    (r"tail\.norm", "bn"),
+    (r"head", "predictions"),
+)
+_KERAS_MOBILENET: Rules = (
+    (r"stem\.conv", "conv1"),
+    (r"stem\.norm", "conv1_bn"),
+    (r"stages\.0\.units\.(\d)\.(.*)", "{0:+1}.{1}"),  # Keras counts all units
+    (r"stages\.1\.units\.(\d)\.(.*)", "{0:+2}.{1}"),
+    (r"stages\.2\.units\.(\d)\.(.*)", "{0:+4}.{1}"),
+    (r"stages\.3\.units\.(\d)\.(.*)", "{0:+6}.{1}"),
+    (r"stages\.4\.units\.(\d)\.(.*)", "{0:+12}.{1}"),
+    (r"(\d+)\.branch\.conv1", "conv_dw_{0}"),
+    (r"(\d+)\.branch\.norm1", "conv_dw_{0}_bn"),
+    (r"(\d+)\.branch\.conv2", "conv_pw_{0}"),
+    (r"(\d+)\.branch\.end_norm", "conv_pw_{0}_bn"),
+    (r"head", "conv_preds"),
+)
+_AUTOMATIC = r"(conv2d|convolution2d)(_\d+)?$"
+
+
+def _keras(
+    rows: tuple[str, ...],
+    sign: str,
+    rules: Rules,
+    *,
+    name: str = "keras.applications",
+    adopted: tuple[str, ...] = (),
+    convolutions: tuple[str, ...] = (),
+    shortcut_first: bool = False,
+) -> Dialect:
+    return Dialect(
+        name,
+        "keras",
+        rows,
+        sign,
+        rules,
+        adopted=adopted,
+        convolutions=convolutions,
+        shortcut_first=shortcut_first,
+    )
+
+
+KERAS_DIALECTS: tuple[Dialect, ...] = (
+    _keras(
+        ("keras_resnet*",),
+        r"conv2_block1_1_conv",
+        _KERAS_2018,
+        adopted=("tutorial_resnet50",),
+        shortcut_first=True,
+    ),
+    _keras(
+        ("tutorial_resnet50",),
+        r"2a_conv_block_conv1",
+        _TUTORIAL_0,
+        name="tutorial 0",
+    ),
+    _keras(
+        ("tutorial_resnet50",),
+        r"res2a_branch2a",
+        _KERAS_2015,
+        name="Keras of 2015",
+        adopted=("keras_resnet50",),
+    ),
+    _keras(("keras_vgg*",), r"block5_conv1$", (*_KERAS_VGG, (r"head\.linear3", "predictions"))),
+    _keras(
+        ("tutorial_vgg16_mnist",),
+        r"block5_conv1$",
+        (*_KERAS_VGG, (r"head\.linear3", "prediction")),
+        name="tutorial 3",
+    ),
+    _keras(
+        ("tutorial_vgg19_cifar",),
+        r"fc_cifa10$",
+        (
+            *_KERAS_VGG[:1],
+            (r"head\.linear1", "fc_cifa10"),
+            (r"head\.linear2", "fc2"),
+            (r"head\.linear3", "predictions_cifa10"),
+        ),
+        name="tutorial 1",
+    ),
+    _keras(("keras_xception",), r"block2_sepconv1", _KERAS_XCEPTION),
+    _keras(("keras_densenet*",), r"conv2_block1_1_conv", _KERAS_DENSENET),
+    _keras(("keras_mobilenet",), r"conv_dw_1$", _KERAS_MOBILENET, convolutions=("head",)),
+    _keras(("keras_inception_v3",), _AUTOMATIC, ((r"head", "predictions"),)),
+    _keras(
+        ("tutorial_cifar_resnet32*", "tutorial_cifar_resnet[15]*", "tutorial_resn*"),
+        _AUTOMATIC,
+        (),
+        name="automatic names",
+    ),
+    _keras(
+        ("tutorial_cifar_resnet34",), _AUTOMATIC, (), name="automatic names", shortcut_first=True
+    ),
+)

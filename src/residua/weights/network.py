@@ -1,0 +1,87 @@
+"""A network and batches -> logits; used in evaluation and in prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from residua.errors import ResiduaError
+from residua.networks.analysis.shapes import on_meta
+from residua.networks.staged import Staged, pooled
+from residua.networks.zoo.catalogue import build
+from residua.weights.key_maps.layers import complete
+from residua.weights.load import Weights
+
+N = TypeVar("N", bound=nn.Module)
+Logits = npt.NDArray[np.float32]  # [N, K]
+
+
+def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]:
+    """float32 [B, C, S, S] batches -> float32 [B, K], one by one, in float32 and eval mode.
+
+    Always float32, so that a figure is the same on every machine.
+    """
+    network.eval()
+    for images in batches:
+        # on a GPU, cuDNN would round float32 inputs to TF32 unless told not to
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            logits: Tensor = network(images)
+        yield logits.float().cpu().numpy()
+
+
+class Pooled(nn.Module):
+    """A network without its head: [B, C, H, W] -> the map after a stage, averaged over a grid of
+    side x side fields, [B, C' x side x side]."""
+
+    def __init__(self, network: Staged, stage: int, side: int) -> None:
+        super().__init__()
+        self.network, self.stage, self.side = network, stage, side
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pooled(self.network.enter(x, self.stage), self.side)
+
+
+def network_from(weights: Weights, device: torch.device, *, headless: bool = False) -> Staged:
+    """The network of some weights, on a device, in eval mode, float32. Raises ResiduaError.
+
+    headless: take weights that end before the head too; that head holds zeros.
+    """
+    if weights.headless and not headless:
+        raise ResiduaError(
+            f"{weights.path}: {weights.lacks}, so it names nothing here. Train a head on it: "
+            f"residua train DATA --weights {weights.path} --new-head"
+        )
+    if (channels := weights.card.network["channels"]) not in (1, 3):
+        raise ResiduaError(f"{weights.path}: reads {channels} channels, but pictures have 1 or 3.")
+    tensors = {
+        name: each.float().contiguous() if each.is_floating_point() else each
+        for name, each in weights.tensors.items()
+    }
+    try:
+        with on_meta():  # no time and no random numbers for weights that are replaced
+            network = build(**weights.card.network)
+        if weights.headless:
+            lost = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
+            tensors |= {name: torch.zeros(each.shape) for name, each in lost.items()}
+        network.load_state_dict(complete(network, tensors), assign=True)
+    except (RuntimeError, TypeError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise ResiduaError(
+            f"{weights.path}: its tensors do not fit its network: {first}"
+        ) from error
+    return on_device(network, device).eval()
+
+
+def on_device(network: N, device: torch.device) -> N:
+    """The network moved there, its kernels in channels_last order, which convolutions like best."""
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def default_device() -> torch.device:
+    """A GPU where there is one; evaluation and prediction run on it in float32."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
