@@ -1,4 +1,4 @@
-"""Test accuracy of the default recipe over seeds, beside logistic regression on the same pictures.
+"""Test accuracy of the default recipe over seeds, beside logistic regression on the same images.
 
     python benchmarks/accuracy.py birds6 ../shared/data/birds6 --test-fraction 0.2
     python benchmarks/accuracy.py mnist ../shared/data/mnist --val-fraction 0.1
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from residua.api import load
-from residua.data.image import read_picture
+from residua.data.image import read_image
 from residua.system.device import environment
 
 RESULTS = Path(__file__).parent / "results"
@@ -44,9 +44,9 @@ def logistic(run: Path, data: Path) -> float:
     inputs: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     labels: dict[str, list[str]] = {"train": [], "test": []}
     for row in load(run).folder.read_split():
-        if row.part in inputs:
-            inputs[row.part].append(read_picture(data / row.path, small, 10**8).reshape(-1))
-            labels[row.part].append(row.label)
+        if row.split in inputs:
+            inputs[row.split].append(read_image(data / row.path, small, 10**8).reshape(-1))
+            labels[row.split].append(row.label)
     best = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=300))
     best.fit(np.array(inputs["train"]) / 255, labels["train"])
     return float(best.score(np.array(inputs["test"]) / 255, labels["test"]))
@@ -87,7 +87,7 @@ def main() -> None:
                 f"seed {seed}: {config.network.name} at {config.preprocessing.size} px, "
                 f"{config.training.epochs} epochs: accuracy {scores['accuracy']:.4f} "
                 f"(95 % {scores['interval'][0]:.4f} to {scores['interval'][1]:.4f}, "
-                f"{scores['pictures']} pictures), {minutes[-1]:.2f} minutes in all"
+                f"{scores['images']} images), {minutes[-1]:.2f} minutes in all"
             )
             data = Path(options.data)
             if data.is_dir() and not list(data.glob("*ubyte*")):

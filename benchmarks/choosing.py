@@ -1,8 +1,8 @@
-"""How many pictures should choose the stage of a frozen network and the strength of its head?
+"""How many images should choose the stage of a frozen network and the strength of its head?
 
     OMP_NUM_THREADS=1 python benchmarks/choosing.py [../shared/data] [--resnet50 RUN]
 
-Again and again a fifth of the pictures is laid aside. Some of the others choose by
+Again and again a fifth of the images is laid aside. Some of the others choose by
 cross-validation, as `--transfer features` does; then the head is fitted on all of the others, and
 what was laid aside tells its accuracy. The networks are ResNets for CIFAR-10 with published
 weights, at 32 px, and the run of benchmarks/features.py pretrain, a ResNet-50 at 64 px. Writes
@@ -33,7 +33,7 @@ MOST = (500, 1_000, 2_000, 5_000)
 
 
 def draw(cached: Cached, seed: int) -> list[tuple[int, str, float, float]]:
-    """For each number of pictures that choose: it, the choice, the accuracy, seconds to choose."""
+    """For each number of images that choose: it, the choice, the accuracy, seconds to choose."""
     order = np.random.default_rng(seed).permutation(len(cached.labels))
     aside, others = np.split(order, [len(order) // 5])
     classes, found = int(cached.labels.max()) + 1, []
@@ -63,8 +63,8 @@ def main() -> None:
     resnet56 = options.data / "cifar_resnet_weights" / WEIGHTS["resnet56"]
     facts = environment(torch.device("cpu"))
     lines = [
-        "# pictures that choose stage and strength by cross-validation -> accuracy of the head",
-        "# fitted on four fifths of all, on the fifth laid aside; difference: to the most pictures",
+        "# images that choose stage and strength by cross-validation -> accuracy of the head",
+        "# fitted on four fifths of all, on the fifth laid aside; difference: to the most images",
         f"# that chose in the same of {DRAWS} draws; choices: stage:strength",
         f"# {datetime.date.today()}; {facts['device_name']}, {os.cpu_count()} cores, 1 thread; "
         f"residua {facts['residua']}, torch {facts['torch']}, Python {platform.python_version()}",

@@ -4,13 +4,13 @@
     python benchmarks/features.py tutorial  # results/features-against-tutorial.txt
     python benchmarks/features.py last  # adds features of the last stage, which is not chosen there
     python benchmarks/features.py keras --python P   # then Keras 3 on TensorFlow, run by another P
-    python benchmarks/features.py tutorial --set flowers5  # with 4,317 pictures; last, keras too
+    python benchmarks/features.py tutorial --set flowers5  # with 4,317 images; last, keras too
     python benchmarks/features.py birds  # results/features-resnet50-birds6.txt
     python benchmarks/features.py mnist  # results/features-vgg16-mnist.txt
 
 tutorial and keras: recipe tutorial_frozen_head (tutorial 2: frozen ResNet-50 at 224 px, head of
-256, augmentation, batch 32, 10 epochs) and `--transfer features` on birds6, 600 pictures, or on
-flowers5, 4,317, on the same split, each from a cold cache. birds: 500 pictures as they come, which
+256, augmentation, batch 32, 10 epochs) and `--transfer features` on birds6, 600 images, or on
+flowers5, 4,317, on the same split, each from a cold cache. birds: 500 images as they come, which
 is so few that all of them teach and cross-validation judges; and the same with 100 of them kept for
 a test.
 """
@@ -38,8 +38,8 @@ RESULTS = Path(__file__).parent / "results"
 KERAS = Path(__file__).parent / "keras_frozen_head.py"
 TEST = ("--test-fraction", "0.2")
 TITLES = {
-    "birds6": "birds6 (480 pictures to learn and choose, 120 to judge)",
-    "flowers5": "all of flowers5 (3,454 pictures to learn and choose, 863 to judge)",
+    "birds6": "birds6 (480 images to learn and choose, 120 to judge)",
+    "flowers5": "all of flowers5 (3,454 images to learn and choose, 863 to judge)",
 }
 
 
@@ -108,7 +108,7 @@ def pretrain(place: Path) -> None:
         "vgg16": ("keras_vgg16", str(SHARED / "cifar10_png1k"), "--size", "48", "--epochs", "6"),
     }
     for name, (model, data, *words) in wanted.items():
-        settings = ("--set", "optimization.rate=0.01") if name == "vgg16" else ()
+        settings = ("--set", "optimization.learning_rate=0.01") if name == "vgg16" else ()
         head_of = ("--head", "linear") if name == "vgg16" else ()
         out = place / "sources" / name
         if not (out / "report.html").exists():
@@ -121,7 +121,7 @@ def pretrain(place: Path) -> None:
 
 
 def tutorial(place: Path, repeats: int, name: str) -> None:
-    """`name`: birds6 or flowers5, all its pictures."""
+    """`name`: birds6 or flowers5, all its images."""
     file = file_of(name)
     weights, data = str(place / "sources" / "resnet50"), str(SHARED / name)
     size = ("--size", "224")
@@ -147,7 +147,7 @@ def tutorial(place: Path, repeats: int, name: str) -> None:
         f"# frozen ResNet-50 at 224 px on {TITLES[name]}:",
         "# seconds from command to saved head, and to its report; cold cache, bf16; source:",
         "# a ResNet-50 trained for a short while on three flowers of flowers5: accuracies compare",
-        "# the two ways, and say nothing of published weights or of other pictures",
+        "# the two ways, and say nothing of published weights or of other images",
         head(),
         f"features, solved head: {said(heads['features'])} s, with report "
         f"{said(reports['features'])} s, test accuracy {mean(accuracies['features'])}, stage "
@@ -162,7 +162,7 @@ def tutorial(place: Path, repeats: int, name: str) -> None:
 
 def keras(place: Path, python: str, epochs: int, name: str) -> None:
     """The same weights, files and head in Keras 3 on TensorFlow."""
-    pictures, path = SHARED / name, file_of(name)
+    images, path = SHARED / name, file_of(name)
     source = place / "sources" / "resnet50"
     file = place / "resnet50.weights.h5"
     command = [sys.executable, "-m", "residua", "weights", "convert", str(source), str(file)]
@@ -170,7 +170,7 @@ def keras(place: Path, python: str, epochs: int, name: str) -> None:
     split = place / "runs" / "tutorial" / "split.csv"  # with a validation part
     began = time.monotonic()
     done = subprocess.run(
-        [python, str(KERAS), str(pictures), str(split), str(file), str(epochs)],
+        [python, str(KERAS), str(images), str(split), str(file), str(epochs)],
         capture_output=True,
         text=True,
         check=False,
@@ -189,7 +189,7 @@ def keras(place: Path, python: str, epochs: int, name: str) -> None:
 
 
 def last(place: Path, repeats: int, name: str) -> None:
-    """Features of the last stage, whatever would be chosen: every picture through all layers."""
+    """Features of the last stage, whatever would be chosen: every image through all layers."""
     weights, path, seconds, accuracies = place / "sources" / "resnet50", file_of(name), [], []
     words = (str(SHARED / name), "--weights", str(weights), "--transfer", "features")
     for repeat in range(repeats):
@@ -231,7 +231,7 @@ def birds(place: Path, repeats: int) -> None:
     weights = str(place / "sources" / "resnet50")
     words = (str(data), "--weights", weights, "--transfer", "features", "--size", "224")
     lines = [
-        "# 500 birds6 pictures at 224 px through ResNet-50, cold cache: seconds from command to",
+        "# 500 birds6 images at 224 px through ResNet-50, cold cache: seconds from command to",
         "# head fitted, judged, saved and reported; import and decoding included",
         "# engine: PyTorch, norms folded into convolutions, bf16, channels_last",
         head(),
@@ -253,9 +253,9 @@ def mnist(place: Path) -> None:
     seconds, out = train(place, "mnist", *words)
     measured = json.loads((out / "transfer.json").read_text())
     lines = [
-        "# all of MNIST (60,000 and 10,000 pictures) through frozen VGG-16 at 48 px, cold cache:",
+        "# all of MNIST (60,000 and 10,000 images) through frozen VGG-16 at 48 px, cold cache:",
         "# seconds from command to head fitted, judged and reported (recipe vgg16_mnist; the",
-        "# source is a VGG-16 trained a short while on 1,000 pictures of CIFAR-10); one run. The",
+        "# source is a VGG-16 trained a short while on 1,000 images of CIFAR-10); one run. The",
         "# ten epochs of the tutorial take 670 s on its GPU",
         head(),
         f"{seconds:.1f} s = {seconds / 60:.2f} minutes; test accuracy {judged(out):.4f}; features "

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from residua.api import load
-from residua.data.image import read_picture
+from residua.data.image import read_image
 
 
 class Clock(keras.callbacks.Callback):
@@ -52,10 +52,10 @@ def main() -> None:
     parts: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     labels: dict[str, list[int]] = {"train": [], "test": []}
     for row in run.folder.read_split():
-        if row.part in parts:
+        if row.split in parts:
             file = Path(run.config.data.path) / row.path
-            parts[row.part].append(read_picture(file, squash, 10**8))
-            labels[row.part].append(run.classes.index(row.label))
+            parts[row.split].append(read_image(file, squash, 10**8))
+            labels[row.split].append(run.classes.index(row.label))
     model = keras.applications.ResNet50(weights=None, classes=len(run.classes))
     model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     clock = Clock(options.minutes)
@@ -72,7 +72,7 @@ def main() -> None:
         f"ResNet-50 as tutorial 0, from scratch, {options.minutes:.2f} minutes: "
         f"{clock.steps} steps of 8 = {clock.steps * 8 / len(y):.2f} epochs, "
         f"test accuracy {accuracy:.4f} "
-        f"({len(labels['test'])} pictures, split of {Path(options.run).name})"
+        f"({len(labels['test'])} images, split of {Path(options.run).name})"
     )
 
 

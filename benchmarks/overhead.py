@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py
 
-ResNet-32 at batch 128 on cached 32x32 pictures. The bare loop has the same network, dtype, layout,
+ResNet-32 at batch 128 on cached 32x32 images. The bare loop has the same network, dtype, layout,
 optimizer, batch and threads, its batches ready in memory, no augmentation, no log, no bar. The loop
 of residua runs as in `residua train`: default augmentation (flip and crop), metering, log, history,
 signals, and state and weights files when they are due; its time is the whole epoch's. There is no
@@ -29,15 +29,15 @@ from residua.config import auto
 from residua.config.auto import Chooser
 from residua.config.parse import with_settings
 from residua.config.schema import Config
-from residua.data.batches import Pictures, TrainingBatches
+from residua.data.batches import DecodedImages, TrainingBatches
 from residua.networks.zoo.catalogue import build
 from residua.runs.folder import RunFolder
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.device import autocast, environment
 from residua.training.loop import fit
 from residua.training.optimization import optimizer_for
 from residua.training.recorder import Task
-from residua.weights.native import Card
+from residua.weights.native import Metadata
 from residua.weights.network import on_device
 
 BATCH, STEPS = 128, 24
@@ -52,10 +52,10 @@ def settings() -> Config:
         "preprocessing.mean": [120.0] * 3,
         "preprocessing.std": [60.0] * 3,
         "training.epochs": 2,
-        "training.batch": BATCH,
+        "training.batch_size": BATCH,
         "training.device": "cpu",
         "training.precision": "bf16",
-        "training.statistics_pictures": 0,
+        "training.precise_bn_images": 0,
     }
     chooser = Chooser(with_settings(Config(), given))
     auto.choose_training(chooser, [BATCH * STEPS // 10] * 10)
@@ -64,7 +64,7 @@ def settings() -> Config:
 
 
 def bare(config: Config, batches: TrainingBatches) -> float:
-    """Pictures a second of STEPS steps, after a few that warm up."""
+    """Images a second of STEPS steps, after a few that warm up."""
     network = on_device(build("cifar_resnet32", classes=10, seed=0), torch.device("cpu")).train()
     optimizer = optimizer_for(network, config.optimization)
     made = [batches.batch(0, step) for step in range(STEPS)]
@@ -86,11 +86,11 @@ def bare(config: Config, batches: TrainingBatches) -> float:
 def ours(config: Config, batches: TrainingBatches) -> float:
     """The same of residua's loop: from the end of its first epoch to the end of its second."""
     network = on_device(build("cifar_resnet32", classes=10, seed=0), torch.device("cpu"))
-    card = Card({}, tuple("0123456789"), config.preprocessing, {})
+    metadata = Metadata({}, tuple("0123456789"), config.preprocessing, {})
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
-        task = Task(batches, {}, [BATCH * STEPS // 10] * 10, card)
-        progress = fit(network, task, config, run, Screen(quiet=True))
+        task = Task(batches, {}, [BATCH * STEPS // 10] * 10, metadata)
+        progress = fit(network, task, config, run, Console(quiet=True))
     first, second = progress.history
     return BATCH * STEPS / (second["seconds"] - first["seconds"])
 
@@ -105,7 +105,7 @@ def main() -> None:
     config = settings()
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH * STEPS, 32, 32, 3), np.uint8)
     batches = TrainingBatches(
-        Pictures(pixels, torch.device("cpu")),
+        DecodedImages(pixels, torch.device("cpu")),
         np.arange(BATCH * STEPS) % 10,
         np.arange(BATCH * STEPS),
         classes=10,
@@ -128,7 +128,7 @@ def main() -> None:
         plain, full = bare(config, batches), ours(config, batches)
         ratios.append(plain / full)
         lines.append(
-            f"round {number + 1}: bare {plain:.0f} pictures/s, residua {full:.0f} pictures/s, "
+            f"round {number + 1}: bare {plain:.0f} images/s, residua {full:.0f} images/s, "
             f"time ratio {ratios[-1]:.3f}"
         )
         print(lines[-1], flush=True)

@@ -30,8 +30,8 @@ import torch
 from residua.weights.native import read_weights
 
 SETTINGS = ["--epochs", "40", "--test-fraction", "0.2", "--curve-test"]
-SETTINGS += ["--set", "optimization.ema=0.99", "--set", "augmentation.mixup=0.2"]
-CLOCKS = ("pictures_per_second", "seconds")
+SETTINGS += ["--set", "optimization.ema_decay=0.99", "--set", "augmentation.mixup=0.2"]
+CLOCKS = ("images_per_second", "seconds")
 
 
 def command(*words: str) -> list[str]:
@@ -97,8 +97,8 @@ def main() -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
             lost = time.time() - max(state.stat().st_mtime, began)
-            _, card = read_weights(state)
-            at = card.notes["progress"]
+            _, metadata = read_weights(state)
+            at = metadata.notes["progress"]
             print(
                 f"kill {kill + 1}: {'it had ended; ' if ended else ''}state at "
                 f"epoch {at['epoch']}, "

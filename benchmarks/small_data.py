@@ -1,9 +1,9 @@
-"""Does the interval of `transfer.estimate` hold the accuracy of a head fitted on few pictures?
+"""Does the interval of `transfer.estimate` hold the accuracy of a head fitted on few images?
 
     OMP_NUM_THREADS=1 python benchmarks/small_data.py [../shared/data] [--jobs 2]
 
-Again and again a small set is drawn, as many pictures of each class; the stage of the network and
-the strength are chosen on it by cross-validation, the head is fitted on all of it, and all pictures
+Again and again a small set is drawn, as many images of each class; the stage of the network and
+the strength are chosen on it by cross-validation, the head is fitted on all of it, and all images
 that were not drawn tell its true accuracy (the mean over the classes, since the small set has as
 many of each). The 95 % interval, made from the small set alone, should hold it in 95 % of draws.
 
@@ -31,11 +31,11 @@ import residua
 from residua.data.augmentation import normalise
 from residua.data.dataset import Unreadable
 from residua.data.image import fit as fit_pixels
-from residua.data.open import open_source
+from residua.data.open import open_dataset
 from residua.evaluation.metrics import wilson
 from residua.networks.layers import global_average
 from residua.runs.sources import open_weights
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.device import environment
 from residua.transfer.cross_validation import STRENGTHS, race
 from residua.transfer.estimate import estimate
@@ -50,12 +50,12 @@ WEIGHTS = {
     "resnet56": "resnet56-4bfd9763.th",
 }
 REPETITIONS = {5: 1200, 20: 1000, 100: 600}
-MOST = 20_000  # pictures of a data set that take part
-# What found the constants of estimate.py, and what confirms them; weights, pictures a class.
+MOST = 20_000  # images of a data set that take part
+# What found the constants of estimate.py, and what confirms them; weights, images a class.
 FOUND = (("flowers5", "resnet20 resnet56", (5, 20, 100)), ("digits", "resnet56", (5, 20)))
 CONFIRMED = (("mnist", "resnet20 resnet56", (5, 20, 100)), ("birds6", "resnet32", (5,)))
 HEADINGS = (
-    f"{'data':<9}{'weights':<10}{'pictures':>8}{'repeti-':>9}{'true':>8}{'plain':>8}{'esti-':>8}"
+    f"{'data':<9}{'weights':<10}{'images':>8}{'repeti-':>9}{'true':>8}{'plain':>8}{'esti-':>8}"
     f"{'cover-':>8}{'':>8}{'':>8}{'to':>8}{'cover of':>10}   stages",
     f"{'':<9}{'':<10}{'a class':>8}{'tions':>9}{'mean':>8}{'mean':>8}{'mate':>8}"
     f"{'age':>8}{'+-':>8}{'width':>8}{'Wilson':>8}{'plain':>10}   chosen",
@@ -71,10 +71,10 @@ class Cached:
 
 
 def features(weights_file: Path, data: str) -> Cached:
-    """What every stage of a network says of the pictures, averaged over each map."""
-    weights = open_weights(weights_file, None, Screen(quiet=True))
+    """What every stage of a network says of the images, averaged over each map."""
+    weights = open_weights(weights_file, None, Console(quiet=True))
     network = network_from(weights, torch.device("cpu"))
-    source, preprocessing = open_source(data), weights.card.preprocessing
+    source, preprocessing = open_dataset(data), weights.metadata.preprocessing
     rows = np.random.default_rng(0).permutation(len(source.entries))[:MOST]
     pixels, labels = [], []
     for row in rows.tolist():
@@ -94,12 +94,12 @@ def features(weights_file: Path, data: str) -> Cached:
     return Cached(stages, np.array(labels, np.int64))
 
 
-def repetition(cached: Cached, pictures: int, seed: int) -> dict[str, float]:
+def repetition(cached: Cached, images: int, seed: int) -> dict[str, float]:
     """One small set: what is said of its head, and what is true."""
-    random = np.random.default_rng((seed, pictures))
+    random = np.random.default_rng((seed, images))
     classes = int(cached.labels.max()) + 1
     places = [np.flatnonzero(cached.labels == k) for k in range(classes)]
-    rows = np.concatenate([random.permutation(each)[:pictures] for each in places])
+    rows = np.concatenate([random.permutation(each)[:images] for each in places])
     rest = np.setdiff1d(np.arange(len(cached.labels)), rows)
     labels = cached.labels[rows]
     folds = folds_of(labels, [str(row) for row in rows], seed)
@@ -127,17 +127,17 @@ def repetition(cached: Cached, pictures: int, seed: int) -> dict[str, float]:
     }
 
 
-def cell(cached: Cached, data: str, weights: str, pictures: int, jobs: int) -> str:
+def cell(cached: Cached, data: str, weights: str, images: int, jobs: int) -> str:
     """A row of the table."""
-    number = REPETITIONS[pictures]
+    number = REPETITIONS[images]
     with ProcessPoolExecutor(jobs) as pool:
         seeds = range(1_000_000, 1_000_000 + number)
-        rows = list(pool.map(partial(repetition, cached, pictures), seeds, chunksize=10))
+        rows = list(pool.map(partial(repetition, cached, images), seeds, chunksize=10))
     mean = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     error = math.sqrt(mean["covers"] * (1 - mean["covers"]) / number)
     stages = np.bincount([int(row["stage"]) for row in rows], minlength=len(cached.stages))
     return (
-        f"{data:<9}{weights:<10}{pictures:>8}{number:>9}{mean['truth']:>8.3f}{mean['plain']:>8.3f}"
+        f"{data:<9}{weights:<10}{images:>8}{number:>9}{mean['truth']:>8.3f}{mean['plain']:>8.3f}"
         f"{mean['estimate']:>8.3f}{mean['covers']:>8.3f}{error:>8.3f}{mean['width']:>8.3f}"
         f"{mean['width'] / mean['wilson']:>8.2f}{mean['plain covers']:>10.3f}   "
         + "/".join(map(str, stages))
@@ -156,7 +156,7 @@ def main() -> None:
         "# coverage of the 95 % interval of residua.transfer.estimate: heads on frozen ResNets of "
         "CIFAR-10 at 32 px,",
         f"# stage and one of {len(STRENGTHS)} strengths chosen on the small set; true: accuracy of "
-        "the finished head on all pictures not drawn",
+        "the finished head on all images not drawn",
         "# plain: cross-validated accuracy of what was chosen, with Wilson's interval; to Wilson: "
         "mean width beside that of Wilson's at the estimate",
         f"# {datetime.date.today()}; {facts['device_name']}, {os.cpu_count()} cores, "
@@ -174,8 +174,8 @@ def main() -> None:
             for name in names.split():
                 place = data if data == "digits" else str(root / data)
                 cached = features(root / "cifar_resnet_weights" / WEIGHTS[name], place)
-                for pictures in cells:
-                    lines.append(cell(cached, data, name, pictures, jobs))
+                for images in cells:
+                    lines.append(cell(cached, data, name, images, jobs))
                     print(lines[-1], flush=True)
     lines += ["", f"{(time.monotonic() - began) / 60:.1f} minutes in all"]
     RESULTS.mkdir(exist_ok=True)

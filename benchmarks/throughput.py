@@ -1,4 +1,4 @@
-"""Pictures a second on each leg: reading, decoding, cached reading, augmenting, training.
+"""Images a second on each leg: reading, decoding, cached reading, augmenting, training.
 
     python benchmarks/throughput.py ../shared/data/birds6
 
@@ -23,9 +23,9 @@ import torch
 import residua
 from residua.cli import TUNABLES
 from residua.data.augmentation import OFF
-from residua.data.batches import Pictures, TrainingBatches
+from residua.data.batches import DecodedImages, TrainingBatches
 from residua.data.cache import load, survey
-from residua.data.open import open_source
+from residua.data.open import open_dataset
 from residua.system.device import environment
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = residua.train(options.data, out=Path(folder) / "run", epochs=4, quiet=True)
         config, history = run.config, run.history
-    source = open_source(options.data)
+    source = open_dataset(options.data)
     count = len(source.entries)
     seen = survey(source, config.data.max_pixels)
     decoded = load(seen, config.preprocessing, config.data.max_pixels, "memory")
@@ -55,11 +55,11 @@ def main() -> None:
         ("the same with default augmentation", config.augmentation),
     ):
         batches = TrainingBatches(
-            Pictures(decoded.pixels, torch.device("cpu")),
+            DecodedImages(decoded.pixels, torch.device("cpu")),
             np.zeros(count, np.int64),
             np.arange(count),
             classes=config.network.classes,
-            batch=config.training.batch,
+            batch=config.training.batch_size,
             seed=0,
             preprocessing=config.preprocessing,
             augmentation=augmentation,
@@ -69,7 +69,7 @@ def main() -> None:
         ]
     facts = environment(torch.device("cpu"))
     lines = [
-        f"# pictures/s, {Path(options.data).name} ({count} pictures) at "
+        f"# images/s, {Path(options.data).name} ({count} images) at "
         f"{config.preprocessing.size} px, median of {options.rounds} (least to most)",
         f"# {datetime.date.today()}; {facts['device_name']}, {os.cpu_count()} cores, "
         f"{facts['threads']} threads; residua {facts['residua']}, torch {facts['torch']}",
@@ -83,9 +83,9 @@ def main() -> None:
             speeds.append(count / (time.perf_counter() - began))
         middle = statistics.median(speeds)
         lines.append(f"{name}: {middle:,.0f} ({min(speeds):,.0f} to {max(speeds):,.0f})")
-    speeds = [row["pictures_per_second"] for row in history[1:]]
+    speeds = [row["images_per_second"] for row in history[1:]]
     lines.append(
-        f"training {config.network.name}, batch {config.training.batch}, "
+        f"training {config.network.name}, batch {config.training.batch_size}, "
         f"{config.training.precision}: {statistics.median(speeds):,.0f} "
         f"({min(speeds):,.0f} to {max(speeds):,.0f})"
     )

@@ -41,7 +41,7 @@ FEW = 200
 
 @dataclass(frozen=True)
 class Pair:
-    """Weights and pictures. scenario: of tutorial 3, by how many and how near the pictures are.
+    """Weights and images. scenario: of tutorial 3, by how many and how near the images are.
     untouched: whether the rules of auto were made without it."""
 
     source: str
@@ -167,7 +167,7 @@ def run(place: Path, budget: str, seeds: int, lane: str, only: str | None) -> No
         )
         scores = json.loads((out / "evaluations" / "test" / "scores.json").read_text())
         found = {"pair": pair, "way": way, "seed": seed, "seconds": seconds}
-        found |= {"accuracy": scores["accuracy"], "pictures": scores["pictures"]}
+        found |= {"accuracy": scores["accuracy"], "images": scores["images"]}
         measured = out / "transfer.json"
         if way == "auto":
             facts = json.loads(measured.read_text())

@@ -12,7 +12,7 @@ from PIL import Image
 from references.weights_files import NETWORK, PREPARED
 
 from residua.networks.zoo import catalogue
-from residua.weights.native import Card, to_bytes
+from residua.weights.native import Metadata, to_bytes
 
 # Files that take minutes, begun first: else one of them runs on while the other processes are idle.
 LONG = ("test_transfer", "test_readme", "test_study", "test_keras_weights", "test_training")
@@ -40,22 +40,22 @@ def keras() -> Any:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real pictures beside the repository (../shared/data), which it must not contain."""
+    """The real images beside the repository (../shared/data), which it must not contain."""
     folder = Path(__file__).parents[2] / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"needs the real pictures in {folder}, which travel beside the repository")
+        pytest.skip(f"needs the real images in {folder}, which travel beside the repository")
     return folder
 
 
 @pytest.fixture(scope="session")
 def write_digits() -> Callable[..., Path]:
-    """Writes real pictures of handwritten digits as class folders: 8 px, PNG."""
+    """Writes real images of handwritten digits as class folders: 8 px, PNG."""
     from sklearn.datasets import load_digits
 
     held = load_digits()
 
     def write(folder: Path, count: int, start: int = 0) -> Path:
-        """The pictures `start` to `start + count` of each of the ten classes."""
+        """The images `start` to `start + count` of each of the ten classes."""
         for label in range(10):
             for place in np.flatnonzero(held.target == label)[start : start + count]:
                 file = folder / str(label) / f"{place:04}.png"
@@ -68,16 +68,16 @@ def write_digits() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def write_weights() -> Callable[..., Path]:
-    """Writes a weights file of cifar_resnet20 for pictures of 16 px that has learnt nothing yet."""
+    """Writes a weights file of cifar_resnet20 for images of 16 px that has learnt nothing yet."""
     colours = {"mean": (80.0, 90.0, 100.0), "std": (60.0, 60.0, 60.0)}
     preprocessing = dataclasses.replace(PREPARED, size=16, **colours)
 
     def write(file: Path, seed: int, *, blind: bool = False) -> Path:
-        """A blind network makes the same of every picture."""
+        """A blind network makes the same of every image."""
         network = catalogue.build("cifar_resnet20", seed=seed)
         if blind:
             torch.nn.init.zeros_(network.stem.norm.weight)
-        file.write_bytes(to_bytes(network.state_dict(), Card(NETWORK, (), preprocessing, {})))
+        file.write_bytes(to_bytes(network.state_dict(), Metadata(NETWORK, (), preprocessing, {})))
         return file
 
     return write

@@ -1,4 +1,4 @@
-"""Pictures at addresses: what a real server may answer, and where a request must never go."""
+"""Images at addresses: what a real server may answer, and where a request must never go."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from residua.data.url import is_address, is_public, read_address
 Answer = Callable[["Handler"], None]
 
 
-def picture() -> bytes:
+def image() -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -47,7 +47,7 @@ PUBLIC = """
     8.8.8.8 1.1.1.1 93.184.216.34 172.32.0.1 2606:4700:4700::1111 2a00:1450:4001:800::200e
     ::ffff:8.8.8.8 64:ff9b::8.8.8.8
 """
-PICTURE = picture()  # 120 kB, more than is read at a time
+IMAGE = image()  # 120 kB, more than is read at a time
 
 
 class Server(ThreadingHTTPServer):
@@ -125,22 +125,22 @@ def redirects(target: str, status: int = 302) -> Answer:
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
-HALF = PICTURE[: len(PICTURE) // 2]
+HALF = IMAGE[: len(IMAGE) // 2]
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n%s\r\n" % (len(HALF), HALF)
 
 ANSWERS: dict[str, Answer] = {
-    "picture.png": sends(PICTURE),
-    "query.png?size=2&name=a%20b": sends(PICTURE),
-    "m%C3%B6we%20(1).png": sends(PICTURE),
-    "unsized": raw(b"HTTP/1.0 200 OK\r\n\r\n", PICTURE),
+    "image.png": sends(IMAGE),
+    "query.png?size=2&name=a%20b": sends(IMAGE),
+    "m%C3%B6we%20(1).png": sends(IMAGE),
+    "unsized": raw(b"HTTP/1.0 200 OK\r\n\r\n", IMAGE),
     "chunked": raw(
-        CHUNKED, b"%x\r\n%s\r\n0\r\n\r\n" % (len(PICTURE) - len(HALF), PICTURE[len(HALF) :])
+        CHUNKED, b"%x\r\n%s\r\n0\r\n\r\n" % (len(IMAGE) - len(HALF), IMAGE[len(HALF) :])
     ),
     "chunked-cut": raw(CHUNKED),
     "chunk-of-minus-one": raw(
-        OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + PICTURE, bytes(2**20), endless=True
+        OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + IMAGE, bytes(2**20), endless=True
     ),
-    "cut": raw(OK + b"Content-Length: 1000000\r\n\r\n", PICTURE),
+    "cut": raw(OK + b"Content-Length: 1000000\r\n\r\n", IMAGE),
     "nothing-of-it": raw(OK + b"Content-Length: 1000000\r\n\r\n"),
     "missing": sends(b"no such thing", 404),
     "partial": sends(HALF, 206),
@@ -149,12 +149,12 @@ ANSWERS: dict[str, Answer] = {
     "text": sends(b"hello there"),
     "pdf": sends(b"%PDF-1.7", Content_Type="image/png"),
     "empty": sends(b""),
-    "packed": sends(PICTURE, Content_Encoding="gzip"),
-    "plain-encoding": sends(PICTURE, Content_Encoding="Identity"),
+    "packed": sends(IMAGE, Content_Encoding="gzip"),
+    "plain-encoding": sends(IMAGE, Content_Encoding="Identity"),
     "huge": raw(
         OK + b"Content-Length: 1000000000000\r\n\r\n", b"", each_seconds=0.05, endless=True
     ),
-    "endless": raw(OK + b"\r\n" + PICTURE, bytes(2**16), endless=True),
+    "endless": raw(OK + b"\r\n" + IMAGE, bytes(2**16), endless=True),
     "drip-content": raw(OK + b"\r\n\x89PNG\r\n\x1a\n", b"\0", each_seconds=0.05, endless=True),
     "drip-header": raw(OK + b"X: ", b"x", each_seconds=0.05, endless=True),
     "drip-start": raw(b"H", b"T", each_seconds=0.05, endless=True),
@@ -164,9 +164,9 @@ ANSWERS: dict[str, Answer] = {
     "hangs-up": raw(),
     "wide-header": raw(OK + b"X: " + b"x" * 70_000 + b"\r\n\r\n"),
     "loop": redirects("/loop"),
-    "to-picture": redirects("picture.png", 308),
+    "to-image": redirects("image.png", 308),
     "three": redirects("two"),
-    "two": lambda handler: redirects(handler.server.address("to-picture")[5:])(handler),
+    "two": lambda handler: redirects(handler.server.address("to-image")[5:])(handler),
     "to-file": redirects("file:///etc/passwd"),
     "to-data": redirects("data:image/png;base64,AAAA"),
     "to-login": redirects("http://user:secret@127.0.0.1/"),
@@ -193,20 +193,20 @@ def reason(address: str, **limits: Any) -> str:
 
 @pytest.mark.parametrize(
     "path",
-    ["picture.png", "query.png?size=2&name=a%20b", "unsized", "chunked", "plain-encoding", "three"],
+    ["image.png", "query.png?size=2&name=a%20b", "unsized", "chunked", "plain-encoding", "three"],
 )
-def test_a_picture_arrives_byte_for_byte(server: Server, path: str) -> None:
-    assert read_address(server.address(path), allow_private=True) == PICTURE
+def test_a_image_arrives_byte_for_byte(server: Server, path: str) -> None:
+    assert read_address(server.address(path), allow_private=True) == IMAGE
 
 
 def test_an_address_may_be_written_as_people_write_it(server: Server) -> None:
     address = server.address("möwe (1).png#top").replace("http", "HTTP")
     assert is_address(address)
-    assert read_address(address, allow_private=True) == PICTURE
+    assert read_address(address, allow_private=True) == IMAGE
 
 
 def test_what_is_asked_for_is_said_honestly(server: Server) -> None:
-    read_address(server.address("picture.png", "localhost"), allow_private=True)
+    read_address(server.address("image.png", "localhost"), allow_private=True)
     _, headers = server.asked[-1]
     assert headers["Host"] == f"localhost:{server.port}"
     assert headers["User-Agent"].startswith("residua/")
@@ -222,11 +222,11 @@ def test_what_is_asked_for_is_said_honestly(server: Server) -> None:
         ("rude", "answered with 500 ?[31mred?"),
         ("to-nowhere", "answered with 302 Found"),
         ("page", "is a web page"),
-        ("text", "is no picture: starts with 'hello'"),
+        ("text", "is no image: starts with 'hello'"),
         ("pdf", "is a PDF document"),
         ("empty", "is empty"),
         ("packed", "in the encoding 'gzip'"),
-        ("cut", f"is cut off after {len(PICTURE):,} of 1,000,000 bytes"),
+        ("cut", f"is cut off after {len(IMAGE):,} of 1,000,000 bytes"),
         ("nothing-of-it", "is cut off after 0 of 1,000,000 bytes"),
         ("chunked-cut", "is cut off"),
         ("no-http", "cannot be read: SSH-2.0"),
@@ -239,7 +239,7 @@ def test_what_is_asked_for_is_said_honestly(server: Server) -> None:
         ("to-nonsense", "cannot be read: Invalid IPv6 URL"),
     ],
 )
-def test_what_is_no_picture_says_why(server: Server, path: str, words: str) -> None:
+def test_what_is_no_image_says_why(server: Server, path: str, words: str) -> None:
     before = len(server.asked)
     said = reason(server.address(path), max_bytes=2_000_000)
     assert words in said
@@ -254,11 +254,11 @@ def test_no_more_than_the_limit_is_taken(server: Server, path: str) -> None:
 
 
 def test_the_limit_itself_is_allowed(server: Server) -> None:
-    for path in ("unsized", "picture.png"):
+    for path in ("unsized", "image.png"):
         address = server.address(path)
-        assert read_address(address, allow_private=True, max_bytes=len(PICTURE)) == PICTURE
-    said = reason(server.address("unsized"), max_bytes=len(PICTURE) - 1)
-    assert said == f"is larger than {len(PICTURE) - 1:,} bytes"
+        assert read_address(address, allow_private=True, max_bytes=len(IMAGE)) == IMAGE
+    said = reason(server.address("unsized"), max_bytes=len(IMAGE) - 1)
+    assert said == f"is larger than {len(IMAGE) - 1:,} bytes"
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_nobody_holds_us_beyond_the_deadline(server: Server, path: str) -> None:
 )
 def test_this_machine_is_refused_however_it_is_spelt(server: Server, host: str) -> None:
     before = len(server.asked)
-    said = reason(server.address("picture.png", host), allow_private=False)
+    said = reason(server.address("image.png", host), allow_private=False)
     assert "which is no public network address" in said or "is not found" in said
     assert len(server.asked) == before
 
@@ -311,7 +311,7 @@ def test_ipv6_is_read_where_it_is_allowed() -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     with running(six):
-        assert read_address(six.address("picture.png", "[::1]"), allow_private=True) == PICTURE
+        assert read_address(six.address("image.png", "[::1]"), allow_private=True) == IMAGE
         assert six.asked[-1][1]["Host"] == f"[::1]:{six.port}"
 
 
@@ -361,11 +361,11 @@ def test_a_redirect_from_the_internet_does_not_reach_this_machine(
 ) -> None:
     names = Names(monkeypatch, bird_example=["93.184.216.34"])
     names.routes["93.184.216.34", 80] = ("127.0.0.1", server.port)
-    server.answers["inside"] = redirects(server.address("picture.png"))
+    server.answers["inside"] = redirects(server.address("image.png"))
     before = len(server.asked)
     said = reason("http://bird.example/inside", allow_private=False)
     assert said.startswith(
-        f"is redirected to {server.address('picture.png')}, which leads to 127.0.0.1, which is no "
+        f"is redirected to {server.address('image.png')}, which leads to 127.0.0.1, which is no "
         "public network address"
     )
     assert [path for path, _ in server.asked[before:]] == ["/inside"]
@@ -376,10 +376,10 @@ def test_a_name_is_resolved_once_and_all_its_numbers_are_checked(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = Names(monkeypatch, one_example=["127.0.0.1"], two_example=["8.8.8.8", "127.0.0.1"])
-    assert read_address(server.address("picture.png", "one.example"), allow_private=True) == PICTURE
+    assert read_address(server.address("image.png", "one.example"), allow_private=True) == IMAGE
     assert names.asked == ["one.example"]
     before = len(server.asked)
-    said = reason(server.address("picture.png", "two.example"), allow_private=False)
+    said = reason(server.address("image.png", "two.example"), allow_private=False)
     assert "leads to 127.0.0.1" in said
     assert len(server.asked) == before
 
@@ -388,8 +388,8 @@ def test_a_number_that_does_not_answer_leaves_time_for_the_next(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, bird_example=["127.0.0.2", "127.0.0.1"])  # nobody listens at the first
-    address = server.address("picture.png", "bird.example")
-    assert read_address(address, allow_private=True) == PICTURE
+    address = server.address("image.png", "bird.example")
+    assert read_address(address, allow_private=True) == IMAGE
 
 
 def test_a_machine_without_ipv6_takes_the_next_number(
@@ -401,8 +401,8 @@ def test_a_machine_without_ipv6_takes_the_next_number(
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    address = server.address("picture.png", "bird.example")
-    assert read_address(address, allow_private=True) == PICTURE
+    address = server.address("image.png", "bird.example")
+    assert read_address(address, allow_private=True) == IMAGE
 
 
 def test_a_slow_name_server_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +428,7 @@ def test_a_proxy_of_the_environment_is_not_used(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert read_address(server.address("picture.png"), allow_private=True) == PICTURE
+    assert read_address(server.address("image.png"), allow_private=True) == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -502,18 +502,18 @@ def encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve
 
 
 def test_https_reads_from_whom_the_name_belongs_to(encrypted: Server) -> None:
-    address = encrypted.address("to-picture", "localhost", "https")
-    assert read_address(address, allow_private=True) == PICTURE
-    said = reason(encrypted.address("picture.png", "127.0.0.1", "https"))
+    address = encrypted.address("to-image", "localhost", "https")
+    assert read_address(address, allow_private=True) == IMAGE
+    said = reason(encrypted.address("image.png", "127.0.0.1", "https"))
     assert said.startswith("has a certificate that cannot be trusted: ")
-    assert [path for path, _ in encrypted.asked] == ["/to-picture", "/picture.png"]
+    assert [path for path, _ in encrypted.asked] == ["/to-image", "/image.png"]
 
 
 def test_https_is_never_left_for_http(encrypted: Server, server: Server) -> None:
-    encrypted.answers["down"] = redirects(server.address("picture.png"))
+    encrypted.answers["down"] = redirects(server.address("image.png"))
     before = len(server.asked)
     said = reason(encrypted.address("down", "localhost", "https"))
-    assert said.startswith(f"is redirected from https to {server.address('picture.png')}")
+    assert said.startswith(f"is redirected from https to {server.address('image.png')}")
     assert len(server.asked) == before
 
 

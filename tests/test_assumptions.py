@@ -35,7 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Five class folders of two pictures."""
+    """Five class folders of two images."""
     generator = np.random.default_rng(0)
     for label in range(5):
         for number in range(2):
@@ -46,18 +46,18 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_the_input_size_is_that_of_the_model(whole: Path, tmp_path: Path) -> None:
-    assert read_file(whole).card.preprocessing.size == 64
+    assert read_file(whole).metadata.preprocessing.size == 64
     mobilenet().save(tmp_path / "five.h5")
-    assert read_file(tmp_path / "five.h5").card.preprocessing.size == 64
+    assert read_file(tmp_path / "five.h5").metadata.preprocessing.size == 64
 
 
 def test_what_is_assumed_is_said_and_stays_said(whole: Path, photos: Path, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="does not say how pictures are prepared"):
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
         residua.predict(whole, photos)
     convert(read_file(whole), tmp_path / "ours.safetensors")
-    with pytest.warns(UserWarning, match="does not say how pictures are prepared"):
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
         residua.predict(tmp_path / "ours.safetensors", photos)
-    with pytest.warns(UserWarning, match="does not say how pictures are prepared"):
+    with pytest.warns(UserWarning, match="does not say how images are prepared"):
         residua.predict(whole, photos, preprocessing={"size": 96})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -73,7 +73,7 @@ def test_names_of_outputs_may_be_given_and_are_kept(
     assert row.top[0][0] in names
     convert(read_file(whole).named(names), tmp_path / "named.safetensors")
     named = read_file(tmp_path / "named.safetensors")
-    assert named.card.classes == names
+    assert named.metadata.classes == names
     with pytest.raises(ResiduaError, match="class 'kind0' is unknown to these weights"):
         residua.evaluate(named.path, photos)
     with pytest.raises(ResiduaError, match="has 5 outputs, but 2 different class names"):
@@ -123,24 +123,24 @@ def test_another_epsilon_or_activation_is_another_network(tmp_path: Path) -> Non
         read_file(tmp_path / "leaky.keras")
 
 
-def test_pictures_that_taught_the_weights_are_counted(tmp_path: Path) -> None:
+def test_images_that_taught_the_weights_are_counted(tmp_path: Path) -> None:
     options = {"epochs": 1, "quiet": True}
     parts = {"test_fraction": 0.2}
     first = residua.train("digits", out=tmp_path / "first", **parts, **options)
-    known = {each.sha256 for each in first.folder.read_split() if each.part != "test"}
+    known = {each.sha256 for each in first.folder.read_split() if each.split != "test"}
 
     again = residua.train(
         "digits", weights=first.path, split_seed=3, out=tmp_path / "again", **parts, **options
     )
-    judged = [each for each in again.folder.read_split() if each.part == "test"]
+    judged = [each for each in again.folder.read_split() if each.split == "test"]
     seen = sum(each.sha256 in known for each in judged)
     assert seen > 100
     report = " ".join((again.path / "report.html").read_text("utf-8").split())
-    assert f"{seen:,} of {len(judged):,} test pictures trained" in report
+    assert f"{seen:,} of {len(judged):,} test images trained" in report
 
     same = residua.train("digits", weights=first.path, out=tmp_path / "same", **parts, **options)
-    assert "test pictures trained" not in (same.path / "report.html").read_text("utf-8")
-    with pytest.warns(UserWarning, match=rf"{len(known):,} of 1,797 pictures trained this run"):
+    assert "test images trained" not in (same.path / "report.html").read_text("utf-8")
+    with pytest.warns(UserWarning, match=rf"{len(known):,} of 1,797 images trained this run"):
         first.evaluate("digits")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -151,22 +151,22 @@ def test_a_state_dict_of_our_own_network_is_read(tmp_path: Path) -> None:
     network = residua.build("resnet18", classes=5, seed=1).eval()
     torch.save(network.state_dict(), tmp_path / "mine.pth")
     found = read_file(tmp_path / "mine.pth")
-    assert found.card.network["name"] == "resnet18"
-    pictures = torch.randn(1, 3, 64, 64)
+    assert found.metadata.network.name == "resnet18"
+    images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        expected = network(pictures)
-        again = network_from(found, torch.device("cpu"))(pictures)
+        expected = network(images)
+        again = network_from(found, torch.device("cpu"))(images)
         torch.testing.assert_close(again, expected)  # in another memory layout
     rebuilt = residua.build(weights=tmp_path / "mine.pth").eval()
     with torch.inference_mode():
-        assert torch.equal(rebuilt(pictures), expected)
+        assert torch.equal(rebuilt(images), expected)
 
 
 def test_checkpoints_keep_best_scores_as_numpy_scalars(tmp_path: Path) -> None:
     state = residua.build("cifar_resnet20", seed=1).state_dict()
     kept = {"state_dict": state, "best_prec1": np.float64(91.7), "epoch": np.int64(3)}
     torch.save(kept, tmp_path / "best.pth")
-    assert read_file(tmp_path / "best.pth").card.network["name"] == "cifar_resnet20"
+    assert read_file(tmp_path / "best.pth").metadata.network.name == "cifar_resnet20"
 
 
 def test_what_is_no_path_is_a_sentence(whole: Path) -> None:

@@ -23,7 +23,7 @@ from residua.data.augmentation import (
     normalise,
     transform,
 )
-from residua.data.batches import Pictures, TrainingBatches
+from residua.data.batches import DecodedImages, TrainingBatches
 from residua.data.random import shuffled, uniform
 
 RAW = Preprocessing(
@@ -38,8 +38,8 @@ SIZE = 32
 
 
 @pytest.fixture
-def pictures() -> np.ndarray:
-    """Smooth random pictures uint8 [6, 32, 32, 3]: neighbouring pixels are alike, as in photos."""
+def images() -> np.ndarray:
+    """Smooth random images uint8 [6, 32, 32, 3]: neighbouring pixels are alike, as in photos."""
     coarse = torch.rand(6, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     fine = torch.nn.functional.interpolate(coarse, size=SIZE, mode="bicubic").clamp(0, 1)
     return (fine * 255).round().byte().permute(0, 2, 3, 1).numpy()
@@ -90,7 +90,7 @@ def test_the_warp_is_keras_apply_affine_transform(fill: str, size: int) -> None:
         assert (difference > 2).mean() <= allowed, (place, difference.max())
 
 
-def test_ranges_are_keras(pictures: np.ndarray) -> None:
+def test_ranges_are_keras(images: np.ndarray) -> None:
     """Drawn rotations, shifts, shears and zooms fill Keras' ranges, evenly, and each alone."""
     samples = np.arange(20_000)
     for name, value in (("rotation", 40.0), ("shift", 0.125), ("shear", 0.2)):
@@ -114,8 +114,8 @@ def test_ranges_are_keras(pictures: np.ndarray) -> None:
     assert (each[:, 0, 0].min(), each[:, 0, 0].max()) == pytest.approx((0.8, 1.2), abs=0.001)
 
 
-def test_half_of_the_pictures_are_mirrored_and_nothing_else(pictures: np.ndarray) -> None:
-    pixels = torch.from_numpy(pictures)
+def test_half_of_the_images_are_mirrored_and_nothing_else(images: np.ndarray) -> None:
+    pixels = torch.from_numpy(images)
     plain, mirrored = normalise(pixels, RAW), normalise(pixels.flip(2), RAW)
     seen = {True: 0, False: 0}
     for epoch in range(60):
@@ -129,9 +129,9 @@ def test_half_of_the_pictures_are_mirrored_and_nothing_else(pictures: np.ndarray
 
 
 @pytest.mark.parametrize("fill", ["nearest", "constant", "reflect"])
-def test_padded_crop_is_a_window_of_the_padded_picture(pictures: np.ndarray, fill: str) -> None:
+def test_padded_crop_is_a_window_of_the_padded_image(images: np.ndarray, fill: str) -> None:
     changed = settings(crop_padding=4, flip=True, fill=fill, fill_value=7.0)
-    pixels = torch.from_numpy(pictures)
+    pixels = torch.from_numpy(images)
     drawn = draw(changed, SIZE, 3, 5, np.arange(6))
     assert drawn.exact
     assert drawn.window is not None
@@ -139,7 +139,7 @@ def test_padded_crop_is_a_window_of_the_padded_picture(pictures: np.ndarray, fil
     mode = {"nearest": "edge", "constant": "constant", "reflect": "symmetric"}[fill]
     extra = {"constant_values": 7.0} if fill == "constant" else {}
     for place in range(6):
-        padded = np.pad(pictures[place].astype(float), ((4, 4), (4, 4), (0, 0)), mode, **extra)
+        padded = np.pad(images[place].astype(float), ((4, 4), (4, 4), (0, 0)), mode, **extra)
         top = int(drawn.window[place, 0, 2]) + 4
         is_mirrored = drawn.window[place, 1, 1] < 0
         left = int(drawn.window[place, 1, 2]) + 4 - (SIZE - 1 if is_mirrored else 0)
@@ -148,17 +148,17 @@ def test_padded_crop_is_a_window_of_the_padded_picture(pictures: np.ndarray, fil
         np.testing.assert_array_equal(moved[place].permute(1, 2, 0).numpy(), expected)
 
 
-def test_indexing_and_warping_agree(pictures: np.ndarray) -> None:
-    """The fast way for whole pixels and the general warp show the same picture."""
+def test_indexing_and_warping_agree(images: np.ndarray) -> None:
+    """The fast way for whole pixels and the general warp show the same image."""
     changed = settings(crop_padding=4, flip=True, fill="reflect")
-    pixels = torch.from_numpy(pictures)
+    pixels = torch.from_numpy(images)
     drawn = draw(changed, SIZE, 0, 0, np.arange(6))
     exact = transform(pixels, drawn, changed, RAW)
     warped = transform(pixels, dataclasses.replace(drawn, exact=False), changed, RAW)
     assert (exact - warped).abs().max() < 0.05
 
 
-def test_constant_fill_is_meant_after_normalisation(pictures: np.ndarray) -> None:
+def test_constant_fill_is_meant_after_normalisation(images: np.ndarray) -> None:
     """Tutorial 1 fills with 0 after normalising, so the border is the mean colour, not black."""
     normalised = Preprocessing(
         size=32, channels=3, mean=(99.0,) * 3, std=(50.0,) * 3, crop=1.0, interpolation="antialias"
@@ -170,7 +170,7 @@ def test_constant_fill_is_meant_after_normalisation(pictures: np.ndarray) -> Non
         shear=np.zeros(6),
         zoom=np.ones((6, 2)),
     )
-    moved = transform(torch.from_numpy(pictures), draw_of(window), settings(shift=1.0), normalised)
+    moved = transform(torch.from_numpy(images), draw_of(window), settings(shift=1.0), normalised)
     assert torch.equal(moved, torch.zeros_like(moved))
 
 
@@ -190,10 +190,10 @@ BUSY = Augmentation(
 )
 
 
-def batches_of(pictures: np.ndarray, members: np.ndarray, batch: int) -> TrainingBatches:
+def batches_of(images: np.ndarray, members: np.ndarray, batch: int) -> TrainingBatches:
     labels = np.arange(6) % 3
     return TrainingBatches(
-        Pictures(pictures, torch.device("cpu")),
+        DecodedImages(images, torch.device("cpu")),
         labels,
         members,
         classes=3,
@@ -204,11 +204,11 @@ def batches_of(pictures: np.ndarray, members: np.ndarray, batch: int) -> Trainin
     )
 
 
-def test_a_picture_looks_the_same_in_any_batch(pictures: np.ndarray) -> None:
+def test_a_image_looks_the_same_in_any_batch(images: np.ndarray) -> None:
     """What sample i of epoch e looks like is a function of (seed, e, i), mixing included."""
     looks = {}
     for batch in (6, 4, 1):
-        batches = batches_of(pictures, np.arange(6), batch)
+        batches = batches_of(images, np.arange(6), batch)
         for step in range(batches.steps):
             made = batches.batch(2, step)
             for place, sample in enumerate(batches.samples(2, step)):
@@ -217,12 +217,12 @@ def test_a_picture_looks_the_same_in_any_batch(pictures: np.ndarray) -> None:
                     looks[sample] = look
                 np.testing.assert_allclose(look[0], looks[sample][0], atol=1e-4)
                 np.testing.assert_array_equal(look[1], looks[sample][1])
-    again = batches_of(pictures, np.arange(6), 6).batch(3, 0).images
-    first = batches_of(pictures, np.arange(6), 6).batch(2, 0).images
+    again = batches_of(images, np.arange(6), 6).batch(3, 0).images
+    first = batches_of(images, np.arange(6), 6).batch(2, 0).images
     assert not torch.allclose(again, first)
 
 
-def test_mixed_targets_say_what_is_in_the_picture(pictures: np.ndarray) -> None:
+def test_mixed_targets_say_what_is_in_the_image(images: np.ndarray) -> None:
     """Cutmix: the share of the target is the share of the pixels; mixup: the blend's weight."""
     samples, members = np.arange(6), np.arange(6)
     zeros, ones = torch.zeros(6, 1, SIZE, SIZE), torch.ones(6, 1, SIZE, SIZE)
@@ -234,14 +234,14 @@ def test_mixed_targets_say_what_is_in_the_picture(pictures: np.ndarray) -> None:
             np.testing.assert_allclose(own.numpy(), mixing.share, atol=1e-5)
 
 
-def test_every_picture_once_an_epoch_in_nearly_equal_batches(pictures: np.ndarray) -> None:
+def test_every_image_once_an_epoch_in_nearly_equal_batches(images: np.ndarray) -> None:
     members = np.array([0, 2, 3, 5, 1])
-    batches = batches_of(pictures, members, 2)
+    batches = batches_of(images, members, 2)
     seen = [batches.samples(0, step) for step in range(batches.steps)]
     assert sorted(np.concatenate(seen)) == sorted(members)
     assert {len(each) for each in seen} <= {1, 2}
     many = TrainingBatches(
-        batches.pictures,
+        batches.images,
         np.zeros(452, np.int64),
         np.arange(452),
         classes=3,

@@ -359,7 +359,7 @@ def test_tensors_that_are_no_arrays(state: State, tmp_path: Path) -> None:
         ({"network": {**NETWORK, "name": "\x1b[2J"}}, "is no known model"),
         ({"network": {**NETWORK, "ordering": "z"}}, "ordering 'z' is unknown"),
         ({"network": {**NETWORK, "name": "cifar_resnet32"}}, "lacks stages.0.units.3"),
-        ({"network": {**NETWORK, "channels": 1}}, "prepares pictures of 3 channels"),
+        ({"network": {**NETWORK, "channels": 1}}, "prepares images of 3 channels"),
         ({"network": {**NETWORK, "shortcut": "B"}}, "lacks stages.1.units.0.shortcut"),
         ({"classes": "abcdefghij"}, "expected a list of names"),
         ({"classes": [1, 2, 3]}, "expected a list of names"),
@@ -377,7 +377,7 @@ def test_tensors_that_are_no_arrays(state: State, tmp_path: Path) -> None:
         ({"preprocessing": {**PREPARED.__dict__, "resize": "\x1b[2J"}}, "says of its preprocess"),
         (
             {"preprocessing": {**PREPARED.__dict__, "channels": 1, "mean": [1], "std": [1]}},
-            "prepares pictures of 1 channels for a network of 3",
+            "prepares images of 1 channels for a network of 3",
         ),
         ({"notes": [1]}, "has notes [1]"),
         ({"format": 2}, "has format 2, expected 1"),
@@ -392,8 +392,8 @@ def test_cards_of_other_kinds(change: Mapping[str, Any], said: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "card", ["", "{", "null", "[]", '"' + "a" * 10_000 + '"', "[" * 100_000, "1" * 5_000]
 )
-def test_cards_that_are_no_json(card: str, tmp_path: Path) -> None:
-    path = put(tmp_path, "ours", save({"a": torch.ones(2)}, {"residua": card}))
+def test_cards_that_are_no_json(metadata: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "ours", save({"a": torch.ones(2)}, {"residua": metadata}))
     refused(path)
 
 
@@ -598,7 +598,7 @@ def test_the_command_line_says_the_sentence(
     for name in [*files, "pipe"]:
         words = {
             "inspect": ["weights", "inspect", str(tmp_path / name)],
-            "predict": ["predict", str(tmp_path / name), "picture.png"],
+            "predict": ["predict", str(tmp_path / name), "image.png"],
         }[command]
         monkeypatch.setattr(sys, "argv", ["residua", *words])
         with pytest.raises(SystemExit) as stopped:
@@ -613,7 +613,7 @@ def test_the_command_line_says_the_sentence(
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_channels_that_no_picture_has(channels: int, state: State, tmp_path: Path) -> None:
+def test_channels_that_no_image_has(channels: int, state: State, tmp_path: Path) -> None:
     wider = {**state, "conv1.weight": torch.randn(16, channels, 3, 3)}
     found = read_file(put(tmp_path, "safetensors", save(wider)))
     with pytest.raises(ResiduaError, match=f"reads {channels} channels"):
@@ -625,15 +625,15 @@ def test_nothing_that_moves_the_cursor_reaches_the_terminal(
 ) -> None:
     """From the name of a file, or from the names of classes in it."""
     path = tmp_path / "a\x1b[2Jb.safetensors"
-    Image.new("RGB", (32, 32)).save(tmp_path / "picture.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
     state = build(NAME, seed=0).state_dict()
     for content, words in (
         (b"", ["weights", "inspect", str(path)]),
-        (b"", ["predict", str(path), "picture.png"]),
+        (b"", ["predict", str(path), "image.png"]),
         (native(state, classes=["\x1b[31mred"] * 10), ["weights", "inspect", str(path)]),
         (
             native(state, classes=["\x1b[31mred"] * 10),
-            ["predict", str(path), str(tmp_path / "picture.png")],
+            ["predict", str(path), str(tmp_path / "image.png")],
         ),
     ):
         path.write_bytes(content)

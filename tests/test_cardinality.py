@@ -16,9 +16,9 @@ def test_resnext_is_resnet_with_another_cardinality() -> None:
     ours = catalogue.build("resnet50", cardinality="32x4d", classes=5, seed=0).eval()
     published = catalogue.build("resnext50_32x4d", classes=5, seed=1).eval()
     published.load_state_dict(ours.state_dict())  # refuses another shape or name
-    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        torch.testing.assert_close(ours(pictures), published(pictures))
+        torch.testing.assert_close(ours(images), published(images))
 
 
 def test_one_group_of_64_is_the_bottleneck_of_resnet() -> None:
@@ -42,7 +42,7 @@ def test_what_has_no_cardinality(name: str, cardinality: str, words: str) -> Non
 
 
 def test_a_run_keeps_it_with_its_weights(tmp_path: Path) -> None:
-    settings = {"network.cardinality": "2x2d", "training.pictures": 64, "training.epochs": 1}
+    settings = {"network.cardinality": "2x2d", "training.max_images": 64, "training.epochs": 1}
     run = residua.train(
         "digits",
         model="cifar_resnext29_8x64d",

@@ -83,9 +83,9 @@ def test_forward_and_features(name: str) -> None:
     small = row.published.trainable < RUN_ON_META and "1001" not in name
     with torch.device("cpu" if small else "meta"):
         network: Any = catalogue.build(name, seed=0).eval()
-        pictures = torch.randn(2, row.channels, size, size)
+        images = torch.randn(2, row.channels, size, size)
     with torch.inference_mode():
-        logits, maps = network(pictures), network.features(pictures)
+        logits, maps = network(images), network.features(images)
         pooled = F.adaptive_avg_pool2d(maps[-1], getattr(network, "side", 1))
         again = network.head(pooled.flatten(1))
     assert logits.shape == (2, row.classes)
@@ -129,14 +129,14 @@ def test_learns_in_every_ordering_and_shortcut(
     network = small_plan(ordering, shortcut, branch=branch, inner=(4, 6), outputs=outputs).build(
         5, 3
     )
-    pictures = torch.randn(4, 3, 9, 9)  # odd: a shortcut must round as the branch does
-    before = pictures.clone()
+    images = torch.randn(4, 3, 9, 9)  # odd: a shortcut must round as the branch does
+    before = images.clone()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-        logits = network(pictures)
+        logits = network(images)
     loss = F.cross_entropy(logits.float(), torch.tensor([0, 1, 2, 3]))
     parameters = dict(network.named_parameters())
     gradients = torch.autograd.grad(loss, list(parameters.values()))  # refuses an unused one
-    assert torch.equal(pictures, before)
+    assert torch.equal(images, before)
     for name, gradient in zip(parameters, gradients, strict=True):
         assert gradient.isfinite().all(), name
         assert gradient.any(), name

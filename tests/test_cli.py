@@ -39,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     done = residua("train", "data", "--epochs", "3", "--val-fraction", "0.25", cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "runs/data-1\n"
-    assert "Found 24 pictures in 2 classes; 18 for training, 6 for validation" in done.stderr
+    assert "Found 24 images in 2 classes; 18 for training, 6 for validation" in done.stderr
     return place, place / "runs" / "data-1"
 
 
@@ -69,12 +69,12 @@ def test_evaluate_json_is_all_of_stdout(trained: tuple[Path, Path]) -> None:
         "interval",
         "top5",
         "loss",
-        "pictures",
+        "images",
         "part",
         "per_class",
     }
     assert found["part"] == "validation"
-    assert found["pictures"] == 6
+    assert found["images"] == 6
     assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
     assert {each["class"] for each in found["per_class"]} == {"red <b>", "猫头鹰"}
     with (trained[1] / "evaluations/validation/predictions.csv").open(newline="") as stream:
@@ -106,9 +106,9 @@ def test_a_run_can_move_and_predict_without_its_data(
 ) -> None:
     place, run = trained
     shutil.copytree(run, tmp_path / "moved")
-    picture = place / "data" / "red <b>" / "0.png"
-    here = residua("predict", str(run), str(picture)).stdout
-    there = residua("predict", str(tmp_path / "moved"), str(picture), cwd=tmp_path).stdout
+    image = place / "data" / "red <b>" / "0.png"
+    here = residua("predict", str(run), str(image)).stdout
+    there = residua("predict", str(tmp_path / "moved"), str(image), cwd=tmp_path).stdout
     assert here == there
 
 
@@ -131,7 +131,7 @@ def test_models_lists_and_describes(tmp_path: Path) -> None:
     assert (tmp_path / "n.svg").read_text().startswith("<")
 
 
-def test_look_writes_pictures_and_leaves_the_data_alone(trained: tuple[Path, Path]) -> None:
+def test_look_writes_images_and_leaves_the_data_alone(trained: tuple[Path, Path]) -> None:
     place, _ = trained
     before = sorted((each, each.stat().st_mtime_ns) for each in (place / "data").rglob("*"))
     done = residua("look", "data", cwd=place)
@@ -160,7 +160,7 @@ def test_look_writes_pictures_and_leaves_the_data_alone(trained: tuple[Path, Pat
         (["resume", "data"], "config.yaml"),
         (["evaluate", "nowhere"], "no such file or folder"),
         (["evaluate", "runs/data-1", "digits"], "class '0' is unknown"),
-        (["predict", "runs/data-1", "missing.png"], "no picture could be read"),
+        (["predict", "runs/data-1", "missing.png"], "no image could be read"),
         (["predict", "runs/data-1", "data", "--top", "0"], "at least 1"),
         (["models", "resnet5"], "resnet50"),
         (["models", "vgg16", "--ordering", "e"], "no residual units"),
@@ -179,7 +179,7 @@ def test_what_cannot_be_done_is_a_sentence(
 
 def test_damaged_runs_are_named(trained: tuple[Path, Path], tmp_path: Path) -> None:
     place, run = trained
-    picture = str(place / "data" / "red <b>" / "0.png")
+    image = str(place / "data" / "red <b>" / "0.png")
     damages = {
         "best.safetensors": b"\x00" * 100,
         "config.yaml": b"training: [",
@@ -189,7 +189,7 @@ def test_damaged_runs_are_named(trained: tuple[Path, Path], tmp_path: Path) -> N
         shutil.copytree(run, broken)
         (broken / name).write_bytes(content)
         command = "evaluate" if name == "config.yaml" else "predict"
-        done = residua(command, str(broken), *([picture] if command == "predict" else []))
+        done = residua(command, str(broken), *([image] if command == "predict" else []))
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert name in done.stderr

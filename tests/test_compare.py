@@ -1,4 +1,4 @@
-"""Runs side by side: the same pictures, honest differences, what differs, figures, refusals."""
+"""Runs side by side: the same images, honest differences, what differs, figures, refusals."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ ODD = {"0": 'a|b, "q"', "1": "<b> $x$_{1}", "2": "Käuzchen 猫"}
 
 
 def train(folder: Path, data: str | Path = "digits", **given: object) -> Path:
-    """A run of a few seconds, on 200 pictures for an epoch or two."""
+    """A run of a few seconds, on 200 images for an epoch or two."""
     network = {"network.name": "cifar_resnet20"} if "network.weights" not in given else {}
-    tiny = {"training.pictures": 200, "training.epochs": 1, "data.test_fraction": 0.25}
+    tiny = {"training.max_images": 200, "training.epochs": 1, "data.test_fraction": 0.25}
     residua.train(data, out=folder, settings={**network, **tiny, **given}, quiet=True)
     return folder
 
@@ -47,7 +47,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     two = {"training.epochs": 2, "training.curve_test": True}
     train(place / "a", **two)
     train(place / "b", **two, **{"training.seed": 1})
-    train(place / "c", **two, **{"network.name": "cifar_resnet32", "optimization.rate": 0.02})
+    train(
+        place / "c", **two, **{"network.name": "cifar_resnet32", "optimization.learning_rate": 0.02}
+    )
     train(place / "other", **{"data.split_seed": 5})
     return place
 
@@ -101,7 +103,7 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
         centre, count = (gained - lost) / (number + 2), number + 2
         spread = (gained + lost + 1 - (gained - lost) ** 2 / count) / count**2
         half = 1.959964 * math.sqrt(spread)
-        assert (each.gained, each.lost, each.pictures) == (gained, lost, number)
+        assert (each.gained, each.lost, each.images) == (gained, lost, number)
         assert each.accuracies == (sum(a.values()) / number, sum(other.values()) / number)
         assert each.difference is not None
         assert each.difference.mean == pytest.approx((gained - lost) / number)
@@ -113,7 +115,7 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
         assert row["right in the first only"] == str(lost)
         assert row["right in the second only"] == str(gained)
         sentence = next(
-            s for s in found.page.findings if "449 pictures" in s and re.search(rf"\b{name}\b", s)
+            s for s in found.page.findings if "449 images" in s and re.search(rf"\b{name}\b", s)
         )
         assert ("no difference seen" in sentence) == (not each.difference.seen)
     said = (tmp_path / "out" / "compare.md").read_text("utf-8")
@@ -134,8 +136,8 @@ def test_facts_are_those_of_the_files(runs: Path, tmp_path: Path) -> None:
         assert float(row["file, MB"]) == facts.file_bytes / 1e6
         assert facts.accuracy == pytest.approx(scores["accuracy"])
         assert facts.seconds == float(history[-1]["seconds"])
-        speeds = [float(each["pictures_per_second"]) for each in history]
-        assert facts.pictures_per_second == statistics.median(speeds)
+        speeds = [float(each["images_per_second"]) for each in history]
+        assert facts.images_per_second == statistics.median(speeds)
         assert facts.epochs == len(history) == 2
 
 
@@ -143,11 +145,11 @@ def test_what_differs_is_exact(runs: Path, tmp_path: Path) -> None:
     seeds = residua.compare(residua.load(runs / "a"), str(runs / "b"), out=tmp_path / "seeds")
     assert seeds.settings == {"training.seed": (0, 1)}
     assert "a and b differ in training.seed only." in seeds.page.findings
-    rate = residua.load(runs / "a").config.optimization.rate
+    rate = residua.load(runs / "a").config.optimization.learning_rate
     networks = residua.compare(runs / "a", runs / "c", out=tmp_path / "networks")
     assert networks.settings == {
         "network.name": ("cifar_resnet20", "cifar_resnet32"),
-        "optimization.rate": (rate, 0.02),
+        "optimization.learning_rate": (rate, 0.02),
     }
     rows = rows_of(tmp_path / "networks" / "settings.csv")
     assert rows[0] == {"setting": "network.name", "a": "cifar_resnet20", "c": "cifar_resnet32"}
@@ -166,7 +168,7 @@ def test_settings_of_every_kind_are_laid_flat() -> None:
     }
 
 
-def test_other_splits_are_compared_on_pictures_that_neither_learnt(
+def test_other_splits_are_compared_on_images_that_neither_learnt(
     runs: Path, tmp_path: Path
 ) -> None:
     found = residua.compare(runs / "a", runs / "other", out=tmp_path / "out")
@@ -178,7 +180,7 @@ def test_other_splits_are_compared_on_pictures_that_neither_learnt(
     answers = [right_of(runs / name) for name in ("a", "other")]
     common = answers[0].keys() & answers[1].keys()
     assert 20 < len(common) < 300
-    assert each.pictures == len(common)
+    assert each.images == len(common)
     assert each.accuracies == tuple(
         pytest.approx(sum(right[path] for path in common) / len(common)) for right in answers
     )
@@ -186,14 +188,14 @@ def test_other_splits_are_compared_on_pictures_that_neither_learnt(
         sum(parts[1 - place][path] == "train" for path in answers[place]) for place in range(2)
     ]
     assert each.taught == tuple(taught)
-    sentence = f"{taught[0]} of the {len(answers[0])} pictures that a judged"
+    sentence = f"{taught[0]} of the {len(answers[0])} images that a judged"
     assert any(sentence in said and "left out" in said for said in found.page.findings)
 
 
-def test_pictures_are_known_by_their_content(runs: Path, copied: Path, tmp_path: Path) -> None:
+def test_images_are_known_by_their_content(runs: Path, copied: Path, tmp_path: Path) -> None:
     run = RunFolder.existing(copied)
     moved = [
-        Member(f"moved/{each.path}", each.label, each.part, each.sha256)
+        Member(f"moved/{each.path}", each.label, each.split, each.sha256)
         for each in run.read_split()
     ]
     run.write_split(moved)
@@ -207,7 +209,7 @@ def test_pictures_are_known_by_their_content(runs: Path, copied: Path, tmp_path:
 
 
 def judged_of(run: Path) -> dict[str, str]:
-    """Content -> class of the pictures of the test part."""
+    """Content -> class of the images of the test part."""
     contents = {row["path"]: row["sha256"] for row in rows_of(run / "split.csv")}
     rows = rows_of(run / "evaluations" / "test" / "predictions.csv")
     return {contents[row["path"]]: row["class"] for row in rows}
@@ -227,7 +229,7 @@ def test_copies_are_paired_once_and_what_taught_is_left_out() -> None:
         Judged("m", {"test": first}, frozenset("s")), Judged("n", {"test": second}, frozenset("q"))
     )
     # 2 with 2, 1 with 9, 4 with 4; nothing is left for 6, and 3 and 5 have taught a run.
-    assert (found.pictures, found.gained, found.lost) == (3, 1, 2)
+    assert (found.images, found.gained, found.lost) == (3, 1, 2)
     assert found.taught == (1, 1)
 
 
@@ -254,9 +256,9 @@ def test_class_names_with_odd_characters(odd: Path, tmp_path: Path) -> None:
     renamed = sum(classes[1][content] == "renamed" for content in common)
     assert renamed > 0
     assert each.relabelled == renamed
-    assert each.pictures == len(common) - renamed > 0
+    assert each.images == len(common) - renamed > 0
     said = "\n".join(found.page.findings)
-    assert f"{renamed} pictures bear another class" in said
+    assert f"{renamed} images bear another class" in said
     assert "not the same ones" in said
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert "_one $x$ against two" in page
@@ -266,10 +268,10 @@ def test_class_names_with_odd_characters(odd: Path, tmp_path: Path) -> None:
 def test_nothing_in_common_is_said(runs: Path, odd: Path, tmp_path: Path) -> None:
     found = residua.compare(runs / "a", odd / "two", out=tmp_path / "out")
     assert found.pairs[0].difference is None
-    assert "a and two: no pictures judged by both" in found.page.findings[0]
+    assert "a and two: no images judged by both" in found.page.findings[0]
     assert "nothing of another training" not in found.text()
     (row,) = rows_of(tmp_path / "out" / "differences.csv")
-    assert row["common pictures"] == "0"
+    assert row["common images"] == "0"
     assert row["difference, points"] == row["right in the first only"] == ""
 
 
@@ -277,13 +279,13 @@ def test_runs_without_a_history_or_a_judged_part(runs: Path, tmp_path: Path) -> 
     weights: dict[str, object] = {
         "network.weights": str(runs / "a"),
         "transfer.strategy": "features",
-        "training.pictures": 0,
+        "training.max_images": 0,
     }
     solved = train(tmp_path / "solved", **weights)
     everything = {"data.val_fraction": 0.0, "data.test_fraction": 0.0}
     train(tmp_path / "everything", **everything)
     found = residua.compare(runs / "a", solved, tmp_path / "everything", out=tmp_path / "out")
-    assert found.runs[1].pictures_per_second is None
+    assert found.runs[1].images_per_second is None
     assert found.runs[1].seconds is None
     assert "solved has no history.csv, so neither curves nor speed." in found.page.findings
     assert found.pairs[0].difference is not None
@@ -296,14 +298,14 @@ def test_runs_without_a_history_or_a_judged_part(runs: Path, tmp_path: Path) -> 
     assert not (tmp_path / "none" / "figures").exists()
 
 
-def test_figures_are_pictures(runs: Path, tmp_path: Path) -> None:
+def test_figures_are_images(runs: Path, tmp_path: Path) -> None:
     residua.compare(runs / "a", runs / "c", out=tmp_path / "out")
     said = (tmp_path / "out" / "compare.md").read_text("utf-8")
     for name in ("curves", "end"):
-        with Image.open(tmp_path / "out" / "figures" / f"{name}.png") as picture:
-            assert picture.format == "PNG"
-            assert picture.size[0] > 1000
-            assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+        with Image.open(tmp_path / "out" / "figures" / f"{name}.png") as image:
+            assert image.format == "PNG"
+            assert image.size[0] > 1000
+            assert len(image.convert("RGB").getcolors(1 << 20) or []) > 20
         svg = tmp_path / "out" / "figures" / f"{name}.svg"
         assert ET.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
         assert f"(figures/{name}.png)" in said
@@ -426,7 +428,7 @@ def test_the_command(runs: Path, tmp_path: Path) -> None:
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout.endswith("comparisons/1/index.html\n")
     assert max(map(len, plain.stdout.split("\n- ")[0].splitlines())) < 80
-    assert "Test accuracy on the same 449 pictures" in plain.stdout
+    assert "Test accuracy on the same 449 images" in plain.stdout
     told = command(runs / "a", runs / "c", "--json")
     found = json.loads(told.stdout)
     assert found["folder"] == "comparisons/2"

@@ -20,7 +20,7 @@ from residua.errors import ResiduaError
         {},
         optional={
             "training.epochs": st.integers(1, 10_000),
-            "optimization.rate": st.floats(0, 1e6, allow_nan=False),
+            "optimization.learning_rate": st.floats(0, 1e6, allow_nan=False),
             "augmentation.zoom": st.lists(st.floats(0.01, 100), min_size=2, max_size=2),
             "network.ordering": st.sampled_from(["a", "b", "c", "d", "e", None]),
             "optimization.steps": st.lists(
@@ -45,8 +45,8 @@ def test_yaml_round_trip(chosen: dict[str, object]) -> None:
         ("training.epochs", 0, "at least 1"),
         ("training.epochs", 1.5, "a whole number"),
         ("training.epochs", True, "a whole number"),
-        ("optimization.rate", "nan", "a number"),
-        ("optimization.rate", -1, "at least 0"),
+        ("optimization.learning_rate", "nan", "a number"),
+        ("optimization.learning_rate", -1, "at least 0"),
         ("data.val_fraction", "0.95", "from 0 to 0.9"),
         ("data.split", "random", "'stratified', 'keras'"),
         ("augmentation.zoom", [1, 2, 3], "a list"),
@@ -71,7 +71,7 @@ def test_text_from_the_command_line_is_read_as_its_type() -> None:
     read = parse.with_settings(
         Config(),
         {
-            "optimization.rate": "1e-3",
+            "optimization.learning_rate": "1e-3",
             "augmentation.zoom": "[0.8, 1.2]",
             "augmentation.flip": "false",
             "network.shortcut": "none",
@@ -80,7 +80,7 @@ def test_text_from_the_command_line_is_read_as_its_type() -> None:
             "preprocessing.mean": "[1, 2, 3]",
         },
     )
-    assert read.optimization.rate == 1e-3
+    assert read.optimization.learning_rate == 1e-3
     assert read.augmentation.zoom == (0.8, 1.2)
     assert read.augmentation.flip is False
     assert (read.network.shortcut, read.network.ordering) == ("none", "e")
@@ -121,7 +121,7 @@ def test_recipes_are_valid_and_say_their_command(name: str) -> None:
 def test_an_explicit_value_wins_over_the_recipe() -> None:
     composed = recipes.compose("digits", "tutorial_birds", {"training.epochs": 3})
     assert composed.training.epochs == 3
-    assert composed.training.batch == 8
+    assert composed.training.batch_size == 8
     with pytest.raises(ResiduaError, match="tutorial_birds"):
         recipes.read_recipe("tutorial_bird")
 

@@ -362,7 +362,7 @@ def test_an_input_that_does_not_fit(input: Size, words: str) -> None:
 
 def test_no_input_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "LARGEST_SIDE", 40)
-    with pytest.raises(ResiduaError, match="no square picture of 1 to 40"):
+    with pytest.raises(ResiduaError, match="no square image of 1 to 40"):
         cost.smallest_input(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Linear(7, 7), nn.Linear(8, 8)))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from residua.config.schema import Preprocessing
 from residua.data import cache as dataset
 from residua.data import folder, image
-from residua.data.open import open_source
+from residua.data.open import open_dataset
 from residua.errors import ResiduaError
 from residua.system import files
 
@@ -36,7 +36,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def zoo(tmp_path: Path) -> Path:
-    """20 pictures in 2 classes: entry 3 repeats entry 0, 5 is cut off, 7 is damaged, 9 is huge."""
+    """20 images in 2 classes: entry 3 repeats entry 0, 5 is cut off, 7 is damaged, 9 is huge."""
     root = tmp_path / "zoo"
     for number in range(20):
         path = root / ("cat" if number < 10 else "owl") / f"{number:02}.png"
@@ -56,7 +56,7 @@ def surveyed(root: Path, max_pixels: int = LIMIT) -> dataset.Survey:
 
 
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one for each picture that is decoded from now on."""
+    """Grows by one for each image that is decoded from now on."""
     calls: list[int] = []
     decode = image.decode
 
@@ -112,7 +112,7 @@ def test_nothing_readable(tmp_path: Path) -> None:
     (tmp_path / "data/a/1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     found = surveyed(tmp_path / "data")
     assert not dataset.grey(found)
-    with pytest.raises(ResiduaError, match="not one of its pictures can be read"):
+    with pytest.raises(ResiduaError, match="not one of its images can be read"):
         dataset.median_size(found)
     for cache in ("memory", "file"):
         assert set(dataset.load(found, SMALL, LIMIT, cache).failures) == {0}
@@ -138,14 +138,14 @@ def test_rows_are_entries(zoo: Path, cache: str, channels: int) -> None:
         if index in loaded.failures:
             assert not row.any()
         else:
-            expected = image.read_picture(zoo / entry.path, settings, LIMIT)
+            expected = image.read_image(zoo / entry.path, settings, LIMIT)
             np.testing.assert_array_equal(row, expected)
     assert steps[-1] == (20, 20)
     assert loaded.where.startswith("in memory" if cache != "file" else "in /")
 
 
 def test_packed_sets_load_too() -> None:
-    source = open_source("digits")
+    source = open_dataset("digits")
     settings = Preprocessing(size=8, channels=1, crop=1.0, interpolation="antialias")
     loaded = dataset.load(dataset.survey(source, LIMIT), settings, LIMIT)
     np.testing.assert_array_equal(loaded.pixels, source.array)
@@ -379,9 +379,7 @@ def test_where_the_cache_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert files.cache_folder() == tmp_path / "Library/Caches/residua"
 
 
-def test_large_pictures_are_decoded_one_at_a_time(
-    zoo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_images_are_decoded_one_at_a_time(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, running, most = image.decode, set(), []
 
     def watching(content: bytes, channels: int, max_pixels: int) -> np.ndarray:

@@ -132,7 +132,7 @@ def with_same_pool() -> Any:
 @pytest.mark.parametrize("build", [with_tensorflows_epsilon, with_same_stem, with_same_pool])
 def test_a_planted_error_is_far_beyond_the_bound(build: Callable[[], Any], keras: Any) -> None:
     plan = PLANS["keras_densenet121"]
-    network, pictures, expected = beside_keras("keras_densenet121", plan, 32, keras)
+    network, images, expected = beside_keras("keras_densenet121", plan, 32, keras)
     other = build().eval()
     other.load_state_dict(network.state_dict())
-    assert logits_error(other, pictures, expected) > 20 * BOUND
+    assert logits_error(other, images, expected) > 20 * BOUND

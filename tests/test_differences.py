@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel, tukey_hsd
 
-from residua.comparison.statistics import Difference, in_words, of_pictures, of_seeds
+from residua.comparison.statistics import Difference, in_words, of_images, of_seeds
 from residua.studies.text import of_beginners, of_degradation, of_diverged, of_family, of_reach
 
 
@@ -52,34 +52,34 @@ def test_joint_intervals_hold_together() -> None:
     assert 0.03 < wrong / 600 < 0.075
 
 
-def test_intervals_of_pictures_hold_the_true_difference() -> None:
+def test_intervals_of_images_hold_the_true_difference() -> None:
     random = np.random.default_rng(3)
     gained, lost, held = 0.06, 0.03, 0
     for _ in range(2000):
         kind = random.choice(4, 250, p=(0.8, gained, lost, 1 - 0.8 - gained - lost))
-        found = of_pictures((kind == 0) | (kind == 2), (kind == 0) | (kind == 1))
+        found = of_images((kind == 0) | (kind == 2), (kind == 0) | (kind == 1))
         held += found.low <= gained - lost <= found.high
     assert 0.935 < held / 2000 < 0.975
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
-def test_pictures_in_any_case(pairs: list[tuple[bool, bool]]) -> None:
+def test_images_in_any_case(pairs: list[tuple[bool, bool]]) -> None:
     first, second = np.array(pairs).T
-    found, back = of_pictures(first, second), of_pictures(second, first)
+    found, back = of_images(first, second), of_images(second, first)
     assert -1 <= found.low <= found.mean <= found.high <= 1
     assert found.mean == pytest.approx(second.mean() - first.mean())
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
-def test_equal_counts_of_few_pictures_are_no_certainty() -> None:
-    values = np.array([[0.90, 0.92], [0.91, 0.93]])  # one picture of a hundred more, twice
+def test_equal_counts_of_few_images_are_no_certainty() -> None:
+    values = np.array([[0.90, 0.92], [0.91, 0.93]])  # one image of a hundred more, twice
     assert of_seeds(values)[0, 1].seen
     assert not of_seeds(values, 1 / 100)[0, 1].seen
 
 
 def test_nothing_to_compare_is_refused() -> None:
     with pytest.raises(ValueError, match="right answers"):
-        of_pictures(np.zeros(0, bool), np.zeros(0, bool))
+        of_images(np.zeros(0, bool), np.zeros(0, bool))
     with pytest.raises(ValueError, match="rows"):
         of_seeds(np.zeros((1, 3)))
 
@@ -171,7 +171,7 @@ def test_words_of_equal_accuracy_follow_their_minutes() -> None:
     assert "One seed" in of_reach(epochs, single, targets[:1])[-1]
 
 
-def test_one_wrong_picture_in_every_seed_is_no_degradation() -> None:
+def test_one_wrong_image_in_every_seed_is_no_degradation() -> None:
     plain = np.array([[0.0, 0.0, 0.0], [0.01, 0.01, 0.01]])
     none = np.zeros((2, 3))
     assert "no degradation seen" in of_degradation("SGD", ["a", "b"], plain, none, 0.01)

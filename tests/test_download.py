@@ -25,12 +25,12 @@ from urllib.request import Request
 
 import numpy as np
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
 from residua.config import parse
 from residua.errors import ResiduaError
 from residua.networks.zoo import catalogue
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.files import cache_folder
 from residua.weights.published import download as module
 from residua.weights.published.download import download
@@ -38,7 +38,7 @@ from residua.weights.published.imagenet import SOURCES
 
 CONTENT = hashlib.shake_256(b"weights").digest(300_000)
 OTHER = hashlib.shake_256(b"other weights").digest(300_000)
-QUIET = Screen(quiet=True)
+QUIET = Console(quiet=True)
 
 
 def sha256(content: bytes) -> str:
@@ -163,7 +163,7 @@ def stop_halfway(publisher: Publisher, cache: Path, digest: str, end: int = 120_
     with pytest.raises(ResiduaError, match="broke off"):
         download(publisher.address, "net.pth", digest, cache, QUIET)
     publisher.breaks, publisher.asked = [], []
-    assert (cache / "net.pth.part").stat().st_size == end
+    assert (cache / "net.pth.split").stat().st_size == end
 
 
 def test_a_verified_file_needs_no_network(cache: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_later_call_goes_on(publisher: Publisher, cache: Path) -> None:
 
 def test_a_part_that_was_whole_is_not_asked_for_again(publisher: Publisher, cache: Path) -> None:
     stop_halfway(publisher, cache, PUBLISHED)
-    (cache / "net.pth.part").write_bytes(CONTENT)
+    (cache / "net.pth.split").write_bytes(CONTENT)
     assert download(publisher.address, "net.pth", PUBLISHED, cache, QUIET).read_bytes() == CONTENT
     assert publisher.asked == []
 
@@ -228,7 +228,7 @@ def test_a_part_of_another_address_is_not_continued(publisher: Publisher, cache:
 
 def test_a_damaged_part_does_not_become_the_file(publisher: Publisher, cache: Path) -> None:
     stop_halfway(publisher, cache, PUBLISHED)
-    (cache / "net.pth.part").write_bytes(OTHER[:120_000])
+    (cache / "net.pth.split").write_bytes(OTHER[:120_000])
     with pytest.raises(ResiduaError, match="was deleted"):
         download(publisher.address, "net.pth", PUBLISHED, cache, QUIET)
     assert download(publisher.address, "net.pth", PUBLISHED, cache, QUIET).read_bytes() == CONTENT
@@ -390,7 +390,7 @@ def test_a_damaged_file_is_noticed_and_comes_again(
     rotten = bytearray(CONTENT)
     rotten[200_000] ^= 1
     path.write_bytes(rotten if damage == "bit" else CONTENT[:200_000])
-    assert download(publisher.address, "net.pth", digest, cache, Screen()).read_bytes() == CONTENT
+    assert download(publisher.address, "net.pth", digest, cache, Console()).read_bytes() == CONTENT
     said = capsys.readouterr().err
     assert f"warning: {path}: has the hash sha256:" in said
     assert "it is downloaded again" in said
@@ -401,11 +401,11 @@ def test_a_file_put_there_by_hand(cache: Path, capsys: pytest.CaptureFixture[str
     address = "http://127.0.0.1:9/file"  # nobody listens there
     cache.mkdir()
     (cache / "net.pth").write_bytes(CONTENT)
-    assert download(address, "net.pth", PUBLISHED, cache, Screen()) == cache / "net.pth"
+    assert download(address, "net.pth", PUBLISHED, cache, Console()) == cache / "net.pth"
     assert capsys.readouterr().err == ""
     assert left_in(cache) == {"net.pth"}  # and no lock: it may be a folder that is only read
     assert not (cache / ".lock").exists()
-    assert download(address, "net.pth", "", cache, Screen()) == cache / "net.pth"
+    assert download(address, "net.pth", "", cache, Console()) == cache / "net.pth"
     assert sha256(CONTENT) in capsys.readouterr().err
     (cache / "net.pth").write_bytes(OTHER)
     for digest in (PUBLISHED, ""):
@@ -450,12 +450,12 @@ def wait_for(part: Path, size: int) -> None:
 def test_a_killed_download_goes_on(publisher: Publisher, cache: Path) -> None:
     publisher.gate.clear()
     killed = child(publisher.address, cache)
-    wait_for(cache / "net.pth.part", 50_000)
+    wait_for(cache / "net.pth.split", 50_000)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     publisher.gate.set()
     assert not (cache / "net.pth").exists()
-    have = (cache / "net.pth.part").stat().st_size
+    have = (cache / "net.pth.split").stat().st_size
     assert 50_000 <= have <= 100_000
     ended = child(publisher.address, cache)
     assert ended.communicate(timeout=60)[0].strip() == str(cache / "net.pth")
@@ -467,7 +467,7 @@ def test_a_killed_download_goes_on(publisher: Publisher, cache: Path) -> None:
 def test_two_processes_download_once(publisher: Publisher, cache: Path) -> None:
     publisher.gate.clear()
     first = child(publisher.address, cache)
-    wait_for(cache / "net.pth.part", 1)
+    wait_for(cache / "net.pth.split", 1)
     second = child(publisher.address, cache)
     assert second.stderr
     assert "another process is downloading" in second.stderr.readline()
@@ -493,10 +493,10 @@ def test_a_folder_that_cannot_be_made(publisher: Publisher, tmp_path: Path) -> N
 
 
 def test_a_bar_counts_the_bytes(publisher: Publisher, cache: Path) -> None:
-    screen = Screen()
-    screen.console = Console(file=(shown := io.StringIO()), force_terminal=True, width=120)
-    screen.moving = True
-    download(publisher.address, "net.pth", PUBLISHED, cache, screen)
+    console = Console()
+    console.rich = RichConsole(file=(shown := io.StringIO()), force_terminal=True, width=120)
+    console.moving = True
+    download(publisher.address, "net.pth", PUBLISHED, cache, console)
     assert "net.pth, bytes" in shown.getvalue()
     assert "300,000/300,000" in shown.getvalue()
 

@@ -42,7 +42,7 @@ class Area(NamedTuple):
         return inside and other.top <= self.top and self.foot <= other.foot
 
 
-class Picture:
+class Image:
     """What a drawing shows: its rectangles by class, its texts, its lines."""
 
     def __init__(self, text: str) -> None:
@@ -106,40 +106,40 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "options"), FAMILIES)
 def test_nothing_overlaps(name: str, options: dict[str, Any]) -> None:
-    picture = Picture(drawn(name, **options))
-    assert picture.boxes
-    for one, two in combinations(picture.boxes, 2):
+    image = Image(drawn(name, **options))
+    assert image.boxes
+    for one, two in combinations(image.boxes, 2):
         assert not one.overlaps(two), (one, two)
-    for one, two in combinations(picture.cards, 2):
+    for one, two in combinations(image.cards, 2):
         assert not one.overlaps(two)
-    for text in picture.texts:
-        assert text.within(picture.page), text
+    for text in image.texts:
+        assert text.within(image.page), text
         assert "…" not in text.what
-        for box in picture.boxes + picture.cards:
+        for box in image.boxes + image.cards:
             assert not text.overlaps(box) or text.within(box), (text, box)
-    for one, two in combinations(picture.texts, 2):
+    for one, two in combinations(image.texts, 2):
         assert not one.overlaps(two), (one, two)
-    for box in picture.boxes:
-        assert box.within(picture.page)
-        assert all(not box.overlaps(card) or box.within(card) for card in picture.cards)
+    for box in image.boxes:
+        assert box.within(image.page)
+        assert all(not box.overlaps(metadata) or box.within(metadata) for metadata in image.cards)
 
 
 @pytest.mark.parametrize("name", [name for name in catalogue.ROWS if "1001" not in name])
 def test_every_row_is_drawn(name: str) -> None:
-    row, picture = catalogue.row(name), Picture(drawn(name))
-    assert picture.words[0] == name
-    assert f"{row.published.trainable:,} of them trainable" in picture.words[1]
+    row, image = catalogue.row(name), Image(drawn(name))
+    assert image.words[0] == name
+    assert f"{row.published.trainable:,} of them trainable" in image.words[1]
     for place in range(4 if row.size > 32 else 3):
-        assert f"stages.{place}" in picture.words
+        assert f"stages.{place}" in image.words
 
 
 def test_units_of_a_bottleneck() -> None:
-    picture = Picture(drawn("resnext50_32x4d"))
+    image = Image(drawn("resnext50_32x4d"))
     titles = ["Identity unit", "Projection unit", "Projection unit, stride 2"]
-    assert [each for each in picture.words if "unit" in each and each[0].isupper()] == titles
-    identity, _, changing = sorted(picture.cards)
-    boxes = [box for box in sorted(picture.boxes, key=lambda box: box.top) if box.within(identity)]
-    assert [picture.inside(box) for box in boxes] == [
+    assert [each for each in image.words if "unit" in each and each[0].isupper()] == titles
+    identity, _, changing = sorted(image.cards)
+    boxes = [box for box in sorted(image.boxes, key=lambda box: box.top) if box.within(identity)]
+    assert [image.inside(box) for box in boxes] == [
         [f"conv 1{TIMES}1", "128"],
         ["batch norm"],
         ["ReLU"],
@@ -150,26 +150,26 @@ def test_units_of_a_bottleneck() -> None:
         ["batch norm"],
         ["ReLU"],
     ]
-    words = picture.inside(changing)
+    words = image.inside(changing)
     assert f"conv 3{TIMES}3 /2, 32 groups" in words
     assert f"conv 1{TIMES}1 /2" in words
     assert "1024 → 1024 → 1024 → 2048" in words
     assert {"branch", "after"} < set(words)
-    assert f"64 {TIMES} 112 {TIMES} 112" not in picture.words
-    assert f"2048 {TIMES} 7 {TIMES} 7" in picture.words
+    assert f"64 {TIMES} 112 {TIMES} 112" not in image.words
+    assert f"2048 {TIMES} 7 {TIMES} 7" in image.words
 
 
 def taps(name: str, **options: Any) -> dict[str, bool]:
     """Title of a card -> whether its shortcut leaves the trunk below the boxes of `before`."""
-    picture = Picture(drawn(name, **options))
+    image = Image(drawn(name, **options))
     found = {}
-    for card in picture.cards:
+    for metadata in image.cards:
         title = min(
-            (text for text in picture.texts if text.within(card)), key=lambda text: text.top
+            (text for text in image.texts if text.within(metadata)), key=lambda text: text.top
         )
-        boxes = [box for box in picture.boxes if box.within(card)]
-        for middle, tap, *_ in picture.arcs:
-            if card.left < middle < card.right and card.top < tap < card.foot:
+        boxes = [box for box in image.boxes if box.within(metadata)]
+        for middle, tap, *_ in image.arcs:
+            if metadata.left < middle < metadata.right and metadata.top < tap < metadata.foot:
                 found[title.what] = tap > min(box.top for box in boxes)
     return found
 
@@ -190,7 +190,7 @@ def test_shortcuts_leave_where_the_module_takes_them() -> None:
 
 def test_shortcuts_are_told_apart() -> None:
     words = {
-        shortcut: Picture(drawn("resnet18", shortcut=shortcut)).words
+        shortcut: Image(drawn("resnet18", shortcut=shortcut)).words
         for shortcut in ("none", "A", "B", "D")
     }
     assert "zero pad /2" in words["A"]
@@ -199,7 +199,7 @@ def test_shortcuts_are_told_apart() -> None:
     assert "Plain unit, no shortcut" in words["none"]
     for shortcut, each in words.items():
         assert ("identity" in each) == (shortcut != "none")
-    assert not Picture(drawn("resnet18", shortcut="none")).arcs
+    assert not Image(drawn("resnet18", shortcut="none")).arcs
     assert 'class="plus"' not in drawn("resnet18", shortcut="none")
 
 
@@ -208,14 +208,14 @@ def test_the_built_module_is_drawn_not_its_plan() -> None:
         network: Any = catalogue.build("resnet50")
     network.stages[2].units = network.stages[2].units[:4]
     network.stages[3].units[1].branch.conv2 = nn.Conv2d(512, 512, 5, padding=2, groups=8)
-    words = Picture(draw(network, "cut", (3, 224, 224))).words
+    words = Image(draw(network, "cut", (3, 224, 224))).words
     assert words.count("4 units") == 2
     assert "6 units" not in words
     assert f"conv 5{TIMES}5, 8 groups" in words
 
 
 def test_bars_are_units_and_fall_with_the_map() -> None:
-    bars = [box for box in Picture(drawn("resnet50")).boxes if box.what[:4] in ("kind", "plai")]
+    bars = [box for box in Image(drawn("resnet50")).boxes if box.what[:4] in ("kind", "plai")]
     assert [bar.what for bar in sorted(bars)] == [
         *("plain", "plain"),
         *("kind1", "kind0", "kind0"),
@@ -227,7 +227,7 @@ def test_bars_are_units_and_fall_with_the_map() -> None:
     heights = [round(bar.foot - bar.top) for bar in sorted(bars)]
     assert heights == sorted(heights, reverse=True)
     assert heights[0] == drawing.BARS
-    many = Picture(drawn("cifar_resnet1202"))
+    many = Image(drawn("cifar_resnet1202"))
     assert sum(box.what.startswith("kind") for box in many.boxes) == 600
     assert many.words.count("200 units") == 3
 
@@ -246,9 +246,9 @@ class Foreign(nn.Module):
 
 def test_a_network_without_stages_is_a_column() -> None:
     text = draw(Foreign(), "mine <&> 'yours'", (3, 16, 16))
-    picture = Picture(text)
-    assert picture.words[0] == "mine <&> 'yours'"
-    assert [picture.inside(box)[0] for box in picture.boxes] == [
+    image = Image(text)
+    assert image.words[0] == "mine <&> 'yours'"
+    assert [image.inside(box)[0] for box in image.boxes] == [
         "input",
         f"conv 3{TIMES}3",
         f"conv 3{TIMES}3",
@@ -256,8 +256,8 @@ def test_a_network_without_stages_is_a_column() -> None:
         "mean",
         "linear",
     ]
-    assert "add   reads first, second" in picture.words
-    assert not picture.cards
+    assert "add   reads first, second" in image.words
+    assert not image.cards
 
 
 def test_light_and_dark_give_every_element_a_colour() -> None:
@@ -283,6 +283,6 @@ def test_light_and_dark_give_every_element_a_colour() -> None:
 
 
 def test_long_names_are_cut() -> None:
-    picture = Picture(draw(Foreign(), "x" * 300, (3, 8, 8)))
-    assert picture.words[0].endswith("…")
-    assert picture.texts[0].within(picture.page)
+    image = Image(draw(Foreign(), "x" * 300, (3, 8, 8)))
+    assert image.words[0].endswith("…")
+    assert image.texts[0].within(image.page)

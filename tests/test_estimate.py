@@ -29,24 +29,24 @@ def tried(features: list[np.ndarray], labels: np.ndarray, classes: int) -> tuple
 @settings(max_examples=80, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 8), st.floats(0, 1), st.integers(0, 1000))
 def test_the_interval_holds_the_accuracy_and_is_a_share(
-    pictures: int, number: int, share: float, seed: int
+    images: int, number: int, share: float, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
-    rights = random.uniform(size=(pictures, number)) < share
+    rights = random.uniform(size=(images, number)) < share
     losses = random.exponential(size=rights.shape)
     found = estimate(rights, losses, seed)
     low, high = found.interval
     assert 0 <= low <= found.accuracy <= high <= 1
     assert low < high  # nobody is certain
-    assert found.pictures == pictures
+    assert found.images == images
     assert found == estimate(rights, losses, seed)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.8, 1.0])
-def test_more_pictures_make_it_narrower(share: float) -> None:
+def test_more_images_make_it_narrower(share: float) -> None:
     widths = []
-    for pictures in (10, 40, 160, 640):
-        rights = (np.arange(pictures) < share * pictures)[:, None]
+    for images in (10, 40, 160, 640):
+        rights = (np.arange(images) < share * images)[:, None]
         low, high = estimate(rights, np.where(rights, 0.1, 2.0), 0).interval
         widths.append(high - low)
     assert all(few > 1.5 * many for few, many in itertools.pairwise(widths))
@@ -102,6 +102,6 @@ def test_it_covers_the_accuracy_of_the_finished_head() -> None:
     assert np.mean(covered) >= 0.85  # 95 % less three standard errors
 
 
-def test_no_pictures_are_explained() -> None:
-    with pytest.raises(ResiduaError, match="no pictures"):
+def test_no_images_are_explained() -> None:
+    with pytest.raises(ResiduaError, match="no images"):
         estimate(np.zeros((0, 3), np.bool_), np.zeros((0, 3)), 0)

@@ -30,7 +30,7 @@ from residua.networks.zoo import catalogue
 from residua.networks.zoo.row import Plan
 from residua.runs.sources import start_from
 from residua.weights.load import read_file
-from residua.weights.native import LATER, Card, to_bytes
+from residua.weights.native import LATER, Metadata, to_bytes
 from residua.weights.network import network_from
 from residua.weights.published.defaults import convention
 
@@ -92,8 +92,8 @@ def small(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"name": name, **other, "ordering": None, "shortcut": None, **LATER}
 
 
-def pictures(arguments: dict[str, Any], count: int, side: int | None = None) -> Tensor:
-    """Random pictures; an odd side by default, where a shortcut must round as the branch does."""
+def images(arguments: dict[str, Any], count: int, side: int | None = None) -> Tensor:
+    """Random images; an odd side by default, where a shortcut must round as the branch does."""
     side = max(smallest(arguments["name"]), 17) if side is None else side
     generator = torch.Generator().manual_seed(0)
     return torch.randn(count, arguments["channels"], side, side, generator=generator)
@@ -110,7 +110,7 @@ def test_learns(small: dict[str, Any]) -> None:
     parameters = dict(network.named_parameters())
     for precision in PRECISIONS:
         with autocast(precision):
-            logits = network(pictures(small, 3))
+            logits = network(images(small, 3))
         assert logits.shape == (3, 5)
         loss = F.cross_entropy(logits.float(), torch.tensor([0, 1, 4]))
         gradients = torch.autograd.grad(loss, list(parameters.values()))  # refuses an unused one
@@ -148,13 +148,13 @@ def test_maps_shrink_by_the_strides(name: str) -> None:
 @every_network
 def test_the_last_map_feeds_the_head(small: dict[str, Any]) -> None:
     network: Any = catalogue.build(**small, seed=0).eval()
-    images = pictures(small, 2)
+    batch = images(small, 2)
     read: list[Tensor] = []
     network.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     for precision in PRECISIONS:
         with torch.no_grad(), autocast(precision):
-            logits = network(images)
-            last = network.features(images)[-1]
+            logits = network(batch)
+            last = network.features(batch)[-1]
         assert logits.isfinite().all(), precision
         side = math.isqrt(read[-1].shape[1] // last.shape[1])
         torch.testing.assert_close(F.adaptive_avg_pool2d(last, side).flatten(1), read[-1])
@@ -175,23 +175,23 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @every_network
 def test_weights_come_back_and_take_another_head(small: dict[str, Any], tmp_path: Path) -> None:
     network = catalogue.build(**small, seed=0)
-    images = pictures(small, 2)
+    batch = images(small, 2)
     with torch.no_grad():
-        network(images)  # in training mode: the statistics move away from 0 and 1
-        logits = network.eval()(images)
+        network(batch)  # in training mode: the statistics move away from 0 and 1
+        logits = network.eval()(batch)
     preprocessing = convention(small["name"], small["classes"], small["channels"]).preprocessing
     path = tmp_path / "ours.safetensors"
     for precision in PRECISIONS:
         state = stored_as(precision, network)
-        path.write_bytes(to_bytes(state, Card(small, (), preprocessing, {})))
+        path.write_bytes(to_bytes(state, Metadata(small, (), preprocessing, {})))
         weights = read_file(path)
-        assert weights.card.network == small
+        assert weights.metadata.network == small
         assert_same(weights.tensors, state)
         again = network_from(weights, CPU)
         assert_same(again.state_dict(), stored_as(torch.float32, again))
         assert_same(stored_as(precision, again), state)
     with torch.inference_mode():
-        torch.testing.assert_close(again(images), logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(again(batch), logits, rtol=1e-4, atol=1e-4)
 
     wider = {**small, "classes": 7}
     with pytest.raises(ResiduaError, match=r"has 5 outputs, but 7 are needed\. --new-head"):
@@ -209,13 +209,13 @@ def test_weights_come_back_and_take_another_head(small: dict[str, Any], tmp_path
 
 
 @every_network
-def test_the_smallest_picture(small: dict[str, Any]) -> None:
+def test_the_smallest_image(small: dict[str, Any]) -> None:
     side = smallest(small["name"])
     network = catalogue.build(**small, seed=0).eval()
     with torch.inference_mode():
-        assert network(pictures(small, 1, side)).isfinite().all()
+        assert network(images(small, 1, side)).isfinite().all()
         with pytest.raises(RuntimeError):
-            network(pictures(small, 1, side - 1))
+            network(images(small, 1, side - 1))
     words = f"needs {small['channels']} channels, {side} or more pixels"
     with pytest.raises(ResiduaError, match=words):
         measure(network, (small["channels"], side - 1, side - 1))

@@ -1,4 +1,4 @@
-"""Features of pictures are computed once: what is found again, what is not, what a kill leaves."""
+"""Features of images are computed once: what is found again, what is not, what a kill leaves."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.networks.staged import pooled
 from residua.system.budget import Clock
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.transfer.context import Job
 from residua.transfer.feature_layers import Tap, _means
 from residua.transfer.features import Frozen
 from residua.weights.load import read_file
 
-QUIET = Screen(quiet=True)
+QUIET = Console(quiet=True)
 TAPS = [Tap(1, 4), Tap(3, 1)]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,7 +53,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, write_weights: Callable[..
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, write_digits: Callable[..., Path]) -> Path:
-    """Fifty pictures of ten classes."""
+    """Fifty images of ten classes."""
     return write_digits(tmp_path_factory.mktemp("data") / "digits", 5)
 
 
@@ -73,7 +73,7 @@ def frozen_of(data: Path, weights: Path, **settings: object) -> Frozen:
         },
     )
     held = read_file(weights)
-    prepared = prepare(config, QUIET, held.card)
+    prepared = prepare(config, QUIET, held.metadata)
     return Job(prepared, held, Clock(math.inf), QUIET, config).frozen
 
 
@@ -104,14 +104,14 @@ def features_run(data: Path, weights: Path, out: Path, **options: object) -> res
     )
 
 
-def test_renamed_and_moved_pictures_are_found_again(
+def test_renamed_and_moved_images_are_found_again(
     data: Path, weights: Path, cache: Path, tmp_path: Path
 ) -> None:
     first = features_run(data, weights, tmp_path / "first")
     computed = written(cache)
     assert computed
     for file in sorted(data.rglob("*.png")):
-        target = tmp_path / "elsewhere" / f"class {file.parent.name}" / f"picture{file.name}"
+        target = tmp_path / "elsewhere" / f"class {file.parent.name}" / f"image{file.name}"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target)
     again = features_run(tmp_path / "elsewhere", weights, tmp_path / "again")
@@ -145,7 +145,7 @@ def test_one_changed_pixel_is_one_row(data: Path, weights: Path, tmp_path: Path)
             (found.values[TAPS[1]] != frozen.rows(TAPS, every(frozen)).values[TAPS[1]]).any(axis=1)
         ),
     )
-    assert changed.pictures.pixels[place].tobytes() != frozen.pictures.pixels[place].tobytes()
+    assert changed.images.pixels[place].tobytes() != frozen.images.pixels[place].tobytes()
     assert np.array_equal(
         np.delete(found.values[TAPS[0]], place, 0), np.delete(before.values[TAPS[0]], place, 0)
     )
@@ -310,7 +310,11 @@ def test_killed_in_the_middle_it_goes_on_from_there(
 ) -> None:
     count, tap = 9_000, Tap(1, 1)
     data, broken = write_idx(tmp_path / "data", count), tmp_path / "broken"
-    settings = [f"network.stage={tap.stage}", f"network.side={tap.side}", "training.precision=fp32"]
+    settings = [
+        f"network.stage={tap.stage}",
+        f"network.pool_size={tap.side}",
+        "training.precision=fp32",
+    ]
     words = [sys.executable, "-m", "residua", "train", str(data), "--weights", str(weights)]
     words += ["--transfer", "features", "--val-fraction", "0", "--out", str(broken)]
     words += [part for each in settings for part in ("--set", each)]
@@ -392,7 +396,7 @@ def test_views_change_the_head_and_are_repeatable(
             tmp_path / f"run{number}",
             views=views,
             seed=seed,
-            settings={"network.stage": 1, "network.side": 4},
+            settings={"network.stage": 1, "network.pool_size": 4},
         )
         heads.append(head_of(run)["head.weight"])
     assert torch.equal(heads[1], heads[2])

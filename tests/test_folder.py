@@ -14,7 +14,7 @@ from residua.errors import ResiduaError
 
 
 def put(root: Path, *names: str) -> Path:
-    """Writes a small real picture at each name; returns the root."""
+    """Writes a small real image at each name; returns the root."""
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,11 +31,11 @@ def refusal(root: Path) -> str:
 # Layouts
 
 
-def test_flat_class_folders_with_pictures_at_any_depth(tmp_path: Path) -> None:
+def test_flat_class_folders_with_images_at_any_depth(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path / "zoo", "owl/b.png", "cat/1.png", "owl/deep/down/a.png"))
     assert source.name == "zoo"
     assert source.classes == ("cat", "owl")
-    assert [(e.path, e.label, e.part) for e in source.entries] == [
+    assert [(e.path, e.label, e.split) for e in source.entries] == [
         ("cat/1.png", 0, None),
         ("owl/b.png", 1, None),
         ("owl/deep/down/a.png", 1, None),
@@ -58,7 +58,7 @@ def test_part_folders(tmp_path: Path, train: str, val: str | None, test: str | N
     source = folder.find(tmp_path)
     expected = [("train", train), ("validation", val), ("test", test)]
     assert source.classes == ("cat", "owl")
-    assert {(e.part, e.path.split("/")[0]) for e in source.entries} == {
+    assert {(e.split, e.path.split("/")[0]) for e in source.entries} == {
         (part, name) for part, name in expected if name
     }
     assert [e.path for e in source.entries] == sorted(e.path for e in source.entries)
@@ -74,8 +74,8 @@ def test_part_folders(tmp_path: Path, train: str, val: str | None, test: str | N
         (["train/a/1.png", "train2/a/1.png"], "What is train2/?"),
         (["train/a/1.png", "training/a/1.png"], "Which of them is meant?"),
         (["train_images/a/1.png", "test_images/a/1.png"], "What is test_images/?"),
-        (["val/a/1.png", "test/a/1.png"], "Where are the pictures to train on?"),
-        (["test/a/1.png", "cats/1.png"], "Where are the pictures to train on?"),
+        (["val/a/1.png", "test/a/1.png"], "Where are the images to train on?"),
+        (["test/a/1.png", "cats/1.png"], "Where are the images to train on?"),
     ],
 )
 def test_unclear_parts_stop_with_a_question(
@@ -92,7 +92,7 @@ def test_unclear_parts_stop_with_a_question(
 def test_classes_that_only_sound_like_parts(tmp_path: Path, classes: tuple[str, ...]) -> None:
     source = folder.find(put(tmp_path, *(f"{name}/1.png" for name in classes)))
     assert source.classes == tuple(sorted(classes))
-    assert {e.part for e in source.entries} == {None}
+    assert {e.split for e in source.entries} == {None}
 
 
 def test_other_folders_beside_parts_are_named(tmp_path: Path) -> None:
@@ -107,13 +107,13 @@ def test_other_folders_beside_parts_are_named(tmp_path: Path) -> None:
 def test_one_class_map_for_all_parts(tmp_path: Path) -> None:
     put(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png", "val/b/1.png")
     source = folder.find(tmp_path)
-    assert {e.path: e.label for e in source.entries if e.part != "train"} == {
+    assert {e.path: e.label for e in source.entries if e.split != "train"} == {
         "test/c/1.png": 2,
         "val/b/1.png": 1,
     }
     assert source.warnings == [
-        "The validation part has no pictures of: a, c.",
-        "The test part has no pictures of: a, b.",
+        "The validation part has no images of: a, c.",
+        "The test part has no images of: a, b.",
     ]
 
 
@@ -139,18 +139,18 @@ def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
 def test_empty_class_folder_is_a_warning_and_no_class(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").mkdir()
-    (tmp_path / "c/notes.txt").write_text("no picture")
+    (tmp_path / "c/notes.txt").write_text("no image")
     source = folder.find(tmp_path)
     assert source.classes == ("a", "b")
-    assert source.warnings == ["The folder c/ holds no pictures: it is no class."]
+    assert source.warnings == ["The folder c/ holds no images: it is no class."]
 
 
 def test_unlabelled_test_part(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png"))
-    assert {e.part for e in source.entries} == {"train"}
+    assert {e.split for e in source.entries} == {"train"}
     assert len(source.warnings) == 2
-    assert "1 picture lies directly in test/" in source.warnings[0]
-    assert "The test part holds no pictures in class folders" in source.warnings[1]
+    assert "1 image lies directly in test/" in source.warnings[0]
+    assert "The test part holds no images in class folders" in source.warnings[1]
 
 
 # Files
@@ -177,17 +177,17 @@ def test_what_is_ignored_and_what_is_rejected(tmp_path: Path) -> None:
     assert dict(source.rejected) == {
         "a/drawing.svg": "is an SVG drawing: export it as PNG",
         "a/empty.jpeg": "is empty",
-        "a/page.JPG": "is no picture: starts with '<!DOCTYPE'",
+        "a/page.JPG": "is no image: starts with '<!DOCTYPE'",
         "a/photo.cr3": "is a camera's raw file: export it as JPEG",
         "a/photo.heic": "is a HEIC photo, which cannot be read here: convert it to JPEG",
     }
 
 
-def test_pictures_outside_class_folders_are_counted(tmp_path: Path) -> None:
+def test_images_outside_class_folders_are_counted(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "a/1.png", "b/1.png", "x.png", "y.png"))
     assert len(source.entries) == 2
     assert source.warnings == [
-        "2 pictures lie directly in the data folder, outside the class folders: not used."
+        "2 images lie directly in the data folder, outside the class folders: not used."
     ]
 
 
@@ -222,11 +222,11 @@ def test_many_links_to_folders_do_not_multiply(tmp_path: Path) -> None:
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "b/1.png")
-    picture = (tmp_path / "a/1.png").read_bytes()
+    image = (tmp_path / "a/1.png").read_bytes()
     try:
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.png")).write_bytes(picture)
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/a/\xff.png")).write_bytes(image)
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/c\xe9")).mkdir()
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/c\xe9/1.png")).write_bytes(picture)
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/c\xe9/1.png")).write_bytes(image)
     except OSError:
         pytest.skip("this file system takes only UTF-8")
     source = folder.find(tmp_path)
@@ -251,8 +251,8 @@ def test_missing_file_empty_and_bare(tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     assert "is a file, not a folder" in refusal(tmp_path / "file.txt")
     (tmp_path / "empty").mkdir()
-    assert "It has no pictures at all." in refusal(tmp_path / "empty")
-    assert "3 pictures lie directly" in refusal(put(tmp_path / "bare", "1.png", "2.png", "3.png"))
+    assert "It has no images at all." in refusal(tmp_path / "empty")
+    assert "3 images lie directly" in refusal(put(tmp_path / "bare", "1.png", "2.png", "3.png"))
     (tmp_path / "broken/a").mkdir(parents=True)
     (tmp_path / "broken/a/1.jpg").write_bytes(b"")
     assert "such as a/1.jpg: it is empty" in refusal(tmp_path / "broken")
@@ -278,7 +278,7 @@ def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_single_class_is_pointed_out(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "images/owl/1.png", "images/cat/1.png"))
-    assert source.warnings == ["All pictures are in one class folder, images/."]
+    assert source.warnings == ["All images are in one class folder, images/."]
 
 
 @pytest.mark.parametrize(("written", "name"), [(".", "zoo"), ("a/..", "zoo"), ("../zoo/", "zoo")])
@@ -328,8 +328,8 @@ def keras_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_keras_listing_is_that_of_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "b/2.png", "b/10.png", "b/a/1.png", "b/a-b/1.png", "b/B.PNG", "a/.hidden.png")
     put(tmp_path, "a/.dir/1.png", ".skipped/1.png", "lost+found/1.png", "a b/é.gif", "Z/x.jpeg")
-    put(tmp_path, "a/picture.webp", "a/picture.tiff", "a/no_extension", "loose.png", "z/.png")
-    (tmp_path / "a/text.jpg").write_text("listed although it is no picture")
+    put(tmp_path, "a/image.webp", "a/image.tiff", "a/no_extension", "loose.png", "z/.png")
+    (tmp_path / "a/text.jpg").write_text("listed although it is no image")
     (tmp_path / "empty").mkdir()
     (tmp_path / "linked").symlink_to(tmp_path / "b", target_is_directory=True)
     (tmp_path / "Z/inner").symlink_to(tmp_path / "b", target_is_directory=True)

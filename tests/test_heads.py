@@ -21,7 +21,7 @@ from residua.networks.surgery.fusing import FusedUnit
 from residua.networks.zoo import catalogue
 from residua.runs.sources import start_from
 from residua.weights.load import Weights, read_file
-from residua.weights.native import Card, to_bytes
+from residua.weights.native import Metadata, to_bytes
 from residua.weights.network import network_from
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,7 +63,7 @@ def wear(network: Staged) -> Staged:
     return network
 
 
-def pictures(name: str) -> Tensor:
+def images(name: str) -> Tensor:
     size = max(40, smallest_input(worn(name)))
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
 
@@ -91,7 +91,7 @@ def test_totals_are_those_of_the_tutorials() -> None:
 
 @every_family
 def test_a_cut_changes_nothing(name: str) -> None:
-    network, x = worn(name), pictures(name)
+    network, x = worn(name), images(name)
     with torch.inference_mode():
         whole = network(x)
         assert len(network.stages) >= 2
@@ -115,9 +115,9 @@ def test_a_cut_changes_nothing(name: str) -> None:
 def test_another_head_reads_the_map_of_its_stage(
     name: str, head: str, stage: int | None, side: int | None
 ) -> None:
-    network, x = worn(name), pictures(name)
+    network, x = worn(name), images(name)
     told = {**NETWORK, "name": name, "classes": catalogue.row(name).classes, **OWN}
-    weights = Weights(Path("weights"), network.state_dict(), Card(told, (), PLAIN, {}), "")
+    weights = Weights(Path("weights"), network.state_dict(), Metadata(told, (), PLAIN, {}), "")
     asked = {**told, "classes": 5, "head": head, "stage": stage, "side": side}
     begun = start_from(weights, asked, new_head=True, seed=1).eval()
     before, cut = network.state_dict(), stage or len(network.stages)
@@ -136,7 +136,7 @@ def test_another_head_reads_the_map_of_its_stage(
 
 @every_family
 def test_folding_changes_nothing_but_the_layers(name: str) -> None:
-    network, x = worn(name), pictures(name)
+    network, x = worn(name), images(name)
     before = {key: each.clone() for key, each in network.state_dict().items()}
     quick = folded(network, "fp32")
     with torch.inference_mode():
@@ -164,7 +164,7 @@ def test_every_order_and_shortcut_folds(
     if precision == "bf16":
         fused = fused and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     network = wear(catalogue.build("cifar_resnet14", ordering=ordering, shortcut=shortcut, seed=0))
-    x = pictures("cifar_resnet14")
+    x = images("cifar_resnet14")
     quick = folded(network, precision)
     kind, rough = (torch.float32, 1e-4) if precision == "fp32" else (torch.bfloat16, 0.05)
     with torch.inference_mode():
@@ -180,7 +180,7 @@ def test_every_order_and_shortcut_folds(
 def test_folding_takes_a_network_in_training_mode() -> None:
     network = catalogue.build("cifar_resnet20", seed=3)
     network.load_state_dict(worn("cifar_resnet20").state_dict())
-    x = pictures("cifar_resnet20")
+    x = images("cifar_resnet20")
     with torch.inference_mode():
         assert same(folded(network, "fp32")(x), worn("cifar_resnet20")(x), 1e-4)
     assert all(each.training for each in network.modules())
@@ -201,7 +201,7 @@ def test_frozen_layers_stay_whatever_is_called(name: str, stages: int) -> None:
     network.stages.train()
     learning = [each for each in network.parameters() if each.requires_grad]
     optimizer = torch.optim.SGD(learning, 0.1)
-    network(pictures(name)).square().sum().backward()
+    network(images(name)).square().sum().backward()
     optimizer.step()
     for key, parameter in network.named_parameters():
         assert (parameter.grad is None) == key.startswith(frozen), key
@@ -246,9 +246,9 @@ def test_a_file_says_which_head_it_holds(
     told = {**NETWORK, **OWN, "classes": 3, "head": head, "stage": stage, "side": side}
     network = catalogue.build(**told, seed=2).eval()  # type: ignore[arg-type]
     file = tmp_path / "ours.safetensors"
-    file.write_bytes(to_bytes(network.state_dict(), Card(told, ("a", "b", "c"), PLAIN, {})))
+    file.write_bytes(to_bytes(network.state_dict(), Metadata(told, ("a", "b", "c"), PLAIN, {})))
     held = read_file(file)
-    assert held.card.network == told
+    assert held.metadata.network == told
     assert not held.headless
     x = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():
@@ -261,11 +261,11 @@ def test_a_file_says_which_head_it_holds(
 
 def test_files_from_before_there_were_other_heads_are_read(tmp_path: Path) -> None:
     network, file = catalogue.build("cifar_resnet20", seed=2).eval(), tmp_path / "old.safetensors"
-    file.write_bytes(to_bytes(network.state_dict(), Card(NETWORK, (), PLAIN, {})))
+    file.write_bytes(to_bytes(network.state_dict(), Metadata(NETWORK, (), PLAIN, {})))
     held = read_file(file)
-    assert held.card.network == {**NETWORK, **OWN}
+    assert held.metadata.network == {**NETWORK, **OWN}
     x = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():
         torch.testing.assert_close(network_from(held, torch.device("cpu"))(x), network(x))
-    begun = start_from(held, held.card.network, new_head=False, seed=0)
+    begun = start_from(held, held.metadata.network, new_head=False, seed=0)
     assert torch.equal(begun.state_dict()["head.weight"], network.state_dict()["head.weight"])

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 import residua
 from residua.data.augmentation import normalise
-from residua.data.image import read_picture
+from residua.data.image import read_image
 from residua.errors import ResiduaError
 from residua.networks.zoo import catalogue
 from residua.weights.published.classes import imagenet_classes
@@ -54,7 +54,7 @@ def cached(
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     """Two photos in class folders: one called by its wnid, one by its label with a space."""
     from sklearn.datasets import load_sample_images
 
@@ -69,16 +69,16 @@ def pictures(tmp_path: Path) -> Path:
 def expected(file: Path, state: dict[str, torch.Tensor]) -> torch.Tensor:
     """Probabilities by the independent reading of such a checkpoint."""
     preprocessing = SOURCES[NAME].preprocessing
-    pixels = read_picture(file, preprocessing, 10**8)
+    pixels = read_image(file, preprocessing, 10**8)
     x = normalise(torch.from_numpy(pixels[None]), preprocessing)
     with torch.inference_mode():
         return torch_networks.logits(NAME, state, x.contiguous()).softmax(1)[0]
 
 
 def test_the_top_three_are_wnid_label_and_probability(
-    pictures: Path, state: dict[str, torch.Tensor]
+    images: Path, state: dict[str, torch.Tensor]
 ) -> None:
-    rows = residua.predict(f"imagenet:{NAME}", pictures, top=3)
+    rows = residua.predict(f"imagenet:{NAME}", images, top=3)
     assert [Path(row.file).parent.name for row in rows] == ["African elephant", "n02504013"]
     for row in rows:
         chances = expected(Path(row.file), state)
@@ -93,8 +93,8 @@ def residua_command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_command_prints_them(pictures: Path, state: dict[str, torch.Tensor]) -> None:
-    file = str(pictures / "n02504013" / "photo.png")
+def test_the_command_prints_them(images: Path, state: dict[str, torch.Tensor]) -> None:
+    file = str(images / "n02504013" / "photo.png")
     best = imagenet_classes()[int(expected(Path(file), state).argmax())]
     printed = residua_command("predict", f"imagenet:{NAME}", file, "--top", "3")
     assert printed.returncode == 0, printed.stderr
@@ -107,25 +107,25 @@ def test_the_command_prints_them(pictures: Path, state: dict[str, torch.Tensor])
 
 
 def test_folders_may_be_called_by_wnid_or_label(
-    pictures: Path, state: dict[str, torch.Tensor]
+    images: Path, state: dict[str, torch.Tensor]
 ) -> None:
-    judged = residua.evaluate(f"imagenet:{NAME}", pictures)
+    judged = residua.evaluate(f"imagenet:{NAME}", images)
     names = imagenet_classes()
     assert [names[label] for label in judged.labels] == [
         "n02504458 African_elephant",
         "n02504013 Indian_elephant",
     ]
-    chances = [expected(pictures / path, state) for path in judged.paths]
+    chances = [expected(images / path, state) for path in judged.paths]
     losses = [-each[label].log().item() for each, label in zip(chances, judged.labels, strict=True)]
     assert judged.scores.loss == pytest.approx(np.mean(losses), rel=1e-3)
-    (pictures / "no such class").mkdir()
-    Image.new("RGB", (9, 9)).save(pictures / "no such class" / "a.png")
+    (images / "no such class").mkdir()
+    Image.new("RGB", (9, 9)).save(images / "no such class" / "a.png")
     with pytest.raises(ResiduaError, match="'no such class' is unknown to these weights"):
-        residua.evaluate(f"imagenet:{NAME}", pictures)
+        residua.evaluate(f"imagenet:{NAME}", images)
 
 
-def test_pictures_at_addresses(pictures: Path) -> None:
-    content = (pictures / "n02504013" / "photo.png").read_bytes()
+def test_images_at_addresses(images: Path) -> None:
+    content = (images / "n02504013" / "photo.png").read_bytes()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -140,10 +140,10 @@ def test_pictures_at_addresses(pictures: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/elephant.png"
-        file = pictures / "n02504013" / "photo.png"
+        file = images / "n02504013" / "photo.png"
         here, there = residua.predict(f"imagenet:{NAME}", [file, address], allow_private=True)
         (refused,) = residua.predict(f"imagenet:{NAME}", address)
-        drawn = pictures.parent / "grid.png"
+        drawn = images.parent / "grid.png"
         residua.predict(f"imagenet:{NAME}", [address], allow_private=True, grid=drawn)
         server.shutdown()
     assert there.top == here.top
@@ -164,13 +164,13 @@ def test_what_imagenet_cannot_mean_is_said() -> None:
             residua.predict(source, "x.png", model=model)
 
 
-def test_training_starts_from_them(pictures: Path, tmp_path: Path) -> None:
+def test_training_starts_from_them(images: Path, tmp_path: Path) -> None:
     for name in ("n02504013", "African elephant"):
         for turned in range(4):
-            picture = Image.open(pictures / name / "photo.png").rotate(10 * turned)
-            picture.resize((64, 64)).save(pictures / name / f"{turned}.png")
+            image = Image.open(images / name / "photo.png").rotate(10 * turned)
+            image.resize((64, 64)).save(images / name / f"{turned}.png")
     run = residua.train(
-        pictures,
+        images,
         model=NAME,
         weights="imagenet",
         new_head=True,

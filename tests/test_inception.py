@@ -126,9 +126,9 @@ def test_smallest_input(name: str, smallest: int) -> None:
 @pytest.mark.parametrize("name", PLANS)
 def test_any_classes_and_channels(name: str) -> None:
     network = meta(PLANS[name], classes=3, channels=1)
-    pictures = torch.empty(2, 1, 97, 128, device="meta")
-    assert network(pictures).shape == (2, 3)
-    last = network.features(pictures)[-1]
+    images = torch.empty(2, 1, 97, 128, device="meta")
+    assert network(images).shape == (2, 3)
+    last = network.features(images)[-1]
     pooled = F.adaptive_avg_pool2d(last, getattr(network, "side", 1))
     assert network.head(pooled.flatten(1)).shape == (2, 3)
 
@@ -265,8 +265,8 @@ def test_alexnet_written_out(name: str) -> None:
         return F.max_pool2d(x, 3, 2)
 
     maps: list[Tensor] = []
-    pictures, both = torch.randn(2, 3, 79, 97), 2 if two_groups else 1
-    x = pooled(convolved(pictures, "0.conv1", 4, 2, 1))
+    images, both = torch.randn(2, 3, 79, 97), 2 if two_groups else 1
+    x = pooled(convolved(images, "0.conv1", 4, 2, 1))
     x = pooled(convolved(x, "1.conv1", 1, 2, both))
     x = convolved(x, "2.conv1", 1, 1, 1)
     x = convolved(x, "2.conv2", 1, 1, both)
@@ -276,9 +276,9 @@ def test_alexnet_written_out(name: str) -> None:
         weight, bias = (state[f"head.linear{number}.{part}"] for part in ("weight", "bias"))
         y = F.linear(F.relu(y) if number > 1 else y, weight, bias)
     with torch.inference_mode():
-        for mine, expected in zip(network.features(pictures), maps, strict=True):
+        for mine, expected in zip(network.features(images), maps, strict=True):
             torch.testing.assert_close(mine, expected)
-        torch.testing.assert_close(network(pictures), y)
+        torch.testing.assert_close(network(images), y)
 
 
 def test_where_alexnet_drops() -> None:
@@ -310,9 +310,9 @@ def test_where_inceptions_drop(name: str) -> None:
 @pytest.mark.parametrize("plan", [GOOGLENET, KERAS_INCEPTION_V3], ids=["googlenet", "keras"])
 def test_every_weight_learns(plan: Inception, precision: torch.dtype) -> None:
     network = plan.build(5, 3)
-    pictures = torch.randn(4, 3, *((15, 33) if plan is GOOGLENET else (75, 91)))
+    images = torch.randn(4, 3, *((15, 33) if plan is GOOGLENET else (75, 91)))
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-        logits = network(pictures)
+        logits = network(images)
     loss = F.cross_entropy(logits.float(), torch.tensor([0, 1, 2, 3]))
     parameters = dict(network.named_parameters())
     gradients = torch.autograd.grad(loss, list(parameters.values()))  # refuses an unused one
@@ -387,10 +387,10 @@ def test_modules_come_in_keras_order(keras_model: Any) -> None:
 
 def largest_difference(model: Any, network: Any) -> float:
     """Of the logits, as a share of the largest."""
-    pictures = np.random.default_rng(1).uniform(-1, 1, (3, 75, 75, 3)).astype("float32")
-    expected = torch.as_tensor(np.asarray(model.predict_on_batch(pictures)))
+    images = np.random.default_rng(1).uniform(-1, 1, (3, 75, 75, 3)).astype("float32")
+    expected = torch.as_tensor(np.asarray(model.predict_on_batch(images)))
     with torch.inference_mode():
-        logits = network(torch.as_tensor(pictures).permute(0, 3, 1, 2))
+        logits = network(torch.as_tensor(images).permute(0, 3, 1, 2))
     return float((logits - expected).abs().max() / expected.abs().max())
 
 

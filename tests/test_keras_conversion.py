@@ -20,7 +20,7 @@ from residua.errors import ResiduaError
 from residua.weights.convert import convert
 from residua.weights.load import Weights, read_file
 from residua.weights.published.classes import imagenet_classes
-from residua.weights.verify import Agreement, pictures_for, table, verify
+from residua.weights.verify import Agreement, images_for, table, verify
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning", "ignore:You are saving your model"
@@ -42,7 +42,7 @@ def round_trip(name: str, model: keras.Model, folder: Path) -> Path:
     convert(read_file(ours), theirs)
     again = read_file(theirs, name)
     assert list(again.tensors) == list(read.tensors)
-    assert again.card.network == read.card.network
+    assert again.metadata.network == read.metadata.network
     for key, tensor in read.tensors.items():
         assert torch.equal(again.tensors[key], tensor), key
     return theirs
@@ -54,7 +54,7 @@ def test_keras_loads_what_is_written(name: str, tmp_path: Path) -> None:
     written = round_trip(ours, true.model, tmp_path)
     model = keras_networks.build(ours, 7, parity.side(name))
     model.load_weights(written)
-    logits, _ = keras_networks.outputs(ours, model, true.pictures)
+    logits, _ = keras_networks.outputs(ours, model, true.images)
     np.testing.assert_array_equal(logits, true.logits)
 
 
@@ -69,7 +69,7 @@ def test_a_dense_layer_that_reads_a_map_is_turned_there_and_back(tmp_path: Path)
     convert(weights, written)
     keras_networks.randomise(true.model, seed=2)
     true.model.load_weights(written)
-    logits, _ = keras_networks.outputs(name, true.model, true.pictures)
+    logits, _ = keras_networks.outputs(name, true.model, true.images)
     np.testing.assert_array_equal(logits, true.logits)
 
 
@@ -99,7 +99,7 @@ def random_file(name: str, folder: Path, form: str, classes: int | None = None) 
 
 
 def agreements(weights: Weights) -> list[Agreement]:
-    return verify(weights, pictures_for(weights.card.preprocessing, []))
+    return verify(weights, images_for(weights.metadata.preprocessing, []))
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,8 @@ def test_it_computes_what_keras_computes(name: str, tmp_path: Path) -> None:
     for form in parity.forms(name)[: None if name in SMALLEST else 1]:
         file = keras_files.write(true.model, path, form)
         weights = parity.read(file, name)
-        assert weights.card.network["name"] == parity.ours(name)
-        assert weights.card.network["classes"] == 7
+        assert weights.metadata.network.name == parity.ours(name)
+        assert weights.metadata.network.classes == 7
         assert max(parity.distances(parity.network(weights), true)) < parity.BOUND, form
         file.unlink()
     found = dict(parity.errors(weights, true))
@@ -127,7 +127,7 @@ def test_without_names_a_file_is_recognised_or_the_user_is_asked(tmp_path: Path)
         model = keras_networks.build(name, size=32)
         return without_names(keras_files.write(model, tmp_path / name, "keras3_weights"))
 
-    assert read_file(written("keras_mobilenet")).card.network["name"] == "keras_mobilenet"
+    assert read_file(written("keras_mobilenet")).metadata.network.name == "keras_mobilenet"
     with pytest.raises(ResiduaError, match=rf"fit {E32}, {E32}_v2 alike: .* --model"):
         read_file(written(E32))
     # layers inside a subclass say neither their class nor their place
@@ -193,7 +193,7 @@ def test_three_ages_of_one_file_name(
     name = asked or own
     target = resnet50s[name]
     weights = read_file(resnet50_file(source, tmp_path, age), asked)
-    assert weights.card.network["name"] == name
+    assert weights.metadata.network.name == name
     if name == own:
         assert max(parity.distances(parity.network(weights), target)) < parity.BOUND
         return
@@ -203,8 +203,8 @@ def test_three_ages_of_one_file_name(
     for layer, old in to_old(other).items():
         if other.get_layer(layer).weights:
             other.get_layer(layer).set_weights(source.get_layer(theirs[old]).get_weights())
-    logits, _ = keras_networks.outputs(name, other, target.pictures)
-    found, _ = parity.computed(parity.network(weights), target.pictures)
+    logits, _ = keras_networks.outputs(name, other, target.images)
+    found, _ = parity.computed(parity.network(weights), target.images)
     assert parity.distance(found, logits) < parity.BOUND
 
 
@@ -215,18 +215,18 @@ def test_without_top_it_has_features_and_no_head(
     true = resnet50s[AGES[age][2]]
     weights = read_file(resnet50_file(true.model, tmp_path, age, top=False))
     assert weights.headless
-    assert weights.card.network["name"] == AGES[age][2]
+    assert weights.metadata.network.name == AGES[age][2]
     with pytest.raises(ResiduaError, match="ends before its head"):
         parity.network(weights)
     network = network_from(weights, torch.device("cpu"), headless=True)
-    _, maps = parity.computed(network, true.pictures)
+    _, maps = parity.computed(network, true.images)
     assert parity.distance(maps[-1], true.maps[-1]) < parity.BOUND
-    started = start_from(weights, {**weights.card.network, "classes": 3}, new_head=True, seed=0)
+    started = start_from(weights, {**weights.metadata.network, "classes": 3}, new_head=True, seed=0)
     assert started.head.weight.shape == (3, 2048)
 
 
 def test_without_top_two_networks_may_be_one(tmp_path: Path) -> None:
-    """Keras' VGG16 and tutorial 3's have the same convolutions, but prepare pictures otherwise."""
+    """Keras' VGG16 and tutorial 3's have the same convolutions, but prepare images otherwise."""
     base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
     base.save_weights(tmp_path / "vgg16.weights.h5")
     with pytest.raises(ResiduaError, match=r"tutorial_vgg16_mnist, keras_vgg16 alike: .* --model"):
@@ -269,12 +269,12 @@ def test_a_transfer_model_gives_its_network_without_its_own_head(
         path = tmp_path / f"transfer{ending}"
         (model.save_weights if ending == ".weights.h5" else model.save)(path)
         found = read_file(path)
-        assert found.card.network["name"] == row
+        assert found.metadata.network.name == row
         assert found.tensors.keys() == expected.keys()
         assert all(torch.equal(found.tensors[name], each) for name, each in expected.items())
         with pytest.raises(ResiduaError, match=r"a head of its own \(dense(_1)?, dense(_1)?\), "):
             network_from(found, torch.device("cpu"))
-        arguments = {**found.card.network, "classes": 3}
+        arguments = {**found.metadata.network, "classes": 3}
         with pytest.raises(ResiduaError, match="--new-head"):
             start_from(found, arguments, new_head=False, seed=0)
         started = start_from(found, arguments, new_head=True, seed=0)

@@ -73,7 +73,7 @@ def test_a_constant_column_and_units_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("width", [5, 80])
-def test_a_class_without_pictures_is_never_the_answer(width: int) -> None:
+def test_a_class_without_images_is_never_the_answer(width: int) -> None:
     features, labels = features_of(60, width, 3)
     labels = np.array([0, 2, 4])[labels]
     head = fit(features, labels, 6, 0.1)
@@ -85,7 +85,7 @@ def test_a_class_without_pictures_is_never_the_answer(width: int) -> None:
     np.testing.assert_allclose(kept, theirs, atol=2e-2)
 
 
-def test_a_class_of_one_picture_does_not_choose_the_strength() -> None:
+def test_a_class_of_one_image_does_not_choose_the_strength() -> None:
     features, labels = features_of(61, 8, 2)
     labels[60] = 2
     folds = folds_of(labels, [str(n) for n in range(61)], 0)
@@ -101,7 +101,7 @@ def test_one_class_or_broken_features_are_explained() -> None:
     features[7, 3] = np.nan
     folds = folds_of(labels, [str(n) for n in range(20)], 0)
     for what in (lambda: fit(features, labels, 2, 1.0), lambda: probe(features, labels, 2, folds)):
-        with pytest.raises(ResiduaError, match=r"1 of 20 pictures .* number 7"):
+        with pytest.raises(ResiduaError, match=r"1 of 20 images .* number 7"):
             what()
 
 
@@ -150,7 +150,7 @@ def test_balanced_heads_are_chosen_by_balanced_losses() -> None:
     assert abs(of_classes[0] - of_classes[1]) > 0.1 * np.mean(of_classes)
 
 
-def test_a_class_of_one_picture_is_judged_by_no_head() -> None:
+def test_a_class_of_one_image_is_judged_by_no_head() -> None:
     features, labels = features_of(40, 4, 2)
     features = np.concatenate([features, features[:1] + 1])
     labels = np.concatenate([labels, [2]])
@@ -228,7 +228,7 @@ def test_a_twin_of_another_class_is_left_out_with_it() -> None:
     assert (folds[:20] == folds[60:]).all()
     found = probe(both, mixed, 2, folds)
     pairs = found.right[:20].astype(int) + found.right[60:]
-    assert (pairs == 1).all()  # one picture, one answer, right for one of its labels
+    assert (pairs == 1).all()  # one image, one answer, right for one of its labels
 
 
 def test_strong_features_and_neighbours_agree_with_the_truth() -> None:

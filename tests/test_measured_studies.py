@@ -29,8 +29,8 @@ from residua.studies.claims.propagation import (
     Responses,
     deviations,
     gradients,
+    images,
     network,
-    pictures,
     responses,
     without_norms,
 )
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     """Of a kernel: the loss a small step along the gradient grows by step times its norm."""
     found = gradients(8, "A", norm=True, start="he", seeds=(3,))
     built = network(8, "A", 3).double()
-    x, labels = pictures(32, 3)
+    x, labels = images(32, 3)
     kernel = built.stem.get_submodule("conv").weight
     assert isinstance(kernel, nn.Parameter)
     loss = F.cross_entropy(built(x.double()), labels)
@@ -106,7 +106,7 @@ def test_without_norms_kernel_times_gradient_is_the_same_in_each_plain_layer(
     built = network(depth, "none", 0).double()
     without_norms(built)
     assert not any(isinstance(each, nn.BatchNorm2d) for each in built.modules())
-    x, labels = pictures(32, 0)
+    x, labels = images(32, 0)
     loss = F.cross_entropy(built(x.double()), labels)
     kernels = [each.weight for each in built.modules() if isinstance(each, nn.Conv2d)]
     found = torch.autograd.grad(loss, kernels)
@@ -121,7 +121,7 @@ def test_first_response_counts_all_paths() -> None:
     """The gradient of the first convolution's output, against a stem that is cut off by hand."""
     built = network(8, "A", 1).double()
     without_norms(built)
-    x, labels = pictures(32, 1)
+    x, labels = images(32, 1)
     output = built.stem.get_submodule("conv")(x.double()).detach().requires_grad_()
     maps = torch.relu(output)
     for stage in built.stages:
@@ -159,7 +159,7 @@ def test_responses_are_one_before_training_and_the_factors_of_the_norms_after() 
                 each.weight[::2].fill_(0)  # half of the channels: root of a half
                 assert isinstance(each.bias, nn.Parameter)
                 each.bias.copy_(torch.arange(len(each.bias)))  # moves means and no deviation
-    found_now = deviations(built, pictures(64, 0)[0])
+    found_now = deviations(built, images(64, 0)[0])
     np.testing.assert_allclose(found_now, [3, math.sqrt(0.5)] * 3, rtol=1e-3)
 
 
@@ -241,7 +241,7 @@ def test_sentence_on_responses_follows_the_numbers() -> None:
     assert "residual, 20 layers is 0.10 higher than plain, 20 layers" in first
     for said in (second, third):
         assert "not compared" in said
-        assert "residual, 56 layers knows only 20% of its pictures" in said
+        assert "residual, 56 layers knows only 20% of its images" in said
     apart = Responses(20, "A", np.ones((2, 18)), np.array([[0.5], [1.4]]) * np.ones(18), np.ones(2))
     assert "no difference seen" in signal.of_responses([shown[0], apart])[0]
 
@@ -327,10 +327,10 @@ def test_sentences_on_costs_follow_the_numbers(points: Sequence[published.Point]
     assert "ResNeXt-50 against ResNet-50: -6.1 points" in text
 
 
-def test_speed_is_pictures_over_the_median(points: Sequence[published.Point]) -> None:
+def test_speed_is_images_over_the_median(points: Sequence[published.Point]) -> None:
     cheap, dear = (dataclasses.replace(points[0], multiply_adds=k) for k in (1_000, 1_100))
     one, other = (history.Timed(each, 8, (2.0, 9.0, 4.0)) for each in (cheap, dear))
-    assert one.pictures == 2
+    assert one.images == 2
     assert one.rate == 2_000
     other = dataclasses.replace(other, batch=7)
     assert "give about the time" in history.of_speed([one, other])

@@ -1,4 +1,4 @@
-"""Bytes -> pixels: every kind of picture, every kind of damage, and the geometry of `fit`."""
+"""Bytes -> pixels: every kind of image, every kind of damage, and the geometry of `fit`."""
 
 import io
 import json
@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 from residua.config.schema import Preprocessing
-from residua.data import image as pictures
+from residua.data import image as images
 from residua.data.dataset import Pixels, Unreadable
 
 LIMIT = 100_000_000
 
-# pytest takes down the filter that pictures.py puts up; one test below looks at it from outside.
+# pytest takes down the filter that images.py puts up; one test below looks at it from outside.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
@@ -61,19 +61,19 @@ def test_each_format_is_read_and_named(format: str) -> None:
     pixels = np.full((6, 9, 3), (200, 100, 50), np.uint8)
     options = {"lossless": True} if format == "WEBP" else {}
     content = encoded(Image.fromarray(pixels), format, **options)
-    found = pictures.header(content, LIMIT)
+    found = images.header(content, LIMIT)
     assert (found.width, found.height, found.format, found.mode) == (9, 6, format, "RGB")
-    np.testing.assert_allclose(pictures.decode(content, 3, LIMIT), pixels, atol=3)
+    np.testing.assert_allclose(images.decode(content, 3, LIMIT), pixels, atol=3)
 
 
 def test_grey_and_colour_are_what_was_asked_for() -> None:
     colour = noise(5, 7)
     content = encoded(Image.fromarray(colour))
-    grey = pictures.decode(content, 1, LIMIT)
+    grey = images.decode(content, 1, LIMIT)
     assert grey.shape == (5, 7, 1)
     np.testing.assert_allclose(grey[..., 0], colour @ [0.299, 0.587, 0.114], atol=0.51)
     content = encoded(Image.fromarray(grey[..., 0]))
-    np.testing.assert_array_equal(pictures.decode(content, 3, LIMIT), np.repeat(grey, 3, axis=2))
+    np.testing.assert_array_equal(images.decode(content, 3, LIMIT), np.repeat(grey, 3, axis=2))
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
@@ -81,7 +81,7 @@ def test_16_bit_is_scaled_by_its_range(format: str) -> None:
     values = np.array([[0, 128, 257, 32896, 65535, 40000]], np.uint16)
     content = encoded(Image.fromarray(values), format)
     expected = np.rint(values / 257).astype(np.uint8)
-    np.testing.assert_array_equal(pictures.decode(content, 1, LIMIT)[..., 0], expected)
+    np.testing.assert_array_equal(images.decode(content, 1, LIMIT)[..., 0], expected)
 
 
 def test_16_bit_big_endian_and_dark() -> None:
@@ -90,8 +90,8 @@ def test_16_bit_big_endian_and_dark() -> None:
     directory = b"".join(struct.pack(">HHII", tag, 4, 1, value) for tag, value in tags.items())
     start = struct.pack(">2sHI", b"MM", 42, 14) + values.tobytes()
     content = start + struct.pack(">H", len(tags)) + directory + bytes(4)
-    assert pictures.header(content, LIMIT).mode == "I;16B"
-    assert pictures.decode(content, 1, LIMIT).ravel().tolist() == [0, 1, 10]
+    assert images.header(content, LIMIT).mode == "I;16B"
+    assert images.decode(content, 1, LIMIT).ravel().tolist() == [0, 1, 10]
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_16_bit_big_endian_and_dark() -> None:
         ([1e30, 1e30, 1e30], [0, 0, 0]),
     ],
 )
-def test_floating_point_pictures(values: list[float], expected: list[int]) -> None:
+def test_floating_point_images(values: list[float], expected: list[int]) -> None:
     content = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
-    assert pictures.decode(content, 1, LIMIT).ravel().tolist() == expected
+    assert images.decode(content, 1, LIMIT).ravel().tolist() == expected
 
 
-def transparent_pictures() -> dict[str, bytes]:
+def transparent_images() -> dict[str, bytes]:
     palette = Image.new("P", (2, 1), 0)
     palette.putpalette([255, 0, 0, 0, 0, 255])
     palette.putpixel((1, 0), 1)
@@ -126,22 +126,22 @@ def transparent_pictures() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("kind", transparent_pictures())
+@pytest.mark.parametrize("kind", transparent_images())
 def test_transparency_lies_on_white(kind: str) -> None:
-    pixels = pictures.decode(transparent_pictures()[kind], 3, LIMIT)
+    pixels = images.decode(transparent_images()[kind], 3, LIMIT)
     assert pixels.tolist() == [[[255, 255, 255], [0, 0, 255]]]
 
 
 def test_half_transparent_grey_is_mixed_with_white() -> None:
     image = Image.new("LA", (1, 1), (0, 128))
-    assert pictures.decode(encoded(image), 1, LIMIT).item() == 127
+    assert images.decode(encoded(image), 1, LIMIT).item() == 127
 
 
 def test_cmyk_is_not_inverted() -> None:
     for ink, colour in (((0, 0, 0, 0), (255, 255, 255)), ((0, 255, 255, 0), (255, 0, 0))):
         for format in ("JPEG", "TIFF"):
             content = encoded(Image.new("CMYK", (8, 8), ink), format)
-            pixels = pictures.decode(content, 3, LIMIT)
+            pixels = images.decode(content, 3, LIMIT)
             np.testing.assert_allclose(pixels[4, 4], colour, atol=4)
 
 
@@ -152,10 +152,10 @@ def test_lab_bilevel_and_hsv_like_modes() -> None:
         ImageCms.createProfile("LAB"),
         outputMode="LAB",
     )
-    assert pictures.decode(encoded(lab, "TIFF"), 3, LIMIT).min() >= 253
+    assert images.decode(encoded(lab, "TIFF"), 3, LIMIT).min() >= 253
     bilevel = Image.new("1", (2, 1))
     bilevel.putpixel((1, 0), 1)
-    assert pictures.decode(encoded(bilevel), 1, LIMIT).ravel().tolist() == [0, 255]
+    assert images.decode(encoded(bilevel), 1, LIMIT).ravel().tolist() == [0, 255]
 
 
 def test_first_frame_of_an_animation() -> None:
@@ -163,7 +163,7 @@ def test_first_frame_of_an_animation() -> None:
     for format in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):
         options = {"lossless": True} if format == "WEBP" else {}
         content = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
-        np.testing.assert_allclose(pictures.decode(content, 3, LIMIT)[0, 0], (255, 0, 0), atol=3)
+        np.testing.assert_allclose(images.decode(content, 3, LIMIT)[0, 0], (255, 0, 0), atol=3)
 
 
 # Orientation
@@ -192,29 +192,29 @@ def test_every_orientation_comes_upright(format: str, orientation: int) -> None:
         options = {"subsampling": 0, "quality": 100}
     image = Image.fromarray(np.ascontiguousarray(stored))
     content = encoded(image, format, exif=exif, **options)
-    np.testing.assert_allclose(pictures.decode(content, 3, LIMIT), upright, atol=4)
-    found = pictures.header(content, LIMIT)
+    np.testing.assert_allclose(images.decode(content, 3, LIMIT), upright, atol=4)
+    found = images.header(content, LIMIT)
     assert (found.width, found.height) == (32, 16)
 
 
-def test_damaged_exif_costs_the_orientation_not_the_picture() -> None:
+def test_damaged_exif_costs_the_orientation_not_the_image() -> None:
     words = struct.pack(">2sHIHHHI4sI", b"MM", 42, 8, 1, 0x0112, 2, 4, b"up!\0", 0)
     for exif in (b"rubbish", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff", words):
         content = encoded(Image.new("RGB", (8, 4), "red"), "JPEG", exif=b"Exif\0\0" + exif)
-        assert pictures.decode(content, 3, LIMIT).shape == (4, 8, 3)
+        assert images.decode(content, 3, LIMIT).shape == (4, 8, 3)
 
 
 def test_a_header_is_read_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[object] = []
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: loads.append(image))
-    pictures.header(encoded(Image.new("RGB", (4, 4))), LIMIT)
+    images.header(encoded(Image.new("RGB", (4, 4))), LIMIT)
     assert not loads
 
 
 def test_the_same_scene_stored_in_three_orientations(shared_data: Path) -> None:
     folder = shared_data / "messy/puffin"
     files = [folder / f"exif_orientation_{n}.jpg" for n in (3, 6, 8)]
-    shots = [pictures.decode(file.read_bytes(), 3, LIMIT) for file in files]
+    shots = [images.decode(file.read_bytes(), 3, LIMIT) for file in files]
     for shot in shots[1:]:
         difference = np.abs(shot.astype(int) - shots[0]).mean()
         turned = np.abs(shot.astype(int) - shots[0][::-1, ::-1]).mean()
@@ -228,18 +228,18 @@ def test_the_same_scene_stored_in_three_orientations(shared_data: Path) -> None:
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"<!DOCTYPE html><html>", "is no picture: starts with '<!DOCTYPE'"),
+        (b"<!DOCTYPE html><html>", "is no image: starts with '<!DOCTYPE'"),
         (b"\0\0\0\x18ftypheic", "is a HEIC photo, which cannot be read here: convert it to JPEG"),
         (b"%PDF-1.7", "is a PDF document"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "is a PostScript drawing: export it as PNG"),
         (b"<svg xmlns=''>", "is an SVG drawing: export it as PNG"),
-        (b"    ", "is no picture: starts with ' '"),
+        (b"    ", "is no image: starts with ' '"),
         (png_header(40000, 40000), "40000 x 40000 pixels are more than the limit of 100,000,000"),
-        (b"BMW and other cars, in alphabetical order", "is no picture: starts with 'BMW'"),
+        (b"BMW and other cars, in alphabetical order", "is no image: starts with 'BMW'"),
     ],
 )
 def test_reasons(content: bytes, reason: str) -> None:
-    for read in (pictures.header, lambda *args: pictures.decode(args[0], 3, args[1])):
+    for read in (images.header, lambda *args: images.decode(args[0], 3, args[1])):
         with pytest.raises(Unreadable) as caught:
             read(content, LIMIT)
         assert str(caught.value) == reason
@@ -247,23 +247,23 @@ def test_reasons(content: bytes, reason: str) -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_what_is_cut_off_is_never_half_a_picture(format: str, kept: float) -> None:
+def test_what_is_cut_off_is_never_half_a_image(format: str, kept: float) -> None:
     content = encoded(Image.fromarray(noise(64, 64)), format)
     with pytest.raises(Unreadable, match=r"is cut off after|is a damaged"):
-        pictures.decode(content[: int(len(content) * kept)], 3, LIMIT)
+        images.decode(content[: int(len(content) * kept)], 3, LIMIT)
 
 
 def test_cut_off_says_where() -> None:
     content = encoded(Image.fromarray(noise(200, 200)), "JPEG", quality=90)[:12000]
     with pytest.raises(Unreadable, match=r"^is cut off after 12,000 bytes$"):
-        pictures.decode(content, 3, LIMIT)
+        images.decode(content, 3, LIMIT)
 
 
 def test_the_limit_is_ours_not_that_of_pillow() -> None:
     content = png_header(20_000, 10_000)  # more than Pillow's own limit
-    assert pictures.header(content, 200_000_000).width == 20_000
+    assert images.header(content, 200_000_000).width == 20_000
     with pytest.raises(Unreadable, match=r"20000 x 10000 pixels .* 199,999,999"):
-        pictures.header(content, 199_999_999)
+        images.header(content, 199_999_999)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,8 @@ def test_the_limit_is_ours_not_that_of_pillow() -> None:
 def test_bombs_beside_the_pixels(chunk: bytes) -> None:
     tracemalloc.start()
     try:
-        pictures.header(png_with(chunk), LIMIT)
-        pictures.decode(png_with(chunk), 3, LIMIT)
+        images.header(png_with(chunk), LIMIT)
+        images.decode(png_with(chunk), 3, LIMIT)
     except Unreadable:
         pass
     finally:
@@ -309,8 +309,8 @@ def assert_only_unreadable(content: bytes) -> None:
     """Reads, with header and pixels telling of one size, or raises Unreadable and nothing else."""
     for channels in (1, 3):
         try:
-            found = pictures.header(content, 1_000_000)
-            pixels = pictures.decode(content, channels, 1_000_000)
+            found = images.header(content, 1_000_000)
+            pixels = images.decode(content, channels, 1_000_000)
         except Unreadable:
             pass
         else:
@@ -331,7 +331,7 @@ def test_random_bytes_never_crash(content: bytes, start: bytes) -> None:
     st.floats(0.2, 1),
 )
 @settings(max_examples=400, deadline=None)
-def test_mutated_pictures_never_crash(
+def test_mutated_images_never_crash(
     content: bytes, changes: list[tuple[float, int]], kept: float
 ) -> None:
     mutated = bytearray(content)
@@ -352,12 +352,12 @@ def test_nothing_is_printed_about_damage(tmp_path: Path) -> None:
         (tmp_path / f"{number}.bin").write_bytes(mutated)
     program = """if True:
         import pathlib, sys
-        from residua.data import pictures
+        from residua.data import images
         for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
             try:
-                pictures.header(path.read_bytes(), 10**6)
-                pictures.decode(path.read_bytes(), 3, 10**6)
-            except pictures.Unreadable:
+                images.header(path.read_bytes(), 10**6)
+                images.decode(path.read_bytes(), 3, 10**6)
+            except images.Unreadable:
                 pass
     """
     command = [sys.executable, "-W", "default", "-c", program, str(tmp_path)]
@@ -371,7 +371,7 @@ def test_messy_row_by_row(shared_data: Path) -> None:
             preprocessing = Preprocessing(size=32, channels=3, crop=1.0, interpolation="antialias")
             path = shared_data / "messy" / row["file"]
             try:
-                pixels = pictures.read_picture(path, preprocessing, LIMIT)
+                pixels = images.read_image(path, preprocessing, LIMIT)
             except Unreadable:
                 assert row["expect"] == "reject", row
             else:
@@ -381,7 +381,7 @@ def test_messy_row_by_row(shared_data: Path) -> None:
 
 def test_grey16_of_messy_is_neither_black_nor_white(shared_data: Path) -> None:
     content = (shared_data / "messy/owl/grey16.png").read_bytes()
-    assert 30 < pictures.decode(content, 1, LIMIT).mean() < 100
+    assert 30 < images.decode(content, 1, LIMIT).mean() < 100
 
 
 # Files
@@ -392,13 +392,13 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     for path, reason in {
         tmp_path / "missing.jpg": "cannot be read: No such file or directory",
-        tmp_path: "is a folder, not a picture",
+        tmp_path: "is a folder, not an image",
         tmp_path / "pipe.jpg": "is no regular file",
         Path("/dev/zero"): "is no regular file",
         tmp_path / "null\0name.jpg": "cannot be read: ",
     }.items():
         with pytest.raises(Unreadable) as caught:
-            pictures.read_picture(path, preprocessing, LIMIT)
+            images.read_image(path, preprocessing, LIMIT)
         assert str(caught.value).startswith(reason)
 
 
@@ -407,7 +407,7 @@ def test_a_huge_file_is_not_swallowed(tmp_path: Path) -> None:
         file.write(png_header(4, 4))
         file.truncate(2**40)
     with pytest.raises(Unreadable, match="is larger than 1,073,741,824 bytes"):
-        pictures.read_picture(
+        images.read_image(
             tmp_path / "huge.png",
             Preprocessing(size=8, channels=3, crop=1.0, interpolation="antialias"),
             LIMIT,
@@ -421,7 +421,7 @@ def fitted(pixels: Pixels, size: int, resize: str, interpolation: str) -> Pixels
     settings = Preprocessing(
         size=size, channels=pixels.shape[2], resize=resize, interpolation=interpolation, crop=1.0
     )
-    return pictures.fit(pixels, settings)
+    return images.fit(pixels, settings)
 
 
 def torch_bilinear(pixels: Pixels, height: int, width: int) -> np.ndarray:
@@ -458,7 +458,7 @@ def test_nearest_and_antialias_are_those_of_pillow(shape: tuple[int, int], size:
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "antialias"])
 @pytest.mark.parametrize("shape", [(60, 100), (100, 60), (60, 60)])
 def test_crop_is_shorter_side_then_centre(shape: tuple[int, int], interpolation: str) -> None:
-    """Compared with resizing the whole picture by a factor that divides, then cutting."""
+    """Compared with resizing the whole image by a factor that divides, then cutting."""
     pixels = noise(*shape)
     height, width = (n // 2 for n in shape)
     filter = Image.Resampling.NEAREST if interpolation == "nearest" else Image.Resampling.BILINEAR
@@ -472,7 +472,7 @@ def test_crop_is_shorter_side_then_centre(shape: tuple[int, int], interpolation:
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "antialias"])
-def test_pad_keeps_the_whole_picture_on_black(interpolation: str) -> None:
+def test_pad_keeps_the_whole_image_on_black(interpolation: str) -> None:
     pixels = np.full((20, 40, 3), 200, np.uint8)
     padded = fitted(pixels, 16, "pad", interpolation)
     expected = np.zeros((16, 16, 3), np.uint8)

@@ -31,7 +31,7 @@ def commands() -> list[str]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """What the README's reader has: a folder of photos, and new pictures to name."""
+    """What the README's reader has: a folder of photos, and new images to name."""
     generator = np.random.default_rng(0)
     for name, colour in (("puffin", 0), ("toucan", 2)):
         for number in range(15):

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from references import keras_files, keras_networks
-from references.keras_networks import build, keras, outputs, pictures, randomise
+from references.keras_networks import build, images, keras, outputs, randomise
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SMALL = "tutorial_cifar_resnet34"
@@ -39,7 +39,7 @@ def random_network(name: str, size: int | None = None, **options: int) -> keras.
 
 
 def logits(name: str, model: keras.Model, size: int) -> np.ndarray:
-    return outputs(name, model, pictures(name, 2, size))[0]
+    return outputs(name, model, images(name, 2, size))[0]
 
 
 @pytest.mark.parametrize(("name", "counts"), COUNTS.items())
@@ -49,9 +49,9 @@ def test_a_network_has_the_printed_parameters(name: str, counts: tuple[int, int]
     assert (model.count_params(), trainable) == counts
 
 
-def test_random_networks_tell_pictures_apart() -> None:
+def test_random_networks_tell_images_apart() -> None:
     for name, size in ((SMALL, 32), ("keras_mobilenet", 32), ("tutorial_resnet18", 32)):
-        found, maps = outputs(name, random_network(name, size), pictures(name, 3, size))
+        found, maps = outputs(name, random_network(name, size), images(name, 3, size))
         assert np.isfinite(found).all()
         assert np.abs(found).max() < 100
         assert found.std(axis=0).mean() > 0.01

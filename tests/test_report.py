@@ -75,15 +75,15 @@ def row(epoch: int, **more: float | None) -> dict[str, float | None]:
 
 
 def make(
-    classes: list[str] | None = None, pictures: int = 60, size: int = 16, chose: bool = False
+    classes: list[str] | None = None, images: int = 60, size: int = 16, chose: bool = False
 ) -> ReportFacts:
     names = classes or ["egret", "owl", "puffin"]
     random = np.random.default_rng(0)
-    labels = random.integers(0, len(names), pictures)
-    logits = random.normal(size=(pictures, len(names))).astype(np.float32)
-    logits[np.arange(pictures), labels] += 1.5
+    labels = random.integers(0, len(names), images)
+    logits = random.normal(size=(images, len(names))).astype(np.float32)
+    logits[np.arange(images), labels] += 1.5
     guesses = logits.argmax(axis=1)
-    pixels = random.integers(0, 256, (pictures, size, size, 3), np.uint8)
+    pixels = random.integers(0, 256, (images, size, size, 3), np.uint8)
     part = "validation" if chose else "test"
     counts = [ClassCount(name, 40, 10, 10) for name in names]
     return ReportFacts(
@@ -92,15 +92,15 @@ def make(
         data=DataFacts("data/birds", "a folder of class folders", 180, counts, [("a.jpg", "cut")]),
         history=[row(epoch) for epoch in range(1, 13)],
         judged=[Judged(part, summarize(logits, labels, names), chose)],
-        choices=[Choice("training.epochs", "12", "few pictures")],
+        choices=[Choice("training.epochs", "12", "few images")],
         environment={"device": "cpu", "threads": 2},
         seconds=75.4,
         train_command="residua train data/birds",
-        predict_command="residua predict runs/birds-1 PICTURE",
+        predict_command="residua predict runs/birds-1 IMAGE",
         best_epoch=11,
         samples=Samples(pixels[:8], labels[:8].tolist()),
         predictions=Predictions(
-            pixels, labels.tolist(), guesses.tolist(), [0.5] * pictures, ["a.png"] * pictures
+            pixels, labels.tolist(), guesses.tolist(), [0.5] * images, ["a.png"] * images
         ),
     )
 
@@ -135,7 +135,7 @@ def test_the_headline_says_what_was_judged_and_what_it_is_worth() -> None:
     scores = facts.judged[0].scores
     low, high = (charts.percent(bound, 1) for bound in scores.interval)
     assert (
-        f"Of 60 pictures never used for choosing, {scores.correct} were right; the true accuracy "
+        f"Of 60 images never used for choosing, {scores.correct} were right; the true accuracy "
         f"lies between {low} and {high} with 95 % confidence."
     ) in Page(render(facts)).words
     optimistic = Page(render(make(chose=True))).words
@@ -148,8 +148,8 @@ def test_the_headline_says_what_was_judged_and_what_it_is_worth() -> None:
 def test_all_facts_are_there(page: Page) -> None:
     for fact in (
         "272,474", "270,906", "1,568", "41,000,000", "1 min 15 s", "training.epochs",
-        "few pictures", "a.jpg", "cut", "residua train data/birds", "epoch 11 kept", "threads",
-        "Found 180 pictures in 3 classes; 120 for training, 30 for validation, 30 for test; "
+        "few images", "a.jpg", "cut", "residua train data/birds", "epoch 11 kept", "threads",
+        "Found 180 images in 3 classes; 120 for training, 30 for validation, 30 for test; "
         "1 unreadable, 0 exact duplicates.",
     ):  # fmt: skip
         assert fact in page.words
@@ -221,7 +221,7 @@ def test_odd_runs_have_a_report(changes: dict[str, object], tmp_path: Path) -> N
 
 def test_one_class_and_many_classes() -> None:
     assert "1 class;" in Page(render(make(["only"]))).words
-    many = render(make([f"kind {k}" for k in range(200)], pictures=900))
+    many = render(make([f"kind {k}" for k in range(200)], images=900))
     page = Page(many)
     assert "Confusion matrix of 200 classes" in many
     assert "The other 180 classes" in page.text
@@ -232,7 +232,7 @@ def test_one_class_and_many_classes() -> None:
 def test_an_answer_outside_the_classes_has_a_name() -> None:
     logits = np.zeros((2, 9), np.float32)
     logits[:, 8] = 1
-    facts = make(["egret", "owl"], pictures=2)
+    facts = make(["egret", "owl"], images=2)
     facts = replace(
         facts,
         judged=[Judged("all", summarize(logits, np.array([0, 1]), ["egret", "owl"]), False)],
@@ -316,12 +316,12 @@ def test_files_are_whole_and_sensible(tmp_path: Path) -> None:
     found = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert found == ["confusion.png", "curves.png", "predictions.png", "report.html", "samples.png"]
     for path in tmp_path.glob("figures/*.png"):
-        with Image.open(path) as picture:
-            picture.load()
-            assert picture.format == "PNG"
-            assert 380 <= picture.width <= 2200
-            assert 300 <= picture.height <= 2200
-            assert len(set(picture.convert("L").get_flattened_data())) > 10
+        with Image.open(path) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert 380 <= image.width <= 2200
+            assert 300 <= image.height <= 2200
+            assert len(set(image.convert("L").get_flattened_data())) > 10
     again = (tmp_path / "figures" / "curves.png").read_bytes()
     write(make(size=8), tmp_path)
     assert (tmp_path / "figures" / "curves.png").read_bytes() == again
@@ -330,22 +330,22 @@ def test_files_are_whole_and_sensible(tmp_path: Path) -> None:
         write(make(), tmp_path / "file")
 
 
-def test_pictures_keep_their_pixels_and_small_ones_stay_squares() -> None:
+def test_images_keep_their_pixels_and_small_ones_stay_squares() -> None:
     facts = make(size=8)
     images = [a for t, a in Page(render(facts)).elements if t == "img"]
     assert all(image.get("class") == "tiny" for image in images)
     content = base64.b64decode((images[-1]["src"] or "").split(",")[1])
     assert facts.samples is not None
-    with Image.open(io.BytesIO(content)) as picture:
-        assert np.array_equal(np.asarray(picture), facts.samples.pixels[7])
+    with Image.open(io.BytesIO(content)) as image:
+        assert np.array_equal(np.asarray(image), facts.samples.pixels[7])
 
 
 def pixels_of(png: bytes) -> npt.NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
-def test_a_history_of_nothing_and_pictures_of_one_channel_make_figures() -> None:
+def test_a_history_of_nothing_and_images_of_one_channel_make_figures() -> None:
     letters = fonts.lettering(["a"])
     assert pixels_of(figures.curves([], letters)).shape[2] == 3
     grey = np.zeros((1, 8, 8, 1), np.uint8)

@@ -1,4 +1,4 @@
-"""The page of the four scenarios says what its numbers say, and its pictures are fair."""
+"""The page of the four scenarios says what its numbers say, and its images are fair."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from residua.data.open import open_source
+from residua.data.open import open_dataset
 from residua.errors import ResiduaError
 from residua.studies.claims import scenarios
 from residua.studies.plan import Asked
 from residua.studies.run_study import conduct
-from residua.system.console import Screen
+from residua.system.console import Console
 
 TESTED = dict.fromkeys(scenarios.TUTORIAL, 100)
 GOOD, BAD = [0.90, 0.91, 0.92], [0.70, 0.72, 0.71]
@@ -52,7 +52,7 @@ def test_words_follow_the_numbers() -> None:
     assert any("auto is equal to it" in line for line in page.sections[1].text)
 
     step = {each: {**rows, "scratch": [0.89, 0.90, 0.91]} for each, rows in equal.items()}
-    page = scenarios.page_of(step, chosen, TESTED, "10s")  # one picture of 100 in every seed
+    page = scenarios.page_of(step, chosen, TESTED, "10s")  # one image of 100 in every seed
     assert sum("no difference seen" in line for line in page.findings) == 4
 
     single = {each: {name: [0.9] for name in rows} for each, rows in equal.items()}
@@ -60,11 +60,11 @@ def test_words_follow_the_numbers() -> None:
     assert "nothing is claimed" in page.findings[0]
 
 
-def test_no_picture_of_the_test_part_is_learnt_from(tmp_path: Path) -> None:
+def test_no_image_of_the_test_part_is_learnt_from(tmp_path: Path) -> None:
     for few in (10, 0):
         place = scenarios._data(tmp_path / str(few), scenarios._digits(), range(5, 10), few, seed=1)
-        source = open_source(place)
-        parts = {part: [e for e in source.entries if e.part == part] for part in ("train", "test")}
+        source = open_dataset(place)
+        parts = {part: [e for e in source.entries if e.split == part] for part in ("train", "test")}
         assert {entry.label for entry in parts["train"]} == set(range(5))
         names = {part: {Path(e.path).parts[-2:] for e in each} for part, each in parts.items()}
         assert not names["train"] & names["test"]
@@ -83,9 +83,9 @@ def test_patches_are_cut_without_gaps_or_overlaps() -> None:
 
 
 def test_options_that_do_not_apply_are_refused(tmp_path: Path) -> None:
-    quiet = Screen(quiet=True)
+    quiet = Console(quiet=True)
     for asked in (Asked("elsewhere", 3), Asked("digits", 3, given={"training.epochs": 3})):
-        with pytest.raises(ResiduaError, match="makes its own pictures"):
+        with pytest.raises(ResiduaError, match="makes its own images"):
             conduct("transfer-scenarios", asked, str(tmp_path / "out"), quiet)
     with pytest.raises(ResiduaError, match="trains no runs"):
         conduct("softmax", Asked("elsewhere", 3), str(tmp_path / "out"), quiet)
@@ -96,7 +96,7 @@ def test_a_budget_that_is_none_claims_no_folder(tmp_path: Path) -> None:
     out = tmp_path / "own"
     asked = Asked("digits", 1, budget="10x")
     with pytest.raises(ResiduaError, match="10x"):
-        conduct("transfer-scenarios", asked, str(out), Screen(quiet=True))
+        conduct("transfer-scenarios", asked, str(out), Console(quiet=True))
     assert not out.exists()
 
 
@@ -104,13 +104,13 @@ def test_a_computed_study_has_a_place_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    page = conduct("softmax", Asked("digits", 3), None, Screen(quiet=True))
+    page = conduct("softmax", Asked("digits", 3), None, Console(quiet=True))
     assert page == Path("studies/softmax/index.html")
     assert page.exists()
 
 
 def test_a_computed_study_overwrites_nothing_but_itself(tmp_path: Path) -> None:
-    quiet, asked = Screen(quiet=True), Asked("digits", 3)
+    quiet, asked = Console(quiet=True), Asked("digits", 3)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("mine")
     with pytest.raises(ResiduaError, match="holds something else"):

@@ -16,12 +16,12 @@ from residua.evaluation.metrics import summarize, wilson
 
 
 def random_case(
-    pictures: int, classes: int, outputs: int | None = None, seed: int = 0
+    images: int, classes: int, outputs: int | None = None, seed: int = 0
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], list[str]]:
     random = np.random.default_rng(seed)
-    labels = random.integers(0, classes, pictures)
-    logits = random.normal(size=(pictures, outputs or classes)).astype(np.float32)
-    logits[np.arange(pictures), labels] += 1.5
+    labels = random.integers(0, classes, images)
+    logits = random.normal(size=(images, outputs or classes)).astype(np.float32)
+    logits[np.arange(images), labels] += 1.5
     return logits, labels, [f"class {k}" for k in range(classes)]
 
 
@@ -54,7 +54,7 @@ def test_wilson_solves_its_equation(total: int, share: float, confidence: float)
 def test_wilson_ends_are_exact_and_nonsense_is_refused() -> None:
     assert wilson(10, 10)[1] == 1.0
     assert wilson(0, 10)[0] == 0.0
-    with pytest.raises(ResiduaError, match="no pictures"):
+    with pytest.raises(ResiduaError, match="no images"):
         wilson(0, 0)
     with pytest.raises(ValueError, match="no share"):
         wilson(11, 10)
@@ -123,7 +123,7 @@ def test_a_wider_head_may_answer_outside_the_classes() -> None:
     assert scores.loss == pytest.approx(math.log(math.exp(9) + 999) - 4.5, rel=1e-6)
 
 
-def test_what_no_picture_can_tell_is_none_and_json_is_valid() -> None:
+def test_what_no_image_can_tell_is_none_and_json_is_valid() -> None:
     logits = np.eye(4, dtype=np.float32)[[0, 0, 3]]
     scores = summarize(logits, np.array([0, 1, 0]), ["a", "b", "c", "d"])
     a, b, c, d = scores.per_class
@@ -133,7 +133,7 @@ def test_what_no_picture_can_tell_is_none_and_json_is_valid() -> None:
     assert (d.precision, d.recall, d.f1) == (0, None, None)
     plain = json.loads(json.dumps(scores.to_json(), allow_nan=False))
     assert plain["macro"]["recall"] == 0.25
-    wanted = {"accuracy", "interval", "top5", "loss", "pictures", "per_class", "confusion"}
+    wanted = {"accuracy", "interval", "top5", "loss", "images", "per_class", "confusion"}
     assert wanted <= plain.keys()
     assert plain["per_class"][2] == {
         "class": "c", "precision": None, "recall": None, "f1": None, "support": 0

@@ -51,14 +51,14 @@ def sides(plan: Any, size: int) -> list[int]:
 
 
 def check_learning(plan: Any, size: int) -> None:
-    """All parameters get a gradient, and training leaves the pictures alone."""
+    """All parameters get a gradient, and training leaves the images alone."""
     torch.manual_seed(0)
-    network, pictures = plan.build(4, 3), torch.randn(4, 3, size, size)
-    before = pictures.clone()
-    loss = F.cross_entropy(network(pictures), torch.tensor([0, 1, 2, 3]))
+    network, images = plan.build(4, 3), torch.randn(4, 3, size, size)
+    before = images.clone()
+    loss = F.cross_entropy(network(images), torch.tensor([0, 1, 2, 3]))
     parameters = dict(network.named_parameters())
     gradients = torch.autograd.grad(loss, list(parameters.values()))  # refuses an unused one
-    assert torch.equal(pictures, before)
+    assert torch.equal(images, before)
     for name, gradient in zip(parameters, gradients, strict=True):
         assert gradient.isfinite().all(), name
         assert gradient.any(), name
@@ -72,15 +72,15 @@ def check_torch_reading(name: str, plan: Any, size: int) -> None:
     state = torch_networks.state_dict(name, classes=10)
     network = plan.build(10, 3).eval()
     network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
-    pictures = torch.randn(2, 3, size, size)
+    images = torch.randn(2, 3, size, size)
     with torch.inference_mode():
-        expected = torch_networks.stages(name, state, pictures)
-        expected.append(torch_networks.logits(name, state, pictures))
-    assert max(errors(network, pictures, expected)) < BOUND
+        expected = torch_networks.stages(name, state, images)
+        expected.append(torch_networks.logits(name, state, images))
+    assert max(errors(network, images, expected)) < BOUND
 
 
 def lively(plan: Any, size: int) -> nn.Module:
-    """A network whose norms hold the statistics of some pictures, shaken, and random factors."""
+    """A network whose norms hold the statistics of some images, shaken, and random factors."""
     torch.manual_seed(0)
     network: nn.Module = plan.build(10, 3)
     norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
@@ -145,19 +145,19 @@ def to_keras(tensor: Tensor, shape: tuple[int, ...]) -> Any:
 def beside_keras(
     name: str, plan: Any, size: int, keras: Any
 ) -> tuple[nn.Module, Tensor, list[Tensor]]:
-    """Our network, pictures, and what Keras makes of them: its maps and its logits."""
+    """Our network, images, and what Keras makes of them: its maps and its logits."""
     network = lively(plan, size)
     model = as_keras(network, name, size, keras)
-    pictures = torch.randn(2, 3, size, size)
-    logits, maps = keras.outputs(name, model, pictures.permute(0, 2, 3, 1).numpy())
+    images = torch.randn(2, 3, size, size)
+    logits, maps = keras.outputs(name, model, images.permute(0, 2, 3, 1).numpy())
     expected = [torch.from_numpy(each).permute(0, 3, 1, 2) for each in maps]
-    return network, pictures, [*expected, torch.from_numpy(logits)]
+    return network, images, [*expected, torch.from_numpy(logits)]
 
 
-def errors(network: Any, pictures: Tensor, expected: list[Tensor]) -> list[float]:
+def errors(network: Any, images: Tensor, expected: list[Tensor]) -> list[float]:
     """The largest difference in each map and the logits, relative to the largest value."""
     with torch.inference_mode():
-        actual = [*network.features(pictures), network(pictures)]
+        actual = [*network.features(images), network(images)]
     assert [each.shape for each in actual] == [each.shape for each in expected]
     return [
         ((one - other).abs().max() / other.abs().max().clamp(min=1)).item()
@@ -165,17 +165,17 @@ def errors(network: Any, pictures: Tensor, expected: list[Tensor]) -> list[float
     ]
 
 
-def logits_error(network: nn.Module, pictures: Tensor, expected: list[Tensor]) -> float:
+def logits_error(network: nn.Module, images: Tensor, expected: list[Tensor]) -> float:
     """The same of the logits alone."""
     with torch.inference_mode():
-        difference = network(pictures) - expected[-1]
+        difference = network(images) - expected[-1]
     return (difference.abs().max() / expected[-1].abs().max().clamp(min=1)).item()
 
 
 def check_keras(name: str, plan: Any, size: int, keras: Any) -> None:
     """Maps and logits are Keras', the head reads the last map, norms learn at Keras' pace."""
-    network, pictures, expected = beside_keras(name, plan, size, keras)
-    assert max(errors(network, pictures, expected)) < BOUND
+    network, images, expected = beside_keras(name, plan, size, keras)
+    assert max(errors(network, images, expected)) < BOUND
     head: Any = network.head
     with torch.inference_mode():
         logits = head(F.adaptive_avg_pool2d(expected[-2], 1).flatten(1))
@@ -304,10 +304,10 @@ def test_is_the_network_of_keras(name: str, size: int, keras: Any) -> None:
 def test_a_planted_error_is_far_beyond_the_bound(
     name: str, size: int, wrong: dict[str, Any], keras: Any
 ) -> None:
-    network, pictures, expected = beside_keras(name, PLANS[name], size, keras)
+    network, images, expected = beside_keras(name, PLANS[name], size, keras)
     other = dataclasses.replace(PLANS[name], **wrong).build(10, 3).eval()
     other.load_state_dict(network.state_dict())
-    assert logits_error(other, pictures, expected) > 20 * BOUND
+    assert logits_error(other, images, expected) > 20 * BOUND
 
 
 def test_dropout_of_mobilenet_is_keras(keras: Any) -> None:

@@ -1,4 +1,4 @@
-"""Data sets that are no folders of pictures: what is read, refused, and never executed."""
+"""Data sets that are no folders of images: what is read, refused, and never executed."""
 
 import gzip
 import io
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from residua.data.dataset import Source
-from residua.data.open import open_source
+from residua.data.dataset import Dataset
+from residua.data.open import open_dataset
 from residua.errors import ResiduaError
 
 RANDOM = np.random.default_rng(0)
@@ -22,22 +22,22 @@ RANDOM = np.random.default_rng(0)
 
 def refusal(data: Path) -> str:
     with pytest.raises(ResiduaError) as caught:
-        open_source(str(data))
+        open_dataset(str(data))
     return str(caught.value)
 
 
-def pixels_of(source: Source, index: int, channels: int = 3) -> np.ndarray:
+def pixels_of(source: Dataset, index: int, channels: int = 3) -> np.ndarray:
     return source.pixels(index, source.content(index), channels, 10**8)
 
 
 def test_digits() -> None:
     from sklearn.datasets import load_digits
 
-    source, raw = open_source("digits"), load_digits()
+    source, raw = open_dataset("digits"), load_digits()
     assert (source.name, len(source.entries), source.classes[7]) == ("digits", 1797, "7")
     assert source.entries[7].path == "digits/0007"
     assert [e.label for e in source.entries] == raw.target.tolist()
-    assert {e.part for e in source.entries} == {None}
+    assert {e.split for e in source.entries} == {None}
     for index in (0, 1000, 1796):
         expected = [[round(v * 255 / 16) for v in row] for row in raw.images[index].tolist()]
         assert pixels_of(source, index, 1)[..., 0].tolist() == expected
@@ -47,7 +47,7 @@ def test_digits() -> None:
 
 def test_nothing_given() -> None:
     with pytest.raises(ResiduaError, match="No data given"):
-        open_source("")
+        open_dataset("")
 
 
 def test_folders_however_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,11 +59,11 @@ def test_folders_however_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path / "home/zoo")
     for written in (".", "./", "../zoo", "~/zoo", "~/zoo/", f"{tmp_path}/home/zoo/", "a/.."):
-        assert open_source(written).name == "zoo"
+        assert open_dataset(written).name == "zoo"
     with pytest.raises(ResiduaError, match="does not exist"):
-        open_source("~/nowhere")
+        open_dataset("~/nowhere")
     with pytest.raises(ResiduaError, match="cannot be reached"):
-        open_source("~nobody_of_this_name/zoo")
+        open_dataset("~nobody_of_this_name/zoo")
 
 
 # IDX
@@ -94,10 +94,10 @@ def put_idx(root: Path, dot: str = "-", packed: bool = True, test: str | None = 
 @pytest.mark.parametrize("folder", ["mnist", "mnist/raw"])
 def test_idx(tmp_path: Path, dot: str, packed: bool, folder: str) -> None:
     put_idx(tmp_path / folder, dot, packed)
-    source = open_source(str(tmp_path / "mnist"))
+    source = open_dataset(str(tmp_path / "mnist"))
     assert source.name == "mnist"
     assert source.classes == tuple("0123456789")
-    assert [e.part for e in source.entries] == ["train"] * 12 + ["test"] * 5
+    assert [e.split for e in source.entries] == ["train"] * 12 + ["test"] * 5
     assert (source.entries[11].path, source.entries[12].path) == ("train/11", "test/00")
     assert source.entries[11].label == 1
     name = f"train-images{dot}idx3-ubyte{'.gz' if packed else ''}"
@@ -108,8 +108,8 @@ def test_idx(tmp_path: Path, dot: str, packed: bool, folder: str) -> None:
 
 
 def test_idx_without_test_part(tmp_path: Path) -> None:
-    source = open_source(str(put_idx(tmp_path, test=None)))
-    assert {e.part for e in source.entries} == {"train"}
+    source = open_dataset(str(put_idx(tmp_path, test=None)))
+    assert {e.split for e in source.entries} == {"train"}
 
 
 def damage_idx(change: Callable[[bytes], bytes], name: str) -> Callable[[Path], None]:
@@ -131,7 +131,7 @@ def damage_idx(change: Callable[[bytes], bytes], name: str) -> Callable[[Path], 
         (damage_idx(lambda b: b[:-1] + b"\x0a", "train-labels-idx1"), "labels from 0 to 9, found"),
         (
             damage_idx(lambda b: b[:4] + struct.pack(">I", 11) + b[8:-1], "train-labels-idx1"),
-            "12 pictures but 11 labels",
+            "12 images but 11 labels",
         ),
         (lambda root: (root / "t10k-labels-idx1-ubyte").unlink(), "test labels are missing"),
         (lambda root: (root / "train-images-idx3-ubyte").unlink(), "train images are missing"),
@@ -222,14 +222,14 @@ def test_cifar(tmp_path: Path, kind: int, form: str, packed: bool) -> None:
     files, pixels, labels = cifar_files(kind, form)
     files["readme.html"] = b"<html>"
     if packed:
-        source = open_source(str(put_archive(tmp_path / "cifar-x.tar.gz", files)))
+        source = open_dataset(str(put_archive(tmp_path / "cifar-x.tar.gz", files)))
     else:
-        source = open_source(str(put_files(tmp_path / "cifar-x", files)))
+        source = open_dataset(str(put_files(tmp_path / "cifar-x", files)))
     assert source.name == "cifar-x"
     assert source.description == f"CIFAR-{kind}, {form}"
     assert (len(source.classes), source.classes[3]) == (kind, "name03")
-    assert [e.label for e in source.entries if e.part == "train"] == labels
-    assert sum(e.part == "test" for e in source.entries) == 4
+    assert [e.label for e in source.entries if e.split == "train"] == labels
+    assert sum(e.split == "test" for e in source.entries) == 4
     for index in range(len(pixels)):
         np.testing.assert_array_equal(pixels_of(source, index), pixels[index].transpose(1, 2, 0))
     grey = pixels[0].transpose(1, 2, 0) @ [0.299, 0.587, 0.114]
@@ -258,7 +258,7 @@ def test_cifar_as_python_2_wrote_it(tmp_path: Path) -> None:
     files["data_batch_1"] = python_2_pickle(pixels.tobytes(), 4)
     by_numpy = pickle.loads(files["data_batch_1"], encoding="bytes")[b"data"]
     np.testing.assert_array_equal(by_numpy, pixels)
-    source = open_source(str(put_files(tmp_path, files)))
+    source = open_dataset(str(put_files(tmp_path, files)))
     assert [e.label for e in source.entries][:4] == [3] * 4
     expected = pixels[0].reshape(3, 32, 32).transpose(1, 2, 0)
     np.testing.assert_array_equal(pixels_of(source, 0), expected)
@@ -365,8 +365,8 @@ def test_class_folders_called_train_and_meta_are_no_cifar(tmp_path: Path) -> Non
 
 
 def test_the_whole_of_mnist(shared_data: Path) -> None:
-    source = open_source(str(shared_data / "mnist"))
-    counts = [sum(e.part == part for e in source.entries) for part in ("train", "test")]
+    source = open_dataset(str(shared_data / "mnist"))
+    counts = [sum(e.split == part for e in source.entries) for part in ("train", "test")]
     assert counts == [60_000, 10_000]
     known = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount([e.label for e in source.entries[:60_000]]).tolist() == known

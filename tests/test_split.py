@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from residua.data.dataset import Part
+from residua.data.dataset import SplitName
 from residua.data.split import Split, keras, stratified
 from residua.errors import ResiduaError
 
@@ -26,7 +26,7 @@ FRACTIONS = st.sampled_from([0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4])
 def split(
     labels: list[int],
     contents: list[str] | None = None,
-    parts: list[Part | None] | None = None,
+    parts: list[SplitName | None] | None = None,
     *,
     val: float = 0.2,
     test: float = 0.0,
@@ -44,8 +44,8 @@ def split(
     )
 
 
-def part_list(train: int, validation: int = 0, test: int = 0) -> list[Part | None]:
-    numbers: dict[Part, int] = {"train": train, "validation": validation, "test": test}
+def part_list(train: int, validation: int = 0, test: int = 0) -> list[SplitName | None]:
+    numbers: dict[SplitName, int] = {"train": train, "validation": validation, "test": test}
     return [part for part, number in numbers.items() for _ in range(number)]
 
 
@@ -77,7 +77,7 @@ def test_floor_is_taken_of_the_decimal(total: int, fraction: float, expected: in
 @given(
     st.lists(st.integers(12, 60), min_size=1, max_size=6), FRACTIONS, FRACTIONS, st.integers(0, 9)
 )
-def test_single_pictures_give_exact_and_stratified_parts(
+def test_single_images_give_exact_and_stratified_parts(
     sizes: list[int], val: float, test: float, seed: int
 ) -> None:
     labels = [label for label, size in enumerate(sizes) for _ in range(size)]
@@ -153,7 +153,7 @@ def test_the_nearest_attainable_number_by_brute_force(
 
 
 def test_no_class_is_emptied_where_the_exact_number_allows() -> None:
-    """Of classes {1, 1, 3} and {2}, three pictures may be 1 + 2 or the 3: the 3 is right."""
+    """Of classes {1, 1, 3} and {2}, three images may be 1 + 2 or the 3: the 3 is right."""
     result = split([0, 0, 1, 1, 0, 0, 0], ["a", "b", "c", "c", "d", "d", "d"], val=0.45)
     assert result.parts == ("train",) * 4 + ("validation",) * 3
 
@@ -199,7 +199,7 @@ def test_the_choice_is_pinned_for_every_platform_and_seeds_differ() -> None:
 
 
 def test_decomposed_names_are_the_same_names() -> None:
-    def parts(names: list[str]) -> tuple[Part, ...]:
+    def parts(names: list[str]) -> tuple[SplitName, ...]:
         return stratified(
             names,
             [0] * len(names),
@@ -238,11 +238,11 @@ def test_equal_content_across_given_parts_is_told() -> None:
     keys = ["a", "b", "c", "d", "e", "f", "a", "b", "x", "y"]
     notes = split([0] * 10, keys, given, val=0).notes
     assert len(notes) == 1
-    assert "2 of 4 test pictures" in notes[0]
+    assert "2 of 4 test images" in notes[0]
     assert "class0/0006.png = class0/0000.png" in notes[0]
 
 
-def test_a_class_without_training_pictures_is_refused_by_name() -> None:
+def test_a_class_without_training_images_is_refused_by_name() -> None:
     given = part_list(train=5, validation=2)
     with pytest.raises(ResiduaError, match="class1/0005"):
         split([0] * 5 + [1] * 2, None, given)
@@ -259,11 +259,11 @@ def test_a_class_without_training_pictures_is_refused_by_name() -> None:
         )
 
 
-def test_the_last_picture_of_a_class_trains() -> None:
+def test_the_last_image_of_a_class_trains() -> None:
     result = split([0, 1, 2, 3] + [4] * 16, val=0.25)
     assert result.parts[:4] == ("train",) * 4
     assert result.parts.count("validation") == 5
-    assert any("no picture of class 0 (like" in note for note in result.notes)
+    assert any("no image of class 0 (like" in note for note in result.notes)
     parts = split([0] * 2 + [1] * 98, val=0.5, test=0.4).parts
     assert Counter(parts) == {"test": 40, "validation": 50, "train": 10}
     assert sorted(parts[:2]) == ["test", "train"]
@@ -281,8 +281,8 @@ def test_fractions_that_leave_nothing_are_refused(val: float, test: float) -> No
         split([0] * 10, val=val, test=test)
 
 
-def test_no_pictures_are_refused() -> None:
-    with pytest.raises(ResiduaError, match="0 readable pictures"):
+def test_no_images_are_refused() -> None:
+    with pytest.raises(ResiduaError, match="0 readable images"):
         split([])
 
 

@@ -21,12 +21,12 @@ from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_weights, start_from, with_preprocessing
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.training.checkpoint import STATE
 from residua.weights.load import read_file
-from residua.weights.native import Card, read_weights, to_bytes
+from residua.weights.native import Metadata, read_weights, to_bytes
 
-QUIET = Screen(quiet=True)
+QUIET = Console(quiet=True)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +38,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = catalogue.build("cifar_resnet20", seed=7)
     plain = tmp_path_factory.mktemp("weights")
     source = plain / "ours.safetensors"
-    card = Card(
+    metadata = Metadata(
         {
             "name": "cifar_resnet20",
             "classes": 10,
@@ -62,7 +62,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ).preprocessing,
         {},
     )
-    source.write_bytes(to_bytes(network.state_dict(), card))
+    source.write_bytes(to_bytes(network.state_dict(), metadata))
     from residua.weights.convert import convert
 
     convert(read_file(source), plain / "plain.pth")
@@ -86,7 +86,7 @@ def test_what_belongs_to_the_weights_comes_with_them(begun: residua.Run, cifar: 
     assert begun.preprocessing.mean == (123.675, 116.28, 103.53)
     choices = {each["setting"]: each["reason"] for each in begun.folder.read_json("choices.json")}
     assert choices["network.name"] == choices["preprocessing.mean"] == "belongs to the weights"
-    assert begun.config.augmentation.flip is False  # grey pictures may be writing
+    assert begun.config.augmentation.flip is False  # grey images may be writing
     said = json.loads((begun.path / "weights.json").read_text())
     assert said["sha256"] == read_file(cifar).sha256()
     assert begun.config.network.weights == str(cifar)
@@ -94,7 +94,7 @@ def test_what_belongs_to_the_weights_comes_with_them(begun: residua.Run, cifar: 
 
 
 def test_the_first_step_starts_from_them(cifar: Path) -> None:
-    arguments = {**read_file(cifar).card.network, "classes": 4}
+    arguments = {**read_file(cifar).metadata.network, "classes": 4}
     network = start_from(open_weights(cifar, None, QUIET), arguments, new_head=True, seed=3)
     fresh = catalogue.build("cifar_resnet20", classes=4, seed=3)
     held = read_file(cifar).tensors
@@ -107,7 +107,7 @@ def test_the_first_step_starts_from_them(cifar: Path) -> None:
 
 def test_learning_leaves_the_weights_it_starts_from_as_they_are(cifar: Path) -> None:
     weights = open_weights(cifar, None, QUIET)
-    arguments = {**weights.card.network, "classes": 4}
+    arguments = {**weights.metadata.network, "classes": 4}
     network = start_from(weights, arguments, new_head=True, seed=3)
     with torch.no_grad():
         for each in network.parameters():
@@ -190,10 +190,10 @@ def test_a_head_of_other_classes_is_said(
     begun: residua.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for label in range(10):
-        for picture in range(3):
-            file = tmp_path / "data" / f"kind{label}" / f"{picture}.png"
+        for image in range(3):
+            file = tmp_path / "data" / f"kind{label}" / f"{image}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.full((16, 16, 3), 20 * label + picture, np.uint8)
+            pixels = np.full((16, 16, 3), 20 * label + image, np.uint8)
             Image.fromarray(pixels).save(file)
     residua.train(tmp_path / "data", weights=begun.path, epochs=1, out=tmp_path / "run")
     said = " ".join(capsys.readouterr().err.split())
@@ -232,13 +232,13 @@ def test_resume_needs_the_weights_no_longer(cifar: Path, tmp_path: Path) -> None
 
 
 def test_build_takes_weights(cifar: Path, begun: residua.Run) -> None:
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     network = residua.build("cifar_resnet20", weights=cifar).eval()
     swapped = residua.build("cifar_resnet20", classes=4, weights=cifar, new_head=True).eval()
     with torch.inference_mode():
-        assert network(pictures).shape == (2, 10)
-        assert swapped(pictures).shape == (2, 4)
-        torch.testing.assert_close(network.features(pictures), swapped.features(pictures))
+        assert network(images).shape == (2, 10)
+        assert swapped(images).shape == (2, 4)
+        torch.testing.assert_close(network.features(images), swapped.features(images))
     assert residua.build("cifar_resnet20", weights=begun.path).training
     with pytest.raises(ResiduaError, match="--new-head"):
         residua.build("cifar_resnet20", classes=4, weights=cifar)
@@ -278,7 +278,7 @@ def test_frozen_means_frozen(cifar: Path, tmp_path: Path) -> None:
 def test_features_of_a_file_and_of_a_run(cifar: Path, begun: residua.Run, tmp_path: Path) -> None:
     for name, value in (("a", 10), ("b", 200)):
         Image.fromarray(np.full((40, 32, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
-    (tmp_path / "c.png").write_bytes(b"no picture")
+    (tmp_path / "c.png").write_bytes(b"no image")
     files = [tmp_path / f"{name}.png" for name in "abc"]
     for source in (cifar, begun):
         found = residua.features(source, files)
@@ -286,7 +286,7 @@ def test_features_of_a_file_and_of_a_run(cifar: Path, begun: residua.Run, tmp_pa
         assert [Path(each).name for each in found.files] == ["a.png", "b.png"]
         ((left, reason),) = found.unreadable
         assert left.endswith("c.png")
-        assert "no picture" in reason
+        assert "no image" in reason
     last = [*[files[0]] * 32, files[2]]  # alone in the second batch
     assert residua.features(cifar, last).values.shape == (32, 64)
     # what the head makes of the features is what is predicted
@@ -338,7 +338,7 @@ def test_a_look_splits_as_a_training_on_the_weights_of_a_run_would(
     assert "for validation" not in said  # the test part judges, all others teach
 
 
-def test_features_read_pictures_as_large_as_their_run_does(tmp_path: Path) -> None:
+def test_features_read_images_as_large_as_their_run_does(tmp_path: Path) -> None:
     settings = {"data.max_pixels": 64}
     run = residua.train("digits", epochs=1, out=tmp_path / "run", settings=settings, quiet=True)
     for side in (8, 9):

@@ -25,14 +25,14 @@ from residua.studies import definition
 from residua.studies.plan import Asked, settled
 from residua.studies.provenance import settings_said
 from residua.studies.run_study import conduct, listing
-from residua.system.console import Screen
+from residua.system.console import Console
 
-QUIET = Screen(quiet=True)
+QUIET = Console(quiet=True)
 TINY = """
 title: Two <orders>
 claim: It makes no difference.
 source: nobody
-settings: {network.name: cifar_resnet20, training.epochs: 1, training.pictures: 96}
+settings: {network.name: cifar_resnet20, training.epochs: 1, training.max_images: 96}
 rows:
   a: {what: original, network.ordering: a}
   e: {what: pre-activation, network.ordering: e}
@@ -114,10 +114,10 @@ def test_the_page_says_what_its_tables_hold_and_asks_for_nothing(done: Path) -> 
     assert text.count("data:image/svg+xml;base64,") == 3
 
 
-def test_figures_are_pictures(done: Path) -> None:
+def test_figures_are_images(done: Path) -> None:
     for name in ("curves", "losses", "accuracies"):
-        with Image.open(done / "figures" / f"{name}.png") as picture:
-            assert picture.size[0] > 800
+        with Image.open(done / "figures" / f"{name}.png") as image:
+            assert image.size[0] > 800
         assert ET.parse(done / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
 
 
@@ -213,7 +213,7 @@ def test_a_helper_outlives_its_killed_parent_by_no_run(file: Path, tmp_path: Pat
 
 
 def test_a_run_that_diverges_is_recorded_and_left_out(tmp_path: Path) -> None:
-    text = TINY.replace("original,", "original, optimization.rate: 1.0e+30,")
+    text = TINY.replace("original,", "original, optimization.learning_rate: 1.0e+30,")
     text = text.replace("[a, e]}", "[a, e, c]}", 1)
     text = text.replace("families", "  c: {what: other, network.ordering: c}\nfamilies")
     (tmp_path / "wild.yaml").write_text(text)
@@ -252,7 +252,7 @@ def test_damaged_runs_and_other_data_are_named(file: Path, done: Path, tmp_path:
     scores = out / "runs/a/seed-0/evaluations/test/scores.json"
     text = scores.read_text()
     scores.write_text("{}")
-    with pytest.raises(ResiduaError, match=r"scores\.json: expected accuracy and pictures"):
+    with pytest.raises(ResiduaError, match=r"scores\.json: expected accuracy and images"):
         conduct(str(file), Asked("digits", 2), str(out), QUIET)
     scores.write_text(text)
     history = out / "runs/e/seed-0/history.csv"
@@ -269,7 +269,7 @@ def test_damaged_runs_and_other_data_are_named(file: Path, done: Path, tmp_path:
         split.write_text(damaged)
         with pytest.raises(
             ResiduaError,
-            match=r"row e, seed 1, learns from or is judged by other pictures than row a",
+            match=r"row e, seed 1, learns from or is judged by other images than row a",
         ):
             conduct(str(file), Asked("digits", 2), str(out), QUIET)
 
@@ -331,8 +331,8 @@ def test_the_papers_settings_are_laid_over_those_for_a_small_machine() -> None:
     assert [row.name for row in sgd.plain] == [f"plain{k}-sgd" for k in (20, 32, 44, 56)]
     config = depth.config(sgd.plain[-1], {})
     assert config.network.name == "cifar_resnet56"
-    assert (config.network.shortcut, config.optimization.rate) == ("none", 0.1)
-    assert (config.training.epochs, config.training.batch) == (164, 128)
+    assert (config.network.shortcut, config.optimization.learning_rate) == ("none", 0.1)
+    assert (config.training.epochs, config.training.batch_size) == (164, 128)
     assert depth.config(depth.degradation[2].residual[0], {}).optimization.optimizer == "adam"
     steps, cosine = definition.read("recipe", paper=True).rows
     recipe = definition.read("recipe", paper=True).config(steps, {})

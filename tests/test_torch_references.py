@@ -50,7 +50,7 @@ PUBLISHED = {
     "cifar_resnet56": 853_018,
 }
 
-# side of the picture, then width and side of maps that the sources state in comments and settings
+# side of the image, then width and side of maps that the sources state in comments and settings
 MAPS = {
     "resnet50": (224, [(256, 56), (512, 28), (1024, 14), (2048, 7)]),
     "preact_resnet50": (224, [(256, 56), (512, 28), (1024, 14), (2048, 7)]),
@@ -80,13 +80,13 @@ def test_a_checkpoint_has_the_published_number_of_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", MAPS)
 def test_the_maps_have_the_sizes_that_the_sources_state(name: str) -> None:
     side, expected = MAPS[name]
-    picture = torch.empty(1, 3, side, side, device="meta")
-    maps = torch_networks.stages(name, torch_networks.shapes(name), picture)
+    image = torch.empty(1, 3, side, side, device="meta")
+    maps = torch_networks.stages(name, torch_networks.shapes(name), image)
     assert [tuple(each.shape) for each in maps] == [(1, *size, size[1]) for size in expected]
 
 
-def _pictures(folder: Path) -> tuple[Tensor, Tensor]:
-    """All pictures of CIFAR class folders as their network expects them, and their labels."""
+def _images(folder: Path) -> tuple[Tensor, Tensor]:
+    """All images of CIFAR class folders as their network expects them, and their labels."""
     files = sorted(folder.glob("*/*.png"))  # the classes' alphabetical order is CIFAR's own
     names = sorted({file.parent.name for file in files})
     pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
@@ -104,7 +104,7 @@ def _pictures(folder: Path) -> tuple[Tensor, Tensor]:
         ("cifar_resnet56", "resnet56-4bfd9763.th", 1000),
     ],
 )
-def test_published_cifar_weights_recognise_their_training_pictures(
+def test_published_cifar_weights_recognise_their_training_images(
     shared_data: Path, name: str, file: str, right: int
 ) -> None:
     path = shared_data / "cifar_resnet_weights" / file
@@ -112,7 +112,7 @@ def test_published_cifar_weights_recognise_their_training_pictures(
     assert {key: each.shape for key, each in state.items()} == {
         key: each.shape for key, each in torch_networks.shapes(name).items()
     }
-    x, labels = _pictures(shared_data / "cifar10_png1k")
+    x, labels = _images(shared_data / "cifar10_png1k")
     answers = torch.cat([torch_networks.logits(name, state, part) for part in x.split(100)])
     assert int((answers.argmax(1) == labels).sum()) == right
 

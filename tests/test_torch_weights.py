@@ -72,7 +72,7 @@ Form = Callable[[State, Path], Path]
 FORMS: tuple[Form, ...] = (plain, nested, before_zip, uncounted, safetensors)
 
 
-def pictures(name: str) -> Tensor:
+def images(name: str) -> Tensor:
     """One side even and one odd, where paddings and rounding rules part."""
     side = 32 if name.startswith("cifar") else 96
     return torch.randn(2, 3, side, side + 1, generator=torch.Generator().manual_seed(3))
@@ -83,8 +83,8 @@ def row_of(name: str) -> str:
 
 
 def assert_same_logits(name: str, state: State, weights: Weights) -> None:
-    """As the independent reading has them; and these tell two pictures apart."""
-    x = pictures(name)
+    """As the independent reading has them; and these tell two images apart."""
+    x = images(name)
     expected = torch_networks.logits(name, state, x)
     with torch.inference_mode():
         found = network_from(weights, CPU)(x)
@@ -118,7 +118,7 @@ def test_a_published_file_is_recognised_and_computes_the_same(
 ) -> None:
     state = torch_networks.state_dict(name, classes=classes)
     weights = read_file(form(state, tmp_path / "any"))
-    assert weights.card.network == {
+    assert weights.metadata.network == {
         "name": name,
         "classes": classes,
         "channels": 3,
@@ -137,7 +137,7 @@ def test_timms_vgg_has_convolutions_for_hidden_layers(tmp_path: Path) -> None:
     """Its names and shapes come back where it is written as it came."""
     state = torch_networks.state_dict("timm_vgg11", classes=5)
     weights = read_file(safetensors(state, tmp_path / "timm"))
-    assert weights.card.network["name"] == "vgg11"
+    assert weights.metadata.network.name == "vgg11"
     assert_same_logits("timm_vgg11", state, weights)
     convert(weights, tmp_path / "again.pth")
     assert_same(torch.load(tmp_path / "again.pth", weights_only=True), state)
@@ -249,7 +249,7 @@ def test_another_network_than_asked_is_refused_by_its_first_tensors(tmp_path: Pa
     assert "more." in said
     with pytest.raises(ResiduaError, match=r"not called as those of vgg16 .*: the first are conv1"):
         read_file(path, "vgg16")
-    assert read_file(path, "resnet50").card.network["classes"] == 5
+    assert read_file(path, "resnet50").metadata.network.classes == 5
 
 
 def test_a_file_of_no_network_is_refused(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_file_that_fits_two_networks_is_refused_until_one_is_named(tmp_path: P
     assert "tutorial_cifar_resnet32_e, tutorial_cifar_resnet32_e_v2 alike" in said
     assert said.endswith("--model.")
     for name in ("tutorial_cifar_resnet32_e", "tutorial_cifar_resnet32_e_v2"):
-        assert read_file(path, name).card.network["name"] == name
+        assert read_file(path, name).metadata.network.name == name
 
 
 # There and back -----------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_there_and_back_is_exact(name: str, tmp_path: Path) -> None:
     state = torch_networks.state_dict(name, classes=5)
     convert(read_file(plain(state, tmp_path / "theirs")), tmp_path / "ours.safetensors")
     ours = read_file(tmp_path / "ours.safetensors")
-    assert (ours.card.network["name"], ours.card.network["classes"]) == (name, 5)
+    assert (ours.metadata.network.name, ours.metadata.network.classes) == (name, 5)
     convert(ours, tmp_path / "again.pth")
     again = torch.load(tmp_path / "again.pth", weights_only=True)
     kept = {key: each for key, each in state.items() if not key.startswith(AUXILIARY)}
@@ -320,7 +320,7 @@ def test_there_and_back_by_the_command_line(tmp_path: Path) -> None:
     assert_same(torch.load(again, weights_only=True), unwrapped(state))
 
 
-# The published files that travel with the project's pictures --------------------------------------
+# The published files that travel with the project's images --------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -331,11 +331,11 @@ def test_there_and_back_by_the_command_line(tmp_path: Path) -> None:
         ("resnet56-4bfd9763.th", "cifar_resnet56", 1000),
     ],
 )
-def test_published_cifar_networks_name_the_pictures(
+def test_published_cifar_networks_name_the_images(
     shared_data: Path, file: str, name: str, right: int
 ) -> None:
     path = shared_data / "cifar_resnet_weights" / file
-    assert read_file(path).card.network["name"] == name
+    assert read_file(path).metadata.network.name == name
     scores = residua.evaluate(path, shared_data / "cifar10_png1k").scores
-    assert scores.pictures == 1000
+    assert scores.images == 1000
     assert scores.accuracy == right / 1000

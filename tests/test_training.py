@@ -1,4 +1,4 @@
-"""Training as a user meets it: real runs on small real pictures, real processes, real signals."""
+"""Training as a user meets it: real runs on small real images, real processes, real signals."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from residua.errors import ResiduaError
 from residua.training.optimization import Average, balanced_weights, optimizer_for, rate_at
 from residua.training.validation import judge_for
 
-QUICK = {"training.statistics_pictures": 128}
+QUICK = {"training.precise_bn_images": 128}
 
 
 def write_shapes(folder: Path, count: int, size: int = 16, classes: int = 3) -> Path:
-    """Class folders of pictures that a network can tell apart: bright squares at other places."""
+    """Class folders of images that a network can tell apart: bright squares at other places."""
     generator = np.random.default_rng(0)
     for label in range(classes):
         for number in range(count):
@@ -54,7 +54,7 @@ def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> residua.Run:
         epochs=6,
         test_fraction=0.2,
         out=tmp_path_factory.mktemp("runs") / "shapes",
-        settings={**QUICK, "training.curve_test": True, "training.keep_every": 2},
+        settings={**QUICK, "training.curve_test": True, "training.save_every": 2},
         quiet=True,
     )
 
@@ -70,7 +70,7 @@ def history_without_clocks(folder: Path) -> list[dict[str, str]]:
     with (folder / "history.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     return [
-        {key: row[key] for key in row if key not in ("pictures_per_second", "seconds")}
+        {key: row[key] for key in row if key not in ("images_per_second", "seconds")}
         for row in rows
     ]
 
@@ -116,10 +116,10 @@ def test_history_holds_what_was_measured(run: residua.Run) -> None:
     assert logged[-1] == {"event": "end", "step": logged[-1]["step"], "best_epoch": best + 1}
     # the kept weights are those that were validated: judged again, they give that very accuracy
     from residua.evaluation.evaluate import evaluate_run
-    from residua.system.console import Screen
+    from residua.system.console import Console
 
-    everything = evaluate_run(run.folder, run.config.data.path, Screen(quiet=True))
-    wanted = {row.path for row in run.folder.read_split() if row.part == "validation"}
+    everything = evaluate_run(run.folder, run.config.data.path, Console(quiet=True))
+    wanted = {row.path for row in run.folder.read_split() if row.split == "validation"}
     right = [row[4] for row in everything.rows() if row[0] in wanted]
     assert np.mean(right) == pytest.approx(rows[best]["val_accuracy"], abs=0.1)  # fp32 for bf16
 
@@ -171,8 +171,8 @@ def test_without_validation_the_last_weights_count(shapes: Path, tmp_path: Path)
     assert not (run.path / "best.safetensors").exists()
     assert run.folder.weights.name == "last.safetensors"
     assert "val_loss" not in run.history[0]
-    assert {row.part for row in run.folder.read_split()} == {"train"}
-    with pytest.raises(ResiduaError, match="trained on all pictures"):
+    assert {row.split for row in run.folder.read_split()} == {"train"}
+    with pytest.raises(ResiduaError, match="trained on all images"):
         run.evaluate()
 
 
@@ -181,7 +181,7 @@ def test_patience_stops_and_keeps_the_best(shapes: Path, tmp_path: Path) -> None
         shapes,
         epochs=30,
         out=tmp_path / "run",
-        settings={**QUICK, "training.patience": 2, "optimization.rate": 0.0},
+        settings={**QUICK, "training.patience": 2, "optimization.learning_rate": 0.0},
         quiet=True,
     )
     logged = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
@@ -199,13 +199,13 @@ def test_a_loss_that_is_not_finite_stops_with_advice(shapes: Path, tmp_path: Pat
             out=tmp_path / "run",
             settings={
                 **QUICK,
-                "optimization.rate": 1e30,
+                "optimization.learning_rate": 1e30,
                 "optimization.schedule": "constant",
                 "optimization.warmup_epochs": 0,
             },
             quiet=True,
         )
-    assert "smaller optimization.rate" in str(caught.value)
+    assert "smaller optimization.learning_rate" in str(caught.value)
     kept = load_file(tmp_path / "run" / "state.safetensors")
     assert all(torch.isfinite(each).all() for each in kept.values())
 
@@ -214,7 +214,7 @@ def cli(*words: str) -> list[str]:
     return [sys.executable, "-m", "residua", *words]
 
 
-BUSY = ["--set", "optimization.ema=0.9", "--set", "augmentation.mixup=0.3", "--curve-test"]
+BUSY = ["--set", "optimization.ema_decay=0.9", "--set", "augmentation.mixup=0.3", "--curve-test"]
 BUSY += ["--set", "optimization.optimizer=adamw", "--test-fraction", "0.2", "--epochs", "8"]
 
 
@@ -298,7 +298,7 @@ def test_lagging_statistics_are_estimated_anew_on_a_copy(shapes: Path) -> None:
     """With Keras' momentum and few steps, running statistics are useless and the copy's are not."""
     from residua.config.schema import Config, Preprocessing, Training
     from residua.data.augmentation import OFF
-    from residua.data.batches import Pictures, TrainingBatches
+    from residua.data.batches import DecodedImages, TrainingBatches
     from residua.networks.layers import Norm
     from residua.networks.residual import CIFAR_STEM, Residual
 
@@ -310,9 +310,9 @@ def test_lagging_statistics_are_estimated_anew_on_a_copy(shapes: Path) -> None:
     preprocessing = Preprocessing(
         size=8, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, crop=1.0, interpolation="antialias"
     )
-    training = Training(batch=16, precision="fp32", statistics_pictures=64)
+    training = Training(batch=16, precision="fp32", statistics_images=64)
     inputs = TrainingBatches(
-        Pictures(pixels, torch.device("cpu")),
+        DecodedImages(pixels, torch.device("cpu")),
         np.zeros(64, np.int64),
         np.arange(64),
         classes=10,
@@ -449,18 +449,18 @@ def test_a_run_judges_foreign_data_beside_its_own(run: residua.Run, tmp_path: Pa
     own = run.evaluate().to_json()
     data = write_shapes(tmp_path / "test", 3, classes=2)
     foreign = run.evaluate(data)
-    assert (foreign.part, foreign.scores.pictures) == ("all", 6)
+    assert (foreign.split, foreign.scores.images) == ("all", 6)
     assert json.loads((run.path / "evaluations/test/scores.json").read_text()) == own
     kept = (run.path / "evaluations/data-test/predictions.csv").read_bytes()
     other = write_shapes(tmp_path / "other" / "test", 5, classes=2)
-    assert run.evaluate(other).scores.pictures == 10
+    assert run.evaluate(other).scores.images == 10
     run.evaluate(data)
     assert (run.path / "evaluations/data-test/predictions.csv").read_bytes() == kept
     found = sorted(each.name for each in (run.path / "evaluations").glob("data-test*"))
     assert found == ["data-test", "data-test-2"]
 
 
-def test_a_grid_is_not_drawn_into_the_pictures(run: residua.Run, tmp_path: Path) -> None:
+def test_a_grid_is_not_drawn_into_the_images(run: residua.Run, tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", 2)
     with pytest.raises(ResiduaError, match="never written to"):
         residua.predict(run, data, grid=data / "grid.png")

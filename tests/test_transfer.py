@@ -1,4 +1,4 @@
-"""Weights learnt elsewhere, used on other pictures: each way of learning as a user meets it."""
+"""Weights learnt elsewhere, used on other images: each way of learning as a user meets it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo import catalogue
 from residua.runs.sources import open_weights
 from residua.system.budget import Clock, seconds_of
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.training.optimization import optimizer_for
 from residua.transfer import features as features_of
 from residua.transfer import linear_probe, ways
@@ -49,7 +49,7 @@ from residua.transfer.choosing import Tried, furthest
 from residua.transfer.context import Job
 from residua.transfer.scenario import scenario_of
 from residua.weights.load import read_file
-from residua.weights.native import Card, to_bytes
+from residua.weights.native import Metadata, to_bytes
 
 UNCHANGED = {"augmentation.rotation": 0, "augmentation.crop_padding": 0}
 EXACT = {"training.precision": "fp32"}
@@ -82,13 +82,13 @@ def weights(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory, write_digits: Callable[..., Path]) -> Path:
-    """160 pictures of ten classes, in class folders."""
+    """160 images of ten classes, in class folders."""
     return write_digits(tmp_path_factory.mktemp("data") / "digits", 16)
 
 
 @pytest.fixture(scope="module")
 def more(tmp_path_factory: pytest.TempPathFactory, write_digits: Callable[..., Path]) -> Path:
-    """300 pictures of ten classes."""
+    """300 images of ten classes."""
     return write_digits(tmp_path_factory.mktemp("data") / "more", 30)
 
 
@@ -148,11 +148,11 @@ def test_a_head_on_features_is_an_ordinary_run(
     reported = json.loads((run.path / "evaluations" / "test" / "scores.json").read_text())
     judged = run.evaluate()
     assert judged.scores.accuracy == reported["accuracy"] > 0.2
-    assert judged.scores.pictures == 60
+    assert judged.scores.images == 60
     assert f"{100 * judged.scores.accuracy:.1f}" in (run.path / "report.html").read_text("utf-8")
 
     held = read_file(run.folder.weights)
-    assert held.card.network["head"] == ("linear" if head == "logistic" else head)
+    assert held.metadata.network.head == ("linear" if head == "logistic" else head)
     assert residua.load(run.path).config == run.config
     assert ": auto" not in (run.path / "config.yaml").read_text()
     source, kept = read_file(weights).tensors, held.tensors
@@ -176,36 +176,39 @@ def test_the_stage_that_was_asked_for_wins(data: Path, weights: Path, tmp_path: 
     free = learn(data, weights, "features", tmp_path / "free")
     taps = measured(free)["taps"]
     best = min(taps, key=lambda each: each["loss"])
-    assert (free.config.network.stage, free.config.network.side) == (best["stage"], best["side"])
+    assert (free.config.network.stage, free.config.network.pool_size) == (
+        best["stage"],
+        best["side"],
+    )
     assert len({each["stage"] for each in taps}) == 3
-    assert {"network.stage", "network.side"} < choices(free).keys()
+    assert {"network.stage", "network.pool_size"} < choices(free).keys()
     asked = next(each for each in taps if each["stage"] != best["stage"])
     own = learn(
         data,
         weights,
         "features",
         tmp_path / "own",
-        settings={"network.stage": asked["stage"], "network.side": asked["side"]},
+        settings={"network.stage": asked["stage"], "network.pool_size": asked["side"]},
     )
     assert [(each["stage"], each["side"]) for each in measured(own)["taps"]] == [
         (asked["stage"], asked["side"])
     ]
-    told = read_file(own.folder.weights).card.network
+    told = read_file(own.folder.weights).metadata.network
     assert (told["stage"], told["side"]) == (asked["stage"], asked["side"])
     assert own.network().head.in_features == asked["numbers"]  # type: ignore[union-attr]
-    assert not {"network.stage", "network.side"} & choices(own).keys()
+    assert not {"network.stage", "network.pool_size"} & choices(own).keys()
 
 
-def test_few_pictures_all_teach_and_cross_validation_judges(
+def test_few_images_all_teach_and_cross_validation_judges(
     weights: Path, tmp_path: Path, write_digits: Callable[..., Path], capsys: pytest.CaptureFixture
 ) -> None:
     data = write_digits(tmp_path / "data", 5)
     run = learn(data, weights, "features", tmp_path / "run", quiet=False)
-    assert {row.part for row in run.folder.read_split()} == {"train"}
+    assert {row.split for row in run.folder.read_split()} == {"train"}
     found = measured(run)["cross_validated"]
     low, high = found["interval"]
     assert 0 < low < found["accuracy"] < high <= 1
-    assert found["pictures"] == 50
+    assert found["images"] == 50
     said = " ".join(capsys.readouterr().err.split())
     told = f"heads on frozen features {found['accuracy']:.4f} (95 % interval {low:.4f}"
     assert told in said
@@ -215,7 +218,7 @@ def test_few_pictures_all_teach_and_cross_validation_judges(
     for share in (found["accuracy"], low, high):
         assert f"{100 * share:.1f}" in html
     others = write_digits(tmp_path / "others", 12, 100)
-    assert run.evaluate(others).scores.interval[1] > low  # what is said of new pictures is true
+    assert run.evaluate(others).scores.interval[1] > low  # what is said of new images is true
 
 
 @pytest.mark.parametrize(
@@ -269,20 +272,24 @@ def test_no_gradient_below_the_first_trained_layer(weights: Path) -> None:
             assert torch.equal(tensor, held[name]), name
 
 
-def test_kept_maps_teach_what_pictures_teach(more: Path, weights: Path, tmp_path: Path) -> None:
-    """What was validated on kept maps is what the weights do with pictures."""
+def test_kept_maps_teach_what_images_teach(more: Path, weights: Path, tmp_path: Path) -> None:
+    """What was validated on kept maps is what the weights do with images."""
     run = learn(more, weights, "partial", tmp_path / "run", epochs=2, settings=UNCHANGED)
     best = max(each["val_accuracy"] for each in run.history)
     judged = len(run.folder.read_split()) // 5  # one of them may lie at the edge in bf16
     assert run.evaluate().scores.accuracy == pytest.approx(best, abs=1.5 / judged)
-    # and without keeping them, the same pictures in the same order lead to about the same
-    changed = {**UNCHANGED, "augmentation.shift": 1e-6}  # nothing a picture would show
+    # and without keeping them, the same images in the same order lead to about the same
+    changed = {**UNCHANGED, "augmentation.shift": 1e-6}  # nothing an image would show
     plain = learn(more, weights, "partial", tmp_path / "plain", epochs=1, settings=changed)
     assert plain.history[0]["loss"] == pytest.approx(run.history[0]["loss"], rel=0.05)
 
 
 def test_full_begins_with_a_head_that_knows(data: Path, weights: Path, tmp_path: Path) -> None:
-    given = {"optimization.rate": 0.01, "optimization.layer_decay": 1.0, "network.head": "linear"}
+    given = {
+        "optimization.learning_rate": 0.01,
+        "optimization.layer_decay": 1.0,
+        "network.head": "linear",
+    }
     options: dict[str, Any] = {"epochs": 1, "settings": given}
     full = learn(data, weights, "full", tmp_path / "full", **options)
     fresh = learn(
@@ -321,7 +328,7 @@ def test_earlier_stages_learn_slower(data: Path, weights: Path, tmp_path: Path) 
     source, moved = read_file(weights).tensors, []
     for decay in (1.0, 0.1):
         out = tmp_path / f"run{decay}"
-        given = {"optimization.layer_decay": decay, "training.statistics_pictures": 0}
+        given = {"optimization.layer_decay": decay, "training.precise_bn_images": 0}
         run = learn(data, weights, "full", out, epochs=1, settings=given)
         kept = read_file(run.path / "last.safetensors").tensors
         moved.append(float((kept["stem.conv.weight"] - source["stem.conv.weight"]).norm()))
@@ -381,10 +388,10 @@ def test_auto_says_what_it_measured(auto: residua.Run, in_parts: Path) -> None:
     assert found["scenario"]["name"] in html
     assert f"because {found['reason']}." in html
     assert "Hoped for in the time that was left: full" in html
-    assert f"{found['data']['pictures']} training pictures, the largest class 1.0 times" in html
+    assert f"{found['data']['images']} training images, the largest class 1.0 times" in html
     reported = json.loads((auto.path / "evaluations" / "test" / "scores.json").read_text())
     assert auto.evaluate().scores.accuracy == reported["accuracy"]
-    assert reported["pictures"] == 60
+    assert reported["images"] == 60
 
 
 @pytest.mark.parametrize(
@@ -404,8 +411,8 @@ def test_recipes_run_as_the_tutorials_and_the_fast_way(
 ) -> None:
     told = {**NETWORK, "name": read_recipe(tutorial).network.name, "head": "linear"}
     source = catalogue.build(told["name"], classes=10, head="linear", seed=1)
-    card = Card(told, (), dataclasses.replace(PREPARED, size=48), {})
-    (tmp_path / "source.safetensors").write_bytes(to_bytes(source.state_dict(), card))
+    metadata = Metadata(told, (), dataclasses.replace(PREPARED, size=48), {})
+    (tmp_path / "source.safetensors").write_bytes(to_bytes(source.state_dict(), metadata))
     for recipe, options in ((tutorial, {"epochs": 1}), (fast, {})):
         run = residua.train(
             in_parts,
@@ -416,7 +423,7 @@ def test_recipes_run_as_the_tutorials_and_the_fast_way(
             quiet=False,
             **options,
         )
-        assert run.evaluate().scores.pictures == 60
+        assert run.evaluate().scores.images == 60
         held, kept = read_file(run.folder.weights).tensors, source.state_dict()
         assert all(
             torch.equal(held[name], kept[name]) for name in held if not name.startswith("head.")
@@ -467,13 +474,13 @@ def test_a_large_network_has_a_small_one_try_from_nothing(
 ) -> None:
     monkeypatch.setattr(ways, "SMALL_NETWORK", 1)
     colours = {"preprocessing.mean": [9.0] * 3, "preprocessing.std": [90.0] * 3}  # of the weights
-    given = {"optimization.rate": 0.01, **colours}  # the digits are grey
+    given = {"optimization.learning_rate": 0.01, **colours}  # the digits are grey
     run = learn(in_parts, weights, "auto", tmp_path / "run", epochs=1, settings=given, quiet=False)
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("scratch: cifar_resnet20 at 32 px") == 1
     assert "is left out" not in said
     assert [each["way"] for each in measured(run)["table"]].count("scratch") >= 1
-    assert run.evaluate().scores.pictures == 60
+    assert run.evaluate().scores.images == 60
 
 
 def test_a_scenario_is_named_only_where_it_was_measured() -> None:
@@ -501,13 +508,13 @@ def test_what_auto_tries_from_nothing_can_be_trained_by_itself(
     monkeypatch.setattr(ways, "SMALL_NETWORK", small)
     given = {"data.path": str(data), "network.weights": str(weights), "network.new_head": True}
     given |= {"transfer.strategy": "auto", "transfer.views": 2, "network.stage": 2}
-    asked, quiet = with_settings(Config(), given), Screen(quiet=True)
+    asked, quiet = with_settings(Config(), given), Console(quiet=True)
     source = open_weights(str(weights), None, quiet)
-    job = Job(prepare(asked, quiet, source.card), source, Clock(math.inf), quiet, asked)
+    job = Job(prepare(asked, quiet, source.metadata), source, Clock(math.inf), quiet, asked)
     found = ways.as_way(job, "scratch").prepared.config
     check(found)
     assert (found.transfer.strategy, found.network.head) == ("scratch", "own")
-    assert (found.transfer.views, found.network.stage, found.network.side) == (0, None, None)
+    assert (found.transfer.views, found.network.stage, found.network.pool_size) == (0, None, None)
 
 
 def test_all_teach_where_nothing_else_can_be_tried(
@@ -522,17 +529,17 @@ def test_all_teach_where_nothing_else_can_be_tried(
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
     run = learn(write_digits(tmp_path / "data", 13), weights, "auto", tmp_path / "run", quiet=False)
     found = measured(run)
-    assert (found["chosen"], found["pictures"], found["table"]) == ("features", 130, [])
-    assert found["cross_validated"]["pictures"] == 130
+    assert (found["chosen"], found["images"], found["table"]) == ("features", 130, [])
+    assert found["cross_validated"]["images"] == 130
     assert choices(run)["transfer.strategy"]["reason"].startswith("there is no validation part")
 
 
-def test_a_learnt_head_goes_on_to_all_pictures_where_nothing_judges_it(
+def test_a_learnt_head_goes_on_to_all_images_where_nothing_judges_it(
     data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto_of, "FIRST_SECONDS", 0.0)  # as where there are many pictures
+    monkeypatch.setattr(auto_of, "FIRST_SECONDS", 0.0)  # as where there are many images
     run = learn(data, weights, "auto", tmp_path / "run", head="mlp:16", val_fraction=0, epochs=2)
-    assert (measured(run)["chosen"], measured(run)["pictures"]) == ("features", 160)
+    assert (measured(run)["chosen"], measured(run)["images"]) == ("features", 160)
     assert len(run.history) == 2
     assert run.predict(data / "3")[0].error is None
 
@@ -541,7 +548,7 @@ def test_a_part_that_the_data_brings_is_no_fraction(auto: residua.Run) -> None:
     chosen = choices(auto)["data.val_fraction"]
     assert (chosen["value"], auto.config.data.val_fraction) == (0.0, 0.0)
     assert "its own validation part" in chosen["reason"]
-    prepared = prepare(auto.config, Screen(quiet=True))  # as a recipe, or to go on
+    prepared = prepare(auto.config, Console(quiet=True))  # as a recipe, or to go on
     assert not [note for note in prepared.notes if "is not used" in note]
 
 
@@ -549,17 +556,17 @@ def test_a_test_part_judges_a_solved_head_and_all_others_teach_it(
     data: Path, weights: Path, tmp_path: Path
 ) -> None:
     run = learn(data, weights, "features", tmp_path / "run", test_fraction=0.25)
-    assert {row.part for row in run.folder.read_split()} == {"train", "test"}
+    assert {row.split for row in run.folder.read_split()} == {"train", "test"}
     assert "all others teach" in choices(run)["data.val_fraction"]["reason"]
     own = {"data.val_fraction": 0.25}
     split = learn(data, weights, "features", tmp_path / "o", test_fraction=0.25, settings=own)
     tested = [
-        {row.path for row in each.folder.read_split() if row.part == "test"}
+        {row.path for row in each.folder.read_split() if row.split == "test"}
         for each in (run, split)
     ]
     assert tested[0] == tested[1]
     learnt = learn(data, weights, "full", tmp_path / "full", test_fraction=0.25, epochs=1)
-    assert "validation" in {row.part for row in learnt.folder.read_split()}
+    assert "validation" in {row.split for row in learnt.folder.read_split()}
 
 
 def test_a_validation_part_that_chose_nothing_is_not_called_optimistic(
@@ -570,31 +577,31 @@ def test_a_validation_part_that_chose_nothing_is_not_called_optimistic(
     learnt = learn(
         data, weights, "features", tmp_path / "learnt", head="linear", epochs=2, settings=given
     )
-    assert "pictures never used for choosing" in (solved.path / "report.html").read_text("utf-8")
+    assert "images never used for choosing" in (solved.path / "report.html").read_text("utf-8")
     assert "this part chose the epoch" in (learnt.path / "report.html").read_text("utf-8")
     copy = shutil.copytree(solved.path, tmp_path / "copy")
     (pair,) = residua.compare(solved, copy, out=tmp_path / "same").pairs
-    assert (pair.pictures, pair.chose) == (48, 0)
+    assert (pair.images, pair.chose) == (48, 0)
     (pair,) = residua.compare(solved, learnt, out=tmp_path / "other").pairs
     assert pair.chose == 48
 
 
 @pytest.mark.parametrize("transfer", ["features", "full"])
-def test_so_many_pictures_teach_the_head_as_were_asked_for(
+def test_so_many_images_teach_the_head_as_were_asked_for(
     data: Path, weights: Path, tmp_path: Path, transfer: str
 ) -> None:
-    given = {"training.pictures": 60}
+    given = {"training.max_images": 60}
     run = learn(data, weights, transfer, tmp_path / "run", epochs=1, settings=given)
-    assert measured(run)["pictures"] == 60
-    assert run.config.training.pictures == 60
+    assert measured(run)["images"] == 60
+    assert run.config.training.max_images == 60
 
 
 def test_a_head_with_hidden_layers_learns_from_all_features_whatever_the_budget(
     weights: Path, tmp_path: Path
 ) -> None:
     run = learn("digits", weights, "features", tmp_path / "run", head="mlp:64", budget="2s")
-    assert run.config.training.pictures == 0
-    assert "training.pictures" not in choices(run)
+    assert run.config.training.max_images == 0
+    assert "training.max_images" not in choices(run)
     again = residua.train(
         "digits", recipe=run.path / "config.yaml", epochs=1, out=tmp_path / "again", quiet=True
     )
@@ -617,12 +624,12 @@ def test_some_may_choose_but_all_teach_the_head(
     monkeypatch.setattr(linear_probe, "CHOOSING", (60, 60))
     run = learn(data, weights, "features", tmp_path / "some")
     found, whole = measured(run), measured(all_choose)
-    assert found["pictures"] == whole["pictures"] == 160
-    assert (found["cross_validated"]["pictures"], found["cross_validated"]["taught"]) == (60, 160)
+    assert found["images"] == whole["images"] == 160
+    assert (found["cross_validated"]["images"], found["cross_validated"]["taught"]) == (60, 160)
     assert "so many of the 160" in (run.path / "report.html").read_text("utf-8")
 
 
-def test_one_picture_a_class_teaches_and_nothing_is_claimed(
+def test_one_image_a_class_teaches_and_nothing_is_claimed(
     weights: Path, tmp_path: Path, write_digits: Callable[..., Path]
 ) -> None:
     run = learn(write_digits(tmp_path / "one", 1), weights, "features", tmp_path / "run")
@@ -631,7 +638,7 @@ def test_one_picture_a_class_teaches_and_nothing_is_claimed(
     assert len(run.predict(tmp_path / "one")) == 10
 
 
-def test_nothing_is_said_of_a_class_of_one_picture(
+def test_nothing_is_said_of_a_class_of_one_image(
     weights: Path,
     tmp_path: Path,
     write_digits: Callable[..., Path],
@@ -642,7 +649,7 @@ def test_nothing_is_said_of_a_class_of_one_picture(
         file.unlink()
     run = learn(data, weights, "features", tmp_path / "run", quiet=False)
     found = measured(run)["cross_validated"]
-    assert (found["pictures"], found["alone"], found["taught"]) == (54, 1, 55)
+    assert (found["images"], found["alone"], found["taught"]) == (54, 1, 55)
     assert "alone in their class, of which nothing is said: 1" in " ".join(
         capsys.readouterr().err.split()
     )
@@ -654,7 +661,7 @@ def test_nothing_is_said_of_a_class_of_one_picture(
 def test_the_test_part_takes_no_part(
     auto: residua.Run, in_parts: Path, weights: Path, tmp_path: Path
 ) -> None:
-    """Every test picture under another name's label: the same choice, the same weights."""
+    """Every test image under another name's label: the same choice, the same weights."""
     data = tmp_path / "data"
     shutil.copytree(in_parts, data)
     for label in range(10):
@@ -674,7 +681,12 @@ def test_auto_takes_what_is_clearly_better(
     source = write_weights(tmp_path / "blind.safetensors", 4, blind=True)
     out = tmp_path / "run"
     words = [str(more), "--weights", str(source), "--transfer", "auto", "--epochs", "10"]
-    given = {"optimization.rate": 0.05, "training.batch": 8, "training.save_seconds": 0.3, **EXACT}
+    given = {
+        "optimization.learning_rate": 0.05,
+        "training.batch_size": 8,
+        "training.save_seconds": 0.3,
+        **EXACT,
+    }
     words += [part for key, value in given.items() for part in ("--set", f"{key}={value}")]
 
     def learning() -> list[Path]:
@@ -748,7 +760,7 @@ def test_a_budget_allows_fewer_epochs(data: Path, weights: Path, tmp_path: Path)
 def test_an_explicit_number_of_epochs_wins(data: Path, weights: Path, tmp_path: Path) -> None:
     run = learn(data, weights, "full", tmp_path / "run", budget="1s", epochs=3)
     assert run.config.training.epochs == 3
-    assert run.config.training.pictures == 0
+    assert run.config.training.max_images == 0
     assert "training.epochs" not in choices(run)
     assert len(run.history) == 3
 
@@ -772,7 +784,7 @@ def test_a_trial_that_fails_does_not_take_the_first_answer_away(
     batch: int,
     said: str,
 ) -> None:
-    given = {"optimization.rate": 1e30}  # which a solved head knows nothing of
+    given = {"optimization.learning_rate": 1e30}  # which a solved head knows nothing of
     run = residua.train(
         in_parts,
         weights=weights,
@@ -788,11 +800,11 @@ def test_a_trial_that_fails_does_not_take_the_first_answer_away(
     assert said in " ".join(capsys.readouterr().err.split())
 
 
-def test_less_than_an_epoch_is_some_of_the_pictures(weights: Path, tmp_path: Path) -> None:
+def test_less_than_an_epoch_is_some_of_the_images(weights: Path, tmp_path: Path) -> None:
     run = learn("digits", weights, "full", tmp_path / "run", budget="1s")
     assert run.config.training.epochs == 1
-    assert 0 < run.config.training.pictures < 1438
-    reason = choices(run)["training.pictures"]["reason"]
+    assert 0 < run.config.training.max_images < 1438
+    reason = choices(run)["training.max_images"]["reason"]
     assert reason == "0 s do not hold one epoch of all"  # judging takes longer than the budget
     assert run.evaluate().scores.accuracy > 0.5  # the head is there all the same
 
@@ -800,7 +812,7 @@ def test_less_than_an_epoch_is_some_of_the_pictures(weights: Path, tmp_path: Pat
 def history_without_clocks(run: residua.Run) -> list[dict[str, str]]:
     with (run.path / "history.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    clocks = ("pictures_per_second", "seconds")
+    clocks = ("images_per_second", "seconds")
     return [{key: row[key] for key in row if key not in clocks} for row in rows]
 
 
@@ -825,7 +837,7 @@ def killed(words: list[str], out: Path, ready: Callable[[], bool]) -> None:
     [
         ("features", 100, {"head": "mlp:16"}, {}),
         ("partial", 3, {"views": 1}, {}),
-        ("full", 3, {"head": "mlp:16"}, {"optimization.ema": 0.9}),
+        ("full", 3, {"head": "mlp:16"}, {"optimization.ema_decay": 0.9}),
         ("none", 3, {"freeze": 2}, {"network.new_head": True, **UNCHANGED}),
     ],
 )
@@ -868,7 +880,7 @@ def test_a_plan_for_a_budget_holds_after_a_kill(data: Path, tmp_path: Path) -> N
     assert broken.history[-1]["epoch"] <= planned
 
 
-def test_resumed_figures_on_known_pictures_are_still_called_too_good(
+def test_resumed_figures_on_known_images_are_still_called_too_good(
     data: Path, tmp_path: Path
 ) -> None:
     options = {"epochs": 1, "test_fraction": 0.3, "quiet": True}

@@ -1,4 +1,4 @@
-"""residua: from a folder of labelled pictures to a classifier its user can trust."""
+"""residua: from a folder of labelled images to a classifier its user can trust."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from residua.networks.zoo import catalogue
 from residua.report.facts import write_prediction_grid
 from residua.runs.folder import RunFolder
 from residua.runs.sources import as_told, is_run, open_weights, start_from
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.files import refuse_inside
 from residua.weights.load import Weights, read_file
 from residua.weights.network import default_device, network_from
@@ -54,7 +55,7 @@ class Run:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How a picture becomes the network's input."""
+        """How an image becomes the network's input."""
         return self.config.preprocessing
 
     @property
@@ -107,9 +108,10 @@ def build(
         if name is None:
             raise ResiduaError("which network? `residua.models()` lists their names.")
         return catalogue.build(name, **given, seed=seed)
-    found = open_weights(weights, name, Screen())
+    found = open_weights(weights, name, Console())
     asked = {key: value for key, value in given.items() if value is not None}
-    return start_from(found, {**found.card.network, **asked}, new_head=new_head, seed=seed)
+    spec = dataclasses.replace(found.metadata.network, **asked)
+    return start_from(found, spec, new_head=new_head, seed=seed)
 
 
 def train(
@@ -140,8 +142,8 @@ def train(
     """Train on DATA and judge the result; the same as `residua train`.
 
     data: a folder of class folders, a folder of IDX files or CIFAR archives, or "digits". settings:
-    further ones by dotted name, {"optimization.rate": 0.05}. What is not given comes from the
-    recipe, else it is chosen from the data. weights: what to start from, see `build`; with its
+    further ones by dotted name, {"optimization.learning_rate": 0.05}. What is not given comes from
+    the recipe, else it is chosen from the data. weights: what to start from, see `build`; with its
     head replaced by a fresh one if new_head. transfer, views, budget, head, freeze: as the options
     of the command. out: the run folder, else the next free runs/<data>-<n>. Raises ResiduaError on
     anything that cannot be used.
@@ -157,7 +159,7 @@ def train(
         "transfer.budget": budget,
         "training.epochs": epochs,
         "preprocessing.size": size,
-        "training.batch": batch,
+        "training.batch_size": batch,
         "training.seed": seed,
         "data.split_seed": split_seed,
         "data.val_fraction": val_fraction,
@@ -167,7 +169,7 @@ def train(
     }
     given = {key: value for key, value in named.items() if value is not None}
     config = compose(data, recipe, {**given, **(settings or {})})
-    return Run(train_run(config, None if out is None else str(out), Screen(quiet)))
+    return Run(train_run(config, None if out is None else str(out), Console(quiet)))
 
 
 def resume(run: str | Path | Run, quiet: bool = False) -> Run:
@@ -176,7 +178,7 @@ def resume(run: str | Path | Run, quiet: bool = False) -> Run:
     Raises ResiduaError if the folder is no run or its data has changed.
     """
     folder = _folder_of(run)
-    go_on(folder, Screen(quiet))
+    go_on(folder, Console(quiet))
     return Run(folder)
 
 
@@ -201,13 +203,13 @@ def evaluate(
     tell. classes: names of its outputs, in order. preprocessing: what a foreign file does not say,
     by name: {"mean": [0, 0, 0]}. Changes no weights. Raises ResiduaError.
     """
-    screen = Screen(quiet)
-    weights, folder = _subject(source, model, classes, preprocessing, screen)
+    console = Console(quiet)
+    weights, folder = _subject(source, model, classes, preprocessing, console)
     if folder is not None:
-        return evaluate_run(folder, None if data is None else str(data), screen, weights)
+        return evaluate_run(folder, None if data is None else str(data), console, weights)
     if data is None:
-        raise ResiduaError(f"{source}: brings no pictures to be judged by: name a DATA folder.")
-    return evaluate_weights(weights, str(data), screen)
+        raise ResiduaError(f"{source}: brings no images to be judged by: name a DATA folder.")
+    return evaluate_weights(weights, str(data), console)
 
 
 def predict(
@@ -222,15 +224,15 @@ def predict(
     grid: str | Path | None = None,
     quiet: bool = True,
 ) -> list[Prediction]:
-    """The `top` most likely classes of each file, in order: of paths, pictures below folders, and
+    """The `top` most likely classes of each file, in order: of paths, images below folders, and
     http(s) addresses, those in private networks only if `allow_private`.
 
-    source, model, classes, preprocessing: see `evaluate`. grid: also draw the pictures with their
+    source, model, classes, preprocessing: see `evaluate`. grid: also draw the images with their
     classes to this PNG; if that fails, a warning says why. A file that cannot be read keeps its
     row, with the reason in `error`. Raises ResiduaError if the weights cannot be used.
     """
-    screen = Screen(quiet)
-    weights, folder = _subject(source, model, classes, preprocessing, screen)
+    console = Console(quiet)
+    weights, folder = _subject(source, model, classes, preprocessing, console)
     named, most = _names(files), _limit(folder)
     if grid is not None:
         for each in named:
@@ -238,9 +240,9 @@ def predict(
     rows = list(predict_files(weights, named, top, max_pixels=most, allow_private=allow_private))
     if grid is None:
         return rows
-    prepared, file = weights.card.preprocessing, Path(grid).expanduser()
+    prepared, file = weights.metadata.preprocessing, Path(grid).expanduser()
     if warning := write_prediction_grid(prepared, rows, file, most, allow_private):
-        screen.caution(warning)
+        console.caution(warning)
     return rows
 
 
@@ -251,17 +253,19 @@ def features(
     model: str | None = None,
     preprocessing: Mapping[str, object] | None = None,
     stage: int | None = None,
-    side: int | None = None,
+    pool_size: int | None = None,
     quiet: bool = True,
 ) -> Features:
-    """What the network's last map says of each picture, averaged over it: float32 [N, C].
+    """What the network's last map says of each image, averaged over it: float32 [N, C].
 
-    stage: the map after that stage instead, from 1. side: averages over side x side fields, float32
-    [N, C x side x side]; None: 1, or as the head of a transferred run reads it. Files that cannot
-    be read are left out and listed with their reasons. Raises ResiduaError.
+    stage: the map after that stage instead, from 1. pool_size: P, the map is average-pooled to
+    P x P, float32 [N, C x P x P]; None: 1, or as the head of a transferred run reads it. Files that
+    cannot be read are left out and listed with their reasons. Raises ResiduaError.
     """
-    weights, folder = _subject(source, model, None, preprocessing, Screen(quiet))
-    return features_of(weights, _names(files), max_pixels=_limit(folder), stage=stage, side=side)
+    weights, folder = _subject(source, model, None, preprocessing, Console(quiet))
+    return features_of(
+        weights, _names(files), max_pixels=_limit(folder), stage=stage, pool_size=pool_size
+    )
 
 
 def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
@@ -269,7 +273,7 @@ def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
     strange = [type(each).__name__ for each in named if not isinstance(each, str | Path)]
     if strange:
         raise ResiduaError(
-            f"{strange[0]}: expected paths or addresses of pictures. For pixels, use the network "
+            f"{strange[0]}: expected paths or addresses of images. For pixels, use the network "
             "itself: residua.build(weights=...)."
         )
     return [str(each) for each in named]
@@ -280,7 +284,7 @@ def _subject(
     model: str | None,
     classes: Sequence[str] | None,
     given: Mapping[str, object] | None,
-    screen: Screen,
+    console: Console,
 ) -> tuple[Weights, RunFolder | None]:
     """Weights, prepared for as they or the user say; with their run, if they are one's."""
     if isinstance(source, Run) or is_run(source):
@@ -288,7 +292,7 @@ def _subject(
             raise ResiduaError("a run says itself which network, classes and preprocessing it has.")
         folder = _folder_of(source)
         return read_file(folder.weights), folder
-    return as_told(open_weights(source, model, screen), classes, given or {}, screen), None
+    return as_told(open_weights(source, model, console), classes, given or {}, console), None
 
 
 def _limit(run: RunFolder | None) -> int:

@@ -15,20 +15,20 @@ from residua.config import parse
 from residua.config.auto import Choice
 from residua.config.schema import AUTO, Config
 from residua.config.validate import checked
-from residua.data.dataset import Part
+from residua.data.dataset import SplitName
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import record
 from residua.evaluation.score import Evaluation, judge
 from residua.networks.analysis.cost import smallest_input
 from residua.networks.analysis.shapes import REFUSALS
-from residua.networks.zoo.catalogue import plan
+from residua.networks.zoo.catalogue import plan_of
 from residua.report.facts import write_report
 from residua.runs.folder import RunFolder
 from residua.runs.sources import is_published
 from residua.runs.starting import begun_from, note_known, say_start
 from residua.system.budget import Clock, seconds_of
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.device import environment
 from residua.system.files import refuse_inside
 from residua.system.signals import Interrupted
@@ -44,14 +44,13 @@ from residua.weights.load import read_file
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
-def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
+def train_run(config: Config, out: str | None, console: Console) -> RunFolder:
     """Train as a config says, in a new run folder: `out`, else the next free runs/<data>-<n>.
 
-    What can be refused before any picture is read is. Raises ResiduaError.
+    What can be refused before any image is read is. Raises ResiduaError.
     """
     if config.network.name != AUTO:
-        arguments = config.network_arguments
-        plan(**{key: arguments[key] for key in ("name", "ordering", "shortcut", "cardinality")})
+        plan_of(config.network_spec)
     if out is not None:
         RunFolder.refuse_used(out)
     refuse_inside(Path(out or "runs"), config.data.path)
@@ -59,12 +58,12 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
         tensorboard_writer()
     clock = Clock(seconds_of(config.transfer.budget))
     config = checked(config)
-    asked, weights = config, begun_from(config, screen)
+    asked, weights = config, begun_from(config, console)
     if weights is not None and not is_published(config.network.weights):
         absolute = str(Path(config.network.weights).expanduser().absolute())
         config = parse.with_settings(config, {"network.weights": absolute})
-    prepared = prepare(config, screen, None if weights is None else weights.card)
-    job = Job(prepared, weights, clock, screen, asked)
+    prepared = prepare(config, console, None if weights is None else weights.expects)
+    job = Job(prepared, weights, clock, console, asked)
     with _explained(prepared.config):
         _check_network(job)
     note_known(config, prepared)
@@ -76,32 +75,32 @@ def train_run(config: Config, out: str | None, screen: Screen) -> RunFolder:
     folder.write_split(prepared.members)
     folder.write_unreadable(prepared.unreadable)
     if weights is not None:
-        folder.write_json("weights.json", {"sha256": weights.sha256(), **weights.card.notes})
-        say_start(weights, prepared, screen)
+        folder.write_json("weights.json", {"sha256": weights.sha256(), **weights.metadata.notes})
+        say_start(weights, prepared, console)
     write_settings(folder, prepared)  # last: now it is a run
     for choice in prepared.choices:
-        screen.say(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
+        console.print(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
     _learn(folder, job)
     return folder
 
 
-def go_on(folder: RunFolder, screen: Screen) -> None:
+def go_on(folder: RunFolder, console: Console) -> None:
     """Bring an interrupted run to its end. Raises ResiduaError if its data is not what it was."""
     config = folder.config
     where = dataclasses.replace(config.data, cache=AUTO)  # memory may be other than it was
-    prepared = prepare(dataclasses.replace(config, data=where), screen)
+    prepared = prepare(dataclasses.replace(config, data=where), console)
     choices = choices_of(folder)
     prepared = dataclasses.replace(prepared, choices=choices)
     if prepared.members != folder.read_split():
         raise ResiduaError(
-            f"{config.data.path}: is not what it was when {folder.path} began: its pictures "
+            f"{config.data.path}: is not what it was when {folder.path} began: its images "
             "or their parts differ from split.csv. Restore the data, or train anew."
         )
     note_known(config, prepared)
     weights = None
     needed = config.transfer.strategy in ("features", "auto")  # whose features come from them
     if needed or not (folder.path / STATE).exists():  # nothing was learnt yet
-        weights = begun_from(config, screen)
+        weights = begun_from(config, console)
     if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
         raise ResiduaError(
             f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "
@@ -111,7 +110,7 @@ def go_on(folder: RunFolder, screen: Screen) -> None:
     names = [each.setting for each in choices if "." in each.setting]
     chosen = {name: AUTO for name in names if parse.accepts_auto(name)}
     asked = parse.with_settings(config, chosen)
-    _learn(folder, Job(prepared, weights, clock, screen, asked))
+    _learn(folder, Job(prepared, weights, clock, console, asked))
 
 
 def _kept(folder: RunFolder) -> dict[str, Any]:
@@ -123,15 +122,15 @@ def _kept(folder: RunFolder) -> dict[str, Any]:
 
 def _learn(folder: RunFolder, job: Job) -> None:
     """The part that training anew and going on have in common."""
-    prepared, screen = job.prepared, job.screen
+    prepared, console = job.prepared, job.console
     config, device = prepared.config, prepared.device
-    screen.say(prepared.summary)
+    console.print(prepared.summary)
     for note in prepared.notes:
-        screen.warn(note)
+        console.warn(note)
     for path, reason in prepared.unreadable:
-        screen.warn(f"{path} is left out: {reason}")
+        console.warn(f"{path} is left out: {reason}")
     name = environment(device)["device_name"]
-    screen.say(
+    console.print(
         f"{config.network.name} at {config.preprocessing.size} px on {device} ({name}), "
         f"{config.training.precision}, channels_last; run folder {folder.path}"
     )
@@ -147,22 +146,22 @@ def _learn(folder: RunFolder, job: Job) -> None:
         if config.transfer.strategy != "none":
             folder.write_json("transfer.json", measured)
         for line in telling.lines(measured):
-            screen.say(line)
+            console.print(line)
         try:
-            judged = _judge(folder, learnt, screen)
+            judged = _judge(folder, learnt, console)
             for warning in write_report(folder, prepared, judged, progress, measured):
-                screen.warn(warning)
+                console.warn(warning)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT, str(folder.path)) from None
-    screen.say(f"trained for {progress.seconds:.1f} s, {job.clock.passed:.1f} s in all now")
-    screen.say(f"report: {folder.path / 'report.html'}")
+    console.print(f"trained for {progress.seconds:.1f} s, {job.clock.passed:.1f} s in all now")
+    console.print(f"report: {folder.path / 'report.html'}")
 
 
-def _judge(folder: RunFolder, learnt: Learnt, screen: Screen) -> Evaluation | None:
+def _judge(folder: RunFolder, learnt: Learnt, console: Console) -> Evaluation | None:
     """Judge the test part, else the validation part, by the weights that were kept."""
     prepared = learnt.prepared
-    part: Part = "test" if len(prepared.parts["test"]) else "validation"
-    members = prepared.parts[part]
+    part: SplitName = "test" if len(prepared.splits["test"]) else "validation"
+    members = prepared.splits[part]
     if not len(members):
         return None
     judged = judge(
@@ -173,21 +172,21 @@ def _judge(folder: RunFolder, learnt: Learnt, screen: Screen) -> Evaluation | No
         [prepared.source.entries[each].path for each in members],
         part,
         prepared.device,
-        screen,
+        console,
         quick=None if learnt.answers is None else learnt.answers(members),
     )
     record(folder, part, judged)
     low, high = judged.scores.interval
-    screen.say(
-        f"{judged.part} accuracy {judged.scores.accuracy:.4f} "
-        f"(95 % interval {low:.4f} to {high:.4f}, {judged.scores.pictures:,} pictures)"
+    console.print(
+        f"{judged.split} accuracy {judged.scores.accuracy:.4f} "
+        f"(95 % interval {low:.4f} to {high:.4f}, {judged.scores.images:,} images)"
     )
     return judged
 
 
 @contextmanager
 def _explained(config: Config) -> Iterator[None]:
-    """Turn what PyTorch says of memory and of lone pictures into a sentence with advice."""
+    """Turn what PyTorch says of memory and of lone images into a sentence with advice."""
     training, size = config.training, config.preprocessing.size
     try:
         yield
@@ -196,13 +195,13 @@ def _explained(config: Config) -> Iterator[None]:
         if isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY):
             raise ResiduaError(
                 f"there is not enough memory for {config.network.name} at {size} px with batch "
-                f"{training.batch}. Try --batch {max(2, training.batch // 2)}, a smaller --size or "
-                f"another --model. ({said.splitlines()[0]})"
+                f"size {training.batch_size}. Try --batch-size {max(2, training.batch_size // 2)}, "
+                f"a smaller --size or another --model. ({said.splitlines()[0]})"
             ) from error
         if "more than 1 value per channel" in said:
             raise ResiduaError(
-                f"--batch {training.batch} leaves a batch of a single picture, whose BatchNorm has "
-                "no variance. Use a larger --batch, or more pictures."
+                f"--batch-size {training.batch_size} leaves a batch of a single image, for which "
+                "BatchNorm has no variance. Use a larger --batch-size, or more images."
             ) from error
         raise
 
@@ -210,7 +209,7 @@ def _explained(config: Config) -> Iterator[None]:
 def _check_network(job: Job) -> None:
     """Say before there is a run what would only fail in it. Raises ResiduaError.
 
-    Weights that do not fit the network, pictures that are too small for it.
+    Weights that do not fit the network, images that are too small for it.
     """
     config, device = job.prepared.config, job.prepared.device
     network, size = job.network().eval(), config.preprocessing.size
@@ -221,7 +220,7 @@ def _check_network(job: Job) -> None:
         if size >= (least := smallest_input(network)):
             raise
         raise ResiduaError(
-            f"{config.network.name} needs pictures of at least {least} px, not {size}: give "
+            f"{config.network.name} needs images of at least {least} px, not {size}: give "
             f"--size {least} or another --model."
         ) from error
 

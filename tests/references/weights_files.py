@@ -130,7 +130,7 @@ def saved(content: object, protocol: int = 2) -> bytes:
 def native(state: State, **changes: object) -> bytes:
     """A file of ours whose card says other things; None leaves them out."""
     plain = json.loads(json.dumps(PREPARED.__dict__))
-    card = {
+    metadata = {
         "format": FORMAT,
         "network": NETWORK,
         "classes": list("abcdefghij"),
@@ -138,7 +138,7 @@ def native(state: State, **changes: object) -> bytes:
         "notes": {},
         **changes,
     }
-    kept = {key: value for key, value in card.items() if value is not None}
+    kept = {key: value for key, value in metadata.items() if value is not None}
     return save(state, {"residua": json.dumps(kept)})
 
 

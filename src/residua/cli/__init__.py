@@ -21,7 +21,7 @@ from residua.errors import ResiduaError
 
 app = typer.Typer(
     name="residua",
-    help="From a folder of labelled pictures to a classifier you can trust.",
+    help="From a folder of labelled images to a classifier you can trust.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -61,9 +61,9 @@ def main() -> None:
     try:
         app(prog_name="residua")  # also where it was started again as a module
     except ResiduaError as error:
-        from residua.system.console import Screen
+        from residua.system.console import Console
 
-        Screen().fail(str(error))
+        Console().error(str(error))
         sys.exit(1)
 
 

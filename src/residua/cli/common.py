@@ -17,7 +17,7 @@ from residua.errors import ResiduaError
 
 if TYPE_CHECKING:
     from residua.evaluation.predict import Prediction
-    from residua.system.console import Screen
+    from residua.system.console import Console
 
 DataArgument = Annotated[
     str,
@@ -47,7 +47,7 @@ PreparedOption = Annotated[
     typer.Option(
         "--set",
         metavar="preprocessing.FIELD=VALUE",
-        help="How pictures are prepared, where a file of others does not say it.",
+        help="How images are prepared, where a file of others does not say it.",
         show_default=False,
     ),
 ]
@@ -60,9 +60,9 @@ ClassesOption = Annotated[
         "file with a name on each line.",
     ),
 ]
-PicturesArgument = Annotated[
+ImagesArgument = Annotated[
     list[str],
-    typer.Argument(metavar="PICTURE_OR_FOLDER...", help="What to read.", show_default=False),
+    typer.Argument(metavar="IMAGE_OR_FOLDER...", help="What to read.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
@@ -93,26 +93,26 @@ def prepared_from(assignments: list[str] | None) -> dict[str, object]:
 
 
 @contextmanager
-def spoken() -> Iterator[Screen]:
+def spoken() -> Iterator[Console]:
     """A screen; being stopped becomes a sentence on it and an exit status."""
-    from residua.system.console import Screen
+    from residua.system.console import Console
 
-    screen = Screen()
+    console = Console()
     try:
-        yield screen
+        yield console
         sys.stdout.flush()
     except BrokenPipeError:  # `residua ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        screen.fail("stopped; what is not in a run folder yet is lost")
+        console.error("stopped; what is not in a run folder yet is lost")
         raise typer.Exit(130) from None
     except Exception as error:
         from residua.system.signals import Interrupted
 
         if not isinstance(error, Interrupted):
             raise
-        screen.say(str(error))
+        console.print(str(error))
         raise typer.Exit(128 + error.number) from None
 
 

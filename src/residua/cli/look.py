@@ -1,4 +1,4 @@
-"""A data set before any training -> its counts as text, and its looks as picture files."""
+"""A data set before any training -> its counts as text, and its looks as image files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from PIL import Image
 
 from residua.config.schema import Config
 from residua.config.validate import checked
-from residua.data.dataset import PARTS, Header, Pixels
+from residua.data.dataset import SPLITS, Header, Pixels
 from residua.data.prepare import Prepared, prepare
 from residua.runs.starting import begun_from
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.files import refuse_inside, write_atomically
 
 COLUMNS, ROWS = 8, 4
-LEAST_SIDE = 64  # px: smaller pictures are enlarged, each pixel a square
+LEAST_SIDE = 64  # px: smaller images are enlarged, each pixel a square
 GAP = 2
 
 
-def look_at(config: Config, out: str | None, screen: Screen) -> str:
+def look_at(config: Config, out: str | None, console: Console) -> str:
     """Write a grid for each class and a training batch as the network sees it; the text about it.
 
-    Pictures go to the folder `out`, else looks/<data>. Raises ResiduaError.
+    Images go to the folder `out`, else looks/<data>. Raises ResiduaError.
     """
     refuse_inside(Path(out or "looks"), config.data.path)
     config = checked(config)
-    weights = begun_from(config, screen)
-    prepared = prepare(config, screen, None if weights is None else weights.card)
+    weights = begun_from(config, console)
+    prepared = prepare(config, console, None if weights is None else weights.expects)
     folder = Path(out).expanduser() if out else Path("looks") / prepared.source.name
     grids = []
     for label, name in enumerate(prepared.source.classes):
@@ -57,22 +57,22 @@ def look_at(config: Config, out: str | None, screen: Screen) -> str:
 
 def _readable(prepared: Prepared) -> np.ndarray:
     found = np.zeros(len(prepared.labels), bool)
-    for members in prepared.parts.values():
+    for members in prepared.splits.values():
         found[members] = True
     return found
 
 
 def _classes(prepared: Prepared) -> list[str]:
-    counts = {part: prepared.counts(part) for part in PARTS}
+    counts = {part: prepared.counts(part) for part in SPLITS}
     wide = max(len(name) for name in prepared.source.classes)
     return [
-        f"  {name:<{wide}}  " + "  ".join(f"{part} {counts[part][label]:>6,}" for part in PARTS)
+        f"  {name:<{wide}}  " + "  ".join(f"{part} {counts[part][label]:>6,}" for part in SPLITS)
         for label, name in enumerate(prepared.source.classes)
     ]
 
 
 def _described(headers: Sequence[Header]) -> list[str]:
-    """Sizes, formats and colour modes of the readable pictures."""
+    """Sizes, formats and colour modes of the readable images."""
     lines = []
     for what, values in (
         ("width", [header.width for header in headers]),

@@ -69,12 +69,12 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a file is: framework, network, classes, preprocessing, tensors."""
-    with spoken() as screen:
+    with spoken() as console:
         from residua.runs.sources import locate
         from residua.system.console import printable
         from residua.weights import inspect
 
-        found = inspect.inspect(locate(source, model, screen), model)
+        found = inspect.inspect(locate(source, model, console), model)
         print(found.to_json() if as_json else printable(found.text(tensors)))
 
 
@@ -104,11 +104,11 @@ def convert(
     classes: ClassesOption = None,
 ) -> None:
     """Write weights in another form; every number stays as it is."""
-    with spoken() as screen:
+    with spoken() as console:
         from residua.runs.sources import open_weights
         from residua.weights.convert import convert
 
-        found = open_weights(source, model, screen)
+        found = open_weights(source, model, console)
         names = names_from(classes)
         convert(found if names is None else found.named(tuple(names)), out.expanduser())
         print(out)
@@ -121,19 +121,19 @@ def verify(
         Literal["keras"], typer.Option(help="Whose computation to compare with.")
     ] = "keras",
     model: ModelOption = None,
-    picture: Annotated[
+    image: Annotated[
         list[Path] | None,
-        typer.Option(help="A picture to compare on; may be repeated. [two sample photos]"),
+        typer.Option(help="An image to compare on; may be repeated. [two sample photos]"),
     ] = None,
 ) -> None:
-    """Run Keras on the same pictures and print the largest difference, layer by layer."""
-    with spoken() as screen:
+    """Run Keras on the same images and print the largest difference, layer by layer."""
+    with spoken() as console:
         from residua.runs.sources import open_weights
         from residua.weights import verify
 
-        found = open_weights(source, model, screen)
-        pictures = verify.pictures_for(found.card.preprocessing, picture or [])
-        agreements = verify.verify(found, pictures)
+        found = open_weights(source, model, console)
+        images = verify.images_for(found.metadata.preprocessing, image or [])
+        agreements = verify.verify(found, images)
         print(verify.table(agreements))
         if not all(each.good for each in agreements):
             raise typer.Exit(1)

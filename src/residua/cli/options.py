@@ -20,8 +20,10 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     for flag, name in parse.flags().items():
         item = parse.field_of(name)
         is_switch = isinstance(item.default, bool)
+        old = (item.metadata["old_flag"],) if item.metadata["old_flag"] else ()
         option = typer.Option(
             flag,
+            *old,
             help=f"{item.metadata['help']} [{_shown_default(item.default)}]",
             metavar=None if is_switch else parse.kind_of(name),
             show_default=False,
@@ -53,7 +55,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             typer.Option(
                 "--set",
                 metavar="FIELD=VALUE",
-                help="Any other setting, such as optimization.rate=0.05; may be repeated.",
+                help="Any other setting, such as optimization.learning_rate=0.05; may be repeated.",
                 show_default=False,
             ),
         ],

@@ -54,7 +54,7 @@ def study(
 
     Stopped at any moment, the same command goes on.
     """
-    with spoken() as screen:
+    with spoken() as console:
         from residua.cli.options import parsed
         from residua.studies.plan import Asked
         from residua.studies.run_study import conduct, listing
@@ -68,4 +68,4 @@ def study(
         given = parsed(assignments or ())
         if epochs is not None:
             given["training.epochs"] = epochs
-        print(conduct(name, Asked(data, seeds, budget, paper, given, jobs), out, screen))
+        print(conduct(name, Asked(data, seeds, budget, paper, given, jobs), out, console))

@@ -21,11 +21,11 @@ def train(
     given: dict[str, object],
 ) -> None:
     """Train a network on DATA, judge it and write a report."""
-    with spoken() as screen:
+    with spoken() as console:
         from residua.config.recipes import compose
         from residua.experiment import train_run
 
-        print(train_run(compose(data, recipe, given), out, screen).path)
+        print(train_run(compose(data, recipe, given), out, console).path)
 
 
 def resume(run: RunArgument) -> None:
@@ -40,16 +40,16 @@ def look(
     *,
     data: DataArgument,
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where pictures go. [looks/<data>]")
+        str | None, typer.Option(metavar="FOLDER", help="Where images go. [looks/<data>]")
     ] = None,
     given: dict[str, object],
 ) -> None:
     """Look at DATA before training: counts, sizes, formats, a grid per class, a training batch."""
-    with spoken() as screen:
+    with spoken() as console:
         from residua.cli.look import look_at
         from residua.config.recipes import compose
 
-        print(look_at(compose(data, None, given), out, screen))
+        print(look_at(compose(data, None, given), out, console))
 
 
 def demo(
@@ -59,10 +59,10 @@ def demo(
     split_seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
 ) -> None:
     """Train on the embedded handwritten digits, then name ten that it has never seen."""
-    with spoken() as screen:
+    with spoken() as console:
         from residua.cli.demo import demonstrate
 
-        rows, truths = demonstrate(out, split_seed, screen)
+        rows, truths = demonstrate(out, split_seed, console)
         print_predictions(rows, "table", 3)
         right = sum(row.top[0][0] == truth for row, truth in zip(rows, truths, strict=True))
-        screen.say(f"{right} of these {len(rows)} are right")
+        console.print(f"{right} of these {len(rows)} are right")

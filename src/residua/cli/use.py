@@ -10,9 +10,9 @@ import typer
 
 from residua.cli.common import (
     ClassesOption,
+    ImagesArgument,
     JsonOption,
     ModelOption,
-    PicturesArgument,
     PreparedOption,
     SourceArgument,
     names_from,
@@ -28,7 +28,7 @@ def evaluate(
     source: SourceArgument,
     data: Annotated[
         str | None,
-        typer.Argument(metavar="[DATA]", help="Other pictures to judge by.", show_default=False),
+        typer.Argument(metavar="[DATA]", help="Other images to judge by.", show_default=False),
     ] = None,
     model: ModelOption = None,
     classes: ClassesOption = None,
@@ -65,7 +65,7 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Lay runs side by side: curves, accuracies on the same pictures, sizes, speed, settings."""
+    """Lay runs side by side: curves, accuracies on the same images, sizes, speed, settings."""
     with spoken():
         from residua.comparison import compare
         from residua.system.console import printable
@@ -82,19 +82,19 @@ def predict(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="PICTURE|FOLDER|ADDRESS...",
+            metavar="IMAGE|FOLDER|ADDRESS...",
             help="What to name; addresses begin with http:// or https://.",
             show_default=False,
         ),
     ],
-    top: Annotated[int, typer.Option(help="How many classes for each picture.")] = 3,
+    top: Annotated[int, typer.Option(help="How many classes for each image.")] = 3,
     form: Annotated[
         Literal["table", "csv", "json"],
         typer.Option("--format", help="Form of the output on stdout."),
     ] = "table",
     grid: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Also draw the pictures with their classes."),
+        typer.Option(metavar="FILE.png", help="Also draw the images with their classes."),
     ] = None,
     model: ModelOption = None,
     classes: ClassesOption = None,
@@ -103,7 +103,7 @@ def predict(
         bool, typer.Option("--allow-private", help="Read addresses of private networks too.")
     ] = False,
 ) -> None:
-    """Name what is on pictures: a row for each file, in the order they came."""
+    """Name what is on images: a row for each file, in the order they came."""
     with spoken():
         from residua import api
 
@@ -121,15 +121,15 @@ def predict(
         print_predictions(rows, form, top)
         if all(row.error for row in rows):
             raise ResiduaError(
-                f"{', '.join(files)}: no picture could be read."
+                f"{', '.join(files)}: no image could be read."
                 if rows
-                else f"{', '.join(files)}: holds no pictures."
+                else f"{', '.join(files)}: holds no images."
             )
 
 
 def features(
     source: SourceArgument,
-    files: PicturesArgument,
+    files: ImagesArgument,
     out: Annotated[
         Path,
         typer.Option(
@@ -139,14 +139,20 @@ def features(
     stage: Annotated[
         int | None, typer.Option(help="The map after this stage, from 1. [the last]")
     ] = None,
-    side: Annotated[
-        int | None, typer.Option(help="Average over side x side fields. [as the head does]", min=1)
+    pool_size: Annotated[
+        int | None,
+        typer.Option(
+            "--pool-size",
+            "--side",
+            help="Average-pool the map to N x N. [default: as the head does]",
+            min=1,
+        ),
     ] = None,
     model: ModelOption = None,
     prepared: PreparedOption = None,
 ) -> None:
-    """Write what the network sees in pictures, a row for each file, for other tools."""
-    with spoken() as screen:
+    """Write what the network sees in images, a row for each file, for other tools."""
+    with spoken() as console:
         from residua import api
         from residua.evaluation.predict import parquet
 
@@ -163,10 +169,10 @@ def features(
             model=model,
             preprocessing=prepared_from(prepared),
             stage=stage,
-            side=side,
+            pool_size=pool_size,
             quiet=False,
         )
         for file, reason in found.unreadable:
-            screen.warn(f"{file} is left out: {reason}")
+            console.warn(f"{file} is left out: {reason}")
         found.save(out)
         print(out)

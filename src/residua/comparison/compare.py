@@ -70,9 +70,9 @@ class Placed(Protocol):
 def compare(*runs: str | Path | Placed, out: str | Path | None = None) -> Comparison:
     """What two or more runs came to, each further one against the first; as `residua compare`.
 
-    Accuracies are compared on the pictures that both have judged and neither has learnt from, with
+    Accuracies are compared on the images that both have judged and neither has learnt from, with
     a paired interval. out: a new folder, else the next free comparisons/<n>; it gets a page,
-    tables and figures. Raises ResiduaError, also for a run that has not judged its pictures yet.
+    tables and figures. Raises ResiduaError, also for a run that has not judged its images yet.
     """
     places = [each if isinstance(each, str | Path) else each.path for each in runs]
     folders = [RunFolder.existing(each) for each in places]
@@ -131,20 +131,20 @@ def _read(run: RunFolder, name: str) -> Subject:
     """All that is known of a run. Raises ResiduaError that says what to do with an unfinished."""
     weights, judged, config = run.weights, read(run, name), run.config
     history = run.read_history()
-    counts = costs_of(config.network_arguments, config.preprocessing.size)
+    counts = costs_of(config.network_spec, config.preprocessing.size)
     speeds = speeds_of(history)
     facts = Facts(
         name=name,
         path=str(run.path),
         network=config.network.name,
-        part=judged.part,
+        split=judged.split,
         accuracy=judged.accuracy,
-        pictures=len(judged.answers[judged.part]) if judged.part else 0,
+        images=len(judged.answers[judged.split]) if judged.split else 0,
         parameters=counts.total,
         multiply_adds=counts.multiply_adds,
         file_bytes=weights.stat().st_size,
         epochs=len(history),
-        pictures_per_second=median(speeds) if speeds else None,
+        images_per_second=median(speeds) if speeds else None,
         seconds=history[-1].get("seconds") if history else None,
         device=_device(run.read_json("environment.json"), run),
     )
@@ -200,8 +200,8 @@ def _write(page: Page, folder: Path) -> None:
     """The page's files, with its figures in the Markdown too, which is named compare.md."""
     write(page, folder)
     drawn = [each for section in page.sections for each in section.figures]
-    pictures = [f"\n![{each.caption}](figures/{each.name}.png)\n" for each in drawn]
-    write_atomically(folder / "compare.md", markdown(page) + "".join(pictures))
+    images = [f"\n![{each.caption}](figures/{each.name}.png)\n" for each in drawn]
+    write_atomically(folder / "compare.md", markdown(page) + "".join(images))
     (folder / "tables.md").unlink()
 
 

@@ -31,13 +31,13 @@ class Line:
     """One part of one run: its place among the runs, what the legend says, its rows."""
 
     place: int
-    part: str
+    split: str
     label: str
     rows: History
 
     def plot(self, axes: Axes, kind: str) -> None:
         """Draw "accuracy", in per cent, or "loss" over the epochs; missing values leave gaps."""
-        key, judged = SERIES[self.part][0] + kind, self.part != "train"
+        key, judged = SERIES[self.split][0] + kind, self.split != "train"
         scale = 100 if kind == "accuracy" else 1
         colour = COLOURS[self.place % len(COLOURS)]
         axes.plot(
@@ -61,10 +61,10 @@ def overlays(histories: Mapping[str, History]) -> list[Figure]:
     lines = _lines(histories)
     if not lines:
         return []
-    judged = [each for each in lines if each.part != "train"]
+    judged = [each for each in lines if each.split != "train"]
     ends = [replace(each, rows=_end(each.rows)) for each in judged or lines]
     whole = (
-        "Over the epochs: dashed, hollow markers, on the training pictures as they were shown, "
+        "Over the epochs: dashed, hollow markers, on the training images as they were shown, "
         "augmented, under each run's own loss; solid, on the part that judges."
     )
     end = f"The last {ZOOM:.0%} of each run's epochs"

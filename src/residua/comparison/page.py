@@ -17,36 +17,36 @@ from residua.runs.folder import RunFolder
 
 FEW = 4  # settings that a sentence names
 TRAINING = (
-    "An interval over pictures says what other pictures of the same kind would give, and nothing "
+    "An interval over images says what other images of the same kind would give, and nothing "
     "of another training: with another seed each of these networks would give other figures; "
     "`residua study` compares over seeds."
 )
 NOTE = (
     "Accuracy: of the run's own part, by the weights that it kept. Parameters as Keras counts "
-    "them, with BatchNorm's statistics. File: the weights on disk. Pictures a second: median over "
+    "them, with BatchNorm's statistics. File: the weights on disk. Images a second: median over "
     "the epochs, learning alone; seconds: all of the training, judging and saving too."
 )
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One run in figures. accuracy: of its own part, in [0, 1], over that many pictures.
+    """One run in figures. accuracy: of its own part, in [0, 1], over that many images.
 
     None: it judged no part, or has no history, as a head solved on features. multiply_adds: of one
-    picture. seconds: of the whole training. device: the machine it was trained on.
+    image. seconds: of the whole training. device: the machine it was trained on.
     """
 
     name: str
     path: str
     network: str
-    part: str | None
+    split: str | None
     accuracy: float | None
-    pictures: int
+    images: int
     parameters: int
     multiply_adds: int
     file_bytes: int
     epochs: int
-    pictures_per_second: float | None
+    images_per_second: float | None
     seconds: float | None
     device: str
 
@@ -71,8 +71,8 @@ def page_of(
     """
     names = [each.facts.name for each in subjects]
     columns = [
-        *("run", "network", "part", "accuracy %", "pictures", "parameters", "multiply-adds"),
-        *("file, MB", "epochs", "pictures/s", "seconds", "device"),
+        *("run", "network", "part", "accuracy %", "images", "parameters", "multiply-adds"),
+        *("file, MB", "epochs", "images/s", "seconds", "device"),
     ]
     rows = [_row(each.facts) for each in subjects]
     curves = overlays({each.facts.name: each.history for each in subjects})
@@ -80,7 +80,7 @@ def page_of(
     table = Table("compare", "Runs", columns, rows, 2, NOTE, turned=True)
     sections = [
         Section("What each came to", (), [table]),
-        Section("How they differ on the same pictures", (), [_differences(pairs)]),
+        Section("How they differ on the same images", (), [_differences(pairs)]),
         Section("Curves over each other", (), (), curves),
         Section(
             "What differs in their settings",
@@ -106,9 +106,9 @@ def page_of(
 def _row(facts: Facts) -> list[Cell]:
     accuracy = None if facts.accuracy is None else 100 * facts.accuracy
     return [
-        *(facts.name, facts.network, facts.part, accuracy, facts.pictures, facts.parameters),
+        *(facts.name, facts.network, facts.split, accuracy, facts.images, facts.parameters),
         *(facts.multiply_adds, facts.file_bytes / 1e6, facts.epochs or None),
-        *(facts.pictures_per_second, facts.seconds, facts.device),
+        *(facts.images_per_second, facts.seconds, facts.device),
     ]
 
 
@@ -121,9 +121,9 @@ def _differences(pairs: Sequence[Pair]) -> Table:
             shares = (*each.accuracies, found.mean, found.low, found.high)
             seen = "yes" if found.seen else "no"
             numbers = [*(100 * share for share in shares), seen, each.lost, each.gained]
-        rows.append([each.first, each.second, each.pictures, *numbers])
+        rows.append([each.first, each.second, each.images, *numbers])
     columns = [
-        *("from", "to", "common pictures", "from %", "to %", "difference, points", "low", "high"),
+        *("from", "to", "common images", "from %", "to %", "difference, points", "low", "high"),
         *("seen", "right in the first only", "right in the second only"),
     ]
     return Table("differences", "Paired differences, 95 % intervals", columns, rows, 2, turned=True)
@@ -134,13 +134,13 @@ def _findings(pairs: Sequence[Pair]) -> list[str]:
     for each in pairs:
         if each.difference is None:
             found.append(
-                f"{each.first} and {each.second}: {each.pictures or 'no'} "
-                f"picture{'s' * (each.pictures != 1)} judged by both and learnt by neither, and "
+                f"{each.first} and {each.second}: {each.images or 'no'} "
+                f"image{'s' * (each.images != 1)} judged by both and learnt by neither, and "
                 f"{LEAST} are the least, so nothing can be said of their accuracies."
             )
         else:
             part = " and ".join(dict.fromkeys(str(part) for part in each.parts))
-            figure = f"{part.capitalize()} accuracy on the same {each.pictures:,} pictures"
+            figure = f"{part.capitalize()} accuracy on the same {each.images:,} images"
             found.append(in_words(each.first, each.second, figure, each.difference))
     compared = sum(each.difference is not None for each in pairs)
     if compared > 1:
@@ -152,12 +152,12 @@ def _findings(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _left_out(pairs: Sequence[Pair]) -> list[str]:
-    """Which pictures do not count, and which count too much."""
+    """Which images do not count, and which count too much."""
     found = []
     for each in pairs:
         names = (each.first, each.second)
         said_of = [
-            f"{taught:,} of the {judged:,} pictures that {name} judged"
+            f"{taught:,} of the {judged:,} images that {name} judged"
             for name, taught, judged in zip(names, each.taught, each.judged, strict=True)
             if taught
         ]
@@ -167,12 +167,12 @@ def _left_out(pairs: Sequence[Pair]) -> list[str]:
             )
         if each.relabelled:
             found.append(
-                f"{each.relabelled:,} pictures bear another class in {each.first} than in "
+                f"{each.relabelled:,} images bear another class in {each.first} than in "
                 f"{each.second}, so they are left out."
             )
         if each.chose and each.difference is not None:
             found.append(
-                f"{' and '.join(names)}: validation pictures chose the weights that a run keeps, "
+                f"{' and '.join(names)}: validation images chose the weights that a run keeps, "
                 "so its accuracy on them is a little too good; --test-fraction keeps a test part."
             )
     return found

@@ -1,4 +1,4 @@
-"""predictions.csv and split.csv of two runs -> how they differ on the pictures both have judged."""
+"""predictions.csv and split.csv of two runs -> how they differ on the images both have judged."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from residua.comparison.statistics import Difference, of_pictures
+from residua.comparison.statistics import Difference, of_images
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
 
-PARTS = ("test", "validation")  # that judge; the first that there is counts
-LEAST = 2  # pictures, below which nothing is said of a difference
+SPLITS = ("test", "validation")  # that judge; the first that there is counts
+LEAST = 2  # images, below which nothing is said of a difference
 COLUMNS = ("path", "class", "right")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One judged picture: path and content as in split.csv, its class, whether it was named so."""
+    """One judged image: path and content as in split.csv, its class, whether it was named so."""
 
     path: str
     sha256: str
@@ -31,9 +31,9 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What a run said of its own pictures. taught: contents, sha256, of its training part.
+    """What a run said of its own images. taught: contents, sha256, of its training part.
 
-    answers: part -> its pictures; empty if it trained on all pictures. validation_chose: whether
+    answers: part -> its images; empty if it trained on all images. validation_chose: whether
     the validation part chose what the run keeps.
     """
 
@@ -43,26 +43,26 @@ class Judged:
     validation_chose: bool = True
 
     @property
-    def part(self) -> str | None:
-        """The part that counts."""
+    def split(self) -> str | None:
+        """The split that the run is evaluated on."""
         return next(iter(self.answers), None)
 
     @property
     def accuracy(self) -> float | None:
         """Of that part, in [0, 1]."""
-        if self.part is None:
+        if self.split is None:
             return None
-        return float(np.mean([each.right for each in self.answers[self.part]]))
+        return float(np.mean([each.right for each in self.answers[self.split]]))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs on the pictures that both have judged and neither has learnt from.
+    """Two runs on the images that both have judged and neither has learnt from.
 
-    parts: of each run. judged: pictures of its part. taught: how many of these are in a training
-    part, so left out. relabelled: common pictures that bear another class, left out too. chose: of
-    those that count, how many are validation pictures that chose what a run keeps. accuracies: in
-    [0, 1], None with fewer than two pictures, as the difference. gained: right in the second run
+    parts: of each run. judged: images of its part. taught: how many of these are in a training
+    part, so left out. relabelled: common images that bear another class, left out too. chose: of
+    those that count, how many are validation images that chose what a run keeps. accuracies: in
+    [0, 1], None with fewer than two images, as the difference. gained: right in the second run
     only; lost: in the first only.
     """
 
@@ -72,7 +72,7 @@ class Pair:
     judged: tuple[int, int]
     taught: tuple[int, int]
     relabelled: int
-    pictures: int
+    images: int
     chose: int
     gained: int
     lost: int
@@ -88,11 +88,11 @@ def read(run: RunFolder, name: str) -> Judged:
     members = run.read_split()
     contents = {each.path: each.sha256 for each in members}
     answers = {}
-    for part in PARTS:
+    for part in SPLITS:
         file = run.path / "evaluations" / part / "predictions.csv"
         if file.is_file():
             answers[part] = _answers(file, contents, run)
-    if not answers and any(each.part in PARTS for each in members):
+    if not answers and any(each.split in SPLITS for each in members):
         ended = (run.path / "report.html").exists()
         todo = "evaluate" if ended else "resume"
         why = "" if ended else " yet: its training has not ended"
@@ -100,7 +100,7 @@ def read(run: RunFolder, name: str) -> Judged:
         raise ResiduaError(
             f"{run.path}: has no predictions{why}. `residua {todo} {run.path}` {does}."
         )
-    taught = frozenset(each.sha256 for each in members if each.part == "train")
+    taught = frozenset(each.sha256 for each in members if each.split == "train")
     return Judged(name, answers, taught, run.validation_chose)
 
 
@@ -128,25 +128,25 @@ def pair(first: Judged, second: Judged) -> Pair:
         judged=(len(both[0]), len(both[1])),
         taught=(len(both[0]) - len(unseen[0]), len(both[1]) - len(unseen[1])),
         relabelled=len(matched) - len(alike),
-        pictures=len(alike),
+        images=len(alike),
         chose=len(alike) if any(chosen) else 0,
         gained=int((right[1] & ~right[0]).sum()),
         lost=int((right[0] & ~right[1]).sum()),
         accuracies=(float(right[0].mean()), float(right[1].mean())) if enough else None,
-        difference=of_pictures(right[0], right[1]) if enough else None,
+        difference=of_images(right[0], right[1]) if enough else None,
     )
 
 
 def _parts(first: Judged, second: Judged) -> tuple[str | None, str | None]:
     """The test part where both have one, else validation, else what each has."""
-    for part in PARTS:
+    for part in SPLITS:
         if part in first.answers and part in second.answers:
             return part, part
-    return first.part, second.part
+    return first.split, second.split
 
 
 def _matched(first: Sequence[Answer], second: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
-    """The same pictures: by path and content, then by content alone, each taken once."""
+    """The same images: by path and content, then by content alone, each taken once."""
     left = {(each.path, each.sha256): each for each in second}
     found, rest = [], []
     for each in first:

@@ -1,9 +1,9 @@
 """Figures of two or more runs, paired -> how much they differ, how surely, and in which words.
 
-Two kinds of pairs. `of_pictures`: two networks name the same pictures; the interval says what other
-pictures of the same kind would give, and nothing of another training. `of_seeds`: several networks
+Two kinds of pairs. `of_images`: two networks name the same images; the interval says what other
+images of the same kind would give, and nothing of another training. `of_seeds`: several networks
 are trained with the same seeds; the interval says what other seeds would give.
-Legend: R rows (networks), S seeds, N pictures.
+Legend: R rows (networks), S seeds, N images.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Difference:
         return (self.high - self.low) / 2
 
 
-def of_pictures(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Difference:
-    """Of two accuracies on the same N pictures; bool [N] each: named rightly or not.
+def of_images(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Difference:
+    """Of two accuracies on the same N images; bool [N] each: named rightly or not.
 
     Agresti and Min 2005 ("Simple improved confidence intervals for comparing matched proportions"):
     Wald's interval after half a pair was added to each of the four cells, in [-1, 1]; the mean is
-    the plain one. Raises ValueError without pictures, or if the arrays do not match.
+    the plain one. Raises ValueError without images, or if the arrays do not match.
     """
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"right answers {first.shape} and {second.shape}")
@@ -65,7 +65,7 @@ def of_seeds(
 ) -> dict[tuple[int, int], Difference]:
     """Of every pair of rows (i < j), from float64 [R, S]: one figure of each row and seed.
 
-    resolution: the smallest step of a figure, such as 1 / N of N pictures; no spread is taken for
+    resolution: the smallest step of a figure, such as 1 / N of N images; no spread is taken for
     smaller, so that a few equal counts do not look like certainty.
 
     A seed is a block: what it does to all rows alike does not count. The spread is the mean square

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from residua.config import parse
-from residua.config.schema import AUTO, Config, Preprocessing
+from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
 
-TINY = 16  # px: below, a picture is enlarged, or a network halves it away
-SMALL = 40  # px: pictures like CIFAR's, for which a network must not begin by shrinking them
+TINY = 16  # px: below, an image is enlarged, or a network halves it away
+SMALL = 40  # px: images like CIFAR's, for which a network must not begin by shrinking them
 FULL_DECAY = 0.7  # of the rate, from a stage to the one before it, where everything is tuned
-RATE = 0.1  # of SGD for 128 pictures of a batch
-TUNING_RATE = 0.03  # of SGD for 128 pictures, where weights begin as learnt elsewhere
-FEW_TO_COMPARE = 15  # pictures a class: below, two ways of learning cannot be told apart
-FEW = 100  # pictures a class: below, every one teaches, and cross-validation judges
+RATE = 0.1  # of SGD for 128 images of a batch
+TUNING_RATE = 0.03  # of SGD for 128 images, where weights begin as learnt elsewhere
+FEW_TO_COMPARE = 15  # images a class: below, two ways of learning cannot be told apart
+FEW = 100  # images a class: below, every one teaches, and cross-validation judges
 IMBALANCE = 3.0  # between the largest and the smallest class
 
 
@@ -63,11 +63,11 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
     chooser.choose(
         "preprocessing.channels",
         1 if grey else 3,
-        "all pictures are grey" if grey else "there are colour pictures",
+        "all images are grey" if grey else "there are colour images",
     )
-    chooser.choose("preprocessing.channel_order", "rgb", "as pictures are stored")
+    chooser.choose("preprocessing.channel_order", "rgb", "as images are stored")
     chooser.choose("preprocessing.crop", 1.0, "the whole of the shorter side")
-    chooser.choose("preprocessing.interpolation", "antialias", "what a smaller picture looks like")
+    chooser.choose("preprocessing.interpolation", "antialias", "what a smaller image looks like")
     gpu = chooser.config.training.device.startswith("cuda")
     largest = 224 if gpu else 128
     if side < TINY:
@@ -85,7 +85,7 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
 
 
 def choose_from_weights(
-    chooser: Chooser, network: Mapping[str, object], preprocessing: Preprocessing
+    chooser: Chooser, network: NetworkSpec, preprocessing: Preprocessing
 ) -> None:
     """What belongs to the weights that a training starts from, before anything else is chosen.
 
@@ -93,12 +93,12 @@ def choose_from_weights(
     """
     reason = "belongs to the weights"
     for name in ("name", "ordering", "shortcut", "cardinality"):
-        chooser.choose(f"network.{name}", network[name], reason)
+        chooser.choose(f"network.{name}", getattr(network, name), reason)
     if not chooser.config.network.new_head:
-        for name in ("head", "stage", "side"):
-            chooser.choose(f"network.{name}", network[name], reason)
-    elif network["stage"] is not None:  # the weights end there
-        chooser.choose("network.stage", network["stage"], "the weights end there")
+        for name in ("head", "stage", "pool_size"):
+            chooser.choose(f"network.{name}", getattr(network, name), reason)
+    elif network.stage is not None:  # the weights end there
+        chooser.choose("network.stage", network.stage, "the weights end there")
         if chooser.config.transfer.strategy == "none":
             chooser.choose("network.head", "linear", "the network has no head there")
     geometry: tuple[str, ...] = ()
@@ -111,12 +111,12 @@ def choose_from_weights(
 
 
 def choose_validation(
-    chooser: Chooser, pictures: int, classes: int, given: AbstractSet[str | None]
+    chooser: Chooser, images: int, classes: int, given: AbstractSet[str | None]
 ) -> None:
     """data.val_fraction. given: the parts that the data set brings itself."""
     config = chooser.config
     solved = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
-    few = pictures < (FEW if solved else FEW_TO_COMPARE) * classes
+    few = images < (FEW if solved else FEW_TO_COMPARE) * classes
     if "validation" in given:
         reason = "the data set brings its own validation part"
         chooser.choose("data.val_fraction", 0.0, reason)
@@ -124,7 +124,7 @@ def choose_validation(
         reason = "the test part judges, and cross-validation chooses the head: all others teach"
         chooser.choose("data.val_fraction", 0.0, reason)
     if few and not given - {None} and (solved or config.transfer.strategy == "auto"):
-        reason = f"{pictures:,} pictures are few: all of them teach, and cross-validation judges"
+        reason = f"{images:,} images are few: all of them teach, and cross-validation judges"
         chooser.choose("data.val_fraction", 0.0, reason)
     reason = "a fifth judges" if solved else "a fifth judges, and chooses the epoch"
     chooser.choose("data.val_fraction", 0.2, reason)
@@ -137,15 +137,15 @@ def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]
     chooser.choose("preprocessing.std", [round(each, 3) for each in std], reason)
 
 
-def choose_network(chooser: Chooser, classes: int, pictures: int) -> None:
+def choose_network(chooser: Chooser, classes: int, images: int) -> None:
     """network.name and .classes."""
     size = chooser.config.preprocessing.size
     if size <= SMALL:
         name, reason = "cifar_resnet20", f"{size} px is small: a network that begins at full size"
-    elif chooser.config.training.device.startswith("cuda") and pictures >= 5000:
-        name, reason = "resnet50", f"{pictures:,} training pictures and a GPU"
+    elif chooser.config.training.device.startswith("cuda") and images >= 5000:
+        name, reason = "resnet50", f"{images:,} training images and a GPU"
     else:
-        name, reason = "resnet18", f"{size} px and {pictures:,} training pictures"
+        name, reason = "resnet18", f"{size} px and {images:,} training images"
     chooser.choose("network.name", name, reason)
     chooser.choose("network.classes", classes, f"the data has {classes} classes")
     strategy = chooser.config.transfer.strategy
@@ -155,27 +155,27 @@ def choose_network(chooser: Chooser, classes: int, pictures: int) -> None:
     elif strategy in ("partial", "full"):
         chooser.choose("network.head", "linear", "begins as the features suggest")
     else:
-        chooser.choose("network.head", "own", "as the model")
+        chooser.choose("network.head", "default", "as the model")
 
 
 def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
-    """Batch, epochs, rate, warm-up and class weights, from the training pictures per class."""
-    pictures = sum(counts)
-    said = f"{pictures:,} training pictures"
+    """Batch, epochs, rate, warm-up and class weights, from the training images per class."""
+    images = sum(counts)
+    said = f"{images:,} training images"
     size = chooser.config.preprocessing.size
-    batch = 128 if pictures >= 20_000 else 64 if pictures >= 1_000 else 32
+    batch = 128 if images >= 20_000 else 64 if images >= 1_000 else 32
     batch = min(batch, 128 if size <= 64 else 64 if size <= 160 else 32)
-    chooser.choose("training.batch", batch, f"{said} of {size} px")
+    chooser.choose("training.batch_size", batch, f"{said} of {size} px")
     wanted = 60_000 if chooser.config.preprocessing.size <= SMALL else 40_000
-    epochs = max(8, min(60, round(wanted / pictures)))
-    chooser.choose("training.epochs", epochs, f"{said}: about {epochs * pictures:,} looks")
-    batch, epochs = chooser.config.training.batch, chooser.config.training.epochs
+    epochs = max(8, min(60, round(wanted / images)))
+    chooser.choose("training.epochs", epochs, f"{said}: about {epochs * images:,} looks")
+    batch, epochs = chooser.config.training.batch_size, chooser.config.training.epochs
     optimization, strategy = chooser.config.optimization, chooser.config.transfer.strategy
     on_features = strategy == "features"
     chooser.choose(
         "optimization.optimizer",
         "adam" if on_features else "sgd",
-        "a head on features" if on_features else "with momentum, the best on pictures",
+        "a head on features" if on_features else "with momentum, the best on images",
     )
     chooser.choose(
         "optimization.layer_decay",
@@ -184,12 +184,12 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     )
     if chooser.config.optimization.optimizer == "sgd" and strategy in ("partial", "full"):
         rate = TUNING_RATE * batch / 128
-        chooser.choose("optimization.rate", rate, "weights that were learnt once: small steps")
+        chooser.choose("optimization.learning_rate", rate, "fine-tuning: small steps")
     if chooser.config.optimization.optimizer == "sgd":
-        rate, reason = RATE * batch / 128, "SGD: 0.1 for each 128 pictures of the batch"
+        rate, reason = RATE * batch / 128, "SGD: 0.1 for each 128 images of the batch"
     else:
         rate, reason = 1e-3, f"usual for {chooser.config.optimization.optimizer}"
-    chooser.choose("optimization.rate", rate, reason)
+    chooser.choose("optimization.learning_rate", rate, reason)
     warmup = warmup_share(optimization.schedule)
     chooser.choose(
         "optimization.warmup_epochs",
@@ -211,21 +211,21 @@ def warmup_share(schedule: str) -> float:
 
 
 def choose_augmentation(chooser: Chooser, grey: bool) -> None:
-    """How much training may change a picture, from its size and colour.
+    """How much training may change an image, from its size and colour.
 
-    grey: whether all pictures are, whatever the network's input has room for.
+    grey: whether all images are, whatever the network's input has room for.
     """
     size = chooser.config.preprocessing.size
     small = size <= SMALL
-    photo = f"pictures of {size} px in colour" if not grey else f"pictures of {size} px"
+    photo = f"images of {size} px in colour" if not grey else f"images of {size} px"
     if grey:
-        chooser.choose("augmentation.flip", False, "grey pictures may be writing, which has a side")
+        chooser.choose("augmentation.flip", False, "grey images may be writing, which has a side")
     else:
         chooser.choose("augmentation.flip", True, "a mirrored photo is still one of its class")
     chooser.choose(
         "augmentation.crop_padding",
         max(1, size // 8) if small else 0,
-        f"an eighth of {size} px" if small else "zoom and shift do it for larger pictures",
+        f"an eighth of {size} px" if small else "zoom and shift do it for larger images",
     )
     rotation = 10.0 if grey or not small else 0.0
     chooser.choose("augmentation.rotation", rotation, photo)

@@ -16,6 +16,23 @@ import yaml
 from residua.config.schema import AUTO, Config, Preprocessing
 from residua.errors import ResiduaError
 
+RENAMED = {  # settings that runs and recipes of version 0.1.0 call otherwise
+    "optimization.rate": "optimization.learning_rate",
+    "optimization.ema": "optimization.ema_decay",
+    "optimization.clip": "optimization.clip_grad_norm",
+    "training.batch": "training.batch_size",
+    "training.pictures": "training.max_images",
+    "training.statistics_pictures": "training.precise_bn_images",
+    "training.keep_every": "training.save_every",
+    "network.side": "network.pool_size",
+}
+RENAMED_VALUES = {("network.head", "own"): "default"}
+
+
+def current_name(name: str) -> str:
+    """The dotted name that a setting has now; earlier names are still read."""
+    return RENAMED.get(name, name)
+
 
 def flags() -> dict[str, str]:
     """Flag -> dotted name of every setting that `residua train` offers by itself."""
@@ -29,7 +46,7 @@ def flags() -> dict[str, str]:
 
 def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
     """The field of a dotted name like "training.epochs". Raises ResiduaError if unknown."""
-    section, _, key = name.partition(".")
+    section, _, key = current_name(name).partition(".")
     sections = [item.name for item in dataclasses.fields(Config)]
     if section not in sections or not key:
         raise ResiduaError(
@@ -49,7 +66,7 @@ def accepts_auto(name: str) -> bool:
 
 def kind_of(name: str) -> str:
     """What a setting takes, in a word for --help: a choice like "crop|pad", NUMBER or TEXT."""
-    section, _, key = name.partition(".")
+    section, _, key = current_name(name).partition(".")
     kind = _hints(_section_type(section))[key]
     if get_origin(kind) is Literal:
         return "|".join(str(word) for word in get_args(kind))
@@ -61,7 +78,11 @@ def with_settings(config: Config, settings: Mapping[str, object], where: str = "
 
     `where` begins the message of a refused value, e.g. "recipe.yaml: ". Raises ResiduaError.
     """
-    for name, value in settings.items():
+    for given_name, given_value in settings.items():
+        name = current_name(given_name)
+        value = given_value
+        if isinstance(value, str):
+            value = RENAMED_VALUES.get((name, value), value)
         item = field_of(name, where)
         section, _, key = name.partition(".")
         checked = _checked(value, item, _hints(_section_type(section))[key], f"{where}{name}")
@@ -110,6 +131,21 @@ def preprocessing_from(mapping: object, where: str) -> Preprocessing:
         raise ResiduaError(f"{where}: the preprocessing is incomplete: {mapping!r}.")
     check_colours(found, f"{where}: preprocessing")
     return found
+
+
+def hidden_of(head: str) -> tuple[int, ...]:
+    """Widths of the hidden layers that a word says: () for "linear", (256,) for "mlp:256".
+
+    Raises ResiduaError.
+    """
+    if head == "linear":
+        return ()
+    if not re.fullmatch(r"mlp:[1-9]\d{0,5}(,[1-9]\d{0,5})*", head):
+        raise ResiduaError(
+            f"head {head!r} is unknown: expected linear, or mlp: with the widths of its hidden "
+            "layers, such as mlp:256 or mlp:4096,4096."
+        )
+    return tuple(int(width) for width in head.removeprefix("mlp:").split(","))
 
 
 def check_colours(preprocessing: Preprocessing, where: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 AUTO: Any = "auto"
+NONE = "none"  # --weights none: no weights, even where a recipe names some
 
 
 def setting(
@@ -18,16 +19,21 @@ def setting(
     help: str,
     *,
     flag: str | None = None,
+    old_flag: str | None = None,
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A field with its sentence, its range (inclusive) and, maybe, its command-line flag."""
-    return field(default=default, metadata={"help": help, "flag": flag, "low": low, "high": high})
+    """A field with its help text, its inclusive range and, optionally, its command-line flag.
+
+    old_flag: an earlier spelling of the flag, which is still accepted.
+    """
+    metadata = {"help": help, "flag": flag, "old_flag": old_flag, "low": low, "high": high}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which pictures, and which of them train, validate and test."""
+    """Which images, and which of them train, validate and test."""
 
     path: str = setting("", "Folder, archive folder or the name of an embedded data set.")
     split: Literal["stratified", "keras"] = setting(
@@ -37,7 +43,7 @@ class Data:
     )
     val_fraction: float = setting(
         AUTO,
-        "Fraction of the pictures kept for validation.",
+        "Fraction of the images kept for validation.",
         flag="--val-fraction",
         low=0,
         high=0.9,
@@ -56,18 +62,18 @@ class Data:
         "list", "What to do with files that cannot be read: list them or stop.", flag="--unreadable"
     )
     max_pixels: int = setting(
-        100_000_000, "Pictures with more pixels than this are refused from their header.", low=1
+        100_000_000, "Images with more pixels than this are refused from their header.", low=1
     )
     cache: Literal["memory", "file"] = setting(
-        AUTO, "Where decoded pictures wait: in memory, or in a file under the user's cache folder."
+        AUTO, "Where decoded images wait: in memory, or in a file under the user's cache folder."
     )
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The one way from a picture to the network's input; stored with the weights.
+    """The one way from an image to the network's input; stored with the weights.
 
-    A picture becomes uint8 [size, size, channels] by `resize` and `interpolation`; the network sees
+    An image becomes uint8 [size, size, channels] by `resize` and `interpolation`; the network sees
     (x - mean) / std as float [channels, size, size], mean and std in units of 0..255, in channel
     order. With one channel the order says nothing.
     """
@@ -96,7 +102,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training changes in a picture: the values of ranges, all of them off at 0.
+    """What training changes in an image: the values of ranges, all of them off at 0.
 
     Units follow Keras' ImageDataGenerator: shifts are fractions of the side, rotation and shear are
     degrees, zoom is the pair (low, high) of factors of the sampled window.
@@ -118,7 +124,7 @@ class Augmentation:
         "both", "'each' draws a zoom for each axis, as Keras does; 'both' keeps the aspect."
     )
     fill: Literal["nearest", "constant", "reflect"] = setting(
-        "constant", "What lies outside the picture; a constant is meant after normalisation."
+        "constant", "What lies outside the image; a constant is meant after normalisation."
     )
     fill_value: float = setting(0.0, "The constant, in normalised units.")
     brightness: float = setting(AUTO, "Largest relative change of brightness.", low=0, high=1)
@@ -149,14 +155,14 @@ class Network:
     )
     head: str = setting(
         AUTO,
-        "'own': the model's; 'linear'; 'mlp:256', 'mlp:4096,4096': with hidden layers; 'logistic': "
-        "linear, solved on features, its strength chosen by cross-validation.",
+        "'default': the model's own; 'linear'; 'mlp:256' or 'mlp:4096,4096': with hidden layers; "
+        "'logistic': a linear probe, its regularisation chosen by cross-validation.",
         flag="--head",
     )
     stage: int | None = setting(
         None, "Stage whose map another head reads, from 1; null: chosen, else the last.", low=1
     )
-    side: int | None = setting(
+    pool_size: int | None = setting(
         None, "Side of the grid of means that another head reads; null: chosen, else 1.", low=1
     )
     weights: str = setting(
@@ -183,7 +189,7 @@ class Transfer:
         flag="--transfer",
     )
     views: int = setting(
-        0, "Augmented views of each picture that features are taken of too.", flag="--views", low=0
+        0, "Augmented views of each image that features are taken of too.", flag="--views", low=0
     )
     budget: str = setting(
         "",
@@ -197,7 +203,7 @@ class Optimization:
     """How a gradient becomes a step."""
 
     optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = setting(AUTO, "The rule of the step.")
-    rate: float = setting(AUTO, "Largest learning rate.", low=0)
+    learning_rate: float = setting(AUTO, "Peak learning rate.", flag="--lr", low=0)
     momentum: float = setting(0.9, "Of SGD and RMSprop.", low=0, high=1)
     nesterov: bool = setting(True, "Look-ahead momentum for SGD.")
     weight_decay: float = setting(5e-4, "On kernels only, never on biases or norms.", low=0)
@@ -212,13 +218,13 @@ class Optimization:
     label_smoothing: float = setting(
         0.1, "Share of the target spread over all classes.", low=0, high=0.99
     )
-    ema: float = setting(
+    ema_decay: float = setting(
         0.0, "Decay of the averaged weights per step; 0 is off.", low=0, high=0.999999
     )
     layer_decay: float = setting(
         AUTO, "Factor of the rate for each stage further from the head.", low=0.01, high=1
     )
-    clip: float = setting(0.0, "Largest norm of the gradient; 0 is off.", low=0)
+    clip_grad_norm: float = setting(0.0, "Largest norm of the gradient; 0 is off.", low=0)
     class_weights: Literal["none", "balanced"] = setting(
         AUTO, "'balanced' weighs each class by the inverse of its count."
     )
@@ -229,7 +235,7 @@ class Training:
     """How long, how much at once, on what; and what is kept."""
 
     epochs: int = setting(AUTO, "Passes over the training part.", flag="--epochs", low=1)
-    batch: int = setting(AUTO, "Pictures in a step.", flag="--batch", low=1)
+    batch_size: int = setting(AUTO, "Batch size.", flag="--batch-size", old_flag="--batch", low=1)
     seed: int = setting(
         0,
         "Seed of initialisation, order and augmentation.",
@@ -247,24 +253,47 @@ class Training:
     patience: int = setting(
         0, "Stop after this many epochs without improvement; 0 is never.", low=0
     )
-    pictures: int = setting(
-        0, "Training pictures that take part, evenly chosen; 0: all of them.", low=0
+    max_images: int = setting(
+        0, "Training images that take part, evenly chosen; 0: all of them.", low=0
     )
-    statistics_pictures: int = setting(
+    precise_bn_images: int = setting(
         512,
-        "Pictures that re-estimate BatchNorm's statistics before a validation; 0 is off.",
+        "Images that re-estimate BatchNorm's statistics before a validation; 0 is off.",
         low=0,
     )
     curve_test: bool = setting(
         False, "Record the test part each epoch, choosing nothing by it.", flag="--curve-test"
     )
-    keep_every: int = setting(
-        0, "Keep the weights of every N-th epoch; 0 is none.", flag="--keep-every", low=0
+    save_every: int = setting(
+        0,
+        "Save the weights of every N-th epoch; 0: off.",
+        flag="--save-every",
+        old_flag="--keep-every",
+        low=0,
     )
     save_seconds: float = setting(
         15.0, "At most this much work is lost by a crash.", low=0, high=20
     )
     tensorboard: bool = setting(False, "Write TensorBoard events too.", flag="--tensorboard")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """One network in full: the arguments of `networks.zoo.catalogue.build`, stored with weights.
+
+    classes: width of the head. head: None for the model's own, "linear" or "mlp:256"; stage and
+    pool_size say what another head reads. None: as the model.
+    """
+
+    name: str
+    classes: int
+    channels: int
+    ordering: str | None = None
+    shortcut: str | None = None
+    cardinality: str | None = None
+    head: str | None = None
+    stage: int | None = None
+    pool_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -280,18 +309,18 @@ class Config:
     training: Training = Training()
 
     @property
-    def network_arguments(self) -> dict[str, Any]:
-        """The arguments with which `networks.catalogue.build` makes this network."""
+    def network_spec(self) -> NetworkSpec:
+        """What `networks.zoo.catalogue.build` needs to build this network."""
         network = self.network
-        head = {AUTO: None, "own": None, "logistic": "linear"}.get(network.head, network.head)
-        return {
-            "name": network.name,
-            "classes": network.classes,
-            "channels": self.preprocessing.channels,
-            "ordering": network.ordering,
-            "shortcut": network.shortcut,
-            "cardinality": network.cardinality,
-            "head": head,
-            "stage": network.stage if head else None,
-            "side": network.side if head else None,
-        }
+        head = {AUTO: None, "default": None, "logistic": "linear"}.get(network.head, network.head)
+        return NetworkSpec(
+            network.name,
+            network.classes,
+            self.preprocessing.channels,
+            network.ordering,
+            network.shortcut,
+            network.cardinality,
+            head,
+            network.stage if head else None,
+            network.pool_size if head else None,
+        )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from residua.config.parse import with_settings
-from residua.config.schema import AUTO, Config
+from residua.config.parse import hidden_of, with_settings
+from residua.config.schema import AUTO, NONE, Config
 from residua.errors import ResiduaError
-from residua.networks.surgery.heads import hidden_of
-from residua.runs.sources import NONE
 
 TRANSFERS = ("features", "partial", "full", "auto")  # strategies that need weights
 
@@ -35,16 +33,16 @@ def check(config: Config) -> None:
             "--head logistic is solved on frozen features: give --transfer features too, or --head "
             "linear."
         )
-    if network.head not in (AUTO, "own", "logistic"):
+    if network.head not in (AUTO, "default", "logistic"):
         hidden_of(network.head)
-    if strategy in ("features", "auto") and network.head == "own":
+    if strategy in ("features", "auto") and network.head == "default":
         raise ResiduaError(
             f"--transfer {strategy} learns a new head: expected logistic, linear or mlp:N."
         )
     if strategy == "features" and config.training.curve_test:
         raise ResiduaError("--transfer features records no test part: leave out --curve-test.")
-    if (network.stage or network.side) and network.head == "own":
-        raise ResiduaError("network.stage and network.side belong to another head: not to own.")
+    if (network.stage or network.pool_size) and network.head == "default":
+        raise ResiduaError("network.stage and network.pool_size need a --head other than default.")
     if strategy == "partial" and network.stage == 1:
         raise ResiduaError("--transfer partial needs two stages or more: network.stage is 1.")
     if network.freeze and strategy in ("features", "full", "scratch", "auto"):

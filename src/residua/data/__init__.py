@@ -1,1 +1,1 @@
-"""Pictures on disk -> batches: source -> survey -> split -> cache -> batches."""
+"""Images on disk -> batches: source -> survey -> split -> cache -> batches."""

@@ -1,7 +1,7 @@
-"""A batch of pictures -> the same batch as this epoch sees it; whole batches, on any device.
+"""A batch of images -> the same batch as this epoch sees it; whole batches, on any device.
 
-Drawing is apart from doing: `draw` turns (seed, epoch, sample) into one row of numbers per picture,
-`transform` carries them out. So a picture's look never depends on the batch that it travels in.
+Drawing is apart from doing: `draw` turns (seed, epoch, sample) into one row of numbers per image,
+`transform` carries them out. So an image's look never depends on the batch that it travels in.
 Legend: B batch, C channels, S side in pixels.
 """
 
@@ -26,7 +26,7 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 
 @dataclass(frozen=True)
 class Draw:
-    """The numbers of a batch, one row per picture; a None is an effect that is off.
+    """The numbers of a batch, one row per image; a None is an effect that is off.
 
     window: [B, 2, 3], from an output pixel (row, column, 1) to the input pixel that it shows.
     exact: every window is a mirror image and a whole number of pixels, so nothing is interpolated.
@@ -42,9 +42,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Which picture each one is mixed with, and how: mixup where `box` is empty, else cutmix.
+    """Which image each one is mixed with, and how: mixup where `box` is empty, else cutmix.
 
-    partner: [B] sample numbers. share: [B], what is left of the picture itself. box: [B, 4].
+    partner: [B] sample numbers. share: [B], what is left of the image itself. box: [B, 4].
     """
 
     partner: Integers
@@ -76,7 +76,7 @@ def draw_mixing(
     """Partners of `samples` among `members`; None where neither mixup nor cutmix is on.
 
     mixup: Zhang et al. 2017, section 2; cutmix: Yun et al. 2019, section 3.1. With both on, each
-    picture takes either with probability 1/2. A partner is drawn from the whole training part.
+    image takes either with probability 1/2. A partner is drawn from the whole training part.
     """
     if not (settings.mixup or settings.cutmix):
         return None
@@ -157,7 +157,7 @@ def _windows(settings: Augmentation, size: int, chance: Floats) -> tuple[Floats 
     """Compose flip and crop with Keras' rotation . shift . shear . zoom about the centre.
 
     The ranges, units and distributions are those of Keras' ImageDataGenerator: shear's matrix as it
-    defines it, a zoom above 1 showing more of the picture.
+    defines it, a zoom above 1 showing more of the image.
     """
     exact = not (
         settings.rotation or settings.shift or settings.shear or settings.zoom != (1.0, 1.0)
@@ -178,7 +178,7 @@ def _windows(settings: Augmentation, size: int, chance: Floats) -> tuple[Floats 
     )
     padding = settings.crop_padding
     window[:, :, 2] += np.floor(chance[:, 6:8] * (2 * padding + 1)) - padding
-    if settings.flip:  # last: the finished picture is mirrored, column c shows column S - 1 - c
+    if settings.flip:  # last: the finished image is mirrored, column c shows column S - 1 - c
         mirrored = chance[:, 8] < 0.5
         window[mirrored, :, 2] += window[mirrored, :, 1] * (size - 1)
         window[mirrored, :, 1] *= -1

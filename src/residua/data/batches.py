@@ -1,4 +1,4 @@
-"""Decoded pictures and their labels -> batches for the network: which pictures, in what order, how.
+"""Decoded images and their labels -> batches for the network: which images, in what order, how.
 
 Every batch is a pure function of (seed, epoch, step): a resumed training asks for step 137.
 """
@@ -20,11 +20,11 @@ from residua.data.augmentation import changes_nothing, draw, draw_mixing, mix, n
 from residua.data.dataset import Pixels
 from residua.data.random import Integers, shuffled
 
-DEVICE_SHARE = 0.25  # of an accelerator's free memory that decoded pictures may take
+DEVICE_SHARE = 0.25  # of an accelerator's free memory that decoded images may take
 
 
-class Pictures:
-    """The decoded pictures uint8 [N, S, S, C] where the device reaches them fastest."""
+class DecodedImages:
+    """The decoded images uint8 [N, S, S, C] where the device reaches them fastest."""
 
     def __init__(self, pixels: Pixels, device: torch.device) -> None:
         self.pixels, self.device = pixels, device
@@ -48,7 +48,7 @@ class Pictures:
 @dataclass(frozen=True)
 class Batch:
     """images: float32 [B, C, S, S], channels_last. targets: int64 [B], or float32 [B, K] where
-    pictures are mixed. labels: int64 [B], the class that dominates each picture."""
+    images are mixed. labels: int64 [B], the class that dominates each image."""
 
     images: Tensor
     targets: Tensor
@@ -89,7 +89,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        pictures: Pictures,
+        decoded: DecodedImages,
         labels: Integers,
         members: Integers,
         *,
@@ -99,8 +99,8 @@ class TrainingBatches:
         preprocessing: Preprocessing,
         augmentation: Augmentation,
     ) -> None:
-        """labels: [N] for all pictures; members: sample numbers of the training part."""
-        self.pictures, self.labels, self.members = pictures, labels, members
+        """labels: [N] for all images; members: sample numbers of the training part."""
+        self.decoded, self.labels, self.members = decoded, labels, members
         self.classes, self.seed = classes, seed
         self.preprocessing, self.augmentation = preprocessing, augmentation
         self.unchanged = changes_nothing(augmentation)
@@ -108,7 +108,7 @@ class TrainingBatches:
         self._order = lru_cache(maxsize=1)(lambda epoch: shuffled(seed, epoch, members))
 
     def samples(self, epoch: int, step: int) -> Integers:
-        """The pictures of a step; see `in_step`."""
+        """The images of a step; see `in_step`."""
         return in_step(self._order(epoch), step, self.steps)
 
     def batch(self, epoch: int, step: int) -> Batch:
@@ -130,30 +130,30 @@ class TrainingBatches:
     @property
     def device(self) -> torch.device:
         """See Inputs."""
-        return self.pictures.device
+        return self.decoded.device
 
     def plain(self, samples: Integers) -> Tensor:
-        """[B] -> float32 [B, C, S, S]: pictures as validation and prediction see them."""
-        return normalise(self.pictures.take(samples), self.preprocessing)
+        """[B] -> float32 [B, C, S, S]: images as validation and prediction see them."""
+        return normalise(self.decoded.take(samples), self.preprocessing)
 
     def images(self, epoch: int, samples: Integers) -> Tensor:
-        """float32 [B, C, S, S]: pictures as this epoch sees them, before any mixing."""
-        pixels = self.pictures.take(samples)
+        """float32 [B, C, S, S]: images as this epoch sees them, before any mixing."""
+        pixels = self.decoded.take(samples)
         if self.unchanged:
             return normalise(pixels, self.preprocessing)
         drawn = draw(self.augmentation, self.preprocessing.size, self.seed, epoch, samples)
         return transform(pixels, drawn, self.augmentation, self.preprocessing)
 
     def _labels(self, samples: Integers) -> Tensor:
-        return torch.from_numpy(self.labels[samples]).to(self.pictures.device)
+        return torch.from_numpy(self.labels[samples]).to(self.decoded.device)
 
 
 def plain_batches(
-    pictures: Pictures, members: Integers, preprocessing: Preprocessing, batch: int
+    decoded: DecodedImages, members: Integers, preprocessing: Preprocessing, batch: int
 ) -> Iterator[Tensor]:
     """float32 [B, C, S, S] for the members in order, unaugmented; the last one may be smaller."""
     for start in range(0, len(members), batch):
-        yield normalise(pictures.take(members[start : start + batch]), preprocessing)
+        yield normalise(decoded.take(members[start : start + batch]), preprocessing)
 
 
 def measure_colours(pixels: Pixels, members: Integers) -> tuple[list[float], list[float]]:
@@ -163,7 +163,7 @@ def measure_colours(pixels: Pixels, members: Integers) -> tuple[list[float], lis
     """
     chosen = members[:: -(-len(members) // 2000)]
     count, total, squares = 0, 0.0, 0.0
-    piece = max(1, 4_000_000 // pixels[0].size)  # pictures: 32 MB of float64
+    piece = max(1, 4_000_000 // pixels[0].size)  # images: 32 MB of float64
     for start in range(0, len(chosen), piece):
         x = pixels[chosen[start : start + piece]].astype(np.float64)
         count += x[..., 0].size

@@ -1,4 +1,4 @@
-"""A Source -> what its pictures are (`survey`) -> all of them decoded, as one uint8 array (`load`).
+"""A Source -> what its images are (`survey`) -> all of them decoded, as one uint8 array (`load`).
 
 Each file is decoded once; later epochs read the array. It lies in memory or, above a quarter of
 what is free, in a file under the user's cache folder, whose name is a hash of the contents and the
@@ -27,7 +27,7 @@ import PIL
 
 from residua.config.schema import Preprocessing
 from residua.data import image
-from residua.data.dataset import Header, Pixels, Source, Unreadable
+from residua.data.dataset import Dataset, Header, Pixels, Unreadable
 from residua.errors import ResiduaError
 from residua.system.files import cache_folder
 
@@ -36,7 +36,7 @@ Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
 
 _CACHE_VERSION = 2  # to be raised when the same file would decode or resize differently
-_LARGE = 2**24  # pixels; larger pictures are decoded one at a time: threads must fit in memory
+_LARGE = 2**24  # pixels; larger images are decoded one at a time: threads must fit in memory
 _TASK = 16  # entries in one task of the thread pool
 
 
@@ -48,7 +48,7 @@ class Survey:
     where there is a failure. failures: entry -> reason; decoding may bring more.
     """
 
-    source: Source
+    source: Dataset
     sha256: tuple[str, ...]
     headers: tuple[Header | None, ...]
     failures: dict[int, str]
@@ -56,7 +56,7 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """All pictures of a source, ready for the network but for normalisation.
+    """All images of a source, ready for the network but for normalisation.
 
     pixels: uint8 [entries, size, size, C] in RGB or grey, row i for entry i, zero where it failed;
     possibly a read-only memory map. failures: entry -> reason, those of the survey included.
@@ -68,7 +68,7 @@ class Decoded:
     where: str
 
 
-def survey(source: Source, max_pixels: int, progress: Progress | None = None) -> Survey:
+def survey(source: Dataset, max_pixels: int, progress: Progress | None = None) -> Survey:
     """Read every entry once: its hash and its header; nothing is decoded."""
 
     def read(index: int) -> tuple[str, Header | None, str]:
@@ -90,22 +90,22 @@ def survey(source: Source, max_pixels: int, progress: Progress | None = None) ->
 
 
 def duplicates(survey: Survey) -> int:
-    """How many readable pictures repeat the content of an earlier one, byte for byte."""
+    """How many readable images repeat the content of an earlier one, byte for byte."""
     contents = [d for d, header in zip(survey.sha256, survey.headers, strict=True) if header]
     return len(contents) - len(set(contents))
 
 
 def grey(survey: Survey) -> bool:
-    """Whether every readable picture is stored with a single channel, and there is one."""
+    """Whether every readable image is stored with a single channel, and there is one."""
     modes = {header.mode for header in survey.headers if header}
     return bool(modes) and modes <= {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
 
 
 def median_size(survey: Survey) -> tuple[int, int]:
-    """Median width and median height of the readable pictures. Raises ResiduaError if none is."""
+    """Median width and median height of the readable images. Raises ResiduaError if none is."""
     headers = [header for header in survey.headers if header]
     if not headers:
-        raise ResiduaError(f"{survey.source.name}: not one of its pictures can be read.")
+        raise ResiduaError(f"{survey.source.name}: not one of its images can be read.")
     median = statistics.median_low
     return median(h.width for h in headers), median(h.height for h in headers)
 
@@ -117,9 +117,9 @@ def load(
     cache: Literal["auto", "memory", "file"] = "auto",
     progress: Progress | None = None,
 ) -> Decoded:
-    """Decode and resize every picture of a survey, or find it done in the user's cache folder.
+    """Decode and resize every image of a survey, or find it done in the user's cache folder.
 
-    Pictures that cannot be decoded, or have changed since the survey, become failures. Raises
+    Images that cannot be decoded, or have changed since the survey, become failures. Raises
     ResiduaError if neither memory nor the cache folder can take the pixels.
     """
     job = _Job(survey, preprocessing, max_pixels, progress)
@@ -133,7 +133,7 @@ def load(
     try:
         pixels = np.zeros(job.shape, np.uint8)
     except MemoryError:
-        raise ResiduaError(f"No memory for {amount} of pictures: use data.cache=file.") from None
+        raise ResiduaError(f"No memory for {amount} of images: use data.cache=file.") from None
     failures, _ = job.decode(pixels.__setitem__)
     return Decoded(pixels, failures, f"in memory ({amount})")
 
@@ -153,7 +153,7 @@ class _Job:
         return len(self.survey.sha256), size, size, self.preprocessing.channels
 
     def decode(self, store: Store) -> tuple[dict[int, str], set[int]]:
-        """Stores every picture that can be decoded, from several threads.
+        """Stores every image that can be decoded, from several threads.
 
         Returns entry -> reason of the others, and the entries that might be read another time.
         """
@@ -206,7 +206,7 @@ def _load_into_file(job: _Job, amount: str) -> Decoded:
             raise OSError("the file just written is gone")
     except OSError as error:
         raise ResiduaError(
-            f"{amount} of decoded pictures cannot be kept in {folder}: {error.strerror or error}. "
+            f"{amount} of decoded images cannot be kept in {folder}: {error.strerror or error}. "
             "Set RESIDUA_CACHE to a folder with room, or use data.cache=memory."
         ) from error
     return Decoded(*found, f"in {path}{origin} ({amount})")
@@ -238,7 +238,7 @@ def _write(job: _Job, folder: Path) -> Path:
 
 
 def _rows_of(file: IO[bytes], length: int) -> Store:
-    """Writes pictures of `length` bytes to their place in a file, from any thread."""
+    """Writes images of `length` bytes to their place in a file, from any thread."""
     lock = threading.Lock()
 
     def store(index: int, pixels: Pixels) -> None:

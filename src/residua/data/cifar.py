@@ -19,7 +19,7 @@ import numpy as np
 
 from residua.data import folder
 from residua.data.arrays import Block, PackedSource, checked_block, packed
-from residua.data.dataset import Part, Pixels
+from residua.data.dataset import Pixels, SplitName
 from residua.errors import ResiduaError
 
 _BYTES = 2**28  # the largest file, train of CIFAR-100, has 0.16e9
@@ -89,10 +89,10 @@ def _source(root: Path, form: _Cifar, files: Mapping[str, bytes]) -> PackedSourc
     if len(classes) != form.count:
         raise ResiduaError(f"{where}: expected {form.count} class names, found {len(classes)}.")
     train = sorted(name for name in files if re.fullmatch(form.train, name))
-    named_parts: list[tuple[Part, list[str]]] = [("train", train)]
+    named_parts: list[tuple[SplitName, list[str]]] = [("train", train)]
     if form.test in files:
         named_parts.append(("test", [form.test]))
-    blocks: dict[Part | None, Block] = {}
+    blocks: dict[SplitName | None, Block] = {}
     for part, names in named_parts:
         read = [_block(form, files[name], f"{root}, {name}") for name in names]
         blocks[part] = (
@@ -104,7 +104,7 @@ def _source(root: Path, form: _Cifar, files: Mapping[str, bytes]) -> PackedSourc
 
 
 def _block(form: _Cifar, content: bytes, where: str) -> Block:
-    """One file of pictures: uint8 [N, 32, 32, 3] and their (fine) labels."""
+    """One file of images: uint8 [N, 32, 32, 3] and their (fine) labels."""
     if isinstance(form.labels, int):
         row = form.labels + 3072
         if len(content) % row:

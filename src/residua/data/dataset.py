@@ -1,4 +1,4 @@
-"""What every data set looks like to the rest: named classes and numbered, labelled pictures."""
+"""What every data set looks like to the rest: named classes and numbered, labelled images."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, C], C = 3 (RGB) or 1 (grey)
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
 class Unreadable(Exception):  # noqa: N818 - a state of a file, not a fault
-    """One picture that cannot be used; the message is the reason, without the file's name."""
+    """One image that cannot be used; the message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One labelled picture of a source.
+    """One labelled image of a source.
 
     path: relative to the source, '/' between parts, the same on every platform; made up for packed
         sets ("train/00012"). label: index into the source's classes. part: where the data set
@@ -29,12 +29,12 @@ class Entry:
 
     path: str
     label: int
-    part: Part | None
+    split: SplitName | None
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture says of itself before it is decoded; width and height are upright (EXIF)."""
+    """What an image says of itself before it is decoded; width and height are upright (EXIF)."""
 
     width: int
     height: int
@@ -42,8 +42,8 @@ class Header:
     mode: str
 
 
-class Source(Protocol):
-    """A data set that can be asked for its pictures one by one, from several threads at once."""
+class Dataset(Protocol):
+    """A data set that can be asked for its images one by one, from several threads at once."""
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class Source(Protocol):
 
     @property
     def entries(self) -> Sequence[Entry]:
-        """Every candidate picture, in an order that depends on the paths alone."""
+        """Every candidate image, in an order that depends on the paths alone."""
 
     @property
     def rejected(self) -> Sequence[tuple[str, str]]:
@@ -70,7 +70,7 @@ class Source(Protocol):
         """Sentences for the user: empty class folders, classes missing from a part."""
 
     def content(self, index: int) -> bytes:
-        """The bytes that make picture `index` what it is: the file, or the packed pixels."""
+        """The bytes that make image `index` what it is: the file, or the packed pixels."""
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
         """Read from `content` without decoding. Raises Unreadable, also above `max_pixels`."""
@@ -80,9 +80,9 @@ class Source(Protocol):
 
 
 class Selection:
-    """Some pictures of a source, as a source; entry i is the source's entry `chosen[i]`."""
+    """Some images of a source, as a source; entry i is the source's entry `chosen[i]`."""
 
-    def __init__(self, source: Source, chosen: Sequence[int]) -> None:
+    def __init__(self, source: Dataset, chosen: Sequence[int]) -> None:
         self.source, self.chosen = source, chosen
         self.name, self.description = source.name, source.description
         self.classes, self.warnings = source.classes, source.warnings

@@ -1,7 +1,7 @@
-"""A folder on disk -> class names, labelled picture paths and sentences about what is odd there.
+"""A folder on disk -> class names, labelled image paths and sentences about what is odd there.
 
-The only file that walks a data set. A class is a folder; its pictures may lie deeper. What is a
-picture is told by the first bytes of each file, never by its name; nothing is ever written.
+The only file that walks a data set. A class is a folder; its images may lie deeper. What is an
+image is told by the first bytes of each file, never by its name; nothing is ever written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from residua.data import image
-from residua.data.dataset import PARTS, Entry, Header, Part, Pixels
+from residua.data.dataset import SPLITS, Entry, Header, Pixels, SplitName
 from residua.errors import ResiduaError
 
 LAYOUT = """Expected one folder per class, or such folders inside train/, val/ and test/:
@@ -23,7 +23,7 @@ LAYOUT = """Expected one folder per class, or such folders inside train/, val/ a
     DATA/owl/2.jpg               DATA/train/puffin/2.jpg
     DATA/puffin/3.jpg            DATA/test/owl/3.jpg"""
 
-_PARTS: dict[str, Part] = {
+_PARTS: dict[str, SplitName] = {
     **dict.fromkeys(("train", "training", "training_set"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing", "test_set"), "test"),
@@ -31,7 +31,7 @@ _PARTS: dict[str, Part] = {
 # Names that look like a part of a data set without being one of those above.
 _PART_LIKE = re.compile(
     r"(train|training|val|valid|validation|test|testing|dev|eval|evaluation|hold[-_ ]?out|unseen)"
-    r"([-_ ]?(set|data|split|part|images|pictures|all|old|new|small|full|\d+))*"
+    r"([-_ ]?(set|data|split|part|images|images|all|old|new|small|full|\d+))*"
 )
 _SYSTEM = re.compile(
     r"\..*|(eh)?thumbs\.db|desktop\.ini|icon\r|__macosx|__pycache__|@eadir|[@#$]recycle(\.bin)?|"
@@ -42,8 +42,8 @@ _KERAS_CLAIMS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
 @dataclass(frozen=True)
-class FolderSource:
-    """Pictures in class folders; implements `Source`."""
+class FolderDataset:
+    """Images in class folders; implements `Source`."""
 
     root: Path
     name: str
@@ -58,11 +58,11 @@ class FolderSource:
         return image.read_file(self.root / self.entries[index].path)
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        """See `pictures.header`."""
+        """See `images.header`."""
         return image.header(content, max_pixels)
 
     def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
-        """See `pictures.decode`."""
+        """See `images.decode`."""
         return image.decode(content, channels, max_pixels)
 
 
@@ -70,12 +70,12 @@ class FolderSource:
 class _Finds:
     """What the walk collects; `labelled` is (path, class name, part)."""
 
-    labelled: list[tuple[str, str, Part | None]] = field(default_factory=list)
+    labelled: list[tuple[str, str, SplitName | None]] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def find(root: Path) -> FolderSource:
+def find(root: Path) -> FolderDataset:
     """The data set in a folder of class folders, with or without part folders.
 
     Raises ResiduaError for a missing, unreadable or empty folder, for names that leave open which
@@ -94,8 +94,8 @@ def find(root: Path) -> FolderSource:
     classes = _class_map(finds, list(parts))
     labels = {_key(name): label for label, name in enumerate(classes)}
     if len(classes) == 1:
-        finds.warnings.append(f"All pictures are in one class folder, {classes[0]}/.")
-    return FolderSource(
+        finds.warnings.append(f"All images are in one class folder, {classes[0]}/.")
+    return FolderDataset(
         root=root,
         name=short_name(root),
         description="a folder of class folders"
@@ -130,8 +130,8 @@ def keras_listing(root: Path) -> list[str]:
     return listing
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Every visible file at any depth that is a picture or claims to be one, sorted by path.
+def images_below(folder: Path) -> list[Path]:
+    """Every visible file at any depth that is an image or claims to be one, sorted by path.
 
     Raises ResiduaError if the folder cannot be read.
     """
@@ -140,7 +140,7 @@ def pictures_below(folder: Path) -> list[Path]:
     )
 
 
-def _part_folders(root: Path, finds: _Finds) -> dict[Part | None, Path]:
+def _part_folders(root: Path, finds: _Finds) -> dict[SplitName | None, Path]:
     """Part -> folder, train first; only None of a flat data set. Raises ResiduaError if unclear."""
     names = [entry.name for entry in _visible(root) if _is_folder(entry)]
     exact = [name for name in names if name.casefold() in _PARTS]
@@ -156,11 +156,11 @@ def _part_folders(root: Path, finds: _Finds) -> dict[Part | None, Path]:
     if like:
         raise ResiduaError(_question(root, exact + like, f"What is {like[0]}/?"))
     if "train" not in parts:
-        raise ResiduaError(_question(root, exact, "Where are the pictures to train on?"))
+        raise ResiduaError(_question(root, exact, "Where are the images to train on?"))
     if others:
         beside = ", ".join(f"{name}/" for name in others)
         finds.warnings.append(f"Beside the part folders there is {beside}: not used.")
-    return {part: parts[part] for part in PARTS if part in parts}
+    return {part: parts[part] for part in SPLITS if part in parts}
 
 
 def _question(root: Path, names: Sequence[str], question: str) -> str:
@@ -172,8 +172,8 @@ def _question(root: Path, names: Sequence[str], question: str) -> str:
     )
 
 
-def _collect(root: Path, folder: Path, part: Part | None, finds: _Finds) -> None:
-    """Adds every picture of every class folder in `folder`."""
+def _collect(root: Path, folder: Path, part: SplitName | None, finds: _Finds) -> None:
+    """Adds every image of every class folder in `folder`."""
     loose = 0
     for entry in _visible(folder):
         if not _is_folder(entry):
@@ -184,18 +184,18 @@ def _collect(root: Path, folder: Path, part: Part | None, finds: _Finds) -> None
             _judge(root, path, entry.name, part, finds)
         if len(finds.labelled) == before:
             finds.warnings.append(
-                f"The folder {_shown(root, Path(entry.path))}/ holds no pictures: it is no class."
+                f"The folder {_shown(root, Path(entry.path))}/ holds no images: it is no class."
             )
     if loose:
         where = "the data folder" if folder == root else f"{folder.name}/"
         finds.warnings.append(
-            f"{loose:,} {'picture lies' if loose == 1 else 'pictures lie'} directly in {where}, "
+            f"{loose:,} {'image lies' if loose == 1 else 'images lie'} directly in {where}, "
             "outside the class folders: not used."
         )
 
 
-def _judge(root: Path, path: Path, name: str, part: Part | None, finds: _Finds) -> None:
-    """Takes one file as a picture, rejects it or passes over it."""
+def _judge(root: Path, path: Path, name: str, part: SplitName | None, finds: _Finds) -> None:
+    """Takes one file as an image, rejects it or passes over it."""
     shown = _shown(root, path)
     reason = image.objection(path)
     if reason is not None:
@@ -252,9 +252,9 @@ def _explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _class_map(finds: _Finds, parts: Sequence[Part | None]) -> tuple[str, ...]:
+def _class_map(finds: _Finds, parts: Sequence[SplitName | None]) -> tuple[str, ...]:
     """Class names in order, those of the first part; warns of what parts and names lack."""
-    by_part: dict[Part | None, dict[str, str]] = {part: {} for part in parts}
+    by_part: dict[SplitName | None, dict[str, str]] = {part: {} for part in parts}
     for _, name, part in sorted(finds.labelled, key=lambda found: found[1]):
         by_part[part].setdefault(_key(name), name)
     known = by_part[parts[0]]
@@ -268,9 +268,9 @@ def _class_map(finds: _Finds, parts: Sequence[Part | None]) -> tuple[str, ...]:
             )
         missing = [name for key, name in known.items() if key not in found]
         if not found:
-            finds.warnings.append(f"The {part} part holds no pictures in class folders: not used.")
+            finds.warnings.append(f"The {part} part holds no images in class folders: not used.")
         elif missing:
-            finds.warnings.append(f"The {part} part has no pictures of: {', '.join(missing)}.")
+            finds.warnings.append(f"The {part} part has no images of: {', '.join(missing)}.")
     folded: dict[str, str] = {}
     for key, name in known.items():
         other = folded.setdefault(key.casefold(), name)
@@ -290,7 +290,7 @@ def _shown(root: Path, path: Path) -> str:
 
 
 def _nothing_found(root: Path, finds: _Finds) -> str:
-    said = " ".join(finds.warnings) or "It has no pictures at all."
+    said = " ".join(finds.warnings) or "It has no images at all."
     for path, reason in finds.rejected[:1]:
-        said += f" {len(finds.rejected):,} files are no pictures, such as {path}: it {reason}."
-    return f"{root} holds no class folder with pictures. {said}\n{LAYOUT}"
+        said += f" {len(finds.rejected):,} files are no images, such as {path}: it {reason}."
+    return f"{root} holds no class folder with images. {said}\n{LAYOUT}"

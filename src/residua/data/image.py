@@ -1,4 +1,4 @@
-"""Bytes of a picture file -> its header; or its upright uint8 pixels, resized to a square.
+"""Bytes of an image file -> its header; or its upright uint8 pixels, resized to a square.
 
 Every problem is an `Unreadable` whose message says what was found: no exception and no warning of
 Pillow leaves this file. Colour profiles are not applied, as in TensorFlow and torchvision.
@@ -45,7 +45,7 @@ _KINDS = {
     "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
     "AVIF": rb".{4}ftypavi[fs]",
 }
-# Extensions by which a file says that it is a picture, also of kinds that are not read here.
+# Extensions by which a file says that it is an image, also of kinds that are not read here.
 _CLAIM = re.compile(
     r"\.(jpe?g|jpe|jfif|a?png|gif|bmp|dib|tiff?|webp|p[pgbnf]m|jp2|j2k|jpx|avif|hei[cf]|"
     r"ico|svg|psd|eps|raw|cr[23w]|nef|nrw|arw|dng|raf|orf|rw2|pef|srw|x3f|jxl|tga)",
@@ -54,7 +54,7 @@ _CLAIM = re.compile(
 _FOREIGN = {
     "a HEIC photo, which cannot be read here: convert it to JPEG": rb".{4}ftyp(hei|hev|mif1|msf1)",
     "a camera's raw file: export it as JPEG": rb".{4}ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)",
-    "a JPEG XL picture, which cannot be read here: convert it to JPEG": rb"\xff\n|\0{3}\x0cJXL ",
+    "a JPEG XL image, which cannot be read here: convert it to JPEG": rb"\xff\n|\0{3}\x0cJXL ",
     "a Photoshop file: export it as PNG": rb"8BPS",
     "a PDF document": rb"%PDF",
     "a PostScript drawing: export it as PNG": rb"%!PS|\xc5\xd0\xd3\xc6",
@@ -81,16 +81,16 @@ _ORIENTATIONS = {
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether a file's name promises a picture."""
+    """Whether a file's name promises an image."""
     return _CLAIM.fullmatch(path.suffix) is not None
 
 
 def objection(path: Path) -> str | None:
-    """Why a file is no picture, by its kind and first bytes alone; None if it looks like one."""
+    """Why a file is no image, by its kind and first bytes alone; None if it looks like one."""
     try:
         if not path.is_file():  # a pipe would wait for ever, a device might never end
             path.stat()
-            return "is a folder, not a picture" if path.is_dir() else "is no regular file"
+            return "is a folder, not an image" if path.is_dir() else "is no regular file"
         with path.open("rb") as file:
             start = file.read(_START)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -99,7 +99,7 @@ def objection(path: Path) -> str | None:
 
 
 def objection_to(content: bytes) -> str | None:
-    """Why bytes that begin like these are no picture; None if they look like one."""
+    """Why bytes that begin like these are no image; None if they look like one."""
     start = content[:_START]
     if not start or _kind(start):
         return None if start else "is empty"
@@ -107,7 +107,7 @@ def objection_to(content: bytes) -> str | None:
         if re.match(sign, start, re.DOTALL):
             return f"is {words}"
     first_word = (start.split(maxsplit=1) or [b" "])[0][:16]
-    return f"is no picture: starts with {repr(first_word)[1:]}"
+    return f"is no image: starts with {repr(first_word)[1:]}"
 
 
 def read_file(path: Path) -> bytes:
@@ -121,9 +121,9 @@ def read_file(path: Path) -> bytes:
 
 
 def header(content: bytes, max_pixels: int) -> Header:
-    """What a picture says of itself, upright, without decoding it.
+    """What an image says of itself, upright, without decoding it.
 
-    Raises Unreadable for anything that is no picture, is damaged in its header or has more than
+    Raises Unreadable for anything that is no image, is damaged in its header or has more than
     `max_pixels` pixels.
     """
     kind, image = _open(content, max_pixels)
@@ -152,7 +152,7 @@ def decode(content: bytes, channels: int, max_pixels: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def read_picture(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
+def read_image(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
     """A file as the network's uint8 [size, size, channels] in RGB order. Raises Unreadable."""
     content = read_file(path)
     return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
@@ -161,7 +161,7 @@ def read_picture(path: Path, preprocessing: Preprocessing, max_pixels: int) -> P
 def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     """uint8 [H, W, C] -> uint8 [size, size, C] by the rules `resize` and `interpolation`.
 
-    Memory stays near that of the result, however long and thin the picture; one that has the right
+    Memory stays near that of the result, however long and thin the image; one that has the right
     size already is returned untouched.
     """
     size, interpolation = preprocessing.size, preprocessing.interpolation
@@ -185,7 +185,7 @@ def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
 
 
 def _kind(start: bytes) -> str | None:
-    """The format, such as "JPEG", that the first bytes announce; None if no picture."""
+    """The format, such as "JPEG", that the first bytes announce; None if no image."""
     return next((name for name, sign in _KINDS.items() if re.match(sign, start, re.DOTALL)), None)
 
 
@@ -227,7 +227,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     if image.format == "TIFF":
         return 1  # Pillow itself turns these, in size and pixels
     try:
-        # The base class's method: that of PNG would decode the picture to look behind the pixels.
+        # The base class's method: that of PNG would decode the image to look behind the pixels.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:
         return 1
@@ -265,7 +265,7 @@ def _resample(
 ) -> Pixels:
     """The box (left, top, width, height) of uint8 [H, W, C] at another size.
 
-    Samples near the box's edge may use pixels outside it, as when the whole picture is resized and
+    Samples near the box's edge may use pixels outside it, as when the whole image is resized and
     then cropped.
     """
     left, top, box_width, box_height = box

@@ -16,7 +16,7 @@ import numpy as np
 
 from residua.data import cifar, folder
 from residua.data.arrays import Block, PackedSource, checked_block, packed
-from residua.data.dataset import Part, Pixels, Source
+from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.errors import ResiduaError
 
 _TEN = tuple(str(digit) for digit in range(10))
@@ -27,7 +27,7 @@ _IDX_DIMENSIONS = {"images": 3, "labels": 1}
 EMBEDDED = "digits"  # the name that is no path
 
 
-def open_source(data: str) -> Source:
+def open_dataset(data: str) -> Dataset:
     """The data set of this name or path; "digits" is the one of scikit-learn.
 
     Raises ResiduaError for what is missing, damaged or not recognised.
@@ -79,7 +79,7 @@ def _idx(root: Path, paths: Mapping[str, Path]) -> PackedSource:
         if match:
             part = "train" if match[1] == "train" else "test"
             found.setdefault((part, match[2]), paths[name])
-    blocks: dict[Part | None, Block] = {}
+    blocks: dict[SplitName | None, Block] = {}
     for part in ("train", "test"):
         if part == "test" and not any(key[0] == part for key in found):
             continue

@@ -1,4 +1,4 @@
-"""Settings and DATA -> decoded pictures, their parts, and settings without any "auto"."""
+"""Settings and DATA -> decoded images, their parts, and settings without any "auto"."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ import torch
 
 from residua.config import auto, parse
 from residua.config.auto import Choice, Chooser
-from residua.config.schema import AUTO, Config
+from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
 from residua.data import split
-from residua.data.batches import Pictures, TrainingBatches, measure_colours
+from residua.data.batches import DecodedImages, TrainingBatches, measure_colours
 from residua.data.cache import Survey, grey, load, median_size, survey
-from residua.data.dataset import PARTS, Header, Part, Pixels, Source
-from residua.data.folder import FolderSource, keras_listing
-from residua.data.open import EMBEDDED, open_source
+from residua.data.dataset import SPLITS, Dataset, Header, Pixels, SplitName
+from residua.data.folder import FolderDataset, keras_listing
+from residua.data.open import EMBEDDED, open_dataset
 from residua.data.random import Integers
+from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.runs.folder import Member
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.device import device_named, fast_bf16
-from residua.weights.native import Card
 
 
 @dataclass(frozen=True)
@@ -32,33 +31,33 @@ class Prepared:
     """Everything that training needs of the data.
 
     headers, pixels (uint8 [N, S, S, C]) and labels (int64 [N]) have a row for each entry of the
-    source. parts: entry numbers of the readable pictures of each part. members: the lines of
-    split.csv. duplicates: readable pictures beyond the first of each group of equal bytes.
+    source. parts: entry numbers of the readable images of each part. members: the lines of
+    split.csv. duplicates: readable images beyond the first of each group of equal bytes.
     """
 
     config: Config
     choices: list[Choice]
-    source: Source
+    source: Dataset
     device: torch.device
     headers: Sequence[Header | None]
     pixels: Pixels
     labels: Integers
-    parts: dict[Part, Integers]
+    splits: dict[SplitName, Integers]
     members: list[Member]
     unreadable: list[tuple[str, str]]
     duplicates: int
     notes: list[str]
 
-    def counts(self, part: Part) -> list[int]:
-        """Pictures of each output of the network in a part; the classes come first."""
+    def counts(self, part: SplitName) -> list[int]:
+        """Images of each output of the network in a part; the classes come first."""
         outputs = max(len(self.source.classes), self.config.network.classes)
-        found = np.bincount(self.labels[self.parts[part]], minlength=outputs)
+        found = np.bincount(self.labels[self.splits[part]], minlength=outputs)
         return [int(each) for each in found]
 
     @property
-    def has_own_parts(self) -> bool:
-        """Whether the data set says of pictures to which part they belong."""
-        return any(each.part for each in self.source.entries)
+    def has_own_splits(self) -> bool:
+        """Whether the data set says of images to which part they belong."""
+        return any(each.split for each in self.source.entries)
 
     def training_batches(
         self, device: torch.device, members: Integers | None = None
@@ -66,11 +65,11 @@ class Prepared:
         """The training part, or `members` of it, as the settings want it, on a device."""
         config = self.config
         return TrainingBatches(
-            Pictures(self.pixels, device),
+            DecodedImages(self.pixels, device),
             self.labels,
-            self.parts["train"] if members is None else members,
+            self.splits["train"] if members is None else members,
             classes=config.network.classes,
-            batch=config.training.batch,
+            batch=config.training.batch_size,
             seed=config.training.seed,
             preprocessing=config.preprocessing,
             augmentation=config.augmentation,
@@ -81,30 +80,32 @@ class Prepared:
         """What was found, in a line."""
         counts = ", ".join(
             f"{len(members):,} for {'training' if part == 'train' else part}"
-            for part, members in self.parts.items()
+            for part, members in self.splits.items()
             if part == "train" or len(members)
         )
         duplicates = "duplicate" if self.duplicates == 1 else "duplicates"
         return (
-            f"Found {len(self.members):,} pictures in {len(self.source.classes)} classes; "
+            f"Found {len(self.members):,} images in {len(self.source.classes)} classes; "
             f"{counts}; {len(self.unreadable):,} unreadable, "
             f"{self.duplicates:,} exact {duplicates}"
         )
 
 
-def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepared:
+def prepare(
+    config: Config, console: Console, start: tuple[NetworkSpec, Preprocessing] | None = None
+) -> Prepared:
     """Look at the data, decode it once, split it and resolve every "auto". Raises ResiduaError.
 
     start: of the weights that a training begins with; what belongs to them is chosen first.
     """
     chooser = Chooser(config)
     if start is not None:
-        auto.choose_from_weights(chooser, start.network, start.preprocessing)
+        auto.choose_from_weights(chooser, *start)
     auto.choose_device(chooser, torch.cuda.is_available())
     device = device_named(chooser.config.training.device)
     auto.choose_precision(chooser, fast_bf16(device))
-    source = open_source(config.data.path)
-    screen.say(f"{config.data.path}: {source.description}")
+    source = open_dataset(config.data.path)
+    console.print(f"{config.data.path}: {source.description}")
     if config.data.path != EMBEDDED:
         absolute = str(Path(config.data.path).expanduser().absolute())  # to be found from anywhere
         data = dataclasses.replace(config.data, path=absolute)
@@ -114,21 +115,21 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
             f"{config.data.path}: has the single class {source.classes[0]!r}: a classifier "
             "needs at least two class folders."
         )
-    with screen.bar("looking") as move:
-        surveyed = survey(source, config.data.max_pixels, screen.reporter(move))
+    with console.bar("looking") as move:
+        surveyed = survey(source, config.data.max_pixels, console.reporter(move))
     if not any(surveyed.headers):
         raise ResiduaError(_nothing_readable(config.data.path, surveyed))
     is_grey = grey(surveyed)
     auto.choose_geometry(chooser, min(median_size(surveyed)), is_grey)
     preprocessing = chooser.config.preprocessing
     parse.check_colours(preprocessing, "preprocessing")
-    with screen.bar("decoding") as move:
+    with console.bar("decoding") as move:
         decoded = load(
             surveyed,
             preprocessing,
             config.data.max_pixels,
             config.data.cache,
-            screen.reporter(move),
+            console.reporter(move),
         )
     cache = "file" if isinstance(decoded.pixels, np.memmap) else "memory"
     chooser.choose("data.cache", cache, decoded.where)
@@ -141,14 +142,14 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
         )
     readable = [each for each in range(len(source.entries)) if each not in decoded.failures]
     if not readable:
-        raise ResiduaError(f"{config.data.path}: none of its pictures can be read.")
+        raise ResiduaError(f"{config.data.path}: none of its images can be read.")
     lost = set(range(len(source.classes))) - {source.entries[each].label for each in readable}
     if lost:
         raise ResiduaError(
-            f"{config.data.path}: no picture of class {source.classes[min(lost)]!r} can be read, "
+            f"{config.data.path}: no image of class {source.classes[min(lost)]!r} can be read, "
             "so it cannot be learnt. Repair its files, or remove its folder."
         )
-    given = {source.entries[each].part for each in readable}
+    given = {source.entries[each].split for each in readable}
     auto.choose_validation(chooser, len(readable), len(source.classes), given)
     explicit = config.data.val_fraction != AUTO
     parts, notes = _split(chooser.config, source, surveyed.sha256, readable, explicit)
@@ -157,7 +158,7 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
         part: np.array(
             [each for each, its in zip(readable, parts, strict=True) if its == part], np.int64
         )
-        for part in PARTS
+        for part in SPLITS
     }
     members = [
         Member(
@@ -194,7 +195,7 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
         headers=surveyed.headers,
         pixels=decoded.pixels,
         labels=labels,
-        parts=members_of,
+        splits=members_of,
         members=members,
         unreadable=unreadable,
         duplicates=len(readable) - len(copies),
@@ -203,9 +204,9 @@ def prepare(config: Config, screen: Screen, start: Card | None = None) -> Prepar
 
 
 def _split(
-    config: Config, source: Source, sha256: Sequence[str], readable: Sequence[int], explicit: bool
-) -> tuple[Sequence[Part], Sequence[str]]:
-    """The part of each readable picture, and what to say about it.
+    config: Config, source: Dataset, sha256: Sequence[str], readable: Sequence[int], explicit: bool
+) -> tuple[Sequence[SplitName], Sequence[str]]:
+    """The part of each readable image, and what to say about it.
 
     explicit: whether the user gave the validation's fraction.
     """
@@ -220,13 +221,13 @@ def _split(
         [entry.path for entry in entries],
         [entry.label for entry in entries],
         [sha256[each] for each in readable],
-        [entry.part for entry in entries],
+        [entry.split for entry in entries],
         val_fraction=config.data.val_fraction,
         test_fraction=config.data.test_fraction,
         seed=config.data.split_seed,
         classes=source.classes,
     )
-    given = {entry.part for entry in entries}
+    given = {entry.split for entry in entries}
     unused = [
         f"the data set brings its own {part} part, so {flag} {fraction:g} is not used"
         for part, flag, fraction, asked in (
@@ -238,10 +239,10 @@ def _split(
     return found.parts, [*found.notes, *unused]
 
 
-def _keras_split(config: Config, source: Source, paths: Sequence[str]) -> list[Part]:
+def _keras_split(config: Config, source: Dataset, paths: Sequence[str]) -> list[SplitName]:
     """What Keras' image_dataset_from_directory picks from a class folder."""
-    flat = all(entry.part is None for entry in source.entries)
-    if not isinstance(source, FolderSource) or not flat or config.data.test_fraction:
+    flat = all(entry.split is None for entry in source.entries)
+    if not isinstance(source, FolderDataset) or not flat or config.data.test_fraction:
         raise ResiduaError(
             f"{config.data.path}: --split keras divides a folder of class folders into training "
             "and validation, and nothing else. Use --split stratified."
@@ -259,4 +260,4 @@ def _nothing_readable(path: str, surveyed: Survey) -> str:
     entries = surveyed.source.entries
     first = next(iter(surveyed.failures.items()), None)
     example = f" The first is {entries[first[0]].path}: {first[1]}." if first else ""
-    return f"{path}: none of its {len(entries)} pictures can be read.{example}"
+    return f"{path}: none of its {len(entries)} images can be read.{example}"

@@ -1,6 +1,6 @@
 """(seed, epoch, sample) -> random numbers, as a pure function without any state.
 
-What a picture looks like in an epoch cannot depend on workers, batches, devices or on what was
+What an image looks like in an epoch cannot depend on workers, batches, devices or on what was
 drawn before. The mixing function is SplitMix64's finalizer (Steele et al. 2014, section 4).
 """
 

@@ -1,4 +1,4 @@
-"""Readable pictures (path, label, content key, given part) -> the part of each; knows no pixels.
+"""Readable images (path, label, content key, given part) -> the part of each; knows no pixels.
 
 Two rules: `stratified`, the same on every platform, and `keras`, which repeats the choice of Keras'
 image_dataset_from_directory.
@@ -16,21 +16,31 @@ from fractions import Fraction
 
 import numpy as np
 
-from residua.data.dataset import PARTS, Part
+from residua.data.dataset import SPLITS, SplitName
 from residua.errors import ResiduaError
 
 
 @dataclass(frozen=True)
-class Split:
-    """The part of every picture, in the order they were given, and what the user should know."""
+class Member:
+    """A line of split.csv: one readable image of the data set."""
 
-    parts: tuple[Part, ...]
+    path: str
+    label: str
+    split: SplitName
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The part of every image, in the order they were given, and what the user should know."""
+
+    parts: tuple[SplitName, ...]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Pictures of equal content, which are never separated; `counts` is label -> pictures."""
+    """Images of equal content, which are never separated; `counts` is label -> images."""
 
     members: tuple[int, ...]
     counts: Counter[int]
@@ -41,7 +51,7 @@ def stratified(
     paths: Sequence[str],
     labels: Sequence[int],
     contents: Sequence[str],
-    parts: Sequence[Part | None],
+    parts: Sequence[SplitName | None],
     *,
     val_fraction: float,
     test_fraction: float,
@@ -50,20 +60,20 @@ def stratified(
 ) -> Split:
     """Cut the parts that the data set does not give itself.
 
-    The four sequences run over the readable pictures: relative path with '/', class index, a key
+    The four sequences run over the readable images: relative path with '/', class index, a key
     that is equal for equal bytes, and the part given by the data set or None. A missing part is cut
-    from the pictures given for training or not given at all, N in number: exactly
+    from the images given for training or not given at all, N in number: exactly
     floor(fraction x N) of the decimal that was typed. Classes share it by largest remainder; within
     a class SHA-256 of seed, part and path decides, so that the choice depends on no platform, no
-    library and no order of the input, and a grown set keeps most of its parts. Pictures of equal
+    library and no order of the input, and a grown set keeps most of its parts. Images of equal
     content stay together; where that forbids the exact number, the part gets the nearest attainable
     number below (test first, then validation from what it leaves) and a note says so. Given parts
     are never changed. `classes` are names for the messages.
 
-    Raises ResiduaError if a fraction is outside [0, 1) or a class has no training picture left.
+    Raises ResiduaError if a fraction is outside [0, 1) or a class has no training image left.
     """
     pool = [index for index, part in enumerate(parts) if part in (None, "train")]
-    fractions: dict[Part, float] = {"test": test_fraction, "validation": val_fraction}
+    fractions: dict[SplitName, float] = {"test": test_fraction, "validation": val_fraction}
     targets = {
         part: _share(fraction, len(pool), part)
         for part, fraction in fractions.items()
@@ -72,10 +82,10 @@ def stratified(
     if sum(targets.values()) >= len(pool):
         taken = " and ".join(f"{number} for {part}" for part, number in targets.items())
         raise ResiduaError(
-            f"Of {len(pool)} readable pictures, {taken or 'given parts'} leave none for training: "
-            "add pictures, or give a smaller --val-fraction or --test-fraction."
+            f"Of {len(pool)} readable images, {taken or 'given parts'} leave none for training: "
+            "add images, or give a smaller --val-fraction or --test-fraction."
         )
-    result: list[Part] = [part or "train" for part in parts]
+    result: list[SplitName] = [part or "train" for part in parts]
     notes = []
     counts = Counter(labels[index] for index in pool)
     for part, target in targets.items():
@@ -98,7 +108,7 @@ def keras(listing: Sequence[str], *, val_fraction: float, seed: int) -> list[str
     get_training_or_validation_split) shuffles them with NumPy's frozen legacy generator and takes
     the last int(fraction x N), computed in floating point; so does this, in that order.
 
-    Raises ResiduaError if the fraction is outside [0, 1) or gives no picture at all, where Keras
+    Raises ResiduaError if the fraction is outside [0, 1) or gives no image at all, where Keras
     would leave nothing for training.
     """
     _share(val_fraction, len(listing), "validation")
@@ -107,7 +117,7 @@ def keras(listing: Sequence[str], *, val_fraction: float, seed: int) -> list[str
     size = int(val_fraction * len(listing))
     if size == 0:
         raise ResiduaError(
-            f"--split keras: {val_fraction} of {len(listing)} pictures is none, and Keras would "
+            f"--split keras: {val_fraction} of {len(listing)} images is none, and Keras would "
             "train on nothing. Give a larger --val-fraction, or use --split stratified."
         )
     shuffled = list(listing)
@@ -145,7 +155,7 @@ def _groups(
 
 
 def _cut(groups: Sequence[_Group], counts: Mapping[int, int], target: int) -> list[_Group]:
-    """Groups of `target` pictures in all, or the nearest below; `counts` are the class sizes."""
+    """Groups of `target` images in all, or the nearest below; `counts` are the class sizes."""
     left: Counter[int] = Counter()
     for group in groups:
         left.update(group.counts)
@@ -173,9 +183,9 @@ def _cut(groups: Sequence[_Group], counts: Mapping[int, int], target: int) -> li
 
 
 def _quotas(counts: Mapping[int, int], left: Mapping[int, int], target: int) -> Counter[int]:
-    """Pictures of each class in a part of `target`: largest remainder of target x count / total.
+    """Images of each class in a part of `target`: largest remainder of target x count / total.
 
-    Ties go to the lower label. A seat that would take the last training picture of a class is given
+    Ties go to the lower label. A seat that would take the last training image of a class is given
     only when no other is free.
     """
     total = sum(counts.values())
@@ -242,27 +252,27 @@ def _bundles(groups: Iterable[_Group]) -> list[tuple[int, int]]:
     return bundles
 
 
-def _size_notes(part: Part, size: int, target: int, fraction: float, total: int) -> list[str]:
+def _size_notes(part: SplitName, size: int, target: int, fraction: float, total: int) -> list[str]:
     if size < target:
         return [
-            f"The {part} part has {size} pictures, not {target}: pictures with equal bytes stay in "
+            f"The {part} part has {size} images, not {target}: images with equal bytes stay in "
             f"one part, and {size} is the nearest number below that whole groups of them give."
         ]
     if target == 0 and fraction > 0:
-        return [f"There is no {part} part: {fraction} of {total} pictures is less than one."]
+        return [f"There is no {part} part: {fraction} of {total} images is less than one."]
     return []
 
 
 def class_notes(
-    paths: Sequence[str], labels: Sequence[int], result: Sequence[Part], classes: Sequence[str]
+    paths: Sequence[str], labels: Sequence[int], result: Sequence[SplitName], classes: Sequence[str]
 ) -> list[str]:
     """Notes on classes missing from a part; raises ResiduaError if one is missing from training."""
     example = dict(sorted(zip(labels, paths, strict=True), reverse=True))  # its first path
-    present: dict[Part, set[int]] = {part: set() for part in PARTS}
+    present: dict[SplitName, set[int]] = {part: set() for part in SPLITS}
     for label, part in zip(labels, result, strict=True):
         present[part].add(label)
 
-    def missing(part: Part) -> str:
+    def missing(part: SplitName) -> str:
         return ", ".join(
             repr(classes[label]) if label < len(classes) else f"{label} (like {example[label]})"
             for label in sorted(example.keys() - present[part])
@@ -270,29 +280,29 @@ def class_notes(
 
     if lost := missing("train"):
         raise ResiduaError(
-            f"No training picture of class {lost}: a network cannot learn it. "
-            "Add pictures, take the class out, or give smaller fractions."
+            f"No training image of class {lost}: a network cannot learn it. "
+            "Add images, take the class out, or give smaller fractions."
         )
     return [
-        f"The {part} part has no picture of class {lost}."
-        for part in PARTS
+        f"The {part} part has no image of class {lost}."
+        for part in SPLITS
         if present[part] and (lost := missing(part))
     ]
 
 
 def overlap_notes(
-    paths: Sequence[str], contents: Sequence[str], result: Sequence[Part]
+    paths: Sequence[str], contents: Sequence[str], result: Sequence[SplitName]
 ) -> list[str]:
     """Notes on equal content in two parts, which only parts given by the data set can bring."""
     ordered = sorted(zip(paths, contents, result, strict=True))
     notes = []
-    for first, second in itertools.combinations(PARTS, 2):
+    for first, second in itertools.combinations(SPLITS, 2):
         known = {content: path for path, content, part in reversed(ordered) if part == first}
         twins = [(p, known[c]) for p, c, part in ordered if part == second and c in known]
         if twins:
             notes.append(
                 f"In both the {first} and the {second} part, byte for byte: {len(twins)} of "
-                f"{result.count(second)} {second} pictures, for example {twins[0][0]} = "
+                f"{result.count(second)} {second} images, for example {twins[0][0]} = "
                 f"{twins[0][1]}. The parts are given, so they stay; {second} figures "
                 "look better than they are."
             )

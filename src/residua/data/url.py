@@ -1,4 +1,4 @@
-"""An http(s) address -> the bytes of the picture that it leads to, or why there are none.
+"""An http(s) address -> the bytes of the image that it leads to, or why there are none.
 
 Whatever answers is a stranger, so time, size, redirects and networks are limited. A name is
 resolved once, every number that comes back is checked, and the connection goes to a checked number,
@@ -86,7 +86,7 @@ def read_address(
     max_bytes: int = 50_000_000,
     seconds: float = 20.0,
 ) -> bytes:
-    """The file behind an address, unchanged; its first bytes are those of a picture.
+    """The file behind an address, unchanged; its first bytes are those of an image.
 
     allow_private: also read from this machine and from private, link-local and other special
     networks. max_bytes: of the content. seconds: for everything together, the name server and
@@ -139,7 +139,7 @@ def _parsed(address: str) -> _Target:
     if parts.scheme not in _PORTS:
         raise Unreadable(f"has the scheme {_shown(parts.scheme)!r}: only http and https are read")
     if "@" in parts.netloc:
-        raise Unreadable("holds a user name or a password: download the picture yourself")
+        raise Unreadable("holds a user name or a password: download the image yourself")
     if not parts.hostname:
         raise Unreadable("names no host")
     host = parts.hostname.encode("idna").decode("ascii")
@@ -258,7 +258,7 @@ def _redirected(address: str, location: str) -> str:
 
 
 def _content(response: http.client.HTTPResponse, limits: _Limits) -> bytes:
-    """The body of an answer. Raises Unreadable as soon as it cannot become a picture."""
+    """The body of an answer. Raises Unreadable as soon as it cannot become an image."""
     if response.status != 200:
         raise Unreadable(_shown(f"is answered with {response.status} {response.reason}").rstrip())
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -275,7 +275,7 @@ def _content(response: http.client.HTTPResponse, limits: _Limits) -> bytes:
             raise Unreadable(f"is cut off after {len(content):,} of {declared:,} bytes")
         if not content and (objection := objection_to(block)):
             page = response.headers.get_content_type() == "text/html"
-            raise Unreadable("is a web page: name the picture itself" if page else objection)
+            raise Unreadable("is a web page: name the image itself" if page else objection)
         content += block
     return bytes(content)
 

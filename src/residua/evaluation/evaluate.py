@@ -11,25 +11,25 @@ import numpy as np
 
 from residua.config.schema import Config, Data
 from residua.data.cache import load, survey
-from residua.data.dataset import Entry, Part, Selection, Source
-from residua.data.open import open_source
+from residua.data.dataset import Dataset, Entry, Selection, SplitName
+from residua.data.open import open_dataset
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, judge
 from residua.runs.folder import RunFolder
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.weights.load import Weights, read_file
 from residua.weights.network import default_device
 from residua.weights.published.classes import label_places
 
 
 def evaluate_run(
-    run: RunFolder, data: str | None, screen: Screen, weights: Weights | None = None
+    run: RunFolder, data: str | None, console: Console, weights: Weights | None = None
 ) -> Evaluation:
     """Judge the run's weights on DATA, or on its own test part, else its validation part.
 
     weights: the run's, if they have been read. Writes into the run's evaluations/. Raises
-    ResiduaError if the run has no such part, if its pictures have changed since, or if DATA has a
+    ResiduaError if the run has no such part, if its images have changed since, or if DATA has a
     class that the run does not know.
     """
     config, classes = run.config, run_classes(run)
@@ -37,11 +37,11 @@ def evaluate_run(
     weights = weights or read_file(run.weights)
     if data is None:
         part, source, labels = _own_part(run, config, classes)
-        seen = _judge_source(weights, source, labels, part, limit, screen, run, own=True)
+        seen = _judge_source(weights, source, labels, part, limit, console, run, own=True)
         return record(run, part, seen)
-    source = open_source(data)
-    part, selection, labels = _foreign(source, classes, screen)
-    seen = _judge_source(weights, selection, labels, part, limit, screen, run)
+    source = open_dataset(data)
+    part, selection, labels = _foreign(source, classes, console)
+    seen = _judge_source(weights, selection, labels, part, limit, console, run)
     there = Path(data).expanduser()
     told = {"data": str(there.resolve()) if there.exists() else data}
     place = _place_of(run, source.name, told)
@@ -49,7 +49,7 @@ def evaluate_run(
     return record(run, place, seen)
 
 
-def evaluate_weights(weights: Weights, data: str, screen: Screen) -> Evaluation:
+def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluation:
     """Judge weights of any origin on DATA; nothing is written. Raises ResiduaError.
 
     Where the weights name no classes and DATA has as many as they have outputs, its classes in
@@ -57,8 +57,8 @@ def evaluate_weights(weights: Weights, data: str, screen: Screen) -> Evaluation:
     """
     if weights.headless:
         raise ResiduaError(f"{weights.path}: {weights.lacks}, so there is nothing to judge.")
-    source, classes = open_source(data), weights.card.classes
-    outputs = weights.card.network["classes"]
+    source, classes = open_dataset(data), weights.metadata.classes
+    outputs = weights.metadata.network.classes
     names = {unicodedata.normalize("NFC", each) for each in source.classes}
     if weights.guessed and not names <= label_places(classes).keys():
         classes = ()  # they were taken for the outputs' names, and are not
@@ -71,44 +71,44 @@ def evaluate_weights(weights: Weights, data: str, screen: Screen) -> Evaluation:
             )
         classes = tuple(sorted(source.classes))
         weights = weights.named(classes)
-        screen.caution(f"its outputs are taken for the classes of {data} in alphabetical order")
-    part, selection, labels = _foreign(source, classes, screen)
-    return _judge_source(weights, selection, labels, part, Data.max_pixels, screen)
+        console.caution(f"its outputs are taken for the classes of {data} in alphabetical order")
+    part, selection, labels = _foreign(source, classes, console)
+    return _judge_source(weights, selection, labels, part, Data.max_pixels, console)
 
 
 def _judge_source(
     weights: Weights,
-    source: Source,
+    source: Dataset,
     labels: Integers,
     part: str,
     max_pixels: int,
-    screen: Screen,
+    console: Console,
     run: RunFolder | None = None,
     own: bool = False,
 ) -> Evaluation:
-    """Read the pictures of a source and judge them.
+    """Read the images of a source and judge them.
 
-    run: whose weights they are; it says how many of the pictures it has learnt from. own: they are
+    run: whose weights they are; it says how many of the images it has learnt from. own: they are
     a part of its own and must be as it knew them.
     """
-    with screen.bar("reading") as move:
-        surveyed = survey(source, max_pixels, screen.reporter(move))
+    with console.bar("reading") as move:
+        surveyed = survey(source, max_pixels, console.reporter(move))
         decoded = load(
-            surveyed, weights.card.preprocessing, max_pixels, progress=screen.reporter(move)
+            surveyed, weights.metadata.preprocessing, max_pixels, progress=console.reporter(move)
         )
     if run is not None and own:
         _check_unchanged(run, source, surveyed.sha256)
     elif run is not None and (known := _known(run, surveyed.sha256)):
-        shares = f"{known:,} of {len(source.entries):,} pictures trained this run or chose its"
-        screen.caution(f"{shares} weights, so the figures are too good")
+        shares = f"{known:,} of {len(source.entries):,} images trained this run or chose its"
+        console.caution(f"{shares} weights, so the figures are too good")
     failures = [(source.entries[each].path, why) for each, why in decoded.failures.items()]
     unreadable = [*source.rejected, *failures]
     for path, reason in unreadable:
-        screen.warn(f"{path} is left out: {reason}")
+        console.warn(f"{path} is left out: {reason}")
     readable = [each for each in range(len(source.entries)) if each not in decoded.failures]
     members = np.array(readable, np.int64)
     if not len(members):
-        raise ResiduaError(f"{source.name}: none of its pictures can be read.")
+        raise ResiduaError(f"{source.name}: none of its images can be read.")
     return judge(
         weights,
         decoded.pixels,
@@ -117,7 +117,7 @@ def _judge_source(
         [source.entries[each].path for each in members],
         part,
         default_device(),
-        screen,
+        console,
         unreadable=unreadable,
     )
 
@@ -142,25 +142,25 @@ def _place_of(run: RunFolder, name: str, told: Mapping[str, str]) -> str:
 
 def _own_part(
     run: RunFolder, config: Config, classes: tuple[str, ...]
-) -> tuple[str, Source, Integers]:
+) -> tuple[str, Dataset, Integers]:
     """The run's test part, else its validation part, in the order of split.csv."""
     split = run.read_split()
-    part: Part | None = next(
-        (each for each in ("test", "validation") if any(row.part == each for row in split)), None
+    part: SplitName | None = next(
+        (each for each in ("test", "validation") if any(row.split == each for row in split)), None
     )
     if part is None:
         raise ResiduaError(
-            f"{run.path}: trained on all pictures, so it has none to be judged on. Name other "
-            f"pictures: residua evaluate {run.path} DATA"
+            f"{run.path}: trained on all images, so it has none to be judged on. Name other "
+            f"images: residua evaluate {run.path} DATA"
         )
-    source = open_source(config.data.path)
+    source = open_dataset(config.data.path)
     place = {entry.path: index for index, entry in enumerate(source.entries)}
-    wanted = [row for row in split if row.part == part]
+    wanted = [row for row in split if row.split == part]
     missing = [row.path for row in wanted if row.path not in place]
     if missing:
         raise ResiduaError(
-            f"{config.data.path}: {len(missing)} pictures of the run's {part} part are gone, the "
-            f"first is {missing[0]}. Put them back, or name other pictures to judge by."
+            f"{config.data.path}: {len(missing)} images of the run's {part} part are gone, the "
+            f"first is {missing[0]}. Put them back, or name other images to judge by."
         )
     chosen = Selection(source, [place[row.path] for row in wanted])
     return part, chosen, _labels(chosen.entries, source.classes, classes)
@@ -172,12 +172,12 @@ def run_classes(run: RunFolder) -> tuple[str, ...]:
 
 
 def _foreign(
-    source: Source, classes: tuple[str, ...], screen: Screen
-) -> tuple[str, Source, Integers]:
+    source: Dataset, classes: tuple[str, ...], console: Console
+) -> tuple[str, Dataset, Integers]:
     """A data set's test part, else its validation part, else all of it."""
-    parts = {entry.part for entry in source.entries}
+    parts = {entry.split for entry in source.entries}
     part = next((each for each in ("test", "validation") if each in parts), "all")
-    chosen = [index for index, entry in enumerate(source.entries) if part in ("all", entry.part)]
+    chosen = [index for index, entry in enumerate(source.entries) if part in ("all", entry.split)]
     selection = Selection(source, chosen)
     tops = {entry.path.split("/")[0] for entry in selection.entries}
     selection.rejected = [
@@ -186,10 +186,10 @@ def _foreign(
     labels = _labels(selection.entries, source.classes, classes)
     missing = [name for label, name in enumerate(classes) if label not in labels]
     for note in source.warnings:
-        screen.warn(note)
+        console.warn(note)
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
-        screen.warn(f"{source.name}: holds no picture of {some}")
+        console.warn(f"{source.name}: holds no image of {some}")
     return part, selection, labels
 
 
@@ -212,12 +212,12 @@ def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str
 
 
 def _known(run: RunFolder, sha256: Sequence[str]) -> int:
-    """How many of these pictures taught the run or chose what it keeps."""
+    """How many of these images taught the run or chose what it keeps."""
     known = run.known()
     return sum(each in known for each in sha256)
 
 
-def _check_unchanged(run: RunFolder, source: Source, sha256: Sequence[str]) -> None:
+def _check_unchanged(run: RunFolder, source: Dataset, sha256: Sequence[str]) -> None:
     expected = {row.path: row.sha256 for row in run.read_split()}
     changed = [
         entry.path
@@ -227,6 +227,6 @@ def _check_unchanged(run: RunFolder, source: Source, sha256: Sequence[str]) -> N
     if changed:
         raise ResiduaError(
             f"{Path(run.config.data.path) / changed[0]}: has changed since the training, as have "
-            f"{len(changed) - 1} other pictures: the run's split no longer means what it meant. "
+            f"{len(changed) - 1} other images: the run's split no longer means what it meant. "
             "Restore them, or name the folder to judge by it as new data."
         )

@@ -1,6 +1,6 @@
 """Logits, labels and class names -> accuracy with its interval, loss, scores per class, confusion.
 
-Knows no files, no pictures and no torch.
+Knows no files, no images and no torch.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ TOP = 5
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class: precision, recall and F1 in [0, 1], `support` the judged pictures of the class.
+    """One class: precision, recall and F1 in [0, 1], `support` the judged images of the class.
 
-    As scikit-learn gives them with zero_division=0, except that what no picture can tell is None:
-    recall and F1 of a class without judged pictures, and its precision if it was never predicted.
+    As scikit-learn gives them with zero_division=0, except that what no image can tell is None:
+    recall and F1 of a class without judged images, and its precision if it was never predicted.
     """
 
     name: str
@@ -47,24 +47,24 @@ class ClassScore:
 class Scores:
     """How good some logits are.
 
-    accuracy: correct / pictures. interval: its 95 % Wilson interval. top5: share of pictures with
+    accuracy: correct / images. interval: its 95 % Wilson interval. top5: share of images with
     the truth among the five largest outputs, None up to five classes. loss: mean cross entropy in
     nats (may be infinite or NaN; `to_json` gives None then). confusion: int64 [K, K], rows are the
-    truth. outside: pictures whose largest output is no class, so in no column of `confusion`.
+    truth. outside: images whose largest output is no class, so in no column of `confusion`.
     """
 
     accuracy: float
     interval: tuple[float, float]
     top5: float | None
     loss: float
-    pictures: int
+    images: int
     per_class: tuple[ClassScore, ...]
     confusion: npt.NDArray[np.int64]
     outside: int
 
     @property
     def correct(self) -> int:
-        """Number of pictures whose largest output is the truth."""
+        """Number of images whose largest output is the truth."""
         return int(np.trace(self.confusion))
 
     def to_json(self) -> dict[str, object]:
@@ -74,7 +74,7 @@ class Scores:
             "interval": list(self.interval),
             "top5": self.top5,
             "loss": self.loss if math.isfinite(self.loss) else None,
-            "pictures": self.pictures,
+            "images": self.images,
             "per_class": [score.to_json() for score in self.per_class],
             "macro": {
                 "precision": _mean(score.precision for score in self._judged),
@@ -96,7 +96,7 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
     Raises ResiduaError if `total` is 0, ValueError if the numbers make no share.
     """
     if total == 0:
-        raise ResiduaError("There are no pictures to judge, so there is no accuracy.")
+        raise ResiduaError("There are no images to judge, so there is no accuracy.")
     if not 0 <= correct <= total or not 0 < confidence < 1:
         raise ValueError(f"wilson({correct}, {total}, {confidence}) is no share")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -119,11 +119,11 @@ def summarize(
     wrong answer and takes part in the softmax. The labels may be of some classes only. A row of
     logits with a NaN is a wrong answer. Equal logits: the lower index wins, as in argmax.
 
-    Raises ResiduaError without pictures, ValueError if shapes or labels do not fit.
+    Raises ResiduaError without images, ValueError if shapes or labels do not fit.
     """
     number, width = len(classes), logits.shape[1] if logits.ndim == 2 else 0
     if len(labels) == 0:
-        raise ResiduaError("There are no pictures to judge: the part is empty.")
+        raise ResiduaError("There are no images to judge: the part is empty.")
     if labels.shape != logits.shape[:1] or width < number:
         raise ValueError(f"logits {logits.shape}, labels {labels.shape}, {number} classes")
     if labels.min() < 0 or labels.max() >= number:
@@ -139,7 +139,7 @@ def summarize(
         interval=wilson(correct, len(labels)),
         top5=float((ranks < TOP).mean()) if number > TOP else None,
         loss=_cross_entropy(logits, labels),
-        pictures=len(labels),
+        images=len(labels),
         per_class=_per_class(labels, predicted, classes),
         confusion=confusion,
         outside=int((~inside).sum()),

@@ -16,10 +16,10 @@ from torch import nn
 
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
-from residua.data.dataset import Pixels, Source, Unreadable
-from residua.data.folder import pictures_below
-from residua.data.image import decode, fit, read_picture
-from residua.data.open import EMBEDDED, open_source
+from residua.data.dataset import Dataset, Pixels, Unreadable
+from residua.data.folder import images_below
+from residua.data.image import decode, fit, read_image
+from residua.data.open import EMBEDDED, open_dataset
 from residua.data.url import is_address, read_address
 from residua.errors import ResiduaError
 from residua.evaluation.score import name_of, softmax
@@ -74,23 +74,25 @@ def predict_files(
     max_pixels: int,
     allow_private: bool = False,
 ) -> Iterator[Prediction]:
-    """A row for every named file or http(s) address and every picture below a named folder.
+    """A row for every named file or http(s) address and every image below a named folder.
 
     What cannot be read keeps its row, with the reason. Raises ResiduaError if top < 1 or the
     weights cannot be used.
     """
     if top < 1:
         raise ResiduaError(f"top = {top}: must be at least 1.")
-    device, card = default_device(), weights.card
+    device, metadata = default_device(), weights.metadata
     network = network_from(weights, device)
     for file, found in _batched(weights, files, max_pixels, allow_private, sets=False):
         readable = [each for each in found if not isinstance(each, str)]
-        chances = iter(softmax(_outputs(network, readable, card.preprocessing, device)).tolist())
+        chances = iter(
+            softmax(_outputs(network, readable, metadata.preprocessing, device)).tolist()
+        )
         for name, each in zip(file, found, strict=True):
             if isinstance(each, str):
                 yield Prediction(name, (), each)
             else:
-                yield Prediction(name, _top(next(chances), top, card.classes))
+                yield Prediction(name, _top(next(chances), top, metadata.classes))
 
 
 def features_of(
@@ -99,21 +101,21 @@ def features_of(
     *,
     max_pixels: int,
     stage: int | None = None,
-    side: int | None = None,
+    pool_size: int | None = None,
 ) -> Features:
-    """The feature map of each picture after a stage (None: the last, as the head sees it), averaged
-    over a grid of side x side fields (None: as a head reads it that another training has given the
-    network, else 1): float32 [N, C x side x side].
+    """The feature map of each image after a stage (None: the last, as the head sees it), averaged
+    over a grid of P x P fields, P = pool_size (None: as the head of a transferred run reads it,
+    else 1): float32 [N, C x P x P].
 
-    Raises ResiduaError if no picture can be read or the network has no such stage.
+    Raises ResiduaError if no image can be read or the network has no such stage.
     """
     device = default_device()
     network = network_from(weights, device, headless=True)
     if stage is not None and not 1 <= stage <= len(network.stages):
-        name = weights.card.network["name"]
+        name = weights.metadata.network.name
         raise ResiduaError(f"--stage {stage}: {name} has stages 1 to {len(network.stages)} here.")
-    side = side or (network.side if weights.card.network["head"] else 1)
-    reader = Pooled(network, stage or len(network.stages), side)
+    pool_size = pool_size or (network.pool_size if weights.metadata.network.head else 1)
+    reader = Pooled(network, stage or len(network.stages), pool_size)
     names: list[str] = []
     values: list[Logits] = []
     unreadable: list[tuple[str, str]] = []
@@ -123,20 +125,20 @@ def features_of(
         names += [name for name, each in pairs if not isinstance(each, str)]
         readable = [each for each in found if not isinstance(each, str)]
         if readable:
-            values.append(_outputs(reader, readable, weights.card.preprocessing, device))
+            values.append(_outputs(reader, readable, weights.metadata.preprocessing, device))
     if not names:
-        raise ResiduaError(f"{', '.join(files)}: no picture could be read.")
+        raise ResiduaError(f"{', '.join(files)}: no image could be read.")
     return Features(tuple(names), np.concatenate(values), tuple(unreadable))
 
 
 def _batched(
     weights: Weights, files: Sequence[str], max_pixels: int, allow_private: bool, *, sets: bool
 ) -> Iterator[tuple[list[str], list[Pixels | str]]]:
-    """Names and pictures, or why there is none, BATCH at a time; read in a few threads.
+    """Names and images, or why there is none, BATCH at a time; read in a few threads.
 
-    sets: whether a single name may be a data set without picture files.
+    sets: whether a single name may be a data set without image files.
     """
-    preprocessing, packed = weights.card.preprocessing, _packed(files) if sets else {}
+    preprocessing, packed = weights.metadata.preprocessing, _packed(files) if sets else {}
     named = list(packed) or [each for file in files for each in _expand(file)]
 
     def read(file: str) -> Pixels | str:
@@ -153,21 +155,21 @@ def _batched(
             yield batch, list(pool.map(read, batch))
 
 
-def _packed(files: Sequence[str]) -> dict[str, tuple[Source, int]]:
-    """Path -> source and number of the pictures of a data set without picture files, else {}."""
+def _packed(files: Sequence[str]) -> dict[str, tuple[Dataset, int]]:
+    """Path -> source and number of the images of a data set without image files, else {}."""
     if len(files) != 1 or is_address(files[0]):
         return {}
     path = Path(files[0]).expanduser()
-    if (path.exists() or files[0] != EMBEDDED) and (not path.is_dir() or pictures_below(path)):
+    if (path.exists() or files[0] != EMBEDDED) and (not path.is_dir() or images_below(path)):
         return {}
     try:
-        source = open_source(files[0])
-    except ResiduaError:  # an empty folder, perhaps, which reading pictures explains
+        source = open_dataset(files[0])
+    except ResiduaError:  # an empty folder, perhaps, which reading images explains
         return {}
     return {entry.path: (source, index) for index, entry in enumerate(source.entries)}
 
 
-def _unpacked(source: Source, index: int, rule: Preprocessing, max_pixels: int) -> Pixels:
+def _unpacked(source: Dataset, index: int, rule: Preprocessing, max_pixels: int) -> Pixels:
     return fit(source.pixels(index, source.content(index), rule.channels, max_pixels), rule)
 
 
@@ -176,7 +178,7 @@ def read_input(
 ) -> Pixels:
     """A file or address as uint8 [size, size, channels] in RGB order. Raises Unreadable."""
     if not is_address(file):
-        return read_picture(Path(file).expanduser(), preprocessing, max_pixels)
+        return read_image(Path(file).expanduser(), preprocessing, max_pixels)
     content = read_address(file, allow_private=allow_private)
     return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
 
@@ -200,11 +202,11 @@ def _write_parquet(features: Features, stream: io.BytesIO) -> None:
 
 
 def _expand(file: str) -> list[str]:
-    """A folder's pictures, or the file itself, whether it is there or not."""
+    """A folder's images, or the file itself, whether it is there or not."""
     if is_address(file):
         return [file]
     path = Path(file).expanduser()
-    return [str(each) for each in pictures_below(path)] if path.is_dir() else [file]
+    return [str(each) for each in images_below(path)] if path.is_dir() else [file]
 
 
 def _outputs(
@@ -213,7 +215,7 @@ def _outputs(
     preprocessing: Preprocessing,
     device: torch.device,
 ) -> Logits:
-    """uint8 [S, S, C] pictures -> what the network gives for them, float32 [B, K]."""
+    """uint8 [S, S, C] images -> what the network gives for them, float32 [B, K]."""
     if not readable:
         return np.zeros((0, 1), np.float32)
     pixels = torch.from_numpy(np.stack(readable)).to(device)

@@ -1,4 +1,4 @@
-"""Weights and decoded pictures with known classes -> scores, and a prediction for each picture."""
+"""Weights and decoded images with known classes -> scores, and a prediction for each image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from residua.data.batches import Pictures, plain_batches
+from residua.data.batches import DecodedImages, plain_batches
 from residua.data.dataset import Pixels
 from residua.data.random import Integers
 from residua.evaluation.metrics import Scores, summarize
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.weights.load import Weights
 from residua.weights.network import Logits, logits_of, network_from
 
@@ -24,13 +24,13 @@ SAFETY = 4.0  # a decision stands if it is so many of the largest error apart; 2
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The judged part and what came out; arrays run over its readable pictures.
+    """The judged part and what came out; arrays run over its readable images.
 
-    part: "test", "validation" or "all" (a data set without parts). pixels: uint8 [N, S, S, C].
+    split: "test", "validation" or "all" (a data set without parts). pixels: uint8 [N, S, S, C].
     labels: int64 [N]. logits: float32 [N, K].
     """
 
-    part: str
+    split: str
     scores: Scores
     classes: tuple[str, ...]
     paths: tuple[str, ...]
@@ -42,10 +42,10 @@ class Evaluation:
     def to_json(self) -> dict[str, object]:
         """The object that `residua evaluate --json` prints."""
         found = self.scores.to_json()
-        keys = ("accuracy", "interval", "top5", "loss", "pictures")
+        keys = ("accuracy", "interval", "top5", "loss", "images")
         rest = {key: value for key, value in found.items() if key not in (*keys, "per_class")}
         head = {key: found[key] for key in keys}
-        return {**head, "part": self.part, "per_class": found["per_class"], **rest}
+        return {**head, "part": self.split, "per_class": found["per_class"], **rest}
 
     def rows(self) -> list[tuple[str, str, str, float, bool]]:
         """predictions.csv: path, class, predicted, probability, right."""
@@ -65,37 +65,37 @@ def judge(
     paths: Sequence[str],
     part: str,
     device: torch.device,
-    screen: Screen,
+    console: Console,
     *,
     unreadable: Sequence[tuple[str, str]] = (),
     quick: Logits | None = None,
 ) -> Evaluation:
-    """Judge weights on decoded pictures: rows `members` of uint8 [N, S, S, C].
+    """Judge weights on decoded images: rows `members` of uint8 [N, S, S, C].
 
     labels and paths belong to the members. quick: [N, K], logits that were computed in less than
     float32 already; then only close decisions are computed again, see `_settled`.
     """
-    network, card = network_from(weights, device), weights.card
-    pictures = Pictures(pixels, device)
+    network, metadata = network_from(weights, device), weights.metadata
+    images = DecodedImages(pixels, device)
 
     def exactly(samples: Integers, move: Callable[[int, int, str], None]) -> Logits:
         found: list[Logits] = []
         for logits in logits_of(
-            network, plain_batches(pictures, samples, card.preprocessing, BATCH)
+            network, plain_batches(images, samples, metadata.preprocessing, BATCH)
         ):
             found.append(logits)
             move(len(found) * BATCH, len(samples), "")
         return np.concatenate(found)
 
-    with screen.bar("judging") as move:
+    with console.bar("judging") as move:
         if quick is None:
             everything = exactly(members, move)
         else:
             everything = _settled(quick, lambda rows: exactly(members[rows], move))
     return Evaluation(
-        part=part,
-        scores=summarize(everything, labels, card.classes),
-        classes=card.classes,
+        split=part,
+        scores=summarize(everything, labels, metadata.classes),
+        classes=metadata.classes,
         paths=tuple(paths),
         labels=labels,
         logits=everything,

@@ -58,7 +58,7 @@ class AlexNetwork(Staged):
         super().__init__()
         stages = (_stage(plan, number, channels) for number in range(len(STAGES)))
         self.stages = nn.ModuleList(stages)
-        self.side = SIDE
+        self.pool_size = SIDE
         self.head = _head(plan, plan.widths[-1] * SIDE**2, classes)
         initialise(self, plan.initialisation)
 

@@ -203,7 +203,7 @@ class InceptionNet(Staged):
 
     def classify(self, x: Tensor) -> Tensor:
         """See Staged."""
-        return self.head(self.dropout(pooled(x, self.side)))  # type: ignore[no-any-return]
+        return self.head(self.dropout(pooled(x, self.pool_size)))  # type: ignore[no-any-return]
 
 
 # Szegedy et al. 2014, "Going deeper with convolutions", table 1, as torchvision trained it: with

@@ -89,7 +89,7 @@ class MobileNetwork(Staged):
 
     def classify(self, x: Tensor) -> Tensor:
         """See Staged."""
-        return self.head(self.dropout(pooled(x, self.side)))  # type: ignore[no-any-return]
+        return self.head(self.dropout(pooled(x, self.pool_size)))  # type: ignore[no-any-return]
 
 
 def _branch(plan: MobileNet, inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -1,7 +1,7 @@
 """Batch [B, C, H, W] -> logits [B, K]: what all networks share: stem, stages, tail, pool, head.
 
 A network can be cut after any stage: `enter` computes what comes before the cut, `leave` what comes
-behind it. So what is frozen in front of the cut needs to be computed only once for each picture.
+behind it. So what is frozen in front of the cut needs to be computed only once for each image.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from residua.networks.layers import in_turn
 
 
-def pooled(x: Tensor, side: int) -> Tensor:
-    """[B, C, H, W] -> [B, C x side x side], the means over a grid of side x side fields."""
-    return torch.flatten(F.adaptive_avg_pool2d(x, side), 1)
+def pooled(x: Tensor, pool_size: int) -> Tensor:
+    """[B, C, H, W] -> [B, C x pool_size x pool_size]: adaptive average pooling, flattened."""
+    return torch.flatten(F.adaptive_avg_pool2d(x, pool_size), 1)
 
 
 class Staged(nn.Module):
     """A network in stages: `stages` and `head` are set by its family, `stem` and `tail` by some.
 
-    side: of the grid of means that the head reads.
+    pool_size: side of the average-pooled map that the head reads.
     """
 
     stages: nn.ModuleList
     head: nn.Module
-    side = 1
+    pool_size = 1
 
     def features(self, x: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> one map per stage; the last has passed the tail, as the head reads it."""
@@ -35,7 +35,7 @@ class Staged(nn.Module):
         return found
 
     def between(self, x: Tensor, first: int, last: int) -> Tensor:
-        """The map after `first` stages (0: the picture) -> that after `last`, 0 <= first <= last.
+        """The map after `first` stages (0: the image) -> that after `last`, 0 <= first <= last.
 
         The stem belongs to the first stage, the tail to the last.
         """
@@ -55,7 +55,7 @@ class Staged(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """The last map [B, C, H, W] -> logits [B, K]."""
-        return self.head(pooled(x, self.side))  # type: ignore[no-any-return]
+        return self.head(pooled(x, self.pool_size))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.enter(x, len(self.stages)))

@@ -52,7 +52,7 @@ class VGGNet(Staged):
             stages.append(stage)
             channels = width
         self.stages = nn.ModuleList(stages)
-        self.side = plan.pool
+        self.pool_size = plan.pool
         self.head = _head(plan, WIDTHS[-1] * plan.pool**2, classes)
         initialise(self, plan.initialisation)
 

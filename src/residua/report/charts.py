@@ -38,7 +38,7 @@ class Dot:
 class Line:
     """One part's line: an SVG path with gaps where values are missing, its dots, its last value."""
 
-    part: str
+    split: str
     name: str
     path: str
     dots: tuple[Dot, ...]
@@ -107,7 +107,7 @@ def chart(history: History, kind: str, kept: int | None = None) -> Chart | None:
 
 
 def counted(number: int, word: str) -> str:
-    """A number with its word: "1 seed", "3 seeds", "1,000 pictures"."""
+    """A number with its word: "1 seed", "3 seeds", "1,000 images"."""
     return f"{number:,} {word}{'s' * (number != 1)}"
 
 
@@ -165,9 +165,9 @@ def _apart(lines: Sequence[Line]) -> tuple[Line, ...]:
     lowest = BOTTOM - LABEL_GAP * (len(lines) - 1)
     for line in sorted(lines, key=lambda line: line.last.y):
         above = max(places.values(), default=-math.inf)
-        places[line.part] = max(min(line.last.y, lowest), above + LABEL_GAP)
+        places[line.split] = max(min(line.last.y, lowest), above + LABEL_GAP)
         lowest += LABEL_GAP
-    return tuple(replace(line, label_y=places[line.part]) for line in lines)
+    return tuple(replace(line, label_y=places[line.split]) for line in lines)
 
 
 def _value_ticks(values: Sequence[float], kind: str, logarithmic: bool) -> list[float]:

@@ -21,7 +21,7 @@ from residua.evaluation.score import Evaluation, softmax
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.surgery.freezing import freeze
-from residua.networks.zoo.catalogue import build
+from residua.networks.zoo.catalogue import build_from
 from residua.report import figures, html
 from residua.report.fonts import lettering
 from residua.runs.folder import RunFolder
@@ -29,7 +29,7 @@ from residua.system.files import write_atomically
 from residua.training.checkpoint import Progress
 
 SAMPLES = 24
-GRID = 64  # pictures of `predict --grid`
+GRID = 64  # images of `predict --grid`
 
 
 def write_report(
@@ -44,7 +44,7 @@ def write_report(
     measured: what a transfer has measured, as in transfer.json.
     """
     config, data = prepared.config, prepared.config.data
-    first = shuffled(config.training.seed, 0, prepared.parts["train"])[:SAMPLES]
+    first = shuffled(config.training.seed, 0, prepared.splits["train"])[:SAMPLES]
     run = shlex.quote(str(folder.path))
     facts = html.ReportFacts(
         title=prepared.source.name,
@@ -61,7 +61,7 @@ def write_report(
         | ({"started from": config.network.weights} if _has_weights(prepared) else {}),
         seconds=progress.seconds,
         train_command=f"residua train {shlex.quote(data.path)} --recipe {run}/config.yaml",
-        predict_command=f"residua predict {run} PICTURE_OR_FOLDER",
+        predict_command=f"residua predict {run} IMAGE_OR_FOLDER",
         best_epoch=progress.best_epoch or None,
         samples=html.Samples(
             prepared.pixels[first], [int(each) for each in prepared.labels[first]]
@@ -84,9 +84,9 @@ def scores_text(found: Evaluation) -> str:
     top5 = "" if scores.top5 is None else f", top-5 {scores.top5:.4f}"
     wide = max(len("class"), *(len(each.name) for each in scores.per_class))
     lines = [
-        f"{found.part}: accuracy {scores.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"
-        f"{top5}, loss {scores.loss:.4f}, {scores.pictures:,} pictures",
-        f"{'class':<{wide}}  precision  recall      F1  pictures",
+        f"{found.split}: accuracy {scores.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"
+        f"{top5}, loss {scores.loss:.4f}, {scores.images:,} images",
+        f"{'class':<{wide}}  precision  recall      F1  images",
     ]
     for each in scores.per_class:
         cells = (each.precision, each.recall, each.f1)
@@ -103,26 +103,26 @@ def write_prediction_grid(
     max_pixels: int,
     allow_private: bool,
 ) -> str | None:
-    """Draw the first 64 readable pictures, as the network sees them, under their likeliest classes.
+    """Draw the first 64 readable images, as the network sees them, under their likeliest classes.
 
     Returns a warning where no font has a name, or why there is no grid: what was predicted is worth
-    more than its picture.
+    more than its image.
     """
-    pictures: list[Pixels] = []
+    images: list[Pixels] = []
     names: list[str] = []
     for row in rows:
         if row.error or len(names) == GRID:
             continue
         with contextlib.suppress(Unreadable):  # gone or changed since it was predicted
-            pictures.append(read_input(row.file, preprocessing, max_pixels, allow_private))
+            images.append(read_input(row.file, preprocessing, max_pixels, allow_private))
             names.append(row.top[0][0])
     if not names:
-        return f"{file}: no picture to draw: none of the files could be read."
+        return f"{file}: no image to draw: none of the files could be read."
     distinct = list(dict.fromkeys(names))
     letters = lettering(distinct)
     labels = [distinct.index(name) for name in names]
     try:
-        write_atomically(file, figures.samples(np.stack(pictures), labels, letters))
+        write_atomically(file, figures.samples(np.stack(images), labels, letters))
     except ResiduaError as error:
         return str(error)
     return letters.warning
@@ -131,7 +131,7 @@ def write_prediction_grid(
 def _network(prepared: Prepared) -> html.NetworkFacts:
     network, preprocessing = prepared.config.network, prepared.config.preprocessing
     with on_meta():
-        built = build(**prepared.config.network_arguments)
+        built = build_from(prepared.config.network_spec)
     strategy = prepared.config.transfer.strategy
     if strategy == "features":
         freeze(built, len(built.stages))
@@ -145,7 +145,7 @@ def _network(prepared: Prepared) -> html.NetworkFacts:
 
 
 def _data(prepared: Prepared) -> html.DataFacts:
-    counts = [prepared.counts(part) for part in prepared.parts]
+    counts = [prepared.counts(part) for part in prepared.splits]
     names = prepared.source.classes
     return html.DataFacts(
         path=prepared.config.data.path,
@@ -161,8 +161,8 @@ def _data(prepared: Prepared) -> html.DataFacts:
 def _judged(judged: Evaluation | None, folder: RunFolder) -> list[html.Judged]:
     if judged is None:
         return []
-    chose = judged.part == "validation" and folder.validation_chose
-    return [html.Judged(judged.part, judged.scores, chose)]
+    chose = judged.split == "validation" and folder.validation_chose
+    return [html.Judged(judged.split, judged.scores, chose)]
 
 
 def _predictions(judged: Evaluation | None) -> html.Predictions | None:

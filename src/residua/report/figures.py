@@ -1,4 +1,4 @@
-"""Histories, pictures and confusion matrices -> PNG bytes, in the manner of the tutorials' figures.
+"""Histories, images and confusion matrices -> PNG bytes, in the manner of the tutorials' figures.
 
 Every function draws on a figure of its own with the Agg canvas and sets every font itself, so that
 neither pyplot's state nor a user's matplotlibrc changes what comes out.
@@ -51,10 +51,10 @@ def curves(history: History, lettering: Lettering, title: str = "") -> bytes:
 
 
 def samples(pixels: Pixels, labels: Sequence[int], lettering: Lettering, title: str = "") -> bytes:
-    """Pictures uint8 [N, S, S, C] with their class names, 2 x 4 for eight (A 0.7). N at least 1."""
+    """Images uint8 [N, S, S, C] with their class names, 2 x 4 for eight (A 0.7). N at least 1."""
     figure, grid = _grid(len(pixels), title)
-    for axes, picture, label in zip(grid, pixels, labels, strict=False):
-        _show(axes, picture)
+    for axes, image, label in zip(grid, pixels, labels, strict=False):
+        _show(axes, image)
         axes.set_title(lettering.name(label, 20), fontsize=10, color=INK, parse_math=False)
     return _png(figure, lettering)
 
@@ -67,15 +67,15 @@ def predictions(
     lettering: Lettering,
     title: str = "",
 ) -> bytes:
-    """Pictures uint8 [N, S, S, C] with what the network takes them for (A 0.14).
+    """Images uint8 [N, S, S, C] with what the network takes them for (A 0.14).
 
     Right and wrong differ by the colour of the frame, its line (solid, dashed), a mark and a second
     line that says what it is. Probabilities in [0, 1]. N at least 1.
     """
     figure, grid = _grid(len(pixels), title, lines=2)
     rows = zip(grid, pixels, truth, predicted, probability, strict=False)
-    for axes, picture, label, guess, chance in rows:
-        _show(axes, picture)
+    for axes, image, label, guess, chance in rows:
+        _show(axes, image)
         right = guess == label
         text = f"{'✓' if right else '✗'} {lettering.name(guess, 16)} {percent(chance)}"
         text += "\n" if right else f"\nis {lettering.name(label, 18)}"
@@ -166,7 +166,7 @@ def _curve(axes: Axes, history: History, kind: str, lettering: Lettering) -> Non
 
 
 def _grid(number: int, title: str, lines: int = 1) -> tuple[Figure, list[Axes]]:
-    """Axes for pictures in four columns for up to eight, wider beyond; the tutorials' 10 x 5."""
+    """Axes for images in four columns for up to eight, wider beyond; the tutorials' 10 x 5."""
     columns = min(number, 4) if number <= 8 else min(8, math.ceil(math.sqrt(1.6 * number)))
     rows = math.ceil(number / columns)
     width = max(10 * columns / 4 if columns <= 4 else 1.9 * columns, 3.0)
@@ -177,15 +177,15 @@ def _grid(number: int, title: str, lines: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(number)]
 
 
-def _show(axes: Axes, picture: Pixels) -> None:
-    """A picture without axes; small ones as the squares that they are."""
-    grey = picture.shape[-1] == 1
+def _show(axes: Axes, image: Pixels) -> None:
+    """An image without axes; small ones as the squares that they are."""
+    grey = image.shape[-1] == 1
     axes.imshow(
-        picture[..., 0] if grey else picture,
+        image[..., 0] if grey else image,
         cmap="gray" if grey else None,
         vmin=0,
         vmax=255,
-        interpolation="nearest" if picture.shape[0] < 100 else "antialiased",
+        interpolation="nearest" if image.shape[0] < 100 else "antialiased",
     )
     axes.set_xticks([])
     axes.set_yticks([])

@@ -20,7 +20,7 @@ from residua.system.files import write_atomically
 
 Pixels = npt.NDArray[np.uint8]
 
-GRID = 24  # pictures in a grid of the HTML
+GRID = 24  # images in a grid of the HTML
 FIGURE = 12  # and of a PNG figure
 # Controls, and the halves of undecodable file names: HTML forbids them
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -39,7 +39,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """The network: parameter totals in Keras' sense, input [C, H, W], multiply-adds per picture."""
+    """The network: parameter totals in Keras' sense, input [C, H, W], multiply-adds per image."""
 
     name: str
     total: int
@@ -51,7 +51,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Readable pictures of one class in each part; the order of classes is that of the labels."""
+    """Readable images of one class in each part; the order of classes is that of the labels."""
 
     name: str
     train: int
@@ -61,7 +61,7 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The data set: where it is, what it was recognised as, its pictures, and what is odd in it.
+    """The data set: where it is, what it was recognised as, its images, and what is odd in it.
 
     unreadable: (path, reason). duplicates: exact ones, all beyond the first of a group.
     """
@@ -75,7 +75,7 @@ class DataFacts:
     warnings: Sequence[str] = ()
 
     def total(self, part: str) -> int:
-        """Readable pictures of "train", "validation" or "test"."""
+        """Readable images of "train", "validation" or "test"."""
         return sum(int(getattr(own, part)) for own in self.classes)
 
 
@@ -83,14 +83,14 @@ class DataFacts:
 class Judged:
     """Scores of a part ("test", "validation", "all"); `chose`: whether it chose what is kept."""
 
-    part: str
+    split: str
     scores: Scores
     chose: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Pictures uint8 [N, S, S, C], C 1 or 3, and their labels."""
+    """Images uint8 [N, S, S, C], C 1 or 3, and their labels."""
 
     pixels: Pixels
     labels: Sequence[int]
@@ -98,7 +98,7 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Pictures uint8 [N, S, S, C] of a judged part, their labels, outputs and probabilities.
+    """Images uint8 [N, S, S, C] of a judged part, their labels, outputs and probabilities.
 
     A predicted output may lie beyond the classes. `paths` may be empty.
     """
@@ -146,7 +146,7 @@ def render(facts: ReportFacts) -> str:
     environment.filters |= {
         "percent": percent,
         "duration": view.duration,
-        "picture": view.data_uri,
+        "image": view.data_uri,
         "number": view.number,
     }
     scores = facts.judged[0].scores if facts.judged else None

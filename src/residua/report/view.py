@@ -1,4 +1,4 @@
-"""Scores and pictures -> what the template of the report shows: cells, orders, thumbnails."""
+"""Scores and images -> what the template of the report shows: cells, orders, thumbnails."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from residua.evaluation.metrics import ClassScore, Scores
 
 Pixels = npt.NDArray[np.uint8]
 
-THUMBNAIL = 128  # largest side of a picture inside the HTML, in pixels
+THUMBNAIL = 128  # largest side of an image inside the HTML, in pixels
 MAP = 800  # side of the heat map that stands for a large confusion matrix, in pixels
 TABLE = 40  # classes up to which the confusion matrix is a table of numbers
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Pictures of one class taken for another; `of` is how many pictures the class has."""
+    """Images of one class taken for another; `of` is how many images the class has."""
 
     truth: str
     predicted: str
@@ -98,7 +98,7 @@ def confusion_map(scores: Scores) -> str | None:
 
 
 def weakest(scores: Scores) -> list[ClassScore]:
-    """Classes by F1, the smallest first; those without judged pictures come last."""
+    """Classes by F1, the smallest first; those without judged images come last."""
     return sorted(
         scores.per_class, key=lambda own: (own.f1 is None, own.f1 or 0.0, -own.support, own.name)
     )
@@ -118,13 +118,13 @@ def most_instructive(
 
 
 def data_uri(pixels: Pixels, side: int = THUMBNAIL) -> str:
-    """A picture uint8 [H, W, C], C 1, 3 or 4, as a PNG data URI, shrunk to `side` pixels."""
+    """An image uint8 [H, W, C], C 1, 3 or 4, as a PNG data URI, shrunk to `side` pixels."""
     from PIL import Image
 
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
+    image.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

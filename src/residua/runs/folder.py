@@ -7,16 +7,15 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from residua.config import parse
 from residua.config.schema import Config
-from residua.data.dataset import Part
+from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.system.files import csv_text, write_atomically
-from residua.weights.native import Card, to_bytes
+from residua.weights.native import Metadata, to_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,19 +29,9 @@ HISTORY = (
     "test_loss",
     "test_accuracy",
     "rate",
-    "pictures_per_second",
+    "images_per_second",
     "seconds",
 )
-
-
-@dataclass(frozen=True)
-class Member:
-    """A line of split.csv: one readable picture of the data set."""
-
-    path: str
-    label: str
-    part: Part
-    sha256: str
 
 
 _HELD: set[Path] = set()  # locks of this process
@@ -140,8 +129,8 @@ class RunFolder:
         )
 
     def write_split(self, members: Sequence[Member]) -> None:
-        """split.csv: which picture is in which part."""
-        rows = [(each.path, each.label, each.part, each.sha256) for each in members]
+        """split.csv: which image is in which part."""
+        rows = [(each.path, each.label, each.split, each.sha256) for each in members]
         self.write_text("split.csv", csv_text(("path", "class", "part", "sha256"), rows))
 
     def read_split(self) -> list[Member]:
@@ -152,9 +141,9 @@ class RunFolder:
         ]
 
     def known(self) -> set[str]:
-        """Contents, sha256, of the pictures that taught the run or chose what it keeps."""
+        """Contents, sha256, of the images that taught the run or chose what it keeps."""
         parts = ("train", "validation") if self.validation_chose else ("train",)
-        return {each.sha256 for each in self.read_split() if each.part in parts}
+        return {each.sha256 for each in self.read_split() if each.split in parts}
 
     def write_predictions(
         self, name: str, rows: Sequence[tuple[str, str, str, float, bool]]
@@ -191,9 +180,9 @@ class RunFolder:
                 "train anew."
             ) from error
 
-    def write_weights(self, name: str, tensors: Mapping[str, Tensor], card: Card) -> None:
+    def write_weights(self, name: str, tensors: Mapping[str, Tensor], metadata: Metadata) -> None:
         """A weights or state file with its card."""
-        self.write_text(name, to_bytes(tensors, card))
+        self.write_text(name, to_bytes(tensors, metadata))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -274,8 +263,8 @@ class Log:
 
 
 def speeds_of(history: Sequence[Mapping[str, float]]) -> list[float]:
-    """Pictures a second of the epochs that learnt since the run was last gone on with."""
-    return [row["pictures_per_second"] for row in history if row.get("pictures_per_second", 0) > 0]
+    """Images a second of the epochs that learnt since the run was last gone on with."""
+    return [row["images_per_second"] for row in history if row.get("images_per_second", 0) > 0]
 
 
 def _next_free(parent: Path, name: str) -> Path:

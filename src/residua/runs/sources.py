@@ -5,45 +5,42 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from residua.config import parse
-from residua.config.schema import Config
+from residua.config.schema import Config, NetworkSpec
 from residua.errors import ResiduaError
 from residua.networks.staged import Staged
-from residua.networks.zoo.catalogue import build, row
+from residua.networks.zoo.catalogue import build_from, row
 from residua.runs.folder import RunFolder
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.files import cache_folder
 from residua.weights.key_maps.layers import complete, head_of
 from residua.weights.load import Weights, read_file
-from residua.weights.native import LATER
 from residua.weights.published.download import download
 from residua.weights.published.imagenet import SOURCES
 
 IMAGENET = "imagenet"
-NONE = "none"  # where a recipe names weights and a user wants none
 
 
-def open_weights(source: str | Path, model: str | None, screen: Screen) -> Weights:
+def open_weights(source: str | Path, model: str | None, console: Console) -> Weights:
     """The weights that `source` names; `model` where it cannot tell the network itself.
 
     "imagenet" alone means imagenet:`model`. Raises ResiduaError.
     """
-    path = locate(source, model, screen)
+    path = locate(source, model, console)
     found = read_file(path, _network_of(source, model))
     if not is_published(source):
         return found
-    card = dataclasses.replace(
-        found.card, notes={"from": SOURCES[found.card.network["name"]].address}
+    metadata = dataclasses.replace(
+        found.metadata, notes={"from": SOURCES[found.metadata.network.name].address}
     )
-    return dataclasses.replace(found, card=card)
+    return dataclasses.replace(found, metadata=metadata)
 
 
-def locate(source: str | Path, model: str | None, screen: Screen) -> Path:
+def locate(source: str | Path, model: str | None, console: Console) -> Path:
     """The file that `source` names, downloaded if need be. Raises ResiduaError."""
     if is_published(source):
-        return _published(_network_of(source, model), model, screen)
+        return _published(_network_of(source, model), model, console)
     path = Path(source).expanduser()
     if path.is_dir():
         return RunFolder.existing(path).weights
@@ -70,7 +67,7 @@ def is_run(source: str | Path) -> bool:
     return Path(source).expanduser().is_dir()
 
 
-def _published(name: str | None, model: str | None, screen: Screen) -> Path:
+def _published(name: str | None, model: str | None, console: Console) -> Path:
     if name is None:
         raise ResiduaError(f"{IMAGENET}: of which network? Expected {IMAGENET}:NAME, or --model.")
     row(name)
@@ -82,41 +79,44 @@ def _published(name: str | None, model: str | None, screen: Screen) -> Path:
             "sources` lists the networks that have some."
         )
     source, folder = SOURCES[name], cache_folder() / "weights"
-    return download(source.address, source.file, source.digest, folder, screen)
+    return download(source.address, source.file, source.digest, folder, console)
 
 
-def start_from(
-    weights: Weights, arguments: Mapping[str, Any], *, new_head: bool, seed: int | None
-) -> Staged:
-    """The network that build(**arguments) makes, with these weights, in training mode.
+def start_from(weights: Weights, spec: NetworkSpec, *, new_head: bool, seed: int | None) -> Staged:
+    """The network of a spec with these weights, in training mode.
 
     new_head: the layers that depend on the number of classes stay fresh; the whole head does where
     the weights end before it. Raises ResiduaError if the weights are of another network, or their
     head has another width and may not be replaced.
     """
-    arguments, held = LATER | dict(arguments), LATER | weights.card.network
-    same_head = all(arguments[key] == held[key] for key in ("head", "stage", "side"))
+    stored = weights.metadata.network
+    same_head = (spec.head, spec.stage, spec.pool_size) == (
+        stored.head,
+        stored.stage,
+        stored.pool_size,
+    )
     fixed = ("name", "channels", "ordering", "shortcut", "cardinality")
     for key in (*fixed, *(() if new_head else ("head",))):
-        if arguments[key] != held[key]:
+        has, needed = getattr(stored, key), getattr(spec, key)
+        if needed != has:
             raise ResiduaError(
-                f"{weights.path}: holds weights of {held['name']} with {key} {held[key]!r}, asked "
-                f"was {arguments['name']} with {key} {arguments[key]!r}. Choose other weights, or "
+                f"{weights.path}: holds weights of {stored.name} with {key} {has!r}, asked "
+                f"was {spec.name} with {key} {needed!r}. Choose other weights, or "
                 "change the network."
             )
-    classes = arguments["classes"]
-    if not new_head and (weights.headless or held["classes"] != classes):
-        has = weights.lacks if weights.headless else f"has {held['classes']} outputs"
+    classes = spec.classes
+    if not new_head and (weights.headless or stored.classes != classes):
+        has = weights.lacks if weights.headless else f"has {stored.classes} outputs"
         raise ResiduaError(
             f"{weights.path}: {has}, but {classes} are needed. --new-head replaces the head by a "
             f"fresh one of {classes} outputs"
             + (
-                f"; --set network.classes={held['classes']} keeps the old one."
-                if held["classes"] > classes and not weights.headless
+                f"; --set network.classes={stored.classes} keeps the old one."
+                if stored.classes > classes and not weights.headless
                 else "."
             )
         )
-    network = build(**arguments, seed=seed)
+    network = build_from(spec, seed=seed)
     fresh: tuple[str, ...] = ()
     if new_head:
         fresh = tuple(f"{name}." for name in head_of(network)) if same_head else ("head.",)
@@ -124,17 +124,17 @@ def start_from(
     tensors = {
         name: each
         for name, each in weights.tensors.items()
-        if not name.startswith(fresh or "\0") and (arguments["stage"] is None or name in wanted)
+        if not name.startswith(fresh or "\0") and (spec.stage is None or name in wanted)
     }
     missing, unexpected = network.load_state_dict(complete(network, tensors), strict=False)
     left = [name for name in missing if not name.startswith((*fresh, "head."))]
     if left or unexpected:
-        raise ResiduaError(f"{weights.path}: {(left + unexpected)[0]} does not fit {held['name']}.")
+        raise ResiduaError(f"{weights.path}: {(left + unexpected)[0]} does not fit {stored.name}.")
     return network
 
 
 def as_told(
-    weights: Weights, classes: Sequence[str] | None, given: Mapping[str, object], screen: Screen
+    weights: Weights, classes: Sequence[str] | None, given: Mapping[str, object], console: Console
 ) -> Weights:
     """The weights with what the user says of them; what is assumed instead, the screen says."""
     if classes is not None:
@@ -146,7 +146,7 @@ def as_told(
         (weights.guessed, "--classes"),
     ):
         if what:
-            screen.caution(f"{weights.path.name}: {what}. {option} says otherwise")
+            console.caution(f"{weights.path.name}: {what}. {option} says otherwise")
     return weights
 
 
@@ -157,13 +157,15 @@ def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights
     """
     if weights.match is None and not weights.assumed:
         raise ResiduaError(
-            f"{weights.path}: says itself how pictures are prepared for it, so "
+            f"{weights.path}: says itself how images are prepared for it, so "
             f"preprocessing.{next(iter(given))} cannot be set."
         )
-    base = Config(preprocessing=weights.card.preprocessing)
+    base = Config(preprocessing=weights.metadata.preprocessing)
     named = {f"preprocessing.{name}": value for name, value in given.items()}
     found = parse.with_settings(base, named).preprocessing
     parse.check_colours(found, "preprocessing")
-    notes = weights.card.notes if "mean" not in given else {**weights.card.notes, "assumed": ""}
-    card = dataclasses.replace(weights.card, preprocessing=found, notes=notes)
-    return dataclasses.replace(weights, card=card)
+    notes = (
+        weights.metadata.notes if "mean" not in given else {**weights.metadata.notes, "assumed": ""}
+    )
+    metadata = dataclasses.replace(weights.metadata, preprocessing=found, notes=notes)
+    return dataclasses.replace(weights, metadata=metadata)

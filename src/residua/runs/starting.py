@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-from residua.config.schema import AUTO, Config
+from residua.config.schema import AUTO, NONE, Config
 from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
-from residua.runs.sources import IMAGENET, NONE, is_published, open_weights
-from residua.system.console import Screen
+from residua.runs.sources import IMAGENET, is_published, open_weights
+from residua.system.console import Console
 from residua.weights.load import Weights
 
 
-def begun_from(config: Config, screen: Screen) -> Weights | None:
-    """The weights that a training starts from, before any picture is read."""
+def begun_from(config: Config, console: Console) -> Weights | None:
+    """The weights that a training starts from, before any image is read."""
     network = config.network
     if network.weights == NONE:
         return None
@@ -29,8 +29,8 @@ def begun_from(config: Config, screen: Screen) -> Weights | None:
     model = None if network.name == AUTO else network.name
     if model is None and network.weights == IMAGENET:
         model = "resnet50" if torch.cuda.is_available() else "resnet18"
-    found = open_weights(network.weights, model, screen)
-    channels = found.card.network["channels"]
+    found = open_weights(network.weights, model, console)
+    channels = found.metadata.network.channels
     if config.preprocessing.channels not in (AUTO, channels):
         raise ResiduaError(
             f"{found.path}: takes {channels} channels, but preprocessing.channels is "
@@ -39,28 +39,28 @@ def begun_from(config: Config, screen: Screen) -> Weights | None:
     return found
 
 
-def say_start(weights: Weights, prepared: Prepared, screen: Screen) -> None:
+def say_start(weights: Weights, prepared: Prepared, console: Console) -> None:
     """From which weights a training starts, and what of them may surprise."""
     if prepared.config.transfer.strategy == "scratch":
-        screen.say(f"the network of {weights.path}, and nothing that it has learnt")
+        console.print(f"the network of {weights.path}, and nothing that it has learnt")
         return
-    held, classes = weights.card.classes, prepared.source.classes
+    held, classes = weights.metadata.classes, prepared.source.classes
     new_head = prepared.config.network.new_head
-    screen.say(
-        f"starts from {weights.path} ({weights.form} of {weights.card.network['name']})"
+    console.print(
+        f"starts from {weights.path} ({weights.form} of {weights.metadata.network.name})"
         + (", with a new head" if new_head else "")
     )
     if weights.assumed and "preprocessing.mean" in {each.setting for each in prepared.choices}:
-        screen.warn(f"{weights.path.name}: {weights.assumed}")
+        console.warn(f"{weights.path.name}: {weights.assumed}")
     if held and held[: len(classes)] != classes and not new_head:
-        screen.warn(
+        console.warn(
             f"its head was learnt for {', '.join(held[:3])}, ... and begins as that of "
             f"{', '.join(classes[:3])}, ...: --new-head makes a fresh one"
         )
 
 
 def note_known(config: Config, prepared: Prepared) -> None:
-    """Note pictures that are to judge this run, but taught the run that it starts from."""
+    """Note images that are to judge this run, but taught the run that it starts from."""
     source = config.network.weights
     if not source or is_published(source) or config.transfer.strategy == "scratch":
         return
@@ -72,17 +72,17 @@ def note_known(config: Config, prepared: Prepared) -> None:
     earlier = RunFolder.existing(place)
     known_there = earlier.known()
     if config.transfer.strategy in ("features", "auto"):
-        teaching = [each.sha256 for each in prepared.members if each.part == "train"]
+        teaching = [each.sha256 for each in prepared.members if each.split == "train"]
         if known := sum(each in known_there for each in teaching):
             prepared.notes.append(
-                f"{known:,} of {len(teaching):,} training pictures trained {earlier.path} or chose "
+                f"{known:,} of {len(teaching):,} training images trained {earlier.path} or chose "
                 "its weights, so what cross-validation says of its features is too good"
             )
     for part in ("validation", "test"):
-        judging = [each.sha256 for each in prepared.members if each.part == part]
+        judging = [each.sha256 for each in prepared.members if each.split == part]
         if known := sum(each in known_there for each in judging):
             prepared.notes.append(
-                f"{known:,} of {len(judging):,} {part} pictures trained {earlier.path} or chose "
+                f"{known:,} of {len(judging):,} {part} images trained {earlier.path} or chose "
                 "its weights, so its figures on them are too good: use the same --split-seed and "
-                "fractions as there, or other pictures"
+                "fractions as there, or other images"
             )

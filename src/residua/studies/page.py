@@ -114,7 +114,7 @@ def _accuracy_section(study: Definition, outcomes: Sequence[Outcome], asked: Ask
     ]
     note = (
         "+-: standard deviation over the seeds, in points. Training accuracy: of the last epoch's "
-        "pictures as they were shown, augmented. Diverged: seeds whose loss did not stay finite; "
+        "images as they were shown, augmented. Diverged: seeds whose loss did not stay finite; "
         "the other figures leave them out."
     )
     table = Table("rows", "Rows of the study", columns, rows, 2, note)
@@ -182,7 +182,7 @@ def _costs(outcomes: Sequence[Outcome], jobs: int) -> Table:
     ]
     note = (
         "Parameters as Keras counts them, with BatchNorm's statistics; multiply-adds of one "
-        "picture; seconds of learning alone: each seed's median epoch, and of these the median, "
+        "image; seconds of learning alone: each seed's median epoch, and of these the median, "
         "the lowest and the highest."
     )
     if jobs > 1:

@@ -22,7 +22,7 @@ from residua.networks.zoo import catalogue
 from residua.runs.folder import Busy, RunFolder
 from residua.studies.definition import Definition
 from residua.system.budget import Clock, seconds_of
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.transfer.context import Job, thinned
 from residua.transfer.throughput import REPORT_SECONDS, epochs_within, pace_of
 
@@ -63,7 +63,7 @@ class Asked:
 
 
 def settled(
-    study: Definition, asked: Asked, folder: Path, screen: Screen
+    study: Definition, asked: Asked, folder: Path, console: Console
 ) -> tuple[dict[str, Config], dict[str, float]]:
     """The settings of each row, and its cost; study.json, which a later call must agree with.
 
@@ -74,7 +74,7 @@ def settled(
     written = {row.name: study.config(row, {}) for row in study.rows}
     _refuse_compared(study, written, asked)
     data = asked.data
-    if data != EMBEDDED:  # the same pictures, from wherever the study is gone on with
+    if data != EMBEDDED:  # the same images, from wherever the study is gone on with
         data = str(Path(data).expanduser().absolute())
     common: dict[str, object] = {
         "data.path": data,
@@ -104,7 +104,7 @@ def settled(
         kept = _kept(folder)
         differing = "nothing" if kept is None else _difference(kept, said)
         if differing and not any(folder.glob("runs/*/*/config.yaml")) and not _at_work(folder):
-            epochs = _epochs_within(configs, asked, screen) if asked.budget else None
+            epochs = _epochs_within(configs, asked, console) if asked.budget else None
             kept, differing = {**said, "epochs": epochs}, ""
             RunFolder(folder).write_json(STUDY, kept)
     if kept is None or differing:
@@ -222,23 +222,25 @@ def _difference(kept: Any, said: Mapping[str, Any]) -> str:
     return ""
 
 
-def _epochs_within(configs: Mapping[str, Config], asked: Asked, screen: Screen) -> int:
+def _epochs_within(configs: Mapping[str, Config], asked: Asked, console: Console) -> int:
     """The same number of epochs for all rows, such that all runs fit into the budget."""
     seconds, each_epoch = seconds_of(asked.budget) * SHARE, 0.0
     for config in configs.values():
-        prepared = prepare(seeded(config, 0), Screen(quiet=True))
-        job = Job(prepared, None, Clock(math.inf), screen, config)
-        members = thinned(prepared.parts["train"], config.training.pictures)
+        prepared = prepare(seeded(config, 0), Console(quiet=True))
+        job = Job(prepared, None, Clock(math.inf), console, config)
+        members = thinned(prepared.splits["train"], config.training.max_images)
         inputs = prepared.training_batches(prepared.device, members)
-        judged = len(prepared.parts["test"])
+        judged = len(prepared.splits["test"])
         pace = pace_of(job, job.network(), inputs, 0)
         each_epoch += 1 / epochs_within(job, pace, inputs, judged, 1.0)
         seconds -= asked.seeds * (REPORT_SECONDS + judged * pace.judged)
     epochs = math.floor(seconds / (each_epoch * asked.seeds))
     if epochs < 1:
-        screen.warn(f"{asked.budget} do not hold one epoch of all rows and seeds: it takes longer")
+        console.warn(f"{asked.budget} do not hold one epoch of all rows and seeds: it takes longer")
     else:
-        screen.say(f"{asked.budget} hold {epochs} epochs of each of {len(configs)} rows and seeds")
+        console.print(
+            f"{asked.budget} hold {epochs} epochs of each of {len(configs)} rows and seeds"
+        )
     return max(1, epochs)
 
 
@@ -252,7 +254,8 @@ def _cost(config: Config) -> float:
     channels, size = config.preprocessing.channels, config.preprocessing.size
     if size == AUTO:
         size = max(32, catalogue.row(config.network.name).size)
-    known = {"channels": 3 if channels == AUTO else channels, "classes": 10}
-    cost = costs_of({**config.network_arguments, **known}, size)
+    channels = 3 if channels == AUTO else channels
+    spec = dataclasses.replace(config.network_spec, channels=channels, classes=10)
+    cost = costs_of(spec, size)
     epochs = 1 if config.training.epochs == AUTO else config.training.epochs
     return float(cost.multiply_adds * epochs)

@@ -26,11 +26,11 @@ def conditions_of(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
     threads = f", {shares} a run" if on_cpu else ""
     configs = [each.config for each in outcomes]
     return [
-        f"Data: {Path(first.config.data.path).name}, {first.taught:,} pictures to learn from, "
+        f"Data: {Path(first.config.data.path).name}, {first.taught:,} images to learn from, "
         f"{first.tested:,} to judge by, {_all(each.preprocessing.size for each in configs)} px, "
         f"channels: {_all(each.preprocessing.channels for each in configs)}; "
         f"epochs: {_all(each.training.epochs for each in configs)}; "
-        f"batch: {_all(each.training.batch for each in configs)}; "
+        f"batch: {_all(each.training.batch_size for each in configs)}; "
         f"{counted(asked.seeds, 'seed')}.",
         settings_said(asked, any(each.optimization.steps for each in configs)),
         f"{datetime.date.today()}; {_all(each['device_name'] for each in machines)}{threads}, "

@@ -24,9 +24,9 @@ class Outcome:
     """One row's runs: what each of the seeds that did not diverge came to, in their order [S].
 
     accuracy, train_accuracy: in [0, 1], of the test part by the last weights, and of the last
-    epoch's training pictures as they were shown. seconds: of an epoch, learning alone, of the
+    epoch's training images as they were shown. seconds: of an epoch, learning alone, of the
     seeds that know it. size: bytes of the weights file; None if all seeds diverged. curves:
-    history.csv of each seed. tested, taught: pictures. chosen: whether a validation part that the
+    history.csv of each seed. tested, taught: images. chosen: whether a validation part that the
     data brings chose the weights. diverged: the seeds whose loss did not stay finite. machines:
     what environment.json says.
     """
@@ -62,17 +62,17 @@ def is_finished(place: Path) -> bool:
 
 
 def judged(run: RunFolder) -> tuple[float, int]:
-    """Accuracy in [0, 1] on the test part, which every run of a study has, and its pictures.
+    """Accuracy in [0, 1] on the test part, which every run of a study has, and its images.
 
     Raises ResiduaError that names the file.
     """
     name = "evaluations/test/scores.json"
     scores = run.read_json(name)
     try:
-        return float(scores["accuracy"]), int(scores["pictures"])
+        return float(scores["accuracy"]), int(scores["images"])
     except (KeyError, TypeError, ValueError) as error:
         raise ResiduaError(
-            f"{run.path / name}: expected accuracy and pictures. `residua evaluate {run.path}` "
+            f"{run.path / name}: expected accuracy and images. `residua evaluate {run.path}` "
             "writes it again."
         ) from error
 
@@ -92,20 +92,20 @@ def outcome_of(row: Row, folder: Path, seeds: int) -> Outcome:
 def compare_parts(folder: Path, rows: Sequence[Row], seeds: int) -> None:
     """Raise ResiduaError unless all rows of a seed learn from, and are judged by, the same."""
     for seed in range(seeds):
-        parts = [_pictures(place_of(folder, row, seed)) for row in rows]
-        for row, pictures in zip(rows, parts, strict=True):
-            if pictures != parts[0]:
+        parts = [_images(place_of(folder, row, seed)) for row in rows]
+        for row, images in zip(rows, parts, strict=True):
+            if images != parts[0]:
                 raise ResiduaError(
                     f"{folder}: row {row.name}, seed {seed}, learns from or is judged by other "
-                    f"pictures than row {rows[0].name}: the data has changed since the study "
+                    f"images than row {rows[0].name}: the data has changed since the study "
                     "began. Give another --out, or restore the data and remove the runs that saw "
                     "it otherwise."
                 )
 
 
-def _pictures(place: Path) -> set[tuple[str, str, str]]:
+def _images(place: Path) -> set[tuple[str, str, str]]:
     """Part, class and content of each."""
-    return {(each.part, each.label, each.sha256) for each in RunFolder(place).read_split()}
+    return {(each.split, each.label, each.sha256) for each in RunFolder(place).read_split()}
 
 
 def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
@@ -114,12 +114,12 @@ def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
     first = RunFolder(places[0])
     runs = [RunFolder(place) for seed, place in enumerate(places) if seed not in diverged]
     curves, config = [run.read_history() for run in runs], first.config
-    parts = [each.part for each in first.read_split()]
-    taught = min(parts.count("train"), config.training.pictures or len(parts))
+    parts = [each.split for each in first.read_split()]
+    taught = min(parts.count("train"), config.training.max_images or len(parts))
     return Outcome(
         row=row,
         config=config,
-        counts=costs_of(config.network_arguments, config.preprocessing.size),
+        counts=costs_of(config.network_spec, config.preprocessing.size),
         accuracy=np.array([judged(run)[0] for run in runs]),
         train_accuracy=np.array([curve[-1]["accuracy"] for curve in curves]),
         seconds=np.array([taught / np.median(each) for each in map(speeds_of, curves) if each]),

@@ -31,7 +31,7 @@ from residua.studies.results import (
     place_of,
 )
 from residua.studies.workers import helped
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.signals import Interrupted
 from residua.training.meter import Diverged
 
@@ -46,12 +46,12 @@ class _Turn:
     cost: float
 
 
-def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> list[Outcome]:
+def run_all(study: Definition, asked: Asked, folder: Path, console: Console) -> list[Outcome]:
     """Train what is not trained yet, seed by seed, and collect the figures of all rows.
 
     Raises ResiduaError if the folder holds another study, or this one with other settings.
     """
-    configs, costs = settled(study, asked, folder, screen)
+    configs, costs = settled(study, asked, folder, console)
     runs = [(seed, row) for seed in range(asked.seeds) for row in study.rows]
     turns = [
         _Turn(
@@ -65,7 +65,7 @@ def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> li
     further = f"the same command goes on, in {folder}"
     try:
         with helped(min(asked.jobs, len(study.rows)), _take_quietly, turns):
-            _take_turns(turns, screen)
+            _take_turns(turns, console)
     except Interrupted as error:
         raise Interrupted(error.number, str(folder), further) from None
     except KeyboardInterrupt:
@@ -74,7 +74,7 @@ def run_all(study: Definition, asked: Asked, folder: Path, screen: Screen) -> li
     return [outcome_of(row, folder, asked.seeds) for row in study.rows]
 
 
-def _take_turns(turns: Sequence[_Turn], screen: Screen) -> None:
+def _take_turns(turns: Sequence[_Turn], console: Console) -> None:
     """Train what nobody trains yet, and wait for what others train, until all is finished.
 
     Any number of processes may do so on the same turns. Raises ResiduaError.
@@ -82,27 +82,27 @@ def _take_turns(turns: Sequence[_Turn], screen: Screen) -> None:
     began, waits = time.monotonic(), False
     whole = sum(each.cost for each in _open(turns))
     while remaining := _open(turns):
-        turn = next((each for each in remaining if _trained(each, screen)), None)
+        turn = next((each for each in remaining if _trained(each, console)), None)
         if turn is None:
             if not waits:
-                screen.say(f"another process trains {remaining[0].name}; waiting for it")
+                console.print(f"another process trains {remaining[0].name}; waiting for it")
             waits = True
             time.sleep(WAIT)
             continue
         rest = sum(each.cost for each in _open(turns))
         left = (time.monotonic() - began) * rest / max(whole - rest, turn.cost)
-        screen.say(f"{turn.name}: {_came_to(turn.place)}; about {left / 60:.0f} min left")
+        console.print(f"{turn.name}: {_came_to(turn.place)}; about {left / 60:.0f} min left")
 
 
 def _take_quietly(turns: Sequence[_Turn]) -> None:
-    _take_turns(turns, Screen(quiet=True))
+    _take_turns(turns, Console(quiet=True))
 
 
 def _open(turns: Sequence[_Turn]) -> list[_Turn]:
     return [each for each in turns if not is_finished(each.place)]
 
 
-def _trained(turn: _Turn, screen: Screen) -> bool:
+def _trained(turn: _Turn, console: Console) -> bool:
     """Bring a run to its end; False if another process is at a run of this row."""
     try:
         turn.place.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _trained(turn: _Turn, screen: Screen) -> bool:
     try:
         with RunFolder(turn.place.parent).lock():
             if not is_finished(turn.place):  # by now
-                _train_one(turn.config, turn.place, _Inner(screen, turn.name))
+                _train_one(turn.config, turn.place, _Inner(console, turn.name))
     except Busy:
         return False
     return True
@@ -123,21 +123,21 @@ def _came_to(place: Path) -> str:
     return f"test accuracy {judged(RunFolder(place))[0]:.4f}"
 
 
-def _train_one(config: Config, place: Path, screen: Screen) -> None:
+def _train_one(config: Config, place: Path, console: Console) -> None:
     try:
         if (place / "config.yaml").exists():
-            go_on(RunFolder(place), screen)
+            go_on(RunFolder(place), console)
         else:
             shutil.rmtree(place, ignore_errors=True)  # was killed before it was a run
-            train_run(config, str(place), screen)
+            train_run(config, str(place), console)
     except Diverged as error:
         RunFolder(place).write_json(DIVERGED, {"message": str(error)})
 
 
-class _Inner(Screen):
+class _Inner(Console):
     """Shows a run's bars under the name of its turn; its lines are in the run's own files."""
 
-    def __init__(self, outer: Screen, prefix: str) -> None:
+    def __init__(self, outer: Console, prefix: str) -> None:
         super().__init__(quiet=True)
         self.outer, self.prefix = outer, prefix
 

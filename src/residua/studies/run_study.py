@@ -21,7 +21,7 @@ from residua.studies.page import page_of
 from residua.studies.plan import SEEDS, STUDY, Asked
 from residua.studies.rows import run_all
 from residua.system.budget import seconds_of
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.device import environment
 from residua.system.files import refuse_inside
 
@@ -35,7 +35,7 @@ CLOSED = {
 }
 SEEDED = ("signal",)  # of these, what draws its weights by --seeds
 SLOW = ("history", "signal")  # and what takes minutes, so that it says how far it is
-SCENARIOS = "transfer-scenarios"  # trains, but on pictures of its own
+SCENARIOS = "transfer-scenarios"  # trains, but on images of its own
 BUDGET = "10s"  # of each of its runs
 
 
@@ -45,15 +45,15 @@ def listing() -> list[tuple[str, str]]:
     return sorted([*trained, *CLOSED.items(), (SCENARIOS, "Four scenarios of transfer learning")])
 
 
-def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
+def conduct(name: str, asked: Asked, out: str | None, console: Console) -> Path:
     """Run a study to its end, or go on with it, and write its page; gives index.html.
 
     out: a new folder, or that of the same study; None: studies/<name>-<data>. Raises ResiduaError.
     """
     if name == SCENARIOS:
-        return _scenarios(asked, out, screen)
+        return _scenarios(asked, out, console)
     if name in CLOSED:
-        return _closed(name, asked, out, screen)
+        return _closed(name, asked, out, console)
     known = [each for each, _ in listing()]
     if Path(name).suffix not in (".yaml", ".yml") and name not in known:
         raise ResiduaError(
@@ -62,24 +62,24 @@ def conduct(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
     study = definition.read(name, paper=asked.paper)
     data = Path(asked.data).name or "data"
     folder = _folder(out or f"studies/{study.name}-{data}", study.name, asked.data)
-    outcomes = run_all(study, asked, folder, screen)
+    outcomes = run_all(study, asked, folder, console)
     extra = _module(study.sections).study() if study.sections else None
     return write(page_of(study, outcomes, asked, extra), folder)
 
 
-def _scenarios(asked: Asked, out: str | None, screen: Screen) -> Path:
+def _scenarios(asked: Asked, out: str | None, console: Console) -> Path:
     from residua.studies.claims import scenarios
 
     if asked != Asked(EMBEDDED, asked.seeds, asked.budget):
         raise ResiduaError(
-            f"study {SCENARIOS}: makes its own pictures, so --data, --epochs, --paper, --jobs and "
+            f"study {SCENARIOS}: makes its own images, so --data, --epochs, --paper, --jobs and "
             "--set do not apply; --budget is the time of each run."
         )
     budget = asked.budget or BUDGET
     seconds_of(budget)  # is refused before the folder is its
     folder = _folder(out or f"studies/{SCENARIOS}", SCENARIOS)
     _agree(folder, {"study": SCENARIOS, "budget": budget})
-    page = scenarios.study(folder, asked.seeds, budget, screen)
+    page = scenarios.study(folder, asked.seeds, budget, console)
     return write(_with_machine(page), folder)
 
 
@@ -100,7 +100,7 @@ def _module(name: str) -> Any:
     return import_module(f"residua.studies.claims.{name.replace('-', '_')}")
 
 
-def _closed(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
+def _closed(name: str, asked: Asked, out: str | None, console: Console) -> Path:
     if asked != Asked(EMBEDDED, asked.seeds):
         raise ResiduaError(
             f"study {name}: trains no runs, so --data, --epochs, --budget, --paper, --jobs and "
@@ -111,9 +111,9 @@ def _closed(name: str, asked: Asked, out: str | None, screen: Screen) -> Path:
     folder = _folder(out or f"studies/{name}", name)
     _agree(folder, {"study": name})
     given: dict[str, Any] = {"seeds": asked.seeds} if name in SEEDED else {}
-    with screen.bar(name) as move:
+    with console.bar(name) as move:
         if name in SLOW:
-            given["report"] = screen.reporter(move)
+            given["report"] = console.reporter(move)
         page = _module(name).study(**given)
     return write(_with_machine(page), folder)
 

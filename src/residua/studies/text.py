@@ -16,7 +16,7 @@ from residua.report.charts import counted, joined
 
 Values = npt.NDArray[np.float64]
 
-LEARNT = 0.5  # of its training pictures; who knows fewer of them has only begun
+LEARNT = 0.5  # of its training images; who knows fewer of them has only begun
 
 
 def of_family(
@@ -63,9 +63,9 @@ def of_degradation(
     residual_errors: Values,
     resolution: float = 0.0,
 ) -> str:
-    """Whether depth makes plain networks learn their own pictures worse, and residual ones not.
+    """Whether depth makes plain networks learn their own images worse, and residual ones not.
 
-    name: of the way of learning. plain: names of the plain rows. errors: on the training pictures,
+    name: of the way of learning. plain: names of the plain rows. errors: on the training images,
     shares [R, S], from the shallowest to the deepest; those two are compared. It is claimed only
     where the interval of the plain pair lies above zero and that of the residual pair does not.
     resolution: see `of_seeds`.
@@ -92,12 +92,12 @@ def of_degradation(
 
 
 def of_beginners(accuracies: Mapping[str, float]) -> list[str]:
-    """Rows -> accuracy in [0, 1] on the pictures that taught them; one sentence, or none."""
+    """Rows -> accuracy in [0, 1] on the images that taught them; one sentence, or none."""
     said = [f"{name} {100 * each:.0f} %" for name, each in accuracies.items() if each < LEARNT]
     if not said:
         return []
     return [
-        f"So short a training has not taught all rows: of the pictures that they learnt from "
+        f"So short a training has not taught all rows: of the images that they learnt from "
         f"{joined(said)} are named rightly at the end. What follows says how fast these begin, not "
         "how good they get."
     ]

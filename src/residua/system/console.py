@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Report = Callable[[int, int], None]  # (done, of)
@@ -32,33 +32,33 @@ def printable(text: str) -> str:
     )
 
 
-class Screen:
+class Console:
     """Lines that stay, and one bar that moves below them. quiet: nothing at all."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(
+        self.rich = RichConsole(
             stderr=True, quiet=quiet, highlight=False, soft_wrap=True, emoji=False
         )
-        self.moving = self.console.is_terminal and not quiet
+        self.moving = self.rich.is_terminal and not quiet
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """A line that stays."""
-        self.console.print(printable(line), markup=False)
+        self.rich.print(printable(line), markup=False)
 
     def warn(self, line: str) -> None:
         """A line that stays and stands out."""
-        self.console.print(f"warning: {printable(line)}", markup=False, style="yellow")
+        self.rich.print(f"warning: {printable(line)}", markup=False, style="yellow")
 
     def caution(self, line: str) -> None:
         """What a figure depends on: a warning here, or one of Python's where this is quiet."""
-        if self.console.quiet:
+        if self.rich.quiet:
             warnings.warn(line, stacklevel=3)
         else:
             self.warn(line)
 
-    def fail(self, line: str) -> None:
+    def error(self, line: str) -> None:
         """Why it ends here."""
-        self.console.print(f"error: {printable(line)}", markup=False, style="red")
+        self.rich.print(f"error: {printable(line)}", markup=False, style="red")
 
     @contextlib.contextmanager
     def bar(
@@ -76,7 +76,7 @@ class Screen:
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(
-            *columns, console=self.console, transient=True, refresh_per_second=5
+            *columns, console=self.rich, transient=True, refresh_per_second=5
         ) as progress:
             task = progress.add_task(what, total=1, note="")
 
@@ -93,8 +93,8 @@ class Screen:
 class _PlainBar:
     """Says where the work stands every few seconds, and nothing if it ends before."""
 
-    def __init__(self, screen: Screen, what: str, seconds: float) -> None:
-        self.screen, self.what, self.seconds = screen, what, seconds
+    def __init__(self, console: Console, what: str, seconds: float) -> None:
+        self.console, self.what, self.seconds = console, what, seconds
         self.began = time.monotonic()
         self.due = self.began + seconds
         self.first: int | None = None
@@ -107,5 +107,5 @@ class _PlainBar:
             left = (of - done) * (now - self.began) / max(done - self.first, 1)
             minutes, seconds = divmod(round(left), 60)
             said = f"{self.what}: {done:,} of {of:,}, {minutes}:{seconds:02} left, {note}"
-            self.screen.say(said.rstrip(", "))
+            self.console.print(said.rstrip(", "))
             self.due = now + self.seconds

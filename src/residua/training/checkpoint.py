@@ -13,7 +13,7 @@ from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
 from residua.training.optimization import Average
 from residua.training.validation import Judge
-from residua.weights.native import Card, read_weights
+from residua.weights.native import Metadata, read_weights
 
 STATE = "state.safetensors"
 
@@ -23,7 +23,7 @@ class Progress:
     """Where a training stands, as plain numbers.
 
     epoch: epochs that have ended. step: steps done of the running one. judged: batches judged at
-    its end. loss, correct, pictures: sums over its steps. best: (accuracy or -loss, tie-breaker) of
+    its end. loss, correct, images: sums over its steps. best: (accuracy or -loss, tie-breaker) of
     the best epoch. waited: epochs since then. history: a row for each epoch that has ended.
     """
 
@@ -32,7 +32,7 @@ class Progress:
     judged: int = 0
     loss: float = 0.0
     correct: int = 0
-    pictures: int = 0
+    images: int = 0
     seconds: float = 0.0
     best: list[float] | None = None
     best_epoch: int = 0
@@ -51,7 +51,7 @@ class Learner:
     judge: Judge
     progress: Progress
 
-    def save(self, run: RunFolder, card: Card) -> None:
+    def save(self, run: RunFolder, metadata: Metadata) -> None:
         """Write the state file, one atomic step."""
         tensors = {f"network.{name}": each for name, each in self.network.state_dict().items()}
         tensors |= {f"average.{place}": each for place, each in enumerate(self.average.values)}
@@ -65,7 +65,7 @@ class Learner:
                     numbers[f"optimizer.{place}.{name}"] = value
         self.progress.judged = self.judge.position
         notes = {"progress": asdict(self.progress), "optimizer": numbers}
-        described = Card(card.network, card.classes, card.preprocessing, notes)
+        described = Metadata(metadata.network, metadata.classes, metadata.preprocessing, notes)
         run.write_weights(STATE, tensors, described)
 
     def restore(self, run: RunFolder) -> None:
@@ -73,13 +73,13 @@ class Learner:
         path = run.path / STATE
         if not path.exists():
             return
-        tensors, card = read_weights(path)
+        tensors, metadata = read_weights(path)
         try:
             self.network.load_state_dict(_under("network.", tensors))
             for place, value in enumerate(self.average.values):
                 value.copy_(tensors[f"average.{place}"])
-            self._restore_optimizer(tensors, card.notes["optimizer"])
-            self.progress = Progress(**card.notes["progress"])
+            self._restore_optimizer(tensors, metadata.notes["optimizer"])
+            self.progress = Progress(**metadata.notes["progress"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise ResiduaError(f"{path}: does not belong to this run: {first}.") from error

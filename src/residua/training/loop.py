@@ -8,7 +8,7 @@ from torch import nn
 
 from residua.config.schema import Config
 from residua.runs.folder import RunFolder
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.device import autocast
 from residua.system.signals import Signals
 from residua.training.checkpoint import Learner, Progress
@@ -18,7 +18,9 @@ from residua.training.recorder import Books, Task
 from residua.training.validation import judge_for, logits_from
 
 
-def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: Screen) -> Progress:
+def fit(
+    network: nn.Module, task: Task, config: Config, run: RunFolder, console: Console
+) -> Progress:
     """Train `network`, on its device, until the epochs are done or patience ends.
 
     Goes on from the run's state file if there is one. Raises Interrupted after Ctrl-C or SIGTERM,
@@ -30,21 +32,26 @@ def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: 
     learner = Learner(
         network,
         optimizer_for(network, optimization),
-        Average(network.parameters(), optimization.ema),
-        judge_for(network, batches, task.judged, config, task.cut),
+        Average(network.parameters(), optimization.ema_decay),
+        judge_for(network, batches, task.eval_splits, config, task.cached_stages),
         Progress(),
     )
     optimizer, average, judge = learner.optimizer, learner.average, learner.judge
     class_weights = None
     if optimization.class_weights == "balanced":
-        class_weights = torch.tensor(balanced_weights(task.counts), device=device)
+        class_weights = torch.tensor(balanced_weights(task.class_counts), device=device)
 
     with torch.random.fork_rng(devices=[]), run.lock(), Signals() as signals:
         learner.restore(run)
         progress = learner.progress
         meter = Meter(progress, device)
-        with Books(learner, task, config, run, screen, signals, meter) as books:
-            if task.begins_learnt and task.judged and progress.best is None and not progress.step:
+        with Books(learner, task, config, run, console, signals, meter) as books:
+            if (
+                task.evaluate_first
+                and task.eval_splits
+                and progress.best is None
+                and not progress.step
+            ):
                 network.train()
                 judge.begin(network, average, 0)
                 for _ in judge.steps():
@@ -61,7 +68,7 @@ def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: 
                     torch.manual_seed((training.seed << 32) + step)  # dropout has no hidden state
 
                     with autocast(device, training.precision):
-                        logits = logits_from(network, batch.images, task.cut)
+                        logits = logits_from(network, batch.images, task.cached_stages)
                     loss = F.cross_entropy(
                         logits.float(),
                         batch.targets,
@@ -72,8 +79,8 @@ def fit(network: nn.Module, task: Task, config: Config, run: RunFolder, screen: 
                     meter.add(loss.detach(), logits.detach(), batch.labels, rate)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
-                    if optimization.clip:
-                        nn.utils.clip_grad_norm_(parameters, optimization.clip)
+                    if optimization.clip_grad_norm:
+                        nn.utils.clip_grad_norm_(parameters, optimization.clip_grad_norm)
                     optimizer.step()
                     average.update(network.parameters(), step)
 

@@ -12,8 +12,8 @@ from residua.errors import ResiduaError
 from residua.training.checkpoint import Progress
 
 _ADVICE = (
-    "The last good state and weights remain. Start again with a smaller optimization.rate, a "
-    "longer optimization.warmup_epochs, --set optimization.clip=1, or --precision fp32."
+    "The last good checkpoint and weights remain. Start again with a smaller --lr, a longer "
+    "optimization.warmup_epochs, --set optimization.clip_grad_norm=1, or --precision fp32."
 )
 
 
@@ -41,7 +41,7 @@ class Meter:
             self.check()
         self.loss += loss.double() * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
-        self.progress.pictures += len(labels)
+        self.progress.images += len(labels)
 
     def check(self) -> None:
         """Look at the losses since the last time. Raises Diverged if one is not finite."""
@@ -72,4 +72,4 @@ class Meter:
         """Start an epoch."""
         self.loss.zero_()
         self.correct.zero_()
-        self.progress.loss, self.progress.correct, self.progress.pictures = 0.0, 0, 0
+        self.progress.loss, self.progress.correct, self.progress.images = 0.0, 0, 0

@@ -27,7 +27,7 @@ def optimizer_for(network: nn.Module, settings: Optimization) -> torch.optim.Opt
                 "weight_decay": 0.0,
             },
         ]
-    rate, decay = settings.rate, settings.weight_decay
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         nesterov = settings.nesterov and settings.momentum > 0
         return torch.optim.SGD(groups, rate, settings.momentum, 0, decay, nesterov, fused=True)
@@ -64,20 +64,20 @@ def rate_at(settings: Optimization, step: int, steps: int, epochs: int) -> float
     warmup = min(settings.warmup_epochs * steps, total - 1)
     if step < warmup:
         start = 1 / 25 if settings.schedule == "one_cycle" else 0.0
-        return settings.rate * (start + (1 - start) * (step + 1) / (warmup + 1))
+        return settings.learning_rate * (start + (1 - start) * (step + 1) / (warmup + 1))
     if settings.schedule in ("cosine", "one_cycle"):
         passed = (step - warmup) / max(total - warmup, 1)
-        return settings.rate * 0.5 * (1 + math.cos(math.pi * passed))
+        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * passed))
     if settings.schedule == "steps":
         begun = [factor for epoch, factor in settings.steps if step >= epoch * steps]
-        return settings.rate * (begun[-1] if begun else 1.0)
+        return settings.learning_rate * (begun[-1] if begun else 1.0)
     if settings.schedule == "inverse_time":
-        return settings.rate / (1 + settings.decay * step)
-    return settings.rate
+        return settings.learning_rate / (1 + settings.decay * step)
+    return settings.learning_rate
 
 
 def balanced_weights(counts: Sequence[int]) -> list[float]:
-    """A loss weight per class, inverse to its count, whose mean over the pictures is 1."""
+    """A loss weight per class, inverse to its count, whose mean over the images is 1."""
     present = sum(count > 0 for count in counts)
     return [sum(counts) / (present * count) if count else 0.0 for count in counts]
 

@@ -18,12 +18,12 @@ from residua.data.batches import Inputs
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.runs.folder import Log, RunFolder
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.signals import Interrupted, Signals
 from residua.training.checkpoint import Learner
 from residua.training.meter import Meter
 from residua.training.optimization import rate_at
-from residua.weights.native import Card
+from residua.weights.native import Metadata
 
 BEST_SECONDS = 2.0  # between two writings of the best weights, which short epochs would repeat
 LOOK_SECONDS = 0.2  # between two movements of the bar, and on a GPU two looks at the loss
@@ -31,19 +31,23 @@ LOOK_SECONDS = 0.2  # between two movements of the bar, and on a GPU two looks a
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt. judged: the parts whose figures are recorded, name -> sample numbers; the one
-    called "validation" chooses the best epoch. counts: training pictures of each class. cut: frozen
-    stages that the batches have passed already; 0: they are pictures. until: the time of
-    time.monotonic() after which no new epoch begins. begins_learnt: the network knows its task
-    already, so it is judged, and may be the best, before the first epoch."""
+    """What a network is trained on.
+
+    eval_splits: name -> sample indices; evaluated after each epoch. "validation" selects the best.
+    class_counts: training images per class.
+    metadata: what the weights files will say.
+    cached_stages: frozen stages whose output the batches hold; 0: the batches hold images.
+    deadline: time.monotonic() after which no new epoch begins.
+    evaluate_first: evaluate before the first epoch too; the initial weights may be the best.
+    """
 
     batches: Inputs
-    judged: Mapping[str, Integers]
-    counts: list[int]
-    card: Card
-    cut: int = 0
-    until: float | None = None
-    begins_learnt: bool = False
+    eval_splits: Mapping[str, Integers]
+    class_counts: list[int]
+    metadata: Metadata
+    cached_stages: int = 0
+    deadline: float | None = None
+    evaluate_first: bool = False
 
 
 class Books(contextlib.AbstractContextManager["Books"]):
@@ -55,12 +59,12 @@ class Books(contextlib.AbstractContextManager["Books"]):
         task: Task,
         config: Config,
         run: RunFolder,
-        screen: Screen,
+        console: Console,
         signals: Signals,
         meter: Meter,
     ) -> None:
         self.learner, self.task, self.config, self.run = learner, task, config, run
-        self.screen, self.signals, self.meter = screen, signals, meter
+        self.console, self.signals, self.meter = console, signals, meter
         self.progress = learner.progress
         self.open = contextlib.ExitStack()
         self.log = Log(run.path / "log.jsonl", self._step, learner.progress.epoch)
@@ -74,11 +78,11 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.best: dict[str, Tensor] = {}  # the best weights that are not in their file yet
         self.best_epoch, self.best_written = 0, -math.inf
         self.longest = 0.0  # seconds between two ticks: what a save that waits may still lose
-        self.pictures, self.learning = 0, 0.0  # of this epoch in this process; seconds for them
+        self.images, self.learning = 0, 0.0  # of this epoch in this process; seconds for them
         self.since = self.saved  # when what is learnt next began
 
     def __enter__(self) -> Books:
-        self.bar = self.open.enter_context(self.screen.bar("training"))
+        self.bar = self.open.enter_context(self.console.bar("training"))
         try:
             self._begin()
         except BaseException:
@@ -98,13 +102,13 @@ class Books(contextlib.AbstractContextManager["Books"]):
             self.open.close()
 
     def tick(self, learnt: int) -> None:
-        """After each batch; `learnt` pictures were trained on, none while judging.
+        """After each batch; `learnt` images were trained on, none while judging.
 
         Raises Interrupted after a signal, and Diverged on a loss that is not finite.
         """
         now = time.monotonic()
         if learnt:
-            self.pictures, self.learning = self.pictures + learnt, self.learning + now - self.since
+            self.images, self.learning = self.images + learnt, self.learning + now - self.since
         if now - self.looked >= LOOK_SECONDS:
             self.looked = now
             self.meter.check()
@@ -126,7 +130,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.progress.seconds += now - self.counted
         self.counted = now
         self._write_best()
-        self.learner.save(self.run, self.task.card)
+        self.learner.save(self.run, self.task.metadata)
         self.saved = self.since = time.monotonic()
 
     def start(self, judged: Mapping[str, float]) -> None:
@@ -135,7 +139,7 @@ class Books(contextlib.AbstractContextManager["Books"]):
             self._hold_best(0)
         self.progress.best_epoch = self.learner.judge.position = 0
         figures = "  ".join(f"{name} {value:.4f}" for name, value in judged.items())
-        self.screen.say(f"before the first epoch  {figures}")
+        self.console.print(f"before the first epoch  {figures}")
         self.since = time.monotonic()
 
     def end_epoch(self, judged: Mapping[str, float]) -> None:
@@ -144,8 +148,8 @@ class Books(contextlib.AbstractContextManager["Books"]):
         progress, now = self.progress, time.monotonic()
         row = {
             "epoch": progress.epoch + 1,
-            "loss": progress.loss / progress.pictures,
-            "accuracy": progress.correct / progress.pictures,
+            "loss": progress.loss / progress.images,
+            "accuracy": progress.correct / progress.images,
             **judged,
             "rate": rate_at(
                 self.config.optimization,
@@ -153,13 +157,13 @@ class Books(contextlib.AbstractContextManager["Books"]):
                 self.task.batches.steps,
                 self.config.training.epochs,
             ),
-            "pictures_per_second": self._speed(),
+            "images_per_second": self._speed(),
             "seconds": progress.seconds + now - self.counted,
         }
         improved = self._improved(judged)
         patience = self.config.training.patience
         progress.stopped = bool(patience) and progress.waited >= patience
-        late = self.task.until is not None and now > self.task.until
+        late = self.task.deadline is not None and now > self.task.deadline
         progress.stopped |= late and progress.epoch + 1 < self.config.training.epochs
         progress.history.append(row)
         progress.epoch, progress.step = progress.epoch + 1, 0
@@ -169,11 +173,11 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.run.write_history(progress.history)
         self.log.write("epoch", self._step, best=improved, **row)
         self._board_row(row)
-        self.screen.say(self._line(row, improved))
+        self.console.print(self._line(row, improved))
         if progress.stopped:
             reason = "the budget is used up" if late else f"no improvement for {patience} epochs"
-            self.screen.say(f"stopped after epoch {progress.epoch}: {reason}")
-        self.pictures, self.learning, self.since = 0, 0.0, time.monotonic()
+            self.console.print(f"stopped after epoch {progress.epoch}: {reason}")
+        self.images, self.learning, self.since = 0, 0.0, time.monotonic()
 
     def finish(self) -> None:
         """The last words of a training that reached its end."""
@@ -191,18 +195,20 @@ class Books(contextlib.AbstractContextManager["Books"]):
         self.run.write_history(progress.history)
         total = sum(each.numel() for each in network.parameters())
         trained = sum(each.numel() for each in network.parameters() if each.requires_grad)
-        self.screen.say(f"{total:,} parameters: {trained:,} learn, {total - trained:,} are frozen")
-        statistics = self.config.training.statistics_pictures
+        self.console.print(
+            f"{total:,} parameters: {trained:,} learn, {total - trained:,} are frozen"
+        )
+        statistics = self.config.training.precise_bn_images
         if statistics and self.learner.judge.has_norms:
             said = (
                 "BatchNorm's running statistics lag behind; before each validation a copy gets "
                 f"them anew from {min(statistics, len(self.task.batches.members)):,} training "
-                "pictures (training.statistics_pictures)"
+                "images (training.precise_bn_images)"
             )
-            self.screen.say(said)
+            self.console.print(said)
             self.log.write("statistics", self._step, note=said)
         if progress.epoch or progress.step:
-            self.screen.say(f"goes on from epoch {progress.epoch + 1}, step {progress.step}")
+            self.console.print(f"goes on from epoch {progress.epoch + 1}, step {progress.step}")
             self.log.write("resumed", self._step)
         else:
             self.save()
@@ -235,10 +241,10 @@ class Books(contextlib.AbstractContextManager["Books"]):
         if due or self.progress.stopped or epoch == training.epochs:
             self.kept = time.monotonic()
             names.append("last.safetensors")
-        if training.keep_every and epoch % training.keep_every == 0:
+        if training.save_every and epoch % training.save_every == 0:
             names.append(f"epoch-{epoch:04}.safetensors")
         for name in names:
-            self.run.write_weights(name, state, self._card(epoch))
+            self.run.write_weights(name, state, self._metadata(epoch))
 
     def _hold_best(self, epoch: int) -> None:
         """Keep the judged weights until they are written: the judge goes on with the next ones."""
@@ -249,19 +255,19 @@ class Books(contextlib.AbstractContextManager["Books"]):
     def _write_best(self) -> None:
         """Before anything that says which epoch is the best."""
         if self.best:
-            self.run.write_weights("best.safetensors", self.best, self._card(self.best_epoch))
+            self.run.write_weights("best.safetensors", self.best, self._metadata(self.best_epoch))
             self.best, self.best_written = {}, time.monotonic()
 
-    def _card(self, epoch: int) -> Card:
-        return dataclasses.replace(self.task.card, notes={"epoch": epoch})
+    def _metadata(self, epoch: int) -> Metadata:
+        return dataclasses.replace(self.task.metadata, notes={"epoch": epoch})
 
     def _move_bar(self) -> None:
         progress = self.progress
         steps = self.task.batches.steps
-        note = f"{self._speed():,.0f} pictures/s"
-        if progress.pictures and not self.meter.unseen:
-            loss = self.meter.loss.item() / progress.pictures
-            accuracy = self.meter.correct.item() / progress.pictures
+        note = f"{self._speed():,.0f} images/s"
+        if progress.images and not self.meter.unseen:
+            loss = self.meter.loss.item() / progress.images
+            accuracy = self.meter.correct.item() / progress.images
             note += f"  loss {loss:.4f}  accuracy {accuracy:.4f}"
         if progress.step == steps:
             note += "  validating"
@@ -270,15 +276,15 @@ class Books(contextlib.AbstractContextManager["Books"]):
         )
 
     def _speed(self) -> float:
-        """Pictures learnt a second, judging and saving not counted."""
-        return self.pictures / max(self.learning, 1e-9)
+        """Images learnt a second, judging and saving not counted."""
+        return self.images / max(self.learning, 1e-9)
 
     def _line(self, row: Mapping[str, float], improved: bool) -> str:
         parts = [f"epoch {int(row['epoch']):>3}/{self.config.training.epochs}"]
         for name in ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy"):
             if name in row:
                 parts.append(f"{name} {row[name]:.4f}")
-        parts.append(f"{row['pictures_per_second']:,.0f} pictures/s")
+        parts.append(f"{row['images_per_second']:,.0f} images/s")
         return "  ".join(parts) + ("  *" if improved else "")
 
     def _board_row(self, row: Mapping[str, float]) -> None:

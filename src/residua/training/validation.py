@@ -51,9 +51,9 @@ class Judge:
         for mine, theirs in zip(self.network.modules(), network.modules(), strict=True):
             mine.training = theirs.training
         training = self.config.training
-        wanted = min(training.statistics_pictures, len(self.inputs.members))
+        wanted = min(training.precise_bn_images, len(self.inputs.members))
         chosen = shuffled(training.seed, epoch, self.inputs.members)[:wanted]
-        batch = training.batch
+        batch = training.batch_size
         self.plan = [(STATISTICS, each) for each in _pieces(chosen, batch)] if self.norms else []
         for part, members in self.parts.items():
             self.plan += [(part, each) for each in _pieces(members, batch)]
@@ -138,7 +138,7 @@ def judge_for(
 
 
 def logits_from(network: nn.Module, x: Tensor, cut: int) -> Tensor:
-    """Pictures [B, C, S, S], or what the first `cut` stages made of them -> logits [B, K]."""
+    """Images [B, C, S, S], or what the first `cut` stages made of them -> logits [B, K]."""
     return network.leave(x, cut) if cut else network(x)  # type: ignore[operator, no-any-return]
 
 

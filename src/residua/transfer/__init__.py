@@ -1,1 +1,1 @@
-"""Weights and pictures -> the way of learning that suits them, measured."""
+"""Weights and images -> the way of learning that suits them, measured."""

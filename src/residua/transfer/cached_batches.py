@@ -1,6 +1,6 @@
-"""What a frozen front made of each picture, kept -> batches for the rest of the network.
+"""What a frozen front made of each image, kept -> batches for the rest of the network.
 
-The rest learns from these as from pictures; that nothing is computed twice is all that changes.
+The rest learns from these as from images; that nothing is computed twice is all that changes.
 """
 
 from __future__ import annotations

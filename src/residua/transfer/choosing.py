@@ -30,9 +30,9 @@ class Tried:
     seconds: float
 
     def gain_over(self, other: Tried) -> tuple[float, float]:
-        """Difference of the accuracies on the same pictures, and how large chance makes it.
+        """Difference of the accuracies on the same images, and how large chance makes it.
 
-        The latter is its standard deviation if both are equally good: of as many pictures as only
+        The latter is its standard deviation if both are equally good: of as many images as only
         one of them names rightly, each is as likely won as lost (McNemar 1947).
         """
         won = int((self.right & ~other.right).sum())
@@ -87,5 +87,5 @@ def most_hopeful(tried: list[Tried], hopes: dict[str, float]) -> Tried:
 
 
 def furthest(tried: list[Tried], best: Tried) -> Tried:
-    """What names the most pictures rightly; of equals `best`, then the first."""
+    """What names the most images rightly; of equals `best`, then the first."""
     return max([best, *tried], key=lambda each: int(each.right.sum()))

@@ -17,19 +17,19 @@ from residua.data.prepare import Prepared
 from residua.data.random import Integers
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
-from residua.networks.zoo.catalogue import build
+from residua.networks.zoo.catalogue import build_from
 from residua.runs.folder import RunFolder
 from residua.runs.sources import start_from
 from residua.system.budget import Clock
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.training.checkpoint import Progress
 from residua.transfer.features import Frozen
 from residua.weights.load import Weights
-from residua.weights.native import Card
+from residua.weights.native import Metadata
 from residua.weights.network import Logits, network_from, on_device
 
 UNSET = (None, AUTO)
-OFF_AT_ZERO = ("network.freeze", "training.pictures")  # where 0 is the default, and no wish
+OFF_AT_ZERO = ("network.freeze", "training.max_images")  # where 0 is the default, and no wish
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Job:
     prepared: Prepared
     weights: Weights | None
     clock: Clock
-    screen: Screen
+    console: Console
     asked: Config
     made: dict[str, Any] = field(default_factory=dict)  # what is not to be made twice
 
@@ -69,30 +69,28 @@ class Job:
 
     @property
     def taught(self) -> Integers:
-        """The pictures of the training part that may teach: all, or training.pictures of them."""
-        return thinned(self.prepared.parts["train"], self.prepared.config.training.pictures)
+        """The images of the training part that may teach: all, or training.max_images of them."""
+        return thinned(self.prepared.splits["train"], self.prepared.config.training.max_images)
 
     def network(self) -> Staged:
         """What the settings describe, with the weights, and frozen where they say so."""
         config = self.prepared.config
-        arguments, seed = config.network_arguments, config.training.seed
+        spec, seed = config.network_spec, config.training.seed
         if self.weights is None or config.transfer.strategy == "scratch":
-            network = build(**arguments, seed=seed)
+            network = build_from(spec, seed=seed)
         else:
             new_head = config.network.new_head
-            network = start_from(self.weights, arguments, new_head=new_head, seed=seed)
+            network = start_from(self.weights, spec, new_head=new_head, seed=seed)
         if config.transfer.strategy == "features":
             freeze(network, len(network.stages))
         elif config.transfer.strategy != "scratch":
             freeze(network, config.network.freeze)
         return on_device(network, self.prepared.device)
 
-    def card(self) -> Card:
+    def metadata(self) -> Metadata:
         """What the weights file of this training will say of itself."""
         config = self.prepared.config
-        return Card(
-            config.network_arguments, self.prepared.source.classes, config.preprocessing, {}
-        )
+        return Metadata(config.network_spec, self.prepared.source.classes, config.preprocessing, {})
 
     def is_given(self, setting: str) -> bool:
         """Whether the user gave this setting, so that no choice may change it."""

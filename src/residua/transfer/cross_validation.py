@@ -1,6 +1,6 @@
 """Features and labels -> how well linear heads did on rows left out, at several strengths.
 
-Knows no files, no pictures and no torch. Legend: N rows, D features, S strengths.
+Knows no files, no images and no torch. Legend: N rows, D features, S strengths.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def race(
         check(each, labels, classes)
     if len(np.unique(folds)) < 2:
         raise ResiduaError(
-            f"All {len(labels)} pictures are in one fold, so none can be left out: "
-            "cross-validation needs at least two different pictures."
+            f"All {len(labels)} images are in one fold, so none can be left out: "
+            "cross-validation needs at least two different images."
         )
     with one_thread(), unwarned(), ThreadPoolExecutor(threads) as pool:
         paths = list(pool.map(lambda each: _Path(each, labels, classes, folds, balanced), features))

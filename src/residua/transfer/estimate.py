@@ -1,7 +1,7 @@
 """Right answers and losses on rows left out, of all that was tried -> accuracy to be expected.
 
-The head that a user gets is fitted on all N pictures with the configuration (stage, strength) of
-the smallest mean loss. How good it is on new pictures is not what cross-validation says of that
+The head that a user gets is fitted on all N images with the configuration (stage, strength) of
+the smallest mean loss. How good it is on new images is not what cross-validation says of that
 configuration. Three things differ, and each has its term here:
 
 - It was chosen on the same numbers, which flatters it. The bootstrap chooses again on drawn rows
@@ -10,13 +10,13 @@ configuration. Three things differ, and each has its term here:
   "Bootstrapping the out-of-sample predictions ...", section 3).
 - The judged heads missed the rows of one fold, which belittles it: by `_GAIN` standard errors.
 - The rows are no independent trials, because heads share their training rows, and the head itself
-  depends on the pictures that it happened to get. Both widen the interval (Bates, Hastie and
+  depends on the images that it happened to get. Both widen the interval (Bates, Hastie and
   Tibshirani 2021, "Cross-validation: what does it estimate and how well does it do it?", sections
-  4 and 5), as if only N / `_INFLATION` pictures had been judged.
+  4 and 5), as if only N / `_INFLATION` images had been judged.
 
 The two constants were found on flowers5 and digits. MNIST and birds6, which chose nothing, and
 other draws of the former are in benchmarks/results/small-data-interval.txt: the interval held the
-truth in 94.3 to 97.8 % of draws of 5, 20 and 100 pictures a class, at 1.16 to 1.18 times the width
+truth in 94.3 to 97.8 % of draws of 5, 20 and 100 images a class, at 1.16 to 1.18 times the width
 of Wilson's; Wilson's around the plain cross-validated accuracy held it in 89 to 95 %.
 """
 
@@ -39,28 +39,28 @@ _DRAWS = 200  # of the bootstrap
 
 @dataclass(frozen=True)
 class Estimate:
-    """What to expect of a head on new pictures, as many of each class as in the training set.
+    """What to expect of a head on new images, as many of each class as in the training set.
 
     accuracy: in [0, 1]. interval: (low, high) around it that holds the head's true accuracy in 95 %
-    of training sets. pictures: how many were judged.
+    of training sets. images: how many were judged.
     """
 
     accuracy: float
     interval: tuple[float, float]
-    pictures: int
+    images: int
 
 
 def estimate(rights: npt.NDArray[np.bool_], losses: npt.NDArray[np.float64], seed: int) -> Estimate:
     """The accuracy of the finished head, from bool and float64 [N, M] of M configurations.
 
-    Row n says what heads that had not seen picture n said of it. The head is assumed to be fitted
-    with the configuration of the smallest mean loss. Raises ResiduaError without pictures.
+    Row n says what heads that had not seen image n said of it. The head is assumed to be fitted
+    with the configuration of the smallest mean loss. Raises ResiduaError without images.
     """
     if rights.shape != losses.shape or rights.ndim != 2 or not rights.shape[1]:
         raise ValueError(f"rights {rights.shape}, losses {losses.shape}")
     number = len(rights)
     if number == 0:
-        raise ResiduaError("There are no pictures to judge, so there is no accuracy.")
+        raise ResiduaError("There are no images to judge, so there is no accuracy.")
     share = _unflattered(rights.astype(np.float64), losses, seed)
     share = min(1.0, share + _GAIN * math.sqrt(share * (1 - share) / number))
     return Estimate(share, _score_interval(share, number / _INFLATION), number)

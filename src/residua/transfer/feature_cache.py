@@ -1,8 +1,8 @@
-"""Features of pictures <-> files under the user's cache folder, found again by content alone.
+"""Features of images <-> files under the user's cache folder, found again by content alone.
 
 A row belongs to the pixels that entered the network, to the network and to nothing else: not to
 the file's name, its folder or its label. So a renamed folder finds everything, and a changed pixel
-nothing. (An augmented view is drawn by the picture's number, and so belongs to that too.) Rows are
+nothing. (An augmented view is drawn by the image's number, and so belongs to that too.) Rows are
 written in pieces, each file whole or not at all: what a killed process has written is there for the
 next one.
 """

@@ -1,7 +1,7 @@
-"""Pictures -> what a frozen network makes of them, at one or more places, as fast as it can.
+"""Images -> what a frozen network makes of them, at one or more places, as fast as it can.
 
 A tap is a place where features can be taken: the map after a stage, averaged over a grid.
-Legend: B batch, S side of the pictures, C channels, D = channels x grid side squared.
+Legend: B batch, S side of the images, C channels, D = channels x grid side squared.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Front:
         self.type = torch.bfloat16 if precision == "bf16" else torch.float32
 
     @torch.inference_mode()
-    def features(self, pictures: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
+    def features(self, images: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
         """float [B, C, S, S], normalised -> float32 [B, D] for each tap, on the CPU."""
-        x, found, place = pictures.to(self.type), {}, 0
+        x, found, place = images.to(self.type), {}, 0
         for tap in sorted(taps):
             if tap.stage > place:
                 x = self.network.between(x, place, tap.stage)
@@ -57,22 +57,22 @@ class Front:
         return found
 
     @torch.inference_mode()
-    def map(self, pictures: Tensor, stages: int) -> Tensor:
+    def map(self, images: Tensor, stages: int) -> Tensor:
         """float [B, C, S, S], normalised -> the map after so many stages, in our precision."""
-        return self.network.between(pictures.to(self.type), 0, stages)
+        return self.network.between(images.to(self.type), 0, stages)
 
     def plain(self, pixels: Tensor) -> Tensor:
         """uint8 [B, S, S, C] -> what `features` and `map` take."""
         return normalise(pixels.to(self.device), self.preprocessing)
 
     def widths(self, taps: Sequence[Tap], height: int, width: int, channels: int) -> dict[Tap, int]:
-        """D of each tap, for pictures of that size."""
+        """D of each tap, for images of that size."""
         x = torch.zeros(1, channels, height, width, device=self.device)
         found = self.features(x.contiguous(memory_format=torch.channels_last), taps)
         return {tap: each.shape[1] for tap, each in found.items()}
 
     def taps(self, size: int, channels: int) -> list[Tap]:
-        """Where features are worth taking, for pictures of `size` px, from the first stage on.
+        """Where features are worth taking, for images of `size` px, from the first stage on.
 
         After each stage: the finest grid that gives at most WIDEST numbers; after the last also the
         plain mean, which is what the network itself was trained to use.

@@ -1,4 +1,4 @@
-"""Decoded pictures -> rows of frozen features, each computed once in the life of the cache."""
+"""Decoded images -> rows of frozen features, each computed once in the life of the cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from residua.config.schema import Config
-from residua.data.batches import Pictures, TrainingBatches
+from residua.data.batches import DecodedImages, TrainingBatches
 from residua.data.dataset import Pixels
 from residua.data.random import Integers, shuffled
 from residua.networks.staged import Staged
@@ -22,7 +22,7 @@ from residua.transfer.feature_cache import Floats, Store
 from residua.transfer.feature_layers import Front, Tap
 
 VERSION = 3  # to be raised when the same network would give other features
-LEAST = 8  # pictures a class that are computed however little time there is
+LEAST = 8  # images a class that are computed however little time there is
 PIECE_SECONDS = 5.0  # at most about this much work is lost when the process is killed
 PIECE_ROWS = 4096
 PIXELS = 32 * 224 * 224  # in a batch: enough work to use the machine, little enough for its cache
@@ -42,7 +42,7 @@ class Rows:
 
 
 class Frozen:
-    """A frozen network over the decoded pictures uint8 [N, S, S, C] of one data set."""
+    """A frozen network over the decoded images uint8 [N, S, S, C] of one data set."""
 
     def __init__(
         self, network: Staged, weights_sha256: str, config: Config, pixels: Pixels, labels: Integers
@@ -52,11 +52,10 @@ class Frozen:
         self.looked: dict[Tap, Any] = {}  # what cross-validation has said of a tap
         self._digests: dict[int, bytes] = {}
         self.front = Front(network, config.preprocessing, config.training.precision)
-        self.pictures = Pictures(pixels, self.front.device)
+        self.images = DecodedImages(pixels, self.front.device)
         self.config, self.labels = config, labels
-        arguments = config.network_arguments
-        shape = ("name", "channels", "ordering", "shortcut", "cardinality")
-        told = [arguments[key] for key in shape]
+        spec = config.network_spec
+        told = [spec.name, spec.channels, spec.ordering, spec.shortcut, spec.cardinality]
         how = (
             config.preprocessing.channel_order,
             config.preprocessing.mean,
@@ -86,13 +85,13 @@ class Frozen:
     ) -> Rows:
         """Features of `samples`, from the cache or computed and left there.
 
-        view: 0 is the picture as it is, others are augmented as epoch `view` - 1 of a training
+        view: 0 is the image as it is, others are augmented as epoch `view` - 1 of a training
         would. until: a time of time.monotonic() at which to stop; what is computed first is then a
         random choice, with LEAST of each class, or all, at its head. Raises ResiduaError if the
         cache cannot be written.
         """
         keys = self.keys(samples, view)
-        widths = self.front.widths(taps, *self.pictures.pixels.shape[1:])
+        widths = self.front.widths(taps, *self.images.pixels.shape[1:])
         values = {tap: np.zeros((len(samples), width), np.float32) for tap, width in widths.items()}
         known = self.store.read(keys, values)
         order = np.flatnonzero(~known)
@@ -107,7 +106,7 @@ class Frozen:
         done = written = 0
         while done < len(order) and (until is None or done < least or time.monotonic() < until):
             places = order[done : done + self.batch]
-            found = self.front.features(self._pictures(samples[places], view), taps)
+            found = self.front.features(self._images(samples[places], view), taps)
             for tap, rows in found.items():
                 values[tap][places] = rows.numpy()
             known[places] = True
@@ -125,7 +124,7 @@ class Frozen:
         """[N, C, h, w] after so many stages, in the front's precision, on its device."""
         found: torch.Tensor | None = None
         for start in range(0, len(samples), self.batch):
-            part = self.front.map(self._pictures(samples[start : start + self.batch], view), stages)
+            part = self.front.map(self._images(samples[start : start + self.batch], view), stages)
             if found is None:
                 found = torch.empty(
                     (len(samples), *part.shape[1:]),
@@ -142,16 +141,16 @@ class Frozen:
             rows = {tap: each[places] for tap, each in values.items()}
             self.store.write([keys[place] for place in places], rows)
 
-    def _pictures(self, samples: Integers, view: int) -> torch.Tensor:
+    def _images(self, samples: Integers, view: int) -> torch.Tensor:
         if view == 0:
-            return self.front.plain(self.pictures.take(samples))
+            return self.front.plain(self.images.take(samples))
         return self._augmented.images(view - 1, samples)
 
     @cached_property
     def _augmented(self) -> TrainingBatches:
         config = self.config
         return TrainingBatches(
-            self.pictures,
+            self.images,
             self.labels,
             np.arange(len(self.labels)),
             classes=config.network.classes,
@@ -174,7 +173,7 @@ class Frozen:
 
     def _digest(self, sample: int) -> bytes:
         if sample not in self._digests:
-            pixels = np.ascontiguousarray(self.pictures.pixels[sample])
+            pixels = np.ascontiguousarray(self.images.pixels[sample])
             self._digests[sample] = hashlib.sha256(pixels.data).digest()
         return self._digests[sample]
 

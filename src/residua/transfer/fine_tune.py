@@ -28,7 +28,7 @@ from residua.transfer.throughput import JUDGED, deadline, in_time, pace_of, pred
 
 KNOWN = 0.9  # accuracy of a head on frozen features from which on small steps keep what is known
 MANY_EPOCHS = 10
-CACHED_SHARE = 0.25  # of the memory that is free, for what the frozen stages make of the pictures
+CACHED_SHARE = 0.25  # of the memory that is free, for what the frozen stages make of the images
 CACHED_TIME = 0.3  # of the time that is left, to make it
 
 
@@ -60,7 +60,7 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
             measured["predicted_epochs"] = job.prepared.config.training.epochs
         if job.clock.bounded:
             job = in_time(job, pace, inputs, judged, -1.0 if final else 1.0)
-            if job.prepared.config.training.pictures:
+            if job.prepared.config.training.max_images:
                 inputs, cut = _inputs(job, network)
         if strategy == "full":
             job = _at_speed(job, measured)
@@ -72,12 +72,12 @@ def by_tuning(job: Job, folder: RunFolder, *, final: bool = True) -> Learnt:
         inputs,
         _judged(job),
         job.prepared.counts("train"),
-        job.card(),
+        job.metadata(),
         cut,
         deadline(job),
-        begins_learnt=strategy in ("partial", "full"),
+        evaluate_first=strategy in ("partial", "full"),
     )
-    progress = fit(network, task, job.prepared.config, folder, job.screen)
+    progress = fit(network, task, job.prepared.config, folder, job.console)
     answers = None if strategy == "none" else answers_of(folder, job.prepared)
     return Learnt(job.prepared, progress, measured, answers)
 
@@ -92,14 +92,14 @@ def _at_speed(job: Job, measured: dict[str, Any]) -> Job:
         return job
     reason = f"its frozen features miss {1 - known:.0%}, and {epochs} epochs can make it good"
     if job.prepared.config.optimization.optimizer == "sgd":
-        rate = auto.RATE * job.prepared.config.training.batch / 128
-        job = job.decided("optimization.rate", rate, reason)
+        rate = auto.RATE * job.prepared.config.training.batch_size / 128
+        job = job.decided("optimization.learning_rate", rate, reason)
     return job.decided("optimization.layer_decay", 1.0, reason)
 
 
 def _judged(job: Job) -> dict[str, Integers]:
     """The parts whose figures are recorded each epoch; the test part only where that was asked."""
-    parts, most = job.prepared.parts, JUDGED if job.clock.bounded else 0
+    parts, most = job.prepared.splits, JUDGED if job.clock.bounded else 0
     found = {"validation": thinned(parts["validation"], most)}
     if job.prepared.config.training.curve_test:
         found["test"] = parts["test"]
@@ -107,16 +107,16 @@ def _judged(job: Job) -> dict[str, Integers]:
 
 
 def _inputs(job: Job, network: Staged) -> tuple[Inputs, int]:
-    """Pictures, or what the frozen stages made of them where augmentation allows to keep that."""
+    """Images, or what the frozen stages made of them where augmentation allows to keep that."""
     prepared, config = job.prepared, job.prepared.config
     members = job.taught
-    pictures = prepared.training_batches(prepared.device, members)
+    images = prepared.training_batches(prepared.device, members)
     stages, views = config.network.freeze, config.transfer.views
     if config.transfer.strategy == "scratch" or stages == 0:
-        return pictures, 0
+        return images, 0
     mixes = config.augmentation.mixup or config.augmentation.cutmix
     if mixes or not (views or changes_nothing(config.augmentation)):
-        return pictures, 0
+        return images, 0
     samples = np.concatenate([members, *_judged(job).values()])
     frozen = Frozen(network, "", config, prepared.pixels, prepared.labels)
     some, number = samples[: frozen.batch], len(samples) + views * len(members)
@@ -127,20 +127,22 @@ def _inputs(job: Job, network: Staged) -> tuple[Inputs, int]:
     seconds = (time.monotonic() - began) * number / len(some)
     needed = part[0].numel() * part.element_size() * number
     if needed > CACHED_SHARE * _free(prepared.device):
-        job.screen.say(f"{needed / 1e6:,.0f} MB of maps are too many to keep: computed each time")
-        return pictures, 0
+        job.console.print(
+            f"{needed / 1e6:,.0f} MB of maps are too many to keep: computed each time"
+        )
+        return images, 0
     if seconds > CACHED_TIME * job.clock.left:
-        job.screen.say(f"maps of all pictures take {seconds:.0f} s, too long: computed each time")
-        return pictures, 0
-    job.screen.say(
-        f"what the first {stages} stages make of each picture is kept: {needed / 1e6:,.0f} MB"
+        job.console.print(f"maps of all images take {seconds:.0f} s, too long: computed each time")
+        return images, 0
+    job.console.print(
+        f"what the first {stages} stages make of each image is kept: {needed / 1e6:,.0f} MB"
     )
     inputs = CachedInputs(
         frozen.maps(samples, stages),
         samples,
         prepared.labels,
         members,
-        batch=config.training.batch,
+        batch=config.training.batch_size,
         seed=config.training.seed,
         views=tuple(frozen.maps(members, stages, view) for view in range(1, views + 1)),
     )

@@ -33,7 +33,7 @@ from residua.transfer.throughput import JUDGED, deadline, finishing, in_time, pa
 from residua.weights.load import read_file
 from residua.weights.network import Logits, network_from
 
-CHOOSING = 2_000, 5_000  # pictures that choose stage and strength, for few and for many classes
+CHOOSING = 2_000, 5_000  # images that choose stage and strength, for few and for many classes
 SHARE = 0.8  # of a budget that features may take where nothing follows
 BEGIN_SHARE = 0.15  # of what is left of it, where training follows
 HEAD_SHARE = 0.2  # of what is left of it, for a head with hidden layers before all else learns
@@ -62,7 +62,7 @@ def by_features(
     rows = _all_rows(job, best.tap, train, rows, until)
     measured: dict[str, object] = {
         "taps": [each.to_json() for each in seen],
-        "pictures": len(rows.samples),
+        "images": len(rows.samples),
         "computed": rows.computed,
         "seconds": {"features": rows.seconds},
     }
@@ -73,18 +73,18 @@ def by_features(
             measured["cross_validated"] = _said(estimated) | told
         network = job.network()
         _solve(job, network, best, rows, until)
-        card = dataclasses.replace(job.card(), notes={"strength": best.strength})
-        folder.write_weights("best.safetensors", network.state_dict(), card)
+        metadata = dataclasses.replace(job.metadata(), notes={"strength": best.strength})
+        folder.write_weights("best.safetensors", network.state_dict(), metadata)
         progress = Progress(seconds=job.clock.passed)
     else:
         network, task = job.network(), _task(job, best.tap, rows, until)
         if begun:
-            task = dataclasses.replace(task, until=deadline(job))
+            task = dataclasses.replace(task, deadline=deadline(job))
         else:
             job, task = _in_time(job, network, task, head_share)
         if head_share < 0:
             write_settings(folder, job.prepared)  # what goes on later must not plan anew
-        progress = learn(network, task, job.prepared.config, folder, job.screen)
+        progress = learn(network, task, job.prepared.config, folder, job.console)
     return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
 
 
@@ -107,19 +107,19 @@ def _choose(
     """Look at every tap, or at the one that the settings name, on some of the training part."""
     config, network = job.prepared.config, job.prepared.config.network
     taps = job.frozen.taps()
-    if job.is_given("network.stage") or job.is_given("network.side"):
-        taps = [Tap(network.stage or job.frozen.front.stages, network.side or 1)]
+    if job.is_given("network.stage") or job.is_given("network.pool_size"):
+        taps = [Tap(network.stage or job.frozen.front.stages, network.pool_size or 1)]
     elif network.head != "logistic":  # as tutorials 2 and 3: what the network itself would use
         taps = [tap for tap in taps if tap.stage == job.frozen.front.stages and tap.side == 1]
     count = int(np.clip(FEW * network.classes, *CHOOSING))  # so few are all, and judge as well
     some = shuffled(config.training.seed, 0, train)[:count] if len(train) > count else train
     half = None if until is None else (time.monotonic() + until) / 2
-    with job.screen.bar("features") as move:
-        rows = job.frozen.rows(taps, some, until=half, report=job.screen.reporter(move))
+    with job.console.bar("features") as move:
+        rows = job.frozen.rows(taps, some, until=half, report=job.console.reporter(move))
     labels = job.prepared.labels[rows.samples]
     contents = [key.hex() for key in job.frozen.keys(rows.samples)]
-    with job.screen.bar("choosing") as move:
-        report = job.screen.reporter(move)
+    with job.console.bar("choosing") as move:
+        report = job.console.reporter(move)
         seen, estimated = look(
             rows,
             labels,
@@ -136,16 +136,16 @@ def _choose(
 
 def _at(job: Job, best: Seen) -> Job:
     """The settings of the chosen tap; none are needed where the network's own head would sit."""
-    reason = f"separates the classes best: loss {best.loss:.3f} on pictures left out"
+    reason = f"separates the classes best: loss {best.loss:.3f} on images left out"
     if best.tap == Tap(job.frozen.front.stages, 1) and job.prepared.config.network.stage is None:
         return job
     return job.decided("network.stage", best.tap.stage, reason).decided(
-        "network.side", best.tap.side, reason
+        "network.pool_size", best.tap.side, reason
     )
 
 
 def _sparing(job: Job, rows: Rows, until: float | None) -> float | None:
-    """`until`, or so early that there is time for the features of the pictures that will judge."""
+    """`until`, or so early that there is time for the features of the images that will judge."""
     if until is None or not rows.computed:
         return until
     needed = finishing(job, rows.seconds / rows.computed)
@@ -158,12 +158,12 @@ def _all_rows(
     """The chosen tap's features of the whole training part, as far as time allows."""
     if chosen is not None and len(chosen.samples) == len(train):
         return chosen
-    with job.screen.bar("features") as move:
-        report = job.screen.reporter(move)
+    with job.console.bar("features") as move:
+        report = job.console.reporter(move)
         rows = job.frozen.rows([tap], train, until=until, report=report)
     if len(rows.samples) < len(train):
-        job.screen.warn(
-            f"the time allows features of {len(rows.samples):,} of {len(train):,} pictures"
+        job.console.warn(
+            f"the time allows features of {len(rows.samples):,} of {len(train):,} images"
         )
     return rows
 
@@ -172,11 +172,11 @@ def _views(job: Job, tap: Tap, samples: Integers, until: float | None) -> list[F
     """Features of the augmented views, for the head alone; as many views as time allows."""
     found: list[Floats] = []
     for view in range(1, job.prepared.config.transfer.views + 1):
-        with job.screen.bar(f"view {view}") as move:
-            report = job.screen.reporter(move)
+        with job.console.bar(f"view {view}") as move:
+            report = job.console.reporter(move)
             rows = job.frozen.rows([tap], samples, view=view, until=until, report=report)
         if len(rows.samples) < len(samples):
-            job.screen.warn(f"the time allows {len(found)} of the augmented views")
+            job.console.warn(f"the time allows {len(found)} of the augmented views")
             break
         found.append(rows.values[tap])
     return found
@@ -184,9 +184,9 @@ def _views(job: Job, tap: Tap, samples: Integers, until: float | None) -> list[F
 
 def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object]:
     """Bring the head of `network` to what its frozen features suggest, in place."""
-    tap = Tap(len(network.stages), network.side)
+    tap = Tap(len(network.stages), network.pool_size)
     linear = isinstance(network.head, nn.Linear)
-    named = {"network.stage": tap.stage, "network.side": tap.side}
+    named = {"network.stage": tap.stage, "network.pool_size": tap.side}
     config = parse.with_settings(job.prepared.config, named)
     own = dataclasses.replace(job, prepared=dataclasses.replace(job.prepared, config=config))
     train, until = job.taught, job.clock.ahead(BEGIN_SHARE)
@@ -199,7 +199,7 @@ def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object
         _solve(job, network, seen[0], rows, until)
     else:
         _learn_head(job, network, folder, _task(job, tap, rows, until))
-    return {"taps": [each.to_json() for each in seen], "pictures": len(rows.samples)}
+    return {"taps": [each.to_json() for each in seen], "images": len(rows.samples)}
 
 
 def _learn_head(job: Job, network: Staged, folder: RunFolder, task: Task) -> None:
@@ -210,7 +210,7 @@ def _learn_head(job: Job, network: Staged, folder: RunFolder, task: Task) -> Non
     freeze(alone, len(alone.stages))
     short, task = _in_time(job, alone, task, HEAD_SHARE)
     try:
-        learn(alone, task, short.prepared.config, own, job.screen)
+        learn(alone, task, short.prepared.config, own, job.console)
     except Interrupted as error:
         raise Interrupted(error.number, str(folder.path)) from None
     network.load_state_dict(read_file(own.weights).tensors)
@@ -221,11 +221,11 @@ def _in_time(job: Job, network: Staged, task: Task, share: float) -> tuple[Job, 
     """With as many epochs as a share of the budget holds; below 0: all of it, see `in_time`."""
     if not job.clock.bounded:
         return job, task
-    judged = sum(map(len, task.judged.values()))
+    judged = sum(map(len, task.eval_splits.values()))
     until = deadline(job)
-    pace = pace_of(job, network, task.batches, task.cut)
+    pace = pace_of(job, network, task.batches, task.cached_stages)
     job = in_time(job, pace, task.batches, judged, share, whole=True)  # features are there
-    return job, dataclasses.replace(task, until=until)
+    return job, dataclasses.replace(task, deadline=until)
 
 
 def _solve(job: Job, network: Staged, best: Seen, rows: Rows, until: float | None) -> None:
@@ -247,7 +247,7 @@ def _solve(job: Job, network: Staged, best: Seen, rows: Rows, until: float | Non
 def _task(job: Job, tap: Tap, rows: Rows, until: float | None) -> Task:
     """Learning a head by gradient, on features of the training and the validation part."""
     prepared, config = job.prepared, job.prepared.config
-    judged = thinned(prepared.parts["validation"], JUDGED if job.clock.bounded else 0)
+    judged = thinned(prepared.splits["validation"], JUDGED if job.clock.bounded else 0)
     held = job.frozen.rows([tap], judged) if len(judged) else None
     values = [rows.values[tap], *([held.values[tap]] if held else [])]
     inputs = CachedInputs(
@@ -255,7 +255,7 @@ def _task(job: Job, tap: Tap, rows: Rows, until: float | None) -> Task:
         np.concatenate([rows.samples, judged]),
         prepared.labels,
         rows.samples,
-        batch=config.training.batch,
+        batch=config.training.batch_size,
         seed=config.training.seed,
         views=tuple(
             _as_maps(each, tap, prepared.device) for each in _views(job, tap, rows.samples, until)
@@ -265,8 +265,8 @@ def _task(job: Job, tap: Tap, rows: Rows, until: float | None) -> Task:
         inputs,
         {"validation": judged} if len(judged) else {},
         prepared.counts("train"),
-        job.card(),
-        cut=tap.stage,
+        job.metadata(),
+        cached_stages=tap.stage,
     )
 
 
@@ -280,5 +280,5 @@ def _said(found: Estimate) -> dict[str, object]:
     return {
         "accuracy": found.accuracy,
         "interval": list(found.interval),
-        "pictures": found.pictures,
+        "images": found.images,
     }

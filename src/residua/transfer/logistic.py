@@ -1,6 +1,6 @@
 """Cached features and labels -> a linear head, its strength, and how it did on rows left out.
 
-Knows no files, no pictures and no torch. The head is multinomial logistic regression with an L2
+Knows no files, no images and no torch. The head is multinomial logistic regression with an L2
 penalty on standardised features, scikit-learn's, folded into one matrix.
 Legend: N rows, D features, K classes, F folds, S strengths.
 """
@@ -75,15 +75,15 @@ def check(features: Floats, labels: Labels, classes: int) -> None:
     present = len(np.unique(labels))
     if present < 2:
         raise ResiduaError(
-            f"The {len(labels)} pictures to learn from are of {present} class"
-            f"{'' if present == 1 else 'es'}: a head needs pictures of at least two."
+            f"The {len(labels)} images to learn from are of {present} class"
+            f"{'' if present == 1 else 'es'}: a head needs images of at least two."
         )
     broken = ~np.isfinite(features).all(axis=1)
     if broken.any():
         raise ResiduaError(
-            f"The features of {int(broken.sum())} of {len(labels)} pictures are not finite (the "
+            f"The features of {int(broken.sum())} of {len(labels)} images are not finite (the "
             f"first is number {int(broken.argmax())}): the weights are damaged, or expect other "
-            "pixels; see how the pictures are prepared for them."
+            "pixels; see how the images are prepared for them."
         )
 
 

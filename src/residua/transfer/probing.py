@@ -23,8 +23,8 @@ _BLOCK = 2048  # rows whose neighbours are sought at once
 class Seen:
     """What cross-validation says of one tap.
 
-    width: numbers it gives for a picture. linear, neighbours: accuracy of a linear head and of the
-    ten nearest pictures, on pictures left out.
+    width: numbers it gives for an image. linear, neighbours: accuracy of a linear head and of the
+    ten nearest images, on images left out.
     """
 
     tap: Tap
@@ -44,7 +44,7 @@ class Seen:
 
     @property
     def loss(self) -> float:
-        """Mean loss on pictures left out, nats; what the choice goes by."""
+        """Mean loss on images left out, nats; what the choice goes by."""
         return float(self.probe.loss[:, self.probe.best].mean())
 
     def to_json(self) -> dict[str, object]:
@@ -75,7 +75,7 @@ def look(
     """Judge every tap on the same folds; labels and contents belong to the rows.
 
     The estimate is that of the tap and strength which will be chosen, corrected for the choice;
-    None where every class has a single picture. Raises ResiduaError where nothing can be told.
+    None where every class has a single image. Raises ResiduaError where nothing can be told.
     """
     folds, taps = folds_of(labels, contents, seed), sorted(rows.values)
     features = [rows.values[tap] for tap in taps]
@@ -117,5 +117,5 @@ def neighbours(
 
 
 def best_of(seen: Sequence[Seen]) -> Seen:
-    """The tap with the smallest loss on pictures left out; of equals the later stage."""
+    """The tap with the smallest loss on images left out; of equals the later stage."""
     return min(seen, key=lambda each: (each.loss, -each.tap.stage))

@@ -7,7 +7,7 @@ from typing import Any
 
 from residua.data.prepare import Prepared
 
-LARGE = 1_000  # training pictures: from here on all of a network can be taught something
+LARGE = 1_000  # training images: from here on all of a network can be taught something
 
 NAMES = {
     (False, True): (1, "small and similar: keep the network, learn a head"),
@@ -18,11 +18,11 @@ NAMES = {
 
 
 def facts_of(prepared: Prepared) -> dict[str, Any]:
-    """What the data is: training pictures, classes, their balance, the pictures' median size."""
+    """What the data is: training images, classes, their balance, the images' median size."""
     counts = [count for count in prepared.counts("train") if count]
-    headers = [header for at in prepared.parts["train"] if (header := prepared.headers[at])]
+    headers = [header for at in prepared.splits["train"] if (header := prepared.headers[at])]
     return {
-        "pictures": sum(counts),
+        "images": sum(counts),
         "classes": len(prepared.source.classes),
         "largest_to_smallest_class": max(counts) / min(counts),
         "width": statistics.median_low(header.width for header in headers),
@@ -39,8 +39,8 @@ def scenario_of(
     none was tried, similar and number are None: the stage that separates the classes best tells too
     little.
     """
-    pictures = len(prepared.parts["train"])
-    large = pictures >= LARGE
+    images = len(prepared.splits["train"])
+    large = images >= LARGE
     best = min(taps, key=lambda each: each["loss"])
     scratch = [each for each in table if each["way"] == "scratch"]
     solved = max((each["accuracy"] for each in table if each["way"] == "features"), default=0.0)
@@ -63,4 +63,4 @@ def scenario_of(
             f"stage {best['stage']} of {last} separates the classes best; none learnt from "
             f"scratch, so scenario {min(numbers)} or {max(numbers)}"
         )
-    return facts | {"reason": f"{pictures:,} training pictures; {said}"}
+    return facts | {"reason": f"{images:,} training images; {said}"}

@@ -1,7 +1,7 @@
 """Data and weights -> a way of learning, chosen by what was measured in the time that there is.
 
 First the head on frozen features: the answer that is kept if nothing better is found, on more
-pictures if the first had to do with few. Then each other way learns for a short while. The one that
+images if the first had to do with few. Then each other way learns for a short while. The one that
 may be hoped to get furthest goes on, if that is further than the first answer got by more than the
 noise of their difference. What names the most of the validation part rightly is kept. The test part
 takes no part in any choice.
@@ -28,7 +28,7 @@ from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.signals import Interrupted
 from residua.training.checkpoint import STATE, Progress
 from residua.transfer.answers import answers_of
@@ -106,12 +106,12 @@ def _best(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
 
 
 def _features(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
-    """The first answer, or one that has learnt from more pictures, its files in `folder`."""
+    """The first answer, or one that has learnt from more images, its files in `folder`."""
     first = _first(job, folder)
     judged = len(first.right) > 0
     if judged:
         measured["table"].append(first.to_json(first, "solved"))
-    if first.learnt.measured["pictures"] == len(job.taught):
+    if first.learnt.measured["images"] == len(job.taught):
         return first
     more = _try(job, "features", _place(folder, "more"), final=True)
     if more is None:
@@ -130,7 +130,7 @@ def _first(job: Job, folder: RunFolder) -> Tried:
     right = _right(learnt)
     tried = Tried("features", learnt, folder, right, time.monotonic() - began)
     said = f", validation accuracy {right.mean():.4f}" if len(right) else ""
-    job.screen.say(f"first answer after {job.clock.passed:.1f} s: features{said}")
+    job.console.print(f"first answer after {job.clock.passed:.1f} s: features{said}")
     return tried
 
 
@@ -148,7 +148,9 @@ def _trials(job: Job, folder: RunFolder) -> list[Tried]:
         if tried is not None:
             found.append(tried)
             accuracy = tried.right.mean()
-            job.screen.say(f"{way}: validation accuracy {accuracy:.4f} after {tried.seconds:.1f} s")
+            job.console.print(
+                f"{way}: validation accuracy {accuracy:.4f} after {tried.seconds:.1f} s"
+            )
     return found
 
 
@@ -189,7 +191,7 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
             shutil.rmtree(folder.path, ignore_errors=True)
             folder.path.mkdir(parents=True)
         if not final:
-            own = _short(dataclasses.replace(own, screen=Screen(quiet=True)), job.clock)
+            own = _short(dataclasses.replace(own, console=Console(quiet=True)), job.clock)
         if way == "features":
             until = job.clock.at(MORE_SHARE)
             learnt = by_features(own, folder, until=until, head_share=HEAD_SHARE)
@@ -199,7 +201,7 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
         if not final:
             _note_end(tried)
     except (ResiduaError, RuntimeError, MemoryError, ValueError) as error:
-        job.screen.warn(f"{way} is left out: {' '.join(str(error).split())}")
+        job.console.warn(f"{way} is left out: {' '.join(str(error).split())}")
         return None
     return tried
 
@@ -219,9 +221,9 @@ def _ended(job: Job, way: str, folder: RunFolder) -> Tried:
 
 
 def _right(learnt: Learnt) -> Right:
-    """Whether the kept weights name each of some validation pictures rightly."""
+    """Whether the kept weights name each of some validation images rightly."""
     prepared = learnt.prepared
-    samples = thinned(prepared.parts["validation"], JUDGED)
+    samples = thinned(prepared.splits["validation"], JUDGED)
     if not len(samples) or learnt.answers is None:
         return np.zeros(0, bool)
     return np.asarray(learnt.answers(samples).argmax(1) == prepared.labels[samples])

@@ -22,17 +22,17 @@ def lines(measured: Mapping[str, Any]) -> list[str]:
         low, high = judged["interval"]
         found.append(
             f"cross-validated accuracy of heads on frozen features {judged['accuracy']:.4f} (95 % "
-            f"interval {low:.4f} to {high:.4f}, {judged['pictures']:,} pictures, each judged by "
+            f"interval {low:.4f} to {high:.4f}, {judged['images']:,} images, each judged by "
             "heads that never saw it)"
         )
         if alone := judged.get("alone"):
-            found.append(f"pictures alone in their class, of which nothing is said: {alone:,}")
+            found.append(f"images alone in their class, of which nothing is said: {alone:,}")
     return found
 
 
 def _facts(data: Mapping[str, Any]) -> str:
     return (
-        f"{data['pictures']:,} training pictures in {data['classes']} classes, the largest "
+        f"{data['images']:,} training images in {data['classes']} classes, the largest "
         f"{data['largest_to_smallest_class']:.1f} times the smallest; median {data['width']} x "
         f"{data['height']} px"
     )
@@ -41,7 +41,7 @@ def _facts(data: Mapping[str, Any]) -> str:
 def _taps(taps: list[Mapping[str, Any]]) -> list[str]:
     if not taps:
         return []
-    rows = ["features of          numbers  linear head  nearest pictures    loss"]
+    rows = ["features of          numbers  linear head  nearest images    loss"]
     for each in taps:
         grid = "" if each["side"] == 1 else f", {each['side']} x {each['side']} fields"
         name = f"stage {each['stage']}{grid}"

@@ -22,12 +22,12 @@ STEPS = 3  # that are timed, after one that warms up
 MARGIN = 0.94  # of the time left is planned; a machine is not always equally fast
 CLOSE = 2.0  # of the time of judging: close decisions are taken anew in float32
 REPORT_SECONDS = 2.5  # to write the report and its figures
-JUDGED = 1_000  # validation pictures that judge an epoch, where time is limited
+JUDGED = 1_000  # validation images that judge an epoch, where time is limited
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds: of a training step, of judging a picture, and of judging it from its pixels on."""
+    """Seconds: of a training step, of judging an image, and of judging it from its pixels on."""
 
     step: float
     judged: float
@@ -64,23 +64,23 @@ def pace_of(job: Job, network: Staged, inputs: Inputs, cut: int) -> Pace:
     if cut:
         seen = job.prepared.config.preprocessing
         shape = (len(some), seen.channels, seen.size, seen.size)
-        pictures = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
-        whole = judging(pictures, 0)
+        images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+        whole = judging(images, 0)
     return Pace(min(times[1:]), judged, whole)
 
 
 def epochs_within(job: Job, pace: Pace, inputs: Inputs, judged: int, seconds: float) -> float:
-    """How many epochs, each with its validation of `judged` pictures, fit into so many seconds."""
-    statistics = min(job.prepared.config.training.statistics_pictures, len(inputs.members))
+    """How many epochs, each with its validation of `judged` images, fit into so many seconds."""
+    statistics = min(job.prepared.config.training.precise_bn_images, len(inputs.members))
     epoch = inputs.steps * pace.step + (judged + statistics) * pace.judged + 0.02
     return seconds / epoch
 
 
 def finishing(job: Job, whole: float) -> float:
     """Seconds that judging and reporting take after the training. whole: see Pace."""
-    parts = job.prepared.parts
-    pictures = len(parts["test"]) or len(parts["validation"])
-    return pictures * whole * CLOSE + REPORT_SECONDS
+    parts = job.prepared.splits
+    images = len(parts["test"]) or len(parts["validation"])
+    return images * whole * CLOSE + REPORT_SECONDS
 
 
 def predicted_seconds(job: Job, pace: Pace, inputs: Inputs, judged: int) -> float:
@@ -99,8 +99,8 @@ def in_time(
 ) -> Job:
     """As many epochs as a share of what is left of the budget holds, and not more than usual.
 
-    share: below 0, all that judging and reporting leave. judged: pictures that judge each epoch. An
-    explicit number of epochs wins. Where not even one epoch fits, fewer pictures take part, unless
+    share: below 0, all that judging and reporting leave. judged: images that judge each epoch. An
+    explicit number of epochs wins. Where not even one epoch fits, fewer images take part, unless
     they are to remain whole.
     """
     left = job.clock.left
@@ -112,8 +112,8 @@ def in_time(
     if whole or fitting >= 1 or config.training.epochs != 1:
         return job
     count = len(inputs.members)
-    some = min(count, max(2 * config.training.batch, math.floor(fitting * count)))
-    return job.decided("training.pictures", some, f"{seconds:.0f} s do not hold one epoch of all")
+    some = min(count, max(2 * config.training.batch_size, math.floor(fitting * count)))
+    return job.decided("training.max_images", some, f"{seconds:.0f} s do not hold one epoch of all")
 
 
 def with_epochs(job: Job, epochs: int, reason: str) -> Job:

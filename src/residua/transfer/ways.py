@@ -10,15 +10,15 @@ from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO
 from residua.data.prepare import prepare
 from residua.networks.analysis.cost import measure
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.transfer.context import Job
 
 SMALL_NETWORK = 100_000_000  # multiply-adds: above, another network tries from scratch
 SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
-NOTHING_FROZEN = {"network.stage": None, "network.side": None, "transfer.views": 0}
+NOTHING_FROZEN = {"network.stage": None, "network.pool_size": None, "transfer.views": 0}
 OF_A_WAY = (  # settings that depend on the way of learning
     "network.head",
-    "optimization.rate",
+    "optimization.learning_rate",
     "optimization.optimizer",
     "optimization.layer_decay",
     "optimization.warmup_epochs",
@@ -39,7 +39,7 @@ def as_way(job: Job, way: str) -> Job:
         asked |= NOTHING_FROZEN
     chooser = Chooser(parse.with_settings(prepared.config, asked))
     chooser.choices = [each for each in prepared.choices if each.setting not in automatically]
-    auto.choose_network(chooser, len(prepared.source.classes), len(prepared.parts["train"]))
+    auto.choose_network(chooser, len(prepared.source.classes), len(prepared.splits["train"]))
     auto.choose_training(chooser, prepared.counts("train"))
     own = dataclasses.replace(prepared, config=chooser.config, choices=chooser.choices)
     return dataclasses.replace(job, prepared=own)
@@ -54,14 +54,14 @@ def _is_large(job: Job) -> bool:
 
 
 def _small(job: Job) -> Job:
-    """A small network on small pictures, as it would be without any weights; made once."""
+    """A small network on small images, as it would be without any weights; made once."""
     if "small" in job.made:
         known = cast(Job, job.made["small"])
-        return dataclasses.replace(known, clock=job.clock, screen=job.screen)
+        return dataclasses.replace(known, clock=job.clock, console=job.console)
     asked, reason = job.asked, f"from nothing, {job.prepared.config.network.name} takes too long"
     changes = {
         "network.name": SMALL_NAME,
-        "network.head": "own",
+        "network.head": "default",
         "network.ordering": None,
         "network.shortcut": None,
         "network.cardinality": None,
@@ -74,16 +74,16 @@ def _small(job: Job) -> Job:
         "preprocessing.mean": AUTO,  # what was given was meant for the weights
         "preprocessing.std": AUTO,
     }
-    if not job.prepared.has_own_parts:  # else a fraction would be said to be unused
+    if not job.prepared.has_own_splits:  # else a fraction would be said to be unused
         changes["data.val_fraction"] = job.prepared.config.data.val_fraction
-    job.screen.say(f"scratch: {SMALL_NAME} at {SMALL_SIZE} px ({reason})")
-    prepared = prepare(parse.with_settings(asked, changes), Screen(quiet=True))
+    job.console.print(f"scratch: {SMALL_NAME} at {SMALL_SIZE} px ({reason})")
+    prepared = prepare(parse.with_settings(asked, changes), Console(quiet=True))
     prepared.choices.extend(
         [
             Choice("network.name", SMALL_NAME, reason),
             Choice("preprocessing.size", SMALL_SIZE, reason),
         ]
     )
-    small = Job(prepared, None, job.clock, job.screen, asked)
+    small = Job(prepared, None, job.clock, job.console, asked)
     job.made["small"] = small
     return small

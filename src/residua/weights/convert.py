@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
-from residua.networks.zoo.catalogue import build
+from residua.networks.zoo.catalogue import build_from
 from residua.system.files import write_atomically
 from residua.weights.key_maps.dialect import ALL, Dialect
 from residua.weights.key_maps.keras import KERAS_DIALECTS
@@ -37,7 +37,7 @@ def convert(weights: Weights, out: Path) -> None:
     if out.exists() and out.samefile(weights.path):
         raise ResiduaError(f"{out}: is the file to be converted: give another name.")
     if out.name.endswith(".safetensors"):
-        write_atomically(out, to_bytes(weights.tensors, weights.card))
+        write_atomically(out, to_bytes(weights.tensors, weights.metadata))
     elif out.name.endswith(".weights.h5"):
         write_atomically(out, _keras_file(weights, out))
     elif out.suffix in (".pth", ".pt", ".th"):
@@ -50,14 +50,14 @@ def convert(weights: Weights, out: Path) -> None:
 
 def _skeleton(weights: Weights) -> nn.Module:
     with on_meta():
-        return build(**weights.card.network)
+        return build_from(weights.metadata.network)
 
 
 def _dialect(weights: Weights, known: tuple[Dialect, ...], out: Path, whose: str) -> Dialect:
     """How others name this network: as the weights came, if that is one of their ways."""
-    name = weights.card.network["name"]
-    network = weights.card.network
-    changed = any(network[key] for key in ("ordering", "shortcut", "cardinality", "head"))
+    name = weights.metadata.network.name
+    network = weights.metadata.network
+    changed = any(getattr(network, key) for key in ("ordering", "shortcut", "cardinality", "head"))
     found = [each for each in known if each.rows != ALL and each.knows(name)]
     if not found or changed:
         what = f"{name} with another ordering, shortcut, cardinality or head" if changed else name

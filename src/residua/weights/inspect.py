@@ -88,19 +88,19 @@ def _facts(
 
 
 def _meaning(weights: Weights) -> dict[str, Any]:
-    card = weights.card
-    found: dict[str, Any] = {"network": card.network["name"]}
+    metadata = weights.metadata
+    found: dict[str, Any] = {"network": metadata.network.name}
     if weights.match is not None:
         found["names"] = f"as {weights.match.dialect.name} gives them"
-    options = ("ordering", "shortcut", "cardinality", "head", "stage", "side")
-    changed = {key: card.network[key] for key in options if card.network[key]}
+    options = ("ordering", "shortcut", "cardinality", "head", "stage", "pool_size")
+    changed = {key: value for key in options if (value := getattr(metadata.network, key))}
     found |= {
         **changed,
-        "outputs": f"none: it {weights.lacks}" if weights.headless else card.network["classes"],
-        "channels": card.network["channels"],
-        "classes": _short(card.classes) if card.classes else "not named in the file",
+        "outputs": f"none: it {weights.lacks}" if weights.headless else metadata.network.classes,
+        "channels": metadata.network.channels,
+        "classes": _short(metadata.classes) if metadata.classes else "not named in the file",
         "biases": _biases(weights),
-        "preprocessing": asdict(card.preprocessing),
+        "preprocessing": asdict(metadata.preprocessing),
     }
     if assumed := "; ".join(filter(None, (weights.assumed, weights.guessed))):
         found["assumed"] = assumed

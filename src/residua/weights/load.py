@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
 from residua.networks.zoo import catalogue
 from residua.weights.formats.raw import Stored, read_stored
@@ -18,7 +19,7 @@ from residua.weights.key_maps.dialect import Dialect
 from residua.weights.key_maps.keras import KERAS_DIALECTS
 from residua.weights.key_maps.torch import TORCH_DIALECTS
 from residua.weights.match import Match, match
-from residua.weights.native import LATER, Card, ends_before_head, is_native, read_weights
+from residua.weights.native import Metadata, ends_before_head, is_native, read_weights
 from residua.weights.published.defaults import convention
 
 if TYPE_CHECKING:
@@ -38,21 +39,26 @@ class Weights:
 
     path: Path
     tensors: dict[str, Tensor]
-    card: Card
+    metadata: Metadata
     form: str
     headless: bool = False
     match: Match | None = None
     stamp: tuple[int, ...] = ()
 
     @property
+    def expects(self) -> tuple[NetworkSpec, Preprocessing]:
+        """The network of these weights and the preprocessing that they were trained with."""
+        return self.metadata.network, self.metadata.preprocessing
+
+    @property
     def assumed(self) -> str:
-        """What nobody said of how pictures are prepared, as a sentence; "" if all was said."""
-        return str(self.card.notes.get("assumed") or "")
+        """What nobody said of how images are prepared, as a sentence; "" if all was said."""
+        return str(self.metadata.notes.get("assumed") or "")
 
     @property
     def guessed(self) -> str:
         """Whose names the outputs are taken to have, as a sentence; "" if they were said."""
-        return str(self.card.notes.get("guessed") or "")
+        return str(self.metadata.notes.get("guessed") or "")
 
     @property
     def lacks(self) -> str:
@@ -63,15 +69,15 @@ class Weights:
 
     def named(self, classes: tuple[str, ...]) -> Weights:
         """The same with names of its outputs. Raises ResiduaError unless each has its own."""
-        outputs = self.card.network["classes"]
+        outputs = self.metadata.network.classes
         if len(classes) != outputs or len(set(classes)) != outputs:
             raise ResiduaError(
                 f"{self.path}: has {outputs} outputs, but {len(set(classes))} different class "
                 "names were given: expected one for each."
             )
-        notes = {**self.card.notes, "guessed": ""}
-        card = dataclasses.replace(self.card, classes=classes, notes=notes)
-        return dataclasses.replace(self, card=card)
+        notes = {**self.metadata.notes, "guessed": ""}
+        metadata = dataclasses.replace(self.metadata, classes=classes, notes=notes)
+        return dataclasses.replace(self, metadata=metadata)
 
     def sha256(self) -> str:
         """Of the file's bytes, 64 digits. Raises ResiduaError if they are no longer what was read.
@@ -97,21 +103,16 @@ def read_file(path: Path, model: str | None = None) -> Weights:
         catalogue.row(model)
     stamp = _stamp(path)
     if is_native(path):
-        tensors, card = read_weights(path)
-        if model is not None and card.network["name"] != model:
-            raise ResiduaError(f"{path}: holds weights of {card.network['name']}, not of {model}.")
-        headless = ends_before_head(path, tensors, card)
-        return Weights(path, tensors, card, "residua safetensors", headless, None, stamp)
+        tensors, metadata = read_weights(path)
+        if model is not None and metadata.network.name != model:
+            raise ResiduaError(f"{path}: holds weights of {metadata.network.name}, not of {model}.")
+        headless = ends_before_head(path, tensors, metadata)
+        return Weights(path, tensors, metadata, "residua safetensors", headless, None, stamp)
     stored = read_stored(path)
     found = recognise(stored, model)
-    network = {
-        "name": found.row,
-        "classes": found.classes or catalogue.row(found.row).classes,
-        "channels": found.channels,
-        "ordering": None,
-        "shortcut": None,
-        **LATER,
-    }
+    network = NetworkSpec(
+        found.row, found.classes or catalogue.row(found.row).classes, found.channels
+    )
     habit = convention(found.row, found.classes, found.channels)
     preprocessing, assumed = habit.preprocessing, habit.assumed
     if stored.described is not None and stored.described.side:
@@ -122,7 +123,7 @@ def read_file(path: Path, model: str | None = None) -> Weights:
     return Weights(
         path,
         dict(found.tensors),
-        Card(
+        Metadata(
             network,
             habit.classes,
             preprocessing,

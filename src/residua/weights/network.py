@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.staged import Staged, pooled
-from residua.networks.zoo.catalogue import build
+from residua.networks.zoo.catalogue import build_from
 from residua.weights.key_maps.layers import complete
 from residua.weights.load import Weights
 
@@ -36,14 +36,14 @@ def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]
 
 class Pooled(nn.Module):
     """A network without its head: [B, C, H, W] -> the map after a stage, averaged over a grid of
-    side x side fields, [B, C' x side x side]."""
+    pool_size x pool_size fields, [B, C' x pool_size x pool_size]."""
 
-    def __init__(self, network: Staged, stage: int, side: int) -> None:
+    def __init__(self, network: Staged, stage: int, pool_size: int) -> None:
         super().__init__()
-        self.network, self.stage, self.side = network, stage, side
+        self.network, self.stage, self.pool_size = network, stage, pool_size
 
     def forward(self, x: Tensor) -> Tensor:
-        return pooled(self.network.enter(x, self.stage), self.side)
+        return pooled(self.network.enter(x, self.stage), self.pool_size)
 
 
 def network_from(weights: Weights, device: torch.device, *, headless: bool = False) -> Staged:
@@ -56,15 +56,15 @@ def network_from(weights: Weights, device: torch.device, *, headless: bool = Fal
             f"{weights.path}: {weights.lacks}, so it names nothing here. Train a head on it: "
             f"residua train DATA --weights {weights.path} --new-head"
         )
-    if (channels := weights.card.network["channels"]) not in (1, 3):
-        raise ResiduaError(f"{weights.path}: reads {channels} channels, but pictures have 1 or 3.")
+    if (channels := weights.metadata.network.channels) not in (1, 3):
+        raise ResiduaError(f"{weights.path}: reads {channels} channels, but images have 1 or 3.")
     tensors = {
         name: each.float().contiguous() if each.is_floating_point() else each
         for name, each in weights.tensors.items()
     }
     try:
         with on_meta():  # no time and no random numbers for weights that are replaced
-            network = build(**weights.card.network)
+            network = build_from(weights.metadata.network)
         if weights.headless:
             lost = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
             tensors |= {name: torch.zeros(each.shape) for name, each in lost.items()}

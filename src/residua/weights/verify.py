@@ -1,4 +1,4 @@
-"""A Keras file and pictures -> how far our layers are from those that Keras itself computes."""
+"""A Keras file and images -> how far our layers are from those that Keras itself computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from residua.config.schema import Data, Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Unreadable
-from residua.data.image import fit, read_picture
+from residua.data.image import fit, read_image
 from residua.errors import ResiduaError
 from residua.weights.key_maps.layers import places
 from residua.weights.load import Weights
@@ -28,7 +28,7 @@ APPLICATIONS = (
     *("VGG16", "VGG19", "Xception", "InceptionV3", "MobileNet"),
     *("DenseNet121", "DenseNet169", "DenseNet201"),
 )
-Pictures = npt.NDArray[np.float32]  # [N, C, S, S], as the network sees them
+Images = npt.NDArray[np.float32]  # [N, C, S, S], as the network sees them
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Agreement:
         return self.difference < BOUND * max(1.0, self.largest)
 
 
-def pictures_for(preprocessing: Preprocessing, files: Sequence[Path]) -> Pictures:
-    """Picture files, else scikit-learn's two sample photos, as the network sees them.
+def images_for(preprocessing: Preprocessing, files: Sequence[Path]) -> Images:
+    """Image files, else scikit-learn's two sample photos, as the network sees them.
 
     Raises ResiduaError.
     """
@@ -60,7 +60,7 @@ def pictures_for(preprocessing: Preprocessing, files: Sequence[Path]) -> Picture
         fitted = [fit(np.ascontiguousarray(photo), preprocessing) for photo in photos]
     else:
         try:
-            fitted = [read_picture(file, preprocessing, Data.max_pixels) for file in files]
+            fitted = [read_image(file, preprocessing, Data.max_pixels) for file in files]
         except Unreadable as error:
             raise ResiduaError(f"{', '.join(map(str, files))}: {error}.") from error
     return normalise(torch.from_numpy(np.stack(fitted)), preprocessing).contiguous().numpy()
@@ -84,8 +84,8 @@ def table(found: Sequence[Agreement]) -> str:
     return "\n".join(lines)
 
 
-def verify(weights: Weights, pictures: Pictures) -> list[Agreement]:
-    """Run Keras and our network on the same pictures; a row for each layer, in Keras' order.
+def verify(weights: Weights, images: Images) -> list[Agreement]:
+    """Run Keras and our network on the same images; a row for each layer, in Keras' order.
 
     Keras builds the network itself: from a whole-model file, else as keras.applications has it.
     Raises ResiduaError if Keras is not installed, or cannot build or load it.
@@ -96,7 +96,7 @@ def verify(weights: Weights, pictures: Pictures) -> list[Agreement]:
     model = _model(keras, weights)
     theirs = {layer.name: (layer, owner) for layer, owner in _layers(keras, model)}
     network = network_from(weights, torch.device("cpu"), headless=True)
-    seen = _watched(network, pictures)
+    seen = _watched(network, images)
     pairs = [
         (ours, names[0])
         for ours, names in weights.match.names.items()
@@ -104,7 +104,7 @@ def verify(weights: Weights, pictures: Pictures) -> list[Agreement]:
     ]
     if not pairs:
         raise ResiduaError(f"{weights.path}: Keras' model has none of the layers that were read.")
-    channels_last = np.ascontiguousarray(np.moveaxis(pictures, 1, -1))
+    channels_last = np.ascontiguousarray(np.moveaxis(images, 1, -1))
     outputs: dict[str, Any] = {}
     try:
         for owner in {id(owner): owner for _, owner in theirs.values()}.values():
@@ -136,7 +136,7 @@ def _compared(keras: Any, ours: str, layer: Any, seen: Tensor, output: Any) -> A
     return Agreement(ours, layer.name, difference, float(np.abs(expected).max()))
 
 
-def _watched(network: nn.Module, pictures: Pictures) -> dict[str, Tensor]:
+def _watched(network: nn.Module, images: Images) -> dict[str, Tensor]:
     """What each layer with weights gives, by its name."""
     seen: dict[str, Tensor] = {}
 
@@ -149,7 +149,7 @@ def _watched(network: nn.Module, pictures: Pictures) -> dict[str, Tensor]:
     for place in places(network, separable=True):
         place.module.register_forward_hook(watch(place.name))
     with torch.inference_mode():
-        network(torch.from_numpy(pictures))
+        network(torch.from_numpy(images))
     return seen
 
 
@@ -169,7 +169,7 @@ def _model(keras: Any, weights: Weights) -> Any:
     """The network as Keras builds it, with the weights of the file."""
     path = weights.path
     whole = weights.form.endswith("model")
-    name, classes = weights.card.network["name"], weights.card.network["classes"]
+    name, classes = weights.metadata.network.name, weights.metadata.network.classes
     try:
         if whole:
             return keras.models.load_model(_named(path), compile=False, safe_mode=True)
@@ -179,7 +179,7 @@ def _model(keras: Any, weights: Weights) -> Any:
                 f"{path}: holds weights alone, and keras.applications has no {name}: verify the "
                 "whole model (model.save)."
             )
-        side, channels = weights.card.preprocessing.size, weights.card.network["channels"]
+        side, channels = weights.metadata.preprocessing.size, weights.metadata.network.channels
         model = builders[name](
             weights=None,
             include_top=not weights.headless,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from residua.config.schema import NetworkSpec
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import REFUSALS, Shapes, on_meta, weightless
 from residua.networks.zoo import catalogue
@@ -56,7 +57,7 @@ class Counts:
 
     trainable: parameters that require gradients. non_trainable, in Keras' sense: frozen parameters
     and BatchNorm's running means and variances, its batch counter never. multiply_adds: of
-    convolutions and linear layers, for one picture. bytes_on_disk: about what safetensors writes.
+    convolutions and linear layers, for one image. bytes_on_disk: about what safetensors writes.
     """
 
     total: int
@@ -74,30 +75,27 @@ class Cost(Counts):
     stages: tuple[Stage, ...]
 
 
-def costs_of(arguments: Mapping[str, Any], size: int) -> Cost:
-    """The costs of a network that nobody has built yet, for pictures of `size` x `size` pixels.
-
-    arguments: of `catalogue.build`, channels among them.
-    """
+def costs_of(spec: NetworkSpec, size: int) -> Cost:
+    """The costs of the network of a spec, for images of `size` x `size` pixels."""
     with on_meta():
-        network = catalogue.build(**arguments)
-    return measure(network, (arguments["channels"], size, size))
+        network = catalogue.build_from(spec)
+    return measure(network, (spec.channels, size, size))
 
 
 def measure(network: nn.Module, input: Size) -> Cost:
-    """Follow one picture of `input` = (C, H, W) through the network.
+    """Follow one image of `input` = (C, H, W) through the network.
 
     The network may live on any device, in any mode; it is not changed, and nothing is computed.
-    Raises ResiduaError where the network does not take such a picture.
+    Raises ResiduaError where the network does not take such an image.
     """
-    skeleton, picture = weightless(network), torch.empty(1, *input, device="meta")
-    recorder = _Recorder(skeleton, picture)
+    skeleton, image = weightless(network), torch.empty(1, *input, device="meta")
+    recorder = _Recorder(skeleton, image)
     try:
         with torch.no_grad(), recorder:
-            skeleton(picture)
+            skeleton(image)
     except REFUSALS as error:
         raise ResiduaError(
-            f"The network takes no picture of {_by(input)} (channels, height, width): it needs "
+            f"The network takes no image of {_by(input)} (channels, height, width): it needs "
             f"{_channels(network)} channels, {smallest_input(network)} or more pixels. {error}"
         ) from error
     counts, layers = _counts(network, recorder.multiply_adds), tuple(recorder.layers)
@@ -105,7 +103,7 @@ def measure(network: nn.Module, input: Size) -> Cost:
 
 
 def smallest_input(network: nn.Module) -> int:
-    """The smallest side of a square picture that the network takes (in evaluation mode).
+    """The smallest side of a square image that the network takes (in evaluation mode).
 
     Raises ResiduaError if there is none up to LARGEST_SIDE.
     """
@@ -114,7 +112,7 @@ def smallest_input(network: nn.Module) -> int:
         with suppress(*REFUSALS), on_meta():
             skeleton(torch.empty(1, channels, side, side))
             return side
-    raise ResiduaError(f"The network takes no square picture of 1 to {LARGEST_SIDE} pixels a side.")
+    raise ResiduaError(f"The network takes no square image of 1 to {LARGEST_SIDE} pixels a side.")
 
 
 def listing() -> list[tuple[str, Size, Counts]]:
@@ -145,7 +143,7 @@ def table(cost: Cost) -> str:
         f"Total parameters: {cost.total:,}",
         f"Trainable:        {cost.trainable:,}",
         f"Non-trainable:    {cost.non_trainable:,}",
-        f"Multiply-adds:    {cost.multiply_adds:,} (convolutions and linear layers, one picture)",
+        f"Multiply-adds:    {cost.multiply_adds:,} (convolutions and linear layers, one image)",
         f"Size on disk:     about {cost.bytes_on_disk / 1e6:,.1f} MB",
     )
     return "\n".join((head, rule, *lines, rule, *sums)) + "\n"
@@ -164,7 +162,7 @@ class _Recorder(Shapes):
     operation on tensors outside of any layer is a row too. Each tensor has one maker, its row.
     """
 
-    def __init__(self, network: nn.Module, picture: Tensor) -> None:
+    def __init__(self, network: nn.Module, image: Tensor) -> None:
         super().__init__()
         self.layers: list[Layer] = []
         self.makers: dict[int, str] = {}  # id of a tensor -> name of the row that made it
@@ -172,7 +170,7 @@ class _Recorder(Shapes):
         self.calls: Counter[str] = Counter()
         self.listed = 0  # multiply-adds of the rows so far
         self.running: list[tuple[str, bool]] = []  # modules now running: name, whether a layer
-        self.add("input", "Input", (), picture)
+        self.add("input", "Input", (), image)
         for name, module in network.named_modules():
             passes = not name or isinstance(module, nn.Sequential | nn.Identity)
             transparent = passes or any(module.children())

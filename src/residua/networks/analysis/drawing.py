@@ -1,4 +1,4 @@
-"""A built network and an input size -> an SVG picture of its stages and of each kind of its units.
+"""A built network and an input size -> an SVG image of its stages and of each kind of its units.
 
 Everything is read from the layer table of the built module (residua.networks.cost). A unit is what
 the table calls stages.S.units.U, its parts are before, branch, shortcut, add and after.

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 
 import torch
 from torch import nn
 
+from residua.config.parse import hidden_of
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta, weightless
 from residua.networks.layers import Initialisation, initialise
 from residua.networks.staged import Staged
 
 DROPOUT = 0.5  # before the last layer of a head with hidden ones, as in tutorials 2 and 3
-LARGEST_SIDE = 16
-
-
-def hidden_of(head: str) -> tuple[int, ...]:
-    """Widths of the hidden layers that a word says: () for "linear", (256,) for "mlp:256".
-
-    Raises ResiduaError.
-    """
-    if head == "linear":
-        return ()
-    if not re.fullmatch(r"mlp:[1-9]\d{0,5}(,[1-9]\d{0,5})*", head):
-        raise ResiduaError(
-            f"head {head!r} is unknown: expected linear, or mlp: with the widths of its hidden "
-            "layers, such as mlp:256 or mlp:4096,4096."
-        )
-    return tuple(int(width) for width in head.removeprefix("mlp:").split(","))
+LARGEST_POOL = 16
 
 
 def replace_head(
@@ -39,26 +24,27 @@ def replace_head(
     *,
     input: tuple[int, int, int],
     stage: int | None = None,
-    side: int | None = None,
+    pool_size: int | None = None,
     initialisation: Initialisation = "he",
 ) -> None:
     """Put a head of `classes` outputs on the pooled map of a stage, in place.
 
     head: see `hidden_of`. stage: from 1; the ones behind it and the tail are dropped; None is the
-    last. side: of the grid of means that it reads; None is 1. input: (C, H, W) of a picture.
+    last. pool_size: side of the average-pooled map; None: 1. input: (C, H, W) of an image.
     Raises ResiduaError if the network has no such stage.
     """
-    hidden, count, side = hidden_of(head), len(network.stages), 1 if side is None else side
+    hidden, count = hidden_of(head), len(network.stages)
+    pool_size = 1 if pool_size is None else pool_size
     if stage is not None and not 1 <= stage <= count:
         raise ResiduaError(f"stage = {stage}: the network has stages 1 to {count}.")
-    if not 1 <= side <= LARGEST_SIDE:
-        raise ResiduaError(f"side = {side}: expected 1 to {LARGEST_SIDE}.")
+    if not 1 <= pool_size <= LARGEST_POOL:
+        raise ResiduaError(f"pool_size = {pool_size}: expected 1 to {LARGEST_POOL}.")
     if stage is not None and stage < count:
         network.stages = network.stages[:stage]
         if getattr(network, "tail", None) is not None:
             network.tail = nn.Sequential()
-    network.side = side
-    width = _channels(network, input) * side**2
+    network.pool_size = pool_size
+    width = _channels(network, input) * pool_size**2
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, wide in enumerate((*hidden, classes), start=1):
         if number > len(hidden) > 0:
@@ -72,6 +58,6 @@ def replace_head(
 
 
 def _channels(network: Staged, input: tuple[int, int, int]) -> int:
-    """Channels of the last map, for a picture (C, H, W)."""
+    """Channels of the last map, for an image (C, H, W)."""
     with on_meta():
         return int(weightless(network).enter(torch.empty(1, *input), len(network.stages)).shape[1])

@@ -9,6 +9,7 @@ from typing import get_args
 
 import torch
 
+from residua.config.schema import NetworkSpec
 from residua.errors import ResiduaError
 from residua.networks.residual import Ordering, Residual, Shortcut
 from residua.networks.staged import Staged
@@ -85,12 +86,12 @@ def build(
     cardinality: str | None = None,
     head: str | None = None,
     stage: int | None = None,
-    side: int | None = None,
+    pool_size: int | None = None,
     seed: int | None = None,
 ) -> Staged:
     """A freshly initialised network: float [B, channels, H, W] -> logits [B, classes].
 
-    What is not given is the row's default. head, stage, side: another head, which may read an
+    What is not given is the row's default. head, stage, pool_size: another head, which may read an
     earlier stage (see `heads.replace_head`). seed fixes the initialisation without touching torch's
     global generator; None draws from it. The result is an ordinary nn.Module, in training mode,
     with a `features` method (see Staged). Raises ResiduaError on an unknown name or option.
@@ -102,8 +103,8 @@ def build(
     for what, value in (("classes", classes), ("channels", channels)):
         if value < 1:
             raise ResiduaError(f"{name}: {what} = {value}: must be at least 1.")
-    if head is None and (stage is not None or side is not None):
-        raise ResiduaError(f"{name}: stage and side belong to another head: give head too.")
+    if head is None and (stage is not None or pool_size is not None):
+        raise ResiduaError(f"{name}: stage and pool_size belong to another head: give head too.")
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -115,7 +116,22 @@ def build(
                 classes,
                 input=(channels, defaults.size, defaults.size),
                 stage=stage,
-                side=side,
+                pool_size=pool_size,
                 initialisation=chosen.initialisation,
             )
     return network
+
+
+def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:
+    """The network of a spec; see `build`."""
+    return build(**dataclasses.asdict(spec), seed=seed)
+
+
+def plan_of(spec: NetworkSpec) -> Plan:
+    """The plan of a spec; see `plan`."""
+    return plan(
+        spec.name,
+        ordering=spec.ordering,  # type: ignore[arg-type]
+        shortcut=spec.shortcut,  # type: ignore[arg-type]
+        cardinality=spec.cardinality,
+    )

@@ -55,7 +55,7 @@ class Unit:
     """A bottleneck unit of some cardinality.
 
     kernels: weights of its convolutions; parameters: with those of the norms. multiply_adds: of one
-    picture. seconds: of forward and backward of a batch, each time measured.
+    image. seconds: of forward and backward of a batch, each time measured.
     """
 
     groups: int

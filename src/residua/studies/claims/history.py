@@ -70,13 +70,13 @@ COMPARED = {
 
 _COSTS = [
     "Parameters that learn and multiply-adds of convolutions and linear layers are counted on the "
-    "networks as they are built here, for one picture of the size in the table. Accuracies are "
+    "networks as they are built here, for one image of the size in the table. Accuracies are "
     "those of their publishers, whose recipes, crops and years differ; differences of a point "
     "between publishers say nothing. Torchvision's are its first weights, before its longer "
     "recipes; GoogLeNet, there with BatchNorm, and Inception V3 came to it from TensorFlow.",
 ]
 _SPEED = [
-    f"Pictures per second in float32 on the processor of this machine: {BATCH} pictures, "
+    f"Images per second in float32 on the processor of this machine: {BATCH} images, "
     "evaluation mode, one batch to warm up, then the median of three.",
 ]
 
@@ -90,14 +90,14 @@ class Timed:
     seconds: tuple[float, ...]
 
     @property
-    def pictures(self) -> float:
-        """Pictures per second, the median."""
+    def images(self) -> float:
+        """Images per second, the median."""
         return self.batch / median(self.seconds)
 
     @property
     def rate(self) -> float:
         """Multiply-adds per second."""
-        return self.pictures * self.point.multiply_adds
+        return self.images * self.point.multiply_adds
 
 
 def study(
@@ -109,13 +109,13 @@ def study(
 ) -> Page:
     """Accuracy against cost for all published rows; speed of `names`.
 
-    side: of the pictures that are timed, where not each network's own.
+    side: of the images that are timed, where not each network's own.
     """
     points = [point(row) for row in ROWS]
     asked = [each for each in points if each.published.name in names]
     times = [timed(each, batch, repeats, side) for each in counting(asked, report, len(asked))]
     costs = Section("Accuracy against cost", _COSTS, [_costs(points)], [cost_figure(points)])
-    shown = [(each.point, each.pictures) for each in times]
+    shown = [(each.point, each.images) for each in times]
     return Page(
         title="Accuracy against cost, from AlexNet on",
         claim="Convolutional networks from AlexNet over VGG, GoogLeNet, ResNet and ResNeXt to "
@@ -132,7 +132,7 @@ def study(
 
 
 def timed(each: Point, batch: int, repeats: int, side: int | None) -> Timed:
-    """Time a network on random pictures. The global random generator stays as it is."""
+    """Time a network on random images. The global random generator stays as it is."""
     name = each.published.name or ""
     built = catalogue.build(name, seed=0).eval()
     wide = side or catalogue.row(name).size
@@ -231,7 +231,7 @@ def of_speed(times: Sequence[Timed]) -> str:
     """Whether multiply-adds say how long a network takes."""
     slow, fast = (f(times, key=lambda each: each.rate) for f in (min, max))
     order = correlation(
-        [each.point.multiply_adds for each in times], [1 / each.pictures for each in times]
+        [each.point.multiply_adds for each in times], [1 / each.images for each in times]
     )
     ratio = fast.rate / slow.rate
     said = "do not give the time" if ratio > 2 else "give about the time"
@@ -273,7 +273,7 @@ def _speeds(times: Sequence[Timed]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for each in times:
         low, high = (each.batch / f(each.seconds) for f in (max, min))
-        rates = (each.pictures, low, high, each.rate / 1e9)
+        rates = (each.images, low, high, each.rate / 1e9)
         rows.append((each.point.label, each.point.accuracy, each.point.multiply_adds, *rates))
-    columns = ["network", "top-1 %", "multiply-adds", "pictures a second", "lowest", "highest"]
+    columns = ["network", "top-1 %", "multiply-adds", "images a second", "lowest", "highest"]
     return Table("speed", "Speed", [*columns, "billion multiply-adds a second"], rows, 1)

@@ -27,7 +27,7 @@ def cost_figure(points: Sequence[Point]) -> Figure:
         left, right = canvas.subplots(2, 1)
         _scatter(left, points, [each.multiply_adds / 1e9 for each in points])
         _scatter(right, points, [each.parameters / 1e6 for each in points])
-        tidy(left, "Accuracy against work", "billion multiply-adds for a picture, logarithmic")
+        tidy(left, "Accuracy against work", "billion multiply-adds for an image, logarithmic")
         tidy(right, "Accuracy against size", "million parameters, logarithmic")
         legend(canvas, 4, 4)
         name_points(canvas, [[each.label for each in points]] * 2)
@@ -37,13 +37,13 @@ def cost_figure(points: Sequence[Point]) -> Figure:
 
 
 def speed_figure(shown: Sequence[tuple[Point, float]]) -> Figure:
-    """Accuracy against pictures a second, of (network, pictures a second)."""
+    """Accuracy against images a second, of (network, images a second)."""
 
     def draw(canvas: Canvas) -> None:
         axes = canvas.subplots()
         points = [each for each, _ in shown]
         _scatter(axes, points, [speed for _, speed in shown])
-        tidy(axes, "Accuracy against speed", "pictures a second on this machine, logarithmic")
+        tidy(axes, "Accuracy against speed", "images a second on this machine, logarithmic")
         legend(canvas, 4, 4)
         name_points(canvas, [[each.label for each in points]])
 

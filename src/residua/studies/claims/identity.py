@@ -39,7 +39,7 @@ _GROWN = [
     "and random weights. Network B has the same and behind each of them one more unit, all "
     "parameters of whose branch are zero; in the plain network, without shortcuts, its kernels are "
     "the identity. New norms divide by sqrt(1 + epsilon), in the rows without epsilon by 1. "
-    "Eight random pictures; the last column is the control, where the new branches stay random.",
+    "Eight random images; the last column is the control, where the new branches stay random.",
 ]
 _PASSED = [
     "unit(x) = after(branch(x) + x). With a branch of zeros it is after(x): the identity where "

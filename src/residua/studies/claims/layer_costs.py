@@ -1,7 +1,7 @@
 """Layers and residual units, built without memory -> what they cost; the numbers of a study.
 
 Weights are those of the convolutions' kernels; norms and biases are left out. Multiply-adds are
-those of one picture. Widths count channels, sides pixels; every map is square.
+those of one image. Widths count channels, sides pixels; every map is square.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Units and chains of layers -> how pictures and gradients pass them; the numbers of a study.
+"""Units and chains of layers -> how images and gradients pass them; the numbers of a study.
 
 All is measured in float64 on modules whose random numbers come from a fixed seed.
 Legend: B batch, C channels, H height, W width, L depth.
@@ -90,12 +90,12 @@ def grown(ordering: Ordering, *, exact: bool = False, plain: bool = False) -> Gr
         (_to_identity if plain else _to_zero)(added.get_submodule("branch"))
         if exact:
             _make_exact(added.get_submodule("after"))
-    pictures = _normal(8, 3, 16, 16)
+    images = _normal(8, 3, 16, 16)
     with torch.no_grad():
-        expected = shallow(pictures)
-        evaluated = _apart(deep(pictures), expected)
-        difference = _apart(random(pictures), expected)
-        trained = _apart(deep.train()(pictures), shallow.train()(pictures))
+        expected = shallow(images)
+        evaluated = _apart(deep(images), expected)
+        difference = _apart(random(images), expected)
+        trained = _apart(deep.train()(images), shallow.train()(images))
     return Grown(evaluated, trained, difference, float(expected.abs().max()))
 
 

@@ -25,9 +25,9 @@ Values = npt.NDArray[np.float64]
 Start = Literal["he", "glorot", "small"]
 
 SIDE = 32  # pixels, as CIFAR-10 has them; the networks halve it twice
-TRAINED_SIDE = 16  # of pictures that are learnt, to save time
+TRAINED_SIDE = 16  # of images that are learnt, to save time
 SMALL = 0.01  # standard deviation of "small", as AlexNet began (Krizhevsky et al. 2012, section 5)
-PICTURES = 32  # in the batch whose gradient is looked at
+IMAGES = 32  # in the batch whose gradient is looked at
 HELD = 256  # in the batch whose responses are looked at
 BATCH = 32  # of a step of training
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-4  # He et al. 2015, section 4.2
@@ -62,7 +62,7 @@ class Gradients:
 class Responses:
     """Standard deviations behind each 3x3 layer's norm, before ReLU and addition.
 
-    before, after: training, [S, L] without the first convolution. accuracy: on HELD of the pictures
+    before, after: training, [S, L] without the first convolution. accuracy: on HELD of the images
     that were learnt, a share for each seed.
     """
 
@@ -78,7 +78,7 @@ class Responses:
         return float(self.after.mean())
 
 
-def pictures(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
+def images(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
     """Digits, float32 [count, 3, side, side] of mean 0 and deviation 1, and their classes."""
     from sklearn.datasets import load_digits
 
@@ -123,13 +123,13 @@ def convolutions(built: nn.Module) -> list[nn.Conv2d]:
 def gradients(
     depth: int, shortcut: Shortcut, norm: bool, start: Start, seeds: Iterable[int]
 ) -> Gradients:
-    """At initialisation, each seed with weights and pictures of its own."""
+    """At initialisation, each seed with weights and images of its own."""
     norms = []
     for seed in seeds:
         built = network(depth, shortcut, seed, start).double()
         if not norm:
             without_norms(built)
-        norms.append(_norms(built, *pictures(PICTURES, seed)))
+        norms.append(_norms(built, *images(IMAGES, seed)))
     weights, responses = np.swapaxes(np.array(norms), 0, 1)
     return Gradients(depth, shortcut, norm, start, weights, responses)
 
@@ -156,7 +156,7 @@ def responses(depth: int, shortcut: Shortcut, steps: int, seeds: Iterable[int]) 
     before, after, accuracy = [], [], []
     for seed in seeds:
         built = network(depth, shortcut, seed)
-        x, labels = pictures(1_000, seed, TRAINED_SIDE)
+        x, labels = images(1_000, seed, TRAINED_SIDE)
         before.append(deviations(built, x[:HELD]))
         _train(built, x, labels, steps, seed)
         after.append(deviations(built, x[:HELD]))

@@ -1,6 +1,6 @@
 """Names of networks -> what was published of their accuracy on ImageNet, and what they cost here.
 
-Accuracies are top-1 in per cent on the 50,000 validation pictures, one centre crop of the row's own
+Accuracies are top-1 in per cent on the 50,000 validation images, one centre crop of the row's own
 size if the source says nothing else.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from residua.config.schema import NetworkSpec
 from residua.networks.analysis.cost import costs_of
 from residua.networks.zoo import catalogue
 
@@ -41,7 +42,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Point:
-    """A published accuracy with what the network costs: multiply-adds of a picture of `side` px.
+    """A published accuracy with what the network costs: multiply-adds of an image of `side` px.
 
     parameters: those that learn. linear: the share of them in linear layers; it and `side` are None
     for a network that is not built here.
@@ -111,7 +112,7 @@ def point(row: Published) -> Point:
     if row.name is None:
         return Point(row, row.multiply_adds or 0, row.parameters or 0, None, None)
     side = catalogue.row(row.name).size
-    cost = costs_of({"name": row.name, "channels": 3}, side)
+    cost = costs_of(NetworkSpec(row.name, catalogue.row(row.name).classes, 3), side)
     layers = [each for each in cost.layers if each.kind.startswith("Linear")]
     linear = sum(each.parameters for each in layers) / cost.trainable
     return Point(row, cost.multiply_adds, cost.trainable, linear, side)

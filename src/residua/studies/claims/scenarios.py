@@ -1,7 +1,7 @@
-"""The four scenarios of transfer learning, small and near to large and far, on embedded pictures.
+"""The four scenarios of transfer learning, small and near to large and far, on embedded images.
 
 A small network learns five digits; what it has learnt is used for five others, which are similar,
-and for patches of two photographs, which are not: with few pictures and with many.
+and for patches of two photographs, which are not: with few images and with many.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.runs.folder import RunFolder
 from residua.studies.results import is_finished, judged
 from residua.studies.text import of_family
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.files import write_atomically
 from residua.system.signals import Interrupted
 
@@ -40,7 +40,7 @@ PATCH = 16  # pixels a side
 TESTED = 0.4  # of each class
 
 
-def study(folder: Path, seeds: int, budget: str, screen: Screen) -> Page:
+def study(folder: Path, seeds: int, budget: str, console: Console) -> Page:
     """Train all ways on all four, in the same time each, and compare; what is done is skipped.
 
     budget: of each run, such as 10s. Raises ResiduaError.
@@ -65,7 +65,7 @@ def study(folder: Path, seeds: int, budget: str, screen: Screen) -> Page:
                     _transfer(data, weights, strategy, budget, seed, place)
                 accuracy, tested[scenario] = judged(RunFolder(place))
                 rows[strategy].append(accuracy)
-                screen.say(f"{scenario}, {strategy}, seed {seed}: {rows[strategy][-1]:.4f}")
+                console.print(f"{scenario}, {strategy}, seed {seed}: {rows[strategy][-1]:.4f}")
             auto = RunFolder(folder / "runs" / word / "auto" / f"seed-{seed}")
             chosen.setdefault(scenario, []).append(auto.config.transfer.strategy)
         found[scenario] = rows
@@ -80,7 +80,7 @@ def page_of(
 ) -> Page:
     """found: scenario -> strategy -> test accuracy of each seed. chosen: what auto kept.
 
-    tested: pictures that judge, of each scenario.
+    tested: images that judge, of each scenario.
     """
     sections, seeds = [], len(next(iter(found.values()))["auto"])
     for number, (scenario, rows) in enumerate(found.items(), start=1):
@@ -97,16 +97,16 @@ def page_of(
         findings += _compared(each, rows, 1 / tested[each])
     return Page(
         "Four scenarios of transfer learning",
-        "Few and similar pictures: keep the network, replace its head. Few and different: train "
+        "Few and similar images: keep the network, replace its head. Few and different: train "
         "the later layers. Many and different: train from nothing. Many and similar: train it all.",
         "Tutorial 3 (the four scenarios of transfer learning)",
         findings,
         [Section("All four", (), [table], _figures(found)), *sections],
         [
             f"{counted(seeds, 'seed')}; at most {budget} for the learning of each run: where "
-            "pictures are few the epochs that suit them end sooner. One network, which has learnt "
+            "images are few the epochs that suit them end sooner. One network, which has learnt "
             "the digits 0 to 4 (scikit-learn's, 16 px), is the source of all; similar are the "
-            "digits 5 to 9, different are patches of two photographs. Few: 10 pictures a class, of "
+            "digits 5 to 9, different are patches of two photographs. Few: 10 images a class, of "
             "which residua keeps some to choose by. Times decide how far a run comes, so another "
             "machine gives other figures.",
         ],
@@ -215,7 +215,7 @@ def _train(given: Mapping[str, object], place: Path) -> None:
         with RunFolder(place).lock():  # another process may train in it
             shutil.rmtree(place)
     try:
-        train_run(parse.with_settings(Config(), given), str(place), Screen(quiet=True))
+        train_run(parse.with_settings(Config(), given), str(place), Console(quiet=True))
     except Interrupted as error:
         raise Interrupted(error.number, str(place), "the same command goes on") from None
 
@@ -244,7 +244,7 @@ def _patches() -> list[Pixels]:
 
 
 def _data(folder: Path, classes: Sequence[Pixels], of: range, few: int, *, seed: int) -> str:
-    """A folder with a training and a test part; few: training pictures of a class, 0 for all."""
+    """A folder with a training and a test part; few: training images of a class, 0 for all."""
     from io import BytesIO
 
     from PIL import Image

@@ -16,7 +16,7 @@ from residua.report.charts import counted, joined
 from residua.report.page import Cell, Page, Section, Table
 from residua.studies.claims.propagation import (
     HELD,
-    PICTURES,
+    IMAGES,
     SIDE,
     TRAINED_SIDE,
     Gradients,
@@ -30,7 +30,7 @@ from residua.system.console import Report, counting
 Net = tuple[int, Shortcut]  # depth and kind
 
 FIGURE = "Mean deviation of responses after a short training"
-KNOWN = 0.5  # share of its pictures that a network must know to be compared with others
+KNOWN = 0.5  # share of its images that a network must know to be compared with others
 LOST = 1e-3  # a gradient vanishes below this share, explodes above its inverse, holds between
 
 _GRADIENTS = [
@@ -42,7 +42,7 @@ _GRADIENTS = [
     "of kernel and gradient is the same in each layer.",
     "Padding with zeros loses at the borders: a normalised 3x3 layer on n x n pixels hands back "
     "about (1 + 2 cos(pi / (n + 1))) / 3 of a gradient's length, and where a stage halves the map "
-    "and doubles the width 1 / sqrt(2). The smaller the pictures, the more depth costs.",
+    "and doubles the width 1 / sqrt(2). The smaller the images, the more depth costs.",
     f"Below {LOST:g} times a gradient is said to vanish, above {1 / LOST:g} times to explode. He "
     "et al. (section 4.1) report healthy gradients of plain networks with BatchNorm; theirs had 18 "
     "and 34 layers.",
@@ -89,9 +89,9 @@ def study(
         ],
         sections=[first, second, third],
         conditions=[
-            f"scikit-learn's digits, {counted(seeds, 'seed')}, which choose weights and pictures; "
-            f"gradients of {PICTURES} pictures of {SIDE} px in float64; {steps} steps of training "
-            f"and responses of {HELD} pictures at {TRAINED_SIDE} px.",
+            f"scikit-learn's digits, {counted(seeds, 'seed')}, which choose weights and images; "
+            f"gradients of {IMAGES} images of {SIDE} px in float64; {steps} steps of training "
+            f"and responses of {HELD} images at {TRAINED_SIDE} px.",
         ],
     )
 
@@ -214,7 +214,7 @@ def of_responses(learnt: Sequence[Responses]) -> list[str]:
         if lost := [untaught[each] for each in (first, second) if each in untaught]:
             why = (
                 f"that of {_net(lost[0].depth, lost[0].shortcut)} knows only "
-                f"{lost[0].accuracy.mean():.0%} of its pictures by then"
+                f"{lost[0].accuracy.mean():.0%} of its images by then"
             )
             said.append(f"{_net(*first)} and {_net(*second)} are not compared, for {why}.")
             continue
@@ -256,4 +256,4 @@ def _responses(learnt: Sequence[Responses]) -> Table:
         rows.append((each.depth, KINDS[each.shortcut], *map(float, numbers)))
     columns = ["layers", "network", "before training", "after", "lowest seed", "highest seed"]
     title = "Standard deviation of responses, mean over the 3x3 layers"
-    return Table("responses", title, [*columns, "accuracy on its pictures"], rows)
+    return Table("responses", title, [*columns, "accuracy on its images"], rows)

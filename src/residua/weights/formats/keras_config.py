@@ -36,7 +36,7 @@ class Described:
 
     @property
     def preparing(self) -> list[str]:
-        """Classes of layers that prepare pictures, which is not done here by layers."""
+        """Classes of layers that prepare images, which is not done here by layers."""
         return sorted({each["class"] for each in self.layers.values()} & PREPARING)
 
     def strange(self) -> Iterator[str]:

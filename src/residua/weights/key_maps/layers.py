@@ -32,7 +32,7 @@ def places(network: nn.Module, *, separable: bool) -> list[Place]:
 
     separable: a depthwise with its pointwise convolution is one layer, as Keras sees it.
     """
-    return list(_walk(network, "", separable, [getattr(network, "side", 1)]))
+    return list(_walk(network, "", separable, [getattr(network, "pool_size", 1)]))
 
 
 def _walk(module: nn.Module, name: str, separable: bool, side: list[int]) -> Iterator[Place]:

@@ -1,6 +1,6 @@
-"""A network and its number of classes -> what its weights expect of a picture, and what they name.
+"""A network and its number of classes -> what its weights expect of an image, and what they name.
 
-Foreign files do not say how pictures must be prepared; whoever published the network did.
+Foreign files do not say how images must be prepared; whoever published the network did.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HABITS: tuple[tuple[str, Preprocessing, str], ...] = (
 @dataclass(frozen=True)
 class Convention:
     """classes: names by output, none if unknown. In words, assumed: what the file does not say of
-    pictures; guessed: whose names the outputs are taken to have."""
+    images; guessed: whose names the outputs are taken to have."""
 
     preprocessing: Preprocessing
     classes: tuple[str, ...]
@@ -68,7 +68,7 @@ def convention(name: str, classes: int, channels: int) -> Convention:
     if name not in SOURCES:
         found = dataclasses.replace(found, size=row(name).size)
     assumed = (
-        f"the file does not say how pictures are prepared, so it is done as by {whose}: "
+        f"the file does not say how images are prepared, so it is done as by {whose}: "
         f"{found.channel_order}, mean {list(found.mean)}, std {list(found.std)}"
     )
     if classes == 1000:

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from residua.errors import ResiduaError
-from residua.system.console import Screen
+from residua.system.console import Console
 from residua.system.files import write_atomically
 
 _WAITS = (0.5, 1.0, 2.0)  # seconds before each further attempt
@@ -60,21 +60,21 @@ class _BrokenError(Exception):
     """An attempt failed in a way that may pass; the message says how."""
 
 
-def download(address: str, file: str, digest: str, folder: Path, screen: Screen) -> Path:
+def download(address: str, file: str, digest: str, folder: Path, console: Console) -> Path:
     """The path of `file` in `folder`, downloaded from `address` unless it is there and verified.
 
     digest: the hash that the content must have; "": learnt at the first download, from the server
     where it says one, and demanded from then on. A verified file needs no network. Raises
     ResiduaError, in one sentence that says what else can be done.
     """
-    job = _Job(address, folder / file, digest, screen)
+    job = _Job(address, folder / file, digest, console)
     try:
         if job.fault():
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder, screen):
+            with _alone(folder, console):
                 fault = job.fault()  # none if another process has brought it meanwhile
                 if fault and job.target.exists():
-                    screen.warn(f"{job.target}: {fault}; it is downloaded again.")
+                    console.warn(f"{job.target}: {fault}; it is downloaded again.")
                 if fault:
                     job.bring()
     except OSError as error:
@@ -86,8 +86,8 @@ def download(address: str, file: str, digest: str, folder: Path, screen: Screen)
 class _Job:
     """One file on its way into the cache. Its methods raise OSError where the disk fails."""
 
-    def __init__(self, address: str, target: Path, digest: str, screen: Screen) -> None:
-        self.address, self.target, self.digest, self.screen = address, target, digest, screen
+    def __init__(self, address: str, target: Path, digest: str, console: Console) -> None:
+        self.address, self.target, self.digest, self.console = address, target, digest, console
         self.part = target.with_name(f"{target.name}.part")
 
     def refusal(self, reason: str) -> ResiduaError:
@@ -108,14 +108,16 @@ class _Job:
             return "" if found.startswith(wanted) else f"has the hash {found} instead of {wanted}"
         if _beside(self.target).exists():
             return f"was not downloaded from {self.address}"
-        self.screen.say(f"{self.target}: was put there, no hash of it is published: it is {found}.")
+        self.console.print(
+            f"{self.target}: was put there, no hash of it is published: it is {found}."
+        )
         size = self.target.stat().st_size
         _store(self.target, _Record(self.address, self.digest, size, found, "", ""))
         return ""
 
     def bring(self) -> None:
         """Download, verify, rename. Raises ResiduaError."""
-        with self.screen.bar(f"{self.target.name}, bytes") as move:
+        with self.console.bar(f"{self.target.name}, bytes") as move:
             record = self._arrive(move)
         checks = [(self.digest, "its publisher prints"), (record.digest, "its server announced")]
         if earlier := self._record(self.target):
@@ -264,7 +266,7 @@ class _Hops(HTTPRedirectHandler):
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, screen: Screen) -> Iterator[None]:
+def _alone(folder: Path, console: Console) -> Iterator[None]:
     """Held while this process downloads; others wait. If it is killed, the system lets go of it."""
     try:
         import fcntl
@@ -275,7 +277,7 @@ def _alone(folder: Path, screen: Screen) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            screen.say(f"{folder}: another process is downloading; waiting for it.")
+            console.print(f"{folder}: another process is downloading; waiting for it.")
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 

@@ -12,7 +12,7 @@ from residua.config.schema import Preprocessing
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedWeights:
     """One published file.
 
     file: its name in the cache. digest: the published hash, "sha256:" or "md5:" and all its digits
@@ -57,9 +57,9 @@ _TF = _to_one(_TORCH)
 _CAFFE = replace(_TORCH, channel_order="bgr", mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
 
 
-def _torchvision(file: str, preprocessing: Preprocessing = RGB) -> Source:
+def _torchvision(file: str, preprocessing: Preprocessing = RGB) -> PublishedWeights:
     """A row of torchvision/models/*.py. What follows the last dash begins the file's SHA-256."""
-    return Source(
+    return PublishedWeights(
         address=f"https://download.pytorch.org/models/{file}.pth",
         file=f"{file}.pth",
         digest=f"sha256:{file.rpartition('-')[2]}",
@@ -68,9 +68,9 @@ def _torchvision(file: str, preprocessing: Preprocessing = RGB) -> Source:
     )
 
 
-def _keras(path: str, md5: str, preprocessing: Preprocessing) -> Source:
+def _keras(path: str, md5: str, preprocessing: Preprocessing) -> PublishedWeights:
     """A row of keras/src/applications/*.py: the file with its top, and the `file_hash` there."""
-    return Source(
+    return PublishedWeights(
         address=f"https://storage.googleapis.com/tensorflow/keras-applications/{path}.h5",
         file=f"{path.rpartition('/')[2]}.h5",
         digest=f"md5:{md5}" if md5 else "",
@@ -79,17 +79,17 @@ def _keras(path: str, md5: str, preprocessing: Preprocessing) -> Source:
     )
 
 
-def _keras_usual(path: str, md5: str, preprocessing: Preprocessing) -> Source:
+def _keras_usual(path: str, md5: str, preprocessing: Preprocessing) -> PublishedWeights:
     return _keras(f"{path}_weights_tf_dim_ordering_tf_kernels", md5, preprocessing)
 
 
-def _timm(tag: str, revision: str, digest: str, size: int, resized: int) -> Source:
+def _timm(tag: str, revision: str, digest: str, size: int, resized: int) -> PublishedWeights:
     """A repository of timm on the Hugging Face hub, at the revision that added its weights.
 
     Revision and SHA-256 stand on the hub's pages; the preprocessing is that of timm's default_cfgs:
     bicubic, resized to floor(size / crop_pct).
     """
-    return Source(
+    return PublishedWeights(
         address=f"https://huggingface.co/timm/{tag}/resolve/{revision}/model.safetensors",
         file=f"{tag}.safetensors",
         digest=digest,
@@ -102,7 +102,7 @@ def _bicubic(size: int, resized: int) -> Preprocessing:
     return _to_one(replace(_cropped(size, resized), interpolation="bicubic"))
 
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, PublishedWeights] = {
     "resnet18": _torchvision("resnet18-f37072fd"),
     "resnet34": _torchvision("resnet34-b627a593"),
     "resnet50": _torchvision("resnet50-11ad3fa6", _V2),
@@ -160,7 +160,7 @@ SOURCES: dict[str, Source] = {
     "keras_mobilenet": _keras("mobilenet/mobilenet_1_0_224_tf", "", _TF),
     # The file of 2015 to 2017, as fchollet's own resnet50.py names it with its MD5. The one of 2018
     # has the same name, so the cache needs another. The inputs are Caffe's, as above.
-    "tutorial_resnet50": Source(
+    "tutorial_resnet50": PublishedWeights(
         address="https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
         "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
         file="tutorial_resnet50_weights_tf_dim_ordering_tf_kernels.h5",
@@ -176,7 +176,7 @@ SOURCES: dict[str, Source] = {
         341,
     ),
     # timm takes this one from a release of its repository instead of the hub.
-    "xception": Source(
+    "xception": PublishedWeights(
         address="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/"
         "xception-43020ad28.pth",
         file="xception-43020ad28.pth",
