@@ -1,5 +1,6 @@
 # Everything from nothing: each target makes the virtual environment that it needs.
 #   make demo   train on the embedded digits, write a report, name ten that were held out
+#   make quick  unit tests of everything, in a minute
 #   make test   all tests
 #   make lint   ruff and mypy
 
@@ -8,10 +9,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint clean
+.PHONY: demo quick test lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/residua demo
+
+quick: $(VENV)/.tested-with
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not slow"
 
 test: $(VENV)/.tested-with
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
