@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residua.config import parse, recipes
-from residua.config.schema import Config
+from residua.config.schema import Config, Ordering
 from residua.errors import ResiduaError
 
 
@@ -22,7 +23,7 @@ from residua.errors import ResiduaError
             "training.epochs": st.integers(1, 10_000),
             "optimization.learning_rate": st.floats(0, 1e6, allow_nan=False),
             "augmentation.zoom": st.lists(st.floats(0.01, 100), min_size=2, max_size=2),
-            "network.ordering": st.sampled_from(["a", "b", "c", "d", "e", None]),
+            "network.ordering": st.sampled_from([*get_args(Ordering), *"abcde", None]),
             "optimization.steps": st.lists(
                 st.tuples(st.floats(0, 1e3), st.floats(0, 10)).map(list), max_size=4
             ),
@@ -83,7 +84,7 @@ def test_text_from_the_command_line_is_read_as_its_type() -> None:
     assert read.optimization.learning_rate == 1e-3
     assert read.augmentation.zoom == (0.8, 1.2)
     assert read.augmentation.flip is False
-    assert (read.network.shortcut, read.network.ordering) == ("none", "e")
+    assert (read.network.shortcut, read.network.ordering) == ("none", "full_preactivation")
     assert read.training.epochs == "auto"
     assert read.preprocessing.mean == (1.0, 2.0, 3.0)
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from residua.config.schema import AUTO, Config, Preprocessing
+from residua.config.schema import AUTO, ORDERING_LETTERS, Config, Preprocessing
 from residua.errors import ResiduaError
 
 RENAMED = {  # settings that runs and recipes of version 0.1.0 call otherwise
@@ -26,7 +26,9 @@ RENAMED = {  # settings that runs and recipes of version 0.1.0 call otherwise
     "training.keep_every": "training.save_every",
     "network.side": "network.pool_size",
 }
-RENAMED_VALUES = {("network.head", "own"): "default"}
+RENAMED_VALUES = {("network.head", "own"): "default"} | {
+    ("network.ordering", letter): name for letter, name in ORDERING_LETTERS.items()
+}
 
 
 def current_name(name: str) -> str:

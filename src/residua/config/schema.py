@@ -8,10 +8,19 @@ a number; everything after that step reads plain numbers. A field with a `flag` 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 AUTO: Any = "auto"
 NONE = "none"  # --weights none: no weights, even where a recipe names some
+
+Ordering = Literal[  # of the layers in a residual unit: He et al. 2016, figure 4 (a) to (e)
+    "original",
+    "bn_after_addition",
+    "relu_before_addition",
+    "relu_only_preactivation",
+    "full_preactivation",
+]
+ORDERING_LETTERS: dict[str, Ordering] = dict(zip("abcde", get_args(Ordering), strict=True))
 
 
 def setting(
@@ -141,8 +150,8 @@ class Network:
 
     name: str = setting(AUTO, "A name that `residua models` lists.", flag="--model")
     classes: int = setting(AUTO, "Width of the head; at least the number of classes.", low=1)
-    ordering: Literal["a", "b", "c", "d", "e"] | None = setting(
-        None, "Order of the letters in a residual unit (He 2016, figure 4); null: as the model."
+    ordering: Ordering | None = setting(  # noqa: RUF009 - it returns a field
+        None, "Order of layers in a residual unit (He 2016, figure 4), or its letter a to e."
     )
     shortcut: Literal["none", "A", "B", "D"] | None = setting(
         None,
@@ -313,11 +322,12 @@ class Config:
         """What `networks.zoo.catalogue.build` needs to build this network."""
         network = self.network
         head = {AUTO: None, "default": None, "logistic": "linear"}.get(network.head, network.head)
+        letters = {None: None} | {name: letter for letter, name in ORDERING_LETTERS.items()}
         return NetworkSpec(
             network.name,
             network.classes,
             self.preprocessing.channels,
-            network.ordering,
+            letters[network.ordering],
             network.shortcut,
             network.cardinality,
             head,
