@@ -390,7 +390,7 @@ def test_cards_of_other_kinds(change: Mapping[str, Any], said: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "card", ["", "{", "null", "[]", '"' + "a" * 10_000 + '"', "[" * 100_000, "1" * 5_000]
+    "metadata", ["", "{", "null", "[]", '"' + "a" * 10_000 + '"', "[" * 100_000, "1" * 5_000]
 )
 def test_cards_that_are_no_json(metadata: str, tmp_path: Path) -> None:
     path = put(tmp_path, "ours", save({"a": torch.ones(2)}, {"residua": metadata}))

@@ -122,11 +122,11 @@ def _behind_addition(name: str) -> int:
 
 
 def outputs(
-    name: str, model: keras.Model, pictures: np.ndarray
+    name: str, model: keras.Model, images: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Logits [N, K] and the stages' maps [N, H, W, C] of pictures [N, H, W, C], in one forward."""
+    """Logits [N, K] and the stages' maps [N, H, W, C] of images [N, H, W, C], in one forward."""
     if isinstance(model, ResNet):
-        inputs = keras.Input(pictures.shape[1:])
+        inputs = keras.Input(images.shape[1:])
         maps, x = [], inputs
         for layer in model.layers:
             x = layer(x)
@@ -134,14 +134,14 @@ def outputs(
     else:
         inputs, x = model.inputs[0], model.outputs[0]
         maps = [model.get_layer(each).output for each in stages(name, model)]
-    logits, *arrays = keras.Model(inputs, [x, *maps]).predict_on_batch(pictures)
+    logits, *arrays = keras.Model(inputs, [x, *maps]).predict_on_batch(images)
     return logits, arrays
 
 
-def pictures(name: str, count: int, size: int, seed: int = 0) -> np.ndarray:
+def images(name: str, count: int, size: int, seed: int = 0) -> np.ndarray:
     """float32 [count, size, size, C] for a network: random patches under noise, about -3 to 3.
 
-    Noise alone averages out on the way to the logits, and its pictures would all look the same.
+    Noise alone averages out on the way to the logits, and its images would all look the same.
     """
     generator = np.random.default_rng(seed)
     channels = defaults(name)[2]

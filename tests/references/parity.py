@@ -27,11 +27,11 @@ TWINS = {  # the same network, in other files
 
 @dataclass(frozen=True)
 class Reference:
-    """What Keras computes: logits [N, K] and the stages' maps [N, H, W, C] of pictures."""
+    """What Keras computes: logits [N, K] and the stages' maps [N, H, W, C] of images."""
 
     name: str
     model: keras.Model
-    pictures: np.ndarray
+    images: np.ndarray
     logits: np.ndarray
     maps: list[np.ndarray]
 
@@ -51,26 +51,26 @@ def side(name: str) -> int:
 
 
 def reference(name: str, *, classes: int = 7, start: int = 0, size: int | None = None) -> Reference:
-    """Keras' network with random weights and statistics, and what it computes of two pictures."""
+    """Keras' network with random weights and statistics, and what it computes of two images."""
     size = size or side(name)
     model = keras_networks.build(name, classes, size, start=start)
     keras_networks.randomise(model, seed=1)
-    pictures = keras_networks.pictures(name, 2, size)
-    logits, maps = keras_networks.outputs(name, model, pictures)
-    return Reference(name, model, pictures, logits, maps)
+    images = keras_networks.images(name, 2, size)
+    logits, maps = keras_networks.outputs(name, model, images)
+    return Reference(name, model, images, logits, maps)
 
 
-def computed(network: torch.nn.Module, pictures: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def computed(network: torch.nn.Module, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """What our network computes, in Keras' layout."""
-    x = channels_first(pictures)
+    x = channels_first(images)
     with torch.inference_mode():
         logits, maps = network(x), network.features(x)  # type: ignore[operator]
     return logits.numpy(), [each.movedim(1, -1).numpy() for each in maps]
 
 
-def channels_first(pictures: np.ndarray) -> torch.Tensor:
+def channels_first(images: np.ndarray) -> torch.Tensor:
     """Keras' [N, H, W, C] as [N, C, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pictures, -1, 1)))
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
 
 
 def distance(found: np.ndarray, expected: np.ndarray) -> float:
@@ -81,7 +81,7 @@ def distance(found: np.ndarray, expected: np.ndarray) -> float:
 
 def distances(network: torch.nn.Module, true: Reference) -> list[float]:
     """Of the logits, then of each stage that Keras' reference has."""
-    logits, maps = computed(network, true.pictures)
+    logits, maps = computed(network, true.images)
     by_shape = {each.shape: each for each in maps}
     return [
         distance(logits, true.logits),
@@ -122,7 +122,7 @@ def errors(weights: Weights, true: Reference) -> Iterator[tuple[str, float]]:
         wrong = network(weights)
         if plant(list(wrong.modules())):
             with torch.inference_mode():
-                logits = wrong(channels_first(true.pictures)).numpy()
+                logits = wrong(channels_first(true.images)).numpy()
             yield error, distance(logits, true.logits)
 
 

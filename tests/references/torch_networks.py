@@ -63,7 +63,7 @@ def _published_classes(name: str) -> int:
 @torch.no_grad()
 def _invented(name: str, walk: Walk) -> dict[str, Tensor]:
     cifar = name.startswith("cifar_")
-    # the inceptions leave little but padding of a small picture, which would falsify their norms
+    # the inceptions leave little but padding of a small image, which would falsify their norms
     side = 32 if cifar else 160 if name.startswith("inception") else 96
     NETWORKS[name](walk, walk.normal(2, 3, side, side))
     if not cifar:
