@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 from references.weights_files import NETWORK, PREPARED
 
@@ -34,7 +34,6 @@ from residua.config.schema import Config, Optimization
 from residua.config.validate import check
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
-from residua.evaluation.score import _settled
 from residua.networks.analysis.cost import measure
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo import catalogue
@@ -950,44 +949,3 @@ def test_contradictions_are_refused_before_there_is_a_run(
     with pytest.raises(ResiduaError, match=said):
         residua.train(data, out=tmp_path / "run", quiet=True, **options)
     assert not (tmp_path / "run").exists()
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    some.integers(0, 10**6),
-    some.sampled_from([2, 3, 10, 100]),
-    some.sampled_from([0.0, 1e-3, 1e-2, 0.05]),
-)
-def test_settled_decisions_are_those_of_exact_logits(seed: int, classes: int, error: float) -> None:
-    chance = np.random.default_rng(seed)
-    exact = chance.normal(0, 2, (600, classes)).astype(np.float32)
-    quick = (exact + error * chance.uniform(-1, 1, exact.shape)).astype(np.float32)
-    asked: list[int] = []
-
-    def exactly(rows: np.ndarray) -> np.ndarray:
-        asked.extend(rows.tolist())
-        return exact[rows]
-
-    found = _settled(quick, exactly)
-    assert np.array_equal(found.argmax(1), exact.argmax(1))  # so any labels give that accuracy
-    assert len(asked) == len(set(asked)) < 600
-    assert np.array_equal(found[asked], exact[asked])
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_settled_decisions_survive_bfloat16(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    x, head = chance.normal(size=(800, 64)), chance.normal(size=(64, 10))
-    exact = (x @ head).astype(np.float32)
-    rounded = torch.from_numpy(x).bfloat16() @ torch.from_numpy(head).bfloat16()
-    quick = rounded.float().numpy()
-    assert not np.array_equal(quick.argmax(1), exact.argmax(1))  # there is something to settle
-    count = 0
-
-    def exactly(rows: np.ndarray) -> np.ndarray:
-        nonlocal count
-        count += len(rows)
-        return exact[rows]
-
-    assert np.array_equal(_settled(quick, exactly).argmax(1), exact.argmax(1))
-    assert count < 800

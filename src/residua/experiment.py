@@ -173,7 +173,6 @@ def _judge(folder: RunFolder, learnt: Learnt, console: Console) -> Evaluation | 
         part,
         prepared.device,
         console,
-        quick=None if learnt.answers is None else learnt.answers(members),
     )
     record(folder, part, judged)
     low, high = judged.scores.interval

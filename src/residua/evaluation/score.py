@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,6 @@ from residua.weights.load import Weights
 from residua.weights.network import Logits, logits_of, network_from
 
 BATCH = 64
-SETTLED = 32  # close decisions that are computed exactly at a time
-SAFETY = 4.0  # a decision stands if it is so many of the largest error apart; 2 could flip it
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,59 +66,29 @@ def judge(
     console: Console,
     *,
     unreadable: Sequence[tuple[str, str]] = (),
-    quick: Logits | None = None,
 ) -> Evaluation:
-    """Judge weights on decoded images: rows `members` of uint8 [N, S, S, C].
+    """Evaluate weights on decoded images: rows `members` of uint8 [N, S, S, C], in float32.
 
-    labels and paths belong to the members. quick: [N, K], logits that were computed in less than
-    float32 already; then only close decisions are computed again, see `_settled`.
+    labels and paths belong to the members. Raises ResiduaError.
     """
-    network, metadata = network_from(weights, device), weights.metadata
-    images = DecodedImages(pixels, device)
-
-    def exactly(samples: Integers, move: Callable[[int, int, str], None]) -> Logits:
-        found: list[Logits] = []
-        for logits in logits_of(
-            network, plain_batches(images, samples, metadata.preprocessing, BATCH)
-        ):
-            found.append(logits)
-            move(len(found) * BATCH, len(samples), "")
-        return np.concatenate(found)
-
-    with console.bar("judging") as move:
-        if quick is None:
-            everything = exactly(members, move)
-        else:
-            everything = _settled(quick, lambda rows: exactly(members[rows], move))
+    network, preprocessing = network_from(weights, device), weights.metadata.preprocessing
+    batches = plain_batches(DecodedImages(pixels, device), members, preprocessing, BATCH)
+    outputs: list[Logits] = []
+    with console.bar("evaluating") as move:
+        for logits in logits_of(network, batches):
+            outputs.append(logits)
+            move(len(outputs) * BATCH, len(members), "")
+    logits, classes = np.concatenate(outputs), weights.metadata.classes
     return Evaluation(
         split=part,
-        scores=summarize(everything, labels, metadata.classes),
-        classes=metadata.classes,
+        scores=summarize(logits, labels, classes),
+        classes=classes,
         paths=tuple(paths),
         labels=labels,
-        logits=everything,
+        logits=logits,
         pixels=pixels if len(members) == len(pixels) else pixels[members],
         unreadable=tuple(unreadable),
     )
-
-
-def _settled(quick: Logits, exactly: Callable[[Integers], Logits]) -> Logits:
-    """Quick logits [N, K], with those replaced whose decision exact ones might change.
-
-    Rows are computed exactly from the closest decision on, until the next is decided by far more
-    than the largest error seen in any row so far; so the accuracy is that of exact logits. The
-    other rows keep their quick logits, whose loss and chances are as good as their precision.
-    """
-    best = np.partition(quick, -2, axis=1)[:, -2:]
-    margins = best[:, 1] - best[:, 0]
-    order, logits, done, error = np.argsort(margins), quick.copy(), 0, np.inf
-    while done < len(order) and margins[order[done]] <= SAFETY * error:
-        rows = order[done : done + SETTLED]
-        logits[rows] = exactly(rows)
-        seen = float(np.abs(logits[rows] - quick[rows]).max())
-        error = max(error, seen) if done else seen
-        done += len(rows)
-    return logits
 
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:
