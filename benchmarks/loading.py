@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 
 from residua.weights.convert import convert
 from residua.weights.load import read_file
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def prepared(folder: Path) -> dict[str, Callable[[], object]]:
     convert(read_file(folder / "resnet50.pth"), folder / "ours.safetensors")
 
     def ours(path: Path) -> Callable[[], object]:
-        return lambda: network_from(read_file(path), CPU)
+        return lambda: build_network(read_file(path), CPU)
 
     def weights_alone() -> object:
         keras.utils.clear_session()

@@ -41,7 +41,7 @@ from residua.transfer.cross_validation import STRENGTHS, race
 from residua.transfer.estimate import estimate
 from residua.transfer.folds import folds_of
 from residua.transfer.logistic import fit
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = {
@@ -73,7 +73,7 @@ class Cached:
 def features(weights_file: Path, data: str) -> Cached:
     """What every stage of a network says of the images, averaged over each map."""
     weights = open_weights(weights_file, None, Console(quiet=True))
-    network = network_from(weights, torch.device("cpu"))
+    network = build_network(weights, torch.device("cpu"))
     source, preprocessing = open_dataset(data), weights.metadata.preprocessing
     rows = np.random.default_rng(0).permutation(len(source.entries))[:MOST]
     pixels, labels = [], []

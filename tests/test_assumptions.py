@@ -15,7 +15,7 @@ import residua
 from residua.errors import ResiduaError
 from residua.weights.convert import convert
 from residua.weights.load import read_file
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,7 +71,7 @@ def test_names_of_outputs_may_be_given_and_are_kept(
     kept = {"preprocessing": {"mean": [0, 0, 0]}, "classes": names}
     (row, *_) = residua.predict(whole, photos, **kept)
     assert row.top[0][0] in names
-    convert(read_file(whole).named(names), tmp_path / "named.safetensors")
+    convert(read_file(whole).with_classes(names), tmp_path / "named.safetensors")
     named = read_file(tmp_path / "named.safetensors")
     assert named.metadata.classes == names
     with pytest.raises(ResiduaError, match="class 'kind0' is unknown to these weights"):
@@ -155,7 +155,7 @@ def test_a_state_dict_of_our_own_network_is_read(tmp_path: Path) -> None:
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         expected = network(images)
-        again = network_from(found, torch.device("cpu"))(images)
+        again = build_network(found, torch.device("cpu"))(images)
         torch.testing.assert_close(again, expected)  # in another memory layout
     rebuilt = residua.build(weights=tmp_path / "mine.pth").eval()
     with torch.inference_mode():

@@ -45,7 +45,7 @@ from residua.networks.zoo.catalogue import build
 from residua.runs.sources import start_from
 from residua.weights.formats.raw import Stored, read_stored
 from residua.weights.load import read_file
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 state, whole, tiny, keras_file = (
     weights_files.state,
@@ -62,7 +62,7 @@ def test_the_files_to_be_broken_are_right(whole: Mapping[str, bytes], tmp_path: 
     for kind, content in whole.items():
         name = KERAS_NAME if "Keras" in kind else NAME
         found = read_file(put(tmp_path, kind, content), name)
-        network_from(found, CPU)
+        build_network(found, CPU)
 
 
 # Damage -------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_other_precisions_are_read_exactly(
     ):
         found = read_file(path)
         assert found.tensors["head.weight"].dtype == kind
-        network = network_from(found, CPU).state_dict()
+        network = build_network(found, CPU).state_dict()
         assert network["head.weight"].dtype == torch.float32
         assert torch.equal(network["head.weight"], given["linear.weight"].float())
     kernel = keras_kernel(keras_file, kind)
@@ -392,8 +392,8 @@ def test_cards_of_other_kinds(change: Mapping[str, Any], said: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "metadata", ["", "{", "null", "[]", '"' + "a" * 10_000 + '"', "[" * 100_000, "1" * 5_000]
 )
-def test_cards_that_are_no_json(metadata: str, tmp_path: Path) -> None:
-    path = put(tmp_path, "ours", save({"a": torch.ones(2)}, {"residua": metadata}))
+def test_cards_that_are_no_json(card: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "ours", save({"a": torch.ones(2)}, {"residua": card}))
     refused(path)
 
 
@@ -427,10 +427,10 @@ def test_our_file_without_a_head_is_told_so(tmp_path: Path) -> None:
     state = build(NAME, seed=0).state_dict()
     kept = {name: each for name, each in state.items() if not name.startswith("head")}
     found = read_file(put(tmp_path, "ours", native(kept)))
-    assert found.headless
+    assert not found.has_head
     with pytest.raises(ResiduaError, match="ends before its head"):
-        network_from(found, CPU)
-    network_from(found, CPU, headless=True)
+        build_network(found, CPU)
+    build_network(found, CPU, require_head=False)
 
 
 # Tensors of odd shapes ----------------------------------------------------------------------------
@@ -617,7 +617,7 @@ def test_channels_that_no_image_has(channels: int, state: State, tmp_path: Path)
     wider = {**state, "conv1.weight": torch.randn(16, channels, 3, 3)}
     found = read_file(put(tmp_path, "safetensors", save(wider)))
     with pytest.raises(ResiduaError, match=f"reads {channels} channels"):
-        network_from(found, CPU)
+        build_network(found, CPU)
 
 
 def test_nothing_that_moves_the_cursor_reaches_the_terminal(

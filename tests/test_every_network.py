@@ -31,7 +31,7 @@ from residua.networks.zoo.row import Plan
 from residua.runs.sources import start_from
 from residua.weights.load import read_file
 from residua.weights.native import LATER, Metadata, to_bytes
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 from residua.weights.published.defaults import convention
 
 ROWS = dict(catalogue.ROWS)
@@ -187,7 +187,7 @@ def test_weights_come_back_and_take_another_head(small: dict[str, Any], tmp_path
         weights = read_file(path)
         assert weights.metadata.network == small
         assert_same(weights.tensors, state)
-        again = network_from(weights, CPU)
+        again = build_network(weights, CPU)
         assert_same(again.state_dict(), stored_as(torch.float32, again))
         assert_same(stored_as(precision, again), state)
     with torch.inference_mode():

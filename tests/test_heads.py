@@ -22,7 +22,7 @@ from residua.networks.zoo import catalogue
 from residua.runs.sources import start_from
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata, to_bytes
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -249,10 +249,10 @@ def test_a_file_says_which_head_it_holds(
     file.write_bytes(to_bytes(network.state_dict(), Metadata(told, ("a", "b", "c"), PLAIN, {})))
     held = read_file(file)
     assert held.metadata.network == told
-    assert not held.headless
+    assert held.has_head
     x = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():
-        torch.testing.assert_close(network_from(held, torch.device("cpu"))(x), network(x))
+        torch.testing.assert_close(build_network(held, torch.device("cpu"))(x), network(x))
     again = start_from(held, told, new_head=False, seed=9)
     assert all(torch.equal(each, held.tensors[key]) for key, each in again.state_dict().items())
     with pytest.raises(ResiduaError, match=r"ours\.safetensors: holds weights of cifar_resnet20"):
@@ -266,6 +266,6 @@ def test_files_from_before_there_were_other_heads_are_read(tmp_path: Path) -> No
     assert held.metadata.network == {**NETWORK, **OWN}
     x = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():
-        torch.testing.assert_close(network_from(held, torch.device("cpu"))(x), network(x))
+        torch.testing.assert_close(build_network(held, torch.device("cpu"))(x), network(x))
     begun = start_from(held, held.metadata.network, new_head=False, seed=0)
     assert torch.equal(begun.state_dict()["head.weight"], network.state_dict()["head.weight"])

@@ -15,7 +15,7 @@ from references.keras_networks import keras, layers
 from residua.errors import ResiduaError
 from residua.runs.sources import start_from
 from residua.weights.load import Weights, read_file
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning", "ignore:You are saving your model"
@@ -214,11 +214,11 @@ def test_without_top_it_has_features_and_no_head(
 ) -> None:
     true = resnet50s[AGES[age][2]]
     weights = read_file(resnet50_file(true.model, tmp_path, age, top=False))
-    assert weights.headless
+    assert not weights.has_head
     assert weights.metadata.network.name == AGES[age][2]
     with pytest.raises(ResiduaError, match="ends before its head"):
         parity.network(weights)
-    network = network_from(weights, torch.device("cpu"), headless=True)
+    network = build_network(weights, torch.device("cpu"), require_head=False)
     _, maps = parity.computed(network, true.images)
     assert parity.distance(maps[-1], true.maps[-1]) < parity.BOUND
     started = start_from(weights, {**weights.metadata.network, "classes": 3}, new_head=True, seed=0)
@@ -231,7 +231,7 @@ def test_without_top_two_networks_may_be_one(tmp_path: Path) -> None:
     base.save_weights(tmp_path / "vgg16.weights.h5")
     with pytest.raises(ResiduaError, match=r"tutorial_vgg16_mnist, keras_vgg16 alike: .* --model"):
         read_file(tmp_path / "vgg16.weights.h5")
-    assert read_file(tmp_path / "vgg16.weights.h5", "keras_vgg16").headless
+    assert not read_file(tmp_path / "vgg16.weights.h5", "keras_vgg16").has_head
 
 
 def sequential(base: keras.Model) -> keras.Model:
@@ -273,7 +273,7 @@ def test_a_transfer_model_gives_its_network_without_its_own_head(
         assert found.tensors.keys() == expected.keys()
         assert all(torch.equal(found.tensors[name], each) for name, each in expected.items())
         with pytest.raises(ResiduaError, match=r"a head of its own \(dense(_1)?, dense(_1)?\), "):
-            network_from(found, torch.device("cpu"))
+            build_network(found, torch.device("cpu"))
         arguments = {**found.metadata.network, "classes": 3}
         with pytest.raises(ResiduaError, match="--new-head"):
             start_from(found, arguments, new_head=False, seed=0)

@@ -306,9 +306,9 @@ def test_features_of_a_file_and_of_a_run(cifar: Path, begun: residua.Run, tmp_pa
 
 def test_a_given_mean_says_nothing_of_the_outputs(cifar: Path) -> None:
     found = with_preprocessing(read_file(cifar), {"mean": [0.0, 0.0, 0.0]})
-    assert found.assumed == ""
-    assert "taken for those of CIFAR-10" in found.guessed
-    assert found.named(tuple("abcdefghij")).guessed == ""
+    assert found.assumed_preprocessing == ""
+    assert "taken for those of CIFAR-10" in found.assumed_classes
+    assert found.with_classes(tuple("abcdefghij")).assumed_classes == ""
 
 
 def test_a_look_shows_what_the_network_of_the_weights_would_see(

@@ -24,7 +24,7 @@ from residua.networks.zoo import catalogue
 from residua.weights.convert import convert
 from residua.weights.formats.raw import Stored
 from residua.weights.load import Weights, read_file, recognise
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 CPU = torch.device("cpu")
 State = dict[str, Tensor]
@@ -87,7 +87,7 @@ def assert_same_logits(name: str, state: State, weights: Weights) -> None:
     x = images(name)
     expected = torch_networks.logits(name, state, x)
     with torch.inference_mode():
-        found = network_from(weights, CPU)(x)
+        found = build_network(weights, CPU)(x)
     assert found.dtype == torch.float32
     assert found.shape == expected.shape
     largest = max(1.0, float(expected.abs().max()))
@@ -129,7 +129,7 @@ def test_a_published_file_is_recognised_and_computes_the_same(
         "stage": None,
         "side": None,
     }
-    assert not weights.headless
+    assert weights.has_head
     assert_same_logits(name, state, weights)
 
 

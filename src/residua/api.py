@@ -24,7 +24,7 @@ from residua.runs.sources import as_told, is_run, open_weights, start_from
 from residua.system.console import Console
 from residua.system.files import refuse_inside
 from residua.weights.load import Weights, read_file
-from residua.weights.network import default_device, network_from
+from residua.weights.network import build_network, default_device
 
 __all__ = ["Run", "build", "evaluate", "features", "load", "models", "predict", "resume", "train"]
 
@@ -65,7 +65,7 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """The chosen network: preprocessed float32 [B, C, S, S] -> logits [B, K]; eval mode."""
-        return network_from(read_file(self.folder.weights), default_device())
+        return build_network(read_file(self.folder.weights), default_device())
 
     def evaluate(self, data: str | Path | None = None) -> Evaluation:
         """See `residua.evaluate`."""

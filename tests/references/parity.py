@@ -15,7 +15,7 @@ from residua.errors import ResiduaError
 from residua.networks.layers import Convolution, MaxPool
 from residua.networks.residual import ResidualUnit
 from residua.weights.load import Weights, read_file
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 BOUND = 1e-4  # of max(1, the largest reference)
 TWINS = {  # the same network, in other files
@@ -113,7 +113,7 @@ def forms(name: str) -> list[str]:
 
 def network(weights: Weights) -> torch.nn.Module:
     """The network as residua predicts with it."""
-    return network_from(weights, torch.device("cpu"))
+    return build_network(weights, torch.device("cpu"))
 
 
 def errors(weights: Weights, true: Reference) -> Iterator[tuple[str, float]]:

@@ -110,7 +110,7 @@ def convert(
 
         found = open_weights(source, model, console)
         names = names_from(classes)
-        convert(found if names is None else found.named(tuple(names)), out.expanduser())
+        convert(found if names is None else found.with_classes(tuple(names)), out.expanduser())
         print(out)
 
 

@@ -55,12 +55,14 @@ def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluatio
     Where the weights name no classes and DATA has as many as they have outputs, its classes in
     alphabetical order are taken for them, as Keras and torchvision number folders; that is said.
     """
-    if weights.headless:
-        raise ResiduaError(f"{weights.path}: {weights.lacks}, so there is nothing to judge.")
+    if not weights.has_head:
+        raise ResiduaError(
+            f"{weights.path}: {weights.no_head_reason}, so there is nothing to judge."
+        )
     source, classes = open_dataset(data), weights.metadata.classes
     outputs = weights.metadata.network.classes
     names = {unicodedata.normalize("NFC", each) for each in source.classes}
-    if weights.guessed and not names <= label_places(classes).keys():
+    if weights.assumed_classes and not names <= label_places(classes).keys():
         classes = ()  # they were taken for the outputs' names, and are not
     if not classes:
         if len(source.classes) != outputs:
@@ -70,7 +72,7 @@ def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluatio
                 "with --classes."
             )
         classes = tuple(sorted(source.classes))
-        weights = weights.named(classes)
+        weights = weights.with_classes(classes)
         console.caution(f"its outputs are taken for the classes of {data} in alphabetical order")
     part, selection, labels = _foreign(source, classes, console)
     return _judge_source(weights, selection, labels, part, Data.max_pixels, console)

@@ -25,7 +25,13 @@ from residua.errors import ResiduaError
 from residua.evaluation.score import name_of, softmax
 from residua.system.files import write_atomically
 from residua.weights.load import Weights
-from residua.weights.network import Logits, Pooled, default_device, logits_of, network_from
+from residua.weights.network import (
+    Logits,
+    PooledFeatures,
+    build_network,
+    default_device,
+    predict_logits,
+)
 
 BATCH = 32
 
@@ -82,7 +88,7 @@ def predict_files(
     if top < 1:
         raise ResiduaError(f"top = {top}: must be at least 1.")
     device, metadata = default_device(), weights.metadata
-    network = network_from(weights, device)
+    network = build_network(weights, device)
     for file, found in _batched(weights, files, max_pixels, allow_private, sets=False):
         readable = [each for each in found if not isinstance(each, str)]
         chances = iter(
@@ -110,12 +116,12 @@ def features_of(
     Raises ResiduaError if no image can be read or the network has no such stage.
     """
     device = default_device()
-    network = network_from(weights, device, headless=True)
+    network = build_network(weights, device, require_head=False)
     if stage is not None and not 1 <= stage <= len(network.stages):
         name = weights.metadata.network.name
         raise ResiduaError(f"--stage {stage}: {name} has stages 1 to {len(network.stages)} here.")
     pool_size = pool_size or (network.pool_size if weights.metadata.network.head else 1)
-    reader = Pooled(network, stage or len(network.stages), pool_size)
+    reader = PooledFeatures(network, stage or len(network.stages), pool_size)
     names: list[str] = []
     values: list[Logits] = []
     unreadable: list[tuple[str, str]] = []
@@ -219,7 +225,7 @@ def _outputs(
     if not readable:
         return np.zeros((0, 1), np.float32)
     pixels = torch.from_numpy(np.stack(readable)).to(device)
-    (outputs,) = logits_of(network, [normalise(pixels, preprocessing)])
+    (outputs,) = predict_logits(network, [normalise(pixels, preprocessing)])
     return outputs
 
 

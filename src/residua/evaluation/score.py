@@ -15,7 +15,7 @@ from residua.data.random import Integers
 from residua.evaluation.metrics import Scores, summarize
 from residua.system.console import Console
 from residua.weights.load import Weights
-from residua.weights.network import Logits, logits_of, network_from
+from residua.weights.network import Logits, build_network, predict_logits
 
 BATCH = 64
 
@@ -71,11 +71,11 @@ def judge(
 
     labels and paths belong to the members. Raises ResiduaError.
     """
-    network, preprocessing = network_from(weights, device), weights.metadata.preprocessing
+    network, preprocessing = build_network(weights, device), weights.metadata.preprocessing
     batches = plain_batches(DecodedImages(pixels, device), members, preprocessing, BATCH)
     outputs: list[Logits] = []
     with console.bar("evaluating") as move:
-        for logits in logits_of(network, batches):
+        for logits in predict_logits(network, batches):
             outputs.append(logits)
             move(len(outputs) * BATCH, len(members), "")
     logits, classes = np.concatenate(outputs), weights.metadata.classes

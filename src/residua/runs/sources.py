@@ -14,7 +14,7 @@ from residua.networks.zoo.catalogue import build_from, row
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import cache_folder
-from residua.weights.key_maps.layers import complete, head_of
+from residua.weights.key_maps.layers import head_layers, with_counters
 from residua.weights.load import Weights, read_file
 from residua.weights.published.download import download
 from residua.weights.published.imagenet import SOURCES
@@ -105,28 +105,28 @@ def start_from(weights: Weights, spec: NetworkSpec, *, new_head: bool, seed: int
                 "change the network."
             )
     classes = spec.classes
-    if not new_head and (weights.headless or stored.classes != classes):
-        has = weights.lacks if weights.headless else f"has {stored.classes} outputs"
+    if not new_head and (not weights.has_head or stored.classes != classes):
+        has = weights.no_head_reason if not weights.has_head else f"has {stored.classes} outputs"
         raise ResiduaError(
             f"{weights.path}: {has}, but {classes} are needed. --new-head replaces the head by a "
             f"fresh one of {classes} outputs"
             + (
                 f"; --set network.classes={stored.classes} keeps the old one."
-                if stored.classes > classes and not weights.headless
+                if stored.classes > classes and weights.has_head
                 else "."
             )
         )
     network = build_from(spec, seed=seed)
     fresh: tuple[str, ...] = ()
     if new_head:
-        fresh = tuple(f"{name}." for name in head_of(network)) if same_head else ("head.",)
+        fresh = tuple(f"{name}." for name in head_layers(network)) if same_head else ("head.",)
     wanted = network.state_dict()  # without what stands behind the stage that another head reads
     tensors = {
         name: each
         for name, each in weights.tensors.items()
         if not name.startswith(fresh or "\0") and (spec.stage is None or name in wanted)
     }
-    missing, unexpected = network.load_state_dict(complete(network, tensors), strict=False)
+    missing, unexpected = network.load_state_dict(with_counters(network, tensors), strict=False)
     left = [name for name in missing if not name.startswith((*fresh, "head."))]
     if left or unexpected:
         raise ResiduaError(f"{weights.path}: {(left + unexpected)[0]} does not fit {stored.name}.")
@@ -138,12 +138,12 @@ def as_told(
 ) -> Weights:
     """The weights with what the user says of them; what is assumed instead, the screen says."""
     if classes is not None:
-        weights = weights.named(tuple(classes))
+        weights = weights.with_classes(tuple(classes))
     if given:
         weights = with_preprocessing(weights, given)
     for what, option in (
-        (weights.assumed, "--set preprocessing.mean=[...]"),
-        (weights.guessed, "--classes"),
+        (weights.assumed_preprocessing, "--set preprocessing.mean=[...]"),
+        (weights.assumed_classes, "--classes"),
     ):
         if what:
             console.caution(f"{weights.path.name}: {what}. {option} says otherwise")
@@ -155,7 +155,7 @@ def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights
 
     What residua itself wrote with its weights is not to be overridden.
     """
-    if weights.match is None and not weights.assumed:
+    if weights.match is None and not weights.assumed_preprocessing:
         raise ResiduaError(
             f"{weights.path}: says itself how images are prepared for it, so "
             f"preprocessing.{next(iter(given))} cannot be set."

@@ -50,8 +50,10 @@ def say_start(weights: Weights, prepared: Prepared, console: Console) -> None:
         f"starts from {weights.path} ({weights.form} of {weights.metadata.network.name})"
         + (", with a new head" if new_head else "")
     )
-    if weights.assumed and "preprocessing.mean" in {each.setting for each in prepared.choices}:
-        console.warn(f"{weights.path.name}: {weights.assumed}")
+    if weights.assumed_preprocessing and "preprocessing.mean" in {
+        each.setting for each in prepared.choices
+    }:
+        console.warn(f"{weights.path.name}: {weights.assumed_preprocessing}")
     if held and held[: len(classes)] != classes and not new_head:
         console.warn(
             f"its head was learnt for {', '.join(held[:3])}, ... and begins as that of "

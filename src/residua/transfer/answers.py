@@ -12,7 +12,7 @@ from residua.data.random import Integers
 from residua.runs.folder import RunFolder
 from residua.transfer.features import Frozen
 from residua.weights.load import read_file
-from residua.weights.network import Logits, network_from
+from residua.weights.network import Logits, build_network
 
 Answers = Callable[[Integers], Logits]  # [N] sample numbers -> logits [N, K]
 
@@ -21,7 +21,7 @@ def answers_of(folder: RunFolder, prepared: Prepared) -> Answers:
     """Logits of the kept weights, norms folded, in the training's precision; read when asked."""
 
     def answers(samples: Integers) -> Logits:
-        network = network_from(read_file(folder.weights), prepared.device)
+        network = build_network(read_file(folder.weights), prepared.device)
         frozen = Frozen(network, "", prepared.config, prepared.pixels, prepared.labels)
         found, stages = [], len(network.stages)
         for start in range(0, len(samples), frozen.batch):

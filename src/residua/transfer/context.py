@@ -26,7 +26,7 @@ from residua.training.checkpoint import Progress
 from residua.transfer.features import Frozen
 from residua.weights.load import Weights
 from residua.weights.native import Metadata
-from residua.weights.network import Logits, network_from, on_device
+from residua.weights.network import Logits, build_network, on_device
 
 UNSET = (None, AUTO)
 OFF_AT_ZERO = ("network.freeze", "training.max_images")  # where 0 is the default, and no wish
@@ -61,7 +61,7 @@ class Job:
         if "frozen" not in self.made:
             assert self.weights is not None
             prepared, sha256 = self.prepared, self.weights.sha256()
-            network = network_from(self.weights, prepared.device, headless=True)
+            network = build_network(self.weights, prepared.device, require_head=False)
             self.made["frozen"] = Frozen(
                 network, sha256, prepared.config, prepared.pixels, prepared.labels
             )

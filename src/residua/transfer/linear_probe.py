@@ -31,7 +31,7 @@ from residua.transfer.logistic import Floats, fit
 from residua.transfer.probing import Seen, best_of, look
 from residua.transfer.throughput import JUDGED, deadline, finishing, in_time, pace_of
 from residua.weights.load import read_file
-from residua.weights.network import Logits, network_from
+from residua.weights.network import Logits, build_network
 
 CHOOSING = 2_000, 5_000  # images that choose stage and strength, for few and for many classes
 SHARE = 0.8  # of a budget that features may take where nothing follows
@@ -92,7 +92,7 @@ def _answers(job: Job, tap: Tap, folder: RunFolder) -> Answers:
     """What the kept head says of cached features; it is read when it is asked."""
 
     def answers(samples: Integers) -> Logits:
-        network = network_from(read_file(folder.weights), job.prepared.device)
+        network = build_network(read_file(folder.weights), job.prepared.device)
         values = job.frozen.rows([tap], samples).values[tap]
         with torch.inference_mode():
             maps = _as_maps(values, tap, job.prepared.device)

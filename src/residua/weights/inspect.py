@@ -96,13 +96,15 @@ def _meaning(weights: Weights) -> dict[str, Any]:
     changed = {key: value for key in options if (value := getattr(metadata.network, key))}
     found |= {
         **changed,
-        "outputs": f"none: it {weights.lacks}" if weights.headless else metadata.network.classes,
+        "outputs": f"none: it {weights.no_head_reason}"
+        if not weights.has_head
+        else metadata.network.classes,
         "channels": metadata.network.channels,
         "classes": _short(metadata.classes) if metadata.classes else "not named in the file",
         "biases": _biases(weights),
         "preprocessing": asdict(metadata.preprocessing),
     }
-    if assumed := "; ".join(filter(None, (weights.assumed, weights.guessed))):
+    if assumed := "; ".join(filter(None, (weights.assumed_preprocessing, weights.assumed_classes))):
         found["assumed"] = assumed
     return found
 

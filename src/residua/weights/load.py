@@ -31,7 +31,7 @@ FAR = 12  # a network with so many times fewer or more numbers than the file nee
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """tensors: a state dict under our names, without the head if `headless`.
+    """tensors: a state dict under our names, without the head unless `has_head`.
 
     form: what the file is, in words. match: how its layers were read; None for a file of ours.
     stamp: of the file before it was read.
@@ -41,7 +41,7 @@ class Weights:
     tensors: dict[str, Tensor]
     metadata: Metadata
     form: str
-    headless: bool = False
+    has_head: bool = True
     match: Match | None = None
     stamp: tuple[int, ...] = ()
 
@@ -51,23 +51,23 @@ class Weights:
         return self.metadata.network, self.metadata.preprocessing
 
     @property
-    def assumed(self) -> str:
+    def assumed_preprocessing(self) -> str:
         """What nobody said of how images are prepared, as a sentence; "" if all was said."""
         return str(self.metadata.notes.get("assumed") or "")
 
     @property
-    def guessed(self) -> str:
+    def assumed_classes(self) -> str:
         """Whose names the outputs are taken to have, as a sentence; "" if they were said."""
         return str(self.metadata.notes.get("guessed") or "")
 
     @property
-    def lacks(self) -> str:
-        """What headless weights are instead, as the rest of a sentence."""
+    def no_head_reason(self) -> str:
+        """What weights without a head are instead, as the rest of a sentence."""
         if self.match is None or not self.match.beside:
             return "ends before its head"
         return f"has a head of its own ({', '.join(self.match.beside)}), which is not read"
 
-    def named(self, classes: tuple[str, ...]) -> Weights:
+    def with_classes(self, classes: tuple[str, ...]) -> Weights:
         """The same with names of its outputs. Raises ResiduaError unless each has its own."""
         outputs = self.metadata.network.classes
         if len(classes) != outputs or len(set(classes)) != outputs:
@@ -106,8 +106,8 @@ def read_file(path: Path, model: str | None = None) -> Weights:
         tensors, metadata = read_weights(path)
         if model is not None and metadata.network.name != model:
             raise ResiduaError(f"{path}: holds weights of {metadata.network.name}, not of {model}.")
-        headless = ends_before_head(path, tensors, metadata)
-        return Weights(path, tensors, metadata, "residua safetensors", headless, None, stamp)
+        has_head = not ends_before_head(path, tensors, metadata)
+        return Weights(path, tensors, metadata, "residua safetensors", has_head, None, stamp)
     stored = read_stored(path)
     found = recognise(stored, model)
     network = NetworkSpec(
@@ -134,7 +134,7 @@ def read_file(path: Path, model: str | None = None) -> Weights:
             },
         ),
         stored.form,
-        found.headless,
+        not found.has_head,
         found,
         stamp,
     )
@@ -199,7 +199,7 @@ def _readings(stored: Stored, model: str | None) -> Iterator[Match]:
         ]
         for dialect in spoken[:1] if stored.numbered_by_place else spoken:
             for found in match(stored, name, dialect):
-                fitting |= set() if found.problems or found.headless else {sizes[name]}
+                fitting |= set() if found.problems or not found.has_head else {sizes[name]}
                 yield found
 
 

@@ -13,7 +13,7 @@ from residua.networks.analysis.shapes import on_meta
 from residua.networks.zoo.catalogue import build
 from residua.weights.formats.raw import Stored, flaw_of
 from residua.weights.key_maps.dialect import Dialect
-from residua.weights.key_maps.layers import Place, from_keras, head_of, places, tensors_of
+from residua.weights.key_maps.layers import Place, from_keras, head_layers, places, tensors_of
 from residua.weights.key_maps.order import keras_order
 
 Names = Mapping[str, tuple[str, ...]]  # our layer -> the stored ones that are its parts
@@ -24,8 +24,8 @@ class Match:
     """How a file's layers fit a network of the catalogue.
 
     tensors: the state dict that came out. problems: sentences about what does not fit, in the
-    order of the network; none if all does. headless: the file ends before the head, as Keras'
-    include_top=False makes it: a fact, no problem. beside: the dense layers that it has instead,
+    order of the network; none if all does. has_head: False where the file ends
+    before the head (include_top=False). beside: the dense layers that it has instead,
     of a transfer model. names: our layer -> its places in the file.
     """
 
@@ -35,7 +35,7 @@ class Match:
     channels: int
     tensors: Mapping[str, Tensor]
     problems: tuple[str, ...]
-    headless: bool
+    has_head: bool
     beside: tuple[str, ...]
     names: Names
 
@@ -146,14 +146,14 @@ def numbered(names: Iterable[str], kind: str) -> list[str]:
 
 def _fit(stored: Stored, network: nn.Module, row: str, dialect: Dialect, names: Names) -> Match:
     found = places(network, separable=stored.framework == "keras")
-    first, last = found[0].name, head_of(network)
+    first, last = found[0].name, head_layers(network)
     top = [each.name for each in found if re.match(r"head\b", each.name)]
-    headless = not any(name in stored.layers for each in top for name in names.get(each, ()))
+    has_head = any(name in stored.layers for each in top for name in names.get(each, ()))
     tensors: dict[str, Tensor] = {}
     problems: list[str] = []
     classes = channels = 0
     for place in found:
-        if headless and place.name in top:
+        if not has_head and place.name in top:
             continue
         try:
             parts = _parts(stored, place, names.get(place.name, ()))
@@ -174,13 +174,13 @@ def _fit(stored: Stored, network: nn.Module, row: str, dialect: Dialect, names: 
         tensors |= {f"{place.name}.{name}": each for name, each in parts.items()}
     used = {name for each in names.values() for name in each}
     extra = [each for each in stored.layers if each not in used and not dialect.spares(each)]
-    beside = tuple(each for each in extra if headless and _is_dense(stored.layers[each]))
+    beside = tuple(each for each in extra if not has_head and _is_dense(stored.layers[each]))
     problems += [
         f"{each} of the file has no place in the network" for each in extra if each not in beside
     ]
-    if stored.described and not headless:
+    if stored.described and has_head:
         problems += stored.described.strange()
-    return Match(row, dialect, classes, channels, tensors, tuple(problems), headless, beside, names)
+    return Match(row, dialect, classes, channels, tensors, tuple(problems), has_head, beside, names)
 
 
 def _otherwise(stored: Stored, place: Place, names: Sequence[str]) -> Iterator[str]:

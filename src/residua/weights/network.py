@@ -14,14 +14,14 @@ from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.staged import Staged, pooled
 from residua.networks.zoo.catalogue import build_from
-from residua.weights.key_maps.layers import complete
+from residua.weights.key_maps.layers import with_counters
 from residua.weights.load import Weights
 
 N = TypeVar("N", bound=nn.Module)
 Logits = npt.NDArray[np.float32]  # [N, K]
 
 
-def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]:
+def predict_logits(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]:
     """float32 [B, C, S, S] batches -> float32 [B, K], one by one, in float32 and eval mode.
 
     Always float32, so that a figure is the same on every machine.
@@ -34,7 +34,7 @@ def logits_of(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]
         yield logits.float().cpu().numpy()
 
 
-class Pooled(nn.Module):
+class PooledFeatures(nn.Module):
     """A network without its head: [B, C, H, W] -> the map after a stage, averaged over a grid of
     pool_size x pool_size fields, [B, C' x pool_size x pool_size]."""
 
@@ -46,14 +46,14 @@ class Pooled(nn.Module):
         return pooled(self.network.enter(x, self.stage), self.pool_size)
 
 
-def network_from(weights: Weights, device: torch.device, *, headless: bool = False) -> Staged:
+def build_network(weights: Weights, device: torch.device, *, require_head: bool = True) -> Staged:
     """The network of some weights, on a device, in eval mode, float32. Raises ResiduaError.
 
-    headless: take weights that end before the head too; that head holds zeros.
+    require_head: False takes weights that end before the head too; that head holds zeros.
     """
-    if weights.headless and not headless:
+    if not weights.has_head and require_head:
         raise ResiduaError(
-            f"{weights.path}: {weights.lacks}, so it names nothing here. Train a head on it: "
+            f"{weights.path}: {weights.no_head_reason}, so it predicts nothing. Train a head on it: "
             f"residua train DATA --weights {weights.path} --new-head"
         )
     if (channels := weights.metadata.network.channels) not in (1, 3):
@@ -65,10 +65,10 @@ def network_from(weights: Weights, device: torch.device, *, headless: bool = Fal
     try:
         with on_meta():  # no time and no random numbers for weights that are replaced
             network = build_from(weights.metadata.network)
-        if weights.headless:
+        if not weights.has_head:
             lost = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
             tensors |= {name: torch.zeros(each.shape) for name, each in lost.items()}
-        network.load_state_dict(complete(network, tensors), assign=True)
+        network.load_state_dict(with_counters(network, tensors), assign=True)
     except (RuntimeError, TypeError) as error:
         first = " ".join(str(error).split())[:300]
         raise ResiduaError(

@@ -20,7 +20,7 @@ from residua.data.image import fit, read_image
 from residua.errors import ResiduaError
 from residua.weights.key_maps.layers import places
 from residua.weights.load import Weights
-from residua.weights.network import network_from
+from residua.weights.network import build_network
 
 BOUND = 1e-4  # of max(1, the largest reference): what float32 leaves open
 APPLICATIONS = (
@@ -95,7 +95,7 @@ def verify(weights: Weights, images: Images) -> list[Agreement]:
     keras = _keras()
     model = _model(keras, weights)
     theirs = {layer.name: (layer, owner) for layer, owner in _layers(keras, model)}
-    network = network_from(weights, torch.device("cpu"), headless=True)
+    network = build_network(weights, torch.device("cpu"), require_head=False)
     seen = _watched(network, images)
     pairs = [
         (ours, names[0])
@@ -182,7 +182,7 @@ def _model(keras: Any, weights: Weights) -> Any:
         side, channels = weights.metadata.preprocessing.size, weights.metadata.network.channels
         model = builders[name](
             weights=None,
-            include_top=not weights.headless,
+            include_top=weights.has_head,
             input_shape=(side, side, channels),
             classes=classes,
         )

@@ -51,7 +51,7 @@ def _walk(module: nn.Module, name: str, separable: bool, side: list[int]) -> Ite
             yield from _walk(child, f"{name}.{key}" if name else key, separable, side)
 
 
-def head_of(network: nn.Module) -> list[str]:
+def head_layers(network: nn.Module) -> list[str]:
     """Names of the layers that depend on the number of classes: the last dense one, its norm."""
     found = places(network, separable=False)
     last = max(place for place, each in enumerate(found) if each.kind == "dense")
@@ -115,7 +115,7 @@ def tensors_of(place: Place) -> dict[str, Tensor]:
     return {name: each for name, each in state.items() if name != "num_batches_tracked"}
 
 
-def complete(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_counters(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors with BatchNorm's counters, which Keras and old checkpoints do not have, at 0."""
     missing = {
         name: torch.zeros((), dtype=torch.int64)
