@@ -56,9 +56,7 @@ def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluatio
     alphabetical order are taken for them, as Keras and torchvision number folders; that is said.
     """
     if not weights.has_head:
-        raise ResiduaError(
-            f"{weights.path}: {weights.no_head_reason}, so there is nothing to judge."
-        )
+        raise ResiduaError(f"{weights.path}: {weights.no_head_reason}, so it cannot classify.")
     source, classes = open_dataset(data), weights.metadata.classes
     outputs = weights.metadata.network.classes
     names = {unicodedata.normalize("NFC", each) for each in source.classes}

@@ -50,9 +50,8 @@ def say_start(weights: Weights, prepared: Prepared, console: Console) -> None:
         f"starts from {weights.path} ({weights.form} of {weights.metadata.network.name})"
         + (", with a new head" if new_head else "")
     )
-    if weights.assumed_preprocessing and "preprocessing.mean" in {
-        each.setting for each in prepared.choices
-    }:
+    chosen = {each.setting for each in prepared.choices}
+    if weights.assumed_preprocessing and "preprocessing.mean" in chosen:
         console.warn(f"{weights.path.name}: {weights.assumed_preprocessing}")
     if held and held[: len(classes)] != classes and not new_head:
         console.warn(
