@@ -60,8 +60,12 @@ WORDS = {
     r"rightly|wrongly": "correctly; misclassified",
     r"images? a second": "images/s",
 }
-PATTERN = re.compile(r"(?<![\w.])(?:" + "|".join(f"({word})" for word in WORDS) + r")(?![\w])", re.I)
-NOUN_CLAUSE = re.compile(r"\A\s*What (?!is\b.*\?)")  # "What the file says." as a docstring or a help
+PATTERN = re.compile(
+    r"(?<![\w.])(?:" + "|".join(f"({word})" for word in WORDS) + r")(?![\w])", re.I
+)
+NOUN_CLAUSE = re.compile(
+    r"\A\s*What (?!is\b.*\?)"
+)  # "What the file says." as a docstring or a help
 
 # (file, the words around the hit): why they stay. A path ends in / for everything in a folder.
 DEFENDED: dict[tuple[str, str], str] = {
@@ -71,8 +75,28 @@ DEFENDED: dict[tuple[str, str], str] = {
 }
 
 NAMES = frozenset(
-    "each one own some found place places asked said told given kept held taught learnt judged "
-    "wanted what thing things".split()
+    [
+        "each",
+        "one",
+        "own",
+        "some",
+        "found",
+        "place",
+        "places",
+        "asked",
+        "said",
+        "told",
+        "given",
+        "kept",
+        "held",
+        "taught",
+        "learnt",
+        "judged",
+        "wanted",
+        "what",
+        "thing",
+        "things",
+    ]
 )
 
 
