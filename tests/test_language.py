@@ -1,4 +1,4 @@
-"""Everything that a person reads is in the field's words; `python tests/test_language.py` lists hits.
+"""What a person reads is in the field's words; `python tests/test_language.py` lists private ones.
 
 Read are README, docs and other Markdown pages, templates, recipes and study files, the string
 literals, docstrings and comments of src, and --help of every command.
@@ -63,9 +63,7 @@ WORDS = {
 PATTERN = re.compile(
     r"(?<![\w.])(?:" + "|".join(f"({word})" for word in WORDS) + r")(?![\w])", re.I
 )
-NOUN_CLAUSE = re.compile(
-    r"\A\s*What (?!is\b.*\?)"
-)  # "What the file says." as a docstring or a help
+NOUN_CLAUSE = re.compile(r"\A\s*What (?!is\b.*\?)")  # "What the file says." as a docstring
 
 # (file, the words around the hit): why they stay. A path ends in / for everything in a folder.
 DEFENDED: dict[tuple[str, str], str] = {
@@ -74,30 +72,10 @@ DEFENDED: dict[tuple[str, str], str] = {
     ("src/residua/networks/residual.py", "tap"): "a term of the residual unit's grammar",
 }
 
-NAMES = frozenset(
-    [
-        "each",
-        "one",
-        "own",
-        "some",
-        "found",
-        "place",
-        "places",
-        "asked",
-        "said",
-        "told",
-        "given",
-        "kept",
-        "held",
-        "taught",
-        "learnt",
-        "judged",
-        "wanted",
-        "what",
-        "thing",
-        "things",
-    ]
-)
+NAMES = {
+    *("each", "one", "own", "some", "found", "place", "places", "asked", "said", "told", "given"),
+    *("kept", "held", "taught", "learnt", "judged", "wanted", "what", "thing", "things"),
+}
 
 
 class Hit(NamedTuple):
