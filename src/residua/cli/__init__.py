@@ -1,50 +1,69 @@
-"""argv -> one call of the public functions; --help knows no torch.
+"""argv -> one call of a public function; --help does not import torch.
 
-What a machine may read goes to stdout, everything else to stderr. Options of `train` that are
-settings come from config: their names, their help and their rules are written there, once.
+Machine-readable output goes to stdout, everything else to stderr. The settings among the options of
+`train` are defined in config: names, help and ranges.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from residua._version import __version__
-from residua.cli import models, train, use
+from residua.cli import models, predict, train, weights
 from residua.cli.options import with_settings
 from residua.cli.study import study
 from residua.errors import ResiduaError
 
+HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     name="residua",
-    help="From a folder of labelled images to a classifier you can trust.",
-    no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,
+    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    context_settings=HELP_FLAGS,
 )
-for command in (
-    with_settings(train.train),
-    train.resume,
-    use.evaluate,
-    use.compare,
-    use.predict,
-    use.features,
-    models.models,
-    with_settings(train.look),
-    train.demo,
-    study,
-):
-    app.command()(command)
-app.add_typer(models.weights)
+weights_app = typer.Typer(
+    name="weights",
+    help="Inspect, convert and verify weights files.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings=HELP_FLAGS,
+)
+COMMANDS = {  # panel of `residua --help` -> its commands
+    "Data and training": (
+        with_settings(train.look),
+        with_settings(train.train),
+        train.resume,
+        train.demo,
+    ),
+    "Evaluation": (predict.evaluate, predict.predict, predict.features, predict.compare),
+    "Models and studies": (models.models, study),
+}
 
-# How glibc's allocator should treat the blocks that every training step frees and wants again: keep
-# them, and back them with huge pages. It reads this once, when a process starts.
+
+def _help_of(command: Callable[..., None]) -> str:
+    """Its docstring; a third newline after the summary keeps the examples indented."""
+    return (inspect.getdoc(command) or "").replace("\n\n", "\n\n\n", 1)
+
+
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(help=_help_of(command), rich_help_panel=panel)(command)
+for command in (weights.inspect, weights.convert, weights.verify, weights.sources):
+    weights_app.command(help=_help_of(command))(command)
+app.add_typer(weights_app, rich_help_panel="Models and studies")
+
+# Settings of glibc's allocator, read when a process starts: keep the blocks that every training
+# step frees and allocates again, and back them with huge pages.
 TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
     ":glibc.malloc.top_pad=67108864"
@@ -52,14 +71,14 @@ TUNABLES = (
 
 
 def main() -> None:
-    """Run the command line; errors of the user's kind end as a sentence and a status."""
-    for stream in (sys.stdout, sys.stderr):  # file names need not fit the terminal's encoding
+    """Run the command line; a ResiduaError ends as a message and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):  # file names may not fit the terminal's encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "demo", "study"):
-        _with_kept_memory()
+        _restart_with_tuned_allocator()
     try:
-        app(prog_name="residua")  # also where it was started again as a module
+        app(prog_name="residua")  # also when restarted as a module
     except ResiduaError as error:
         from residua.system.console import Console
 
@@ -67,17 +86,28 @@ def main() -> None:
         sys.exit(1)
 
 
-@app.callback(invoke_without_command=True)
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version and exit.")
+    ] = False,
 ) -> None:
+    """From a folder of labelled images to a classifier you can trust.
+
+    Examples:
+      residua demo
+      residua train photos --test-fraction 0.2
+      residua predict runs/photos-1 new.jpg
+    """
     if version:
         print(f"residua {__version__}")
         raise typer.Exit
 
 
-def _with_kept_memory() -> None:
-    """Start again, once, with an allocator that suits training; an explicit setting wins."""
+app.callback(invoke_without_command=True, help=_help_of(root))(root)
+
+
+def _restart_with_tuned_allocator() -> None:
+    """Restart the process once with TUNABLES; a value set by the user wins."""
     if not sys.platform.startswith("linux") or "GLIBC_TUNABLES" in os.environ:
         return
     environment = {**os.environ, "GLIBC_TUNABLES": TUNABLES}

@@ -1,4 +1,4 @@
-"""What several commands share: their arguments, the screen that they speak to, printed rows."""
+"""Arguments, options and printing that several commands share."""
 
 from __future__ import annotations
 
@@ -13,42 +13,52 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from residua.cli.options import parse_assignments
 from residua.errors import ResiduaError
 
 if TYPE_CHECKING:
     from residua.evaluation.predict import Prediction
     from residua.system.console import Console
 
+THIRD_PARTY = "Third-party weights"  # panel of what a weights file may not record
+
 DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Folder of class folders (or with train, val and test folders), of IDX files or "
-        "CIFAR archives; or the name digits.",
+        help="Folder of class folders, optionally inside train, val and test folders; folder of "
+        "IDX files or CIFAR archives; or digits, the embedded data set.",
         show_default=False,
     ),
 ]
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)
+    str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
 ]
 SourceArgument = Annotated[
     str,
     typer.Argument(
-        metavar="RUN|FILE|imagenet:NAME",
-        help="A run, a weights file of residua, Keras or PyTorch, or published ImageNet weights.",
+        metavar="SOURCE",
+        help="A run folder; a weights file of residua, Keras or PyTorch; or imagenet:NAME.",
         show_default=False,
     ),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The network, where a file cannot tell it.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Network name, if the weights file does not record it.",
+        rich_help_panel=THIRD_PARTY,
+    ),
 ]
-PreparedOption = Annotated[
+PreprocessingOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        metavar="preprocessing.FIELD=VALUE",
-        help="How images are prepared, where a file of others does not say it.",
+        metavar="FIELD=VALUE",
+        help="Preprocessing, if the weights file does not record it, e.g. "
+        r"preprocessing.mean=\[124,117,104]; may be repeated.",
         show_default=False,
+        rich_help_panel=THIRD_PARTY,
     ),
 ]
 ClassesOption = Annotated[
@@ -56,45 +66,41 @@ ClassesOption = Annotated[
     typer.Option(
         "--classes",
         metavar="A,B,...|FILE",
-        help="Names of the outputs, in order, where a file of others does not say them; or a text "
-        "file with a name on each line.",
+        help="Class names in output order, if the weights file does not record them; or a text "
+        "file with one name per line.",
+        rich_help_panel=THIRD_PARTY,
     ),
 ]
-ImagesArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="IMAGE_OR_FOLDER...", help="What to read.", show_default=False),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
 
 
-def names_from(text: str | None) -> list[str] | None:
-    """What --classes says: names with commas between, or the lines of a file."""
+def class_names(text: str | None) -> list[str] | None:
+    """Class names of --classes: separated by commas, or the lines of a file. Raises ResiduaError."""
     if text is None:
         return None
     file = Path(text).expanduser()
     if "," in text or not file.is_file():
-        return [each.strip() for each in text.split(",")]
+        return [name.strip() for name in text.split(",")]
     try:
-        return [each.strip() for each in file.read_text("utf-8").splitlines() if each.strip()]
+        return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ResiduaError(f"{file}: cannot be read: {error}.") from error
 
 
-def prepared_from(assignments: list[str] | None) -> dict[str, object]:
-    """What --set says of the preprocessing, by field."""
-    given: dict[str, object] = {}
-    for assignment in assignments or ():
-        name, equals, value = assignment.partition("=")
-        section, _, field = name.strip().partition(".")
-        if section != "preprocessing" or not field or not equals:
-            raise ResiduaError(f"--set {assignment}: expected preprocessing.FIELD=VALUE.")
-        given[field] = value.strip()
-    return given
+def preprocessing_fields(assignments: list[str] | None) -> dict[str, object]:
+    """Values of --set preprocessing.FIELD=VALUE by field. Raises ResiduaError."""
+    fields: dict[str, object] = {}
+    for name, value in parse_assignments(assignments or ()).items():
+        section, _, field = name.partition(".")
+        if section != "preprocessing" or not field:
+            raise ResiduaError(f"--set {name}={value}: expected preprocessing.FIELD=VALUE.")
+        fields[field] = value
+    return fields
 
 
 @contextmanager
-def spoken() -> Iterator[Console]:
-    """A screen; being stopped becomes a sentence on it and an exit status."""
+def terminal() -> Iterator[Console]:
+    """A console; an interruption becomes a message on it and an exit status."""
     from residua.system.console import Console
 
     console = Console()
@@ -105,7 +111,7 @@ def spoken() -> Iterator[Console]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        console.error("stopped; what is not in a run folder yet is lost")
+        console.error("interrupted; anything not yet saved in a run folder is lost")
         raise typer.Exit(130) from None
     except Exception as error:
         from residua.system.signals import Interrupted
@@ -116,21 +122,29 @@ def spoken() -> Iterator[Console]:
         raise typer.Exit(128 + error.number) from None
 
 
-def print_predictions(rows: list[Prediction], form: str, top: int) -> None:
+def print_predictions(predictions: list[Prediction], form: str, top: int) -> None:
+    """Print one row per file to stdout; `form` is table, csv or json."""
     if form == "json":
-        print(json.dumps([row.to_json() for row in rows], ensure_ascii=False, indent=2))
+        rows = [prediction.to_json() for prediction in predictions]
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
     elif form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        places = range(1, top + 1)
-        heads = [head for place in places for head in (f"class{place}", f"probability{place}")]
-        writer.writerow(["file", *heads, "error"])
-        for row in rows:
-            cells = [cell for name, chance in row.top for cell in (name, f"{chance:.6f}")]
-            writer.writerow([row.file, *cells, *[""] * (2 * top - len(cells)), row.error or ""])
+        _print_csv(predictions, top)
     else:
         from residua.system.console import printable
 
-        width = max((len(row.file) for row in rows), default=0)
-        for row in rows:
-            said = ", ".join(f"{name} {chance:.1%}" for name, chance in row.top)
-            print(printable(f"{row.file:<{width}}  {said or 'error: ' + str(row.error)}"))
+        width = max((len(prediction.file) for prediction in predictions), default=0)
+        for prediction in predictions:
+            classes = ", ".join(f"{name} {chance:.1%}" for name, chance in prediction.top)
+            outcome = classes or f"error: {prediction.error}"
+            print(printable(f"{prediction.file:<{width}}  {outcome}"))
+
+
+def _print_csv(predictions: list[Prediction], top: int) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    ranks = range(1, top + 1)
+    header = [column for rank in ranks for column in (f"class{rank}", f"probability{rank}")]
+    writer.writerow(["file", *header, "error"])
+    for prediction in predictions:
+        cells = [cell for name, chance in prediction.top for cell in (name, f"{chance:.6f}")]
+        padding = [""] * (2 * top - len(cells))
+        writer.writerow([prediction.file, *cells, *padding, prediction.error or ""])

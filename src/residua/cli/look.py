@@ -26,7 +26,7 @@ LEAST_SIDE = 64  # px: smaller images are enlarged, each pixel a square
 GAP = 2
 
 
-def look_at(config: Config, out: str | None, console: Console) -> str:
+def overview(config: Config, out: str | None, console: Console) -> str:
     """Write a grid for each class and a training batch as the network sees it; the text about it.
 
     Images go to the folder `out`, else looks/<data>. Raises ResiduaError.

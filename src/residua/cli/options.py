@@ -1,4 +1,4 @@
-"""Settings that have a flag -> options of a command; and --set for all the others."""
+"""Settings that have a flag -> options of a command, in panels; --set for all the others."""
 
 from __future__ import annotations
 
@@ -11,70 +11,117 @@ import typer
 from residua.config import parse
 from residua.errors import ResiduaError
 
+PANELS = {  # of a section, or of a single setting
+    "data": "Data",
+    "preprocessing": "Data",
+    "augmentation": "Data",
+    "network": "Model",
+    "network.weights": "Transfer",
+    "network.new_head": "Transfer",
+    "network.freeze": "Transfer",
+    "transfer": "Transfer",
+    "optimization": "Optimization",
+    "training": "Training",
+    "training.save_every": "Output",
+    "training.tensorboard": "Output",
+}
+OUTPUT = "Output"
+METAVARS = {  # where the type of the value is not enough
+    "network.name": "NAME",
+    "network.weights": "SOURCE",
+    "preprocessing.size": "PX",
+    "training.device": "DEVICE",
+    "transfer.budget": "TIME",
+}
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Any other setting, e.g. optimization.momentum=0.8; may be repeated.",
+        show_default=False,
+    ),
+]
+
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` an option for every setting that has a flag, and --set for all the others."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.name != "given"]
+    """Replace the argument `settings` of `command` by an option for every setting with a flag.
+
+    `command` receives the values that were set, by dotted name; --set reaches all other settings.
+    """
+    flags = {name: flag for flag, name in parse.flags().items()}
     options = []
-    for flag, name in parse.flags().items():
-        item = parse.field_of(name)
-        is_switch = isinstance(item.default, bool)
-        old = (item.metadata["old_flag"],) if item.metadata["old_flag"] else ()
-        option = typer.Option(
-            flag,
-            *old,
-            help=f"{item.metadata['help']} [{_shown_default(item.default)}]",
-            metavar=None if is_switch else parse.kind_of(name),
-            show_default=False,
-        )
-        kind = bool | None if is_switch else str | None
-        options.append(
-            inspect.Parameter(
-                flag.strip("-").replace("-", "_"),
-                inspect.Parameter.KEYWORD_ONLY,
-                default=None,
-                annotation=Annotated[kind, option],
-            )
-        )
-
-    def collect(**values: Any) -> None:
-        given = parsed(values.pop("assignments", None) or ())
-        for flag, name in parse.flags().items():
-            value = values.pop(flag.strip("-").replace("-", "_"))
-            if value is not None:
-                given[name] = value
-        command(given=given, **values)
-
+    names = {}  # parameter -> dotted name
+    for name in sorted(flags, key=_panel_order):
+        old_flag = parse.field_of(name).metadata["old_flag"]
+        options.append(_parameter(flags[name], name))
+        names[options[-1].name] = name
+        if old_flag:
+            options.append(_parameter(old_flag, name, hidden=True))
+            names[options[-1].name] = name
     assignments = inspect.Parameter(
-        "assignments",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            list[str] | None,
-            typer.Option(
-                "--set",
-                metavar="FIELD=VALUE",
-                help="Any other setting, such as optimization.learning_rate=0.05; may be repeated.",
-                show_default=False,
-            ),
-        ],
+        "assignments", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SetOption
     )
-    collect.__signature__ = inspect.Signature([*own, *options, assignments])  # type: ignore[attr-defined]
-    collect.__doc__, collect.__name__ = command.__doc__, command.__name__
-    return collect
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        is_own = parameter.name != "settings"
+        parameters += [parameter] if is_own else [assignments, *options]
+
+    def run(**values: Any) -> None:
+        settings = parse_assignments(values.pop("assignments", None) or ())
+        for option, name in names.items():
+            value = values.pop(option)
+            if value is not None:
+                settings[name] = value
+        command(settings=settings, **values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__doc__, run.__name__ = command.__doc__, command.__name__
+    return run
 
 
-def parsed(assignments: Iterable[str]) -> dict[str, object]:
-    """What --set says, by dotted name. Raises ResiduaError."""
-    given: dict[str, object] = {}
+def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
+    """Values of --set FIELD=VALUE by dotted name. Raises ResiduaError."""
+    settings: dict[str, object] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
             raise ResiduaError(f"--set {assignment}: expected SECTION.FIELD=VALUE.")
-        given[name.strip()] = value.strip()
-    return given
+        settings[name.strip()] = value.strip()
+    return settings
 
 
-def _shown_default(default: object) -> str:
-    return "off" if default is False else str(default)
+def _panel(name: str) -> str:
+    return PANELS.get(name) or PANELS[name.partition(".")[0]]
+
+
+def _panel_order(name: str) -> int:
+    return list(dict.fromkeys(PANELS.values())).index(_panel(name))
+
+
+def _parameter(flag: str, name: str, *, hidden: bool = False) -> inspect.Parameter:
+    item = parse.field_of(name)
+    is_switch = isinstance(item.default, bool)
+    option = typer.Option(
+        flag,
+        help=item.metadata["help"].replace("[", r"\[") + _default(item.default),
+        metavar="" if is_switch else METAVARS.get(name) or parse.kind_of(name),
+        show_default=False,
+        hidden=hidden,
+        rich_help_panel=_panel(name),
+    )
+    return inspect.Parameter(
+        flag.strip("-").replace("-", "_"),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[bool | None if is_switch else str | None, option],
+    )
+
+
+def _default(default: object) -> str:
+    """The default as --help shows it; switches, empty and missing values have none to show."""
+    if default is None or default is False or default in ("", ()):
+        return ""
+    number = f"{default:g}" if isinstance(default, float) else default
+    return rf" [dim]\[default: {number}][/dim]"

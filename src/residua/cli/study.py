@@ -1,4 +1,4 @@
-"""The command that repeats what others claim."""
+"""The command that repeats published claims: study."""
 
 from __future__ import annotations
 
@@ -6,66 +6,75 @@ from typing import Annotated
 
 import typer
 
-from residua.cli.common import spoken
+from residua.cli.common import terminal
+from residua.cli.options import SetOption, parse_assignments
 from residua.errors import ResiduaError
 
 
 def study(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME|FILE]", help="A study, see --list.", show_default=False),
+        typer.Argument(
+            metavar="NAME|FILE", help="A study of --list, or a YAML file.", show_default=False
+        ),
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="List the studies and exit.")] = False,
-    data: Annotated[
-        str, typer.Option(metavar="DATA", help="What its rows learn, as for train.")
-    ] = "digits",
+    show: Annotated[
+        bool, typer.Option("--list", metavar="", help="List the studies and exit.")
+    ] = False,
+    data: Annotated[str, typer.Option(metavar="DATA", help="Data set, as for train.")] = "digits",
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of every row. [the study's]", min=1)
+        int | None,
+        typer.Option(
+            metavar="N", help=r"Epochs per run. [dim]\[default: the study's][/dim]", min=1
+        ),
     ] = None,
     budget: Annotated[
         str,
-        typer.Option(help="Time for all runs (transfer-scenarios: for each), such as 20m. [none]"),
-    ] = "",
-    seeds: Annotated[int, typer.Option(help="Runs of each row, seeds from 0.", min=1)] = 3,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="The papers' networks, recipes and epochs; wants a GPU.")
-    ] = False,
-    jobs: Annotated[
-        int, typer.Option(help="Runs that train at once, each on its share of the cores.", min=1)
-    ] = 1,
-    assignments: Annotated[
-        list[str] | None,
         typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Any other setting, of every row; may be repeated.",
+            metavar="TIME",
+            help="Time limit such as 20m for all runs; per run in transfer-scenarios.",
             show_default=False,
         ),
-    ] = None,
+    ] = "",
+    seeds: Annotated[int, typer.Option(metavar="N", help="Runs per row.", min=1)] = 3,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper", metavar="", help="Use the paper's networks, recipe and epochs; needs a GPU."
+        ),
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", help="Runs in parallel; they share the cores.", min=1)
+    ] = 1,
+    assignments: SetOption = None,
     out: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR",
-            help="Its folder; one that exists is gone on with. [studies/<name>-<data>]",
+            metavar="FOLDER",
+            help="Folder to create, or of a study to resume. "
+            r"[dim]\[default: studies/<name>-<data>][/dim]",
         ),
     ] = None,
 ) -> None:
-    """Repeat a claim of the papers and tutorials, with its spread: a page, tables and figures.
+    """Repeat a claim of the literature over several seeds: page, tables, figures.
 
-    Stopped at any moment, the same command goes on.
+    An interrupted study resumes when the same command runs again.
+
+    Examples:
+      residua study --list
+      residua study orderings --data photos --epochs 20 --jobs 2
     """
-    with spoken() as console:
-        from residua.cli.options import parsed
+    with terminal() as console:
         from residua.studies.plan import Asked
         from residua.studies.run_study import conduct, listing
 
         if show:
-            for each, title in listing():
-                print(f"{each:<20}{title}")
+            for study_name, title in listing():
+                print(f"{study_name:<20}{title}")
             return
         if name is None:
-            raise ResiduaError("which study? `residua study --list` names them.")
-        given = parsed(assignments or ())
+            raise ResiduaError("no study named; `residua study --list` lists them.")
+        settings = parse_assignments(assignments or ())
         if epochs is not None:
-            given["training.epochs"] = epochs
-        print(conduct(name, Asked(data, seeds, budget, paper, given, jobs), out, console))
+            settings["training.epochs"] = epochs
+        print(conduct(name, Asked(data, seeds, budget, paper, settings, jobs), out, console))

@@ -1,4 +1,4 @@
-"""Commands that look at data and learn from it."""
+"""Commands that train, and the overview of the data before that: train, resume, look, demo."""
 
 from __future__ import annotations
 
@@ -6,31 +6,53 @@ from typing import Annotated
 
 import typer
 
-from residua.cli.common import DataArgument, RunArgument, print_predictions, spoken
+from residua.cli.common import DataArgument, RunArgument, print_predictions, terminal
+from residua.cli.options import OUTPUT
+
+RunOption = typer.Option(
+    metavar="RUN",
+    help=r"Run folder to create. [dim]\[default: runs/<data>-<n>][/dim]",
+    rich_help_panel=OUTPUT,
+)
 
 
 def train(
     *,
     data: DataArgument,
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Settings to start from.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Start from the settings of a recipe, a YAML file or a run's config.yaml.",
+        ),
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Run folder. [runs/<data>-<n>]")
-    ] = None,
-    given: dict[str, object],
+    settings: dict[str, object],
+    out: Annotated[str | None, RunOption] = None,
 ) -> None:
-    """Train a network on DATA, judge it and write a report."""
-    with spoken() as console:
+    """Train a network on DATA, evaluate it and write a report.
+
+    Settings on "auto" are chosen from the images; the run folder records them with their reasons.
+
+    Examples:
+      residua train photos --test-fraction 0.2
+      residua train photos --model resnet50 --size 160 --epochs 30 --lr 0.05
+      residua train photos --weights imagenet:resnet50 --transfer features
+      residua train photos --recipe runs/photos-1/config.yaml --seed 1
+    """
+    with terminal() as console:
         from residua.config.recipes import compose
         from residua.experiment import train_run
 
-        print(train_run(compose(data, recipe, given), out, console).path)
+        print(train_run(compose(data, recipe, settings), out, console).path)
 
 
 def resume(run: RunArgument) -> None:
-    """Go on with an interrupted training, as if it had never stopped."""
-    with spoken():
+    """Resume an interrupted training; the result is the same as without the interruption.
+
+    Examples:
+      residua resume runs/photos-1
+    """
+    with terminal():
         from residua import api
 
         print(api.resume(run).path)
@@ -39,30 +61,51 @@ def resume(run: RunArgument) -> None:
 def look(
     *,
     data: DataArgument,
+    settings: dict[str, object],
     out: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where images go. [looks/<data>]")
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help=r"Folder for the PNG files. [dim]\[default: looks/<data>][/dim]",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    given: dict[str, object],
 ) -> None:
-    """Look at DATA before training: counts, sizes, formats, a grid per class, a training batch."""
-    with spoken() as console:
-        from residua.cli.look import look_at
+    """Summarize DATA before training: counts, sizes, formats, sample images.
+
+    Writes a grid of images per class and the first training batch, after augmentation. Takes the
+    settings of `residua train`; nothing is trained.
+
+    Examples:
+      residua look photos
+      residua look photos --size 64 --set augmentation.rotation=30
+    """
+    with terminal() as console:
+        from residua.cli.look import overview
         from residua.config.recipes import compose
 
-        print(look_at(compose(data, None, given), out, console))
+        print(overview(compose(data, None, settings), out, console))
 
 
 def demo(
     out: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Run folder. [runs/digits-<n>]")
+        str | None,
+        typer.Option(
+            metavar="RUN", help=r"Run folder to create. [dim]\[default: runs/digits-<n>][/dim]"
+        ),
     ] = None,
-    split_seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    split_seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.")] = 0,
 ) -> None:
-    """Train on the embedded handwritten digits, then name ten that it has never seen."""
-    with spoken() as console:
+    """Train on the embedded handwritten digits and predict ten held-out images.
+
+    Examples:
+      residua demo
+    """
+    with terminal() as console:
         from residua.cli.demo import demonstrate
 
-        rows, truths = demonstrate(out, split_seed, console)
-        print_predictions(rows, "table", 3)
-        right = sum(row.top[0][0] == truth for row, truth in zip(rows, truths, strict=True))
-        console.print(f"{right} of these {len(rows)} are right")
+        predictions, labels = demonstrate(out, split_seed, console)
+        print_predictions(predictions, "table", 3)
+        pairs = zip(predictions, labels, strict=True)
+        correct = sum(prediction.top[0][0] == label for prediction, label in pairs)
+        console.print(f"{correct} of {len(predictions)} correct")

@@ -1,0 +1,213 @@
+"""Commands that apply a trained network: evaluate, predict, features, compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from residua.cli.common import (
+    ClassesOption,
+    JsonOption,
+    ModelOption,
+    PreprocessingOption,
+    SourceArgument,
+    class_names,
+    preprocessing_fields,
+    print_predictions,
+    terminal,
+)
+from residua.errors import ResiduaError
+from residua.system.files import refuse_inside
+
+
+def evaluate(
+    source: SourceArgument,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Labelled images to evaluate on, as for train. Optional for a run folder: its "
+            "own test set, or its validation set if it has no test set.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    model: ModelOption = None,
+    classes: ClassesOption = None,
+    preprocessing: PreprocessingOption = None,
+) -> None:
+    """Evaluate a run or a weights file: accuracy with its 95 % CI, per class, confusion.
+
+    Examples:
+      residua evaluate runs/photos-1
+      residua evaluate runs/photos-1 more-photos --json
+      residua evaluate model.weights.h5 photos --classes classes.txt
+    """
+    with terminal():
+        from residua import api
+        from residua.report.facts import scores_text
+
+        evaluation = api.evaluate(
+            source,
+            data,
+            model=model,
+            classes=class_names(classes),
+            preprocessing=preprocessing_fields(preprocessing),
+            quiet=False,
+        )
+        if as_json:
+            print(json.dumps(evaluation.to_json(), ensure_ascii=False, indent=2))
+        else:
+            print(scores_text(evaluation))
+
+
+def predict(
+    source: SourceArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE",
+            help="Image files, folders, or http:// and https:// addresses.",
+            show_default=False,
+        ),
+    ],
+    top: Annotated[int, typer.Option(metavar="K", help="Classes per image.")] = 3,
+    form: Annotated[
+        Literal["table", "csv", "json"],
+        typer.Option("--format", metavar="FORMAT", help="Output format: table, csv or json."),
+    ] = "table",
+    grid: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Also draw the images with their predictions."),
+    ] = None,
+    allow_private: Annotated[
+        bool,
+        typer.Option("--allow-private", metavar="", help="Allow addresses in private networks."),
+    ] = False,
+    model: ModelOption = None,
+    classes: ClassesOption = None,
+    preprocessing: PreprocessingOption = None,
+) -> None:
+    """Predict the classes of images: one row per file, in the order of the arguments.
+
+    A file that cannot be read keeps its row, with the error.
+
+    Examples:
+      residua predict runs/photos-1 new.jpg holiday --top 1
+      residua predict runs/photos-1 holiday --format csv --grid holiday.png
+      residua predict imagenet:resnet50 new.jpg
+    """
+    with terminal():
+        from residua import api
+
+        predictions = api.predict(
+            source,
+            files,
+            top=top,
+            model=model,
+            classes=class_names(classes),
+            preprocessing=preprocessing_fields(preprocessing),
+            allow_private=allow_private,
+            grid=grid,
+            quiet=False,
+        )
+        print_predictions(predictions, form, top)
+        if not predictions:
+            raise ResiduaError(f"{', '.join(files)}: contains no images.")
+        if all(prediction.error for prediction in predictions):
+            raise ResiduaError(f"{', '.join(files)}: no image could be read.")
+
+
+def features(
+    source: SourceArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="Image files or folders.", show_default=False),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="File to write: .npz or .parquet.", show_default=False),
+    ],
+    stage: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help=r"Feature map of this stage, from 1. [dim]\[default: the last][/dim]"
+        ),
+    ] = None,
+    pool_size: Annotated[
+        int | None,
+        typer.Option(
+            "--pool-size",
+            metavar="N",
+            help=r"Average-pool the map to N x N. [dim]\[default: as the head does][/dim]",
+            min=1,
+        ),
+    ] = None,
+    old_pool_size: Annotated[int | None, typer.Option("--side", min=1, hidden=True)] = None,
+    model: ModelOption = None,
+    preprocessing: PreprocessingOption = None,
+) -> None:
+    """Write the features of images, one row per file, for other tools.
+
+    Examples:
+      residua features imagenet:resnet50 photos --out features.npz
+      residua features runs/photos-1 photos --stage 3 --pool-size 2 --out features.parquet
+    """
+    with terminal() as console:
+        from residua import api
+        from residua.evaluation.predict import parquet
+
+        if out.suffix not in (".npz", ".parquet"):
+            raise ResiduaError(f"--out {out}: expected a name that ends in .npz or .parquet.")
+        if out.suffix == ".parquet":
+            parquet()  # fail before the computation, not after it
+        out = out.expanduser()
+        for file in files:
+            refuse_inside(out, str(file))
+        table = api.features(
+            source,
+            files,
+            model=model,
+            preprocessing=preprocessing_fields(preprocessing),
+            stage=stage,
+            pool_size=old_pool_size if pool_size is None else pool_size,
+            quiet=False,
+        )
+        for file, reason in table.unreadable:
+            console.warn(f"{file} is left out: {reason}")
+        table.save(out)
+        print(out)
+
+
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Two or more run folders.", show_default=False),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help=r"Folder to create for the page. [dim]\[default: comparisons/<n>][/dim]",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare runs: accuracy on the same images, curves, size, speed, settings.
+
+    Examples:
+      residua compare runs/photos-1 runs/photos-2
+      residua compare runs/* --json
+    """
+    with terminal():
+        from residua.comparison import compare
+        from residua.system.console import printable
+
+        comparison = compare.compare(*runs, out=out)
+        if as_json:
+            print(json.dumps(comparison.to_json(), ensure_ascii=False, indent=2))
+        else:
+            print(printable(comparison.text()))
