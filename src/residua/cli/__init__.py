@@ -38,7 +38,7 @@ weights_app = typer.Typer(
     rich_markup_mode="rich",
     context_settings=HELP_FLAGS,
 )
-COMMANDS = {  # panel of `residua --help` -> its commands
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # panel of `residua --help` -> commands
     "Data and training": (
         with_settings(train.look),
         with_settings(train.train),

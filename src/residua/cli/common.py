@@ -75,7 +75,7 @@ JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print one 
 
 
 def class_names(text: str | None) -> list[str] | None:
-    """Class names of --classes: separated by commas, or the lines of a file. Raises ResiduaError."""
+    """Class names of --classes: a comma-separated list or a text file. Raises ResiduaError."""
     if text is None:
         return None
     file = Path(text).expanduser()

@@ -1,4 +1,4 @@
-"""The main path on the embedded digits: train, judge, then name ten that were held out."""
+"""The embedded digits -> a trained run, its report, and predictions of ten held-out images."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from residua.experiment import train_run
 from residua.system.console import Console
 
 SETTINGS = {"data.test_fraction": 0.2, "data.val_fraction": 0.1}
-SCALE = 16  # the written images are 128 px instead of 8: something to look at
+SCALE = 16  # the 8 px digits are written at 128 px, large enough to view
 
 
 def demonstrate(
     out: str | None, split_seed: int, console: Console
 ) -> tuple[list[Prediction], list[str]]:
-    """Train in folder `out`; predictions of ten held-out digits, and what they really are.
+    """Train in folder `out`; return predictions of ten held-out digits, and their labels.
 
-    The ten are written as PNG files to RUN/held-out/, one of each class.
+    The ten, one of each class, are written as PNG files to RUN/held-out/.
     """
     config = compose("digits", None, {**SETTINGS, "data.split_seed": split_seed})
     run = Run(train_run(config, out, console))
-    files, truths = _write_held_out(run)
-    console.print(f"ten held-out digits, as images in {run.path / 'held-out'}:")
-    return predict(run, files), truths
+    files = _write_held_out(run)
+    console.print(f"predictions of {len(files)} held-out digits in {run.path / 'held-out'}:")
+    return predict(run, list(files.values())), list(files)
 
 
-def _write_held_out(run: Run) -> tuple[list[Path], list[str]]:
-    source = open_dataset("digits")
-    place = {entry.path: index for index, entry in enumerate(source.entries)}
+def _write_held_out(run: Run) -> dict[str, Path]:
+    """The first test image of each class, by label, in the order of the labels."""
+    dataset = open_dataset("digits")
+    indices = {entry.path: index for index, entry in enumerate(dataset.entries)}
     folder = run.path / "held-out"
     folder.mkdir(exist_ok=True)
     files: dict[str, Path] = {}
     for member in run.folder.read_split():
         if member.split == "test" and member.label not in files:
-            index = place[member.path]
-            pixels = source.pixels(index, source.content(index), 1, 10_000)
+            index = indices[member.path]
+            pixels = dataset.pixels(index, dataset.content(index), 1, 10_000)
             file = folder / f"{member.label}.png"
-            side = pixels.shape[0] * SCALE
-            Image.fromarray(pixels[:, :, 0]).resize((side, side), Image.Resampling.BOX).save(file)
+            size = pixels.shape[0] * SCALE
+            Image.fromarray(pixels[:, :, 0]).resize((size, size), Image.Resampling.BOX).save(file)
             files[member.label] = file
-    labels = sorted(files)
-    return [files[label] for label in labels], labels
+    return dict(sorted(files.items()))

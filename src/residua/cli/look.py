@@ -1,4 +1,4 @@
-"""A data set before any training -> its counts as text, and its looks as image files."""
+"""A data set before training -> its counts as text, and sample images as PNG files."""
 
 from __future__ import annotations
 
@@ -21,76 +21,73 @@ from residua.runs.starting import begun_from
 from residua.system.console import Console
 from residua.system.files import refuse_inside, write_atomically
 
-COLUMNS, ROWS = 8, 4
-LEAST_SIDE = 64  # px: smaller images are enlarged, each pixel a square
-GAP = 2
+COLUMNS, ROWS = 8, 4  # of a grid
+MIN_TILE = 64  # px; smaller images are enlarged by a whole factor
+GAP = 2  # px between tiles
 
 
 def overview(config: Config, out: str | None, console: Console) -> str:
-    """Write a grid for each class and a training batch as the network sees it; the text about it.
+    """Write a grid per class and a training batch as the network receives it; return the summary.
 
-    Images go to the folder `out`, else looks/<data>. Raises ResiduaError.
+    The PNG files go to the folder `out`, by default looks/<data>. Raises ResiduaError.
     """
     refuse_inside(Path(out or "looks"), config.data.path)
     config = checked(config)
     weights = begun_from(config, console)
     prepared = prepare(config, console, None if weights is None else weights.expects)
     folder = Path(out).expanduser() if out else Path("looks") / prepared.source.name
-    grids = []
-    for label, name in enumerate(prepared.source.classes):
-        members = np.flatnonzero(_readable(prepared) & (prepared.labels == label))
-        file = folder / f"class-{label:03}-{re.sub(r'[^0-9A-Za-z-]+', '_', name)[:40]}.png"
-        _write_grid(file, prepared.pixels[members[: COLUMNS * ROWS]])
-        grids.append(file)
+    _write_class_grids(prepared, folder)
     batch = folder / "training-batch.png"
     _write_grid(batch, _training_batch(prepared))
     lines = [
         prepared.summary,
-        *_classes(prepared),
-        *_described([each for each in prepared.headers if each]),
+        *_class_counts(prepared),
+        *_sizes_and_formats([header for header in prepared.headers if header]),
         *(f"warning: {note}" for note in prepared.notes),
-        *(f"left out: {path}: {reason}" for path, reason in prepared.unreadable),
-        f"grids of {len(grids)} classes and {batch.name} in {folder}",
+        *(f"unreadable: {path}: {reason}" for path, reason in prepared.unreadable),
+        f"{folder}: {len(prepared.source.classes)} class grids and {batch.name}",
     ]
     return "\n".join(lines)
 
 
-def _readable(prepared: Prepared) -> np.ndarray:
-    found = np.zeros(len(prepared.labels), bool)
+def _write_class_grids(prepared: Prepared, folder: Path) -> None:
+    readable = np.zeros(len(prepared.labels), bool)
     for members in prepared.splits.values():
-        found[members] = True
-    return found
+        readable[members] = True
+    for label, name in enumerate(prepared.source.classes):
+        members = np.flatnonzero(readable & (prepared.labels == label))
+        slug = re.sub(r"[^0-9A-Za-z-]+", "_", name)[:40]
+        file = folder / f"class-{label:03}-{slug}.png"
+        _write_grid(file, prepared.pixels[members[: COLUMNS * ROWS]])
 
 
-def _classes(prepared: Prepared) -> list[str]:
-    counts = {part: prepared.counts(part) for part in SPLITS}
-    wide = max(len(name) for name in prepared.source.classes)
+def _class_counts(prepared: Prepared) -> list[str]:
+    counts = {split: prepared.counts(split) for split in SPLITS}
+    width = max(len(name) for name in prepared.source.classes)
     return [
-        f"  {name:<{wide}}  " + "  ".join(f"{part} {counts[part][label]:>6,}" for part in SPLITS)
+        f"  {name:<{width}}  "
+        + "  ".join(f"{split} {counts[split][label]:>6,}" for split in SPLITS)
         for label, name in enumerate(prepared.source.classes)
     ]
 
 
-def _described(headers: Sequence[Header]) -> list[str]:
-    """Sizes, formats and colour modes of the readable images."""
+def _sizes_and_formats(headers: Sequence[Header]) -> list[str]:
     lines = []
-    for what, values in (
-        ("width", [header.width for header in headers]),
-        ("height", [header.height for header in headers]),
-    ):
-        middle = statistics.median_low(values)
-        lines.append(f"{what}: {min(values)} to {max(values)} px, median {middle}")
-    for what, words in (
+    for dimension in ("width", "height"):
+        values = [getattr(header, dimension) for header in headers]
+        median = statistics.median_low(values)
+        lines.append(f"{dimension}: {min(values)} to {max(values)} px, median {median}")
+    for title, values in (
         ("formats", [header.format for header in headers]),
         ("colour modes", [header.mode for header in headers]),
     ):
-        counted = Counter(words).most_common()
-        lines.append(f"{what}: " + ", ".join(f"{word} {count:,}" for word, count in counted))
+        counts = Counter(values).most_common()
+        lines.append(f"{title}: " + ", ".join(f"{value} {count:,}" for value, count in counts))
     return lines
 
 
 def _training_batch(prepared: Prepared) -> Pixels:
-    """The first batch, its normalisation undone for the eye: uint8 [B, S, S, C]."""
+    """The first training batch, augmented, with normalisation undone: uint8 [B, S, S, C]."""
     config = prepared.config
     batches = prepared.training_batches(torch.device("cpu"))
     images = batches.batch(0, 0).images[: COLUMNS * ROWS].permute(0, 2, 3, 1)
@@ -103,17 +100,17 @@ def _training_batch(prepared: Prepared) -> Pixels:
 
 def _write_grid(file: Path, pixels: Pixels) -> None:
     """Tile uint8 [N, S, S, C] on white and write a PNG."""
-    scale = -(-LEAST_SIDE // pixels.shape[1])
+    scale = -(-MIN_TILE // pixels.shape[1])
     tiles = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
-    side, channels = tiles.shape[1], tiles.shape[3]
+    size, channels = tiles.shape[1], tiles.shape[3]
     columns = min(COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     sheet = np.full(
-        (rows * (side + GAP) + GAP, columns * (side + GAP) + GAP, channels), 255, np.uint8
+        (rows * (size + GAP) + GAP, columns * (size + GAP) + GAP, channels), 255, np.uint8
     )
-    for place, tile in enumerate(tiles):
-        top, left = (GAP + index * (side + GAP) for index in divmod(place, columns))
-        sheet[top : top + side, left : left + side] = tile
+    for index, tile in enumerate(tiles):
+        top, left = (GAP + cell * (size + GAP) for cell in divmod(index, columns))
+        sheet[top : top + size, left : left + size] = tile
     stream = io.BytesIO()
     Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet).save(stream, "PNG")
     write_atomically(file, stream.getvalue())

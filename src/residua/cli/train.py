@@ -31,7 +31,8 @@ def train(
 ) -> None:
     """Train a network on DATA, evaluate it and write a report.
 
-    Settings on "auto" are chosen from the images; the run folder records them with their reasons.
+    Settings left on "auto" are chosen from the images; the run folder records each
+    value with its reason.
 
     Examples:
       residua train photos --test-fraction 0.2
@@ -71,10 +72,10 @@ def look(
         ),
     ] = None,
 ) -> None:
-    """Summarize DATA before training: counts, sizes, formats, sample images.
+    """Summarise DATA before training: counts, sizes, formats, sample images.
 
-    Writes a grid of images per class and the first training batch, after augmentation. Takes the
-    settings of `residua train`; nothing is trained.
+    Writes a grid of images per class and an augmented training batch as PNG files.
+    Accepts the settings of `residua train`; nothing is trained.
 
     Examples:
       residua look photos

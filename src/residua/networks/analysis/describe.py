@@ -1,4 +1,4 @@
-"""Names of the catalogue -> what `residua models` prints and draws."""
+"""A name of the catalogue -> the text and the drawing of `residua models`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from residua.system.files import write_atomically
 
 @dataclass(frozen=True)
 class Described:
-    """One network, built without memory for its weights, and the input that it is described at."""
+    """A network on the meta device, and the input size [C, H, W] of its layer table."""
 
     name: str
     network: nn.Module
@@ -33,7 +33,7 @@ class Described:
         ordering: str | None,
         shortcut: str | None,
     ) -> Described:
-        """The row `name` with changes; what is None is the row's default. Raises ResiduaError."""
+        """Build row `name`; None means the row's default. Raises ResiduaError."""
         row = catalogue.row(name)
         channels = row.channels if channels is None else channels
         size = row.size if size is None else size
@@ -50,30 +50,30 @@ class Described:
         return cls(name, network, (channels, size, size))
 
     def text(self, as_json: bool) -> str:
-        """The layer table and the sums, or one JSON object."""
+        """The layer table with totals, or one JSON object with the totals."""
         measured = cost.measure(self.network, self.input)
         if as_json:
             return json.dumps(cost.to_json(self.name, measured, self.input))
         return cost.table(measured).rstrip()
 
     def draw(self, file: Path) -> None:
-        """Write the drawing of units and stages as SVG. Raises ResiduaError."""
+        """Write a drawing of the stages and units as SVG. Raises ResiduaError."""
         if file.suffix.lower() != ".svg":
             raise ResiduaError(f"--draw {file}: expected a name that ends in .svg.")
         write_atomically(file, drawing.draw(self.network, self.name, self.input))
 
 
 def list_models(as_json: bool) -> str:
-    """All rows of the catalogue with their sums, as a table or as a JSON list."""
+    """All rows of the catalogue with their totals, as a table or a JSON list."""
     rows = cost.listing()
     if as_json:
         return json.dumps([cost.to_json(name, counts, size) for name, size, counts in rows])
-    wide = max(len(name) for name, _, _ in rows)
-    lines = [f"{'model':<{wide}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"]
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{'model':<{width}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"]
     for name, size, counts in rows:
         shape = " x ".join(map(str, size))
         lines.append(
-            f"{name:<{wide}}  {counts.total:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
+            f"{name:<{width}}  {counts.total:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
             f"{catalogue.row(name).source}"
         )
     return "\n".join(lines)
