@@ -373,7 +373,7 @@ def test_tensors_that_are_no_arrays(state: State, tmp_path: Path) -> None:
         ({"preprocessing": {**PREPARED.__dict__, "mean": [1.0]}}, "each of 3 channels"),
         ({"preprocessing": {**PREPARED.__dict__, "mean": [[1], [2], [3]]}}, "a list like"),
         ({"preprocessing": {**PREPARED.__dict__, "std": [0, 1, 1]}}, "must be above 0"),
-        ({"preprocessing": {**PREPARED.__dict__, "zoom": 1}}, "is no setting"),
+        ({"preprocessing": {**PREPARED.__dict__, "zoom": 1}}, "is not a setting"),
         ({"preprocessing": {**PREPARED.__dict__, "resize": "\x1b[2J"}}, "says of its preprocess"),
         (
             {"preprocessing": {**PREPARED.__dict__, "channels": 1, "mean": [1], "std": [1]}},

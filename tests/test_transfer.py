@@ -912,13 +912,13 @@ def test_a_killed_auto_run_ends_with_the_same_choice(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        *(({"transfer": way}, "give --weights too") for way in ("features", "partial", "full")),
-        ({"transfer": "auto"}, "--transfer auto uses weights: give --weights too"),
-        ({"transfer": "full", "weights": "none"}, "give --weights too"),
-        ({"head": "logistic"}, "logistic is solved on frozen features: give --transfer features"),
-        ({"weights": True, "transfer": "full", "head": "logistic"}, "solved on frozen features"),
-        ({"weights": True, "transfer": "features", "head": "own"}, "learns a new head"),
-        ({"weights": True, "transfer": "auto", "head": "own"}, "auto learns a new head"),
+        *(({"transfer": way}, "add --weights") for way in ("features", "partial", "full")),
+        ({"transfer": "auto"}, "--transfer auto needs pretrained weights: add --weights"),
+        ({"transfer": "full", "weights": "none"}, "add --weights"),
+        ({"head": "logistic"}, "is a linear probe on frozen features: add --transfer features"),
+        ({"weights": True, "transfer": "full", "head": "logistic"}, "linear probe on frozen features"),
+        ({"weights": True, "transfer": "features", "head": "own"}, "trains a new head"),
+        ({"weights": True, "transfer": "auto", "head": "own"}, "auto trains a new head"),
         (
             {
                 "weights": True,
@@ -926,14 +926,14 @@ def test_a_killed_auto_run_ends_with_the_same_choice(
                 "head": "mlp:8",
                 "settings": {"training.curve_test": True},
             },
-            "records no test part",
+            "omit --curve-test",
         ),
         ({"weights": True, "transfer": "features", "head": "mlp"}, "head 'mlp' is unknown"),
-        ({"weights": True, "views": 2, "new_head": True}, "are of what is frozen"),
-        ({"weights": True, "transfer": "scratch", "views": 2}, "are of what is frozen"),
+        ({"weights": True, "views": 2, "new_head": True}, "needs frozen stages"),
+        ({"weights": True, "transfer": "scratch", "views": 2}, "needs frozen stages"),
         (
             {"weights": True, "transfer": "auto", "settings": {"training.curve_test": True}},
-            "no --curve-test",
+            "omit --curve-test",
         ),
         (
             {"weights": True, "transfer": "features", "settings": {"network.stage": 4}},

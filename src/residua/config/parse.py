@@ -1,4 +1,4 @@
-"""Dotted names, words and YAML <-> a Config, every value checked against its type and range."""
+"""Dotted names, text and YAML <-> a Config; every value is checked against its type and range."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,7 +17,7 @@ import yaml
 from residua.config.schema import AUTO, ORDERING_LETTERS, Config, Preprocessing
 from residua.errors import ResiduaError
 
-RENAMED = {  # settings that runs and recipes of version 0.1.0 call otherwise
+RENAMED = {  # names in runs and recipes of version 0.1.0 -> names today
     "optimization.rate": "optimization.learning_rate",
     "optimization.ema": "optimization.ema_decay",
     "optimization.clip": "optimization.clip_grad_norm",
@@ -32,132 +33,132 @@ RENAMED_VALUES = {("network.head", "own"): "default"} | {
 
 
 def current_name(name: str) -> str:
-    """The dotted name that a setting has now; earlier names are still read."""
+    """The name that a setting has today; old names are still accepted."""
     return RENAMED.get(name, name)
 
 
 def flags() -> dict[str, str]:
-    """Flag -> dotted name of every setting that `residua train` offers by itself."""
+    """Flag -> dotted name, of every setting that is an option of `residua train`."""
     return {
-        item.metadata["flag"]: f"{section.name}.{item.name}"
+        field.metadata["flag"]: f"{section.name}.{field.name}"
         for section in dataclasses.fields(Config)
-        for item in dataclasses.fields(_section_type(section.name))
-        if item.metadata["flag"]
+        for field in dataclasses.fields(_section_type(section.name))
+        if field.metadata["flag"]
     }
 
 
 def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
     """The field of a dotted name like "training.epochs". Raises ResiduaError if unknown."""
     section, _, key = current_name(name).partition(".")
-    sections = [item.name for item in dataclasses.fields(Config)]
+    sections = [field.name for field in dataclasses.fields(Config)]
     if section not in sections or not key:
         raise ResiduaError(
-            f"{where}{name!r} is no setting: expected SECTION.FIELD with a section of "
+            f"{where}{name!r} is not a setting: expected SECTION.FIELD, where SECTION is one of "
             f"{', '.join(sections)}."
         )
-    known = {item.name: item for item in dataclasses.fields(_section_type(section))}
-    if key not in known:
-        raise ResiduaError(f"{where}{name!r} is no setting: {section} has {', '.join(known)}.")
-    return known[key]
+    fields = {field.name: field for field in dataclasses.fields(_section_type(section))}
+    if key not in fields:
+        raise ResiduaError(f"{where}{name!r} is not a setting: {section} has {', '.join(fields)}.")
+    return fields[key]
 
 
 def accepts_auto(name: str) -> bool:
-    """Whether a setting may say "auto"."""
+    """Whether a setting may be "auto"."""
     return field_of(name).default is AUTO
 
 
 def kind_of(name: str) -> str:
-    """What a setting takes, in a word for --help: a choice like "crop|pad", NUMBER or TEXT."""
+    """The metavar of a setting for --help: choices like "crop|pad", N, NUMBER or TEXT."""
     section, _, key = current_name(name).partition(".")
     kind = _hints(_section_type(section))[key]
     if get_origin(kind) is Literal:
-        return "|".join(str(word) for word in get_args(kind))
+        return "|".join(str(choice) for choice in get_args(kind))
     return {int: "N", float: "NUMBER"}.get(kind, "TEXT")
 
 
 def with_settings(config: Config, settings: Mapping[str, object], where: str = "") -> Config:
-    """A copy with dotted names set, each value checked against its type and range.
+    """A copy of `config` with these settings (dotted name -> value).
 
-    `where` begins the message of a refused value, e.g. "recipe.yaml: ". Raises ResiduaError.
+    where: prefix of error messages, such as "recipe.yaml: ". Raises ResiduaError for an unknown
+    name, or a value of the wrong type or out of range.
     """
-    for given_name, given_value in settings.items():
-        name = current_name(given_name)
-        value = given_value
+    for written_name, written_value in settings.items():
+        name, value = current_name(written_name), written_value
         if isinstance(value, str):
             value = RENAMED_VALUES.get((name, value), value)
-        item = field_of(name, where)
+        field = field_of(name, where)
         section, _, key = name.partition(".")
-        checked = _checked(value, item, _hints(_section_type(section))[key], f"{where}{name}")
-        part = dataclasses.replace(getattr(config, section), **{key: checked})
-        config = dataclasses.replace(config, **{section: part})
+        checked = _checked(value, field, _hints(_section_type(section))[key], f"{where}{name}")
+        changed = dataclasses.replace(getattr(config, section), **{key: checked})
+        config = dataclasses.replace(config, **{section: changed})
     return config
 
 
 def from_mapping(mapping: object, where: str, base: Config | None = None) -> Config:
-    """A config from nested plain data. Raises ResiduaError on anything unknown."""
+    """`base` with the settings of a nested mapping. Raises ResiduaError for anything unknown."""
     if mapping is None:
         mapping = {}
     if not isinstance(mapping, Mapping):
-        raise ResiduaError(f"{where}: expected sections like 'training:', found {mapping!r}.")
+        raise ResiduaError(f"{where}: expected sections such as 'training:', not {mapping!r}.")
     flat: dict[str, object] = {}
     for section, values in mapping.items():
         if not isinstance(values, Mapping):
-            raise ResiduaError(f"{where}: section {section!r} must hold 'name: value' lines.")
+            raise ResiduaError(f"{where}: section {section!r}: expected 'name: value' lines.")
         flat |= {f"{section}.{key}": value for key, value in values.items()}
     return with_settings(base or Config(), flat, f"{where}: ")
 
 
 def read_yaml(path: Path, base: Config | None = None) -> Config:
-    """A config from a YAML file. Raises ResiduaError that names the file."""
+    """`base` with the settings of a YAML file. Raises ResiduaError."""
     try:
         text = path.read_text("utf-8")
         mapping = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ResiduaError(f"{path}: cannot be read: {error}.") from error
     except yaml.YAMLError as error:
-        raise ResiduaError(f"{path}: is not YAML: {' '.join(str(error).split())}.") from error
+        raise ResiduaError(f"{path}: not valid YAML: {' '.join(str(error).split())}.") from error
     return from_mapping(mapping, str(path), base)
 
 
 def to_yaml(config: Config) -> str:
-    """YAML text that `read_yaml` turns into an equal config."""
+    """YAML text from which `read_yaml` restores an equal Config."""
     return yaml.safe_dump(
         _plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True, width=100
     )
 
 
 def preprocessing_from(mapping: object, where: str) -> Preprocessing:
-    """A resolved Preprocessing from plain data stored with weights. Raises ResiduaError."""
-    found = from_mapping({"preprocessing": mapping}, where).preprocessing
-    if AUTO in dataclasses.asdict(found).values():
+    """The preprocessing stored with weights. Raises ResiduaError if it is incomplete or wrong."""
+    preprocessing = from_mapping({"preprocessing": mapping}, where).preprocessing
+    if AUTO in dataclasses.asdict(preprocessing).values():
         raise ResiduaError(f"{where}: the preprocessing is incomplete: {mapping!r}.")
-    check_colours(found, f"{where}: preprocessing")
-    return found
+    check_colours(preprocessing, f"{where}: preprocessing")
+    return preprocessing
 
 
 def hidden_of(head: str) -> tuple[int, ...]:
-    """Widths of the hidden layers that a word says: () for "linear", (256,) for "mlp:256".
+    """Widths of a head's hidden layers: () for "linear", (256,) for "mlp:256".
 
-    Raises ResiduaError.
+    Raises ResiduaError for anything else.
     """
     if head == "linear":
         return ()
     if not re.fullmatch(r"mlp:[1-9]\d{0,5}(,[1-9]\d{0,5})*", head):
         raise ResiduaError(
-            f"head {head!r} is unknown: expected linear, or mlp: with the widths of its hidden "
+            f"head {head!r} is unknown: expected linear, or mlp: and the widths of the hidden "
             "layers, such as mlp:256 or mlp:4096,4096."
         )
     return tuple(int(width) for width in head.removeprefix("mlp:").split(","))
 
 
 def check_colours(preprocessing: Preprocessing, where: str) -> None:
-    """Raise ResiduaError unless mean and std, where known, fit the channels."""
+    """Raise ResiduaError if mean or std does not fit the channels, or std is not above 0."""
     for name in ("mean", "std"):
         values = getattr(preprocessing, name)
         if values != AUTO and len(values) != preprocessing.channels:
             raise ResiduaError(
-                f"{where}.{name} = {list(values)}: expected a number for each of "
-                f"{preprocessing.channels} channels. Set it, or set it to auto."
+                f"{where}.{name} = {list(values)}: expected one number per channel "
+                f"({preprocessing.channels}), or auto."
             )
     if preprocessing.std != AUTO and min(preprocessing.std) <= 0:
         raise ResiduaError(f"{where}.std = {list(preprocessing.std)}: must be above 0.")
@@ -167,44 +168,45 @@ def _section_type(section: str) -> type[Any]:
     return typing.cast("type[Any]", _hints(Config)[section])
 
 
+@lru_cache
 def _hints(owner: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(owner)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [_plain(entry) for entry in value]
     return value
 
 
-def _checked(value: object, item: dataclasses.Field[Any], kind: Any, where: str) -> object:
-    if value == AUTO and item.default is AUTO:
+def _checked(value: object, field: dataclasses.Field[Any], kind: Any, where: str) -> object:
+    if value == AUTO and field.default is AUTO:
         return AUTO
     if isinstance(value, str) and kind is not str:
         value = _from_text(value, kind)
     try:
         converted = _convert(value, kind)
     except (TypeError, ValueError):
-        auto = ", or auto" if item.default is AUTO else ""
+        auto = ", or auto" if field.default is AUTO else ""
         raise ResiduaError(
-            f"{where} = {value!r}: expected {_describe(kind)}{auto}. {item.metadata['help']}"
+            f"{where} = {value!r}: expected {_describe(kind)}{auto}. {field.metadata['help']}"
         ) from None
     for number in converted if isinstance(converted, tuple) else (converted,):
-        low, high = item.metadata["low"], item.metadata["high"]
+        low, high = field.metadata["low"], field.metadata["high"]
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
         if (low is not None and number < low) or (high is not None and number > high):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise ResiduaError(f"{where} = {value!r}: must be {bounds}. {item.metadata['help']}")
+            raise ResiduaError(f"{where} = {value!r}: must be {bounds}. {field.metadata['help']}")
     return converted
 
 
 def _from_text(value: str, kind: Any) -> object:
-    """A word from the command line as YAML would read it, unless the setting is a word itself.
+    """Text from the command line as YAML reads it, unless it is one of the setting's choices.
 
-    YAML 1.1 takes 010 for 8 and 1:30 for 90, which nobody means here.
+    Numbers are decimal: YAML 1.1 would read 010 as 8 and 1:30 as 90.
     """
     if get_origin(kind) is Literal and value in get_args(kind):
         return value
@@ -223,7 +225,7 @@ def _convert(value: object, kind: Any) -> object:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        return _convert(value, next(item for item in get_args(kind) if item is not type(None)))
+        return _convert(value, _without_none(kind))
     if origin is Literal:
         if value not in get_args(kind) or isinstance(value, bool):
             raise ValueError
@@ -242,22 +244,25 @@ def _convert(value: object, kind: Any) -> object:
     return value
 
 
+def _without_none(kind: Any) -> Any:
+    """X of an annotation X | None."""
+    return next(alternative for alternative in get_args(kind) if alternative is not type(None))
+
+
 def _convert_tuple(value: object, kinds: tuple[Any, ...]) -> tuple[object, ...]:
     if not isinstance(value, list | tuple):
         raise TypeError
     if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return tuple(_convert(item, kinds[0]) for item in value)
-    if len(kinds) != len(value):
-        raise ValueError
-    return tuple(_convert(item, kind) for item, kind in zip(value, kinds, strict=True))
+        return tuple(_convert(entry, kinds[0]) for entry in value)
+    return tuple(_convert(entry, kind) for entry, kind in zip(value, kinds, strict=True))
 
 
 def _describe(kind: Any) -> str:
     origin = get_origin(kind)
     if origin is Literal:
-        return "one of " + ", ".join(repr(word) for word in get_args(kind))
+        return "one of " + ", ".join(repr(choice) for choice in get_args(kind))
     if origin in (typing.Union, types.UnionType):
-        return _describe(next(item for item in get_args(kind) if item is not type(None)))
+        return f"{_describe(_without_none(kind))}, or null"
     if origin is tuple:
         return "a list like [1.0, 2.0]"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

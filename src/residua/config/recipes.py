@@ -1,4 +1,4 @@
-"""DATA, a recipe and given settings -> a config, whose "auto" the data will resolve."""
+"""DATA, a recipe and explicit settings -> a Config, in which "auto" is still unresolved."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from residua.config.schema import Config
 from residua.errors import ResiduaError
 
 
-def compose(data: str | Path, recipe: str | Path | None, given: Mapping[str, object]) -> Config:
-    """Defaults, then the recipe, then what is given. Raises ResiduaError."""
+def compose(data: str | Path, recipe: str | Path | None, settings: Mapping[str, object]) -> Config:
+    """Defaults, then the recipe, then `settings` (dotted name -> value). Raises ResiduaError."""
     config = read_recipe(recipe) if recipe is not None else Config()
-    return parse.with_settings(config, {"data.path": str(data), **given})
+    return parse.with_settings(config, {"data.path": str(data), **settings})
 
 
 def recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Names of the recipes of the package."""
     folder = resources.files("residua") / "recipes"
-    return sorted(each.name.removesuffix(".yaml") for each in folder.iterdir() if each.is_file())
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.is_file())
 
 
 def read_recipe(recipe: str | Path) -> Config:
-    """The settings of a YAML file, or of a recipe of the package by name. Raises ResiduaError."""
+    """The settings of a YAML file, or of a named recipe of the package. Raises ResiduaError."""
     if Path(recipe).suffix in (".yaml", ".yml"):
         return parse.read_yaml(Path(recipe).expanduser())
     if str(recipe) not in recipes():

@@ -1,8 +1,8 @@
-"""All settings as frozen dataclasses: their names, defaults, ranges and help; knows no torch.
+"""All settings as frozen dataclasses: names, defaults, ranges and help texts; without torch.
 
-A field whose default is AUTO may hold the word "auto" until `automatic.resolve` has replaced it by
-a number; everything after that step reads plain numbers. A field with a `flag` is also an option of
-`residua train`, with the same name, help and rules: there is one definition of each setting.
+A field whose default is AUTO may be "auto" until `config.auto` has replaced it by a value; later
+code reads plain values only. A field with a `flag` is also an option of `residua train`, with the
+same help text and rules: each setting is defined once.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 AUTO: Any = "auto"
-NONE = "none"  # --weights none: no weights, even where a recipe names some
+NONE = "none"  # --weights none: no weights, even if a recipe names some
 
-Ordering = Literal[  # of the layers in a residual unit: He et al. 2016, figure 4 (a) to (e)
+Ordering = Literal[  # of the layers in a residual unit: He et al. 2016b, figure 4 (a) to (e)
     "original",
     "bn_after_addition",
     "relu_before_addition",
@@ -32,9 +32,9 @@ def setting(
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A field with its help text, its inclusive range and, optionally, its command-line flag.
+    """A dataclass field with a help text, an inclusive range and optionally a command-line flag.
 
-    old_flag: an earlier spelling of the flag, which is still accepted.
+    old_flag: an earlier spelling of the flag, still accepted.
     """
     metadata = {"help": help, "flag": flag, "old_flag": old_flag, "low": low, "high": high}
     return field(default=default, metadata=metadata)
@@ -42,256 +42,257 @@ def setting(
 
 @dataclass(frozen=True)
 class Data:
-    """Which images, and which of them train, validate and test."""
+    """The data set and how it is split."""
 
-    path: str = setting("", "Folder, archive folder or the name of an embedded data set.")
+    path: str = setting(
+        "", "Folder of images, CIFAR archive, IDX folder, or the embedded data set 'digits'."
+    )
     split: Literal["stratified", "keras"] = setting(
         "stratified",
-        "How parts are drawn: 'stratified', or 'keras' for the files that Keras would pick.",
+        "Split strategy: 'stratified', or 'keras' for the validation files that Keras selects.",
         flag="--split",
     )
     val_fraction: float = setting(
         AUTO,
-        "Fraction of the images kept for validation.",
+        "Fraction held out as the validation set.",
         flag="--val-fraction",
         low=0,
         high=0.9,
     )
     test_fraction: float = setting(
         0.0,
-        "Fraction kept for a test that chooses nothing.",
+        "Fraction held out as the test set, never used for model selection.",
         flag="--test-fraction",
         low=0,
         high=0.9,
     )
-    split_seed: int = setting(
-        0, "Seed of the split alone.", flag="--split-seed", low=0, high=2**32 - 1
-    )
+    split_seed: int = setting(0, "Seed of the split.", flag="--split-seed", low=0, high=2**32 - 1)
     unreadable: Literal["list", "fail"] = setting(
-        "list", "What to do with files that cannot be read: list them or stop.", flag="--unreadable"
+        "list", "Unreadable files: skip and list them, or fail.", flag="--unreadable"
     )
     max_pixels: int = setting(
-        100_000_000, "Images with more pixels than this are refused from their header.", low=1
+        100_000_000, "Largest image in pixels; larger ones are refused before decoding.", low=1
     )
     cache: Literal["memory", "file"] = setting(
-        AUTO, "Where decoded images wait: in memory, or in a file under the user's cache folder."
+        AUTO, "Decoded images are cached in memory, or in a file in the user's cache folder."
     )
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The one way from an image to the network's input; stored with the weights.
+    """From an image to the network's input; stored with the weights.
 
-    An image becomes uint8 [size, size, channels] by `resize` and `interpolation`; the network sees
-    (x - mean) / std as float [channels, size, size], mean and std in units of 0..255, in channel
-    order. With one channel the order says nothing.
+    `resize` and `interpolation` make an image uint8 [size, size, channels]; the network's input is
+    (x - mean) / std, float32 [channels, size, size], with mean and std in units of 0..255 and in
+    channel order. With one channel the channel order has no effect.
     """
 
-    size: int = setting(
-        AUTO, "Side of the square network input, in pixels.", flag="--size", low=1, high=4096
+    size: int = setting(AUTO, "Input size: S x S pixels.", flag="--size", low=1, high=4096)
+    channels: Literal[1, 3] = setting(
+        AUTO, "Input channels: 3 (colour) or 1 (greyscale).", flag="--channels"
     )
-    channels: Literal[1, 3] = setting(AUTO, "3 for colour, 1 for grey.", flag="--channels")
     resize: Literal["crop", "squash", "pad"] = setting(
         AUTO,
-        "'crop': shorter side and centre crop; 'squash': both sides; 'pad': longer side, on black.",
+        "'crop': resize the shorter side, then centre crop; 'squash': ignore the aspect ratio; "
+        "'pad': resize the longer side, then pad with black.",
         flag="--resize",
     )
     crop: float = setting(
-        AUTO, "Fraction of the shorter side that resize 'crop' keeps.", low=0.05, high=1
+        AUTO, "Fraction of the shorter side that the centre crop covers.", low=0.05, high=1
     )
     interpolation: Literal["nearest", "bilinear", "antialias", "bicubic"] = setting(
         AUTO,
-        "'bilinear': TensorFlow's and OpenCV's, without antialias; 'antialias': Pillow's bilinear; "
-        "'bicubic': Pillow's.",
+        "'bilinear': as TensorFlow and OpenCV, without antialiasing; 'antialias': bilinear as in "
+        "Pillow; 'bicubic': as Pillow.",
     )
-    channel_order: Literal["rgb", "bgr"] = setting(AUTO, "Order of the network's input channels.")
-    mean: tuple[float, ...] = setting(AUTO, "Per channel, 0..255, in channel order.")
-    std: tuple[float, ...] = setting(AUTO, "Per channel, 0..255, in channel order.")
+    channel_order: Literal["rgb", "bgr"] = setting(AUTO, "Channel order of the input.")
+    mean: tuple[float, ...] = setting(AUTO, "Mean per channel, 0..255, in channel order.")
+    std: tuple[float, ...] = setting(
+        AUTO, "Standard deviation per channel, 0..255, in channel order."
+    )
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training changes in an image: the values of ranges, all of them off at 0.
+    """Random changes of training images; 0 (or false) is off.
 
-    Units follow Keras' ImageDataGenerator: shifts are fractions of the side, rotation and shear are
-    degrees, zoom is the pair (low, high) of factors of the sampled window.
+    Units as in Keras' ImageDataGenerator: shifts are fractions of the image size, rotation and
+    shear are degrees, zoom is the range (low, high) of the scale of the sampled window.
     """
 
-    flip: bool = setting(AUTO, "Mirror left-right with probability 1/2.")
+    flip: bool = setting(AUTO, "Horizontal flip with probability 1/2.")
     crop_padding: int = setting(
-        AUTO, "Pad by this many pixels, then crop at random (He 2015).", low=0
+        AUTO, "Padding in pixels before a random crop (He et al. 2015).", low=0
     )
     shift: float = setting(
-        0.0, "Largest shift along each axis, as a fraction of the side.", low=0, high=1
+        0.0, "Largest shift along each axis, as a fraction of the image size.", low=0, high=1
     )
-    rotation: float = setting(AUTO, "Largest rotation, degrees.", low=0, high=180)
-    shear: float = setting(0.0, "Largest shear, degrees.", low=0, high=89)
+    rotation: float = setting(AUTO, "Largest rotation in degrees.", low=0, high=180)
+    shear: float = setting(0.0, "Largest shear in degrees.", low=0, high=89)
     zoom: tuple[float, float] = setting(
-        AUTO, "Range of the zoom; (1, 1) is none.", low=0.01, high=100
+        AUTO, "Zoom range; below 1 zooms in, (1, 1) is off.", low=0.01, high=100
     )
     zoom_axes: Literal["each", "both"] = setting(
-        "both", "'each' draws a zoom for each axis, as Keras does; 'both' keeps the aspect."
+        "both", "'each': one zoom for each axis, as Keras; 'both': preserve the aspect ratio."
     )
     fill: Literal["nearest", "constant", "reflect"] = setting(
-        "constant", "What lies outside the image; a constant is meant after normalisation."
+        "constant", "Fill for pixels outside the image."
     )
-    fill_value: float = setting(0.0, "The constant, in normalised units.")
+    fill_value: float = setting(0.0, "Value of the constant fill, after normalisation.")
     brightness: float = setting(AUTO, "Largest relative change of brightness.", low=0, high=1)
     contrast: float = setting(AUTO, "Largest relative change of contrast.", low=0, high=1)
     saturation: float = setting(AUTO, "Largest relative change of saturation.", low=0, high=1)
-    erase: float = setting(0.0, "Probability to erase a rectangle (Zhong 2017).", low=0, high=1)
-    mixup: float = setting(0.0, "Alpha of mixup (Zhang 2017); 0 is off.", low=0)
-    cutmix: float = setting(0.0, "Alpha of cutmix (Yun 2019); 0 is off.", low=0)
+    erase: float = setting(0.0, "Probability of random erasing (Zhong et al. 2017).", low=0, high=1)
+    mixup: float = setting(0.0, "Mixup alpha (Zhang et al. 2017); 0 is off.", low=0)
+    cutmix: float = setting(0.0, "CutMix alpha (Yun et al. 2019); 0 is off.", low=0)
 
 
 @dataclass(frozen=True)
 class Network:
-    """Which row of the catalogue, and what is changed in it."""
+    """The network, and how it differs from its row of the catalogue."""
 
-    name: str = setting(AUTO, "A name that `residua models` lists.", flag="--model")
-    classes: int = setting(AUTO, "Width of the head; at least the number of classes.", low=1)
+    name: str = setting(AUTO, "Model name; `residua models` lists them.", flag="--model")
+    classes: int = setting(AUTO, "Outputs of the head; at least the number of classes.", low=1)
     ordering: Ordering | None = setting(  # noqa: RUF009 - it returns a field
-        None, "Order of layers in a residual unit (He 2016, figure 4), or its letter a to e."
+        None,
+        "Order of the layers in a residual unit, or its letter a to e (He et al. 2016, figure 4); "
+        "null: the model's.",
     )
     shortcut: Literal["none", "A", "B", "D"] | None = setting(
-        None,
-        "Shortcut where the shape changes; none is the plain network; null: as the model.",
+        None, "Shortcut where the shape changes; 'none': no shortcuts at all; null: the model's."
     )
     cardinality: str | None = setting(
         None,
-        "Groups of a bottleneck and the width of each in the first stage, such as 32x4d (Xie "
-        "2017); null: as the model.",
+        "Groups and first-stage group width of a bottleneck, e.g. 32x4d (Xie et al. 2017); null: "
+        "the model's.",
     )
     head: str = setting(
         AUTO,
-        "'default': the model's own; 'linear'; 'mlp:256' or 'mlp:4096,4096': with hidden layers; "
-        "'logistic': a linear probe, its regularisation chosen by cross-validation.",
+        "'default': the model's own; 'linear'; 'mlp:256' or 'mlp:4096,4096': hidden layers; "
+        "'logistic': linear probe, regularisation chosen by cross-validation.",
         flag="--head",
     )
     stage: int | None = setting(
-        None, "Stage whose map another head reads, from 1; null: chosen, else the last.", low=1
+        None, "Stage that a new head reads, from 1; null: chosen, else the last.", low=1
     )
     pool_size: int | None = setting(
-        None, "Side of the grid of means that another head reads; null: chosen, else 1.", low=1
+        None, "Grid size of the average pooling before a new head; null: chosen, else 1.", low=1
     )
     weights: str = setting(
         "",
-        "Weights to start from: a run, a file of residua, Keras or PyTorch, imagenet, or none.",
+        "Initial weights: a run folder, a file of residua, Keras or PyTorch, 'imagenet' or 'none'.",
         flag="--weights",
     )
     new_head: bool = setting(
-        False, "Replace the head of these weights by a fresh one.", flag="--new-head"
+        False, "Replace the head of the initial weights by a new one.", flag="--new-head"
     )
-    freeze: int = setting(
-        0, "Stages that stay as the weights have them, from the first on.", flag="--freeze", low=0
-    )
+    freeze: int = setting(0, "Freeze the first N stages.", flag="--freeze", low=0)
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How weights that were learnt elsewhere are used (tutorial 3's four scenarios)."""
+    """How pretrained weights are used."""
 
     strategy: Literal["none", "features", "partial", "full", "scratch", "auto"] = setting(
         "none",
-        "'features': a head on the frozen network; 'partial': the first stages frozen; 'full': "
-        "the head first, then everything; 'scratch': nothing of the weights; 'auto': measured.",
+        "'features': linear probe on frozen features; 'partial': fine-tune all but the first "
+        "stages; 'full': fine-tune the head, then everything; 'scratch': random initialisation; "
+        "'auto': measure and choose.",
         flag="--transfer",
     )
     views: int = setting(
-        0, "Augmented views of each image that features are taken of too.", flag="--views", low=0
+        0, "Augmented copies per image for feature extraction.", flag="--views", low=0
     )
-    budget: str = setting(
-        "",
-        "Time for all of it, such as 90s, 2m or 1h, anew for a resumed run; empty: no limit.",
-        flag="--budget",
-    )
+    budget: str = setting("", "Wall-clock budget, e.g. 90s, 2m, 1h.", flag="--budget")
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a gradient becomes a step."""
+    """Optimizer, learning rate schedule and loss."""
 
-    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = setting(AUTO, "The rule of the step.")
+    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = setting(AUTO, "Optimizer.")
     learning_rate: float = setting(AUTO, "Peak learning rate.", flag="--lr", low=0)
-    momentum: float = setting(0.9, "Of SGD and RMSprop.", low=0, high=1)
-    nesterov: bool = setting(True, "Look-ahead momentum for SGD.")
-    weight_decay: float = setting(5e-4, "On kernels only, never on biases or norms.", low=0)
+    momentum: float = setting(0.9, "Momentum of SGD and RMSprop.", low=0, high=1)
+    nesterov: bool = setting(True, "Nesterov momentum for SGD.")
+    weight_decay: float = setting(
+        5e-4, "Weight decay; biases and normalisation layers are exempt.", low=0
+    )
     schedule: Literal["constant", "steps", "cosine", "one_cycle", "inverse_time"] = setting(
-        "cosine", "How the rate moves over the steps."
+        "cosine", "Learning rate schedule."
     )
-    warmup_epochs: float = setting(AUTO, "Linear warm-up at the start.", low=0)
+    warmup_epochs: float = setting(AUTO, "Epochs of linear warm-up.", low=0)
     steps: tuple[tuple[float, float], ...] = setting(
-        (), "For 'steps': pairs of (epoch, factor of the largest rate from there on)."
+        (), "Schedule 'steps': pairs of (epoch, factor of the peak learning rate from there on)."
     )
-    decay: float = setting(0.0, "For 'inverse_time': rate / (1 + decay x step).", low=0)
-    label_smoothing: float = setting(
-        0.1, "Share of the target spread over all classes.", low=0, high=0.99
+    decay: float = setting(
+        0.0, "Schedule 'inverse_time': learning rate / (1 + decay x step).", low=0
     )
+    label_smoothing: float = setting(0.1, "Label smoothing.", low=0, high=0.99)
     ema_decay: float = setting(
-        0.0, "Decay of the averaged weights per step; 0 is off.", low=0, high=0.999999
+        0.0, "Decay of the moving average of weights, per step; 0 is off.", low=0, high=0.999999
     )
     layer_decay: float = setting(
-        AUTO, "Factor of the rate for each stage further from the head.", low=0.01, high=1
+        AUTO, "Learning rate factor per stage away from the head.", low=0.01, high=1
     )
-    clip_grad_norm: float = setting(0.0, "Largest norm of the gradient; 0 is off.", low=0)
+    clip_grad_norm: float = setting(0.0, "Largest gradient norm; 0 is off.", low=0)
     class_weights: Literal["none", "balanced"] = setting(
-        AUTO, "'balanced' weighs each class by the inverse of its count."
+        AUTO, "'balanced': weight each class by its inverse frequency."
     )
 
 
 @dataclass(frozen=True)
 class Training:
-    """How long, how much at once, on what; and what is kept."""
+    """Length, batch size, device, model selection and checkpoints."""
 
-    epochs: int = setting(AUTO, "Passes over the training part.", flag="--epochs", low=1)
+    epochs: int = setting(AUTO, "Number of training epochs.", flag="--epochs", low=1)
     batch_size: int = setting(AUTO, "Batch size.", flag="--batch-size", old_flag="--batch", low=1)
     seed: int = setting(
         0,
-        "Seed of initialisation, order and augmentation.",
+        "Seed of initialisation, shuffling and augmentation.",
         flag="--seed",
         low=0,
         high=2**32 - 1,
     )
-    device: str = setting(AUTO, "cpu, cuda or cuda:N.", flag="--device")
+    device: str = setting(AUTO, "Device: cpu, cuda or cuda:N.", flag="--device")
     precision: Literal["fp32", "bf16"] = setting(
-        AUTO, "fp32 or bf16 (autocast).", flag="--precision"
+        AUTO, "Precision: fp32, or bf16 (autocast).", flag="--precision"
     )
     select: Literal["accuracy", "loss"] = setting(
-        "accuracy", "The validation figure that chooses the best epoch."
+        "accuracy", "Validation metric that selects the best epoch."
     )
-    patience: int = setting(
-        0, "Stop after this many epochs without improvement; 0 is never.", low=0
-    )
+    patience: int = setting(0, "Stop after this many epochs without improvement; 0 is off.", low=0)
     max_images: int = setting(
-        0, "Training images that take part, evenly chosen; 0: all of them.", low=0
+        0, "Train on at most this many images, evenly sampled; 0: all.", low=0
     )
     precise_bn_images: int = setting(
         512,
-        "Images that re-estimate BatchNorm's statistics before a validation; 0 is off.",
+        "Images for precise BN: BatchNorm statistics re-estimated before validation; 0 is off.",
         low=0,
     )
     curve_test: bool = setting(
-        False, "Record the test part each epoch, choosing nothing by it.", flag="--curve-test"
+        False,
+        "Evaluate on the test set every epoch; never used for model selection.",
+        flag="--curve-test",
     )
     save_every: int = setting(
         0,
-        "Save the weights of every N-th epoch; 0: off.",
+        "Save the weights every N epochs; 0 is off.",
         flag="--save-every",
         old_flag="--keep-every",
         low=0,
     )
-    save_seconds: float = setting(
-        15.0, "At most this much work is lost by a crash.", low=0, high=20
-    )
-    tensorboard: bool = setting(False, "Write TensorBoard events too.", flag="--tensorboard")
+    save_seconds: float = setting(15.0, "Seconds between checkpoints.", low=0, high=20)
+    tensorboard: bool = setting(False, "Write TensorBoard event files.", flag="--tensorboard")
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """One network in full: the arguments of `networks.zoo.catalogue.build`, stored with weights.
+    """The complete description of a network, from which it is built; stored with the weights.
 
-    classes: width of the head. head: None for the model's own, "linear" or "mlp:256"; stage and
-    pool_size say what another head reads. None: as the model.
+    name: row of the catalogue. classes: outputs of the head. channels: of the input, 1 or 3.
+    ordering, shortcut, cardinality: None for the model's. head: None for the model's, "linear" or
+    "mlp:256"; then stage and pool_size are the stage that it reads and its pooling grid, None for
+    the last stage and 1.
     """
 
     name: str
@@ -307,7 +308,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of a run; `config.yaml` of a run folder is this, with no "auto" left."""
+    """All settings of a run; the `config.yaml` of a run folder, where no "auto" is left."""
 
     data: Data = Data()
     preprocessing: Preprocessing = Preprocessing()
@@ -319,7 +320,7 @@ class Config:
 
     @property
     def network_spec(self) -> NetworkSpec:
-        """What `networks.zoo.catalogue.build` needs to build this network."""
+        """The network that these settings describe."""
         network = self.network
         head = {AUTO: None, "default": None, "logistic": "linear"}.get(network.head, network.head)
         letters = {None: None} | {name: letter for letter, name in ORDERING_LETTERS.items()}

@@ -1,4 +1,4 @@
-"""Settings of a transfer -> a sentence where they contradict each other, before there is a run."""
+"""Settings -> the same settings, or an error if they contradict each other, before a run exists."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from residua.config.parse import hidden_of, with_settings
 from residua.config.schema import AUTO, NONE, Config
 from residua.errors import ResiduaError
 
-TRANSFERS = ("features", "partial", "full", "auto")  # strategies that need weights
+TRANSFERS = ("features", "partial", "full", "auto")  # strategies that need pretrained weights
 
 
 def checked(config: Config) -> Config:
-    """The settings, with a new head where a transfer needs one: it is always for other classes.
+    """The settings, with a new head if the strategy is one of TRANSFERS.
 
-    Raises ResiduaError where settings contradict each other.
+    Raises ResiduaError if settings contradict each other.
     """
     if config.transfer.strategy in TRANSFERS:
         config = with_settings(config, {"network.new_head": True})
@@ -21,35 +21,38 @@ def checked(config: Config) -> Config:
 
 
 def check(config: Config) -> None:
-    """Raise ResiduaError where settings of a transfer contradict each other."""
+    """Raise ResiduaError if settings of a transfer contradict each other."""
     strategy, network = config.transfer.strategy, config.network
     if strategy in TRANSFERS and network.weights in ("", NONE):
         raise ResiduaError(
-            f"--transfer {strategy} uses weights: give --weights too, such as --weights imagenet "
-            "--model resnet50."
+            f"--transfer {strategy} needs pretrained weights: add --weights, such as --weights "
+            "imagenet --model resnet50."
         )
     if network.head == "logistic" and strategy not in ("features", "auto"):
         raise ResiduaError(
-            "--head logistic is solved on frozen features: give --transfer features too, or --head "
-            "linear."
+            "--head logistic is a linear probe on frozen features: add --transfer features, or use "
+            "--head linear."
         )
     if network.head not in (AUTO, "default", "logistic"):
         hidden_of(network.head)
     if strategy in ("features", "auto") and network.head == "default":
         raise ResiduaError(
-            f"--transfer {strategy} learns a new head: expected logistic, linear or mlp:N."
+            f"--transfer {strategy} trains a new head: expected --head logistic, linear or mlp:N."
         )
     if strategy == "features" and config.training.curve_test:
-        raise ResiduaError("--transfer features records no test part: leave out --curve-test.")
+        raise ResiduaError("--transfer features has no epochs to evaluate: omit --curve-test.")
     if (network.stage or network.pool_size) and network.head == "default":
-        raise ResiduaError("network.stage and network.pool_size need a --head other than default.")
+        raise ResiduaError(
+            "network.stage and network.pool_size describe a new head: use a --head other than "
+            "default."
+        )
     if strategy == "partial" and network.stage == 1:
-        raise ResiduaError("--transfer partial needs two stages or more: network.stage is 1.")
+        raise ResiduaError("--transfer partial needs at least two stages: network.stage is 1.")
     if network.freeze and strategy in ("features", "full", "scratch", "auto"):
-        raise ResiduaError(f"--transfer {strategy} says itself what is frozen: no --freeze.")
+        raise ResiduaError(f"--transfer {strategy} sets the frozen stages itself: omit --freeze.")
     if config.transfer.views and strategy not in TRANSFERS and not network.freeze:
-        raise ResiduaError("--views are of what is frozen: give --transfer or --freeze too.")
+        raise ResiduaError("--views needs frozen stages: add --transfer or --freeze.")
     if strategy == "auto" and config.training.curve_test:
         raise ResiduaError(
-            "--transfer auto keeps the test part out of everything: no --curve-test."
+            "--transfer auto never uses the test set during training: omit --curve-test."
         )

@@ -424,8 +424,8 @@ def peak_memory(root: Path) -> int:
     program = """if True:
         import resource, sys
         from pathlib import Path
-        from residua.config import Preprocessing
-        from residua.data import dataset, folder
+        from residua.config.schema import Preprocessing
+        from residua.data import cache as dataset, folder
         found = dataset.survey(folder.find(Path(sys.argv[1])), 10**8)
         rule = Preprocessing(size=224, channels=3, crop=1.0, interpolation="antialias")
         dataset.load(found, rule, 10**8)

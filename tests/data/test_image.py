@@ -352,7 +352,7 @@ def test_nothing_is_printed_about_damage(tmp_path: Path) -> None:
         (tmp_path / f"{number}.bin").write_bytes(mutated)
     program = """if True:
         import pathlib, sys
-        from residua.data import images
+        from residua.data import image as images
         for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
             try:
                 images.header(path.read_bytes(), 10**6)

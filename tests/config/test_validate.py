@@ -1,0 +1,53 @@
+"""Settings of a transfer that contradict each other are refused with a way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from residua.config.parse import with_settings
+from residua.config.schema import Config
+from residua.config.validate import TRANSFERS, checked
+from residua.errors import ResiduaError
+
+
+def config_of(strategy: str, **settings: object) -> Config:
+    dotted = {name.replace("__", "."): value for name, value in settings.items()}
+    return with_settings(Config(), {"transfer.strategy": strategy, **dotted})
+
+
+@pytest.mark.parametrize("strategy", ["none", "features", "partial", "full", "scratch", "auto"])
+def test_strategies_on_pretrained_weights_get_a_new_head(strategy: str) -> None:
+    config = checked(config_of(strategy, network__weights="imagenet"))
+    assert config.network.new_head == (strategy in TRANSFERS)
+
+
+@pytest.mark.parametrize("strategy", TRANSFERS)
+@pytest.mark.parametrize("weights", ["", "none"])
+def test_strategies_that_need_weights_ask_for_them(strategy: str, weights: str) -> None:
+    with pytest.raises(ResiduaError, match=f"{strategy} needs pretrained weights: add --weights"):
+        checked(config_of(strategy, network__weights=weights))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "reason"),
+    [
+        ("none", {"network__head": "logistic"}, "add --transfer features"),
+        ("full", {"network__head": "logistic"}, "linear probe on frozen features"),
+        ("features", {"network__head": "default"}, "features trains a new head"),
+        ("auto", {"network__head": "default"}, "auto trains a new head"),
+        ("features", {"network__head": "mlp"}, "head 'mlp' is unknown"),
+        ("features", {"training__curve_test": True}, "omit --curve-test"),
+        ("auto", {"training__curve_test": True}, "omit --curve-test"),
+        ("full", {"network__stage": 2, "network__head": "default"}, "describe a new head"),
+        ("partial", {"network__stage": 1}, "at least two stages"),
+        *((name, {"network__freeze": 1}, "omit --freeze") for name in ("features", "full", "auto")),
+        ("scratch", {"network__freeze": 1}, "omit --freeze"),
+        ("none", {"transfer__views": 2}, "--views needs frozen stages"),
+        ("scratch", {"transfer__views": 2}, "--views needs frozen stages"),
+    ],
+)
+def test_contradictions_are_refused(
+    strategy: str, settings: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ResiduaError, match=reason):
+        checked(config_of(strategy, network__weights="imagenet", **settings))
