@@ -916,7 +916,10 @@ def test_a_killed_auto_run_ends_with_the_same_choice(
         ({"transfer": "auto"}, "--transfer auto needs pretrained weights: add --weights"),
         ({"transfer": "full", "weights": "none"}, "add --weights"),
         ({"head": "logistic"}, "is a linear probe on frozen features: add --transfer features"),
-        ({"weights": True, "transfer": "full", "head": "logistic"}, "linear probe on frozen features"),
+        (
+            {"weights": True, "transfer": "full", "head": "logistic"},
+            "linear probe on frozen features",
+        ),
         ({"weights": True, "transfer": "features", "head": "own"}, "trains a new head"),
         ({"weights": True, "transfer": "auto", "head": "own"}, "auto trains a new head"),
         (

@@ -15,7 +15,7 @@ from residua.config.schema import ORDERING_LETTERS, Config, Ordering
 from residua.errors import ResiduaError
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

@@ -8,7 +8,6 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -31,6 +30,9 @@ RENAMED_VALUES = {("network.head", "own"): "default"} | {
     ("network.ordering", letter): name for letter, name in ORDERING_LETTERS.items()
 }
 
+_SECTIONS: dict[str, type[Any]] = typing.get_type_hints(Config)
+_TYPES = {section: typing.get_type_hints(owner) for section, owner in _SECTIONS.items()}
+
 
 def current_name(name: str) -> str:
     """The name that a setting has today; old names are still accepted."""
@@ -40,9 +42,9 @@ def current_name(name: str) -> str:
 def flags() -> dict[str, str]:
     """Flag -> dotted name, of every setting that is an option of `residua train`."""
     return {
-        field.metadata["flag"]: f"{section.name}.{field.name}"
-        for section in dataclasses.fields(Config)
-        for field in dataclasses.fields(_section_type(section.name))
+        field.metadata["flag"]: f"{section}.{field.name}"
+        for section, owner in _SECTIONS.items()
+        for field in dataclasses.fields(owner)
         if field.metadata["flag"]
     }
 
@@ -50,13 +52,12 @@ def flags() -> dict[str, str]:
 def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
     """The field of a dotted name like "training.epochs". Raises ResiduaError if unknown."""
     section, _, key = current_name(name).partition(".")
-    sections = [field.name for field in dataclasses.fields(Config)]
-    if section not in sections or not key:
+    if section not in _SECTIONS or not key:
         raise ResiduaError(
             f"{where}{name!r} is not a setting: expected SECTION.FIELD, where SECTION is one of "
-            f"{', '.join(sections)}."
+            f"{', '.join(_SECTIONS)}."
         )
-    fields = {field.name: field for field in dataclasses.fields(_section_type(section))}
+    fields = {field.name: field for field in dataclasses.fields(_SECTIONS[section])}
     if key not in fields:
         raise ResiduaError(f"{where}{name!r} is not a setting: {section} has {', '.join(fields)}.")
     return fields[key]
@@ -70,7 +71,7 @@ def accepts_auto(name: str) -> bool:
 def kind_of(name: str) -> str:
     """The metavar of a setting for --help: choices like "crop|pad", N, NUMBER or TEXT."""
     section, _, key = current_name(name).partition(".")
-    kind = _hints(_section_type(section))[key]
+    kind = _TYPES[section][key]
     if get_origin(kind) is Literal:
         return "|".join(str(choice) for choice in get_args(kind))
     return {int: "N", float: "NUMBER"}.get(kind, "TEXT")
@@ -88,7 +89,7 @@ def with_settings(config: Config, settings: Mapping[str, object], where: str = "
             value = RENAMED_VALUES.get((name, value), value)
         field = field_of(name, where)
         section, _, key = name.partition(".")
-        checked = _checked(value, field, _hints(_section_type(section))[key], f"{where}{name}")
+        checked = _checked(value, field, _TYPES[section][key], f"{where}{name}")
         changed = dataclasses.replace(getattr(config, section), **{key: checked})
         config = dataclasses.replace(config, **{section: changed})
     return config
@@ -162,15 +163,6 @@ def check_colours(preprocessing: Preprocessing, where: str) -> None:
             )
     if preprocessing.std != AUTO and min(preprocessing.std) <= 0:
         raise ResiduaError(f"{where}.std = {list(preprocessing.std)}: must be above 0.")
-
-
-def _section_type(section: str) -> type[Any]:
-    return typing.cast("type[Any]", _hints(Config)[section])
-
-
-@lru_cache
-def _hints(owner: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(owner)
 
 
 def _plain(value: Any) -> Any:
