@@ -16,7 +16,7 @@ from residua.cli.look import look_at
 from residua.config.parse import with_settings
 from residua.config.schema import Config
 from residua.errors import ResiduaError
-from residua.experiment import go_on
+from residua.experiment import resume
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
@@ -212,13 +212,13 @@ def test_resume_before_the_first_state_starts_from_the_same_weights(
     whole, _ = read_weights(run.folder.weights)
     for name in (STATE, "best.safetensors", "last.safetensors", "history.csv"):
         (run.path / name).unlink()
-    go_on(RunFolder.existing(run.path), QUIET)
+    resume(RunFolder.existing(run.path), QUIET)
     again, _ = read_weights(run.folder.weights)
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
     (run.path / STATE).unlink()
     kept.write_bytes(begun.folder.weights.read_bytes())
     with pytest.raises(ResiduaError, match="has changed since"):
-        go_on(RunFolder.existing(run.path), QUIET)
+        resume(RunFolder.existing(run.path), QUIET)
 
 
 def test_resume_needs_the_weights_no_longer(cifar: Path, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from residua import experiment
 from residua.config.recipes import compose
 from residua.config.schema import Config, Data, Preprocessing
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.predict import Features, Prediction, features_of, predict_files
 from residua.evaluation.score import Evaluation
-from residua.experiment import go_on, train_run
 from residua.networks.residual import Ordering, Shortcut
 from residua.networks.zoo import catalogue
 from residua.report.facts import write_prediction_grid
@@ -169,7 +169,7 @@ def train(
     }
     given = {key: value for key, value in named.items() if value is not None}
     config = compose(data, recipe, {**given, **(settings or {})})
-    return Run(train_run(config, None if out is None else str(out), Console(quiet)))
+    return Run(experiment.train(config, None if out is None else str(out), Console(quiet)))
 
 
 def resume(run: str | Path | Run, quiet: bool = False) -> Run:
@@ -178,7 +178,7 @@ def resume(run: str | Path | Run, quiet: bool = False) -> Run:
     Raises ResiduaError if the folder is no run or its data has changed.
     """
     folder = _folder_of(run)
-    go_on(folder, Console(quiet))
+    experiment.resume(folder, Console(quiet))
     return Run(folder)
 
 

@@ -1,22 +1,23 @@
-"""A config -> a trained, judged and reported run folder; or an interrupted one, ended."""
+"""A config -> a trained, evaluated and reported run folder; or an interrupted run, continued."""
 
 from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from residua.config import parse
-from residua.config.auto import Choice
 from residua.config.schema import AUTO, Config
 from residua.config.validate import checked
-from residua.data.dataset import SplitName
-from residua.data.prepare import prepare
+from residua.data.batches import Inputs
+from residua.data.prepare import Prepared, prepare
+from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import record
 from residua.evaluation.score import Evaluation, judge
@@ -32,172 +33,286 @@ from residua.system.console import Console
 from residua.system.device import environment
 from residua.system.files import refuse_inside
 from residua.system.signals import Interrupted
-from residua.training.checkpoint import STATE
+from residua.training import throughput
+from residua.training.checkpoint import STATE, restore_network
+from residua.training.initial import initial_network
+from residua.training.loop import fit
+from residua.training.progress import Progress, Task
 from residua.training.recorder import tensorboard_writer
-from residua.transfer import telling
-from residua.transfer.context import Job, Learnt, choices_of, write_settings
-from residua.transfer.fine_tune import by_tuning
-from residua.transfer.linear_probe import by_features
-from residua.transfer.search import by_measuring
-from residua.weights.load import read_file
+from residua.weights.load import Weights, read_file
+from residua.weights.native import Metadata
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
-def train_run(config: Config, out: str | None, console: Console) -> RunFolder:
-    """Train as a config says, in a new run folder: `out`, else the next free runs/<data>-<n>.
+@dataclass(frozen=True)
+class Experiment:
+    """What a run needs: its data and settings, its initial weights, if any, and its folder.
 
-    What can be refused before any image is read is. Raises ResiduaError.
+    requested: the settings before any automatic choice. clock: runs since the command began.
     """
+
+    prepared: Prepared
+    weights: Weights | None
+    requested: Config
+    folder: RunFolder
+    clock: Clock
+    console: Console
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves besides the files in the folder.
+
+    measured: what a transfer strategy measured, as in transfer.json.
+    """
+
+    prepared: Prepared
+    progress: Progress
+    measured: Mapping[str, Any]
+
+
+def train(config: Config, out: str | None, console: Console) -> RunFolder:
+    """Train as the config states, in a new run folder: `out`, else the next free runs/<data>-<n>.
+
+    Whatever can be refused is refused before an image is read. Raises ResiduaError.
+    """
+    _check_settings(config, out)
+    clock = Clock(seconds_of(config.transfer.budget))
+    requested = checked(config)
+    weights = begun_from(requested, console)
+    config = _with_absolute_weights(requested, weights)
+    prepared = prepare(config, console, None if weights is None else weights.expects)
+    with _explained(prepared.config):
+        _check_network(prepared, weights)
+    prepared = note_known(config, prepared)
+    folder = RunFolder.new(out, prepared.dataset.name)
+    _write_inputs(folder, prepared, weights)
+    if weights is not None:
+        say_start(weights, prepared, console)
+    _run(Experiment(prepared, weights, requested, folder, clock, console))
+    return folder
+
+
+def resume(folder: RunFolder, console: Console) -> None:
+    """Complete an interrupted run. Raises ResiduaError if its data or weights have changed."""
+    config, choices = folder.config, folder.choices
+    clock = Clock(seconds_of(config.transfer.budget))
+    data = dataclasses.replace(config.data, cache=AUTO)  # this machine may have less memory
+    prepared = prepare(dataclasses.replace(config, data=data), console)
+    prepared = dataclasses.replace(prepared, choices=choices)
+    if prepared.members != folder.read_split():
+        raise ResiduaError(
+            f"{config.data.path}: has changed since {folder.path} began: its images or their "
+            "splits differ from split.csv. Restore the data, or train again."
+        )
+    prepared = note_known(config, prepared)
+    weights = None
+    if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():
+        weights = begun_from(config, console)  # else they are in the checkpoint
+    if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
+        raise ResiduaError(
+            f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "
+            "again."
+        )
+    names = [choice.setting for choice in choices if "." in choice.setting]
+    automatic = {name: AUTO for name in names if parse.accepts_auto(name)}
+    requested = parse.with_settings(config, automatic)
+    _run(Experiment(prepared, weights, requested, folder, clock, console))
+
+
+def _run(experiment: Experiment) -> None:
+    """Train, evaluate, report: what a new and a resumed run have in common."""
+    folder, console = experiment.folder, experiment.console
+    _print_header(experiment)
+    with _explained(experiment.prepared.config), folder.lock():
+        try:
+            trained = _train(experiment)
+            folder.write_settings(trained.prepared.config, trained.prepared.choices)
+            evaluation = _evaluate(folder, trained.prepared, console)
+            for warning in write_report(
+                folder, trained.prepared, evaluation, trained.progress, trained.measured
+            ):
+                console.warn(warning)
+        except KeyboardInterrupt:  # where nothing waits for a signal; done work is in the cache
+            raise Interrupted(signal.SIGINT, str(folder.path)) from None
+    seconds, total = trained.progress.seconds, experiment.clock.passed
+    console.print(f"training {seconds:.1f} s, total {total:.1f} s")
+    console.print(f"report: {folder.path / 'report.html'}")
+
+
+def _train(experiment: Experiment) -> Trained:
+    """Train by the strategy of the settings; without one, all layers that are not frozen."""
+    if experiment.prepared.config.transfer.strategy == "none":
+        return _train_plainly(experiment)
+    from residua.transfer.context import Job
+    from residua.transfer.strategies import transfer
+
+    job = Job(
+        experiment.prepared,
+        experiment.weights,
+        experiment.clock,
+        experiment.console,
+        experiment.requested,
+    )
+    outcome = transfer(job, experiment.folder)
+    return Trained(outcome.prepared, outcome.progress, outcome.measured)
+
+
+def _train_plainly(experiment: Experiment) -> Trained:
+    prepared, folder, clock = experiment.prepared, experiment.folder, experiment.clock
+    network = initial_network(prepared.config, experiment.weights, prepared.device)
+    is_resumed = (folder.path / STATE).exists()
+    if is_resumed:
+        restore_network(network, folder)
+    batches: Inputs = prepared.training_batches()
+    cached_stages = 0
+    if prepared.config.network.freeze:
+        from residua.transfer.cached_batches import batches_after
+
+        batches, cached_stages = batches_after(network, prepared, clock, experiment.console)
+    eval_splits = prepared.eval_splits(throughput.VALIDATION_LIMIT if clock.bounded else 0)
+    if clock.bounded and not is_resumed:
+        speed = throughput.measure_throughput(network, batches, prepared.config, cached_stages)
+        validated = sum(map(len, eval_splits.values()))
+        each = throughput.epoch_seconds(speed, batches, prepared.config, validated)
+        finish = throughput.finishing_seconds(prepared, speed.full_evaluation)
+        prepared = throughput.plan_epochs(prepared, max(0.0, clock.left - finish), each, batches)
+        if prepared.config.training.max_images and not cached_stages:
+            batches = prepared.training_batches()
+        folder.write_settings(prepared.config, prepared.choices)  # a resumed run does not replan
+    task = Task(
+        batches,
+        eval_splits,
+        prepared.counts("train"),
+        Metadata(
+            prepared.config.network_spec,
+            prepared.dataset.classes,
+            prepared.config.preprocessing,
+            {},
+        ),
+        cached_stages,
+        throughput.deadline(prepared, clock),
+    )
+    return Trained(prepared, fit(network, task, prepared.config, folder, experiment.console), {})
+
+
+def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evaluation | None:
+    """Evaluate the saved weights on the test set, else on the validation set, if there is one."""
+    split = "test" if len(prepared.splits["test"]) else "validation"
+    members: Integers = prepared.splits[split]  # type: ignore[index]
+    if not len(members):
+        return None
+    evaluation = judge(
+        read_file(folder.weights),
+        prepared.pixels,
+        members,
+        prepared.labels[members],
+        [prepared.dataset.entries[member].path for member in members],
+        split,
+        prepared.device,
+        console,
+    )
+    record(folder, split, evaluation)
+    low, high = evaluation.scores.interval
+    console.print(
+        f"{split} accuracy {evaluation.scores.accuracy:.4f} "
+        f"(95 % CI {low:.4f} to {high:.4f}, {evaluation.scores.images:,} images)"
+    )
+    return evaluation
+
+
+def _check_settings(config: Config, out: str | None) -> None:
+    """Raise ResiduaError where the settings alone show that the run cannot be done."""
     if config.network.name != AUTO:
         plan_of(config.network_spec)
     if out is not None:
-        RunFolder.refuse_used(out)
+        RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)
     if config.training.tensorboard:
         tensorboard_writer()
-    clock = Clock(seconds_of(config.transfer.budget))
-    config = checked(config)
-    asked, weights = config, begun_from(config, console)
-    if weights is not None and not is_published(config.network.weights):
-        absolute = str(Path(config.network.weights).expanduser().absolute())
-        config = parse.with_settings(config, {"network.weights": absolute})
-    prepared = prepare(config, console, None if weights is None else weights.expects)
-    job = Job(prepared, weights, clock, console, asked)
-    with _explained(prepared.config):
-        _check_network(job)
-    note_known(config, prepared)
-    folder = RunFolder.new(out, prepared.source.name)
-    if out is None:
-        prepared.choices.append(Choice("run", str(folder.path), "the next free runs/<data>-<n>"))
-    folder.write_json("classes.json", list(prepared.source.classes))
+
+
+def _with_absolute_weights(config: Config, weights: Weights | None) -> Config:
+    """The path of the weights made absolute, so that `resume` works from any folder."""
+    if weights is None or is_published(config.network.weights):
+        return config
+    absolute = str(Path(config.network.weights).expanduser().absolute())
+    return parse.with_settings(config, {"network.weights": absolute})
+
+
+def _write_inputs(folder: RunFolder, prepared: Prepared, weights: Weights | None) -> None:
+    """Everything that is known before training; config.yaml last, which makes it a run."""
+    folder.write_json("classes.json", list(prepared.dataset.classes))
     folder.write_json("environment.json", environment(prepared.device))
     folder.write_split(prepared.members)
     folder.write_unreadable(prepared.unreadable)
     if weights is not None:
         folder.write_json("weights.json", {"sha256": weights.sha256(), **weights.metadata.notes})
-        say_start(weights, prepared, console)
-    write_settings(folder, prepared)  # last: now it is a run
-    for choice in prepared.choices:
-        console.print(f"  {choice.setting} = {_short(choice.value)}  ({choice.reason})")
-    _learn(folder, job)
-    return folder
+    folder.write_settings(prepared.config, prepared.choices)
 
 
-def go_on(folder: RunFolder, console: Console) -> None:
-    """Bring an interrupted run to its end. Raises ResiduaError if its data is not what it was."""
-    config = folder.config
-    where = dataclasses.replace(config.data, cache=AUTO)  # memory may be other than it was
-    prepared = prepare(dataclasses.replace(config, data=where), console)
-    choices = choices_of(folder)
-    prepared = dataclasses.replace(prepared, choices=choices)
-    if prepared.members != folder.read_split():
-        raise ResiduaError(
-            f"{config.data.path}: is not what it was when {folder.path} began: its images "
-            "or their parts differ from split.csv. Restore the data, or train anew."
-        )
-    note_known(config, prepared)
-    weights = None
-    needed = config.transfer.strategy in ("features", "auto")  # whose features come from them
-    if needed or not (folder.path / STATE).exists():  # nothing was learnt yet
-        weights = begun_from(config, console)
-    if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
-        raise ResiduaError(
-            f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "
-            "anew."
-        )
-    clock = Clock(seconds_of(config.transfer.budget))
-    names = [each.setting for each in choices if "." in each.setting]
-    chosen = {name: AUTO for name in names if parse.accepts_auto(name)}
-    asked = parse.with_settings(config, chosen)
-    _learn(folder, Job(prepared, weights, clock, console, asked))
-
-
-def _kept(folder: RunFolder) -> dict[str, Any]:
-    """What was measured before an interruption."""
-    if not (folder.path / "transfer.json").exists():
-        return {}
-    return dict(folder.read_json("transfer.json"))
-
-
-def _learn(folder: RunFolder, job: Job) -> None:
-    """The part that training anew and going on have in common."""
-    prepared, console = job.prepared, job.console
+def _print_header(experiment: Experiment) -> None:
+    """The data, the network and the settings that a user would want to know."""
+    prepared, console = experiment.prepared, experiment.console
     config, device = prepared.config, prepared.device
     console.print(prepared.summary)
     for note in prepared.notes:
         console.warn(note)
-    for path, reason in prepared.unreadable:
-        console.warn(f"{path} is left out: {reason}")
+    for file, reason in prepared.unreadable:
+        console.warn(f"{file} skipped: {reason}")
     name = environment(device)["device_name"]
     console.print(
-        f"{config.network.name} at {config.preprocessing.size} px on {device} ({name}), "
-        f"{config.training.precision}, channels_last; run folder {folder.path}"
+        f"{config.network.name} at {config.preprocessing.size} px, {config.training.precision} on "
+        f"{device} ({name})"
     )
-    way = {"features": by_features, "auto": by_measuring}.get(config.transfer.strategy, by_tuning)
-    with _explained(config), folder.lock():
-        try:
-            learnt = way(job, folder)
-        except KeyboardInterrupt:  # while features are computed: what is done is in the cache
-            raise Interrupted(signal.SIGINT, str(folder.path)) from None
-        prepared, progress = learnt.prepared, learnt.progress
-        write_settings(folder, prepared)
-        measured = _kept(folder) | learnt.measured
-        if config.transfer.strategy != "none":
-            folder.write_json("transfer.json", measured)
-        for line in telling.lines(measured):
-            console.print(line)
-        try:
-            judged = _judge(folder, learnt, console)
-            for warning in write_report(folder, prepared, judged, progress, measured):
-                console.warn(warning)
-        except KeyboardInterrupt:
-            raise Interrupted(signal.SIGINT, str(folder.path)) from None
-    console.print(f"trained for {progress.seconds:.1f} s, {job.clock.passed:.1f} s in all now")
-    console.print(f"report: {folder.path / 'report.html'}")
+    if config.transfer.strategy in ("none", "scratch"):
+        console.print(f"{_schedule(config)}; {_augmentation(config)}")
+    path = experiment.folder.path
+    console.print(f"run folder {path} (automatic settings and their reasons: choices.json)")
 
 
-def _judge(folder: RunFolder, learnt: Learnt, console: Console) -> Evaluation | None:
-    """Judge the test part, else the validation part, by the weights that were kept."""
-    prepared = learnt.prepared
-    part: SplitName = "test" if len(prepared.splits["test"]) else "validation"
-    members = prepared.splits[part]
-    if not len(members):
-        return None
-    judged = judge(
-        read_file(folder.weights),
-        prepared.pixels,
-        members,
-        prepared.labels[members],
-        [prepared.source.entries[each].path for each in members],
-        part,
-        prepared.device,
-        console,
+def _schedule(config: Config) -> str:
+    training, optimization = config.training, config.optimization
+    return (
+        f"{training.epochs} epochs, batch size {training.batch_size}, {optimization.optimizer} "
+        f"with lr {optimization.learning_rate:.3g} ({optimization.schedule})"
     )
-    record(folder, part, judged)
-    low, high = judged.scores.interval
-    console.print(
-        f"{judged.split} accuracy {judged.scores.accuracy:.4f} "
-        f"(95 % interval {low:.4f} to {high:.4f}, {judged.scores.images:,} images)"
-    )
-    return judged
+
+
+def _augmentation(config: Config) -> str:
+    augmentation = config.augmentation
+    used = {
+        "flip": augmentation.flip,
+        "crop": augmentation.crop_padding,
+        "shift": augmentation.shift,
+        "rotation": augmentation.rotation,
+        "shear": augmentation.shear,
+        "zoom": augmentation.zoom != (1, 1),
+        "colour jitter": augmentation.brightness or augmentation.contrast,
+        "erasing": augmentation.erase,
+        "mixup": augmentation.mixup,
+        "cutmix": augmentation.cutmix,
+    }
+    names = ", ".join(name for name, is_used in used.items() if is_used)
+    return f"augmentation: {names or 'none'}"
 
 
 @contextmanager
 def _explained(config: Config) -> Iterator[None]:
-    """Turn what PyTorch says of memory and of lone images into a sentence with advice."""
+    """Turn PyTorch's errors about memory and single images into a sentence with advice."""
     training, size = config.training, config.preprocessing.size
     try:
         yield
     except (RuntimeError, MemoryError, ValueError) as error:
-        said = str(error)
-        if isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY):
+        message = str(error)
+        if isinstance(error, MemoryError) or any(words in message for words in _NO_MEMORY):
             raise ResiduaError(
                 f"there is not enough memory for {config.network.name} at {size} px with batch "
                 f"size {training.batch_size}. Try --batch-size {max(2, training.batch_size // 2)}, "
-                f"a smaller --size or another --model. ({said.splitlines()[0]})"
+                f"a smaller --size or another --model. ({(message.splitlines() or [''])[0]})"
             ) from error
-        if "more than 1 value per channel" in said:
+        if "more than 1 value per channel" in message:
             raise ResiduaError(
                 f"--batch-size {training.batch_size} leaves a batch of a single image, for which "
                 "BatchNorm has no variance. Use a larger --batch-size, or more images."
@@ -205,24 +320,17 @@ def _explained(config: Config) -> Iterator[None]:
         raise
 
 
-def _check_network(job: Job) -> None:
-    """Say before there is a run what would only fail in it. Raises ResiduaError.
-
-    Weights that do not fit the network, images that are too small for it.
-    """
-    config, device = job.prepared.config, job.prepared.device
-    network, size = job.network().eval(), config.preprocessing.size
+def _check_network(prepared: Prepared, weights: Weights | None) -> None:
+    """Raise ResiduaError, before there is a run folder, where weights or images do not fit."""
+    config, device = prepared.config, prepared.device
+    network, size = initial_network(config, weights, device).eval(), config.preprocessing.size
     try:
         with torch.inference_mode():
             network(torch.zeros(1, config.preprocessing.channels, size, size, device=device))
     except REFUSALS as error:
-        if size >= (least := smallest_input(network)):
+        if size >= (smallest := smallest_input(network)):
             raise
         raise ResiduaError(
-            f"{config.network.name} needs images of at least {least} px, not {size}: give "
-            f"--size {least} or another --model."
+            f"{config.network.name} needs images of at least {smallest} px, not {size}: use "
+            f"--size {smallest} or another --model."
         ) from error
-
-
-def _short(value: object) -> str:
-    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)

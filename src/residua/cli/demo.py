@@ -10,7 +10,7 @@ from residua.api import Run, predict
 from residua.config.recipes import compose
 from residua.data.open import open_dataset
 from residua.evaluation.predict import Prediction
-from residua.experiment import train_run
+from residua.experiment import train
 from residua.system.console import Console
 
 SETTINGS = {"data.test_fraction": 0.2, "data.val_fraction": 0.1}
@@ -25,7 +25,7 @@ def demonstrate(
     The ten, one of each class, are written as PNG files to RUN/held-out/.
     """
     config = compose("digits", None, {**SETTINGS, "data.split_seed": split_seed})
-    run = Run(train_run(config, out, console))
+    run = Run(train(config, out, console))
     files = _write_held_out(run)
     console.print(f"predictions of {len(files)} held-out digits in {run.path / 'held-out'}:")
     return predict(run, list(files.values())), list(files)

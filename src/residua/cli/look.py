@@ -35,7 +35,7 @@ def overview(config: Config, out: str | None, console: Console) -> str:
     config = checked(config)
     weights = begun_from(config, console)
     prepared = prepare(config, console, None if weights is None else weights.expects)
-    folder = Path(out).expanduser() if out else Path("looks") / prepared.source.name
+    folder = Path(out).expanduser() if out else Path("looks") / prepared.dataset.name
     _write_class_grids(prepared, folder)
     batch = folder / "training-batch.png"
     _write_grid(batch, _training_batch(prepared))
@@ -45,7 +45,7 @@ def overview(config: Config, out: str | None, console: Console) -> str:
         *_sizes_and_formats([header for header in prepared.headers if header]),
         *(f"warning: {note}" for note in prepared.notes),
         *(f"unreadable: {path}: {reason}" for path, reason in prepared.unreadable),
-        f"{folder}: {len(prepared.source.classes)} class grids and {batch.name}",
+        f"{folder}: {len(prepared.dataset.classes)} class grids and {batch.name}",
     ]
     return "\n".join(lines)
 
@@ -54,7 +54,7 @@ def _write_class_grids(prepared: Prepared, folder: Path) -> None:
     readable = np.zeros(len(prepared.labels), bool)
     for members in prepared.splits.values():
         readable[members] = True
-    for label, name in enumerate(prepared.source.classes):
+    for label, name in enumerate(prepared.dataset.classes):
         members = np.flatnonzero(readable & (prepared.labels == label))
         slug = re.sub(r"[^0-9A-Za-z-]+", "_", name)[:40]
         file = folder / f"class-{label:03}-{slug}.png"
@@ -63,11 +63,11 @@ def _write_class_grids(prepared: Prepared, folder: Path) -> None:
 
 def _class_counts(prepared: Prepared) -> list[str]:
     counts = {split: prepared.counts(split) for split in SPLITS}
-    width = max(len(name) for name in prepared.source.classes)
+    width = max(len(name) for name in prepared.dataset.classes)
     return [
         f"  {name:<{width}}  "
         + "  ".join(f"{split} {counts[split][label]:>6,}" for split in SPLITS)
-        for label, name in enumerate(prepared.source.classes)
+        for label, name in enumerate(prepared.dataset.classes)
     ]
 
 
@@ -89,8 +89,8 @@ def _sizes_and_formats(headers: Sequence[Header]) -> list[str]:
 def _training_batch(prepared: Prepared) -> Pixels:
     """The first training batch, augmented, with normalisation undone: uint8 [B, S, S, C]."""
     config = prepared.config
-    batches = prepared.training_batches(torch.device("cpu"))
-    images = batches.batch(0, 0).images[: COLUMNS * ROWS].permute(0, 2, 3, 1)
+    batches = prepared.training_batches()
+    images = batches.batch(0, 0).images[: COLUMNS * ROWS].permute(0, 2, 3, 1).cpu()
     pixels = images * torch.tensor(config.preprocessing.std)
     pixels = pixels + torch.tensor(config.preprocessing.mean)
     if config.preprocessing.channel_order == "bgr":

@@ -42,9 +42,9 @@ def train(
     """
     with terminal() as console:
         from residua.config.recipes import compose
-        from residua.experiment import train_run
+        from residua.experiment import train as train_config
 
-        print(train_run(compose(data, recipe, settings), out, console).path)
+        print(train_config(compose(data, recipe, settings), out, console).path)
 
 
 def resume(run: RunArgument) -> None:

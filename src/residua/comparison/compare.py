@@ -19,7 +19,7 @@ from residua.report.charts import counted
 from residua.report.fonts import shorten
 from residua.report.page import Cell, Page
 from residua.report.page_files import markdown, said, write
-from residua.runs.folder import RunFolder, speeds_of
+from residua.runs.folder import RunFolder, throughputs
 from residua.system.files import refuse_inside, write_atomically
 
 PARENT = "comparisons"
@@ -132,7 +132,7 @@ def _read(run: RunFolder, name: str) -> Subject:
     weights, judged, config = run.weights, read(run, name), run.config
     history = run.read_history()
     counts = costs_of(config.network_spec, config.preprocessing.size)
-    speeds = speeds_of(history)
+    speeds = throughputs(history)
     facts = Facts(
         name=name,
         path=str(run.path),

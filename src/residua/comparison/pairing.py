@@ -12,11 +12,11 @@ import numpy as np
 
 from residua.comparison.statistics import Difference, of_images
 from residua.errors import ResiduaError
-from residua.runs.folder import RunFolder
+from residua.runs.folder import RunFolder, current_columns
 
 SPLITS = ("test", "validation")  # that judge; the first that there is counts
 LEAST = 2  # images, below which nothing is said of a difference
-COLUMNS = ("path", "class", "right")
+COLUMNS = ("path", "class", "correct")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read(run: RunFolder, name: str) -> Judged:
             f"{run.path}: has no predictions{why}. `residua {todo} {run.path}` {does}."
         )
     taught = frozenset(each.sha256 for each in members if each.split == "train")
-    return Judged(name, answers, taught, run.validation_chose)
+    return Judged(name, answers, taught, run.selected_on_validation)
 
 
 def pair(first: Judged, second: Judged) -> Pair:
@@ -172,7 +172,7 @@ def _answers(file: Path, contents: Mapping[str, str], run: RunFolder) -> list[An
     """The rows of a predictions.csv. Raises ResiduaError if they do not fit the run's split.csv."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+            rows = [current_columns(row) for row in csv.DictReader(stream)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResiduaError(f"{file}: cannot be read: {error}.") from error
     again = f"`residua evaluate {run.path}` writes it again."
@@ -181,9 +181,9 @@ def _answers(file: Path, contents: Mapping[str, str], run: RunFolder) -> list[An
     strange = next((row["path"] for row in rows if row["path"] not in contents), None)
     if strange is not None:
         raise ResiduaError(f"{file}: names {strange}, which split.csv does not hold. {again}")
-    if odd := [row["right"] for row in rows if row["right"] not in ("true", "false")]:
-        raise ResiduaError(f"{file}: right is {odd[0]!r}, expected true or false. {again}")
+    if odd := [row["correct"] for row in rows if row["correct"] not in ("true", "false")]:
+        raise ResiduaError(f"{file}: correct is {odd[0]!r}, expected true or false. {again}")
     return [
-        Answer(row["path"], contents[row["path"]], row["class"], row["right"] == "true")
+        Answer(row["path"], contents[row["path"]], row["class"], row["correct"] == "true")
         for row in rows
     ]

@@ -1,27 +1,30 @@
-"""Settings that say "auto", and the facts of the data -> numbers, each with its reason."""
+"""Settings that are "auto", and facts about the data -> values, each with its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from residua.config import parse
 from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
 
-TINY = 16  # px: below, an image is enlarged, or a network halves it away
-SMALL = 40  # px: images like CIFAR's, for which a network must not begin by shrinking them
-FULL_DECAY = 0.7  # of the rate, from a stage to the one before it, where everything is tuned
-RATE = 0.1  # of SGD for 128 images of a batch
-TUNING_RATE = 0.03  # of SGD for 128 images, where weights begin as learnt elsewhere
-FEW_TO_COMPARE = 15  # images a class: below, two ways of learning cannot be told apart
-FEW = 100  # images a class: below, every one teaches, and cross-validation judges
-IMBALANCE = 3.0  # between the largest and the smallest class
+TINY = 16  # px: smaller images are enlarged, or the strides of a network leave nothing of them
+SMALL = 40  # px: up to this size, as in CIFAR, networks do not downsample in the stem
+LAYER_DECAY = 0.7  # factor of the learning rate from a stage to the one before, in full fine-tuning
+LEARNING_RATE = 0.1  # of SGD, for a batch of 128
+FINE_TUNING_RATE = 0.03  # the same, where training starts from pretrained weights
+FEW_TO_COMPARE = 15  # images per class: below, a validation set cannot rank two strategies
+FEW = 100  # images per class: below, a linear probe uses cross-validation, not a validation set
+IMBALANCE = 3.0  # ratio of the largest to the smallest class above which classes are weighted
+UNSET = (AUTO, None)
+OFF_AT_ZERO = ("network.freeze", "training.max_images")  # 0 is the default, not a user's choice
+NOT_IN_A_PROBE = ("training.batch_size", "training.epochs", "optimization.")  # unused without SGD
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One automatic setting: its dotted name, the number that it became, and why."""
+    """One automatic setting: its dotted name, the value it resolved to, and why."""
 
     setting: str
     value: object
@@ -29,78 +32,98 @@ class Choice:
 
 
 class Chooser:
-    """Fills in a config step by step; an explicit value always wins."""
+    """Resolves a config step by step; an explicit value always wins."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, choices: Iterable[Choice] = ()) -> None:
         self.config = config
-        self.choices: list[Choice] = []
+        self.choices = list(choices)
 
     def choose(self, setting: str, value: object, reason: str) -> None:
-        """Set `setting` if it still says "auto" or nothing, and remember why."""
-        section, _, key = setting.partition(".")
-        if getattr(getattr(self.config, section), key) in (AUTO, None) and value is not None:
+        """Set `setting` if it is "auto" or None, and remember the reason."""
+        if value_of(self.config, setting) in UNSET and value is not None:
             self.config = parse.with_settings(self.config, {setting: value})
             self.choices.append(Choice(setting, value, reason))
 
 
+def value_of(config: Config, setting: str) -> object:
+    """The value of a dotted name."""
+    section, _, key = setting.partition(".")
+    value: object = getattr(getattr(config, section), key)
+    return value
+
+
+def is_explicit(config: Config, choices: Collection[Choice], setting: str) -> bool:
+    """Whether the user set this value, so that no automatic choice may change it."""
+    value = value_of(config, setting)
+    chosen = any(choice.setting == setting for choice in choices)
+    return not chosen and value not in UNSET and not (value == 0 and setting in OFF_AT_ZERO)
+
+
+def effective(config: Config, choices: Iterable[Choice]) -> list[Choice]:
+    """The choices that change anything: a linear probe has no batches, epochs or learning rate."""
+    if config.transfer.strategy != "features" or config.network.head != "logistic":
+        return list(choices)
+    unused = NOT_IN_A_PROBE if config.transfer.views else (*NOT_IN_A_PROBE, "augmentation.")
+    return [
+        choice
+        for choice in choices
+        if not choice.setting.startswith(unused) or choice.setting == "optimization.class_weights"
+    ]
+
+
 def choose_device(chooser: Chooser, gpu: bool) -> None:
-    """training.device."""
-    reason = "a GPU is there" if gpu else "there is no GPU"
+    """Set training.device."""
+    reason = "GPU available" if gpu else "no GPU available"
     chooser.choose("training.device", "cuda" if gpu else "cpu", reason)
 
 
 def choose_precision(chooser: Chooser, bf16: tuple[bool, str]) -> None:
-    """training.precision, once the device is known."""
+    """Set training.precision, once the device is known. bf16: whether it is fast, and why."""
     fast, reason = bf16
     chooser.choose("training.precision", "bf16" if fast else "fp32", reason)
 
 
 def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
-    """preprocessing.resize, .channels, .channel_order and .size, from the median shorter side."""
-    chooser.choose(
-        "preprocessing.resize", "crop", "shorter side and centre crop: proportions stay as they are"
-    )
+    """Set the preprocessing but its means, from `side`, the median shorter side in px."""
+    chooser.choose("preprocessing.resize", "crop", "resize and centre crop keep the aspect ratio")
     chooser.choose(
         "preprocessing.channels",
         1 if grey else 3,
-        "all images are grey" if grey else "there are colour images",
+        "all images are greyscale" if grey else "colour images",
     )
-    chooser.choose("preprocessing.channel_order", "rgb", "as images are stored")
-    chooser.choose("preprocessing.crop", 1.0, "the whole of the shorter side")
-    chooser.choose("preprocessing.interpolation", "antialias", "what a smaller image looks like")
+    chooser.choose("preprocessing.channel_order", "rgb", "default")
+    chooser.choose("preprocessing.crop", 1.0, "the full shorter side")
+    chooser.choose("preprocessing.interpolation", "antialias", "downscaling without aliasing")
     gpu = chooser.config.training.device.startswith("cuda")
     largest = 224 if gpu else 128
     if side < TINY:
         enlarged = side * -(-TINY // side)
-        reason = f"the median shorter side is {side} px, too few for a network to halve twice"
+        reason = f"median shorter side {side} px, enlarged to survive two strides"
         chooser.choose("preprocessing.size", enlarged, reason)
     if side <= largest:
-        reason = f"the median shorter side is {side} px"
+        reason = f"median shorter side {side} px"
     else:
-        reason = (
-            f"the median shorter side is {side} px; {largest} px is what "
-            f"{'a GPU' if gpu else 'a CPU'} learns from in reasonable time"
-        )
+        reason = f"median shorter side {side} px, limited for a {'GPU' if gpu else 'CPU'}"
     chooser.choose("preprocessing.size", min(side, largest), reason)
 
 
 def choose_from_weights(
     chooser: Chooser, network: NetworkSpec, preprocessing: Preprocessing
 ) -> None:
-    """What belongs to the weights that a training starts from, before anything else is chosen.
+    """Take over what the initial weights require, before anything else is chosen.
 
-    Their whole preprocessing where they are transferred: features mean what they meant.
+    With a transfer strategy their whole preprocessing: frozen features depend on it.
     """
-    reason = "belongs to the weights"
+    reason = "as the weights require"
     for name in ("name", "ordering", "shortcut", "cardinality"):
         chooser.choose(f"network.{name}", getattr(network, name), reason)
     if not chooser.config.network.new_head:
         for name in ("head", "stage", "pool_size"):
             chooser.choose(f"network.{name}", getattr(network, name), reason)
     elif network.stage is not None:  # the weights end there
-        chooser.choose("network.stage", network.stage, "the weights end there")
+        chooser.choose("network.stage", network.stage, "the last stage in the weights file")
         if chooser.config.transfer.strategy == "none":
-            chooser.choose("network.head", "linear", "the network has no head there")
+            chooser.choose("network.head", "linear", "the weights have no head")
     geometry: tuple[str, ...] = ()
     if chooser.config.transfer.strategy != "none":
         geometry = ("size", "resize", "crop", "interpolation")
@@ -113,119 +136,122 @@ def choose_from_weights(
 def choose_validation(
     chooser: Chooser, images: int, classes: int, given: AbstractSet[str | None]
 ) -> None:
-    """data.val_fraction. given: the parts that the data set brings itself."""
+    """Set data.val_fraction. given: the splits that the data set defines itself."""
     config = chooser.config
     solved = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
     few = images < (FEW if solved else FEW_TO_COMPARE) * classes
     if "validation" in given:
-        reason = "the data set brings its own validation part"
+        reason = "the data set has its own validation set"
         chooser.choose("data.val_fraction", 0.0, reason)
     if solved and ("test" in given or config.data.test_fraction):
-        reason = "the test part judges, and cross-validation chooses the head: all others teach"
+        reason = "evaluated on the test set; cross-validation selects the probe"
         chooser.choose("data.val_fraction", 0.0, reason)
     if few and not given - {None} and (solved or config.transfer.strategy == "auto"):
-        reason = f"{images:,} images are few: all of them teach, and cross-validation judges"
+        reason = f"{images:,} images are few: all used for training, accuracy is cross-validated"
         chooser.choose("data.val_fraction", 0.0, reason)
-    reason = "a fifth judges" if solved else "a fifth judges, and chooses the epoch"
-    chooser.choose("data.val_fraction", 0.2, reason)
+    purpose = "" if solved else " (selects the best epoch)"
+    chooser.choose("data.val_fraction", 0.2, f"20 % held out for validation{purpose}")
 
 
 def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]) -> None:
-    """preprocessing.mean and .std, given in channel order."""
-    reason = "measured on the training part"
+    """Set preprocessing.mean and .std, in channel order, 0..255."""
+    reason = "measured on the training set"
     chooser.choose("preprocessing.mean", [round(each, 3) for each in mean], reason)
     chooser.choose("preprocessing.std", [round(each, 3) for each in std], reason)
 
 
 def choose_network(chooser: Chooser, classes: int, images: int) -> None:
-    """network.name and .classes."""
+    """Set network.name, .classes and .head."""
     size = chooser.config.preprocessing.size
     if size <= SMALL:
-        name, reason = "cifar_resnet20", f"{size} px is small: a network that begins at full size"
+        name, reason = "cifar_resnet20", f"{size} px: no downsampling in the stem"
     elif chooser.config.training.device.startswith("cuda") and images >= 5000:
         name, reason = "resnet50", f"{images:,} training images and a GPU"
     else:
         name, reason = "resnet18", f"{size} px and {images:,} training images"
     chooser.choose("network.name", name, reason)
-    chooser.choose("network.classes", classes, f"the data has {classes} classes")
+    chooser.choose("network.classes", classes, f"{classes} classes in the data")
     strategy = chooser.config.transfer.strategy
     if strategy in ("features", "auto"):
-        reason = "a linear head, its strength chosen by cross-validation, is quick and hard to beat"
+        reason = "linear probe, regularisation selected by cross-validation"
         chooser.choose("network.head", "logistic", reason)
     elif strategy in ("partial", "full"):
-        chooser.choose("network.head", "linear", "begins as the features suggest")
+        chooser.choose("network.head", "linear", "initialised with a linear probe")
     else:
-        chooser.choose("network.head", "default", "as the model")
+        chooser.choose("network.head", "default", "the model's own head")
 
 
 def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
-    """Batch, epochs, rate, warm-up and class weights, from the training images per class."""
+    """Set batch size, epochs, optimizer, learning rate, warm-up and class weights.
+
+    counts: training images per class.
+    """
     images = sum(counts)
-    said = f"{images:,} training images"
+    amount = f"{images:,} training images"
     size = chooser.config.preprocessing.size
     batch = 128 if images >= 20_000 else 64 if images >= 1_000 else 32
     batch = min(batch, 128 if size <= 64 else 64 if size <= 160 else 32)
-    chooser.choose("training.batch_size", batch, f"{said} of {size} px")
+    chooser.choose("training.batch_size", batch, f"{amount} of {size} px")
     wanted = 60_000 if chooser.config.preprocessing.size <= SMALL else 40_000
     epochs = max(8, min(60, round(wanted / images)))
-    chooser.choose("training.epochs", epochs, f"{said}: about {epochs * images:,} looks")
+    chooser.choose("training.epochs", epochs, f"{amount}, about {epochs * images:,} samples seen")
     batch, epochs = chooser.config.training.batch_size, chooser.config.training.epochs
     optimization, strategy = chooser.config.optimization, chooser.config.transfer.strategy
     on_features = strategy == "features"
     chooser.choose(
         "optimization.optimizer",
         "adam" if on_features else "sgd",
-        "a head on features" if on_features else "with momentum, the best on images",
+        "head on frozen features" if on_features else "SGD with momentum generalises best",
     )
     chooser.choose(
         "optimization.layer_decay",
-        FULL_DECAY if strategy == "full" else 1.0,
-        "earlier stages change less" if strategy == "full" else "one rate for all layers",
+        LAYER_DECAY if strategy == "full" else 1.0,
+        "lower learning rate in earlier stages" if strategy == "full" else "same for all layers",
     )
     if chooser.config.optimization.optimizer == "sgd" and strategy in ("partial", "full"):
-        rate = TUNING_RATE * batch / 128
-        chooser.choose("optimization.learning_rate", rate, "fine-tuning: small steps")
+        rate = FINE_TUNING_RATE * batch / 128
+        chooser.choose("optimization.learning_rate", rate, "fine-tuning")
     if chooser.config.optimization.optimizer == "sgd":
-        rate, reason = RATE * batch / 128, "SGD: 0.1 for each 128 images of the batch"
+        rate, reason = LEARNING_RATE * batch / 128, "SGD: 0.1 per 128 images in a batch"
     else:
-        rate, reason = 1e-3, f"usual for {chooser.config.optimization.optimizer}"
+        rate, reason = 1e-3, f"default of {chooser.config.optimization.optimizer}"
     chooser.choose("optimization.learning_rate", rate, reason)
     warmup = warmup_share(optimization.schedule)
     chooser.choose(
         "optimization.warmup_epochs",
         round(warmup * epochs, 2),
-        f"{warmup:.0%} of the epochs for schedule {chooser.config.optimization.schedule}",
+        f"{warmup:.0%} of the epochs with the {chooser.config.optimization.schedule} schedule",
     )
     present = [count for count in counts if count]
     ratio = max(present) / min(present)
     chooser.choose(
         "optimization.class_weights",
         "balanced" if ratio > IMBALANCE else "none",
-        f"the largest class is {ratio:.1f} times the smallest; balanced above {IMBALANCE:g}",
+        f"largest class {ratio:.1f} times the smallest; balanced above {IMBALANCE:g}",
     )
 
 
 def warmup_share(schedule: str) -> float:
-    """The part of a training in which the rate rises."""
+    """The fraction of the epochs in which the learning rate rises."""
     return {"cosine": 0.1, "one_cycle": 0.3}.get(schedule, 0.0)
 
 
 def choose_augmentation(chooser: Chooser, grey: bool) -> None:
-    """How much training may change an image, from its size and colour.
+    """Set the augmentation from image size and colour.
 
-    grey: whether all images are, whatever the network's input has room for.
+    grey: whether all images are greyscale, even if the network has three channels.
     """
     size = chooser.config.preprocessing.size
     small = size <= SMALL
-    photo = f"images of {size} px in colour" if not grey else f"images of {size} px"
+    photo = f"colour images of {size} px" if not grey else f"images of {size} px"
     if grey:
-        chooser.choose("augmentation.flip", False, "grey images may be writing, which has a side")
+        chooser.choose("augmentation.flip", False, "greyscale images may be characters")
     else:
-        chooser.choose("augmentation.flip", True, "a mirrored photo is still one of its class")
+        chooser.choose("augmentation.flip", True, "mirroring keeps the class of a photo")
     chooser.choose(
         "augmentation.crop_padding",
         max(1, size // 8) if small else 0,
-        f"an eighth of {size} px" if small else "zoom and shift do it for larger images",
+        f"an eighth of {size} px" if small else "zoom is used for larger images",
     )
     rotation = 10.0 if grey or not small else 0.0
     chooser.choose("augmentation.rotation", rotation, photo)

@@ -1,4 +1,4 @@
-"""Settings and DATA -> decoded images, their parts, and settings without any "auto"."""
+"""Settings and DATA -> decoded images, their splits, and settings without any "auto"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
 from residua.data import split
 from residua.data.batches import DecodedImages, TrainingBatches, measure_colours
-from residua.data.cache import Survey, grey, load, median_size, survey
+from residua.data.cache import Decoded, Survey, grey, load, median_size, survey
 from residua.data.dataset import SPLITS, Dataset, Header, Pixels, SplitName
 from residua.data.folder import FolderDataset, keras_listing
 from residua.data.open import EMBEDDED, open_dataset
@@ -30,44 +30,60 @@ from residua.system.device import device_named, fast_bf16
 class Prepared:
     """Everything that training needs of the data.
 
-    headers, pixels (uint8 [N, S, S, C]) and labels (int64 [N]) have a row for each entry of the
-    source. parts: entry numbers of the readable images of each part. members: the lines of
-    split.csv. duplicates: readable images beyond the first of each group of equal bytes.
+    config: no value is "auto"; choices: those that were, with their reasons.
+    headers, pixels, labels: a row per entry; pixels uint8 [N, S, S, C], labels int64 [N].
+    splits: indices of the readable entries of each split.
+    members: the lines of split.csv.
+    duplicates: readable images beyond the first of each group of identical files.
+    notes: warnings about the data.
     """
 
     config: Config
-    choices: list[Choice]
-    source: Dataset
+    choices: tuple[Choice, ...]
+    dataset: Dataset
     device: torch.device
     headers: Sequence[Header | None]
     pixels: Pixels
     labels: Integers
     splits: dict[SplitName, Integers]
-    members: list[Member]
-    unreadable: list[tuple[str, str]]
+    members: tuple[Member, ...]
+    unreadable: tuple[tuple[str, str], ...]
     duplicates: int
-    notes: list[str]
+    notes: tuple[str, ...]
 
-    def counts(self, part: SplitName) -> list[int]:
-        """Images of each output of the network in a part; the classes come first."""
-        outputs = max(len(self.source.classes), self.config.network.classes)
-        found = np.bincount(self.labels[self.splits[part]], minlength=outputs)
-        return [int(each) for each in found]
+    def counts(self, name: SplitName) -> list[int]:
+        """Images per output of the network in a split; outputs beyond the classes count 0."""
+        outputs = max(len(self.dataset.classes), self.config.network.classes)
+        counts: list[int] = np.bincount(self.labels[self.splits[name]], minlength=outputs).tolist()
+        return counts
 
     @property
     def has_own_splits(self) -> bool:
-        """Whether the data set says of images to which part they belong."""
-        return any(each.split for each in self.source.entries)
+        """Whether the dataset itself assigns images to splits."""
+        return any(entry.split for entry in self.dataset.entries)
 
-    def training_batches(
-        self, device: torch.device, members: Integers | None = None
-    ) -> TrainingBatches:
-        """The training part, or `members` of it, as the settings want it, on a device."""
+    @property
+    def training_members(self) -> Integers:
+        """Entries that are trained on: the training set, or training.max_images of it."""
+        return thinned(self.splits["train"], self.config.training.max_images)
+
+    def eval_splits(self, limit: int = 0) -> dict[str, Integers]:
+        """What is evaluated after each epoch: validation, and test if training.curve_test is set.
+
+        limit: at most so many validation images, evenly spaced; 0: all.
+        """
+        found: dict[str, Integers] = {"validation": thinned(self.splits["validation"], limit)}
+        if self.config.training.curve_test:
+            found["test"] = self.splits["test"]
+        return {name: members for name, members in found.items() if len(members)}
+
+    def training_batches(self) -> TrainingBatches:
+        """Augmented batches of the training set on the device."""
         config = self.config
         return TrainingBatches(
-            DecodedImages(self.pixels, device),
+            DecodedImages(self.pixels, self.device),
             self.labels,
-            self.splits["train"] if members is None else members,
+            self.training_members,
             classes=config.network.classes,
             batch=config.training.batch_size,
             seed=config.training.seed,
@@ -75,189 +91,246 @@ class Prepared:
             augmentation=config.augmentation,
         )
 
+    def is_explicit(self, setting: str) -> bool:
+        """Whether the user set this value, so that no automatic choice may change it."""
+        return auto.is_explicit(self.config, self.choices, setting)
+
+    def choose(self, setting: str, value: object, reason: str) -> Prepared:
+        """The same with an automatic setting changed; an explicit one stays."""
+        if self.is_explicit(setting):
+            return self
+        config = parse.with_settings(self.config, {setting: value})
+        others = (choice for choice in self.choices if choice.setting != setting)
+        choices = (*others, Choice(setting, value, reason))
+        return dataclasses.replace(self, config=config, choices=choices)
+
     @property
     def summary(self) -> str:
-        """What was found, in a line."""
+        """One line: images, classes, splits, unreadable files, duplicates."""
         counts = ", ".join(
-            f"{len(members):,} for {'training' if part == 'train' else part}"
-            for part, members in self.splits.items()
-            if part == "train" or len(members)
+            f"{len(members):,} {name}"
+            for name, members in self.splits.items()
+            if name == "train" or len(members)
         )
         duplicates = "duplicate" if self.duplicates == 1 else "duplicates"
         return (
-            f"Found {len(self.members):,} images in {len(self.source.classes)} classes; "
-            f"{counts}; {len(self.unreadable):,} unreadable, "
-            f"{self.duplicates:,} exact {duplicates}"
+            f"{len(self.members):,} images in {len(self.dataset.classes)} classes: {counts}; "
+            f"{len(self.unreadable):,} unreadable, {self.duplicates:,} exact {duplicates}"
         )
 
 
 def prepare(
-    config: Config, console: Console, start: tuple[NetworkSpec, Preprocessing] | None = None
+    config: Config, console: Console, required: tuple[NetworkSpec, Preprocessing] | None = None
 ) -> Prepared:
-    """Look at the data, decode it once, split it and resolve every "auto". Raises ResiduaError.
+    """Scan the data, decode it once, assign splits, resolve every "auto". Raises ResiduaError.
 
-    start: of the weights that a training begins with; what belongs to them is chosen first.
+    required: by the initial weights; chosen before anything else.
     """
     chooser = Chooser(config)
-    if start is not None:
-        auto.choose_from_weights(chooser, *start)
+    if required is not None:
+        auto.choose_from_weights(chooser, *required)
+    device = _choose_device(chooser)
+    dataset = _open(chooser, console)
+    surveyed = _survey(chooser, dataset, console)
+    decoded = _decode(chooser, surveyed, console)
+    readable, unreadable = _readable(config, dataset, decoded)
+    labels = np.array([entry.label for entry in dataset.entries], np.int64)
+    members, notes = _assign_splits(chooser, dataset, surveyed.sha256, readable)
+    splits = {
+        name: np.array(
+            [at for at, member in zip(readable, members, strict=True) if member.split == name],
+            np.int64,
+        )
+        for name in SPLITS
+    }
+    _choose_the_rest(chooser, decoded.pixels, labels, splits["train"], dataset, grey(surveyed))
+    if config.training.curve_test and not len(splits["test"]):
+        notes = (*notes, "--curve-test has no effect: there is no test set")
+    return Prepared(
+        config=chooser.config,
+        choices=tuple(chooser.choices),
+        dataset=dataset,
+        device=device,
+        headers=surveyed.headers,
+        pixels=decoded.pixels,
+        labels=labels,
+        splits=splits,
+        members=members,
+        unreadable=unreadable,
+        duplicates=len(readable) - len({member.sha256 for member in members}),
+        notes=(*dataset.warnings, *notes),
+    )
+
+
+def thinned(members: Integers, limit: int) -> Integers:
+    """At most `limit` members, evenly spaced; 0: all."""
+    if not 0 < limit < len(members):
+        return members
+    return members[np.arange(limit) * len(members) // limit]
+
+
+def _choose_device(chooser: Chooser) -> torch.device:
     auto.choose_device(chooser, torch.cuda.is_available())
     device = device_named(chooser.config.training.device)
     auto.choose_precision(chooser, fast_bf16(device))
-    source = open_dataset(config.data.path)
-    console.print(f"{config.data.path}: {source.description}")
-    if config.data.path != EMBEDDED:
-        absolute = str(Path(config.data.path).expanduser().absolute())  # to be found from anywhere
-        data = dataclasses.replace(config.data, path=absolute)
+    return device
+
+
+def _open(chooser: Chooser, console: Console) -> Dataset:
+    path = chooser.config.data.path
+    dataset = open_dataset(path)
+    console.print(f"{path}: {dataset.description}")
+    if path != EMBEDDED:  # absolute, so that it is found from any working directory
+        absolute = str(Path(path).expanduser().absolute())
+        data = dataclasses.replace(chooser.config.data, path=absolute)
         chooser.config = dataclasses.replace(chooser.config, data=data)
-    if len(source.classes) < 2:
+    count, outputs = len(dataset.classes), chooser.config.network.classes
+    if count < 2:
         raise ResiduaError(
-            f"{config.data.path}: has the single class {source.classes[0]!r}: a classifier "
-            "needs at least two class folders."
+            f"{path}: has the single class {dataset.classes[0]!r}: a classifier needs at least two "
+            "class folders."
         )
-    with console.bar("looking") as move:
-        surveyed = survey(source, config.data.max_pixels, console.reporter(move))
+    if outputs != AUTO and outputs < count:
+        raise ResiduaError(
+            f"network.classes = {outputs}: the data has {count} classes, so the head needs at "
+            "least as many outputs."
+        )
+    return dataset
+
+
+def _survey(chooser: Chooser, dataset: Dataset, console: Console) -> Survey:
+    """Read every header; choose the geometry of the preprocessing from them."""
+    data = chooser.config.data
+    with console.bar("scanning") as move:
+        surveyed = survey(dataset, data.max_pixels, console.reporter(move))
     if not any(surveyed.headers):
-        raise ResiduaError(_nothing_readable(config.data.path, surveyed))
-    is_grey = grey(surveyed)
-    auto.choose_geometry(chooser, min(median_size(surveyed)), is_grey)
-    preprocessing = chooser.config.preprocessing
-    parse.check_colours(preprocessing, "preprocessing")
+        first = next(iter(surveyed.failures.items()), None)
+        example = f" The first is {dataset.entries[first[0]].path}: {first[1]}." if first else ""
+        raise ResiduaError(
+            f"{data.path}: none of its {len(dataset.entries)} images can be read.{example}"
+        )
+    auto.choose_geometry(chooser, min(median_size(surveyed)), grey(surveyed))
+    parse.check_colours(chooser.config.preprocessing, "preprocessing")
+    return surveyed
+
+
+def _decode(chooser: Chooser, surveyed: Survey, console: Console) -> Decoded:
+    config = chooser.config
     with console.bar("decoding") as move:
         decoded = load(
             surveyed,
-            preprocessing,
+            config.preprocessing,
             config.data.max_pixels,
             config.data.cache,
             console.reporter(move),
         )
     cache = "file" if isinstance(decoded.pixels, np.memmap) else "memory"
     chooser.choose("data.cache", cache, decoded.where)
-    unreadable = list(source.rejected)
-    unreadable += [(source.entries[each].path, why) for each, why in decoded.failures.items()]
+    return decoded
+
+
+def _readable(
+    config: Config, dataset: Dataset, decoded: Decoded
+) -> tuple[list[int], tuple[tuple[str, str], ...]]:
+    """Indices of the readable entries; path and reason of the files that are not."""
+    path, entries = config.data.path, dataset.entries
+    failures = [(entries[at].path, reason) for at, reason in decoded.failures.items()]
+    unreadable = (*dataset.rejected, *failures)
     if unreadable and config.data.unreadable == "fail":
         raise ResiduaError(
-            f"{config.data.path}: {len(unreadable)} files cannot be read, the first is "
+            f"{path}: {len(unreadable)} files cannot be read, the first is "
             f"{unreadable[0][0]}: {unreadable[0][1]}. --unreadable list leaves them out."
         )
-    readable = [each for each in range(len(source.entries)) if each not in decoded.failures]
+    readable = [at for at in range(len(entries)) if at not in decoded.failures]
     if not readable:
-        raise ResiduaError(f"{config.data.path}: none of its images can be read.")
-    lost = set(range(len(source.classes))) - {source.entries[each].label for each in readable}
+        raise ResiduaError(f"{path}: none of its images can be read.")
+    lost = set(range(len(dataset.classes))) - {entries[at].label for at in readable}
     if lost:
         raise ResiduaError(
-            f"{config.data.path}: no image of class {source.classes[min(lost)]!r} can be read, "
-            "so it cannot be learnt. Repair its files, or remove its folder."
+            f"{path}: no image of class {dataset.classes[min(lost)]!r} can be read, so it cannot "
+            "be trained. Repair its files, or remove its folder."
         )
-    given = {source.entries[each].split for each in readable}
-    auto.choose_validation(chooser, len(readable), len(source.classes), given)
-    explicit = config.data.val_fraction != AUTO
-    parts, notes = _split(chooser.config, source, surveyed.sha256, readable, explicit)
-    labels = np.array([entry.label for entry in source.entries], np.int64)
-    members_of = {
-        part: np.array(
-            [each for each, its in zip(readable, parts, strict=True) if its == part], np.int64
-        )
-        for part in SPLITS
-    }
-    members = [
-        Member(
-            source.entries[each].path,
-            source.classes[source.entries[each].label],
-            part,
-            surveyed.sha256[each],
-        )
-        for each, part in zip(readable, parts, strict=True)
-    ]
-    if AUTO in (preprocessing.mean, preprocessing.std):
-        mean, std = measure_colours(decoded.pixels, members_of["train"])
-        if preprocessing.channel_order == "bgr":
-            mean, std = mean[::-1], std[::-1]
-        auto.choose_colours(chooser, mean, std)
-    counts = np.bincount(labels[members_of["train"]], minlength=len(source.classes)).tolist()
-    classes = config.network.classes
-    if classes != AUTO and classes < len(source.classes):
-        raise ResiduaError(
-            f"network.classes = {classes}: the data has {len(source.classes)} classes, so the head "
-            "needs at least as many outputs."
-        )
-    auto.choose_network(chooser, len(source.classes), sum(counts))
-    auto.choose_training(chooser, counts)
-    auto.choose_augmentation(chooser, is_grey or chooser.config.preprocessing.channels == 1)
-    if config.training.curve_test and not len(members_of["test"]):
-        notes = [*notes, "there is no test part for --curve-test to record"]
-    copies = {surveyed.sha256[each] for each in readable}
-    return Prepared(
-        config=chooser.config,
-        choices=chooser.choices,
-        source=source,
-        device=device,
-        headers=surveyed.headers,
-        pixels=decoded.pixels,
-        labels=labels,
-        splits=members_of,
-        members=members,
-        unreadable=unreadable,
-        duplicates=len(readable) - len(copies),
-        notes=[*source.warnings, *notes],
-    )
+    return readable, unreadable
 
 
-def _split(
-    config: Config, source: Dataset, sha256: Sequence[str], readable: Sequence[int], explicit: bool
-) -> tuple[Sequence[SplitName], Sequence[str]]:
-    """The part of each readable image, and what to say about it.
-
-    explicit: whether the user gave the validation's fraction.
-    """
-    entries = [source.entries[each] for each in readable]
-    if config.data.split == "keras":
-        paths = [entry.path for entry in entries]
-        parts = _keras_split(config, source, paths)
-        contents, labels = [sha256[each] for each in readable], [entry.label for entry in entries]
-        notes = split.class_notes(paths, labels, parts, source.classes)
-        return parts, [*notes, *split.overlap_notes(paths, contents, parts)]
-    found = split.stratified(
-        [entry.path for entry in entries],
-        [entry.label for entry in entries],
-        [sha256[each] for each in readable],
-        [entry.split for entry in entries],
-        val_fraction=config.data.val_fraction,
-        test_fraction=config.data.test_fraction,
-        seed=config.data.split_seed,
-        classes=source.classes,
-    )
+def _assign_splits(
+    chooser: Chooser, dataset: Dataset, sha256: Sequence[str], readable: Sequence[int]
+) -> tuple[tuple[Member, ...], tuple[str, ...]]:
+    """The split of each readable image, and warnings about it."""
+    entries = [dataset.entries[at] for at in readable]
+    is_explicit = chooser.config.data.val_fraction != AUTO
     given = {entry.split for entry in entries}
-    unused = [
-        f"the data set brings its own {part} part, so {flag} {fraction:g} is not used"
-        for part, flag, fraction, asked in (
-            ("validation", "--val-fraction", config.data.val_fraction, explicit),
-            ("test", "--test-fraction", config.data.test_fraction, True),
+    auto.choose_validation(chooser, len(readable), len(dataset.classes), given)
+    data = chooser.config.data
+    paths, labels = [entry.path for entry in entries], [entry.label for entry in entries]
+    contents = [sha256[at] for at in readable]
+    if data.split == "keras":
+        names: Sequence[SplitName] = _keras_split(chooser.config, dataset, paths)
+        notes = [
+            *split.class_notes(paths, labels, names, dataset.classes),
+            *split.overlap_notes(paths, contents, names),
+        ]
+    else:
+        found = split.stratified(
+            paths,
+            labels,
+            contents,
+            [entry.split for entry in entries],
+            val_fraction=data.val_fraction,
+            test_fraction=data.test_fraction,
+            seed=data.split_seed,
+            classes=dataset.classes,
         )
-        if part in given and asked and fraction > 0
-    ]
-    return found.parts, [*found.notes, *unused]
+        unused = [
+            f"{flag} {fraction:g} has no effect: the data set has its own {name} set"
+            for name, flag, fraction, was_set in (
+                ("validation", "--val-fraction", data.val_fraction, is_explicit),
+                ("test", "--test-fraction", data.test_fraction, True),
+            )
+            if name in given and was_set and fraction > 0
+        ]
+        names, notes = found.parts, [*found.notes, *unused]
+    members = tuple(
+        Member(path, dataset.classes[label], name, content)
+        for path, label, name, content in zip(paths, labels, names, contents, strict=True)
+    )
+    return members, tuple(notes)
 
 
-def _keras_split(config: Config, source: Dataset, paths: Sequence[str]) -> list[SplitName]:
-    """What Keras' image_dataset_from_directory picks from a class folder."""
-    flat = all(entry.split is None for entry in source.entries)
-    if not isinstance(source, FolderDataset) or not flat or config.data.test_fraction:
+def _keras_split(config: Config, dataset: Dataset, paths: Sequence[str]) -> list[SplitName]:
+    """The split that Keras' image_dataset_from_directory makes of a class folder."""
+    flat = all(entry.split is None for entry in dataset.entries)
+    if not isinstance(dataset, FolderDataset) or not flat or config.data.test_fraction:
         raise ResiduaError(
             f"{config.data.path}: --split keras divides a folder of class folders into training "
             "and validation, and nothing else. Use --split stratified."
         )
-    chosen = split.keras(
-        keras_listing(Path(config.data.path).expanduser()),
-        val_fraction=config.data.val_fraction,
-        seed=config.data.split_seed,
+    validation = set(
+        split.keras(
+            keras_listing(Path(config.data.path).expanduser()),
+            val_fraction=config.data.val_fraction,
+            seed=config.data.split_seed,
+        )
     )
-    validation = set(chosen)
     return ["validation" if path in validation else "train" for path in paths]
 
 
-def _nothing_readable(path: str, surveyed: Survey) -> str:
-    entries = surveyed.source.entries
-    first = next(iter(surveyed.failures.items()), None)
-    example = f" The first is {entries[first[0]].path}: {first[1]}." if first else ""
-    return f"{path}: none of its {len(entries)} images can be read.{example}"
+def _choose_the_rest(
+    chooser: Chooser,
+    pixels: Pixels,
+    labels: Integers,
+    train: Integers,
+    dataset: Dataset,
+    is_grey: bool,
+) -> None:
+    """Colour statistics, network, training and augmentation, from the training set."""
+    preprocessing = chooser.config.preprocessing
+    if AUTO in (preprocessing.mean, preprocessing.std):
+        mean, std = measure_colours(pixels, train)
+        if preprocessing.channel_order == "bgr":
+            mean, std = mean[::-1], std[::-1]
+        auto.choose_colours(chooser, mean, std)
+    counts = np.bincount(labels[train], minlength=len(dataset.classes)).tolist()
+    auto.choose_network(chooser, len(dataset.classes), sum(counts))
+    auto.choose_training(chooser, counts)
+    auto.choose_augmentation(chooser, is_grey or preprocessing.channels == 1)

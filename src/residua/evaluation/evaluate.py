@@ -213,7 +213,7 @@ def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str
 
 def _known(run: RunFolder, sha256: Sequence[str]) -> int:
     """How many of these images taught the run or chose what it keeps."""
-    known = run.known()
+    known = run.images_used()
     return sum(each in known for each in sha256)
 
 

@@ -26,7 +26,7 @@ from residua.report import figures, html
 from residua.report.fonts import lettering
 from residua.runs.folder import RunFolder
 from residua.system.files import write_atomically
-from residua.training.checkpoint import Progress
+from residua.training.progress import Progress
 
 SAMPLES = 24
 GRID = 64  # images of `predict --grid`
@@ -47,7 +47,7 @@ def write_report(
     first = shuffled(config.training.seed, 0, prepared.splits["train"])[:SAMPLES]
     run = shlex.quote(str(folder.path))
     facts = html.ReportFacts(
-        title=prepared.source.name,
+        title=prepared.dataset.name,
         network=_network(prepared),
         data=_data(prepared),
         history=progress.history,
@@ -146,10 +146,10 @@ def _network(prepared: Prepared) -> html.NetworkFacts:
 
 def _data(prepared: Prepared) -> html.DataFacts:
     counts = [prepared.counts(part) for part in prepared.splits]
-    names = prepared.source.classes
+    names = prepared.dataset.classes
     return html.DataFacts(
         path=prepared.config.data.path,
-        description=prepared.source.description,
+        description=prepared.dataset.description,
         found=len(prepared.members),
         classes=[html.ClassCount(*row) for row in zip(names, *counts, strict=False)],
         unreadable=prepared.unreadable,
@@ -161,7 +161,7 @@ def _data(prepared: Prepared) -> html.DataFacts:
 def _judged(judged: Evaluation | None, folder: RunFolder) -> list[html.Judged]:
     if judged is None:
         return []
-    chose = judged.split == "validation" and folder.validation_chose
+    chose = judged.split == "validation" and folder.selected_on_validation
     return [html.Judged(judged.split, judged.scores, chose)]
 
 

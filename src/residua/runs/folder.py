@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from residua.config import parse
+from residua.config import auto, parse
+from residua.config.auto import Choice
 from residua.config.schema import Config
 from residua.data.split import Member
 from residua.errors import ResiduaError
@@ -20,7 +22,9 @@ from residua.weights.native import Metadata, to_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-HISTORY = (
+_T = TypeVar("_T")
+
+HISTORY = (  # columns of history.csv
     "epoch",
     "loss",
     "accuracy",
@@ -28,33 +32,39 @@ HISTORY = (
     "val_accuracy",
     "test_loss",
     "test_accuracy",
-    "rate",
+    "learning_rate",
     "images_per_second",
     "seconds",
 )
 
 
-_HELD: set[Path] = set()  # locks of this process
+RENAMED_COLUMNS = {  # of the CSV files that version 0.1.0 wrote
+    "rate": "learning_rate",
+    "pictures_per_second": "images_per_second",
+    "part": "split",
+    "right": "correct",
+}
+_LOCKED: set[Path] = set()  # by this process
 
 
 class Busy(ResiduaError):  # noqa: N818 - it passes
-    """Another process trains in a folder."""
+    """Another process trains in this folder."""
 
 
 class RunFolder:
-    """Reads and writes the files of one run; every file appears whole or not at all."""
+    """Reads and writes the files of one run; every write is atomic."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def existing(cls, path: str | Path) -> RunFolder:
-        """The folder of an earlier run. Raises ResiduaError if it is none."""
+        """The folder of an earlier run. Raises ResiduaError if it is not one."""
         folder = Path(path).expanduser()
         if not (folder / "config.yaml").is_file():
-            what = "has no config.yaml" if folder.is_dir() else "is no folder"
+            what = "has no config.yaml" if folder.is_dir() else "is not a folder"
             raise ResiduaError(
-                f"{folder}: {what}: expected a run folder as `residua train` makes it."
+                f"{folder}: {what}: expected a run folder, as `residua train` creates."
             )
         return cls(folder)
 
@@ -63,26 +73,26 @@ class RunFolder:
         """An empty folder at `path`, or the next free runs/<name>-<n>. Raises ResiduaError."""
         if path is None:
             return cls(_next_free(Path("runs"), re.sub(r"[^\w.-]+", "-", name) or "data"))
-        cls.refuse_used(path)
+        cls.check_unused(path)
         folder = Path(path).expanduser()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ResiduaError(f"{folder}: cannot hold a run: {error.strerror}.") from error
+            raise ResiduaError(f"{folder}: cannot be created: {error.strerror}.") from error
         return cls(folder)
 
     @staticmethod
-    def refuse_used(path: str) -> None:
-        """Raise ResiduaError if there is something at `path` already."""
+    def check_unused(path: str) -> None:
+        """Raise ResiduaError unless `path` is free or an empty folder."""
         folder = Path(path).expanduser()
         try:
             used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         except OSError as error:
-            raise ResiduaError(f"{folder}: cannot hold a run: {error.strerror}.") from error
+            raise ResiduaError(f"{folder}: cannot be created: {error.strerror}.") from error
         if used:
             raise ResiduaError(
                 f"{folder}: is not empty: expected a new folder for the run. "
-                f"`residua resume {folder}` goes on with an earlier one."
+                f"`residua resume {folder}` continues an earlier one."
             )
 
     def write_text(self, name: str, content: str | bytes) -> None:
@@ -107,60 +117,75 @@ class RunFolder:
         """The settings of the run, with no "auto" left in them."""
         return parse.read_yaml(self.path / "config.yaml")
 
+    def write_settings(self, config: Config, choices: Iterable[Choice]) -> None:
+        """config.yaml, choices.json (those with an effect) and preprocessing.json."""
+        self.write_json("preprocessing.json", dataclasses.asdict(config.preprocessing))
+        shown = auto.effective(config, choices)
+        self.write_json("choices.json", [dataclasses.asdict(choice) for choice in shown])
+        self.write_text("config.yaml", parse.to_yaml(config))
+
     @property
-    def validation_chose(self) -> bool:
-        """Whether a validation part chose an epoch or a way; not so for a head that was solved."""
+    def choices(self) -> tuple[Choice, ...]:
+        """The automatic settings with an effect, under their present names. Raises ResiduaError."""
+        return tuple(
+            Choice(parse.current_name(row["setting"]), row["value"], row["reason"])
+            for row in self.read_json("choices.json")
+        )
+
+    @property
+    def selected_on_validation(self) -> bool:
+        """Whether the validation set was used for model selection; for a linear probe it is not."""
         config = self.config
-        solved = config.transfer.strategy == "features" and config.network.head == "logistic"
-        if not solved:
+        is_probe = config.transfer.strategy == "features" and config.network.head == "logistic"
+        if not is_probe:
             return True
-        choices = self.read_json("choices.json")  # auto's choice from several ways is one
-        return any(each["setting"] == "transfer.strategy" for each in choices)
+        # `auto` may have selected this strategy
+        return any(choice.setting == "transfer.strategy" for choice in self.choices)
 
     @property
     def weights(self) -> Path:
-        """The best weights, or the last ones where no validation chose. Raises ResiduaError."""
+        """The best weights, or the last without a validation set. Raises ResiduaError."""
         for name in ("best.safetensors", "last.safetensors"):
             if (self.path / name).is_file():
                 return self.path / name
         raise ResiduaError(
-            f"{self.path}: has no weights yet: its first epoch has not ended. "
-            f"`residua resume {self.path}` goes on with it."
+            f"{self.path}: has no weights yet: its first epoch is not complete. "
+            f"`residua resume {self.path}` continues it."
         )
 
     def write_split(self, members: Sequence[Member]) -> None:
-        """split.csv: which image is in which part."""
-        rows = [(each.path, each.label, each.split, each.sha256) for each in members]
-        self.write_text("split.csv", csv_text(("path", "class", "part", "sha256"), rows))
+        """split.csv: the split of each image."""
+        rows = [(member.path, member.label, member.split, member.sha256) for member in members]
+        self.write_text("split.csv", csv_text(("path", "class", "split", "sha256"), rows))
 
-    def read_split(self) -> list[Member]:
+    def read_split(self) -> tuple[Member, ...]:
         """The lines of split.csv. Raises ResiduaError."""
-        return [
-            Member(row["path"], row["class"], row["part"], row["sha256"])  # type: ignore[arg-type]
-            for row in self._read_csv("split.csv", ("path", "class", "part", "sha256"))
-        ]
+        return tuple(
+            Member(row["path"], row["class"], row["split"], row["sha256"])  # type: ignore[arg-type]
+            for row in self._read_csv("split.csv", ("path", "class", "split", "sha256"))
+        )
 
-    def known(self) -> set[str]:
-        """Contents, sha256, of the images that taught the run or chose what it keeps."""
-        parts = ("train", "validation") if self.validation_chose else ("train",)
-        return {each.sha256 for each in self.read_split() if each.split in parts}
+    def images_used(self) -> set[str]:
+        """SHA-256 of the images that were used for training or model selection."""
+        splits = ("train", "validation") if self.selected_on_validation else ("train",)
+        return {member.sha256 for member in self.read_split() if member.split in splits}
 
     def write_predictions(
         self, name: str, rows: Sequence[tuple[str, str, str, float, bool]]
     ) -> None:
-        """predictions.csv: path, class, predicted class, its probability, whether it is right."""
-        columns = ("path", "class", "predicted", "probability", "right")
+        """predictions.csv: path, class, predicted class, its probability, whether it is correct."""
+        columns = ("path", "class", "predicted", "probability", "correct")
         self.write_text(
             name,
             csv_text(columns, [(*row[:3], f"{row[3]:.6f}", str(row[4]).lower()) for row in rows]),
         )
 
     def write_unreadable(self, reasons: Sequence[tuple[str, str]]) -> None:
-        """unreadable.csv: (path, reason) of every file that was left out."""
+        """unreadable.csv: (path, reason) of every skipped file."""
         self.write_text("unreadable.csv", csv_text(("path", "reason"), reasons))
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """history.csv: one line an epoch, columns without any value left out."""
+        """history.csv: a line per epoch; empty columns are omitted."""
         columns = [name for name in HISTORY if any(name in row for row in history)]
         self.write_text(
             "history.csv",
@@ -168,7 +193,7 @@ class RunFolder:
         )
 
     def read_history(self) -> list[dict[str, float]]:
-        """history.csv as numbers; an empty list before the first epoch has ended."""
+        """history.csv as numbers; empty before the first epoch is complete."""
         if not (self.path / "history.csv").exists():
             return []
         rows = self._read_csv("history.csv", ("epoch",))
@@ -177,26 +202,26 @@ class RunFolder:
         except (TypeError, ValueError) as error:
             raise ResiduaError(
                 f"{self.path / 'history.csv'}: expected numbers: {error}. Restore the file, or "
-                "train anew."
+                "train again."
             ) from error
 
     def write_weights(self, name: str, tensors: Mapping[str, Tensor], metadata: Metadata) -> None:
-        """A weights or state file with its card."""
+        """A weights or state file with its metadata."""
         self.write_text(name, to_bytes(tensors, metadata))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held while a process trains in this folder; the system lets go of it if that is killed.
+        """Lock the folder while a process trains in it; the system unlocks it when that is killed.
 
-        Raises Busy if another process holds it, and ResiduaError where nothing can be locked.
+        Raises Busy if another process has locked it, ResiduaError where locking fails.
         """
         try:
             import fcntl
-        except ImportError:  # not a POSIX system: nothing stops a second process there
+        except ImportError:  # not POSIX: no locking
             yield
             return
         path = self.path / ".lock"
-        if (place := path.resolve()) in _HELD:  # by an outer part of the same training
+        if (resolved := path.resolve()) in _LOCKED:  # by the caller
             yield
             return
         with contextlib.ExitStack() as stack:
@@ -204,13 +229,13 @@ class RunFolder:
                 stream = stack.enter_context(path.open("w"))
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise Busy(f"{self.path}: another process trains in it now.") from error
+                raise Busy(f"{self.path}: another process is training in it.") from error
             except OSError as error:
                 raise ResiduaError(f"{path}: cannot be locked: {error.strerror}.") from error
-            for leftover in self.path.glob(".*.*.*"):  # of a write that was killed
+            for leftover in self.path.glob(".*.*.*"):  # temporary files of a killed process
                 leftover.unlink(missing_ok=True)
-            _HELD.add(place)
-            stack.callback(_HELD.discard, place)
+            _LOCKED.add(resolved)
+            stack.callback(_LOCKED.discard, resolved)
             yield
 
     def _read_csv(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -218,22 +243,23 @@ class RunFolder:
         try:
             with path.open(encoding="utf-8", newline="") as stream:
                 reader = csv.DictReader(stream)
-                rows = list(reader)
+                rows = [current_columns(row) for row in reader]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ResiduaError(f"{path}: cannot be read: {error}.") from error
-        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        present = current_columns(dict.fromkeys(reader.fieldnames or ()))
+        missing = [name for name in columns if name not in present]
         if missing:
             raise ResiduaError(f"{path}: has no column {', '.join(missing)}.")
         return rows
 
 
 class Log:
-    """log.jsonl: one JSON object a line, on disk as soon as it is written."""
+    """log.jsonl: a JSON object per line, flushed at once."""
 
     def __init__(self, path: Path, step: int, epochs: int) -> None:
-        """Continue the log of a training that stands at `step`, after `epochs` whole epochs.
+        """Continue the log at `step`, after `epochs` complete epochs.
 
-        Lines from beyond belong to work that is done again.
+        Later lines belong to work that will be repeated; they are removed.
         """
         kept = []
         if path.exists():
@@ -247,7 +273,7 @@ class Log:
         self.stream: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, event: str, step: int, **facts: object) -> None:
-        """Append one event; facts are plain values."""
+        """Append an event; facts are plain values."""
         row = {"event": event, "step": step, **facts}
         try:
             self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -258,13 +284,19 @@ class Log:
             ) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.stream.close()
 
 
-def speeds_of(history: Sequence[Mapping[str, float]]) -> list[float]:
-    """Images a second of the epochs that learnt since the run was last gone on with."""
-    return [row["images_per_second"] for row in history if row.get("images_per_second", 0) > 0]
+def current_columns(row: Mapping[str, _T]) -> dict[str, _T]:
+    """A row of a CSV file under the names that its columns have now."""
+    return {RENAMED_COLUMNS.get(name, name): value for name, value in row.items()}
+
+
+def throughputs(history: Sequence[Mapping[str, float]]) -> list[float]:
+    """Training images per second of each epoch, where it was measured."""
+    speeds = (row.get("images_per_second", 0.0) for row in history)
+    return [speed for speed in speeds if speed > 0]
 
 
 def _next_free(parent: Path, name: str) -> Path:
@@ -276,5 +308,5 @@ def _next_free(parent: Path, name: str) -> Path:
                 folder.mkdir()
                 return folder
     except OSError as error:
-        raise ResiduaError(f"{parent}: cannot hold a run: {error.strerror}.") from error
+        raise ResiduaError(f"{parent}: cannot be created: {error.strerror}.") from error
     raise ResiduaError(f"{parent}: holds a million runs of {name}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ def say_start(weights: Weights, prepared: Prepared, console: Console) -> None:
     if prepared.config.transfer.strategy == "scratch":
         console.print(f"the network of {weights.path}, and nothing that it has learnt")
         return
-    held, classes = weights.metadata.classes, prepared.source.classes
+    held, classes = weights.metadata.classes, prepared.dataset.classes
     new_head = prepared.config.network.new_head
     console.print(
         f"starts from {weights.path} ({weights.form} of {weights.metadata.network.name})"
@@ -60,30 +61,32 @@ def say_start(weights: Weights, prepared: Prepared, console: Console) -> None:
         )
 
 
-def note_known(config: Config, prepared: Prepared) -> None:
-    """Note images that are to judge this run, but taught the run that it starts from."""
+def note_known(config: Config, prepared: Prepared) -> Prepared:
+    """With notes on evaluation images that the initial weights were trained on."""
     source = config.network.weights
     if not source or is_published(source) or config.transfer.strategy == "scratch":
-        return
+        return prepared
     place = Path(source)
     if place.is_file() and (place.parent / "split.csv").exists():
         place = place.parent
     if not place.is_dir():
-        return
+        return prepared
+    notes = list(prepared.notes)
     earlier = RunFolder.existing(place)
-    known_there = earlier.known()
+    known_there = earlier.images_used()
     if config.transfer.strategy in ("features", "auto"):
         teaching = [each.sha256 for each in prepared.members if each.split == "train"]
         if known := sum(each in known_there for each in teaching):
-            prepared.notes.append(
+            notes.append(
                 f"{known:,} of {len(teaching):,} training images trained {earlier.path} or chose "
                 "its weights, so what cross-validation says of its features is too good"
             )
     for part in ("validation", "test"):
         judging = [each.sha256 for each in prepared.members if each.split == part]
         if known := sum(each in known_there for each in judging):
-            prepared.notes.append(
+            notes.append(
                 f"{known:,} of {len(judging):,} {part} images trained {earlier.path} or chose "
                 "its weights, so its figures on them are too good: use the same --split-seed and "
                 "fractions as there, or other images"
             )
+    return dataclasses.replace(prepared, notes=tuple(notes))

@@ -21,10 +21,10 @@ from residua.networks.analysis.cost import costs_of
 from residua.networks.zoo import catalogue
 from residua.runs.folder import Busy, RunFolder
 from residua.studies.definition import Definition
-from residua.system.budget import Clock, seconds_of
+from residua.system.budget import seconds_of
 from residua.system.console import Console
-from residua.transfer.context import Job, thinned
-from residua.transfer.throughput import REPORT_SECONDS, epochs_within, pace_of
+from residua.training.initial import initial_network
+from residua.training.throughput import REPORT_SECONDS, epoch_seconds, measure_throughput
 
 STUDY = "study.json"
 TEST_FRACTION = 0.25  # where the data brings no test part
@@ -227,13 +227,11 @@ def _epochs_within(configs: Mapping[str, Config], asked: Asked, console: Console
     seconds, each_epoch = seconds_of(asked.budget) * SHARE, 0.0
     for config in configs.values():
         prepared = prepare(seeded(config, 0), Console(quiet=True))
-        job = Job(prepared, None, Clock(math.inf), console, config)
-        members = thinned(prepared.splits["train"], config.training.max_images)
-        inputs = prepared.training_batches(prepared.device, members)
-        judged = len(prepared.splits["test"])
-        pace = pace_of(job, job.network(), inputs, 0)
-        each_epoch += 1 / epochs_within(job, pace, inputs, judged, 1.0)
-        seconds -= asked.seeds * (REPORT_SECONDS + judged * pace.judged)
+        network = initial_network(prepared.config, None, prepared.device)
+        batches, tested = prepared.training_batches(), len(prepared.splits["test"])
+        speed = measure_throughput(network, batches, prepared.config, 0)
+        each_epoch += epoch_seconds(speed, batches, prepared.config, tested)
+        seconds -= asked.seeds * (REPORT_SECONDS + tested * speed.evaluation)
     epochs = math.floor(seconds / (each_epoch * asked.seeds))
     if epochs < 1:
         console.warn(f"{asked.budget} do not hold one epoch of all rows and seeds: it takes longer")

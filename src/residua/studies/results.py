@@ -13,7 +13,7 @@ import numpy.typing as npt
 from residua.config.schema import Config
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import Counts, costs_of
-from residua.runs.folder import RunFolder, speeds_of
+from residua.runs.folder import RunFolder, throughputs
 from residua.studies.definition import Row
 
 DIVERGED = "diverged.json"  # in the folder of a run whose loss or weights were no longer finite
@@ -122,7 +122,7 @@ def _outcome(row: Row, folder: Path, seeds: int) -> Outcome:
         counts=costs_of(config.network_spec, config.preprocessing.size),
         accuracy=np.array([judged(run)[0] for run in runs]),
         train_accuracy=np.array([curve[-1]["accuracy"] for curve in curves]),
-        seconds=np.array([taught / np.median(each) for each in map(speeds_of, curves) if each]),
+        seconds=np.array([taught / np.median(each) for each in map(throughputs, curves) if each]),
         size=runs[0].weights.stat().st_size if runs else None,
         curves=curves,
         tested=parts.count("test"),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from residua.config.schema import Config
 from residua.errors import ResiduaError
-from residua.experiment import go_on, train_run
+from residua.experiment import resume, train
 from residua.runs.folder import Busy, RunFolder
 from residua.studies.definition import Definition
 from residua.studies.plan import WAIT, Asked, seeded, settled
@@ -126,10 +126,10 @@ def _came_to(place: Path) -> str:
 def _train_one(config: Config, place: Path, console: Console) -> None:
     try:
         if (place / "config.yaml").exists():
-            go_on(RunFolder(place), console)
+            resume(RunFolder(place), console)
         else:
             shutil.rmtree(place, ignore_errors=True)  # was killed before it was a run
-            train_run(config, str(place), console)
+            train(config, str(place), console)
     except Diverged as error:
         RunFolder(place).write_json(DIVERGED, {"message": str(error)})
 

@@ -1,123 +1,155 @@
-"""A training between two steps <-> one file, from which it goes on as if nothing had happened."""
+"""A training between two steps <-> one file, from which it continues as if never interrupted.
+
+The weights of the best, the last and every N-th epoch are written here too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
-from residua.training.optimization import Average
-from residua.training.validation import Judge
+from residua.system.signals import Interrupted, Signals
+from residua.training.progress import Progress
 from residua.weights.native import Metadata, read_weights
 
-STATE = "state.safetensors"
+STATE, BEST, LAST = "state.safetensors", "best.safetensors", "last.safetensors"
+BEST_SECONDS = 2.0  # at least, between two writes of the best weights
 
 
-@dataclass
-class Progress:
-    """Where a training stands, as plain numbers.
+class Stateful(Protocol):
+    """What can be saved: tensors by name, and the rest as plain data."""
 
-    epoch: epochs that have ended. step: steps done of the running one. judged: batches judged at
-    its end. loss, correct, images: sums over its steps. best: (accuracy or -loss, tie-breaker) of
-    the best epoch. waited: epochs since then. history: a row for each epoch that has ended.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    judged: int = 0
-    loss: float = 0.0
-    correct: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    best: list[float] | None = None
-    best_epoch: int = 0
-    waited: int = 0
-    stopped: bool = False
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-@dataclass
-class Learner:
-    """Everything that changes while a network trains."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: Average
-    judge: Judge
     progress: Progress
 
-    def save(self, run: RunFolder, metadata: Metadata) -> None:
-        """Write the state file, one atomic step."""
-        tensors = {f"network.{name}": each for name, each in self.network.state_dict().items()}
-        tensors |= {f"average.{place}": each for place, each in enumerate(self.average.values)}
-        tensors |= {f"judge.{name}": each for name, each in self.judge.state().items()}
-        numbers: dict[str, Any] = {}
-        for place, state in self.optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{place}.{name}"] = value
-                else:
-                    numbers[f"optimizer.{place}.{name}"] = value
-        self.progress.judged = self.judge.position
-        notes = {"progress": asdict(self.progress), "optimizer": numbers}
-        described = Metadata(metadata.network, metadata.classes, metadata.preprocessing, notes)
-        run.write_weights(STATE, tensors, described)
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that training changes."""
 
-    def restore(self, run: RunFolder) -> None:
-        """Take up the state file, if there is one. Raises ResiduaError if it does not fit."""
-        path = run.path / STATE
-        if not path.exists():
-            return
-        tensors, metadata = read_weights(path)
-        try:
-            self.network.load_state_dict(_under("network.", tensors))
-            for place, value in enumerate(self.average.values):
-                value.copy_(tensors[f"average.{place}"])
-            self._restore_optimizer(tensors, metadata.notes["optimizer"])
-            self.progress = Progress(**metadata.notes["progress"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ResiduaError(f"{path}: does not belong to this run: {first}.") from error
-        if self.progress.judged:
-            self.network.train()
-            self.judge.begin(self.network, self.average, self.progress.epoch)
-            self.judge.restore(_under("judge.", tensors), self.progress.judged)
-
-    def _restore_optimizer(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Put each tensor of the optimizer's state into the memory layout of its parameter."""
-        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-        state: dict[int, dict[str, Any]] = {}
-        for key, value in {
-            **_under("optimizer.", tensors),
-            **_under("optimizer.", numbers),
-        }.items():
-            place, _, name = key.partition(".")
-            parameter = parameters[int(place)]
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value = torch.empty_like(parameter).copy_(value)
-            state.setdefault(int(place), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    def load_state_dict(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Restore it, in place."""
 
 
-def restore_network(network: nn.Module, run: RunFolder) -> None:
-    """The network of the state file alone, for what is computed with it before training goes on.
+class Checkpointer(contextlib.AbstractContextManager["Checkpointer"]):
+    """Saves a training when it is due and after a signal, and restores it."""
 
-    Raises ResiduaError if it does not fit.
-    """
-    path = run.path / STATE
+    def __init__(
+        self,
+        trainer: Stateful,
+        folder: RunFolder,
+        metadata: Metadata,
+        signals: Signals,
+        save_seconds: float,
+        save_every: int,
+    ) -> None:
+        """save_seconds: of work that a crash may lose. save_every: epochs; 0: off."""
+        self.trainer, self.folder, self.metadata, self.signals = trainer, folder, metadata, signals
+        self.save_seconds, self.save_every = save_seconds, save_every
+        self.began = self.saved = self.stepped = self.last_written = time.monotonic()
+        self.longest = 0.0  # seconds between two steps: what a postponed save may still lose
+        self.best: dict[str, Tensor] = {}  # the best weights, until they are written
+        self.best_epoch, self.best_written = 0, -math.inf
+
+    def __exit__(self, *error: object) -> None:
+        self.flush_best()
+
+    def restore(self) -> None:
+        """Load the state file, if there is one. Raises ResiduaError if it does not fit."""
+        path = self.folder.path / STATE
+        if path.exists():
+            tensors, metadata = read_weights(path)
+            with _fitting(path):
+                self.trainer.load_state_dict(tensors, metadata.notes)
+        self.began = time.monotonic() - self.trainer.progress.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this training, over all processes."""
+        return time.monotonic() - self.began
+
+    def step(self) -> bool:
+        """After each batch: save if it is due, and return whether it was.
+
+        Raises Interrupted after a signal, when everything is saved.
+        """
+        if self.signals.received:
+            self.save()
+            raise Interrupted(self.signals.received, str(self.folder.path))
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self.stepped)
+        self.stepped = now
+        if now - self.saved + self.longest < self.save_seconds:
+            return False
+        self.save()
+        return True
+
+    def save(self) -> None:
+        """Write the state file: all that a crash leaves."""
+        tensors, values = self.trainer.state_dict()
+        values["progress"]["seconds"] = self.trainer.progress.seconds = self.seconds
+        self.flush_best()
+        metadata = dataclasses.replace(self.metadata, notes=values)
+        self.folder.write_weights(STATE, tensors, metadata)
+        self.saved = self.stepped = time.monotonic()
+
+    def keep_best(self, network: nn.Module, epoch: int) -> None:
+        """Remember the evaluated weights; short epochs would write them all the time."""
+        self.best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        self.best_epoch = epoch
+
+    def flush_best(self) -> None:
+        """Write the pending best weights; must precede any file that names best_epoch."""
+        if self.best:
+            metadata = self._at_epoch(self.best_epoch)
+            self.folder.write_weights(BEST, self.best, metadata)
+            self.best, self.best_written = {}, time.monotonic()
+
+    def end_epoch(self, network: nn.Module, improved: bool, is_last: bool) -> None:
+        """Write the evaluated weights of an epoch where they are due."""
+        epoch, now = self.trainer.progress.epoch, time.monotonic()
+        if improved:
+            self.keep_best(network, epoch)
+            if now - self.best_written >= BEST_SECONDS:
+                self.flush_best()
+        is_due = now - self.last_written >= self.save_seconds
+        names = []
+        if is_due or is_last or not (self.folder.path / LAST).exists():  # usable weights early
+            self.last_written = now
+            names.append(LAST)
+        if self.save_every and epoch % self.save_every == 0:
+            names.append(f"epoch-{epoch:04}.safetensors")
+        for name in names:
+            self.folder.write_weights(name, network.state_dict(), self._at_epoch(epoch))
+
+    def _at_epoch(self, epoch: int) -> Metadata:
+        return dataclasses.replace(self.metadata, notes={"epoch": epoch})
+
+
+def restore_network(network: nn.Module, folder: RunFolder) -> None:
+    """Load the network of the state file alone. Raises ResiduaError if it does not fit."""
+    path = folder.path / STATE
     tensors, _ = read_weights(path)
+    with _fitting(path):
+        network.load_state_dict(under("network.", tensors))
+
+
+def under(prefix: str, items: Mapping[str, Any]) -> dict[str, Any]:
+    """The items whose keys begin with a prefix, without it."""
+    return {key.removeprefix(prefix): item for key, item in items.items() if key.startswith(prefix)}
+
+
+@contextlib.contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Turn errors about tensors that do not fit into a sentence that names the file."""
     try:
-        network.load_state_dict(_under("network.", tensors))
-    except RuntimeError as error:
+        yield
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ResiduaError(f"{path}: does not belong to this run: {first}.") from error
-
-
-def _under(prefix: str, items: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix(prefix): each for key, each in items.items() if key.startswith(prefix)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from residua.errors import ResiduaError
-from residua.training.checkpoint import Progress
+from residua.training.progress import Progress
 
 _ADVICE = (
     "The last good checkpoint and weights remain. Start again with a smaller --lr, a longer "
@@ -17,50 +17,50 @@ _ADVICE = (
 )
 
 
-class Diverged(ResiduaError):  # noqa: N818 - a result of a training
-    """A loss or a weight is not finite; the last good state and weights remain."""
+class Diverged(ResiduaError):  # noqa: N818 - a result of training
+    """A loss or a weight is not finite; the last good checkpoint and weights remain."""
 
 
 class Meter:
-    """Running sums of loss and accuracy, on the device; complains of a loss that is not finite.
+    """Running sums of loss and accuracy, on the device; raises on a loss that is not finite.
 
-    On a CPU every loss is looked at before its gradient is taken, on a GPU a few times a second, so
-    that it never waits, and always before anything is saved.
+    On a CPU each loss is checked before its gradient is computed. On a GPU they are checked a few
+    times a second, so that no step waits, and always before anything is saved.
     """
 
     def __init__(self, progress: Progress, device: torch.device) -> None:
-        self.progress, self.at_once = progress, device.type == "cpu"
+        self.progress, self.check_each = progress, device.type == "cpu"
         self.loss = torch.tensor(progress.loss, dtype=torch.float64, device=device)
         self.correct = torch.tensor(progress.correct, dtype=torch.int64, device=device)
-        self.unseen: list[tuple[int, float, Tensor]] = []
+        self.unchecked: list[tuple[int, float, Tensor]] = []
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, rate: float) -> None:
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, learning_rate: float) -> None:
         """Count a step's mean loss [] and its logits [B, K] against labels [B]."""
-        self.unseen.append((self.progress.step + 1, rate, loss))
-        if self.at_once:
+        self.unchecked.append((self.progress.step + 1, learning_rate, loss))
+        if self.check_each:
             self.check()
         self.loss += loss.double() * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
         self.progress.images += len(labels)
 
     def check(self) -> None:
-        """Look at the losses since the last time. Raises Diverged if one is not finite."""
-        if not self.unseen:
+        """Check the losses since the last call. Raises Diverged if one is not finite."""
+        if not self.unchecked:
             return
-        values = torch.stack([each for _, _, each in self.unseen]).tolist()
-        for (step, rate, _), value in zip(self.unseen, values, strict=True):
+        values = torch.stack([loss for _, _, loss in self.unchecked]).tolist()
+        for (step, learning_rate, _), value in zip(self.unchecked, values, strict=True):
             if not math.isfinite(value):
                 raise Diverged(
                     f"the loss became {value} in epoch {self.progress.epoch + 1}, step {step}, at "
-                    f"rate {rate:.3g}. {_ADVICE}"
+                    f"learning rate {learning_rate:.3g}. {_ADVICE}"
                 )
-        self.unseen.clear()
+        self.unchecked.clear()
 
-    def collect(self, weights: Iterable[Tensor]) -> None:
+    def flush(self, weights: Iterable[Tensor]) -> None:
         """Check losses and weights, and move the sums into the progress. Raises Diverged."""
         self.check()
-        norms = torch._foreach_norm([each.detach() for each in weights])
-        if not torch.stack([each.float() for each in norms]).isfinite().all():
+        norms = torch._foreach_norm([weight.detach() for weight in weights])
+        if not torch.stack([norm.float() for norm in norms]).isfinite().all():
             raise Diverged(
                 f"a weight is no longer finite in epoch {self.progress.epoch + 1}, after step "
                 f"{self.progress.step}. {_ADVICE}"

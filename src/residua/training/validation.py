@@ -1,151 +1,109 @@
-"""A network in training -> loss and accuracy on parts it does not learn, and a copy to keep.
+"""A network in training -> its loss and accuracy on other splits, and a copy that can be saved.
 
-What is judged is a copy: averaged parameters where there is an average, and BatchNorm statistics
-that are estimated anew. The running ones lag; with Keras' momentum of .99 they still hold a third
-of their start after a hundred steps, and a network judged with them can be nonsense that trains
-well (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3).
+The copy is evaluated, not the network: averaged parameters where there is an EMA, and precise BN,
+statistics that are re-estimated on training images. Running statistics lag behind; with Keras'
+momentum of .99 they still hold a third of their initial value after a hundred steps, and a network
+that trains well can look like nonsense (Wu and Johnson 2021, "Rethinking Batch in BatchNorm",
+section 3).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.config.schema import Config
-from residua.data.batches import Inputs
 from residua.data.random import Integers, shuffled
 from residua.system.device import autocast
 from residua.training.optimization import Average
+from residua.training.progress import Task
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-STATISTICS = "statistics"
 
 
-@dataclass
-class Judge:
-    """Works through a list of batches, one at a time, and can be stopped and restored between two.
+class Validator:
+    """Evaluates a copy of a network after each epoch; `network` is that copy."""
 
-    parts: name -> sample numbers, in the order of judging. cut: see Task.
-    """
+    def __init__(self, network: nn.Module, task: Task, config: Config) -> None:
+        self.network = copy.deepcopy(network)
+        self.task, self.config = task, config
 
-    network: nn.Module
-    inputs: Inputs
-    parts: Mapping[str, Integers]
-    config: Config
-    cut: int = 0
-    position: int = 0
-    logits: dict[str, list[Tensor]] = field(default_factory=dict)
-    plan: list[tuple[str, Integers]] = field(default_factory=list)
+    @torch.no_grad()
+    def validate(
+        self, network: nn.Module, average: Average, epoch: int, after_batch: Callable[[], None]
+    ) -> dict[str, float]:
+        """Loss and accuracy of each split: "val_loss", "val_accuracy", "test_loss", ...
 
-    def begin(self, network: nn.Module, average: Average, epoch: int) -> None:
-        """Copy the network as it stands and plan the batches of this epoch."""
+        The loss is plain cross entropy, without smoothing, class weights or decay. Repeating it
+        gives the same bits, so nothing of it is saved when it is interrupted.
+        """
+        self._copy(network, average)
+        self._estimate_statistics(epoch, after_batch)
+        metrics: dict[str, float] = {}
+        for split, members in self.task.eval_splits.items():
+            logits = []
+            for samples in chunks(members, self.config.training.batch_size):
+                logits.append(self._forward(samples).float())
+                after_batch()
+            outputs = torch.cat(logits).double().cpu()
+            labels = torch.from_numpy(self.task.batches.labels[members])
+            prefix = {"validation": "val"}.get(split, split)
+            metrics[f"{prefix}_loss"] = F.cross_entropy(outputs, labels).item()
+            metrics[f"{prefix}_accuracy"] = (outputs.argmax(1) == labels).double().mean().item()
+        return metrics
+
+    def _copy(self, network: nn.Module, average: Average) -> None:
         self.network.load_state_dict(network.state_dict())
         if average.values:
             for parameter, value in zip(self.network.parameters(), average.values, strict=True):
-                parameter.data.copy_(value)
-        for mine, theirs in zip(self.network.modules(), network.modules(), strict=True):
-            mine.training = theirs.training
-        training = self.config.training
-        wanted = min(training.precise_bn_images, len(self.inputs.members))
-        chosen = shuffled(training.seed, epoch, self.inputs.members)[:wanted]
-        batch = training.batch_size
-        self.plan = [(STATISTICS, each) for each in _pieces(chosen, batch)] if self.norms else []
-        for part, members in self.parts.items():
-            self.plan += [(part, each) for each in _pieces(members, batch)]
-        self.position, self.logits = 0, {part: [] for part in self.parts}
-
-    @property
-    def has_norms(self) -> bool:
-        """Whether there is anything to estimate at all."""
-        return any(
-            isinstance(each, NORMS) and not getattr(each, "frozen", False)
-            for each in self.network.modules()
-        )
-
-    @property
-    def norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
-        """The norms whose statistics are not frozen."""
-        return [
-            each for each in self.network.modules() if isinstance(each, NORMS) and each.training
-        ]
-
-    def steps(self) -> Iterator[None]:
-        """Work off what is left of the plan, one batch at a time."""
-        norms, momenta = self.norms, [each.momentum for each in self.norms]
-        for place in range(self.position, len(self.plan)):
-            kind, samples = self.plan[place]
-            if place == 0 and kind == STATISTICS:
-                for norm in norms:
-                    norm.reset_running_stats()
-            self.network.eval()
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.train(kind == STATISTICS)
-                norm.momentum = None if kind == STATISTICS else momentum  # None: a plain average
-            x = self.inputs.plain(samples)
-            with torch.no_grad(), autocast(x.device, self.config.training.precision):
-                logits = logits_from(self.network, x, self.cut)
-            if kind != STATISTICS:
-                self.logits[kind].append(logits.float())
-            self.position = place + 1
-            for norm in norms:  # so that a restored judge knows them
-                norm.train()
-            yield
+                parameter.copy_(value)
         self.network.eval()
 
-    def results(self) -> dict[str, float]:
-        """loss and accuracy of each part, as "val_loss", "val_accuracy", "test_loss", ...
+    def _estimate_statistics(self, epoch: int, after_batch: Callable[[], None]) -> None:
+        """Precise BN: the plain average over batches of training images, without augmentation."""
+        norms, training, members = trainable_norms(self.network), self.config.training, None
+        members = shuffled(training.seed, epoch, self.task.batches.members)
+        members = members[: training.precise_bn_images]
+        if not norms or not len(members):
+            return
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative average
+            norm.train()
+        for samples in chunks(members, training.batch_size):
+            self._forward(samples)
+            after_batch()
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
-        The loss is the plain cross entropy, without smoothing, weights or decay.
-        """
-        found: dict[str, float] = {}
-        for part, members in self.parts.items():
-            logits = torch.cat(self.logits[part]).double().cpu()
-            labels = torch.from_numpy(self.inputs.labels[members])
-            prefix = {"validation": "val"}.get(part, part)
-            found[f"{prefix}_loss"] = F.cross_entropy(logits, labels).item()
-            found[f"{prefix}_accuracy"] = (logits.argmax(1) == labels).double().mean().item()
-        return found
-
-    def state(self) -> dict[str, Tensor]:
-        """Tensors from which `restore` continues; nothing at the start of the plan."""
-        if self.position == 0:
-            return {}
-        buffers = {f"buffer.{name}": each for name, each in self.network.named_buffers()}
-        logits = {f"logits.{part}": torch.cat(each) for part, each in self.logits.items() if each}
-        return buffers | logits
-
-    def restore(self, tensors: Mapping[str, Tensor], position: int) -> None:
-        """Take up a judging that `begin` has planned again."""
-        for name, buffer in self.network.named_buffers():
-            if f"buffer.{name}" in tensors:
-                buffer.copy_(tensors[f"buffer.{name}"])
-        for part in self.parts:
-            if f"logits.{part}" in tensors:
-                self.logits[part] = [tensors[f"logits.{part}"].to(self.inputs.device)]
-        self.position = position
+    def _forward(self, samples: Integers) -> Tensor:
+        x = self.task.batches.plain(samples)
+        with autocast(x.device, self.config.training.precision):
+            return forward(self.network, x, self.task.cached_stages)
 
 
-def judge_for(
-    network: nn.Module, inputs: Inputs, parts: Mapping[str, Integers], config: Config, cut: int
-) -> Judge:
-    """A judge with a copy of its own of the network."""
-    return Judge(copy.deepcopy(network), inputs, parts, config, cut)
-
-
-def logits_from(network: nn.Module, x: Tensor, cut: int) -> Tensor:
-    """Images [B, C, S, S], or what the first `cut` stages made of them -> logits [B, K]."""
-    return network.leave(x, cut) if cut else network(x)  # type: ignore[operator, no-any-return]
-
-
-def _pieces(members: Integers, batch: int) -> list[Integers]:
-    """Consecutive pieces of nearly equal length, none above `batch`."""
-    count = -(-len(members) // batch)
+def trainable_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The BatchNorm layers whose statistics are not frozen."""
     return [
-        members[each * len(members) // count : (each + 1) * len(members) // count]
-        for each in range(count)
+        module
+        for module in network.modules()
+        if isinstance(module, NORMS) and not getattr(module, "frozen", False)
     ]
+
+
+def forward(network: nn.Module, x: Tensor, cached_stages: int) -> Tensor:
+    """Images [B, C, S, S], or the output of the first `cached_stages` stages -> logits [B, K]."""
+    return network.leave(x, cached_stages) if cached_stages else network(x)  # type: ignore[operator, no-any-return]
+
+
+def chunks(members: Integers, size: int) -> Iterator[Integers]:
+    """Consecutive chunks of nearly equal length, none above `size`."""
+    count = -(-len(members) // size)
+    for number in range(count):
+        yield members[number * len(members) // count : (number + 1) * len(members) // count]

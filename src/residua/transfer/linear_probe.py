@@ -13,23 +13,24 @@ from torch import nn
 
 from residua.config import parse
 from residua.config.auto import FEW
+from residua.data.prepare import thinned
 from residua.data.random import Integers, shuffled
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
 from residua.runs.folder import RunFolder
 from residua.system.signals import Interrupted
-from residua.training.checkpoint import STATE, Progress
+from residua.training import throughput
+from residua.training.checkpoint import STATE
 from residua.training.loop import fit as learn
-from residua.training.recorder import Task
+from residua.training.progress import Progress, Task
 from residua.transfer.answers import Answers
 from residua.transfer.cached_batches import CachedInputs
-from residua.transfer.context import Job, Learnt, thinned, write_settings
+from residua.transfer.context import Job, Learnt
 from residua.transfer.estimate import Estimate
 from residua.transfer.feature_layers import Tap
 from residua.transfer.features import Rows
 from residua.transfer.logistic import Floats, fit
 from residua.transfer.probing import Seen, best_of, look
-from residua.transfer.throughput import JUDGED, deadline, finishing, in_time, pace_of
 from residua.weights.load import read_file
 from residua.weights.network import Logits, build_network
 
@@ -41,17 +42,17 @@ MOST_THREADS = 8  # that fit heads at once, each on rows of its own
 
 
 def by_features(
-    job: Job, folder: RunFolder, *, until: float | None = None, head_share: float = -1.0
+    job: Job, folder: RunFolder, *, until: float | None = None, head_share: float | None = None
 ) -> Learnt:
     """A head on the frozen network: the weights file, and what was measured for it.
 
     until: a time of time.monotonic() at which features end; None for a share of the budget.
-    head_share: of what they leave of it, for a head that learns by gradient; below 0, all that
+    head_share: of what they leave of it, for a head that learns by gradient; None: all that
     judging and reporting leave. Raises Interrupted after a signal; what was computed is in the
     cache then.
     """
-    train, until = job.taught, until or job.clock.at(SHARE)
-    begun = head_share < 0 and (folder.path / STATE).exists()
+    train, until = job.prepared.training_members, until or job.clock.at(SHARE)
+    begun = head_share is None and (folder.path / STATE).exists()
     if begun and until is not None:
         until = time.monotonic()  # what is cached, and so what the head began with
     seen, estimated, rows = _choose(job, train, until)
@@ -79,11 +80,13 @@ def by_features(
     else:
         network, task = job.network(), _task(job, best.tap, rows, until)
         if begun:
-            task = dataclasses.replace(task, deadline=deadline(job))
+            task = dataclasses.replace(task, deadline=throughput.deadline(job.prepared, job.clock))
         else:
             job, task = _in_time(job, network, task, head_share)
-        if head_share < 0:
-            write_settings(folder, job.prepared)  # what goes on later must not plan anew
+        if head_share is None:
+            folder.write_settings(
+                job.prepared.config, job.prepared.choices
+            )  # what goes on later must not plan anew
         progress = learn(network, task, job.prepared.config, folder, job.console)
     return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
 
@@ -107,7 +110,7 @@ def _choose(
     """Look at every tap, or at the one that the settings name, on some of the training part."""
     config, network = job.prepared.config, job.prepared.config.network
     taps = job.frozen.taps()
-    if job.is_given("network.stage") or job.is_given("network.pool_size"):
+    if job.prepared.is_explicit("network.stage") or job.prepared.is_explicit("network.pool_size"):
         taps = [Tap(network.stage or job.frozen.front.stages, network.pool_size or 1)]
     elif network.head != "logistic":  # as tutorials 2 and 3: what the network itself would use
         taps = [tap for tap in taps if tap.stage == job.frozen.front.stages and tap.side == 1]
@@ -139,7 +142,7 @@ def _at(job: Job, best: Seen) -> Job:
     reason = f"separates the classes best: loss {best.loss:.3f} on images left out"
     if best.tap == Tap(job.frozen.front.stages, 1) and job.prepared.config.network.stage is None:
         return job
-    return job.decided("network.stage", best.tap.stage, reason).decided(
+    return job.choose("network.stage", best.tap.stage, reason).choose(
         "network.pool_size", best.tap.side, reason
     )
 
@@ -148,7 +151,7 @@ def _sparing(job: Job, rows: Rows, until: float | None) -> float | None:
     """`until`, or so early that there is time for the features of the images that will judge."""
     if until is None or not rows.computed:
         return until
-    needed = finishing(job, rows.seconds / rows.computed)
+    needed = throughput.finishing_seconds(job.prepared, rows.seconds / rows.computed)
     return min(until, time.monotonic() + job.clock.left - needed)
 
 
@@ -189,7 +192,7 @@ def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object
     named = {"network.stage": tap.stage, "network.pool_size": tap.side}
     config = parse.with_settings(job.prepared.config, named)
     own = dataclasses.replace(job, prepared=dataclasses.replace(job.prepared, config=config))
-    train, until = job.taught, job.clock.ahead(BEGIN_SHARE)
+    train, until = job.prepared.training_members, job.clock.ahead(BEGIN_SHARE)
     if tap in job.frozen.looked:
         seen, chosen = [job.frozen.looked[tap]], None
     else:
@@ -217,15 +220,20 @@ def _learn_head(job: Job, network: Staged, folder: RunFolder, task: Task) -> Non
     shutil.rmtree(own.path)
 
 
-def _in_time(job: Job, network: Staged, task: Task, share: float) -> tuple[Job, Task]:
-    """With as many epochs as a share of the budget holds; below 0: all of it, see `in_time`."""
+def _in_time(job: Job, network: Staged, task: Task, share: float | None) -> tuple[Job, Task]:
+    """With as many epochs as fit into a share of the time left; None: all but the finishing."""
     if not job.clock.bounded:
         return job, task
-    judged = sum(map(len, task.eval_splits.values()))
-    until = deadline(job)
-    pace = pace_of(job, network, task.batches, task.cached_stages)
-    job = in_time(job, pace, task.batches, judged, share, whole=True)  # features are there
-    return job, dataclasses.replace(task, deadline=until)
+    config, batches = job.prepared.config, task.batches
+    until = throughput.deadline(job.prepared, job.clock)
+    speed = throughput.measure_throughput(network, batches, config, task.cached_stages)
+    validated = sum(map(len, task.eval_splits.values()))
+    each = throughput.epoch_seconds(speed, batches, config, validated)
+    left = job.clock.left
+    finish = throughput.finishing_seconds(job.prepared, speed.full_evaluation)
+    seconds = max(0.0, left - finish if share is None else left * share)
+    prepared = throughput.plan_epochs(job.prepared, seconds, each, batches, whole=True)
+    return job.with_prepared(prepared), dataclasses.replace(task, deadline=until)
 
 
 def _solve(job: Job, network: Staged, best: Seen, rows: Rows, until: float | None) -> None:
@@ -247,7 +255,9 @@ def _solve(job: Job, network: Staged, best: Seen, rows: Rows, until: float | Non
 def _task(job: Job, tap: Tap, rows: Rows, until: float | None) -> Task:
     """Learning a head by gradient, on features of the training and the validation part."""
     prepared, config = job.prepared, job.prepared.config
-    judged = thinned(prepared.splits["validation"], JUDGED if job.clock.bounded else 0)
+    judged = thinned(
+        prepared.splits["validation"], throughput.VALIDATION_LIMIT if job.clock.bounded else 0
+    )
     held = job.frozen.rows([tap], judged) if len(judged) else None
     values = [rows.values[tap], *([held.values[tap]] if held else [])]
     inputs = CachedInputs(

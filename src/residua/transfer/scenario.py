@@ -23,7 +23,7 @@ def facts_of(prepared: Prepared) -> dict[str, Any]:
     headers = [header for at in prepared.splits["train"] if (header := prepared.headers[at])]
     return {
         "images": sum(counts),
-        "classes": len(prepared.source.classes),
+        "classes": len(prepared.dataset.classes),
         "largest_to_smallest_class": max(counts) / min(counts),
         "width": statistics.median_low(header.width for header in headers),
         "height": statistics.median_low(header.height for header in headers),

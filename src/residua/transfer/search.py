@@ -24,13 +24,15 @@ import numpy as np
 
 from residua.config import parse
 from residua.config.auto import Choice
-from residua.data.prepare import Prepared
+from residua.data.prepare import Prepared, thinned
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.system.signals import Interrupted
-from residua.training.checkpoint import STATE, Progress
+from residua.training import throughput
+from residua.training.checkpoint import STATE
+from residua.training.progress import Progress
 from residua.transfer.answers import answers_of
 from residua.transfer.choosing import (
     TRIAL_EPOCHS,
@@ -41,11 +43,10 @@ from residua.transfer.choosing import (
     hope,
     most_hopeful,
 )
-from residua.transfer.context import Job, Learnt, as_written, thinned, write_settings
-from residua.transfer.fine_tune import by_tuning
+from residua.transfer.context import Job, Learnt, as_written
+from residua.transfer.fine_tune import fine_tune
 from residua.transfer.linear_probe import HEAD_SHARE, by_features
 from residua.transfer.scenario import facts_of, scenario_of
-from residua.transfer.throughput import JUDGED, with_epochs
 from residua.transfer.ways import as_way
 
 TRIED, ENDED, BEST = "tried", "ended.json", "best.safetensors"
@@ -111,7 +112,7 @@ def _features(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
     judged = len(first.right) > 0
     if judged:
         measured["table"].append(first.to_json(first, "solved"))
-    if first.learnt.measured["images"] == len(job.taught):
+    if first.learnt.measured["images"] == len(job.prepared.training_members):
         return first
     more = _try(job, "features", _place(folder, "more"), final=True)
     if more is None:
@@ -160,7 +161,7 @@ def _short(own: Job, clock: Clock) -> Job:
     if clock.bounded:
         return dataclasses.replace(own, clock=Clock(min(TRIAL * clock.seconds, clock.left)))
     epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
-    return with_epochs(own, epochs, "a trial")
+    return own.with_prepared(throughput.with_epochs(own.prepared, epochs, "a trial"))
 
 
 def _promoted(new: Tried, folder: RunFolder) -> Tried:
@@ -196,7 +197,7 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
             until = job.clock.at(MORE_SHARE)
             learnt = by_features(own, folder, until=until, head_share=HEAD_SHARE)
         else:
-            learnt = by_tuning(own, folder, final=final)
+            learnt = fine_tune(own, folder, final=final)
         tried = Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
         if not final:
             _note_end(tried)
@@ -207,7 +208,7 @@ def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
 
 
 def _note_end(tried: Tried) -> None:
-    write_settings(tried.folder, tried.learnt.prepared)
+    tried.folder.write_settings(tried.learnt.prepared.config, tried.learnt.prepared.choices)
     told = {"seconds": tried.seconds, "measured": tried.learnt.measured}
     tried.folder.write_json(ENDED, told | {"progress": asdict(tried.learnt.progress)})
 
@@ -215,7 +216,7 @@ def _note_end(tried: Tried) -> None:
 def _ended(job: Job, way: str, folder: RunFolder) -> Tried:
     """A trial that had ended before the run was interrupted."""
     told, prepared = folder.read_json(ENDED), as_written(job.prepared, folder)
-    progress, answers = Progress(**told["progress"]), answers_of(folder, prepared)
+    progress, answers = Progress.from_json(told["progress"]), answers_of(folder, prepared)
     learnt = Learnt(prepared, progress, told["measured"], answers)
     return Tried(way, learnt, folder, _right(learnt), told["seconds"])
 
@@ -223,7 +224,7 @@ def _ended(job: Job, way: str, folder: RunFolder) -> Tried:
 def _right(learnt: Learnt) -> Right:
     """Whether the kept weights name each of some validation images rightly."""
     prepared = learnt.prepared
-    samples = thinned(prepared.splits["validation"], JUDGED)
+    samples = thinned(prepared.splits["validation"], throughput.VALIDATION_LIMIT)
     if not len(samples) or learnt.answers is None:
         return np.zeros(0, bool)
     return np.asarray(learnt.answers(samples).argmax(1) == prepared.labels[samples])
@@ -241,5 +242,5 @@ def _as_chosen(prepared: Prepared, way: str, reason: str) -> Prepared:
     if way != "features" and prepared.config.network.head == "logistic":
         chosen["network.head"] = "linear"  # it began as a solved one, and is the same layer
     config = parse.with_settings(prepared.config, chosen)
-    choices = [*prepared.choices, Choice("transfer.strategy", way, reason)]
+    choices = (*prepared.choices, Choice("transfer.strategy", way, reason))
     return dataclasses.replace(prepared, config=config, choices=choices)

@@ -37,11 +37,11 @@ def as_way(job: Job, way: str) -> Job:
         asked["network.head"] = "logistic"
     if way == "scratch":
         asked |= NOTHING_FROZEN
-    chooser = Chooser(parse.with_settings(prepared.config, asked))
-    chooser.choices = [each for each in prepared.choices if each.setting not in automatically]
-    auto.choose_network(chooser, len(prepared.source.classes), len(prepared.splits["train"]))
+    others = (each for each in prepared.choices if each.setting not in automatically)
+    chooser = Chooser(parse.with_settings(prepared.config, asked), others)
+    auto.choose_network(chooser, len(prepared.dataset.classes), len(prepared.splits["train"]))
     auto.choose_training(chooser, prepared.counts("train"))
-    own = dataclasses.replace(prepared, config=chooser.config, choices=chooser.choices)
+    own = dataclasses.replace(prepared, config=chooser.config, choices=tuple(chooser.choices))
     return dataclasses.replace(job, prepared=own)
 
 
@@ -74,16 +74,16 @@ def _small(job: Job) -> Job:
         "preprocessing.mean": AUTO,  # what was given was meant for the weights
         "preprocessing.std": AUTO,
     }
-    if not job.prepared.has_own_splits:  # else a fraction would be said to be unused
+    if not job.prepared.has_own_splits:  # else it has no effect
         changes["data.val_fraction"] = job.prepared.config.data.val_fraction
     job.console.print(f"scratch: {SMALL_NAME} at {SMALL_SIZE} px ({reason})")
     prepared = prepare(parse.with_settings(asked, changes), Console(quiet=True))
-    prepared.choices.extend(
-        [
-            Choice("network.name", SMALL_NAME, reason),
-            Choice("preprocessing.size", SMALL_SIZE, reason),
-        ]
+    choices = (
+        *prepared.choices,
+        Choice("network.name", SMALL_NAME, reason),
+        Choice("preprocessing.size", SMALL_SIZE, reason),
     )
+    prepared = dataclasses.replace(prepared, choices=choices)
     small = Job(prepared, None, job.clock, job.console, asked)
     job.made["small"] = small
     return small

@@ -17,7 +17,7 @@ from residua.comparison.statistics import of_seeds
 from residua.config import parse
 from residua.config.schema import Config
 from residua.data.random import shuffled
-from residua.experiment import train_run
+from residua.experiment import train
 from residua.report import page_figures
 from residua.report.charts import counted
 from residua.report.page import Cell, Figure, Page, Section, Table
@@ -215,7 +215,7 @@ def _train(given: Mapping[str, object], place: Path) -> None:
         with RunFolder(place).lock():  # another process may train in it
             shutil.rmtree(place)
     try:
-        train_run(parse.with_settings(Config(), given), str(place), Console(quiet=True))
+        train(parse.with_settings(Config(), given), str(place), Console(quiet=True))
     except Interrupted as error:
         raise Interrupted(error.number, str(place), "the same command goes on") from None
 

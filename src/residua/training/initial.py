@@ -1,0 +1,30 @@
+"""Settings, and weights if there are any -> the network that training starts from."""
+
+from __future__ import annotations
+
+import torch
+
+from residua.config.schema import Config
+from residua.networks.staged import Staged
+from residua.networks.surgery.freezing import freeze
+from residua.networks.zoo.catalogue import build_from
+from residua.runs.sources import start_from
+from residua.weights.load import Weights
+from residua.weights.network import on_device
+
+
+def initial_network(config: Config, weights: Weights | None, device: torch.device) -> Staged:
+    """The network of the settings, on a device, with the weights, frozen as the settings say.
+
+    Raises ResiduaError if the weights do not fit.
+    """
+    spec, seed, strategy = config.network_spec, config.training.seed, config.transfer.strategy
+    if weights is None or strategy == "scratch":
+        network = build_from(spec, seed=seed)
+    else:
+        network = start_from(weights, spec, new_head=config.network.new_head, seed=seed)
+    if strategy == "features":
+        freeze(network, len(network.stages))
+    elif strategy != "scratch":
+        freeze(network, config.network.freeze)
+    return on_device(network, device)

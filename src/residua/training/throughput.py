@@ -1,0 +1,133 @@
+"""A network and its batches -> how fast it trains here, and so how many epochs fit a budget."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from residua.config.auto import warmup_share
+from residua.config.schema import Config
+from residua.data.batches import Inputs
+from residua.data.prepare import Prepared
+from residua.system.budget import Clock
+from residua.system.device import autocast
+from residua.training.validation import forward
+
+STEPS = 3  # that are timed, after a warm-up step
+EVAL_IMAGES = 32  # that are timed
+MARGIN = 0.94  # of the time left is planned; speed varies
+EPOCH_SECONDS = 0.02  # of an epoch, for what is neither training nor validation
+REPORT_SECONDS = 2.5  # to write the report and its figures
+VALIDATION_LIMIT = 1_000  # images that are evaluated after an epoch, where time is limited
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Seconds.
+
+    step: for a training step.
+    evaluation: to evaluate an image as the batches hold it.
+    full_evaluation: to evaluate an image from its pixels on.
+    """
+
+    step: float
+    evaluation: float
+    full_evaluation: float
+
+
+def measure_throughput(
+    network: nn.Module, batches: Inputs, config: Config, cached_stages: int
+) -> Throughput:
+    """Time a copy of the network on its first batches; nothing is trained."""
+    network = copy.deepcopy(network).train()
+    device, precision = batches.device, config.training.precision
+    times = []
+    for step in range(min(STEPS + 1, max(2, batches.steps))):
+        synchronize(device)
+        began = time.perf_counter()
+        batch = batches.batch(0, step % batches.steps)
+        with torch.random.fork_rng(), autocast(device, precision):
+            logits = forward(network, batch.images, cached_stages)
+        loss = F.cross_entropy(logits.float(), batch.targets)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        synchronize(device)
+        times.append(time.perf_counter() - began)
+    network.eval()
+
+    def evaluation_seconds(x: Tensor, cached_stages: int) -> float:
+        began = time.perf_counter()
+        with torch.inference_mode(), autocast(device, precision):
+            forward(network, x, cached_stages)
+        synchronize(device)
+        return (time.perf_counter() - began) / len(x)
+
+    members = batches.members[:EVAL_IMAGES]
+    evaluation = full_evaluation = evaluation_seconds(batches.plain(members), cached_stages)
+    if cached_stages:
+        preprocessing = config.preprocessing
+        shape = (len(members), preprocessing.channels, preprocessing.size, preprocessing.size)
+        images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
+        full_evaluation = evaluation_seconds(images, 0)
+    return Throughput(min(times[1:]), evaluation, full_evaluation)
+
+
+def epoch_seconds(throughput: Throughput, batches: Inputs, config: Config, validated: int) -> float:
+    """Seconds of an epoch with the validation of `validated` images."""
+    evaluated = validated + min(config.training.precise_bn_images, len(batches.members))
+    return batches.steps * throughput.step + evaluated * throughput.evaluation + EPOCH_SECONDS
+
+
+def finishing_seconds(prepared: Prepared, image_seconds: float) -> float:
+    """Seconds that evaluation and report take after training. image_seconds: of one image."""
+    images = len(prepared.splits["test"]) or len(prepared.splits["validation"])
+    return images * image_seconds * _FLOAT32 + REPORT_SECONDS
+
+
+_FLOAT32 = 2.0  # the final evaluation is float32, which takes up to so many times as long
+
+
+def deadline(prepared: Prepared, clock: Clock) -> float | None:
+    """time.monotonic() after which no epoch begins; None if the epochs are explicit."""
+    return None if prepared.is_explicit("training.epochs") else clock.at(1.0)
+
+
+def plan_epochs(
+    prepared: Prepared, seconds: float, each: float, batches: Inputs, *, whole: bool = False
+) -> Prepared:
+    """As many epochs of `each` seconds as fit into `seconds`, and no more than planned without.
+
+    Explicit epochs win. Where not even one fits, fewer images are trained on, unless `whole`.
+    """
+    fitting = seconds * MARGIN / each
+    epochs = max(1, min(prepared.config.training.epochs, math.floor(fitting)))
+    reason = f"{fitting:.1f} epochs fit into {seconds:.0f} s of the budget"
+    prepared = with_epochs(prepared, epochs, reason)
+    training = prepared.config.training
+    if whole or fitting >= 1 or training.epochs != 1:
+        return prepared
+    count = len(batches.members)
+    images = min(count, max(2 * training.batch_size, math.floor(fitting * count)))
+    reason = f"{seconds:.0f} s of the budget are less than an epoch of all images"
+    return prepared.choose("training.max_images", images, reason)
+
+
+def with_epochs(prepared: Prepared, epochs: int, reason: str) -> Prepared:
+    """With so many epochs, and the warm-up that belongs to them, where these are automatic."""
+    prepared = prepared.choose("training.epochs", epochs, reason)
+    config = prepared.config
+    share = warmup_share(config.optimization.schedule)
+    warmup = round(share * config.training.epochs, 2)
+    return prepared.choose("optimization.warmup_epochs", warmup, f"{share:.0%} of the epochs")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU, before the clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
