@@ -305,6 +305,11 @@ class NetworkSpec:
     stage: int | None = None
     pool_size: int | None = None
 
+    def __post_init__(self) -> None:
+        """Replace an ordering's letter, as version 0.1.0 wrote it, by its name."""
+        if self.ordering in ORDERING_LETTERS:
+            object.__setattr__(self, "ordering", ORDERING_LETTERS[self.ordering])
+
 
 @dataclass(frozen=True)
 class Config:
@@ -323,12 +328,11 @@ class Config:
         """The network that these settings describe."""
         network = self.network
         head = {AUTO: None, "default": None, "logistic": "linear"}.get(network.head, network.head)
-        letters = {None: None} | {name: letter for letter, name in ORDERING_LETTERS.items()}
         return NetworkSpec(
             network.name,
             network.classes,
             self.preprocessing.channels,
-            letters[network.ordering],
+            network.ordering,
             network.shortcut,
             network.cardinality,
             head,

@@ -1,13 +1,13 @@
-"""Batch [B, C, H, W] -> logits [B, K]: DenseNet (Huang et al. 2016) in that alphabet.
+"""Images [B, C, H, W] -> logits [B, K]: DenseNet (Huang et al. 2016).
 
-    layer(x) = x beside branch(x)
+    layer(x) = concatenate(x, branch(x))
 
-The branch is the one of full pre-activation (ordering e), "nacnac"; what it makes is not added to x
-but becomes further channels of it. This is DenseNet-BC: the 1x1 convolution has four times the
-growth, and a transition halves the channels and the map between two stages.
+The branch is that of full pre-activation, "nacnac"; its output is not added to x but becomes
+further channels. This is DenseNet-BC: the 1x1 convolution is four times as wide as the growth, and
+a transition halves the channels and the map between two stages.
 
-Keys of the state dict: stem.{conv,norm}; stages.S.transition.{norm,conv}, from S = 1 on, in front
-of the layers whose map it makes; stages.S.layers.L.{norm0,conv1,norm1,conv2}; tail.norm; head.
+State dict keys: stem.{conv,norm}; stages.S.transition.{norm,conv} from S = 1 on, before the layers
+that read it; stages.S.layers.L.{norm0,conv1,norm1,conv2}; tail.norm; head.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from residua.networks.layers import (
     Initialisation,
     MaxPool,
     Norm,
+    add_layers,
     chain,
     initialise,
 )
@@ -33,10 +34,12 @@ from residua.networks.staged import Staged
 
 
 @dataclass(frozen=True)
-class DenseNet:
+class DenseNetConfig:
     """A DenseNet in full.
 
-    layers: dense layers in each stage. growth: channels that a layer adds. width: of the stem.
+    layers: number of dense layers in each stage.
+    growth: channels that a layer adds.
+    width: of the stem.
     """
 
     layers: tuple[int, ...]
@@ -45,23 +48,23 @@ class DenseNet:
     norm: Norm = PLAIN_NORM
     initialisation: Initialisation = "he"
 
-    def build(self, classes: int, channels: int) -> DenseNetwork:
-        """A freshly initialised network for [B, channels, H, W] with `classes` logits.
+    def build(self, classes: int, channels: int) -> DenseNet:
+        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes].
 
-        H and W are at least 29 pixels: each of the three transitions halves a map.
+        H and W are at least 29 pixels: each of the three transitions halves the map.
         """
-        return DenseNetwork(self, classes, channels)
+        return DenseNet(self, classes, channels)
 
 
-DENSENET121 = DenseNet((6, 12, 24, 16))
-DENSENET161 = DenseNet((6, 12, 36, 24), growth=48, width=96)
-DENSENET169 = DenseNet((6, 12, 32, 32))
-DENSENET201 = DenseNet((6, 12, 48, 32))
+DENSENET121 = DenseNetConfig((6, 12, 24, 16))
+DENSENET161 = DenseNetConfig((6, 12, 36, 24), growth=48, width=96)
+DENSENET169 = DenseNetConfig((6, 12, 32, 32))
+DENSENET201 = DenseNetConfig((6, 12, 48, 32))
 
 
-def _keras(plan: DenseNet) -> DenseNet:
-    """keras.applications' pads and pools are the same numbers; its constants are not."""
-    return dataclasses.replace(plan, norm=APPLICATIONS_NORM, initialisation="glorot")
+def _keras(config: DenseNetConfig) -> DenseNetConfig:
+    """As in keras.applications: the same paddings and pools, other constants."""
+    return dataclasses.replace(config, norm=APPLICATIONS_NORM, initialisation="glorot")
 
 
 KERAS_DENSENET121 = _keras(DENSENET121)
@@ -70,15 +73,14 @@ KERAS_DENSENET201 = _keras(DENSENET201)
 
 
 class DenseLayer(nn.Module):
-    """[B, C, H, W] -> [B, C + growth, H, W]: the input, and behind it what the branch makes."""
+    """[B, C, H, W] -> [B, C + growth, H, W]: the input, then the output of the branch."""
 
-    def __init__(self, plan: DenseNet, inputs: int) -> None:
+    def __init__(self, config: DenseNetConfig, inputs: int) -> None:
         super().__init__()
-        inner = 4 * plan.growth
-        convolutions = [Convolution(inputs, inner, 1), Convolution(inner, plan.growth, 3)]
-        branch = chain("nacnac", convolutions, channels=inputs, norm=plan.norm, numbered=True)
-        for name, layer in branch.named_children():
-            self.add_module(name, layer)
+        inner = 4 * config.growth
+        convolutions = [Convolution(inputs, inner, 1), Convolution(inner, config.growth, 3)]
+        branch = chain("nacnac", convolutions, channels=inputs, norm=config.norm, numbered=True)
+        add_layers(self, branch)
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -87,39 +89,35 @@ class DenseLayer(nn.Module):
         return torch.cat((x, y), 1)
 
 
-class DenseNetwork(Staged):
-    """Any network of that kind: [B, C, H, W] -> logits [B, K]."""
+class DenseNet(Staged):
+    """Any DenseNet: [B, C, H, W] -> logits [B, K].
 
-    def __init__(self, plan: DenseNet, classes: int, channels: int) -> None:
+    Its feature maps have the strides 4, 8, 16, 32. A transition rounds down: 33 pixels give sides
+    9, 4, 2, 1.
+    """
+
+    def __init__(self, config: DenseNetConfig, classes: int, channels: int) -> None:
         super().__init__()
-        first = Convolution(channels, plan.width, 7, stride=2)
-        self.stem = chain("cna", [first], norm=plan.norm)
+        first = Convolution(channels, config.width, 7, stride=2)
+        self.stem = chain("cna", [first], norm=config.norm)
         self.stem.add_module("pool", MaxPool(3, 2))
-        stages, inputs = [], plan.width
-        for stage, count in enumerate(plan.layers):
-            parts: OrderedDict[str, nn.Module] = OrderedDict()
+        stages, inputs = [], config.width
+        for stage, count in enumerate(config.layers):
+            blocks: OrderedDict[str, nn.Module] = OrderedDict()
             if stage:
-                parts["transition"] = _transition(plan, inputs)
+                blocks["transition"] = _transition(config, inputs)
                 inputs //= 2
-            widths = [inputs + layer * plan.growth for layer in range(count)]
-            parts["layers"] = nn.Sequential(*(DenseLayer(plan, width) for width in widths))
-            inputs += count * plan.growth
-            stages.append(nn.Sequential(parts))
+            widths = [inputs + layer * config.growth for layer in range(count)]
+            blocks["layers"] = nn.Sequential(*(DenseLayer(config, width) for width in widths))
+            inputs += count * config.growth
+            stages.append(nn.Sequential(blocks))
         self.stages = nn.ModuleList(stages)
-        self.tail = chain("na", channels=inputs, norm=plan.norm)
+        self.tail = chain("na", channels=inputs, norm=config.norm)
         self.head = nn.Linear(inputs, classes)
-        initialise(self, plan.initialisation)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> one map per stage, at strides 4, 8, 16, 32.
-
-        A transition rounds down: 33 pixels give sides 9, 4, 2, 1. The last map has passed the
-        tail, so that it is what the head pools.
-        """
-        return super().features(x)
+        initialise(self, config.initialisation)
 
 
-def _transition(plan: DenseNet, inputs: int) -> nn.Sequential:
-    layers = chain("nac", [Convolution(inputs, inputs // 2, 1)], channels=inputs, norm=plan.norm)
+def _transition(config: DenseNetConfig, inputs: int) -> nn.Sequential:
+    layers = chain("nac", [Convolution(inputs, inputs // 2, 1)], channels=inputs, norm=config.norm)
     layers.add_module("pool", nn.AvgPool2d(2))
     return layers

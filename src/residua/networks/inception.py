@@ -1,18 +1,18 @@
-"""Batch [B, C, H, W] -> logits [B, K]: GoogLeNet, Inception v3 and v4, their blocks as sentences.
+"""Images [B, C, H, W] -> logits [B, K]: GoogLeNet, Inception v3 and v4, their blocks as sentences.
 
-    block  = branch | branch | ...    all read the block's input; their outputs are joined along
-                                      the channels, in this order
-    branch = item item ...            one behind the other
+    block  = branch | branch | ...    all read the block's input; their outputs are concatenated
+                                      along the channels, in this order
+    branch = item item ...            in sequence
     item   = 3x3:64                   convolution, height x width : channels; norm; ReLU
            | max3 | avg3              pool over 3x3 windows
            | (block)                  a branch that splits once more
 
-A number behind a / is the stride. The map keeps its size (zeros around it, which no maximum sees)
-but for a stride or a mark: v is valid, no padding, as in 3x3/2v:96; c is ceil, no padding either,
-and what is left at the end is one more window, as in max3/2c.
+A number behind a / is the stride. The map keeps its size (padded with zeros, which no maximum sees)
+except for a stride or a mark: v is valid, no padding, as in 3x3/2v:96; c is ceil, no padding
+either, and an incomplete last window counts, as in max3/2c.
 
-Names of the weights: stages.S.blocks.U.branches.B.N.conv and .norm. N counts all items of a branch,
-pools too; the N of a block in parentheses goes on with .branches.B.N of its own.
+State dict keys: stages.S.blocks.U.branches.B.N.conv and .norm. N counts all items of a branch,
+pools too; below a block in parentheses the names continue with .branches.B.N of its own.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from residua.networks.layers import (
     chain,
     initialise,
 )
-from residua.networks.staged import Staged, pooled
+from residua.networks.staged import Staged
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A convolution of `width` channels, with its norm and ReLU; sides are (height, width)."""
+class ConvItem:
+    """A convolution with its norm and ReLU. sides: (height, width); width: output channels."""
 
     sides: tuple[int, int]
     stride: int
@@ -50,7 +50,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolItem:
     """A pool over side x side windows."""
 
     kind: Literal["max", "avg"]
@@ -59,11 +59,11 @@ class Pool:
     padding: Literal["symmetric", "valid", "ceil"] = "symmetric"
 
 
-Item: TypeAlias = "Kernel | Pool | Branches"
+Item: TypeAlias = "ConvItem | PoolItem | Branches"
 Branches: TypeAlias = tuple[tuple[Item, ...], ...]
 
 _NUMBER = "([1-9][0-9]*)"
-_KERNEL = re.compile(f"{_NUMBER}x{_NUMBER}(?:/{_NUMBER})?(v?):{_NUMBER}")
+_CONV = re.compile(f"{_NUMBER}x{_NUMBER}(?:/{_NUMBER})?(v?):{_NUMBER}")
 _MAXIMUM = re.compile(f"max{_NUMBER}(?:/{_NUMBER})?([vc]?)")
 _AVERAGE = re.compile(f"avg{_NUMBER}")
 _MARKS: dict[str, Literal["symmetric", "valid", "ceil"]] = {
@@ -74,7 +74,7 @@ _MARKS: dict[str, Literal["symmetric", "valid", "ceil"]] = {
 
 
 def parse(sentence: str) -> Branches:
-    """A block's sentence -> its branches. Raises ResiduaError that names sentence and word."""
+    """A block's sentence -> its branches. Raises ResiduaError naming sentence and word."""
     blocks: list[list[list[Item]]] = [[[]]]  # the innermost open one is the last
     for word in [*re.findall(r"[()|]|[^\s()|]+", sentence), ""]:
         if word == "(":
@@ -83,7 +83,7 @@ def parse(sentence: str) -> Branches:
             blocks[-1][-1].append(_item(word, sentence))
         elif not blocks[-1][-1]:
             where = f"before a {word!r}" if word else "at the end"
-            raise ResiduaError(f"Block {sentence!r}: there is an empty branch {where}.")
+            raise ResiduaError(f"Block {sentence!r}: an empty branch {where}.")
         elif word == "|":
             blocks[-1].append([])
         elif (word == "") != (len(blocks) == 1):
@@ -95,15 +95,15 @@ def parse(sentence: str) -> Branches:
     return tuple(map(tuple, blocks[0]))
 
 
-def _item(word: str, sentence: str) -> Kernel | Pool:
-    if found := _KERNEL.fullmatch(word):
-        height, across, stride, mark, width = found.groups()
-        return Kernel((int(height), int(across)), int(stride or 1), mark == "v", int(width))
-    if found := _MAXIMUM.fullmatch(word):
-        side, stride, mark = found.groups()
-        return Pool("max", int(side), int(stride or 1), _MARKS[mark])
-    if found := _AVERAGE.fullmatch(word):
-        return Pool("avg", int(found[1]))
+def _item(word: str, sentence: str) -> ConvItem | PoolItem:
+    if match := _CONV.fullmatch(word):
+        height, across, stride, mark, width = match.groups()
+        return ConvItem((int(height), int(across)), int(stride or 1), mark == "v", int(width))
+    if match := _MAXIMUM.fullmatch(word):
+        side, stride, mark = match.groups()
+        return PoolItem("max", int(side), int(stride or 1), _MARKS[mark])
+    if match := _AVERAGE.fullmatch(word):
+        return PoolItem("avg", int(match[1]))
     raise ResiduaError(
         f"Block {sentence!r}: {word!r} is no item. Expected a convolution such as 3x3:64 or "
         "1x7/2v:64, a pool such as max3, max3/2v, max3/2c or avg3, or a block in parentheses."
@@ -114,11 +114,12 @@ NORM = Norm(epsilon=1e-3)
 
 
 @dataclass(frozen=True)
-class Inception:
+class InceptionConfig:
     """A network of Inception blocks in full.
 
-    stages: sentences of blocks; each stage begins with what halves the map. pool_counts_padding:
-    whether an average at the rim divides by the whole window, or by the places that exist.
+    stages: sentences of blocks; the first block of a stage halves the map.
+    pool_counts_padding: whether an average at the rim divides by the whole window, or by the pixels
+        inside the map.
     dropout: before the head.
     """
 
@@ -128,25 +129,25 @@ class Inception:
     dropout: float = 0.0
     initialisation: Initialisation = "he"
 
-    def build(self, classes: int, channels: int) -> InceptionNet:
-        """A freshly initialised network for [B, channels, H, W] with `classes` logits.
+    def build(self, classes: int, channels: int) -> Inception:
+        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes].
 
-        Raises ResiduaError where a sentence is none.
+        Raises ResiduaError for a malformed sentence.
         """
-        return InceptionNet(self, classes, channels)
+        return Inception(self, classes, channels)
 
 
 class Block(nn.Module):
     """Branches that read the same map: [B, C, H, W] -> [B, sum of their widths, H', W']."""
 
-    def __init__(self, branches: Branches, inputs: int, plan: Inception) -> None:
+    def __init__(self, branches: Branches, inputs: int, config: InceptionConfig) -> None:
         super().__init__()
         self.branches = nn.ModuleList()
         self.out_channels = 0
         for items in branches:
             branch, width = nn.Sequential(), inputs
             for item in items:
-                layer, width = _layer(item, width, plan)
+                layer, width = _layer(item, width, config)
                 branch.append(layer)
             self.branches.append(branch)
             self.out_channels += width
@@ -156,54 +157,45 @@ class Block(nn.Module):
         return maps[0] if len(maps) == 1 else torch.cat(maps, 1)
 
 
-def _layer(item: Item, inputs: int, plan: Inception) -> tuple[nn.Module, int]:
-    """An item as a module, and how many channels it gives."""
-    if isinstance(item, Kernel):
+def _layer(item: Item, inputs: int, config: InceptionConfig) -> tuple[nn.Module, int]:
+    """An item as a module, and its output channels."""
+    if isinstance(item, ConvItem):
         rule: Padding = "valid" if item.valid else "symmetric"
         layer = Convolution(inputs, item.width, item.sides, stride=item.stride, padding=rule)
-        return chain("cna", [layer], norm=plan.norm), item.width
-    if not isinstance(item, Pool):
-        block = Block(item, inputs, plan)
+        return chain("cna", [layer], norm=config.norm), item.width
+    if not isinstance(item, PoolItem):
+        block = Block(item, inputs, config)
         return block, block.out_channels
     if item.kind == "max":
         return MaxPool(item.side, item.stride, item.padding), inputs
-    counts = plan.pool_counts_padding
+    counts = config.pool_counts_padding
     return nn.AvgPool2d(item.side, 1, item.side // 2, count_include_pad=counts), inputs
 
 
-class InceptionNet(Staged):
+class Inception(Staged):
     """Stages of blocks, global average, dropout, linear head: [B, C, H, W] -> logits [B, K].
 
-    Modules are registered in the order of the sentences, which is the order in which Keras' and
-    torchvision's code creates them: weights with automatic names (conv2d_57) are read by it.
+    Modules are registered in the order of the sentences, in which Keras and torchvision create them
+    too: weights with automatic names (conv2d_57) are read in that order.
+
+    Its five feature maps are the last at about 1/2, 1/4, 1/8, 1/16, 1/32 of the input's side. Valid
+    windows (v3, v4) lose some pixels: 147, 71, 35, 17, 8 of 299.
     """
 
-    def __init__(self, plan: Inception, classes: int, channels: int) -> None:
+    def __init__(self, config: InceptionConfig, classes: int, channels: int) -> None:
         super().__init__()
         stages = []
-        for sentences in plan.stages:
+        for sentences in config.stages:
             blocks = nn.Sequential()
             for sentence in sentences:
-                blocks.append(Block(parse(sentence), channels, plan))
+                blocks.append(Block(parse(sentence), channels, config))
                 channels = blocks[-1].out_channels  # type: ignore[assignment]
             stages.append(nn.Sequential())
             stages[-1].add_module("blocks", blocks)
         self.stages = nn.ModuleList(stages)
-        self.dropout = nn.Dropout(plan.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(channels, classes)
-        initialise(self, plan.initialisation)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> five maps, each the last at about 1/2, 1/4, 1/8, 1/16, 1/32 of the side.
-
-        Where windows are valid (v3, v4) the maps are some pixels smaller than that: 147, 71, 35,
-        17, 8 of 299.
-        """
-        return super().features(x)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """See Staged."""
-        return self.head(self.dropout(pooled(x, self.pool_size)))  # type: ignore[no-any-return]
+        initialise(self, config.initialisation)
 
 
 # Szegedy et al. 2014, "Going deeper with convolutions", table 1, as torchvision trained it: with
@@ -217,7 +209,7 @@ def _v1(one: int, three: tuple[int, int], five: tuple[int, int], pooled: int) ->
     )
 
 
-GOOGLENET = Inception(
+GOOGLENET = InceptionConfig(
     (
         ("7x7/2:64",),
         ("max3/2c 1x1:64 3x3:192",),
@@ -254,7 +246,7 @@ _V3_WIDE = (
     "1x1:320 | 1x1:384 (1x3:384 | 3x1:384) | 1x1:448 3x3:384 (1x3:384 | 3x1:384) | avg3 1x1:192"
 )
 
-INCEPTION_V3 = Inception(
+INCEPTION_V3 = InceptionConfig(
     (
         ("3x3/2v:32 3x3v:32 3x3:64",),
         ("max3/2v 1x1:80 3x3v:192",),
@@ -281,7 +273,7 @@ _V4_C = (
     "| 1x1:384 3x1:448 1x3:512 (1x3:256 | 3x1:256) | avg3 1x1:256"
 )
 
-INCEPTION_V4 = Inception(
+INCEPTION_V4 = InceptionConfig(
     (
         ("3x3/2v:32 3x3v:32 3x3:64",),
         ("max3/2v | 3x3/2v:96", "1x1:64 3x3v:96 | 1x1:64 1x7:64 7x1:64 3x3v:96"),

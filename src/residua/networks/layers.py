@@ -1,4 +1,4 @@
-"""The alphabet of the networks: convolution with its padding rule, norm, activation, chains.
+"""Letters -> layers: the alphabet of the networks, convolution, norm, activation and pools.
 
 Legend: B batch, C channels, H height, W width. All tensors are float [B, C, H, W].
 """
@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,20 +21,21 @@ Initialisation = Literal["he", "he_truncated", "glorot"]
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """A norm that can be frozen: its statistics then stay as they are, whoever calls train()."""
+    """A norm that can be frozen: its statistics then stay constant, whoever calls train()."""
 
     frozen = False
 
     def train(self, mode: bool = True) -> BatchNorm:
-        """As of every module, but a frozen norm stays in evaluation mode."""
+        """Set the mode; a frozen norm stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
 
 @dataclass(frozen=True)
 class Norm:
-    """BatchNorm's constants: `momentum` is the weight of the new batch (1 - Keras' momentum).
+    """The constants of a BatchNorm.
 
-    scale: whether it has a factor for each channel (gamma) besides the offset.
+    momentum: weight of the new batch (1 - Keras' momentum).
+    scale: whether it has a factor per channel (gamma) besides the offset.
     """
 
     momentum: float = 0.1
@@ -43,7 +43,7 @@ class Norm:
     scale: bool = True
 
     def layer(self, channels: int) -> BatchNorm:
-        """A norm over `channels` channels of [B, C, H, W]."""
+        """A norm over the channels of [B, channels, H, W]."""
         norm = BatchNorm(channels, eps=self.epsilon, momentum=self.momentum)
         if not self.scale:
             norm.register_parameter("weight", None)
@@ -56,28 +56,29 @@ APPLICATIONS_NORM = Norm(momentum=0.01, epsilon=1.001e-5)  # of keras.applicatio
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Pixels before and after an axis of `size` under TensorFlow's and Keras' "same" rule.
+    """Pixels before and after an axis of `size` pixels under Keras' and TensorFlow's rule "same".
 
-    The output has ceil(size / stride) places; an odd number of pixels puts the extra one last.
+    The output has ceil(size / stride) pixels; an odd total puts the extra pixel last.
     """
     total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
 def pad_same(x: Tensor, kernel: tuple[int, int], stride: int, value: float) -> Tensor:
-    """[B, C, H, W] with what that rule adds around it."""
-    sizes = zip(x.shape[-2:], kernel, strict=True)
-    rows, columns = (same_padding(size, side, stride) for size, side in sizes)
+    """Pad [B, C, H, W] with `value` by that rule. kernel: (height, width)."""
+    axes = zip(x.shape[-2:], kernel, strict=True)
+    rows, columns = (same_padding(size, side, stride) for size, side in axes)
     return F.pad(x, (*columns, *rows), value=value)
 
 
 class Convolution(nn.Conv2d):
-    """A convolution whose padding follows a rule, or is a number of pixels.
+    """A convolution whose padding follows a rule.
 
-    "symmetric" pads half of the kernel on all sides (PyTorch, Caffe), "valid" nothing, "same" what
-    Keras computes from the input's size in each forward: for an even size and stride 2 that is
-    bottom/right only, so "symmetric" weights and "same" weights do not mix. kernel: its side, or
-    (height, width).
+    kernel: its side, or (height, width).
+    padding: "symmetric" pads half the kernel on all sides (PyTorch, Caffe); "valid" pads nothing;
+        "same" pads what Keras computes from the input's size in each forward: for an even size and
+        stride 2 that is bottom/right only, so weights trained with one rule do not fit the other.
+        An integer is the number of pixels on all sides.
     """
 
     def __init__(
@@ -92,17 +93,18 @@ class Convolution(nn.Conv2d):
         padding: Padding | int = "symmetric",
     ) -> None:
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        odd = all(side % 2 for side in sides)
         pixels = (0, 0)
         if isinstance(padding, int):
             pixels = (padding, padding)
-        elif padding == "symmetric" or (padding == "same" and stride == 1 and _odd(sides)):
+        elif padding == "symmetric" or (padding == "same" and stride == 1 and odd):
             pixels = (sides[0] // 2, sides[1] // 2)  # at stride 1 the two rules agree
             padding = "symmetric"
         super().__init__(inputs, outputs, sides, stride, pixels, groups=groups, bias=bias)
         self.rule = padding
 
     def padded(self, x: Tensor) -> Tensor:
-        """The input with those zeros around it that depend on its size."""
+        """The input with the zeros of the rule "same", which depend on its size."""
         if self.rule != "same":
             return x
         return pad_same(x, self.kernel_size, self.stride[0], 0.0)  # type: ignore[arg-type]
@@ -111,12 +113,8 @@ class Convolution(nn.Conv2d):
         return super().forward(self.padded(x))
 
 
-def _odd(sides: tuple[int, int]) -> bool:
-    return sides[0] % 2 == 1 and sides[1] % 2 == 1
-
-
 class Separable(nn.Sequential):
-    """A depthwise 3x3 and a pointwise 1x1 convolution with nothing between (Chollet 2016)."""
+    """A depthwise 3x3 and a pointwise 1x1 convolution, nothing between them (Chollet 2016)."""
 
     def __init__(self, inputs: int, outputs: int, *, padding: Padding = "symmetric") -> None:
         super().__init__()
@@ -128,8 +126,9 @@ class Separable(nn.Sequential):
 class MaxPool(nn.Module):
     """Maximum over kernel x kernel windows.
 
-    Padding never wins (it counts as -inf), but in "zeros", Keras' ResNetV2: symmetric zeros that
-    take part. "ceil": no padding, and a last window that does not fit whole counts (Caffe).
+    padding: a rule of `Convolution`, whose padding counts as -inf; "zeros" (Keras' ResNetV2):
+        symmetric zeros that take part; "ceil" (Caffe): no padding, but an incomplete last window
+        counts.
     """
 
     def __init__(
@@ -155,7 +154,11 @@ class MaxPool(nn.Module):
 
 
 class ZeroPadShortcut(nn.Module):
-    """Option A of He 2015, section 4.2: subsample, new channels are zero; no parameters."""
+    """Option A of He 2015, section 4.2: subsample and add channels of zeros; no parameters.
+
+    place: zeros on both sides of the channels, or behind them. Raises ResiduaError if there are
+    fewer outputs than inputs.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, stride: int, place: Literal["both", "end"]
@@ -187,49 +190,52 @@ def chain(
     numbered: bool = False,
     activation: type[nn.ReLU | nn.ReLU6] = nn.ReLU,
 ) -> nn.Sequential:
-    """Layers in the order of `letters`: c takes the next convolution, n is a norm, a is a ReLU.
+    """Layers in the order of `letters`: c the next convolution, n a norm, a an activation.
 
-    channels: width of the input, needed where a norm comes before the first convolution.
-    numbered: names are conv1, norm1, conv2, ...; the letters behind the last convolution are
-    end_norm and end_act. Otherwise conv, norm, act. A ReLU overwrites its input, except as the
-    first letter: there its input belongs to someone else (the shortcut of ordering d reads it).
+    channels: width of the input, needed where a norm precedes the first convolution.
+    numbered: names are conv1, norm1, conv2, ..., and end_norm, end_act behind the last convolution.
+        Otherwise conv, norm, act.
+    An activation overwrites its input, except as the first letter: that input is read elsewhere too
+    (by the shortcut of relu_only_preactivation).
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    waiting, count = list(convolutions), 0
-    for place, letter in enumerate(letters):
+    remaining, count = list(convolutions), 0
+    for position, letter in enumerate(letters):
         if letter == "c":
-            convolution = waiting.pop(0)
+            convolution = remaining.pop(0)
             count, channels = count + 1, convolution.out_channels
             layers[f"conv{count}" if numbered else "conv"] = convolution
             continue
-        if not numbered:
-            prefix, suffix = "", ""
-        elif waiting:
-            prefix, suffix = "", str(count)
-        else:
-            prefix, suffix = "end_", ""
+        prefix = "end_" if numbered and not remaining else ""
+        suffix = str(count) if numbered and remaining else ""
         if letter == "n":
             layers[f"{prefix}norm{suffix}"] = norm.layer(channels)
         else:
-            layers[f"{prefix}act{suffix}"] = activation(inplace=place > 0)
+            layers[f"{prefix}act{suffix}"] = activation(inplace=position > 0)
     return nn.Sequential(layers)
+
+
+def add_layers(target: nn.Module, layers: nn.Sequential) -> None:
+    """Register the layers of a chain in `target` under their own names."""
+    for name, layer in layers.named_children():
+        target.add_module(name, layer)
 
 
 def initialise(network: nn.Module, rule: Initialisation) -> None:
     """Fill kernels in place; norms start at 1 and 0, biases of convolutions at 0.
 
     "he": normal, fan out (He et al. 2015, "Delving deep into rectifiers", eq. 14), and PyTorch's
-    rule for linear layers. "he_truncated": Keras' he_normal, fan in, cut at two sigma.
+    default for linear layers. "he_truncated": Keras' he_normal, fan in, cut at two sigma.
     "glorot": Keras' default, glorot_uniform.
     """
     for module in network.modules():
         if not isinstance(module, nn.Conv2d | nn.Linear) or module.weight.is_meta:
-            continue  # what is on "meta" holds no numbers, and asking for some takes long
+            continue  # "meta" tensors hold no numbers, and drawing for them is slow
         if rule == "glorot":
             nn.init.xavier_uniform_(module.weight)
         elif rule == "he_truncated":
             fan = module.weight[0].numel()
-            sigma = math.sqrt(2 / fan) / 0.87962566103423978  # the cut takes that much of sigma
+            sigma = math.sqrt(2 / fan) / 0.87962566103423978  # the cut shrinks sigma by this factor
             nn.init.trunc_normal_(module.weight, std=sigma, a=-2 * sigma, b=2 * sigma)
         elif isinstance(module, nn.Conv2d):
             fan = module.weight.numel() // (module.weight.shape[1] * module.groups)
@@ -240,15 +246,10 @@ def initialise(network: nn.Module, rule: Initialisation) -> None:
             nn.init.zeros_(module.bias)
 
 
-def in_turn(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
-    """What each stage makes of what the one before it made, the first of x."""
+def run_in_sequence(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """Run `stages` in sequence and return every output."""
     maps = []
     for stage in stages:
         x = stage(x)
         maps.append(x)
     return maps
-
-
-def global_average(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, C], the mean over the map."""
-    return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)

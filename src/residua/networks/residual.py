@@ -1,19 +1,25 @@
-"""Batch [B, C, H, W] -> logits [B, K]: the residual unit as a grammar, and its networks.
+"""Images [B, C, H, W] -> logits [B, K]: the residual unit as a grammar, and its networks.
 
     unit(x) = after(branch(before(x)) + shortcut(x or before(x)))
 
-Between two convolutions there is always norm, act. The five orderings of He et al. 2016 ("Identity
-Mappings in Deep Residual Networks", figure 4) differ only in where one more pair of letters stands.
+Between two convolutions there is always norm, activation. The five orderings of He et al. 2016
+("Identity Mappings in Deep Residual Networks", figure 4) differ only in the position of one more
+pair of letters.
+
+`unit_plans` derives every unit of a network from its config, without building anything; the modules
+build what the plans say.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
+from residua.config.schema import Ordering
 from residua.networks.layers import (
     PLAIN_NORM,
     Convolution,
@@ -22,61 +28,68 @@ from residua.networks.layers import (
     Norm,
     Padding,
     ZeroPadShortcut,
+    add_layers,
     chain,
     initialise,
 )
 from residua.networks.staged import Staged
 
-Ordering = Literal["a", "b", "c", "d", "e"]
 Shortcut = Literal["none", "A", "B", "D"]
+ShortcutKind = Literal["none", "identity", "subsample", "zero_pad", "projection"]
+Tap = Literal["before", "input"]
 Bias = Literal["none", "all", "where no norm follows"]
 
 
 @dataclass(frozen=True)
 class Letters:
-    """Where the pair "na" of one ordering stands; c convolution, n norm, a activation."""
+    """Where one ordering puts its extra pair "na": c convolution, n norm, a activation."""
 
     before: str
-    end: str
+    end: str  # of the branch
     after: str
 
 
 ORDERINGS: dict[Ordering, Letters] = {
-    "a": Letters("", "n", "a"),  # original
-    "b": Letters("", "", "na"),  # BN after addition
-    "c": Letters("", "na", ""),  # ReLU before addition
-    "d": Letters("a", "n", ""),  # ReLU-only pre-activation
-    "e": Letters("na", "", ""),  # full pre-activation
+    "original": Letters("", "n", "a"),
+    "bn_after_addition": Letters("", "", "na"),
+    "relu_before_addition": Letters("", "na", ""),
+    "relu_only_preactivation": Letters("a", "n", ""),
+    "full_preactivation": Letters("na", "", ""),
 }
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """One convolution of a branch: its side, its width, whether it strides or is grouped."""
+class BranchConv:
+    """One convolution of a branch: its kernel size, its width, whether it strides or is grouped."""
 
-    side: int
+    kernel: int
     width: Literal["inner", "output"]
     strided: bool = False
     grouped: bool = False
 
 
-Branch = tuple[Kernel, ...]
-BASIC: Branch = (Kernel(3, "output", strided=True), Kernel(3, "output"))
-BOTTLENECK_V1: Branch = (
-    Kernel(1, "inner", strided=True),
-    Kernel(3, "inner", grouped=True),
-    Kernel(1, "output"),
+Branch = tuple[BranchConv, ...]
+BASIC: Branch = (BranchConv(3, "output", strided=True), BranchConv(3, "output"))
+BOTTLENECK_V1: Branch = (  # He 2015: the first 1x1 strides
+    BranchConv(1, "inner", strided=True),
+    BranchConv(3, "inner", grouped=True),
+    BranchConv(1, "output"),
 )
 BOTTLENECK: Branch = (  # "v1.5": the 3x3 strides
-    Kernel(1, "inner"),
-    Kernel(3, "inner", strided=True, grouped=True),
-    Kernel(1, "output"),
+    BranchConv(1, "inner"),
+    BranchConv(3, "inner", strided=True, grouped=True),
+    BranchConv(1, "output"),
 )
 
 
 @dataclass(frozen=True)
 class Stem:
-    """What comes before the first stage. letters None: derived from the ordering."""
+    """The layers before the first stage.
+
+    kernel, width, stride, padding, bias: of its convolution.
+    pool, pool_padding: kernel size of the max pool at stride 2, and its padding; 0: no pool.
+    letters: None: derived from the ordering.
+    """
 
     kernel: int = 7
     width: int = 64
@@ -93,21 +106,22 @@ CIFAR_STEM = Stem(kernel=3, width=16, stride=1, pool=0)
 
 
 @dataclass(frozen=True)
-class Residual:
-    """A residual network in full. Presets are rows of the catalogue; nothing here is a preset.
+class ResNetConfig:
+    """A residual network in full. Presets are rows of the catalogue, not defaults of this class.
 
     units, outputs, inner, strides: per stage, the number of units, the width of their output, the
-        width inside their branch, the stride of the strided one.
-    strided_branch: another branch for units that stride.
-    strided_unit: which unit of a stage strides; a "last" one has its width already, and its
-        shortcut only subsamples (Keras' ResNetV2).
+        width inside their branch, the stride of the unit that strides.
+    strided_branch: another branch for the units that stride.
+    strided_unit: which unit of a stage strides (Keras' ResNetV2: the last one).
     bias: which convolutions of the units have one.
     tail: letters between the last stage and the pooling; None: derived from the ordering.
-    shortcut: where the shape changes, "A" zero-pad, "B" projection, "D" average-pool + projection;
-        "none" removes every shortcut, the identity too: the plain network.
-    projection_norm: None: a norm where the end of the branch holds one.
-    projection_tap: what a shape-changing shortcut reads: before(x), or x itself.
-    first_tap: the same for an identity in the very first unit (He 2016's code reads before(x)).
+    shortcut: where the shape changes: "A" zero padding, "B" projection (He 2015, section 3.3), "D"
+        average pool and projection (He 2018, "Bag of Tricks", figure 2c). "none" removes every
+        shortcut, also the identity: the plain network.
+    projection_norm: whether a norm follows a projection; None: if one ends the branch.
+    projection_tap: input of a shortcut where the shape changes: before(x), or x itself.
+    first_tap: the same for an identity in the very first unit (before(x) in He 2016's code).
+    zero_place: where option A puts its channels of zeros.
     """
 
     units: tuple[int, ...]
@@ -118,7 +132,7 @@ class Residual:
     strided_branch: Branch | None = None
     strided_unit: Literal["first", "last"] = "first"
     groups: int = 1
-    ordering: Ordering = "a"
+    ordering: Ordering = "original"
     shortcut: Shortcut = "B"
     stem: Stem = IMAGENET_STEM
     tail: str | None = None
@@ -126,37 +140,159 @@ class Residual:
     norm: Norm = PLAIN_NORM
     padding: Padding = "symmetric"
     projection_norm: bool | None = None
-    projection_tap: Literal["before", "input"] = "before"
-    first_tap: Literal["before", "input"] = "input"
+    projection_tap: Tap = "before"
+    first_tap: Tap = "input"
     zero_place: Literal["both", "end"] = "both"
     initialisation: Initialisation = "he"
 
+    def with_units(self, *units: int) -> ResNetConfig:
+        """The same network at another depth."""
+        return dataclasses.replace(self, units=units)
+
     def build(self, classes: int, channels: int) -> ResNet:
-        """A freshly initialised network for [B, channels, H, W] with `classes` logits."""
+        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes]."""
         return ResNet(self, classes, channels)
+
+
+# Plans --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """The arguments of one `Convolution`."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    padding: Padding = "symmetric"
+
+    def build(self) -> Convolution:
+        """The convolution, with PyTorch's random numbers."""
+        return Convolution(**vars(self))
+
+
+@dataclass(frozen=True)
+class UnitPlan:
+    """One residual unit in full.
+
+    inputs, outputs, stride: channels, and the factor by which the map shrinks.
+    before, branch, after: letters; every c of the branch is the next one of `convolutions`.
+    shortcut: "subsample" takes every stride-th pixel, "zero_pad" adds channels of zeros to that.
+    tap: what the shortcut reads, before(x) or x itself.
+    projection: the convolution of a "projection"; projection_letters: "c" or "cn".
+    projection_pool: kernel size and stride of an average pool in front of it; 1: none.
+    """
+
+    inputs: int
+    outputs: int
+    stride: int
+    before: str
+    branch: str
+    after: str
+    convolutions: tuple[ConvPlan, ...]
+    shortcut: ShortcutKind
+    tap: Tap
+    projection: ConvPlan | None
+    projection_letters: str
+    projection_pool: int
+    zero_place: Literal["both", "end"]
+    norm: Norm
+
+
+def unit_plans(config: ResNetConfig) -> tuple[tuple[UnitPlan, ...], ...]:
+    """The plans of all units, by stage."""
+    stages, inputs = [], config.stem.width
+    for stage, count in enumerate(config.units):
+        units = []
+        for number in range(count):
+            strided = 0 if config.strided_unit == "first" else count - 1
+            stride = config.strides[stage] if number == strided else 1
+            units.append(unit_plan(config, stage, inputs, stride, first=stage == number == 0))
+            inputs = config.outputs[stage]
+        stages.append(tuple(units))
+    return tuple(stages)
+
+
+def unit_plan(
+    config: ResNetConfig, stage: int, inputs: int, stride: int, *, first: bool
+) -> UnitPlan:
+    """The plan of one unit of a stage. first: whether it is the first unit of the network."""
+    letters, outputs = ORDERINGS[config.ordering], config.outputs[stage]
+    convolutions = tuple(_branch_plans(config, stage, inputs, stride))
+    changes = stride != 1 or inputs != outputs
+    kind: ShortcutKind = "identity"
+    if changes:
+        kind = "zero_pad" if config.shortcut == "A" else "projection"
+    if config.strided_unit == "last" and inputs == outputs and stride > 1:
+        kind = "subsample"  # keras.applications' ResNetV2: its last unit has its width already
+    if config.shortcut == "none":
+        kind = "none"
+    tap: Tap = "input"
+    if kind in ("zero_pad", "projection"):
+        tap = config.projection_tap
+    elif first:
+        tap = config.first_tap  # He 2016's code: the first unit's identity reads before(x)
+    pool = stride if config.shortcut == "D" else 1
+    with_norm = "n" in letters.end if config.projection_norm is None else config.projection_norm
+    bias = _has_bias(config, norm_follows=with_norm)
+    projection = ConvPlan(inputs, outputs, 1, stride=stride // pool, bias=bias)
+    has_projection = changes and config.shortcut in ("B", "D")
+    return UnitPlan(
+        inputs=inputs,
+        outputs=outputs,
+        stride=stride,
+        before=letters.before,
+        branch="na".join("c" * len(convolutions)) + letters.end,
+        after=letters.after,
+        convolutions=convolutions,
+        shortcut=kind,
+        tap=tap,
+        projection=projection if has_projection else None,
+        projection_letters="cn" if with_norm else "c",
+        projection_pool=pool,
+        zero_place=config.zero_place,
+        norm=config.norm,
+    )
+
+
+def _branch_plans(config: ResNetConfig, stage: int, inputs: int, stride: int) -> Iterator[ConvPlan]:
+    branch = config.strided_branch if config.strided_branch and stride > 1 else config.branch
+    ends_in_norm = "n" in ORDERINGS[config.ordering].end
+    for number, conv in enumerate(branch, start=1):
+        outputs = config.outputs[stage] if conv.width == "output" else config.inner[stage]
+        yield ConvPlan(
+            inputs,
+            outputs,
+            conv.kernel,
+            stride=stride if conv.strided else 1,
+            groups=config.groups if conv.grouped else 1,
+            bias=_has_bias(config, norm_follows=number < len(branch) or ends_in_norm),
+            padding=config.padding,
+        )
+        inputs = outputs
+
+
+def _has_bias(config: ResNetConfig, *, norm_follows: bool) -> bool:
+    return config.bias == "all" or (config.bias != "none" and not norm_follows)
+
+
+# Modules ------------------------------------------------------------------------------------------
 
 
 class ResidualUnit(nn.Module):
     """after(branch(before(x)) + shortcut(x or before(x))): [B, C, H, W] -> [B, C', H/s, W/s]."""
 
-    def __init__(self, plan: Residual, stage: int, inputs: int, stride: int, first: bool) -> None:
+    def __init__(self, plan: UnitPlan) -> None:
         super().__init__()
-        letters, outputs = ORDERINGS[plan.ordering], plan.outputs[stage]
-        convolutions = list(_branch_convolutions(plan, stage, inputs, stride))
-        between = "na".join("c" * len(convolutions))
-        changes = stride != 1 or inputs != outputs
-        self.before = chain(letters.before, channels=inputs, norm=plan.norm)
-        self.branch = chain(between + letters.end, convolutions, norm=plan.norm, numbered=True)
-        self.after = chain(letters.after, channels=outputs, norm=plan.norm)
-        self.shortcut: nn.Module | None = None  # None: the plain network
-        if plan.shortcut != "none":
-            self.shortcut = (
-                _changing_shortcut(plan, inputs, outputs, stride) if changes else nn.Identity()
-            )
-            if plan.strided_unit == "last" and inputs == outputs and stride > 1:
-                self.shortcut, changes = MaxPool(1, stride), False
-        tap = plan.projection_tap if changes else plan.first_tap if first else "input"
-        self.taps_before = tap == "before"
+        convolutions = [conv.build() for conv in plan.convolutions]
+        self.before = chain(plan.before, channels=plan.inputs, norm=plan.norm)
+        self.branch = chain(plan.branch, convolutions, norm=plan.norm, numbered=True)
+        self.after = chain(plan.after, channels=plan.outputs, norm=plan.norm)
+        self.shortcut = _shortcut(plan)
+        self.taps_before = plan.tap == "before"
 
     def forward(self, x: Tensor) -> Tensor:
         ready = self.before(x)
@@ -166,42 +302,56 @@ class ResidualUnit(nn.Module):
         return self.after(y)  # type: ignore[no-any-return]
 
 
+def _shortcut(plan: UnitPlan) -> nn.Module | None:
+    projection = _projection(plan)
+    match plan.shortcut:
+        case "identity":
+            return nn.Identity()
+        case "subsample":  # its unused projection has drawn random numbers, as in version 0.1.0
+            return MaxPool(1, plan.stride)
+        case "zero_pad":
+            return ZeroPadShortcut(plan.inputs, plan.outputs, plan.stride, plan.zero_place)
+        case "projection":
+            return projection
+    return None
+
+
+def _projection(plan: UnitPlan) -> nn.Sequential | None:
+    if plan.projection is None:
+        return None
+    layers = nn.Sequential()
+    if plan.projection_pool > 1:
+        pool = nn.AvgPool2d(plan.projection_pool, ceil_mode=True, count_include_pad=False)
+        layers.add_module("pool", pool)
+    convolution = plan.projection.build()
+    add_layers(layers, chain(plan.projection_letters, [convolution], norm=plan.norm))
+    return layers
+
+
 class ResNet(Staged):
-    """Any network of the residual grammar: [B, C, H, W] -> logits [B, K]."""
+    """Any network of the residual grammar: [B, C, H, W] -> logits [B, K].
 
-    def __init__(self, plan: Residual, classes: int, channels: int) -> None:
+    At the ImageNet stem its feature maps have the strides 4, 8, 16, 32.
+    """
+
+    def __init__(self, config: ResNetConfig, classes: int, channels: int) -> None:
         super().__init__()
-        self.stem = _stem(plan, channels)
-        stages, inputs = [], plan.stem.width
-        for stage, count in enumerate(plan.units):
-            units = nn.Sequential()
-            for number in range(count):
-                strided = 0 if plan.strided_unit == "first" else count - 1
-                stride = plan.strides[stage] if number == strided else 1
-                first = stage == number == 0
-                units.append(ResidualUnit(plan, stage, inputs, stride, first))
-                inputs = plan.outputs[stage]
-            stages.append(nn.Sequential())
-            stages[-1].add_module("units", units)
-        self.stages = nn.ModuleList(stages)
-        tail = ORDERINGS[plan.ordering].before if plan.tail is None else plan.tail
-        self.tail = chain(tail, channels=inputs, norm=plan.norm)
-        self.head = nn.Linear(inputs, classes)
-        initialise(self, plan.initialisation)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> one map per stage, [B, C_s, H / stride_s, W / stride_s].
-
-        At the ImageNet stem the strides are 4, 8, 16, 32. The last map has passed the tail, so that
-        it is what the head pools.
-        """
-        return super().features(x)
+        self.stem = _stem(config, channels)
+        self.stages = nn.ModuleList()
+        for plans in unit_plans(config):
+            self.stages.append(nn.Sequential())
+            units = nn.Sequential(*(ResidualUnit(plan) for plan in plans))
+            self.stages[-1].add_module("units", units)
+        tail = ORDERINGS[config.ordering].before if config.tail is None else config.tail
+        self.tail = chain(tail, channels=config.outputs[-1], norm=config.norm)
+        self.head = nn.Linear(config.outputs[-1], classes)
+        initialise(self, config.initialisation)
 
 
-def _stem(plan: Residual, channels: int) -> nn.Sequential:
-    stem, letters = plan.stem, plan.stem.letters
-    if letters is None:  # what the first unit does not bring itself
-        letters = "c" + "na".removesuffix(ORDERINGS[plan.ordering].before)
+def _stem(config: ResNetConfig, channels: int) -> nn.Sequential:
+    stem, letters = config.stem, config.stem.letters
+    if letters is None:  # the letters that the first unit does not begin with
+        letters = "c" + "na".removesuffix(ORDERINGS[config.ordering].before)
     convolution = Convolution(
         channels,
         stem.width,
@@ -210,47 +360,7 @@ def _stem(plan: Residual, channels: int) -> nn.Sequential:
         bias=stem.bias,
         padding=stem.padding,
     )
-    layers = chain(letters, [convolution], norm=plan.norm)
+    layers = chain(letters, [convolution], norm=config.norm)
     if stem.pool:
         layers.add_module("pool", MaxPool(stem.pool, 2, stem.pool_padding))
-    return layers
-
-
-def _branch_convolutions(
-    plan: Residual, stage: int, inputs: int, stride: int
-) -> Iterator[Convolution]:
-    branch = plan.strided_branch if plan.strided_branch and stride > 1 else plan.branch
-    for place, kernel in enumerate(branch, start=1):
-        outputs = plan.outputs[stage] if kernel.width == "output" else plan.inner[stage]
-        norm_follows = place < len(branch) or "n" in ORDERINGS[plan.ordering].end
-        yield Convolution(
-            inputs,
-            outputs,
-            kernel.side,
-            stride=stride if kernel.strided else 1,
-            groups=plan.groups if kernel.grouped else 1,
-            bias=_has_bias(plan, norm_follows),
-            padding=plan.padding,
-        )
-        inputs = outputs
-
-
-def _has_bias(plan: Residual, norm_follows: bool) -> bool:
-    return plan.bias == "all" or (plan.bias != "none" and not norm_follows)
-
-
-def _changing_shortcut(plan: Residual, inputs: int, outputs: int, stride: int) -> nn.Module:
-    if plan.shortcut == "A":
-        return ZeroPadShortcut(inputs, outputs, stride, plan.zero_place)
-    wanted = plan.projection_norm
-    with_norm = "n" in ORDERINGS[plan.ordering].end if wanted is None else wanted
-    layers = nn.Sequential()
-    if plan.shortcut == "D" and stride > 1:  # He 2018, "Bag of Tricks", figure 2c
-        layers.add_module("pool", nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False))
-        stride = 1
-    bias = _has_bias(plan, with_norm)
-    projection = Convolution(inputs, outputs, 1, stride=stride, bias=bias)
-    letters = "cn" if with_norm else "c"
-    for name, layer in chain(letters, [projection], norm=plan.norm).named_children():
-        layers.add_module(name, layer)
     return layers

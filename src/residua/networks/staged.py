@@ -1,7 +1,7 @@
-"""Batch [B, C, H, W] -> logits [B, K]: what all networks share: stem, stages, tail, pool, head.
+"""Images [B, C, H, W] -> logits [B, K]: stem, stages, tail, pool and head of every network.
 
-A network can be cut after any stage: `enter` computes what comes before the cut, `leave` what comes
-behind it. So what is frozen in front of the cut needs to be computed only once for each image.
+A network can be cut after any stage: `enter` computes the map at the cut, `leave` the logits from
+it. The frozen layers before a cut need to run only once per image.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from residua.networks.layers import in_turn
+from residua.networks.layers import run_in_sequence
 
 
 def pooled(x: Tensor, pool_size: int) -> Tensor:
@@ -19,8 +19,9 @@ def pooled(x: Tensor, pool_size: int) -> Tensor:
 
 
 class Staged(nn.Module):
-    """A network in stages: `stages` and `head` are set by its family, `stem` and `tail` by some.
+    """A network in stages.
 
+    stages, head: set by every architecture. stem, tail, dropout (before the head): set by some.
     pool_size: side of the average-pooled map that the head reads.
     """
 
@@ -29,13 +30,17 @@ class Staged(nn.Module):
     pool_size = 1
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> one map per stage; the last has passed the tail, as the head reads it."""
-        found = in_turn(self.stages, self._optional("stem", x))
-        found[-1] = self._optional("tail", found[-1])
-        return found
+        """[B, C, H, W] -> one map per stage; the last one has passed the tail: the head pools it.
+
+        H and W of the maps are those of x divided by the stage's stride, rounded as its padding
+        requires.
+        """
+        maps = run_in_sequence(self.stages, self._optional("stem", x))
+        maps[-1] = self._optional("tail", maps[-1])
+        return maps
 
     def between(self, x: Tensor, first: int, last: int) -> Tensor:
-        """The map after `first` stages (0: the image) -> that after `last`, 0 <= first <= last.
+        """The map after `first` stages (0: the image) -> the one after `last`, first <= last.
 
         The stem belongs to the first stage, the tail to the last.
         """
@@ -50,16 +55,17 @@ class Staged(nn.Module):
         return self.between(x, 0, stages)
 
     def leave(self, x: Tensor, stages: int) -> Tensor:
-        """What `enter` gave for the same number of stages -> logits [B, K]."""
+        """The map after the first `stages` stages -> logits [B, K]."""
         return self.classify(self.between(x, stages, len(self.stages)))
 
     def classify(self, x: Tensor) -> Tensor:
         """The last map [B, C, H, W] -> logits [B, K]."""
-        return self.head(pooled(x, self.pool_size))  # type: ignore[no-any-return]
+        y = self._optional("dropout", pooled(x, self.pool_size))
+        return self.head(y)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classify(self.enter(x, len(self.stages)))
 
     def _optional(self, name: str, x: Tensor) -> Tensor:
-        part = getattr(self, name, None)
-        return x if part is None else part(x)
+        layers = getattr(self, name, None)
+        return x if layers is None else layers(x)

@@ -1,26 +1,30 @@
-"""Batch [B, C, H, W] -> logits [B, K]: VGG (Simonyan and Zisserman 2014) in that alphabet."""
+"""Images [B, C, H, W] -> logits [B, K]: VGG (Simonyan and Zisserman 2014)."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from residua.networks.layers import Convolution, Initialisation, MaxPool, Norm, chain, initialise
 from residua.networks.staged import Staged
 
 WIDTHS = (64, 128, 256, 512, 512)
+# table 1, columns A, B, D, E: convolutions per stage
+VGG11, VGG13, VGG16, VGG19 = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
 
 @dataclass(frozen=True)
-class VGG:
+class VGGConfig:
     """A VGG in full.
 
-    convolutions: 3x3 convolutions in each of the five stages. norm: None for the network of the
-    paper. pool: side of the map that the head reads; a larger map is averaged down to it. hidden:
-    widths of the head's hidden layers. dropout: after each hidden layer, or after the last alone.
-    head_norm: a norm behind every linear layer, the logits included.
+    convolutions: number of 3x3 convolutions in each of the five stages.
+    norm: None for the network of the paper.
+    pool: side of the map that the head reads; a larger map is averaged down to it.
+    hidden: widths of the head's hidden layers.
+    dropout, dropout_everywhere: after each hidden layer, or after the last one only.
+    head_norm: a norm after every linear layer, the logits included.
     """
 
     convolutions: tuple[int, int, int, int, int]
@@ -32,46 +36,44 @@ class VGG:
     head_norm: bool = False
     initialisation: Initialisation = "he"
 
-    def build(self, classes: int, channels: int) -> VGGNet:
-        """A freshly initialised network for [B, channels, H, W] with `classes` logits."""
-        return VGGNet(self, classes, channels)
+    def build(self, classes: int, channels: int) -> VGG:
+        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes]."""
+        return VGG(self, classes, channels)
 
 
-class VGGNet(Staged):
-    """Five stages of 3x3 convolutions, each closed by a max pool, and a dense head."""
+class VGG(Staged):
+    """Five stages of 3x3 convolutions, each ending in a max pool, and a dense head.
 
-    def __init__(self, plan: VGG, classes: int, channels: int) -> None:
+    Its feature maps have the strides 2, 4, 8, 16, 32, each after its pool.
+    """
+
+    def __init__(self, config: VGGConfig, classes: int, channels: int) -> None:
         super().__init__()
-        stages = []
-        for count, width in zip(plan.convolutions, WIDTHS, strict=True):
-            inputs = [channels, *[width] * (count - 1)]
-            convolutions = [Convolution(each, width, 3, bias=True) for each in inputs]
-            letters = "cna" if plan.norm else "ca"
-            stage = chain(letters * count, convolutions, norm=plan.norm or Norm(), numbered=True)
+        stages, norm = [], config.norm or Norm()
+        for count, width in zip(config.convolutions, WIDTHS, strict=True):
+            widths = [channels, *[width] * (count - 1)]
+            convolutions = [Convolution(inputs, width, 3, bias=True) for inputs in widths]
+            letters = "cna" if config.norm else "ca"
+            stage = chain(letters * count, convolutions, norm=norm, numbered=True)
             stage.add_module("pool", MaxPool(2, 2, "valid"))
             stages.append(stage)
             channels = width
         self.stages = nn.ModuleList(stages)
-        self.pool_size = plan.pool
-        self.head = _head(plan, WIDTHS[-1] * plan.pool**2, classes)
-        initialise(self, plan.initialisation)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> five maps at strides 2, 4, 8, 16, 32, each after its pool."""
-        return super().features(x)
+        self.pool_size = config.pool
+        self.head = _head(config, WIDTHS[-1] * config.pool**2, classes)
+        initialise(self, config.initialisation)
 
 
-def _head(plan: VGG, inputs: int, classes: int) -> nn.Sequential:
+def _head(config: VGGConfig, inputs: int, classes: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    norm = plan.norm or Norm()
-    for number, width in enumerate((*plan.hidden, classes), start=1):
-        last = number > len(plan.hidden)
+    norm = config.norm or Norm()
+    for number, width in enumerate((*config.hidden, classes), start=1):
         layers[f"linear{number}"] = nn.Linear(inputs, width)
-        if plan.head_norm:
+        if config.head_norm:
             layers[f"norm{number}"] = nn.BatchNorm1d(width, norm.epsilon, norm.momentum)
-        if not last:
+        if number <= len(config.hidden):
             layers[f"act{number}"] = nn.ReLU(inplace=True)
-            if plan.dropout_everywhere or number == len(plan.hidden):
-                layers[f"dropout{number}"] = nn.Dropout(plan.dropout)
+            if config.dropout_everywhere or number == len(config.hidden):
+                layers[f"dropout{number}"] = nn.Dropout(config.dropout)
         inputs = width
     return nn.Sequential(layers)

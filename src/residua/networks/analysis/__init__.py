@@ -1,1 +1,1 @@
-"""Built networks -> costs, shapes, drawings, descriptions."""
+"""A built network -> its costs, shapes, drawing and description."""

@@ -1,1 +1,1 @@
-"""Built networks -> networks with other heads, frozen stages, folded norms."""
+"""A built network -> the network with another head, frozen stages, folded norms."""

@@ -1,4 +1,4 @@
-"""A built network -> the same, with another head, which may read an earlier stage."""
+"""A network -> the same network with another head, which may read an earlier stage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from residua.networks.analysis.shapes import on_meta, weightless
 from residua.networks.layers import Initialisation, initialise
 from residua.networks.staged import Staged
 
-DROPOUT = 0.5  # before the last layer of a head with hidden ones, as in tutorials 2 and 3
+DROPOUT = 0.5  # before the last layer of a head with hidden layers, as in tutorials 2 and 3
 LARGEST_POOL = 16
 
 
@@ -27,11 +27,14 @@ def replace_head(
     pool_size: int | None = None,
     initialisation: Initialisation = "he",
 ) -> None:
-    """Put a head of `classes` outputs on the pooled map of a stage, in place.
+    """Replace the head in place by a new one with `classes` outputs.
 
-    head: see `hidden_of`. stage: from 1; the ones behind it and the tail are dropped; None is the
-    last. pool_size: side of the average-pooled map; None: 1. input: (C, H, W) of an image.
-    Raises ResiduaError if the network has no such stage.
+    head: "linear" or "mlp:256,...", see `hidden_of`.
+    input: (C, H, W) of an image.
+    stage: the stage that the head reads, from 1; later stages and the tail are dropped. None: the
+        last one.
+    pool_size: side of the average-pooled map that the head reads; None: 1.
+    Raises ResiduaError if stage or pool_size is out of range.
     """
     hidden, count = hidden_of(head), len(network.stages)
     pool_size = 1 if pool_size is None else pool_size
@@ -44,15 +47,15 @@ def replace_head(
         if getattr(network, "tail", None) is not None:
             network.tail = nn.Sequential()
     network.pool_size = pool_size
-    width = _channels(network, input) * pool_size**2
+    inputs = _channels(network, input) * pool_size**2
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, wide in enumerate((*hidden, classes), start=1):
+    for number, width in enumerate((*hidden, classes), start=1):
         if number > len(hidden) > 0:
             layers["dropout"] = nn.Dropout(DROPOUT)
-        layers[f"linear{number}"] = nn.Linear(width, wide)
+        layers[f"linear{number}"] = nn.Linear(inputs, width)
         if number <= len(hidden):
             layers[f"act{number}"] = nn.ReLU(inplace=True)
-        width = wide
+        inputs = width
     network.head = nn.Sequential(layers) if hidden else layers["linear1"]
     initialise(network.head, initialisation)
 

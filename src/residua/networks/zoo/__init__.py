@@ -1,1 +1,1 @@
-"""Networks by name: the rows of the catalogue."""
+"""A name -> a network: the rows of the catalogue."""

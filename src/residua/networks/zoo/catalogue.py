@@ -1,4 +1,4 @@
-"""A name -> a row -> a network."""
+"""A name, or a NetworkSpec -> a row of the catalogue -> a network."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import get_args
 
 import torch
 
-from residua.config.schema import NetworkSpec
+from residua.config.schema import ORDERING_LETTERS, NetworkSpec
 from residua.errors import ResiduaError
-from residua.networks.residual import Ordering, Residual, Shortcut
+from residua.networks.residual import ORDERINGS, ResNetConfig, Shortcut
 from residua.networks.staged import Staged
 from residua.networks.surgery.heads import replace_head
 from residua.networks.zoo.keras import KERAS_VARIANTS
 from residua.networks.zoo.papers import PAPERS
-from residua.networks.zoo.row import Plan, Row
+from residua.networks.zoo.row import NetworkConfig, Row
 from residua.networks.zoo.tutorials import TUTORIALS
 
 ROWS: dict[str, Row] = {**PAPERS, **KERAS_VARIANTS, **TUTORIALS}
 
 
 def row(name: str) -> Row:
-    """The row of a name. Raises ResiduaError that suggests near names."""
+    """The row of a name. Raises ResiduaError that suggests similar names."""
     if name not in ROWS:
         near = difflib.get_close_matches(name, ROWS, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -31,49 +31,44 @@ def row(name: str) -> Row:
     return ROWS[name]
 
 
-def plan(
-    name: str,
-    *,
-    ordering: Ordering | None = None,
-    shortcut: Shortcut | None = None,
-    cardinality: str | None = None,
-) -> Plan:
-    """A row's plan with another ordering, shortcut or cardinality; only residual networks have any.
+def config_of(spec: NetworkSpec) -> NetworkConfig:
+    """The config of a spec's row, with its ordering, shortcut and cardinality.
 
     cardinality: "CxDd", C groups of D channels inside the bottlenecks of the first stage, and in
-    the others in proportion to their outputs (Xie 2017, sections 3.1 and 3.4). Raises ResiduaError.
+    the others in proportion to their outputs (Xie 2017, sections 3.1 and 3.4). Raises ResiduaError
+    if the network has no residual units or a value is unknown.
     """
-    found = row(name).plan
-    asked = {"ordering": ordering, "shortcut": shortcut, "cardinality": cardinality}
-    changes = {key: value for key, value in asked.items() if value is not None}
+    config = row(spec.name).config
+    keys = ("ordering", "shortcut", "cardinality")
+    changes = {key: value for key in keys if (value := getattr(spec, key)) is not None}
     if not changes:
-        return found
-    if not isinstance(found, Residual):
-        said = ", ".join(f"{key} {value!r}" for key, value in changes.items())
-        raise ResiduaError(f"{name} has no residual units: {said} does not apply.")
-    for key, allowed in (("ordering", get_args(Ordering)), ("shortcut", get_args(Shortcut))):
+        return config
+    if not isinstance(config, ResNetConfig):
+        listed = ", ".join(f"{key} {value!r}" for key, value in changes.items())
+        raise ResiduaError(f"{spec.name} has no residual units: {listed} does not apply.")
+    for key, allowed in (("ordering", tuple(ORDERINGS)), ("shortcut", get_args(Shortcut))):
         if key in changes and changes[key] not in allowed:
+            letters = f" (or {', '.join(ORDERING_LETTERS)})" if key == "ordering" else ""
             raise ResiduaError(
-                f"{key} {changes[key]!r} is unknown: expected one of {', '.join(allowed)}."
+                f"{key} {changes[key]!r} is unknown: expected one of {', '.join(allowed)}{letters}."
             )
-    if cardinality is not None:
-        del changes["cardinality"]
-        found = _grouped(name, found, cardinality)
-    return dataclasses.replace(found, **changes)  # type: ignore[arg-type]
+    if (cardinality := changes.pop("cardinality", None)) is not None:
+        config = _grouped(spec.name, config, cardinality)
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
-def _grouped(name: str, plan: Residual, cardinality: str) -> Residual:
-    """The plan with so many groups of such a width. Raises ResiduaError."""
-    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})d", cardinality)
-    if found is None:
+def _grouped(name: str, config: ResNetConfig, cardinality: str) -> ResNetConfig:
+    """The config with another cardinality. Raises ResiduaError."""
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})d", cardinality)
+    if match is None:
         raise ResiduaError(
             f"cardinality {cardinality!r}: expected groups and the width of each, such as 32x4d."
         )
-    if not any(kernel.grouped for kernel in plan.branch):
+    if not any(conv.grouped for conv in config.branch):
         raise ResiduaError(f"{name} has no bottlenecks: cardinality {cardinality} does not apply.")
-    groups, width = int(found[1]), int(found[2])
-    inner = tuple(groups * width * each // plan.outputs[0] for each in plan.outputs)
-    return dataclasses.replace(plan, groups=groups, inner=inner)
+    groups, width = int(match[1]), int(match[2])
+    inner = tuple(groups * width * outputs // config.outputs[0] for outputs in config.outputs)
+    return dataclasses.replace(config, groups=groups, inner=inner)
 
 
 def build(
@@ -81,7 +76,7 @@ def build(
     *,
     classes: int | None = None,
     channels: int | None = None,
-    ordering: Ordering | None = None,
+    ordering: str | None = None,
     shortcut: Shortcut | None = None,
     cardinality: str | None = None,
     head: str | None = None,
@@ -89,49 +84,50 @@ def build(
     pool_size: int | None = None,
     seed: int | None = None,
 ) -> Staged:
-    """A freshly initialised network: float [B, channels, H, W] -> logits [B, classes].
+    """A freshly initialised network; see `build_from`. None: the row's default.
 
-    What is not given is the row's default. head, stage, pool_size: another head, which may read an
-    earlier stage (see `heads.replace_head`). seed fixes the initialisation without touching torch's
-    global generator; None draws from it. The result is an ordinary nn.Module, in training mode,
-    with a `features` method (see Staged). Raises ResiduaError on an unknown name or option.
+    ordering: a name, or its letter a to e in He et al. 2016, figure 4.
     """
     defaults = row(name)
-    chosen = plan(name, ordering=ordering, shortcut=shortcut, cardinality=cardinality)
-    classes = defaults.classes if classes is None else classes
-    channels = defaults.channels if channels is None else channels
-    for what, value in (("classes", classes), ("channels", channels)):
+    spec = NetworkSpec(
+        name,
+        defaults.classes if classes is None else classes,
+        defaults.channels if channels is None else channels,
+        ordering,
+        shortcut,
+        cardinality,
+        head,
+        stage,
+        pool_size,
+    )
+    return build_from(spec, seed=seed)
+
+
+def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:
+    """The network of a spec, freshly initialised: float [B, channels, H, W] -> logits [B, classes].
+
+    seed: fixes the initialisation without touching torch's global generator; None draws from it.
+    The network is in training mode. Raises ResiduaError for an unknown name or an invalid option.
+    """
+    config, name = config_of(spec), spec.name
+    for key, value in (("classes", spec.classes), ("channels", spec.channels)):
         if value < 1:
-            raise ResiduaError(f"{name}: {what} = {value}: must be at least 1.")
-    if head is None and (stage is not None or pool_size is not None):
+            raise ResiduaError(f"{name}: {key} = {value}: must be at least 1.")
+    if spec.head is None and (spec.stage is not None or spec.pool_size is not None):
         raise ResiduaError(f"{name}: stage and pool_size belong to another head: give head too.")
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        network = chosen.build(classes, channels)
-        if head is not None:
+        network = config.build(spec.classes, spec.channels)
+        if spec.head is not None:
+            size = row(name).size
             replace_head(
                 network,
-                head,
-                classes,
-                input=(channels, defaults.size, defaults.size),
-                stage=stage,
-                pool_size=pool_size,
-                initialisation=chosen.initialisation,
+                spec.head,
+                spec.classes,
+                input=(spec.channels, size, size),
+                stage=spec.stage,
+                pool_size=spec.pool_size,
+                initialisation=config.initialisation,
             )
     return network
-
-
-def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:
-    """The network of a spec; see `build`."""
-    return build(**dataclasses.asdict(spec), seed=seed)
-
-
-def plan_of(spec: NetworkSpec) -> Plan:
-    """The plan of a spec; see `plan`."""
-    return plan(
-        spec.name,
-        ordering=spec.ordering,  # type: ignore[arg-type]
-        shortcut=spec.shortcut,  # type: ignore[arg-type]
-        cardinality=spec.cardinality,
-    )

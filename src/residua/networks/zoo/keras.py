@@ -1,4 +1,4 @@
-"""The networks of keras.applications, with its biases, paddings and constants, as rows."""
+"""keras.applications -> rows of the catalogue, with its biases, paddings and constants."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from residua.networks.densenet import KERAS_DENSENET121, KERAS_DENSENET169, KERA
 from residua.networks.inception import KERAS_INCEPTION_V3
 from residua.networks.layers import APPLICATIONS_NORM
 from residua.networks.mobilenet import KERAS_MOBILENET
-from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, Residual, Stem
-from residua.networks.vgg import VGG
+from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, ResNetConfig, Stem
+from residua.networks.vgg import VGG16, VGG19, VGGConfig
 from residua.networks.xception import KERAS_XCEPTION
 from residua.networks.zoo.papers import DEEP, WIDE
-from residua.networks.zoo.row import Plan, Published, Row
+from residua.networks.zoo.row import NetworkConfig, PublishedCount, Row
 
-_RESNET = Residual(
+_RESNET = ResNetConfig(
     units=(),
     outputs=DEEP,
     inner=WIDE,
@@ -27,34 +27,28 @@ _RESNET = Residual(
 _RESNET_V2 = dataclasses.replace(
     _RESNET,
     branch=BOTTLENECK,
-    ordering="e",
+    ordering="full_preactivation",
     strides=(2, 2, 2, 1),
     strided_unit="last",
     stem=Stem(bias=True, pool_padding="zeros"),
     bias="where no norm follows",
 )
-_VGG = VGG((2, 2, 3, 3, 3), dropout=0.0, initialisation="glorot")
+_VGG = VGGConfig(VGG16, dropout=0.0, initialisation="glorot")
 
 
-def _row(plan: Plan, total: int, trainable: int, size: int = 224) -> Row:
-    return Row(plan, 1000, 3, size, Published(trainable, total), "keras.applications")
-
-
-def _of(plan: Residual, *units: int) -> Residual:
-    return dataclasses.replace(plan, units=units)
+def _row(config: NetworkConfig, total: int, trainable: int, size: int = 224) -> Row:
+    return Row(config, 1000, 3, size, PublishedCount(trainable, total), "keras.applications")
 
 
 KERAS_VARIANTS: dict[str, Row] = {
-    "keras_resnet50": _row(_of(_RESNET, 3, 4, 6, 3), 25_636_712, 25_583_592),
-    "keras_resnet101": _row(_of(_RESNET, 3, 4, 23, 3), 44_707_176, 44_601_832),
-    "keras_resnet152": _row(_of(_RESNET, 3, 8, 36, 3), 60_419_944, 60_268_520),
-    "keras_resnet50v2": _row(_of(_RESNET_V2, 3, 4, 6, 3), 25_613_800, 25_568_360),
-    "keras_resnet101v2": _row(_of(_RESNET_V2, 3, 4, 23, 3), 44_675_560, 44_577_896),
-    "keras_resnet152v2": _row(_of(_RESNET_V2, 3, 8, 36, 3), 60_380_648, 60_236_904),
+    "keras_resnet50": _row(_RESNET.with_units(3, 4, 6, 3), 25_636_712, 25_583_592),
+    "keras_resnet101": _row(_RESNET.with_units(3, 4, 23, 3), 44_707_176, 44_601_832),
+    "keras_resnet152": _row(_RESNET.with_units(3, 8, 36, 3), 60_419_944, 60_268_520),
+    "keras_resnet50v2": _row(_RESNET_V2.with_units(3, 4, 6, 3), 25_613_800, 25_568_360),
+    "keras_resnet101v2": _row(_RESNET_V2.with_units(3, 4, 23, 3), 44_675_560, 44_577_896),
+    "keras_resnet152v2": _row(_RESNET_V2.with_units(3, 8, 36, 3), 60_380_648, 60_236_904),
     "keras_vgg16": _row(_VGG, 138_357_544, 138_357_544),
-    "keras_vgg19": _row(
-        dataclasses.replace(_VGG, convolutions=(2, 2, 4, 4, 4)), 143_667_240, 143_667_240
-    ),
+    "keras_vgg19": _row(dataclasses.replace(_VGG, convolutions=VGG19), 143_667_240, 143_667_240),
     "keras_xception": _row(KERAS_XCEPTION, 22_910_480, 22_855_952, 299),
     "keras_inception_v3": _row(KERAS_INCEPTION_V3, 23_851_784, 23_817_352, 299),
     "keras_densenet121": _row(KERAS_DENSENET121, 8_062_504, 7_978_856),

@@ -1,4 +1,4 @@
-"""The networks of the papers, as rows of the catalogue."""
+"""The papers' networks -> rows of the catalogue."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from residua.networks.densenet import DENSENET121, DENSENET161, DENSENET169, DEN
 from residua.networks.inception import GOOGLENET, INCEPTION_V3, INCEPTION_V4
 from residua.networks.layers import Norm
 from residua.networks.mobilenet import MOBILENET_V1
-from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, CIFAR_STEM, Residual
-from residua.networks.vgg import VGG
+from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, CIFAR_STEM, ResNetConfig
+from residua.networks.vgg import VGG11, VGG13, VGG16, VGG19, VGGConfig
 from residua.networks.xception import XCEPTION
-from residua.networks.zoo.row import Plan, Published, Row
+from residua.networks.zoo.row import NetworkConfig, PublishedCount, Row
 
 WIDE = (64, 128, 256, 512)
 DEEP = (256, 512, 1024, 2048)
@@ -24,84 +24,82 @@ SZEGEDY15 = "Szegedy et al. 2015, Rethinking the Inception Architecture"
 HUANG = "Huang et al. 2016, Densely Connected Convolutional Networks"
 SIMONYAN = "Simonyan and Zisserman 2014"
 
-_BASIC = Residual(units=(), outputs=WIDE)
-_DEEP = Residual(units=(), outputs=DEEP, branch=BOTTLENECK, inner=WIDE)
-_CIFAR = Residual(units=(), outputs=(16, 32, 64), strides=(1, 2, 2), shortcut="A", stem=CIFAR_STEM)
+_BASIC = ResNetConfig(units=(), outputs=WIDE)
+_DEEP = ResNetConfig(units=(), outputs=DEEP, branch=BOTTLENECK, inner=WIDE)
+_CIFAR = ResNetConfig(
+    units=(), outputs=(16, 32, 64), strides=(1, 2, 2), shortcut="A", stem=CIFAR_STEM
+)
 _CIFAR_PREACT = dataclasses.replace(
     _CIFAR,
     outputs=(64, 128, 256),
     inner=(16, 32, 64),
     branch=BOTTLENECK_V1,
-    ordering="e",
+    ordering="full_preactivation",
     shortcut="B",
     first_tap="before",
 )
-_WIDE_CIFAR = dataclasses.replace(_CIFAR, ordering="e", shortcut="B")
+_WIDE_CIFAR = dataclasses.replace(_CIFAR, ordering="full_preactivation", shortcut="B")
 
 
-def _imagenet(plan: Plan, trainable: int, source: str = HE15, size: int = 224) -> Row:
-    return Row(plan, 1000, 3, size, Published(trainable), source)
+def _imagenet(config: NetworkConfig, trainable: int, source: str = HE15, size: int = 224) -> Row:
+    return Row(config, 1000, 3, size, PublishedCount(trainable), source)
 
 
-def _cifar(plan: Plan, trainable: int, source: str = HE15) -> Row:
-    return Row(plan, 10, 3, 32, Published(trainable), source)
+def _cifar(config: NetworkConfig, trainable: int, source: str = HE15) -> Row:
+    return Row(config, 10, 3, 32, PublishedCount(trainable), source)
 
 
-def _of(plan: Residual, *units: int) -> Residual:
-    return dataclasses.replace(plan, units=units)
-
-
-_PREACT_BASIC = dataclasses.replace(_BASIC, ordering="e", first_tap="before")
-_PREACT_DEEP = dataclasses.replace(_DEEP, ordering="e", first_tap="before")
-_VGG11, _VGG13 = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2)
-_VGG16, _VGG19 = (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
+_PREACT_BASIC = dataclasses.replace(_BASIC, ordering="full_preactivation", first_tap="before")
+_PREACT_DEEP = dataclasses.replace(_DEEP, ordering="full_preactivation", first_tap="before")
 
 PAPERS: dict[str, Row] = {
     # He 2015 at ImageNet size, the stride on the 3x3 ("v1.5", as in torchvision), option B
-    "resnet18": _imagenet(_of(_BASIC, 2, 2, 2, 2), 11_689_512),
-    "resnet34": _imagenet(_of(_BASIC, 3, 4, 6, 3), 21_797_672),
-    "resnet50": _imagenet(_of(_DEEP, 3, 4, 6, 3), 25_557_032),
-    "resnet101": _imagenet(_of(_DEEP, 3, 4, 23, 3), 44_549_160),
-    "resnet152": _imagenet(_of(_DEEP, 3, 8, 36, 3), 60_192_808),
+    "resnet18": _imagenet(_BASIC.with_units(2, 2, 2, 2), 11_689_512),
+    "resnet34": _imagenet(_BASIC.with_units(3, 4, 6, 3), 21_797_672),
+    "resnet50": _imagenet(_DEEP.with_units(3, 4, 6, 3), 25_557_032),
+    "resnet101": _imagenet(_DEEP.with_units(3, 4, 23, 3), 44_549_160),
+    "resnet152": _imagenet(_DEEP.with_units(3, 8, 36, 3), 60_192_808),
     "resnext50_32x4d": _imagenet(
-        dataclasses.replace(_of(_DEEP, 3, 4, 6, 3), inner=(128, 256, 512, 1024), groups=32),
+        dataclasses.replace(_DEEP.with_units(3, 4, 6, 3), inner=(128, 256, 512, 1024), groups=32),
         25_028_904,
         XIE,
     ),
     "resnext101_32x8d": _imagenet(
-        dataclasses.replace(_of(_DEEP, 3, 4, 23, 3), inner=(256, 512, 1024, 2048), groups=32),
+        dataclasses.replace(_DEEP.with_units(3, 4, 23, 3), inner=(256, 512, 1024, 2048), groups=32),
         88_791_336,
         XIE,
     ),
     "wide_resnet50_2": _imagenet(
-        dataclasses.replace(_of(_DEEP, 3, 4, 6, 3), inner=(128, 256, 512, 1024)),
+        dataclasses.replace(_DEEP.with_units(3, 4, 6, 3), inner=(128, 256, 512, 1024)),
         68_883_240,
         ZAGORUYKO,
     ),
-    # He 2016 at ImageNet size: bare stem and tail follow from the ordering
-    "preact_resnet18": _imagenet(_of(_PREACT_BASIC, 2, 2, 2, 2), 11_687_720, HE16),
-    "preact_resnet34": _imagenet(_of(_PREACT_BASIC, 3, 4, 6, 3), 21_795_880, HE16),
-    "preact_resnet50": _imagenet(_of(_PREACT_DEEP, 3, 4, 6, 3), 25_549_352, HE16),
-    "preact_resnet101": _imagenet(_of(_PREACT_DEEP, 3, 4, 23, 3), 44_541_480, HE16),
-    "preact_resnet152": _imagenet(_of(_PREACT_DEEP, 3, 8, 36, 3), 60_185_128, HE16),
+    # He 2016 at ImageNet size; the ordering implies the bare stem and the tail
+    "preact_resnet18": _imagenet(_PREACT_BASIC.with_units(2, 2, 2, 2), 11_687_720, HE16),
+    "preact_resnet34": _imagenet(_PREACT_BASIC.with_units(3, 4, 6, 3), 21_795_880, HE16),
+    "preact_resnet50": _imagenet(_PREACT_DEEP.with_units(3, 4, 6, 3), 25_549_352, HE16),
+    "preact_resnet101": _imagenet(_PREACT_DEEP.with_units(3, 4, 23, 3), 44_541_480, HE16),
+    "preact_resnet152": _imagenet(_PREACT_DEEP.with_units(3, 8, 36, 3), 60_185_128, HE16),
     # He 2015, section 4.2: 6n + 2 layers, option A; the paper begins at 20
-    "cifar_resnet14": _cifar(_of(_CIFAR, 2, 2, 2), 172_506),
-    "cifar_resnet20": _cifar(_of(_CIFAR, 3, 3, 3), 269_722),
-    "cifar_resnet32": _cifar(_of(_CIFAR, 5, 5, 5), 464_154),
-    "cifar_resnet44": _cifar(_of(_CIFAR, 7, 7, 7), 658_586),
-    "cifar_resnet56": _cifar(_of(_CIFAR, 9, 9, 9), 853_018),
-    "cifar_resnet110": _cifar(_of(_CIFAR, 18, 18, 18), 1_727_962),
-    "cifar_resnet1202": _cifar(_of(_CIFAR, 200, 200, 200), 19_421_274),
+    "cifar_resnet14": _cifar(_CIFAR.with_units(2, 2, 2), 172_506),
+    "cifar_resnet20": _cifar(_CIFAR.with_units(3, 3, 3), 269_722),
+    "cifar_resnet32": _cifar(_CIFAR.with_units(5, 5, 5), 464_154),
+    "cifar_resnet44": _cifar(_CIFAR.with_units(7, 7, 7), 658_586),
+    "cifar_resnet56": _cifar(_CIFAR.with_units(9, 9, 9), 853_018),
+    "cifar_resnet110": _cifar(_CIFAR.with_units(18, 18, 18), 1_727_962),
+    "cifar_resnet1202": _cifar(_CIFAR.with_units(200, 200, 200), 19_421_274),
     # He 2016 on CIFAR; 110 is basic with option A, 164 and 1001 are bottlenecks (9n + 2)
     "cifar_preact_resnet110": _cifar(
-        dataclasses.replace(_of(_CIFAR, 18, 18, 18), ordering="e", first_tap="before"),
+        dataclasses.replace(
+            _CIFAR.with_units(18, 18, 18), ordering="full_preactivation", first_tap="before"
+        ),
         1_727_962,
         HE16,
     ),
-    "cifar_preact_resnet164": _cifar(_of(_CIFAR_PREACT, 18, 18, 18), 1_703_258, HE16),
-    "cifar_preact_resnet1001": _cifar(_of(_CIFAR_PREACT, 111, 111, 111), 10_327_706, HE16),
+    "cifar_preact_resnet164": _cifar(_CIFAR_PREACT.with_units(18, 18, 18), 1_703_258, HE16),
+    "cifar_preact_resnet1001": _cifar(_CIFAR_PREACT.with_units(111, 111, 111), 10_327_706, HE16),
     "cifar_resnext29_8x64d": _cifar(
-        Residual(
+        ResNetConfig(
             units=(3, 3, 3),
             outputs=(256, 512, 1024),
             branch=BOTTLENECK,
@@ -123,14 +121,14 @@ PAPERS: dict[str, Row] = {
         36_479_194,
         ZAGORUYKO,
     ),
-    "vgg11": _imagenet(VGG(_VGG11), 132_863_336, SIMONYAN),
-    "vgg13": _imagenet(VGG(_VGG13), 133_047_848, SIMONYAN),
-    "vgg16": _imagenet(VGG(_VGG16), 138_357_544, SIMONYAN),
-    "vgg19": _imagenet(VGG(_VGG19), 143_667_240, SIMONYAN),
-    "vgg11_bn": _imagenet(VGG(_VGG11, norm=Norm()), 132_868_840, SIMONYAN),
-    "vgg13_bn": _imagenet(VGG(_VGG13, norm=Norm()), 133_053_736, SIMONYAN),
-    "vgg16_bn": _imagenet(VGG(_VGG16, norm=Norm()), 138_365_992, SIMONYAN),
-    "vgg19_bn": _imagenet(VGG(_VGG19, norm=Norm()), 143_678_248, SIMONYAN),
+    "vgg11": _imagenet(VGGConfig(VGG11), 132_863_336, SIMONYAN),
+    "vgg13": _imagenet(VGGConfig(VGG13), 133_047_848, SIMONYAN),
+    "vgg16": _imagenet(VGGConfig(VGG16), 138_357_544, SIMONYAN),
+    "vgg19": _imagenet(VGGConfig(VGG19), 143_667_240, SIMONYAN),
+    "vgg11_bn": _imagenet(VGGConfig(VGG11, norm=Norm()), 132_868_840, SIMONYAN),
+    "vgg13_bn": _imagenet(VGGConfig(VGG13, norm=Norm()), 133_053_736, SIMONYAN),
+    "vgg16_bn": _imagenet(VGGConfig(VGG16, norm=Norm()), 138_365_992, SIMONYAN),
+    "vgg19_bn": _imagenet(VGGConfig(VGG19, norm=Norm()), 143_678_248, SIMONYAN),
     "alexnet": _imagenet(ALEXNET, 61_100_840, "Krizhevsky 2014, One weird trick"),
     "alexnet_2012": _imagenet(ALEXNET_2012, 60_965_224, "Krizhevsky et al. 2012"),
     # With BatchNorm, 3x3 where the paper has 5x5, without auxiliary heads: torchvision's

@@ -1,4 +1,4 @@
-"""What a row of the catalogue is: a network's plan, its defaults, and who published its count."""
+"""A row of the catalogue: a network's config, its defaults and the published parameter count."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from residua.networks.layers import Initialisation
 from residua.networks.staged import Staged
 
 
-class Plan(Protocol):
-    """A network's description, from which it is built."""
+class NetworkConfig(Protocol):
+    """What every architecture's config provides."""
 
     @property
     def initialisation(self) -> Initialisation:
-        """How its layers begin."""
+        """The rule that fills the kernels."""
 
     def build(self, classes: int, channels: int) -> Staged:
-        """A freshly initialised network."""
+        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes]."""
 
 
 @dataclass(frozen=True)
-class Published:
-    """Parameters as their source counts them; total includes BatchNorm's statistics."""
+class PublishedCount:
+    """Parameters as the source counts them. total: with the statistics of BatchNorm."""
 
     trainable: int
     total: int | None = None
@@ -30,11 +30,15 @@ class Published:
 
 @dataclass(frozen=True)
 class Row:
-    """One network: its plan, its defaults and where it comes from."""
+    """One network.
 
-    plan: Plan
+    classes, channels, size: defaults; size is the side of the input in pixels.
+    published, source: the parameter count, and who publishes it.
+    """
+
+    config: NetworkConfig
     classes: int
     channels: int
     size: int
-    published: Published
+    published: PublishedCount
     source: str

@@ -1,27 +1,27 @@
-"""The tutorials' own networks as rows: biases, paddings, missing norms and constants kept."""
+"""The tutorials' own networks -> rows of the catalogue, with their biases, paddings and norms."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
+from residua.config.schema import ORDERING_LETTERS
 from residua.networks.layers import KERAS_NORM, Norm
 from residua.networks.residual import (
     BOTTLENECK,
     BOTTLENECK_V1,
     CIFAR_STEM,
-    Kernel,
-    Ordering,
-    Residual,
+    BranchConv,
+    ResNetConfig,
     Stem,
+    Tap,
 )
-from residua.networks.vgg import VGG
+from residua.networks.vgg import VGG16, VGG19, VGGConfig
 from residua.networks.zoo.papers import DEEP, WIDE
-from residua.networks.zoo.row import Plan, Published, Row
+from residua.networks.zoo.row import NetworkConfig, PublishedCount, Row
 
-_BASIC = Residual(units=(), outputs=WIDE)
-_DEEP = Residual(units=(), outputs=DEEP, branch=BOTTLENECK, inner=WIDE)
-_KERAS_CIFAR = Residual(
+_BASIC = ResNetConfig(units=(), outputs=WIDE)
+_DEEP = ResNetConfig(units=(), outputs=DEEP, branch=BOTTLENECK, inner=WIDE)
+_KERAS_CIFAR = ResNetConfig(
     units=(5, 5, 5),
     outputs=(16, 32, 64),
     strides=(1, 2, 2),
@@ -39,38 +39,45 @@ _KERAS_CIFAR_DEEP = dataclasses.replace(
     inner=WIDE,
     branch=BOTTLENECK_V1,
     strides=(2, 2, 2, 2),
-    ordering="c",
+    ordering="relu_before_addition",
     stem=dataclasses.replace(_KERAS_CIFAR.stem, width=64),
 )
-_HALVING_BRANCH = (Kernel(1, "inner", strided=True), Kernel(3, "inner"), Kernel(1, "output"))
+_HALVING_BRANCH = (
+    BranchConv(1, "inner", strided=True),
+    BranchConv(3, "inner"),
+    BranchConv(1, "output"),
+)
 
 
 def _tutorial(
-    number: int, plan: Plan, total: int, trainable: int, *, classes: int, channels: int, size: int
+    number: int,
+    config: NetworkConfig,
+    total: int,
+    trainable: int,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
 ) -> Row:
-    return Row(plan, classes, channels, size, Published(trainable, total), f"tutorial {number}")
+    return Row(
+        config, classes, channels, size, PublishedCount(trainable, total), f"tutorial {number}"
+    )
 
 
-def _tutorial_cifar(plan: Plan, total: int, trainable: int) -> Row:
-    return _tutorial(1, plan, total, trainable, classes=10, channels=3, size=32)
+def _tutorial_cifar(config: NetworkConfig, total: int, trainable: int) -> Row:
+    return _tutorial(1, config, total, trainable, classes=10, channels=3, size=32)
 
 
-def _of(plan: Residual, *units: int) -> Residual:
-    return dataclasses.replace(plan, units=units)
-
-
-def _ordered(ordering: Ordering, projection_tap: Literal["before", "input"] = "before") -> Residual:
+def _ordered(letter: str, projection_tap: Tap = "before") -> ResNetConfig:
+    ordering = ORDERING_LETTERS[letter]
     return dataclasses.replace(_KERAS_CIFAR, ordering=ordering, projection_tap=projection_tap)
 
-
-_VGG11, _VGG13 = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2)
-_VGG16, _VGG19 = (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
 TUTORIALS: dict[str, Row] = {
     "tutorial_resnet50": _tutorial(
         0,
         dataclasses.replace(
-            _of(_DEEP, 3, 4, 6, 3),
+            _DEEP.with_units(3, 4, 6, 3),
             branch=BOTTLENECK_V1,
             stem=Stem(bias=True, pool_padding="valid"),
             bias="all",
@@ -96,22 +103,22 @@ TUTORIALS: dict[str, Row] = {
         414_186,
     ),
     "tutorial_cifar_resnet50": _tutorial_cifar(
-        _of(_KERAS_CIFAR_DEEP, 3, 4, 6, 3), 23_593_098, 23_543_690
+        _KERAS_CIFAR_DEEP.with_units(3, 4, 6, 3), 23_593_098, 23_543_690
     ),
     "tutorial_cifar_resnet101": _tutorial_cifar(
-        _of(_KERAS_CIFAR_DEEP, 3, 4, 23, 3), 42_663_562, 42_561_930
+        _KERAS_CIFAR_DEEP.with_units(3, 4, 23, 3), 42_663_562, 42_561_930
     ),
     # 3-4-36-3 is what the tutorial's code prints and builds; the paper's 152 layers need 3-8-36-3
     "tutorial_cifar_resnet152": _tutorial_cifar(
-        _of(_KERAS_CIFAR_DEEP, 3, 4, 36, 3), 57_246_858, 57_105_290
+        _KERAS_CIFAR_DEEP.with_units(3, 4, 36, 3), 57_246_858, 57_105_290
     ),
     "tutorial_cifar_resnet152_full": _tutorial_cifar(
-        _of(_KERAS_CIFAR_DEEP, 3, 8, 36, 3), 58_376_330, 58_228_618
+        _KERAS_CIFAR_DEEP.with_units(3, 8, 36, 3), 58_376_330, 58_228_618
     ),
     "tutorial_resnet18": _tutorial(
         2,
         dataclasses.replace(
-            _of(_BASIC, 2, 2, 2, 2),
+            _BASIC.with_units(2, 2, 2, 2),
             stem=Stem(bias=True, padding="same", pool_padding="same"),
             bias="all",
             norm=KERAS_NORM,
@@ -127,7 +134,7 @@ TUTORIALS: dict[str, Row] = {
     ),
     "tutorial_vgg16_mnist": _tutorial(
         3,
-        VGG(_VGG16, pool=1, dropout_everywhere=False, initialisation="glorot"),
+        VGGConfig(VGG16, pool=1, dropout_everywhere=False, initialisation="glorot"),
         33_638_218,
         33_638_218,
         classes=10,
@@ -135,14 +142,14 @@ TUTORIALS: dict[str, Row] = {
         size=48,
     ),
     "tutorial_vgg19_cifar": _tutorial_cifar(
-        VGG(_VGG19, norm=KERAS_NORM, pool=1, head_norm=True, initialisation="he_truncated"),
+        VGGConfig(VGG19, norm=KERAS_NORM, pool=1, head_norm=True, initialisation="he_truncated"),
         39_002_738,
         38_975_326,
     ),
     "tutorial_resnext50": _tutorial(
         4,
         dataclasses.replace(
-            _of(_DEEP, 3, 4, 6, 3),
+            _DEEP.with_units(3, 4, 6, 3),
             inner=(128, 256, 512, 1024),
             groups=32,
             stem=Stem(bias=True),
