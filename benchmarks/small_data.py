@@ -33,7 +33,7 @@ from residua.data.dataset import Unreadable
 from residua.data.image import fit as fit_pixels
 from residua.data.open import open_dataset
 from residua.evaluation.metrics import wilson
-from residua.networks.layers import global_average
+from residua.networks.staged import pooled
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.system.device import environment
@@ -89,7 +89,7 @@ def features(weights_file: Path, data: str) -> Cached:
         for start in range(0, len(pixels), 64):
             images = torch.from_numpy(np.stack(pixels[start : start + 64]))
             maps = network.features(normalise(images, preprocessing))
-            batches.append([global_average(each.float()).numpy() for each in maps])
+            batches.append([pooled(each.float(), 1).numpy() for each in maps])
     stages = [np.concatenate(each) for each in zip(*batches, strict=True)]
     return Cached(stages, np.array(labels, np.int64))
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from residua.config.schema import Ordering
 from residua.errors import ResiduaError
 from residua.networks.layers import Convolution, MaxPool, initialise, same_padding
 from residua.networks.residual import (
@@ -18,10 +19,10 @@ from residua.networks.residual import (
     BOTTLENECK,
     CIFAR_STEM,
     ORDERINGS,
-    Ordering,
-    Residual,
     ResidualUnit,
+    ResNetConfig,
     Shortcut,
+    unit_plan,
 )
 from residua.networks.zoo import catalogue
 
@@ -106,7 +107,7 @@ def test_strides_at_the_imagenet_stem(size: int) -> None:
 # The units ----------------------------------------------------------------------------------------
 
 
-def small_plan(ordering: Ordering, shortcut: Shortcut, **changes: Any) -> Residual:
+def small_plan(ordering: Ordering, shortcut: Shortcut, **changes: Any) -> ResNetConfig:
     options: dict[str, Any] = {
         "units": (2, 2),
         "outputs": (8, 12),
@@ -115,7 +116,7 @@ def small_plan(ordering: Ordering, shortcut: Shortcut, **changes: Any) -> Residu
         "shortcut": shortcut,
         "stem": CIFAR_STEM,
     }
-    return Residual(**options | changes)
+    return ResNetConfig(**options | changes)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -149,8 +150,9 @@ def test_learns_in_every_ordering_and_shortcut(
 def test_a_unit_leaves_its_input_alone(
     ordering: Ordering, shortcut: Shortcut, changes: bool, training: bool
 ) -> None:
-    plan = small_plan(ordering, shortcut)
-    unit = ResidualUnit(plan, 1, 8 if changes else 12, 2 if changes else 1, False).train(training)
+    config = small_plan(ordering, shortcut)
+    plan = unit_plan(config, 1, 8 if changes else 12, 2 if changes else 1, first=False)
+    unit = ResidualUnit(plan).train(training)
     x = torch.randn(2, 8 if changes else 12, 6, 6)
     before = x.clone()
     unit(x)
@@ -219,11 +221,11 @@ def unit_e(r: Reader, x: Tensor, kind: str, tap: str) -> Tensor:
 
 
 BY_HAND: dict[Ordering, Callable[[Reader, Tensor, str, str], Tensor]] = {
-    "a": unit_a,
-    "b": unit_b,
-    "c": unit_c,
-    "d": unit_d,
-    "e": unit_e,
+    "original": unit_a,
+    "bn_after_addition": unit_b,
+    "relu_before_addition": unit_c,
+    "relu_only_preactivation": unit_d,
+    "full_preactivation": unit_e,
 }
 
 
@@ -234,11 +236,11 @@ def test_unit_is_the_papers_figure(ordering: Ordering, kind: Any, tap: Any) -> N
     """He et al. 2016, figure 4, letter by letter, with statistics that are not 0 and 1."""
     torch.manual_seed(0)
     changes = kind != "identity"
-    plan = small_plan(
+    config = small_plan(
         ordering, kind if changes else "B", projection_tap=tap, first_tap=tap, zero_place="both"
     )
     inputs, stride = (8, 2) if changes else (12, 1)
-    unit = ResidualUnit(plan, 1, inputs, stride, first=True).eval()
+    unit = ResidualUnit(unit_plan(config, 1, inputs, stride, first=True)).eval()
     for tensor in unit.state_dict().values():
         if tensor.ndim == 1:
             nn.init.uniform_(tensor, 0.2, 2.0)
@@ -250,8 +252,8 @@ def test_unit_is_the_papers_figure(ordering: Ordering, kind: Any, tap: Any) -> N
 @pytest.mark.parametrize("size", [7, 8, 9])
 def test_average_pool_shortcut_at_odd_sizes(size: int) -> None:
     """He 2018's shortcut averages 2x2 places, at an odd edge those that exist."""
-    plan = small_plan("a", "D", projection_norm=False)
-    unit = ResidualUnit(plan, 1, 8, 2, first=False).eval()
+    config = small_plan("original", "D", projection_norm=False)
+    unit = ResidualUnit(unit_plan(config, 1, 8, 2, first=False)).eval()
     ones = torch.ones(1, 8, size, size)
     assert unit.shortcut is not None
     side = unit.shortcut(ones)
@@ -290,8 +292,8 @@ def test_checkpoint_keys(ordering: Ordering) -> None:
     }
     for part, there in expected.items():
         assert (f"stages.1.units.0.{part}.weight" in keys) == there, part
-    assert ("tail.norm.weight" in keys) == (ordering == "e")
-    assert ("stem.norm.weight" in keys) == (ordering != "e")
+    assert ("tail.norm.weight" in keys) == (ordering == "full_preactivation")
+    assert ("stem.norm.weight" in keys) == (ordering != "full_preactivation")
     assert not any("features" in name for name, _ in network.named_modules())
 
 
@@ -318,9 +320,15 @@ def test_options_reach_the_network() -> None:
     [
         ({"name": "resnet5O"}, "'resnet5O' .*Did you mean resnet50"),
         ({"name": "ResNeXt50"}, "no known model.*residua models"),
-        ({"name": "resnet18", "ordering": "f"}, "ordering 'f' .*a, b, c, d, e"),
+        (
+            {"name": "resnet18", "ordering": "f"},
+            "ordering 'f' .*original, .*or a, b, c, d, e",
+        ),
         ({"name": "resnet18", "shortcut": "C"}, "shortcut 'C' .*none, A, B, D"),
-        ({"name": "vgg16", "ordering": "e"}, "vgg16 has no residual units: ordering 'e'"),
+        (
+            {"name": "vgg16", "ordering": "e"},
+            "vgg16 has no residual units: ordering 'full",
+        ),
         ({"name": "vgg16_bn", "shortcut": "none"}, "vgg16_bn has no residual units: shortcut"),
         ({"name": "resnet18", "classes": 0}, "classes = 0"),
         ({"name": "resnet18", "channels": -1}, "channels = -1"),

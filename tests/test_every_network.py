@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
-from residua.networks.alexnet import AlexNet
+from residua.networks.alexnet import AlexNetConfig
 from residua.networks.analysis.cost import measure, smallest_input
-from residua.networks.densenet import DenseNet
-from residua.networks.inception import Inception
-from residua.networks.residual import Residual
-from residua.networks.vgg import VGG
+from residua.networks.densenet import DenseNetConfig
+from residua.networks.inception import InceptionConfig
+from residua.networks.residual import ResNetConfig
+from residua.networks.vgg import VGGConfig
 from residua.networks.zoo import catalogue
-from residua.networks.zoo.row import Plan
+from residua.networks.zoo.row import NetworkConfig
 from residua.runs.sources import start_from
 from residua.weights.load import read_file
 from residua.weights.native import LATER, Metadata, to_bytes
@@ -44,13 +44,13 @@ every_network = pytest.mark.parametrize("name", ROWS)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def narrowed(plan: Plan) -> Plan:
+def narrowed(plan: NetworkConfig) -> NetworkConfig:
     """The plan with two units in a stage and a quarter of the channels, where it says so itself."""
 
     def quarter(widths: tuple[int, ...]) -> Any:
         return tuple(each // 4 for each in widths)
 
-    if isinstance(plan, Residual):
+    if isinstance(plan, ResNetConfig):
         return dataclasses.replace(
             plan,
             units=tuple(min(each, 2) for each in plan.units),
@@ -59,14 +59,14 @@ def narrowed(plan: Plan) -> Plan:
             groups=max(1, plan.groups // 4),
             stem=dataclasses.replace(plan.stem, width=plan.stem.width // 4),
         )
-    if isinstance(plan, VGG):
+    if isinstance(plan, VGGConfig):
         return dataclasses.replace(plan, hidden=tuple(64 for _ in plan.hidden))
-    if isinstance(plan, AlexNet):
+    if isinstance(plan, AlexNetConfig):
         return dataclasses.replace(plan, widths=quarter(plan.widths))
-    if isinstance(plan, DenseNet):
+    if isinstance(plan, DenseNetConfig):
         layers = tuple(min(each, 2) for each in plan.layers)
         return dataclasses.replace(plan, layers=layers, growth=8, width=16)
-    if isinstance(plan, Inception):
+    if isinstance(plan, InceptionConfig):
         thinner = [
             tuple(re.sub(r":(\d+)", lambda hit: f":{int(hit[1]) // 4}", each) for each in sentences)
             for sentences in plan.stages
@@ -79,7 +79,7 @@ def narrowed(plan: Plan) -> Plan:
 def smallest(name: str) -> int:
     """Of the row as it is."""
     with torch.device("meta"):
-        return smallest_input(ROWS[name].plan.build(2, 3))
+        return smallest_input(ROWS[name].config.build(2, 3))
 
 
 @pytest.fixture
@@ -87,7 +87,9 @@ def small(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Arguments of `build` for other classes and channels than the row's, which is made small."""
     row = ROWS[name]
     if row.published.trainable > LARGEST:
-        monkeypatch.setitem(catalogue.ROWS, name, dataclasses.replace(row, plan=narrowed(row.plan)))
+        monkeypatch.setitem(
+            catalogue.ROWS, name, dataclasses.replace(row, config=narrowed(row.config))
+        )
     other = {"classes": 5, "channels": 4 - row.channels}
     return {"name": name, **other, "ordering": None, "shortcut": None, **LATER}
 

@@ -11,11 +11,12 @@ import torch
 from references.weights_files import NETWORK, PREPARED
 from torch import Tensor, nn
 
+from residua.config.schema import Ordering
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import measure, smallest_input
-from residua.networks.residual import ORDERINGS, Ordering, Shortcut
+from residua.networks.residual import ORDERINGS, Shortcut
 from residua.networks.staged import Staged, pooled
-from residua.networks.surgery.folding import folded
+from residua.networks.surgery.folding import fold_norms
 from residua.networks.surgery.freezing import freeze
 from residua.networks.surgery.fusing import FusedUnit
 from residua.networks.zoo import catalogue
@@ -138,7 +139,7 @@ def test_another_head_reads_the_map_of_its_stage(
 def test_folding_changes_nothing_but_the_layers(name: str) -> None:
     network, x = worn(name), images(name)
     before = {key: each.clone() for key, each in network.state_dict().items()}
-    quick = folded(network, "fp32")
+    quick = fold_norms(network, "fp32")
     with torch.inference_mode():
         for number, (found, expected) in enumerate(
             zip(quick.features(x), network.features(x), strict=True), start=1
@@ -165,15 +166,16 @@ def test_every_order_and_shortcut_folds(
         fused = fused and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     network = wear(catalogue.build("cifar_resnet14", ordering=ordering, shortcut=shortcut, seed=0))
     x = images("cifar_resnet14")
-    quick = folded(network, precision)
+    quick = fold_norms(network, precision)
     kind, rough = (torch.float32, 1e-4) if precision == "fp32" else (torch.bfloat16, 0.05)
     with torch.inference_mode():
         found = quick.between(x.to(kind), 0, 3).float()
         assert same(found, network.eval().between(x, 0, 3), rough)
     sums = [each for each in quick.modules() if isinstance(each, FusedUnit)]
-    assert len(sums) == (6 if fused and ordering in "ade" and shortcut != "none" else 0)
+    between = ordering in ("bn_after_addition", "relu_before_addition")
+    assert len(sums) == (6 if fused and not between and shortcut != "none" else 0)
     left = [each for each in quick.modules() if isinstance(each, nn.ReLU)]
-    if fused and ordering == "a" and shortcut != "none":
+    if fused and ordering == "original" and shortcut != "none":
         assert not left
 
 
@@ -182,7 +184,7 @@ def test_folding_takes_a_network_in_training_mode() -> None:
     network.load_state_dict(worn("cifar_resnet20").state_dict())
     x = images("cifar_resnet20")
     with torch.inference_mode():
-        assert same(folded(network, "fp32")(x), worn("cifar_resnet20")(x), 1e-4)
+        assert same(fold_norms(network, "fp32")(x), worn("cifar_resnet20")(x), 1e-4)
     assert all(each.training for each in network.modules())
 
 

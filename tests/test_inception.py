@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
-from residua.networks.alexnet import ALEXNET, ALEXNET_2012, AlexNet, ResponseNorm
+from residua.networks.alexnet import ALEXNET, ALEXNET_2012, AlexNetConfig, ResponseNorm
 from residua.networks.inception import (
     GOOGLENET,
     INCEPTION_V3,
@@ -20,13 +20,13 @@ from residua.networks.inception import (
     KERAS_INCEPTION_V3,
     NORM,
     Block,
-    Inception,
-    Kernel,
-    Pool,
+    ConvItem,
+    InceptionConfig,
+    PoolItem,
     parse,
 )
 
-Plan = AlexNet | Inception
+Plan = AlexNetConfig | InceptionConfig
 PLANS: dict[str, Plan] = {
     "alexnet": ALEXNET,
     "alexnet_2012": ALEXNET_2012,
@@ -152,12 +152,12 @@ def test_names_of_the_weights(name: str) -> None:
 def test_a_sentence_is_read() -> None:
     read = parse("1x1:4 | 3x3/2v:8 (1x3:5|3x1:6) | max3 1x1:7 | avg5 | max2/2c | max3/2v")
     one, split, pooled, average, ceil, valid = read
-    assert one == (Kernel((1, 1), 1, False, 4),)
-    ends = ((Kernel((1, 3), 1, False, 5),), (Kernel((3, 1), 1, False, 6),))
-    assert split == (Kernel((3, 3), 2, True, 8), ends)
-    assert pooled == (Pool("max", 3), Kernel((1, 1), 1, False, 7))
-    assert (average, ceil) == ((Pool("avg", 5),), (Pool("max", 2, 2, "ceil"),))
-    assert valid == (Pool("max", 3, 2, "valid"),)
+    assert one == (ConvItem((1, 1), 1, False, 4),)
+    ends = ((ConvItem((1, 3), 1, False, 5),), (ConvItem((3, 1), 1, False, 6),))
+    assert split == (ConvItem((3, 3), 2, True, 8), ends)
+    assert pooled == (PoolItem("max", 3), ConvItem((1, 1), 1, False, 7))
+    assert (average, ceil) == ((PoolItem("avg", 5),), (PoolItem("max", 2, 2, "ceil"),))
+    assert valid == (PoolItem("max", 3, 2, "valid"),)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_a_sentence_is_read() -> None:
 )
 def test_nonsense_is_refused(sentence: str, words: str) -> None:
     with pytest.raises(ResiduaError, match=f"Block {re.escape(repr(sentence))}: .*{words}"):
-        Inception((("3x3:8",), (sentence,))).build(2, 3)
+        InceptionConfig((("3x3:8",), (sentence,))).build(2, 3)
 
 
 def block(sentence: str, inputs: int, **options: Any) -> Block:
-    return Block(parse(sentence), inputs, Inception((), **options)).eval()
+    return Block(parse(sentence), inputs, InceptionConfig((), **options)).eval()
 
 
 def test_branches_are_joined_in_their_order() -> None:
@@ -210,7 +210,7 @@ def test_branches_are_joined_in_their_order() -> None:
         (INCEPTION_V4, [160, 192, *[384] * 5, *[1024] * 8, *[1536] * 4]),  # figures 3 to 9
     ],
 )
-def test_widths_of_the_blocks(plan: Inception, widths: list[int]) -> None:
+def test_widths_of_the_blocks(plan: InceptionConfig, widths: list[int]) -> None:
     blocks = [each for stage in meta(plan).stages for each in stage.blocks]
     assert [each.out_channels for each in blocks if len(each.branches) > 1] == widths
 
@@ -308,7 +308,7 @@ def test_where_inceptions_drop(name: str) -> None:
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("plan", [GOOGLENET, KERAS_INCEPTION_V3], ids=["googlenet", "keras"])
-def test_every_weight_learns(plan: Inception, precision: torch.dtype) -> None:
+def test_every_weight_learns(plan: InceptionConfig, precision: torch.dtype) -> None:
     network = plan.build(5, 3)
     images = torch.randn(4, 3, *((15, 33) if plan is GOOGLENET else (75, 91)))
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
@@ -354,7 +354,7 @@ def of_kind(network: nn.Module, kind: type[nn.Module]) -> list[Any]:
     return [each for each in network.modules() if isinstance(each, kind)]
 
 
-def moved(model: Any, plan: Inception) -> Any:
+def moved(model: Any, plan: InceptionConfig) -> Any:
     """A network of ours with the weights of the Keras model, both in the order of creation."""
     network = plan.build(7, 3).eval()
 

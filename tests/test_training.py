@@ -300,12 +300,12 @@ def test_lagging_statistics_are_estimated_anew_on_a_copy(shapes: Path) -> None:
     from residua.data.augmentation import OFF
     from residua.data.batches import DecodedImages, TrainingBatches
     from residua.networks.layers import Norm
-    from residua.networks.residual import CIFAR_STEM, Residual
+    from residua.networks.residual import CIFAR_STEM, ResNetConfig
 
-    plan = Residual(
+    config = ResNetConfig(
         units=(1, 1), outputs=(16, 32), strides=(1, 2), stem=CIFAR_STEM, norm=Norm(0.01, 1e-3)
     )
-    network = plan.build(3, 3)
+    network = config.build(3, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
     preprocessing = Preprocessing(
         size=8, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3, crop=1.0, interpolation="antialias"

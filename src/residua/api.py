@@ -11,12 +11,12 @@ import torch
 
 from residua import experiment
 from residua.config.recipes import compose
-from residua.config.schema import Config, Data, Preprocessing
+from residua.config.schema import Config, Data, Ordering, Preprocessing
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.predict import Features, Prediction, features_of, predict_files
 from residua.evaluation.score import Evaluation
-from residua.networks.residual import Ordering, Shortcut
+from residua.networks.residual import Shortcut
 from residua.networks.zoo import catalogue
 from residua.report.facts import write_prediction_grid
 from residua.runs.folder import RunFolder
@@ -96,7 +96,7 @@ def build(
     """A network of the catalogue: float [B, channels, H, W] -> logits [B, classes]; training mode.
 
     name: not needed where the weights tell it. What is not given is the row's default; ordering,
-    shortcut, cardinality: see networks.catalogue.plan. seed fixes the initialisation, without
+    shortcut, cardinality: see networks.zoo.catalogue. seed fixes the initialisation, without
     torch's global generator. weights: a run, a file of residua, Keras or PyTorch, or "imagenet";
     new_head: keep the last layer fresh. Gives a networks.staged.Staged. Raises ResiduaError.
     """

@@ -23,7 +23,7 @@ from residua.evaluation.evaluate import record
 from residua.evaluation.score import Evaluation, judge
 from residua.networks.analysis.cost import smallest_input
 from residua.networks.analysis.shapes import REFUSALS
-from residua.networks.zoo.catalogue import plan_of
+from residua.networks.zoo.catalogue import config_of
 from residua.report.facts import write_report
 from residua.runs.folder import RunFolder
 from residua.runs.sources import is_published
@@ -225,7 +225,7 @@ def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evalua
 def _check_settings(config: Config, out: str | None) -> None:
     """Raise ResiduaError where the settings alone show that the run cannot be done."""
     if config.network.name != AUTO:
-        plan_of(config.network_spec)
+        config_of(config.network_spec)
     if out is not None:
         RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)

@@ -16,7 +16,7 @@ from torch import Tensor
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.networks.staged import Staged, pooled
-from residua.networks.surgery.folding import folded
+from residua.networks.surgery.folding import fold_norms
 
 FINER = 4  # times as many fields in each direction, over which a wide map is averaged first
 WIDEST = 1024  # numbers that a grid finer than one field may give
@@ -41,7 +41,7 @@ class Front:
     def __init__(self, network: Staged, preprocessing: Preprocessing, precision: str) -> None:
         self.device = next(network.parameters()).device
         self.preprocessing, self.precision = preprocessing, precision
-        self.network = folded(network, precision)
+        self.network = fold_norms(network, precision)
         self.stages = len(self.network.stages)
         self.type = torch.bfloat16 if precision == "bf16" else torch.float32
 

@@ -144,7 +144,7 @@ def _kind(tensor: Tensor) -> str:
 
 def _metadata(path: Path, metadata: dict[str, Any]) -> Metadata:
     """The card, if every value is of the kind that its writer gave it. Raises ResiduaError."""
-    from residua.networks.zoo.catalogue import plan_of
+    from residua.networks.zoo.catalogue import config_of
 
     keys = ("network", "classes", "preprocessing", "notes")
     network, classes, prepared, notes = [metadata.get(key) for key in keys]
@@ -155,7 +155,7 @@ def _metadata(path: Path, metadata: dict[str, Any]) -> Metadata:
         raise damaged(path, f"says of its network {network!r}, expected {', '.join(KINDS)}")
     spec = NetworkSpec(**network)
     try:
-        plan_of(spec)
+        config_of(spec)
         if spec.head is not None:
             parse.hidden_of(spec.head)
     except ResiduaError as error:

@@ -44,7 +44,7 @@ class Described:
                 name,
                 classes=classes,
                 channels=channels,
-                ordering=ordering,  # type: ignore[arg-type]  # build checks the word
+                ordering=ordering,
                 shortcut=shortcut,  # type: ignore[arg-type]
             )
         return cls(name, network, (channels, size, size))

@@ -54,7 +54,7 @@ def config_of(spec: NetworkSpec) -> NetworkConfig:
             )
     if (cardinality := changes.pop("cardinality", None)) is not None:
         config = _grouped(spec.name, config, cardinality)
-    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(config, **changes)
 
 
 def _grouped(name: str, config: ResNetConfig, cardinality: str) -> ResNetConfig:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from residua.comparison.statistics import of_seeds
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
-from residua.networks.residual import BOTTLENECK, Residual, ResidualUnit
+from residua.networks.residual import BOTTLENECK, ResidualUnit, ResNetConfig, unit_plan
 from residua.report.charts import counted
 from residua.report.figures import FAINT, INK
 from residua.report.page import Cell, Figure, Page, Section, Table
@@ -102,8 +102,8 @@ def study(batch: int = BATCH, side: int = SIDE, repeats: int = 5) -> Page:
 
 def unit(groups: int, width: int) -> ResidualUnit:
     """A bottleneck of INPUT channels with `groups` groups of `width` channels, option B."""
-    plan = Residual((1,), (INPUT,), BOTTLENECK, (groups * width,), groups=groups)
-    return ResidualUnit(plan, 0, INPUT, 1, first=False)
+    config = ResNetConfig((1,), (INPUT,), BOTTLENECK, (groups * width,), groups=groups)
+    return ResidualUnit(unit_plan(config, 0, INPUT, 1, first=False))
 
 
 def timed(batch: int, side: int, repeats: int) -> list[Unit]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from residua.config.schema import ORDERING_LETTERS
 from residua.networks.residual import ORDERINGS
 from residua.report.charts import joined
 from residua.report.figures import FAINT, INK
@@ -63,10 +64,10 @@ _GRADIENT = [
 
 def study() -> Page:
     """Identity, linearity and gradients of residual units, measured on modules."""
-    nets: dict[str, Grown] = {name: grown(name) for name in ORDERINGS}
-    units: dict[str, Passed] = {name: passed(name) for name in ORDERINGS}
-    nets |= {EXACT_B: grown("b", exact=True), PLAIN: grown("a", plain=True)}
-    units[EXACT_B] = passed("b", exact=True)
+    nets: dict[str, Grown] = {letter: grown(name) for letter, name in ORDERING_LETTERS.items()}
+    units: dict[str, Passed] = {letter: passed(name) for letter, name in ORDERING_LETTERS.items()}
+    nets |= {EXACT_B: grown("bn_after_addition", exact=True), PLAIN: grown("original", plain=True)}
+    units[EXACT_B] = passed("bn_after_addition", exact=True)
     linear, scalars, wide = linearities(), _gradients(gradient), _gradients(wide_gradient)
     return Page(
         title="When a residual unit is the identity",
@@ -149,7 +150,7 @@ def _gradient_table(name: str, title: str, gradients: Gradients) -> Table:
 
 def _after(name: str) -> str:
     """Letters behind the addition of an ordering, whatever is said of it."""
-    return next(each.after for key, each in ORDERINGS.items() if name.startswith(key))
+    return ORDERINGS[ORDERING_LETTERS[name[0]]].after
 
 
 def _of_units(units: Mapping[str, Passed]) -> str:

@@ -15,7 +15,14 @@ from torch import nn
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.layers import Convolution, Separable
-from residua.networks.residual import BASIC, BOTTLENECK, Branch, Residual, ResidualUnit
+from residua.networks.residual import (
+    BASIC,
+    BOTTLENECK,
+    Branch,
+    ResidualUnit,
+    ResNetConfig,
+    unit_plan,
+)
 
 WIDTH = 64  # of the units in tutorial 1's drawing
 SIDE = 56  # of the map in ResNet's first stage
@@ -94,9 +101,9 @@ def separable(inputs: int, outputs: int, side: int) -> Cost:
 
 def unit(branch: Branch, inputs: int, inner: int, outputs: int, groups: int = 1) -> Unit:
     """Counts of a residual unit, which has a projection where inputs and outputs differ."""
-    plan = Residual((1,), (outputs,), branch, (inner,), groups=groups)
+    config = ResNetConfig((1,), (outputs,), branch, (inner,), groups=groups)
     with on_meta():
-        built = ResidualUnit(plan, 0, inputs, 1, first=False)
+        built = ResidualUnit(unit_plan(config, 0, inputs, 1, first=False))
     return Unit(inputs, inner, outputs, counted(built, inputs, SIDE))
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from residua.config.schema import Ordering
 from residua.networks.layers import Convolution
-from residua.networks.residual import CIFAR_STEM, Ordering, Residual, ResidualUnit
+from residua.networks.residual import CIFAR_STEM, ResidualUnit, ResNetConfig, unit_plan
 
 SEED = 1
 CHANNELS = 16
@@ -79,7 +80,7 @@ def grown(ordering: Ordering, *, exact: bool = False, plain: bool = False) -> Gr
     exact: the added norms behind an addition divide by 1, not by sqrt(1 + epsilon). plain: without
     shortcuts, where the added convolutions are the identity kernel and their norms exact.
     """
-    shallow, deep = (_network(_plan(ordering, count, plain=plain)) for count in (1, 2))
+    shallow, deep = (_network(_config(ordering, count, plain=plain)) for count in (1, 2))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         _disturb_norms(shallow)
@@ -102,7 +103,8 @@ def grown(ordering: Ordering, *, exact: bool = False, plain: bool = False) -> Gr
 def passed(ordering: Ordering, *, exact: bool = False) -> Passed:
     """Send maps through one unit whose branch is zero; exact: see `grown`."""
     with torch.random.fork_rng(devices=[]):
-        unit = ResidualUnit(_plan(ordering, 1), 0, CHANNELS, 1, first=False).double().eval()
+        plan = unit_plan(_config(ordering, 1), 0, CHANNELS, 1, first=False)
+        unit = ResidualUnit(plan).double().eval()
     _to_zero(unit.branch)
     if exact:
         _make_exact(unit.after)
@@ -179,8 +181,8 @@ def _chain_gradient(
     return float(largest * (found / largest).norm())
 
 
-def _plan(ordering: Ordering, units: int, *, plain: bool = False) -> Residual:
-    return Residual(
+def _config(ordering: Ordering, units: int, *, plain: bool = False) -> ResNetConfig:
+    return ResNetConfig(
         (units,) * 3,
         (CHANNELS, 2 * CHANNELS, 4 * CHANNELS),
         strides=(1, 2, 2),
@@ -190,10 +192,10 @@ def _plan(ordering: Ordering, units: int, *, plain: bool = False) -> Residual:
     )
 
 
-def _network(plan: Residual) -> nn.Module:
+def _network(config: ResNetConfig) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        network: nn.Module = plan.build(10, 3).double()
+        network: nn.Module = config.build(10, 3).double()
     return network.eval()
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.networks.layers import BatchNorm, initialise
-from residua.networks.residual import CIFAR_STEM, Residual, ResNet, Shortcut
+from residua.networks.residual import CIFAR_STEM, ResNet, ResNetConfig, Shortcut
 
 Values = npt.NDArray[np.float64]
 Start = Literal["he", "glorot", "small"]
@@ -93,12 +93,12 @@ def images(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
 def network(depth: int, shortcut: Shortcut, seed: int, start: Start = "he") -> ResNet:
     """One of 6n + 2 layers for ten classes. The global random generator stays as it is."""
     units = (depth - 2) // 6
-    plan = Residual(
+    config = ResNetConfig(
         (units,) * 3, (16, 32, 64), strides=(1, 2, 2), shortcut=shortcut, stem=CIFAR_STEM
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = plan.build(classes=10, channels=3)
+        built = config.build(classes=10, channels=3)
         if start == "glorot":
             initialise(built, "glorot")
         elif start == "small":
