@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import residua
-from residua.cli.look import look_at
+from residua.cli.look import overview
 from residua.config.parse import with_settings
 from residua.config.schema import Config
 from residua.errors import ResiduaError
@@ -315,8 +315,8 @@ def test_a_look_shows_what_the_network_of_the_weights_would_see(
     cifar: Path, tmp_path: Path
 ) -> None:
     given = {"data.path": "digits", "network.weights": str(cifar), "transfer.strategy": "features"}
-    plain = look_at(with_settings(Config(), {"data.path": "digits"}), str(tmp_path / "a"), QUIET)
-    look_at(with_settings(Config(), given), str(tmp_path / "b"), QUIET)
+    plain = overview(with_settings(Config(), {"data.path": "digits"}), str(tmp_path / "a"), QUIET)
+    overview(with_settings(Config(), given), str(tmp_path / "b"), QUIET)
     assert "training-batch.png" in plain
     batches = [np.asarray(Image.open(tmp_path / each / "training-batch.png")) for each in "ab"]
     assert batches[0].shape != batches[1].shape  # 8 px in grey, and 32 px in colour
@@ -333,7 +333,7 @@ def test_a_look_splits_as_a_training_on_the_weights_of_a_run_would(
         "network.weights": str(earlier.path),  # whose head is linear
         "transfer.strategy": "features",
     }
-    said = look_at(with_settings(Config(), given), str(tmp_path / "looks"), QUIET)
+    said = overview(with_settings(Config(), given), str(tmp_path / "looks"), QUIET)
     assert "for test" in said
     assert "for validation" not in said  # the test part judges, all others teach
 

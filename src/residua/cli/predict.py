@@ -154,7 +154,7 @@ def features(
 
     Examples:
       residua features imagenet:resnet50 photos --out features.npz
-      residua features runs/photos-1 photos --stage 3 --pool-size 2 --out features.parquet
+      residua features runs/photos-1 photos --stage 3 --out features.parquet
     """
     with terminal() as console:
         from residua import api

@@ -1,0 +1,269 @@
+"""The command line as a user types it: its help, its output and its exit status."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+from references.command_line import residua
+
+import residua as package
+from residua.cli import app
+from residua.config.parse import flags
+
+COMMANDS = typer.main.get_command(app)
+
+
+def every_command() -> Iterator[tuple[str, ...]]:
+    for name, command in COMMANDS.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", {})
+        yield from ((name, inner_name) for inner_name in inner)
+        if not inner:
+            yield (name,)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two classes of images in data/, and without images in empty/."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "empty").mkdir()
+    generator = np.random.default_rng(1)
+    for name, channel in (("red <b>", 0), ("猫头鹰", 1)):
+        for number in range(12):
+            pixels = generator.integers(0, 60, (20, 24, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            file = folder / "data" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """A run on these images."""
+    result = residua("train", "data", "--epochs", "3", "--val-fraction", "0.25", cwd=folder)
+    assert result.status == 0, result.stderr
+    assert result.stdout == "runs/data-1\n"
+    assert "Found 24 images in 2 classes; 18 for training, 6 for validation" in result.stderr
+    return folder / "runs" / "data-1"
+
+
+@pytest.mark.slow
+def test_help_imports_neither_torch_nor_many_modules() -> None:
+    code = (
+        "import sys; sys.argv = ['residua', 'train', '--help']\n"
+        "from residua.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'sklearn', 'scipy', 'matplotlib', 'jinja2'}\n"
+        "print(sorted(heavy & set(sys.modules)), len(sys.modules), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    heavy, count = result.stderr.rsplit(maxsplit=1)
+    assert heavy == "[]"
+    assert int(count) < 600  # torch alone: about 1,500
+
+
+@pytest.mark.parametrize("words", list(every_command()), ids=" ".join)
+def test_help_of_a_command_has_an_example_and_fits_80_columns(words: tuple[str, ...]) -> None:
+    result = residua(*words, "--help")
+    assert result.status == 0
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "[]" not in result.stdout
+    assert re.search(r"\n Examples: *\n   residua " + " ".join(words), result.stdout)
+
+
+@pytest.mark.parametrize("words", list(every_command()), ids=" ".join)
+def test_examples_of_help_are_valid_commands(words: tuple[str, ...]) -> None:
+    text = residua(*words, "--help").stdout
+    examples = re.findall(r"^   residua (.+?) *$", text, re.M)
+    assert examples
+    for example in examples:
+        parse(shlex.split(example))
+
+
+def parse(words: list[str]) -> None:
+    """Parse the words of a command without running it; a usage error is raised."""
+    command = COMMANDS
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.commands[name]
+    command.make_context("residua", words)
+
+
+def test_help_of_train_lists_every_flag_in_a_panel() -> None:
+    text = residua("train", "--help").stdout
+    assert all(flag in text for flag in flags())
+    panels = re.findall(r"╭─ (\w+) ─", text)
+    assert panels == [
+        "Arguments",
+        "Options",
+        "Data",
+        "Model",
+        "Transfer",
+        "Optimization",
+        "Training",
+        "Output",
+    ]
+
+
+def test_version_is_printed() -> None:
+    assert residua("--version").stdout == f"residua {package.__version__}\n"
+
+
+@pytest.mark.slow
+def test_a_process_reports_an_error_without_traceback_and_with_status_1(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "residua", "train", "nowhere"]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "nowhere" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.slow
+def test_next_run_gets_the_next_number(folder: Path, run: Path) -> None:
+    assert residua("train", "data/", "--epochs", "1", cwd=folder).stdout == "runs/data-2\n"
+
+
+@pytest.mark.slow
+def test_evaluate_prints_one_json_object_on_stdout(run: Path) -> None:
+    scores = json.loads(residua("evaluate", str(run), "--json").stdout)
+    assert set(scores) >= {"accuracy", "interval", "top5", "loss", "images", "per_class"}
+    assert scores["images"] == 6
+    assert scores["interval"][0] <= scores["accuracy"] <= scores["interval"][1]
+    assert {row["class"] for row in scores["per_class"]} == {"red <b>", "猫头鹰"}
+    with (run / "evaluations/validation/predictions.csv").open(newline="") as stream:
+        assert len(list(csv.DictReader(stream))) == 6
+
+
+@pytest.mark.slow
+def test_predict_prints_a_row_for_every_file(folder: Path, run: Path) -> None:
+    (folder / "broken.jpg").write_bytes(b"<html>")
+    files = ["broken.jpg", "data/猫头鹰/3.png", "missing.png", "data/red <b>/1.png"]
+    result = residua("predict", str(run), *files, "--format", "json", "--top", "2", cwd=folder)
+    rows = json.loads(result.stdout)
+    assert result.status == 0
+    assert [row["file"] for row in rows] == files
+    assert [bool(row["error"]) for row in rows] == [True, False, True, False]
+    assert rows[1]["top"][0]["class"] == "猫头鹰"
+    assert rows[3]["top"][0]["class"] == "red <b>"
+    result = residua("predict", str(run), *files, "--format", "csv", cwd=folder)
+    table = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["file"] for row in table] == files
+    assert table[1]["class1"] == "猫头鹰"
+    result = residua("predict", str(run), "data/猫头鹰", "--grid", "grid.png", cwd=folder)
+    assert len(result.stdout.splitlines()) == 12
+    assert Image.open(folder / "grid.png").width > 300
+
+
+@pytest.mark.slow
+def test_a_run_can_be_moved_and_predicts_without_its_data(
+    folder: Path, run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "moved")
+    image = folder / "data" / "red <b>" / "0.png"
+    before = residua("predict", str(run), str(image)).stdout
+    assert residua("predict", str(tmp_path / "moved"), str(image), cwd=tmp_path).stdout == before
+
+
+@pytest.mark.slow
+def test_models_are_listed_as_json() -> None:
+    rows = json.loads(residua("models", "--json").stdout)
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["resnet50"]["multiply_adds"] == 4_089_184_256
+
+
+def test_a_model_is_described_and_drawn(tmp_path: Path) -> None:
+    model = json.loads(residua("models", "resnet50", "--classes", "10", "--json").stdout)
+    sums = {"total", "trainable", "non_trainable", "multiply_adds"}
+    assert set(model) == {"name", "input"} | sums
+    assert model["trainable"] == 25_557_032 - 990 * 2049
+    drawing = tmp_path / "n.svg"
+    result = residua("models", "cifar_resnet20", "--ordering", "e", "--draw", str(drawing))
+    assert "Trainable" in result.stdout
+    assert drawing.read_text().startswith("<")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "nowhere"], "nowhere"),
+        (["train", "data", "--epochs", "many"], "training.epochs = 'many'"),
+        (["train", "data", "--model", "resnet5"], "resnet50"),
+        (["train", "data", "--model", "vgg11", "--size", "16"], "at least 32 px"),
+        (["train", "data", "--set", "epochs"], "expected SECTION.FIELD=VALUE"),
+        (["train", "data", "--set", "training.epoch=1"], "training has epochs"),
+        (["train", "data", "--device", "cuda:7"], "cuda:7"),
+        (["train", "data", "--device", "warp"], "warp"),
+        (["train", "data", "--recipe", "birds"], "tutorial_birds"),
+        (["train", "data", "--out", "data"], "is not empty"),
+        (["train", "digits", "--split", "keras"], "--split keras"),
+        (["train", "data", "--val-fraction", "0.9", "--test-fraction", "0.5"], "training"),
+        (["resume", "data"], "config.yaml"),
+        (["evaluate", "nowhere"], "no such file or folder"),
+        (["models", "resnet5"], "resnet50"),
+        (["models", "vgg16", "--ordering", "e"], "no residual units"),
+        (["models", "resnet18", "--ordering", "f"], "ordering 'f' is unknown"),
+        (["models", "--classes", "3"], "NAME"),
+        (["study"], "residua study --list"),
+        (["look", "nowhere"], "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_error_is_one_message_with_status_1(
+    folder: Path, words: list[str], message: str
+) -> None:
+    result = residua(*words, cwd=folder)
+    assert result.status == 1
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "runs/data-1", "digits"], "class '0'"),
+        (["predict", "runs/data-1", "missing.png"], "no image could be read"),
+        (["predict", "runs/data-1", "empty"], "contains no images"),
+        (["predict", "runs/data-1", "data", "--top", "0"], "at least 1"),
+        (["features", "runs/data-1", "data", "--out", "table.txt"], ".npz or .parquet"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_error_about_a_run_is_one_message_with_status_1(
+    folder: Path, run: Path, words: list[str], message: str
+) -> None:
+    test_an_error_is_one_message_with_status_1(folder, words, message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "file", "content"),
+    [
+        ("predict", "best.safetensors", b"\x00" * 100),
+        ("evaluate", "config.yaml", b"training: ["),
+    ],
+)
+def test_an_error_names_the_damaged_file_of_a_run(
+    folder: Path, run: Path, tmp_path: Path, command: str, file: str, content: bytes
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / file).write_bytes(content)
+    images = [str(folder / "data" / "red <b>" / "0.png")] if command == "predict" else []
+    result = residua(command, str(tmp_path / "run"), *images)
+    assert result.status == 1
+    assert file in result.stderr

@@ -1,0 +1,88 @@
+"""Arguments that several commands share, exit statuses, and predictions as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import typer
+
+from residua.cli.common import class_names, preprocessing_fields, print_predictions, terminal
+from residua.errors import ResiduaError
+from residua.evaluation.predict import Prediction
+from residua.system.signals import Interrupted
+
+PREDICTIONS = [
+    Prediction("a.png", [("owl", 0.75), ("egret", 0.25)], None),
+    Prediction("longer.png", [], "not an image"),
+]
+
+
+def test_class_names_come_from_a_list_or_from_the_lines_of_a_file(tmp_path: Path) -> None:
+    assert class_names(None) is None
+    assert class_names("owl, egret") == ["owl", "egret"]
+    assert class_names("owl") == ["owl"]
+    (tmp_path / "classes.txt").write_text("owl\n\n snowy egret \n")
+    assert class_names(str(tmp_path / "classes.txt")) == ["owl", "snowy egret"]
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ResiduaError, match=r"classes\.txt: cannot be read"):
+        class_names(str(tmp_path / "classes.txt"))
+
+
+def test_only_preprocessing_can_be_set_for_a_weights_file() -> None:
+    assert preprocessing_fields(None) == {}
+    assert preprocessing_fields(["preprocessing.size=64"]) == {"size": "64"}
+    for assignment in ("training.epochs=3", "size=64", "preprocessing.size"):
+        with pytest.raises(ResiduaError, match="expected"):
+            preprocessing_fields([assignment])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted(signal.SIGTERM, "resume with residua resume runs/1"), 143, "residua resume"),
+    ],
+)
+def test_an_interrupted_command_reports_it_and_exits_with_the_status_of_its_signal(
+    error: BaseException, status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as exit_, terminal():
+        raise error
+    assert exit_.value.exit_code == status
+    assert message in capsys.readouterr().err
+
+
+def test_other_errors_pass_through_the_terminal() -> None:
+    with pytest.raises(ResiduaError), terminal():
+        raise ResiduaError("photos: no such folder.")
+
+
+def test_predictions_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_predictions(PREDICTIONS, "table", 2)
+    assert capsys.readouterr().out.splitlines() == [
+        "a.png       owl 75.0%, egret 25.0%",
+        "longer.png  error: not an image",
+    ]
+    print_predictions([], "table", 2)
+    assert capsys.readouterr().out == ""
+
+
+def test_predictions_as_csv_have_a_column_per_rank(capsys: pytest.CaptureFixture[str]) -> None:
+    print_predictions(PREDICTIONS, "csv", 3)
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert rows[0]["class2"] == "egret"
+    assert rows[0]["probability1"] == "0.750000"
+    assert rows[0]["class3"] == ""
+    assert rows[1]["error"] == "not an image"
+
+
+def test_predictions_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_predictions(PREDICTIONS, "json", 2)
+    rows = json.loads(capsys.readouterr().out)
+    assert rows[0]["top"][0]["class"] == "owl"
+    assert rows[1]["error"] == "not an image"

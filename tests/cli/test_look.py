@@ -1,0 +1,66 @@
+"""`residua look`: the summary of a data set and the sample images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from references.command_line import residua
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes with 12 images of 24 x 20 px each, and a file that is no image."""
+    generator = np.random.default_rng(1)
+    for name, channel in (("red <b>", 0), ("猫头鹰", 1)):
+        for number in range(12):
+            pixels = generator.integers(0, 60, (20, 24, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            file = tmp_path / "data" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+    (tmp_path / "data" / "red <b>" / "broken.png").write_bytes(b"<html>")
+    return tmp_path / "data"
+
+
+def test_look_summarises_the_data_and_writes_grids(data: Path) -> None:
+    result = residua("look", "data", cwd=data.parent)
+    assert result.status == 0, result.stderr
+    for line in (
+        "width: 24 to 24 px, median 24",
+        "height: 20 to 20 px, median 20",
+        "formats: PNG 24",
+        "colour modes: RGB 24",
+    ):
+        assert line in result.stdout
+    assert "unreadable: red <b>/broken.png: " in result.stdout
+    assert result.stdout.splitlines()[-1] == "looks/data: 2 class grids and training-batch.png"
+    grids = sorted((data.parent / "looks" / "data").iterdir())
+    assert [grid.name for grid in grids] == [
+        "class-000-red_b_.png",
+        "class-001-_.png",
+        "training-batch.png",
+    ]
+    red = np.asarray(Image.open(grids[0]))
+    assert red.shape[0] > 2 * 64  # 12 tiles in two rows
+    assert red[red.min(-1) < 255][:, 0].mean() > 150  # the tiles, on white
+
+
+def test_look_leaves_the_data_alone(data: Path) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
+    residua("look", "data", cwd=data.parent)
+    assert sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*")) == before
+    result = residua("look", "data", "--out", "data/looks", cwd=data.parent)
+    assert result.status == 1
+    assert not (data / "looks").exists()
+
+
+def test_the_training_batch_is_as_the_network_receives_it(data: Path) -> None:
+    words = ["--size", "10", "--channels", "1", "--out", "small", "--batch-size", "4"]
+    residua("look", "data", *words, cwd=data.parent)
+    batch = Image.open(data.parent / "small" / "training-batch.png")
+    assert batch.mode == "L"
+    tile = 10 * 7  # px: the least whole factor that reaches 64
+    assert batch.size == (4 * (tile + 2) + 2, tile + 2 + 2)
