@@ -11,13 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel, tukey_hsd
 
-from residua.comparison.statistics import Difference, in_words, of_images, of_seeds
+from residua.comparison.statistics import (
+    Difference,
+    difference_text,
+    image_difference,
+    seed_differences,
+)
 from residua.studies.text import of_beginners, of_degradation, of_diverged, of_family, of_reach
 
 
 def test_two_rows_are_compared_by_the_paired_t_test() -> None:
     values = np.array([[0.90, 0.91, 0.93, 0.90], [0.92, 0.925, 0.96, 0.91]])
-    found = of_seeds(values)[0, 1]
+    found = seed_differences(values)[0, 1]
     expected = ttest_rel(values[1], values[0]).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.mean == pytest.approx(float((values[1] - values[0]).mean()))
@@ -27,15 +32,15 @@ def test_what_a_seed_does_to_all_rows_alike_does_not_count() -> None:
     random = np.random.default_rng(0)
     values = random.normal(0.9, 0.004, (4, 5))
     shifted = values + random.normal(0, 0.2, 5)
-    for pair, found in of_seeds(values).items():
-        assert of_seeds(shifted)[pair].low == pytest.approx(found.low)
+    for pair, found in seed_differences(values).items():
+        assert seed_differences(shifted)[pair].low == pytest.approx(found.low)
 
 
 def test_joint_intervals_are_tukeys_where_seeds_do_nothing() -> None:
     """Without any effect of the seeds, blocks only cost degrees of freedom."""
     random = np.random.default_rng(1)
     values = random.normal(0, 1, (3, 400))
-    ours = of_seeds(values)
+    ours = seed_differences(values)
     theirs = tukey_hsd(*values).confidence_interval(0.95)
     for (i, j), found in ours.items():
         assert found.low == pytest.approx(theirs.low[j, i], abs=0.02)
@@ -46,7 +51,7 @@ def test_joint_intervals_hold_together() -> None:
     """Of many studies of four equal rows and three seeds, 5 % claim any difference."""
     random = np.random.default_rng(2)
     wrong = sum(
-        any(each.seen for each in of_seeds(random.normal(0, 1, (4, 3))).values())
+        any(each.significant for each in seed_differences(random.normal(0, 1, (4, 3))).values())
         for _ in range(600)
     )
     assert 0.03 < wrong / 600 < 0.075
@@ -57,7 +62,7 @@ def test_intervals_of_images_hold_the_true_difference() -> None:
     gained, lost, held = 0.06, 0.03, 0
     for _ in range(2000):
         kind = random.choice(4, 250, p=(0.8, gained, lost, 1 - 0.8 - gained - lost))
-        found = of_images((kind == 0) | (kind == 2), (kind == 0) | (kind == 1))
+        found = image_difference((kind == 0) | (kind == 2), (kind == 0) | (kind == 1))
         held += found.low <= gained - lost <= found.high
     assert 0.935 < held / 2000 < 0.975
 
@@ -65,7 +70,7 @@ def test_intervals_of_images_hold_the_true_difference() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_images_in_any_case(pairs: list[tuple[bool, bool]]) -> None:
     first, second = np.array(pairs).T
-    found, back = of_images(first, second), of_images(second, first)
+    found, back = image_difference(first, second), image_difference(second, first)
     assert -1 <= found.low <= found.mean <= found.high <= 1
     assert found.mean == pytest.approx(second.mean() - first.mean())
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
@@ -73,27 +78,27 @@ def test_images_in_any_case(pairs: list[tuple[bool, bool]]) -> None:
 
 def test_equal_counts_of_few_images_are_no_certainty() -> None:
     values = np.array([[0.90, 0.92], [0.91, 0.93]])  # one image of a hundred more, twice
-    assert of_seeds(values)[0, 1].seen
-    assert not of_seeds(values, 1 / 100)[0, 1].seen
+    assert seed_differences(values)[0, 1].significant
+    assert not seed_differences(values, 1 / 100)[0, 1].significant
 
 
 def test_nothing_to_compare_is_refused() -> None:
     with pytest.raises(ValueError, match="right answers"):
-        of_images(np.zeros(0, bool), np.zeros(0, bool))
+        image_difference(np.zeros(0, bool), np.zeros(0, bool))
     with pytest.raises(ValueError, match="rows"):
-        of_seeds(np.zeros((1, 3)))
+        seed_differences(np.zeros((1, 3)))
 
 
 def test_words_of_a_difference() -> None:
-    none = in_words("a", "b", "Test accuracy", Difference(0.004, -0.002, 0.010))
+    none = difference_text("a", "b", "Test accuracy", Difference(0.004, -0.002, 0.010))
     assert "no difference seen" in none
     assert "the smallest that could have been seen is 0.60 points" in none
-    more = in_words("a", "b", "Test accuracy", Difference(0.02, 0.01, 0.03))
+    more = difference_text("a", "b", "Test accuracy", Difference(0.02, 0.01, 0.03))
     assert "b is 2.00 points higher than a" in more
-    assert "b is 2.00 points lower than a" in in_words(
+    assert "b is 2.00 points lower than a" in difference_text(
         "a", "b", "Test accuracy", Difference(-0.02, -0.03, -0.01)
     )
-    assert "one seed" in in_words("a", "b", "x", Difference(0.5, -math.inf, math.inf))
+    assert "one seed" in difference_text("a", "b", "x", Difference(0.5, -math.inf, math.inf))
 
 
 def constructed(means: list[float], spread: float, seeds: int = 3) -> np.ndarray:
@@ -110,7 +115,9 @@ def test_words_of_a_family_follow_its_numbers() -> None:
     could = re.search(r"smallest that could have been seen is ([\d.]+) points", alike[0])
     values = constructed([0.900, 0.901, 0.902], 0.01)
     assert could is not None
-    assert float(could[1]) == pytest.approx(100 * of_seeds(values)[0, 1].smallest, abs=0.005)
+    assert float(could[1]) == pytest.approx(
+        100 * seed_differences(values)[0, 1].detectable, abs=0.005
+    )
 
     apart = of_family(["a", "b", "c"], constructed([0.80, 0.801, 0.90], 0.001), "test accuracy")
     assert "2 of 3 pairs among a, b and c differ" in apart[0]

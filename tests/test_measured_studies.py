@@ -20,8 +20,7 @@ from scipy.stats import t
 from torch import Tensor, nn
 
 from residua.networks.zoo import catalogue
-from residua.report.page import Figure, Page
-from residua.report.page_files import write
+from residua.report.page import Figure, Page, write
 from residua.studies.claims import cardinality, history, published, signal
 from residua.studies.claims.cardinality import Reading, Unit
 from residua.studies.claims.propagation import (

@@ -18,8 +18,7 @@ from PIL import Image
 
 from residua.cli.options import parsed
 from residua.errors import ResiduaError
-from residua.report.page import Figure, Page, Section, Table
-from residua.report.page_files import write
+from residua.report.page import Figure, Page, Section, Table, write
 from residua.runs.folder import RunFolder
 from residua.studies import definition
 from residua.studies.plan import Asked, settled

@@ -18,7 +18,7 @@ from residua.evaluation.predict import Features, Prediction, features_of, predic
 from residua.evaluation.score import Evaluation
 from residua.networks.residual import Shortcut
 from residua.networks.zoo import catalogue
-from residua.report.facts import write_prediction_grid
+from residua.report.figures import write_prediction_grid
 from residua.runs.folder import RunFolder
 from residua.runs.sources import as_told, is_run, open_weights, start_from
 from residua.system.console import Console

@@ -24,7 +24,8 @@ from residua.evaluation.score import Evaluation, judge
 from residua.networks.analysis.cost import smallest_input
 from residua.networks.analysis.shapes import REFUSALS
 from residua.networks.zoo.catalogue import config_of
-from residua.report.facts import write_report
+from residua.report import html
+from residua.report.facts import report_facts
 from residua.runs.folder import RunFolder
 from residua.runs.sources import is_published
 from residua.runs.starting import begun_from, note_known, say_start
@@ -130,9 +131,10 @@ def _run(experiment: Experiment) -> None:
             trained = _train(experiment)
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
             evaluation = _evaluate(folder, trained.prepared, console)
-            for warning in write_report(
+            facts = report_facts(
                 folder, trained.prepared, evaluation, trained.progress, trained.measured
-            ):
+            )
+            for warning in html.write(facts, folder.path):
                 console.warn(warning)
         except KeyboardInterrupt:  # where nothing waits for a signal; done work is in the cache
             raise Interrupted(signal.SIGINT, str(folder.path)) from None

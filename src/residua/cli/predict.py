@@ -48,7 +48,7 @@ def evaluate(
     """
     with terminal():
         from residua import api
-        from residua.report.facts import scores_text
+        from residua.report.view import scores_text
 
         evaluation = api.evaluate(
             source,

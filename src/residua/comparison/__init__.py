@@ -1,1 +1,1 @@
-"""Runs -> differences, with their intervals."""
+"""Runs -> their differences, with intervals."""

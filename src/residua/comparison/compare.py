@@ -1,4 +1,4 @@
-"""Finished runs -> what each came to, how surely they differ, and a folder that shows it."""
+"""Finished runs -> their results, their differences, and a folder with a page about them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
-from residua.comparison.page import Facts, Subject, page_of
-from residua.comparison.pairing import Pair, pair, read
+from residua.comparison.page import ComparedRun, RunFacts, comparison_page
+from residua.comparison.pairing import Pair, pair_runs, read_predictions
 from residua.config.schema import Config
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import costs_of
-from residua.report.charts import counted
 from residua.report.fonts import shorten
-from residua.report.page import Cell, Page
-from residua.report.page_files import markdown, said, write
+from residua.report.page import Cell, Page, cell_text, write
+from residua.report.view import counted
 from residua.runs.folder import RunFolder, throughputs
-from residua.system.files import refuse_inside, write_atomically
+from residua.system.files import refuse_inside
 
 PARENT = "comparisons"
 WIDEST = 30  # columns of a cell on a terminal
@@ -28,13 +27,13 @@ WIDEST = 30  # columns of a cell on a terminal
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `residua compare` found; pairs: each further run against the first.
+    """The result of `residua compare`. pairs: each further run with the first.
 
-    settings: dotted name -> a value for each run, of the settings in which they differ.
+    settings: dotted name -> a value for each run, of the settings that differ.
     """
 
     folder: Path
-    runs: tuple[Facts, ...]
+    runs: tuple[RunFacts, ...]
     pairs: tuple[Pair, ...]
     settings: Mapping[str, tuple[object, ...]]
     page: Page
@@ -43,8 +42,8 @@ class Comparison:
         """The object that `residua compare --json` prints; differences are shares."""
         return {
             "folder": str(self.folder),
-            "runs": [dataclasses.asdict(each) for each in self.runs],
-            "pairs": [dataclasses.asdict(each) for each in self.pairs],
+            "runs": [dataclasses.asdict(run) for run in self.runs],
+            "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
             "settings": {name: list(values) for name, values in self.settings.items()},
             "findings": list(self.page.findings),
         }
@@ -52,40 +51,40 @@ class Comparison:
     def text(self) -> str:
         """Tables and sentences for a terminal: a column for each run."""
         lines = [self.page.title, ""]
-        for section in self.page.sections:
-            for table in section.tables:
-                lines += [table.title, *_aligned(table.lines, table.digits), ""]
+        for table in self.page.tables:
+            lines += [table.title, *_aligned(table.lines, table.digits), ""]
         lines += [f"- {finding}" for finding in self.page.findings]
         return "\n".join([*lines, "", str(self.folder / "index.html")])
 
 
-class Placed(Protocol):
-    """What lies in a run folder: a `residua.Run`, a RunFolder."""
+class HasPath(Protocol):
+    """A `residua.Run` or a RunFolder."""
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """The run folder."""
 
 
-def compare(*runs: str | Path | Placed, out: str | Path | None = None) -> Comparison:
-    """What two or more runs came to, each further one against the first; as `residua compare`.
+def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Comparison:
+    """Compare two or more runs, each further one with the first; as `residua compare`.
 
-    Accuracies are compared on the images that both have judged and neither has learnt from, with
-    a paired interval. out: a new folder, else the next free comparisons/<n>; it gets a page,
-    tables and figures. Raises ResiduaError, also for a run that has not judged its images yet.
+    Accuracies are compared on the images that both were evaluated on and neither was trained on,
+    with a paired interval. out: a new folder, else the next free comparisons/<n>, for the page, its
+    tables and figures. Raises ResiduaError, also for a run without predictions.
     """
-    places = [each if isinstance(each, str | Path) else each.path for each in runs]
-    folders = [RunFolder.existing(each) for each in places]
+    paths = [run if isinstance(run, str | Path) else run.path for run in runs]
+    folders = [RunFolder.existing(path) for path in paths]
     _check(folders)
-    names = _names([each.path for each in folders])
-    subjects = [_read(run, name) for run, name in zip(folders, names, strict=True)]
-    _check_folder(out, subjects)
-    pairs = tuple(pair(subjects[0].judged, each.judged) for each in subjects[1:])
-    settings = differing([each.config for each in subjects])
-    page = page_of(subjects, pairs, settings)
+    names = _names([folder.path for folder in folders])
+    compared = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    _check_folder(out, compared)
+    first, *others = [run.predictions for run in compared]
+    pairs = tuple(pair_runs(first, other) for other in others)
+    settings = differing([run.config for run in compared])
+    page = comparison_page(compared, pairs, settings)
     folder = _new_folder(out)
-    _write(page, folder)
-    return Comparison(folder, tuple(each.facts for each in subjects), pairs, settings, page)
+    write(page, folder, "compare.md")
+    return Comparison(folder, tuple(run.facts for run in compared), pairs, settings, page)
 
 
 def differing(configs: Sequence[Config]) -> dict[str, tuple[object, ...]]:
@@ -98,57 +97,58 @@ def differing(configs: Sequence[Config]) -> dict[str, tuple[object, ...]]:
         }
         for config in configs
     ]
-    rows = {name: tuple(each[name] for each in flat) for name in flat[0]}
+    rows = {name: tuple(settings[name] for settings in flat) for name in flat[0]}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
 def _check(runs: Sequence[RunFolder]) -> None:
     if len(runs) < 2:
-        some = runs[0].path if runs else "no run"
         raise ResiduaError(
-            f"{some}: is nothing to compare by itself: expected two runs or more. `residua "
-            "evaluate RUN` judges one."
+            f"{runs[0].path if runs else 'no run'}: expected two runs or more to compare. "
+            "`residua evaluate RUN` evaluates one."
         )
     seen: set[Path] = set()
     for run in runs:
-        place = run.path.resolve()
-        if place in seen:
-            raise ResiduaError(f"{run.path}: is named twice: expected different runs.")
-        seen.add(place)
+        path = run.path.resolve()
+        if path in seen:
+            raise ResiduaError(f"{run.path}: is listed twice: expected different runs.")
+        seen.add(path)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The fewest last parts of each path that tell all of them apart."""
-    parts = [each.resolve().parts for each in paths]
+    """The shortest ends of the paths that are all different."""
+    parts = [path.resolve().parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-count:]) for each in parts]
+        names = ["/".join(path[-count:]) for path in parts]
         if len(set(names)) == len(names):
             return names
-    return [str(each) for each in paths]
+    return [str(path) for path in paths]
 
 
-def _read(run: RunFolder, name: str) -> Subject:
-    """All that is known of a run. Raises ResiduaError that says what to do with an unfinished."""
-    weights, judged, config = run.weights, read(run, name), run.config
+def _read(run: RunFolder, name: str) -> ComparedRun:
+    """Read a run. Raises ResiduaError that says what to do with an unfinished one."""
+    weights, predictions, config = run.weights, read_predictions(run, name), run.config
     history = run.read_history()
-    counts = costs_of(config.network_spec, config.preprocessing.size)
-    speeds = throughputs(history)
-    facts = Facts(
+    cost = costs_of(config.network_spec, config.preprocessing.size)
+    speeds, split = throughputs(history), predictions.split
+    facts = RunFacts(
         name=name,
         path=str(run.path),
         network=config.network.name,
-        split=judged.split,
-        accuracy=judged.accuracy,
-        images=len(judged.answers[judged.split]) if judged.split else 0,
-        parameters=counts.total,
-        multiply_adds=counts.multiply_adds,
+        split=split,
+        accuracy=predictions.accuracy,
+        images=len(predictions.results[split]) if split else 0,
+        parameters=cost.total,
+        multiply_adds=cost.multiply_adds,
         file_bytes=weights.stat().st_size,
         epochs=len(history),
         images_per_second=median(speeds) if speeds else None,
         seconds=history[-1].get("seconds") if history else None,
         device=_device(run.read_json("environment.json"), run),
     )
-    return Subject(run, config, judged, history, tuple(run.read_json("classes.json")), facts)
+    return ComparedRun(
+        run, config, predictions, history, tuple(run.read_json("classes.json")), facts
+    )
 
 
 def _device(environment: Any, run: RunFolder) -> str:
@@ -156,25 +156,27 @@ def _device(environment: Any, run: RunFolder) -> str:
         threads = counted(int(environment["threads"]), "thread")
         return f"{environment['device_name']}, {threads}"
     except (KeyError, TypeError, ValueError) as error:
-        raise ResiduaError(f"{run.path / 'environment.json'}: names no device.") from error
+        raise ResiduaError(
+            f"{run.path / 'environment.json'}: expected device_name and threads."
+        ) from error
 
 
-def _check_folder(out: str | Path | None, subjects: Sequence[Subject]) -> None:
-    """Raise ResiduaError if `out` is used, or lies in a run or in the data of one."""
+def _check_folder(out: str | Path | None, runs: Sequence[ComparedRun]) -> None:
+    """Raise ResiduaError if `out` is not empty, or is inside a run or its data."""
     target = Path(out or PARENT).expanduser()
-    for each in subjects:
-        refuse_inside(target, each.config.data.path)
-    place = target.resolve()
-    for parent in (place, *place.parents):
+    for run in runs:
+        refuse_inside(target, run.config.data.path)
+    path = target.resolve()
+    for parent in (path, *path.parents):
         if (parent / "config.yaml").is_file() and (parent / "split.csv").is_file():
             raise ResiduaError(
-                f"{target}: lies inside the run {parent}: give --out another folder, or start "
-                "from another one."
+                f"{target}: is inside the run {parent}: give --out another folder, or change to "
+                "another working directory."
             )
     try:
         used = target.exists() and (not target.is_dir() or any(target.iterdir()))
     except OSError as error:
-        raise ResiduaError(f"{target}: cannot hold a comparison: {error.strerror}.") from error
+        raise ResiduaError(f"{target}: cannot be used: {error.strerror}.") from error
     if out is not None and used:
         raise ResiduaError(f"{target}: is not empty: expected a new folder for the comparison.")
 
@@ -187,31 +189,23 @@ def _new_folder(out: str | Path | None) -> Path:
         if out is not None:
             return target
         for number in range(1, 1_000_000):
-            with contextlib.suppress(FileExistsError):  # also when another process was faster
+            with contextlib.suppress(FileExistsError):  # also if another process was faster
                 folder = target / str(number)
                 folder.mkdir()
                 return folder
     except OSError as error:
-        raise ResiduaError(f"{target}: cannot hold a comparison: {error.strerror}.") from error
-    raise ResiduaError(f"{target}: holds a million comparisons.")
-
-
-def _write(page: Page, folder: Path) -> None:
-    """The page's files, with its figures in the Markdown too, which is named compare.md."""
-    write(page, folder)
-    drawn = [each for section in page.sections for each in section.figures]
-    images = [f"\n![{each.caption}](figures/{each.name}.png)\n" for each in drawn]
-    write_atomically(folder / "compare.md", markdown(page) + "".join(images))
-    (folder / "tables.md").unlink()
+        raise ResiduaError(f"{target}: cannot be created: {error.strerror}.") from error
+    raise ResiduaError(f"{target}: has a million comparisons.")
 
 
 def _aligned(rows: Sequence[Sequence[Cell]], digits: int) -> list[str]:
-    """Cells under each other: the first column to the left, the others to the right."""
-    cells = [[shorten(said(cell, digits), WIDEST) for cell in row] for row in rows]
-    wide = [max(len(row[place]) for row in cells) for place in range(len(cells[0]))]
+    """Aligned lines: the first column to the left, the others to the right."""
+    texts = [[shorten(cell_text(cell, digits), WIDEST) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return [
         "  ".join(
-            [row[0].ljust(wide[0]), *(c.rjust(w) for c, w in zip(row[1:], wide[1:], strict=True))]
+            text.rjust(width) if index else text.ljust(width)
+            for index, (text, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in cells
+        for row in texts
     ]

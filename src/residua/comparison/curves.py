@@ -1,146 +1,118 @@
-"""Histories of several runs -> figures that lay their curves over each other.
+"""Histories of several runs -> figures that overlay their curves.
 
-A run has a colour and a marker, a part of its data a line: training dashed with hollow markers, the
-judged part solid with filled ones; so all of it is told apart without colour too.
+A run has a colour and a marker. Training curves are dashed with hollow markers, those of the
+evaluated split solid with filled ones, so that all are told apart without colour too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from residua.report.charts import SERIES, History, finite, wants_log
-from residua.report.figures import FAINT, INK
+from residua.report import style
+from residua.report.charts import KINDS, SPLITS, History, finite, log_if_wide
 from residua.report.fonts import lettering, shorten
 from residua.report.page import Figure
-from residua.report.page_figures import COLOURS, MARKERS, ZOOM, tidy
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-DASHED: Any = (0, (4, 1.5))
-MARKS = 12  # markers on a long curve, about
 NAME = 40  # columns of a run's name in a legend
 COLUMNS = 3  # of the legend
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
-    """One part of one run: its place among the runs, what the legend says, its rows."""
+class RunCurve:
+    """The curve of one split of a run. index: of the run. rows: of its history.csv."""
 
-    place: int
+    index: int
     split: str
     label: str
     rows: History
 
-    def plot(self, axes: Axes, kind: str) -> None:
-        """Draw "accuracy", in per cent, or "loss" over the epochs; missing values leave gaps."""
-        key, judged = SERIES[self.split][0] + kind, self.split != "train"
-        scale = 100 if kind == "accuracy" else 1
-        colour = COLOURS[self.place % len(COLOURS)]
-        axes.plot(
-            [int(row.get("epoch") or 0) for row in self.rows],
-            [scale * finite(row, key) for row in self.rows],
-            color=colour,
-            ls="-" if judged else DASHED,
-            lw=1.8 if judged else 1.2,
-            marker=MARKERS[(self.place + self.place // len(COLOURS)) % len(MARKERS)],
-            markevery=max(1, len(self.rows) // MARKS),
-            mfc=colour if judged else "white",
-            ms=4.5,
-        )
-
 
 def overlays(histories: Mapping[str, History]) -> list[Figure]:
-    """Accuracy and loss of all runs over each other, and the end of the judged curves.
+    """Accuracy and loss of all runs, and their last epochs on the evaluated split.
 
     histories: name of the run -> rows of its history.csv. No figure without any row.
     """
-    lines = _lines(histories)
-    if not lines:
+    curves = _curves(histories)
+    if not curves:
         return []
-    judged = [each for each in lines if each.split != "train"]
-    ends = [replace(each, rows=_end(each.rows)) for each in judged or lines]
+    evaluated = [curve for curve in curves if curve.split != "train"]
+    ends = [replace(curve, rows=_last_epochs(curve.rows)) for curve in evaluated or curves]
     whole = (
-        "Over the epochs: dashed, hollow markers, on the training images as they were shown, "
-        "augmented, under each run's own loss; solid, on the part that judges."
+        "Dashed, hollow markers: augmented training images, each run with its own loss. "
+        "Solid: validation or test set."
     )
-    end = f"The last {ZOOM:.0%} of each run's epochs"
+    end = f"The last {style.ZOOM:.0%} of the epochs of each run"
     return [
-        _figure("curves", whole, lines),
-        _figure("end", f"{end}, on the part that judges." if judged else f"{end}.", ends),
+        _figure("curves", whole, curves),
+        _figure("end", f"{end}, validation or test set." if evaluated else f"{end}.", ends),
     ]
 
 
-def _end(rows: History) -> History:
-    """The last epochs, two at least where there are two."""
-    return rows[max(0, min(int(len(rows) * (1 - ZOOM)), len(rows) - 2)) :]
-
-
-def _lines(histories: Mapping[str, History]) -> list[Line]:
-    names = _legible(list(histories))
-    found = []
-    for place, rows in enumerate(histories.values()):
+def _curves(histories: Mapping[str, History]) -> list[RunCurve]:
+    names = _drawable(list(histories))
+    curves = []
+    for index, rows in enumerate(histories.values()):
         if rows:
-            found.append(Line(place, "train", f"{names[place]}, training", rows))
-        if part := _judged_part(rows, list(histories.values())):
-            found.append(Line(place, part, f"{names[place]}, {part}", rows))
-    return found
+            curves.append(RunCurve(index, "train", f"{names[index]}, training", rows))
+        if split := _evaluated_split(rows, list(histories.values())):
+            curves.append(RunCurve(index, split, f"{names[index]}, {split}", rows))
+    return curves
 
 
-def _judged_part(rows: History, histories: Sequence[History]) -> str | None:
-    """The test part where all runs have recorded it, else validation, else what this one has."""
-    held = {
-        part: [_holds(each, part) for each in histories if each] for part in ("test", "validation")
-    }
-    common = [part for part, each in held.items() if all(each)]
-    return next((part for part in (*common, *held) if _holds(rows, part)), None)
+def _evaluated_split(rows: History, histories: Sequence[History]) -> str | None:
+    """Test where all runs have recorded it, else validation, else the one that this run has."""
+    splits = ("test", "validation")
+    common = [
+        split for split in splits if all(_has(history, split) for history in histories if history)
+    ]
+    return next((split for split in (*common, *splits) if _has(rows, split)), None)
 
 
-def _holds(rows: History, part: str) -> bool:
-    return any(SERIES[part][0] + "accuracy" in row for row in rows)
+def _has(rows: History, split: str) -> bool:
+    return any(SPLITS[split].prefix + "accuracy" in row for row in rows)
 
 
-def _legible(names: Sequence[str]) -> list[str]:
-    """Names as figures can write them; "run 2" where no installed font has the characters."""
+def _last_epochs(rows: History) -> History:
+    """At least two where there are two."""
+    return rows[max(0, min(int(len(rows) * (1 - style.ZOOM)), len(rows) - 2)) :]
+
+
+def _drawable(names: Sequence[str]) -> list[str]:
+    """Short names; "run 2" where no installed font has the characters."""
     shown = lettering(names).classes
     return [
-        f"run {place + 1}" if text == f"class {place}" != name else shorten(text, NAME)
-        for place, (name, text) in enumerate(zip(names, shown, strict=True))
+        f"run {index + 1}" if text == f"class {index}" != name else shorten(text, NAME)
+        for index, (name, text) in enumerate(zip(names, shown, strict=True))
     ]
 
 
-def _figure(name: str, caption: str, lines: Sequence[Line]) -> Figure:
+def _figure(name: str, caption: str, curves: Sequence[RunCurve]) -> Figure:
+    labels = [curve.label for curve in curves]
+    markers, colours = style.MARKERS, style.COLOURS
+
     def draw(canvas: Canvas) -> None:
-        for axes, kind in zip(canvas.subplots(1, 2), ("accuracy", "loss"), strict=True):
-            for line in lines:
-                line.plot(axes, kind)
-            tidy(axes, "accuracy, %" if kind == "accuracy" else "loss", "epoch")
-            drawn = [float(value) for each in axes.lines for value in each.get_ydata()]
-            if kind == "loss" and wants_log(drawn):
-                axes.set_yscale("log")
-                axes.set_ylabel("logarithmic", color=FAINT)
-        _legend(canvas, lines)
+        for axes, kind in zip(canvas.subplots(1, 2), KINDS, strict=True):
+            for curve in curves:
+                key = SPLITS[curve.split].prefix + kind
+                scale = 100 if kind == "accuracy" else 1
+                style.draw_curve(
+                    axes,
+                    [int(row.get("epoch") or 0) for row in curve.rows],
+                    [scale * finite(row, key) for row in curve.rows],
+                    colour=colours[curve.index % len(colours)],
+                    dash=style.DASHES[1] if curve.split == "train" else "-",
+                    marker=markers[(curve.index + curve.index // len(colours)) % len(markers)],
+                    hollow=curve.split == "train",
+                )
+            style.tidy(axes, "accuracy, %" if kind == "accuracy" else kind, "epoch")
+            if kind == "loss":
+                log_if_wide(axes)
+        families = lettering(labels).families
+        style.legend(canvas, min(len(curves), COLUMNS), 3.5, labels, families)
 
-    return Figure(name, caption, draw, (11.0, 4.4 + 0.24 * (len(lines) // COLUMNS)))
-
-
-def _legend(canvas: Canvas, lines: Sequence[Line]) -> None:
-    labels = [each.label for each in lines]
-    legend = canvas.legend(
-        canvas.axes[0].lines,
-        ["line"] * len(lines),
-        loc="outside lower center",
-        ncols=min(len(lines), COLUMNS),
-        frameon=False,
-        labelcolor=INK,
-        handlelength=3.5,
-    )
-    families = list(lettering(labels).families)
-    # Set afterwards: matplotlib leaves out labels that begin with "_", and typesets "$x$".
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_parse_math(False)
-        text.set_text(label)
-        text.set_fontfamily(families)
+    return Figure(name, caption, draw, (11.0, 4.4 + 0.24 * (len(curves) // COLUMNS)))

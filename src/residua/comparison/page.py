@@ -1,4 +1,4 @@
-"""What is known of runs and pairs of runs -> a page: tables, curves, sentences."""
+"""Runs and pairs of runs -> the page of a comparison: tables, curves, sentences."""
 
 from __future__ import annotations
 
@@ -8,32 +8,31 @@ from dataclasses import dataclass
 
 from residua._version import __version__
 from residua.comparison.curves import overlays
-from residua.comparison.pairing import LEAST, Judged, Pair
-from residua.comparison.statistics import in_words
+from residua.comparison.pairing import LEAST, Pair, RunPredictions
+from residua.comparison.statistics import difference_text
 from residua.config.schema import Config
-from residua.report.charts import joined
 from residua.report.page import Cell, Page, Section, Table
+from residua.report.view import counted, joined
 from residua.runs.folder import RunFolder
 
-FEW = 4  # settings that a sentence names
+FEW = 4  # settings that a sentence lists
 TRAINING = (
-    "An interval over images says what other images of the same kind would give, and nothing "
-    "of another training: with another seed each of these networks would give other figures; "
-    "`residua study` compares over seeds."
+    "These intervals cover other images of the same kind, not another training: with other seeds "
+    "the runs would differ in other ways. `residua study` compares over seeds."
 )
 NOTE = (
-    "Accuracy: of the run's own part, by the weights that it kept. Parameters as Keras counts "
-    "them, with BatchNorm's statistics. File: the weights on disk. Images a second: median over "
-    "the epochs, learning alone; seconds: all of the training, judging and saving too."
+    "Accuracy: of the saved weights on the run's own test or validation set. Parameters: as Keras "
+    "counts them, with BatchNorm statistics. File: the weights on disk. Images/s: median over the "
+    "epochs, training only. Seconds: the whole training, with validation and saving."
 )
 
 
 @dataclass(frozen=True)
-class Facts:
-    """One run in figures. accuracy: of its own part, in [0, 1], over that many images.
+class RunFacts:
+    """One run in figures. accuracy: on its own split, in [0, 1], over that many images.
 
-    None: it judged no part, or has no history, as a head solved on features. multiply_adds: of one
-    image. seconds: of the whole training. device: the machine it was trained on.
+    None: no split was evaluated, or there is no history, as of a linear probe. multiply_adds: per
+    image. seconds: of the whole training. device: the machine of the training.
     """
 
     name: str
@@ -52,172 +51,167 @@ class Facts:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A run as it was read. history: rows of history.csv. classes: in the order of the logits."""
+class ComparedRun:
+    """A run as read. history: rows of history.csv. classes: in the order of the logits."""
 
     folder: RunFolder
     config: Config
-    judged: Judged
+    predictions: RunPredictions
     history: list[dict[str, float]]
     classes: tuple[str, ...]
-    facts: Facts
+    facts: RunFacts
 
 
-def page_of(
-    subjects: Sequence[Subject], pairs: Sequence[Pair], settings: Mapping[str, tuple[object, ...]]
+def comparison_page(
+    runs: Sequence[ComparedRun],
+    pairs: Sequence[Pair],
+    settings: Mapping[str, tuple[object, ...]],
 ) -> Page:
-    """All that there is to say. pairs: each further run against the first; settings: what differs,
-    a value for each run.
-    """
-    names = [each.facts.name for each in subjects]
-    columns = [
-        *("run", "network", "part", "accuracy %", "images", "parameters", "multiply-adds"),
-        *("file, MB", "epochs", "images/s", "seconds", "device"),
-    ]
-    rows = [_row(each.facts) for each in subjects]
-    curves = overlays({each.facts.name: each.history for each in subjects})
-    values = [[name, *map(_shown, each)] for name, each in settings.items()]
-    table = Table("compare", "Runs", columns, rows, 2, NOTE, turned=True)
+    """The page. pairs: each further run with the first. settings: name -> a value for each run."""
+    names = [run.facts.name for run in runs]
+    curves = overlays({run.facts.name: run.history for run in runs})
+    values = [[name, *map(_setting_text, row)] for name, row in settings.items()]
+    table = Table("settings", "Settings that differ", ("setting", *names), values)
     sections = [
-        Section("What each came to", (), [table]),
-        Section("How they differ on the same images", (), [_differences(pairs)]),
-        Section("Curves over each other", (), (), curves),
-        Section(
-            "What differs in their settings",
-            () if values else ["Nothing."],
-            [Table("settings", "Settings that differ", ("setting", *names), values)]
-            if values
-            else [],
-        ),
+        Section("Results of each run", (), [_runs_table(runs)]),
+        Section("Differences on the same images", (), [_pairs_table(pairs)]),
+        *([Section("Curves", (), (), curves)] if curves else []),
+        Section("Settings", () if values else ["All are equal."], [table] if values else []),
     ]
     return Page(
         f"{names[0]} against {joined(names[1:])}",
-        "What each run came to, how surely they differ, and what differs in how they were made.",
-        "Differences are those to the first run, "
-        + (f"{names[0]}." if len(names) == 2 else f"{names[0]}, each by itself."),
-        [*_findings(pairs), *_of_settings(settings, names), *_notes(subjects)],
-        [each for each in sections if each.tables or each.figures or each.text],
-        [f"{each.facts.name}: {each.folder.path}" for each in subjects]
-        + [f"residua {__version__}."],
+        "Results of each run, their differences with intervals, and the settings that differ.",
+        f"Each run is compared with {names[0]}.",
+        [*_findings(pairs), *_settings_sentences(settings, names), *_caveats(runs)],
+        sections,
+        [*(f"{run.facts.name}: {run.folder.path}" for run in runs), f"residua {__version__}."],
         kind="comparison",
     )
 
 
-def _row(facts: Facts) -> list[Cell]:
-    accuracy = None if facts.accuracy is None else 100 * facts.accuracy
-    return [
-        *(facts.name, facts.network, facts.split, accuracy, facts.images, facts.parameters),
-        *(facts.multiply_adds, facts.file_bytes / 1e6, facts.epochs or None),
-        *(facts.images_per_second, facts.seconds, facts.device),
-    ]
-
-
-def _differences(pairs: Sequence[Pair]) -> Table:
-    rows: list[list[Cell]] = []
-    for each in pairs:
-        found = each.difference
-        numbers: list[Cell] = [None] * 8
-        if found is not None and each.accuracies is not None:
-            shares = (*each.accuracies, found.mean, found.low, found.high)
-            seen = "yes" if found.seen else "no"
-            numbers = [*(100 * share for share in shares), seen, each.lost, each.gained]
-        rows.append([each.first, each.second, each.images, *numbers])
+def _runs_table(runs: Sequence[ComparedRun]) -> Table:
     columns = [
-        *("from", "to", "common images", "from %", "to %", "difference, points", "low", "high"),
-        *("seen", "right in the first only", "right in the second only"),
+        *("run", "network", "split", "accuracy %", "images", "parameters", "multiply-adds"),
+        *("file, MB", "epochs", "images/s", "seconds", "device"),
     ]
-    return Table("differences", "Paired differences, 95 % intervals", columns, rows, 2, turned=True)
+    rows: list[list[Cell]] = []
+    for run in runs:
+        facts = run.facts
+        accuracy = None if facts.accuracy is None else 100 * facts.accuracy
+        rows.append(
+            [
+                *(facts.name, facts.network, facts.split, accuracy, facts.images),
+                *(facts.parameters, facts.multiply_adds, facts.file_bytes / 1e6),
+                *(facts.epochs or None, facts.images_per_second, facts.seconds, facts.device),
+            ]
+        )
+    return Table("compare", "Runs", columns, rows, 2, NOTE, transposed=True)
+
+
+def _pairs_table(pairs: Sequence[Pair]) -> Table:
+    columns = [
+        *("from", "to", "shared images", "from %", "to %", "difference, points", "low", "high"),
+        *("significant", "correct in the first only", "correct in the second only"),
+    ]
+    rows: list[list[Cell]] = []
+    for pair in pairs:
+        difference = pair.difference
+        cells: list[Cell] = [None] * 8
+        if difference is not None and pair.accuracies is not None:
+            shares = (*pair.accuracies, difference.mean, difference.low, difference.high)
+            significant = "yes" if difference.significant else "no"
+            cells = [*(100 * share for share in shares), significant, pair.lost, pair.gained]
+        rows.append([pair.first, pair.second, pair.images, *cells])
+    title = "Paired differences with 95 % intervals"
+    return Table("differences", title, columns, rows, 2, transposed=True)
 
 
 def _findings(pairs: Sequence[Pair]) -> list[str]:
-    found = []
-    for each in pairs:
-        if each.difference is None:
-            found.append(
-                f"{each.first} and {each.second}: {each.images or 'no'} "
-                f"image{'s' * (each.images != 1)} judged by both and learnt by neither, and "
-                f"{LEAST} are the least, so nothing can be said of their accuracies."
+    findings = []
+    for pair in pairs:
+        if pair.difference is None:
+            shared = f"only {counted(pair.images, 'shared image')}" if pair.images else "no image"
+            findings.append(
+                f"{pair.first} and {pair.second}: {shared} that both were evaluated on and neither "
+                f"was trained on ({LEAST} needed), so no comparison."
             )
         else:
-            part = " and ".join(dict.fromkeys(str(part) for part in each.parts))
-            figure = f"{part.capitalize()} accuracy on the same {each.images:,} images"
-            found.append(in_words(each.first, each.second, figure, each.difference))
-    compared = sum(each.difference is not None for each in pairs)
+            split = " and ".join(dict.fromkeys(map(str, pair.splits)))
+            figure = f"{split.capitalize()} accuracy on the same {pair.images:,} images"
+            findings.append(difference_text(pair.first, pair.second, figure, pair.difference))
+    compared = sum(pair.difference is not None for pair in pairs)
     if compared > 1:
-        found.append(
-            f"Each of these {compared} intervals holds alone; that all of them hold at once is "
-            "less sure than 95 %."
+        findings.append(
+            f"Each of these {compared} intervals covers its difference with 95 % confidence; all "
+            "of them together with less."
         )
-    return [*found, *([TRAINING] if compared else []), *_left_out(pairs)]
+    return [*findings, *([TRAINING] if compared else []), *_excluded(pairs)]
 
 
-def _left_out(pairs: Sequence[Pair]) -> list[str]:
-    """Which images do not count, and which count too much."""
-    found = []
-    for each in pairs:
-        names = (each.first, each.second)
-        said_of = [
-            f"{taught:,} of the {judged:,} images that {name} judged"
-            for name, taught, judged in zip(names, each.taught, each.judged, strict=True)
-            if taught
+def _excluded(pairs: Sequence[Pair]) -> list[str]:
+    """The images that do not count, or flatter a run."""
+    sentences = []
+    for pair in pairs:
+        names = (pair.first, pair.second)
+        sentences += [
+            f"{seen:,} of the {evaluated:,} images that {name} was evaluated on are training "
+            f"images of {' or '.join(names)}: excluded."
+            for name, seen, evaluated in zip(names, pair.trained_on, pair.evaluated, strict=True)
+            if seen
         ]
-        if said_of:
-            found.append(
-                f"{' and '.join(said_of)} taught {' or '.join(names)}, so they are left out."
+        if pair.relabelled:
+            sentences.append(
+                f"{counted(pair.relabelled, 'image')} of another class in {pair.first} than in "
+                f"{pair.second}: excluded."
             )
-        if each.relabelled:
-            found.append(
-                f"{each.relabelled:,} images bear another class in {each.first} than in "
-                f"{each.second}, so they are left out."
+        if pair.selected_on and pair.difference is not None:
+            sentences.append(
+                f"{' and '.join(names)}: validation images were used for model selection, so the "
+                "accuracies on them are optimistic; --test-fraction holds out a test set."
             )
-        if each.chose and each.difference is not None:
-            found.append(
-                f"{' and '.join(names)}: validation images chose the weights that a run keeps, "
-                "so its accuracy on them is a little too good; --test-fraction keeps a test part."
-            )
-    return found
+    return sentences
 
 
-def _of_settings(settings: Mapping[str, tuple[object, ...]], names: Sequence[str]) -> list[str]:
-    """What differs between each run and the first, in a sentence."""
-    found = []
-    for place, name in enumerate(names[1:], start=1):
-        own = [key for key, values in settings.items() if values[place] != values[0]]
-        if not own:
-            what = "have the same settings"
-        elif len(own) <= FEW:
-            what = f"differ in {joined(own)} only"
+def _settings_sentences(
+    settings: Mapping[str, tuple[object, ...]], names: Sequence[str]
+) -> list[str]:
+    """The settings that differ between each run and the first."""
+    sentences = []
+    for index, name in enumerate(names[1:], start=1):
+        changed = [key for key, values in settings.items() if values[index] != values[0]]
+        if not changed:
+            text = "have the same settings"
+        elif len(changed) <= FEW:
+            text = f"differ in {joined(changed)} only"
         else:
-            what = f"differ in {len(own)} settings"
-        found.append(f"{names[0]} and {name} {what}.")
-    return found
+            text = f"differ in {len(changed)} settings"
+        sentences.append(f"{names[0]} and {name} {text}.")
+    return sentences
 
 
-def _notes(subjects: Sequence[Subject]) -> list[str]:
-    """What makes runs less alike than they seem."""
-    found, first = [], subjects[0]
-    for each in subjects[1:]:
-        if set(each.classes) != set(first.classes):
-            found.append(
-                f"{first.facts.name} tells {len(first.classes)} classes apart and "
-                f"{each.facts.name} {len(each.classes)}, not the same ones: theirs are other tasks."
+def _caveats(runs: Sequence[ComparedRun]) -> list[str]:
+    """What limits the comparison: other classes, missing epochs, other machines."""
+    sentences, first = [], runs[0]
+    for run in runs[1:]:
+        if set(run.classes) != set(first.classes):
+            sentences.append(
+                f"{first.facts.name} and {run.facts.name} have different classes "
+                f"({len(first.classes)} and {len(run.classes)}): they solve different tasks."
             )
-    for each in subjects:
-        name = each.facts.name
-        if not each.history:
-            found.append(f"{name} has no history.csv, so neither curves nor speed.")
-        if not (each.folder.path / "report.html").exists():
-            found.append(
-                f"{name} is not finished: {each.facts.epochs} of {each.config.training.epochs} "
-                f"epochs; `residua resume {each.folder.path}` goes on with it."
+    for run in runs:
+        name = run.facts.name
+        if not run.history:
+            sentences.append(f"{name} has no history.csv: no curves and no throughput.")
+        if not (run.folder.path / "report.html").exists():
+            sentences.append(
+                f"{name} is unfinished: {run.facts.epochs} of {run.config.training.epochs} "
+                f"epochs; `residua resume {run.folder.path}` continues it."
             )
-    if len({each.facts.device for each in subjects}) > 1:
-        found.append(
-            "Machines or threads were not the same for all runs, so their speeds say little."
-        )
-    return found
+    if len({run.facts.device for run in runs}) > 1:
+        sentences.append("The runs used different machines or threads: do not compare speeds.")
+    return sentences
 
 
-def _shown(value: object) -> str:
-    """A setting as config.yaml writes it."""
+def _setting_text(value: object) -> str:
+    """A value as in config.yaml."""
     return value if isinstance(value, str) else json.dumps(value)

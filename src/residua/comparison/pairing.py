@@ -1,4 +1,4 @@
-"""predictions.csv and split.csv of two runs -> how they differ on the images both have judged."""
+"""predictions.csv and split.csv of two runs -> their difference on the same evaluated images."""
 
 from __future__ import annotations
 
@@ -10,166 +10,166 @@ from pathlib import Path
 
 import numpy as np
 
-from residua.comparison.statistics import Difference, of_images
+from residua.comparison.statistics import Difference, image_difference
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder, current_columns
 
-SPLITS = ("test", "validation")  # that judge; the first that there is counts
-LEAST = 2  # images, below which nothing is said of a difference
+SPLITS = ("test", "validation")  # the first one that a run has is compared
+LEAST = 2  # shared images that a comparison needs
 COLUMNS = ("path", "class", "correct")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One judged image: path and content as in split.csv, its class, whether it was named so."""
+class ImageResult:
+    """An evaluated image: path and content as in split.csv, true class, correctly predicted."""
 
     path: str
     sha256: str
     label: str
-    right: bool
+    correct: bool
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """What a run said of its own images. taught: contents, sha256, of its training part.
+class RunPredictions:
+    """The predictions of a run on its own images.
 
-    answers: part -> its images; empty if it trained on all images. validation_chose: whether
-    the validation part chose what the run keeps.
+    results: split -> its images; empty if all images were used for training. trained_on: sha256 of
+    the training images. validation_selected: validation was used for model selection.
     """
 
     name: str
-    answers: Mapping[str, Sequence[Answer]]
-    taught: frozenset[str]
-    validation_chose: bool = True
+    results: Mapping[str, Sequence[ImageResult]]
+    trained_on: frozenset[str]
+    validation_selected: bool = True
 
     @property
     def split(self) -> str | None:
         """The split that the run is evaluated on."""
-        return next(iter(self.answers), None)
+        return next(iter(self.results), None)
 
     @property
     def accuracy(self) -> float | None:
-        """Of that part, in [0, 1]."""
+        """On that split, in [0, 1]."""
         if self.split is None:
             return None
-        return float(np.mean([each.right for each in self.answers[self.split]]))
+        return float(np.mean([result.correct for result in self.results[self.split]]))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs on the images that both have judged and neither has learnt from.
+    """Two runs, compared on images that both evaluated and neither was trained on.
 
-    parts: of each run. judged: images of its part. taught: how many of these are in a training
-    part, so left out. relabelled: common images that bear another class, left out too. chose: of
-    those that count, how many are validation images that chose what a run keeps. accuracies: in
-    [0, 1], None with fewer than two images, as the difference. gained: right in the second run
-    only; lost: in the first only.
+    splits: of each run. evaluated: images of each split. trained_on: how many of these are in a
+    training set, so excluded. relabelled: shared images with different classes, excluded too.
+    images: shared images that count; selected_on: how many of them are validation images that were
+    used for model selection. accuracies: in [0, 1]; they and the difference are None with fewer
+    than two images. gained: correct in the second run only; lost: in the first only.
     """
 
     first: str
     second: str
-    parts: tuple[str | None, str | None]
-    judged: tuple[int, int]
-    taught: tuple[int, int]
+    splits: tuple[str | None, str | None]
+    evaluated: tuple[int, int]
+    trained_on: tuple[int, int]
     relabelled: int
     images: int
-    chose: int
+    selected_on: int
     gained: int
     lost: int
     accuracies: tuple[float, float] | None
     difference: Difference | None
 
 
-def read(run: RunFolder, name: str) -> Judged:
-    """The predictions of a run's own parts.
+def read_predictions(run: RunFolder, name: str) -> RunPredictions:
+    """The predictions of a run on its test and validation set.
 
-    Raises ResiduaError that says what to do if it has such a part and no predictions of it.
+    Raises ResiduaError that says what to do if a run with such a set has no predictions.
     """
     members = run.read_split()
-    contents = {each.path: each.sha256 for each in members}
-    answers = {}
-    for part in SPLITS:
-        file = run.path / "evaluations" / part / "predictions.csv"
+    contents = {member.path: member.sha256 for member in members}
+    results = {}
+    for split in SPLITS:
+        file = run.path / "evaluations" / split / "predictions.csv"
         if file.is_file():
-            answers[part] = _answers(file, contents, run)
-    if not answers and any(each.split in SPLITS for each in members):
-        ended = (run.path / "report.html").exists()
-        todo = "evaluate" if ended else "resume"
-        why = "" if ended else " yet: its training has not ended"
-        does = "judges it again" if ended else "goes on with it"
+            results[split] = _read_results(file, contents, run)
+    if not results and any(member.split in SPLITS for member in members):
+        if (run.path / "report.html").exists():
+            raise ResiduaError(
+                f"{run.path}: has no predictions. `residua evaluate {run.path}` writes them."
+            )
         raise ResiduaError(
-            f"{run.path}: has no predictions{why}. `residua {todo} {run.path}` {does}."
+            f"{run.path}: has no predictions yet: its training is unfinished. "
+            f"`residua resume {run.path}` continues it."
         )
-    taught = frozenset(each.sha256 for each in members if each.split == "train")
-    return Judged(name, answers, taught, run.selected_on_validation)
+    trained_on = frozenset(member.sha256 for member in members if member.split == "train")
+    return RunPredictions(name, results, trained_on, run.selected_on_validation)
 
 
-def pair(first: Judged, second: Judged) -> Pair:
-    """Compare two runs: the second against the first."""
-    parts = _parts(first, second)
-    both = [
-        () if part is None else each.answers[part]
-        for each, part in zip((first, second), parts, strict=True)
+def pair_runs(first: RunPredictions, second: RunPredictions) -> Pair:
+    """Compare the second run with the first."""
+    runs, splits = (first, second), _splits(first, second)
+    evaluated = [
+        () if split is None else run.results[split] for run, split in zip(runs, splits, strict=True)
     ]
-    known = first.taught | second.taught
-    unseen = [[each for each in answers if each.sha256 not in known] for answers in both]
+    known = first.trained_on | second.trained_on
+    unseen = [[result for result in results if result.sha256 not in known] for results in evaluated]
     matched = _matched(*unseen)
-    alike = [each for each in matched if _plain(each[0].label) == _plain(each[1].label)]
-    right = np.array([(a.right, b.right) for a, b in alike], bool).reshape(-1, 2).T
-    enough = len(alike) >= LEAST
-    chosen = [
-        part == "validation" and each.validation_chose
-        for each, part in zip((first, second), parts, strict=True)
-    ]
+    # A Mac writes the same name in another form.
+    normal = [[unicodedata.normalize("NFC", result.label) for result in pair] for pair in matched]
+    same = [pair for pair, (a, b) in zip(matched, normal, strict=True) if a == b]
+    correct = np.array([(a.correct, b.correct) for a, b in same], bool).reshape(-1, 2).T
+    enough = len(same) >= LEAST
+    selected = any(
+        split == "validation" and run.validation_selected
+        for run, split in zip(runs, splits, strict=True)
+    )
     return Pair(
         first=first.name,
         second=second.name,
-        parts=parts,
-        judged=(len(both[0]), len(both[1])),
-        taught=(len(both[0]) - len(unseen[0]), len(both[1]) - len(unseen[1])),
-        relabelled=len(matched) - len(alike),
-        images=len(alike),
-        chose=len(alike) if any(chosen) else 0,
-        gained=int((right[1] & ~right[0]).sum()),
-        lost=int((right[0] & ~right[1]).sum()),
-        accuracies=(float(right[0].mean()), float(right[1].mean())) if enough else None,
-        difference=of_images(right[0], right[1]) if enough else None,
+        splits=splits,
+        evaluated=(len(evaluated[0]), len(evaluated[1])),
+        trained_on=(len(evaluated[0]) - len(unseen[0]), len(evaluated[1]) - len(unseen[1])),
+        relabelled=len(matched) - len(same),
+        images=len(same),
+        selected_on=len(same) if selected else 0,
+        gained=int((correct[1] & ~correct[0]).sum()),
+        lost=int((correct[0] & ~correct[1]).sum()),
+        accuracies=(float(correct[0].mean()), float(correct[1].mean())) if enough else None,
+        difference=image_difference(correct[0], correct[1]) if enough else None,
     )
 
 
-def _parts(first: Judged, second: Judged) -> tuple[str | None, str | None]:
-    """The test part where both have one, else validation, else what each has."""
-    for part in SPLITS:
-        if part in first.answers and part in second.answers:
-            return part, part
+def _splits(first: RunPredictions, second: RunPredictions) -> tuple[str | None, str | None]:
+    """The test set where both have one, else validation, else what each has."""
+    for split in SPLITS:
+        if split in first.results and split in second.results:
+            return split, split
     return first.split, second.split
 
 
-def _matched(first: Sequence[Answer], second: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
-    """The same images: by path and content, then by content alone, each taken once."""
-    left = {(each.path, each.sha256): each for each in second}
-    found, rest = [], []
-    for each in first:
-        other = left.pop((each.path, each.sha256), None)
+def _matched(
+    first: Sequence[ImageResult], second: Sequence[ImageResult]
+) -> list[tuple[ImageResult, ImageResult]]:
+    """The same images: by path and content, then by content alone, each matched once."""
+    by_path = {(result.path, result.sha256): result for result in second}
+    matched, rest = [], []
+    for result in first:
+        other = by_path.pop((result.path, result.sha256), None)
         if other is None:
-            rest.append(each)
+            rest.append(result)
         else:
-            found.append((each, other))
-    by_content: dict[str, list[Answer]] = {}
-    for each in left.values():
-        by_content.setdefault(each.sha256, []).append(each)
-    for each in rest:
-        if others := by_content.get(each.sha256):
-            found.append((each, others.pop(0)))
-    return found
+            matched.append((result, other))
+    by_content: dict[str, list[ImageResult]] = {}
+    for result in by_path.values():
+        by_content.setdefault(result.sha256, []).append(result)
+    for result in rest:
+        if others := by_content.get(result.sha256):
+            matched.append((result, others.pop(0)))
+    return matched
 
 
-def _plain(label: str) -> str:
-    return unicodedata.normalize("NFC", label)  # a Mac writes the same name in another form
-
-
-def _answers(file: Path, contents: Mapping[str, str], run: RunFolder) -> list[Answer]:
-    """The rows of a predictions.csv. Raises ResiduaError if they do not fit the run's split.csv."""
+def _read_results(file: Path, contents: Mapping[str, str], run: RunFolder) -> list[ImageResult]:
+    """The rows of a predictions.csv. Raises ResiduaError if they do not fit split.csv."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             rows = [current_columns(row) for row in csv.DictReader(stream)]
@@ -178,12 +178,11 @@ def _answers(file: Path, contents: Mapping[str, str], run: RunFolder) -> list[An
     again = f"`residua evaluate {run.path}` writes it again."
     if not rows or any(row.get(name) is None for name in COLUMNS for row in rows):
         raise ResiduaError(f"{file}: expected rows with {', '.join(COLUMNS)}. {again}")
-    strange = next((row["path"] for row in rows if row["path"] not in contents), None)
-    if strange is not None:
-        raise ResiduaError(f"{file}: names {strange}, which split.csv does not hold. {again}")
+    if unknown := [row["path"] for row in rows if row["path"] not in contents]:
+        raise ResiduaError(f"{file}: lists {unknown[0]}, which is not in split.csv. {again}")
     if odd := [row["correct"] for row in rows if row["correct"] not in ("true", "false")]:
         raise ResiduaError(f"{file}: correct is {odd[0]!r}, expected true or false. {again}")
     return [
-        Answer(row["path"], contents[row["path"]], row["class"], row["correct"] == "true")
+        ImageResult(row["path"], contents[row["path"]], row["class"], row["correct"] == "true")
         for row in rows
     ]

@@ -1,9 +1,8 @@
-"""Figures of two or more runs, paired -> how much they differ, how surely, and in which words.
+"""Paired figures of two or more models -> their differences with intervals, and in sentences.
 
-Two kinds of pairs. `of_images`: two networks name the same images; the interval says what other
-images of the same kind would give, and nothing of another training. `of_seeds`: several networks
-are trained with the same seeds; the interval says what other seeds would give.
-Legend: R rows (networks), S seeds, N images.
+`image_difference`: two models predict the same images; the interval covers other images of the same
+kind, not another training. `seed_differences`: several models are trained with the same seeds; the
+intervals cover other seeds. Legend: R rows (models), S seeds, N images.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """Second minus first, with its 95 % interval, in the unit of what was compared.
+    """Second minus first, with its 95 % interval, in the unit of the figures.
 
-    The interval is infinite where a single pair says nothing of the spread.
+    The interval is infinite where a single pair leaves the spread unknown.
     """
 
     mean: float
@@ -31,25 +30,25 @@ class Difference:
     high: float
 
     @property
-    def seen(self) -> bool:
-        """Whether the interval leaves out zero."""
+    def significant(self) -> bool:
+        """Whether the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
     @property
-    def smallest(self) -> float:
-        """The smallest difference that could have been seen: half the interval's width."""
+    def detectable(self) -> float:
+        """The smallest significant difference: half the width of the interval."""
         return (self.high - self.low) / 2
 
 
-def of_images(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Difference:
-    """Of two accuracies on the same N images; bool [N] each: named rightly or not.
+def image_difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Difference:
+    """The difference of two accuracies on the same images; bool [N] each: correct or not.
 
     Agresti and Min 2005 ("Simple improved confidence intervals for comparing matched proportions"):
-    Wald's interval after half a pair was added to each of the four cells, in [-1, 1]; the mean is
-    the plain one. Raises ValueError without images, or if the arrays do not match.
+    Wald's interval after adding half a pair to each of the four cells, in [-1, 1]; the mean is the
+    plain one. Raises ValueError without images, or if the arrays do not match.
     """
     if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise ValueError(f"right answers {first.shape} and {second.shape}")
+        raise ValueError(f"correct predictions {first.shape} and {second.shape}")
     number = len(first) + 2
     gained = float((second & ~first).sum()) + 0.5
     lost = float((first & ~second).sum()) + 0.5
@@ -60,67 +59,67 @@ def of_images(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Di
     return Difference(mean, min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half)))
 
 
-def of_seeds(
+def seed_differences(
     values: npt.NDArray[np.float64], resolution: float = 0.0
 ) -> dict[tuple[int, int], Difference]:
-    """Of every pair of rows (i < j), from float64 [R, S]: one figure of each row and seed.
+    """Differences of all pairs of rows (i < j); values float64 [R, S], a figure per row and seed.
 
-    resolution: the smallest step of a figure, such as 1 / N of N images; no spread is taken for
-    smaller, so that a few equal counts do not look like certainty.
+    resolution: the smallest step of a figure, such as 1 / N of N images, and the least spread that
+    is assumed, so that a few equal counts do not look like certainty.
 
-    A seed is a block: what it does to all rows alike does not count. The spread is the mean square
-    of what rows and seeds together leave unexplained, with (R - 1)(S - 1) degrees of freedom, and
-    the intervals hold jointly, for all pairs at once (Tukey's range); with two rows this is the
-    paired t-test. Raises ValueError unless there are two rows or more and a seed.
+    A seed is a block: its effect on all rows alike does not count. The spread is the mean square
+    of the residuals of rows and seeds, with (R - 1)(S - 1) degrees of freedom, and the intervals
+    hold jointly, for all pairs at once (Tukey's range); with two rows this is the paired t-test.
+    Raises ValueError unless there are two rows or more and a seed.
     """
     rows, seeds = values.shape
     if rows < 2 or seeds < 1:
         raise ValueError(f"{rows} rows, {seeds} seeds")
     half = math.inf
     if seeds > 1:
-        rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+        residuals = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
         freedom = (rows - 1) * (seeds - 1)
-        spread = max(resolution, math.sqrt(float((rest**2).sum()) / freedom))
-        half = _range(rows, freedom) * spread / math.sqrt(seeds)
+        spread = max(resolution, math.sqrt(float((residuals**2).sum()) / freedom))
+        half = _studentized_range(rows, freedom) * spread / math.sqrt(seeds)
     means = values.mean(axis=1)
-    found = {}
+    differences = {}
     for first in range(rows):
         for second in range(first + 1, rows):
             mean = float(means[second] - means[first])
-            found[first, second] = Difference(mean, mean - half, mean + half)
-    return found
+            differences[first, second] = Difference(mean, mean - half, mean + half)
+    return differences
 
 
-@cache
-def _range(rows: int, freedom: int) -> float:
-    """Tukey's studentised range at LEVEL, which takes long to find and is asked for again."""
+@cache  # slow
+def _studentized_range(rows: int, freedom: int) -> float:
     from scipy.stats import studentized_range
 
     return float(studentized_range.ppf(LEVEL, rows, freedom))
 
 
-def in_words(first: str, second: str, figure: str, found: Difference, unit: str = "points") -> str:
+def difference_text(
+    first: str, second: str, figure: str, difference: Difference, unit: str = "points"
+) -> str:
     """One sentence about a difference, no stronger than its interval.
 
-    first, second: names of the rows; figure: what was compared, such as "test accuracy". unit
-    "points": shares are said as hundredths of the whole; "" for a pure number.
+    first, second: names of the rows; figure: the compared figure, such as "test accuracy". unit
+    "points": shares are given as percentage points; "" for a plain number.
     """
     scale = 100.0 if unit == "points" else 1.0
     unit = f" {unit}" if unit else ""
-    interval = f"{scale * found.low:+.2f} to {scale * found.high:+.2f}"
-    if not math.isfinite(found.low):
+    mean = f"{scale * difference.mean:+.2f}{unit}"
+    interval = f"95 % CI {scale * difference.low:+.2f} to {scale * difference.high:+.2f}"
+    if not math.isfinite(difference.low):
         return (
-            f"{figure}: {second} {scale * found.mean:+.2f}{unit} against {first}, one seed, which "
-            "says nothing of the spread; give more seeds."
+            f"{figure}: {second} {mean} against {first}, from one seed: the spread is unknown; "
+            "run more seeds."
         )
-    if not found.seen:
+    if not difference.significant:
         return (
-            f"{figure}: no difference seen between {first} and {second} "
-            f"({scale * found.mean:+.2f}{unit}, 95 % interval {interval}); the smallest that could "
-            f"have been seen is {scale * found.smallest:.2f}{unit}."
+            f"{figure}: no significant difference between {first} and {second} ({mean}, "
+            f"{interval}); the smallest detectable one is "
+            f"{scale * difference.detectable:.2f}{unit}."
         )
-    more = "higher" if found.mean > 0 else "lower"
-    return (
-        f"{figure}: {second} is {scale * abs(found.mean):.2f}{unit} {more} than {first} "
-        f"(95 % interval {interval})."
-    )
+    more = "higher" if difference.mean > 0 else "lower"
+    size = f"{scale * abs(difference.mean):.2f}{unit}"
+    return f"{figure}: {second} is {size} {more} than {first} ({interval})."

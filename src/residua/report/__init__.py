@@ -1,1 +1,1 @@
-"""A run's facts -> report, pages, figures."""
+"""The facts of a run -> its report; results of studies and comparisons -> their pages."""

@@ -1,119 +1,72 @@
-"""History rows -> the geometry of a line chart; the report's template draws it as SVG.
-
-Also the few rules that the SVG charts and the PNG figures share: which lines there are, when a loss
-wants a logarithmic axis, and how a share is written.
-"""
+"""History rows -> charts of accuracy and loss over the epochs, as PNG and as inline SVG."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from residua.report.style import FAINT, INK, TOOLTIP, draw_curve, inline_svg, render, tidy
+from residua.report.view import joined, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
 
 History = Sequence[Mapping[str, float | None]]
 
-# Part -> prefix of its keys in a history row, and its word.
-SERIES = {
-    "train": ("", "Training"),
-    "validation": ("val_", "Validation"),
-    "test": ("test_", "Test"),
-}
-WIDTH, HEIGHT = 480.0, 290.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 406.0, 14.0, 250.0
-LABEL_GAP = 16.0  # least distance of the last values' labels
-DOTTED = 80  # epochs up to which every point has a dot, whose tooltip says its value
+KINDS = ("accuracy", "loss")
+LABEL_GAP = 0.075  # least distance of the last values' labels, of the height of the axes
+LABELLED = 80  # epochs up to which every point has a tooltip
+NARROWEST = 0.1  # span of an accuracy axis
 
 
 @dataclass(frozen=True)
-class Dot:
-    """A point of a line in the chart's units, and the sentence of its tooltip."""
+class SplitStyle:
+    """How a split is drawn, also without colour, and the prefix of its keys in history rows."""
 
-    x: float
-    y: float
-    tooltip: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """One part's line: an SVG path with gaps where values are missing, its dots, its last value."""
-
-    split: str
+    prefix: str
     name: str
-    path: str
-    dots: tuple[Dot, ...]
-    last: Dot
-    last_text: str
-    label_y: float
+    colour: str
+    dash: Any
+    marker: str
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A chart of WIDTH x HEIGHT units; ticks are (position, text)."""
-
-    title: str
-    logarithmic: bool
-    lines: tuple[Line, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    kept: Dot | None
+SPLITS = {
+    "train": SplitStyle("", "Training", "#2f6fde", (0, (5, 2)), "o"),
+    "validation": SplitStyle("val_", "Validation", "#c2620a", "-", "s"),
+    "test": SplitStyle("test_", "Test", "#14713f", (0, (1, 1.5)), "^"),
+}
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """Linear or logarithmic: value -> position between the ends of an axis."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    logarithmic: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high = self.low, self.high
-        if self.logarithmic:
-            value, low, high = (math.log10(max(each, self.low)) for each in (value, low, high))
-        share = (value - low) / (high - low) if high > low else 0.5
-        return self.start + share * (self.end - self.start)
-
-
-def chart(history: History, kind: str, kept: int | None = None) -> Chart | None:
-    """The lines of `kind`, "accuracy" or "loss", of all recorded parts; None without any value.
-
-    Missing, NaN and infinite values leave gaps. `kept` is the epoch whose weights were kept.
-    """
-    epochs = [int(row.get("epoch") or index + 1) for index, row in enumerate(history)]
-    values = {
-        part: [finite(row, prefix + kind) for row in history]
-        for part, (prefix, _) in SERIES.items()
-    }
-    values = {part: own for part, own in values.items() if not all(map(math.isnan, own))}
-    if not values:
+def chart_svg(history: History, kind: str, best_epoch: int | None = None) -> str | None:
+    """The chart of "accuracy" or "loss" as an <svg> element; None without any value."""
+    if not (curves := _values(history, kind)):
         return None
-    known = [value for own in values.values() for value in own if not math.isnan(value)]
-    logarithmic = kind == "loss" and wants_log(known)
-    ticks = _value_ticks(known, kind, logarithmic)
-    x = _Scale(min(epochs), max(epochs), LEFT + 8, RIGHT - 8)
-    y = _Scale(ticks[0], ticks[-1], BOTTOM, TOP, logarithmic)
-    lines = [_line(part, kind, epochs, own, x, y) for part, own in values.items()]
-    return Chart(
-        title=f"{joined([line.name for line in lines])} {kind}".capitalize(),
-        logarithmic=logarithmic,
-        lines=_apart(lines),
-        x_ticks=tuple((x(epoch), str(epoch)) for epoch in _epoch_ticks(epochs)),
-        y_ticks=tuple((y(tick), _axis_text(tick, kind)) for tick in ticks),
-        kept=Dot(x(kept), TOP, f"epoch {kept} kept") if kept in epochs and kept else None,
+    label = f"{joined([SPLITS[split].name for split in curves])} {kind} per epoch".capitalize()
+    return inline_svg(
+        lambda canvas: _draw(canvas.subplots(), history, kind, best_epoch), (5, 3.25), label
     )
 
 
-def counted(number: int, word: str) -> str:
-    """A number with its word: "1 seed", "3 seeds", "1,000 images"."""
-    return f"{number:,} {word}{'s' * (number != 1)}"
+def chart_png(history: History, title: str = "", best_epoch: int | None = None) -> bytes:
+    """Both charts side by side, 12 x 4 inches.
 
+    history: rows with epoch (from 1), loss, accuracy, val_loss, val_accuracy, test_loss,
+    test_accuracy. A missing, None, NaN or infinite value leaves a gap.
+    """
 
-def joined(words: Sequence[str]) -> str:
-    """Words as a list in a sentence: "a", "a and b", "a, b and c"; nothing for none."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+    def draw(canvas: Canvas) -> None:
+        for axes, kind in zip(canvas.subplots(1, 2), KINDS, strict=True):
+            _draw(axes, history, kind, best_epoch)
+        if title:
+            canvas.suptitle(title, color=INK, fontsize=13, parse_math=False)
+
+    return render(draw, (12, 4))
 
 
 def finite(row: Mapping[str, float | None], key: str) -> float:
@@ -122,87 +75,119 @@ def finite(row: Mapping[str, float | None], key: str) -> float:
     return float(value) if value is not None and math.isfinite(value) else math.nan
 
 
-def wants_log(values: Sequence[float]) -> bool:
-    """Whether a loss spans so much that a linear axis would show only its worst epoch."""
-    known = [value for value in values if value > 0]
-    return bool(known) and max(known) > 30 * median(known)
+def log_if_wide(axes: Axes) -> None:
+    """Give a loss a logarithmic axis where a linear one would show only its worst epoch."""
+    from matplotlib.ticker import FuncFormatter
+
+    values: list[float] = [v for line in axes.lines for v in np.asarray(line.get_ydata(), float)]
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) > 30 * median(positive):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_ylabel("log scale", color=FAINT)
 
 
-def percent(share: float, digits: int = 0) -> str:
-    """A share in [0, 1] as text, never rounded up to 100 or down to 0; "n/a" if not finite."""
-    if not math.isfinite(share):
-        return "n/a"
-    step = 10.0**-digits
-    text = f"{100 * share:.{digits}f}"
-    if share < 1 and float(text) == 100:
-        text = f"{100 - step:.{digits}f}"
-    elif share > 0 and float(text) == 0:
-        text = f"<{step:.{digits}f}"
-    return f"{text} %"
+def _values(history: History, kind: str) -> dict[str, list[float]]:
+    """Split -> a value for each row, of the splits that have any."""
+    rows = {
+        split: [finite(row, style.prefix + kind) for row in history]
+        for split, style in SPLITS.items()
+    }
+    return {split: values for split, values in rows.items() if np.isfinite(values).any()}
 
 
-def _line(
-    part: str, kind: str, epochs: Sequence[int], values: Sequence[float], x: _Scale, y: _Scale
-) -> Line:
-    name = SERIES[part][1]
-    dots, path, pen = [], "", "M"
-    for epoch, value in zip(epochs, values, strict=True):
-        if math.isnan(value):
-            pen = "M"
-            continue
-        text = f"{name}, epoch {epoch}: {_value_text(value, kind)}"
-        dots.append(Dot(x(epoch), y(value), text))
-        path += f"{pen}{x(epoch):.1f} {y(value):.1f}"
-        pen = "L"
-    last = next(value for value in reversed(values) if not math.isnan(value))
-    shown = tuple(dots) if len(epochs) <= DOTTED else ()
-    return Line(part, name, path, shown, dots[-1], _value_text(last, kind), dots[-1].y)
+def _draw(axes: Axes, history: History, kind: str, best_epoch: int | None) -> None:
+    """One chart: curves, their last values beside them, the best epoch, tooltips."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-
-def _apart(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """The same lines with their last values' labels moved apart, as little as possible."""
-    places: dict[str, float] = {}
-    lowest = BOTTOM - LABEL_GAP * (len(lines) - 1)
-    for line in sorted(lines, key=lambda line: line.last.y):
-        above = max(places.values(), default=-math.inf)
-        places[line.split] = max(min(line.last.y, lowest), above + LABEL_GAP)
-        lowest += LABEL_GAP
-    return tuple(replace(line, label_y=places[line.split]) for line in lines)
-
-
-def _value_ticks(values: Sequence[float], kind: str, logarithmic: bool) -> list[float]:
-    """Round numbers around the values: 1, 2 or 5 times a power of ten apart, or powers of ten."""
-    low, high = min(values), max(values)
-    if logarithmic:
-        positive = min(value for value in values if value > 0)
-        first, last = math.floor(math.log10(positive)), math.ceil(math.log10(high))
-        return [10.0**power for power in range(first, max(last, first + 1) + 1)]
+    epochs = [int(row.get("epoch") or index + 1) for index, row in enumerate(history)]
+    curves = _values(history, kind)
+    for split, values in curves.items():
+        style = SPLITS[split]
+        marker = style.marker if len(epochs) <= 30 else ""
+        look = {"colour": style.colour, "dash": style.dash, "marker": marker}
+        draw_curve(axes, epochs, values, label=style.name, **look)
+    names = joined([SPLITS[split].name for split in curves])
+    tidy(axes, "", "epoch")
+    title = f"{names} {kind}".strip().capitalize()
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", pad=16)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     if kind == "accuracy":
-        high = max(high, min(1.0, low + 0.1))
-        low = min(low, high - 0.1)
-    elif high - low < 0.1 * abs(high):  # one epoch, or one value: some room above and below
-        low, high = low - 0.1 * abs(low), high + 0.1 * abs(high)
-    rough = max(high - low, 1e-6) / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [index * step for index in range(first, max(last, first + 1) + 1)]
+        low, high = axes.get_ylim()
+        middle = (low + high) / 2
+        low, high = min(low, middle - NARROWEST / 2), max(high, middle + NARROWEST / 2)
+        axes.set_ylim(max(low, -0.01), min(high, 1.01))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    else:
+        log_if_wide(axes)
+    if best_epoch in epochs:
+        axes.axvline(best_epoch, color=FAINT, lw=0.8, ls=(0, (2, 3)), zorder=0)
+        axes.annotate(
+            f"best epoch {best_epoch}",
+            (best_epoch, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=FAINT,
+        )
+    _label_ends(axes, epochs, curves, kind)
+    _add_tooltips(axes, epochs, curves, kind)
+    if curves:
+        axes.legend(
+            loc="lower right" if kind == "accuracy" else "upper right",
+            framealpha=0.85,
+            edgecolor="none",
+            labelcolor=INK,
+            fontsize=9,
+        )
 
 
-def _epoch_ticks(epochs: Sequence[int]) -> list[int]:
-    """The first and last epoch and round numbers well between them."""
-    first, last = min(epochs), max(epochs)
-    rough = max((last - first) / 6, 1)
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
-    between = range((first // step + 1) * step, last, step)
-    room = 0.6 * step
-    return sorted({first, last, *(e for e in between if e - first >= room and last - e >= room)})
+def _label_ends(
+    axes: Axes, epochs: Sequence[int], curves: Mapping[str, Sequence[float]], kind: str
+) -> None:
+    """Write the last value of each curve right of the axes, moved apart where they would touch."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = []
+    for split, values in curves.items():
+        epoch, value = [(e, v) for e, v in zip(epochs, values, strict=True) if v == v][-1]
+        height = float(to_axes.transform((epoch, value))[1])
+        ends.append((height if math.isfinite(height) else 0.0, split, value))
+    heights = spread([height for height, *_ in sorted(ends)], LABEL_GAP)
+    for height, (_, split, value) in zip(heights, sorted(ends), strict=True):
+        axes.annotate(
+            _text(value, kind),
+            (1, height),
+            xycoords="axes fraction",
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            fontweight="bold",
+            color=SPLITS[split].colour,
+        )
 
 
-def _value_text(value: float, kind: str) -> str:
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights in [0, 1], moved as little as possible to be at least `gap` apart."""
+    placed: list[float] = []
+    for index, height in enumerate(heights):
+        room = 1 - gap * (len(heights) - 1 - index)  # for those above
+        placed.append(max(min(height, room), placed[-1] + gap if placed else 0.0))
+    return placed
+
+
+def _add_tooltips(
+    axes: Axes, epochs: Sequence[int], curves: Mapping[str, Sequence[float]], kind: str
+) -> None:
+    """An invisible point on each point of the curves, for SVG."""
+    for split, values in curves.items() if len(epochs) <= LABELLED else ():
+        for epoch, value in zip(epochs, values, strict=True):
+            if math.isfinite(value):
+                text = f"{TOOLTIP}{SPLITS[split].name}, epoch {epoch}: {_text(value, kind)}"
+                axes.plot(epoch, value, "o", ms=9, alpha=0, gid=text)[0].set_in_layout(False)
+
+
+def _text(value: float, kind: str) -> str:
     return percent(value, 1) if kind == "accuracy" else f"{value:.3g}"
-
-
-def _axis_text(value: float, kind: str) -> str:
-    return f"{round(100 * value, 6):g} %" if kind == "accuracy" else f"{round(value, 9):g}"

@@ -1,178 +1,331 @@
-"""A run, its data and its evaluation -> the facts of the report, and what is printed of them."""
+"""A finished run, its data and its evaluation -> the facts of its report, plain data."""
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from residua.config.auto import Choice
-from residua.config.schema import Preprocessing
-from residua.data.dataset import Pixels, Unreadable
+from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared
 from residua.data.random import shuffled
-from residua.errors import ResiduaError
-from residua.evaluation.predict import Prediction, read_input
+from residua.evaluation.metrics import Scores
 from residua.evaluation.score import Evaluation, softmax
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo.catalogue import build_from
-from residua.report import figures, html
-from residua.report.fonts import lettering
+from residua.report.charts import History
 from residua.runs.folder import RunFolder
-from residua.system.files import write_atomically
 from residua.training.progress import Progress
 
 SAMPLES = 24
-GRID = 64  # images of `predict --grid`
 
 
-def write_report(
+@dataclass(frozen=True)
+class NetworkFacts:
+    """Parameter totals as Keras counts them, input shape [C, H, W], multiply-adds per image."""
+
+    name: str
+    total: int
+    trainable: int
+    non_trainable: int
+    input: tuple[int, int, int]
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """Readable images of one class in each split; classes are in the order of the labels."""
+
+    name: str
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The data set: path, recognised format, readable images, and what is odd in it.
+
+    unreadable: (path, reason). duplicates: exact ones beyond the first of each group.
+    """
+
+    path: str
+    description: str
+    images: int
+    classes: Sequence[ClassCount]
+    unreadable: Sequence[tuple[str, str]] = ()
+    duplicates: int = 0
+    warnings: Sequence[str] = ()
+
+    def total(self, split: str) -> int:
+        """Readable images of "train", "validation" or "test"."""
+        return sum(int(getattr(count, split)) for count in self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class SplitScores:
+    """Scores on the split "test", "validation" or "all". selected: used for model selection."""
+
+    split: str
+    scores: Scores
+    selected: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images uint8 [N, S, S, C], C 1 or 3, and their labels."""
+
+    pixels: Pixels
+    labels: Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Images uint8 [N, S, S, C] of the evaluated split, labels, predicted outputs, probabilities.
+
+    A predicted output may be beyond the classes. paths: of the images, or empty.
+    """
+
+    pixels: Pixels
+    truth: Sequence[int]
+    predicted: Sequence[int]
+    probability: Sequence[float]
+    paths: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe of one feature layer. grid: side of the pooled map. loss: in nats.
+
+    linear, neighbours: cross-validated accuracies of the probe and of nearest neighbours.
+    converged: False if the loss is an upper bound.
+    """
+
+    stage: int
+    grid: int
+    features: int
+    linear: float
+    neighbours: float
+    loss: float
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A strategy that was tried. length: "solved", "trial" or "long". accuracy: on validation.
+
+    full_seconds: predicted for all epochs, if known. gain, noise: over the linear probe, shares.
+    """
+
+    strategy: str
+    length: str
+    epochs: int
+    seconds: float
+    full_seconds: float | None
+    accuracy: float
+    gain: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Cross-validated accuracy of linear probes. skipped: images alone in their class. training:
+    images that the saved head was trained on."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    images: int
+    skipped: int
+    training: int
+
+
+@dataclass(frozen=True)
+class TransferFacts:
+    """The measurements of a transfer strategy.
+
+    chosen, reason, scenario: the strategy that `auto` chose, why, and the scenario of the data.
+    expected: strategy -> accuracy that the time left was expected to give. data: the training set.
+    """
+
+    probes: Sequence[Probe]
+    cross_validation: CrossValidation | None = None
+    trials: Sequence[Trial] = ()
+    expected: Mapping[str, float] | None = None
+    chosen: str | None = None
+    reason: str = ""
+    scenario: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportFacts:
+    """Everything that a report shows; it leaves out what is None or empty.
+
+    evaluations: the first one is the headline. best_epoch: the epoch, from 1, of the saved weights.
+    history: rows as in history.csv. environment: name -> value. seconds: duration of the training.
+    """
+
+    title: str
+    network: NetworkFacts
+    data: DataFacts
+    history: History
+    evaluations: Sequence[SplitScores]
+    choices: Sequence[Choice]
+    environment: Mapping[str, object]
+    seconds: float
+    train_command: str
+    predict_command: str
+    best_epoch: int | None = None
+    samples: Samples | None = None
+    predictions: Predictions | None = None
+    transfer: TransferFacts | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the labels."""
+        return tuple(count.name for count in self.data.classes)
+
+
+def report_facts(
     folder: RunFolder,
     prepared: Prepared,
-    judged: Evaluation | None,
+    evaluation: Evaluation | None,
     progress: Progress,
     measured: Mapping[str, Any],
-) -> Sequence[str]:
-    """Write report.html and figures/*.png of a finished run; sentences for the user.
-
-    measured: what a transfer has measured, as in transfer.json.
-    """
-    config, data = prepared.config, prepared.config.data
+) -> ReportFacts:
+    """The facts of a finished run. measured: the content of its transfer.json."""
+    config = prepared.config
+    pretrained = bool(config.network.weights) and config.transfer.strategy != "scratch"
     first = shuffled(config.training.seed, 0, prepared.splits["train"])[:SAMPLES]
     run = shlex.quote(str(folder.path))
-    facts = html.ReportFacts(
+    return ReportFacts(
         title=prepared.dataset.name,
-        network=_network(prepared),
-        data=_data(prepared),
+        network=_network_facts(prepared),
+        data=_data_facts(prepared),
         history=progress.history,
-        judged=_judged(judged, folder),
-        choices=[Choice(**each) for each in folder.read_json("choices.json")],
+        evaluations=_evaluations(evaluation, folder),
+        choices=folder.choices,
         environment={
             key: " ".join(value) if isinstance(value, list) else value
             for key, value in folder.read_json("environment.json").items()
         }
         | {"precision": config.training.precision, "seed": config.training.seed}
-        | ({"started from": config.network.weights} if _has_weights(prepared) else {}),
+        | ({"initial weights": config.network.weights} if pretrained else {}),
         seconds=progress.seconds,
-        train_command=f"residua train {shlex.quote(data.path)} --recipe {run}/config.yaml",
+        train_command=f"residua train {shlex.quote(config.data.path)} --recipe {run}/config.yaml",
         predict_command=f"residua predict {run} IMAGE_OR_FOLDER",
         best_epoch=progress.best_epoch or None,
-        samples=html.Samples(
-            prepared.pixels[first], [int(each) for each in prepared.labels[first]]
-        ),
-        predictions=_predictions(judged),
-        transfer=measured,
+        samples=Samples(prepared.pixels[first], prepared.labels[first].tolist()),
+        predictions=_predictions(evaluation),
+        transfer=transfer_facts(measured),
     )
-    return html.write(facts, folder.path)
 
 
-def _has_weights(prepared: Prepared) -> bool:
-    config = prepared.config
-    return bool(config.network.weights) and config.transfer.strategy != "scratch"
+def transfer_facts(measured: Mapping[str, Any]) -> TransferFacts | None:
+    """The content of transfer.json, also of version 0.1.0; None for plain training."""
+    if not measured.get("taps"):
+        return None
+    cross, data = measured.get("cross_validated"), measured.get("data")
+    return TransferFacts(
+        probes=[
+            Probe(
+                stage=row["stage"],
+                grid=row["side"],
+                features=row["numbers"],
+                linear=row["linear"],
+                neighbours=row["neighbours"],
+                loss=row["loss"],
+                converged=row.get("followed", True),
+            )
+            for row in measured["taps"]
+        ],
+        cross_validation=CrossValidation(
+            accuracy=cross["accuracy"],
+            interval=tuple(cross["interval"]),
+            images=cross["images"],
+            skipped=cross.get("alone") or 0,
+            training=cross["taught"],
+        )
+        if cross
+        else None,
+        trials=[
+            Trial(
+                strategy=row["way"],
+                length=row["length"],
+                epochs=row["epochs"],
+                seconds=row["seconds"],
+                full_seconds=row.get("predicted_seconds"),
+                accuracy=row["accuracy"],
+                gain=row["gain"],
+                noise=row["noise"],
+            )
+            for row in measured.get("table", ())
+        ],
+        expected=measured.get("hopes"),
+        chosen=measured.get("chosen"),
+        reason=measured.get("reason", ""),
+        scenario=measured.get("scenario", {}).get("reason", ""),
+        data=f"{data['images']:,} training images, the largest class "
+        f"{data['largest_to_smallest_class']:.1f} times the smallest, median size "
+        f"{data['width']} x {data['height']} px"
+        if data
+        else "",
+    )
 
 
-def scores_text(found: Evaluation) -> str:
-    """The figures of an evaluation and its classes, for a terminal."""
-    scores = found.scores
-    low, high = scores.interval
-    top5 = "" if scores.top5 is None else f", top-5 {scores.top5:.4f}"
-    wide = max(len("class"), *(len(each.name) for each in scores.per_class))
-    lines = [
-        f"{found.split}: accuracy {scores.accuracy:.4f} (95 % interval {low:.4f} to {high:.4f})"
-        f"{top5}, loss {scores.loss:.4f}, {scores.images:,} images",
-        f"{'class':<{wide}}  precision  recall      F1  images",
-    ]
-    for each in scores.per_class:
-        cells = (each.precision, each.recall, each.f1)
-        said = "".join(f"{'-' if cell is None else format(cell, '.3f'):>8}" for cell in cells)
-        lines.append(f"{each.name:<{wide}} {said[0:10]:>10}{said[8:]}{each.support:>10,}")
-    lines += [f"left out: {path}: {reason}" for path, reason in found.unreadable]
-    return "\n".join(lines)
-
-
-def write_prediction_grid(
-    preprocessing: Preprocessing,
-    rows: Sequence[Prediction],
-    file: Path,
-    max_pixels: int,
-    allow_private: bool,
-) -> str | None:
-    """Draw the first 64 readable images, as the network sees them, under their likeliest classes.
-
-    Returns a warning where no font has a name, or why there is no grid: what was predicted is worth
-    more than its image.
-    """
-    images: list[Pixels] = []
-    names: list[str] = []
-    for row in rows:
-        if row.error or len(names) == GRID:
-            continue
-        with contextlib.suppress(Unreadable):  # gone or changed since it was predicted
-            images.append(read_input(row.file, preprocessing, max_pixels, allow_private))
-            names.append(row.top[0][0])
-    if not names:
-        return f"{file}: no image to draw: none of the files could be read."
-    distinct = list(dict.fromkeys(names))
-    letters = lettering(distinct)
-    labels = [distinct.index(name) for name in names]
-    try:
-        write_atomically(file, figures.samples(np.stack(images), labels, letters))
-    except ResiduaError as error:
-        return str(error)
-    return letters.warning
-
-
-def _network(prepared: Prepared) -> html.NetworkFacts:
-    network, preprocessing = prepared.config.network, prepared.config.preprocessing
+def _network_facts(prepared: Prepared) -> NetworkFacts:
+    config, preprocessing = prepared.config, prepared.config.preprocessing
     with on_meta():
-        built = build_from(prepared.config.network_spec)
-    strategy = prepared.config.transfer.strategy
-    if strategy == "features":
-        freeze(built, len(built.stages))
-    elif strategy != "scratch":
-        freeze(built, network.freeze)
-    size = (preprocessing.channels, preprocessing.size, preprocessing.size)
-    cost = measure(built, size)
-    return html.NetworkFacts(
-        network.name, cost.total, cost.trainable, cost.non_trainable, size, cost.multiply_adds
+        network = build_from(config.network_spec)
+    if config.transfer.strategy == "features":
+        freeze(network, len(network.stages))
+    elif config.transfer.strategy != "scratch":
+        freeze(network, config.network.freeze)
+    shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
+    cost = measure(network, shape)
+    return NetworkFacts(
+        config.network.name,
+        cost.total,
+        cost.trainable,
+        cost.non_trainable,
+        shape,
+        cost.multiply_adds,
     )
 
 
-def _data(prepared: Prepared) -> html.DataFacts:
-    counts = [prepared.counts(part) for part in prepared.splits]
+def _data_facts(prepared: Prepared) -> DataFacts:
+    counts = [prepared.counts(split) for split in prepared.splits]
     names = prepared.dataset.classes
-    return html.DataFacts(
+    return DataFacts(
         path=prepared.config.data.path,
         description=prepared.dataset.description,
-        found=len(prepared.members),
-        classes=[html.ClassCount(*row) for row in zip(names, *counts, strict=False)],
+        images=len(prepared.members),
+        classes=[ClassCount(*row) for row in zip(names, *counts, strict=False)],
         unreadable=prepared.unreadable,
         duplicates=prepared.duplicates,
         warnings=prepared.notes,
     )
 
 
-def _judged(judged: Evaluation | None, folder: RunFolder) -> list[html.Judged]:
-    if judged is None:
+def _evaluations(evaluation: Evaluation | None, folder: RunFolder) -> list[SplitScores]:
+    if evaluation is None:
         return []
-    chose = judged.split == "validation" and folder.selected_on_validation
-    return [html.Judged(judged.split, judged.scores, chose)]
+    selected = evaluation.split == "validation" and folder.selected_on_validation
+    return [SplitScores(evaluation.split, evaluation.scores, selected)]
 
 
-def _predictions(judged: Evaluation | None) -> html.Predictions | None:
-    if judged is None:
+def _predictions(evaluation: Evaluation | None) -> Predictions | None:
+    if evaluation is None:
         return None
-    chances = softmax(judged.logits)
-    return html.Predictions(
-        judged.pixels,
-        judged.labels.tolist(),
-        chances.argmax(1).tolist(),
-        chances.max(1).tolist(),
-        judged.paths,
+    probabilities = softmax(evaluation.logits)
+    return Predictions(
+        evaluation.pixels,
+        evaluation.labels.tolist(),
+        probabilities.argmax(1).tolist(),
+        probabilities.max(1).tolist(),
+        evaluation.paths,
     )

@@ -1,10 +1,16 @@
-"""What a study found, as plain data: sentences, tables and figures; knows no files."""
+"""A result as plain data: sentences, tables, figures -> HTML, CSV, Markdown, PNG and SVG files."""
 
 from __future__ import annotations
 
+import base64
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from residua.report import style, view
+from residua.system.files import csv_text, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -17,9 +23,9 @@ class Table:
     """Columns and rows of one table.
 
     name: stem of its file. title: a heading of a few words. Numbers stay numbers: a float is
-    written in full to the CSV and with `digits` places to the page, an int with separators; None is
-    an empty cell. note: a sentence under it, such as a source. turned: many columns and few rows,
-    which are read on their side; its CSV is not.
+    written in full to the CSV and with `digits` decimals to the page, an int with separators; None
+    is an empty cell. note: a sentence below it, such as a source. transposed: shown with rows as
+    columns, for many columns and few rows; the CSV is not.
     """
 
     name: str
@@ -28,20 +34,28 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     digits: int = 4
     note: str = ""
-    turned: bool = False
+    transposed: bool = False
 
     @property
     def lines(self) -> Sequence[Sequence[Cell]]:
-        """As it is read: a heading and lines."""
+        """A heading and lines, as they are shown."""
         lines = [self.columns, *self.rows]
-        return list(zip(*lines, strict=True)) if self.turned else lines
+        return list(zip(*lines, strict=True)) if self.transposed else lines
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether each shown column has numbers."""
+        return [
+            any(isinstance(cell, int | float) for cell in column)
+            for column in zip(*self.lines[1:], strict=True)
+        ] or [False] * len(self.lines[0])
 
 
 @dataclass(frozen=True)
 class Figure:
     """A figure that is drawn when it is written.
 
-    name: stem of its files. caption: what is to be seen, a sentence or two. draw: draws on an empty
+    name: stem of its files. caption: what it shows, in a sentence or two. draw: draws on an empty
     canvas. inches: width and height.
     """
 
@@ -63,11 +77,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """A study's result.
+    """The result of a study or a comparison.
 
-    claim: what the tutorial or paper says. source: where. findings: sentences that follow from the
-    numbers, the most important first. sections: the evidence. conditions: machine, versions, data,
-    epochs, date, ... as sentences. kind: what made the page, "study" or "comparison".
+    claim: the statement of a tutorial or paper that was tested. source: its reference. findings:
+    sentences that follow from the numbers, the most important first. sections: the evidence.
+    conditions: machine, versions, data, epochs, date, ... as sentences. kind: "study" or
+    "comparison".
     """
 
     title: str
@@ -77,3 +92,72 @@ class Page:
     sections: Sequence[Section]
     conditions: Sequence[str] = ()
     kind: str = "study"
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of all sections."""
+        return [table for section in self.sections for table in section.tables]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """The figures of all sections."""
+        return [figure for section in self.sections for figure in section.figures]
+
+
+def write(page: Page, folder: Path, text: str = "tables.md") -> Path:
+    """Write index.html, a CSV per table, all tables as Markdown, and each figure as PNG and SVG.
+
+    text: name of the Markdown file. Returns the path of index.html. Each file is written whole or
+    not at all. Raises ResiduaError that names a file that cannot be written.
+    """
+    drawings: dict[str, str] = {}
+    for table in page.tables:
+        write_atomically(folder / f"{table.name}.csv", csv_text(table.columns, table.rows))
+    for figure in page.figures:
+        png = style.render(figure.draw, figure.inches)
+        svg = style.render(figure.draw, figure.inches, "svg")
+        write_atomically(folder / "figures" / f"{figure.name}.png", png)
+        write_atomically(folder / "figures" / f"{figure.name}.svg", svg)
+        drawings[figure.name] = base64.b64encode(svg).decode()
+    write_atomically(folder / text, markdown(page))
+    environment = view.templates()
+    environment.filters["cell"] = cell_text
+    html = environment.get_template("study.html.j2").render(page=page, drawings=drawings)
+    write_atomically(folder / "index.html", html)
+    return folder / "index.html"
+
+
+def markdown(page: Page) -> str:
+    """Title, claim, findings, tables and figures as Markdown."""
+    lines = [f"# {page.title}", "", f"> {page.claim}", "", page.source, ""]
+    lines += [f"- {finding}" for finding in page.findings]
+    for table in page.tables:
+        lines += ["", f"## {table.title}", "", *table_lines(table)]
+    for figure in page.figures:
+        lines += ["", f"![{figure.caption}](figures/{figure.name}.png)"]
+    lines += ["", *page.conditions]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def table_lines(table: Table) -> list[str]:
+    """One table as lines of Markdown."""
+    rows = [
+        [cell_text(cell, table.digits).replace("|", "\\|").replace("\n", " ") for cell in row]
+        for row in table.lines
+    ]
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    rule = "|" + "|".join(" ---: " if numeric else " --- " for numeric in table.numeric) + "|"
+    return [head, rule, *body, *(["", table.note] if table.note else [])]
+
+
+def cell_text(cell: Cell, digits: int) -> str:
+    """A cell as it is shown."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool | str):
+        return str(cell)
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    if cell and math.isfinite(cell) and not 10**-digits <= abs(cell) < 1e7:
+        return f"{cell:.3g}"
+    return f"{cell:.{digits}f}"

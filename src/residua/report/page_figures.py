@@ -1,70 +1,88 @@
-"""Outcomes of rows -> figures that lay them over each other."""
+"""The rows of a study -> figures that overlay their curves, or list their figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from residua.report.figures import FAINT, INK, RULE
 from residua.report.page import Figure
+from residua.report.style import (
+    COLOURS,
+    DASHES,
+    INK,
+    MARKERS,
+    RULE,
+    ZOOM,
+    draw_curve,
+    legend,
+    tidy,
+)
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-Curves = Sequence[Sequence[Mapping[str, float]]]  # of each seed, a mapping for each epoch
-# Okabe and Ito's colours, told apart by all eyes; beyond them the dashes change too.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b6473", "#8c510a")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-MARKERS = "os^Dv<>P"
-ZOOM = 0.4  # of the epochs, the last ones
+Curves = Sequence[Sequence[Mapping[str, float]]]  # seed -> epoch -> metrics
 
 
 def curves(
     rows: Mapping[str, Curves],
-    figure: Literal["accuracy", "loss"],
+    metric: Literal["accuracy", "loss"],
     group: str = "",
     note: str = "",
 ) -> Figure:
-    """Train and test curves of rows over the epochs, and the end of the test curves.
+    """Test and training curves of rows over the epochs, and the last epochs of the test curves.
 
-    group: what these rows are, where there are others. note: a sentence below the figure.
+    group: the name of these rows among others. note: a sentence for the caption.
     """
 
     def draw(canvas: Canvas) -> None:
-        whole, taught, end = canvas.subplots(1, 3)
-        for axes, key, title in (
-            (whole, f"test_{figure}", f"test {figure}"),
-            (taught, figure, f"training {figure}"),
-            (end, f"test_{figure}", f"test {figure}, the end"),
-        ):
-            for place, (name, seeds) in enumerate(rows.items()):
-                _band(axes, seeds, key, name, place, axes is end)
-            tidy(axes, f"{title}, %" if figure == "accuracy" else title, "epoch")
+        panels = (
+            (f"test_{metric}", f"test {metric}", 0.0),
+            (metric, f"training {metric}", 0.0),
+            (f"test_{metric}", f"test {metric}, last epochs", 1 - ZOOM),
+        )
+        for axes, (key, title, start) in zip(canvas.subplots(1, 3), panels, strict=True):
+            for index, (name, seeds) in enumerate(rows.items()):
+                values = _stacked(seeds, key)
+                count = values.shape[1]
+                first = max(0, int(count * start) - 1)
+                draw_curve(
+                    axes,
+                    np.arange(first + 1, count + 1),
+                    values[:, first:],
+                    colour=COLOURS[index % len(COLOURS)],
+                    dash=DASHES[(index + index // len(COLOURS)) % len(DASHES)],
+                    marker=MARKERS[index % len(MARKERS)] if count <= 30 else "",
+                    label=name,
+                )
+            tidy(axes, f"{title}, %" if metric == "accuracy" else title, "epoch")
         legend(canvas, min(len(rows), 6))
 
-    seeds = max(map(len, rows.values()))
-    band = "" if seeds == 1 else " The band reaches from the lowest to the highest seed."
+    several = max(map(len, rows.values())) > 1
+    caption = [
+        "Mean over the seeds after each epoch." if several else "One seed, after each epoch.",
+        "The band spans all seeds." if several else "",
+        note,
+    ]
     return Figure(
-        "-".join(["curves" if figure == "accuracy" else "losses", *group.lower().split()]),
-        f"{group}{': ' * bool(group)}{'Means over the seeds' if band else 'One seed'}, with the "
-        f"weights as they are after each epoch.{band}{' ' * bool(note)}{note}",
+        "-".join(["curves" if metric == "accuracy" else "losses", *group.lower().split()]),
+        f"{group}{': ' * bool(group)}{' '.join(filter(None, caption))}",
         draw,
         (13.0, 4.6 + 0.25 * (len(rows) // 6)),
     )
 
 
 def dots(values: Mapping[str, Sequence[float]], name: str, title: str, caption: str) -> Figure:
-    """One figure of each row and seed, as points under each other; shares are drawn in per cent."""
+    """A point for each row and seed, one row per line; shares are drawn in per cent."""
 
     def draw(canvas: Canvas) -> None:
         axes = canvas.subplots()
-        for place, (_, seeds) in enumerate(values.items()):
-            colour, shown = COLOURS[place % len(COLOURS)], 100 * np.asarray(seeds)
-            axes.plot(shown, np.full(len(shown), place), "o", color=colour, ms=6, alpha=0.75)
-            axes.plot([shown.mean()] * 2, [place - 0.3, place + 0.3], color=colour, lw=2.5)
+        for index, seeds in enumerate(values.values()):
+            colour, shares = COLOURS[index % len(COLOURS)], 100 * np.asarray(seeds)
+            axes.plot(shares, np.full(len(shares), index), "o", color=colour, ms=6, alpha=0.75)
+            axes.plot([shares.mean()] * 2, [index - 0.3, index + 0.3], color=colour, lw=2.5)
         axes.set_yticks(range(len(values)), list(values), color=INK, parse_math=False)
         axes.invert_yaxis()
         tidy(axes, title, "%")
@@ -74,51 +92,8 @@ def dots(values: Mapping[str, Sequence[float]], name: str, title: str, caption: 
     return Figure(name, caption, draw, (9.0, 1.4 + 0.38 * len(values)))
 
 
-def _band(axes: Axes, seeds: Curves, key: str, name: str, place: int, end: bool) -> None:
-    rows = [np.array([epoch.get(key, np.nan) for epoch in curve]) for curve in seeds]
-    count = min(map(len, rows))
-    values = np.stack([row[:count] for row in rows]) * (100 if "accuracy" in key else 1)
-    epochs = np.arange(1, count + 1)
-    first = max(0, int(count * (1 - ZOOM)) - 1) if end else 0
-    values, epochs = values[:, first:], epochs[first:]
-    colour = COLOURS[place % len(COLOURS)]
-    dash = DASHES[(place + place // len(COLOURS)) % len(DASHES)]
-    axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.13, lw=0)
-    axes.plot(
-        epochs,
-        values.mean(0),
-        color=colour,
-        ls=dash,
-        lw=1.8,
-        label=name,
-        marker=MARKERS[place % len(MARKERS)] if count <= 30 else "",
-        ms=3.5,
-    )
-
-
-def legend(canvas: Canvas, columns: int, length: float | None = None) -> None:
-    """What the lines of the first axes mean, for all axes, below them. length: of the samples."""
-    handles, labels = canvas.axes[0].get_legend_handles_labels()
-    canvas.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-        labelcolor=INK,
-        handlelength=length,
-    )
-
-
-def tidy(axes: Axes, title: str, along: str) -> None:
-    """The manner of all figures here: a title, faint ticks, a grid of lines, no box."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_title(title, color=INK, fontsize=11, parse_math=False)
-    axes.set_xlabel(along, color=FAINT)
-    if along == "epoch":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    axes.grid(axis="y", color=RULE, lw=0.8)
-    axes.tick_params(which="both", colors=FAINT, length=0)
-    for side, spine in axes.spines.items():
-        spine.set(visible=side == "bottom", color=RULE)
+def _stacked(seeds: Curves, key: str) -> np.ndarray:
+    """Values [S, E] of the epochs that all seeds have; accuracies in per cent."""
+    count = min(map(len, seeds))
+    rows = [[epoch.get(key, np.nan) for epoch in curve[:count]] for curve in seeds]
+    return np.array(rows, float) * (100 if "accuracy" in key else 1)

@@ -1,4 +1,4 @@
-"""Scores and images -> what the template of the report shows: cells, orders, thumbnails."""
+"""Scores, images and numbers -> what templates and terminals show: cells, orders, texts."""
 
 from __future__ import annotations
 
@@ -7,56 +7,68 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from residua.evaluation.metrics import ClassScore, Scores
 
+if TYPE_CHECKING:
+    from residua.evaluation.score import Evaluation
+
 Pixels = npt.NDArray[np.uint8]
 
 THUMBNAIL = 128  # largest side of an image inside the HTML, in pixels
-MAP = 800  # side of the heat map that stands for a large confusion matrix, in pixels
-TABLE = 40  # classes up to which the confusion matrix is a table of numbers
+MAP = 800  # side of the heat map that replaces a large confusion matrix, in pixels
+TABLE = 40  # classes up to which the confusion matrix is a table of counts
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class taken for another; `of` is how many images the class has."""
+    """Images of one class predicted as another. support: images of the true class."""
 
     truth: str
     predicted: str
-    number: int
-    of: int
+    count: int
+    support: int
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the confusion table: its number, CSS classes and opacity of the ground."""
+    """A cell of the confusion table: its count, CSS classes, opacity of the background."""
 
-    number: int
+    count: int
     style: str
-    strength: float
+    opacity: float
 
 
 def templates() -> Any:
-    """The jinja2 environment of the package's templates: everything escaped, nothing undefined."""
+    """The jinja2 environment of the package's templates; it escapes all text."""
     import jinja2
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("residua"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {
+        "percent": lambda *args: percent(*args).replace(" ", "\u00a0"),
+        "duration": duration,
+        "image": data_uri,
+        "number": number,
+        "integer": "{:,}".format,
+        "counted": counted,
+    }
+    return environment
 
 
 def confusions(scores: Scores, classes: Sequence[str], most: int = 8) -> list[Confusion]:
-    """The most frequent mistakes, largest number first, then largest share of the class."""
+    """The most frequent confusions, largest count first, then largest share of the class."""
     matrix = scores.confusion
-    found = [
+    confusions = [
         Confusion(
             classes[row],
             classes[column],
@@ -66,55 +78,57 @@ def confusions(scores: Scores, classes: Sequence[str], most: int = 8) -> list[Co
         for row, column in zip(*np.nonzero(matrix), strict=True)
         if row != column
     ]
-    return sorted(found, key=lambda one: (-one.number, one.of, one.truth, one.predicted))[:most]
+    confusions.sort(key=lambda pair: (-pair.count, pair.support, pair.truth, pair.predicted))
+    return confusions[:most]
 
 
 def confusion_cells(scores: Scores) -> list[list[Cell]] | None:
-    """The confusion matrix for a table; None where it has more than TABLE classes.
+    """The cells of the confusion matrix; None beyond TABLE classes.
 
-    Opacities between 0.66 and 0.88 are left out: on them neither dark nor white numbers would have
-    a contrast of 4.5 (WCAG 2.1, 1.4.3).
+    No opacity is between 0.66 and 0.88, where neither dark nor white numbers would reach a contrast
+    of 4.5 (WCAG 2.1, 1.4.3).
     """
     if len(scores.confusion) > TABLE:
         return None
     return [
-        [_cell(int(number), own.support, row == column) for column, number in enumerate(numbers)]
-        for row, (own, numbers) in enumerate(zip(scores.per_class, scores.confusion, strict=True))
+        [_cell(int(count), score.support, row == column) for column, count in enumerate(counts)]
+        for row, (score, counts) in enumerate(zip(scores.per_class, scores.confusion, strict=True))
     ]
 
 
 def confusion_map(scores: Scores) -> str | None:
-    """A large confusion matrix as a heat map on a transparent ground; None up to TABLE classes."""
-    count = len(scores.confusion)
-    if count <= TABLE:
+    """The confusion matrix as a heat map on a transparent background; None up to TABLE classes."""
+    classes = len(scores.confusion)
+    if classes <= TABLE:
         return None
     shares = scores.confusion / np.maximum(scores.confusion.sum(axis=1, keepdims=True), 1)
-    cells = np.zeros((count, count, 4), np.uint8)
+    cells = np.zeros((classes, classes, 4), np.uint8)
     cells[..., :3] = (201, 76, 6)
-    cells[np.arange(count), np.arange(count), :3] = (47, 111, 222)
-    cells[..., 3] = np.round(255 * np.sqrt(shares))  # one error in fifty must be seen
-    cell = max(1, MAP // count)
-    return data_uri(cells.repeat(cell, axis=0).repeat(cell, axis=1), side=max(MAP, count))
+    cells[np.arange(classes), np.arange(classes), :3] = (47, 111, 222)
+    cells[..., 3] = np.round(255 * np.sqrt(shares))  # makes one error in fifty visible
+    side = max(1, MAP // classes)
+    return data_uri(cells.repeat(side, axis=0).repeat(side, axis=1), side=max(MAP, classes))
 
 
 def weakest(scores: Scores) -> list[ClassScore]:
-    """Classes by F1, the smallest first; those without judged images come last."""
+    """Classes by ascending F1; those without images come last."""
     return sorted(
-        scores.per_class, key=lambda own: (own.f1 is None, own.f1 or 0.0, -own.support, own.name)
+        scores.per_class,
+        key=lambda score: (score.f1 is None, score.f1 or 0.0, -score.support, score.name),
     )
 
 
 def most_instructive(
     truth: Sequence[int], predicted: Sequence[int], probability: Sequence[float], most: int
 ) -> list[int]:
-    """Indices for a grid: wrong ones first, the surest first, but a quarter kept for right ones."""
-    guesses = list(zip(truth, predicted, strict=True))
-    wrong = [index for index, (label, guess) in enumerate(guesses) if label != guess]
-    right = [index for index, (label, guess) in enumerate(guesses) if label == guess]
-    sure = [chance if math.isfinite(chance) else -1.0 for chance in probability]
-    wrong.sort(key=lambda index: (-sure[index], index))
-    kept = min(len(right), max(most // 4, most - len(wrong)))
-    return wrong[: most - kept] + right[:kept]
+    """Indices for a grid: wrong predictions, the surest first, then a quarter of correct ones."""
+    pairs = list(zip(truth, predicted, strict=True))
+    wrong = [index for index, (label, guess) in enumerate(pairs) if label != guess]
+    right = [index for index, (label, guess) in enumerate(pairs) if label == guess]
+    known = [value if math.isfinite(value) else -1.0 for value in probability]
+    wrong.sort(key=lambda index: (-known[index], index))
+    reserved = min(len(right), max(most // 4, most - len(wrong)))
+    return wrong[: most - reserved] + right[:reserved]
 
 
 def data_uri(pixels: Pixels, side: int = THUMBNAIL) -> str:
@@ -126,6 +140,29 @@ def data_uri(pixels: Pixels, side: int = THUMBNAIL) -> str:
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 seed", "3 seeds", "1,000 images"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words as a list in a sentence: "a", "a and b", "a, b and c"; "" for none."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in [0, 1] as text, never rounded up to 100 or down to 0; "n/a" if not finite."""
+    if not math.isfinite(share):
+        return "n/a"
+    step = 10.0**-digits
+    text = f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) == 100:
+        text = f"{100 - step:.{digits}f}"
+    elif share > 0 and float(text) == 0:
+        text = f"<{step:.{digits}f}"
+    return f"{text} %"
 
 
 def duration(seconds: float) -> str:
@@ -143,6 +180,27 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if math.isfinite(value) else "n/a"
+
+
+def scores_text(evaluation: Evaluation) -> str:
+    """Metrics and per-class scores as lines for a terminal."""
+    scores = evaluation.scores
+    low, high = scores.interval
+    top5 = "" if scores.top5 is None else f", top-5 {scores.top5:.4f}"
+    width = max(len("class"), *(len(score.name) for score in scores.per_class))
+    lines = [
+        f"{evaluation.split}: accuracy {scores.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
+        f"{top5}, loss {scores.loss:.4f}, {scores.images:,} images",
+        f"{'class':<{width}}  precision  recall      F1  images",
+    ]
+    for score in scores.per_class:
+        precision, recall, f1 = (
+            "-" if value is None else f"{value:.3f}"
+            for value in (score.precision, score.recall, score.f1)
+        )
+        lines.append(f"{score.name:<{width}} {precision:>10}{recall:>8}{f1:>8}{score.support:>8,}")
+    lines += [f"not readable: {path}: {reason}" for path, reason in evaluation.unreadable]
+    return "\n".join(lines)
 
 
 def _cell(count: int, support: int, hit: bool) -> Cell:

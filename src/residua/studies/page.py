@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
-from residua.comparison.statistics import of_seeds
+from residua.comparison.statistics import seed_differences
 from residua.report import page_figures
-from residua.report.charts import joined
 from residua.report.page import Cell, Figure, Page, Section, Table
+from residua.report.view import joined
 from residua.studies.definition import Definition
 from residua.studies.plan import Asked
 from residua.studies.provenance import conditions_of
@@ -219,10 +219,12 @@ def _differences_section(study: Definition, whole: Mapping[str, Outcome]) -> Sec
             continue
         outcome = whole[names[0]]
         step = 1 / (outcome.tested if figure == "accuracy" else outcome.taught)
-        for (first, second), found in of_seeds(_stacked(whole, names, figure), step).items():
+        for (first, second), found in seed_differences(
+            _stacked(whole, names, figure), step
+        ).items():
             known = math.isfinite(found.low)
             ends = [100 * found.low, 100 * found.high] if known else [None, None]
-            seen = ("yes" if found.seen else "no") if known else "one seed"
+            seen = ("yes" if found.significant else "no") if known else "one seed"
             rows.append([title, names[first], names[second], 100 * found.mean, *ends, seen])
     columns = ("figure", "from", "to", "difference, points", "low", "high", "seen")
     table = Table("differences", "Paired differences, 95 % intervals", columns, rows, 2)

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from residua.report.charts import counted, joined
+from residua.report.view import counted, joined
 from residua.studies.plan import Asked
 from residua.studies.results import Outcome
 

@@ -12,9 +12,8 @@ from typing import Any
 from residua._version import __version__
 from residua.data.open import EMBEDDED
 from residua.errors import ResiduaError
-from residua.report.charts import counted
-from residua.report.page import Page
-from residua.report.page_files import write
+from residua.report.page import Page, write
+from residua.report.view import counted
 from residua.runs.folder import RunFolder
 from residua.studies import definition
 from residua.studies.page import page_of

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from residua.comparison.statistics import Difference, in_words, of_seeds
-from residua.report.charts import counted, joined
+from residua.comparison.statistics import Difference, difference_text, seed_differences
+from residua.report.view import counted, joined
 
 Values = npt.NDArray[np.float64]
 
@@ -24,19 +24,19 @@ def of_family(
 ) -> list[str]:
     """Whether rows differ; values: shares in [0, 1], float64 [R, S], rows in the same order.
 
-    figure: what they are, such as "test accuracy". resolution: see `of_seeds`. The most important
-    sentence comes first.
+    figure: what they are, such as "test accuracy". resolution: see `seed_differences`. The
+    most important sentence comes first.
     """
-    pairs, figure = of_seeds(values, resolution), _begun(figure)
+    pairs, figure = seed_differences(values, resolution), _begun(figure)
     if values.shape[1] == 1:
         return [
             f"{figure}: one seed, which says nothing of the spread, so nothing is claimed of "
             f"{joined(rows)}; give more seeds."
         ]
     if len(rows) == 2:
-        return [in_words(rows[0], rows[1], figure, pairs[0, 1])]
-    seen = {pair: found for pair, found in pairs.items() if found.seen}
-    smallest = 100 * next(iter(pairs.values())).smallest
+        return [difference_text(rows[0], rows[1], figure, pairs[0, 1])]
+    seen = {pair: found for pair, found in pairs.items() if found.significant}
+    smallest = 100 * next(iter(pairs.values())).detectable
     means = 100 * values.mean(axis=1)
     if not seen:
         return [
@@ -53,7 +53,7 @@ def of_family(
         "jointly)."
     )
     largest = sorted(seen.items(), key=lambda item: -abs(item[1].mean))
-    return [first, *(in_words(rows[i], rows[j], figure, found) for (i, j), found in largest)]
+    return [first, *(difference_text(rows[i], rows[j], figure, found) for (i, j), found in largest)]
 
 
 def of_degradation(
@@ -68,7 +68,7 @@ def of_degradation(
     name: of the way of learning. plain: names of the plain rows. errors: on the training images,
     shares [R, S], from the shallowest to the deepest; those two are compared. It is claimed only
     where the interval of the plain pair lies above zero and that of the residual pair does not.
-    resolution: see `of_seeds`.
+    resolution: see `seed_differences`.
     """
     among_plain, among_residual = (
         _ends(errors, resolution) for errors in (plain_errors, residual_errors)
@@ -87,7 +87,7 @@ def of_degradation(
         return f"{name}: no degradation, the deeper plain network learns better: {facts}."
     return (
         f"{name}: no degradation seen: {facts}; the smallest that could have been seen is "
-        f"{100 * among_plain.smallest:.2f} points."
+        f"{100 * among_plain.detectable:.2f} points."
     )
 
 
@@ -129,13 +129,13 @@ def of_reach(
     goal = f"the {100 * targets.mean():.2f} % at which the lowest row ends"
     said = [f"To {goal}, in the mean of the seeds: {joined(each_row)} of learning."]
     step = 1 / min(float(each.mean()) for each in epochs.values())  # an epoch, on that scale
-    pairs = of_seeds(np.log(np.stack([minutes[name] for name in names])), step)
+    pairs = seed_differences(np.log(np.stack([minutes[name] for name in names])), step)
     for place, name in enumerate(names[1:], start=1):
         found = pairs[0, place]
         if not math.isfinite(found.low):
             return [*said, "One seed says nothing of the spread of these times."]
         low, mean, high = (f"{math.exp(each):.2f}" for each in (found.low, found.mean, found.high))
-        verdict = "takes" if found.seen else "no difference seen: it takes"
+        verdict = "takes" if found.significant else "no difference seen: it takes"
         said.append(
             f"Minutes to {goal}: {name} {verdict} {mean} times as long as {names[0]} (95 % "
             f"interval {low} to {high})."
@@ -150,7 +150,7 @@ def _begun(words: str) -> str:
 
 def _ends(errors: Values, resolution: float) -> Difference:
     """From the shallowest to the deepest, with the interval of all pairs of that kind."""
-    return of_seeds(errors, resolution)[0, len(errors) - 1]
+    return seed_differences(errors, resolution)[0, len(errors) - 1]
 
 
 def _points(found: Difference) -> str:

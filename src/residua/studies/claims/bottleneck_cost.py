@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from residua.report.charts import joined
-from residua.report.figures import FAINT, INK
 from residua.report.page import Figure, Page, Section, Table
-from residua.report.page_figures import COLOURS, DASHES, MARKERS, tidy
+from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, tidy
+from residua.report.view import joined
 from residua.studies.claims.layer_costs import (
     REDUCTIONS,
     SIDE,

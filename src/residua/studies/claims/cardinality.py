@@ -17,14 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from residua.comparison.statistics import of_seeds
+from residua.comparison.statistics import seed_differences
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.residual import BOTTLENECK, ResidualUnit, ResNetConfig, unit_plan
-from residua.report.charts import counted
-from residua.report.figures import FAINT, INK
 from residua.report.page import Cell, Figure, Page, Section, Table
-from residua.report.page_figures import COLOURS, MARKERS, tidy
+from residua.report.style import COLOURS, FAINT, INK, MARKERS, tidy
+from residua.report.view import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -197,7 +196,7 @@ def _of_grouping() -> str:
 
 def _of_time(units: Sequence[Unit]) -> str:
     first, last = units[0], units[-1]
-    found = of_seeds(np.log([each.seconds for each in units]))[0, len(units) - 1]
+    found = seed_differences(np.log([each.seconds for each in units]))[0, len(units) - 1]
     work = last.multiply_adds / first.multiply_adds - 1
     threads = counted(torch.get_num_threads(), "thread")
     facts = (
@@ -206,7 +205,9 @@ def _of_time(units: Sequence[Unit]) -> str:
     )
     if not math.isfinite(found.low):
         return f"{facts[0].upper()}{facts[1:]}; a single time says nothing of its spread."
-    verdict = "Equal counts are not equal times" if found.seen else "No difference of times is seen"
+    verdict = "No difference of times is seen"
+    if found.significant:
+        verdict = "Equal counts are not equal times"
     low, high = math.exp(found.low), math.exp(found.high)
     return (
         f"{verdict}: {facts} (95 % interval {low:.2f} to {high:.2f}, {len(first.seconds)} rounds) "

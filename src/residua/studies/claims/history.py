@@ -13,8 +13,8 @@ from statistics import median
 import torch
 
 from residua.networks.zoo import catalogue
-from residua.report.charts import joined
 from residua.report.page import Cell, Page, Section, Table
+from residua.report.view import joined
 from residua.studies.claims.history_figures import cost_figure, speed_figure
 from residua.studies.claims.published import (
     ALEXNET,

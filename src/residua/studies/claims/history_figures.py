@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from residua.report.figures import FAINT, INK
 from residua.report.page import Figure
-from residua.report.page_figures import COLOURS, DASHES, MARKERS, legend, tidy
+from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, legend, tidy
 from residua.studies.claims.published import FAMILIES, Point
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from residua.config.schema import ORDERING_LETTERS
 from residua.networks.residual import ORDERINGS
-from residua.report.charts import joined
-from residua.report.figures import FAINT, INK
 from residua.report.page import Figure, Page, Section, Table
-from residua.report.page_figures import COLOURS, MARKERS, tidy
+from residua.report.style import COLOURS, FAINT, INK, MARKERS, tidy
+from residua.report.view import joined
 from residua.studies.claims.passing import (
     WIDE,
     Grown,

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from residua.comparison.statistics import of_seeds
+from residua.comparison.statistics import seed_differences
 from residua.config import parse
 from residua.config.schema import Config
 from residua.data.random import shuffled
 from residua.experiment import train
 from residua.report import page_figures
-from residua.report.charts import counted
 from residua.report.page import Cell, Figure, Page, Section, Table
+from residua.report.view import counted
 from residua.runs.folder import RunFolder
 from residua.studies.results import is_finished, judged
 from residua.studies.text import of_family
@@ -162,11 +162,14 @@ def _against(
     The intervals are those of the findings, which hold for auto too.
     """
     ways = [advised, *(name for name in STRATEGIES if name != advised)]
-    pairs = of_seeds(np.array([values[name] for name in ways]), step)
+    pairs = seed_differences(np.array([values[name] for name in ways]), step)
     return [
         name
         for place, name in enumerate(ways)
-        if place and name != "auto" and pairs[0, place].seen and pairs[0, place].mean * sign > 0
+        if place
+        and name != "auto"
+        and pairs[0, place].significant
+        and pairs[0, place].mean * sign > 0
     ]
 
 

@@ -10,10 +10,10 @@ from itertools import product
 
 import numpy as np
 
-from residua.comparison.statistics import in_words, of_seeds
+from residua.comparison.statistics import difference_text, seed_differences
 from residua.networks.residual import Shortcut
-from residua.report.charts import counted, joined
 from residua.report.page import Cell, Page, Section, Table
+from residua.report.view import counted, joined
 from residua.studies.claims.propagation import (
     HELD,
     IMAGES,
@@ -218,8 +218,8 @@ def of_responses(learnt: Sequence[Responses]) -> list[str]:
             )
             said.append(f"{_net(*first)} and {_net(*second)} are not compared, for {why}.")
             continue
-        found = of_seeds(np.stack([at[first], at[second]]))[0, 1]
-        said.append(in_words(_net(*first), _net(*second), FIGURE, found, ""))
+        found = seed_differences(np.stack([at[first], at[second]]))[0, 1]
+        said.append(difference_text(_net(*first), _net(*second), FIGURE, found, ""))
     return said
 
 

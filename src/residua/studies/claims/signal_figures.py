@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from residua.networks.residual import Shortcut
-from residua.report.figures import FAINT
 from residua.report.page import Figure
-from residua.report.page_figures import COLOURS, DASHES, MARKERS, legend, tidy
+from residua.report.style import COLOURS, DASHES, FAINT, MARKERS, legend, tidy
 from residua.studies.claims.propagation import SMALL, Gradients, Responses, Start, Values
 
 if TYPE_CHECKING:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from residua.report.charts import joined
-from residua.report.figures import FAINT, INK
 from residua.report.page import Figure, Page, Section, Table
-from residua.report.page_figures import COLOURS, DASHES, MARKERS, tidy
+from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, tidy
+from residua.report.view import joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
