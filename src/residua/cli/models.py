@@ -54,7 +54,14 @@ def models(
                 raise ResiduaError("these options need the NAME of a model.")
             print(describe.list_models(as_json))
             return
-        described = describe.Described.of(name, classes, channels, size, ordering, shortcut)
+        description = describe.describe(
+            name,
+            classes=classes,
+            channels=channels,
+            size=size,
+            ordering=ordering,
+            shortcut=shortcut,
+        )
         if draw is not None:
-            described.draw(draw.expanduser())
-        print(described.text(as_json))
+            description.draw(draw.expanduser())
+        print(description.text(as_json))

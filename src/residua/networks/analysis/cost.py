@@ -1,6 +1,6 @@
-"""A built network and an input size -> its layer table, parameters, multiply-adds and size on disk.
+"""A built network and an input size -> its layer table, parameters, multiply-adds, bytes on disk.
 
-All is read from the modules and one forward on "meta", where tensors have shapes and no memory.
+Everything is read from the modules and from one forward on the "meta" device.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from residua.networks.analysis.shapes import REFUSALS, Shapes, on_meta, weightle
 from residua.networks.zoo import catalogue
 
 Size = tuple[int, int, int]  # C, H, W
-LARGEST_SIDE = 1024  # smallest_input gives up there
+LARGEST_SIDE = 1024  # smallest_input tries sides up to this
 
 
 @dataclass(frozen=True)
 class Layer:
     """A row of the layer table.
 
-    name: the module's name; an operation that is no module has its module's name and its own, as in
-        stages.0.units.0.add. What runs again has #2 behind its name and no parameters of its own.
-    kind: "Convolution 3x3/2, 32 groups", "Add", ... output: shape without the batch.
-    parameters: weights and statistics. connected_to: the rows whose output it reads, in its order.
+    name: the module's name. An operation that is no module has the name of the module that runs it
+        and its own (stages.0.units.0.add). A second call has #2 behind its name, no parameters.
+    kind: "Convolution 3x3/2, 32 groups", "Add", ...
+    output: shape without the batch.
+    parameters: number of weights and BatchNorm statistics.
+    connected_to: names of the rows whose outputs it reads, in the order of its arguments.
+    multiply_adds: for one image.
     """
 
     name: str
@@ -45,7 +48,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Stage:
-    """The stem, one entry of `stages`, or the head: what follows the last stage, with the tail."""
+    """The layers of the stem, of one entry of `stages`, or of tail and head ("head")."""
 
     name: str
     layers: tuple[Layer, ...]
@@ -53,11 +56,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Counts:
-    """The sums of a network.
+    """The totals of a network.
 
-    trainable: parameters that require gradients. non_trainable, in Keras' sense: frozen parameters
-    and BatchNorm's running means and variances, its batch counter never. multiply_adds: of
-    convolutions and linear layers, for one image. bytes_on_disk: about what safetensors writes.
+    total: trainable + non_trainable.
+    trainable: parameters that require gradients.
+    non_trainable: as in Keras: frozen parameters and BatchNorm's running means and variances, not
+        its batch counter.
+    multiply_adds: of convolutions and linear layers, for one image.
+    bytes_on_disk: the tensors of a safetensors file, without its header.
     """
 
     total: int
@@ -69,24 +75,27 @@ class Counts:
 
 @dataclass(frozen=True)
 class Cost(Counts):
-    """The sums, every layer in the order of execution, and the same by stage if it has `stages`."""
+    """The totals, the layers in order of execution, and the layers by stage.
+
+    stages: empty if the network has no module `stages`.
+    """
 
     layers: tuple[Layer, ...]
     stages: tuple[Stage, ...]
 
 
 def costs_of(spec: NetworkSpec, size: int) -> Cost:
-    """The costs of the network of a spec, for images of `size` x `size` pixels."""
+    """The cost of a spec's network for images of `size` x `size` pixels."""
     with on_meta():
         network = catalogue.build_from(spec)
     return measure(network, (spec.channels, size, size))
 
 
 def measure(network: nn.Module, input: Size) -> Cost:
-    """Follow one image of `input` = (C, H, W) through the network.
+    """The cost for one image of `input` = (C, H, W).
 
-    The network may live on any device, in any mode; it is not changed, and nothing is computed.
-    Raises ResiduaError where the network does not take such an image.
+    The network may be on any device and in any mode; it is not changed. Raises ResiduaError if the
+    network does not accept such an image.
     """
     skeleton, image = weightless(network), torch.empty(1, *input, device="meta")
     recorder = _Recorder(skeleton, image)
@@ -95,7 +104,7 @@ def measure(network: nn.Module, input: Size) -> Cost:
             skeleton(image)
     except REFUSALS as error:
         raise ResiduaError(
-            f"The network takes no image of {_by(input)} (channels, height, width): it needs "
+            f"The network accepts no image of {_by(input)} (channels, height, width): it needs "
             f"{_channels(network)} channels, {smallest_input(network)} or more pixels. {error}"
         ) from error
     counts, layers = _counts(network, recorder.multiply_adds), tuple(recorder.layers)
@@ -103,20 +112,20 @@ def measure(network: nn.Module, input: Size) -> Cost:
 
 
 def smallest_input(network: nn.Module) -> int:
-    """The smallest side of a square image that the network takes (in evaluation mode).
+    """The smallest side of a square image that the network accepts in evaluation mode.
 
     Raises ResiduaError if there is none up to LARGEST_SIDE.
     """
     skeleton, channels = weightless(network), _channels(network)
-    for side in range(1, LARGEST_SIDE + 1):  # no bisection: some networks take a single size
+    for side in range(1, LARGEST_SIDE + 1):  # no bisection: some networks accept a single size
         with suppress(*REFUSALS), on_meta():
             skeleton(torch.empty(1, channels, side, side))
             return side
-    raise ResiduaError(f"The network takes no square image of 1 to {LARGEST_SIDE} pixels a side.")
+    raise ResiduaError(f"The network accepts no square image of 1 to {LARGEST_SIDE} pixels.")
 
 
 def listing() -> list[tuple[str, Size, Counts]]:
-    """Name, input (C, H, W) and sums of every row of the catalogue at its defaults, in seconds."""
+    """Name, input (C, H, W) and totals of every row of the catalogue at its defaults."""
     rows = []
     for name, row in catalogue.ROWS.items():
         size = (row.channels, row.size, row.size)
@@ -127,64 +136,65 @@ def listing() -> list[tuple[str, Size, Counts]]:
     return rows
 
 
-def table(cost: Cost) -> str:
-    """The table for a terminal: name and kind, output shape, parameters, connected to; the sums."""
-    wide = max(len(each.name) for each in cost.layers)
+def layer_table(cost: Cost) -> str:
+    """The layers (name and kind, output shape, parameters, connections) and the totals as text."""
+    longest = max(len(layer.name) for layer in cost.layers)
     rows = [("layer", "output", "parameters", "connected to")]
-    for each in cost.layers:
-        shape = " x ".join(map(str, each.output))
-        first, *more = each.connected_to or ("",)
-        rows.append((f"{each.name:<{wide}}  {each.kind}", shape, f"{each.parameters:,}", first))
+    for layer in cost.layers:
+        shape = " x ".join(map(str, layer.output))
+        first, *more = layer.connected_to or ("",)
+        name = f"{layer.name:<{longest}}  {layer.kind}"
+        rows.append((name, shape, f"{layer.parameters:,}", first))
         rows.extend(("", "", "", name) for name in more)
     a, b, c, d = (max(map(len, column)) for column in zip(*rows, strict=True))
     head, *lines = [f"{w:<{a}}  {x:<{b}}  {y:>{c}}  {z}".rstrip() for w, x, y, z in rows]
     rule = "-" * (a + b + c + d + 6)
-    sums = (
+    totals = (
         f"Total parameters: {cost.total:,}",
         f"Trainable:        {cost.trainable:,}",
         f"Non-trainable:    {cost.non_trainable:,}",
         f"Multiply-adds:    {cost.multiply_adds:,} (convolutions and linear layers, one image)",
         f"Size on disk:     about {cost.bytes_on_disk / 1e6:,.1f} MB",
     )
-    return "\n".join((head, rule, *lines, rule, *sums)) + "\n"
+    return "\n".join((head, rule, *lines, rule, *totals)) + "\n"
 
 
 def to_json(name: str, counts: Counts, input: Size) -> dict[str, Any]:
-    """What `residua models --json` prints of one network."""
-    sums = ("total", "trainable", "non_trainable", "multiply_adds")
-    return {"name": name, **{key: getattr(counts, key) for key in sums}, "input": list(input)}
+    """A network's object in `residua models --json`."""
+    keys = ("total", "trainable", "non_trainable", "multiply_adds")
+    return {"name": name, **{key: getattr(counts, key) for key in keys}, "input": list(input)}
 
 
 class _Recorder(Shapes):
-    """Writes the layer table of one forward.
+    """Records the layer table of one forward.
 
-    A module without children is a layer. What runs between layers is seen by the function mode: an
-    operation on tensors outside of any layer is a row too. Each tensor has one maker, its row.
+    A module without children is a layer, seen by its hooks. The function mode sees the operations
+    between layers: each is a row too. Every tensor is the output of one row, its maker.
     """
 
     def __init__(self, network: nn.Module, image: Tensor) -> None:
         super().__init__()
         self.layers: list[Layer] = []
-        self.makers: dict[int, str] = {}  # id of a tensor -> name of the row that made it
-        self.kept: list[Tensor] = []  # an id is only unique while its tensor lives
+        self.makers: dict[int, str] = {}  # id of a tensor -> name of its row
+        self.alive: list[Tensor] = []  # the id of a deleted tensor would be used again
         self.calls: Counter[str] = Counter()
-        self.listed = 0  # multiply-adds of the rows so far
-        self.running: list[tuple[str, bool]] = []  # modules now running: name, whether a layer
+        self.recorded = 0  # multiply-adds of the rows so far
+        self.running: list[tuple[str, bool]] = []  # stack of running modules: name, whether a layer
         self.add("input", "Input", (), image)
         for name, module in network.named_modules():
-            passes = not name or isinstance(module, nn.Sequential | nn.Identity)
-            transparent = passes or any(module.children())
+            plain = not name or isinstance(module, nn.Sequential | nn.Identity)
+            transparent = plain or any(module.children())
             self._watch(name, module, not transparent)
             if transparent:
-                for own, weight in module.named_parameters(name, recurse=False):
-                    self.add(own, "Parameter", (), weight[None], weight.numel())
-                    self.makers[id(weight)] = own
+                for key, weight in module.named_parameters(name, recurse=False):
+                    self.add(key, "Parameter", (), weight[None], weight.numel())
+                    self.makers[id(weight)] = key
 
     def _watch(self, name: str, module: nn.Module, is_layer: bool) -> None:
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             if is_layer:
-                if any(output is each for each in args) and not getattr(module, "inplace", False):
-                    output = output.view_as(output)  # dropout at rest: a tensor of its own
+                if any(output is value for value in args) and not getattr(module, "inplace", False):
+                    output = output.view_as(output)  # inactive dropout: make it another tensor
                 self.add(name, _kind(module), (args, kwargs), output, _size(module))
             self.running.pop()
             return output
@@ -195,24 +205,24 @@ class _Recorder(Shapes):
     def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = super().__torch_function__(call, types, args, kwargs)
         between_layers = self.running and not self.running[-1][1]
-        if between_layers and any(id(each) in self.makers for each in _tensors((args, kwargs))):
+        if between_layers and any(id(x) in self.makers for x in _tensors((args, kwargs))):
             self.add(*_operation(self.running[-1][0], call, output), (args, kwargs), output)
         return output
 
     def add(self, name: str, kind: str, read: Any, output: Any, parameters: int = 0) -> None:
-        """One more row, if there is an output (a question about a shape has none)."""
+        """Add a row if the output holds a tensor (that of x.size() holds none)."""
         if not (made := list(_tensors(output))):
             return
-        readable = [id(each) for each in _tensors(read) if id(each) in self.makers]
-        connected = tuple(dict.fromkeys(self.makers[each] for each in readable))
+        makers = (self.makers.get(id(x)) for x in _tensors(read))
+        connected = tuple(dict.fromkeys(maker for maker in makers if maker is not None))
         self.calls[name] += 1
         if self.calls[name] > 1:
             name, parameters = f"{name}#{self.calls[name]}", 0
-        work, self.listed = self.multiply_adds - self.listed, self.multiply_adds
+        work, self.recorded = self.multiply_adds - self.recorded, self.multiply_adds
         shape = tuple(made[0].shape[1:])
         self.layers.append(Layer(name, kind, shape, parameters, connected, work))
-        self.makers.update((id(each), name) for each in made)
-        self.kept += made
+        self.makers.update((id(x), name) for x in made)
+        self.alive += made
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -220,12 +230,12 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(each)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
 
 
 def _operation(module: str, call: Any, output: Any) -> tuple[str, str]:
-    """Name and kind of the row of a function that ran in `module`."""
+    """Name and kind of the row of a function call in `module`."""
     word, more = str(call.__name__).strip("_"), ""
     if word == "adaptive_avg_pool2d":
         word, more = "average_pool", f" to {_by(output.shape[-2:])}"
@@ -233,10 +243,10 @@ def _operation(module: str, call: Any, output: Any) -> tuple[str, str]:
 
 
 def _kind(module: nn.Module) -> str:
-    """What a layer is and does: "Convolution 3x3/2, 32 groups"."""
+    """A layer's kind, such as "Convolution 3x3/2, 32 groups"."""
     text = re.sub(r"[123]d$", "", type(module).__name__)
     text = "Convolution" if text == "Conv" else text.replace("Avg", "Average")
-    text = re.sub(r"(?<=[a-z])[A-Z](?=[a-z]{2})", lambda found: f" {found[0].lower()}", text)
+    text = re.sub(r"(?<=[a-z])[A-Z](?=[a-z]{2})", lambda match: f" {match[0].lower()}", text)
     if kernel := getattr(module, "kernel_size", getattr(module, "kernel", None)):
         text += f" {_by(kernel)}"
     if (stride := getattr(module, "stride", 1)) not in (1, (1,), (1, 1)):
@@ -253,26 +263,26 @@ def _by(sides: int | Iterable[int]) -> str:
 
 
 def _size(module: nn.Module) -> int:
-    statistics = (each for name, each in module.named_buffers() if "num_batches" not in name)
-    return sum(each.numel() for each in chain(module.parameters(), statistics))
+    statistics = (buffer for name, buffer in module.named_buffers() if "num_batches" not in name)
+    return sum(tensor.numel() for tensor in chain(module.parameters(), statistics))
 
 
 def _counts(network: nn.Module, multiply_adds: int) -> Counts:
-    total, stored = _size(network), network.state_dict().values()
-    trainable = sum(each.numel() for each in network.parameters() if each.requires_grad)
-    size = sum(each.numel() * (4 if each.is_floating_point() else each.itemsize) for each in stored)
+    total, state = _size(network), network.state_dict().values()
+    trainable = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+    size = sum(x.numel() * (4 if x.is_floating_point() else x.itemsize) for x in state)
     return Counts(total, trainable, total - trainable, multiply_adds, size)
 
 
 def _stages(layers: Sequence[Layer]) -> tuple[Stage, ...]:
     rows: dict[str, list[Layer]] = {}
     name = "stem"
-    for each in layers[1:]:  # the first is the input
-        found = re.match(r"stages\.\d+", each.name)
-        name = found[0] if found else "stem" if name == "stem" else "head"
-        rows.setdefault(name, []).append(each)
+    for layer in layers[1:]:  # the first is the input
+        match = re.match(r"stages\.\d+", layer.name)
+        name = match[0] if match else "stem" if name == "stem" else "head"
+        rows.setdefault(name, []).append(layer)
     return tuple(Stage(name, tuple(rows[name])) for name in rows if rows.keys() != {"stem"})
 
 
 def _channels(network: nn.Module) -> int:
-    return next((each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d)), 3)
+    return next((conv.in_channels for conv in network.modules() if isinstance(conv, nn.Conv2d)), 3)

@@ -1,4 +1,4 @@
-"""A name of the catalogue -> the text and the drawing of `residua models`."""
+"""Names of the catalogue -> the text and the drawings of `residua models`."""
 
 from __future__ import annotations
 
@@ -16,64 +16,61 @@ from residua.system.files import write_atomically
 
 
 @dataclass(frozen=True)
-class Described:
-    """A network on the meta device, and the input size [C, H, W] of its layer table."""
+class Description:
+    """A network without memory for its weights. input: (C, H, W) of the images it is shown for."""
 
     name: str
     network: nn.Module
     input: tuple[int, int, int]
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        classes: int | None,
-        channels: int | None,
-        size: int | None,
-        ordering: str | None,
-        shortcut: str | None,
-    ) -> Described:
-        """Build row `name`; None means the row's default. Raises ResiduaError."""
-        row = catalogue.row(name)
-        channels = row.channels if channels is None else channels
-        size = row.size if size is None else size
-        if size < 1:
-            raise ResiduaError(f"--size {size}: must be at least 1.")
-        with on_meta():
-            network = catalogue.build(
-                name,
-                classes=classes,
-                channels=channels,
-                ordering=ordering,
-                shortcut=shortcut,  # type: ignore[arg-type]
-            )
-        return cls(name, network, (channels, size, size))
-
     def text(self, as_json: bool) -> str:
-        """The layer table with totals, or one JSON object with the totals."""
+        """The layer table and the totals, or one JSON object."""
         measured = cost.measure(self.network, self.input)
         if as_json:
             return json.dumps(cost.to_json(self.name, measured, self.input))
-        return cost.table(measured).rstrip()
+        return cost.layer_table(measured).rstrip()
 
     def draw(self, file: Path) -> None:
-        """Write a drawing of the stages and units as SVG. Raises ResiduaError."""
+        """Write the drawing of units and stages as SVG. Raises ResiduaError."""
         if file.suffix.lower() != ".svg":
             raise ResiduaError(f"--draw {file}: expected a name that ends in .svg.")
         write_atomically(file, drawing.draw(self.network, self.name, self.input))
 
 
+def describe(
+    name: str,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    size: int | None = None,
+    ordering: str | None = None,
+    shortcut: str | None = None,
+) -> Description:
+    """The row `name` with these changes; None: the row's default. Raises ResiduaError."""
+    row = catalogue.row(name)
+    size = row.size if size is None else size
+    if size < 1:
+        raise ResiduaError(f"--size {size}: must be at least 1.")
+    with on_meta():
+        network = catalogue.build(
+            name, classes=classes, channels=channels, ordering=ordering, shortcut=shortcut
+        )
+    return Description(name, network, (row.channels if channels is None else channels, size, size))
+
+
 def list_models(as_json: bool) -> str:
-    """All rows of the catalogue with their totals, as a table or a JSON list."""
+    """All rows of the catalogue with their totals, as a table or as a JSON list."""
     rows = cost.listing()
     if as_json:
         return json.dumps([cost.to_json(name, counts, size) for name, size, counts in rows])
-    width = max(len(name) for name, _, _ in rows)
-    lines = [f"{'model':<{width}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"]
+    longest = max(len(name) for name, _, _ in rows)
+    lines = [
+        f"{'model':<{longest}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"
+    ]
     for name, size, counts in rows:
         shape = " x ".join(map(str, size))
         lines.append(
-            f"{name:<{width}}  {counts.total:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
+            f"{name:<{longest}}  {counts.total:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
             f"{catalogue.row(name).source}"
         )
     return "\n".join(lines)

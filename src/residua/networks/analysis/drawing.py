@@ -1,7 +1,7 @@
-"""A built network and an input size -> an SVG image of its stages and of each kind of its units.
+"""A built network and an input size -> an SVG drawing of its stages and of each kind of unit.
 
-Everything is read from the layer table of the built module (residua.networks.cost). A unit is what
-the table calls stages.S.units.U, its parts are before, branch, shortcut, add and after.
+Everything is read from the layer table of the built module (see cost). A unit is the rows named
+stages.S.units.U; its parts are before, branch, shortcut, add and after.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BOX, SIDE, HEIGHT, GAP = 190, 128, 30, 14  # widths of boxes in branch and short
 CARD, GUTTER = 392, 20  # width of a unit's card, space between cards
 BARS, AXIS = 150, 212  # height of the tallest bar, y of the line through all bars
 TIMES = "\N{MULTIPLICATION SIGN}"
-WIDE = ("Convolution", "Linear")  # the kinds of layers whose width is written
+WIDE = ("Convolution", "Linear")  # kinds of layers that are drawn with their width
 
 HEAD = """<style>
 text { font: 12.5px Inter, "Segoe UI", "Helvetica Neue", Arial, sans-serif; fill: #1b2430 }
@@ -50,16 +50,16 @@ Rows = Sequence[Layer]
 
 
 def draw(network: nn.Module, name: str, input: Size) -> str:
-    """The network as SVG text, light or dark as its viewer prefers; `input` is (C, H, W).
+    """The network as SVG text, light or dark as its viewer prefers. input: (C, H, W).
 
-    Stages in a row with their maps, widths and unit counts, and each kind of unit as papers draw
-    it; a network without stages is a column of its layers. Raises ResiduaError as `measure` does.
+    Stages in a row with their maps, widths and unit counts, and each kind of unit as in the papers;
+    a network without stages is a column of its layers. Raises ResiduaError as `measure` does.
     """
     cost, paper = measure(network, input), _Paper([])
     sizes = f"{_times(input)} → {_times(cost.layers[-1].output)}"
-    sums = f"{cost.total:,} parameters, {cost.trainable:,} of them trainable"
+    totals = f"{cost.total:,} parameters, {cost.trainable:,} of them trainable"
     paper.text(MARGIN, 72, name, "title", room=WIDTH - 2 * MARGIN)
-    paper.text(MARGIN, 100, f"{sizes} · {sums} · {cost.multiply_adds:,} multiply-adds", "muted")
+    paper.text(MARGIN, 100, f"{sizes} · {totals} · {cost.multiply_adds:,} multiply-adds", "muted")
     if cost.stages:
         units = [unit for stage in cost.stages for unit in _units(cost, stage)]
         kinds = sorted(dict.fromkeys(unit.kind for unit in units), key=lambda kind: not kind[-1])
@@ -75,7 +75,10 @@ def draw(network: nn.Module, name: str, input: Size) -> str:
 
 @dataclass(frozen=True)
 class _Unit:
-    """A residual unit as the layer table shows it. tapped: the shortcut reads before(x), not x."""
+    """A residual unit of the layer table.
+
+    layers: rows by part. tapped: the shortcut reads before(x), not x.
+    """
 
     stage: str
     number: int
@@ -86,13 +89,13 @@ class _Unit:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """Equal for units that differ in nothing but widths and map sizes."""
-        words = tuple((part, _words(each)) for part, rows in self.layers.items() for each in rows)
+        """Equal for units that differ only in widths and map sizes."""
+        words = tuple((part, _words(row)) for part, rows in self.layers.items() for row in rows)
         return (*words, self.tapped, self.input == self.output)
 
     @property
     def title(self) -> str:
-        words = " ".join(_words(each) for each in self.layers.get("shortcut", ()))
+        words = " ".join(map(_words, self.layers.get("shortcut", ())))
         title = "Identity unit" + ", activated shortcut" * self.tapped
         if "add" not in self.layers:
             title = "Plain unit, no shortcut"
@@ -103,30 +106,30 @@ class _Unit:
 
 
 def _units(cost: Cost, stage: Stage) -> Iterator[_Unit]:
-    shapes = {each.name: each.output for each in cost.layers}
+    shapes = {layer.name: layer.output for layer in cost.layers}
     groups: dict[int, dict[str, list[Layer]]] = {}
-    for each in stage.layers:
-        if found := re.match(rf"{re.escape(stage.name)}\.units\.(\d+)\.(\w+)", each.name):
-            groups.setdefault(int(found[1]), {}).setdefault(found[2], []).append(each)
+    for layer in stage.layers:
+        if match := re.match(rf"{re.escape(stage.name)}\.units\.(\d+)\.(\w+)", layer.name):
+            groups.setdefault(int(match[1]), {}).setdefault(match[2], []).append(layer)
     for number, layers in groups.items():
         if "branch" not in layers:
-            continue  # another family's unit: its stage is drawn as boxes
-        first, *_, last = (each for rows in layers.values() for each in rows)
-        reader = layers.get("shortcut", layers.get("add", []))[:1]  # what takes the shortcut's end
-        ready = {each.name for each in layers.get("before", ())}
-        tapped = any(ready & set(each.connected_to) for each in reader)
+            continue  # of another architecture: its stage is drawn as boxes
+        first, *_, last = (layer for rows in layers.values() for layer in rows)
+        reader = layers.get("shortcut", layers.get("add", []))[:1]  # reads the shortcut's input
+        ready = {layer.name for layer in layers.get("before", ())}
+        tapped = any(ready & set(layer.connected_to) for layer in reader)
         x = shapes[first.connected_to[0]]
         yield _Unit(stage.name, number, x, last.output, layers, tapped)
 
 
 def _overview(paper: _Paper, cost: Cost, units: Sequence[_Unit], colours: Colours) -> float:
-    """Stages in a row, one bar a unit; below, what a part without units holds. Returns the foot."""
+    """Stages in a row, a bar per unit; below, the layers of a stage without units. -> the foot."""
     stages = (Stage("input", cost.layers[:1]), *cost.stages)
     column, middle, bottom = (WIDTH - 2 * MARGIN) / len(stages), float(MARGIN), 0.0
     rows: list[Bars] = []
     for stage in stages:
         inside = [(colours[unit.kind], unit.output) for unit in units if unit.stage == stage.name]
-        blocks = [("plain", each.output) for each in stage.layers if each.kind.startswith(WIDE)]
+        blocks = [("plain", row.output) for row in stage.layers if row.kind.startswith(WIDE)]
         rows.append(inside or blocks or [("plain", stage.layers[-1].output)])
     roots = [[math.sqrt(shape[0]) for _, shape in row] for row in rows]
     thick = min(22 / max(map(max, roots)), (column - 30) / 1.35 / max(map(sum, roots)))
@@ -145,18 +148,18 @@ def _overview(paper: _Paper, cost: Cost, units: Sequence[_Unit], colours: Colour
 
 
 def _cards(paper: _Paper, units: Sequence[_Unit], colours: Colours, top: float) -> float:
-    """A card per kind of unit, three in a row. Returns the foot."""
+    """A card per kind of unit, three in a row. -> the foot."""
     for first in range(0, len(colours), 3):
         behind, feet, row = len(paper.elements), [], list(colours)[first : first + 3]
-        lefts = [MARGIN + place * (CARD + GUTTER) for place in range(len(row))]
+        lefts = [MARGIN + column * (CARD + GUTTER) for column in range(len(row))]
         top += 36
         for left, kind in zip(lefts, row, strict=True):
             alike = [unit for unit in units if unit.kind == kind]
             paper.dot(left + 24, top + 27, 6, colours[kind])
             paper.text(left + 38, top + 32, alike[0].title, "head", room=CARD - 50)
             foot = _diagram(paper, alike[0], left + 38, top + 70)
-            feet.append(_places(paper, alike, left + 20, foot + 40))
-        for left in lefts:  # all as high as the highest, which is known only now
+            feet.append(_unit_table(paper, alike, left + 20, foot + 40))
+        for left in lefts:  # behind the content, all as high as the highest card
             frame = f'x="{left}" y="{top}" width="{CARD}" height="{max(feet) - top}" rx="12"'
             paper.elements.insert(behind, f'<rect class="card" {frame}/>')
         top = max(feet)
@@ -164,7 +167,7 @@ def _cards(paper: _Paper, units: Sequence[_Unit], colours: Colours, top: float) 
 
 
 def _diagram(paper: _Paper, unit: _Unit, left: float, top: float) -> float:
-    """A unit as the papers draw it, its trunk at the left. Returns the foot."""
+    """A unit as in the papers, its trunk at the left. -> the foot."""
     middle, behind = left + BOX / 2, len(paper.elements)
     paper.text(middle, top, f"x   {_times(unit.input)}", "muted", "middle")
     tap = y = top + 24
@@ -183,16 +186,16 @@ def _diagram(paper: _Paper, unit: _Unit, left: float, top: float) -> float:
     return y + 40
 
 
-def _places(paper: _Paper, alike: Sequence[_Unit], left: float, top: float) -> float:
-    """Where units of this kind stand, with their widths and maps. Returns the foot."""
+def _unit_table(paper: _Paper, alike: Sequence[_Unit], left: float, top: float) -> float:
+    """A table of the units of one kind, with their widths and maps. -> the foot."""
     lines = [("stage", "units", "widths", "map")]
     for stage, group in groupby(alike, key=lambda unit: unit.stage):
         units = list(group)
-        numbers = [each.number for each in units]
+        numbers = [unit.number for unit in units]
         gapless = len(units) > 2 and numbers[-1] - numbers[0] == len(units) - 1
         places = f"{numbers[0]} to {numbers[-1]}" if gapless else ", ".join(map(str, numbers))
         branch = units[0].layers["branch"]
-        outputs = [each.output[0] for each in branch if each.kind.startswith(WIDE)]
+        outputs = [layer.output[0] for layer in branch if layer.kind.startswith(WIDE)]
         widths = " → ".join(map(str, (units[0].input[0], *outputs)))
         lines.append((stage, places, widths, _times(units[0].output[1:])))
     paper.path(f"M{left} {top + 8}h{CARD - 40}", "rule")
@@ -205,33 +208,33 @@ def _places(paper: _Paper, alike: Sequence[_Unit], left: float, top: float) -> f
 
 
 def _column(paper: _Paper, cost: Cost) -> float:
-    """All layers below each other, and what they read if not the one above. Returns the foot."""
+    """A box per layer in a column, with its inputs unless it reads the one above. -> the foot."""
     foot, above = paper.stack(MARGIN + 120, 130, 240, cost.layers, gap=8), ""
-    for number, each in enumerate(cost.layers):
+    for number, layer in enumerate(cost.layers):
         y = 150 + number * (HEIGHT + 8)
-        paper.text(MARGIN + 260, y, _times(each.output), "muted", room=150)
-        reads = "" if each.connected_to in ((), (above,)) else "   reads "
-        text = each.name + reads + ", ".join(each.connected_to * bool(reads))
+        paper.text(MARGIN + 260, y, _times(layer.output), "muted", room=150)
+        reads = "" if layer.connected_to in ((), (above,)) else "   reads "
+        text = layer.name + reads + ", ".join(layer.connected_to * bool(reads))
         paper.text(MARGIN + 420, y, text, "", room=WIDTH - 2 * MARGIN - 420)
-        above = each.name
+        above = layer.name
     return foot
 
 
 @dataclass(frozen=True)
 class _Paper:
-    """SVG elements in the order of painting. All lengths are pixels; y grows downwards."""
+    """SVG elements in the order of painting. Lengths are pixels; y grows downwards."""
 
     elements: list[str]
 
     def text(
         self, x: float, y: float, text: str, style: str, anchor: str = "start", room: float = 0
     ) -> None:
-        """One line; with `room`, cut to about that many pixels."""
+        """A line of text; with `room`, cut to about that many pixels."""
         letters = int(room / {"title": 14.5, "head": 8.2}.get(style, 6.3))
         if room and len(text) > letters:
             text = text[: letters - 1] + "…"
-        place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" xml:space="preserve"'
-        self.elements.append(f'<text class="{style}" {place}>{escape(text)}</text>')
+        position = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" xml:space="preserve"'
+        self.elements.append(f'<text class="{style}" {position}>{escape(text)}</text>')
 
     def path(self, course: str, style: str, more: str = "") -> None:
         self.elements.append(f'<path class="{style}" d="{course}" {more}/>')
@@ -240,11 +243,11 @@ class _Paper:
         self.elements.append(f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>')
 
     def bar(self, x: float, y: float, width: float, height: float, style: str) -> None:
-        place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-        self.elements.append(f'<rect class="{style}" {place} rx="{min(6, width / 5):.1f}"/>')
+        position = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+        self.elements.append(f'<rect class="{style}" {position} rx="{min(6, width / 5):.1f}"/>')
 
     def bars(self, middle: float, stage: Stage, row: Bars, thick: float, tall: float) -> float:
-        """A stage's bars, square roots, or maps of 7 pixels would not be seen. Returns the foot."""
+        """The bars of a stage, their sides as square roots: maps of 7 pixels stay visible. -> foot."""
         widths = [max(thick * math.sqrt(shape[0]), 1.4 / len(row)) for _, shape in row]
         x, foot = middle - sum(widths) * 1.35 / 2, AXIS + BARS / 2
         for (colour, shape), width in zip(row, widths, strict=True):
@@ -256,20 +259,20 @@ class _Paper:
         return foot + 48
 
     def stack(self, middle: float, top: float, width: float, rows: Rows, gap: int = GAP) -> float:
-        """Boxes below each other on a line. Returns the foot."""
+        """Boxes in a column, joined by a line. -> the foot."""
         foot, left = top + len(rows) * (HEIGHT + gap) - gap, middle - width / 2
         self.path(f"M{middle:.1f} {top:.1f}V{foot:.1f}", "line")
-        for number, each in enumerate(rows):
-            y, wide = top + number * (HEIGHT + gap), each.kind.startswith(WIDE)
-            for style in ("under", f"box {each.kind.split()[0].lower()}"):
+        for number, row in enumerate(rows):
+            y, wide = top + number * (HEIGHT + gap), row.kind.startswith(WIDE)
+            for style in ("under", f"box {row.kind.split()[0].lower()}"):
                 self.bar(left, y, width, HEIGHT, style)
-            self.text(left + 10, y + 19.5, _words(each), "", room=width - (46 if wide else 14))
+            self.text(left + 10, y + 19.5, _words(row), "", room=width - (46 if wide else 14))
             if wide:
-                self.text(left + width - 10, y + 19.5, str(each.output[0]), "strong", "end")
+                self.text(left + width - 10, y + 19.5, str(row.output[0]), "strong", "end")
         return foot
 
     def arc(self, middle: float, tap: float, plus: float, rows: Rows) -> None:
-        """A shortcut from the tap at the trunk, through its layers, into the plus sign."""
+        """A shortcut from the tap on the trunk through its layers to the plus sign."""
         beside, centre = middle + BOX / 2 + 22 + SIDE / 2, (tap + plus) / 2
         course = f"M{middle} {tap}H{beside - 14}q14 0 14 14V{plus - 14}q0 14 -14 14H{middle + 13}"
         self.path(course, "line", 'marker-end="url(#tip)"')
@@ -282,7 +285,7 @@ class _Paper:
             self.text(beside - 10, centre + 4, "identity", "muted", "end")
 
     def brace(self, x: float, top: float, boxes: int, part: str) -> None:
-        """A line along a part of a unit, with its name."""
+        """A line along a part of a unit, and its name."""
         height = boxes * (HEIGHT + GAP) - GAP
         self.path(f"M{x} {top}v{height}", "rule")
         turn = f'transform="translate({x - 6} {top + height / 2}) rotate(-90)"'
@@ -290,7 +293,7 @@ class _Paper:
 
 
 def _words(layer: Layer) -> str:
-    """A kind as it is written in a box: "conv 3x3 /2, 32 groups", with a multiplication sign."""
+    """A kind as text in a box: "conv 3x3 /2, 32 groups", with a multiplication sign."""
     text = layer.kind.replace("Convolution", "conv").replace("Average", "avg").replace("/", " /")
     text = re.sub(r"(?<=\d)x(?=\d)", TIMES, text.replace(" shortcut", ""))
     return text if text[1:3].isupper() or "LU" in text else text[:1].lower() + text[1:]

@@ -1,4 +1,4 @@
-"""Networks on "meta", where tensors have shapes and no memory; nothing is computed there."""
+"""A network -> shapes: it runs on the "meta" device, where tensors have no memory or values."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)  # of an input that does not fit
+# raised for an input of a wrong shape
+REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)
 _MULTIPLIES = {"conv1d", "conv2d", "conv3d", "linear"}
 _KEEPS_SHAPE = {"batch_norm", "fill_", "zero_", "normal_", "uniform_", "kaiming_uniform_"}
 _ADDS = {"add", "__add__", "__iadd__", "add_"}
 
 
 class Shapes(TorchFunctionMode):
-    """Counts multiply-adds, and does by itself what needs no more than a look at a shape.
+    """Counts multiply-adds, and replaces functions whose output shape is known beforehand.
 
-    PyTorch decomposes that on meta in Python: it takes most of the time there, and has its compiler
-    imported first.
+    PyTorch's own versions on "meta" are decompositions in Python, which dominate the time there and
+    import its compiler first.
     """
 
     multiply_adds = 0
@@ -30,7 +31,7 @@ class Shapes(TorchFunctionMode):
     def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         values, word = [*args, *(kwargs or {}).values()], call.__name__
         if word in _KEEPS_SHAPE or (word in _ADDS and _are_alike(values)):
-            return values[0].view_as(values[0])  # a tensor of its own, as the function would give
+            return values[0].view_as(values[0])  # another tensor, as from the function
         if word == "relu":
             return values[0] if (kwargs or {}).get("inplace") else values[0].view_as(values[0])
         if word == "adaptive_avg_pool2d" and isinstance(values[1], int):
@@ -38,30 +39,30 @@ class Shapes(TorchFunctionMode):
         if word == "linear":  # a bias changes no shape
             args, kwargs = values[:2], {}
         output = call(*args, **(kwargs or {}))
-        if word in _MULTIPLIES:  # each place of the output reads all weights once
+        if word in _MULTIPLIES:  # every output pixel reads all weights once
             self.multiply_adds += output.numel() // len(values[1]) * values[1].numel()
         return output
 
 
 def _are_alike(values: list[Any]) -> bool:
     """Whether two tensors have one shape."""
-    shapes = [each.shape for each in values if isinstance(each, torch.Tensor)]
+    shapes = [value.shape for value in values if isinstance(value, torch.Tensor)]
     return len(shapes) == 2 and shapes[0] == shapes[1]
 
 
 @contextmanager
 def on_meta() -> Iterator[Shapes]:
-    """Whatever is built or runs in this context has shapes alone."""
+    """Build and run networks on "meta" inside this context."""
     with torch.device("meta"), torch.no_grad(), Shapes() as shapes:
         yield shapes
 
 
 def weightless(network: nn.Module) -> Any:
-    """A copy for evaluation that holds no memory: float32 tensors on the meta device."""
+    """A copy in evaluation mode without memory: float32 tensors on the "meta" device."""
     memo: dict[int, Any] = {}
-    for each in chain(network.parameters(), network.buffers()):
-        dtype = torch.float32 if each.is_floating_point() else each.dtype
-        empty = torch.empty_like(each, dtype=dtype, device="meta", requires_grad=False)
-        parameter = isinstance(each, nn.Parameter)
-        memo[id(each)] = nn.Parameter(empty, each.requires_grad) if parameter else empty
+    for tensor in chain(network.parameters(), network.buffers()):
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        empty = torch.empty_like(tensor, dtype=dtype, device="meta", requires_grad=False)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
     return copy.deepcopy(network, memo).eval()

@@ -77,7 +77,7 @@ def build(
     classes: int | None = None,
     channels: int | None = None,
     ordering: str | None = None,
-    shortcut: Shortcut | None = None,
+    shortcut: str | None = None,
     cardinality: str | None = None,
     head: str | None = None,
     stage: int | None = None,
