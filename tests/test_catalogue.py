@@ -44,7 +44,7 @@ def count(network: torch.nn.Module) -> tuple[int, int]:
 def test_published_count(name: str) -> None:
     with torch.device("meta"):
         total, trainable = count(catalogue.build(name))
-    published = catalogue.row(name).published
+    published = catalogue.row(name)
     assert trainable == published.trainable
     assert published.total in (None, total)
 
@@ -81,7 +81,7 @@ def size_and_maps(name: str) -> tuple[int, list[int]]:
 @pytest.mark.parametrize("name", catalogue.ROWS)
 def test_forward_and_features(name: str) -> None:
     row, (size, sides) = catalogue.row(name), size_and_maps(name)
-    small = row.published.trainable < RUN_ON_META and "1001" not in name
+    small = row.trainable < RUN_ON_META and "1001" not in name
     with torch.device("cpu" if small else "meta"):
         network: Any = catalogue.build(name, seed=0).eval()
         images = torch.randn(2, row.channels, size, size)

@@ -128,7 +128,7 @@ def test_nothing_overlaps(name: str, options: dict[str, Any]) -> None:
 def test_every_row_is_drawn(name: str) -> None:
     row, image = catalogue.row(name), Image(drawn(name))
     assert image.words[0] == name
-    assert f"{row.published.trainable:,} of them trainable" in image.words[1]
+    assert f"{row.trainable:,} of them trainable" in image.words[1]
     for place in range(4 if row.size > 32 else 3):
         assert f"stages.{place}" in image.words
 

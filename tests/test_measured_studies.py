@@ -262,7 +262,7 @@ def test_costs_are_those_of_the_publishers(points: Sequence[published.Point]) ->
         assert at[name].multiply_adds / 1e9 == pytest.approx(expected, abs=0.006), name
     for name, each in at.items():
         if name is not None:
-            assert each.parameters == catalogue.row(name).published.trainable
+            assert each.parameters == catalogue.row(name).trainable
             assert each.side == catalogue.row(name).size
     head = nn.Linear(2048, 1000)
     weights = sum(each.numel() for each in head.parameters())

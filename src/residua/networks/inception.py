@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -190,8 +191,7 @@ class Inception(Staged):
             for sentence in sentences:
                 blocks.append(Block(parse(sentence), channels, config))
                 channels = blocks[-1].out_channels  # type: ignore[assignment]
-            stages.append(nn.Sequential())
-            stages[-1].add_module("blocks", blocks)
+            stages.append(nn.Sequential(OrderedDict(blocks=blocks)))
         self.stages = nn.ModuleList(stages)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(channels, classes)

@@ -116,9 +116,9 @@ class Convolution(nn.Conv2d):
 class Separable(nn.Sequential):
     """A depthwise 3x3 and a pointwise 1x1 convolution, nothing between them (Chollet 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, *, padding: Padding = "symmetric") -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.depthwise = Convolution(inputs, inputs, 3, groups=inputs, padding=padding)
+        self.depthwise = Convolution(inputs, inputs, 3, groups=inputs)
         self.pointwise = Convolution(inputs, outputs, 1)
         self.out_channels = outputs
 
@@ -154,15 +154,12 @@ class MaxPool(nn.Module):
 
 
 class ZeroPadShortcut(nn.Module):
-    """Option A of He 2015, section 4.2: subsample and add channels of zeros; no parameters.
+    """Option A of He 2015, section 4.2: subsample and pad the channels with zeros; no parameters.
 
-    place: zeros on both sides of the channels, or behind them. Raises ResiduaError if there are
-    fewer outputs than inputs.
+    Half of the zeros precede the channels. Raises ResiduaError if outputs < inputs.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, place: Literal["both", "end"]
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         extra = outputs - inputs
         if extra < 0:
@@ -170,8 +167,7 @@ class ZeroPadShortcut(nn.Module):
                 f"Shortcut A adds channels of zeros; it cannot make {outputs} of {inputs}. Use B."
             )
         self.stride = stride
-        self.before = extra // 2 if place == "both" else 0
-        self.after = extra - self.before
+        self.before, self.after = extra // 2, extra - extra // 2
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, :, :: self.stride, :: self.stride]

@@ -11,6 +11,7 @@ is the depthwise and conv2 the pointwise convolution; head.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import nn
@@ -76,11 +77,10 @@ class MobileNet(Staged):
             units = nn.Sequential()
             for number in range(count):
                 stride = 2 if stage and number == 0 else 1
-                units.append(nn.Sequential())
-                units[-1].add_module("branch", _branch(config, inputs, width, stride))
+                branch = _branch(config, inputs, width, stride)
+                units.append(nn.Sequential(OrderedDict(branch=branch)))
                 inputs = width
-            stages.append(nn.Sequential())
-            stages[-1].add_module("units", units)
+            stages.append(nn.Sequential(OrderedDict(units=units)))
         self.stages = nn.ModuleList(stages)
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         self.head = nn.Linear(inputs, classes)

@@ -13,6 +13,7 @@ build what the plans say.
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -121,7 +122,6 @@ class ResNetConfig:
     projection_norm: whether a norm follows a projection; None: if one ends the branch.
     projection_tap: input of a shortcut where the shape changes: before(x), or x itself.
     first_tap: the same for an identity in the very first unit (before(x) in He 2016's code).
-    zero_place: where option A puts its channels of zeros.
     """
 
     units: tuple[int, ...]
@@ -142,7 +142,6 @@ class ResNetConfig:
     projection_norm: bool | None = None
     projection_tap: Tap = "before"
     first_tap: Tap = "input"
-    zero_place: Literal["both", "end"] = "both"
     initialisation: Initialisation = "he"
 
     def with_units(self, *units: int) -> ResNetConfig:
@@ -198,7 +197,6 @@ class UnitPlan:
     projection: ConvPlan | None
     projection_letters: str
     projection_pool: int
-    zero_place: Literal["both", "end"]
     norm: Norm
 
 
@@ -253,7 +251,6 @@ def unit_plan(
         projection=projection if has_projection else None,
         projection_letters="cn" if with_norm else "c",
         projection_pool=pool,
-        zero_place=config.zero_place,
         norm=config.norm,
     )
 
@@ -310,7 +307,7 @@ def _shortcut(plan: UnitPlan) -> nn.Module | None:
         case "subsample":  # its unused projection has drawn random numbers, as in version 0.1.0
             return MaxPool(1, plan.stride)
         case "zero_pad":
-            return ZeroPadShortcut(plan.inputs, plan.outputs, plan.stride, plan.zero_place)
+            return ZeroPadShortcut(plan.inputs, plan.outputs, plan.stride)
         case "projection":
             return projection
     return None
@@ -339,9 +336,8 @@ class ResNet(Staged):
         self.stem = _stem(config, channels)
         self.stages = nn.ModuleList()
         for plans in unit_plans(config):
-            self.stages.append(nn.Sequential())
             units = nn.Sequential(*(ResidualUnit(plan) for plan in plans))
-            self.stages[-1].add_module("units", units)
+            self.stages.append(nn.Sequential(OrderedDict(units=units)))
         tail = ORDERINGS[config.ordering].before if config.tail is None else config.tail
         self.tail = chain(tail, channels=config.outputs[-1], norm=config.norm)
         self.head = nn.Linear(config.outputs[-1], classes)

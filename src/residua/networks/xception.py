@@ -14,6 +14,7 @@ head.
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -119,8 +120,7 @@ class Xception(Staged):
                 first = number == 0
                 units.append(XceptionUnit(config, inputs, widths, 1 + first, first and stage == 0))
                 inputs = widths[-1]
-            stages.append(nn.Sequential())
-            stages[-1].add_module("units", units)
+            stages.append(nn.Sequential(OrderedDict(units=units)))
         self.stages = nn.ModuleList(stages)
         self.tail = chain("cnacna", _separables(inputs, TAIL), norm=config.norm, numbered=True)
         self.head = nn.Linear(TAIL[-1], classes)

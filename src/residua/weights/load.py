@@ -183,7 +183,7 @@ def _readings(stored: Stored, model: str | None) -> Iterator[Match]:
     good as another where a file has no names.
     """
     held = sum(each.numel() for layer in stored.layers.values() for each in layer.values())
-    sizes = {name: row.published.trainable for name, row in catalogue.ROWS.items()}
+    sizes = {name: row.trainable for name, row in catalogue.ROWS.items()}
     near = sorted(sizes, key=lambda name: abs(math.log(sizes[name] / max(held, 1))))
     dialects = KERAS_DIALECTS if stored.framework == "keras" else TORCH_DIALECTS
     fitting: set[int] = set()

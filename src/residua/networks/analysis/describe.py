@@ -63,14 +63,12 @@ def list_models(as_json: bool) -> str:
     rows = cost.listing()
     if as_json:
         return json.dumps([cost.to_json(name, counts, size) for name, size, counts in rows])
-    longest = max(len(name) for name, _, _ in rows)
-    lines = [
-        f"{'model':<{longest}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"
-    ]
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"{'model':<{width}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"]
     for name, size, counts in rows:
         shape = " x ".join(map(str, size))
         lines.append(
-            f"{name:<{longest}}  {counts.total:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
+            f"{name:<{width}}  {counts.total:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
             f"{catalogue.row(name).source}"
         )
     return "\n".join(lines)

@@ -247,7 +247,7 @@ class _Paper:
         self.elements.append(f'<rect class="{style}" {position} rx="{min(6, width / 5):.1f}"/>')
 
     def bars(self, middle: float, stage: Stage, row: Bars, thick: float, tall: float) -> float:
-        """The bars of a stage, their sides as square roots: maps of 7 pixels stay visible. -> foot."""
+        """A stage's bars, by square roots, so that maps of 7 pixels stay visible. -> the foot."""
         widths = [max(thick * math.sqrt(shape[0]), 1.4 / len(row)) for _, shape in row]
         x, foot = middle - sum(widths) * 1.35 / 2, AXIS + BARS / 2
         for (colour, shape), width in zip(row, widths, strict=True):

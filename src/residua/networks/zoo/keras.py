@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 from residua.networks.densenet import KERAS_DENSENET121, KERAS_DENSENET169, KERAS_DENSENET201
 from residua.networks.inception import KERAS_INCEPTION_V3
@@ -12,7 +12,7 @@ from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, ResNetConfig, S
 from residua.networks.vgg import VGG16, VGG19, VGGConfig
 from residua.networks.xception import KERAS_XCEPTION
 from residua.networks.zoo.papers import DEEP, WIDE
-from residua.networks.zoo.row import NetworkConfig, PublishedCount, Row
+from residua.networks.zoo.row import NetworkConfig, Row
 
 _RESNET = ResNetConfig(
     units=(),
@@ -24,7 +24,7 @@ _RESNET = ResNetConfig(
     norm=APPLICATIONS_NORM,
     initialisation="glorot",
 )
-_RESNET_V2 = dataclasses.replace(
+_RESNET_V2 = replace(
     _RESNET,
     branch=BOTTLENECK,
     ordering="full_preactivation",
@@ -37,7 +37,7 @@ _VGG = VGGConfig(VGG16, dropout=0.0, initialisation="glorot")
 
 
 def _row(config: NetworkConfig, total: int, trainable: int, size: int = 224) -> Row:
-    return Row(config, 1000, 3, size, PublishedCount(trainable, total), "keras.applications")
+    return Row(config, "keras.applications", trainable, total, size=size)
 
 
 KERAS_VARIANTS: dict[str, Row] = {
@@ -48,7 +48,7 @@ KERAS_VARIANTS: dict[str, Row] = {
     "keras_resnet101v2": _row(_RESNET_V2.with_units(3, 4, 23, 3), 44_675_560, 44_577_896),
     "keras_resnet152v2": _row(_RESNET_V2.with_units(3, 8, 36, 3), 60_380_648, 60_236_904),
     "keras_vgg16": _row(_VGG, 138_357_544, 138_357_544),
-    "keras_vgg19": _row(dataclasses.replace(_VGG, convolutions=VGG19), 143_667_240, 143_667_240),
+    "keras_vgg19": _row(replace(_VGG, convolutions=VGG19), 143_667_240, 143_667_240),
     "keras_xception": _row(KERAS_XCEPTION, 22_910_480, 22_855_952, 299),
     "keras_inception_v3": _row(KERAS_INCEPTION_V3, 23_851_784, 23_817_352, 299),
     "keras_densenet121": _row(KERAS_DENSENET121, 8_062_504, 7_978_856),

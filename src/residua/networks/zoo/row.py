@@ -1,4 +1,4 @@
-"""A row of the catalogue: a network's config, its defaults and the published parameter count."""
+"""A row of the catalogue: a network's config, its defaults and its published parameter count."""
 
 from __future__ import annotations
 
@@ -21,24 +21,18 @@ class NetworkConfig(Protocol):
 
 
 @dataclass(frozen=True)
-class PublishedCount:
-    """Parameters as the source counts them. total: with the statistics of BatchNorm."""
-
-    trainable: int
-    total: int | None = None
-
-
-@dataclass(frozen=True)
 class Row:
     """One network.
 
+    source, trainable: who publishes the network, and its number of trainable parameters there.
+    total: the published count with the statistics of BatchNorm; None: not published.
     classes, channels, size: defaults; size is the side of the input in pixels.
-    published, source: the parameter count, and who publishes it.
     """
 
     config: NetworkConfig
-    classes: int
-    channels: int
-    size: int
-    published: PublishedCount
     source: str
+    trainable: int
+    total: int | None = None
+    classes: int = 1000
+    channels: int = 3
+    size: int = 224
