@@ -65,11 +65,11 @@ def study(
       residua study orderings --data photos --epochs 20 --jobs 2
     """
     with terminal() as console:
-        from residua.studies.plan import Asked
-        from residua.studies.run_study import conduct, listing
+        from residua.studies.run_study import available, run_study
+        from residua.studies.study import StudyOptions
 
         if show:
-            for study_name, title in listing():
+            for study_name, title in available():
                 print(f"{study_name:<20}{title}")
             return
         if name is None:
@@ -77,4 +77,5 @@ def study(
         settings = parse_assignments(assignments or ())
         if epochs is not None:
             settings["training.epochs"] = epochs
-        print(conduct(name, Asked(data, seeds, budget, paper, settings, jobs), out, console))
+        options = StudyOptions(data, seeds, budget, paper, settings, jobs)
+        print(run_study(name, options, out, console))

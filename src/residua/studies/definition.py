@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -11,29 +11,30 @@ from typing import Any
 
 import yaml
 
-from residua.config import parse as settings
+from residua.config.parse import current_name, with_settings
 from residua.config.recipes import read_recipe
 from residua.config.schema import AUTO, Config
 from residua.errors import ResiduaError
-from residua.report.page import Cell
+from residua.report.page import Cell, Page
+from residua.studies.claims import cardinality
 
-PAPER = "paper"  # the key of what --paper lays over a study
-SECTIONS = ("cardinality",)  # closed studies that a trained one can show too
+PAPER = "paper"  # key of the settings that --paper uses
+SECTIONS: dict[str, Callable[[], Page]] = {"cardinality": cardinality.study}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network and the way it learns. settings: dotted names, on top of the study's own."""
+    """A network and its training. settings: dotted name -> value, on top of the study's."""
 
     name: str
-    what: str
+    description: str
     settings: Mapping[str, object] = field(default_factory=dict)
     recipe: str | None = None
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """Rows of growing depth, without and with shortcuts, that learn in the same way."""
+    """Rows of increasing depth, without and with shortcuts, trained with the same settings."""
 
     name: str
     plain: tuple[Row, ...]
@@ -41,8 +42,8 @@ class Degradation:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A table of others, beside ours. source: paper and table."""
+class PublishedTable:
+    """Results of others. source: paper and table."""
 
     title: str
     source: str
@@ -52,12 +53,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Definition:
-    """What a study trains and asks.
+    """What a study trains and compares.
 
-    recipe: of rows that name none. settings: of all rows, before each row's own. families: names of
-    rows that are compared with one another. sections: name of a closed study whose findings and
-    sections stand on the page too. reach: whether to ask when each row's curve is as high as the
-    lowest row ends.
+    recipe: of rows without their own. settings: of all rows, overridden by those of a row.
+    families: groups of row names that are compared with one another. sections: name of a computed
+    study whose findings and sections the page includes. time_to_accuracy: whether to compare the
+    time that rows take to the lowest final accuracy of all rows.
     """
 
     name: str
@@ -69,37 +70,36 @@ class Definition:
     settings: Mapping[str, object] = field(default_factory=dict)
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     degradation: tuple[Degradation, ...] = ()
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedTable, ...] = ()
     sections: str = ""
-    reach: bool = False
+    time_to_accuracy: bool = False
 
-    def config(self, row: Row, given: Mapping[str, object], where: str = "") -> Config:
-        """The settings of a row: defaults, its recipe, the study's, the row's, then `given`.
+    def config(self, row: Row, settings: Mapping[str, object], where: str = "") -> Config:
+        """The settings of a row: defaults, its recipe, the study's, the row's, then `settings`.
 
-        where: begins the message of a refused setting. Raises ResiduaError.
+        where: prefix of the message about a refused setting. Raises ResiduaError.
         """
         recipe = row.recipe or self.recipe
         base = Config() if recipe is None else read_recipe(recipe)
-        own = {**self.settings, **row.settings}
         where = f"{where or f'study {self.name}'}, row {row.name}: "
-        return settings.with_settings(base, {**own, **given}, where)
+        return with_settings(base, {**self.settings, **row.settings, **settings}, where)
 
 
-KEYS = {each.name for each in dataclasses.fields(Definition)} - {"name"} | {PAPER}
+KEYS = {item.name for item in dataclasses.fields(Definition)} - {"name"} | {PAPER}
 
 
 def shipped() -> list[str]:
-    """Names of the studies that come with the package and train."""
+    """Names of the YAML files that come with the package."""
     folder = resources.files("residua") / "studies"
     return sorted(
-        each.name.removesuffix(".yaml") for each in folder.iterdir() if each.name.endswith(".yaml")
+        file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml")
     )
 
 
 def read(name: str, *, paper: bool = False) -> Definition:
     """A study of the package by name, or that of a YAML file. Raises ResiduaError.
 
-    paper: with what the file says under `paper` laid over the rest: the papers' own settings.
+    paper: apply the file's `paper` section, the settings of the paper.
     """
     if Path(name).suffix in (".yaml", ".yml"):
         path = Path(name).expanduser()
@@ -111,131 +111,153 @@ def read(name: str, *, paper: bool = False) -> Definition:
 def _parsed(name: str, path: Path, where: str, paper: bool) -> Definition:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no text, a 30th of Feb.
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or 30 February
         raise ResiduaError(f"{where}: cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise ResiduaError(f"{where}: expected title, claim, source and rows, found {content!r}.")
-    over = content.pop(PAPER, None) or {}
-    if not isinstance(over, dict) or PAPER in over:
-        raise ResiduaError(f"{where}: {PAPER} = {over!r}: expected keys of the study.")
-    if paper and not over:
-        raise ResiduaError(f"{where}: has no {PAPER!r} that --paper could take.")
-    for key in (*content, *over):
-        if key not in KEYS:
-            raise ResiduaError(f"{where}: {key!r} is unknown: expected {', '.join(sorted(KEYS))}.")
-    for key in ("title", "claim", "source"):
-        if key not in content:
-            raise ResiduaError(f"{where}: has no {key!r}.")
-    if not {"rows", "degradation"} & content.keys():
-        raise ResiduaError(f"{where}: has no 'rows' and no 'degradation'.")
+    overlay = content.pop(PAPER, None) or {}
+    if not isinstance(overlay, dict) or PAPER in overlay:
+        raise ResiduaError(f"{where}: {PAPER} = {overlay!r}: expected keys of a study.")
+    if paper and not overlay:
+        raise ResiduaError(f"{where}: has no {PAPER!r} section, which --paper needs.")
     try:
-        plain = _built(name, content, where)
-        laid = _built(name, _laid(over, content), where) if over else plain  # asked for or not
-        return laid if paper else plain
+        content, overlay = _with_current_names(content), _with_current_names(overlay)
+        for key in (*content, *overlay):
+            if key not in KEYS:
+                known = ", ".join(sorted(KEYS))
+                raise ResiduaError(f"{where}: {key!r} is unknown: expected {known}.")
+        for key in ("title", "claim", "source"):
+            if key not in content:
+                raise ResiduaError(f"{where}: has no {key!r}.")
+        if not {"rows", "degradation"} & content.keys():
+            raise ResiduaError(f"{where}: has no 'rows' and no 'degradation'.")
+        plain = _built(name, content, where)  # both are checked, whichever is requested
+        merged = _built(name, _merged(content, overlay), where) if overlay else plain
+        return merged if paper else plain
     except (AttributeError, TypeError, KeyError, ValueError) as error:
-        raise ResiduaError(f"{where}: is not what a study looks like: {error!r}.") from error
+        raise ResiduaError(f"{where}: is not a valid study: {error!r}.") from error
+
+
+def _with_current_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's keys by today's names; version 0.1.0 wrote `reach`, `ways` and `what`."""
+    content = {{"reach": "time_to_accuracy"}.get(key, key): value for key, value in content.items()}
+    grid = content.get("degradation")
+    if isinstance(grid, dict):
+        content["degradation"] = {{"ways": "variants"}.get(k, k): v for k, v in grid.items()}
+    if isinstance(content.get("rows"), dict):
+        content["rows"] = {
+            name: {{"what": "description"}.get(key, key): value for key, value in row.items()}
+            for name, row in content["rows"].items()
+        }
+    return content
 
 
 def _built(name: str, content: Mapping[str, Any], where: str) -> Definition:
     content = dict(content)
-    rows = tuple(_row(*item) for item in content.pop("rows", {}).items())
     grid = content.pop("degradation", None)
-    pairs = () if grid is None else tuple(_pairs(**grid))
-    found = Definition(
+    pairs = () if grid is None else tuple(_degradation(**grid))
+    rows = [_row(*item) for item in content.pop("rows", {}).items()]
+    study = Definition(
         name=name,
-        rows=rows + tuple(row for each in pairs for row in each.plain + each.residual),
-        settings=content.pop("settings", None) or {},
+        rows=(*rows, *(row for pair in pairs for row in pair.plain + pair.residual)),
+        settings=_settings(content.pop("settings", None) or {}),
         families=_families(content.pop("families", {})),
         degradation=pairs,
-        published=tuple(Published(**each) for each in content.pop("published", ())),
+        published=tuple(PublishedTable(**table) for table in content.pop("published", ())),
         **content,
     )
-    _check(found, where)
-    return found
+    _check(study, where)
+    return study
 
 
-def _families(content: Mapping[str, list[object]]) -> dict[str, tuple[str, ...]]:
-    for rows in content.values():
+def _settings(settings: Mapping[str, object]) -> dict[str, object]:
+    return {current_name(name): value for name, value in settings.items()}
+
+
+def _families(families: Mapping[str, list[object]]) -> dict[str, tuple[str, ...]]:
+    for rows in families.values():
         if not isinstance(rows, list):
             raise TypeError(f"family {rows!r}: expected a list of rows")
-    return {name: tuple(map(str, rows)) for name, rows in content.items()}
+    return {name: tuple(map(str, rows)) for name, rows in families.items()}
 
 
-def _laid(over: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """What `over` says, and the rest of `content`; mappings are mixed key by key."""
-    both = {
-        key: _laid(value, content[key])
-        for key, value in over.items()
+def _merged(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` overridden by `overlay`; mappings are merged key by key."""
+    nested = {
+        key: _merged(content[key], value)
+        for key, value in overlay.items()
         if isinstance(value, dict) and isinstance(content.get(key), dict)
     }
-    return {**content, **over, **both}
+    return {**content, **overlay, **nested}
 
 
 def _row(name: str, content: Mapping[str, Any]) -> Row:
-    rest = {key: value for key, value in content.items() if key not in ("what", "recipe")}
-    return Row(str(name), str(content["what"]), rest, content.get("recipe"))
+    settings = {key: content[key] for key in content if key not in ("description", "recipe")}
+    return Row(str(name), str(content["description"]), _settings(settings), content.get("recipe"))
 
 
-def _pairs(
-    network: str, depths: Sequence[int], ways: Mapping[str, Mapping[str, object]]
+def _degradation(
+    network: str, depths: Sequence[int], variants: Mapping[str, Mapping[str, object]]
 ) -> Iterator[Degradation]:
-    """For each way of learning rows of all depths, without shortcuts and with the network's own."""
-    if any(type(each) is not int for each in depths) or list(depths) != sorted(set(depths)):
+    """For each variant of the training, rows of all depths without shortcuts and with them."""
+    if any(type(depth) is not int for depth in depths) or list(depths) != sorted(set(depths)):
         raise ValueError(f"depths {depths!r}: expected whole numbers, each greater than the last")
-    for way, given in ways.items():
+    for variant, settings in variants.items():
         kinds = [
             tuple(
                 Row(
-                    f"{kind}{depth}-{way.lower()}",
-                    f"{kind}, {depth} layers, {way}",
-                    {"network.name": f"{network}{depth}", **shortcut, **given},
+                    f"{kind}{depth}-{variant.lower()}",
+                    f"{kind}, {depth} layers, {variant}",
+                    {"network.name": f"{network}{depth}", **shortcut, **_settings(settings)},
                 )
                 for depth in depths
             )
             for kind, shortcut in (("plain", {"network.shortcut": "none"}), ("residual", {}))
         ]
-        yield Degradation(way, *kinds)
+        yield Degradation(variant, *kinds)
 
 
-def _check(found: Definition, where: str) -> None:
-    """Raise ResiduaError if a row is refused, or something compares a row that is not there."""
-    tables = [(f"published {each.title!r}", each) for each in found.published]
-    for place, each in (("", found), *((f"{title}: ", table) for title, table in tables)):
-        for key in ("title", "claim", "source"):
-            said = getattr(each, key, "none asked")
-            if not isinstance(said, str) or not said.strip():
-                raise ResiduaError(f"{where}: {place}{key} = {said!r}: expected a text.")
-    for title, table in tables:
-        columns = table.columns
-        if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-            raise ResiduaError(f"{where}: {title}: columns = {columns!r}: expected texts.")
-    for row in found.rows:
+def _check(study: Definition, where: str) -> None:
+    """Raise ResiduaError if a text, a row, a comparison or a table is invalid."""
+    for key in ("title", "claim", "source"):
+        _check_text(getattr(study, key), f"{where}: {key}")
+    for row in study.rows:
         if not row.name.replace("-", "").replace("_", "").isalnum():  # it names a folder
             raise ResiduaError(f"{where}: row {row.name!r}: expected letters, digits, - and _.")
-        if found.config(row, {}, where).network.name == AUTO:
-            raise ResiduaError(f"{where}: row {row.name} names no network: give it network.name.")
-    names = {each.name for each in found.rows}
-    folders = [each.name.casefold() for each in found.rows]
-    groups = [folders, *([each.casefold() for each in rows] for rows in found.families.values())]
-    for group in groups:
-        if twice := [each for each in group if group.count(each) > 1]:
-            raise ResiduaError(f"{where}: {twice[0]!r} stands twice: expected different rows.")
-    for table in found.published:
-        for cells in table.rows:
-            if len(cells) != len(table.columns) or not all(
-                cell is None or isinstance(cell, str | int | float) for cell in cells
-            ):
-                raise ResiduaError(
-                    f"{where}: published {table.title!r}: {cells!r}: expected a text or number "
-                    f"for each of {', '.join(map(str, table.columns))}."
-                )
-    compared = [*found.families.values(), *(each.plain for each in found.degradation)]
+        if study.config(row, {}, where).network.name == AUTO:
+            raise ResiduaError(f"{where}: row {row.name} has no network: set network.name.")
+    for names in ([row.name for row in study.rows], *study.families.values()):
+        folded = [name.casefold() for name in names]
+        if repeated := [name for name in folded if folded.count(name) > 1]:
+            raise ResiduaError(f"{where}: {repeated[0]!r} is repeated: expected different rows.")
+    compared = [*study.families.values(), *(pair.plain for pair in study.degradation)]
     if not compared or min(map(len, compared)) < 2:
         raise ResiduaError(f"{where}: families and degradation compare two rows or more.")
-    asked = [each for family in found.families.values() for each in family]
-    if lost := [each for each in asked if each not in names]:
-        raise ResiduaError(f"{where}: compares {lost[0]!r}, which is none of its rows.")
-    if found.sections not in ("", *SECTIONS):
+    rows = {row.name for row in study.rows}
+    if missing := [name for names in study.families.values() for name in names if name not in rows]:
+        raise ResiduaError(f"{where}: compares {missing[0]!r}, which is none of its rows.")
+    for table in study.published:
+        _check_table(table, f"{where}: published {table.title!r}: ")
+    if study.sections not in ("", *SECTIONS):
         raise ResiduaError(
-            f"{where}: sections = {found.sections!r}: expected one of {', '.join(SECTIONS)}."
+            f"{where}: sections = {study.sections!r}: expected one of {', '.join(SECTIONS)}."
         )
+
+
+def _check_text(value: object, where: str) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ResiduaError(f"{where} = {value!r}: expected a text.")
+
+
+def _check_table(table: PublishedTable, where: str) -> None:
+    for key in ("title", "source"):
+        _check_text(getattr(table, key), f"{where}{key}")
+    columns = table.columns
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise ResiduaError(f"{where}columns = {columns!r}: expected texts.")
+    for cells in table.rows:
+        valid = all(cell is None or isinstance(cell, str | int | float) for cell in cells)
+        if len(cells) != len(columns) or not valid:
+            raise ResiduaError(
+                f"{where}{cells!r}: expected a text or number for each of {', '.join(columns)}."
+            )

@@ -1,200 +1,213 @@
-"""What the rows of a study came to -> its page."""
+"""The results of a study's rows -> its page."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from residua.comparison.statistics import seed_differences
 from residua.report import page_figures
-from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.view import joined
+from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.studies.definition import Definition
-from residua.studies.plan import Asked
 from residua.studies.provenance import conditions_of
 from residua.studies.results import Outcome
+from residua.studies.study import StudyOptions
 from residua.studies.text import (
     Values,
-    of_beginners,
-    of_degradation,
-    of_diverged,
-    of_family,
-    of_reach,
+    degradation_finding,
+    diverged_findings,
+    family_findings,
+    time_findings,
+    undertrained_findings,
 )
 
 CURVES: tuple[Literal["accuracy", "loss"], ...] = ("accuracy", "loss")
 SPREAD = (
-    "Seeds differ in initialisation, order and augmentation, and in the split where the data "
-    "brings no test part. A paired interval compares rows seed by seed; the spread is pooled over "
-    "all rows of a comparison, as if these were equally steady, and its intervals hold jointly "
-    "(Tukey's range)."
+    "Seeds differ in initialisation, data order and augmentation, and in the split where the "
+    "dataset has no test set. Rows are compared in pairs, seed by seed. The spread is pooled over "
+    "all rows of a comparison, assuming equal variance, and the intervals are simultaneous (Tukey)."
 )
 
 
-def page_of(
-    study: Definition, outcomes: Sequence[Outcome], asked: Asked, extra: Page | None = None
+@dataclass(frozen=True, eq=False)
+class _Times:
+    """Epochs and minutes of each row to the target accuracies in [0, 1], all of them [S]."""
+
+    epochs: Mapping[str, Values]
+    minutes: Mapping[str, Values]
+    targets: Values
+
+
+def build_page(
+    study: Definition,
+    outcomes: Sequence[Outcome],
+    options: StudyOptions,
+    extra: Page | None = None,
 ) -> Page:
-    """All that a study of trained rows has to say. extra: the page of a closed study to add."""
-    by_name = {each.row.name: each for each in outcomes}
-    whole = {name: each for name, each in by_name.items() if not each.diverged}
-    timed = len(whole) > 1 and all(len(e.seconds) == asked.seeds for e in whole.values())
-    reached = _reached(whole) if study.reach and timed else None
-    sections = [_accuracy_section(study, outcomes, asked), _differences_section(study, whole)]
-    if reached is not None:
-        sections.append(_reach_section(*reached, whole))
+    """The page of a study of trained rows. extra: the page of a computed study to append."""
+    complete = {outcome.row.name: outcome for outcome in outcomes if not outcome.diverged}
+    timed = all(len(outcome.seconds) == options.seeds for outcome in complete.values())
+    compared = study.time_to_accuracy and timed and len(complete) > 1
+    times = _times_to_accuracy(complete) if compared else None
+    lost = {o.row.name: (len(o.diverged), options.seeds) for o in outcomes if o.diverged}
+    findings = [*_degradation(study, complete), *_families(study, complete)]
+    sections = [_rows_section(study, outcomes, options), _differences_section(study, complete)]
+    if times is not None:
+        findings += time_findings(times.epochs, times.minutes, times.targets)
+        sections.append(_times_section(times, complete))
     if study.published:
         tables = [
-            Table(f"published-{number}", each.title, each.columns, each.rows, 2, each.source)
-            for number, each in enumerate(study.published, start=1)
+            Table(f"published-{number}", table.title, table.columns, table.rows, 2, table.source)
+            for number, table in enumerate(study.published, start=1)
         ]
-        said = "As others published it; other data, networks and epochs than here where not said."
-        sections.append(Section("What was published", [said], tables))
-    findings = _findings(study, whole)
-    if reached is not None:
-        findings += of_reach(*reached)
-    lost = {name: (len(each.diverged), asked.seeds) for name, each in by_name.items()}
-    findings += of_diverged({name: each for name, each in lost.items() if each[0]})
+        text = "Results of others, with other data, networks and epochs unless stated otherwise."
+        sections.append(Section("Published results", [text], tables))
+    findings += diverged_findings(lost)
     return Page(
         study.title,
         study.claim,
         study.source,
         [*findings, *(extra.findings if extra else ())],
         [*sections, *(extra.sections if extra else ())],
-        conditions_of(outcomes, asked),
+        conditions_of(outcomes, options),
     )
 
 
-def _findings(study: Definition, whole: Mapping[str, Outcome]) -> list[str]:
-    """What follows from the rows of which no seed diverged."""
-    found = []
-    for each in study.degradation:
-        plain, residual = ([row.name for row in kind] for kind in (each.plain, each.residual))
-        if whole.keys() >= {*plain, *residual}:
-            errors, cure = (1 - _stacked(whole, k, "train_accuracy") for k in (plain, residual))
-            step = 1 / whole[plain[0]].taught
-            found.append(of_degradation(each.name, plain, errors, cure, step))
-    for names in study.families.values():
-        found += of_beginners(
-            {name: float(whole[name].train_accuracy.mean()) for name in names if name in whole}
+def _degradation(study: Definition, complete: Mapping[str, Outcome]) -> list[str]:
+    findings = []
+    for pair in study.degradation:
+        plain, residual = ([row.name for row in kind] for kind in (pair.plain, pair.residual))
+        if complete.keys() >= {*plain, *residual}:
+            errors, residual_errors = (
+                1 - _stacked(complete, names, "train_accuracy") for names in (plain, residual)
+            )
+            step = 1 / complete[plain[0]].train_images
+            findings.append(degradation_finding(pair.name, plain, errors, residual_errors, step))
+    return findings
+
+
+def _families(study: Definition, complete: Mapping[str, Outcome]) -> list[str]:
+    findings = []
+    for family in study.families.values():
+        rows = [name for name in family if name in complete]
+        findings += undertrained_findings(
+            {name: float(complete[name].train_accuracy.mean()) for name in rows}
         )
-        if len(rows := [name for name in names if name in whole]) > 1:
-            values, step = _stacked(whole, rows, "accuracy"), 1 / whole[rows[0]].tested
-            found += of_family(rows, values, "test accuracy", step)
-    return found
+        if len(rows) > 1:
+            step = 1 / complete[rows[0]].test_images
+            values = _stacked(complete, rows, "accuracy")
+            findings += family_findings(rows, values, "test accuracy", step)
+    return findings
 
 
-def _stacked(by_name: Mapping[str, Outcome], rows: Sequence[str], figure: str) -> Values:
+def _stacked(outcomes: Mapping[str, Outcome], rows: Sequence[str], metric: str) -> Values:
     """[R, S]"""
-    return np.stack([getattr(by_name[row], figure) for row in rows])
+    return np.stack([getattr(outcomes[row], metric) for row in rows])
 
 
-def _accuracy_section(study: Definition, outcomes: Sequence[Outcome], asked: Asked) -> Section:
-    columns = (
-        "row",
-        "what it is",
-        "test accuracy %",
-        "+-",
-        "training accuracy %",
-        "diverged",
-    )
+def _rows_section(study: Definition, outcomes: Sequence[Outcome], options: StudyOptions) -> Section:
+    columns = ("row", "description", "test accuracy %", "+-", "train accuracy %", "diverged")
     rows: list[list[Cell]] = [
         [
-            each.row.name,
-            each.row.what,
-            _mean(each.accuracy),
-            _deviation(each.accuracy),
-            _mean(each.train_accuracy),
-            len(each.diverged),
+            outcome.row.name,
+            outcome.row.description,
+            _mean(outcome.accuracy),
+            _deviation(outcome.accuracy),
+            _mean(outcome.train_accuracy),
+            len(outcome.diverged),
         ]
-        for each in outcomes
+        for outcome in outcomes
     ]
     note = (
-        "+-: standard deviation over the seeds, in points. Training accuracy: of the last epoch's "
-        "images as they were shown, augmented. Diverged: seeds whose loss did not stay finite; "
-        "the other figures leave them out."
+        "+-: standard deviation over the seeds, in points. Train accuracy: of the last epoch, on "
+        "augmented images. Diverged: seeds whose loss became NaN or infinite; the other columns "
+        "exclude them."
     )
-    table = Table("rows", "Rows of the study", columns, rows, 2, note)
-    learnt = {each.row.name: each for each in outcomes if each.curves}
-    figures: list[Figure] = []
-    if learnt:
-        accuracies = {name: each.accuracy.tolist() for name, each in learnt.items()}
-        caption = "Each point is a seed, each bar the mean of a row."
-        figures = [
-            page_figures.curves(
-                {name: learnt[name].curves for name in names},
-                figure,
-                group,
-                _of_losses([learnt[name] for name in names]) if figure == "loss" else "",
-            )
-            for group, names in _groups(study, learnt).items()
-            for figure in CURVES
-        ]
-        title = "test accuracy of each seed"
-        figures.append(page_figures.dots(accuracies, "accuracies", title, caption))
-        if study.degradation:
-            errors = {name: (1 - each.train_accuracy).tolist() for name, each in learnt.items()}
-            title = "training error of each seed"
-            figures.append(page_figures.dots(errors, "training-errors", title, caption))
-    return Section(
-        "What each row came to", [SPREAD], [table, _costs(outcomes, asked.jobs)], figures
-    )
+    table = Table("rows", "Accuracy of each row", columns, rows, 2, note)
+    tables = [table, _costs(outcomes, options.jobs)]
+    return Section("Results", [SPREAD], tables, _figures(study, outcomes))
 
 
-def _of_losses(outcomes: Sequence[Outcome]) -> str:
+def _figures(study: Definition, outcomes: Sequence[Outcome]) -> list[Figure]:
+    trained = {outcome.row.name: outcome for outcome in outcomes if outcome.curves}
+    if not trained:
+        return []
+    figures = [
+        page_figures.curves(
+            {name: trained[name].curves for name in names},
+            metric,
+            group,
+            _loss_note([trained[name] for name in names]) if metric == "loss" else "",
+        )
+        for group, names in _groups(study, trained).items()
+        for metric in CURVES
+    ]
+    caption = "Each point is a seed, each bar the mean of a row."
+    accuracies = {name: outcome.accuracy.tolist() for name, outcome in trained.items()}
+    title = "test accuracy of each seed"
+    figures.append(page_figures.dots(accuracies, "accuracies", title, caption))
+    if study.degradation:
+        errors = {name: (1 - outcome.train_accuracy).tolist() for name, outcome in trained.items()}
+        title = "training error of each seed"
+        figures.append(page_figures.dots(errors, "training-errors", title, caption))
+    return figures
+
+
+def _loss_note(outcomes: Sequence[Outcome]) -> str:
     """Which losses are drawn."""
-    smoothing = {e.row.name: e.config.optimization.label_smoothing for e in outcomes}
-    said = "Test losses are cross entropies; training losses are those that each row learns by"
+    smoothing = {o.row.name: o.config.optimization.label_smoothing for o in outcomes}
+    note = "The test loss is the cross entropy, the training loss includes label smoothing"
     if len(set(smoothing.values())) == 1:
-        return f"{said}, with label smoothing {next(iter(smoothing.values())):g}."
-    each = [f"{name} {value:g}" for name, value in smoothing.items()]
-    return f"{said}, which do not compare: they smooth labels by {joined(each)}."
+        return f"{note} ({next(iter(smoothing.values())):g})."
+    values = [f"{name} {value:g}" for name, value in smoothing.items()]
+    return f"{note}, so training losses are not comparable ({joined(values)})."
 
 
-def _groups(study: Definition, learnt: Mapping[str, Outcome]) -> dict[str, list[str]]:
-    """Rows whose curves stand in one figure: those that learn in the same way, and the rest."""
+def _groups(study: Definition, trained: Mapping[str, Outcome]) -> dict[str, list[str]]:
+    """Rows that share a figure: those of each degradation, and the rest."""
     groups = {
-        each.name: [row.name for row in each.plain + each.residual if row.name in learnt]
-        for each in study.degradation
+        pair.name: [row.name for row in pair.plain + pair.residual if row.name in trained]
+        for pair in study.degradation
     }
     grouped = {name for names in groups.values() for name in names}
-    groups[""] = [name for name in learnt if name not in grouped]
+    groups[""] = [name for name in trained if name not in grouped]
     return {group: names for group, names in groups.items() if names}
 
 
 def _costs(outcomes: Sequence[Outcome], jobs: int) -> Table:
-    columns = (
-        *("row", "parameters", "multiply-adds", "file, MB", "seconds an epoch"),
-        *("fastest seed", "slowest seed"),
-    )
+    columns = ["row", "parameters", "multiply-adds", "file, MB", "seconds per epoch"]
+    columns += ["fastest seed", "slowest seed"]
     rows: list[list[Cell]] = [
         [
-            each.row.name,
-            each.counts.total,
-            each.counts.multiply_adds,
-            None if each.size is None else each.size / 1e6,
-            *_seconds(each),
+            outcome.row.name,
+            outcome.counts.total,
+            outcome.counts.multiply_adds,
+            None if outcome.file_bytes is None else outcome.file_bytes / 1e6,
+            *_seconds(outcome),
         ]
-        for each in outcomes
+        for outcome in outcomes
     ]
     note = (
-        "Parameters as Keras counts them, with BatchNorm's statistics; multiply-adds of one "
-        "image; seconds of learning alone: each seed's median epoch, and of these the median, "
-        "the lowest and the highest."
+        "Parameters include BatchNorm statistics, as in Keras. Multiply-adds: of one image. "
+        "Seconds: of training only, each seed's median epoch; the median, lowest and highest of "
+        "these."
     )
     if jobs > 1:
-        note += f" Up to {jobs} runs shared the machine, so small differences of time say nothing."
-    return Table("costs", "What each row costs", columns, rows, 2, note)
+        note += f" Up to {jobs} runs shared the machine: small differences in time are noise."
+    return Table("costs", "Cost of each row", columns, rows, 2, note)
 
 
-def _seconds(each: Outcome) -> list[Cell]:
-    """Median, lowest and highest over the seeds; None where none is known."""
-    if not len(each.seconds):
+def _seconds(outcome: Outcome) -> list[Cell]:
+    """Median, lowest and highest over the seeds; None where no seed recorded it."""
+    if not len(outcome.seconds):
         return [None] * 3
-    return [float(of(each.seconds)) for of in (np.median, np.min, np.max)]
+    return [float(statistic(outcome.seconds)) for statistic in (np.median, np.min, np.max)]
 
 
 def _mean(values: Values) -> float | None:
@@ -202,68 +215,60 @@ def _mean(values: Values) -> float | None:
 
 
 def _deviation(values: Values) -> float | None:
-    # Not NumPy's, whose deviation of equal values need not be zero
+    # Not NumPy's: its deviation of equal values may differ from zero
     return 100 * statistics.stdev(values.tolist()) if len(values) > 1 else None
 
 
-def _differences_section(study: Definition, whole: Mapping[str, Outcome]) -> Section:
-    asked = [("test accuracy", "accuracy", rows) for rows in study.families.values()]
-    for each in study.degradation:
-        for kind in (each.plain, each.residual):
+def _differences_section(study: Definition, complete: Mapping[str, Outcome]) -> Section:
+    groups = [("test accuracy", "accuracy", names) for names in study.families.values()]
+    for pair in study.degradation:
+        for kind in (pair.plain, pair.residual):
             names = tuple(row.name for row in kind)
-            asked.append(("training accuracy", "train_accuracy", names))
+            groups.append(("train accuracy", "train_accuracy", names))
     rows: list[list[Cell]] = []
-    for title, figure, names in asked:
-        names = tuple(name for name in names if name in whole)
+    for title, metric, family in groups:
+        names = tuple(name for name in family if name in complete)
         if len(names) < 2:
             continue
-        outcome = whole[names[0]]
-        step = 1 / (outcome.tested if figure == "accuracy" else outcome.taught)
-        for (first, second), found in seed_differences(
-            _stacked(whole, names, figure), step
-        ).items():
+        outcome = complete[names[0]]
+        step = 1 / (outcome.test_images if metric == "accuracy" else outcome.train_images)
+        for (first, second), found in seed_differences(_stacked(complete, names, metric), step).items():
             known = math.isfinite(found.low)
             ends = [100 * found.low, 100 * found.high] if known else [None, None]
             seen = ("yes" if found.significant else "no") if known else "one seed"
             rows.append([title, names[first], names[second], 100 * found.mean, *ends, seen])
-    columns = ("figure", "from", "to", "difference, points", "low", "high", "seen")
-    table = Table("differences", "Paired differences, 95 % intervals", columns, rows, 2)
-    said = () if rows else ("No two rows are left to compare.",)
-    return Section("Which differences are seen", said, [table])
+    columns = ("metric", "from", "to", "difference, points", "low", "high", "significant")
+    table = Table("differences", "Paired differences, 95 % CIs", columns, rows, 2)
+    text = () if rows else ("No two rows are left to compare.",)
+    return Section("Differences", text, [table])
 
 
-def _reached(whole: Mapping[str, Outcome]) -> tuple[dict[str, Values], dict[str, Values], Values]:
-    """Epochs and minutes of each row, and accuracies in [0, 1]; all of them [S].
+def _times_to_accuracy(outcomes: Mapping[str, Outcome]) -> _Times:
+    """The target of a seed is the lowest final test accuracy of all rows.
 
-    Of each seed: the accuracy at which the lowest row ends, and the epoch from which on a row's
-    test curve does not fall below it again.
+    A row has reached it in the epoch from which its test accuracy stays at or above it.
     """
     curves = {
-        name: [np.array([epoch["test_accuracy"] for epoch in curve]) for curve in each.curves]
-        for name, each in whole.items()
+        name: [np.array([epoch["test_accuracy"] for epoch in curve]) for curve in outcome.curves]
+        for name, outcome in outcomes.items()
     }
-    targets = np.min([[curve[-1] for curve in each] for each in curves.values()], axis=0)
+    targets = np.min([[curve[-1] for curve in seeds] for seeds in curves.values()], axis=0)
     epochs, minutes = {}, {}
-    for name, each in curves.items():
-        below = [np.flatnonzero(c < target) for c, target in zip(each, targets, strict=True)]
-        epochs[name] = np.array([places[-1] + 2 if len(places) else 1 for places in below], float)
-        minutes[name] = epochs[name] * whole[name].seconds / 60
-    return epochs, minutes, targets
+    for name, seeds in curves.items():
+        below = [np.flatnonzero(c < target) for c, target in zip(seeds, targets, strict=True)]
+        epochs[name] = np.array([last[-1] + 2 if len(last) else 1 for last in below], float)
+        minutes[name] = epochs[name] * outcomes[name].seconds / 60
+    return _Times(epochs, minutes, targets)
 
 
-def _reach_section(
-    epochs: Mapping[str, Values],
-    minutes: Mapping[str, Values],
-    targets: Values,
-    whole: Mapping[str, Outcome],
-) -> Section:
+def _times_section(times: _Times, outcomes: Mapping[str, Outcome]) -> Section:
     rows: list[list[Cell]] = []
-    for name, each in whole.items():
-        ends = [int(epochs[name].min()), int(epochs[name].max())]
-        means = [float(epochs[name].mean()), float(minutes[name].mean())]
-        rows.append([name, each.config.training.epochs, means[0], *ends, means[1]])
-    columns = ("row", "epochs in all", "epochs, mean", "lowest", "highest", "minutes of learning")
-    title = f"Where the lowest row ends: {100 * targets.mean():.2f} % in the mean of the seeds"
-    note = "From that epoch on the test curve of the seed does not fall below it again."
-    table = Table("reach", title, columns, rows, 2, note)
-    return Section("Epochs and minutes at equal accuracy", (), [table])
+    for name, outcome in outcomes.items():
+        epochs, minutes = times.epochs[name], times.minutes[name]
+        ends = (float(epochs.mean()), int(epochs.min()), int(epochs.max()))
+        rows.append([name, outcome.config.training.epochs, *ends, float(minutes.mean())])
+    columns = ("row", "all epochs", "epochs, mean", "lowest", "highest", "minutes of training")
+    title = f"Time to {100 * times.targets.mean():.2f} % test accuracy, the lowest final accuracy"
+    note = "The epoch from which a seed's test accuracy stays at or above the target."
+    table = Table("time-to-accuracy", title, columns, rows, 2, note)
+    return Section("Time to equal accuracy", (), [table])

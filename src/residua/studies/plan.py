@@ -1,4 +1,4 @@
-"""A definition and a user's wishes -> the settings of all rows, which study.json holds to."""
+"""A definition and the user's options -> the settings of all rows, which study.json records."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from residua.config import parse
+from residua.config.parse import current_name, from_mapping, with_settings
 from residua.config.schema import AUTO, Config
 from residua.data.open import EMBEDDED
 from residua.data.prepare import prepare
@@ -21,14 +21,14 @@ from residua.networks.analysis.cost import costs_of
 from residua.networks.zoo import catalogue
 from residua.runs.folder import Busy, RunFolder
 from residua.studies.definition import Definition
+from residua.studies.study import STUDY, StudyOptions
 from residua.system.budget import seconds_of
 from residua.system.console import Console
 from residua.training.initial import initial_network
 from residua.training.throughput import REPORT_SECONDS, epoch_seconds, measure_throughput
 
-STUDY = "study.json"
-TEST_FRACTION = 0.25  # where the data brings no test part
-OWN = (  # settings that make runs comparable
+TEST_FRACTION = 0.25  # where the dataset has no test set
+FIXED = (  # settings that make runs comparable
     "data.path",
     "data.split_seed",
     "data.test_fraction",
@@ -37,99 +37,153 @@ OWN = (  # settings that make runs comparable
     "training.seed",
     "transfer.strategy",
 )
-SHARE = 0.9  # of a budget that is planned
-SEEDS = 3  # where a user says nothing
-WAIT = 1.0  # seconds between looks at what another process holds
+PLANNED = 0.9  # fraction of a budget that is scheduled
+WAIT = 1.0  # seconds between attempts to lock a folder
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a user says. budget: "" for none; then the epochs of the study, or `given`, hold.
+class RowPlan:
+    """The settings of a row. cost: about proportional to the time of one run."""
 
-    jobs: processes that train at once, each on its share of the threads.
+    config: Config
+    cost: float
+
+
+def plan(
+    study: Definition, options: StudyOptions, folder: Path, console: Console
+) -> dict[str, RowPlan]:
+    """Row name -> its settings, recorded in study.json, with which later calls must agree.
+
+    Raises ResiduaError, also for a network that cannot be built, before anything is written.
     """
-
-    data: str
-    seeds: int
-    budget: str = ""
-    paper: bool = False
-    given: Mapping[str, object] = field(default_factory=dict)
-    jobs: int = 1
-
-    @property
-    def shortened(self) -> bool:
-        """Whether the epochs are not those of the study."""
-        return bool(self.budget) or "training.epochs" in self.given
-
-
-def settled(
-    study: Definition, asked: Asked, folder: Path, console: Console
-) -> tuple[dict[str, Config], dict[str, float]]:
-    """The settings of each row, and its cost; study.json, which a later call must agree with.
-
-    cost: what the time of a run is about proportional to. Raises ResiduaError, also for a network
-    that cannot be, before anything is written.
-    """
-    _refuse(study, asked)
+    settings = {current_name(name): value for name, value in options.settings.items()}
     written = {row.name: study.config(row, {}) for row in study.rows}
-    _refuse_compared(study, written, asked)
-    data = asked.data
-    if data != EMBEDDED:  # the same images, from wherever the study is gone on with
-        data = str(Path(data).expanduser().absolute())
-    common: dict[str, object] = {
-        "data.path": data,
-        "data.test_fraction": TEST_FRACTION,
-        "data.val_fraction": 0.0,  # the last weights are judged; nothing is chosen
-        "training.curve_test": True,
-        **asked.given,
-    }
-    configs = {row.name: study.config(row, common) for row in study.rows}
-    if "training.epochs" in asked.given:
-        configs = {
-            name: _stretched(each, written[name], each.training.epochs)
-            for name, each in configs.items()
-        }
+    _refuse_fixed(study, options, settings)
+    _refuse_compared(study, written, settings)
+    configs = _configs(study, written, options, settings)
     costs = {}
     for name, config in configs.items():
         try:
             costs[name] = _cost(config)
         except ResiduaError as error:
             raise ResiduaError(f"study {study.name}, row {name}: {error}") from None
-    said = {
-        "study": study.name,
-        "budget": asked.budget,
-        "rows": {name: _plain(config) for name, config in configs.items()},
-    }
-    with _alone(folder):
-        kept = _kept(folder)
-        differing = "nothing" if kept is None else _difference(kept, said)
-        if differing and not any(folder.glob("runs/*/*/config.yaml")) and not _at_work(folder):
-            epochs = _epochs_within(configs, asked, console) if asked.budget else None
-            kept, differing = {**said, "epochs": epochs}, ""
-            RunFolder(folder).write_json(STUDY, kept)
-    if kept is None or differing:
+    epochs = _agreed_epochs(study, options, configs, folder, console)
+    if epochs is not None:
+        configs = {name: _with_epochs(config, config, epochs) for name, config in configs.items()}
+    return {name: RowPlan(config, costs[name]) for name, config in configs.items()}
+
+
+def seeded(config: Config, seed: int) -> Config:
+    """The settings of one run."""
+    return with_settings(config, {"training.seed": seed, "data.split_seed": seed})
+
+
+def _refuse_fixed(study: Definition, options: StudyOptions, settings: Mapping[str, object]) -> None:
+    """Raise ResiduaError for what the study itself must decide."""
+    for name in FIXED:
+        if name in settings:
+            raise ResiduaError(f"--set {name}: is set by the study, for each of its runs.")
+    if options.budget and "training.epochs" in settings:
+        raise ResiduaError("--budget and --epochs both set the epochs: leave one out.")
+    fixed = [row.name for row in study.rows if "training.epochs" in row.settings]
+    if fixed and options.budget:
         raise ResiduaError(
-            f"{folder}: holds runs of this study with other settings ({differing}). Give the same "
-            "options to go on with it, or another --out."
+            f"study {study.name}: row {fixed[0]} has its own epochs, which the study compares: "
+            "leave --budget out."
         )
-    if kept["epochs"] is None:
-        return configs, costs
-    epochs = kept["epochs"]
-    return {name: _stretched(each, each, epochs) for name, each in configs.items()}, costs
 
 
-def _stretched(config: Config, written: Config, epochs: Any) -> Config:
-    """So many epochs; steps of the rate keep their shares of those that were written with them."""
+def _refuse_compared(
+    study: Definition, written: Mapping[str, Config], settings: Mapping[str, object]
+) -> None:
+    """Raise ResiduaError for a setting in which the rows, as written, differ."""
+    for name in settings:
+        section, _, key = name.partition(".")
+        values = {
+            row: getattr(getattr(config, section, None), key, None)
+            for row, config in written.items()
+        }
+        first = next(iter(values))
+        for row, value in values.items():
+            if value != values[first]:
+                flag = "--epochs" if name == "training.epochs" else f"--set {name}"
+                raise ResiduaError(
+                    f"{flag}: the rows of study {study.name} differ in it ({first}: "
+                    f"{values[first]}, {row}: {value}), so the study compares it: leave it out."
+                )
+
+
+def _configs(
+    study: Definition,
+    written: Mapping[str, Config],
+    options: StudyOptions,
+    settings: Mapping[str, object],
+) -> dict[str, Config]:
+    """The settings of all rows but seeds and the epochs of a budget."""
+    data = options.data
+    if data != EMBEDDED:  # absolute, so that the study resumes from any working directory
+        data = str(Path(data).expanduser().absolute())
+    common: dict[str, object] = {
+        "data.path": data,
+        "data.test_fraction": TEST_FRACTION,
+        "data.val_fraction": 0.0,  # no model selection: the last weights are evaluated
+        "training.curve_test": True,
+        **settings,
+    }
+    configs = {row.name: study.config(row, common) for row in study.rows}
+    if "training.epochs" not in settings:
+        return configs
+    return {
+        name: _with_epochs(config, written[name], config.training.epochs)
+        for name, config in configs.items()
+    }
+
+
+def _with_epochs(config: Config, written: Config, epochs: Any) -> Config:
+    """Other epochs; the milestones of the learning rate keep their fractions of all epochs."""
     changes: dict[str, object] = {"training.epochs": epochs}
     steps, before = config.optimization.steps, written.training.epochs
     same = steps == written.optimization.steps
     if steps and same and AUTO not in (before, epochs) and before != epochs:
-        moved = [[round(place * epochs / before, 3), factor] for place, factor in steps]
-        changes["optimization.steps"] = moved
-    return parse.with_settings(config, changes)
+        scaled = [[round(epoch * epochs / before, 3), factor] for epoch, factor in steps]
+        changes["optimization.steps"] = scaled
+    return with_settings(config, changes)
 
 
-def _at_work(folder: Path) -> bool:
+def _agreed_epochs(
+    study: Definition,
+    options: StudyOptions,
+    configs: Mapping[str, Config],
+    folder: Path,
+    console: Console,
+) -> int | None:
+    """The epochs of the budget, if there is one: of study.json, which is written if need be.
+
+    Raises ResiduaError if the folder has runs of other settings.
+    """
+    record: dict[str, Any] = {
+        "study": study.name,
+        "budget": options.budget,
+        "rows": {name: _plain(config) for name, config in configs.items()},
+    }
+    with _exclusive(folder):
+        saved = _saved(folder)
+        differing = "nothing" if saved is None else _difference(saved, record, configs, folder)
+        unused = not any(folder.glob("runs/*/*/config.yaml")) and not _is_training(folder)
+        if differing and unused:
+            epochs = _epochs_within(configs, options, console) if options.budget else None
+            saved, differing = {**record, "epochs": epochs}, ""
+            RunFolder(folder).write_json(STUDY, saved)
+    if saved is None or differing:
+        raise ResiduaError(
+            f"{folder}: contains runs of this study with other settings ({differing}). Use the "
+            "same options to resume it, or another --out."
+        )
+    agreed: int | None = saved["epochs"]
+    return agreed
+
+
+def _is_training(folder: Path) -> bool:
     """Whether another process prepares or trains a run of the study."""
     for row in folder.glob("runs/*/"):
         try:
@@ -141,8 +195,8 @@ def _at_work(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other process settles the same study now; waits for one that does."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Lock the folder, waiting for any process that plans the same study."""
     while True:
         try:
             with RunFolder(folder).lock():
@@ -152,99 +206,61 @@ def _alone(folder: Path) -> Iterator[None]:
             time.sleep(WAIT)
 
 
-def _kept(folder: Path) -> dict[str, Any] | None:
-    """What study.json says, if there is one. Raises ResiduaError."""
+def _saved(folder: Path) -> dict[str, Any] | None:
+    """The content of study.json, if there is one. Raises ResiduaError."""
     if not (folder / STUDY).exists():
         return None
-    kept = RunFolder(folder).read_json(STUDY)
+    saved: dict[str, Any] = RunFolder(folder).read_json(STUDY)
     with contextlib.suppress(AttributeError, KeyError, TypeError):
-        rows = kept["rows"].values()
-        whole = all(isinstance(each, dict) for row in rows for each in row.values())
-        if whole and "epochs" in kept:
-            found: dict[str, Any] = kept
-            return found
+        sections = [section for row in saved["rows"].values() for section in row.values()]
+        if all(isinstance(section, dict) for section in sections) and "epochs" in saved:
+            return saved
     raise ResiduaError(
-        f"{folder / STUDY}: is not what a study writes: expected study, budget, rows and epochs. "
-        "Restore it, or give another --out."
+        f"{folder / STUDY}: is not the record of a study: expected study, budget, rows and "
+        "epochs. Restore it, or use another --out."
     )
 
 
-def _refuse(study: Definition, asked: Asked) -> None:
-    """Raise ResiduaError for what a study needs to decide itself."""
-    for name in OWN:
-        if name in asked.given:
-            raise ResiduaError(f"--set {name}: a study sets it itself, for each of its runs.")
-    if asked.budget and "training.epochs" in asked.given:
-        raise ResiduaError("--budget chooses the epochs, --epochs gives them: leave one out.")
-    own = [each.name for each in study.rows if "training.epochs" in each.settings]
-    if own and asked.budget:
-        raise ResiduaError(
-            f"study {study.name}: row {own[0]} has its own epochs, which is what it compares: "
-            "leave --budget out."
-        )
-
-
-def _refuse_compared(study: Definition, written: Mapping[str, Config], asked: Asked) -> None:
-    """Raise ResiduaError for a given setting in which rows, as written, differ: they compare it."""
-    for name in asked.given:
-        section, _, key = name.partition(".")
-        values = {
-            row: getattr(getattr(each, section, None), key, None) for row, each in written.items()
-        }
-        first = next(iter(values))
-        for row, value in values.items():
-            if value != values[first]:
-                option = "--epochs" if name == "training.epochs" else f"--set {name}"
-                raise ResiduaError(
-                    f"{option}: the rows of study {study.name} differ in it ({first}: "
-                    f"{values[first]}, {row}: {value}), which is what they compare: leave it out."
-                )
+def _difference(
+    saved: Mapping[str, Any], record: Mapping[str, Any], configs: Mapping[str, Config], folder: Path
+) -> str:
+    """The first setting in which the saved study differs, in words; "" if none does."""
+    for key in ("study", "budget"):
+        if saved.get(key) != record[key]:
+            return f"{key} {saved.get(key)!r}, not {record[key]!r}"
+    if saved["rows"].keys() != configs.keys():
+        return "other rows"
+    for name, config in configs.items():
+        # Read as settings, so that earlier names count and newer settings have their defaults
+        earlier = from_mapping(saved["rows"][name], f"{folder / STUDY}: {name}")
+        for section, values in _plain(config).items():
+            for key, value in values.items():
+                before = _plain(earlier)[section][key]
+                if before != value:
+                    return f"{name}: {section}.{key} = {before!r}, not {value!r}"
+    return ""
 
 
 def _plain(config: Config) -> Any:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _difference(kept: Any, said: Mapping[str, Any]) -> str:
-    """The first setting in which a folder's study is another one, in words; "" if none is."""
-    for key in ("study", "budget"):
-        if kept.get(key) != said[key]:
-            return f"{key} {kept.get(key)!r}, not {said[key]!r}"
-    if kept["rows"].keys() != said["rows"].keys():
-        return "other rows"
-    defaults = _plain(Config())  # of settings that are newer than the folder
-    for name, config in said["rows"].items():
-        for section, values in config.items():
-            for key, value in values.items():
-                had = kept["rows"][name].get(section, {}).get(key, defaults[section][key])
-                if had != value:
-                    return f"{name}: {section}.{key} = {had!r}, not {value!r}"
-    return ""
-
-
-def _epochs_within(configs: Mapping[str, Config], asked: Asked, console: Console) -> int:
-    """The same number of epochs for all rows, such that all runs fit into the budget."""
-    seconds, each_epoch = seconds_of(asked.budget) * SHARE, 0.0
+def _epochs_within(configs: Mapping[str, Config], options: StudyOptions, console: Console) -> int:
+    """The most epochs, equal for all rows, with which all runs fit into the budget; at least 1."""
+    seconds, seconds_per_epoch = seconds_of(options.budget) * PLANNED, 0.0
     for config in configs.values():
         prepared = prepare(seeded(config, 0), Console(quiet=True))
         network = initial_network(prepared.config, None, prepared.device)
-        batches, tested = prepared.training_batches(), len(prepared.splits["test"])
+        batches, test_images = prepared.training_batches(), len(prepared.splits["test"])
         speed = measure_throughput(network, batches, prepared.config, 0)
-        each_epoch += epoch_seconds(speed, batches, prepared.config, tested)
-        seconds -= asked.seeds * (REPORT_SECONDS + tested * speed.evaluation)
-    epochs = math.floor(seconds / (each_epoch * asked.seeds))
+        seconds_per_epoch += epoch_seconds(speed, batches, prepared.config, test_images)
+        seconds -= options.seeds * (REPORT_SECONDS + test_images * speed.evaluation)
+    epochs = math.floor(seconds / (seconds_per_epoch * options.seeds))
     if epochs < 1:
-        console.warn(f"{asked.budget} do not hold one epoch of all rows and seeds: it takes longer")
+        console.warn(f"one epoch of all rows and seeds takes longer than {options.budget}")
     else:
-        console.print(
-            f"{asked.budget} hold {epochs} epochs of each of {len(configs)} rows and seeds"
-        )
+        console.print(f"{epochs} epochs of {len(configs)} rows fit into {options.budget}")
     return max(1, epochs)
-
-
-def seeded(config: Config, seed: int) -> Config:
-    """The settings of one run."""
-    return parse.with_settings(config, {"training.seed": seed, "data.split_seed": seed})
 
 
 def _cost(config: Config) -> float:
@@ -254,6 +270,5 @@ def _cost(config: Config) -> float:
         size = max(32, catalogue.row(config.network.name).size)
     channels = 3 if channels == AUTO else channels
     spec = dataclasses.replace(config.network_spec, channels=channels, classes=10)
-    cost = costs_of(spec, size)
     epochs = 1 if config.training.epochs == AUTO else config.training.epochs
-    return float(cost.multiply_adds * epochs)
+    return float(costs_of(spec, size).multiply_adds * epochs)

@@ -1,4 +1,4 @@
-"""Runs of a study -> on what, how and where they were made, in words."""
+"""Results of a study -> data, settings and machine, as sentences."""
 
 from __future__ import annotations
 
@@ -7,57 +7,61 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from residua.report.view import counted, joined
-from residua.studies.plan import Asked
 from residua.studies.results import Outcome
+from residua.studies.study import StudyOptions
 
-PAPERS = "Epochs, batch, schedule and decay are those that the study gives for its paper (--paper)"
+PAPER = "Epochs, batch size, schedule and weight decay are those of the paper (--paper)"
 SMALL = (
-    "Defaults of a study suit a small machine: few epochs and small networks, so what needs long "
-    "training does not show here. --epochs, --data, --seeds and --paper change that."
+    "Default settings suit a small machine: small networks and few epochs, so effects of long "
+    "training do not appear. --epochs, --data, --seeds and --paper change that."
 )
 
 
-def conditions_of(outcomes: Sequence[Outcome], asked: Asked) -> list[str]:
+def conditions_of(outcomes: Sequence[Outcome], options: StudyOptions) -> list[str]:
     """Data, settings and machine, in sentences."""
     first = outcomes[0]
-    machines = [each for outcome in outcomes for each in outcome.machines]
-    on_cpu = any(each["device"] == "cpu" for each in machines)
-    shares = _all(counted(each["threads"], "thread") for each in machines)
-    threads = f", {shares} a run" if on_cpu else ""
-    configs = [each.config for each in outcomes]
+    environments = [facts for outcome in outcomes for facts in outcome.environments]
+    threads = ""
+    if any(facts["device"] == "cpu" for facts in environments):
+        threads = f", {_all(counted(facts['threads'], 'thread') for facts in environments)} per run"
+    configs = [outcome.config for outcome in outcomes]
     return [
-        f"Data: {Path(first.config.data.path).name}, {first.taught:,} images to learn from, "
-        f"{first.tested:,} to judge by, {_all(each.preprocessing.size for each in configs)} px, "
-        f"channels: {_all(each.preprocessing.channels for each in configs)}; "
-        f"epochs: {_all(each.training.epochs for each in configs)}; "
-        f"batch: {_all(each.training.batch_size for each in configs)}; "
-        f"{counted(asked.seeds, 'seed')}.",
-        settings_said(asked, any(each.optimization.steps for each in configs)),
-        f"{datetime.date.today()}; {_all(each['device_name'] for each in machines)}{threads}, "
-        f"{_all(each.training.precision for each in configs)}; "
-        f"residua {_all(each['residua'] for each in machines)}, "
-        f"torch {_all(each['torch'] for each in machines)}.",
+        f"Data: {Path(first.config.data.path).name}, {first.train_images:,} training images, "
+        f"{first.test_images:,} test images, {_all(c.preprocessing.size for c in configs)} px, "
+        f"channels: {_all(c.preprocessing.channels for c in configs)}; "
+        f"epochs: {_all(c.training.epochs for c in configs)}; "
+        f"batch size: {_all(c.training.batch_size for c in configs)}; "
+        f"{counted(options.seeds, 'seed')}.",
+        settings_sentence(options, any(config.optimization.steps for config in configs)),
+        f"{datetime.date.today()}; {_all(facts['device_name'] for facts in environments)}{threads}"
+        f", {_all(config.training.precision for config in configs)}; "
+        f"residua {_all(facts['residua'] for facts in environments)}, "
+        f"torch {_all(facts['torch'] for facts in environments)}.",
         (
-            "The data's own validation part chose the epoch whose weights are judged."
-            if first.chosen
-            else "The last weights are judged; nothing was chosen."
+            "The dataset's own validation set selected the epoch whose weights are evaluated."
+            if first.validated
+            else "The weights of the last epoch are evaluated; there was no model selection."
         ),
         "Every row and seed is an ordinary run under runs/, with its own report.",
     ]
 
 
-def settings_said(asked: Asked, stepped: bool) -> str:
-    """Whose settings the rows have, and what was given. stepped: whether rates move in steps."""
-    given = [f"{name} = {value}" for name, value in asked.given.items()]
-    if asked.budget:
-        given.append(f"as many epochs as {asked.budget} hold")
-    if not asked.paper:
-        return SMALL + (f" Given for all rows: {joined(given)}." if given else "")
-    moved = stepped and asked.shortened and "optimization.steps" not in asked.given
-    shorter = " (the steps of the rate keep their shares of the epochs)" if moved else ""
-    return PAPERS + (f", but for what was given: {joined(given)}{shorter}." if given else ".")
+def settings_sentence(options: StudyOptions, stepped: bool) -> str:
+    """Whose settings the rows have, and what the user set. stepped: whether lr drops at milestones.
+
+    A shorter training keeps the milestones at the same fractions of the epochs.
+    """
+    changes = [f"{name} = {value}" for name, value in options.settings.items()]
+    shortened = bool(options.budget) or "training.epochs" in options.settings
+    if options.budget:
+        changes.append(f"as many epochs as fit into {options.budget}")
+    if not options.paper:
+        return SMALL + (f" Set for all rows: {joined(changes)}." if changes else "")
+    scaled = stepped and shortened and "optimization.steps" not in options.settings
+    note = " (learning-rate milestones at the same fractions of the epochs)" if scaled else ""
+    return PAPER + (f", except: {joined(changes)}{note}." if changes else ".")
 
 
 def _all(values: Iterable[object]) -> str:
     """All different values, in words."""
-    return joined([str(each) for each in dict.fromkeys(values)])
+    return joined([str(value) for value in dict.fromkeys(values)])

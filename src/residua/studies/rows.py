@@ -1,7 +1,7 @@
-"""A definition and a folder -> a run for each row and seed, each trained once; their figures.
+"""A definition and a folder -> a run for each row and seed, each trained once; their results.
 
-What is finished is skipped, what was interrupted goes on; so a study may be stopped at any moment,
-and gives the same figures as one that was not.
+Finished runs are skipped and interrupted ones resumed, so a study may be stopped at any moment and
+gives the same results as one that was not.
 """
 
 from __future__ import annotations
@@ -19,123 +19,126 @@ from residua.errors import ResiduaError
 from residua.experiment import resume, train
 from residua.runs.folder import Busy, RunFolder
 from residua.studies.definition import Definition
-from residua.studies.plan import WAIT, Asked, seeded, settled
+from residua.studies.plan import WAIT, plan, seeded
 from residua.studies.results import (
     DIVERGED,
     Outcome,
-    compare_parts,
+    accuracy_on_test,
+    check_same_splits,
     has_diverged,
     is_finished,
-    judged,
     outcome_of,
-    place_of,
+    run_path,
 )
-from residua.studies.workers import helped
+from residua.studies.study import StudyOptions
+from residua.studies.workers import workers
 from residua.system.console import Console
 from residua.system.signals import Interrupted
 from residua.training.meter import Diverged
 
 
 @dataclass(frozen=True)
-class _Turn:
-    """One run of the study. cost: what its time is about proportional to."""
+class _Run:
+    """One run of the study. cost: about proportional to its time."""
 
     name: str
     config: Config
-    place: Path
+    path: Path
     cost: float
 
 
-def run_all(study: Definition, asked: Asked, folder: Path, console: Console) -> list[Outcome]:
-    """Train what is not trained yet, seed by seed, and collect the figures of all rows.
+def run_rows(
+    study: Definition, options: StudyOptions, folder: Path, console: Console
+) -> list[Outcome]:
+    """Train every run that is missing, seed by seed, and collect the results of all rows.
 
-    Raises ResiduaError if the folder holds another study, or this one with other settings.
+    Raises ResiduaError if the folder contains another study, or this one with other settings.
     """
-    configs, costs = settled(study, asked, folder, console)
-    runs = [(seed, row) for seed in range(asked.seeds) for row in study.rows]
-    turns = [
-        _Turn(
-            f"{number} of {len(runs)}: {row.name}, seed {seed}",
-            seeded(configs[row.name], seed),
-            place_of(folder, row, seed),
-            costs[row.name],
+    plans = plan(study, options, folder, console)
+    order = [(seed, row) for seed in range(options.seeds) for row in study.rows]
+    runs = [
+        _Run(
+            f"{number} of {len(order)}: {row.name}, seed {seed}",
+            seeded(plans[row.name].config, seed),
+            run_path(folder, row, seed),
+            plans[row.name].cost,
         )
-        for number, (seed, row) in enumerate(runs, start=1)
+        for number, (seed, row) in enumerate(order, start=1)
     ]
-    further = f"the same command goes on, in {folder}"
+    advice = f"the same command resumes the study in {folder}"
     try:
-        with helped(min(asked.jobs, len(study.rows)), _take_quietly, turns):
-            _take_turns(turns, console)
+        with workers(min(options.jobs, len(study.rows)), _train_quietly, runs):
+            _train_all(runs, console)
     except Interrupted as error:
-        raise Interrupted(error.number, str(folder), further) from None
+        raise Interrupted(error.number, str(folder), advice) from None
     except KeyboardInterrupt:
-        raise Interrupted(signal.SIGINT, str(folder), further) from None
-    compare_parts(folder, study.rows, asked.seeds)
-    return [outcome_of(row, folder, asked.seeds) for row in study.rows]
+        raise Interrupted(signal.SIGINT, str(folder), advice) from None
+    check_same_splits(folder, study.rows, options.seeds)
+    return [outcome_of(row, folder, options.seeds) for row in study.rows]
 
 
-def _take_turns(turns: Sequence[_Turn], console: Console) -> None:
-    """Train what nobody trains yet, and wait for what others train, until all is finished.
+def _train_all(runs: Sequence[_Run], console: Console) -> None:
+    """Train every run that no other process trains, and wait for those until all are finished.
 
-    Any number of processes may do so on the same turns. Raises ResiduaError.
+    Any number of processes may call this with the same runs. Raises ResiduaError.
     """
-    began, waits = time.monotonic(), False
-    whole = sum(each.cost for each in _open(turns))
-    while remaining := _open(turns):
-        turn = next((each for each in remaining if _trained(each, console)), None)
-        if turn is None:
-            if not waits:
-                console.print(f"another process trains {remaining[0].name}; waiting for it")
-            waits = True
+    started, waiting = time.monotonic(), False
+    total = sum(run.cost for run in _unfinished(runs))
+    while remaining := _unfinished(runs):
+        run = next((run for run in remaining if _train(run, console)), None)
+        if run is None:
+            if not waiting:
+                console.print(f"waiting for another process, which trains {remaining[0].name}")
+            waiting = True
             time.sleep(WAIT)
             continue
-        rest = sum(each.cost for each in _open(turns))
-        left = (time.monotonic() - began) * rest / max(whole - rest, turn.cost)
-        console.print(f"{turn.name}: {_came_to(turn.place)}; about {left / 60:.0f} min left")
+        rest = sum(run.cost for run in _unfinished(runs))
+        left = (time.monotonic() - started) * rest / max(total - rest, run.cost)
+        console.print(f"{run.name}: {_result(run.path)}; about {left / 60:.0f} min left")
 
 
-def _take_quietly(turns: Sequence[_Turn]) -> None:
-    _take_turns(turns, Console(quiet=True))
+def _train_quietly(runs: Sequence[_Run]) -> None:
+    _train_all(runs, Console(quiet=True))
 
 
-def _open(turns: Sequence[_Turn]) -> list[_Turn]:
-    return [each for each in turns if not is_finished(each.place)]
+def _unfinished(runs: Sequence[_Run]) -> list[_Run]:
+    return [run for run in runs if not is_finished(run.path)]
 
 
-def _trained(turn: _Turn, console: Console) -> bool:
-    """Bring a run to its end; False if another process is at a run of this row."""
+def _train(run: _Run, console: Console) -> bool:
+    """Train or resume a run to its end; False if another process trains a run of this row."""
     try:
-        turn.place.parent.mkdir(parents=True, exist_ok=True)
+        run.path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResiduaError(f"{turn.place.parent}: cannot hold a run: {error.strerror}.") from error
+        raise ResiduaError(f"{run.path.parent}: cannot store a run: {error.strerror}.") from error
     try:
-        with RunFolder(turn.place.parent).lock():
-            if not is_finished(turn.place):  # by now
-                _train_one(turn.config, turn.place, _Inner(console, turn.name))
+        with RunFolder(run.path.parent).lock():
+            if not is_finished(run.path):  # another process may have finished it
+                _train_locked(run, _PrefixedBar(console, run.name))
     except Busy:
         return False
     return True
 
 
-def _came_to(place: Path) -> str:
-    if has_diverged(place):
-        return "diverged"
-    return f"test accuracy {judged(RunFolder(place))[0]:.4f}"
-
-
-def _train_one(config: Config, place: Path, console: Console) -> None:
+def _train_locked(run: _Run, console: Console) -> None:
     try:
-        if (place / "config.yaml").exists():
-            resume(RunFolder(place), console)
+        if (run.path / "config.yaml").exists():
+            resume(RunFolder(run.path), console)
         else:
-            shutil.rmtree(place, ignore_errors=True)  # was killed before it was a run
-            train(config, str(place), console)
+            shutil.rmtree(run.path, ignore_errors=True)  # killed before its settings were written
+            train(run.config, str(run.path), console)
     except Diverged as error:
-        RunFolder(place).write_json(DIVERGED, {"message": str(error)})
+        RunFolder(run.path).write_json(DIVERGED, {"message": str(error)})
 
 
-class _Inner(Console):
-    """Shows a run's bars under the name of its turn; its lines are in the run's own files."""
+def _result(path: Path) -> str:
+    if has_diverged(path):
+        return "diverged"
+    return f"test accuracy {accuracy_on_test(RunFolder(path))[0]:.4f}"
+
+
+class _PrefixedBar(Console):
+    """Shows a run's bars with a prefix; its lines are in the files of the run."""
 
     def __init__(self, outer: Console, prefix: str) -> None:
         super().__init__(quiet=True)
@@ -145,6 +148,6 @@ class _Inner(Console):
     def bar(
         self, what: str, plain_seconds: float = 10.0
     ) -> Iterator[Callable[[int, int, str], None]]:
-        """The outer screen's bar, under the prefix."""
+        """The outer console's bar, under the prefix."""
         with self.outer.bar(f"{self.prefix}, {what}", 6 * plain_seconds) as move:
             yield move

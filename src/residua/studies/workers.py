@@ -1,4 +1,4 @@
-"""Work that several processes may take from one another -> it is done by some of them at once.
+"""Work that several processes can share -> worker processes that do it together with this one.
 
 A small network leaves most of a second core idle; two of them, each on its own core, do not.
 """
@@ -19,43 +19,43 @@ import torch
 from residua.errors import ResiduaError
 from residua.system.signals import Interrupted
 
-LOOK = 1.0  # seconds between looks at whether the first process still lives
+POLL = 1.0  # seconds between checks that the parent process is alive
 
 
 @contextlib.contextmanager
-def helped(jobs: int, work: Callable[[Any], None], given: Any) -> Iterator[None]:
-    """In this context `jobs` - 1 other processes do work(given) too, with no words.
+def workers(jobs: int, work: Callable[[Any], None], argument: Any) -> Iterator[None]:
+    """In this context `jobs` - 1 other processes call work(argument) too, without output.
 
-    The threads of this one are shared among all. At its end, also by an error, the others are
-    asked to stop, which they do as if a user had; if this process is killed they stop too. Raises
+    All of them share the threads of this process. The workers are terminated, as if by a user, when
+    the context is left, also by an error, and stop by themselves if this process is killed. Raises
     ResiduaError for more than one job where folders cannot be locked.
     """
     if jobs > 1 and find_spec("fcntl") is None:
-        raise ResiduaError("--jobs: this system cannot tell processes apart: leave it out.")
+        raise ResiduaError("--jobs: folders cannot be locked on this system: leave it out.")
     threads = torch.get_num_threads()
     share = max(1, threads // jobs)
-    start = multiprocessing.get_context("spawn")
-    arguments = (os.getpid(), share, work, given)
-    others = [start.Process(target=_helper, args=arguments) for _ in range(jobs - 1)]
+    context = multiprocessing.get_context("spawn")
+    arguments = (os.getpid(), share, work, argument)
+    processes = [context.Process(target=_worker, args=arguments) for _ in range(jobs - 1)]
     try:
-        if others:
+        if processes:
             torch.set_num_threads(share)
-        with _without_interrupts():  # which a helper inherits
-            for each in others:
-                each.start()
+        with _sigint_blocked():  # workers inherit the mask
+            for process in processes:
+                process.start()
         yield
     finally:
-        begun = [each for each in others if each.pid is not None]
-        for each in begun:
-            each.terminate()
-        for each in begun:
-            each.join()
+        started = [process for process in processes if process.pid is not None]
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join()
         torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C waits until the context is left."""
+def _sigint_blocked() -> Iterator[None]:
+    """Delay Ctrl-C until the context is left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -66,16 +66,16 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
-def _helper(parent: int, threads: int, work: Callable[[Any], None], given: Any) -> None:
+def _worker(parent: int, threads: int, work: Callable[[Any], None], argument: Any) -> None:
     torch.set_num_threads(threads)
-    threading.Thread(target=_stop_without, args=(parent,), daemon=True).start()
-    with contextlib.suppress(Interrupted, ResiduaError):  # the first process says it
-        work(given)
+    threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(Interrupted, ResiduaError):  # the parent process reports them
+        work(argument)
 
 
-def _stop_without(parent: int) -> None:
-    """Stop this process as a user would, once it has another parent."""
-    nap = threading.Event()
+def _stop_with(parent: int) -> None:
+    """Stop this process, as a user would, once its parent is gone."""
+    pause = threading.Event()
     while os.getppid() == parent:
-        nap.wait(LOOK)
+        pause.wait(POLL)
     signal.raise_signal(signal.SIGTERM)

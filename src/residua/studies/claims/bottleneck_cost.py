@@ -24,6 +24,7 @@ from residua.studies.claims.layer_costs import (
     separable,
     stage_costs,
 )
+from residua.studies.study import ComputedStudy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -59,7 +60,7 @@ def study() -> Page:
     """What bottlenecks, halving with doubling, 1x1 and separable convolutions cost."""
     units, inner, mixings = compared(), inner_widths(), [mixing(side) for side in (1, 3)]
     return Page(
-        title="What bottlenecks, halving and 1x1 convolutions cost",
+        title=STUDY.title,
         claim="Two 3x3 convolutions and a bottleneck have equally many parameters, 73,728; a map "
         "of half the size with double the width keeps the cost of a layer; a 1x1 convolution "
         "reduces channels cheaply and extracts spatial information.",
@@ -287,3 +288,10 @@ def _figure(inner: Sequence[tuple[int, int, int]]) -> Figure:
 
     said = "Where a curve meets the thin line, it costs what the two 3x3 cost."
     return Figure("inner-widths", said, draw, (8.0, 4.2))
+
+
+STUDY = ComputedStudy(
+    "bottleneck-cost",
+    "What bottlenecks, halving and 1x1 convolutions cost",
+    lambda seeds, report: study(),
+)

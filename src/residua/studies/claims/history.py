@@ -29,6 +29,7 @@ from residua.studies.claims.published import (
     Point,
     point,
 )
+from residua.studies.study import ComputedStudy
 from residua.system.console import Report, counting
 
 BATCH = 8
@@ -117,7 +118,7 @@ def study(
     costs = Section("Accuracy against cost", _COSTS, [_costs(points)], [cost_figure(points)])
     shown = [(each.point, each.images) for each in times]
     return Page(
-        title="Accuracy against cost, from AlexNet on",
+        title=STUDY.title,
         claim="Convolutional networks from AlexNet over VGG, GoogLeNet, ResNet and ResNeXt to "
         "DenseNet became more accurate, by other means than cost.",
         source="Tutorial 0, the figure of accuracy against complexity; the papers of the networks.",
@@ -277,3 +278,8 @@ def _speeds(times: Sequence[Timed]) -> Table:
         rows.append((each.point.label, each.point.accuracy, each.point.multiply_adds, *rates))
     columns = ["network", "top-1 %", "multiply-adds", "images a second", "lowest", "highest"]
     return Table("speed", "Speed", [*columns, "billion multiply-adds a second"], rows, 1)
+
+
+STUDY = ComputedStudy(
+    "history", "Accuracy against cost, from AlexNet on", lambda seeds, report: study(report=report)
+)

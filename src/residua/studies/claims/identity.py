@@ -22,6 +22,7 @@ from residua.studies.claims.passing import (
     passed,
     wide_gradient,
 )
+from residua.studies.study import ComputedStudy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -69,7 +70,7 @@ def study() -> Page:
     units[EXACT_B] = passed("bn_after_addition", exact=True)
     linear, scalars, wide = linearities(), _gradients(gradient), _gradients(wide_gradient)
     return Page(
-        title="When a residual unit is the identity",
+        title=STUDY.title,
         claim="A network with identity layers added has the error of the one without; with all "
         "parameters of F zero H(x) = F(x) + x is x; a shortcut over one layer is linear; shortcuts "
         "make a sum of the product that vanishes or explodes.",
@@ -278,3 +279,8 @@ def _gradient_figure(gradients: Gradients) -> Figure:
 
     said = "Dashed: f^L. Solid: (1 + f)^L. What lies beyond a factor of 1e12 is cut off."
     return Figure("gradients", said, draw, (9.0, 4.6))
+
+
+STUDY = ComputedStudy(
+    "identity", "When a residual unit is the identity", lambda seeds, report: study()
+)

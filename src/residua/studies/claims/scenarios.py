@@ -1,267 +1,289 @@
-"""The four scenarios of transfer learning, small and near to large and far, on embedded images.
+"""The four scenarios of transfer learning, from few and similar to many and different images.
 
-A small network learns five digits; what it has learnt is used for five others, which are similar,
-and for patches of two photographs, which are not: with few images and with many.
+A small network is trained on five digits and transferred to five other digits, which are similar,
+and to patches of two photographs, which are not; with few images and with many.
 """
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from residua.comparison.statistics import seed_differences
 from residua.config import parse
 from residua.config.schema import Config
 from residua.data.random import shuffled
 from residua.experiment import train
-from residua.report import page_figures
-from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.view import counted
+from residua.report.page import Cell, Page, Section, Table
+from residua.report.page_figures import dots
 from residua.runs.folder import RunFolder
-from residua.studies.results import is_finished, judged
-from residua.studies.text import of_family
+from residua.studies.results import accuracy_on_test, is_finished
+from residua.studies.study import StudyOptions, check_record
+from residua.studies.text import family_findings
 from residua.system.console import Console
 from residua.system.files import write_atomically
 from residua.system.signals import Interrupted
 
 Pixels = npt.NDArray[np.uint8]
+
 STRATEGIES = ("features", "partial", "full", "scratch", "auto")
-TUTORIAL = {  # what tutorial 3 advises, and for which data
-    "small and similar": ("digits", 10, "features"),
-    "small and different": ("patches", 10, "partial"),
-    "large and different": ("patches", 0, "scratch"),
-    "large and similar": ("digits", 0, "full"),
-}
-PATCH = 16  # pixels a side
-TESTED = 0.4  # of each class
+FIXED = STRATEGIES[:-1]
+BUDGET = "10s"  # of each run
+SIDE = 16  # of a patch, in pixels
+TEST_FRACTION = 0.4  # of each class
 
 
-def study(folder: Path, seeds: int, budget: str, console: Console) -> Page:
-    """Train all ways on all four, in the same time each, and compare; what is done is skipped.
+@dataclass(frozen=True)
+class Scenario:
+    """name: amount and similarity of the data. few: training images per class, 0 for all.
 
-    budget: of each run, such as 10s. Raises ResiduaError.
+    advised: the strategy that tutorial 3 advises.
     """
-    near, far = _digits(), _patches()
-    source = _data(folder / "data" / "source", near, range(5), 0, seed=0)
-    weights = folder / "source"
-    if not is_finished(weights):
-        _train({"data.path": source, "training.epochs": 20, "preprocessing.size": PATCH}, weights)
-    targets = {"digits": (near, range(5, 10)), "patches": (far, range(2))}
-    found: dict[str, dict[str, list[float]]] = {}
-    tested: dict[str, int] = {}
-    chosen: dict[str, list[str]] = {}
-    for scenario, (target, few, _) in TUTORIAL.items():
-        rows: dict[str, list[float]] = {name: [] for name in STRATEGIES}
-        for seed in range(seeds):
-            word = scenario.replace(" ", "-")
-            data = _data(folder / "data" / f"{word}-{seed}", *targets[target], few, seed=seed)
-            for strategy in STRATEGIES:
-                place = folder / "runs" / word / strategy / f"seed-{seed}"
-                if not is_finished(place):
-                    _transfer(data, weights, strategy, budget, seed, place)
-                accuracy, tested[scenario] = judged(RunFolder(place))
-                rows[strategy].append(accuracy)
-                console.print(f"{scenario}, {strategy}, seed {seed}: {rows[strategy][-1]:.4f}")
-            auto = RunFolder(folder / "runs" / word / "auto" / f"seed-{seed}")
-            chosen.setdefault(scenario, []).append(auto.config.transfer.strategy)
-        found[scenario] = rows
-    return page_of(found, chosen, tested, budget)
+
+    name: str
+    data: str
+    few: int
+    advised: str
 
 
-def page_of(
-    found: Mapping[str, Mapping[str, Sequence[float]]],
-    chosen: Mapping[str, Sequence[str]],
-    tested: Mapping[str, int],
-    budget: str,
-) -> Page:
-    """found: scenario -> strategy -> test accuracy of each seed. chosen: what auto kept.
+SCENARIOS = (
+    Scenario("small and similar", "digits", 10, "features"),
+    Scenario("small and different", "patches", 10, "partial"),
+    Scenario("large and different", "patches", 0, "scratch"),
+    Scenario("large and similar", "digits", 0, "full"),
+)
 
-    tested: images that judge, of each scenario.
+
+@dataclass(frozen=True)
+class Results:
+    """Of one scenario. accuracies: strategy -> test accuracy of each seed, in [0, 1].
+
+    selected: the strategy that auto selected, for each seed. test_images: number of test images.
     """
-    sections, seeds = [], len(next(iter(found.values()))["auto"])
-    for number, (scenario, rows) in enumerate(found.items(), start=1):
-        values = {name: list(each) for name, each in rows.items()}
-        figure = page_figures.dots(
-            values, f"scenario-{number}", f"{scenario}: test accuracy", "Each point is a seed."
+
+    scenario: Scenario
+    accuracies: Mapping[str, Sequence[float]]
+    selected: Sequence[str]
+    test_images: int
+
+    @property
+    def best(self) -> str:
+        """The fixed strategy with the highest mean."""
+        return max(FIXED, key=lambda strategy: float(np.mean(self.accuracies[strategy])))
+
+    def stacked(self, strategies: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Accuracies [R, S]."""
+        return np.array([self.accuracies[strategy] for strategy in strategies])
+
+
+class TransferScenarios:
+    """All strategies in all scenarios, in equal time."""
+
+    name = "transfer-scenarios"
+    title = "Four scenarios of transfer learning"
+    options = frozenset({"seeds", "budget"})
+
+    def run(self, folder: Path, options: StudyOptions, console: Console) -> Page:
+        """Train the runs that are missing. The budget is that of each run. Raises ResiduaError."""
+        budget = options.budget or BUDGET
+        check_record(folder, {"study": self.name, "budget": budget})
+        classes = {"digits": digits()[5:], "patches": patches()}
+        source = write_images(folder / "data" / "source", digits()[:5], 0, seed=0)
+        weights = folder / "source"
+        settings = {"data.path": source, "training.epochs": 20, "preprocessing.size": SIDE}
+        _train(settings, weights)
+        results = []
+        for scenario in SCENARIOS:
+            slug = scenario.name.replace(" ", "-")
+            accuracies: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
+            selected, images = [], 0
+            for seed in range(options.seeds):
+                images_folder = folder / "data" / f"{slug}-{seed}"
+                first = 5 if scenario.data == "digits" else 0
+                settings = {
+                    "data.path": write_images(
+                        images_folder, classes[scenario.data], scenario.few, seed=seed, first=first
+                    ),
+                    "network.weights": str(weights),
+                    "transfer.budget": budget,
+                    "training.seed": seed,
+                    "data.split_seed": seed,
+                }
+                for strategy in STRATEGIES:
+                    path = folder / "runs" / slug / strategy / f"seed-{seed}"
+                    run = _train({**settings, "transfer.strategy": strategy}, path)
+                    accuracy, images = accuracy_on_test(run)
+                    accuracies[strategy].append(accuracy)
+                    console.print(f"{scenario.name}, {strategy}, seed {seed}: {accuracy:.4f}")
+                selected.append(run.config.transfer.strategy)
+            results.append(Results(scenario, accuracies, selected, images))
+        return build_page(results, budget)
+
+
+STUDY = TransferScenarios()
+
+
+def build_page(results: Sequence[Results], budget: str) -> Page:
+    """The page of all scenarios. budget: of each run."""
+    seeds = len(results[0].selected)
+    findings = [_advice_finding(results)]
+    for result in results:
+        findings += family_findings(
+            STRATEGIES,
+            result.stacked(STRATEGIES),
+            f"{result.scenario.name}, test accuracy",
+            1 / result.test_images,
         )
-        sections.append(Section(scenario.capitalize(), [_advice(scenario, rows)], (), [figure]))
-    table = Table(
-        "scenarios", "Test accuracy %, mean over the seeds", _COLUMNS, _rows(found, chosen), 2
-    )
-    findings = [_verdict(found, tested)]
-    for each, rows in found.items():
-        findings += _compared(each, rows, 1 / tested[each])
+    advice = {
+        f"{result.scenario.name}, {strategy}": list(result.accuracies[strategy])
+        for result in results
+        for strategy in (result.scenario.advised, "auto")
+    }
+    caption = "The strategy that the tutorial advises, and auto; each point is a seed."
+    figure = dots(advice, "advice", "test accuracy of the advised strategy and of auto", caption)
+    sections = [Section("All scenarios", (), [_table(results)], [figure])]
+    for number, result in enumerate(results, start=1):
+        values = {strategy: list(result.accuracies[strategy]) for strategy in STRATEGIES}
+        title = f"{result.scenario.name}: test accuracy"
+        figure = dots(values, f"scenario-{number}", title, "Each point is a seed.")
+        text = [_comparison(result)]
+        sections.append(Section(result.scenario.name.capitalize(), text, (), [figure]))
     return Page(
-        "Four scenarios of transfer learning",
-        "Few and similar images: keep the network, replace its head. Few and different: train "
-        "the later layers. Many and different: train from nothing. Many and similar: train it all.",
+        STUDY.title,
+        "Few and similar images: train a new head only. Few and different: train the later layers. "
+        "Many and different: train from scratch. Many and similar: train all layers.",
         "Tutorial 3 (the four scenarios of transfer learning)",
         findings,
-        [Section("All four", (), [table], _figures(found)), *sections],
+        sections,
         [
-            f"{counted(seeds, 'seed')}; at most {budget} for the learning of each run: where "
-            "images are few the epochs that suit them end sooner. One network, which has learnt "
-            "the digits 0 to 4 (scikit-learn's, 16 px), is the source of all; similar are the "
-            "digits 5 to 9, different are patches of two photographs. Few: 10 images a class, of "
-            "which residua keeps some to choose by. Times decide how far a run comes, so another "
-            "machine gives other figures.",
+            f"{counted(seeds, 'seed')}; at most {budget} of training per run; runs on few images "
+            "stop earlier, after the epochs that suit them. All runs start from one network "
+            "trained on the digits 0 to 4 (scikit-learn's, 16 px). Similar: the digits 5 to 9; "
+            "different: patches of two photographs. Few: 10 images per class, some of which "
+            "residua holds out for model selection. The time limits training, so results depend "
+            "on the machine.",
         ],
     )
 
 
-_COLUMNS = ("scenario", *STRATEGIES, "tutorial advises", "best here", "auto kept")
-
-
-def _rows(
-    found: Mapping[str, Mapping[str, Sequence[float]]], chosen: Mapping[str, Sequence[str]]
-) -> list[list[Cell]]:
+def _table(results: Sequence[Results]) -> Table:
     rows: list[list[Cell]] = []
-    for scenario, values in found.items():
-        means: list[Cell] = [100 * float(np.mean(values[name])) for name in STRATEGIES]
-        kept = ", ".join(dict.fromkeys(chosen[scenario]))
-        rows.append([scenario, *means, TUTORIAL[scenario][2], _best(values), kept])
-    return rows
+    for result in results:
+        means = [100 * float(np.mean(result.accuracies[strategy])) for strategy in STRATEGIES]
+        selected = ", ".join(dict.fromkeys(result.selected))
+        rows.append([result.scenario.name, *means, result.scenario.advised, result.best, selected])
+    columns = ("scenario", *STRATEGIES, "tutorial advises", "best here", "auto selected")
+    return Table("scenarios", "Test accuracy %, mean over the seeds", columns, rows, 2)
 
 
-def _best(values: Mapping[str, Sequence[float]]) -> str:
-    """The best of the fixed strategies."""
-    return max(STRATEGIES[:-1], key=lambda name: float(np.mean(values[name])))
-
-
-def _verdict(found: Mapping[str, Mapping[str, Sequence[float]]], tested: Mapping[str, int]) -> str:
+def _advice_finding(results: Sequence[Results]) -> str:
     """In how many scenarios the advice is beaten, as far as the intervals show."""
-    if len(next(iter(found.values()))["auto"]) == 1:
-        return "One seed says nothing of the spread, so nothing is claimed; give more seeds."
-
-    def against(scenario: str, sign: int) -> list[str]:
-        step = 1 / tested[scenario]
-        return _against(found[scenario], TUTORIAL[scenario][2], sign, step)
-
-    beaten = [each for each in found if against(each, 1)]
-    best = [each for each in found if len(against(each, -1)) == len(STRATEGIES) - 2]
+    if len(results[0].selected) == 1:
+        return "One seed shows no spread, so nothing is claimed; use more seeds."
+    worse = [r.scenario.name for r in results if _differing(r, 1)]
+    best = [r.scenario.name for r in results if len(_differing(r, -1)) == len(FIXED) - 1]
     return (
-        f"Of {len(found)} scenarios the tutorial's advice is seen to be worse than another fixed "
-        f"way in {len(beaten)}{_named(beaten)}, and better than all of them in "
-        f"{len(best)}{_named(best)}."
+        f"The tutorial's advice is significantly worse than another fixed strategy in "
+        f"{_counted(worse)} of {len(results)} scenarios, and significantly better than all of them "
+        f"in {_counted(best)}."
     )
 
 
-def _named(scenarios: Sequence[str]) -> str:
-    return f" ({', '.join(scenarios)})" if scenarios else ""
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names)})" if names else "0"
 
 
-def _against(
-    values: Mapping[str, Sequence[float]], advised: str, sign: int, step: float
-) -> list[str]:
-    """Fixed ways that are seen to be better (sign 1) or worse (-1) than the advised one.
+def _differing(result: Results, sign: int) -> list[str]:
+    """Fixed strategies significantly better (sign 1) or worse (-1) than the advised one.
 
-    The intervals are those of the findings, which hold for auto too.
+    The intervals are those of the findings, which include auto.
     """
-    ways = [advised, *(name for name in STRATEGIES if name != advised)]
-    pairs = seed_differences(np.array([values[name] for name in ways]), step)
+    advised = result.scenario.advised
+    strategies = [advised, *(strategy for strategy in STRATEGIES if strategy != advised)]
+    pairs = seed_differences(result.stacked(strategies), 1 / result.test_images)
     return [
-        name
-        for place, name in enumerate(ways)
-        if place
-        and name != "auto"
-        and pairs[0, place].significant
-        and pairs[0, place].mean * sign > 0
+        strategy
+        for index, strategy in enumerate(strategies)
+        if index and strategy in FIXED and pairs[0, index].significant and pairs[0, index].mean * sign > 0
     ]
 
 
-def _compared(scenario: str, values: Mapping[str, Sequence[float]], step: float) -> list[str]:
-    """All ways of one scenario, whose intervals hold jointly."""
-    figures = np.array([values[way] for way in STRATEGIES])
-    return of_family(STRATEGIES, figures, f"{scenario}, test accuracy", step)
-
-
-def _advice(scenario: str, values: Mapping[str, Sequence[float]]) -> str:
-    regret = 100 * (np.mean(values[_best(values)]) - np.mean(values["auto"]))
-    where = (
+def _comparison(result: Results) -> str:
+    best, auto = (result.accuracies[strategy] for strategy in (result.best, "auto"))
+    regret = 100 * (np.mean(best) - np.mean(auto))
+    order = (
         f"{abs(regret):.2f} points {'below' if regret > 0 else 'above'}" if regret else "equal to"
     )
     return (
-        f"The tutorial advises {TUTORIAL[scenario][2]}; the best fixed way by its mean is "
-        f"{_best(values)}; the mean of auto is {where} it. Intervals stand in the findings."
+        f"The tutorial advises {result.scenario.advised}; the fixed strategy with the highest mean "
+        f"is {result.best}; the mean of auto is {order} it. The findings give the intervals."
     )
 
 
-def _figures(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Figure]:
-    values = {
-        f"{scenario}, {name}": list(rows[name])
-        for scenario, rows in found.items()
-        for name in (TUTORIAL[scenario][2], "auto")
-    }
-    caption = "What the tutorial advises, and what auto makes of it; each point is a seed."
-    return [page_figures.dots(values, "advice", "test accuracy of the advice and of auto", caption)]
+def _train(settings: Mapping[str, object], path: Path) -> RunFolder:
+    """Train a run unless it is finished; an interrupted one, being short, restarts.
+
+    Raises Interrupted and ResiduaError.
+    """
+    if not is_finished(path):
+        if path.exists():
+            with RunFolder(path).lock():  # refused while another process trains in it
+                shutil.rmtree(path)
+        try:
+            config = parse.with_settings(Config(), settings)
+            train(config, str(path), Console(quiet=True))
+        except Interrupted as error:
+            resume = "the same command resumes the study"
+            raise Interrupted(error.number, str(path), resume) from None
+    return RunFolder(path)
 
 
-def _transfer(data: str, weights: Path, strategy: str, budget: str, seed: int, place: Path) -> None:
-    given = {
-        "data.path": data,
-        "network.weights": str(weights),
-        "transfer.strategy": strategy,
-        "transfer.budget": budget,
-        "training.seed": seed,
-        "data.split_seed": seed,
-    }
-    _train(given, place)
-
-
-def _train(given: Mapping[str, object], place: Path) -> None:
-    """Runs are short: one that was interrupted begins anew. Raises Interrupted."""
-    if place.exists():
-        with RunFolder(place).lock():  # another process may train in it
-            shutil.rmtree(place)
-    try:
-        train(parse.with_settings(Config(), given), str(place), Console(quiet=True))
-    except Interrupted as error:
-        raise Interrupted(error.number, str(place), "the same command goes on") from None
-
-
-def _digits() -> list[Pixels]:
-    """uint8 [N, 8, 8] of each digit."""
+def digits() -> list[Pixels]:
+    """scikit-learn's handwritten digits, uint8 [N, 8, 8] for each class."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = np.round(found.images * (255 / 16)).astype(np.uint8)
-    return [pixels[found.target == digit] for digit in range(10)]
+    dataset = load_digits()
+    pixels = np.round(dataset.images * (255 / 16)).astype(np.uint8)
+    return [pixels[dataset.target == digit] for digit in range(10)]
 
 
-def _patches() -> list[Pixels]:
-    """uint8 [N, 16, 16], grey, of the two photographs that scikit-learn brings."""
-    from PIL import Image
+def patches() -> list[Pixels]:
+    """Grey patches of scikit-learn's two photographs, uint8 [N, SIDE, SIDE] for each."""
     from sklearn.datasets import load_sample_images
 
     classes = []
     for photograph in load_sample_images().images:
         grey = np.asarray(Image.fromarray(photograph).convert("L"))
-        rows, columns = (side // PATCH for side in grey.shape)
-        cut = grey[: rows * PATCH, : columns * PATCH].reshape(rows, PATCH, columns, PATCH)
-        classes.append(cut.swapaxes(1, 2).reshape(-1, PATCH, PATCH))
+        rows, columns = (length // SIDE for length in grey.shape)
+        cut = grey[: rows * SIDE, : columns * SIDE].reshape(rows, SIDE, columns, SIDE)
+        classes.append(cut.swapaxes(1, 2).reshape(-1, SIDE, SIDE))
     return classes
 
 
-def _data(folder: Path, classes: Sequence[Pixels], of: range, few: int, *, seed: int) -> str:
-    """A folder with a training and a test part; few: training images of a class, 0 for all."""
-    from io import BytesIO
+def write_images(
+    folder: Path, classes: Sequence[Pixels], few: int, *, seed: int, first: int = 0
+) -> str:
+    """Write a dataset with a training and a test set; returns its folder.
 
-    from PIL import Image
-
-    for label in of:
-        order = shuffled(seed, label, np.arange(len(classes[label])))
-        tested = round(TESTED * len(order))
-        parts = {"test": order[:tested], "train": order[tested:][: few or None]}
-        for part, members in parts.items():
-            for number in members:
-                stream = BytesIO()
-                Image.fromarray(classes[label][number]).save(stream, "PNG")
-                file = folder / part / f"class-{label}" / f"{number:04}.png"
+    few: training images per class, 0 for all. first: label of the first class.
+    """
+    for label, pixels in enumerate(classes, start=first):
+        order = shuffled(seed, label, np.arange(len(pixels)))
+        tested = round(TEST_FRACTION * len(order))
+        splits = {"test": order[:tested], "train": order[tested:][: few or None]}
+        for split, indices in splits.items():
+            for index in indices:
+                file = folder / split / f"class-{label}" / f"{index:04}.png"
                 if not file.exists():
-                    file.parent.mkdir(parents=True, exist_ok=True)
+                    stream = io.BytesIO()
+                    Image.fromarray(pixels[index]).save(stream, "PNG")
                     write_atomically(file, stream.getvalue())
     return str(folder)

@@ -25,6 +25,7 @@ from residua.studies.claims.propagation import (
     responses,
 )
 from residua.studies.claims.signal_figures import KINDS, STARTS, gradient_figures, response_figure
+from residua.studies.study import ComputedStudy
 from residua.system.console import Report, counting
 
 Net = tuple[int, Shortcut]  # depth and kind
@@ -74,7 +75,7 @@ def study(
     second = Section("Responses", _RESPONSES, [_responses(learnt)], [response_figure(learnt)])
     third = Section("All gradients", (), [_table(found)])
     return Page(
-        title="Gradients and responses by depth",
+        title=STUDY.title,
         claim="Stacking layers makes gradients vanish or explode; normalised initialisation and "
         "batch normalisation cure it. The responses of residual layers are weaker than those of "
         "plain ones, and weaker in deeper networks.",
@@ -257,3 +258,11 @@ def _responses(learnt: Sequence[Responses]) -> Table:
     columns = ["layers", "network", "before training", "after", "lowest seed", "highest seed"]
     title = "Standard deviation of responses, mean over the 3x3 layers"
     return Table("responses", title, [*columns, "accuracy on its images"], rows)
+
+
+STUDY = ComputedStudy(
+    "signal",
+    "Gradients and responses by depth",
+    lambda seeds, report: study(seeds=seeds, report=report),
+    frozenset({"seeds"}),
+)

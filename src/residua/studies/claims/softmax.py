@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from residua.report.view import joined
 from residua.report.page import Figure, Page, Section, Table
 from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, tidy
-from residua.report.view import joined
+from residua.studies.study import ComputedStudy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def study() -> Page:
     """What softmax does to scores, gaps, shifts and large numbers."""
     ratios = largest_ratios()
     return Page(
-        title="What softmax does to scores",
+        title=STUDY.title,
         claim="Softmax turns scores into probabilities, cat 70 % in the example; exp spreads "
         "scores that lie close together, such as 1.9 and 2.1; negative scores are almost ignored.",
         source="Tutorial 0, the passage on softmax.",
@@ -297,3 +298,6 @@ def _finish(axes: Axes, title: str, along: str, upward: str) -> None:
     axes.set_ylabel(upward, color=FAINT)
     axes.legend(frameon=False, labelcolor=INK)
     tidy(axes, title, along)
+
+
+STUDY = ComputedStudy("softmax", "What softmax does to scores", lambda seeds, report: study())

@@ -1,0 +1,139 @@
+"""Runs of a study are trained once, resume after any stop, and share their work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from residua.runs.folder import RunFolder
+from residua.studies.run_study import run_study
+from residua.studies.study import StudyOptions
+from residua.system.console import Console
+
+pytestmark = pytest.mark.slow
+QUIET = Console(quiet=True)
+Rows = Callable[[Path], list[dict[str, str]]]
+
+
+def started(file: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    """The command in a process that does not start itself again."""
+    command = [sys.executable, "-m", "residua", "study", str(file), "--out", str(out), *options]
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def await_files(process: subprocess.Popen[str], out: Path, pattern: str, number: int = 1) -> None:
+    """Wait until a running process has written that many files."""
+    deadline = time.monotonic() + 120
+    while len(list(out.glob(pattern))) < number and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    assert len(list(out.glob(pattern))) >= number
+
+
+def modified(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/*/*")}
+
+
+def test_rows_are_ordinary_runs_whose_accuracies_the_table_averages(
+    done: Path, rows_of: Rows
+) -> None:
+    for row in rows_of(done / "rows.csv"):
+        runs = [RunFolder.existing(done / "runs" / row["row"] / f"seed-{k}") for k in range(2)]
+        scores = [run.read_json("evaluations/test/scores.json")["accuracy"] for run in runs]
+        assert float(row["test accuracy %"]) == pytest.approx(50 * sum(scores))
+        assert [run.config.training.seed for run in runs] == [0, 1]
+        assert {run.config.network.ordering for run in runs} == {row["row"]}
+        assert all((run.path / "report.html").exists() for run in runs)
+
+
+def test_finished_runs_are_not_trained_again(file: Path, done: Path, rows_of: Rows) -> None:
+    before, table = modified(done), rows_of(done / "rows.csv")
+    run_study(str(file), StudyOptions(seeds=2), str(done), QUIET)
+    assert modified(done) == before
+    assert rows_of(done / "rows.csv") == table
+
+
+def test_a_killed_study_resumes_to_the_same_tables(
+    file: Path, done: Path, tmp_path: Path, rows_of: Rows
+) -> None:
+    out = tmp_path / "study"
+    process = started(file, out, "--seeds", "2")
+    await_files(process, out, "runs/e/seed-0/log.jsonl")
+    process.kill()
+    process.communicate()
+    assert not (out / "index.html").exists()
+    run_study(str(file), StudyOptions(seeds=2), str(out), QUIET)
+    for name in ("rows", "costs", "differences", "time-to-accuracy", "published-1"):
+        assert rows_of(out / f"{name}.csv") == rows_of(done / f"{name}.csv")
+
+
+def test_processes_and_workers_at_once_give_the_same_tables(
+    file: Path, done: Path, tmp_path: Path, rows_of: Rows
+) -> None:
+    out = tmp_path / "study"
+    other = started(file, out, "--seeds", "2")
+    await_files(other, out, "study.json")
+    run_study(str(file), StudyOptions(seeds=2, jobs=2), str(out), QUIET)
+    _, printed = other.communicate(timeout=300)
+    assert other.returncode == 0, printed
+    for name in ("rows.csv", "differences.csv"):
+        assert rows_of(out / name) == rows_of(done / name)
+
+
+def test_ctrl_c_stops_the_workers_too_and_prints_how_to_resume(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    process = started(file, out, "--jobs", "2", "--epochs", "200")
+    await_files(process, out, "runs/*/seed-0/state*", 2)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"the same command resumes the study in {out}" in " ".join(printed.split())
+    assert "Traceback" not in printed
+    for row in "ae":
+        with RunFolder(out / "runs" / row).lock():
+            pass
+
+
+def test_a_diverged_run_is_recorded_and_excluded(tiny: str, tmp_path: Path, rows_of: Rows) -> None:
+    text = tiny.replace("original,", "original, optimization.learning_rate: 1.0e+30,")
+    text = text.replace("[a, e]}", "[a, e, c]}", 1)
+    text = text.replace("families", "  c: {description: other, network.ordering: c}\nfamilies")
+    (tmp_path / "wild.yaml").write_text(text)
+    out = tmp_path / "study"
+    for _ in range(2):  # the second time nothing is trained
+        before = modified(out)
+        run_study(str(tmp_path / "wild.yaml"), StudyOptions(seeds=1), str(out), QUIET)
+        assert before in ({}, modified(out))
+        assert "the loss became" in (out / "runs/a/seed-0/diverged.json").read_text()
+        rows = {row["row"]: row for row in rows_of(out / "rows.csv")}
+        assert [rows[name]["diverged"] for name in "aec"] == ["1", "0", "0"]
+        assert rows["a"]["test accuracy %"] == ""
+        (pair,) = rows_of(out / "differences.csv")
+        assert (pair["from"], pair["to"]) == ("e", "c")
+        page = (out / "index.html").read_text()
+        assert "Diverged: a (1 of 1 seed), excluded from all claims" in page
+
+
+def test_more_seeds_are_trained_beside_the_earlier_ones(
+    file: Path, done: Path, tmp_path: Path, rows_of: Rows
+) -> None:
+    out = shutil.copytree(done, tmp_path / "study")
+    for row in "ae":
+        shutil.rmtree(out / "runs" / row / "seed-1")
+    run_study(str(file), StudyOptions(seeds=1), str(out), QUIET)
+    (single,) = rows_of(out / "differences.csv")
+    assert single["significant"] == "one seed"
+    assert "nothing is claimed" in (out / "index.html").read_text()
+    before = modified(out)
+    run_study(str(file), StudyOptions(seeds=2), str(out), QUIET)
+    assert rows_of(out / "differences.csv") == rows_of(done / "differences.csv")
+    assert before.items() <= modified(out).items()
