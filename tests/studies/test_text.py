@@ -33,7 +33,9 @@ def test_findings_on_a_family_follow_its_numbers() -> None:
     could = re.search(r"the smallest detectable difference is ([\d.]+) points", alike[0])
     values = constructed([0.900, 0.901, 0.902], 0.01)
     assert could is not None
-    assert float(could[1]) == pytest.approx(100 * seed_differences(values)[0, 1].detectable, abs=0.005)
+    assert float(could[1]) == pytest.approx(
+        100 * seed_differences(values)[0, 1].detectable, abs=0.005
+    )
 
     apart = family_findings(
         ["a", "b", "c"], constructed([0.80, 0.801, 0.90], 0.001), "test accuracy"

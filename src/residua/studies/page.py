@@ -12,8 +12,8 @@ import numpy as np
 
 from residua.comparison.statistics import seed_differences
 from residua.report import page_figures
-from residua.report.view import joined
 from residua.report.page import Cell, Figure, Page, Section, Table
+from residua.report.view import joined
 from residua.studies.definition import Definition
 from residua.studies.provenance import conditions_of
 from residua.studies.results import Outcome
@@ -232,7 +232,9 @@ def _differences_section(study: Definition, complete: Mapping[str, Outcome]) -> 
             continue
         outcome = complete[names[0]]
         step = 1 / (outcome.test_images if metric == "accuracy" else outcome.train_images)
-        for (first, second), found in seed_differences(_stacked(complete, names, metric), step).items():
+        for (first, second), found in seed_differences(
+            _stacked(complete, names, metric), step
+        ).items():
             known = math.isfinite(found.low)
             ends = [100 * found.low, 100 * found.high] if known else [None, None]
             seen = ("yes" if found.significant else "no") if known else "one seed"

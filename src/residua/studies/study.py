@@ -9,8 +9,8 @@ from typing import Protocol
 
 from residua.data.open import EMBEDDED
 from residua.errors import ResiduaError
-from residua.report.view import joined
 from residua.report.page import Page
+from residua.report.view import joined
 from residua.runs.folder import RunFolder
 from residua.system.budget import seconds_of
 from residua.system.console import Console, Report

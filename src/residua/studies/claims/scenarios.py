@@ -21,9 +21,9 @@ from residua.config import parse
 from residua.config.schema import Config
 from residua.data.random import shuffled
 from residua.experiment import train
-from residua.report.view import counted
 from residua.report.page import Cell, Page, Section, Table
 from residua.report.page_figures import dots
+from residua.report.view import counted
 from residua.runs.folder import RunFolder
 from residua.studies.results import accuracy_on_test, is_finished
 from residua.studies.study import StudyOptions, check_record
@@ -212,7 +212,10 @@ def _differing(result: Results, sign: int) -> list[str]:
     return [
         strategy
         for index, strategy in enumerate(strategies)
-        if index and strategy in FIXED and pairs[0, index].significant and pairs[0, index].mean * sign > 0
+        if index
+        and strategy in FIXED
+        and pairs[0, index].significant
+        and pairs[0, index].mean * sign > 0
     ]
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from residua.report.view import joined
 from residua.report.page import Figure, Page, Section, Table
 from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, tidy
+from residua.report.view import joined
 from residua.studies.study import ComputedStudy
 
 if TYPE_CHECKING:
