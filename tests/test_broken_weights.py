@@ -9,6 +9,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from references.weights_files import (
     NAME,
     NETWORK,
     PREPARED,
+    SPEC,
     SUFFIXES,
     State,
     hdf5,
@@ -43,7 +45,8 @@ from residua.cli import main
 from residua.errors import ResiduaError
 from residua.networks.zoo.catalogue import build
 from residua.runs.sources import start_from
-from residua.weights.formats.raw import Stored, read_stored
+from residua.weights.formats.detect import read_raw
+from residua.weights.formats.raw import RawWeights
 from residua.weights.load import read_file
 from residua.weights.network import build_network
 
@@ -131,7 +134,7 @@ def test_archives_without_checksums_are_read(state: State, tmp_path: Path) -> No
         path = put(tmp_path, "pickle", saved(state))
     finally:
         torch.serialization.set_crc32_options(True)
-    assert torch.equal(read_stored(path).layers["linear"]["weight"], state["linear.weight"])
+    assert torch.equal(read_raw(path).layers["linear"]["weight"], state["linear.weight"])
 
 
 # Wrong files --------------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ def test_another_network(state: State, whole: Mapping[str, bytes], tmp_path: Pat
     deeper = put(tmp_path, "pickle", saved(torch_networks.state_dict("cifar_resnet32")))
     said = refused(deeper, NAME)
     assert f"does not fit {NAME}" in said
-    assert "layer1.3.conv1 of the file has no place in the network" in said
+    assert "layer1.3.conv1 of the file has no counterpart in the network" in said
     said = refused(put(tmp_path, "pickle", saved(state)), "cifar_resnet32")
     assert "(layer1.3.conv1) is missing in the file" in said
     wider = {
@@ -155,9 +158,9 @@ def test_another_network(state: State, whole: Mapping[str, bytes], tmp_path: Pat
     assert "weight is 64 x 16 x 3 x 3, expected 32 x 16 x 3 x 3" in said
     for kind, model in (("Keras 2", NAME), ("pickle", KERAS_NAME), ("pickle", "resnet18")):
         said = refused(put(tmp_path, kind, whole[kind]), model)
-        assert f"not called as those of {model} are called" in said
+        assert f"whose names are not those of {model}" in said
     path = put(tmp_path, "ours", whole["ours"])
-    assert f"holds weights of {NAME}, not of resnet18" in refused(path, "resnet18")
+    assert f"has weights of {NAME}, not of resnet18" in refused(path, "resnet18")
 
 
 def test_a_network_that_is_not_known_at_all(tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_a_network_that_is_not_known_at_all(tmp_path: Path) -> None:
     assert "the first are transformer.0" in refused(path)
     assert "without a tensor in it" in refused(put(tmp_path, "safetensors", save({})))
     path = put(tmp_path, "safetensors", save({"weight": torch.ones(3), "a": torch.ones(3)}))
-    assert "not called as in a network that is known" in refused(path)
+    assert "whose names are not those of any network" in refused(path)
 
 
 @pytest.mark.parametrize("kind", ["pickle", "ours"])
@@ -174,10 +177,10 @@ def test_other_classes_need_a_new_head(
 ) -> None:
     found = read_file(put(tmp_path, kind, whole[kind]))
     with pytest.raises(ResiduaError, match=r"has 10 outputs, but 7 are needed. --new-head"):
-        start_from(found, {**NETWORK, "classes": 7}, new_head=False, seed=0)
-    network = start_from(found, {**NETWORK, "classes": 7}, new_head=True, seed=0)
+        start_from(found, replace(NETWORK, classes=7), new_head=False, seed=0)
+    network = start_from(found, replace(NETWORK, classes=7), new_head=True, seed=0)
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
-    other = {**NETWORK, "name": "cifar_resnet32"}
+    other = replace(NETWORK, name="cifar_resnet32")
     with pytest.raises(ResiduaError, match=f"holds weights of {NAME}"):
         start_from(found, other, new_head=True, seed=0)
 
@@ -190,11 +193,11 @@ def test_a_missing_statistic(
     assert "(layer2.1.bn2): running_var is missing in the file" in said
     with h5py.File(keras_file, "a") as file:
         del file["layers/batch_normalization_2/vars/3"]
-    assert "(batch_normalization_2) holds tensors of" in refused(keras_file)
+    assert "(batch_normalization_2) has tensors of" in refused(keras_file)
     with h5py.File(put(tmp_path, "Keras 2", whole["Keras 2"]), "a") as file:
         group = file["model_weights/batch_normalization_2"]
         group.attrs["weight_names"] = group.attrs["weight_names"][:3]
-    assert "(batch_normalization_2) holds tensors of" in refused(tmp_path / "file.h5")
+    assert "(batch_normalization_2) has tensors of" in refused(tmp_path / "file.h5")
 
 
 def test_a_gap_in_a_layer_of_keras_3(keras_file: Path) -> None:
@@ -215,15 +218,15 @@ def test_numbers_that_are_not_finite(
     wrong["layer3.0.conv1.weight"] = state["layer3.0.conv1.weight"].clone()
     wrong["layer3.0.conv1.weight"][3, 1, 2, 0] = value
     said = refused(put(tmp_path, "pickle", saved(wrong)))
-    assert "(layer3.0.conv1): weight holds numbers that are not finite" in said
+    assert "(layer3.0.conv1): weight contains numbers that are not finite" in said
     ours = build(NAME, seed=0).state_dict()
     ours["head.bias"][2] = value
-    assert "head.bias holds numbers that are not finite" in refused(
+    assert "head.bias contains numbers that are not finite" in refused(
         put(tmp_path, "ours", native(ours))
     )
     with h5py.File(keras_file, "a") as file:
         file["layers/conv2d_3/vars/0"][0, 0, 0, 0] = value
-    assert "(conv2d_3): weight holds numbers that are not finite" in refused(keras_file)
+    assert "(conv2d_3): weight contains numbers that are not finite" in refused(keras_file)
 
 
 def test_numbers_that_are_too_large_for_use(state: State, tmp_path: Path) -> None:
@@ -238,7 +241,7 @@ def test_a_negative_variance(state: State, tmp_path: Path) -> None:
     assert "negative variances" in refused(put(tmp_path, "safetensors", save(wrong)))
     ours = build(NAME, seed=0).state_dict()
     ours["stem.norm.running_var"] *= -1
-    assert "stem.norm.running_var holds negative variances" in refused(
+    assert "stem.norm.running_var contains negative variances" in refused(
         put(tmp_path, "ours", native(ours))
     )
 
@@ -289,11 +292,11 @@ def test_the_other_order_of_bytes_is_read(keras_file: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (torch.int8, "weight holds int8, expected floating-point numbers"),
-        (torch.int64, "weight holds int64, expected floating-point numbers"),
-        (torch.bool, "linear.weight holds bool, torch.strided on cpu: expected one of float64"),
-        (torch.complex64, "linear.weight holds complex64, torch.strided on cpu"),
-        (torch.float8_e4m3fn, "linear.weight holds float8_e4m3fn, torch.strided on cpu"),
+        (torch.int8, "weight is int8, expected floating-point numbers"),
+        (torch.int64, "weight is int64, expected floating-point numbers"),
+        (torch.bool, "linear.weight is bool, torch.strided on cpu: expected one of float64"),
+        (torch.complex64, "linear.weight is complex64, torch.strided on cpu"),
+        (torch.float8_e4m3fn, "linear.weight is float8_e4m3fn, torch.strided on cpu"),
     ],
 )
 def test_numbers_of_other_kinds(state: State, kind: torch.dtype, said: str, tmp_path: Path) -> None:
@@ -342,44 +345,44 @@ def test_tensors_that_are_no_arrays(state: State, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"network": ["resnet18"]}, "says of its network"),
-        ({"network": None}, "says of its network None"),
-        ({"network": {**NETWORK, "seed": 1}}, "says of its network"),
-        ({"network": {**NETWORK, "name": 3}}, "says of its network"),
-        ({"network": {**NETWORK, "classes": True}}, "says of its network"),
-        ({"network": {**NETWORK, "classes": "10"}}, "says of its network"),
-        ({"network": {**NETWORK, "classes": -1}}, "says of its network"),
-        ({"network": {**NETWORK, "channels": 0}}, "says of its network"),
+        ({"network": ["resnet18"]}, "its network is"),
+        ({"network": None}, "its network is None"),
+        ({"network": {**SPEC, "seed": 1}}, "its network is"),
+        ({"network": {**SPEC, "name": 3}}, "its network is"),
+        ({"network": {**SPEC, "classes": True}}, "its network is"),
+        ({"network": {**SPEC, "classes": "10"}}, "its network is"),
+        ({"network": {**SPEC, "classes": -1}}, "its network is"),
+        ({"network": {**SPEC, "channels": 0}}, "its network is"),
         (
-            {"network": {**NETWORK, "classes": 10**9}},
-            "head.weight holds float32 [10, 64], expected float32 [1000000000, 64]",
+            {"network": {**SPEC, "classes": 10**9}},
+            "head.weight is float32 [10, 64], expected float32 [1000000000, 64]",
         ),
-        ({"network": {**NETWORK, "classes": 10**30}}, "cannot be read as weights of"),
-        ({"network": {**NETWORK, "name": "resnet17"}}, "'resnet17' is no known model"),
-        ({"network": {**NETWORK, "name": "\x1b[2J"}}, "is no known model"),
-        ({"network": {**NETWORK, "ordering": "z"}}, "ordering 'z' is unknown"),
-        ({"network": {**NETWORK, "name": "cifar_resnet32"}}, "lacks stages.0.units.3"),
-        ({"network": {**NETWORK, "channels": 1}}, "prepares images of 3 channels"),
-        ({"network": {**NETWORK, "shortcut": "B"}}, "lacks stages.1.units.0.shortcut"),
+        ({"network": {**SPEC, "classes": 10**30}}, "cannot be read as weights of"),
+        ({"network": {**SPEC, "name": "resnet17"}}, "'resnet17' is no known model"),
+        ({"network": {**SPEC, "name": "\x1b[2J"}}, "is no known model"),
+        ({"network": {**SPEC, "ordering": "z"}}, "ordering 'z' is unknown"),
+        ({"network": {**SPEC, "name": "cifar_resnet32"}}, "lacks stages.0.units.3"),
+        ({"network": {**SPEC, "channels": 1}}, "prepares images of 3 channels"),
+        ({"network": {**SPEC, "shortcut": "B"}}, "lacks stages.1.units.0.shortcut"),
         ({"classes": "abcdefghij"}, "expected a list of names"),
         ({"classes": [1, 2, 3]}, "expected a list of names"),
         ({"classes": None}, "expected a list of names"),
-        ({"classes": list("abcdefghijk")}, "names 11 classes, expected those of 10 outputs"),
-        ({"preprocessing": None}, "says of its preprocessing None"),
-        ({"preprocessing": [1]}, "says of its preprocessing"),
+        ({"classes": list("abcdefghijk")}, "names 11 classes for 10 outputs"),
+        ({"preprocessing": None}, "its preprocessing is None"),
+        ({"preprocessing": [1]}, "its preprocessing is"),
         ({"preprocessing": {}}, "is incomplete"),
         ({"preprocessing": {**PREPARED.__dict__, "size": 10**9}}, "must be from 1 to 4096"),
-        ({"preprocessing": {**PREPARED.__dict__, "size": "32"}}, "says of its preprocessing"),
+        ({"preprocessing": {**PREPARED.__dict__, "size": "32"}}, "its preprocessing is"),
         ({"preprocessing": {**PREPARED.__dict__, "mean": [1.0]}}, "each of 3 channels"),
         ({"preprocessing": {**PREPARED.__dict__, "mean": [[1], [2], [3]]}}, "a list like"),
         ({"preprocessing": {**PREPARED.__dict__, "std": [0, 1, 1]}}, "must be above 0"),
         ({"preprocessing": {**PREPARED.__dict__, "zoom": 1}}, "is not a setting"),
-        ({"preprocessing": {**PREPARED.__dict__, "resize": "\x1b[2J"}}, "says of its preprocess"),
+        ({"preprocessing": {**PREPARED.__dict__, "resize": "\x1b[2J"}}, "its preprocessing is"),
         (
             {"preprocessing": {**PREPARED.__dict__, "channels": 1, "mean": [1], "std": [1]}},
             "prepares images of 1 channels for a network of 3",
         ),
-        ({"notes": [1]}, "has notes [1]"),
+        ({"notes": [1]}, "its notes are [1]"),
         ({"format": 2}, "has format 2, expected 1"),
         ({"format": None}, "has format None, expected 1"),
     ],
@@ -392,8 +395,8 @@ def test_cards_of_other_kinds(change: Mapping[str, Any], said: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "metadata", ["", "{", "null", "[]", '"' + "a" * 10_000 + '"', "[" * 100_000, "1" * 5_000]
 )
-def test_cards_that_are_no_json(card: str, tmp_path: Path) -> None:
-    path = put(tmp_path, "ours", save({"a": torch.ones(2)}, {"residua": card}))
+def test_cards_that_are_no_json(metadata: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "ours", save({"a": torch.ones(2)}, {"residua": metadata}))
     refused(path)
 
 
@@ -408,11 +411,11 @@ def test_a_file_with_our_name_in_it_but_no_card(tmp_path: Path) -> None:
         ({"head.weight": None}, "lacks head.weight"),
         ({"stem.conv.weight": None}, "lacks stem.conv.weight"),
         ({"stem.norm.running_var": None}, "lacks stem.norm.running_var"),
-        ({"extra": torch.ones(2)}, "holds extra, for which"),
-        ({"head.bias": torch.ones(11)}, "head.bias holds float32 [11], expected float32 [10]"),
-        ({"head.bias": torch.ones(10, dtype=torch.int8)}, "head.bias holds int8 [10]"),
+        ({"extra": torch.ones(2)}, "contains extra, which"),
+        ({"head.bias": torch.ones(11)}, "head.bias is float32 [11], expected float32 [10]"),
+        ({"head.bias": torch.ones(10, dtype=torch.int8)}, "head.bias is int8 [10]"),
         ({"head.bias": torch.ones(10, dtype=torch.float8_e5m2)}, "float8_e5m2"),
-        ({"stem.norm.num_batches_tracked": torch.ones(())}, "num_batches_tracked holds float32"),
+        ({"stem.norm.num_batches_tracked": torch.ones(())}, "num_batches_tracked is float32"),
     ],
 )
 def test_tensors_that_do_not_fit_their_card(
@@ -553,17 +556,17 @@ def test_damage_by_chance(
     """A sentence, or layers; and the same numbers where the form of the file has checksums."""
     path = put(tmp_path, kind, damaged(tiny[kind], changes))
     try:
-        found = read_stored(path)
+        found = read_raw(path)
     except ResiduaError as error:
         judged(path, str(error))
         assert changes
         return
     if kind in ("pickle", "Keras 3 model"):
-        true = read_stored(put(tmp_path / "..", kind, tiny[kind]))
+        true = read_raw(put(tmp_path / "..", kind, tiny[kind]))
         assert tensors_of(found) == tensors_of(true)
 
 
-def tensors_of(stored: Stored) -> dict[str, Any]:
+def tensors_of(stored: RawWeights) -> dict[str, Any]:
     return {
         f"{layer}.{part}": each.tolist()
         for layer, parts in stored.layers.items()

@@ -182,7 +182,7 @@ def test_training_starts_from_them(images: Path, tmp_path: Path) -> None:
     assert run.config.network.classes == 2
     assert run.preprocessing.mean == SOURCES[NAME].preprocessing.mean
     said = json.loads((run.path / "weights.json").read_text())
-    assert said["from"] == SOURCES[NAME].address
+    assert said["source"] == SOURCES[NAME].address
 
 
 def test_all_sources_are_listed_with_their_hash() -> None:

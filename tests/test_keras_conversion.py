@@ -125,8 +125,8 @@ def test_verify_finds_a_changed_tensor(tmp_path: Path) -> None:
     tensors = {**weights.tensors, changed: weights.tensors[changed].flip(0)}
     found = agreements(dataclasses.replace(weights, tensors=tensors))
     first = next(each for each in found if not each.good)
-    assert first.theirs == "conv_pw_8"
-    assert found[found.index(first) - 1].theirs == "conv_dw_8_bn"
+    assert first.keras == "conv_pw_8"
+    assert found[found.index(first) - 1].keras == "conv_dw_8_bn"
     assert "layers DIFFER: at most" in table(found)
 
 
@@ -223,7 +223,7 @@ def test_verify_looks_into_nested_models(tmp_path: Path) -> None:
     weights = read_file(tmp_path / "nested.keras")
     found = agreements(weights)
     assert all(each.good for each in found)
-    assert {"conv_pw_13", "conv1_bn"} <= {each.theirs for each in found}
+    assert {"conv_pw_13", "conv1_bn"} <= {each.keras for each in found}
     changed = next(name for name, each in weights.tensors.items() if each.ndim == 4)
     tensors = {**weights.tensors, changed: weights.tensors[changed].flip(0)}
     assert not all(each.good for each in agreements(dataclasses.replace(weights, tensors=tensors)))

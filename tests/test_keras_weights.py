@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -131,7 +132,7 @@ def test_without_names_a_file_is_recognised_or_the_user_is_asked(tmp_path: Path)
     with pytest.raises(ResiduaError, match=rf"fit {E32}, {E32}_v2 alike: .* --model"):
         read_file(written(E32))
     # layers inside a subclass say neither their class nor their place
-    with pytest.raises(ResiduaError, match=r"two layers are called '?bn1'?, so it is unclear"):
+    with pytest.raises(ResiduaError, match=r"two layers are called '?bn1'?, which is ambiguous"):
         read_file(written("tutorial_resnet18"), "tutorial_resnet18")
 
 
@@ -221,7 +222,8 @@ def test_without_top_it_has_features_and_no_head(
     network = build_network(weights, torch.device("cpu"), require_head=False)
     _, maps = parity.computed(network, true.images)
     assert parity.distance(maps[-1], true.maps[-1]) < parity.BOUND
-    started = start_from(weights, {**weights.metadata.network, "classes": 3}, new_head=True, seed=0)
+    three = replace(weights.metadata.network, classes=3)
+    started = start_from(weights, three, new_head=True, seed=0)
     assert started.head.weight.shape == (3, 2048)
 
 
@@ -274,7 +276,7 @@ def test_a_transfer_model_gives_its_network_without_its_own_head(
         assert all(torch.equal(found.tensors[name], each) for name, each in expected.items())
         with pytest.raises(ResiduaError, match=r"a head of its own \(dense(_1)?, dense(_1)?\), "):
             build_network(found, torch.device("cpu"))
-        arguments = {**found.metadata.network, "classes": 3}
+        arguments = replace(found.metadata.network, classes=3)
         with pytest.raises(ResiduaError, match="--new-head"):
             start_from(found, arguments, new_head=False, seed=0)
         started = start_from(found, arguments, new_head=True, seed=0)

@@ -250,7 +250,9 @@ def _write_inputs(folder: RunFolder, prepared: Prepared, weights: Weights | None
     folder.write_split(prepared.members)
     folder.write_unreadable(prepared.unreadable)
     if weights is not None:
-        folder.write_json("weights.json", {"sha256": weights.sha256(), **weights.metadata.notes})
+        origin = dataclasses.asdict(weights.metadata.origin)
+        start = {"sha256": weights.sha256(), **origin, **weights.metadata.notes}
+        folder.write_json("weights.json", start)
     folder.write_settings(prepared.config, prepared.choices)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from residua.config.schema import Preprocessing
+from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
 from residua.networks.zoo.catalogue import build
 from residua.weights.load import read_file
@@ -23,7 +24,8 @@ from residua.weights.native import FORMAT
 
 CPU = torch.device("cpu")
 NAME, KERAS_NAME = "cifar_resnet20", "tutorial_cifar_resnet32_e"
-NETWORK = {"name": NAME, "classes": 10, "channels": 3, "ordering": None, "shortcut": None}
+NETWORK = NetworkSpec(NAME, 10, 3)
+SPEC = asdict(NETWORK)
 PREPARED = Preprocessing(
     size=32,
     channels=3,
@@ -132,7 +134,7 @@ def native(state: State, **changes: object) -> bytes:
     plain = json.loads(json.dumps(PREPARED.__dict__))
     metadata = {
         "format": FORMAT,
-        "network": NETWORK,
+        "network": SPEC,
         "classes": list("abcdefghij"),
         "preprocessing": plain,
         "notes": {},

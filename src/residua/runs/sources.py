@@ -16,6 +16,7 @@ from residua.system.console import Console
 from residua.system.files import cache_folder
 from residua.weights.key_maps.layers import head_layers, with_counters
 from residua.weights.load import Weights, read_file
+from residua.weights.native import Origin
 from residua.weights.published.download import download
 from residua.weights.published.imagenet import SOURCES
 
@@ -31,9 +32,8 @@ def open_weights(source: str | Path, model: str | None, console: Console) -> Wei
     found = read_file(path, _network_of(source, model))
     if not is_published(source):
         return found
-    metadata = dataclasses.replace(
-        found.metadata, notes={"from": SOURCES[found.metadata.network.name].address}
-    )
+    origin = Origin(SOURCES[found.metadata.network.name].address)
+    metadata = dataclasses.replace(found.metadata, origin=origin)
     return dataclasses.replace(found, metadata=metadata)
 
 
@@ -164,8 +164,8 @@ def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights
     named = {f"preprocessing.{name}": value for name, value in given.items()}
     found = parse.with_settings(base, named).preprocessing
     parse.check_colours(found, "preprocessing")
-    notes = (
-        weights.metadata.notes if "mean" not in given else {**weights.metadata.notes, "assumed": ""}
-    )
-    metadata = dataclasses.replace(weights.metadata, preprocessing=found, notes=notes)
+    origin = weights.metadata.origin
+    if "mean" in given:
+        origin = dataclasses.replace(origin, assumed_preprocessing="")
+    metadata = dataclasses.replace(weights.metadata, preprocessing=found, origin=origin)
     return dataclasses.replace(weights, metadata=metadata)

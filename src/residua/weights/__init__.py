@@ -1,1 +1,1 @@
-"""Tensors and what they mean <-> files of weights."""
+"""Tensors with their metadata <-> weights files."""

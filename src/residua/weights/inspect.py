@@ -1,4 +1,4 @@
-"""A weights file -> what it is, as `residua weights inspect` says it."""
+"""A weights file -> its facts and tensors, as `residua weights inspect` prints them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residua.errors import ResiduaError
-from residua.weights.formats.raw import Stored, read_stored
+from residua.weights.formats.detect import read_raw
 from residua.weights.load import Weights, read_file
 from residua.weights.native import is_native
 
@@ -20,101 +20,92 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inspection:
-    """facts: what the file says, as plain data by name. tensors: (name, shape, dtype) as stored."""
+    """facts: plain data by name. tensors: (name, shape, dtype) as stored."""
 
     facts: Mapping[str, Any]
     tensors: tuple[tuple[str, tuple[int, ...], str], ...]
 
     def to_json(self) -> str:
         """One object: the facts, and the tensors as a list."""
-        tensors = [
-            {"name": name, "shape": list(shape), "dtype": dtype}
-            for name, shape, dtype in self.tensors
-        ]
+        tensors = [dict(zip(("name", "shape", "dtype"), row, strict=True)) for row in self.tensors]
         return json.dumps({**self.facts, "tensors": tensors}, ensure_ascii=False)
 
     def text(self, with_tensors: bool) -> str:
-        """A line for each fact; the tensors below them if asked."""
-        wide = max(len(name) for name in self.facts)
-        lines = [f"{name:<{wide}}  {_said(value)}" for name, value in self.facts.items()]
+        """A line for each fact, and one for each tensor if requested."""
+        width = max(len(name) for name in self.facts)
+        lines = [f"{name:<{width}}  {_text(value)}" for name, value in self.facts.items()]
         if with_tensors:
             lines += [f"  {name}  {_by(shape)}  {dtype}" for name, shape, dtype in self.tensors]
         return "\n".join(lines)
 
 
 def inspect(path: Path, model: str | None) -> Inspection:
-    """What a weights file is. Raises ResiduaError where it is none, or is damaged.
-
-    A file of no network that is known here is described too; its facts say why it fits none.
-    """
+    """Describe a weights file, one of an unknown network too. Raises ResiduaError if it is damaged
+    or has another format."""
     if is_native(path):
         weights = read_file(path, model)
-        return _facts(path, weights.form, weights.tensors, _meaning(weights))
-    stored = read_stored(path)
+        return _inspection(path, "residua", weights.form, weights.tensors, _facts(weights))
+    raw = read_raw(path)
+    separator = "." if raw.framework == "pytorch" else "/"
     tensors = {
-        f"{layer}{'.' if stored.framework == 'pytorch' else '/'}{part}": each
-        for layer, parts in stored.layers.items()
-        for part, each in parts.items()
+        f"{layer}{separator}{part}": tensor
+        for layer, parts in raw.layers.items()
+        for part, tensor in parts.items()
     }
     try:
-        meaning = _meaning(read_file(path, model))
+        facts = _facts(read_file(path, model))
     except ResiduaError as error:
-        meaning = {"network": f"unknown: {str(error).removeprefix(f'{path}: ')}"}
-    return _facts(path, f"{stored.form} ({len(stored.layers)} layers)", tensors, meaning, stored)
+        facts = {"network": f"unknown: {str(error).removeprefix(f'{path}: ')}"}
+    form = f"{raw.form} ({len(raw.layers)} layers)"
+    return _inspection(path, raw.framework, form, tensors, facts)
 
 
-def _facts(
-    path: Path,
-    form: str,
-    tensors: Mapping[str, Tensor],
-    meaning: Mapping[str, Any],
-    stored: Stored | None = None,
+def _inspection(
+    path: Path, framework: str, form: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
 ) -> Inspection:
-    kinds = Counter(str(each.dtype).removeprefix("torch.") for each in tensors.values())
-    facts = {
+    rows = tuple(
+        (name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in tensors.items()
+    )
+    dtypes = Counter(dtype for _, _, dtype in rows)
+    everything = {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "framework": stored.framework if stored else "residua",
+        "framework": framework,
         "form": form,
-        **meaning,
-        "numbers": sum(each.numel() for each in tensors.values()),
-        "stored as": ", ".join(f"{kind} ({count} tensors)" for kind, count in kinds.items()),
+        **facts,
+        "numbers": sum(tensor.numel() for tensor in tensors.values()),
+        "stored as": ", ".join(f"{dtype} ({count} tensors)" for dtype, count in dtypes.items()),
     }
-    rows = tuple(
-        (name, tuple(each.shape), str(each.dtype).removeprefix("torch."))
-        for name, each in tensors.items()
-    )
-    return Inspection(facts, rows)
+    return Inspection(everything, rows)
 
 
-def _meaning(weights: Weights) -> dict[str, Any]:
-    metadata = weights.metadata
-    found: dict[str, Any] = {"network": metadata.network.name}
+def _facts(weights: Weights) -> dict[str, Any]:
+    metadata, network = weights.metadata, weights.metadata.network
+    facts: dict[str, Any] = {"network": network.name}
     if weights.match is not None:
-        found["names"] = f"as {weights.match.dialect.name} gives them"
+        facts["names"] = f"those of {weights.match.key_map.source}"
     options = ("ordering", "shortcut", "cardinality", "head", "stage", "pool_size")
-    changed = {key: value for key in options if (value := getattr(metadata.network, key))}
-    found |= {
-        **changed,
-        "outputs": f"none: it {weights.no_head_reason}"
-        if not weights.has_head
-        else metadata.network.classes,
-        "channels": metadata.network.channels,
-        "classes": _short(metadata.classes) if metadata.classes else "not named in the file",
+    facts |= {name: value for name in options if (value := getattr(network, name))}
+    facts |= {
+        "outputs": network.classes if weights.has_head else f"none: it {weights.no_head_reason}",
+        "channels": network.channels,
+        "classes": _short(metadata.classes) if metadata.classes else "not recorded in the file",
         "biases": _biases(weights),
         "preprocessing": asdict(metadata.preprocessing),
     }
-    if assumed := "; ".join(filter(None, (weights.assumed_preprocessing, weights.assumed_classes))):
-        found["assumed"] = assumed
-    return found
+    assumed = (weights.assumed_preprocessing, weights.assumed_classes)
+    if any(assumed):
+        facts["assumed"] = "; ".join(filter(None, assumed))
+    return facts
 
 
 def _biases(weights: Weights) -> str:
-    """Keras' convolutions often have biases although a norm follows; they are kept, not folded."""
-    kernels = [name for name, each in weights.tensors.items() if each.ndim == 4]
+    """How many convolutions have a bias, as Keras' often do although a norm follows."""
+    kernels = [name for name, tensor in weights.tensors.items() if tensor.ndim == 4]
     biased = [name for name in kernels if name.replace(".weight", ".bias") in weights.tensors]
-    kept = ", kept as they are, not folded into norms" if biased else ""
-    return f"{len(biased)} of {len(kernels)} convolutions have one{kept}"
+    unfolded = ", not folded into norms" if biased else ""
+    return f"{len(biased)} of {len(kernels)} convolutions have one{unfolded}"
 
 
 def _short(classes: tuple[str, ...]) -> str:
@@ -122,11 +113,11 @@ def _short(classes: tuple[str, ...]) -> str:
     return ", ".join(classes[:5]) + more
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(each)}" for key, each in value.items())
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     if isinstance(value, tuple | list):
-        return "(" + ", ".join(f"{each:g}" for each in value) + ")"
+        return "(" + ", ".join(f"{item:g}" for item in value) + ")"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

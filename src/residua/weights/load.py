@@ -1,4 +1,4 @@
-"""A weights file of any framework -> tensors under our names, and what they are."""
+"""A weights file of any framework -> tensors under our names, with their metadata."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from typing import TYPE_CHECKING
 from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
 from residua.networks.zoo import catalogue
-from residua.weights.formats.raw import Stored, read_stored
-from residua.weights.key_maps.dialect import Dialect
-from residua.weights.key_maps.keras import KERAS_DIALECTS
-from residua.weights.key_maps.torch import TORCH_DIALECTS
+from residua.weights.formats.detect import read_raw
+from residua.weights.formats.raw import RawWeights
+from residua.weights.key_maps.keras import KERAS_MAPS
+from residua.weights.key_maps.key_map import KeyMap
+from residua.weights.key_maps.torch import TORCH_MAPS
 from residua.weights.match import Match, match
-from residua.weights.native import Metadata, ends_before_head, is_native, read_weights
+from residua.weights.native import Metadata, Origin, check_tensors, is_native, read_weights
 from residua.weights.published.defaults import convention
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHOWN = 3  # problems of a file that a message names
-FAR = 12  # a network with so many times fewer or more numbers than the file needs no closer look
+SHOWN = 3  # problems that a message names
+MAX_SIZE_RATIO = 12  # of parameters, network to file; beyond it no layer is compared
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """tensors: a state dict under our names, without the head unless `has_head`.
+    """The weights of one file.
 
-    form: what the file is, in words. match: how its layers were read; None for a file of ours.
-    stamp: of the file before it was read.
+    tensors: a state dict under our names, without the head's unless `has_head`.
+    form: the kind of file, as a phrase.
+    match: how its layers were assigned; None for one of our files.
+    stamp: inode, modification time and size of the file before it was read.
     """
 
     path: Path
@@ -52,38 +55,36 @@ class Weights:
 
     @property
     def assumed_preprocessing(self) -> str:
-        """What nobody said of how images are prepared, as a sentence; "" if all was said."""
-        return str(self.metadata.notes.get("assumed") or "")
+        """What is assumed about preprocessing, in a sentence; "" where it is recorded."""
+        return self.metadata.origin.assumed_preprocessing
 
     @property
     def assumed_classes(self) -> str:
-        """Whose names the outputs are taken to have, as a sentence; "" if they were said."""
-        return str(self.metadata.notes.get("guessed") or "")
+        """What is assumed about class names, in a sentence; "" where they are recorded."""
+        return self.metadata.origin.assumed_classes
 
     @property
     def no_head_reason(self) -> str:
-        """What weights without a head are instead, as the rest of a sentence."""
-        if self.match is None or not self.match.beside:
+        """Why `has_head` is False, as a predicate."""
+        if self.match is None or not self.match.other_head:
             return "ends before its head"
-        return f"has a head of its own ({', '.join(self.match.beside)}), which is not read"
+        return f"has a head of its own ({', '.join(self.match.other_head)}), which is not read"
 
     def with_classes(self, classes: tuple[str, ...]) -> Weights:
-        """The same with names of its outputs. Raises ResiduaError unless each has its own."""
+        """The weights with these class names. Raises ResiduaError unless one for each output."""
         outputs = self.metadata.network.classes
         if len(classes) != outputs or len(set(classes)) != outputs:
             raise ResiduaError(
                 f"{self.path}: has {outputs} outputs, but {len(set(classes))} different class "
                 "names were given: expected one for each."
             )
-        notes = {**self.metadata.notes, "guessed": ""}
-        metadata = dataclasses.replace(self.metadata, classes=classes, notes=notes)
+        origin = dataclasses.replace(self.metadata.origin, assumed_classes="")
+        metadata = dataclasses.replace(self.metadata, classes=classes, origin=origin)
         return dataclasses.replace(self, metadata=metadata)
 
     def sha256(self) -> str:
-        """Of the file's bytes, 64 digits. Raises ResiduaError if they are no longer what was read.
-
-        A run that still trains writes its weights again and again.
-        """
+        """SHA-256 of the file, 64 digits. Raises ResiduaError if the file changed since it was
+        read, as the weights of a running training do."""
         with self.path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if _stamp(self.path) != self.stamp:
@@ -94,10 +95,10 @@ class Weights:
 
 
 def read_file(path: Path, model: str | None = None) -> Weights:
-    """The weights of a file, recognised by content; `model` where that cannot tell the network.
+    """The weights of a file, recognised by content; `model` where that does not tell the network.
 
-    Raises ResiduaError, which names the first tensors that do not fit, if no network of the
-    catalogue, or not `model`, has such weights; or if several have.
+    Raises ResiduaError if no network of the catalogue, or not `model`, has such weights, naming
+    the first tensors that do not fit; or if several networks have.
     """
     if model is not None:
         catalogue.row(model)
@@ -105,123 +106,112 @@ def read_file(path: Path, model: str | None = None) -> Weights:
     if is_native(path):
         tensors, metadata = read_weights(path)
         if model is not None and metadata.network.name != model:
-            raise ResiduaError(f"{path}: holds weights of {metadata.network.name}, not of {model}.")
-        has_head = not ends_before_head(path, tensors, metadata)
+            raise ResiduaError(f"{path}: has weights of {metadata.network.name}, not of {model}.")
+        has_head = check_tensors(path, tensors, metadata)
         return Weights(path, tensors, metadata, "residua safetensors", has_head, None, stamp)
-    stored = read_stored(path)
-    found = recognise(stored, model)
-    network = NetworkSpec(
-        found.row, found.classes or catalogue.row(found.row).classes, found.channels
-    )
-    habit = convention(found.row, found.classes, found.channels)
-    preprocessing, assumed = habit.preprocessing, habit.assumed
-    if stored.described is not None and stored.described.side:
-        preprocessing = dataclasses.replace(preprocessing, size=stored.described.side)
-    if stored.described is not None and stored.described.preparing:
-        inside = ", ".join(stored.described.preparing)
-        assumed += f"; its own layers {inside} are not read, so it may want other numbers"
-    return Weights(
-        path,
-        dict(found.tensors),
-        Metadata(
-            network,
-            habit.classes,
-            preprocessing,
-            {
-                "from": f"{path.name}, {stored.form}",
-                "assumed": assumed,
-                "guessed": habit.guessed,
-            },
-        ),
-        stored.form,
-        not found.has_head,
-        found,
-        stamp,
+    raw = read_raw(path)
+    reading = recognise(raw, model)
+    tensors, metadata = dict(reading.tensors), _metadata(raw, reading)
+    return Weights(path, tensors, metadata, raw.form, reading.has_head, reading, stamp)
+
+
+def _metadata(raw: RawWeights, reading: Match) -> Metadata:
+    """The metadata of a foreign file; what it does not record is assumed."""
+    classes = reading.classes or catalogue.row(reading.network).classes
+    usual = convention(reading.network, reading.classes, reading.channels)
+    preprocessing, assumed = usual.preprocessing, usual.assumed
+    if raw.config is not None and raw.config.input_size:
+        preprocessing = dataclasses.replace(preprocessing, size=raw.config.input_size)
+    if raw.config is not None and (inside := raw.config.preprocessing_layers):
+        assumed += f"; its layers {', '.join(inside)} are not read, so this may be wrong"
+    return Metadata(
+        NetworkSpec(reading.network, classes, reading.channels),
+        usual.classes,
+        preprocessing,
+        {},
+        Origin(f"{raw.path.name}, {raw.form}", assumed, usual.guessed),
     )
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written; () where there is none."""
+    """Changes when the file is written; () if there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def recognise(stored: Stored, model: str | None) -> Match:
-    """The one network and the one way to read it. Raises ResiduaError.
+def recognise(raw: RawWeights, model: str | None) -> Match:
+    """The only network and reading that fit. Raises ResiduaError if there are none or several.
 
-    A user who names the network says thereby whose program made it, and so in which order.
+    Naming the network also tells which program wrote the file, and so which order it used.
     """
-    readings = list(_readings(stored, model))
-    fitting = [each for each in readings if not each.problems]
+    readings = list(_readings(raw, model))
+    fitting = [reading for reading in readings if not reading.problems]
     if not readings:
-        raise ResiduaError(_unknown(stored, model))
+        raise ResiduaError(_unknown(raw, model))
     if not fitting:
-        nearest = min(readings, key=lambda each: len(each.problems))
-        raise ResiduaError(_misfit(stored, nearest, model))
-    rows = list(dict.fromkeys(each.row for each in fitting))
-    if len(rows) > 1:
+        nearest = min(readings, key=lambda reading: len(reading.problems))
+        raise ResiduaError(_misfit(raw, nearest, model))
+    networks = list(dict.fromkeys(reading.network for reading in fitting))
+    if len(networks) > 1:
         raise ResiduaError(
-            f"{stored.path}: its tensors fit {', '.join(rows)} alike: say which network it is with "
+            f"{raw.path}: its tensors fit {', '.join(networks)} alike: choose the network with "
             "--model."
         )
     if len(fitting) > 1 and model is None:
         raise ResiduaError(
-            f"{stored.path}: its automatic names can be read in {len(fitting)} ways as {rows[0]}, "
-            "and the shapes do not tell which is right. --model "
-            f"{rows[0]} reads it as the tutorial makes it: a unit's branch, then its shortcut."
+            f"{raw.path}: its automatic names can be read in {len(fitting)} ways as {networks[0]}, "
+            f"and the shapes do not settle which is right. --model {networks[0]} reads it in the "
+            "tutorial's order: a unit's branch, then its shortcut."
         )
     return fitting[0]
 
 
-def _readings(stored: Stored, model: str | None) -> Iterator[Match]:
-    """Readings as each network that may have such weights, those of about its size first.
+def _readings(raw: RawWeights, model: str | None) -> Iterator[Match]:
+    """Readings as each network that may have such weights, those of similar size first.
 
-    Once one fits, its head too, only networks with as many parameters can fit too. A dialect is as
-    good as another where a file has no names.
+    Once a network fits with its head, only networks with as many parameters can fit too.
     """
-    held = sum(each.numel() for layer in stored.layers.values() for each in layer.values())
+    stored = sum(tensor.numel() for layer in raw.layers.values() for tensor in layer.values())
     sizes = {name: row.trainable for name, row in catalogue.ROWS.items()}
-    near = sorted(sizes, key=lambda name: abs(math.log(sizes[name] / max(held, 1))))
-    dialects = KERAS_DIALECTS if stored.framework == "keras" else TORCH_DIALECTS
+    nearest = sorted(sizes, key=lambda name: abs(math.log(sizes[name] / max(stored, 1))))
     fitting: set[int] = set()
-    for name in near if model is None else [model]:
-        far = not held / FAR < sizes[name] < held * FAR
+    for name in nearest if model is None else [model]:
+        far = not stored / MAX_SIZE_RATIO < sizes[name] < stored * MAX_SIZE_RATIO
         if model is None and (far or (fitting and sizes[name] not in fitting)):
             continue
-        spoken = [
-            each
-            for each in dialects
-            if _speaks(stored, each)
-            and (each.knows(name) or (name == model and name in each.adopted))
-        ]
-        for dialect in spoken[:1] if stored.numbered_by_place else spoken:
-            for found in match(stored, name, dialect):
-                fitting |= set() if found.problems or not found.has_head else {sizes[name]}
-                yield found
+        for key_map in _key_maps(raw, name, model):
+            for reading in match(raw, name, key_map):
+                if reading.has_head and not reading.problems:
+                    fitting.add(sizes[name])
+                yield reading
 
 
-def _speaks(stored: Stored, dialect: Dialect) -> bool:
-    if stored.numbered_by_place:  # its names say nothing but the class of a layer
-        return True
-    return any(re.match(dialect.sign, name) for name in stored.layers)
+def _key_maps(raw: RawWeights, name: str, model: str | None) -> list[KeyMap]:
+    """The key maps in which the file may store the network `name`."""
+    maps = [
+        key_map
+        for key_map in (KERAS_MAPS if raw.framework == "keras" else TORCH_MAPS)
+        if (key_map.covers(name) or (name == model and name in key_map.also))
+        and (raw.names_are_positions or any(re.match(key_map.sign, layer) for layer in raw.layers))
+    ]
+    return maps[:1] if raw.names_are_positions else maps  # which do not matter without names
 
 
-def _unknown(stored: Stored, model: str | None) -> str:
-    names = list(stored.layers)
-    wanted = f"as those of {model} are called" if model else "as in a network that is known here"
+def _unknown(raw: RawWeights, model: str | None) -> str:
+    names = list(raw.layers)
+    wanted = f"those of {model}" if model else "those of any network of the catalogue"
     return (
-        f"{stored.path}: is {stored.form} of {len(names)} layers, which are not called {wanted}: "
-        f"the first are {', '.join(names[:SHOWN])}."
+        f"{raw.path}: is {raw.form} of {len(names)} layers, whose names are not {wanted}: the "
+        f"first are {', '.join(names[:SHOWN])}."
     )
 
 
-def _misfit(stored: Stored, nearest: Match, model: str | None) -> str:
+def _misfit(raw: RawWeights, nearest: Match, model: str | None) -> str:
     shown, more = nearest.problems[:SHOWN], len(nearest.problems) - SHOWN
     what = "does not fit" if model else "is no network of the catalogue; the nearest is"
     rest = f"; and {more} more" if more > 0 else ""
-    return (
-        f"{stored.path}: {what} {nearest.row} ({nearest.dialect.name}): {'; '.join(shown)}{rest}."
-    )
+    source = nearest.key_map.source
+    return f"{raw.path}: {what} {nearest.network} ({source}): {'; '.join(shown)}{rest}."

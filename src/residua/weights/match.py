@@ -1,4 +1,4 @@
-"""Stored layers and a network -> its state dict, checked tensor by tensor; or why not."""
+"""Raw layers and a network -> its state dict, checked tensor by tensor; or why they do not fit."""
 
 from __future__ import annotations
 
@@ -11,124 +11,19 @@ from torch import Tensor, nn
 
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.zoo.catalogue import build
-from residua.weights.formats.raw import Stored, flaw_of
-from residua.weights.key_maps.dialect import Dialect
-from residua.weights.key_maps.layers import Place, from_keras, head_layers, places, tensors_of
+from residua.weights.formats.raw import RawWeights, numeric_flaw
+from residua.weights.key_maps.key_map import KeyMap
+from residua.weights.key_maps.layers import (
+    WeightLayer,
+    from_keras,
+    head_layers,
+    tensors_of,
+    weight_layers,
+)
 from residua.weights.key_maps.order import keras_order
 
-Names = Mapping[str, tuple[str, ...]]  # our layer -> the stored ones that are its parts
-
-
-@dataclass(frozen=True, eq=False)
-class Match:
-    """How a file's layers fit a network of the catalogue.
-
-    tensors: the state dict that came out. problems: sentences about what does not fit, in the
-    order of the network; none if all does. has_head: False where the file ends
-    before the head (include_top=False). beside: the dense layers that it has instead,
-    of a transfer model. names: our layer -> its places in the file.
-    """
-
-    row: str
-    dialect: Dialect
-    classes: int
-    channels: int
-    tensors: Mapping[str, Tensor]
-    problems: tuple[str, ...]
-    has_head: bool
-    beside: tuple[str, ...]
-    names: Names
-
-
-def match(stored: Stored, row: str, dialect: Dialect) -> list[Match]:
-    """The distinct readings of a file as this network in this dialect, those that fit first.
-
-    More than one reading fits only where automatic names leave an order open that the shapes do not
-    tell. The width of head and stem are the file's.
-    """
-    with on_meta():
-        network = build(row)
-    readings = [
-        _fit(stored, network, row, dialect, names) for names in _namings(stored, network, dialect)
-    ]
-    fitting: list[Match] = []
-    for each in readings:
-        if not each.problems and all(dict(each.names) != dict(other.names) for other in fitting):
-            fitting.append(each)
-    return fitting or sorted(readings, key=lambda each: len(each.problems))[:1]
-
-
-def _namings(stored: Stored, network: nn.Module, dialect: Dialect) -> Iterator[Names]:
-    """Every reading of the names, one if names carry meaning."""
-    found = places(network, separable=stored.framework == "keras")
-    if stored.framework == "pytorch":
-        yield {each: (name,) for each, name in dialect.names(network, found).items()}
-        return
-    if stored.numbered_by_place:
-        found = dialect.as_there(found)
-        for shortcut_first in (True, False):
-            ordered = keras_order(network, found, shortcut_first)
-            yield _by_order(stored, found, {}, ordered)
-        return
-    named = dialect.names(network, found)
-    automatic = [each for each in found if each.name not in named]
-    for ordered in _creation_orders(automatic):
-        yield _by_order(stored, found, named, ordered)
-
-
-def _creation_orders(found: Sequence[Place]) -> Iterator[list[Place]]:
-    """In which order a Keras program may have made these layers: by where it makes shortcuts.
-
-    As registered, a unit's shortcut comes behind its branch; many programs begin with it, some make
-    its convolution before the branch's last one.
-    """
-    yield list(found)
-    if any(".shortcut." in each.name for each in found):
-        yield _with_shortcuts_before(min, found)
-        yield _with_shortcuts_before(max, found)
-
-
-def _with_shortcuts_before(pick: Callable[..., int], found: Sequence[Place]) -> list[Place]:
-    """Each layer of a shortcut before the first (min) or last (max) of its kind in the branch."""
-    result: list[Place] = []
-    for place in found:
-        unit, is_shortcut, _ = place.name.partition(".shortcut.")
-        branch = (
-            number
-            for number, each in enumerate(result)
-            if each.kind == place.kind and each.name.startswith(f"{unit}.branch.")
-        )
-        result.insert(pick(branch, default=len(result)) if is_shortcut else len(result), place)
-    return result
-
-
-def _by_order(
-    stored: Stored, found: Sequence[Place], named: Mapping[str, str], ordered: Sequence[Place]
-) -> Names:
-    """Names that carry meaning as they are; the others by class and number."""
-    names: dict[str, tuple[str, ...]] = {
-        each.name: (named[each.name],) for each in found if each.name in named
-    }
-    waiting = {kind: numbered(stored.layers, kind) for kind in {each.kind for each in ordered}}
-    for each in ordered:
-        left = waiting[each.kind]
-        count = _slices(each, stored, left)
-        names[each.name] = tuple(left[:count])
-        del left[:count]
-    return names
-
-
-def _slices(place: Place, stored: Stored, waiting: Sequence[str]) -> int:
-    """How many stored layers make one of ours: a grouped convolution may lie in slices."""
-    groups = getattr(place.module, "groups", 1)
-    if place.kind != "conv2d" or groups == 1 or not waiting:
-        return 1
-    kernel = next(iter(stored.layers[waiting[0]].values()))
-    outputs: int = place.module.out_channels  # type: ignore[assignment]
-    return groups if kernel.ndim == 4 and kernel.shape[-1] * groups == outputs else 1
-
-
-AUTOMATIC = {
+Names = Mapping[str, tuple[str, ...]]  # our layer -> the stored layers that make it up
+AUTOMATIC = {  # kind -> Keras' automatic names of such layers, without their number
     "conv2d": ("conv2d", "convolution2d"),
     "depthwise_conv2d": ("depthwise_conv2d",),
     "separable_conv2d": ("separable_conv2d", "separableconvolution2d"),
@@ -137,115 +32,230 @@ AUTOMATIC = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Match:
+    """How the layers of a file fit a network of the catalogue.
+
+    network: its name. classes, channels: widths of head and stem, as in the file.
+    tensors: the resulting state dict.
+    problems: a sentence for everything that does not fit, in the network's order; () if all fits.
+    has_head: False where the file ends before the head (include_top=False), which is no problem.
+    other_head: the dense layers that such a file has instead, of a transfer model.
+    names: our layer -> its layers in the file.
+    """
+
+    network: str
+    key_map: KeyMap
+    classes: int
+    channels: int
+    tensors: Mapping[str, Tensor]
+    problems: tuple[str, ...]
+    has_head: bool
+    other_head: tuple[str, ...]
+    names: Names
+
+
+def match(raw: RawWeights, name: str, key_map: KeyMap) -> list[Match]:
+    """The distinct readings of a file as the network `name` that fit; if none does, the nearest.
+
+    Several fit only where automatic names leave an order open that the shapes do not settle.
+    """
+    with on_meta():
+        network = build(name)
+    readings = [
+        _fit(raw, network, name, key_map, names) for names in _readings(raw, network, key_map)
+    ]
+    fitting: list[Match] = []
+    for reading in readings:
+        if not reading.problems and all(reading.names != other.names for other in fitting):
+            fitting.append(reading)
+    return fitting or sorted(readings, key=lambda reading: len(reading.problems))[:1]
+
+
+def _readings(raw: RawWeights, network: nn.Module, key_map: KeyMap) -> Iterator[Names]:
+    """Every possible assignment of stored layers; one if their names are known."""
+    layers = weight_layers(network, separable=raw.framework == "keras")
+    if raw.framework == "pytorch":
+        yield {ours: (name,) for ours, name in key_map.names(network, layers).items()}
+    elif raw.names_are_positions:
+        layers = key_map.as_stored(layers)
+        for shortcut_first in (True, False):
+            yield _assign(raw, layers, {}, keras_order(network, layers, shortcut_first))
+    else:
+        names = key_map.names(network, layers)
+        for ordered in _creation_orders([layer for layer in layers if layer.name not in names]):
+            yield _assign(raw, layers, names, ordered)
+
+
+def _creation_orders(layers: Sequence[WeightLayer]) -> Iterator[list[WeightLayer]]:
+    """The orders in which Keras programs create these layers, which differ in the shortcuts.
+
+    We register a unit's shortcut after its branch; many programs begin with it, some create its
+    convolution before the branch's last one.
+    """
+    yield list(layers)
+    if any(".shortcut." in layer.name for layer in layers):
+        yield _with_shortcuts_before(min, layers)
+        yield _with_shortcuts_before(max, layers)
+
+
+def _with_shortcuts_before(
+    pick: Callable[..., int], layers: Sequence[WeightLayer]
+) -> list[WeightLayer]:
+    """Each shortcut layer moved before the first (min) or last (max) of its kind in the branch."""
+    ordered: list[WeightLayer] = []
+    for layer in layers:
+        unit, is_shortcut, _ = layer.name.partition(".shortcut.")
+        branch = (
+            index
+            for index, other in enumerate(ordered)
+            if other.kind == layer.kind and other.name.startswith(f"{unit}.branch.")
+        )
+        end = len(ordered)
+        ordered.insert(pick(branch, default=end) if is_shortcut else end, layer)
+    return ordered
+
+
+def _assign(
+    raw: RawWeights,
+    layers: Sequence[WeightLayer],
+    known: Mapping[str, str],
+    ordered: Sequence[WeightLayer],
+) -> Names:
+    """Layers with known names to these; the `ordered` ones to automatic names, by number."""
+    names: dict[str, tuple[str, ...]] = {
+        layer.name: (known[layer.name],) for layer in layers if layer.name in known
+    }
+    waiting = {kind: numbered(raw.layers, kind) for kind in {layer.kind for layer in ordered}}
+    for layer in ordered:
+        candidates = waiting[layer.kind]
+        count = _slices(layer, raw, candidates)
+        names[layer.name] = tuple(candidates[:count])
+        del candidates[:count]
+    return names
+
+
+def _slices(layer: WeightLayer, raw: RawWeights, candidates: Sequence[str]) -> int:
+    """How many stored layers make up this one: a grouped convolution may be stored in slices."""
+    groups = getattr(layer.module, "groups", 1)
+    if layer.kind != "conv2d" or groups == 1 or not candidates:
+        return 1
+    kernel = next(iter(raw.layers[candidates[0]].values()))
+    outputs: int = layer.module.out_channels  # type: ignore[assignment]
+    return groups if kernel.ndim == 4 and kernel.shape[-1] * groups == outputs else 1
+
+
 def numbered(names: Iterable[str], kind: str) -> list[str]:
-    """Names that Keras gave by itself to layers of a kind, in the order of their numbers."""
+    """The automatic names of layers of a kind, in the order of their numbers."""
     pattern = re.compile(rf"(?:{'|'.join(AUTOMATIC[kind])})(?:_(\d+))?")
-    found = [(int(hit[1] or 0), name) for name in names if (hit := pattern.fullmatch(name))]
-    return [name for _, name in sorted(found)]
+    matches = [(int(hit[1] or 0), name) for name in names if (hit := pattern.fullmatch(name))]
+    return [name for _, name in sorted(matches)]
 
 
-def _fit(stored: Stored, network: nn.Module, row: str, dialect: Dialect, names: Names) -> Match:
-    found = places(network, separable=stored.framework == "keras")
-    first, last = found[0].name, head_layers(network)
-    top = [each.name for each in found if re.match(r"head\b", each.name)]
-    has_head = any(name in stored.layers for each in top for name in names.get(each, ()))
+def _fit(raw: RawWeights, network: nn.Module, name: str, key_map: KeyMap, names: Names) -> Match:
+    layers = weight_layers(network, separable=raw.framework == "keras")
+    class_wide = head_layers(network)
+    head = [layer.name for layer in layers if re.match(r"head\b", layer.name)]
+    has_head = any(stored in raw.layers for ours in head for stored in names.get(ours, ()))
     tensors: dict[str, Tensor] = {}
     problems: list[str] = []
     classes = channels = 0
-    for place in found:
-        if not has_head and place.name in top:
+    for layer in layers:
+        if not has_head and layer.name in head:
             continue
         try:
-            parts = _parts(stored, place, names.get(place.name, ()))
+            parts = _parts(raw, layer, names.get(layer.name, ()))
         except _MisfitError as error:
-            problems.append(f"{place.name} {error}")
+            problems.append(f"{layer.name} {error}")
             continue
-        expected = {name: tuple(each.shape) for name, each in tensors_of(place).items()}
-        if place.name in last:
-            first_part = next(iter(parts.values()))
-            classes = len(first_part) if first_part.ndim else 0
-            expected = {name: (classes, *shape[1:]) for name, shape in expected.items()}
-        if place.name == first and "weight" in parts and parts["weight"].ndim == 4:
+        expected = {part: tuple(tensor.shape) for part, tensor in tensors_of(layer).items()}
+        if layer.name in class_wide:  # as many classes as the file has
+            first = next(iter(parts.values()))
+            classes = len(first) if first.ndim else 0
+            expected = {part: (classes, *shape[1:]) for part, shape in expected.items()}
+        if layer is layers[0] and "weight" in parts and parts["weight"].ndim == 4:
             channels = parts["weight"].shape[1]
             outputs, _, *sides = expected["weight"]
             expected["weight"] = (outputs, channels, *sides)
-        problems += _differences(place.name, names[place.name], parts, expected)
-        problems += _otherwise(stored, place, names[place.name])
-        tensors |= {f"{place.name}.{name}": each for name, each in parts.items()}
-    used = {name for each in names.values() for name in each}
-    extra = [each for each in stored.layers if each not in used and not dialect.spares(each)]
-    beside = tuple(each for each in extra if not has_head and _is_dense(stored.layers[each]))
+        problems += _differences(f"{layer.name} ({names[layer.name][0]})", parts, expected)
+        problems += _other_settings(raw, layer, names[layer.name])
+        tensors |= {f"{layer.name}.{part}": tensor for part, tensor in parts.items()}
+    used = {stored for group in names.values() for stored in group}
+    extra = [stored for stored in raw.layers if stored not in used and not key_map.ignores(stored)]
+    other_head = () if has_head else tuple(stored for stored in extra if _is_dense(raw, stored))
     problems += [
-        f"{each} of the file has no place in the network" for each in extra if each not in beside
+        f"{stored} of the file has no counterpart in the network"
+        for stored in extra
+        if stored not in other_head
     ]
-    if stored.described and has_head:
-        problems += stored.described.strange()
-    return Match(row, dialect, classes, channels, tensors, tuple(problems), has_head, beside, names)
+    if raw.config and has_head:
+        problems += raw.config.unsupported()
+    return Match(
+        name, key_map, classes, channels, tensors, tuple(problems), has_head, other_head, names
+    )
 
 
-def _otherwise(stored: Stored, place: Place, names: Sequence[str]) -> Iterator[str]:
-    """How a layer of a whole model computes otherwise with the same weights."""
-    if stored.described is None:
+def _other_settings(raw: RawWeights, layer: WeightLayer, names: Sequence[str]) -> Iterator[str]:
+    """Settings in a whole model with which the same weights compute something else."""
+    if raw.config is None:
         return
-    epsilon = getattr(place.module, "eps", None)
-    stride = place.module.stride[0] if isinstance(place.module, nn.Conv2d) else None
+    epsilon = getattr(layer.module, "eps", None)
+    stride = layer.module.stride[0] if isinstance(layer.module, nn.Conv2d) else None
     for name in names:
-        for each in stored.described.wrong(name, epsilon, stride):
-            yield f"{place.name} ({name}): its {each}"
+        for mismatch in raw.config.mismatches(name, epsilon, stride):
+            yield f"{layer.name} ({name}): its {mismatch}"
 
 
-def _is_dense(parts: Mapping[str, Tensor]) -> bool:
-    return next(iter(parts.values())).ndim == 2
+def _is_dense(raw: RawWeights, name: str) -> bool:
+    return next(iter(raw.layers[name].values())).ndim == 2
 
 
 class _MisfitError(Exception):
     """Why a stored layer does not become ours."""
 
 
-def _parts(stored: Stored, place: Place, names: Sequence[str]) -> dict[str, Tensor]:
-    """One layer's tensors under our names. Raises _MisfitError."""
-    missing = [name for name in names if name not in stored.layers]
+def _parts(raw: RawWeights, layer: WeightLayer, names: Sequence[str]) -> dict[str, Tensor]:
+    """A layer's stored tensors as our state dict of it. Raises _MisfitError."""
+    missing = [name for name in names if name not in raw.layers]
     if missing or not names:
-        raise _MisfitError(f"({missing[0] if missing else place.kind}) is missing in the file")
-    layers = [stored.layers[name] for name in names]
-    if stored.framework == "pytorch":
-        return dict(layers[0])
-    parts = dict(layers[0])
+        raise _MisfitError(f"({missing[0] if missing else layer.kind}) is missing in the file")
+    stored = [raw.layers[name] for name in names]
+    parts = dict(stored[0])
+    if raw.framework == "pytorch":
+        return parts
     try:
-        if len(layers) > 1:
-            parts = {"0": torch.cat([next(iter(each.values())) for each in layers], dim=-1)}
-        return from_keras(place, parts)
+        if len(stored) > 1:
+            kernels = [next(iter(part.values())) for part in stored]
+            parts = {"0": torch.cat(kernels, dim=-1)}
+        return from_keras(layer, parts)
     except (ValueError, RuntimeError) as error:
-        shapes = ", ".join(_by(each.shape) for each in parts.values())
-        raise _MisfitError(f"({names[0]}) holds tensors of {shapes}, as no {place.kind}") from error
+        shapes = ", ".join(_by(tensor.shape) for tensor in parts.values())
+        problem = f"has tensors of {shapes}, which fit no {layer.kind}"
+        raise _MisfitError(f"({names[0]}) {problem}") from error
 
 
 def _differences(
-    ours: str,
-    theirs: Sequence[str],
-    parts: dict[str, Tensor],
-    expected: Mapping[str, tuple[int, ...]],
+    where: str, parts: dict[str, Tensor], expected: Mapping[str, tuple[int, ...]]
 ) -> Iterator[str]:
     """What does not fit; a convolution over a whole map becomes the linear layer that it is."""
-    where = f"{ours} ({theirs[0]})"
     for name, shape in expected.items():
         if name not in parts:
             yield f"{where}: {name} is missing in the file"
             continue
-        found = parts[name]
-        if found.ndim == 4 and len(shape) == 2 and found.flatten(1).shape == shape:
-            parts[name] = found = found.flatten(1)
-        if tuple(found.shape) != shape:
-            yield f"{where}: {name} is {_by(found.shape)}, expected {_by(shape)}"
-        elif not found.is_floating_point():
-            kind = str(found.dtype).removeprefix("torch.")
-            yield f"{where}: {name} holds {kind}, expected floating-point numbers"
-        elif flaw := flaw_of(name, found):
-            yield f"{where}: {name} holds {flaw}"
+        tensor = parts[name]
+        if tensor.ndim == 4 and len(shape) == 2 and tensor.flatten(1).shape == shape:
+            parts[name] = tensor = tensor.flatten(1)
+        if tuple(tensor.shape) != shape:
+            yield f"{where}: {name} is {_by(tensor.shape)}, expected {_by(shape)}"
+        elif not tensor.is_floating_point():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            yield f"{where}: {name} is {dtype}, expected floating-point numbers"
+        elif flaw := numeric_flaw(name, tensor):
+            yield f"{where}: {name} contains {flaw}"
     for name in parts.keys() - expected.keys():
-        counts = name == "num_batches_tracked" and "running_mean" in expected
-        if not counts or parts[name].ndim or parts[name].is_floating_point():
-            yield f"{where}: {name} of the file has no place in the network"
+        is_counter = name == "num_batches_tracked" and "running_mean" in expected
+        if not is_counter or parts[name].ndim or parts[name].is_floating_point():
+            yield f"{where}: {name} of the file has no counterpart in the network"
 
 
 def _by(shape: Iterable[int]) -> str:

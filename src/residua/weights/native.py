@@ -1,4 +1,4 @@
-"""Our own weights files: safetensors whose header says which network, classes and preprocessing."""
+"""Tensors and metadata <-> residua's own weights files: safetensors with a description in JSON."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from residua.config import parse
 from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
-from residua.weights.formats.raw import (
+from residua.weights.formats.guards import (
     FLOATS,
     damaged,
     first_bytes,
-    flaw_of,
     is_safetensors,
-    plain,
+    one_line,
     safetensors_header,
     translated,
 )
+from residua.weights.formats.raw import numeric_flaw
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1  # of weights and state files
-KINDS = {  # what a header says of its network, and in which types
+SPEC_TYPES = {  # of the fields of NetworkSpec in a header
     "name": (str,),
     "classes": (int,),
     "channels": (int,),
@@ -37,40 +37,57 @@ KINDS = {  # what a header says of its network, and in which types
     "stage": (int, type(None)),
     "pool_size": (int, type(None)),
 }
-LATER = ("cardinality", "head", "stage", "pool_size")  # which old files do not have
+LATER_FIELDS = ("cardinality", "head", "stage", "pool_size")  # missing in old files
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where converted or published weights come from, and what their file does not record.
+
+    source: the file and its form, or the address; "" for weights trained here.
+    assumed_preprocessing, assumed_classes: in a sentence, what is assumed in place of a missing
+    record; "" where it is recorded.
+    """
+
+    source: str = ""
+    assumed_preprocessing: str = ""
+    assumed_classes: str = ""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a weights file says of itself, in its header: enough to use it without the run.
+    """The description in a weights file: enough to use the weights without their run.
 
-    classes: names in the order of the logits. notes: plain data
-    of the writer, such as the epoch, or where a training stands.
+    classes: names in the order of the logits; () if unknown. notes: plain data of the writer, such
+    as the epoch or the state of the optimizer.
     """
 
     network: NetworkSpec
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     notes: dict[str, Any]
+    origin: Origin = Origin()
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
-    """The content of a file: the tensors, and the card as JSON in the header."""
+    """The content of a weights file."""
     from safetensors.torch import save
 
-    described = {
+    header = {
         "format": FORMAT,
         "network": asdict(metadata.network),
         "classes": metadata.classes,
         "preprocessing": asdict(metadata.preprocessing),
         "notes": metadata.notes,
     }
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    return save(plain, {"residua": json.dumps(described, ensure_ascii=False)})
+    if metadata.origin != Origin():
+        header["origin"] = asdict(metadata.origin)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, {"residua": json.dumps(header, ensure_ascii=False)})
 
 
 def is_native(path: Path) -> bool:
-    """Whether a file is safetensors with a card of ours. Raises ResiduaError if it is no file."""
+    """Whether a file is safetensors with our description. Raises ResiduaError if it is no file."""
     start = first_bytes(path)
     if not is_safetensors(start):
         return False
@@ -79,80 +96,107 @@ def is_native(path: Path) -> bool:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
-    """Tensors and card of a file of ours. Raises ResiduaError that names the file."""
+    """The tensors and metadata of one of our files. Raises ResiduaError that names the file."""
     from safetensors.torch import load
 
     first_bytes(path)
     with translated(path, "safetensors"):
         tensors = load(path.read_bytes())
         header = safetensors_header(path)
-        described = header.get("__metadata__", {}).get("residua")
-        if described is None:
+        text = header.get("__metadata__", {}).get("residua")
+        if text is None:
             raise ResiduaError(
-                f"{path}: was not written by residua: no description in it. Expected weights of a "
-                "run, or what `residua weights convert` writes."
+                f"{path}: was not written by residua: it has no description. Expected the weights "
+                "of a run, or a file that `residua weights convert` wrote."
             )
-        metadata = json.loads(described)
-        if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-            found = metadata.get("format") if isinstance(metadata, dict) else metadata
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            version = values.get("format") if isinstance(values, dict) else values
             raise ResiduaError(
-                f"{path}: has format {plain(found)}, expected {FORMAT}: it was written by another "
-                "version of residua. Read it with that version, or train again."
+                f"{path}: has format {one_line(version)}, expected {FORMAT}: it was written by "
+                "another version of residua. Read it with that version, or train again."
             )
-        return {name: tensors[name] for name in header if name in tensors}, _metadata(
-            path, metadata
-        )
+        ordered = {name: tensors[name] for name in header if name in tensors}
+        return ordered, _metadata(path, values)
 
 
-def ends_before_head(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> bool:
-    """Whether these are the tensors of the card's network but for its head; False if all of them.
+def check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> bool:
+    """Whether the tensors include a head; all others of the network must be there.
 
-    Raises ResiduaError that names the first tensor that does not fit, or whose numbers cannot be
-    used.
+    Raises ResiduaError that names the first tensor that does not fit or has unusable numbers.
     """
     from residua.networks.analysis.shapes import on_meta
     from residua.networks.zoo.catalogue import build_from
 
-    with translated(path, f"weights of {metadata.network.name}"):
+    network = metadata.network.name
+    with translated(path, f"weights of {network}"):
         with on_meta():
             wanted = build_from(metadata.network).state_dict()
         weights = [name for name in wanted if not name.endswith("num_batches_tracked")]
         missing = [name for name in weights if name not in tensors]
-        headless = bool(missing) and missing == [name for name in weights if name[:4] == "head"]
-        if missing and not headless:
-            raise damaged(path, f"lacks {missing[0]} of {metadata.network.name}")
+        has_head = not missing
+        if missing and missing != [name for name in weights if name.startswith("head")]:
+            raise damaged(path, f"lacks {missing[0]} of {network}")
         if extra := [name for name in tensors if name not in wanted]:
-            raise damaged(path, f"holds {extra[0]}, for which {metadata.network.name} has no place")
-        for name in (each for each in wanted if each in tensors):
-            found, expected = tensors[name], wanted[name]
+            raise damaged(path, f"contains {extra[0]}, which {network} does not have")
+        for name in (name for name in wanted if name in tensors):
+            tensor, expected = tensors[name], wanted[name]
             is_weight = expected.is_floating_point()
-            kinds = FLOATS if is_weight else (_kind(expected),)
-            if found.shape != expected.shape or _kind(found) not in kinds:
-                has, needs = [f"{_kind(each)} {list(each.shape)}" for each in (found, expected)]
-                raise damaged(path, f"{name} holds {has}, expected {needs}")
-            if is_weight and (flaw := flaw_of(name, found)):
+            dtypes = FLOATS if is_weight else (_dtype(expected),)
+            if tensor.shape != expected.shape or _dtype(tensor) not in dtypes:
+                has, needs = [f"{_dtype(t)} {list(t.shape)}" for t in (tensor, expected)]
+                raise damaged(path, f"{name} is {has}, expected {needs}")
+            if is_weight and (flaw := numeric_flaw(name, tensor)):
                 raise ResiduaError(
-                    f"{path}: {name} holds {flaw}, so it cannot tell anything. Use weights of an "
-                    "earlier epoch, or train again with a lower rate."
+                    f"{path}: {name} contains {flaw}, so its predictions are meaningless. Use the "
+                    "weights of an earlier epoch, or train again with a lower learning rate."
                 )
-    return headless
+    return has_head
 
 
-def _kind(tensor: Tensor) -> str:
+def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _metadata(path: Path, metadata: dict[str, Any]) -> Metadata:
-    """The card, if every value is of the kind that its writer gave it. Raises ResiduaError."""
+def _metadata(path: Path, values: dict[str, Any]) -> Metadata:
+    """The description, every value checked. Raises ResiduaError."""
+    classes, notes, spec = values.get("classes"), values.get("notes"), _spec(path, values)
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise damaged(path, f"its classes are {classes!r}, expected a list of names")
+    if len(classes) > spec.classes:
+        raise damaged(path, f"names {len(classes)} classes for {spec.classes} outputs")
+    settings = values.get("preprocessing")
+    if not isinstance(settings, dict) or not all(map(_is_word, settings.values())):
+        raise damaged(path, f"its preprocessing is {settings!r}, expected settings")
+    preprocessing = parse.preprocessing_from(settings, str(path))
+    if preprocessing.channels != spec.channels:
+        images = f"images of {preprocessing.channels} channels"
+        raise damaged(path, f"prepares {images} for a network of {spec.channels}")
+    if not isinstance(notes, dict):
+        raise damaged(path, f"its notes are {notes!r}, expected an object")
+    old = {  # until version 0.1.0, the origin was in the notes
+        "source": notes.pop("from", ""),
+        "assumed_preprocessing": notes.pop("assumed", ""),
+        "assumed_classes": notes.pop("guessed", ""),
+    }
+    origin = values.get("origin", old)
+    if not isinstance(origin, dict) or not all(isinstance(v, str) for v in origin.values()):
+        raise damaged(path, f"its origin is {origin!r}, expected texts")
+    if unknown := origin.keys() - old.keys():
+        raise damaged(path, f"its origin has {min(unknown)!r}, which is unknown")
+    return Metadata(spec, tuple(classes), preprocessing, notes, Origin(**origin))
+
+
+def _spec(path: Path, values: dict[str, Any]) -> NetworkSpec:
+    """The network in a description, known to the catalogue. Raises ResiduaError."""
     from residua.networks.zoo.catalogue import config_of
 
-    keys = ("network", "classes", "preprocessing", "notes")
-    network, classes, prepared, notes = [metadata.get(key) for key in keys]
+    network = values.get("network")
     if isinstance(network, dict):
         renamed = {"pool_size" if key == "side" else key: value for key, value in network.items()}
-        network = dict.fromkeys(LATER) | renamed
-    if not _is_network(network):
-        raise damaged(path, f"says of its network {network!r}, expected {', '.join(KINDS)}")
+        network = dict.fromkeys(LATER_FIELDS) | renamed
+    if not _is_spec(network):
+        raise damaged(path, f"its network is {network!r}, expected {', '.join(SPEC_TYPES)}")
     spec = NetworkSpec(**network)
     try:
         config_of(spec)
@@ -160,35 +204,19 @@ def _metadata(path: Path, metadata: dict[str, Any]) -> Metadata:
             parse.hidden_of(spec.head)
     except ResiduaError as error:
         raise ResiduaError(f"{path}: {error} It may be of another version of residua.") from error
-    outputs = spec.classes
-    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
-        raise damaged(path, f"names its classes {classes!r}, expected a list of names")
-    if len(classes) > outputs:
-        raise damaged(path, f"names {len(classes)} classes, expected those of {outputs} outputs")
-    if not isinstance(prepared, dict) or not all(map(_is_word, prepared.values())):
-        raise damaged(path, f"says of its preprocessing {prepared!r}, expected settings")
-    if not isinstance(notes, dict):
-        raise damaged(path, f"has notes {notes!r}, expected an object")
-    preprocessing = parse.preprocessing_from(prepared, str(path))
-    if preprocessing.channels != spec.channels:
-        raise damaged(
-            path,
-            f"prepares images of {preprocessing.channels} channels for a network of "
-            f"{spec.channels}",
-        )
-    return Metadata(spec, tuple(classes), preprocessing, notes)
+    return spec
 
 
-def _is_network(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether these are arguments of `build`."""
+def _is_spec(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether these are the fields of a NetworkSpec, of the right types."""
     return (
         isinstance(value, dict)
-        and value.keys() == KINDS.keys()
-        and all(type(value[key]) in kinds for key, kinds in KINDS.items())
+        and value.keys() == SPEC_TYPES.keys()
+        and all(type(value[key]) in types for key, types in SPEC_TYPES.items())
         and min(value["classes"], value["channels"]) >= 1
     )
 
 
 def _is_word(value: object) -> bool:
-    """False for texts that are no word: a setting's text is read as YAML, which can grow."""
+    """False for text that is no word: as YAML, which settings are read as, it could explode."""
     return not isinstance(value, str) or value.isidentifier()

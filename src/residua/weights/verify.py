@@ -1,9 +1,9 @@
-"""A Keras file and images -> how far our layers are from those that Keras itself computes."""
+"""A Keras file and images -> how far each of our layers is from the same layer in Keras itself."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,36 +18,42 @@ from residua.data.augmentation import normalise
 from residua.data.dataset import Unreadable
 from residua.data.image import fit, read_image
 from residua.errors import ResiduaError
-from residua.weights.key_maps.layers import places
+from residua.weights.key_maps.keras import KERAS_MAPS
+from residua.weights.key_maps.layers import weight_layers
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 
-BOUND = 1e-4  # of max(1, the largest reference): what float32 leaves open
+BOUND = 1e-4  # of max(1, the largest reference): the rounding of float32
 APPLICATIONS = (
     *("ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2"),
     *("VGG16", "VGG19", "Xception", "InceptionV3", "MobileNet"),
     *("DenseNet121", "DenseNet169", "DenseNet201"),
 )
-Images = npt.NDArray[np.float32]  # [N, C, S, S], as the network sees them
+Images = npt.NDArray[np.float32]  # [N, C, S, S], normalised
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """One layer: its two names, the largest difference and the largest value in Keras."""
+    """One layer: our name, Keras' name, the largest difference and the largest value in Keras."""
 
     ours: str
-    theirs: str
+    keras: str
     difference: float
     largest: float
 
     @property
+    def relative(self) -> float:
+        """The difference in units of max(1, the largest value)."""
+        return self.difference / max(1.0, self.largest)
+
+    @property
     def good(self) -> bool:
-        """Whether the difference is what float32 leaves open."""
-        return self.difference < BOUND * max(1.0, self.largest)
+        """Whether rounding explains the difference."""
+        return self.relative < BOUND
 
 
 def images_for(preprocessing: Preprocessing, files: Sequence[Path]) -> Images:
-    """Image files, else scikit-learn's two sample photos, as the network sees them.
+    """Image files, or scikit-learn's two sample photos if there are none, as network inputs.
 
     Raises ResiduaError.
     """
@@ -56,7 +62,7 @@ def images_for(preprocessing: Preprocessing, files: Sequence[Path]) -> Images:
 
         photos = load_sample_images().images
         if preprocessing.channels == 1:
-            photos = [photo[:, :, 1:2] for photo in photos]  # green is nearly grey
+            photos = [photo[:, :, 1:2] for photo in photos]  # green is close to grey
         fitted = [fit(np.ascontiguousarray(photo), preprocessing) for photo in photos]
     else:
         try:
@@ -66,19 +72,19 @@ def images_for(preprocessing: Preprocessing, files: Sequence[Path]) -> Images:
     return normalise(torch.from_numpy(np.stack(fitted)), preprocessing).contiguous().numpy()
 
 
-def table(found: Sequence[Agreement]) -> str:
-    """A line for each layer, and the largest difference."""
-    wide = max(len(each.theirs) for each in found)
-    lines = [f"{'layer in Keras':<{wide}}  largest difference  of largest value  our layer"]
+def table(agreements: Sequence[Agreement]) -> str:
+    """A line for each layer, and a verdict with the largest difference."""
+    width = max(len(layer.keras) for layer in agreements)
+    lines = [f"{'layer in Keras':<{width}}  largest difference  of largest value  our layer"]
     lines += [
-        f"{each.theirs:<{wide}}  {each.difference:>18.3g}  {each.largest:>16.3g}  {each.ours}"
-        + ("" if each.good else "  <- differs")
-        for each in found
+        f"{layer.keras:<{width}}  {layer.difference:>18.3g}  {layer.largest:>16.3g}  {layer.ours}"
+        + ("" if layer.good else "  <- differs")
+        for layer in agreements
     ]
-    worst = max(found, key=lambda each: each.difference / max(1.0, each.largest))
-    verdict = "agree" if all(each.good for each in found) else "DIFFER"
+    worst = max(agreements, key=lambda layer: layer.relative)
+    verdict = "agree" if worst.good else "DIFFER"
     lines.append(
-        f"{len(found)} layers {verdict}: at most {worst.difference:.3g}, in {worst.theirs} "
+        f"{len(agreements)} layers {verdict}: at most {worst.difference:.3g}, in {worst.keras} "
         f"(bound {BOUND:g} of the largest value, or of 1)"
     )
     return "\n".join(lines)
@@ -87,74 +93,84 @@ def table(found: Sequence[Agreement]) -> str:
 def verify(weights: Weights, images: Images) -> list[Agreement]:
     """Run Keras and our network on the same images; a row for each layer, in Keras' order.
 
-    Keras builds the network itself: from a whole-model file, else as keras.applications has it.
-    Raises ResiduaError if Keras is not installed, or cannot build or load it.
+    Keras builds the network itself: from a whole-model file, else from keras.applications. Raises
+    ResiduaError if Keras is not installed, or cannot build or load it.
     """
-    if weights.match is None or weights.match.dialect.framework != "keras":
+    if weights.match is None or weights.match.key_map not in KERAS_MAPS:
         raise ResiduaError(f"{weights.path}: is no Keras file, so Keras cannot read it.")
     keras = _keras()
     model = _model(keras, weights)
-    theirs = {layer.name: (layer, owner) for layer, owner in _layers(keras, model)}
-    network = build_network(weights, torch.device("cpu"), require_head=False)
-    seen = _watched(network, images)
+    layers = {layer.name: (layer, owner) for layer, owner in _layers(keras, model)}
+    ours = _our_outputs(weights, images)
     pairs = [
-        (ours, names[0])
-        for ours, names in weights.match.names.items()
-        if ours in seen and len(names) == 1 and names[0] in theirs
+        (name, stored[0])
+        for name, stored in weights.match.names.items()
+        if name in ours and len(stored) == 1 and stored[0] in layers
     ]
     if not pairs:
         raise ResiduaError(f"{weights.path}: Keras' model has none of the layers that were read.")
-    channels_last = np.ascontiguousarray(np.moveaxis(images, 1, -1))
-    outputs: dict[str, Any] = {}
     try:
-        for owner in {id(owner): owner for _, owner in theirs.values()}.values():
-            names = [name for _, name in pairs if theirs[name][1] is owner]
-            if names:  # a nested model is fed by itself: only there its layers have outputs
-                tap = keras.Model(owner.inputs[0], [theirs[name][0].output for name in names])
-                with torch.inference_mode():
-                    found = tap(channels_last, training=False)
-                outputs |= dict(zip(names, found, strict=True))
+        outputs = _keras_outputs(keras, layers, [name for _, name in pairs], images)
     except ValueError as error:
-        said = " ".join(str(error).split())[:200]
-        raise ResiduaError(f"{weights.path}: Keras' model does not take them: {said}") from error
+        raise ResiduaError(
+            f"{weights.path}: Keras' model does not accept the images: {_short(error)}"
+        ) from error
     return [
-        _compared(keras, ours, theirs[name][0], seen[ours], outputs[name]) for ours, name in pairs
+        _compared(keras, name, layers[stored][0], ours[name], outputs[stored])
+        for name, stored in pairs
     ]
 
 
-def _compared(keras: Any, ours: str, layer: Any, seen: Tensor, output: Any) -> Agreement:
-    """A layer of Keras may end in an activation, where ours is a layer of its own."""
-    expected = keras.ops.convert_to_numpy(output)
-    activation = getattr(layer, "activation", None)
-    mine = seen.movedim(1, -1) if seen.ndim == 4 else seen
-    if activation is not None:
-        with torch.inference_mode():
-            mine = activation(mine)
-    if expected.ndim == 4 and mine.ndim == 2:  # a head that is a 1x1 convolution
-        mine = mine[:, None, None]
-    difference = float(np.abs(expected - keras.ops.convert_to_numpy(mine)).max())
-    return Agreement(ours, layer.name, difference, float(np.abs(expected).max()))
+def _keras_outputs(
+    keras: Any, layers: Mapping[str, tuple[Any, Any]], names: list[str], images: Images
+) -> dict[str, Any]:
+    """Keras' output of each layer; a nested model is run on its own, as only it has outputs."""
+    channels_last = np.ascontiguousarray(np.moveaxis(images, 1, -1))
+    outputs: dict[str, Any] = {}
+    for owner in {id(owner): owner for _, owner in layers.values()}.values():
+        nested = [name for name in names if layers[name][1] is owner]
+        if nested:
+            probe = keras.Model(owner.inputs[0], [layers[name][0].output for name in nested])
+            with torch.inference_mode():
+                values = probe(channels_last, training=False)
+            outputs |= dict(zip(nested, values, strict=True))
+    return outputs
 
 
-def _watched(network: nn.Module, images: Images) -> dict[str, Tensor]:
-    """What each layer with weights gives, by its name."""
-    seen: dict[str, Tensor] = {}
+def _our_outputs(weights: Weights, images: Images) -> dict[str, Tensor]:
+    """The output of each of our layers with weights."""
+    network = build_network(weights, torch.device("cpu"), require_head=False)
+    outputs: dict[str, Tensor] = {}
 
-    def watch(name: str) -> Any:
-        def keep(module: nn.Module, args: Any, output: Tensor) -> None:
-            seen[name] = output.clone()  # the activation behind it may overwrite it
+    def record(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            outputs[name] = output.clone()  # an in-place activation may follow
 
-        return keep
+        return hook
 
-    for place in places(network, separable=True):
-        place.module.register_forward_hook(watch(place.name))
+    for layer in weight_layers(network, separable=True):
+        layer.module.register_forward_hook(record(layer.name))
     with torch.inference_mode():
         network(torch.from_numpy(images))
-    return seen
+    return outputs
+
+
+def _compared(keras: Any, name: str, layer: Any, ours: Tensor, output: Any) -> Agreement:
+    """Compare outputs; the activation at the end of a Keras layer is a layer of its own in ours."""
+    expected = keras.ops.convert_to_numpy(output)
+    if ours.ndim == 4:
+        ours = ours.movedim(1, -1)
+    if (activation := getattr(layer, "activation", None)) is not None:
+        with torch.inference_mode():
+            ours = activation(ours)
+    if expected.ndim == 4 and ours.ndim == 2:  # a head that is a 1x1 convolution
+        ours = ours[:, None, None]
+    difference = float(np.abs(expected - keras.ops.convert_to_numpy(ours)).max())
+    return Agreement(name, layer.name, difference, float(np.abs(expected).max()))
 
 
 def _keras() -> Any:
-    os.environ.setdefault("KERAS_BACKEND", "torch")  # present wherever residua is
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # always installed here
     try:
         import keras
     except ImportError as error:
@@ -167,50 +183,45 @@ def _keras() -> Any:
 
 def _model(keras: Any, weights: Weights) -> Any:
     """The network as Keras builds it, with the weights of the file."""
-    path = weights.path
-    whole = weights.form.endswith("model")
-    name, classes = weights.metadata.network.name, weights.metadata.network.classes
+    path, network = weights.path, weights.metadata.network
+    if not path.name.endswith((".keras", ".h5")):
+        raise ResiduaError(
+            f"{path}: Keras only loads names that end in .keras, .h5 or .weights.h5."
+        )
     try:
-        if whole:
-            return keras.models.load_model(_named(path), compile=False, safe_mode=True)
-        builders = dict(_applications(keras))
-        if name not in builders:
+        if weights.form.endswith("model"):
+            return keras.models.load_model(str(path), compile=False, safe_mode=True)
+        builders = {_our_name(name): name for name in APPLICATIONS}
+        if network.name not in builders:
             raise ResiduaError(
-                f"{path}: holds weights alone, and keras.applications has no {name}: verify the "
-                "whole model (model.save)."
+                f"{path}: has weights alone, and keras.applications has no {network.name}: verify "
+                "the whole model (model.save)."
             )
-        side, channels = weights.metadata.preprocessing.size, weights.metadata.network.channels
-        model = builders[name](
+        side = weights.metadata.preprocessing.size
+        model = getattr(keras.applications, builders[network.name])(
             weights=None,
             include_top=weights.has_head,
-            input_shape=(side, side, channels),
-            classes=classes,
+            input_shape=(side, side, network.channels),
+            classes=network.classes,
         )
-        model.load_weights(_named(path))
+        model.load_weights(str(path))
         return model
     except (ValueError, TypeError, OSError, KeyError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise ResiduaError(f"{path}: Keras itself does not load it: {said}") from error
+        raise ResiduaError(f"{path}: Keras itself does not load it: {_short(error)}") from error
 
 
-def _named(path: Path) -> str:
-    """Keras tells forms by the name alone."""
-    if path.name.endswith((".keras", ".h5")):
-        return str(path)
-    raise ResiduaError(f"{path}: Keras only loads names that end in .keras, .h5 or .weights.h5.")
+def _our_name(application: str) -> str:
+    return f"keras_{'inception_v3' if application == 'InceptionV3' else application.lower()}"
 
 
-def _applications(keras: Any) -> Iterator[tuple[str, Any]]:
-    """Our name and Keras' builder."""
-    for found in APPLICATIONS:
-        name = "inception_v3" if found == "InceptionV3" else found.lower()
-        yield f"keras_{name}", getattr(keras.applications, found)
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _layers(keras: Any, model: Any) -> Iterator[tuple[Any, Any]]:
-    """Every layer of a functional model with the model that it is part of, nested ones too."""
-    for each in model.layers:
-        if isinstance(each, keras.Model):
-            yield from _layers(keras, each)
+    """Every layer of a functional model and the model that contains it, nested ones included."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(keras, layer)
         else:
-            yield each, model
+            yield layer, model

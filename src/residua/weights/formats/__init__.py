@@ -1,1 +1,1 @@
-"""Files of others -> tensors and what the files say, nothing interpreted."""
+"""Files of other programs -> raw layers."""

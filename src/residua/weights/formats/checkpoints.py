@@ -1,4 +1,4 @@
-"""PyTorch's files, pickled or safetensors -> the layers of a state dict; no code in them runs."""
+"""A PyTorch checkpoint, pickled or safetensors -> the layers of its state dict; no code runs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pickle import UnpicklingError
 from typing import IO, TYPE_CHECKING, Any
 
 from residua.errors import ResiduaError
-from residua.weights.formats.raw import (
+from residua.weights.formats.guards import (
     FLOATS,
-    LARGEST_RATIO,
-    Stored,
+    MAX_RATIO,
     damaged,
-    member,
-    plain,
+    one_line,
+    read_member,
     safetensors_header,
     translated,
 )
+from residua.weights.formats.raw import RawWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NESTS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net", "weights")
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
-NESTED = 8  # dictionaries in dictionaries that are looked into
-NUMBERS = (*FLOATS, "int64", "int32", "int16", "int8", "uint8")
-# What a pickle of tensors and plain data names; torch.load would carry out more than that.
+MAX_NESTING = 8  # dictionaries inside dictionaries
+DTYPES = (*FLOATS, "int64", "int32", "int16", "int8", "uint8")
+# Globals in a pickle of tensors and plain data; torch.load alone would accept more.
 HARMLESS = re.compile(
     r"torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)|torch\.(device|Size|bool)"
     r"|torch\.b?float\w+|torch\.u?int\d+|torch\.\w+Storage|torch\.storage\.UntypedStorage"
@@ -41,71 +41,72 @@ HARMLESS = re.compile(
     r"|(__builtin__|builtins)\.set|numpy\._?core\.multiarray\.scalar|numpy\.dtype|_codecs\.encode"
 )
 NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
-GROWING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS")  # instructions that fill their last operand
-MOST_WORK = (
-    2**24
-)  # items that the instructions of a pickle may handle; one of 1,202 layers needs 2**20
-DEEPEST = 100  # tuples in tuples; Python hashes them by a recursion that nothing stops
+FILLING = ("APPEND", "APPENDS", "SETITEM", "SETITEMS")  # opcodes that fill their last operand
+MAX_WORK = 2**24  # items that a pickle's opcodes may touch; 1,202 layers need 2**20
+MAX_DEPTH = 100  # tuples inside tuples, which Python hashes by unbounded recursion
 
 
-def read_pickle(path: Path) -> Stored:
-    """A file of torch.save, read with weights_only. Raises ResiduaError."""
-    what = "a PyTorch checkpoint"
-    with translated(path, what):
-        return Stored(path, "pytorch", what, _layers(path, _state_dict(path, _unpickled(path))))
+def read_pickle(path: Path) -> RawWeights:
+    """A file of torch.save, loaded with weights_only. Raises ResiduaError."""
+    form = "a PyTorch checkpoint"
+    with translated(path, form):
+        layers = _layers(path, _state_dict(path, _unpickled(path)))
+    return RawWeights(path, "pytorch", form, layers)
 
 
-def read_safetensors(path: Path) -> Stored:
+def read_safetensors(path: Path) -> RawWeights:
     """A .safetensors file of any writer. Raises ResiduaError."""
     from safetensors.torch import load_file
 
     with translated(path, "safetensors"):
-        held = load_file(path)  # in no order
-        tensors = {name: held[name] for name in safetensors_header(path) if name in held}
-        return Stored(path, "pytorch", "safetensors", _layers(path, _unwrapped(tensors)))
+        tensors = load_file(path)  # unordered
+        ordered = {name: tensors[name] for name in safetensors_header(path) if name in tensors}
+        layers = _layers(path, _unwrapped(ordered))
+    return RawWeights(path, "pytorch", "safetensors", layers)
 
 
 def _unpickled(path: Path) -> object:
-    """What a checkpoint holds; only tensors and plain data come out."""
+    """The content of a checkpoint: tensors and plain data only."""
     import torch
 
-    left = LARGEST_RATIO * path.stat().st_size
-    declared: list[tuple[Any, int]] = []
+    budget = MAX_RATIO * path.stat().st_size
+    storages: list[tuple[Any, int]] = []
 
-    def place(storage: Any, _: str) -> Any:
-        nonlocal left
-        declared.append((storage, storage.nbytes()))
-        left -= storage.nbytes()
-        if left < 0:
-            raise ValueError("it declares more numbers than it holds")
-        # the old form fills this later, or never: then it is NaN and not what memory held before
+    def accept(storage: Any, _: str) -> Any:
+        nonlocal budget
+        storages.append((storage, storage.nbytes()))
+        budget -= storage.nbytes()
+        if budget < 0:
+            raise ValueError("it declares more numbers than it contains")
+        # The old format fills storages later, or never: NaN then, not what the memory held before.
         return storage if zipped else storage.fill_(0xFF)
 
     with path.open("rb") as stream:
         zipped = stream.read(2) == b"PK"
         stream.seek(0)
-        pickles = _pickles(path, stream) if zipped else [stream] * 5  # the fourth has the tensors
-        for each in pickles:
-            _refuse_code(path, each)
-    beside = [(_Beside, name) for name in NUMPY]
+        # the old format is five pickles in a row; the fourth contains the tensors
+        for pickle in _pickles(path, stream) if zipped else [stream] * 5:
+            _refuse_code(path, pickle)
+    stand_ins = [(_Ignored, name) for name in NUMPY]
     try:
         with (
-            torch.serialization.safe_globals([argparse.Namespace, *beside]),  # timm's arguments
+            # timm stores its arguments as a Namespace
+            torch.serialization.safe_globals([argparse.Namespace, *stand_ins]),
             warnings.catch_warnings(action="ignore"),
         ):
-            content = torch.load(path, map_location=place, weights_only=True)
-    except UnpicklingError as error:  # whose advice is to let the code run
-        said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
-        raise ValueError(said.partition("\n")[0]) from error
-    if any(storage.nbytes() != size for storage, size in declared):  # a tensor can stretch its own
+            content = torch.load(path, map_location=accept, weights_only=True)
+    except UnpicklingError as error:  # its advice is to let the code run
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+        raise ValueError(reason.partition("\n")[0]) from error
+    if any(storage.nbytes() != size for storage, size in storages):  # a tensor can resize its own
         raise ValueError("it declares tensors that are larger than their numbers")
     return content
 
 
-class _Beside:
-    """What stands for a number of NumPy, such as a best score: whatever it says, nothing is made.
+class _Ignored:
+    """Stands in for a NumPy number, such as a best score, and is never filled in.
 
-    NumPy's own types believe what a pickle says of their memory.
+    NumPy's own types trust a pickle about their memory.
     """
 
     def __init__(self, *_: object) -> None:
@@ -116,25 +117,25 @@ class _Beside:
 
 
 def _pickles(path: Path, stream: IO[bytes]) -> list[IO[bytes]]:
-    """The pickles of an archive whose checksums are right; torch.load does not look at them."""
+    """The pickles of an archive whose checksums are right; torch.load does not check them."""
     with zipfile.ZipFile(stream) as archive:
-        for each in archive.infolist():
-            if each.filename.endswith("constants.pkl"):
+        for member in archive.infolist():
+            if member.filename.endswith("constants.pkl"):
                 raise ResiduaError(
                     f"{path}: is a TorchScript program, and code in a file is never run. Save its "
                     "tensors alone: torch.save(network.state_dict(), FILE)."
                 )
-            if each.CRC == 0:  # torch.serialization.set_crc32_options(False) writes none
-                each.CRC = None  # type: ignore[assignment]
-            with archive.open(each) as content:
+            if member.CRC == 0:  # torch.serialization.set_crc32_options(False) writes none
+                member.CRC = None  # type: ignore[assignment]
+            with archive.open(member) as content:
                 while content.read(2**20):
                     pass
         names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        return [io.BytesIO(member(archive, name)) for name in names]
+        return [io.BytesIO(read_member(archive, name)) for name in names]
 
 
 def _refuse_code(path: Path, stream: IO[bytes]) -> None:
-    """Look at the next pickle without carrying it out. Raises ResiduaError or ValueError."""
+    """Scan the next pickle without executing it. Raises ResiduaError or ValueError."""
     cost = _Cost()
     texts = ["", ""]
     protocol = 0
@@ -143,8 +144,8 @@ def _refuse_code(path: Path, stream: IO[bytes]) -> None:
             called = ".".join(texts) if argument is None else argument.replace(" ", ".")
             if not HARMLESS.fullmatch(called):
                 raise ResiduaError(
-                    f"{path}: unpickling it would run {plain(called)}, and code in a file is never "
-                    "run. Save the tensors alone: torch.save(network.state_dict(), FILE)."
+                    f"{path}: unpickling it would run {one_line(called)}, and code in a file is "
+                    "never run. Save the tensors alone: torch.save(network.state_dict(), FILE)."
                 )
         elif operation.name == "PROTO":
             protocol = int(argument or 0)
@@ -153,16 +154,17 @@ def _refuse_code(path: Path, stream: IO[bytes]) -> None:
         cost.add(operation, argument)
     if protocol > 3:
         raise ResiduaError(
-            f"{path}: is pickled in protocol {protocol}, expected 2, which torch.save chooses by "
-            "itself. Save it again without pickle_protocol."
+            f"{path}: is pickled in protocol {protocol}, expected 2, the default of torch.save. "
+            "Save it again without pickle_protocol."
         )
 
 
 @dataclass
-class _Made:
-    """An object that a pickle would make: what copying or hashing it handles, tuples in tuples.
+class _Value:
+    """An object that a pickle would create.
 
-    word: the text or the function that it is; of a tuple, the last one in it.
+    items: how many objects copying or hashing it touches. depth: of tuples in tuples.
+    word: the text or function that it is; of a tuple, its last one.
     """
 
     items: int = 0
@@ -171,107 +173,116 @@ class _Made:
 
 
 class _Cost:
-    """What carrying out a pickle would take; `stack` is what would be there, None for a mark."""
+    """The memory and time that a pickle would need, estimated opcode by opcode.
+
+    stack: the unpickler's, None for a mark. memo: its memo.
+    """
 
     def __init__(self) -> None:
         self.work = 0
-        self.stack: list[_Made | None] = []
-        self.kept: dict[int, _Made | None] = {}
+        self.stack: list[_Value | None] = []
+        self.memo: dict[int, _Value | None] = {}
 
     def add(self, operation: pickletools.OpcodeInfo, argument: Any) -> None:
-        """One more instruction. Raises ValueError where the pickle of a network would never get."""
+        """Count one opcode. Raises ValueError beyond what the pickle of a network needs."""
         name = operation.name
-        taken = self._taken(operation.stack_before)
-        found = taken.pop() if name in GROWING else _Made()
-        items = sum(each.items + 1 for each in taken)
+        operands = self._pop(operation.stack_before)
+        value = operands.pop() if name in FILLING else _Value()
+        items = sum(operand.items + 1 for operand in operands)
         self.work += items + 1
-        if name != "BINPERSID":  # which makes a storage, whatever it says of it
-            found.items += items
+        if name != "BINPERSID":  # creates a storage, whatever its arguments
+            value.items += items
         if isinstance(argument, str):
-            found.word = argument
-            found.items += len(argument) // 100  # a Counter may be made of it
+            value.word = argument
+            value.items += len(argument) // 100  # a Counter may be made of it
         if "TUPLE" in name:
-            found.depth = 1 + max((each.depth for each in taken), default=0)
-            found.word = taken[0].word if taken else ""
-        if self.work > MOST_WORK or found.depth > DEEPEST:
+            value.depth = 1 + max((operand.depth for operand in operands), default=0)
+            value.word = operands[0].word if operands else ""
+        if self.work > MAX_WORK or value.depth > MAX_DEPTH:
             raise ValueError("its pickle would exhaust memory or time")
-        if name == "REDUCE" and taken[1].word == "_codecs encode" and taken[0].word != "latin1":
-            raise ValueError("its pickle encodes texts, which can grow")  # as hex, again and again
-        known = self.kept.get(argument, found) if "GET" in name else found
-        self.stack += [None if name == "MARK" else known] * len(operation.stack_after)
+        encodes = name == "REDUCE" and operands[1].word == "_codecs encode"
+        if encodes and operands[0].word != "latin1":
+            raise ValueError("its pickle encodes texts, which can grow")  # as hex, repeatedly
+        pushed = self.memo.get(argument, value) if "GET" in name else value
+        self.stack += [None if name == "MARK" else pushed] * len(operation.stack_after)
         if "PUT" in name:
-            self.kept[argument] = self.stack[-1]
+            self.memo[argument] = self.stack[-1]
 
-    def _taken(self, wanted: list[pickletools.StackObject]) -> list[_Made]:
-        """So many objects, or all down to the last mark, and some below it."""
-        taken = []
+    def _pop(self, wanted: list[pickletools.StackObject]) -> list[_Value]:
+        """The operands of an opcode, last first; all down to the last mark where it takes those."""
+        operands = []
         count = len(wanted)
         if pickletools.stackslice in wanted:
-            while (each := self.stack.pop()) is not None:
-                taken.append(each)
+            while (value := self.stack.pop()) is not None:
+                operands.append(value)
             count = wanted.index(pickletools.markobject)
-        taken += [each for _ in range(count) if (each := self.stack.pop()) is not None]
-        return taken
+        operands += [value for _ in range(count) if (value := self.stack.pop()) is not None]
+        return operands
 
 
 def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
-    """The state dict, wherever a checkpoint keeps it. Raises ResiduaError."""
+    """The state dict in a checkpoint, at the top or under one of NESTS. Raises ResiduaError."""
     import torch
 
     names: list[object] = []
-    for _ in range(NESTED):
+    for _ in range(MAX_NESTING):
         if not isinstance(content, dict):
             break
-        items = dict(dict.items(content))  # a pickle can put its own `items` into an OrderedDict
+        items = dict(dict.items(content))  # a pickle can give an OrderedDict its own `items`
         names = list(items)
-        if items and all(isinstance(each, torch.Tensor) for each in items.values()):
+        if items and all(isinstance(value, torch.Tensor) for value in items.values()):
             if wrong := [name for name in names if not isinstance(name, str)]:
                 raise ResiduaError(
-                    f"{path}: calls a tensor by {_kind(wrong[0])}, expected text. Save it again: "
+                    f"{path}: names a tensor by {_kind(wrong[0])}, expected text. Save it again: "
                     "torch.save(network.state_dict(), FILE)."
                 )
             return _unwrapped(items)
         content = next((items[name] for name in NESTS if isinstance(items.get(name), dict)), None)
-    held = [plain(name) if isinstance(name, str) else _kind(name) for name in names[:5]]
+    keys = [one_line(name) if isinstance(name, str) else _kind(name) for name in names[:5]]
     raise ResiduaError(
-        f"{path}: holds no state dict: expected names with tensors, or such a dictionary under "
-        f"{NESTS[0]!r}; found {', '.join(held) or _kind(content)}."
+        f"{path}: contains no state dict: expected names with tensors, or such a dictionary under "
+        f"{NESTS[0]!r}; found {', '.join(keys) or _kind(content)}."
     )
 
 
 def _kind(value: object) -> str:
-    """What a value is, not what it says: that may be endless."""
+    """A value's type; its text could be endless."""
     return f"a {type(value).__name__}"
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefix that a wrapper put before all of them."""
-    found = dict(tensors)
+    """The tensors without the prefixes that wrappers put before all names."""
+    unwrapped = dict(tensors)
     while prefix := next(
-        (each for each in WRAPPERS if found and all(name.startswith(each) for name in found)), None
+        (
+            word
+            for word in WRAPPERS
+            if unwrapped and all(name.startswith(word) for name in unwrapped)
+        ),
+        None,
     ):
-        found = {name.removeprefix(prefix): each for name, each in found.items()}
-    return found
+        unwrapped = {name.removeprefix(prefix): tensor for name, tensor in unwrapped.items()}
+    return unwrapped
 
 
 def _layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Tensors by layer and part. Raises ResiduaError if one is no array of numbers in the file."""
+    """Tensors by layer and part. Raises ResiduaError if one is no array stored in the file."""
     import torch
 
     layers: dict[str, dict[str, Tensor]] = {}
-    left = LARGEST_RATIO * path.stat().st_size
+    budget = MAX_RATIO * path.stat().st_size
     for name, tensor in tensors.items():
-        kind = str(tensor.dtype).removeprefix("torch.")
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or kind not in NUMBERS:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or dtype not in DTYPES:
             raise ResiduaError(
-                f"{path}: {plain(name)} holds {kind}, {tensor.layout} on {tensor.device}: expected "
-                f"one of {', '.join(NUMBERS)}. Convert it and save it again."
+                f"{path}: {one_line(name)} is {dtype}, {tensor.layout} on {tensor.device}: "
+                f"expected one of {', '.join(DTYPES)}. Convert it and save it again."
             )
-        left -= tensor.nbytes
-        if left < 0 or tensor.nbytes > tensor.untyped_storage().nbytes():
+        budget -= tensor.nbytes
+        if budget < 0 or tensor.nbytes > tensor.untyped_storage().nbytes():
             shape = " x ".join(map(str, tensor.shape))
-            said = f"declares {shape} numbers, {tensor.nbytes:,} bytes, which are not in the file"
-            raise damaged(path, f"{name} {said}")
+            size = f"{shape} numbers, {tensor.nbytes:,} bytes"
+            raise damaged(path, f"{name} declares {size}, which are not in the file")
         layer, _, part = name.rpartition(".")
         layers.setdefault(layer, {})[part] = tensor.detach()
     return layers

@@ -1,8 +1,8 @@
-"""An HDF5 file, looked at before HDF5 does -> its groups, texts and tensors; no link is followed.
+"""An HDF5 file, checked before HDF5 opens it -> its groups, texts and tensors; no link is followed.
 
-What a damaged file says of its texts makes HDF5 allocate gigabytes or never return. Format:
-HDF5 File Format Specification 3.0, sections II.A (superblock), III.E (global heap) and IV.A.2.m
-(attributes).
+In a damaged file the declared length of a text makes HDF5 allocate gigabytes or never return.
+Format: HDF5 File Format Specification 3.0, sections II.A (superblock), III.E (global heap) and
+IV.A.2.m (attributes).
 """
 
 from __future__ import annotations
@@ -20,143 +20,143 @@ import torch
 from torch import Tensor
 
 from residua.errors import ResiduaError
-from residua.weights.formats.raw import LARGEST_RATIO, damaged, first_twice, plain
+from residua.weights.formats.guards import MAX_RATIO, damaged, first_duplicate, one_line
 
-HEAP = b"GCOL\1\0\0\0"  # begins a part of the file that keeps texts
-USUAL_TEXT = 2**16  # bytes that a text may claim anywhere
+Content = bytes | mmap.mmap
+HEAP = b"GCOL\1\0\0\0"  # starts a heap, which stores texts
+USUAL_TEXT = 2**16  # bytes that a text may declare in any file
 SUPERBLOCKS = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}  # widths and base by version
-IN_HEAP = 9  # the class of data whose length varies
+VARIABLE_LENGTH = 9  # the class of such a datatype
 TEXTS = (b"model_config", b"keras_version", b"layer_names", b"weight_names", b"name\0", b"dtype\0")
-MOST_TEXT = 2**28  # bytes that the names in a small file may grow to
+MAX_TEXT = 2**28  # bytes that the names in a small file may unpack to
 
 
 class Reader:
-    """Takes groups, texts and tensors out of one file, whose bytes must really be in it.
+    """Reads groups, texts and tensors of one file whose bytes must really be in it.
 
-    Raises ResiduaError or, where HDF5 would go astray, ValueError.
+    Raises ResiduaError or, where HDF5 itself would fail badly, ValueError.
     """
 
-    def __init__(self, path: Path, content: bytes | mmap.mmap) -> None:
-        self.path, self.left = path, LARGEST_RATIO * len(content)
-        self.most_text = max(self.left, MOST_TEXT)
+    def __init__(self, path: Path, content: Content) -> None:
+        self.path, self.budget = path, MAX_RATIO * len(content)
+        self.max_text = max(self.budget, MAX_TEXT)
         self.longest_text = _longest_text(content)
-        self.walked: set[int] = set()
+        self.visited: set[int] = set()
 
     def group(self, parent: h5py.Group, name: str) -> h5py.Group:
-        """A group below `parent`. Raises ResiduaError where it lies outside, or is missing."""
+        """A group below `parent`. Raises ResiduaError if it is a link or missing."""
         return cast("h5py.Group", self._member(parent, name))
 
     def tensor(self, parent: h5py.Group, name: str) -> Tensor:
-        """A dataset as a tensor of its own. Raises ResiduaError."""
-        found = self._member(parent, name)
+        """A dataset below `parent`, copied into a tensor. Raises ResiduaError."""
+        dataset = self._member(parent, name)
         where = f"{parent.name.rstrip('/')}/{name}"
-        if not isinstance(found, h5py.Dataset) or found.shape is None:
-            raise damaged(self.path, f"{where} holds no numbers")
-        # NumPy has no bfloat16: Keras 3 says so beside two bytes
-        brain = found.dtype == "V2" and self.text(found, "dtype") == "bfloat16"
-        if not brain and (found.dtype.kind not in "fiu" or found.dtype.itemsize > 8):
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            raise damaged(self.path, f"{where} contains no numbers")
+        # NumPy has no bfloat16: Keras 3 stores two bytes and an attribute
+        bfloat16 = dataset.dtype == "V2" and self.text(dataset, "dtype") == "bfloat16"
+        if not bfloat16 and (dataset.dtype.kind not in "fiu" or dataset.dtype.itemsize > 8):
             raise ResiduaError(
-                f"{self.path}: {plain(where)}: expected numbers of up to 64 bits, found "
-                f"{plain(found.dtype)}. Convert it and save it again."
+                f"{self.path}: {one_line(where)}: expected numbers of up to 64 bits, found "
+                f"{one_line(dataset.dtype)}. Convert it and save it again."
             )
-        if found.external or found.is_virtual:
+        if dataset.external or dataset.is_virtual:
             raise ResiduaError(
-                f"{self.path}: {plain(where)} keeps its numbers in another file, which is not "
+                f"{self.path}: {one_line(where)} stores its numbers in another file, which is not "
                 "opened. Save them in one file with model.save_weights."
             )
-        self._claim(found, where)
-        if brain:
-            return torch.from_numpy(found[()].view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(np.asarray(found[()], found.dtype.newbyteorder("=")))
+        self._claim(dataset, where)
+        if bfloat16:
+            return torch.from_numpy(dataset[()].view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(np.asarray(dataset[()], dataset.dtype.newbyteorder("=")))
 
-    def _claim(self, found: h5py.Dataset, where: str) -> None:
-        """Raise ResiduaError if not every number is stored, or they were packed too tightly."""
-        unpacked = found.nbytes
-        if found.chunks is None:
-            whole = found.id.get_storage_size() >= unpacked
+    def _claim(self, dataset: h5py.Dataset, where: str) -> None:
+        """Raise ResiduaError unless every number is stored and the budget covers all of them."""
+        unpacked = dataset.nbytes
+        if dataset.chunks is None:
+            complete = dataset.id.get_storage_size() >= unpacked
         else:
-            sides = zip(found.shape, found.chunks, strict=True)
+            sides = zip(dataset.shape, dataset.chunks, strict=True)
             count = math.prod(-(-side // chunk) for side, chunk in sides)
-            whole = found.id.get_num_chunks() >= count
-            unpacked = count * math.prod(found.chunks) * found.dtype.itemsize
-        self.left -= unpacked
-        if self.left < 0 or not whole:
-            shape = " x ".join(map(str, found.shape))
-            said = f"declares {shape} numbers, {unpacked:,} bytes, which are not in the file"
-            raise damaged(self.path, f"{where} {said}")
+            complete = dataset.id.get_num_chunks() >= count
+            unpacked = count * math.prod(dataset.chunks) * dataset.dtype.itemsize
+        self.budget -= unpacked
+        if self.budget < 0 or not complete:
+            size = f"{' x '.join(map(str, dataset.shape))} numbers, {unpacked:,} bytes"
+            raise damaged(self.path, f"{where} declares {size}, which are not in the file")
 
     def text(self, owner: h5py.Group | h5py.Dataset, name: str) -> str:
-        """An attribute that is one text; "" if there is none. Raises ResiduaError."""
-        found = self.texts(owner, name) if name in owner.attrs else [""]
-        return found[0] if len(found) == 1 else ""
+        """An attribute that is a single text; "" if there is none. Raises ResiduaError."""
+        texts = self.texts(owner, name) if name in owner.attrs else [""]
+        return texts[0] if len(texts) == 1 else ""
 
     def texts(self, owner: h5py.Group | h5py.Dataset, name: str) -> list[str]:
-        """An attribute that is some texts. Raises ResiduaError."""
-        kept = owner.attrs.get_id(name)
-        count = math.prod(kept.shape)
-        if count and h5py.check_string_dtype(kept.dtype) is None:
-            raise damaged(self.path, f"{owner.name} has {name} that is no text")
-        if count * self.longest_text > self.most_text:  # all may be the same, long one
+        """An attribute that is an array of texts. Raises ResiduaError."""
+        attribute = owner.attrs.get_id(name)
+        count = math.prod(attribute.shape)
+        if count and h5py.check_string_dtype(attribute.dtype) is None:
+            raise damaged(self.path, f"{owner.name}: attribute {name} is no text")
+        if count * self.longest_text > self.max_text:  # all may be the same long one
             raise ValueError(f"its {count:,} names would need too much memory")
-        found = np.ravel(owner.attrs[name]).tolist() if count else []
-        return [each.decode() if isinstance(each, bytes) else each for each in found]
+        texts = np.ravel(owner.attrs[name]).tolist() if count else []
+        return [text.decode() if isinstance(text, bytes) else text for text in texts]
 
     def walk(self, group: h5py.Group, path: str = "") -> Iterator[tuple[str, h5py.Group]]:
         """Every group below, in the file's order, with its path."""
-        self.walked.add(h5py.h5o.get_info(group.id).addr)
+        self.visited.add(h5py.h5o.get_info(group.id).addr)
         for name in group:
             if group.get(name, getclass=True, getlink=True) is not h5py.HardLink:
                 self._refuse_link(group, name)
-            found = group[name]
-            if isinstance(found, h5py.Group):
-                if h5py.h5o.get_info(found.id).addr in self.walked:  # a circle, or a maze
+            child = group[name]
+            if isinstance(child, h5py.Group):
+                if h5py.h5o.get_info(child.id).addr in self.visited:  # a cycle, or a maze
                     self._refuse_link(group, name)
-                yield f"{path}/{name}", found
-                yield from self.walk(found, f"{path}/{name}")
+                yield f"{path}/{name}", child
+                yield from self.walk(child, f"{path}/{name}")
 
-    def refuse_twice(self, names: list[str], what: str) -> None:
+    def refuse_duplicates(self, names: list[str], what: str) -> None:
         """Raise ResiduaError if a name occurs twice."""
-        if twice := first_twice(names):
-            raise damaged(self.path, f"lists the {what} {twice} twice")
+        if duplicate := first_duplicate(names):
+            raise damaged(self.path, f"lists the {what} {duplicate} twice")
 
     def _member(self, parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-        found = parent
+        member = parent
         for piece in name.split("/"):
-            kind = None
-            if piece not in ("", ".") and isinstance(found, h5py.Group):
-                kind = found.get(piece, getclass=True, getlink=True)
-            if kind is None:
-                raise damaged(self.path, f"lists {name} in {parent.name}, but holds no such thing")
-            if kind is not h5py.HardLink:
-                self._refuse_link(found, piece)
-            found = found[piece]
-        return found
+            link = None
+            if piece not in ("", ".") and isinstance(member, h5py.Group):
+                link = member.get(piece, getclass=True, getlink=True)
+            if link is None:
+                raise damaged(self.path, f"lists {name} in {parent.name}, which does not exist")
+            if link is not h5py.HardLink:
+                self._refuse_link(member, piece)
+            member = member[piece]
+        return member
 
     def _refuse_link(self, group: h5py.Group, name: str) -> None:
-        where = plain(f"{group.name.rstrip('/')}/{name}")
+        where = one_line(f"{group.name.rstrip('/')}/{name}")
         raise ResiduaError(
             f"{self.path}: {where} is a link to another place or file, which Keras never writes; "
             "it is not followed. Save the weights with model.save_weights."
         )
 
 
-def _longest_text(content: bytes | mmap.mmap) -> int:
-    """The size of the largest object in the heaps of a file, of which texts are some.
+def _longest_text(content: Content) -> int:
+    """Bytes of the largest object in the file's heaps, where texts are stored.
 
-    Raises ValueError if a heap's objects do not add up, or a text claims to be longer than any.
+    Raises ValueError if a heap's sizes do not add up, or a text declares to be longer than that.
     """
     widths, base = SUPERBLOCKS[content[8]]
     if content[widths : widths + 2] != b"\x08\x08" or any(content[base : base + 8]):
         raise ValueError("its addresses are not 64 bits from its start")
-    sizes = [size for start in _found(content, HEAP) for size in _objects(content, start)]
+    sizes = [size for start in _positions(content, HEAP) for size in _object_sizes(content, start)]
     longest = max(sizes, default=0)
-    for at in (at for name in TEXTS for at in _found(content, name)):
-        if max(_lengths(content, at), default=0) > max(longest, USUAL_TEXT):
-            raise ValueError("a text in it is longer than all that it keeps")
+    for at in (at for name in TEXTS for at in _positions(content, name)):
+        if max(_declared_lengths(content, at), default=0) > max(longest, USUAL_TEXT):
+            raise ValueError("a text in it is longer than all that it stores")
     return longest
 
 
-def _found(content: bytes | mmap.mmap, wanted: bytes) -> Iterator[int]:
+def _positions(content: Content, wanted: bytes) -> Iterator[int]:
     """Where these bytes occur."""
     at = content.find(wanted)
     while at >= 0:
@@ -164,8 +164,8 @@ def _found(content: bytes | mmap.mmap, wanted: bytes) -> Iterator[int]:
         at = content.find(wanted, at + 1)
 
 
-def _objects(content: bytes | mmap.mmap, start: int) -> Iterator[int]:
-    """The sizes of the objects of one heap: each has 16 bytes before it and fills up to 8."""
+def _object_sizes(content: Content, start: int) -> Iterator[int]:
+    """The sizes of the objects in one heap: each has a 16-byte header and is padded to 8 bytes."""
     at, end = start + 16, start + int.from_bytes(content[start + 8 : start + 16], "little")
     while end - at >= 16:
         size = int.from_bytes(content[at + 8 : at + 16], "little")
@@ -176,22 +176,22 @@ def _objects(content: bytes | mmap.mmap, start: int) -> Iterator[int]:
         yield size
 
 
-def _lengths(content: bytes | mmap.mmap, at: int) -> Iterator[int]:
-    """What an attribute, whose name stands here, says of the lengths of its texts in heaps."""
+def _declared_lengths(content: Content, at: int) -> Iterator[int]:
+    """The lengths that an attribute, whose name is at `at`, declares for its texts in heaps."""
     end = content.find(b"\0", at) + 1
-    for version, ahead, unit in ((1, 8, 8), (2, 8, 1), (3, 9, 1)):
-        found, shared, *sizes = struct.unpack_from("<BB3H", content, at - ahead)
-        if found != version or sizes[0] != end - at:  # no attribute of this version
+    for version, header, unit in ((1, 8, 8), (2, 8, 1), (3, 9, 1)):
+        stored, shared, *sizes = struct.unpack_from("<BB3H", content, at - header)
+        if stored != version or sizes[0] != end - at:  # no attribute of this version
             continue
         if shared:
-            raise ValueError("an attribute says elsewhere what it is")
-        name, kind, space = (-(-size // unit) * unit for size in sizes)
-        start = at + name + kind
-        if content[at + name] % 16 != IN_HEAP:
+            raise ValueError("an attribute stores its type elsewhere")
+        name, datatype, dataspace = (-(-size // unit) * unit for size in sizes)
+        start = at + name + datatype
+        if content[at + name] % 16 != VARIABLE_LENGTH:
             continue
         sides = start + (8 if content[start] == 1 else 4)
         count = math.prod(struct.unpack_from(f"<{content[start + 1]}Q", content, sides))
         if 16 * count > len(content):
-            raise ValueError("it lists more names than it holds")
-        for place in range(count):
-            yield struct.unpack_from("<I", content, start + space + 16 * place)[0]
+            raise ValueError("it lists more names than it contains")
+        for index in range(count):
+            yield struct.unpack_from("<I", content, start + dataspace + 16 * index)[0]

@@ -1,118 +1,119 @@
-"""The configuration in a whole-model file of Keras -> what its layers compute; it is never built.
+"""The configuration in a whole-model Keras file -> its layers' settings; nothing is built from it.
 
-Equal names and shapes do not make equal networks: another epsilon, stride or activation computes
-something else with the same weights.
+Equal names and shapes do not make equal networks: with another epsilon, stride or activation the
+same weights compute something else.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from residua.errors import ResiduaError
-from residua.weights.formats.raw import LONGEST_HEADER, plain
+from residua.weights.formats.guards import MAX_HEADER, one_line
 
-USUAL = {  # layers of networks that are known here
+SUPPORTED = {  # layer classes of the networks in the catalogue
     *("InputLayer", "Conv2D", "DepthwiseConv2D", "SeparableConv2D", "BatchNormalization", "Dense"),
     *("Activation", "ReLU", "Softmax", "ZeroPadding2D", "MaxPooling2D", "AveragePooling2D", "Add"),
     *("GlobalAveragePooling2D", "Concatenate", "Flatten", "Reshape", "Dropout", "GetItem"),
     *("Functional", "Model", "Sequential", "Convolution2D", "Merge"),
 }
-PREPARING = {"Rescaling", "Normalization", "Resizing", "CenterCrop"}
+PREPROCESSING = {"Rescaling", "Normalization", "Resizing", "CenterCrop"}
 ACTIVATIONS = {"linear", "relu", "relu6", "softmax", None}
 
 
 @dataclass(frozen=True)
-class Described:
-    """layers: name -> its class and settings, those of nested models too. side: of the square
-    input; 0 where that is open or nobody says it.
+class ModelConfig:
+    """layers: name -> settings and "class", nested models included.
+
+    input_size: side of the square input in px; None where it is open or not recorded.
     """
 
-    layers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    side: int = 0
+    layers: Mapping[str, Mapping[str, Any]]
+    input_size: int | None = None
 
     @property
-    def preparing(self) -> list[str]:
-        """Classes of layers that prepare images, which is not done here by layers."""
-        return sorted({each["class"] for each in self.layers.values()} & PREPARING)
+    def preprocessing_layers(self) -> list[str]:
+        """Classes of the layers that preprocess images; they are not read."""
+        return sorted({layer["class"] for layer in self.layers.values()} & PREPROCESSING)
 
-    def strange(self) -> Iterator[str]:
-        """Sentences about layers that no network here has."""
-        for called, each in self.layers.items():
-            name, kind = plain(called), each["class"]
-            if kind in PREPARING or kind.startswith("Random"):
+    def unsupported(self) -> Iterator[str]:
+        """A sentence for each layer that no network of the catalogue has."""
+        for name, layer in self.layers.items():
+            kind, activation = layer["class"], layer.get("activation")
+            where = f"{one_line(name)} of the file"
+            if kind in PREPROCESSING or kind.startswith("Random"):
                 continue
-            activation = each.get("activation")
-            if kind not in USUAL:
-                yield f"{name} of the file is a layer {plain(kind)}, which it does not have"
+            if kind not in SUPPORTED:
+                yield f"{where} is a layer {one_line(kind)}, which it does not have"
             elif not isinstance(activation, str | None) or activation not in ACTIVATIONS:
-                yield f"{name} of the file ends in {plain(activation)}, expected relu or softmax"
-            elif each.get("negative_slope"):
-                yield f"{name} of the file is a leaky ReLU, expected a plain one"
+                yield f"{where} ends in {one_line(activation)}, expected relu or softmax"
+            elif layer.get("negative_slope"):
+                yield f"{where} is a leaky ReLU, expected a plain one"
 
-    def wrong(self, name: str, epsilon: float | None, stride: int | None) -> Iterator[str]:
-        """How the layer `name` computes otherwise than one with this epsilon and stride."""
-        found = self.layers.get(name, {})
-        its_epsilon, strides = found.get("epsilon"), found.get("strides")
-        if epsilon and its_epsilon is not None and not _near(its_epsilon, epsilon):
-            yield f"epsilon is {plain(its_epsilon)}, expected {epsilon:g}"
+    def mismatches(self, name: str, epsilon: float | None, stride: int | None) -> Iterator[str]:
+        """How the settings of layer `name` differ from this epsilon and stride (None: any)."""
+        layer = self.layers.get(name, {})
+        stored_epsilon, strides = layer.get("epsilon"), layer.get("strides")
+        if epsilon and stored_epsilon is not None and not _near(stored_epsilon, epsilon):
+            yield f"epsilon is {one_line(stored_epsilon)}, expected {epsilon:g}"
         if stride is not None and strides is not None and strides not in (stride, [stride] * 2):
-            yield f"strides are {plain(strides)}, expected {stride}"
+            yield f"strides are {one_line(strides)}, expected {stride}"
 
 
-def describe(path: Path, text: str | bytes) -> Described:
-    """What a model_config or config.json says.
+def parse_config(path: Path, text: str | bytes) -> ModelConfig:
+    """Read a model_config attribute or config.json of the file `path`.
 
-    Raises ResiduaError that names a Lambda layer: what that computes only its code tells.
+    Raises ResiduaError that names a Lambda layer, whose computation only its code defines.
     """
-    if len(text) > LONGEST_HEADER:
+    if len(text) > MAX_HEADER:
         raise ValueError(f"its configuration has {len(text):,} characters")
     config = json.loads(text)
-    layers = {str(each.get("name")): each for each in _layers(config)}
-    if found := next((each for each in _everything(config) if _is_lambda(each)), None):
-        name = found["config"].get("name") if isinstance(found.get("config"), dict) else "?"
-        raise ResiduaError(
-            f"{path}: holds the Lambda layer {plain(name)}: what the network computes depends on "
-            "its code, and code in a file is never run. If it changes nothing that weights need, "
-            "save them alone with model.save_weights."
-        )
-    return Described(layers, _side(layers))
+    layers = {str(layer.get("name")): layer for layer in _layers(config)}
+    for entry in _objects(config):
+        if entry.get("class_name") == "Lambda":
+            settings = entry.get("config")
+            name = settings.get("name") if isinstance(settings, dict) else "?"
+            raise ResiduaError(
+                f"{path}: contains the Lambda layer {one_line(name)}: only its code defines what "
+                "it computes, and code in a file is never run. If it changes nothing that weights "
+                "need, save them alone with model.save_weights."
+            )
+    return ModelConfig(layers, _input_size(layers))
 
 
-def _near(found: object, wanted: float) -> bool:
-    return isinstance(found, float) and abs(found - wanted) < 1e-4 * wanted
+def _near(value: object, expected: float) -> bool:
+    return isinstance(value, float) and abs(value - expected) < 1e-4 * expected
 
 
-def _is_lambda(value: Mapping[str, Any]) -> bool:
-    return value.get("class_name") == "Lambda"
-
-
-def _everything(value: Any) -> Iterator[dict[str, Any]]:
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every JSON object in a value, at any depth."""
     if isinstance(value, dict):
         yield value
         value = list(value.values())
     if isinstance(value, list):
-        for each in value:
-            yield from _everything(each)
+        for item in value:
+            yield from _objects(item)
 
 
 def _layers(config: Any) -> Iterator[dict[str, Any]]:
-    """Every layer of a functional or sequential model, and of the models in it."""
+    """Every layer of a functional or sequential model, nested models included."""
     inner = config.get("config") if isinstance(config, dict) else None
-    listed = inner.get("layers") if isinstance(inner, dict) else inner
-    for each in listed if isinstance(listed, list) else ():
-        if isinstance(each, dict) and isinstance(each.get("config"), dict | list):
-            settings = each["config"] if isinstance(each["config"], dict) else {}
-            yield {**settings, "class": str(each.get("class_name"))}
-            yield from _layers(each)
+    layers = inner.get("layers") if isinstance(inner, dict) else inner
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, dict) and isinstance(layer.get("config"), dict | list):
+            settings = layer["config"] if isinstance(layer["config"], dict) else {}
+            yield {**settings, "class": str(layer.get("class_name"))}
+            yield from _layers(layer)
 
 
-def _side(layers: Mapping[str, Mapping[str, Any]]) -> int:
-    for each in layers.values():
-        shape = each.get("batch_shape") or each.get("batch_input_shape")
+def _input_size(layers: Mapping[str, Mapping[str, Any]]) -> int | None:
+    for layer in layers.values():
+        shape = layer.get("batch_shape") or layer.get("batch_input_shape")
         if isinstance(shape, list) and len(shape) == 4 and shape[1] == shape[2]:
-            return shape[1] if isinstance(shape[1], int) and 0 < shape[1] <= 4096 else 0
-    return 0
+            side = shape[1]
+            return side if isinstance(side, int) and 0 < side <= 4096 else None
+    return None

@@ -1,1 +1,1 @@
-"""Names of layers in other programs <-> ours."""
+"""Our layer names <-> those of other programs."""

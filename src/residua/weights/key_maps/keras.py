@@ -1,8 +1,8 @@
-"""What keras.applications, of all ages, and the tutorials call the layers of our networks."""
+"""Our layer names -> those of keras.applications of any age, and of the tutorials."""
 
 from __future__ import annotations
 
-from residua.weights.key_maps.dialect import UNIT, Dialect, Rules
+from residua.weights.key_maps.key_map import UNIT, KeyMap, Rules
 
 _KERAS_2018: Rules = (
     (r"stem\.conv", "conv1_conv"),
@@ -29,13 +29,13 @@ _KERAS_2015: Rules = (
     (UNIT + r"\.shortcut\.norm", "bn{0:+2}{1:a}_branch1"),
     (r"head", "fc1000"),
 )
-_BY_HAND = r"stages\.(\d+)\.units\.0"
+_FIRST = r"stages\.(\d+)\.units\.0"
 _TUTORIAL_0: Rules = (
-    (_BY_HAND + r"\.branch\.conv(\d)", "{0:+2}a_conv_block_conv{1}"),
-    (_BY_HAND + r"\.branch\.norm(\d)", "{0:+2}a_conv_block_bn{1}"),
-    (_BY_HAND + r"\.branch\.end_norm", "{0:+2}a_conv_block_bn3"),
-    (_BY_HAND + r"\.shortcut\.conv", "{0:+2}a_conv_block_res_conv"),
-    (_BY_HAND + r"\.shortcut\.norm", "{0:+2}a_conv_block_res_bn"),
+    (_FIRST + r"\.branch\.conv(\d)", "{0:+2}a_conv_block_conv{1}"),
+    (_FIRST + r"\.branch\.norm(\d)", "{0:+2}a_conv_block_bn{1}"),
+    (_FIRST + r"\.branch\.end_norm", "{0:+2}a_conv_block_bn3"),
+    (_FIRST + r"\.shortcut\.conv", "{0:+2}a_conv_block_res_conv"),
+    (_FIRST + r"\.shortcut\.norm", "{0:+2}a_conv_block_res_bn"),
     (UNIT + r"\.branch\.conv(\d)", "{0:+2}{1:a}_identity_block_conv{2}"),
     (UNIT + r"\.branch\.norm(\d)", "{0:+2}{1:a}_identity_block_bn{2}"),
     (UNIT + r"\.branch\.end_norm", "{0:+2}{1:a}_identity_block_bn3"),
@@ -43,11 +43,6 @@ _TUTORIAL_0: Rules = (
     (r"stem\.norm", "bn_conv1"),
     (r"head", "fc1000"),
 )
-_KERAS_VGG: Rules = (
-    (r"stages\.(\d)\.conv(\d)", "block{0:+1}_conv{1}"),
-    (r"head\.linear([12])", "fc{0}"),
-)
-
 _KERAS_XCEPTION: Rules = (
     (r"stem\.conv(\d)", "block1_conv{0}"),
     (r"stem\.norm1", "block1_conv1_bn"),
@@ -88,81 +83,56 @@ _KERAS_MOBILENET: Rules = (
     (r"(\d+)\.branch\.end_norm", "conv_pw_{0}_bn"),
     (r"head", "conv_preds"),
 )
-_AUTOMATIC = r"(conv2d|convolution2d)(_\d+)?$"
 
 
-def _keras(
-    rows: tuple[str, ...],
-    sign: str,
-    rules: Rules,
-    *,
-    name: str = "keras.applications",
-    adopted: tuple[str, ...] = (),
-    convolutions: tuple[str, ...] = (),
-    shortcut_first: bool = False,
-) -> Dialect:
-    return Dialect(
-        name,
-        "keras",
-        rows,
-        sign,
-        rules,
-        adopted=adopted,
-        convolutions=convolutions,
-        shortcut_first=shortcut_first,
+def _vgg(first: str, last: str) -> Rules:
+    """VGG's names, with these for its first and last dense layer."""
+    return (
+        (r"stages\.(\d)\.conv(\d)", "block{0:+1}_conv{1}"),
+        (r"head\.linear1", first),
+        (r"head\.linear2", "fc2"),
+        (r"head\.linear3", last),
     )
 
 
-KERAS_DIALECTS: tuple[Dialect, ...] = (
-    _keras(
+_AUTOMATIC = r"(conv2d|convolution2d)(_\d+)?$"
+_APPLICATIONS = "keras.applications"
+
+KERAS_MAPS: tuple[KeyMap, ...] = (
+    KeyMap(
+        _APPLICATIONS,
         ("keras_resnet*",),
         r"conv2_block1_1_conv",
         _KERAS_2018,
-        adopted=("tutorial_resnet50",),
+        also=("tutorial_resnet50",),
         shortcut_first=True,
     ),
-    _keras(
-        ("tutorial_resnet50",),
-        r"2a_conv_block_conv1",
-        _TUTORIAL_0,
-        name="tutorial 0",
-    ),
-    _keras(
+    KeyMap("tutorial 0", ("tutorial_resnet50",), r"2a_conv_block_conv1", _TUTORIAL_0),
+    KeyMap(
+        "Keras of 2015",
         ("tutorial_resnet50",),
         r"res2a_branch2a",
         _KERAS_2015,
-        name="Keras of 2015",
-        adopted=("keras_resnet50",),
+        also=("keras_resnet50",),
     ),
-    _keras(("keras_vgg*",), r"block5_conv1$", (*_KERAS_VGG, (r"head\.linear3", "predictions"))),
-    _keras(
-        ("tutorial_vgg16_mnist",),
-        r"block5_conv1$",
-        (*_KERAS_VGG, (r"head\.linear3", "prediction")),
-        name="tutorial 3",
-    ),
-    _keras(
+    KeyMap(_APPLICATIONS, ("keras_vgg*",), r"block5_conv1$", _vgg("fc1", "predictions")),
+    KeyMap("tutorial 3", ("tutorial_vgg16_mnist",), r"block5_conv1$", _vgg("fc1", "prediction")),
+    KeyMap(
+        "tutorial 1",
         ("tutorial_vgg19_cifar",),
         r"fc_cifa10$",
-        (
-            *_KERAS_VGG[:1],
-            (r"head\.linear1", "fc_cifa10"),
-            (r"head\.linear2", "fc2"),
-            (r"head\.linear3", "predictions_cifa10"),
-        ),
-        name="tutorial 1",
+        _vgg("fc_cifa10", "predictions_cifa10"),
     ),
-    _keras(("keras_xception",), r"block2_sepconv1", _KERAS_XCEPTION),
-    _keras(("keras_densenet*",), r"conv2_block1_1_conv", _KERAS_DENSENET),
-    _keras(("keras_mobilenet",), r"conv_dw_1$", _KERAS_MOBILENET, convolutions=("head",)),
-    _keras(("keras_inception_v3",), _AUTOMATIC, ((r"head", "predictions"),)),
-    _keras(
+    KeyMap(_APPLICATIONS, ("keras_xception",), r"block2_sepconv1", _KERAS_XCEPTION),
+    KeyMap(_APPLICATIONS, ("keras_densenet*",), r"conv2_block1_1_conv", _KERAS_DENSENET),
+    KeyMap(
+        _APPLICATIONS, ("keras_mobilenet",), r"conv_dw_1$", _KERAS_MOBILENET, convolutions=("head",)
+    ),
+    KeyMap(_APPLICATIONS, ("keras_inception_v3",), _AUTOMATIC, ((r"head", "predictions"),)),
+    KeyMap(
+        "automatic names",
         ("tutorial_cifar_resnet32*", "tutorial_cifar_resnet[15]*", "tutorial_resn*"),
         _AUTOMATIC,
-        (),
-        name="automatic names",
     ),
-    _keras(
-        ("tutorial_cifar_resnet34",), _AUTOMATIC, (), name="automatic names", shortcut_first=True
-    ),
+    KeyMap("automatic names", ("tutorial_cifar_resnet34",), _AUTOMATIC, shortcut_first=True),
 )

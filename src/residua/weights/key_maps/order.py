@@ -1,7 +1,7 @@
-"""A network -> the order of its layers in Keras' model.layers, which is not that of creation.
+"""A network's layers -> the order of Keras' model.layers, which is not that of creation.
 
-Keras sorts layers by depth, the longest way to the output, and equals by when a walk from the
-output, first input first, meets them. Keras 3 numbers the groups of a .weights.h5 in that order.
+Keras sorts layers by depth, the longest path to the output, and ties by when a walk from the
+output, first input first, reaches them. Keras 3 numbers the groups of a .weights.h5 in that order.
 """
 
 from __future__ import annotations
@@ -11,44 +11,45 @@ from collections.abc import Sequence
 from torch import nn
 
 from residua.networks.analysis.cost import Layer, measure
-from residua.weights.key_maps.layers import Place
+from residua.weights.key_maps.layers import WeightLayer
 
-SIDE = 128  # px: large enough for every network, and the order is the same at any size
-
-
-def keras_order(network: nn.Module, found: Sequence[Place], shortcut_first: bool) -> list[Place]:
-    """`found` in that order. shortcut_first: whether an addition names the shortcut first."""
-    channels = next(each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d))
-    layers = measure(network, (channels, SIDE, SIDE)).layers
-    depths, met = _depths(layers), _walk_back(layers, shortcut_first)
-    ranks = {each.name: (-depths[each.name], met[each.name]) for each in layers}
-
-    def rank(place: Place) -> tuple[int, int]:
-        name = f"{place.name}.pointwise" if place.kind == "separable_conv2d" else place.name
-        return ranks[name]
-
-    return sorted(found, key=rank)
+SIDE = 128  # px: large enough for every network; the order is the same at any size
 
 
-def _depths(layers: Sequence[Layer]) -> dict[str, int]:
-    depths = {each.name: 0 for each in layers}
-    for each in reversed(layers):
-        for maker in each.connected_to:
-            depths[maker] = max(depths[maker], depths[each.name] + 1)
+def keras_order(
+    network: nn.Module, layers: Sequence[WeightLayer], shortcut_first: bool
+) -> list[WeightLayer]:
+    """`layers` in that order. shortcut_first: whether additions list the shortcut first."""
+    channels = next(m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
+    graph = measure(network, (channels, SIDE, SIDE)).layers
+    depths, visits = _depths(graph), _visits(graph, shortcut_first)
+
+    def rank(layer: WeightLayer) -> tuple[int, int]:
+        name = f"{layer.name}.pointwise" if layer.kind == "separable_conv2d" else layer.name
+        return -depths[name], visits[name]
+
+    return sorted(layers, key=rank)
+
+
+def _depths(graph: Sequence[Layer]) -> dict[str, int]:
+    depths = {node.name: 0 for node in graph}
+    for node in reversed(graph):
+        for source in node.connected_to:
+            depths[source] = max(depths[source], depths[node.name] + 1)
     return depths
 
 
-def _walk_back(layers: Sequence[Layer], shortcut_first: bool) -> dict[str, int]:
-    makers = {each.name: list(each.connected_to) for each in layers}
-    for each in layers:
-        if each.kind == "Add" and shortcut_first:
-            makers[each.name].reverse()
-    met: dict[str, int] = {}
-    waiting = [layers[-1].name]
+def _visits(graph: Sequence[Layer], shortcut_first: bool) -> dict[str, int]:
+    """When a depth-first walk from the output reaches each node."""
+    sources = {node.name: list(node.connected_to) for node in graph}
+    for node in graph:
+        if node.kind == "Add" and shortcut_first:
+            sources[node.name].reverse()
+    visits: dict[str, int] = {}
+    waiting = [graph[-1].name]
     while waiting:
         name = waiting.pop()
-        if name in met:
-            continue
-        met[name] = len(met)
-        waiting.extend(reversed(makers[name]))
-    return met
+        if name not in visits:
+            visits[name] = len(visits)
+            waiting.extend(reversed(sources[name]))
+    return visits

@@ -1,8 +1,8 @@
-"""What torchvision, timm and pytorch_resnet_cifar10 call the layers of our networks."""
+"""Our layer names -> those of torchvision, timm and pytorch_resnet_cifar10."""
 
 from __future__ import annotations
 
-from residua.weights.key_maps.dialect import ALL, UNIT, Dialect, Rules
+from residua.weights.key_maps.key_map import OURS, UNIT, KeyMap, Rules
 
 _TORCHVISION: Rules = (
     (r"stem\.conv", "conv1"),
@@ -15,7 +15,6 @@ _TORCHVISION: Rules = (
 _BASIC_END = (UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn2")
 _DEEP_END = (UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn3")
 _RESNETV2: Rules = (
-    (r"stem\.conv", "stem.conv"),
     (UNIT + r"\.before\.norm", "stages.{0}.blocks.{1}.norm1"),
     (UNIT + r"\.branch\.conv(\d)", "stages.{0}.blocks.{1}.conv{2}"),
     (UNIT + r"\.branch\.norm(\d)", "stages.{0}.blocks.{1}.norm{2:+1}"),
@@ -38,15 +37,7 @@ _GOOGLENET: Rules = (
     (r"stages\.0\.blocks\.0\.branches\.0\.0\.(.*)", "conv1.{0}"),
     (r"stages\.1\.blocks\.0\.branches\.0\.1\.(.*)", "conv2.{0}"),
     (r"stages\.1\.blocks\.0\.branches\.0\.2\.(.*)", "conv3.{0}"),
-    (r"stages\.2\.blocks\.1\.(.*)", "inception3a.{0}"),
-    (r"stages\.2\.blocks\.2\.(.*)", "inception3b.{0}"),
-    (r"stages\.3\.blocks\.1\.(.*)", "inception4a.{0}"),
-    (r"stages\.3\.blocks\.2\.(.*)", "inception4b.{0}"),
-    (r"stages\.3\.blocks\.3\.(.*)", "inception4c.{0}"),
-    (r"stages\.3\.blocks\.4\.(.*)", "inception4d.{0}"),
-    (r"stages\.3\.blocks\.5\.(.*)", "inception4e.{0}"),
-    (r"stages\.4\.blocks\.1\.(.*)", "inception5a.{0}"),
-    (r"stages\.4\.blocks\.2\.(.*)", "inception5b.{0}"),
+    (r"stages\.([234])\.blocks\.(\d)\.(.*)", "inception{0:+1}{1:a-1}.{2}"),
     (r"(inception..)\.branches\.0\.0\.(.*)", "{0}.branch1.{1}"),
     (r"(inception..)\.branches\.([123])\.(.*)", "{0}.branch{1:+1}.{2}"),
     _BN,
@@ -155,70 +146,61 @@ _MOBILENET: Rules = (
 )
 
 
-def _torch(
-    name: str, rows: tuple[str, ...], sign: str, rules: Rules, spare: str = "(?!)"
-) -> Dialect:
-    return Dialect(name, "pytorch", rows, sign, rules, spare=spare)
-
-
-TORCH_DIALECTS: tuple[Dialect, ...] = (
-    _torch(
+TORCH_MAPS: tuple[KeyMap, ...] = (
+    KeyMap(
         "torchvision",
         ("resnet18", "resnet34"),
         r"layer4\.",
         (*_TORCHVISION, _BASIC_END, (r"head", "fc")),
     ),
-    _torch(
+    KeyMap(
         "torchvision",
         ("resnet50", "resnet101", "resnet152", "resnext*", "wide_resnet50_2"),
         r"layer4\.",
         (*_TORCHVISION, _DEEP_END, (r"head", "fc")),
     ),
-    _torch(
+    KeyMap(
         "pytorch_resnet_cifar10",
         tuple(f"cifar_resnet{depth}" for depth in (20, 32, 44, 56, 110, 1202)),
         r"layer3\.\d+\.conv1",
         (*_TORCHVISION, _BASIC_END, (r"head", "linear")),
     ),
-    Dialect(
+    KeyMap(
         "torchvision",
-        "pytorch",
         ("vgg*",),
         r"classifier\.6",
-        flat=(("stages", "features"), ("head", "classifier")),
+        sequences=(("stages", "features"), ("head", "classifier")),
     ),
-    Dialect(
+    KeyMap(
         "timm",
-        "pytorch",
         ("vgg*",),
         r"pre_logits\.fc1",
         ((r"head\.linear3", "head.fc"), (r"head\.linear(\d)", "pre_logits.fc{0}")),
-        flat=(("stages", "features"),),
+        sequences=(("stages", "features"),),
         convolutions=("head.linear1", "head.linear2"),
     ),
-    Dialect(
+    KeyMap(
         "timm",
-        "pytorch",
         ("preact_resnet50", "preact_resnet101", "preact_resnet152"),
         r"stages\.0\.blocks\.0\.conv3",
         _RESNETV2,
-        kept=("stem.conv",),
+        unchanged=r"stem\.conv",
         convolutions=("head",),
     ),
-    _torch("torchvision", ("alexnet", "alexnet_2012"), r"features\.10$", _ALEXNET),
-    _torch("torchvision", ("googlenet",), r"inception3a\.", _GOOGLENET, r"aux[12]\."),
-    _torch("torchvision", ("inception_v3",), r"Mixed_5b\.", _INCEPTION_V3, r"AuxLogits\."),
-    _torch("timm", ("inception_v4",), r"features\.21\.branch", _INCEPTION_V4),
-    _torch("torchvision", ("densenet*",), r"features\.denseblock1\.denselayer1\.norm1", _DENSENET),
-    _torch(
+    KeyMap("torchvision", ("alexnet", "alexnet_2012"), r"features\.10$", _ALEXNET),
+    KeyMap("torchvision", ("googlenet",), r"inception3a\.", _GOOGLENET, ignored=r"aux[12]\."),
+    KeyMap("torchvision", ("inception_v3",), r"Mixed_5b\.", _INCEPTION_V3, ignored=r"AuxLogits\."),
+    KeyMap("timm", ("inception_v4",), r"features\.21\.branch", _INCEPTION_V4),
+    KeyMap("torchvision", ("densenet*",), r"features\.denseblock1\.denselayer1\.norm1", _DENSENET),
+    KeyMap(
         "torchvision of 2017",
         ("densenet*",),
         r"features\.denseblock1\.denselayer1\.norm\.1",
         (*_DENSENET, (r"(features\.denseblock\d\.denselayer\d+\.\w+?)(\d)", "{0}.{1}")),
     ),
-    _torch("timm", ("xception",), r"block1\.rep\.0", (*_XCEPTION, (r"head", "fc"))),
-    _torch("Cadene", ("xception",), r"last_linear", (*_XCEPTION, (r"head", "last_linear"))),
-    _torch("timm", ("mobilenet_v1",), r"blocks\.0\.0\.conv_dw", _MOBILENET),
-    # state dicts of our own networks, saved by their user
-    Dialect("residua", "pytorch", ALL, r"stages\.\d+\.(units|blocks|layers|conv)", kept=ALL),
+    KeyMap("timm", ("xception",), r"block1\.rep\.0", (*_XCEPTION, (r"head", "fc"))),
+    KeyMap("Cadene", ("xception",), r"last_linear", (*_XCEPTION, (r"head", "last_linear"))),
+    KeyMap("timm", ("mobilenet_v1",), r"blocks\.0\.0\.conv_dw", _MOBILENET),
+    # state dicts of our own networks, saved by their users
+    KeyMap(OURS, ("*",), r"stages\.\d+\.(units|blocks|layers|conv)", unchanged=".*"),
 )
