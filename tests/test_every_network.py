@@ -30,7 +30,7 @@ from residua.networks.zoo import catalogue
 from residua.networks.zoo.row import NetworkConfig
 from residua.runs.sources import start_from
 from residua.weights.load import read_file
-from residua.weights.native import LATER, Metadata, to_bytes
+from residua.weights.native import Metadata, to_bytes
 from residua.weights.network import build_network
 from residua.weights.published.defaults import convention
 
@@ -91,7 +91,7 @@ def small(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             catalogue.ROWS, name, dataclasses.replace(row, config=narrowed(row.config))
         )
     other = {"classes": 5, "channels": 4 - row.channels}
-    return {"name": name, **other, "ordering": None, "shortcut": None, **LATER}
+    return {"name": name, **other}
 
 
 def images(arguments: dict[str, Any], count: int, side: int | None = None) -> Tensor:

@@ -238,9 +238,7 @@ def test_another_network_than_asked_is_refused_by_its_first_tensors(tmp_path: Pa
     assert "does not fit resnet34 (torchvision): " in said
     assert "(layer1.0.conv1): weight is 64 x 64 x 1 x 1, expected 64 x 64 x 3 x 3" in said
     assert "more." in said
-    with pytest.raises(
-        ResiduaError, match="are not those of vgg16: the first are conv1"
-    ):
+    with pytest.raises(ResiduaError, match="are not those of vgg16: the first are conv1"):
         read_file(path, "vgg16")
     assert read_file(path, "resnet50").metadata.network.classes == 5
 
