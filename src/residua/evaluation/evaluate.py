@@ -1,169 +1,124 @@
-"""A run or weights, and a data set with known classes -> what is judged, by which outputs."""
+"""A run or weights, and a data set with known classes -> metrics, and the run's evaluations/."""
 
 from __future__ import annotations
 
 import itertools
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from residua.config.schema import Config, Data
-from residua.data.cache import load, survey
-from residua.data.dataset import Dataset, Entry, Selection, SplitName
+from residua.config.schema import Data
+from residua.data.cache import Survey, load, survey
+from residua.data.dataset import Dataset, Entry, Selection
 from residua.data.open import open_dataset
 from residua.data.random import Integers
 from residua.errors import ResiduaError
-from residua.evaluation.score import Evaluation, judge
+from residua.evaluation.score import Evaluation, score_images
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.weights.load import Weights, read_file
 from residua.weights.network import default_device
-from residua.weights.published.classes import label_places
+from residua.weights.published.classes import class_indices
+
+HELD_OUT = ("test", "validation")  # splits to evaluate on, the better one first
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Images to evaluate on.
+
+    dataset: only these images.
+    split: "test", "validation" or "all".
+    labels: int64 [N], in the order of the network's outputs.
+    """
+
+    dataset: Dataset
+    split: str
+    labels: Integers
 
 
 def evaluate_run(
     run: RunFolder, data: str | None, console: Console, weights: Weights | None = None
 ) -> Evaluation:
-    """Judge the run's weights on DATA, or on its own test part, else its validation part.
+    """Evaluate a run on DATA, or on its own test split, else its validation split.
 
-    weights: the run's, if they have been read. Writes into the run's evaluations/. Raises
-    ResiduaError if the run has no such part, if its images have changed since, or if DATA has a
-    class that the run does not know.
+    weights: the run's, if already read. Writes to the run's evaluations/. Raises ResiduaError if
+    the run has no such split, if its images have changed since, or if DATA has a class that is not
+    the run's.
     """
-    config, classes = run.config, run_classes(run)
-    limit = config.data.max_pixels
     weights = weights or read_file(run.weights)
+    max_pixels = run.config.data.max_pixels
     if data is None:
-        part, source, labels = _own_part(run, config, classes)
-        seen = _judge_source(weights, source, labels, part, limit, console, run, own=True)
-        return record(run, part, seen)
-    source = open_dataset(data)
-    part, selection, labels = _foreign(source, classes, console)
-    seen = _judge_source(weights, selection, labels, part, limit, console, run)
-    there = Path(data).expanduser()
-    told = {"data": str(there.resolve()) if there.exists() else data}
-    place = _place_of(run, source.name, told)
-    run.write_json(f"evaluations/{place}/data.json", told)
-    return record(run, place, seen)
+        images = _held_out_images(run)
+        surveyed = _read(images.dataset, max_pixels, console)
+        _check_unchanged(run, surveyed)
+        return record(run, images.split, _evaluate(weights, images, surveyed, max_pixels, console))
+    images = _labelled_images(open_dataset(data), run_classes(run), console)
+    surveyed = _read(images.dataset, max_pixels, console)
+    _warn_of_leakage(run, surveyed, console)
+    evaluation = _evaluate(weights, images, surveyed, max_pixels, console)
+    path = Path(data).expanduser()
+    location = {"data": str(path.resolve()) if path.exists() else data}
+    name = _folder_name(run, images.dataset.name, location)
+    run.write_json(f"evaluations/{name}/data.json", location)
+    return record(run, name, evaluation)
 
 
 def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluation:
-    """Judge weights of any origin on DATA; nothing is written. Raises ResiduaError.
+    """Evaluate weights of any origin on DATA; nothing is written. Raises ResiduaError.
 
-    Where the weights name no classes and DATA has as many as they have outputs, its classes in
-    alphabetical order are taken for them, as Keras and torchvision number folders; that is said.
+    If the weights have no class names and DATA has as many classes as they have outputs, these
+    classes in alphabetical order are taken for the outputs, as Keras and torchvision number
+    folders; a warning states it.
     """
     if not weights.has_head:
         raise ResiduaError(f"{weights.path}: {weights.no_head_reason}, so it cannot classify.")
-    source, classes = open_dataset(data), weights.metadata.classes
+    dataset, classes = open_dataset(data), weights.metadata.classes
     outputs = weights.metadata.network.classes
-    names = {unicodedata.normalize("NFC", each) for each in source.classes}
-    if weights.assumed_classes and not names <= label_places(classes).keys():
-        classes = ()  # they were taken for the outputs' names, and are not
+    names = {unicodedata.normalize("NFC", name) for name in dataset.classes}
+    if weights.assumed_classes and not names <= class_indices(classes).keys():
+        classes = ()  # the assumption is refuted
     if not classes:
-        if len(source.classes) != outputs:
+        if len(dataset.classes) != outputs:
             raise ResiduaError(
-                f"{weights.path}: does not say what its {outputs} outputs mean, and {data} has "
-                f"{len(source.classes)} classes: expected a folder for each output, or their names "
-                "with --classes."
+                f"{weights.path}: has no class names for its {outputs} outputs, and {data} has "
+                f"{len(dataset.classes)} classes. Expected one folder per output, or the class "
+                "names with --classes."
             )
-        classes = tuple(sorted(source.classes))
+        classes = tuple(sorted(dataset.classes))
         weights = weights.with_classes(classes)
-        console.caution(f"its outputs are taken for the classes of {data} in alphabetical order")
-    part, selection, labels = _foreign(source, classes, console)
-    return _judge_source(weights, selection, labels, part, Data.max_pixels, console)
+        console.caution(f"its outputs are assumed to be the classes of {data} in alphabetical order")
+    images = _labelled_images(dataset, classes, console)
+    surveyed = _read(images.dataset, Data.max_pixels, console)
+    return _evaluate(weights, images, surveyed, Data.max_pixels, console)
 
 
-def _judge_source(
-    weights: Weights,
-    source: Dataset,
-    labels: Integers,
-    part: str,
-    max_pixels: int,
-    console: Console,
-    run: RunFolder | None = None,
-    own: bool = False,
-) -> Evaluation:
-    """Read the images of a source and judge them.
-
-    run: whose weights they are; it says how many of the images it has learnt from. own: they are
-    a part of its own and must be as it knew them.
-    """
-    with console.bar("reading") as move:
-        surveyed = survey(source, max_pixels, console.reporter(move))
-        decoded = load(
-            surveyed, weights.metadata.preprocessing, max_pixels, progress=console.reporter(move)
-        )
-    if run is not None and own:
-        _check_unchanged(run, source, surveyed.sha256)
-    elif run is not None and (known := _known(run, surveyed.sha256)):
-        shares = f"{known:,} of {len(source.entries):,} images trained this run or chose its"
-        console.caution(f"{shares} weights, so the figures are too good")
-    failures = [(source.entries[each].path, why) for each, why in decoded.failures.items()]
-    unreadable = [*source.rejected, *failures]
-    for path, reason in unreadable:
-        console.warn(f"{path} is left out: {reason}")
-    readable = [each for each in range(len(source.entries)) if each not in decoded.failures]
-    members = np.array(readable, np.int64)
-    if not len(members):
-        raise ResiduaError(f"{source.name}: none of its images can be read.")
-    return judge(
-        weights,
-        decoded.pixels,
-        members,
-        labels[members],
-        [source.entries[each].path for each in members],
-        part,
-        default_device(),
-        console,
-        unreadable=unreadable,
-    )
-
-
-def record(run: RunFolder, place: str, evaluation: Evaluation) -> Evaluation:
-    """Write scores.json and predictions.csv into the run's evaluations/<place>/."""
-    run.write_json(f"evaluations/{place}/scores.json", evaluation.to_json())
-    run.write_predictions(f"evaluations/{place}/predictions.csv", evaluation.rows())
+def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
+    """Write metrics.json and predictions.csv to the run's evaluations/<name>/."""
+    run.write_json(f"evaluations/{name}/metrics.json", evaluation.to_json())
+    run.write_text(f"evaluations/{name}/predictions.csv", evaluation.to_csv())
     return evaluation
 
 
-def _place_of(run: RunFolder, name: str, told: Mapping[str, str]) -> str:
-    """The folder for figures on other data: of data sets that share a name each has its own."""
-    for number in itertools.count(1):
-        place = f"data-{name}" + (f"-{number}" if number > 1 else "")
-        file = f"evaluations/{place}/data.json"
-        known = (run.path / file).exists() and run.read_json(file) == told
-        if known or not (run.path / "evaluations" / place).exists():
-            break
-    return place
+def read_metrics(run: RunFolder, split: str) -> dict[str, Any]:
+    """What `record` wrote of a split of the run, or version 0.1.0 as scores.json, as plain data.
 
-
-def _own_part(
-    run: RunFolder, config: Config, classes: tuple[str, ...]
-) -> tuple[str, Dataset, Integers]:
-    """The run's test part, else its validation part, in the order of split.csv."""
-    split = run.read_split()
-    part: SplitName | None = next(
-        (each for each in ("test", "validation") if any(row.split == each for row in split)), None
-    )
-    if part is None:
+    Raises ResiduaError that names the file.
+    """
+    old, name = f"evaluations/{split}/scores.json", f"evaluations/{split}/metrics.json"
+    if (run.path / old).exists() and not (run.path / name).exists():
+        name = old
+    values = run.read_json(name)
+    if not isinstance(values, dict) or not {"accuracy", "interval"} <= values.keys():
         raise ResiduaError(
-            f"{run.path}: trained on all images, so it has none to be judged on. Name other "
-            f"images: residua evaluate {run.path} DATA"
+            f"{run.path / name}: expected the metrics of an evaluation. `residua evaluate "
+            f"{run.path}` writes them again."
         )
-    source = open_dataset(config.data.path)
-    place = {entry.path: index for index, entry in enumerate(source.entries)}
-    wanted = [row for row in split if row.split == part]
-    missing = [row.path for row in wanted if row.path not in place]
-    if missing:
-        raise ResiduaError(
-            f"{config.data.path}: {len(missing)} images of the run's {part} part are gone, the "
-            f"first is {missing[0]}. Put them back, or name other images to judge by."
-        )
-    chosen = Selection(source, [place[row.path] for row in wanted])
-    return part, chosen, _labels(chosen.entries, source.classes, classes)
+    return {{"pictures": "images", "part": "split"}.get(key, key): values[key] for key in values}
 
 
 def run_classes(run: RunFolder) -> tuple[str, ...]:
@@ -171,62 +126,140 @@ def run_classes(run: RunFolder) -> tuple[str, ...]:
     return tuple(run.read_json("classes.json"))
 
 
-def _foreign(
-    source: Dataset, classes: tuple[str, ...], console: Console
-) -> tuple[str, Dataset, Integers]:
-    """A data set's test part, else its validation part, else all of it."""
-    parts = {entry.split for entry in source.entries}
-    part = next((each for each in ("test", "validation") if each in parts), "all")
-    chosen = [index for index, entry in enumerate(source.entries) if part in ("all", entry.split)]
-    selection = Selection(source, chosen)
-    tops = {entry.path.split("/")[0] for entry in selection.entries}
-    selection.rejected = [
-        each for each in source.rejected if part == "all" or each[0].split("/")[0] in tops
-    ]
-    labels = _labels(selection.entries, source.classes, classes)
-    missing = [name for label, name in enumerate(classes) if label not in labels]
-    for note in source.warnings:
-        console.warn(note)
+def _read(dataset: Dataset, max_pixels: int, console: Console) -> Survey:
+    with console.bar("reading") as move:
+        return survey(dataset, max_pixels, console.reporter(move))
+
+
+def _evaluate(
+    weights: Weights, images: _Images, surveyed: Survey, max_pixels: int, console: Console
+) -> Evaluation:
+    """Decode the images and evaluate the weights on those that are readable."""
+    dataset, preprocessing = images.dataset, weights.metadata.preprocessing
+    with console.bar("decoding") as move:
+        decoded = load(surveyed, preprocessing, max_pixels, progress=console.reporter(move))
+    failures = [(dataset.entries[index].path, why) for index, why in decoded.failures.items()]
+    unreadable = [*dataset.rejected, *failures]
+    for path, reason in unreadable:
+        console.warn(f"{path} is left out: {reason}")
+    readable = [index for index in range(len(dataset.entries)) if index not in decoded.failures]
+    if not readable:
+        raise ResiduaError(f"{dataset.name}: none of its images can be read.")
+    samples = np.array(readable, np.int64)
+    return score_images(
+        weights,
+        decoded.pixels,
+        samples,
+        images.labels[samples],
+        [dataset.entries[index].path for index in readable],
+        images.split,
+        default_device(),
+        console,
+        unreadable=unreadable,
+    )
+
+
+def _folder_name(run: RunFolder, dataset: str, location: Mapping[str, str]) -> str:
+    """The folder in evaluations/ for a data set; data sets of equal names get different ones."""
+    for number in itertools.count(1):
+        name = f"data-{dataset}" + (f"-{number}" if number > 1 else "")
+        folder = run.path / "evaluations" / name
+        if not folder.exists():
+            break
+        if (folder / "data.json").exists() and (
+            run.read_json(f"evaluations/{name}/data.json") == location
+        ):
+            break
+    return name
+
+
+def _held_out_images(run: RunFolder) -> _Images:
+    """The run's test split, else its validation split, in the order of split.csv."""
+    members = run.read_split()
+    present = {member.split for member in members}
+    split = next((name for name in HELD_OUT if name in present), None)
+    if split is None:
+        raise ResiduaError(
+            f"{run.path}: was trained on all its images, so it has no split to evaluate on. Give "
+            f"other images: residua evaluate {run.path} DATA"
+        )
+    data = run.config.data.path
+    dataset = open_dataset(data)
+    index_of = {entry.path: index for index, entry in enumerate(dataset.entries)}
+    paths = [member.path for member in members if member.split == split]
+    missing = [path for path in paths if path not in index_of]
     if missing:
-        some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
-        console.warn(f"{source.name}: holds no image of {some}")
-    return part, selection, labels
+        raise ResiduaError(
+            f"{data}: {len(missing)} images of the run's {split} split are missing, the first is "
+            f"{missing[0]}. Restore them, or give other images to evaluate on."
+        )
+    selection = Selection(dataset, [index_of[path] for path in paths])
+    labels = _labels(selection.entries, dataset.classes, run_classes(run))
+    return _Images(selection, split, labels)
+
+
+def _labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Console) -> _Images:
+    """A data set's test split, else its validation split, else all of it."""
+    present = {entry.split for entry in dataset.entries}
+    split = next((name for name in HELD_OUT if name in present), "all")
+    indices = [i for i, entry in enumerate(dataset.entries) if split in ("all", entry.split)]
+    selection = Selection(dataset, indices)
+    folders = {entry.path.split("/")[0] for entry in selection.entries}
+    selection.rejected = [
+        (path, reason)
+        for path, reason in dataset.rejected
+        if split == "all" or path.split("/")[0] in folders
+    ]
+    labels = _labels(selection.entries, dataset.classes, classes)
+    for note in dataset.warnings:
+        console.warn(note)
+    missing = [name for label, name in enumerate(classes) if label not in labels]
+    if missing:
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
+        console.warn(f"{dataset.name}: has no images of {names}")
+    return _Images(selection, split, labels)
 
 
 def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str, ...]) -> Integers:
-    """Labels in the order of the outputs. Raises ResiduaError on a class unknown to them.
+    """Labels in the order of the outputs, int64 [N]. Raises ResiduaError on an unknown class.
 
-    Names are compared in Unicode's NFC form: a Mac writes the same name in another one. ImageNet's
-    classes answer to their wnid and to their label.
+    entries: their labels are indices into `names`. classes: of the outputs. Names are compared in
+    Unicode NFC, since macOS writes file names in NFD. ImageNet's classes may be given by wnid or
+    by label.
     """
-    place = label_places(classes)
+    index_of = class_indices(classes)
     keys = [unicodedata.normalize("NFC", names[entry.label]) for entry in entries]
-    unknown = sorted({key for key in keys if key not in place})
+    unknown = sorted({key for key in keys if key not in index_of})
     if unknown:
         known = ", ".join(classes[:20]) + (" and more" if classes[20:] else "")
         raise ResiduaError(
-            f"class {unknown[0]!r} is unknown to these weights, which know {known}. "
+            f"class {unknown[0]!r} is unknown to these weights, whose classes are {known}. "
             "Rename or remove the folder."
         )
-    return np.array([place[key] for key in keys], np.int64)
+    return np.array([index_of[key] for key in keys], np.int64)
 
 
-def _known(run: RunFolder, sha256: Sequence[str]) -> int:
-    """How many of these images taught the run or chose what it keeps."""
-    known = run.images_used()
-    return sum(each in known for each in sha256)
+def _warn_of_leakage(run: RunFolder, surveyed: Survey, console: Console) -> None:
+    """Warn of images that the run was trained on or that selected its weights."""
+    used = run.images_used()
+    if leaked := sum(digest in used for digest in surveyed.sha256):
+        console.caution(
+            f"{leaked:,} of {len(surveyed.sha256):,} images were used to train this run or to "
+            "select its weights, so its metrics on them are too optimistic"
+        )
 
 
-def _check_unchanged(run: RunFolder, source: Dataset, sha256: Sequence[str]) -> None:
-    expected = {row.path: row.sha256 for row in run.read_split()}
+def _check_unchanged(run: RunFolder, surveyed: Survey) -> None:
+    """Raise ResiduaError if images differ from split.csv."""
+    expected = {member.path: member.sha256 for member in run.read_split()}
     changed = [
         entry.path
-        for entry, found in zip(source.entries, sha256, strict=True)
-        if expected[entry.path] != found
+        for entry, digest in zip(surveyed.source.entries, surveyed.sha256, strict=True)
+        if expected[entry.path] != digest
     ]
     if changed:
         raise ResiduaError(
             f"{Path(run.config.data.path) / changed[0]}: has changed since the training, as have "
-            f"{len(changed) - 1} other images: the run's split no longer means what it meant. "
-            "Restore them, or name the folder to judge by it as new data."
+            f"{len(changed) - 1} other images, so the run's splits are no longer valid. Restore "
+            "the images, or give the folder as new data to evaluate on."
         )

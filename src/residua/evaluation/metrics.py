@@ -1,4 +1,4 @@
-"""Logits, labels and class names -> accuracy with its interval, loss, scores per class, confusion.
+"""Logits, labels and class names -> accuracy with its interval, loss, per-class metrics, confusion.
 
 Knows no files, no images and no torch.
 """
@@ -19,11 +19,11 @@ TOP = 5
 
 
 @dataclass(frozen=True)
-class ClassScore:
-    """One class: precision, recall and F1 in [0, 1], `support` the judged images of the class.
+class ClassMetrics:
+    """Precision, recall and F1 of one class, in [0, 1], as scikit-learn's with zero_division=0.
 
-    As scikit-learn gives them with zero_division=0, except that what no image can tell is None:
-    recall and F1 of a class without judged images, and its precision if it was never predicted.
+    Where scikit-learn would divide by zero they are None instead: recall and F1 of a class without
+    images, precision if the class also was never predicted. support: evaluated images of the class.
     """
 
     name: str
@@ -44,13 +44,17 @@ class ClassScore:
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """How good some logits are.
+class Metrics:
+    """The metrics of a classifier on some images.
 
-    accuracy: correct / images. interval: its 95 % Wilson interval. top5: share of images with
-    the truth among the five largest outputs, None up to five classes. loss: mean cross entropy in
-    nats (may be infinite or NaN; `to_json` gives None then). confusion: int64 [K, K], rows are the
-    truth. outside: images whose largest output is no class, so in no column of `confusion`.
+    accuracy: correct / images.
+    interval: 95 % Wilson interval of the accuracy, (low, high).
+    top5: share of images whose class is among the five largest outputs; None up to five classes.
+    loss: mean cross entropy in nats; may be infinite or NaN, which `to_json` turns into None.
+    images: number of evaluated images.
+    per_class: in the order of the outputs.
+    confusion: int64 [K, K], rows are the true class, columns the predicted one.
+    outside: images whose predicted output is no class, hence in no column of `confusion`.
     """
 
     accuracy: float
@@ -58,72 +62,85 @@ class Scores:
     top5: float | None
     loss: float
     images: int
-    per_class: tuple[ClassScore, ...]
+    per_class: tuple[ClassMetrics, ...]
     confusion: npt.NDArray[np.int64]
     outside: int
 
     @property
     def correct(self) -> int:
-        """Number of images whose largest output is the truth."""
+        """Number of images that are classified correctly."""
         return int(np.trace(self.confusion))
 
     def to_json(self) -> dict[str, object]:
-        """Plain data that is valid JSON: what is undefined or not finite is None."""
+        """Plain data that is valid JSON: None replaces what is undefined or not finite."""
+        supported = [row for row in self.per_class if row.support]
         return {
             "accuracy": self.accuracy,
             "interval": list(self.interval),
             "top5": self.top5,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "images": self.images,
-            "per_class": [score.to_json() for score in self.per_class],
+            "per_class": [row.to_json() for row in self.per_class],
             "macro": {
-                "precision": _mean(score.precision for score in self._judged),
-                "recall": _mean(score.recall for score in self._judged),
-                "f1": _mean(score.f1 for score in self._judged),
+                "precision": _mean(row.precision for row in supported),
+                "recall": _mean(row.recall for row in supported),
+                "f1": _mean(row.f1 for row in supported),
             },
             "confusion": self.confusion.tolist(),
             "outside": self.outside,
         }
 
-    @property
-    def _judged(self) -> list[ClassScore]:
-        return [score for score in self.per_class if score.support]
+
+def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """float [..., K] -> probabilities float64 [..., K]."""
+    powers = np.exp(_shifted(logits))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
-def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of a share, (low, high) in [0, 1] (Wilson 1927; no continuity correction).
+def log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """float [..., K] -> log of the probabilities, float64 [..., K]."""
+    shifted = _shifted(logits)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
-    Raises ResiduaError if `total` is 0, ValueError if the numbers make no share.
+
+def _shifted(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Logits in float64 minus their maximum, so that exp cannot overflow; inf - inf gives NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+
+
+def wilson_interval(share: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
+    """The score interval of a share in [0, 1] of `total` trials, (low, high) in [0, 1].
+
+    Wilson 1927, without continuity correction. The share need not be a ratio of whole numbers, nor
+    `total` a whole number. Raises ResiduaError if `total` is 0, ValueError out of range.
     """
     if total == 0:
-        raise ResiduaError("There are no images to judge, so there is no accuracy.")
-    if not 0 <= correct <= total or not 0 < confidence < 1:
-        raise ValueError(f"wilson({correct}, {total}, {confidence}) is no share")
+        raise ResiduaError("There are no images to evaluate, so there is no accuracy.")
+    if not 0 <= share <= 1 or not total > 0 or not 0 < confidence < 1:
+        raise ValueError(f"wilson_interval({share}, {total}, {confidence}): out of range")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share = correct / total
     scale = 1 + z * z / total
     centre = (share + z * z / (2 * total)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    # The bounds at 0 and at `total` are exact; rounding must not say 0.9999999999999999.
-    low = 0.0 if correct == 0 else centre - half
-    high = 1.0 if correct == total else centre + half
-    return low, high
+    # The bounds at shares 0 and 1 are exact, where rounding would give 0.9999999999999999.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def summarize(
+def compute_metrics(
     logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], classes: Sequence[str]
-) -> Scores:
-    """Scores of `logits` [N, K_out] against `labels` [N], integers in [0, K) with K = len(classes).
+) -> Metrics:
+    """The metrics of `logits` [N, K_out] against `labels` [N], integers in [0, len(classes)).
 
-    K_out may exceed K (a 1000-way head judged on 4 classes): an output beyond the classes is a
-    wrong answer and takes part in the softmax. The labels may be of some classes only. A row of
-    logits with a NaN is a wrong answer. Equal logits: the lower index wins, as in argmax.
+    K_out may exceed the number of classes (a 1000-way head evaluated on 4 classes): outputs beyond
+    the classes are wrong predictions and part of the softmax. A row of logits with a NaN is a wrong
+    prediction. Of equal logits the lower index wins, as in argmax. Classes may be without labels.
 
     Raises ResiduaError without images, ValueError if shapes or labels do not fit.
     """
     number, width = len(classes), logits.shape[1] if logits.ndim == 2 else 0
     if len(labels) == 0:
-        raise ResiduaError("There are no images to judge: the part is empty.")
+        raise ResiduaError("There are no images to evaluate: the split is empty.")
     if labels.shape != logits.shape[:1] or width < number:
         raise ValueError(f"logits {logits.shape}, labels {labels.shape}, {number} classes")
     if labels.min() < 0 or labels.max() >= number:
@@ -133,12 +150,13 @@ def summarize(
     inside = predicted < number
     confusion = np.zeros((number, number), np.int64)
     np.add.at(confusion, (labels[inside], predicted[inside]), 1)
-    correct = int(np.trace(confusion))
-    return Scores(
-        accuracy=correct / len(labels),
-        interval=wilson(correct, len(labels)),
+    accuracy = int(np.trace(confusion)) / len(labels)
+    loss = np.take_along_axis(log_softmax(logits), labels[:, None], axis=1).mean()
+    return Metrics(
+        accuracy=accuracy,
+        interval=wilson_interval(accuracy, len(labels)),
         top5=float((ranks < TOP).mean()) if number > TOP else None,
-        loss=_cross_entropy(logits, labels),
+        loss=abs(float(loss)),  # never above 0 before; not "-", which would make 0 a -0
         images=len(labels),
         per_class=_per_class(labels, predicted, classes),
         confusion=confusion,
@@ -149,35 +167,27 @@ def summarize(
 def _ranks(
     logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.int64]:
-    """Place of the truth among the outputs, 0 the largest; rows with NaN come last. [N]"""
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    """Rank of the true class among the outputs, 0 for the largest; rows with NaN rank last. [N]"""
+    true = np.take_along_axis(logits, labels[:, None], axis=1)
     earlier = np.arange(logits.shape[1]) < labels[:, None]
-    ranks: npt.NDArray[np.int64] = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    ranks: npt.NDArray[np.int64] = ((logits > true) | ((logits == true) & earlier)).sum(axis=1)
     ranks[np.isnan(logits).any(axis=1)] = logits.shape[1]
     return ranks
 
 
-def _cross_entropy(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
-    """Mean of -log softmax at the truth, in float64, shifted by the maximum against overflow."""
-    with np.errstate(invalid="ignore"):  # rows of inf - inf are NaN, and said so
-        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-        own = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
-        return float((np.log(np.exp(shifted).sum(axis=1)) - own).mean())
-
-
 def _per_class(
     labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: Sequence[str]
-) -> tuple[ClassScore, ...]:
+) -> tuple[ClassMetrics, ...]:
     from sklearn.metrics import precision_recall_fscore_support
 
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(classes)), zero_division=0
     )
-    guesses = np.bincount(predicted, minlength=len(classes))
+    predictions = np.bincount(predicted, minlength=len(classes))
     return tuple(
-        ClassScore(
+        ClassMetrics(
             name=name,
-            precision=float(precision[k]) if support[k] or guesses[k] else None,
+            precision=float(precision[k]) if support[k] or predictions[k] else None,
             recall=float(recall[k]) if support[k] else None,
             f1=float(f1[k]) if support[k] else None,
             support=int(support[k]),

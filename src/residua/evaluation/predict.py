@@ -1,11 +1,12 @@
-"""Weights and files -> the most likely classes of each, a row for each, in their order."""
+"""Weights and image files -> the most likely classes of each image, or its features."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from residua.data.image import decode, fit, read_image
 from residua.data.open import EMBEDDED, open_dataset
 from residua.data.url import is_address, read_address
 from residua.errors import ResiduaError
-from residua.evaluation.score import name_of, softmax
+from residua.evaluation.metrics import softmax
+from residua.evaluation.score import class_name
 from residua.system.files import write_atomically
 from residua.weights.load import Weights
 from residua.weights.network import (
@@ -34,41 +36,57 @@ from residua.weights.network import (
 )
 
 BATCH = 32
+THREADS = 4  # that read images
+
+Input = tuple[str, Callable[[], Pixels]]  # the image's name, and how to read it
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One file: its most likely classes with probabilities, best first, or why there are none."""
+    """The prediction for one file.
+
+    file: path or address as given; paths below a folder for a folder.
+    top: (class, probability) of the most likely classes, best first; empty with an error.
+    error: why the file cannot be read, or None.
+    """
 
     file: str
     top: tuple[tuple[str, float], ...]
     error: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """The row that `residua predict --format json` prints."""
-        top = [{"class": name, "probability": chance} for name, chance in self.top]
+        """The object that `residua predict --format json` prints for the file."""
+        top = [{"class": name, "probability": probability} for name, probability in self.top]
         return {"file": self.file, "top": top, "error": self.error}
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """values: float32 [N, C], a row for each of the files. unreadable: (file, reason)."""
+    """The features of some images.
+
+    files: names of the N readable files.
+    values: float32 [N, C], one row per file.
+    unreadable: (file, reason) of the others.
+    """
 
     files: tuple[str, ...]
     values: npt.NDArray[np.float32]
     unreadable: tuple[tuple[str, str], ...]
 
     def save(self, file: Path) -> None:
-        """Write them, atomically, by the name's end: `files` and `features` as NumPy's .npz, or a
-        .parquet table with the columns file, feature0, feature1, ... Raises ResiduaError.
+        """Write atomically in the format of the extension: .npz with the arrays `files` and
+        `features`, or .parquet with the columns file, feature0, feature1, ... Raises ResiduaError.
         """
         stream = io.BytesIO()
         if file.suffix == ".parquet":
-            _write_parquet(self, stream)
+            arrow = import_pyarrow()
+            columns = {f"feature{index}": column for index, column in enumerate(self.values.T)}
+            table = arrow.table({"file": list(self.files), **columns})
+            arrow.parquet.write_table(table, stream)
         elif file.suffix == ".npz":
             np.savez(stream, files=np.array(self.files), features=self.values)
         else:
-            raise ResiduaError(f"{file}: expected a name that ends in .npz or .parquet.")
+            raise ResiduaError(f"{file}: expected a file name that ends in .npz or .parquet.")
         write_atomically(file, stream.getvalue())
 
 
@@ -80,25 +98,26 @@ def predict_files(
     max_pixels: int,
     allow_private: bool = False,
 ) -> Iterator[Prediction]:
-    """A row for every named file or http(s) address and every image below a named folder.
+    """A prediction for each file and http(s) address and for each image below each folder.
 
-    What cannot be read keeps its row, with the reason. Raises ResiduaError if top < 1 or the
-    weights cannot be used.
+    top: how many classes per image. max_pixels: larger images are refused. allow_private: also
+    read addresses in private networks. An unreadable image yields its reason. Raises ResiduaError
+    if top < 1 or the weights cannot classify.
     """
     if top < 1:
         raise ResiduaError(f"top = {top}: must be at least 1.")
     device, metadata = default_device(), weights.metadata
     network = build_network(weights, device)
-    for file, found in _batched(weights, files, max_pixels, allow_private, sets=False):
-        readable = [each for each in found if not isinstance(each, str)]
-        chances = iter(
-            softmax(_outputs(network, readable, metadata.preprocessing, device)).tolist()
-        )
-        for name, each in zip(file, found, strict=True):
-            if isinstance(each, str):
-                yield Prediction(name, (), each)
+    inputs = _file_inputs(files, metadata.preprocessing, max_pixels, allow_private)
+    for batch in _read_batches(inputs):
+        readable = [image for _, image in batch if not isinstance(image, str)]
+        logits = _forward(network, readable, metadata.preprocessing, device)
+        probabilities = iter(softmax(logits).tolist())
+        for name, image in batch:
+            if isinstance(image, str):
+                yield Prediction(name, (), image)
             else:
-                yield Prediction(name, _top(next(chances), top, metadata.classes))
+                yield Prediction(name, _best(next(probabilities), top, metadata.classes))
 
 
 def features_of(
@@ -109,74 +128,33 @@ def features_of(
     stage: int | None = None,
     pool_size: int | None = None,
 ) -> Features:
-    """The feature map of each image after a stage (None: the last, as the head sees it), averaged
-    over a grid of P x P fields, P = pool_size (None: as the head of a transferred run reads it,
-    else 1): float32 [N, C x P x P].
+    """The feature map of each image after a stage, average-pooled and flattened: [N, C x P x P].
 
-    Raises ResiduaError if no image can be read or the network has no such stage.
+    files: paths, addresses, folders, or one data set without image files. stage: from 1; None: the
+    last. pool_size: P; None: as the weights' new head reads the map, else 1. Raises ResiduaError if
+    no image can be read or the network has no such stage.
     """
-    device = default_device()
+    device, metadata = default_device(), weights.metadata
     network = build_network(weights, device, require_head=False)
-    if stage is not None and not 1 <= stage <= len(network.stages):
-        name = weights.metadata.network.name
-        raise ResiduaError(f"--stage {stage}: {name} has stages 1 to {len(network.stages)} here.")
-    pool_size = pool_size or (network.pool_size if weights.metadata.network.head else 1)
-    reader = PooledFeatures(network, stage or len(network.stages), pool_size)
+    stages = len(network.stages)
+    if stage is not None and not 1 <= stage <= stages:
+        raise ResiduaError(f"--stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
+    pool_size = pool_size or (network.pool_size if metadata.network.head else 1)
+    extractor = PooledFeatures(network, stage or stages, pool_size)
+    inputs = _dataset_inputs(files, metadata.preprocessing, max_pixels) or _file_inputs(
+        files, metadata.preprocessing, max_pixels, False
+    )
     names: list[str] = []
     values: list[Logits] = []
     unreadable: list[tuple[str, str]] = []
-    for batch, found in _batched(weights, files, max_pixels, False, sets=True):
-        pairs = list(zip(batch, found, strict=True))
-        unreadable += [(name, each) for name, each in pairs if isinstance(each, str)]
-        names += [name for name, each in pairs if not isinstance(each, str)]
-        readable = [each for each in found if not isinstance(each, str)]
-        if readable:
-            values.append(_outputs(reader, readable, weights.metadata.preprocessing, device))
+    for batch in _read_batches(inputs):
+        unreadable += [(name, image) for name, image in batch if isinstance(image, str)]
+        names += [name for name, image in batch if not isinstance(image, str)]
+        if readable := [image for _, image in batch if not isinstance(image, str)]:
+            values.append(_forward(extractor, readable, metadata.preprocessing, device))
     if not names:
         raise ResiduaError(f"{', '.join(files)}: no image could be read.")
     return Features(tuple(names), np.concatenate(values), tuple(unreadable))
-
-
-def _batched(
-    weights: Weights, files: Sequence[str], max_pixels: int, allow_private: bool, *, sets: bool
-) -> Iterator[tuple[list[str], list[Pixels | str]]]:
-    """Names and images, or why there is none, BATCH at a time; read in a few threads.
-
-    sets: whether a single name may be a data set without image files.
-    """
-    preprocessing, packed = weights.metadata.preprocessing, _packed(files) if sets else {}
-    named = list(packed) or [each for file in files for each in _expand(file)]
-
-    def read(file: str) -> Pixels | str:
-        try:
-            if packed:
-                return _unpacked(*packed[file], preprocessing, max_pixels)
-            return read_input(file, preprocessing, max_pixels, allow_private)
-        except Unreadable as error:
-            return str(error)
-
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for start in range(0, len(named), BATCH):
-            batch = named[start : start + BATCH]
-            yield batch, list(pool.map(read, batch))
-
-
-def _packed(files: Sequence[str]) -> dict[str, tuple[Dataset, int]]:
-    """Path -> source and number of the images of a data set without image files, else {}."""
-    if len(files) != 1 or is_address(files[0]):
-        return {}
-    path = Path(files[0]).expanduser()
-    if (path.exists() or files[0] != EMBEDDED) and (not path.is_dir() or images_below(path)):
-        return {}
-    try:
-        source = open_dataset(files[0])
-    except ResiduaError:  # an empty folder, perhaps, which reading images explains
-        return {}
-    return {entry.path: (source, index) for index, entry in enumerate(source.entries)}
-
-
-def _unpacked(source: Dataset, index: int, rule: Preprocessing, max_pixels: int) -> Pixels:
-    return fit(source.pixels(index, source.content(index), rule.channels, max_pixels), rule)
 
 
 def read_input(
@@ -189,48 +167,91 @@ def read_input(
     return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
 
 
-def parquet() -> Any:
-    """The package pyarrow, which writes such files. Raises ResiduaError where it is missing."""
+def import_pyarrow() -> Any:
+    """The package pyarrow, which writes .parquet files. Raises ResiduaError if it is missing."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise ResiduaError(
-            "a .parquet file needs pyarrow: pip install pyarrow, or name a file that ends in .npz."
+            "a .parquet file needs pyarrow: pip install pyarrow, or choose a file name that ends "
+            "in .npz."
         ) from error
     return pyarrow
 
 
-def _write_parquet(features: Features, stream: io.BytesIO) -> None:
-    arrow = parquet()
-    columns = {f"feature{place}": values for place, values in enumerate(features.values.T)}
-    arrow.parquet.write_table(arrow.table({"file": list(features.files), **columns}), stream)
+def _file_inputs(
+    files: Sequence[str], preprocessing: Preprocessing, max_pixels: int, allow_private: bool
+) -> list[Input]:
+    """Every file and address, and every image below every folder."""
+    names: list[str] = []
+    for file in files:
+        path = Path(file).expanduser()
+        is_folder = not is_address(file) and path.is_dir()
+        names += map(str, images_below(path)) if is_folder else [file]
+    return [
+        (name, partial(read_input, name, preprocessing, max_pixels, allow_private))
+        for name in names
+    ]
 
 
-def _expand(file: str) -> list[str]:
-    """A folder's images, or the file itself, whether it is there or not."""
-    if is_address(file):
-        return [file]
-    path = Path(file).expanduser()
-    return [str(each) for each in images_below(path)] if path.is_dir() else [file]
+def _dataset_inputs(
+    files: Sequence[str], preprocessing: Preprocessing, max_pixels: int
+) -> list[Input]:
+    """The images of a single data set without image files; empty for anything else."""
+    if len(files) != 1 or is_address(files[0]):
+        return []
+    path = Path(files[0]).expanduser()
+    if (path.exists() or files[0] != EMBEDDED) and (not path.is_dir() or images_below(path)):
+        return []
+    try:
+        dataset = open_dataset(files[0])
+    except ResiduaError:  # such as an empty folder, which reading its images explains
+        return []
+    return [
+        (entry.path, partial(_dataset_image, dataset, index, preprocessing, max_pixels))
+        for index, entry in enumerate(dataset.entries)
+    ]
 
 
-def _outputs(
+def _dataset_image(
+    dataset: Dataset, index: int, preprocessing: Preprocessing, max_pixels: int
+) -> Pixels:
+    content = dataset.content(index)
+    return fit(dataset.pixels(index, content, preprocessing.channels, max_pixels), preprocessing)
+
+
+def _read_batches(inputs: Sequence[Input]) -> Iterator[list[tuple[str, Pixels | str]]]:
+    """Names with images, or with the reason why there is none, BATCH at a time."""
+
+    def read(item: Input) -> tuple[str, Pixels | str]:
+        name, read_pixels = item
+        try:
+            return name, read_pixels()
+        except Unreadable as error:
+            return name, str(error)
+
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        for start in range(0, len(inputs), BATCH):
+            yield list(pool.map(read, inputs[start : start + BATCH]))
+
+
+def _forward(
     network: nn.Module,
-    readable: Sequence[Pixels],
+    images: Sequence[Pixels],
     preprocessing: Preprocessing,
     device: torch.device,
 ) -> Logits:
-    """uint8 [S, S, C] images -> what the network gives for them, float32 [B, K]."""
-    if not readable:
+    """uint8 [S, S, C] images -> outputs of the network, float32 [B, K]."""
+    if not images:
         return np.zeros((0, 1), np.float32)
-    pixels = torch.from_numpy(np.stack(readable)).to(device)
+    pixels = torch.from_numpy(np.stack(images)).to(device)
     (outputs,) = predict_logits(network, [normalise(pixels, preprocessing)])
     return outputs
 
 
-def _top(
-    chances: Sequence[float], top: int, classes: tuple[str, ...]
+def _best(
+    probabilities: Sequence[float], top: int, classes: tuple[str, ...]
 ) -> tuple[tuple[str, float], ...]:
-    best = sorted(range(len(chances)), key=lambda output: -chances[output])[:top]
-    return tuple((name_of(classes, output), chances[output]) for output in best)
+    best = sorted(range(len(probabilities)), key=lambda output: -probabilities[output])[:top]
+    return tuple((class_name(classes, output), probabilities[output]) for output in best)

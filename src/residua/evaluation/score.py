@@ -1,4 +1,4 @@
-"""Weights and decoded images with known classes -> scores, and a prediction for each image."""
+"""Weights and decoded images of known classes -> metrics, and a prediction for each image."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from residua.data.batches import DecodedImages, plain_batches
 from residua.data.dataset import Pixels
 from residua.data.random import Integers
-from residua.evaluation.metrics import Scores, summarize
+from residua.evaluation.metrics import Metrics, compute_metrics, softmax
 from residua.system.console import Console
+from residua.system.files import csv_text
 from residua.weights.load import Weights
 from residua.weights.network import Logits, build_network, predict_logits
 
@@ -22,14 +22,20 @@ BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The judged part and what came out; arrays run over its readable images.
+    """The metrics of some weights on one split, and what they were computed from.
 
-    split: "test", "validation" or "all" (a data set without parts). pixels: uint8 [N, S, S, C].
-    labels: int64 [N]. logits: float32 [N, K].
+    split: "test", "validation" or "all" (a data set without splits).
+    metrics: accuracy, loss and so on.
+    classes: class names, in the order of the logits.
+    paths: of the N readable images, relative to their data set.
+    labels: int64 [N].
+    logits: float32 [N, K].
+    pixels: uint8 [N, S, S, C], the images as decoded for the network.
+    unreadable: (path, reason) of every image that is left out.
     """
 
     split: str
-    scores: Scores
+    metrics: Metrics
     classes: tuple[str, ...]
     paths: tuple[str, ...]
     labels: Integers
@@ -37,67 +43,67 @@ class Evaluation:
     pixels: Pixels
     unreadable: tuple[tuple[str, str], ...]
 
+    @property
+    def scores(self) -> Metrics:
+        """The metrics, under their name in version 0.1.0."""
+        return self.metrics
+
     def to_json(self) -> dict[str, object]:
-        """The object that `residua evaluate --json` prints."""
-        found = self.scores.to_json()
-        keys = ("accuracy", "interval", "top5", "loss", "images")
-        rest = {key: value for key, value in found.items() if key not in (*keys, "per_class")}
-        head = {key: found[key] for key in keys}
-        return {**head, "part": self.split, "per_class": found["per_class"], **rest}
+        """The object that `residua evaluate --json` prints: the metrics and the key split."""
+        values = self.metrics.to_json()
+        first = ("accuracy", "interval", "top5", "loss", "images")
+        return {key: values.pop(key) for key in first} | {"split": self.split} | values
 
-    def rows(self) -> list[tuple[str, str, str, float, bool]]:
-        """predictions.csv: path, class, predicted, probability, right."""
-        chances = softmax(self.logits)
-        best = chances.argmax(1)
-        return [
-            (path, self.classes[label], name_of(self.classes, top), float(row[top]), top == label)
-            for path, label, top, row in zip(self.paths, self.labels, best, chances, strict=True)
-        ]
+    def to_csv(self) -> str:
+        """predictions.csv: path, class, predicted, probability of that, correct (true or false)."""
+        probabilities = softmax(self.logits)
+        rows = []
+        for path, label, row in zip(self.paths, self.labels, probabilities, strict=True):
+            best = int(row.argmax())
+            correct = "true" if best == label else "false"
+            predicted = class_name(self.classes, best)
+            rows.append((path, self.classes[label], predicted, f"{row[best]:.6f}", correct))
+        return csv_text(("path", "class", "predicted", "probability", "correct"), rows)
 
 
-def judge(
+def score_images(
     weights: Weights,
     pixels: Pixels,
-    members: Integers,
+    samples: Integers,
     labels: Integers,
     paths: Sequence[str],
-    part: str,
+    split: str,
     device: torch.device,
     console: Console,
     *,
     unreadable: Sequence[tuple[str, str]] = (),
 ) -> Evaluation:
-    """Evaluate weights on decoded images: rows `members` of uint8 [N, S, S, C], in float32.
+    """Evaluate weights in float32 on the rows `samples` [N] of decoded images.
 
-    labels and paths belong to the members. Raises ResiduaError.
+    pixels: uint8 [M, S, S, C]. labels, paths: of the N samples. split, unreadable: see Evaluation.
+    Raises ResiduaError if the weights cannot classify images.
     """
     network, preprocessing = build_network(weights, device), weights.metadata.preprocessing
-    batches = plain_batches(DecodedImages(pixels, device), members, preprocessing, BATCH)
+    batches = plain_batches(DecodedImages(pixels, device), samples, preprocessing, BATCH)
     outputs: list[Logits] = []
     with console.bar("evaluating") as move:
         for logits in predict_logits(network, batches):
             outputs.append(logits)
-            move(len(outputs) * BATCH, len(members), "")
+            move(len(outputs) * BATCH, len(samples), "")
     logits, classes = np.concatenate(outputs), weights.metadata.classes
     return Evaluation(
-        split=part,
-        scores=summarize(logits, labels, classes),
+        split=split,
+        metrics=compute_metrics(logits, labels, classes),
         classes=classes,
         paths=tuple(paths),
         labels=labels,
         logits=logits,
-        pixels=pixels if len(members) == len(pixels) else pixels[members],
+        pixels=pixels if len(samples) == len(pixels) else pixels[samples],
         unreadable=tuple(unreadable),
     )
 
 
-def softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    """float [N, K] -> probabilities [N, K], in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def name_of(classes: tuple[str, ...], output: int) -> str:
-    """The name of an output; a head may be wider than the classes (tutorial 0's 1,000-way one)."""
+def class_name(classes: tuple[str, ...], output: int) -> str:
+    """The name of an output; a head may be wider than the classes, as the 1000-way one of tutorial
+    0 is."""
     return classes[output] if output < len(classes) else f"output {output}"
