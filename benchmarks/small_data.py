@@ -32,7 +32,7 @@ from residua.data.augmentation import normalise
 from residua.data.dataset import Unreadable
 from residua.data.image import fit as fit_pixels
 from residua.data.open import open_dataset
-from residua.evaluation.metrics import wilson
+from residua.evaluation.metrics import wilson_interval
 from residua.networks.staged import pooled
 from residua.runs.sources import open_weights
 from residua.system.console import Console
@@ -113,8 +113,8 @@ def repetition(cached: Cached, images: int, seed: int) -> dict[str, float]:
     truth = float(np.mean([correct[wanted == k].mean() for k in range(classes)]))
     said = estimate(rights, losses, seed)
     plain = int(rights[:, losses.mean(axis=0).argmin()].sum())
-    low, high = wilson(plain, len(rows))
-    same = wilson(round(said.accuracy * len(rows)), len(rows))
+    low, high = wilson_interval(plain / len(rows), len(rows))
+    same = wilson_interval(round(said.accuracy * len(rows)) / len(rows), len(rows))
     return {
         "truth": truth,
         "plain": plain / len(rows),

@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
-from residua.weights.published.classes import CIFAR10, imagenet_classes, label_places
+from residua.weights.published.classes import CIFAR10, class_indices, imagenet_classes
 
 
 def test_imagenet_is_what_keras_publishes_to_the_byte() -> None:
@@ -20,7 +20,7 @@ def test_imagenet_is_what_keras_publishes_to_the_byte() -> None:
 
 
 def test_the_elephants_of_the_tutorial_are_found_by_every_name() -> None:
-    places = label_places(imagenet_classes())
+    places = class_indices(imagenet_classes())
     for name in ("n02504013 Indian_elephant", "n02504013", "Indian_elephant", "Indian elephant"):
         assert imagenet_classes()[places[name]] == "n02504013 Indian_elephant"
     assert {places[name] for name in ("n01871265", "tusker")} == {101}
@@ -29,7 +29,7 @@ def test_the_elephants_of_the_tutorial_are_found_by_every_name() -> None:
 
 def test_every_class_answers_to_its_wnid_and_only_unique_labels_answer() -> None:
     classes = imagenet_classes()
-    places = label_places(classes)
+    places = class_indices(classes)
     assert [places[name.split()[0]] for name in classes] == list(range(1000))
     labels = [name.split(" ", 1)[1] for name in classes]
     silent = {label for label in labels if label not in places}
@@ -39,7 +39,7 @@ def test_every_class_answers_to_its_wnid_and_only_unique_labels_answer() -> None
 
 def test_plain_names_are_found_as_they_are_and_a_whole_name_wins() -> None:
     decomposed = unicodedata.normalize("NFD", "Möwe")
-    places = label_places((decomposed, "red_fox", "tench", "n01440764 tench", "a_b", "a b"))
+    places = class_indices((decomposed, "red_fox", "tench", "n01440764 tench", "a_b", "a b"))
     assert places["Möwe"] == 0
     assert places["red fox"] == places["red_fox"] == 1
     assert places["tench"] == 2
@@ -50,7 +50,7 @@ def test_plain_names_are_found_as_they_are_and_a_whole_name_wins() -> None:
 def test_cifar10_is_in_label_order(shared_data: Path) -> None:
     folders = sorted(each.name for each in (shared_data / "cifar10_png1k").iterdir())
     assert list(CIFAR10) == folders == sorted(CIFAR10)
-    assert label_places(CIFAR10) == {name: place for place, name in enumerate(CIFAR10)}
+    assert class_indices(CIFAR10) == {name: place for place, name in enumerate(CIFAR10)}
 
 
 def test_names_need_no_torch() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from residua.config.auto import Choice
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import summarize
+from residua.evaluation.metrics import compute_metrics
 from residua.report import charts, figures, fonts
 from residua.report.html import (
     ClassCount,
@@ -91,7 +91,7 @@ def make(
         network=NetworkFacts("cifar_resnet20", 272_474, 270_906, 1_568, (3, 16, 16), 41_000_000),
         data=DataFacts("data/birds", "a folder of class folders", 180, counts, [("a.jpg", "cut")]),
         history=[row(epoch) for epoch in range(1, 13)],
-        judged=[Judged(part, summarize(logits, labels, names), chose)],
+        judged=[Judged(part, compute_metrics(logits, labels, names), chose)],
         choices=[Choice("training.epochs", "12", "few images")],
         environment={"device": "cpu", "threads": 2},
         seconds=75.4,
@@ -235,7 +235,7 @@ def test_an_answer_outside_the_classes_has_a_name() -> None:
     facts = make(["egret", "owl"], images=2)
     facts = replace(
         facts,
-        judged=[Judged("all", summarize(logits, np.array([0, 1]), ["egret", "owl"]), False)],
+        judged=[Judged("all", compute_metrics(logits, np.array([0, 1]), ["egret", "owl"]), False)],
         predictions=Predictions(np.zeros((2, 8, 8, 1), np.uint8), [0, 1], [8, 8], [0.3, 0.3]),
     )
     assert "output 8" in Page(render(facts)).text
@@ -261,7 +261,7 @@ def test_numbers_in_the_confusion_table_have_contrast(page: Page) -> None:
     for share in range(1, 501):
         logits = np.eye(2, dtype=np.float32)[truth]
         logits[: 2 * share] = logits[: 2 * share, ::-1]
-        table = confusion_cells(summarize(logits, truth, ["a", "b"]))
+        table = confusion_cells(compute_metrics(logits, truth, ["a", "b"]))
         assert table is not None
         cells += [cell for cell in table[0] if cell.number]
     for theme in (light, dark):

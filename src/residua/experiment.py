@@ -20,7 +20,7 @@ from residua.data.prepare import Prepared, prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import record
-from residua.evaluation.score import Evaluation, judge
+from residua.evaluation.score import Evaluation, score_images
 from residua.networks.analysis.cost import smallest_input
 from residua.networks.analysis.shapes import REFUSALS
 from residua.networks.zoo.catalogue import config_of
@@ -205,7 +205,7 @@ def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evalua
     members: Integers = prepared.splits[split]  # type: ignore[index]
     if not len(members):
         return None
-    evaluation = judge(
+    evaluation = score_images(
         read_file(folder.weights),
         prepared.pixels,
         members,
@@ -216,10 +216,10 @@ def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evalua
         console,
     )
     record(folder, split, evaluation)
-    low, high = evaluation.scores.interval
+    low, high = evaluation.metrics.interval
     console.print(
-        f"{split} accuracy {evaluation.scores.accuracy:.4f} "
-        f"(95 % CI {low:.4f} to {high:.4f}, {evaluation.scores.images:,} images)"
+        f"{split} accuracy {evaluation.metrics.accuracy:.4f} "
+        f"(95 % CI {low:.4f} to {high:.4f}, {evaluation.metrics.images:,} images)"
     )
     return evaluation
 

@@ -158,12 +158,12 @@ def features(
     """
     with terminal() as console:
         from residua import api
-        from residua.evaluation.predict import parquet
+        from residua.evaluation.predict import import_pyarrow
 
         if out.suffix not in (".npz", ".parquet"):
             raise ResiduaError(f"--out {out}: expected a name that ends in .npz or .parquet.")
         if out.suffix == ".parquet":
-            parquet()  # fail before the computation, not after it
+            import_pyarrow()  # fail before the computation, not after it
         out = out.expanduser()
         for file in files:
             refuse_inside(out, str(file))

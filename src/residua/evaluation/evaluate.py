@@ -25,6 +25,7 @@ from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices
 
 HELD_OUT = ("test", "validation")  # splits to evaluate on, the better one first
+EARLIER_KEYS = {"pictures": "images", "part": "split"}  # of scores.json in version 0.1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,34 +92,33 @@ def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluatio
             )
         classes = tuple(sorted(dataset.classes))
         weights = weights.with_classes(classes)
-        console.caution(f"its outputs are assumed to be the classes of {data} in alphabetical order")
+        console.caution(
+            f"its outputs are assumed to be the classes of {data} in alphabetical order"
+        )
     images = _labelled_images(dataset, classes, console)
     surveyed = _read(images.dataset, Data.max_pixels, console)
     return _evaluate(weights, images, surveyed, Data.max_pixels, console)
 
 
 def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
-    """Write metrics.json and predictions.csv to the run's evaluations/<name>/."""
-    run.write_json(f"evaluations/{name}/metrics.json", evaluation.to_json())
+    """Write scores.json (the metrics) and predictions.csv to the run's evaluations/<name>/."""
+    run.write_json(f"evaluations/{name}/scores.json", evaluation.to_json())
     run.write_text(f"evaluations/{name}/predictions.csv", evaluation.to_csv())
     return evaluation
 
 
 def read_metrics(run: RunFolder, split: str) -> dict[str, Any]:
-    """What `record` wrote of a split of the run, or version 0.1.0 as scores.json, as plain data.
+    """The scores.json of a split of the run, as plain data with today's keys.
 
     Raises ResiduaError that names the file.
     """
-    old, name = f"evaluations/{split}/scores.json", f"evaluations/{split}/metrics.json"
-    if (run.path / old).exists() and not (run.path / name).exists():
-        name = old
+    name = f"evaluations/{split}/scores.json"
     values = run.read_json(name)
-    if not isinstance(values, dict) or not {"accuracy", "interval"} <= values.keys():
+    if not isinstance(values, dict):
         raise ResiduaError(
-            f"{run.path / name}: expected the metrics of an evaluation. `residua evaluate "
-            f"{run.path}` writes them again."
+            f"{run.path / name}: expected an object. `residua evaluate {run.path}` writes it again."
         )
-    return {{"pictures": "images", "part": "split"}.get(key, key): values[key] for key in values}
+    return {EARLIER_KEYS.get(key) or key: value for key, value in values.items()}
 
 
 def run_classes(run: RunFolder) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from residua.config.auto import Choice
 from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared
 from residua.data.random import shuffled
-from residua.evaluation.metrics import Scores
-from residua.evaluation.score import Evaluation, softmax
+from residua.evaluation.metrics import Metrics, softmax
+from residua.evaluation.score import Evaluation
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.surgery.freezing import freeze
@@ -71,7 +71,7 @@ class SplitScores:
     """Scores on the split "test", "validation" or "all". selected: used for model selection."""
 
     split: str
-    scores: Scores
+    scores: Metrics
     selected: bool
 
 
@@ -315,7 +315,7 @@ def _evaluations(evaluation: Evaluation | None, folder: RunFolder) -> list[Split
     if evaluation is None:
         return []
     selected = evaluation.split == "validation" and folder.selected_on_validation
-    return [SplitScores(evaluation.split, evaluation.scores, selected)]
+    return [SplitScores(evaluation.split, evaluation.metrics, selected)]
 
 
 def _predictions(evaluation: Evaluation | None) -> Predictions | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from residua.evaluation.metrics import ClassScore, Scores
+from residua.evaluation.metrics import ClassMetrics, Metrics
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -65,7 +65,7 @@ def templates() -> Any:
     return environment
 
 
-def confusions(scores: Scores, classes: Sequence[str], most: int = 8) -> list[Confusion]:
+def confusions(scores: Metrics, classes: Sequence[str], most: int = 8) -> list[Confusion]:
     """The most frequent confusions, largest count first, then largest share of the class."""
     matrix = scores.confusion
     confusions = [
@@ -82,7 +82,7 @@ def confusions(scores: Scores, classes: Sequence[str], most: int = 8) -> list[Co
     return confusions[:most]
 
 
-def confusion_cells(scores: Scores) -> list[list[Cell]] | None:
+def confusion_cells(scores: Metrics) -> list[list[Cell]] | None:
     """The cells of the confusion matrix; None beyond TABLE classes.
 
     No opacity is between 0.66 and 0.88, where neither dark nor white numbers would reach a contrast
@@ -96,7 +96,7 @@ def confusion_cells(scores: Scores) -> list[list[Cell]] | None:
     ]
 
 
-def confusion_map(scores: Scores) -> str | None:
+def confusion_map(scores: Metrics) -> str | None:
     """The confusion matrix as a heat map on a transparent background; None up to TABLE classes."""
     classes = len(scores.confusion)
     if classes <= TABLE:
@@ -110,7 +110,7 @@ def confusion_map(scores: Scores) -> str | None:
     return data_uri(cells.repeat(side, axis=0).repeat(side, axis=1), side=max(MAP, classes))
 
 
-def weakest(scores: Scores) -> list[ClassScore]:
+def weakest(scores: Metrics) -> list[ClassMetrics]:
     """Classes by ascending F1; those without images come last."""
     return sorted(
         scores.per_class,
@@ -184,7 +184,7 @@ def number(value: float | None) -> str:
 
 def scores_text(evaluation: Evaluation) -> str:
     """Metrics and per-class scores as lines for a terminal."""
-    scores = evaluation.scores
+    scores = evaluation.metrics
     low, high = scores.interval
     top5 = "" if scores.top5 is None else f", top-5 {scores.top5:.4f}"
     width = max(len("class"), *(len(score.name) for score in scores.per_class))

@@ -170,16 +170,6 @@ class RunFolder:
         splits = ("train", "validation") if self.selected_on_validation else ("train",)
         return {member.sha256 for member in self.read_split() if member.split in splits}
 
-    def write_predictions(
-        self, name: str, rows: Sequence[tuple[str, str, str, float, bool]]
-    ) -> None:
-        """predictions.csv: path, class, predicted class, its probability, whether it is correct."""
-        columns = ("path", "class", "predicted", "probability", "correct")
-        self.write_text(
-            name,
-            csv_text(columns, [(*row[:3], f"{row[3]:.6f}", str(row[4]).lower()) for row in rows]),
-        )
-
     def write_unreadable(self, reasons: Sequence[tuple[str, str]]) -> None:
         """unreadable.csv: (path, reason) of every skipped file."""
         self.write_text("unreadable.csv", csv_text(("path", "reason"), reasons))

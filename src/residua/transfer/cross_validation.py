@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.errors import ResiduaError
+from residua.evaluation.metrics import log_softmax
 from residua.transfer.logistic import (
     Floats,
     Labels,
@@ -186,15 +187,10 @@ def _judged(
     """Right answers and losses in nats on the rows that a fold leaves out."""
     path, fold = asked
     solve(fold.model, strength, path.rows[fold.train], path.labels[fold.train])
-    chances = _log_chances(fold.model.decision_function(path.rows[fold.left]))
+    scores = fold.model.decision_function(path.rows[fold.left])
+    if scores.ndim == 1:  # of two classes it gives the second's alone
+        scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    chances = log_softmax(scores)
     place = np.searchsorted(fold.model.classes_, path.labels[fold.left])
     own = chances[np.arange(len(place)), place]
     return chances.argmax(axis=1) == place, -np.maximum(own, -_LARGEST_LOSS)
-
-
-def _log_chances(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Logits [N, K], or the one of two classes [N] -> log of the softmax, float64 [N, K]."""
-    if scores.ndim == 1:
-        scores = np.stack([np.zeros_like(scores), scores], axis=1)
-    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

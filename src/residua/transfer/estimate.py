@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from residua.data.random import uniform
 from residua.errors import ResiduaError
+from residua.evaluation.metrics import wilson_interval
 
 _GAIN = 0.3  # standard errors
 _INFLATION = 1.4  # of the variance
@@ -63,7 +63,7 @@ def estimate(rights: npt.NDArray[np.bool_], losses: npt.NDArray[np.float64], see
         raise ResiduaError("There are no images to judge, so there is no accuracy.")
     share = _unflattered(rights.astype(np.float64), losses, seed)
     share = min(1.0, share + _GAIN * math.sqrt(share * (1 - share) / number))
-    return Estimate(share, _score_interval(share, number / _INFLATION), number)
+    return Estimate(share, wilson_interval(share, number / _INFLATION), number)
 
 
 def _unflattered(
@@ -82,12 +82,3 @@ def _unflattered(
     everywhere = rights.mean(axis=0)[chosen]
     inside = np.take_along_axis(weights @ rights, chosen[:, None], axis=1)[:, 0]
     return float(np.clip(np.mean(2 * everywhere - inside), 0, 1))
-
-
-def _score_interval(share: float, number: float) -> tuple[float, float]:
-    """Wilson's 95 % interval (1927) for a share that need not be a ratio of whole numbers."""
-    z = NormalDist().inv_cdf(0.975)
-    scale = 1 + z * z / number
-    centre = (share + z * z / (2 * number)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

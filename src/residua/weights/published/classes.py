@@ -37,7 +37,7 @@ def imagenet_classes() -> tuple[str, ...]:
     return tuple(f"{row['wnid']} {row['label']}" for row in csv.DictReader(text.splitlines()))
 
 
-def label_places(classes: tuple[str, ...]) -> dict[str, int]:
+def class_indices(classes: tuple[str, ...]) -> dict[str, int]:
     """Every way to name a class, in Unicode's NFC form -> its place in `classes`, 0 for the first.
 
     A class answers to its whole name; one called "wnid label" also to its wnid, and to its label
