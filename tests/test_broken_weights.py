@@ -181,7 +181,7 @@ def test_other_classes_need_a_new_head(
     network = start_from(found, replace(NETWORK, classes=7), new_head=True, seed=0)
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
     other = replace(NETWORK, name="cifar_resnet32")
-    with pytest.raises(ResiduaError, match=f"holds weights of {NAME}"):
+    with pytest.raises(ResiduaError, match=f"has weights of {NAME}"):
         start_from(found, other, new_head=True, seed=0)
 
 

@@ -257,7 +257,7 @@ def test_a_file_says_which_head_it_holds(
         torch.testing.assert_close(build_network(held, torch.device("cpu"))(x), network(x))
     again = start_from(held, told, new_head=False, seed=9)
     assert all(torch.equal(each, held.tensors[key]) for key, each in again.state_dict().items())
-    with pytest.raises(ResiduaError, match=r"ours\.safetensors: holds weights of cifar_resnet20"):
+    with pytest.raises(ResiduaError, match=r"ours\.safetensors: has weights of cifar_resnet20"):
         start_from(held, {**told, **OWN}, new_head=False, seed=9)
 
 

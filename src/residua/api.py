@@ -20,7 +20,7 @@ from residua.networks.residual import Shortcut
 from residua.networks.zoo import catalogue
 from residua.report.figures import write_prediction_grid
 from residua.runs.folder import RunFolder
-from residua.runs.sources import as_told, is_run, open_weights, start_from
+from residua.runs.sources import is_run, open_weights, start_from, with_overrides
 from residua.system.console import Console
 from residua.system.files import refuse_inside
 from residua.weights.load import Weights, read_file
@@ -292,7 +292,7 @@ def _subject(
             raise ResiduaError("a run says itself which network, classes and preprocessing it has.")
         folder = _folder_of(source)
         return read_file(folder.weights), folder
-    return as_told(open_weights(source, model, console), classes, given or {}, console), None
+    return with_overrides(open_weights(source, model, console), classes, given or {}, console), None
 
 
 def _limit(run: RunFolder | None) -> int:

@@ -27,8 +27,12 @@ from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.facts import report_facts
 from residua.runs.folder import RunFolder
-from residua.runs.sources import is_published
-from residua.runs.starting import begun_from, note_known, say_start
+from residua.runs.sources import (
+    initial_weights,
+    is_published,
+    leakage_notes,
+    report_initial_weights,
+)
 from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
 from residua.system.device import environment
@@ -81,16 +85,16 @@ def train(config: Config, out: str | None, console: Console) -> RunFolder:
     _check_settings(config, out)
     clock = Clock(seconds_of(config.transfer.budget))
     requested = checked(config)
-    weights = begun_from(requested, console)
+    weights = initial_weights(requested, console)
     config = _with_absolute_weights(requested, weights)
     prepared = prepare(config, console, None if weights is None else weights.expects)
     with _explained(prepared.config):
         _check_network(prepared, weights)
-    prepared = note_known(config, prepared)
+    prepared = _with_leakage_notes(config, prepared)
     folder = RunFolder.new(out, prepared.dataset.name)
     _write_inputs(folder, prepared, weights)
     if weights is not None:
-        say_start(weights, prepared, console)
+        report_initial_weights(weights, prepared, console)
     _run(Experiment(prepared, weights, requested, folder, clock, console))
     return folder
 
@@ -107,10 +111,10 @@ def resume(folder: RunFolder, console: Console) -> None:
             f"{config.data.path}: has changed since {folder.path} began: its images or their "
             "splits differ from split.csv. Restore the data, or train again."
         )
-    prepared = note_known(config, prepared)
+    prepared = _with_leakage_notes(config, prepared)
     weights = None
     if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():
-        weights = begun_from(config, console)  # else they are in the checkpoint
+        weights = initial_weights(config, console)  # else they are in the checkpoint
     if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
         raise ResiduaError(
             f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "
@@ -233,6 +237,11 @@ def _check_settings(config: Config, out: str | None) -> None:
     refuse_inside(Path(out or "runs"), config.data.path)
     if config.training.tensorboard:
         tensorboard_writer()
+
+
+def _with_leakage_notes(config: Config, prepared: Prepared) -> Prepared:
+    notes = (*prepared.notes, *leakage_notes(config, prepared))
+    return dataclasses.replace(prepared, notes=notes)
 
 
 def _with_absolute_weights(config: Config, weights: Weights | None) -> Config:

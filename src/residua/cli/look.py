@@ -17,7 +17,7 @@ from residua.config.schema import Config
 from residua.config.validate import checked
 from residua.data.dataset import SPLITS, Header, Pixels
 from residua.data.prepare import Prepared, prepare
-from residua.runs.starting import begun_from
+from residua.runs.sources import initial_weights
 from residua.system.console import Console
 from residua.system.files import refuse_inside, write_atomically
 
@@ -33,7 +33,7 @@ def overview(config: Config, out: str | None, console: Console) -> str:
     """
     refuse_inside(Path(out or "looks"), config.data.path)
     config = checked(config)
-    weights = begun_from(config, console)
+    weights = initial_weights(config, console)
     prepared = prepare(config, console, None if weights is None else weights.expects)
     folder = Path(out).expanduser() if out else Path("looks") / prepared.dataset.name
     _write_class_grids(prepared, folder)

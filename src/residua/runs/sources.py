@@ -1,4 +1,4 @@
-"""A source as a user names it (a run, imagenet:NAME, a file) -> weights; a network from them."""
+"""A run, a weights file or imagenet:NAME -> weights; weights -> the start of a training."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from residua.config import parse
-from residua.config.schema import Config, NetworkSpec
+from residua.config.schema import AUTO, NONE, Config, NetworkSpec
+from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
 from residua.networks.staged import Staged
 from residua.networks.zoo.catalogue import build_from, row
@@ -21,151 +24,238 @@ from residua.weights.published.download import download
 from residua.weights.published.imagenet import SOURCES
 
 IMAGENET = "imagenet"
+FIXED = ("name", "channels", "ordering", "shortcut", "cardinality")  # that weights determine
 
 
 def open_weights(source: str | Path, model: str | None, console: Console) -> Weights:
-    """The weights that `source` names; `model` where it cannot tell the network itself.
+    """The weights of a run, a file or imagenet:NAME, downloaded if necessary.
 
-    "imagenet" alone means imagenet:`model`. Raises ResiduaError.
+    model: the network, where the source does not determine it; "imagenet" alone means
+    imagenet:`model`. Raises ResiduaError.
     """
-    path = locate(source, model, console)
-    found = read_file(path, _network_of(source, model))
+    weights = read_file(locate(source, model, console), _network_name(source, model))
     if not is_published(source):
-        return found
-    origin = Origin(SOURCES[found.metadata.network.name].address)
-    metadata = dataclasses.replace(found.metadata, origin=origin)
-    return dataclasses.replace(found, metadata=metadata)
+        return weights
+    origin = Origin(SOURCES[weights.metadata.network.name].address)
+    metadata = dataclasses.replace(weights.metadata, origin=origin)
+    return dataclasses.replace(weights, metadata=metadata)
 
 
 def locate(source: str | Path, model: str | None, console: Console) -> Path:
-    """The file that `source` names, downloaded if need be. Raises ResiduaError."""
+    """The path of the weights file of a source, downloaded if necessary. Raises ResiduaError."""
     if is_published(source):
-        return _published(_network_of(source, model), model, console)
+        return _download(_network_name(source, model), model, console)
     path = Path(source).expanduser()
     if path.is_dir():
         return RunFolder.existing(path).weights
     if not path.exists():
         raise ResiduaError(
-            f"{source}: there is no such file or folder: expected a run, a weights file or "
+            f"{source}: there is no such file or folder. Expected a run, a weights file or "
             f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50."
         )
     return path
 
 
 def is_published(source: str | Path) -> bool:
-    """Whether a source is a word for published weights, whatever files there are of that name."""
+    """Whether a source means published weights, even if a file has that name."""
     return str(source).partition(":")[0] == IMAGENET
 
 
-def _network_of(source: str | Path, model: str | None) -> str | None:
-    """The network that a word for published weights names; `model` where none is named."""
-    return str(source).partition(":")[2] or model if is_published(source) else model
-
-
 def is_run(source: str | Path) -> bool:
-    """Whether a source is a folder, as runs are."""
+    """Whether a source is a folder, as a run is."""
     return Path(source).expanduser().is_dir()
 
 
-def _published(name: str | None, model: str | None, console: Console) -> Path:
-    if name is None:
-        raise ResiduaError(f"{IMAGENET}: of which network? Expected {IMAGENET}:NAME, or --model.")
-    row(name)
-    if model not in (None, name):
-        raise ResiduaError(f"{IMAGENET}:{name} holds weights of {name}, not of {model}.")
-    if name not in SOURCES:
-        raise ResiduaError(
-            f"{IMAGENET}:{name}: nobody publishes ImageNet weights of {name}. `residua weights "
-            "sources` lists the networks that have some."
-        )
-    source, folder = SOURCES[name], cache_folder() / "weights"
-    return download(source.address, source.file, source.digest, folder, console)
-
-
 def start_from(weights: Weights, spec: NetworkSpec, *, new_head: bool, seed: int | None) -> Staged:
-    """The network of a spec with these weights, in training mode.
+    """The network of `spec`, initialised with the weights, in training mode.
 
-    new_head: the layers that depend on the number of classes stay fresh; the whole head does where
-    the weights end before it. Raises ResiduaError if the weights are of another network, or their
-    head has another width and may not be replaced.
+    new_head: initialise the layers that depend on the number of classes at random; the whole head
+    if the weights have none or `spec` has another. seed: of that initialisation. Raises
+    ResiduaError if the weights are of another network, or lack a head of the right width.
     """
     stored = weights.metadata.network
+    _check_fit(weights, spec, new_head)
+    network = build_from(spec, seed=seed)
     same_head = (spec.head, spec.stage, spec.pool_size) == (
         stored.head,
         stored.stage,
         stored.pool_size,
     )
-    fixed = ("name", "channels", "ordering", "shortcut", "cardinality")
-    for key in (*fixed, *(() if new_head else ("head",))):
-        has, needed = getattr(stored, key), getattr(spec, key)
-        if needed != has:
-            raise ResiduaError(
-                f"{weights.path}: holds weights of {stored.name} with {key} {has!r}, asked "
-                f"was {spec.name} with {key} {needed!r}. Choose other weights, or "
-                "change the network."
-            )
-    classes = spec.classes
-    if not new_head and (not weights.has_head or stored.classes != classes):
-        has = weights.no_head_reason if not weights.has_head else f"has {stored.classes} outputs"
-        raise ResiduaError(
-            f"{weights.path}: {has}, but {classes} are needed. --new-head replaces the head by a "
-            f"fresh one of {classes} outputs"
-            + (
-                f"; --set network.classes={stored.classes} keeps the old one."
-                if stored.classes > classes and weights.has_head
-                else "."
-            )
-        )
-    network = build_from(spec, seed=seed)
-    fresh: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()  # prefixes of tensors that keep their random initialisation
     if new_head:
         fresh = tuple(f"{name}." for name in head_layers(network)) if same_head else ("head.",)
-    wanted = network.state_dict()  # without what stands behind the stage that another head reads
+    own = network.state_dict()
     tensors = {
-        name: each
-        for name, each in weights.tensors.items()
-        if not name.startswith(fresh or "\0") and (spec.stage is None or name in wanted)
+        name: tensor
+        for name, tensor in weights.tensors.items()
+        # a head on an earlier stage does without the stages that follow
+        if not (fresh and name.startswith(fresh)) and (spec.stage is None or name in own)
     }
     missing, unexpected = network.load_state_dict(with_counters(network, tensors), strict=False)
-    left = [name for name in missing if not name.startswith((*fresh, "head."))]
-    if left or unexpected:
-        raise ResiduaError(f"{weights.path}: {(left + unexpected)[0]} does not fit {stored.name}.")
+    missing = [name for name in missing if not name.startswith((*fresh, "head."))]
+    if missing or unexpected:
+        tensor = [*missing, *unexpected][0]
+        raise ResiduaError(f"{weights.path}: {tensor} does not fit {stored.name}.")
     return network
 
 
-def as_told(
-    weights: Weights, classes: Sequence[str] | None, given: Mapping[str, object], console: Console
-) -> Weights:
-    """The weights with what the user says of them; what is assumed instead, the screen says."""
-    if classes is not None:
-        weights = weights.with_classes(tuple(classes))
-    if given:
-        weights = with_preprocessing(weights, given)
-    for what, option in (
-        (weights.assumed_preprocessing, "--set preprocessing.mean=[...]"),
-        (weights.assumed_classes, "--classes"),
-    ):
-        if what:
-            console.caution(f"{weights.path.name}: {what}. {option} says otherwise")
+def initial_weights(config: Config, console: Console) -> Weights | None:
+    """The weights that a training starts from; None for a random initialisation.
+
+    Reads no image. Raises ResiduaError.
+    """
+    network = config.network
+    if network.weights == NONE:
+        return None
+    if not network.weights:
+        for flag, is_set in (("--new-head", network.new_head), ("--freeze", network.freeze)):
+            if is_set:
+                raise ResiduaError(f"{flag} needs pretrained weights: add --weights.")
+        return None
+    model = None if network.name == AUTO else network.name
+    if model is None and network.weights == IMAGENET:
+        model = "resnet50" if torch.cuda.is_available() else "resnet18"
+    weights = open_weights(network.weights, model, console)
+    channels = weights.metadata.network.channels
+    if config.preprocessing.channels not in (AUTO, channels):
+        raise ResiduaError(
+            f"{weights.path}: has {channels} input channels, but preprocessing.channels is "
+            f"{config.preprocessing.channels}. Omit the setting, or choose other weights."
+        )
     return weights
 
 
-def with_preprocessing(weights: Weights, given: Mapping[str, object]) -> Weights:
-    """The weights with some of their preprocessing set by the user. Raises ResiduaError.
+def report_initial_weights(weights: Weights, prepared: Prepared, console: Console) -> None:
+    """Print which weights a training starts from, and warn of what does not fit its data."""
+    name = weights.metadata.network.name
+    if prepared.config.transfer.strategy == "scratch":
+        console.print(f"training {name} from scratch, without the weights of {weights.path}")
+        return
+    pretrained, classes = weights.metadata.classes, prepared.dataset.classes
+    new_head = prepared.config.network.new_head
+    head = ", new head" if new_head else ""
+    console.print(f"initial weights: {weights.path} ({weights.form} of {name}{head})")
+    automatic = {choice.setting for choice in prepared.choices}
+    if weights.assumed_preprocessing and "preprocessing.mean" in automatic:
+        console.warn(f"{weights.path.name}: {weights.assumed_preprocessing}")
+    if pretrained and pretrained[: len(classes)] != classes and not new_head:
+        console.warn(
+            f"the head was trained on {', '.join(pretrained[:3])}, ... and is now trained on "
+            f"{', '.join(classes[:3])}, ...; --new-head starts with a fresh one"
+        )
 
-    What residua itself wrote with its weights is not to be overridden.
+
+def leakage_notes(config: Config, prepared: Prepared) -> tuple[str, ...]:
+    """Warnings of images that the initial weights were trained on, if these are of a run."""
+    source = config.network.weights
+    if not source or is_published(source) or config.transfer.strategy == "scratch":
+        return ()
+    folder = Path(source)
+    if folder.is_file() and (folder.parent / "split.csv").exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        return ()
+    used = RunFolder.existing(folder).images_used()
+    advice = dict.fromkeys(
+        ("validation", "test"),
+        "metrics on them are too optimistic: use the same --split-seed and fractions as "
+        "that run, or other images",
+    )
+    if config.transfer.strategy in ("features", "auto"):
+        advice = {"train": "cross-validation of its features is too optimistic"} | advice
+    notes = []
+    for split, consequence in advice.items():
+        images = [member.sha256 for member in prepared.members if member.split == split]
+        if leaked := sum(sha256 in used for sha256 in images):
+            name = "training" if split == "train" else split
+            notes.append(
+                f"{leaked:,} of {len(images):,} {name} images were used to train {folder} or to "
+                f"select its weights, so {consequence}"
+            )
+    return tuple(notes)
+
+
+def with_overrides(
+    weights: Weights,
+    classes: Sequence[str] | None,
+    preprocessing: Mapping[str, object],
+    console: Console,
+) -> Weights:
+    """The weights with the user's class names and preprocessing; warns of what is still assumed.
+
+    preprocessing: some fields by name. Raises ResiduaError.
+    """
+    if classes is not None:
+        weights = weights.with_classes(tuple(classes))
+    if preprocessing:
+        weights = with_preprocessing(weights, preprocessing)
+    for assumption, option in (
+        (weights.assumed_preprocessing, "--set preprocessing.mean=[...]"),
+        (weights.assumed_classes, "--classes"),
+    ):
+        if assumption:
+            console.caution(f"{weights.path.name}: {assumption}. Change it with {option}")
+    return weights
+
+
+def with_preprocessing(weights: Weights, values: Mapping[str, object]) -> Weights:
+    """The weights with some fields of their preprocessing replaced. Raises ResiduaError.
+
+    Only for third-party files: what residua stored with its own weights is certain.
     """
     if weights.match is None and not weights.assumed_preprocessing:
         raise ResiduaError(
-            f"{weights.path}: says itself how images are prepared for it, so "
-            f"preprocessing.{next(iter(given))} cannot be set."
+            f"{weights.path}: records its preprocessing, so preprocessing.{next(iter(values))} "
+            "cannot be set."
         )
     base = Config(preprocessing=weights.metadata.preprocessing)
-    named = {f"preprocessing.{name}": value for name, value in given.items()}
-    found = parse.with_settings(base, named).preprocessing
-    parse.check_colours(found, "preprocessing")
+    settings = {f"preprocessing.{name}": value for name, value in values.items()}
+    preprocessing = parse.with_settings(base, settings).preprocessing
+    parse.check_colours(preprocessing, "preprocessing")
     origin = weights.metadata.origin
-    if "mean" in given:
+    if "mean" in values:
         origin = dataclasses.replace(origin, assumed_preprocessing="")
-    metadata = dataclasses.replace(weights.metadata, preprocessing=found, origin=origin)
+    metadata = dataclasses.replace(weights.metadata, preprocessing=preprocessing, origin=origin)
     return dataclasses.replace(weights, metadata=metadata)
+
+
+def _network_name(source: str | Path, model: str | None) -> str | None:
+    """NAME of imagenet:NAME, else `model`."""
+    return str(source).partition(":")[2] or model if is_published(source) else model
+
+
+def _download(name: str | None, model: str | None, console: Console) -> Path:
+    if name is None:
+        raise ResiduaError(f"{IMAGENET}: which network? Expected {IMAGENET}:NAME, or --model.")
+    row(name)
+    if model not in (None, name):
+        raise ResiduaError(f"{IMAGENET}:{name} has weights of {name}, not of {model}.")
+    if name not in SOURCES:
+        raise ResiduaError(
+            f"{IMAGENET}:{name}: there are no published ImageNet weights of {name}. `residua "
+            "weights sources` lists the networks that have some."
+        )
+    source, folder = SOURCES[name], cache_folder() / "weights"
+    return download(source.address, source.file, source.digest, folder, console)
+
+
+def _check_fit(weights: Weights, spec: NetworkSpec, new_head: bool) -> None:
+    """Raise ResiduaError unless the weights are of the network of `spec`, but for a new head."""
+    stored = weights.metadata.network
+    for key in FIXED if new_head else (*FIXED, "head"):
+        actual, needed = getattr(stored, key), getattr(spec, key)
+        if needed != actual:
+            raise ResiduaError(
+                f"{weights.path}: has weights of {stored.name} with {key} {actual!r}, but "
+                f"{spec.name} with {key} {needed!r} is needed. Choose other weights, or change "
+                "the network."
+            )
+    if new_head or (weights.has_head and stored.classes == spec.classes):
+        return
+    has = f"has {stored.classes} outputs" if weights.has_head else weights.no_head_reason
+    wider = weights.has_head and stored.classes > spec.classes
+    raise ResiduaError(
+        f"{weights.path}: {has}, but {spec.classes} are needed. --new-head replaces the head with "
+        f"a fresh one of {spec.classes} outputs"
+        + (f"; --set network.classes={stored.classes} keeps the present one." if wider else ".")
+    )
