@@ -289,7 +289,7 @@ def _assign_splits(
             )
             if name in given and was_set and fraction > 0
         ]
-        names, notes = found.parts, [*found.notes, *unused]
+        names, notes = found.splits, [*found.notes, *unused]
     members = tuple(
         Member(path, dataset.classes[label], name, content)
         for path, label, name, content in zip(paths, labels, names, contents, strict=True)
