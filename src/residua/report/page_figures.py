@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from residua.report.page import Figure
 from residua.report.style import (
     COLOURS,
     DASHES,
+    FAINT,
     INK,
     MARKERS,
     RULE,
@@ -21,6 +22,7 @@ from residua.report.style import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 Curves = Sequence[Sequence[Mapping[str, float]]]  # seed -> epoch -> metrics
@@ -72,6 +74,33 @@ def curves(
         draw,
         (13.0, 4.6 + 0.25 * (len(rows) // 6)),
     )
+
+
+def lines(
+    name: str,
+    caption: str,
+    series: Mapping[str, Any],
+    x: Any,
+    title: str,
+    labels: tuple[str, str],
+    adjust: Callable[[Axes], None] = lambda axes: None,
+) -> Figure:
+    """A curve over x [X] for each entry of `series`: [X], or [S, X] for a mean with a band.
+
+    labels: of the axes. adjust: sets scales and ticks, or draws more.
+    """
+
+    def draw(canvas: Canvas) -> None:
+        axes = canvas.subplots()
+        for index, (label, values) in enumerate(series.items()):
+            style = {"dash": DASHES[index % len(DASHES)], "marker": MARKERS[index]}
+            draw_curve(axes, x, values, colour=COLOURS[index], label=label, **style)
+        axes.set_ylabel(labels[1], color=FAINT)
+        tidy(axes, title, labels[0])
+        adjust(axes)
+        axes.legend(frameon=False, labelcolor=INK)
+
+    return Figure(name, caption, draw, (8.0, 4.4))
 
 
 def dots(values: Mapping[str, Sequence[float]], name: str, title: str, caption: str) -> Figure:

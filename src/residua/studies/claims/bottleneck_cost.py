@@ -1,4 +1,4 @@
-"""What layers and units cost, beside what tutorials 0, 1, 3 and 4 say of it; trains nothing."""
+"""Costs of layers and units, beside the claims of tutorials 0, 1, 3 and 4; trains nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from residua.report.page import Figure, Page, Section, Table
-from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, tidy
+from residua.report.page_figures import lines
+from residua.report.style import FAINT
 from residua.report.view import joined
 from residua.studies.claims.layer_costs import (
     REDUCTIONS,
@@ -15,50 +16,48 @@ from residua.studies.claims.layer_costs import (
     WIDTH,
     Mixing,
     Unit,
-    compared,
+    compared_units,
     convolution,
-    equal_inner,
+    equal_inner_widths,
     inner_widths,
     mixing,
-    reduction,
     separable,
     stage_costs,
 )
 from residua.studies.study import ComputedStudy
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Canvas
+    from matplotlib.axes import Axes
 
-SEARCHED = 256  # widths up to this are searched for equal costs
+SEARCHED = 256  # largest width that is searched for equal costs
 SEPARABLES = ((32, 64, 112), (128, 128, 56), (512, 512, 14), (728, 728, 19))  # in, out, side
 GROUPED, GROUPS = 128, (1, 2, 8, 32, 128)
 
-_UNITS = [
-    "A bottleneck narrows with a 1x1 convolution to n channels, works with a 3x3 and widens with a "
-    "1x1 to 4n. Behind an input of w channels it has wn + 9nn + 4nn weights, and where w and 4n "
-    "differ a projection of 4wn. Two 3x3 of width w have 18ww, which is the same at n = w. Without "
-    "a projection w is 4n, and it has 17nn.",
+UNITS = [
+    "A bottleneck reduces its input to n channels with a 1x1 convolution, applies a 3x3 and "
+    "expands to 4n with a 1x1. With w input channels it has wn + 9nn + 4nn weights, and a "
+    "projection of 4wn where w and 4n differ. Two 3x3 of width w have 18ww, which is the same at "
+    "n = w. Without a projection w is 4n, and the bottleneck has 17nn.",
 ]
-_STAGES = [
-    "A 3x3 convolution of width w does 9ww multiply-adds at every pixel. The first layer of a "
-    "stage strides, so it halves the map and doubles the width itself."
+HALVING = [
+    "A 3x3 convolution of width w needs 9ww multiply-adds per pixel. The first layer of a stage "
+    "has stride 2: it halves the map and doubles the width itself."
 ]
-_REDUCTIONS = [
-    "A 1x1 to r of C channels before N kernels of k x k pays if Cr + kkrN is less than kkCN."
+BEFORE = ["A 1x1 to r of C channels before N kernels of k x k pays off if Cr + kkrN < kkCN."]
+SEPARABLE = [
+    "One 3x3 kernel per input channel, then a 1x1 convolution: 9M + MN weights instead of 9MN, a "
+    "fraction of 1/N + 1/9. Groups divide the number of weights by theirs."
 ]
-_SEPARABLES = [
-    "One 3x3 kernel for each input channel, then a 1x1 convolution: 9M + MN weights instead of "
-    "9MN, a share of 1/N + 1/9. Groups divide the weights by their number."
-]
-_MIXING = [
-    "Random float64 maps and kernels. The pixels of a map are put into a random order, before the "
-    "convolution or behind it: what uses no neighbourhood gives the same both times."
+MIXING = [
+    "Random float64 maps and kernels. The pixels of a map are permuted before the convolution or "
+    "after it: a layer that uses no neighbourhood gives the same result both times."
 ]
 
 
 def study() -> Page:
-    """What bottlenecks, halving with doubling, 1x1 and separable convolutions cost."""
-    units, inner, mixings = compared(), inner_widths(), [mixing(side) for side in (1, 3)]
+    """Costs of bottlenecks, of halving with doubling, of 1x1 and separable convolutions."""
+    units, inner, mixings = compared_units(), inner_widths(), [mixing(side) for side in (1, 3)]
+    tables = [_unit_table(units), _kernel_table(units), _inner_table(inner)]
     return Page(
         title=STUDY.title,
         claim="Two 3x3 convolutions and a bottleneck have equally many parameters, 73,728; a map "
@@ -67,101 +66,103 @@ def study() -> Page:
         source="Tutorial 0 (units), 1 (units, questions), 3 (Inception, Xception), 4 (groups); He "
         "et al. 2015, figure 5.",
         findings=[
-            _of_units(units),
-            _of_equality(),
-            _of_fewer(units),
-            _of_stages(),
-            _of_mixing(mixings),
-            _of_reductions(),
-            _of_separables(),
+            _unit_finding(units),
+            _equality_finding(),
+            _width_finding(units),
+            _stage_finding(),
+            _mixing_finding(*mixings),
+            _reduction_finding(),
+            _separable_finding(),
         ],
         sections=[
-            Section(
-                "Units", _UNITS, [_units(units), _parts(units), _widths(inner)], [_figure(inner)]
-            ),
-            Section("Half the size, double the width", _STAGES, [_stages()]),
-            Section("What a 1x1 convolution sees", _MIXING, [_mixings(mixings)]),
-            Section("1x1 before a larger kernel", _REDUCTIONS, [_reductions()]),
-            Section("Separable and grouped", _SEPARABLES, [_separables(), _groups()]),
+            Section("Units", UNITS, tables, [_inner_figure(inner)]),
+            Section("Half the size, double the width", HALVING, [_stage_table()]),
+            Section("Receptive field of a 1x1 convolution", MIXING, [_mixing_table(mixings)]),
+            Section("1x1 before a larger kernel", BEFORE, [_reduction_table()]),
+            Section("Separable and grouped", SEPARABLE, [_separable_table(), _group_table()]),
         ],
     )
 
 
-def _units(units: Mapping[str, Unit]) -> Table:
+STUDY = ComputedStudy(
+    "bottleneck-cost",
+    "Costs of bottlenecks, halving and 1x1 convolutions",
+    lambda seeds, report: study(),
+)
+
+
+def _unit_table(units: Mapping[str, Unit]) -> Table:
     rows = [
-        (name, each.inputs, each.inner, each.outputs, each.cost.weights, each.cost.multiply_adds)
-        for name, each in units.items()
+        (name, unit.inputs, unit.inner, unit.outputs, unit.cost.weights, unit.cost.multiply_adds)
+        for name, unit in units.items()
     ]
     columns = ("unit", "input", "inner", "output", "weights", f"multiply-adds at {SIDE} x {SIDE}")
     return Table("units", "Residual units, counted from modules", columns, rows)
 
 
-def _parts(units: Mapping[str, Unit]) -> Table:
+def _kernel_table(units: Mapping[str, Unit]) -> Table:
     rows = [
         (name, kernel, weights)
-        for name, each in list(units.items())[:3]
-        for kernel, weights in each.cost.kernels.items()
+        for name, unit in list(units.items())[:3]
+        for kernel, weights in unit.cost.kernels.items()
     ]
-    return Table("kernels", "The kernels of the first three", ("unit", "kernel", "weights"), rows)
+    return Table("kernels", "Kernels of the first three units", ("unit", "kernel", "weights"), rows)
 
 
-def _widths(inner: Sequence[tuple[int, int, int]]) -> Table:
-    wanted = 18 * WIDTH**2
-    rows = [(n, one, one / wanted, other, other / wanted) for n, one, other in inner]
-    share = "share of two 3x3"
-    columns = ("n", f"from {WIDTH}, projection", share, "from 4n, no projection", share)
+def _inner_table(inner: Sequence[tuple[int, int, int]]) -> Table:
+    target = 18 * WIDTH**2
+    rows = [(n, one, one / target, other, other / target) for n, one, other in inner]
+    fraction = "fraction of two 3x3"
+    columns = ("n", f"from {WIDTH}, projection", fraction, "from 4n, no projection", fraction)
     title = f"Bottlenecks of inner width n against two 3x3 of width {WIDTH}"
     return Table("inner-widths", title, columns, rows)
 
 
-def _stages() -> Table:
+def _stage_table() -> Table:
     rows = []
-    for place, (side, width) in enumerate(STAGES):
-        layer, kept, first = stage_costs(side, width)
-        strided = first.multiply_adds if place else None
+    for index, (side, width) in enumerate(STAGES):
+        layer, narrow, first = stage_costs(side, width)
+        strided = first.multiply_adds if index else None
         row = (f"{side} x {side}", width, layer.weights, layer.multiply_adds, strided)
-        rows.append((*row, kept.multiply_adds))
+        rows.append((*row, narrow.multiply_adds))
     columns = ["map", "width", "weights", "multiply-adds", "of the stage's first layer"]
-    columns += [f"if the width stays {STAGES[0][1]}"]
+    columns += [f"with width {STAGES[0][1]} throughout"]
     return Table("stages", "One 3x3 layer of each stage", columns, rows)
 
 
-def _mixings(mixings: Sequence[Mixing]) -> Table:
-    rows = [
-        (f"{each.side}x{each.side}", each.difference, each.largest, each.pixels, each.channels)
-        for each in mixings
-    ]
+def _mixing_table(mixings: Sequence[Mixing]) -> Table:
+    rows = [(f"{m.side}x{m.side}", m.difference, m.largest, m.pixels, m.channels) for m in mixings]
     columns = ("kernel", "largest difference", "largest output", "pixels read", "channels read")
-    return Table("order-of-pixels", "Pixels in another order", columns, rows)
+    return Table("order-of-pixels", "Permuted pixels", columns, rows)
 
 
-def _reductions() -> Table:
+def _reduction_table() -> Table:
     rows = []
     for row in REDUCTIONS:
-        alone, one, behind = reduction(row)
-        weights, work = one.weights + behind.weights, one.multiply_adds + behind.multiply_adds
-        numbers = (one.weights, row[2], behind.weights, alone.weights, alone.weights / weights)
-        rows.append((row[0], *numbers, work, alone.multiply_adds))
-    columns = ["reduction", "its weights", "its biases", "kernel behind", "kernel alone"]
+        alone, one, after = row.costs()
+        weights, work = one.weights + after.weights, one.multiply_adds + after.multiply_adds
+        numbers = (one.weights, row.reduced, after.weights, alone.weights, alone.weights / weights)
+        rows.append((row.name, *numbers, work, alone.multiply_adds))
+    columns = ["reduction", "its weights", "its biases", "kernel after it", "kernel alone"]
     columns += ["times fewer weights", "multiply-adds", "of the kernel alone"]
-    note = "Biases are counted in that column alone."
+    note = "Biases are counted in their column only."
     return Table("reductions", "1x1 convolutions before others", columns, rows, 2, note)
 
 
-def _separables() -> Table:
+def _separable_table() -> Table:
     rows = []
     for inputs, outputs, side in SEPARABLES:
         full, parts = convolution(inputs, outputs, 3, side), separable(inputs, outputs, side)
-        share, expected = parts.weights / full.weights, 1 / outputs + 1 / 9
+        fraction, expected = parts.weights / full.weights, 1 / outputs + 1 / 9
         work = (full.multiply_adds, parts.multiply_adds)
-        rows.append((inputs, outputs, side, full.weights, parts.weights, *work, share, expected))
-    columns = ["M", "N", "side of map", "weights, full", "separable", "multiply-adds, full"]
-    columns += ["separable", "share", "1/N + 1/9"]
+        rows.append((inputs, outputs, side, full.weights, parts.weights, *work, fraction, expected))
+    columns = ["M", "N", "side of map", "weights, full", "weights, separable"]
+    columns += ["multiply-adds, full", "multiply-adds, separable", "fraction", "1/N + 1/9"]
     title = "A 3x3 convolution of M to N channels, full and separable"
     return Table("separable", title, columns, rows)
 
 
-def _groups() -> Table:
+def _group_table() -> Table:
     rows = []
     for groups in GROUPS:
         cost = convolution(GROUPED, GROUPED, 3, SIDE, groups=groups)
@@ -170,128 +171,103 @@ def _groups() -> Table:
     return Table("groups", f"A 3x3 convolution, {GROUPED} to {GROUPED} channels", columns, rows)
 
 
-def _of_units(units: Mapping[str, Unit]) -> str:
-    two, projected, paper = list(units.values())[:3]
-    projection = sum(w for name, w in projected.cost.kernels.items() if "shortcut" in name)
+def _unit_finding(units: Mapping[str, Unit]) -> str:
+    two, projected, paper, *_ = units.values()
+    kernels = projected.cost.kernels
+    projection = sum(kernels[name] for name in kernels if "shortcut" in name)
     equal = two.cost.weights == projected.cost.weights
     return (
-        f"Two 3x3 of width {two.inputs} have {two.cost.weights:,} weights and a bottleneck of "
+        f"Two 3x3 of width {two.inputs} have {two.cost.weights:,} weights, a bottleneck of "
         f"{projected.inputs} to {projected.outputs} channels {projected.cost.weights:,}: "
-        f"{'equal, but only with' if equal else 'not equal, even with'} the {projection:,} of its "
+        f"{'equal, but only with' if equal else 'different, even with'} the {projection:,} of its "
         f"projection. The paper's bottleneck, from {paper.inputs} channels and without projection, "
         f"has {paper.cost.weights:,}, {100 * paper.cost.weights / two.cost.weights:.1f} % of that."
     )
 
 
-def _of_equality() -> str:
+def _equality_finding() -> str:
     widths = range(1, SEARCHED + 1)
-    found = [equal_inner(width, projection=True) for width in widths]
-    same = [width for width, inner in zip(widths, found, strict=True) if inner == [width]]
-    plain = [width for width in widths if equal_inner(width, projection=False)]
-    where = (
-        f"at every width from 1 to {SEARCHED} if the inner width is that of the 3x3, and not else"
-        if len(same) == SEARCHED
-        else f"with the inner width of the 3x3 alone at {len(same)} of the widths to {SEARCHED}"
-    )
+    same = sum(equal_inner_widths(width, projection=True) == [width] for width in widths)
+    plain = sum(bool(equal_inner_widths(width, projection=False)) for width in widths)
     return (
-        f"With the projection the two are equal {where}; without it they are equal "
-        f"{f'at {len(plain)} widths' if plain else 'at none'}: the inner width would have to be "
-        f"{(18 / 17) ** 0.5:.3f} times that of the 3x3."
+        f"With the projection the two are equal at {same} of the widths from 1 to {SEARCHED}, if "
+        f"and only if the inner width is that of the 3x3. Without it they are equal at {plain or 'none'}: "
+        f"the inner width would have to be {(18 / 17) ** 0.5:.3f} times that of the 3x3."
     )
 
 
-def _of_fewer(units: Mapping[str, Unit]) -> str:
+def _width_finding(units: Mapping[str, Unit]) -> str:
     two, _, paper, wide, groups = units.values()
     ratio = wide.cost.weights / paper.cost.weights
     work = wide.cost.multiply_adds / paper.cost.multiply_adds
-    fewer = "fewer" if ratio > 1 else "more"
-    saved = paper.cost.weights / two.cost.weights - 1
+    saved = 1 - paper.cost.weights / two.cost.weights
     return (
-        f"A bottleneck has {fewer} weights when compared at the same width of input and output: "
+        "At the same width of input and output a bottleneck has fewer weights: "
         f"{paper.cost.weights:,} against {wide.cost.weights:,} for two 3x3 of width {wide.inputs}, "
-        f"a factor of {ratio:.1f}, and {work:.1f} in multiply-adds. Against two 3x3 of width "
+        f"a factor of {ratio:.1f}, and of {work:.1f} in multiply-adds. Against two 3x3 of width "
         f"{two.inputs}, whose output has {paper.outputs // two.outputs} times fewer channels, it "
-        f"has {100 * abs(saved):.1f} % {'fewer' if saved < 0 else 'more'}. ResNeXt's block of 32 "
-        f"groups has {groups.cost.weights:,}."
+        f"has {100 * saved:.1f} % fewer. ResNeXt's block of 32 groups has "
+        f"{groups.cost.weights:,}."
     )
 
 
-def _of_stages() -> str:
-    counts = [stage_costs(*row) for row in STAGES]
-    doubled = [layer.multiply_adds for layer, _, _ in counts]
-    kept = [narrow.multiply_adds for _, narrow, _ in counts]
-    first = [strided.multiply_adds for _, _, strided in counts[1:]]
-    at = [f"{side} x {side} with {width}" for side, width in STAGES]
-    cost = (
-        f"are the same, {doubled[0]:,}"
-        if len(set(doubled)) == 1
-        else f"differ, {joined([f'{each:,}' for each in doubled])}"
-    )
-    shares = sorted({f"{each / doubled[0]:.2g}" for each in first})
+def _stage_finding() -> str:
+    costs = [[cost.multiply_adds for cost in stage_costs(*stage)] for stage in STAGES]
+    stages = [f"{side} x {side} with {width}" for side, width in STAGES]
+    doubled, narrow, first = zip(*costs, strict=True)
+    same = "equal" if len(set(doubled)) == 1 else "different"
+    fractions = sorted({f"{work / doubled[0]:.2g}" for work in first[1:]})
     return (
-        f"The multiply-adds of a 3x3 layer at {joined(at)} channels {cost}. Were the width not "
-        f"doubled, they would fall to {joined([f'{each:,}' for each in kept[1:]])}. The first "
-        f"layer of a stage, which doubles the width, takes {joined(shares)} of that."
+        f"The multiply-adds of a 3x3 layer at {joined(stages)} channels are {same}, "
+        f"{joined([f'{work:,}' for work in dict.fromkeys(doubled)])}. At constant width they would "
+        f"fall to {joined([f'{work:,}' for work in narrow[1:]])}. The first layer of a stage, "
+        f"which doubles the width, needs {joined(fractions)} of them."
     )
 
 
-def _of_mixing(mixings: Sequence[Mixing]) -> str:
-    one, three = mixings
-    blind = one.difference < 1e-9 * one.largest and one.pixels == 1
+def _mixing_finding(one: Mixing, three: Mixing) -> str:
     return (
-        f"A 1x1 convolution extracts {'no ' if blind else ''}spatial information: each place of "
-        f"its output reads {one.pixels} pixel in {one.channels} channels, and of pixels in another "
-        f"order it makes the same in that order, within {one.difference:.1g} of outputs up to "
-        f"{one.largest:.1f}. A 3x3 reads {three.pixels} pixels, and what it makes then differs by "
-        f"up to {three.difference:.1f}."
+        "A 1x1 convolution extracts no spatial information: each output pixel reads "
+        f"{one.pixels} pixel in {one.channels} channels, and permuting the pixels only permutes "
+        f"the outputs, within {one.difference:.1g} of outputs up to {one.largest:.1f}. A 3x3 reads "
+        f"{three.pixels} pixels, and its outputs then differ by up to {three.difference:.1f}."
     )
 
 
-def _of_reductions() -> str:
-    _, width, reduced, outputs, kernel, side = REDUCTIONS[0]
-    alone, one, behind = reduction(REDUCTIONS[0])
-    both = one.weights + behind.weights
+def _reduction_finding() -> str:
+    row = REDUCTIONS[0]
+    alone, one, after = row.costs()
+    both = one.weights + after.weights
+    size = f"{row.side} x {row.side}"
     return (
-        f"{reduced} filters of 1x1 turn {side} x {side} x {width} into {side} x {side} x {reduced} "
-        f"with {one.weights:,} weights and {reduced} biases. Before a {kernel}x{kernel} with "
-        f"{outputs} filters that {'saves' if both < alone.weights else 'costs more'}: {both:,} "
-        f"weights instead of {alone.weights:,}, {alone.weights / both:.1f} times fewer."
+        f"{row.reduced} filters of 1x1 turn {size} x {row.width} into {size} x {row.reduced} "
+        f"with {one.weights:,} weights and {row.reduced} biases. Before a "
+        f"{row.kernel}x{row.kernel} with {row.outputs} filters that saves weights: {both:,} "
+        f"instead of {alone.weights:,}, {alone.weights / both:.1f} times fewer."
     )
 
 
-def _of_separables() -> str:
-    shares, errors = [], []
+def _separable_finding() -> str:
+    fractions, errors = [], []
     for inputs, outputs, side in SEPARABLES:
         full, parts = convolution(inputs, outputs, 3, side), separable(inputs, outputs, side)
-        shares.append(parts.multiply_adds / full.multiply_adds)
-        errors.append(abs(shares[-1] - 1 / outputs - 1 / 9))
-    agrees = "exactly" if max(errors) < 1e-12 else f"within {max(errors):.1g} of"
+        fractions.append(parts.multiply_adds / full.multiply_adds)
+        errors.append(abs(fractions[-1] - 1 / outputs - 1 / 9))
+    exact = "exactly" if max(errors) < 1e-12 else f"within {max(errors):.1g} of"
     return (
-        f"A separable 3x3 does {100 * min(shares):.1f} to {100 * max(shares):.1f} % of the "
-        f"multiply-adds of a full one, {agrees} 1/N + 1/9 for N output channels."
+        f"A separable 3x3 needs {100 * min(fractions):.1f} to {100 * max(fractions):.1f} % of the "
+        f"multiply-adds of a full one, {exact} 1/N + 1/9 for N output channels."
     )
 
 
-def _figure(inner: Sequence[tuple[int, int, int]]) -> Figure:
-    def draw(canvas: Canvas) -> None:
-        axes = canvas.subplots()
-        widths, projected, identity = zip(*inner, strict=True)
+def _inner_figure(inner: Sequence[tuple[int, int, int]]) -> Figure:
+    def mark_target(axes: Axes) -> None:
         axes.axhline(18 * WIDTH**2, color=FAINT, lw=1, label=f"two 3x3 of width {WIDTH}")
-        lines = ((f"from {WIDTH}, with projection", projected), ("from 4n, without", identity))
-        for place, (label, weights) in enumerate(lines):
-            colour, marker = COLOURS[place], MARKERS[place]
-            axes.plot(widths, weights, marker, color=colour, ls=DASHES[place], label=label)
-        axes.set_ylabel("weights", color=FAINT)
         axes.yaxis.set_major_formatter("{x:,.0f}")
-        axes.legend(frameon=False, labelcolor=INK)
-        tidy(axes, "Bottlenecks to 4n channels", "inner width n")
 
-    said = "Where a curve meets the thin line, it costs what the two 3x3 cost."
-    return Figure("inner-widths", said, draw, (8.0, 4.2))
-
-
-STUDY = ComputedStudy(
-    "bottleneck-cost",
-    "What bottlenecks, halving and 1x1 convolutions cost",
-    lambda seeds, report: study(),
-)
+    widths, projected, identity = zip(*inner, strict=True)
+    series = {f"from {WIDTH}, with projection": projected, "from 4n, without": identity}
+    caption = "Where a curve meets the thin line, its cost is that of two 3x3."
+    labels = ("inner width n", "weights")
+    title = "Bottlenecks to 4n channels"
+    return lines("inner-widths", caption, series, widths, title, labels, mark_target)

@@ -1,7 +1,7 @@
-"""Layers and residual units, built without memory -> what they cost; the numbers of a study.
+"""Layers and residual units, built without memory -> their costs.
 
-Weights are those of the convolutions' kernels; norms and biases are left out. Multiply-adds are
-those of one image. Widths count channels, sides pixels; every map is square.
+Weights are those of convolution kernels, without norms and biases. Multiply-adds are of one image.
+Widths are numbers of channels, sides are pixels; every map is square.
 """
 
 from __future__ import annotations
@@ -26,20 +26,13 @@ from residua.networks.residual import (
 
 WIDTH = 64  # of the units in tutorial 1's drawing
 SIDE = 56  # of the map in ResNet's first stage
-INNER = (24, 32, 48, 64, 65, 66, 96)  # inner widths of the bottlenecks that are compared
+INNER = (24, 32, 48, 64, 65, 66, 96)  # inner widths of the compared bottlenecks
 STAGES = ((32, 16), (16, 32), (8, 64))  # side and width, of ResNets for CIFAR
-Reduction = tuple[str, int, int, int, int, int]
-# Name, width, reduced width, width behind, side of the kernel behind, side of the map.
-REDUCTIONS: tuple[Reduction, ...] = (
-    ("tutorial 3's 1x1, before a 5x5", 100, 20, 32, 5, 64),
-    ("GoogLeNet 3a, before the 5x5", 192, 16, 32, 5, 28),
-    ("GoogLeNet 3a, before the 3x3", 192, 96, 128, 3, 28),
-)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one module: weights of its kernels, multiply-adds, and the weights of each kernel."""
+    """Of one module. kernels: name of a convolution -> its weights."""
 
     weights: int
     multiply_adds: int
@@ -48,7 +41,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Unit:
-    """A residual unit: widths of its input, inside of its branch and of its output; its counts."""
+    """A residual unit: the widths of its input, inside its branch and of its output; its cost."""
 
     inputs: int
     inner: int
@@ -57,11 +50,41 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Mixing:
-    """What a convolution with a kernel of `side` pixels makes of the order of the pixels.
+class Reduction:
+    """A 1x1 convolution to `reduced` of `width` channels before a larger kernel.
 
-    difference: the largest one between permuting before and behind it; largest: of its outputs.
-    pixels, channels: how many of its input one place of the output reads.
+    side: of the map, `kernel` x `kernel`: of the larger kernel, which has `outputs` filters.
+    """
+
+    name: str
+    width: int
+    reduced: int
+    outputs: int
+    kernel: int
+    side: int
+
+    def costs(self) -> tuple[Cost, Cost, Cost]:
+        """Of the larger kernel alone, of the 1x1, and of the larger kernel after the 1x1."""
+        return (
+            convolution(self.width, self.outputs, self.kernel, self.side),
+            convolution(self.width, self.reduced, 1, self.side),
+            convolution(self.reduced, self.outputs, self.kernel, self.side),
+        )
+
+
+REDUCTIONS = (
+    Reduction("tutorial 3's 1x1, before a 5x5", 100, 20, 32, 5, 64),
+    Reduction("GoogLeNet 3a, before the 5x5", 192, 16, 32, 5, 28),
+    Reduction("GoogLeNet 3a, before the 3x3", 192, 96, 128, 3, 28),
+)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How a convolution with a `side` x `side` kernel depends on the order of the pixels.
+
+    difference: the largest between permuting pixels before and after it. largest: of its outputs.
+    pixels, channels: how many of the input one output pixel reads.
     """
 
     side: int
@@ -71,14 +94,14 @@ class Mixing:
     channels: int
 
 
-def counted(module: nn.Module, channels: int, side: int) -> Cost:
-    """Counts of a module for one map of [channels, side, side]."""
+def cost_of(module: nn.Module, channels: int, side: int) -> Cost:
+    """Cost of a module for one map of [channels, side, side]."""
     kernels = {
-        name: each.weight.numel()
-        for name, each in module.named_modules()
-        if isinstance(each, nn.Conv2d)
+        name: layer.weight.numel()
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d)
     }
-    # Wrapped, since a layer that is the whole network would have no name in its table.
+    # Wrapped, since a layer that is the whole network would have no name in its table
     work = measure(nn.Sequential(module), (channels, side, side)).multiply_adds
     return Cost(sum(kernels.values()), work, kernels)
 
@@ -86,29 +109,29 @@ def counted(module: nn.Module, channels: int, side: int) -> Cost:
 def convolution(
     inputs: int, outputs: int, kernel: int, side: int, *, stride: int = 1, groups: int = 1
 ) -> Cost:
-    """Counts of a convolution whose input has `side` pixels a side."""
+    """Cost of a convolution of a map of `side` x `side` pixels."""
     with on_meta():
         layer = Convolution(inputs, outputs, kernel, stride=stride, groups=groups)
-    return counted(layer, inputs, side)
+    return cost_of(layer, inputs, side)
 
 
 def separable(inputs: int, outputs: int, side: int) -> Cost:
-    """Counts of the 3x3 depthwise and 1x1 pointwise convolution of Xception and MobileNet."""
+    """Cost of the 3x3 depthwise and 1x1 pointwise convolution of Xception and MobileNet."""
     with on_meta():
         layer = Separable(inputs, outputs)
-    return counted(layer, inputs, side)
+    return cost_of(layer, inputs, side)
 
 
 def unit(branch: Branch, inputs: int, inner: int, outputs: int, groups: int = 1) -> Unit:
-    """Counts of a residual unit, which has a projection where inputs and outputs differ."""
+    """Cost of a residual unit, which has a projection if inputs and outputs differ."""
     config = ResNetConfig((1,), (outputs,), branch, (inner,), groups=groups)
     with on_meta():
         built = ResidualUnit(unit_plan(config, 0, inputs, 1, first=False))
-    return Unit(inputs, inner, outputs, counted(built, inputs, SIDE))
+    return Unit(inputs, inner, outputs, cost_of(built, inputs, SIDE))
 
 
-def compared() -> dict[str, Unit]:
-    """Name -> counts of the units of tutorials 1 and 4 and of the paper."""
+def compared_units() -> dict[str, Unit]:
+    """Name -> cost of the units of tutorials 1 and 4 and of the paper."""
     wide = 4 * WIDTH
     return {
         f"two 3x3, {WIDTH} wide": unit(BASIC, WIDTH, WIDTH, WIDTH),
@@ -119,19 +142,18 @@ def compared() -> dict[str, Unit]:
     }
 
 
-def equal_inner(width: int, *, projection: bool) -> list[int]:
-    """Inner widths at which a bottleneck has the 18ww weights of two 3x3 of `width`.
+def equal_inner_widths(width: int, *, projection: bool) -> list[int]:
+    """Inner widths n at which a bottleneck has the 18ww weights of two 3x3 of `width`.
 
-    With a projection its input has that width, without one four times its inner width; its output
-    always has the latter.
+    Its output has 4n channels, and its input `width` with a projection, 4n without.
     """
-    wanted = 18 * width**2
+    target = 18 * width**2
     costs = {n: 5 * width * n + 13 * n**2 if projection else 17 * n**2 for n in range(1, 2 * width)}
-    return [n for n, cost in costs.items() if cost == wanted]
+    return [n for n, cost in costs.items() if cost == target]
 
 
 def inner_widths() -> list[tuple[int, int, int]]:
-    """Inner width n, weights from WIDTH channels with a projection, from 4n without one."""
+    """Inner width n, weights from WIDTH channels with a projection, from 4n without."""
     return [
         (
             n,
@@ -143,35 +165,25 @@ def inner_widths() -> list[tuple[int, int, int]]:
 
 
 def stage_costs(side: int, width: int) -> tuple[Cost, Cost, Cost]:
-    """Counts of a 3x3 layer of a stage, of one as wide as the first stage, of its first layer."""
+    """Cost of a 3x3 layer of a stage, of one as wide as the first stage, of its first layer."""
     narrow = STAGES[0][1]
     strided = convolution(width // 2, width, 3, 2 * side, stride=2)
     return convolution(width, width, 3, side), convolution(narrow, narrow, 3, side), strided
 
 
-def reduction(row: Reduction) -> tuple[Cost, Cost, Cost]:
-    """Counts of the larger kernel alone, of the 1x1 before it, of the kernel behind that."""
-    _, width, reduced, outputs, kernel, side = row
-    return (
-        convolution(width, outputs, kernel, side),
-        convolution(width, reduced, 1, side),
-        convolution(reduced, outputs, kernel, side),
-    )
-
-
 def mixing(side: int) -> Mixing:
-    """Measure a convolution of 8 to 6 channels on a map of 9 x 9; always the same numbers."""
-    chance = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):  # building draws from the global generator
+    """Measure a convolution of 8 to 6 channels on a 9 x 9 map; always the same numbers."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):  # construction draws from the global generator
         layer = Convolution(8, 6, side).double()
-    weight = torch.randn(layer.weight.shape, generator=chance, dtype=torch.float64)
+    weight = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
     layer.weight = nn.Parameter(weight)
-    x = torch.randn(1, 8, 9, 9, generator=chance, dtype=torch.float64, requires_grad=True)
-    order = torch.randperm(81, generator=chance)
+    x = torch.randn(1, 8, 9, 9, generator=generator, dtype=torch.float64, requires_grad=True)
+    order = torch.randperm(81, generator=generator)
     before = layer(x.flatten(2)[..., order].view_as(x)).flatten(2)
-    behind = layer(x).flatten(2)[..., order]
-    difference = float((before - behind).detach().abs().max())
-    (reads,) = torch.autograd.grad(layer(x)[0, :, 4, 4].sum(), x)
-    read = reads[0] != 0
+    after = layer(x).flatten(2)[..., order]
+    difference = float((before - after).detach().abs().max())
+    (gradient,) = torch.autograd.grad(layer(x)[0, :, 4, 4].sum(), x)
+    read = gradient[0] != 0
     pixels, channels = int(read.any(0).sum()), int(read.flatten(1).any(1).sum())
-    return Mixing(side, difference, float(behind.detach().abs().max()), pixels, channels)
+    return Mixing(side, difference, float(after.detach().abs().max()), pixels, channels)

@@ -1,6 +1,6 @@
-"""Units and chains of layers -> how images and gradients pass them; the numbers of a study.
+"""Residual units and chains of layers -> how close they are to the identity, or linear; gradients.
 
-All is measured in float64 on modules whose random numbers come from a fixed seed.
+Everything is measured in float64 on modules whose random numbers have a fixed seed.
 Legend: B batch, C channels, H height, W width, L depth.
 """
 
@@ -19,43 +19,43 @@ from residua.networks.residual import CIFAR_STEM, ResidualUnit, ResNetConfig, un
 
 SEED = 1
 CHANNELS = 16
-FEATURES = 16  # of the linear layers whose shortcuts are looked at
-WIDE = 64  # of the chains whose layers are matrices
+FEATURES = 16  # of the linear layers with a shortcut
+WIDE = 64  # features of the chains whose layers are matrices
 
 
 @dataclass(frozen=True)
-class Grown:
-    """Largest differences between the logits of A and of B, which is A and units of zeros.
+class NetworkDifference:
+    """Largest differences between the logits of network A and of B, which is A with zero units.
 
-    evaluated, trained: with the norms' own statistics, with the batch's. random: where the added
-    units keep their random weights. logits: the largest of A.
+    evaluation, training: with running and with batch statistics. random: with random added units.
+    logits: the largest logit of A.
     """
 
-    evaluated: float
-    trained: float
+    evaluation: float
+    training: float
     random: float
     logits: float
 
 
 @dataclass(frozen=True)
-class Passed:
-    """Largest differences between a unit of zeros and its input x of about unit variance.
+class UnitDifference:
+    """Largest differences between the output of a zero unit and its input x ~ N(0, 1).
 
-    positive: for x >= 0; both: for x of both signs; rectified: of that from ReLU(x); trained: for
-    x >= 0 where norms use the batch's statistics.
+    positive: for x >= 0. both: for x of both signs. rectified: of the latter from ReLU(x).
+    training: for x >= 0 with batch statistics.
     """
 
     positive: float
     both: float
     rectified: float
-    trained: float
+    training: float
 
 
 @dataclass(frozen=True)
 class Linearity:
-    """superposition: the largest |f(ax + by) - af(x) - bf(y)|; outputs: the largest |f(ax + by)|.
+    """superposition: the largest |f(ax + by) - af(x) - bf(y)|. outputs: the largest |f(ax + by)|.
 
-    folded: the largest difference from one layer with the weights W + I, where there is one.
+    folded: the largest difference from one layer with weights W + I, where there is one.
     """
 
     superposition: float
@@ -74,16 +74,18 @@ class Shortcut(nn.Module):
         return self.after(self.branch(x) + x)  # type: ignore[no-any-return]
 
 
-def grown(ordering: Ordering, *, exact: bool = False, plain: bool = False) -> Grown:
-    """Compare a network of one unit a stage with one of two, the second ones zeros.
+def network_difference(
+    ordering: Ordering, *, exact: bool = False, plain: bool = False
+) -> NetworkDifference:
+    """Compare a network of one unit per stage with one of two, the second of which is zero.
 
-    exact: the added norms behind an addition divide by 1, not by sqrt(1 + epsilon). plain: without
-    shortcuts, where the added convolutions are the identity kernel and their norms exact.
+    exact: the added norms after the addition divide by 1, not by sqrt(1 + epsilon). plain: without
+    shortcuts; the added convolutions are identity kernels and their norms exact.
     """
     shallow, deep = (_network(_config(ordering, count, plain=plain)) for count in (1, 2))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        _disturb_norms(shallow)
+        _randomise_norms(shallow)
     deep.load_state_dict(shallow.state_dict(), strict=False)  # first units have the same names
     random = copy.deepcopy(deep)
     for stage in deep.get_submodule("stages").children():
@@ -94,14 +96,14 @@ def grown(ordering: Ordering, *, exact: bool = False, plain: bool = False) -> Gr
     images = _normal(8, 3, 16, 16)
     with torch.no_grad():
         expected = shallow(images)
-        evaluated = _apart(deep(images), expected)
-        difference = _apart(random(images), expected)
-        trained = _apart(deep.train()(images), shallow.train()(images))
-    return Grown(evaluated, trained, difference, float(expected.abs().max()))
+        evaluation = _distance(deep(images), expected)
+        control = _distance(random(images), expected)
+        training = _distance(deep.train()(images), shallow.train()(images))
+    return NetworkDifference(evaluation, training, control, float(expected.abs().max()))
 
 
-def passed(ordering: Ordering, *, exact: bool = False) -> Passed:
-    """Send maps through one unit whose branch is zero; exact: see `grown`."""
+def unit_difference(ordering: Ordering, *, exact: bool = False) -> UnitDifference:
+    """Apply one unit whose branch is zero to random maps; exact: see `network_difference`."""
     with torch.random.fork_rng(devices=[]):
         plan = unit_plan(_config(ordering, 1), 0, CHANNELS, 1, first=False)
         unit = ResidualUnit(plan).double().eval()
@@ -110,14 +112,14 @@ def passed(ordering: Ordering, *, exact: bool = False) -> Passed:
         _make_exact(unit.after)
     x = _normal(8, CHANNELS, 8, 8)
     with torch.no_grad():
-        positive, both = _apart(unit(x.abs()), x.abs()), _apart(unit(x), x)
-        rectified = _apart(unit(x), x.relu())
-        trained = _apart(unit.train()(x.abs()), x.abs())
-    return Passed(positive, both, rectified, trained)
+        positive, both = _distance(unit(x.abs()), x.abs()), _distance(unit(x), x)
+        rectified = _distance(unit(x), x.relu())
+        training = _distance(unit.train()(x.abs()), x.abs())
+    return UnitDifference(positive, both, rectified, training)
 
 
 def linearities() -> dict[str, Linearity]:
-    """What stands beside a shortcut -> whether the whole is linear."""
+    """The layers that a shortcut bypasses -> whether the whole is linear."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         biased = nn.Linear(FEATURES, FEATURES)
@@ -129,38 +131,38 @@ def linearities() -> dict[str, Linearity]:
         "one 3x3 convolution": (Shortcut(kernel), _folded(kernel)),
         "two linear layers": (Shortcut(nn.Sequential(one, two)), None),
         "one linear layer with a bias": (Shortcut(biased), _folded(biased)),
-        "one linear layer and a ReLU behind the addition": (
+        "one linear layer, with a ReLU after the addition": (
             Shortcut(one, relu),
             nn.Sequential(_folded(one), relu),
         ),
-        "one linear layer and a ReLU before the addition": (
+        "one linear layer, with a ReLU before the addition": (
             Shortcut(nn.Sequential(one, relu)),
             None,
         ),
-        "a ReLU and then one linear layer": (Shortcut(nn.Sequential(relu, one)), None),
+        "a ReLU, then one linear layer": (Shortcut(nn.Sequential(relu, one)), None),
         "two linear layers with a ReLU between": (Shortcut(nn.Sequential(one, relu, two)), None),
     }
-    return {name: _linearity(*each) for name, each in modules.items()}
+    return {name: _linearity(*pair) for name, pair in modules.items()}
 
 
 def gradient(factor: float, depth: int, *, shortcuts: bool) -> float:
-    """d output / d input of L layers y = factor * x, by autograd; with shortcuts y + x instead."""
+    """d output / d input of L layers y = factor * x, or y = factor * x + x, by autograd."""
     weight = torch.tensor([[factor]], dtype=torch.float64)
     return _chain_gradient(1, depth, lambda: weight, shortcuts=shortcuts)
 
 
 def wide_gradient(factor: float, depth: int, *, shortcuts: bool) -> float:
-    """The same for layers of WIDE features, each `factor` times a random rotation: a length.
+    """The same for L layers of WIDE features, each `factor` times a random rotation.
 
-    It is the length of the gradient at the input for one of length 1 at the output.
+    Returns the norm of the gradient at the input for a gradient of norm 1 at the output.
     """
-    chance = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED)
 
     def rotation() -> Tensor:
-        matrix = torch.randn(WIDE, WIDE, generator=chance, dtype=torch.float64)
+        matrix = torch.randn(WIDE, WIDE, generator=generator, dtype=torch.float64)
         q, r = torch.linalg.qr(matrix)
-        turned: Tensor = q * r.diagonal().sign()  # without it not all are equally likely
-        return factor * turned
+        rotated: Tensor = q * r.diagonal().sign()  # makes all rotations equally likely
+        return factor * rotated
 
     return _chain_gradient(WIDE, depth, rotation, shortcuts=shortcuts)
 
@@ -176,9 +178,9 @@ def _chain_gradient(
         layers.append(Shortcut(layer) if shortcuts else layer)
     x = torch.ones(1, width, dtype=torch.float64, requires_grad=True)
     direction = torch.full((1, width), width**-0.5, dtype=torch.float64)
-    (found,) = torch.autograd.grad(layers(x), x, direction)
-    largest = found.abs().max()  # taken out, since the squares of small ones would be zero
-    return float(largest * (found / largest).norm())
+    (grad,) = torch.autograd.grad(layers(x), x, direction)
+    largest = grad.abs().max()  # factored out, since squares of tiny values underflow
+    return float(largest * (grad / largest).norm())
 
 
 def _config(ordering: Ordering, units: int, *, plain: bool = False) -> ResNetConfig:
@@ -199,42 +201,42 @@ def _network(config: ResNetConfig) -> nn.Module:
     return network.eval()
 
 
-def _disturb_norms(network: nn.Module) -> None:
-    """As if it had learnt: statistics, factors and offsets that are not those of the start."""
-    for each in network.modules():
-        if isinstance(each, nn.BatchNorm2d):
+def _randomise_norms(network: nn.Module) -> None:
+    """Statistics, scales and offsets that differ from their initial values, as after training."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
             for values, low, high in (
-                (each.running_mean, -0.3, 0.3),
-                (each.running_var, 0.5, 1.5),
-                (each.weight.data, 0.5, 1.5),
-                (each.bias.data, -0.3, 0.3),
+                (norm.running_mean, -0.3, 0.3),
+                (norm.running_var, 0.5, 1.5),
+                (norm.weight.data, 0.5, 1.5),
+                (norm.bias.data, -0.3, 0.3),
             ):
                 assert values is not None
                 values.uniform_(low, high)
 
 
 def _to_zero(branch: nn.Module) -> None:
-    for each in branch.parameters():
-        nn.init.zeros_(each)
+    for parameter in branch.parameters():
+        nn.init.zeros_(parameter)
 
 
 def _to_identity(branch: nn.Module) -> None:
-    for each in branch.modules():
-        if isinstance(each, nn.Conv2d):
-            nn.init.dirac_(each.weight)
+    for layer in branch.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.dirac_(layer.weight)
     _make_exact(branch)
 
 
 def _make_exact(module: nn.Module) -> None:
-    """Norms at their start divide by sqrt(variance + epsilon) with variance 1; this makes it 1."""
-    for each in module.modules():
-        if isinstance(each, nn.BatchNorm2d):
-            assert each.running_var is not None
-            each.running_var.fill_(1 - each.eps)
+    """Initial norms divide by sqrt(variance + epsilon) with variance 1; this makes the sum 1."""
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_var is not None
+            norm.running_var.fill_(1 - norm.eps)
 
 
 def _folded(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    """One layer without a shortcut that has the weights W + I and the same bias."""
+    """One layer without a shortcut, with weights W + I and the same bias."""
     folded = copy.deepcopy(layer).double()
     identity = torch.zeros_like(folded.weight)
     if isinstance(layer, nn.Conv2d):
@@ -246,22 +248,22 @@ def _folded(layer: nn.Linear | nn.Conv2d) -> nn.Module:
 
 
 def _linearity(module: nn.Module, folded: nn.Module | None) -> Linearity:
-    maps = any(isinstance(each, nn.Conv2d) for each in module.modules())
+    maps = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
     shape = (FEATURES, 8, 8) if maps else (FEATURES,)
     x, y = _normal(2, 32, *shape)
     a, b = 2.0, -3.0
     function = module.double()
     with torch.no_grad():
         whole = function(a * x + b * y)
-        apart = _apart(whole, a * function(x) + b * function(y))
-        same = None if folded is None else _apart(folded(a * x + b * y), whole)
-    return Linearity(apart, float(whole.abs().max()), same)
+        superposition = _distance(whole, a * function(x) + b * function(y))
+        difference = None if folded is None else _distance(folded(a * x + b * y), whole)
+    return Linearity(superposition, float(whole.abs().max()), difference)
 
 
 def _normal(*shape: int) -> Tensor:
-    chance = torch.Generator().manual_seed(SEED)
-    return torch.randn(shape, generator=chance, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max())
+def _distance(first: Tensor, second: Tensor) -> float:
+    return float((first - second).abs().max())
