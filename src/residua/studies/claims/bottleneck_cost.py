@@ -191,8 +191,8 @@ def _equality_finding() -> str:
     plain = sum(bool(equal_inner_widths(width, projection=False)) for width in widths)
     return (
         f"With the projection the two are equal at {same} of the widths from 1 to {SEARCHED}, if "
-        f"and only if the inner width is that of the 3x3. Without it they are equal at {plain or 'none'}: "
-        f"the inner width would have to be {(18 / 17) ** 0.5:.3f} times that of the 3x3."
+        f"and only if the inner width is that of the 3x3. Without it they are equal at "
+        f"{plain or 'none'}: the inner width would have to be {(18 / 17) ** 0.5:.3f} times that of the 3x3."
     )
 
 
