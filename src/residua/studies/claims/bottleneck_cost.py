@@ -192,7 +192,8 @@ def _equality_finding() -> str:
     return (
         f"With the projection the two are equal at {same} of the widths from 1 to {SEARCHED}, if "
         f"and only if the inner width is that of the 3x3. Without it they are equal at "
-        f"{plain or 'none'}: the inner width would have to be {(18 / 17) ** 0.5:.3f} times that of the 3x3."
+        f"{plain or 'none'}: the inner width would have to be "
+        f"{(18 / 17) ** 0.5:.3f} times that of the 3x3."
     )
 
 
