@@ -1,0 +1,61 @@
+"""A folder of photos -> the output of `residua train` in the README, and the picture of its report.
+
+    python benchmarks/readme_example.py ../shared/data/birds6
+
+Runs the README's command on a copy named photos, replaces the text block of the README by what it
+printed (the epochs between the second and the last left out), and draws the first screen of the
+report with headless Chromium to docs/images/report.png. Takes minutes on two quiet cores.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+COMMAND = ("train", "photos", "--test-fraction", "0.2")
+SIZE = (1100, 1400)  # px
+
+
+def main(photos: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(photos, folder / "photos")
+        words = [sys.executable, "-m", "residua", *COMMAND]
+        done = subprocess.run(words, cwd=folder, stderr=subprocess.PIPE, text=True, check=True)
+        replace_output(shortened(done.stderr.splitlines()))
+        draw_report(folder / "runs" / "photos-1" / "report.html")
+
+
+def shortened(lines: list[str]) -> list[str]:
+    """The printed lines, with only the first two and the last epoch."""
+    epochs = [index for index, line in enumerate(lines) if re.match(r"epoch +\d+/", line)]
+    return [*lines[: epochs[1] + 1], "  ...", *lines[epochs[-1] :]]
+
+
+def replace_output(lines: list[str]) -> None:
+    readme = ROOT / "README.md"
+    text = "\n".join(lines)
+    block = re.compile(r"(?<=^```text\n).*?(?=\n```$)", re.M | re.S)
+    readme.write_text(block.sub(lambda _: text, readme.read_text("utf-8"), count=1), "utf-8")
+
+
+def draw_report(page: Path) -> None:
+    """The first screen of the page, as PNG of 128 colours."""
+    file = ROOT / "docs" / "images" / "report.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    chromium = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
+    options = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--screenshot={file}"]
+    window = f"--window-size={SIZE[0]},{SIZE[1]}"
+    subprocess.run([chromium, *options, window, page.as_uri()], check=True, capture_output=True)
+    Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,249 @@
+"""Commands and Python code of README and docs run as written; figures match the measurements.
+
+Commands run in this process, in the order of a page, in a folder with 2 classes of 15 images of 12
+px. What differs from a reader's machine:
+
+- `train` without --epochs gets --epochs 1, and `study` --set training.max_images=20;
+- published weights are random ones in the cache, for nothing is downloaded;
+- OMITTED commands are parsed, not run.
+
+    python tests/test_docs.py     writes docs/settings.md from the settings
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer.main
+from PIL import Image
+from references.command_line import residua
+
+from residua.cli import app
+from residua.config import parse
+from residua.config.schema import AUTO, Config
+from residua.weights.published.imagenet import SOURCES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+OMITTED = {
+    "residua study orderings": "trains ten runs; tests/studies train such rows",
+    "residua weights verify": "tests/weights compare all networks with Keras",
+}
+PUBLISHED = ("resnet18",)  # networks of imagenet:NAME in the blocks
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+
+
+def commands(page: Path) -> list[str]:
+    """Commands of the sh blocks, without comments."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line.split("  #")[0].strip() for line in lines if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the reader: photos/, holiday/, new.jpg, a Keras file, a run, mine.yaml."""
+    folder = tmp_path_factory.mktemp("reader")
+    generator = np.random.default_rng(0)
+    for name, channel in (("puffin", 0), ("toucan", 2)):
+        for number in range(15):
+            pixels = generator.integers(0, 60, (12, 12, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            file = folder / "photos" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+    (folder / "holiday").mkdir()
+    Image.fromarray(pixels).save(folder / "holiday" / "beach.jpg")
+    Image.fromarray(pixels).save(folder / "new.jpg")
+    (study,) = blocks(ROOT / "docs" / "studies.md", "yaml")
+    (folder / "mine.yaml").write_text(study)
+    words = ["train", "photos", "--test-fraction", "0.2", "--epochs", "1"]
+    result = residua(*words, cwd=folder)
+    assert result.stdout == "runs/photos-1\n", result.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder with random weights where downloads of published ones would be."""
+    from references import torch_networks
+
+    folder = tmp_path_factory.mktemp("cache")
+    for name in PUBLISHED:
+        source = SOURCES[name]
+        file = folder / "weights" / source.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(torch_networks.state_dict(name), file)
+        record = {
+            "address": source.address,
+            "published": source.digest,
+            "size": file.stat().st_size,
+            "digest": f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}",
+            "commit": "",
+            "etag": "",
+        }
+        file.with_name(f"{file.name}.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def keras_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file that Keras wrote."""
+    networks = pytest.importorskip("references.keras_networks")
+    model = networks.build("keras_mobilenet", 1000, 224)
+    networks.randomise(model, seed=0)
+    file = tmp_path_factory.mktemp("keras") / "keras.weights.h5"
+    model.save_weights(file)
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if commands(ROOT / name)])
+def test_every_command_of_a_page_runs(
+    name: str,
+    prepared: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(cache))
+    folder = tmp_path / "reader"
+    shutil.copytree(prepared, folder)
+    lines = commands(ROOT / name)
+    if any("keras.weights.h5" in line for line in lines):
+        shutil.copy(request.getfixturevalue("keras_file"), folder)
+    for line in lines:
+        program, *words = shlex.split(line)
+        assert program == "residua", line
+        if any(line.startswith(command) for command in OMITTED):
+            parsed(words)
+            continue
+        if words[0] == "train" and "--epochs" not in words:
+            words += ["--epochs", "1"]
+        if words[0] == "study" and "--epochs" in words:
+            words += ["--set", "training.max_images=20"]
+        result = residua(*words, cwd=folder)
+        assert result.status == 0, f"{line}\n{result.stderr}"
+
+
+def parsed(words: list[str]) -> None:
+    """Parse a command without running it; a usage error is raised."""
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        name, *words = words
+        command = command.commands[name]
+    command.make_context("residua", words)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_in_tables_and_sentences_are_valid(name: str) -> None:
+    text = re.sub(r"^```.*?^```", "", (ROOT / name).read_text("utf-8"), flags=re.M | re.S)
+    for line in re.findall(r"`residua ([^`]+)`", text):
+        if not set("<>[]").intersection(line):
+            words = shlex.split(line)
+            parsed_or_named(words)
+
+
+def parsed_or_named(words: list[str]) -> None:
+    """A whole command is valid; a command's name alone, as in a sentence, exists."""
+    command = typer.main.get_command(app)
+    names = []
+    while hasattr(command, "commands") and words and words[0] in command.commands:
+        names.append(words[0])
+        command, words = command.commands[words[0]], words[1:]
+    assert names or words[0].startswith("-"), words
+    if words and not words[0].startswith("--help"):
+        command.make_context("residua", words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if blocks(ROOT / name, "python")])
+def test_the_python_code_of_a_page_runs(
+    name: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "reader"
+    shutil.copytree(prepared, folder)
+    monkeypatch.chdir(folder)
+    for code in blocks(ROOT / name, "python"):
+        exec(compile(code, name, "exec"), {})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_to_files_and_headings(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\((?!https?:)(.+?)\)", page.read_text("utf-8")):
+        path, _, heading = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text("utf-8"), re.M)
+            assert heading in [title.lower().replace(" ", "-") for title in titles], link
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md"])
+def test_figures_are_in_the_files_beside_them(name: str) -> None:
+    text = (ROOT / name).read_text("utf-8")
+    rows = re.findall(r"^\|(.+)\|\s*\[`(.+?)`\]\((.+?)\)\s*\|$", text, re.M)
+    assert len(rows) >= 4
+    for cells, title, link in rows:
+        file = (ROOT / name).parent / link
+        measured = file.read_text("utf-8")
+        assert file.name == title
+        figures = re.findall(r"\*\*(.+?)\*\*", cells)
+        assert figures, cells
+        for figure in figures:
+            assert figure in measured, f"{figure} is not in {link}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 150
+
+
+def test_the_page_of_settings_is_current() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    assert page == settings_page(), "run: python tests/test_docs.py"
+
+
+def settings_page() -> str:
+    """docs/settings.md: every setting with its flag, default, values and help."""
+    lines = [
+        "# Settings",
+        "",
+        "Every setting is `SECTION.FIELD`: in YAML recipes, in `config.yaml` of a run folder, with "
+        "`--set SECTION.FIELD=VALUE`",
+        "and in `settings={...}` of the Python API. Settings with a flag are options of "
+        "`residua train`. Defaults on `auto` are chosen",
+        "from the data; `choices.json` of the run folder records each value with its reason.",
+        "",
+        "Names of earlier versions are still accepted: "
+        + ", ".join(f"`{old}` (now `{new}`)" for old, new in sorted(parse.RENAMED.items()))
+        + ".",
+    ]
+    for section in dataclasses.fields(Config):
+        kind = typing.get_type_hints(Config)[section.name]
+        lines += ["", f"## {section.name}", "", f"{kind.__doc__.splitlines()[0]}", ""]
+        lines += ["| setting | flag | default | description |", "|---|---|---|---|"]
+        for item in dataclasses.fields(kind):
+            flag = f"`{item.metadata['flag']}`" if item.metadata["flag"] else ""
+            default = "auto" if item.default is AUTO else json.dumps(item.default)
+            text = item.metadata["help"].replace("|", "\\|")
+            lines.append(f"| `{section.name}.{item.name}` | {flag} | `{default}` | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "settings.md").write_text(settings_page(), "utf-8")
