@@ -69,6 +69,7 @@ NOUN_CLAUSE = re.compile(r"\A\s*What (?!is\b.*\?)")  # "What the file says." as 
 DEFENDED: dict[tuple[str, str], str] = {
     ("src/residua/cli/look.py", "looks"): "the folder that `residua look` writes to by default",
     ("src/residua/cli/train.py", "resume, look, demo"): "the name of a command",
+    ("CHANGELOG.md", "models, look, demo"): "the name of a command",
     ("src/residua/networks/residual.py", "tap"): "a term of the residual unit's grammar",
 }
 
