@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references.images import write_shapes
 from references.weights_files import NETWORK, PREPARED
 
 from residua.networks.zoo import catalogue
@@ -30,6 +31,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three class folders of 20 images of 16 px that a network can tell apart."""
+    return write_shapes(tmp_path_factory.mktemp("shapes"), 20)
 
 
 @pytest.fixture(scope="module")

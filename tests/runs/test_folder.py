@@ -1,0 +1,115 @@
+"""The run folder: atomic files, locks, and folders that version 0.1.0 wrote."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import residua
+from residua.errors import ResiduaError
+from residua.runs.folder import Busy, Log, RunFolder
+
+OLD_RUN = Path(__file__).parents[1] / "fixtures" / "run-0.1.0.zip"
+
+
+@pytest.fixture
+def old_run(tmp_path: Path) -> RunFolder:
+    """A run of version 0.1.0, interrupted in its third epoch; with what it came to there."""
+    zipfile.ZipFile(OLD_RUN).extractall(tmp_path)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("/tmp/oldrun/data", str(tmp_path / "data")))
+    return RunFolder(tmp_path / "run")
+
+
+def test_settings_of_version_0_1_0_have_their_present_names(old_run: RunFolder) -> None:
+    config = old_run.config
+    assert config.optimization.learning_rate == 0.05
+    assert config.optimization.ema_decay == 0.9
+    assert config.optimization.clip_grad_norm == 5
+    assert (config.training.batch_size, config.training.precise_bn_images) == (6, 12)
+    assert (config.network.pool_size, config.network.ordering) == (2, "full_preactivation")
+    assert {row.split for row in old_run.read_split()} == {"train", "validation", "test"}
+    assert "learning_rate" in old_run.read_history()[0]
+    assert all("." in choice.setting for choice in old_run.choices)
+
+
+@pytest.mark.slow
+def test_a_run_of_version_0_1_0_resumes_to_the_weights_that_it_came_to(
+    old_run: RunFolder,
+) -> None:
+    run = residua.resume(old_run.path, quiet=True)
+    expected = load_file(old_run.path.parent / "expected_last.safetensors")
+    weights = load_file(old_run.path / "last.safetensors")
+    assert weights.keys() == expected.keys()
+    for name in expected:  # other processors round differently
+        torch.testing.assert_close(weights[name], expected[name], rtol=1e-2, atol=1e-3)
+    assert [row["epoch"] for row in run.history] == [1, 2, 3, 4, 5, 6]
+    assert run.history[0]["val_loss"] == pytest.approx(0.66264, abs=1e-4)
+    scores = run.evaluate().scores
+    assert scores.images == 9
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from residua.runs.folder import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).lock(): print('locked', flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "locked\n"
+    with pytest.raises(Busy, match="another process"), RunFolder(tmp_path).lock():
+        pass
+    other.communicate("\n", timeout=60)
+    with RunFolder(tmp_path).lock(), RunFolder(tmp_path).lock():
+        pass  # a part of the same training locks it again
+
+
+def test_a_new_run_never_takes_a_folder_that_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [RunFolder.new(None, "a b").path.name for _ in range(2)] == ["a-b-1", "a-b-2"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ResiduaError, match=r"is not empty.*residua resume"):
+        RunFolder.new(str(tmp_path / "full"), "x")
+
+
+def test_the_log_drops_what_a_crash_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = Log(path, 0, 0)
+    for step, epoch in ((2, 1), (4, 2)):
+        log.write("epoch", step, epoch=epoch)
+    log.close()
+    path.write_text(path.read_text() + '{"event": "ep')
+    Log(path, 3, 1).close()
+    assert path.read_text().count("\n") == 1
+    assert '"epoch": 1' in path.read_text()
+
+
+def test_history_leaves_out_empty_columns(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_history([{"epoch": 1, "loss": 0.5, "learning_rate": 0.1}])
+    assert folder.read_history() == [{"epoch": 1.0, "loss": 0.5, "learning_rate": 0.1}]
+    (tmp_path / "history.csv").write_text("epoch,loss\n1,abc\n")
+    with pytest.raises(ResiduaError, match=r"history\.csv: expected numbers"):
+        folder.read_history()
+
+
+def test_a_folder_without_settings_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ResiduaError, match=r"has no config\.yaml"):
+        RunFolder.existing(tmp_path)
+    assert np.array_equal(RunFolder(tmp_path).read_history(), [])

@@ -1,0 +1,284 @@
+"""Training as a user meets it: real runs on small real images, real processes, real signals."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from references.images import write_shapes
+from safetensors.torch import load_file
+
+import residua
+from residua.errors import ResiduaError
+
+FAST = {
+    "training.precise_bn_images": 32,
+    "network.head": "linear",
+    "network.stage": 1,
+    "optimization.learning_rate": 0.1,
+}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> residua.Run:
+    """One finished run that several tests look at."""
+    return residua.train(
+        shapes,
+        model="cifar_resnet14",
+        epochs=4,
+        test_fraction=0.2,
+        out=tmp_path_factory.mktemp("runs") / "shapes",
+        settings={**FAST, "training.curve_test": True, "training.save_every": 2},
+        quiet=True,
+    )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("best.safetensors", "last.safetensors")
+    }
+
+
+def without_clocks(run: residua.Run) -> list[dict[str, float]]:
+    clocks = ("images_per_second", "seconds")
+    return [{key: row[key] for key in row if key not in clocks} for row in run.history]
+
+
+def test_training_leaves_a_complete_run_folder(run: residua.Run) -> None:
+    assert run.evaluate().scores.accuracy > 0.8
+    for name in (
+        "config.yaml",
+        "classes.json",
+        "split.csv",
+        "unreadable.csv",
+        "preprocessing.json",
+        "environment.json",
+        "choices.json",
+        "log.jsonl",
+        "history.csv",
+        "best.safetensors",
+        "last.safetensors",
+        "state.safetensors",
+        "report.html",
+    ):
+        assert (run.path / name).is_file(), name
+    epochs = sorted(path.name for path in run.path.glob("epoch-*"))
+    assert epochs == ["epoch-0002.safetensors", "epoch-0004.safetensors"]
+    assert "auto" not in (run.path / "config.yaml").read_text()
+    choices = json.loads((run.path / "choices.json").read_text())
+    values = {choice["setting"]: choice["value"] for choice in choices}
+    assert values["preprocessing.size"] == run.config.preprocessing.size
+    assert all(choice["reason"] for choice in choices)
+    assert not [path for path in run.path.rglob(".*") if path.name != ".lock"]
+    assert residua.load(run.path).config == run.config
+    assert all(0 <= row["test_accuracy"] <= 1 for row in run.history)
+
+
+def test_the_saved_weights_are_those_that_were_validated(run: residua.Run) -> None:
+    rows = run.history
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"], -row["epoch"]))
+    with pytest.warns(UserWarning, match="48 of 60 images"):
+        everything = run.evaluate(run.config.data.path)
+    validated = {row.path for row in run.folder.read_split() if row.split == "validation"}
+    correct = [row[4] for row in everything.rows() if row[0] in validated]
+    assert sum(correct) / len(correct) == pytest.approx(best["val_accuracy"], abs=0.1)  # bf16
+
+
+def test_the_same_seed_gives_the_same_weights(
+    run: residua.Run, shapes: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("again", 0), ("other", 1)):
+        residua.train(
+            shapes,
+            recipe=run.path / "config.yaml",
+            seed=seed,
+            out=tmp_path / name,
+            quiet=True,
+        )
+    first = load_file(run.path / "last.safetensors")
+    again = load_file(tmp_path / "again" / "last.safetensors")
+    other = load_file(tmp_path / "other" / "last.safetensors")
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_evaluating_and_predicting_change_no_weights(run: residua.Run, shapes: Path) -> None:
+    before = digests(run.path)
+    evaluation = run.evaluate()
+    with pytest.warns(UserWarning, match="48 of 60 images"):
+        run.evaluate(shapes)
+    rows = run.predict(shapes / "class1" / "000.png", shapes / "class1")
+    assert digests(run.path) == before
+    assert len(rows) == 21
+    assert sum(probability for _, probability in rows[0].top) == pytest.approx(1)
+    assert rows[0].top == rows[1].top  # the same file, by name and in its folder
+    for path, _, predicted, probability, _ in evaluation.rows():  # one preprocessing
+        (row,) = run.predict(shapes / path, top=1)
+        assert row.top[0] == (predicted, pytest.approx(probability, abs=1e-5))
+
+
+def test_evaluations_on_other_data_are_stored_beside_the_runs_own(
+    run: residua.Run, tmp_path: Path
+) -> None:
+    own = run.evaluate().to_json()
+    data = write_shapes(tmp_path / "test", 3, classes=2)
+    with pytest.warns(UserWarning, match="3 of 6 images"):
+        foreign = run.evaluate(data)
+    assert (foreign.split, foreign.scores.images) == ("all", 6)
+    assert json.loads((run.path / "evaluations/test/scores.json").read_text()) == own
+    stored = (run.path / "evaluations/data-test/predictions.csv").read_bytes()
+    other = write_shapes(tmp_path / "other" / "test", 5, classes=2)
+    with pytest.warns(UserWarning, match="images trained this run"):
+        assert run.evaluate(other).scores.images == 10
+        run.evaluate(data)
+    assert (run.path / "evaluations/data-test/predictions.csv").read_bytes() == stored
+    names = sorted(path.name for path in (run.path / "evaluations").glob("data-test*"))
+    assert names == ["data-test", "data-test-2"]
+
+
+def test_without_validation_the_last_weights_are_used(shapes: Path, tmp_path: Path) -> None:
+    run = residua.train(
+        shapes, epochs=1, val_fraction=0, out=tmp_path / "run", settings=FAST, quiet=True
+    )
+    assert run.folder.weights.name == "last.safetensors"
+    assert {row.split for row in run.folder.read_split()} == {"train"}
+    with pytest.raises(ResiduaError, match="all images"):
+        run.evaluate()
+
+
+def cli(*words: str) -> list[str]:
+    return [sys.executable, "-m", "residua", *words]
+
+
+BUSY = ["--set", "optimization.ema_decay=0.9", "--set", "augmentation.mixup=0.3", "--curve-test"]
+BUSY += ["--set", "optimization.optimizer=adamw", "--set", "optimization.learning_rate=0.01"]
+BUSY += ["--test-fraction", "0.2", "--epochs", "4", "--batch", "12"]
+BUSY += ["--set", "training.save_seconds=0", "--set", "network.stage=1", "--head", "linear"]
+
+
+def test_killed_and_resumed_is_bit_identical(shapes: Path, tmp_path: Path) -> None:
+    """SIGKILL twice, in the middle of epochs and of validations."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    other = subprocess.Popen(cli("train", str(shapes), "--out", str(whole), *BUSY))
+    words = cli("train", str(shapes), "--out", str(broken), *BUSY)
+    for kill in range(2):
+        process = subprocess.Popen(words)
+        state, began = broken / "state.safetensors", time.time()
+        while not state.exists() or state.stat().st_mtime < began:
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(0.05 * (kill + 1))
+        assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        words = cli("resume", str(broken))
+    subprocess.run(words, check=True)
+    assert other.wait() == 0
+    assert digests(whole) == digests(broken)
+    assert without_clocks(residua.load(whole)) == without_clocks(residua.load(broken))
+    events = [json.loads(line) for line in (broken / "log.jsonl").read_text().splitlines()]
+    epochs = [event["epoch"] for event in events if event["event"] == "epoch"]
+    assert epochs == list(range(1, 5))  # no epoch twice in the log either
+
+
+def test_a_signal_saves_a_checkpoint_and_prints_how_to_continue(
+    shapes: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    words = cli("train", str(shapes), "--out", str(run), "--epochs", "500", "--val-fraction", "0")
+    words += ["--set", "training.save_seconds=20"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not (run / "last.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"residua resume {run}" in printed
+    assert "Traceback" not in printed
+    assert len((run / "history.csv").read_text().splitlines()) < 50  # not only after 20 seconds
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["event"] == "interrupted"
+    assert residua.load(run).predict(shapes / "class0" / "000.png")[0].error is None
+
+
+def test_resume_refuses_changed_data(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", 8)
+    run = residua.train(data, epochs=1, out=tmp_path / "run", settings=FAST, quiet=True)
+    Image.new("RGB", (16, 16), "white").save(data / "class0" / "000.png")
+    with pytest.raises(ResiduaError, match=r"differ from split\.csv"):
+        residua.resume(run, quiet=True)
+
+
+def test_nothing_is_written_into_the_data(
+    run: residua.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data", 4)
+    monkeypatch.chdir(data)
+    for out in (None, "sub/run"):
+        with pytest.raises(ResiduaError, match="never written to"):
+            residua.train(".", out=out, quiet=True)
+    with pytest.raises(ResiduaError, match="never written to"):
+        residua.predict(run, data, grid=data / "grid.png")
+    assert sorted(path.name for path in data.iterdir()) == ["class0", "class1", "class2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preprocessing.channels": 2}, "one of 1, 3"),
+        ({"preprocessing.channels": 1, "preprocessing.mean": [1, 2, 3]}, "one number per channel"),
+        ({"preprocessing.std": [0, 1, 1]}, "above 0"),
+        ({"network.classes": 2}, "has 3 classes"),
+        ({"training.seed": 2**32}, "from 0 to"),
+    ],
+)
+def test_contradictions_are_refused_before_training(
+    shapes: Path, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ResiduaError, match=message):
+        residua.train(shapes, out=tmp_path / "run", settings=settings, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_a_readable_image_is_named(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", 4)
+    for file in (data / "class1").iterdir():
+        file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ResiduaError, match="class1"):
+        residua.train(data, epochs=1, out=tmp_path / "run", quiet=True)
+
+
+def test_a_time_budget_plans_the_epochs(shapes: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    run = residua.train(shapes, budget="12s", out=tmp_path / "run", settings=FAST, quiet=True)
+    assert time.monotonic() - began < 30
+    reasons = {choice.setting: choice.reason for choice in run.folder.choices}
+    assert "of the budget" in reasons["training.epochs"]
+    assert run.config.training.epochs >= len(run.history) >= 1
+
+
+def test_few_lines_are_printed_before_the_first_epoch(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from residua.config.recipes import compose
+    from residua.experiment import train
+    from residua.system.console import Console
+
+    given = {**FAST, "training.epochs": 1}
+    train(compose(shapes, None, given), str(tmp_path / "run"), Console())
+    lines = capsys.readouterr().err.splitlines()
+    first = next(index for index, line in enumerate(lines) if line.startswith("epoch"))
+    assert first <= 7
+    header = "\n".join(lines[:first])
+    for words in ("60 images in 3 classes", "1 epochs, batch size", "augmentation:", "run folder"):
+        assert words in header

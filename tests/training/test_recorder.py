@@ -1,0 +1,49 @@
+"""What is printed and logged about a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from references.tasks import config_for, network_for, task_for
+
+from residua.runs.folder import RunFolder
+from residua.system.console import Console
+from residua.training.loop import fit
+from residua.training.recorder import counted
+
+
+def test_history_log_and_lines_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, folder = config_for(training__epochs=2), RunFolder(tmp_path)
+    progress = fit(network_for(config), task_for(config), config, folder, Console())
+    assert folder.read_history() == progress.history
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["precise_bn", "epoch", "epoch", "end"]
+    assert [event["step"] for event in events] == [0, 3, 6, 6]
+    assert events[1]["val_loss"] == progress.history[0]["val_loss"]
+    printed = capsys.readouterr().err
+    assert "parameters (" in printed
+    assert "trainable, 0 frozen)" in printed
+    assert f"epoch   2/2  loss {progress.history[1]['loss']:.4f}" in printed
+    assert printed.count("  *") == sum(event.get("best", False) for event in events)
+
+
+def test_numbers_of_parameters_are_short() -> None:
+    assert [counted(number) for number in (999, 269_722, 11_179_590)] == ["999", "269.7 k", "11.2 M"]
+
+
+@pytest.mark.slow
+def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = config_for(training__epochs=2, training__tensorboard=True)
+    progress = fit(
+        network_for(config), task_for(config), config, RunFolder(tmp_path), Console(quiet=True)
+    )
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for name in ("loss", "val_accuracy", "learning_rate"):
+        values = torch.tensor([event.value for event in events.Scalars(name)])
+        torch.testing.assert_close(values, torch.tensor([row[name] for row in progress.history]))
