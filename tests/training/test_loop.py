@@ -113,9 +113,7 @@ def test_the_best_epoch_is_saved_and_the_earlier_of_equals(tmp_path: Path) -> No
 
 
 def test_patience_stops_training_and_the_best_weights_remain(tmp_path: Path) -> None:
-    config = config_for(
-        training__epochs=30, training__patience=2, optimization__learning_rate=0.0
-    )
+    config = config_for(training__epochs=30, training__patience=2, optimization__learning_rate=0.0)
     progress = run(tmp_path / "run", config)
     assert progress.epoch == progress.best_epoch + 2 < 30
     assert (tmp_path / "run/last.safetensors").exists()

@@ -49,9 +49,7 @@ def test_inverse_time_decay_is_that_of_tutorial_3() -> None:
     )
     steps = math.ceil(60000 / 64)
     assert learning_rate_at(optimization, steps, steps, 10) == pytest.approx(0.04954, abs=5e-6)
-    assert learning_rate_at(optimization, 10 * steps, steps, 10) == pytest.approx(
-        0.04571, abs=5e-6
-    )
+    assert learning_rate_at(optimization, 10 * steps, steps, 10) == pytest.approx(0.04571, abs=5e-6)
 
 
 def test_weight_decay_applies_to_kernels_only() -> None:

@@ -31,7 +31,11 @@ def test_history_log_and_lines_agree(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_numbers_of_parameters_are_short() -> None:
-    assert [counted(number) for number in (999, 269_722, 11_179_590)] == ["999", "269.7 k", "11.2 M"]
+    assert [counted(number) for number in (999, 269_722, 11_179_590)] == [
+        "999",
+        "269.7 k",
+        "11.2 M",
+    ]
 
 
 @pytest.mark.slow
