@@ -138,8 +138,9 @@ def test_evaluations_on_other_data_are_stored_beside_the_runs_own(
     assert json.loads((run.path / "evaluations/test/scores.json").read_text()) == own
     stored = (run.path / "evaluations/data-test/predictions.csv").read_bytes()
     other = write_shapes(tmp_path / "other" / "test", 5, classes=2)
-    with pytest.warns(UserWarning, match="images trained this run"):
+    with pytest.warns(UserWarning, match="5 of 10 images"):
         assert run.evaluate(other).scores.images == 10
+    with pytest.warns(UserWarning, match="3 of 6 images"):
         run.evaluate(data)
     assert (run.path / "evaluations/data-test/predictions.csv").read_bytes() == stored
     names = sorted(path.name for path in (run.path / "evaluations").glob("data-test*"))

@@ -140,8 +140,8 @@ def test_without_a_validation_set_the_last_weights_are_written_early(tmp_path: P
     assert not (tmp_path / "run/best.safetensors").exists()
     assert "val_loss" not in progress.history[0]
     assert progress.best is None
+    task = interrupted_at(task_for(config, validation=False), 1, 1)
     with pytest.raises(Interrupted):
-        task = interrupted_at(task_for(config, validation=False), 1, 1)
         run(tmp_path / "early", config, task)
     assert (tmp_path / "early/last.safetensors").exists()
 
