@@ -410,7 +410,7 @@ def test_where_a_comparison_must_not_go(
         residua.compare(runs / "a", runs / "b", out=tmp_path / "letter.txt")
     with pytest.raises(ResiduaError, match="lies inside the run"):
         residua.compare(runs / "a", runs / "b", out=runs / "c" / "out")
-    with pytest.raises(ResiduaError, match="lies inside the data folder"):
+    with pytest.raises(ResiduaError, match="is inside the data folder"):
         residua.compare(odd / "two", runs / "a", out=odd / "digits" / "out")
     monkeypatch.chdir(runs / "a")
     with pytest.raises(ResiduaError, match="lies inside the run"):

@@ -1,9 +1,9 @@
-"""What a user did or has that cannot be used, as a sentence; the command line prints it."""
+"""The one exception for problems that a user can solve; the command line prints its message."""
 
 
 class ResiduaError(Exception):
     """A problem in the user's input, files or machine.
 
-    The message names the file, the value, what was expected and what to do. The command line prints
-    it without a traceback and exits with status 1; from Python it is an ordinary exception.
+    The message names the file or value, what was expected and what to do. The command line prints
+    it without a traceback and exits with status 1; in Python it is an ordinary exception.
     """

@@ -20,7 +20,6 @@ from residua.data import cache as dataset
 from residua.data import folder, image
 from residua.data.open import open_dataset
 from residua.errors import ResiduaError
-from residua.system import files
 
 LIMIT = 100_000_000
 SMALL = Preprocessing(size=8, channels=3, crop=1.0, interpolation="antialias")
@@ -366,17 +365,6 @@ def test_a_cache_folder_that_cannot_be_made(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(ResiduaError, match=r"data\.cache=memory"):
         dataset.load(surveyed(zoo), SMALL, LIMIT, "file")
-
-
-def test_where_the_cache_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert files.cache_folder() == tmp_path / "cache/residua"
-    for relative in ("", "not/absolute"):
-        monkeypatch.setenv("XDG_CACHE_HOME", relative)
-        assert files.cache_folder() == tmp_path / ".cache/residua"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert files.cache_folder() == tmp_path / "Library/Caches/residua"
 
 
 def test_large_images_are_decoded_one_at_a_time(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from residua.report.fonts import shorten
 from residua.report.page import Cell, Page, cell_text, write
 from residua.report.view import counted
 from residua.runs.folder import RunFolder, throughputs
-from residua.system.files import refuse_inside
+from residua.system.files import check_unused, new_folder, refuse_inside
 
 PARENT = "comparisons"
 WIDEST = 30  # columns of a cell on a terminal
@@ -173,29 +172,13 @@ def _check_folder(out: str | Path | None, runs: Sequence[ComparedRun]) -> None:
                 f"{target}: is inside the run {parent}: give --out another folder, or change to "
                 "another working directory."
             )
-    try:
-        used = target.exists() and (not target.is_dir() or any(target.iterdir()))
-    except OSError as error:
-        raise ResiduaError(f"{target}: cannot be used: {error.strerror}.") from error
-    if out is not None and used:
-        raise ResiduaError(f"{target}: is not empty: expected a new folder for the comparison.")
+    if out is not None:
+        check_unused(target, "the comparison")
 
 
 def _new_folder(out: str | Path | None) -> Path:
-    """`out`, or the next free comparisons/<n>. Raises ResiduaError if it cannot be made."""
-    target = Path(out or PARENT).expanduser()
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        if out is not None:
-            return target
-        for number in range(1, 1_000_000):
-            with contextlib.suppress(FileExistsError):  # also if another process was faster
-                folder = target / str(number)
-                folder.mkdir()
-                return folder
-    except OSError as error:
-        raise ResiduaError(f"{target}: cannot be created: {error.strerror}.") from error
-    raise ResiduaError(f"{target}: has a million comparisons.")
+    """`out`, or the next free comparisons/<n>. Raises ResiduaError if it cannot be created."""
+    return new_folder(Path(out or PARENT).expanduser(), "" if out is None else None)
 
 
 def _aligned(rows: Sequence[Sequence[Cell]], digits: int) -> list[str]:

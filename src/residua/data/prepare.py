@@ -202,7 +202,7 @@ def _survey(chooser: Chooser, dataset: Dataset, console: Console) -> Survey:
     """Read every header; choose the geometry of the preprocessing from them."""
     data = chooser.config.data
     with console.bar("scanning") as move:
-        surveyed = survey(dataset, data.max_pixels, console.reporter(move))
+        surveyed = survey(dataset, data.max_pixels, move)
     if not any(surveyed.headers):
         first = next(iter(surveyed.failures.items()), None)
         example = f" The first is {dataset.entries[first[0]].path}: {first[1]}." if first else ""
@@ -222,7 +222,7 @@ def _decode(chooser: Chooser, surveyed: Survey, console: Console) -> Decoded:
             config.preprocessing,
             config.data.max_pixels,
             config.data.cache,
-            console.reporter(move),
+            move,
         )
     cache = "file" if isinstance(decoded.pixels, np.memmap) else "memory"
     chooser.choose("data.cache", cache, decoded.where)

@@ -128,7 +128,7 @@ def run_classes(run: RunFolder) -> tuple[str, ...]:
 
 def _read(dataset: Dataset, max_pixels: int, console: Console) -> Survey:
     with console.bar("reading") as move:
-        return survey(dataset, max_pixels, console.reporter(move))
+        return survey(dataset, max_pixels, move)
 
 
 def _evaluate(
@@ -137,7 +137,7 @@ def _evaluate(
     """Decode the images and evaluate the weights on those that are readable."""
     dataset, preprocessing = images.dataset, weights.metadata.preprocessing
     with console.bar("decoding") as move:
-        decoded = load(surveyed, preprocessing, max_pixels, progress=console.reporter(move))
+        decoded = load(surveyed, preprocessing, max_pixels, progress=move)
     failures = [(dataset.entries[index].path, why) for index, why in decoded.failures.items()]
     unreadable = [*dataset.rejected, *failures]
     for path, reason in unreadable:

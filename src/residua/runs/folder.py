@@ -16,7 +16,7 @@ from residua.config.auto import Choice
 from residua.config.schema import Config
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.system.files import csv_text, write_atomically
+from residua.system.files import check_unused, csv_text, new_folder, write_atomically
 from residua.weights.native import Metadata, to_bytes
 
 if TYPE_CHECKING:
@@ -72,28 +72,16 @@ class RunFolder:
     def new(cls, path: str | None, name: str) -> RunFolder:
         """An empty folder at `path`, or the next free runs/<name>-<n>. Raises ResiduaError."""
         if path is None:
-            return cls(_next_free(Path("runs"), re.sub(r"[^\w.-]+", "-", name) or "data"))
+            safe_name = re.sub(r"[^\w.-]+", "-", name) or "data"
+            return cls(new_folder(Path("runs"), f"{safe_name}-"))
         cls.check_unused(path)
-        folder = Path(path).expanduser()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResiduaError(f"{folder}: cannot be created: {error.strerror}.") from error
-        return cls(folder)
+        return cls(new_folder(Path(path).expanduser()))
 
     @staticmethod
     def check_unused(path: str) -> None:
         """Raise ResiduaError unless `path` is free or an empty folder."""
         folder = Path(path).expanduser()
-        try:
-            used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        except OSError as error:
-            raise ResiduaError(f"{folder}: cannot be created: {error.strerror}.") from error
-        if used:
-            raise ResiduaError(
-                f"{folder}: is not empty: expected a new folder for the run. "
-                f"`residua resume {folder}` continues an earlier one."
-            )
+        check_unused(folder, "the run", f"`residua resume {folder}` continues an earlier one.")
 
     def write_text(self, name: str, content: str | bytes) -> None:
         """Write one file of the run atomically."""
@@ -287,16 +275,3 @@ def throughputs(history: Sequence[Mapping[str, float]]) -> list[float]:
     """Training images per second of each epoch, where it was measured."""
     speeds = (row.get("images_per_second", 0.0) for row in history)
     return [speed for speed in speeds if speed > 0]
-
-
-def _next_free(parent: Path, name: str) -> Path:
-    try:
-        parent.mkdir(exist_ok=True)
-        for number in range(1, 1_000_000):
-            with contextlib.suppress(FileExistsError):  # also when another process was faster
-                folder = parent / f"{name}-{number}"
-                folder.mkdir()
-                return folder
-    except OSError as error:
-        raise ResiduaError(f"{parent}: cannot be created: {error.strerror}.") from error
-    raise ResiduaError(f"{parent}: holds a million runs of {name}.")

@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from residua.studies.results import (
 )
 from residua.studies.study import StudyOptions
 from residua.studies.workers import workers
-from residua.system.console import Console
+from residua.system.console import Bar, Console
 from residua.system.signals import Interrupted
 from residua.training.meter import Diverged
 
@@ -145,9 +145,7 @@ class _PrefixedBar(Console):
         self.outer, self.prefix = outer, prefix
 
     @contextlib.contextmanager
-    def bar(
-        self, what: str, plain_seconds: float = 10.0
-    ) -> Iterator[Callable[[int, int, str], None]]:
+    def bar(self, description: str, plain_seconds: float = 10.0) -> Iterator[Bar]:
         """The outer console's bar, under the prefix."""
-        with self.outer.bar(f"{self.prefix}, {what}", 6 * plain_seconds) as move:
+        with self.outer.bar(f"{self.prefix}, {description}", 6 * plain_seconds) as move:
             yield move

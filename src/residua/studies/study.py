@@ -75,7 +75,7 @@ class ComputedStudy:
         """Compute the page. Raises ResiduaError if the folder belongs to another study."""
         check_record(folder, {"study": self.name})
         with console.bar(self.name) as move:
-            return self.compute(options.seeds, console.reporter(move))
+            return self.compute(options.seeds, move)
 
 
 def check_options(study: Study, options: StudyOptions) -> None:

@@ -1,4 +1,4 @@
-"""A budget in words and what is left of it."""
+"""A time budget such as "2m" -> seconds, and a clock of the time that remains."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ import time
 
 from residua.errors import ResiduaError
 
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def seconds_of(budget: str) -> float:
-    """ "90s", "2m", "1.5h", or a plain number of seconds; infinite for "". Raises ResiduaError."""
+    """Seconds of "90s", "2m", "1.5h" or "90"; infinite for "". Raises ResiduaError."""
     if not budget:
         return math.inf
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
+    if match is None or float(match[1]) == 0:
         raise ResiduaError(
-            f"budget {budget!r}: expected a time such as 90s, 2m or 1h. Leave it out for no limit."
+            f"budget {budget!r}: expected a time such as 90s, 2m or 1h, or nothing for no limit."
         )
-    return float(found[1]) * _SECONDS[found[2] or "s"]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 class Clock:
-    """Runs from its making; seconds throughout."""
+    """Starts when it is created; all times in seconds. seconds: the budget, may be infinite."""
 
     def __init__(self, seconds: float) -> None:
         self.began, self.seconds = time.monotonic(), seconds
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a limit at all."""
+        """Whether there is a limit."""
         return math.isfinite(self.seconds)
 
     @property
     def passed(self) -> float:
-        """Since the making."""
+        """Seconds since the start."""
         return time.monotonic() - self.began
 
     @property
     def left(self) -> float:
-        """Until the budget is used up; infinite without one, never below 0."""
+        """Seconds that remain, at least 0; infinite without a limit."""
         return max(0.0, self.seconds - self.passed)
 
     def at(self, share: float) -> float | None:
-        """The time of time.monotonic() when this share of the budget is used; None without one."""
+        """time.monotonic() when this share of the budget is used; None without a limit."""
         return self.began + share * self.seconds if self.bounded else None
 
     def ahead(self, share: float) -> float | None:
-        """The time of time.monotonic() when this share of what is left is used."""
+        """time.monotonic() when this share of the remaining time is used; None without a limit."""
         return time.monotonic() + share * self.left if self.bounded else None

@@ -1,4 +1,4 @@
-"""This machine -> device, precision, memory settings, and the facts that a run records about it."""
+"""This machine -> device, precision, and the versions and hardware that a run records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from residua.errors import ResiduaError
 
 
 def device_named(name: str) -> torch.device:
-    """The device of a setting, "cpu", "cuda" or "cuda:N", if it is there. Raises ResiduaError."""
+    """The device "cpu", "cuda" or "cuda:N". Raises ResiduaError if it is not available."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -24,13 +24,15 @@ def device_named(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (device.index or 0):
-            found = f"this PyTorch sees {count} GPUs" if count else "this PyTorch sees no GPU"
-            raise ResiduaError(f"device {name!r} is not there: {found}. Use --device cpu.")
+            gpus = f"{count} GPUs" if count else "no GPU"
+            raise ResiduaError(
+                f"device {name!r} is not available: PyTorch detects {gpus}. Use --device cpu."
+            )
     return device
 
 
 def fast_bf16(device: torch.device) -> tuple[bool, str]:
-    """Whether bf16 is fast on the device, and why or why not."""
+    """Whether bf16 is fast on the device, and the reason."""
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return major >= 8, f"{torch.cuda.get_device_name(device)} (compute {major}.{minor})"
@@ -45,12 +47,12 @@ def fast_bf16(device: torch.device) -> tuple[bool, str]:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which the network runs: bf16 where asked, plain float32 otherwise."""
+    """The autocast context of a forward pass: bfloat16 for precision "bf16", else disabled."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware, as plain data for environment.json."""
+    """Versions and hardware, for environment.json."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "residua": __version__,

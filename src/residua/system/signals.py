@@ -1,4 +1,4 @@
-"""Signals of the user or the system -> a question that the loop asks between two steps."""
+"""SIGINT and SIGTERM -> a flag that the training loop reads between two steps."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
-    """The user or the system asked to stop by signal `number`; the state is in folder `run`.
+class Interrupted(Exception):  # noqa: N818 - a request of the user, not an error
+    """A signal ended the work after its state was saved in folder `run`.
 
-    further: how to go on, if not by `residua resume`.
+    number: of the signal. command: how to continue, if not by `residua resume`.
     """
 
-    def __init__(self, number: int, run: str, further: str = "") -> None:
-        name = signal.Signals(number).name
-        further = further or f"residua resume {run}"
-        super().__init__(f"stopped by {name}; everything is saved: {further}")
+    def __init__(self, number: int, run: str, command: str = "") -> None:
+        name, command = signal.Signals(number).name, command or f"residua resume {run}"
+        super().__init__(f"interrupted by {name}; checkpoint saved, continue with: {command}")
         self.number = number
 
 
 class Signals:
-    """Remembers Ctrl-C and SIGTERM until the loop asks; a second Ctrl-C ends at once."""
+    """Context in which `received` is the number of the first SIGINT or SIGTERM, else 0.
+
+    A second signal raises KeyboardInterrupt at once.
+    """
 
     def __init__(self) -> None:
         self.received = 0
-        self.earlier: dict[int, Any] = {}
+        self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.earlier[number] = signal.signal(number, self._remember)
+                self.previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -40,10 +42,10 @@ class Signals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self.earlier.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
             raise KeyboardInterrupt
         self.received = number

@@ -118,11 +118,11 @@ def _choose(
     some = shuffled(config.training.seed, 0, train)[:count] if len(train) > count else train
     half = None if until is None else (time.monotonic() + until) / 2
     with job.console.bar("features") as move:
-        rows = job.frozen.rows(taps, some, until=half, report=job.console.reporter(move))
+        rows = job.frozen.rows(taps, some, until=half, report=move)
     labels = job.prepared.labels[rows.samples]
     contents = [key.hex() for key in job.frozen.keys(rows.samples)]
     with job.console.bar("choosing") as move:
-        report = job.console.reporter(move)
+        report = move
         seen, estimated = look(
             rows,
             labels,
@@ -162,7 +162,7 @@ def _all_rows(
     if chosen is not None and len(chosen.samples) == len(train):
         return chosen
     with job.console.bar("features") as move:
-        report = job.console.reporter(move)
+        report = move
         rows = job.frozen.rows([tap], train, until=until, report=report)
     if len(rows.samples) < len(train):
         job.console.warn(
@@ -176,7 +176,7 @@ def _views(job: Job, tap: Tap, samples: Integers, until: float | None) -> list[F
     found: list[Floats] = []
     for view in range(1, job.prepared.config.transfer.views + 1):
         with job.console.bar(f"view {view}") as move:
-            report = job.console.reporter(move)
+            report = move
             rows = job.frozen.rows([tap], samples, view=view, until=until, report=report)
         if len(rows.samples) < len(samples):
             job.console.warn(f"the time allows {len(found)} of the augmented views")

@@ -1,0 +1,63 @@
+"""Messages go to stderr as they are, and progress is visible without a terminal too."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from residua.system.console import Console, counting, printable
+
+
+def test_control_characters_cannot_move_the_cursor() -> None:
+    assert printable("a\x1b[31mred\r\nb\u202e") == "a\\x1b[31mred\\r\nb\\u202e"
+
+
+def test_lines_go_to_stderr_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.print("[bold]owl[/bold] :owl:")
+    console.warn("few images")
+    console.error("no images")
+    output = capsys.readouterr()
+    assert output.out == ""
+    expected = ["[bold]owl[/bold] :owl:", "warning: few images", "error: no images"]
+    assert output.err.splitlines() == expected
+
+
+def test_a_quiet_console_prints_nothing_but_cautions(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(quiet=True)
+    console.print("owl")
+    console.error("owl")
+    with console.bar("training") as move:
+        move(1, 2)
+    with pytest.warns(UserWarning, match="normalisation assumed"):
+        console.caution("normalisation assumed")
+    assert capsys.readouterr().err == ""
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Console().bar("training", plain_seconds=10) as move:
+        for done in range(0, 101, 5):
+            move(done, 100, "loss 1.2")
+            now[0] += 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training: 20 of 100, 0:48 left, loss 1.2"
+    assert len(lines) == 4
+
+
+def test_short_work_prints_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().bar("training") as move:
+        move(1, 2)
+        move(2, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_items_are_counted_when_they_are_done() -> None:
+    steps: list[tuple[int, int]] = []
+    for item in counting("abc", lambda *step: steps.append(step), 5, before=2):
+        assert len(steps) == "abc".index(item)
+    assert steps == [(3, 5), (4, 5), (5, 5)]

@@ -1,0 +1,92 @@
+"""Files are written completely or not at all; folders in use are left alone."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from residua.errors import ResiduaError
+from residua.system.files import (
+    cache_folder,
+    check_unused,
+    csv_text,
+    new_folder,
+    refuse_inside,
+    write_atomically,
+)
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "deep" / "run.json"
+    write_atomically(path, "old")
+    assert path.stat().st_mode & 0o777 == 0o666 & ~os.umask(os.umask(0o022))
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ResiduaError, match=r"run\.json: cannot be written: No space left"):
+        write_atomically(path, b"new")
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_csv_has_a_header_and_empty_cells() -> None:
+    assert csv_text(["a", "b"], [[1, None], ["x,y", 2.5]]) == 'a,b\n1,\n"x,y",2.5\n'
+
+
+def test_nothing_is_written_inside_the_data_folder(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (tmp_path / "link").symlink_to(data)
+    for target in (data, data / "runs", tmp_path / "link" / "runs"):
+        with pytest.raises(ResiduaError, match="is inside the data folder"):
+            refuse_inside(target, str(data))
+    refuse_inside(tmp_path / "runs", str(data))
+    refuse_inside(tmp_path / "runs", "digits")
+
+
+def test_only_a_missing_or_empty_folder_is_unused(tmp_path: Path) -> None:
+    check_unused(tmp_path, "the run")
+    check_unused(tmp_path / "missing", "the run")
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ResiduaError, match=r"a new folder for the run\. Resume it"):
+            check_unused(path, "the run", "Resume it.")
+
+
+def test_numbered_folders_never_collide(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: new_folder(tmp_path / "runs", "birds-"), range(40)))
+    assert {folder.name for folder in folders} == {f"birds-{number}" for number in range(1, 41)}
+    assert new_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    (tmp_path / "file").touch()
+    with pytest.raises(ResiduaError, match="cannot be created"):
+        new_folder(tmp_path / "file" / "runs", "")
+
+
+def test_the_cache_folder_is_the_platforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RESIDUA_CACHE", "~/mine")
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("RESIDUA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache/residua"
+    for relative in ("", "not/absolute"):
+        monkeypatch.setenv("XDG_CACHE_HOME", relative)
+        assert cache_folder() == tmp_path / ".cache/residua"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert cache_folder() == tmp_path / "Library/Caches/residua"
+
+    def homeless() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ResiduaError, match="set RESIDUA_CACHE"):
+        cache_folder()
