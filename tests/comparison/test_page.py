@@ -1,0 +1,110 @@
+"""The page of a comparison states what its numbers allow, and what limits them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from residua.comparison.page import ComparedRun, RunFacts, comparison_page
+from residua.comparison.pairing import ImageResult, Pair, RunPredictions, pair_runs
+from residua.config.schema import Config
+from residua.runs.folder import RunFolder
+
+
+def run(folder: Path, name: str, correct: list[bool], split: str = "test") -> ComparedRun:
+    """A finished run with one epoch."""
+    (folder / name).mkdir()
+    (folder / name / "report.html").touch()
+    results = [ImageResult(str(i), str(i), "x", right) for i, right in enumerate(correct)]
+    predictions = RunPredictions(name, {split: results}, frozenset())
+    facts = RunFacts(
+        name=name,
+        path=str(folder / name),
+        network="cifar_resnet20",
+        split=split,
+        accuracy=float(np.mean(correct)),
+        images=len(correct),
+        parameters=270_810,
+        multiply_adds=10_064_512,
+        file_bytes=1_100_000,
+        epochs=1,
+        images_per_second=100.0,
+        seconds=2.0,
+        device="cpu, 1 thread",
+    )
+    history = [{"epoch": 1.0, "loss": 1.0, "accuracy": 0.5}]
+    return ComparedRun(RunFolder(folder / name), Config(), predictions, history, ("x", "y"), facts)
+
+
+def findings(*runs: ComparedRun) -> list[str]:
+    first, *others = [run.predictions for run in runs]
+    pairs = [pair_runs(first, other) for other in others]
+    return list(comparison_page(runs, pairs, {}).findings)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[ComparedRun, ComparedRun]:
+    return run(tmp_path, "a", [True, True, False]), run(tmp_path, "b", [True, False, False])
+
+
+def test_a_difference_is_stated_with_its_interval(two: tuple[ComparedRun, ComparedRun]) -> None:
+    first, *rest = findings(*two)
+    assert "Test accuracy on the same 3 images: no significant difference between a and b" in first
+    assert "95 % CI" in first
+    assert any("not another training" in sentence for sentence in rest)
+    assert "a and b have the same settings." in rest
+
+
+def test_too_few_shared_images_are_no_comparison(
+    two: tuple[ComparedRun, ComparedRun], tmp_path: Path
+) -> None:
+    single = run(tmp_path, "c", [True])
+    assert findings(two[0], single)[0] == (
+        "a and c: only 1 shared image that both were evaluated on and neither was trained on "
+        "(2 needed), so no comparison."
+    )
+
+
+def test_several_intervals_do_not_hold_jointly(
+    two: tuple[ComparedRun, ComparedRun], tmp_path: Path
+) -> None:
+    third = run(tmp_path, "c", [True, True, True])
+    assert any("these 2 intervals" in sentence for sentence in findings(*two, third))
+
+
+def test_excluded_images_and_optimistic_accuracies_are_stated(tmp_path: Path) -> None:
+    runs = [run(tmp_path, name, [True, False], "validation") for name in "ab"]
+    pair = replace(
+        pair_runs(runs[0].predictions, runs[1].predictions), trained_on=(2, 0), relabelled=1
+    )
+    text = " ".join(comparison_page(runs, [pair], {}).findings)
+    assert "2 of the 2 images that a was evaluated on are training images of a or b" in text
+    assert "1 image of another class in a than in b: excluded." in text
+    assert "validation images were used for model selection" in text
+
+
+def test_other_classes_machines_and_unfinished_runs_are_stated(
+    two: tuple[ComparedRun, ComparedRun],
+) -> None:
+    first, second = two
+    (second.folder.path / "report.html").unlink()
+    facts = replace(second.facts, device="gpu, 8 threads")
+    text = " ".join(findings(first, replace(second, classes=("x",), facts=facts, history=[])))
+    assert "different classes (2 and 1)" in text
+    assert "different machines or threads: do not compare speeds" in text
+    assert "b has no history.csv" in text
+    assert "b is unfinished" in text
+
+
+def test_settings_that_differ_are_listed(two: tuple[ComparedRun, ComparedRun]) -> None:
+    pairs: list[Pair] = [pair_runs(two[0].predictions, two[1].predictions)]
+    settings = {"training.seed": (0, 1), "network.stage": (None, 2)}
+    page = comparison_page(two, pairs, settings)
+    assert "a and b differ in training.seed and network.stage only." in page.findings
+    table = next(table for table in page.tables if table.name == "settings")
+    assert list(table.rows) == [["training.seed", "0", "1"], ["network.stage", "null", "2"]]
+    many = {f"data.x{k}": (0, k) for k in range(1, 6)}
+    assert "a and b differ in 5 settings." in comparison_page(two, pairs, many).findings

@@ -1,0 +1,62 @@
+"""Two runs are compared on the images that both evaluated and neither was trained on."""
+
+from __future__ import annotations
+
+from residua.comparison.pairing import ImageResult, RunPredictions, pair_runs
+
+NONE: frozenset[str] = frozenset()
+
+
+def results(*rows: tuple[str, str, bool]) -> list[ImageResult]:
+    return [ImageResult(path, content, "x", correct) for path, content, correct in rows]
+
+
+def test_copies_are_matched_once_and_training_images_are_excluded() -> None:
+    first = results(
+        *(("1", "p", True), ("2", "p", False), ("6", "p", True)),
+        *(("3", "q", True), ("4", "r", True)),
+    )
+    second = results(("2", "p", True), ("9", "p", False), ("4", "r", False), ("5", "s", True))
+    pair = pair_runs(
+        RunPredictions("m", {"test": first}, frozenset("s")),
+        RunPredictions("n", {"test": second}, frozenset("q")),
+    )
+    # 2 with 2, 1 with 9, 4 with 4; 6 has no partner left; 3 and 5 are training images of a run.
+    assert (pair.images, pair.gained, pair.lost) == (3, 1, 2)
+    assert pair.trained_on == (1, 1)
+    assert pair.accuracies == (2 / 3, 1 / 3)
+
+
+def test_the_test_set_is_compared_where_both_have_one() -> None:
+    some = results(("1", "p", True), ("2", "q", True))
+    tested = RunPredictions("t", {"test": some}, NONE)
+    selected = RunPredictions("v", {"validation": some}, NONE)
+    both = RunPredictions("b", {"test": some, "validation": some}, NONE)
+    assert pair_runs(tested, both).splits == pair_runs(both, both).splits == ("test", "test")
+    assert pair_runs(both, selected).splits == ("validation", "validation")
+    assert pair_runs(tested, selected).splits == ("test", "validation")
+    assert pair_runs(tested, both).selected_on == 0
+    assert pair_runs(both, selected).selected_on == 2
+
+
+def test_a_run_is_evaluated_on_its_test_set_if_it_has_one() -> None:
+    some = results(("1", "p", True), ("2", "q", False))
+    assert RunPredictions("b", {"test": some, "validation": some[:1]}, NONE).accuracy == 0.5
+    assert RunPredictions("all", {}, NONE).accuracy is None
+
+
+def test_two_shared_images_are_needed() -> None:
+    some = results(("1", "p", True), ("2", "q", True))
+    tested = RunPredictions("t", {"test": some}, NONE)
+    assert pair_runs(tested, RunPredictions("all", {}, NONE)).difference is None
+    assert pair_runs(tested, RunPredictions("one", {"test": some[:1]}, NONE)).difference is None
+    assert pair_runs(tested, tested).difference is not None
+
+
+def test_the_same_class_name_in_another_unicode_form_is_the_same_class() -> None:
+    names = ("Ka\u0308uzchen", "K\u00e4uzchen", "Uhu")
+    runs = [
+        RunPredictions(name, {"test": [ImageResult("1", "p", name, True)]}, NONE) for name in names
+    ]
+    assert pair_runs(runs[0], runs[1]).relabelled == 0
+    assert pair_runs(runs[0], runs[2]).relabelled == 1

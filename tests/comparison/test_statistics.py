@@ -1,0 +1,97 @@
+"""A difference is stated no more strongly than its interval allows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel, tukey_hsd
+
+from residua.comparison.statistics import (
+    Difference,
+    difference_text,
+    image_difference,
+    seed_differences,
+)
+
+
+def test_two_rows_are_compared_by_the_paired_t_test() -> None:
+    values = np.array([[0.90, 0.91, 0.93, 0.90], [0.92, 0.925, 0.96, 0.91]])
+    difference = seed_differences(values)[0, 1]
+    expected = ttest_rel(values[1], values[0]).confidence_interval(0.95)
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
+    assert difference.mean == pytest.approx(float((values[1] - values[0]).mean()))
+
+
+def test_an_effect_of_a_seed_on_all_rows_alike_does_not_count() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(0.9, 0.004, (4, 5))
+    shifted = values + random.normal(0, 0.2, 5)
+    for pair, difference in seed_differences(values).items():
+        assert seed_differences(shifted)[pair].low == pytest.approx(difference.low)
+
+
+def test_joint_intervals_are_tukeys_where_seeds_have_no_effect() -> None:
+    """Without any effect of the seeds, blocks only cost degrees of freedom."""
+    random = np.random.default_rng(1)
+    values = random.normal(0, 1, (3, 400))
+    ours = seed_differences(values)
+    reference = tukey_hsd(*values).confidence_interval(0.95)
+    for (i, j), difference in ours.items():
+        assert difference.low == pytest.approx(reference.low[j, i], abs=0.02)
+        assert difference.high == pytest.approx(reference.high[j, i], abs=0.02)
+
+
+def test_joint_intervals_hold_jointly() -> None:
+    """Of many studies of four equal rows and three seeds, 5 % claim any difference."""
+    random = np.random.default_rng(2)
+    studies = [seed_differences(random.normal(0, 1, (4, 3))).values() for _ in range(600)]
+    false = sum(any(pair.significant for pair in pairs) for pairs in studies)
+    assert 0.03 < false / 600 < 0.075
+
+
+def test_intervals_over_images_contain_the_true_difference() -> None:
+    random = np.random.default_rng(3)
+    gained, lost, covered = 0.06, 0.03, 0
+    for _ in range(2000):
+        kind = random.choice(4, 250, p=(0.8, gained, lost, 1 - 0.8 - gained - lost))
+        difference = image_difference((kind == 0) | (kind == 2), (kind == 0) | (kind == 1))
+        covered += difference.low <= gained - lost <= difference.high
+    assert 0.935 < covered / 2000 < 0.975
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
+def test_an_interval_is_symmetric_in_the_runs(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = np.array(pairs).T
+    difference, back = image_difference(first, second), image_difference(second, first)
+    assert -1 <= difference.low <= difference.mean <= difference.high <= 1
+    assert difference.mean == pytest.approx(second.mean() - first.mean())
+    assert (back.low, back.high) == pytest.approx((-difference.high, -difference.low))
+
+
+def test_equal_counts_of_few_images_are_not_significant() -> None:
+    values = np.array([[0.90, 0.92], [0.91, 0.93]])  # one image of a hundred more, twice
+    assert seed_differences(values)[0, 1].significant
+    assert not seed_differences(values, 1 / 100)[0, 1].significant
+
+
+def test_empty_figures_are_refused() -> None:
+    with pytest.raises(ValueError, match="correct predictions"):
+        image_difference(np.zeros(0, bool), np.zeros(0, bool))
+    with pytest.raises(ValueError, match="rows"):
+        seed_differences(np.zeros((1, 3)))
+
+
+def test_sentences_follow_the_interval() -> None:
+    none = difference_text("a", "b", "Test accuracy", Difference(0.004, -0.002, 0.010))
+    assert "no significant difference" in none
+    assert "the smallest detectable one is 0.60 points" in none
+    more = difference_text("a", "b", "Test accuracy", Difference(0.02, 0.01, 0.03))
+    assert "b is 2.00 points higher than a" in more
+    assert "b is 2.00 points lower than a" in difference_text(
+        "a", "b", "Test accuracy", Difference(-0.02, -0.03, -0.01)
+    )
+    assert "one seed" in difference_text("a", "b", "x", Difference(0.5, -math.inf, math.inf))
