@@ -6,34 +6,35 @@ import base64
 import io
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from PIL import Image
 
 from residua.config.auto import Choice
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import summarize
-from residua.report import charts, figures, fonts
-from residua.report.html import (
+from residua.evaluation.metrics import compute_metrics
+from residua.report import fonts
+from residua.report.facts import (
     ClassCount,
+    CrossValidation,
     DataFacts,
-    Judged,
     NetworkFacts,
     Predictions,
+    Probe,
     ReportFacts,
     Samples,
-    render,
-    write,
+    SplitMetrics,
+    TransferFacts,
+    Trial,
 )
-from residua.report.view import Cell, confusion_cells, duration, most_instructive
+from residua.report.html import render, write
+from residua.report.view import percent
 
-VOID = {"meta", "img", "br", "path", "circle"}
+VOID = {"meta", "img", "br"}
 FOREIGN = ["雪鸮", "بومة الثلج", "นกเค้าแมว", "שלג", "снежная", "ψαρόνι"]
 
 
@@ -70,92 +71,98 @@ class Page(HTMLParser):
 
 
 def row(epoch: int, **more: float | None) -> dict[str, float | None]:
-    plain = {"epoch": epoch, "loss": 2 / epoch, "accuracy": 1 - 0.8 / epoch, "rate": 0.1}
+    plain = {"epoch": epoch, "loss": 2 / epoch, "accuracy": 1 - 0.8 / epoch, "learning_rate": 0.1}
     return {**plain, "val_loss": 2.2 / epoch, "val_accuracy": 0.9 - 0.7 / epoch, **more}
 
 
 def make(
-    classes: list[str] | None = None, images: int = 60, size: int = 16, chose: bool = False
+    classes: list[str] | None = None, images: int = 30, size: int = 16, split: str = "test"
 ) -> ReportFacts:
+    """Facts without curves, which take time to draw."""
     names = classes or ["egret", "owl", "puffin"]
     random = np.random.default_rng(0)
     labels = random.integers(0, len(names), images)
     logits = random.normal(size=(images, len(names))).astype(np.float32)
     logits[np.arange(images), labels] += 1.5
-    guesses = logits.argmax(axis=1)
+    predicted = logits.argmax(axis=1)
     pixels = random.integers(0, 256, (images, size, size, 3), np.uint8)
-    part = "validation" if chose else "test"
     counts = [ClassCount(name, 40, 10, 10) for name in names]
+    metrics = compute_metrics(logits, labels, names)
     return ReportFacts(
         title="birds",
         network=NetworkFacts("cifar_resnet20", 272_474, 270_906, 1_568, (3, 16, 16), 41_000_000),
         data=DataFacts("data/birds", "a folder of class folders", 180, counts, [("a.jpg", "cut")]),
-        history=[row(epoch) for epoch in range(1, 13)],
-        judged=[Judged(part, summarize(logits, labels, names), chose)],
+        history=[],
+        evaluations=[SplitMetrics(split, metrics, split == "validation")],
         choices=[Choice("training.epochs", "12", "few images")],
         environment={"device": "cpu", "threads": 2},
         seconds=75.4,
         train_command="residua train data/birds",
         predict_command="residua predict runs/birds-1 IMAGE",
-        best_epoch=11,
+        best_epoch=2,
         samples=Samples(pixels[:8], labels[:8].tolist()),
         predictions=Predictions(
-            pixels, labels.tolist(), guesses.tolist(), [0.5] * images, ["a.png"] * images
+            pixels, labels.tolist(), predicted.tolist(), [0.5] * images, ["a.png"] * images
         ),
     )
 
 
 @pytest.fixture(scope="module")
 def page() -> Page:
-    return Page(render(make()))
+    return Page(render(replace(make(), history=[row(epoch) for epoch in (1, 2, 3)])))
 
 
-def test_it_asks_nothing_of_the_network_and_runs_no_script(page: Page) -> None:
+def test_it_runs_no_script_and_makes_no_request(page: Page) -> None:
     for tag, attributes in page.elements:
         assert tag not in {"script", "link", "iframe", "object", "base", "form"}
         for name, value in attributes.items():
             assert not name.startswith("on")
             if name in {"src", "href", "srcset", "action", "data", "xlink:href"}:
                 assert value is not None
-                assert value.startswith("#" if tag == "a" else "data:image/png;base64,")
+                within = tag in {"a", "use"}
+                assert value.startswith("#" if within else "data:image/png;base64,")
+            elif value and "url(" in value:
+                assert value.startswith("url(#")
     assert not re.search(r"url\(|@import|https?:|//", page.styles)
     policy = next(a["content"] for t, a in page.elements if a.get("http-equiv"))
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_links_within_the_page_arrive(page: Page) -> None:
-    places = {attributes.get("id") for _, attributes in page.elements}
+def test_links_within_the_page_have_targets(page: Page) -> None:
+    ids = {attributes.get("id") for _, attributes in page.elements}
     links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
     assert links
-    assert {link[1:] for link in links if link} <= places
+    assert {link[1:] for link in links if link} <= ids
 
 
-def test_the_headline_says_what_was_judged_and_what_it_is_worth() -> None:
-    facts = make()
-    scores = facts.judged[0].scores
-    low, high = (charts.percent(bound, 1) for bound in scores.interval)
+def test_the_headline_has_an_interval_and_warns_of_model_selection(page: Page) -> None:
+    metrics = make().evaluations[0].metrics
+    low, high = (percent(bound, 1) for bound in metrics.interval)
     assert (
-        f"Of 60 images never used for choosing, {scores.correct} were right; the true accuracy "
-        f"lies between {low} and {high} with 95 % confidence."
-    ) in Page(render(facts)).words
-    optimistic = Page(render(make(chose=True))).words
-    assert "never used for choosing" not in optimistic
+        f"{metrics.correct} of 30 held-out test images are classified correctly: 95 % CI {low} to "
+        f"{high}. They were never used for model selection."
+    ) in page.words
+    facts = replace(make(split="validation"), history=[row(1), row(2)])
+    optimistic = Page(render(facts)).words
+    assert "never used for model selection" not in optimistic
     assert (
-        "this part chose the epoch (11 of 12), so its figure is somewhat optimistic" in optimistic
-    )
+        "The validation set was also used for model selection (best epoch: 2 of 2), so this is "
+        "optimistic. For an unbiased estimate, train with --test-fraction 0.2."
+    ) in optimistic
 
 
-def test_all_facts_are_there(page: Page) -> None:
+def test_all_facts_are_shown(page: Page) -> None:
     for fact in (
-        "272,474", "270,906", "1,568", "41,000,000", "1 min 15 s", "training.epochs",
-        "few images", "a.jpg", "cut", "residua train data/birds", "epoch 11 kept", "threads",
-        "Found 180 images in 3 classes; 120 for training, 30 for validation, 30 for test; "
-        "1 unreadable, 0 exact duplicates.",
+        "272,474", "270,906", "1,568", "41,000,000", "1 min 15 s", "a.jpg", "cut", "threads",
+        "setting value reason training.epochs 12 few images", "residua train data/birds",
+        "best epoch 2", "Validation, epoch 3: 66.7 %", "learning rate",
+        "180 images in 3 classes: 120 training, 30 validation, 30 test; 1 unreadable file, "
+        "0 exact duplicates.",
     ):  # fmt: skip
         assert fact in page.words
 
 
-def test_names_are_text_and_cannot_do_harm() -> None:
+def test_class_names_cannot_inject_markup() -> None:
     evil = [
         "<script>alert(1)</script>",
         '"><img src=x onerror=alert(1)>',
@@ -172,7 +179,7 @@ def test_names_are_text_and_cannot_do_harm() -> None:
     render(facts).encode()
 
 
-def test_names_of_any_script_are_text_in_the_page() -> None:
+def test_class_names_of_any_script_are_text_in_the_page() -> None:
     text = Page(render(make(FOREIGN))).text
     assert all(name in text for name in FOREIGN)
 
@@ -186,10 +193,11 @@ def test_right_and_wrong_differ_by_more_than_colour(page: Page) -> None:
     assert re.search(r"\.wrong \.frame \{[^}]*dashed", page.styles)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
-        {"judged": [], "predictions": None, "samples": None, "choices": []},
+        {"evaluations": [], "predictions": None, "samples": None, "choices": []},
         {"history": [], "best_epoch": None},
         {"history": [{"epoch": 1, "loss": 2.0, "accuracy": 0.1}]},
         {"history": [row(1), row(2, loss=float("nan"), val_loss=None), row(3, val_loss=4021.5)]},
@@ -201,43 +209,81 @@ def test_right_and_wrong_differ_by_more_than_colour(page: Page) -> None:
     ],
 )
 def test_odd_runs_have_a_report(changes: dict[str, object], tmp_path: Path) -> None:
-    facts = replace(make(), **changes)  # type: ignore[arg-type]
+    facts = replace(make(images=4), **changes)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert write(facts, tmp_path) == ()
     page = Page((tmp_path / "report.html").read_text("utf-8"))
     assert not re.search(r"\bnan\b|\binf\b|None|Undefined", page.text)
     assert not any("nan" in (a.get("d") or "") for _, a in page.elements)
-    if not facts.judged:
-        assert "Not judged" in page.text
+    if not facts.evaluations:
+        assert "Not evaluated: all images were used for training." in page.text
 
 
 def test_one_class_and_many_classes() -> None:
-    assert "1 class;" in Page(render(make(["only"]))).words
+    assert "1 class:" in Page(render(make(["only"]))).words
     many = render(make([f"kind {k}" for k in range(200)], images=900))
     page = Page(many)
     assert "Confusion matrix of 200 classes" in many
-    assert "The other 180 classes" in page.text
-    assert "among the top five" in page.text
+    assert "180 more classes" in page.text
+    assert "top-5 accuracy" in page.text
     assert len(many) < 1_500_000
 
 
-def test_an_answer_outside_the_classes_has_a_name() -> None:
+def test_a_prediction_outside_the_classes_has_a_name() -> None:
     logits = np.zeros((2, 9), np.float32)
     logits[:, 8] = 1
-    facts = make(["egret", "owl"], images=2)
+    metrics = compute_metrics(logits, np.array([0, 1]), ["egret", "owl"])
     facts = replace(
-        facts,
-        judged=[Judged("all", summarize(logits, np.array([0, 1]), ["egret", "owl"]), False)],
+        make(["egret", "owl"], images=2),
+        evaluations=[SplitMetrics("all", metrics, selected=False)],
         predictions=Predictions(np.zeros((2, 8, 8, 1), np.uint8), [0, 1], [8, 8], [0.3, 0.3]),
     )
     assert "output 8" in Page(render(facts)).text
 
 
+TRANSFER = TransferFacts(
+    probes=[Probe(3, 2, 256, 0.9, 0.8, 0.3, converged=False)],
+    cross_validation=CrossValidation(0.9, (0.8, 0.95), 58, 1, 59),
+    trials=[Trial("full", "trial", 2, 1.5, 30.0, 0.92, 0.02, 0.01)],
+    expected={"full": 0.95},
+    chosen="full",
+    reason="it gained 2.0 points",
+    scenario="few images",
+    data="60 training images",
+)
+
+
+def test_a_transfer_shows_its_probes_and_trials() -> None:
+    words = Page(render(replace(make(split="validation"), transfer=TRANSFER))).words
+    for text in (
+        "Strategy full: it gained 2.0 points. few images.",
+        "stage 3, 2 \u00d7 2 grid 256 90.0 % 80.0 % ≤ 0.3",
+        "full trial 2 1.5 30.0 92.0 % +2.0 ± 1.0",
+        "Expected accuracy in the time left: full 95.0 %. Data: 60 training images.",
+        "model selection (transfer strategy), so this is optimistic",
+    ):
+        assert text in words
+
+
+def test_without_held_out_images_the_headline_is_cross_validated() -> None:
+    facts = replace(make(), evaluations=[], predictions=None, transfer=TRANSFER)
+    words = Page(render(facts)).words
+    assert "90.0% cross-validated accuracy" in words
+    assert "95 % CI 80.0 % to 95.0 %, for a head trained on all of them." in words
+    assert "1 image without another of the same class is excluded." in words
+    assert TRANSFER.cross_validation is not None
+    more = replace(TRANSFER, cross_validation=replace(TRANSFER.cross_validation, training=500))
+    words = Page(render(replace(facts, transfer=more))).words
+    assert "for a head trained on that many of the 500 images." in words
+
+
+@pytest.mark.slow
 def test_files_are_whole_and_sensible(tmp_path: Path) -> None:
-    write(make(size=8), tmp_path)
-    found = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert found == ["confusion.png", "curves.png", "predictions.png", "report.html", "samples.png"]
+    facts = replace(make(size=8), history=[row(1), row(2)])
+    write(facts, tmp_path)
+    names = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert names == ["confusion.png", "curves.png", "predictions.png", "report.html", "samples.png"]
     for path in tmp_path.glob("figures/*.png"):
         with Image.open(path) as image:
             image.load()
@@ -245,15 +291,22 @@ def test_files_are_whole_and_sensible(tmp_path: Path) -> None:
             assert 380 <= image.width <= 2200
             assert 300 <= image.height <= 2200
             assert len(set(image.convert("L").get_flattened_data())) > 10
-    again = (tmp_path / "figures" / "curves.png").read_bytes()
-    write(make(size=8), tmp_path)
-    assert (tmp_path / "figures" / "curves.png").read_bytes() == again
     (tmp_path / "file").touch()
     with pytest.raises(ResiduaError, match="file"):
         write(make(), tmp_path / "file")
 
 
-def test_images_keep_their_pixels_and_small_ones_stay_squares() -> None:
+def test_names_that_no_font_can_draw_give_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fonts, "installed", dict)
+    facts = replace(make(FOREIGN, images=4), evaluations=[], predictions=None)
+    (warning,) = write(facts, tmp_path)
+    assert "雪鸮" in warning
+    assert "雪鸮" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_images_keep_their_pixels_and_small_ones_stay_sharp() -> None:
     facts = make(size=8)
     images = [a for t, a in Page(render(facts)).elements if t == "img"]
     assert all(image.get("class") == "tiny" for image in images)
@@ -261,5 +314,3 @@ def test_images_keep_their_pixels_and_small_ones_stay_squares() -> None:
     assert facts.samples is not None
     with Image.open(io.BytesIO(content)) as image:
         assert np.array_equal(np.asarray(image), facts.samples.pixels[7])
-
-

@@ -1,4 +1,4 @@
-"""Figures look the same whatever a user's settings of matplotlib, and share one drawer of curves."""
+"""Figures are independent of a user's matplotlib settings, and share one drawer of curves."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def test_a_legend_shows_labels_as_they_are() -> None:
 
 def test_an_inline_svg_describes_itself_and_escapes_the_description() -> None:
     svg = style.inline_svg(line, (2, 1), 'a "b" <c>')
-    assert svg.startswith('<svg viewBox="0 0 144 72" role="img" aria-label="a &#34;b&#34; &lt;c&gt;">')
+    assert svg.startswith(
+        '<svg viewBox="0 0 144 72" role="img" aria-label="a &#34;b&#34; &lt;c&gt;">'
+    )
     assert svg.count("<svg") == svg.count("</svg>") == 1
     assert ' id="figure' not in svg

@@ -9,14 +9,150 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 from PIL import Image
 
-from residua.evaluation.metrics import summarize
+from residua.evaluation.metrics import Metrics, compute_metrics
 from residua.evaluation.score import Evaluation
 from residua.report import view
-from residua.report.view import Cell, confusion_cells, duration, most_instructive, percent
+from residua.report.view import (
+    Cell,
+    confusion_cells,
+    confusion_map,
+    confusions,
+    counted,
+    data_uri,
+    duration,
+    evaluation_text,
+    joined,
+    most_instructive,
+    number,
+    percent,
+    weakest,
+)
 
 CSS = Path(view.__file__).parents[1] / "templates" / "report.css.j2"
 
 
+def test_grids_show_the_surest_errors_first_and_reserve_room_for_correct_predictions() -> None:
+    truth, guess = [0] * 8, [0, 1, 1, 1, 0, 1, 1, 1]
+    sure = [0.9, 0.5, 0.7, 0.6, 0.4, float("nan"), 0.9, 0.2]
+    assert most_instructive(truth, guess, sure, 4) == [6, 2, 3, 0]
+    assert most_instructive(truth, guess, sure, 8) == [6, 2, 3, 1, 7, 5, 0, 4]
+
+
+def test_percent_never_rounds_to_certainty() -> None:
+    assert percent(0.9996) == "99 %"
+    assert percent(0.99996, 1) == "99.9 %"
+    assert percent(1.0) == "100 %"
+    assert percent(0.0001) == "<1 %"
+    assert percent(0.0) == "0 %"
+    assert percent(0.867, 1) == "86.7 %"
+    assert [duration(s) for s in (4.26, 59.97, 192, 7500)] == [
+        "4.3 s", "1 min 00 s", "3 min 12 s", "2 h 05 min"
+    ]  # fmt: skip
+
+
+def test_texts_of_numbers_and_lists() -> None:
+    assert [counted(n, "image") for n in (0, 1, 1000)] == ["0 images", "1 image", "1,000 images"]
+    assert [joined(list(words)) for words in ("", "a", "ab", "abc")] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+    assert [number(value) for value in (None, 0.12345, float("inf"))] == ["", "0.1235", "n/a"]
+
+
+def metrics_of(truth: list[int], predicted: list[int], classes: str) -> Metrics:
+    logits = np.eye(len(classes), dtype=np.float32)[predicted]
+    return compute_metrics(logits, np.array(truth), list(classes))
+
+
+def test_confusions_and_weak_classes_come_first() -> None:
+    metrics = metrics_of([0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 0, 2], "abcd")
+    pairs = [
+        (pair.truth, pair.predicted, pair.count, pair.support)
+        for pair in confusions(metrics, "abcd")
+    ]
+    assert pairs == [("a", "b", 2, 3), ("b", "a", 1, 2)]
+    assert [score.name for score in weakest(metrics)] == ["b", "a", "c", "d"]  # d has no images
+
+
+def test_a_large_confusion_matrix_becomes_a_map() -> None:
+    labels = list(range(41))
+    large = compute_metrics(
+        np.eye(41, dtype=np.float32), np.array(labels), [f"{k}" for k in labels]
+    )
+    assert confusion_cells(large) is None
+    content = base64.b64decode((confusion_map(large) or "").split(",")[1])
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.mode == "RGBA"
+        pixels = np.asarray(image)
+    cell = len(pixels) // 41
+    assert pixels[0, 0].tolist() == [47, 111, 222, 255]
+    assert pixels[0, cell + 1, 3] == 0
+    assert confusion_map(metrics_of([0], [0], "a")) is None
+
+
+def test_images_are_shrunk_but_never_enlarged() -> None:
+    for side, expected in ((8, 8), (300, 128)):
+        content = base64.b64decode(data_uri(np.zeros((side, side, 1), np.uint8)).split(",")[1])
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.size == (expected, expected)
+
+
+def test_an_evaluation_is_printed_with_its_interval_classes_and_unreadable_files() -> None:
+    metrics = metrics_of([0, 0, 1], [0, 1, 1], "ab")
+    pixels, logits = np.zeros((3, 2, 2, 3), np.uint8), np.zeros((3, 2), np.float32)
+    evaluation = Evaluation(
+        "test",
+        metrics,
+        ("a", "b"),
+        ("1", "2", "3"),
+        np.array([0, 0, 1]),
+        logits,
+        pixels,
+        (("x.jpg", "cut"),),
+    )
+    low, high = metrics.interval
+    head, columns, *rows, unreadable = evaluation_text(evaluation).splitlines()
+    assert head.startswith(f"test: accuracy 0.6667 (95 % CI {low:.4f} to {high:.4f}), loss ")
+    assert columns.split() == ["class", "precision", "recall", "F1", "images"]
+    assert [row.split() for row in rows] == [
+        ["a", "1.000", "0.500", "0.667", "2"],
+        ["b", "0.500", "1.000", "0.667", "1"],
+    ]
+    assert len({len(line) for line in (columns, *rows)}) == 1
+    assert unreadable == "not readable: x.jpg: cut"
+
+
+def luminance(colour: npt.NDArray[np.float64]) -> float:
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def channels(text: str) -> npt.NDArray[np.float64]:
+    numbers = [int(text[i : i + 2], 16) for i in (1, 3, 5)] if text[0] == "#" else text.split()
+    return np.array(numbers, float) / 255
+
+
+def test_numbers_in_the_confusion_table_have_contrast() -> None:
+    """At least 4.5 to 1 in both themes (WCAG 2.1, 1.4.3), for every share and both colours."""
+    colours = re.findall(r"--(hit|miss|deep|paper|ink): ([^;]+);", CSS.read_text("utf-8"))
+    light, dark = dict(colours[:5]), {**dict(colours[:5]), **dict(colours[5:7])}
+    assert light["paper"] != dark["paper"]
+    truth = np.arange(1000) % 2
+    cells: list[Cell] = []
+    for share in range(1, 501):
+        logits = np.eye(2, dtype=np.float32)[truth]
+        logits[: 2 * share] = logits[: 2 * share, ::-1]
+        table = confusion_cells(compute_metrics(logits, truth, ["a", "b"]))
+        assert table is not None
+        cells += [cell for cell in table[0] if cell.count]
+    for theme in (light, dark):
+        for cell in cells:
+            background = channels(theme[cell.style.split()[0]]) * cell.opacity
+            background += channels(theme["paper"]) * (1 - cell.opacity)
+            ink = channels(theme["deep" if "deep" in cell.style else "ink"])
+            pair = sorted((luminance(background), luminance(ink)))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (cell, theme["paper"])

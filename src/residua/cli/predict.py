@@ -48,7 +48,7 @@ def evaluate(
     """
     with terminal():
         from residua import api
-        from residua.report.view import scores_text
+        from residua.report.view import evaluation_text
 
         evaluation = api.evaluate(
             source,
@@ -61,7 +61,7 @@ def evaluate(
         if as_json:
             print(json.dumps(evaluation.to_json(), ensure_ascii=False, indent=2))
         else:
-            print(scores_text(evaluation))
+            print(evaluation_text(evaluation))
 
 
 def predict(

@@ -186,7 +186,8 @@ def _add_tooltips(
         for epoch, value in zip(epochs, values, strict=True):
             if math.isfinite(value):
                 text = f"{TOOLTIP}{SPLITS[split].name}, epoch {epoch}: {_text(value, kind)}"
-                axes.plot(epoch, value, "o", ms=9, alpha=0, gid=text)[0].set_in_layout(False)
+                (point,) = axes.plot(epoch, value, "o", ms=9, color=INK, alpha=0, gid=text)
+                point.set_in_layout(False)
 
 
 def _text(value: float, kind: str) -> str:

@@ -67,11 +67,11 @@ class DataFacts:
 
 
 @dataclass(frozen=True, eq=False)
-class SplitScores:
-    """Scores on the split "test", "validation" or "all". selected: used for model selection."""
+class SplitMetrics:
+    """Metrics on the split "test", "validation" or "all". selected: used for model selection."""
 
     split: str
-    scores: Metrics
+    metrics: Metrics
     selected: bool
 
 
@@ -173,7 +173,7 @@ class ReportFacts:
     network: NetworkFacts
     data: DataFacts
     history: History
-    evaluations: Sequence[SplitScores]
+    evaluations: Sequence[SplitMetrics]
     choices: Sequence[Choice]
     environment: Mapping[str, object]
     seconds: float
@@ -311,11 +311,11 @@ def _data_facts(prepared: Prepared) -> DataFacts:
     )
 
 
-def _evaluations(evaluation: Evaluation | None, folder: RunFolder) -> list[SplitScores]:
+def _evaluations(evaluation: Evaluation | None, folder: RunFolder) -> list[SplitMetrics]:
     if evaluation is None:
         return []
     selected = evaluation.split == "validation" and folder.selected_on_validation
-    return [SplitScores(evaluation.split, evaluation.metrics, selected)]
+    return [SplitMetrics(evaluation.split, evaluation.metrics, selected)]
 
 
 def _predictions(evaluation: Evaluation | None) -> Predictions | None:

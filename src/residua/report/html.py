@@ -49,7 +49,7 @@ def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
 def render(facts: ReportFacts) -> str:
     """The report as one HTML document without scripts or requests to the network."""
     head = facts.evaluations[0] if facts.evaluations else None
-    scores = head.scores if head else None
+    metrics = head.metrics if head else None
     counts = [count.train + count.validation + count.test for count in facts.data.classes]
     svgs = [charts.chart_svg(facts.history, kind, facts.best_epoch) for kind in charts.KINDS]
     template = view.templates().get_template("report.html.j2")
@@ -58,11 +58,11 @@ def render(facts: ReportFacts) -> str:
         head=head,
         charts=[svg for svg in svgs if svg],
         columns=[key for key in COLUMNS if any(row.get(key) is not None for row in facts.history)],
-        confusions=view.confusions(scores, facts.classes) if scores else [],
-        matrix=view.confusion_cells(scores) if scores else None,
-        confusion_map=view.confusion_map(scores) if scores else None,
-        weakest=view.weakest(scores) if scores else [],
-        macro=scores.to_json()["macro"] if scores else None,
+        confusions=view.confusions(metrics, facts.classes) if metrics else [],
+        matrix=view.confusion_cells(metrics) if metrics else None,
+        confusion_map=view.confusion_map(metrics) if metrics else None,
+        weakest=view.weakest(metrics) if metrics else [],
+        macro=metrics.to_json()["macro"] if metrics else None,
         shown=_shown(facts.predictions, GRID),
         largest=max(counts, default=0),
         name=lambda label: _name(facts.classes, label),
@@ -79,7 +79,7 @@ def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, bytes]:
         labels = samples.labels[:SAMPLES]
         pngs["samples"] = figures.samples(samples.pixels[:SAMPLES], labels, letters)
     if facts.evaluations:
-        pngs["confusion"] = figures.confusion(facts.evaluations[0].scores.confusion, letters)
+        pngs["confusion"] = figures.confusion(facts.evaluations[0].metrics.confusion, letters)
     if (predictions := facts.predictions) is not None and len(predictions.pixels):
         shown = _shown(predictions, FIGURE)
         pngs["predictions"] = figures.predictions(

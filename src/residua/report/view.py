@@ -1,4 +1,4 @@
-"""Scores, images and numbers -> what templates and terminals show: cells, orders, texts."""
+"""Metrics, images and numbers -> what templates and terminals show: cells, orders, texts."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def templates() -> Any:
     return environment
 
 
-def confusions(scores: Metrics, classes: Sequence[str], most: int = 8) -> list[Confusion]:
+def confusions(metrics: Metrics, classes: Sequence[str], most: int = 8) -> list[Confusion]:
     """The most frequent confusions, largest count first, then largest share of the class."""
-    matrix = scores.confusion
+    matrix = metrics.confusion
     confusions = [
         Confusion(
             classes[row],
             classes[column],
             int(matrix[row, column]),
-            scores.per_class[row].support,
+            metrics.per_class[row].support,
         )
         for row, column in zip(*np.nonzero(matrix), strict=True)
         if row != column
@@ -82,26 +82,28 @@ def confusions(scores: Metrics, classes: Sequence[str], most: int = 8) -> list[C
     return confusions[:most]
 
 
-def confusion_cells(scores: Metrics) -> list[list[Cell]] | None:
+def confusion_cells(metrics: Metrics) -> list[list[Cell]] | None:
     """The cells of the confusion matrix; None beyond TABLE classes.
 
     No opacity is between 0.66 and 0.88, where neither dark nor white numbers would reach a contrast
     of 4.5 (WCAG 2.1, 1.4.3).
     """
-    if len(scores.confusion) > TABLE:
+    if len(metrics.confusion) > TABLE:
         return None
     return [
         [_cell(int(count), score.support, row == column) for column, count in enumerate(counts)]
-        for row, (score, counts) in enumerate(zip(scores.per_class, scores.confusion, strict=True))
+        for row, (score, counts) in enumerate(
+            zip(metrics.per_class, metrics.confusion, strict=True)
+        )
     ]
 
 
-def confusion_map(scores: Metrics) -> str | None:
+def confusion_map(metrics: Metrics) -> str | None:
     """The confusion matrix as a heat map on a transparent background; None up to TABLE classes."""
-    classes = len(scores.confusion)
+    classes = len(metrics.confusion)
     if classes <= TABLE:
         return None
-    shares = scores.confusion / np.maximum(scores.confusion.sum(axis=1, keepdims=True), 1)
+    shares = metrics.confusion / np.maximum(metrics.confusion.sum(axis=1, keepdims=True), 1)
     cells = np.zeros((classes, classes, 4), np.uint8)
     cells[..., :3] = (201, 76, 6)
     cells[np.arange(classes), np.arange(classes), :3] = (47, 111, 222)
@@ -110,10 +112,10 @@ def confusion_map(scores: Metrics) -> str | None:
     return data_uri(cells.repeat(side, axis=0).repeat(side, axis=1), side=max(MAP, classes))
 
 
-def weakest(scores: Metrics) -> list[ClassMetrics]:
+def weakest(metrics: Metrics) -> list[ClassMetrics]:
     """Classes by ascending F1; those without images come last."""
     return sorted(
-        scores.per_class,
+        metrics.per_class,
         key=lambda score: (score.f1 is None, score.f1 or 0.0, -score.support, score.name),
     )
 
@@ -182,18 +184,18 @@ def number(value: float | None) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "n/a"
 
 
-def scores_text(evaluation: Evaluation) -> str:
-    """Metrics and per-class scores as lines for a terminal."""
-    scores = evaluation.metrics
-    low, high = scores.interval
-    top5 = "" if scores.top5 is None else f", top-5 {scores.top5:.4f}"
-    width = max(len("class"), *(len(score.name) for score in scores.per_class))
+def evaluation_text(evaluation: Evaluation) -> str:
+    """Metrics, also of each class, as lines for a terminal."""
+    metrics = evaluation.metrics
+    low, high = metrics.interval
+    top5 = "" if metrics.top5 is None else f", top-5 {metrics.top5:.4f}"
+    width = max(len("class"), *(len(score.name) for score in metrics.per_class))
     lines = [
-        f"{evaluation.split}: accuracy {scores.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
-        f"{top5}, loss {scores.loss:.4f}, {scores.images:,} images",
+        f"{evaluation.split}: accuracy {metrics.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
+        f"{top5}, loss {metrics.loss:.4f}, {metrics.images:,} images",
         f"{'class':<{width}}  precision  recall      F1  images",
     ]
-    for score in scores.per_class:
+    for score in metrics.per_class:
         precision, recall, f1 = (
             "-" if value is None else f"{value:.3f}"
             for value in (score.precision, score.recall, score.f1)

@@ -1,0 +1,76 @@
+"""Figures of images, predictions and confusion matrices, by their pixels."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from residua.config.schema import Preprocessing
+from residua.evaluation.predict import Prediction
+from residua.report import figures, fonts
+
+
+def pixels_of(png: bytes) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_images_of_one_channel_make_a_figure() -> None:
+    grey = np.zeros((1, 8, 8, 1), np.uint8)
+    assert pixels_of(figures.samples(grey, [0], fonts.lettering(["a"]))).std() > 0
+
+
+def test_the_frames_of_a_figure_are_green_and_red_and_the_wrong_one_is_dashed() -> None:
+    black = np.zeros((2, 8, 8, 3), np.uint8)
+    letters = fonts.lettering(["a", "b"])
+    png = pixels_of(figures.predictions(black, [0, 0], [0, 1], [0.9, 0.9], letters)).astype(int)
+    near = [np.abs(png - colour).sum(axis=2) < 30 for colour in ((26, 127, 75), (196, 50, 10))]
+    green, red = (mask.sum() for mask in near)
+    assert green > 1000
+    assert 0.5 * green < red < 0.95 * green
+
+
+def test_a_confusion_figure_has_numbers_up_to_thirty_classes() -> None:
+    for count in (1, 30, 31, 100):
+        letters = fonts.lettering([f"class {k}" for k in range(count)])
+        png = pixels_of(figures.confusion(np.eye(count, dtype=np.int64) * 7, letters))
+        blue = (png == figures.cell_colours(np.eye(count))[0, 0]).all(axis=2)
+        rows = np.flatnonzero(blue.any(axis=1))
+        # the white 7 on the first blue square
+        first = png[rows[0] : rows[0] + max(len(rows) // count - 2, 1)]
+        columns = np.flatnonzero(blue[rows[0] + 1])
+        inside = first[:, columns.min() : columns.max()]
+        assert ((inside == 255).all(axis=2).sum() > 5) == (count <= 30)
+
+
+def test_a_prediction_grid_shows_readable_images_and_never_raises(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / "red.png")
+    preprocessing = Preprocessing(
+        size=8,
+        channels=3,
+        mean=(0.0,) * 3,
+        std=(1.0,) * 3,
+        crop=1.0,
+        resize="crop",
+        interpolation="antialias",
+        channel_order="rgb",
+    )
+    rows = [
+        Prediction(str(tmp_path / "red.png"), (("owl", 0.9),)),
+        Prediction(str(tmp_path / "gone.png"), (("owl", 0.9),)),
+        Prediction("broken.png", (), error="cannot be read"),
+    ]
+
+    def write(rows: list[Prediction], file: str) -> str | None:
+        return figures.write_prediction_grid(preprocessing, rows, tmp_path / file, 10**6, False)
+
+    assert write(rows, "grid.png") is None
+    red = (pixels_of((tmp_path / "grid.png").read_bytes()) == (200, 10, 10)).all(axis=2).sum()
+    assert red > 1000
+    assert "none of the files is readable" in (write(rows[1:], "none.png") or "")
+    assert not (tmp_path / "none.png").exists()
+    assert "cannot be written" in (write(rows, "red.png/grid.png") or "")
