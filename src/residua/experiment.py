@@ -52,9 +52,9 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a run needs: its data and settings, its initial weights, if any, and its folder.
+    """A run: data and settings, initial weights, if any, and folder.
 
-    requested: the settings before any automatic choice. clock: runs since the command began.
+    requested: the settings before any automatic choice. clock: started with the command.
     """
 
     prepared: Prepared
@@ -67,7 +67,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves besides the files in the folder.
+    """The result of training, besides the files in the folder.
 
     measured: what a transfer strategy measured, as in transfer.json.
     """
@@ -108,8 +108,8 @@ def resume(folder: RunFolder, console: Console) -> None:
     prepared = dataclasses.replace(prepared, choices=choices)
     if prepared.members != folder.read_split():
         raise ResiduaError(
-            f"{config.data.path}: has changed since {folder.path} began: its images or their "
-            "splits differ from split.csv. Restore the data, or train again."
+            f"{config.data.path}: has changed since {folder.path} was created: its images or "
+            "their splits differ from split.csv. Restore the data, or train again."
         )
     prepared = _with_leakage_notes(config, prepared)
     weights = None
@@ -117,8 +117,8 @@ def resume(folder: RunFolder, console: Console) -> None:
         weights = initial_weights(config, console)  # else they are in the checkpoint
     if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
         raise ResiduaError(
-            f"{weights.path}: has changed since {folder.path} began with it. Restore it, or train "
-            "again."
+            f"{weights.path}: has changed since {folder.path} was created. Restore it, or "
+            "train again."
         )
     names = [choice.setting for choice in choices if "." in choice.setting]
     automatic = {name: AUTO for name in names if parse.accepts_auto(name)}
@@ -181,9 +181,9 @@ def _train_plainly(experiment: Experiment) -> Trained:
     if clock.bounded and not is_resumed:
         speed = throughput.measure_throughput(network, batches, prepared.config, cached_stages)
         validated = sum(map(len, eval_splits.values()))
-        each = throughput.epoch_seconds(speed, batches, prepared.config, validated)
+        epoch = throughput.epoch_seconds(speed, batches, prepared.config, validated)
         finish = throughput.finishing_seconds(prepared, speed.full_evaluation)
-        prepared = throughput.plan_epochs(prepared, max(0.0, clock.left - finish), each, batches)
+        prepared = throughput.plan_epochs(prepared, max(0.0, clock.left - finish), epoch, batches)
         if prepared.config.training.max_images and not cached_stages:
             batches = prepared.training_batches()
         folder.write_settings(prepared.config, prepared.choices)  # a resumed run does not replan

@@ -138,26 +138,26 @@ def choose_validation(
 ) -> None:
     """Set data.val_fraction. given: the splits that the data set defines itself."""
     config = chooser.config
-    solved = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
-    few = images < (FEW if solved else FEW_TO_COMPARE) * classes
+    is_probe = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
+    few = images < (FEW if is_probe else FEW_TO_COMPARE) * classes
     if "validation" in given:
         reason = "the data set has its own validation set"
         chooser.choose("data.val_fraction", 0.0, reason)
-    if solved and ("test" in given or config.data.test_fraction):
+    if is_probe and ("test" in given or config.data.test_fraction):
         reason = "evaluated on the test set; cross-validation selects the probe"
         chooser.choose("data.val_fraction", 0.0, reason)
-    if few and not given - {None} and (solved or config.transfer.strategy == "auto"):
+    if few and not given - {None} and (is_probe or config.transfer.strategy == "auto"):
         reason = f"{images:,} images are few: all used for training, accuracy is cross-validated"
         chooser.choose("data.val_fraction", 0.0, reason)
-    purpose = "" if solved else " (selects the best epoch)"
+    purpose = "" if is_probe else " (selects the best epoch)"
     chooser.choose("data.val_fraction", 0.2, f"20 % held out for validation{purpose}")
 
 
 def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]) -> None:
     """Set preprocessing.mean and .std, in channel order, 0..255."""
     reason = "measured on the training set"
-    chooser.choose("preprocessing.mean", [round(each, 3) for each in mean], reason)
-    chooser.choose("preprocessing.std", [round(each, 3) for each in std], reason)
+    chooser.choose("preprocessing.mean", [round(value, 3) for value in mean], reason)
+    chooser.choose("preprocessing.std", [round(value, 3) for value in std], reason)
 
 
 def choose_network(chooser: Chooser, classes: int, images: int) -> None:
@@ -192,8 +192,8 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     batch = 128 if images >= 20_000 else 64 if images >= 1_000 else 32
     batch = min(batch, 128 if size <= 64 else 64 if size <= 160 else 32)
     chooser.choose("training.batch_size", batch, f"{amount} of {size} px")
-    wanted = 60_000 if chooser.config.preprocessing.size <= SMALL else 40_000
-    epochs = max(8, min(60, round(wanted / images)))
+    samples = 60_000 if chooser.config.preprocessing.size <= SMALL else 40_000
+    epochs = max(8, min(60, round(samples / images)))
     chooser.choose("training.epochs", epochs, f"{amount}, about {epochs * images:,} samples seen")
     batch, epochs = chooser.config.training.batch_size, chooser.config.training.epochs
     optimization, strategy = chooser.config.optimization, chooser.config.transfer.strategy

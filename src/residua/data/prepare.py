@@ -68,9 +68,9 @@ class Prepared:
         return thinned(self.splits["train"], self.config.training.max_images)
 
     def eval_splits(self, limit: int = 0) -> dict[str, Integers]:
-        """What is evaluated after each epoch: validation, and test if training.curve_test is set.
+        """The splits evaluated after each epoch: validation, and test if training.curve_test is set.
 
-        limit: at most so many validation images, evenly spaced; 0: all.
+        limit: of validation images, evenly spaced; 0: all.
         """
         found: dict[str, Integers] = {"validation": thinned(self.splits["validation"], limit)}
         if self.config.training.curve_test:
@@ -298,7 +298,7 @@ def _assign_splits(
 
 
 def _keras_split(config: Config, dataset: Dataset, paths: Sequence[str]) -> list[SplitName]:
-    """The split that Keras' image_dataset_from_directory makes of a class folder."""
+    """The split that Keras' image_dataset_from_directory would choose."""
     flat = all(entry.split is None for entry in dataset.entries)
     if not isinstance(dataset, FolderDataset) or not flat or config.data.test_fraction:
         raise ResiduaError(

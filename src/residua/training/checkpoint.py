@@ -26,7 +26,7 @@ BEST_SECONDS = 2.0  # at least, between two writes of the best weights
 
 
 class Stateful(Protocol):
-    """What can be saved: tensors by name, and the rest as plain data."""
+    """An object with a state: tensors by name, and the rest as plain data."""
 
     progress: Progress
 

@@ -14,7 +14,7 @@ from residua.weights.network import on_device
 
 
 def initial_network(config: Config, weights: Weights | None, device: torch.device) -> Staged:
-    """The network of the settings, on a device, with the weights, frozen as the settings say.
+    """The network of the settings, on a device, with the weights, frozen as the settings require.
 
     Raises ResiduaError if the weights do not fit.
     """

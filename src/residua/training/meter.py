@@ -1,4 +1,4 @@
-"""Losses and logits of steps -> running sums of an epoch, kept on the device."""
+"""Losses and logits of steps -> running sums of an epoch, on the device."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def learning_rate_at(settings: Optimization, step: int, steps: int, epochs: int)
     """The learning rate at a step (from 0) of `epochs` epochs of `steps` steps.
 
     cosine: Loshchilov and Hutter 2017, eq. 5, down to 0; one_cycle: the same after a warm-up from
-    1/25 of the peak (Smith 2018); steps: the factor of the last pair whose epoch has begun;
+    1/25 of the peak (Smith 2018); steps: the factor of the last pair whose epoch has started;
     inverse_time: Keras' decay, peak / (1 + decay x step).
     """
     peak, total = settings.learning_rate, steps * epochs

@@ -15,7 +15,7 @@ from residua.weights.native import Metadata
 
 @dataclass(frozen=True)
 class Task:
-    """What a network is trained on.
+    """The batches that a network is trained on, and how it is evaluated.
 
     eval_splits: name -> sample indices, evaluated after each epoch; "validation" selects the best.
     class_counts: training images per class.

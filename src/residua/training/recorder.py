@@ -84,7 +84,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
 
     @property
     def total_steps(self) -> int:
-        """Steps since the first epoch began."""
+        """Steps since the start of the first epoch."""
         return self.progress.epoch * self.steps + self.progress.step
 
     @property

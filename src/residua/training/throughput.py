@@ -90,7 +90,7 @@ def finishing_seconds(prepared: Prepared, image_seconds: float) -> float:
     return images * image_seconds * _FLOAT32 + REPORT_SECONDS
 
 
-_FLOAT32 = 2.0  # the final evaluation is float32, which takes up to so many times as long
+_FLOAT32 = 2.0  # factor of the time of the final evaluation, which is float32
 
 
 def deadline(prepared: Prepared, clock: Clock) -> float | None:
@@ -99,13 +99,13 @@ def deadline(prepared: Prepared, clock: Clock) -> float | None:
 
 
 def plan_epochs(
-    prepared: Prepared, seconds: float, each: float, batches: Inputs, *, whole: bool = False
+    prepared: Prepared, seconds: float, epoch: float, batches: Inputs, *, whole: bool = False
 ) -> Prepared:
-    """As many epochs of `each` seconds as fit into `seconds`, and no more than planned without.
+    """As many epochs of `epoch` seconds as fit into `seconds`, and no more than without a budget.
 
     Explicit epochs win. Where not even one fits, fewer images are trained on, unless `whole`.
     """
-    fitting = seconds * MARGIN / each
+    fitting = seconds * MARGIN / epoch
     epochs = max(1, min(prepared.config.training.epochs, math.floor(fitting)))
     reason = f"{fitting:.1f} epochs fit into {seconds:.0f} s of the budget"
     prepared = with_epochs(prepared, epochs, reason)
@@ -119,7 +119,7 @@ def plan_epochs(
 
 
 def with_epochs(prepared: Prepared, epochs: int, reason: str) -> Prepared:
-    """With so many epochs, and the warm-up that belongs to them, where these are automatic."""
+    """Set the epochs, and the warm-up in proportion, where these are automatic."""
     prepared = prepared.choose("training.epochs", epochs, reason)
     config = prepared.config
     share = warmup_share(config.optimization.schedule)

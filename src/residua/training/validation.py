@@ -3,7 +3,7 @@
 The copy is evaluated, not the network: averaged parameters where there is an EMA, and precise BN,
 statistics that are re-estimated on training images. Running statistics lag behind; with Keras'
 momentum of .99 they still hold a third of their initial value after a hundred steps, and a network
-that trains well can look like nonsense (Wu and Johnson 2021, "Rethinking Batch in BatchNorm",
+that trains well can seem useless (Wu and Johnson 2021, "Rethinking Batch in BatchNorm",
 section 3).
 """
 

@@ -1,0 +1,108 @@
+"""Settings and a folder -> decoded images, splits and resolved settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from references.images import write_shapes
+
+from residua.config.parse import with_settings
+from residua.config.schema import AUTO, Config
+from residua.data.prepare import Prepared, prepare, thinned
+from residua.errors import ResiduaError
+from residua.system.console import Console
+
+
+def prepared(data: Path, **settings: object) -> Prepared:
+    given = {name.replace("__", "."): value for name, value in settings.items()}
+    config = with_settings(Config(), {"data.path": str(data), **given})
+    return prepare(config, Console(quiet=True))
+
+
+def test_everything_automatic_is_resolved(shapes: Path) -> None:
+    made = prepared(shapes, data__test_fraction=0.2)
+    for section in dataclasses.fields(made.config):
+        values = dataclasses.asdict(getattr(made.config, section.name)).values()
+        assert AUTO not in [value for value in values if isinstance(value, str)]
+    assert {name: len(members) for name, members in made.splits.items()} == {
+        "train": 36,
+        "validation": 12,
+        "test": 12,
+    }
+    assert made.counts("train") == [12, 12, 12]
+    assert made.pixels.shape == (60, 16, 16, 3)
+    assert "60 images in 3 classes: 36 train, 12 validation, 12 test" in made.summary
+
+
+def test_statistics_come_from_the_training_set_alone(tmp_path: Path) -> None:
+    for name, value in (("train/a", 10), ("train/b", 30), ("test/a", 200), ("test/b", 250)):
+        for number in range(4):
+            file = tmp_path / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (16, 16), (value, value, value + number)).save(file)
+    made = prepared(tmp_path, data__val_fraction=0)
+    assert made.config.preprocessing.mean[0] == pytest.approx(20)
+
+
+def test_an_unreadable_file_is_listed_or_refused(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path, 6)
+    broken = data / "class0" / "000.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    made = prepared(data)
+    assert [path for path, _ in made.unreadable] == ["class0/000.png"]
+    assert len(made.members) == 17
+    with pytest.raises(ResiduaError, match="class0/000"):
+        prepared(data, data__unreadable="fail")
+
+
+def test_identical_files_are_counted_and_stay_on_one_side(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path, 12)
+    first = data / "class1" / "000.png"
+    for number in range(3):
+        (data / "class1" / f"copy{number}.png").write_bytes(first.read_bytes())
+    made = prepared(data, data__test_fraction=0.3)
+    assert made.duplicates == 3
+    splits = {member.sha256: set() for member in made.members}  # type: ignore[var-annotated]
+    for member in made.members:
+        splits[member.sha256].add(member.split)
+    assert all(len(names) == 1 for names in splits.values())
+
+
+def test_a_single_class_and_too_narrow_a_head_are_refused(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path, 4)
+    with pytest.raises(ResiduaError, match="has 3 classes"):
+        prepared(data, network__classes=2)
+    one = write_shapes(tmp_path / "one", 4, classes=1)
+    with pytest.raises(ResiduaError, match="single class 'class0'"):
+        prepared(one)
+
+
+def test_choosing_gives_a_new_value_and_leaves_the_old_one(shapes: Path) -> None:
+    made = prepared(shapes)
+    other = made.choose("training.epochs", 3, "test")
+    assert (other.config.training.epochs, made.config.training.epochs == 3) == (3, False)
+    assert [c.reason for c in other.choices if c.setting == "training.epochs"] == ["test"]
+    explicit = prepared(shapes, training__epochs=9)
+    assert explicit.choose("training.epochs", 3, "test") is explicit
+
+
+def test_max_images_trains_on_evenly_spaced_ones(shapes: Path) -> None:
+    made = prepared(shapes, training__max_images=10)
+    assert len(made.training_members) == 10
+    assert made.training_batches().members.tolist() == made.training_members.tolist()
+    assert thinned(np.arange(10), 4).tolist() == [0, 2, 5, 7]
+    assert thinned(np.arange(10), 0).tolist() == list(range(10))
+
+
+def test_what_is_evaluated_after_an_epoch(shapes: Path) -> None:
+    made = prepared(shapes, data__test_fraction=0.2)
+    assert list(made.eval_splits()) == ["validation"]
+    assert len(made.eval_splits(5)["validation"]) == 5
+    curves = prepared(shapes, data__test_fraction=0.2, training__curve_test=True)
+    assert list(curves.eval_splits()) == ["validation", "test"]
+    without = prepared(shapes, training__curve_test=True)
+    assert any("--curve-test has no effect" in note for note in without.notes)
