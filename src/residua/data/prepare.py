@@ -68,7 +68,7 @@ class Prepared:
         return thinned(self.splits["train"], self.config.training.max_images)
 
     def eval_splits(self, limit: int = 0) -> dict[str, Integers]:
-        """The splits evaluated after each epoch: validation, and test if training.curve_test is set.
+        """The splits evaluated after each epoch: validation, test if training.curve_test is set.
 
         limit: of validation images, evenly spaced; 0: all.
         """
