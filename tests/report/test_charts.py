@@ -88,7 +88,5 @@ def test_an_svg_follows_the_theme_and_has_tooltips() -> None:
     assert "<title>" not in many
 
 
-def test_a_png_is_the_same_at_each_drawing() -> None:
-    history = [row(1)]
-    assert charts.chart_png(history, "a") == charts.chart_png(history, "a")
-    assert charts.chart_png([])[1:4] == b"PNG"
+def test_a_png_is_drawn_even_without_a_history() -> None:
+    assert charts.chart_png([], "cifar_resnet20")[1:4] == b"PNG"

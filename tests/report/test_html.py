@@ -58,6 +58,8 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in VOID:
             assert self.open.pop() == tag
+        if tag in {"td", "th"}:
+            self.text += " "
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "style":
@@ -197,15 +199,14 @@ def test_right_and_wrong_differ_by_more_than_colour(page: Page) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"evaluations": [], "predictions": None, "samples": None, "choices": []},
-        {"history": [], "best_epoch": None},
+        {"evaluations": [], "predictions": None, "samples": None, "choices": []}
+        | {"best_epoch": None, "environment": {}, "seconds": 0.0},
         {"history": [{"epoch": 1, "loss": 2.0, "accuracy": 0.1}]},
         {"history": [row(1), row(2, loss=float("nan"), val_loss=None), row(3, val_loss=4021.5)]},
         {"history": [row(1, loss=float("inf"), accuracy=None, val_accuracy=None)]},
         {"history": [{"epoch": e, "loss": float("nan")} for e in (1, 2)], "best_epoch": 9},
         {"history": [row(e, test_loss=1.0, test_accuracy=0.0) for e in range(1, 4)]},
         {"history": [row(1, loss=0.0, val_loss=0.0, accuracy=1.0, val_accuracy=1.0)]},
-        {"environment": {}, "seconds": 0.0},
     ],
 )
 def test_odd_runs_have_a_report(changes: dict[str, object], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from residua.report.page_figures import curves, dots
+from residua.report.page_figures import curves, dots, lines
 
 
 def seed(epochs: int, offset: float) -> list[dict[str, float]]:
@@ -47,3 +47,13 @@ def test_dots_show_each_seed_and_the_mean_of_each_row() -> None:
     assert list(axes.lines[0].get_xdata()) == [50, 70]
     assert np.allclose(axes.lines[1].get_xdata(), [60, 60])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["$a_1$", "b"]
+
+
+def test_lines_are_curves_over_any_axis_and_can_be_adjusted() -> None:
+    canvas = Canvas()
+    series = {"a": [1.0, 4.0], "b": [[0.0, 2.0], [2.0, 4.0]]}
+    figure = lines("n", "c", series, [10, 20], "t", ("x", "y"), lambda axes: axes.set_yscale("log"))
+    figure.draw(canvas)
+    (axes,) = canvas.axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1, 4], [1, 3]]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("x", "y", "log")
