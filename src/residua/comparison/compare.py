@@ -125,7 +125,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(run: RunFolder, name: str) -> ComparedRun:
-    """Read a run. Raises ResiduaError that says what to do with an unfinished one."""
+    """Read a run. Raises ResiduaError with the command to run if it is unfinished."""
     weights, predictions, config = run.weights, read_predictions(run, name), run.config
     history = run.read_history()
     cost = costs_of(config.network_spec, config.preprocessing.size)

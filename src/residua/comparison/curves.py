@@ -1,7 +1,7 @@
 """Histories of several runs -> figures that overlay their curves.
 
 A run has a colour and a marker. Training curves are dashed with hollow markers, those of the
-evaluated split solid with filled ones, so that all are told apart without colour too.
+evaluated split solid with filled ones, so that all differ without colour too.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ def _settings_sentences(
 
 
 def _caveats(runs: Sequence[ComparedRun]) -> list[str]:
-    """What limits the comparison: other classes, missing epochs, other machines."""
+    """Limits of the comparison: other classes, missing epochs, other machines."""
     sentences, first = [], runs[0]
     for run in runs[1:]:
         if set(run.classes) != set(first.classes):

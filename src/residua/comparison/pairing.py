@@ -83,7 +83,7 @@ class Pair:
 def read_predictions(run: RunFolder, name: str) -> RunPredictions:
     """The predictions of a run on its test and validation set.
 
-    Raises ResiduaError that says what to do if a run with such a set has no predictions.
+    Raises ResiduaError with the command to run if a run with such a set has no predictions.
     """
     members = run.read_split()
     contents = {member.path: member.sha256 for member in members}

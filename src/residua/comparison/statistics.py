@@ -65,7 +65,7 @@ def seed_differences(
     """Differences of all pairs of rows (i < j); values float64 [R, S], a figure per row and seed.
 
     resolution: the smallest step of a figure, such as 1 / N of N images, and the least spread that
-    is assumed, so that a few equal counts do not look like certainty.
+    is assumed, so that a few equal counts do not make a difference certain.
 
     A seed is a block: its effect on all rows alike does not count. The spread is the mean square
     of the residuals of rows and seeds, with (R - 1)(S - 1) degrees of freedom, and the intervals

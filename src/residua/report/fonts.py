@@ -1,4 +1,4 @@
-"""Class names in any script -> what PNG figures can show of them: fonts, names, one warning."""
+"""Class names in any script -> the fonts and names of PNG figures, and a warning if some lack."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Lettering:
     """How the names of a report are written in its PNG figures.
 
     families: font families for matplotlib's per-text fallback, best first. classes: the names, or
-    an ASCII stand-in ("class 3") where no installed font has a name's characters. warning: one
-    sentence if there are stand-ins.
+    "class 3" where no installed font has a name's characters. warning: one sentence if any name is
+    replaced.
     """
 
     families: tuple[str, ...]
@@ -32,7 +32,7 @@ class Lettering:
 
 
 def lettering(classes: Sequence[str]) -> Lettering:
-    """Find fonts for the class names among the installed ones; looks further only where needed."""
+    """Find installed fonts for the class names; searches beyond the first only where needed."""
     cleaned = [_visible(name) for name in classes]
     needed = frozenset(character for name in cleaned for character in name)
     families, missing = _families(needed)
@@ -45,16 +45,16 @@ def lettering(classes: Sequence[str]) -> Lettering:
 
 
 def shorten(name: str, width: int) -> str:
-    """At most `width` columns, East Asian characters counting two; "…" stands for the rest."""
+    """At most `width` columns, East Asian characters counting two; the rest becomes "…"."""
     if sum(map(_columns, name)) <= width:
         return name
-    kept, used = "", 1
+    start, used = "", 1
     for character in name:
         used += _columns(character)
         if used > width:
             break
-        kept += character
-    return kept.rstrip() + "…"
+        start += character
+    return start.rstrip() + "…"
 
 
 def _columns(character: str) -> int:
@@ -80,7 +80,7 @@ def _families(needed: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     missing = needed - invisible - characters(*_base())
     if not missing:
         return (BASE,), missing
-    covers = {name: missing & characters(*place) for name, place in installed().items()}
+    covers = {name: missing & characters(*file) for name, file in installed().items()}
     while any(covered & missing for covered in covers.values()):
         best = max(covers, key=lambda name: (len(covers[name] & missing), name.startswith("Noto")))
         families.append(best)
@@ -100,28 +100,28 @@ def installed() -> dict[str, tuple[str, int]]:
 
     manager = font_manager.fontManager
     known = {entry.fname for entry in manager.ttflist}
-    # matplotlib's list is a cache file, blind to fonts installed since: it would go on warning.
+    # matplotlib's list is a cache file without the fonts installed since
     for path in sorted(set(font_manager.findSystemFonts()) - known):
-        with contextlib.suppress(Exception):  # whatever a broken font raises, it is of no use
+        with contextlib.suppress(Exception):  # a broken font may raise anything
             manager.addfont(path)
     plain = [
         (abs(int(entry.weight) - 400), entry.fname, getattr(entry, "index", 0), entry.name)
         for entry in manager.ttflist
         if entry.style == "normal" and entry.stretch == "normal" and str(entry.weight).isdigit()
     ]
-    found: dict[str, tuple[str, int]] = {}
+    families: dict[str, tuple[str, int]] = {}
     for distance, path, face, name in sorted(plain):
         # Last Resort fonts have every character, each as a box; STIX are mathematics.
         if distance <= 100 and not name.replace(" ", "").startswith(
             ("LastResort", ".Last", "STIX")
         ):
-            found.setdefault(name, (path, face))
-    return found
+            families.setdefault(name, (path, face))
+    return families
 
 
 @functools.cache
 def characters(path: str, face: int) -> frozenset[str]:
-    """What a font file can draw; nothing for files without outlines, such as colour emoji."""
+    """The characters of a font file; none for files without outlines, such as colour emoji."""
     from fontTools.ttLib import TTFont
 
     try:
@@ -129,18 +129,18 @@ def characters(path: str, face: int) -> frozenset[str]:
             if not {"glyf", "CFF ", "CFF2"} & set(font.keys()):
                 return frozenset()
             return frozenset(map(chr, font.getBestCmap() or {}))
-    except Exception:  # a broken font file is of no use, whatever it raises
+    except Exception:  # a broken font file may raise anything
         return frozenset()
 
 
 def _warning(names: Sequence[str], missing: Iterable[str]) -> str:
     scripts = sorted({_script(character) for character in missing})
     packages = sorted({_package(script) for script in scripts})
-    some = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+    first = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
     return (
-        f"No installed font has the characters ({', '.join(scripts)}) of the class names {some}, "
-        "so the PNG figures number these classes, while report.html shows them: install a font, "
-        f"for example with apt-get install {' '.join(packages)}."
+        f"No installed font has the characters ({', '.join(scripts)}) of the class names {first}, "
+        "so PNG figures number these classes; report.html shows them. Install a font, "
+        f"for example: apt-get install {' '.join(packages)}."
     )
 
 

@@ -51,7 +51,7 @@ def render(
     """Call `draw` on an empty canvas and return the file's bytes.
 
     families: fonts, best first; a later one supplies the characters that the earlier ones lack.
-    text: how an SVG stores text, as outlines that look the same everywhere or as text.
+    text: how an SVG stores text, as outlines, the same everywhere, or as text.
     """
     import matplotlib
     from matplotlib.figure import Figure as Canvas
