@@ -5,6 +5,7 @@ literals, docstrings and comments of src, and --help of every command.
 
     python tests/test_language.py                 every hit as file:line
     python tests/test_language.py src/residua/data  ... of these files and folders alone
+    python tests/test_language.py tests           ... of the names of tests
     python tests/test_language.py --names         identifiers that do not name their kind, by file
 """
 
@@ -69,6 +70,7 @@ NOUN_CLAUSE = re.compile(r"\A\s*What (?!is\b.*\?)")  # "What the file says." as 
 DEFENDED: dict[tuple[str, str], str] = {
     ("src/residua/cli/look.py", "looks"): "the folder that `residua look` writes to by default",
     ("src/residua/cli/train.py", "resume, look, demo"): "the name of a command",
+    ("tests/cli/test_look.py", "test look"): "the name of a command",
     ("CHANGELOG.md", "models, look, demo"): "the name of a command",
     ("src/residua/networks/residual.py", "tap"): "a term of the residual unit's grammar",
 }
@@ -150,6 +152,14 @@ def hits(files: Iterable[Path]) -> list[Hit]:
     ]
 
 
+def hits_in_test_names(file: Path) -> Iterator[Hit]:
+    """Private words in the names of the tests of a file."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            text = node.name.replace("_", " ")
+            yield from hits_of(file.relative_to(ROOT).as_posix(), text, node.lineno)
+
+
 def vague_names(file: Path) -> Counter[str]:
     """Variables, arguments and attributes of a Python file that do not name their kind."""
     found: Counter[str] = Counter()
@@ -163,6 +173,26 @@ def vague_names(file: Path) -> Counter[str]:
     return +found
 
 
+def test_help_is_in_the_words_of_the_field() -> None:
+    from references.command_line import every_command, residua
+
+    for words in ((), *every_command()):
+        text = residua(*words, "--help").stdout
+        command = " ".join(("residua", *words))
+        found = [hit for hit in hits_of(command, text) if hit.word != "look"]  # the command
+        assert not found, "\n".join(map(str, found))
+
+
+def test_every_exception_is_needed() -> None:
+    files = [*read_files(), *(ROOT / "tests").rglob("test_*.py")]
+    texts = {}
+    for file in files:
+        text = file.read_text("utf-8").replace("_", " ")
+        texts[file.relative_to(ROOT).as_posix()] = " ".join(text.split())
+    for path, words in DEFENDED:
+        assert any(words in text for name, text in texts.items() if name.startswith(path)), words
+
+
 def main(words: list[str]) -> int:
     folders = [Path(word).resolve() for word in words if word != "--names"] or [ROOT]
     files = [file for file in read_files() if any(file.is_relative_to(one) for one in folders)]
@@ -172,6 +202,9 @@ def main(words: list[str]) -> int:
                 print(f"{file.relative_to(ROOT)}: {dict(names)}")
         return 0
     found = hits(files)
+    if "tests" in words:
+        for file in sorted((ROOT / "tests").rglob("test_*.py")):
+            found += hits_in_test_names(file)
     print(*found, sep="\n")
     print(f"{len(found)} hits in {len({hit.file for hit in found})} files")
     return bool(found)

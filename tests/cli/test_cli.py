@@ -11,28 +11,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import typer.main
 from PIL import Image
-from references.command_line import residua
+from references.command_line import every_command, parse, residua
 
 import residua as package
-from residua.cli import app
 from residua.config.parse import flags
-
-COMMANDS = typer.main.get_command(app)
-
-
-def every_command() -> Iterator[tuple[str, ...]]:
-    for name, command in COMMANDS.commands.items():  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", {})
-        yield from ((name, inner_name) for inner_name in inner)
-        if not inner:
-            yield (name,)
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +83,6 @@ def test_examples_of_help_are_valid_commands(words: tuple[str, ...]) -> None:
     assert examples
     for example in examples:
         parse(shlex.split(example))
-
-
-def parse(words: list[str]) -> None:
-    """Parse the words of a command without running it; a usage error is raised."""
-    command = COMMANDS
-    while hasattr(command, "commands"):
-        name, *words = words
-        command = command.commands[name]
-    command.make_context("residua", words)
 
 
 def test_help_of_train_lists_every_flag_in_a_panel() -> None:

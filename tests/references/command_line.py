@@ -6,11 +6,16 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from residua.cli import main
+import typer.main
+
+from residua.cli import app, main
+
+ROOT_COMMAND = typer.main.get_command(app)
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,20 @@ def residua(*words: str, cwd: Path | None = None) -> Result:
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return Result(status, stdout.getvalue(), stderr.getvalue())
+
+
+def every_command() -> Iterator[tuple[str, ...]]:
+    """("train",), ..., ("weights", "inspect"), ...: the names of every command."""
+    for name, command in ROOT_COMMAND.commands.items():  # type: ignore[attr-defined]
+        nested = getattr(command, "commands", {})
+        yield from ((name, nested_name) for nested_name in nested)
+        if not nested:
+            yield (name,)
+
+
+def parse(words: Sequence[str]) -> None:
+    """Parse a command without running it; a usage error is raised."""
+    command, rest = ROOT_COMMAND, list(words)
+    while hasattr(command, "commands"):
+        command, rest = command.commands[rest[0]], rest[1:]
+    command.make_context("residua", rest)
