@@ -109,7 +109,7 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
         assert pair.difference.high == pytest.approx(centre + half, abs=1e-6)
         assert float(row["difference, points"]) == pytest.approx(100 * (gained - lost) / number)
         assert float(row["low"]) == pytest.approx(100 * (centre - half), abs=1e-4)
-        assert row["to"] == name
+        assert row["second"] == name
         assert row["correct in the first only"] == str(lost)
         assert row["correct in the second only"] == str(gained)
         sentence = next(

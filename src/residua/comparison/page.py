@@ -110,7 +110,8 @@ def _runs_table(runs: Sequence[ComparedRun]) -> Table:
 
 def _pairs_table(pairs: Sequence[Pair]) -> Table:
     columns = [
-        *("from", "to", "shared images", "from %", "to %", "difference, points", "low", "high"),
+        *("first", "second", "shared images", "first %", "second %"),
+        *("difference, points", "low", "high"),
         *("significant", "correct in the first only", "correct in the second only"),
     ]
     rows: list[list[Cell]] = []
