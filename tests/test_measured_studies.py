@@ -242,7 +242,7 @@ def test_sentence_on_responses_follows_the_numbers() -> None:
         assert "not compared" in said
         assert "residual, 56 layers knows only 20% of its images" in said
     apart = Responses(20, "A", np.ones((2, 18)), np.array([[0.5], [1.4]]) * np.ones(18), np.ones(2))
-    assert "no difference seen" in signal.of_responses([shown[0], apart])[0]
+    assert "no significant difference" in signal.of_responses([shown[0], apart])[0]
 
 
 # The history

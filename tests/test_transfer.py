@@ -576,7 +576,7 @@ def test_a_validation_part_that_chose_nothing_is_not_called_optimistic(
     learnt = learn(
         data, weights, "features", tmp_path / "learnt", head="linear", epochs=2, settings=given
     )
-    assert "images never used for choosing" in (solved.path / "report.html").read_text("utf-8")
+    assert "never used for model selection" in (solved.path / "report.html").read_text("utf-8")
     assert "this part chose the epoch" in (learnt.path / "report.html").read_text("utf-8")
     copy = shutil.copytree(solved.path, tmp_path / "copy")
     (pair,) = residua.compare(solved, copy, out=tmp_path / "same").pairs
