@@ -23,9 +23,8 @@ import torch
 from small_data import WEIGHTS, Cached, features
 
 from residua.system.device import environment
-from residua.transfer.cross_validation import STRENGTHS, race
-from residua.transfer.folds import folds_of
-from residua.transfer.logistic import fit
+from residua.transfer.cross_validation import C_VALUES, race
+from residua.transfer.logistic import fit_logistic, folds_of
 
 RESULTS = Path(__file__).parent / "results" / "choosing.txt"
 DRAWS = 5
@@ -45,12 +44,12 @@ def draw(cached: Cached, seed: int) -> list[tuple[int, str, float, float]]:
         probes = race([each[some] for each in cached.stages], labels, classes, folds)
         seconds = time.perf_counter() - began
         losses = np.stack([each.loss.mean(axis=0) for each in probes])
-        stage, strength = divmod(int(losses.argmin()), len(STRENGTHS))
+        stage, strength = divmod(int(losses.argmin()), len(C_VALUES))
         rows = cached.stages[stage]
-        head = fit(rows[others], cached.labels[others], classes, STRENGTHS[strength])
+        head = fit_logistic(rows[others], cached.labels[others], classes, C_VALUES[strength])
         answers = (rows[aside] @ head.weight.T + head.bias).argmax(axis=1)
         accuracy = float((answers == cached.labels[aside]).mean())
-        found.append((len(some), f"{stage + 1}:{STRENGTHS[strength]:g}", accuracy, seconds))
+        found.append((len(some), f"{stage + 1}:{C_VALUES[strength]:g}", accuracy, seconds))
     return found
 
 

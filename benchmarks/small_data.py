@@ -1,4 +1,4 @@
-"""Does the interval of `transfer.estimate` hold the accuracy of a head fitted on few images?
+"""Does the interval of `transfer.cross_validation.estimate` hold the accuracy of a head fitted on few images?
 
     OMP_NUM_THREADS=1 python benchmarks/small_data.py [../shared/data] [--jobs 2]
 
@@ -37,10 +37,8 @@ from residua.networks.staged import pooled
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.system.device import environment
-from residua.transfer.cross_validation import STRENGTHS, race
-from residua.transfer.estimate import estimate
-from residua.transfer.folds import folds_of
-from residua.transfer.logistic import fit
+from residua.transfer.cross_validation import C_VALUES, estimate, race
+from residua.transfer.logistic import fit_logistic, folds_of
 from residua.weights.network import build_network
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,7 +49,7 @@ WEIGHTS = {
 }
 REPETITIONS = {5: 1200, 20: 1000, 100: 600}
 MOST = 20_000  # images of a data set that take part
-# What found the constants of estimate.py, and what confirms them; weights, images a class.
+# What found the constants of `estimate`, and what confirms them; weights, images a class.
 FOUND = (("flowers5", "resnet20 resnet56", (5, 20, 100)), ("digits", "resnet56", (5, 20)))
 CONFIRMED = (("mnist", "resnet20 resnet56", (5, 20, 100)), ("birds6", "resnet32", (5,)))
 HEADINGS = (
@@ -104,10 +102,10 @@ def repetition(cached: Cached, images: int, seed: int) -> dict[str, float]:
     labels = cached.labels[rows]
     folds = folds_of(labels, [str(row) for row in rows], seed)
     probes = race([stage[rows] for stage in cached.stages], labels, classes, folds)
-    rights = np.concatenate([each.right for each in probes], axis=1)
+    rights = np.concatenate([each.correct for each in probes], axis=1)
     losses = np.concatenate([each.loss for each in probes], axis=1)
-    stage, strength = divmod(int(losses.mean(axis=0).argmin()), len(STRENGTHS))
-    head = fit(cached.stages[stage][rows], labels, classes, STRENGTHS[strength])
+    stage, strength = divmod(int(losses.mean(axis=0).argmin()), len(C_VALUES))
+    head = fit_logistic(cached.stages[stage][rows], labels, classes, C_VALUES[strength])
     answers = (cached.stages[stage][rest] @ head.weight.T + head.bias).argmax(axis=1)
     correct, wanted = answers == cached.labels[rest], cached.labels[rest]
     truth = float(np.mean([correct[wanted == k].mean() for k in range(classes)]))
@@ -153,9 +151,9 @@ def main() -> None:
     torch.set_num_threads(1)
     facts, began = environment(torch.device("cpu")), time.monotonic()
     lines = [
-        "# coverage of the 95 % interval of residua.transfer.estimate: heads on frozen ResNets of "
+        "# coverage of the 95 % interval of residua.transfer.cross_validation.estimate: heads on frozen ResNets of "
         "CIFAR-10 at 32 px,",
-        f"# stage and one of {len(STRENGTHS)} strengths chosen on the small set; true: accuracy of "
+        f"# stage and one of {len(C_VALUES)} strengths chosen on the small set; true: accuracy of "
         "the finished head on all images not drawn",
         "# plain: cross-validated accuracy of what was chosen, with Wilson's interval; to Wilson: "
         "mean width beside that of Wilson's at the estimate",

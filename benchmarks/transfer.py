@@ -172,7 +172,7 @@ def run(place: Path, budget: str, seeds: int, lane: str, only: str | None) -> No
         if way == "auto":
             facts = json.loads(measured.read_text())
             found |= {"chosen": facts["chosen"], "scenario": facts["scenario"]["number"]}
-            found["table"] = facts["table"]
+            found["trials"] = facts["trials"]
         row.parent.mkdir(exist_ok=True)
         row.write_text(json.dumps(found))
         shutil.rmtree(out)

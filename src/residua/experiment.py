@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -44,6 +43,7 @@ from residua.training.initial import initial_network
 from residua.training.loop import fit
 from residua.training.progress import Progress, Task
 from residua.training.recorder import tensorboard_writer
+from residua.transfer.result import TransferResult
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata
 
@@ -69,12 +69,12 @@ class Experiment:
 class Trained:
     """The result of training, besides the files in the folder.
 
-    measured: what a transfer strategy measured, as in transfer.json.
+    transfer: the measurements of a transfer strategy; None for plain training.
     """
 
     prepared: Prepared
     progress: Progress
-    measured: Mapping[str, Any]
+    transfer: TransferResult | None = None
 
 
 def train(config: Config, out: str | None, console: Console) -> RunFolder:
@@ -136,7 +136,7 @@ def _run(experiment: Experiment) -> None:
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
             evaluation = _evaluate(folder, trained.prepared, console)
             facts = report_facts(
-                folder, trained.prepared, evaluation, trained.progress, trained.measured
+                folder, trained.prepared, evaluation, trained.progress, trained.transfer
             )
             for warning in html.write(facts, folder.path):
                 console.warn(warning)
@@ -151,18 +151,18 @@ def _train(experiment: Experiment) -> Trained:
     """Train by the strategy of the settings; without one, all layers that are not frozen."""
     if experiment.prepared.config.transfer.strategy == "none":
         return _train_plainly(experiment)
-    from residua.transfer.context import Job
+    from residua.transfer.context import Context
     from residua.transfer.strategies import transfer
 
-    job = Job(
+    context = Context(
         experiment.prepared,
         experiment.weights,
+        experiment.requested,
         experiment.clock,
         experiment.console,
-        experiment.requested,
     )
-    outcome = transfer(job, experiment.folder)
-    return Trained(outcome.prepared, outcome.progress, outcome.measured)
+    outcome = transfer(context, experiment.folder)
+    return Trained(outcome.prepared, outcome.progress, outcome.result)
 
 
 def _train_plainly(experiment: Experiment) -> Trained:
@@ -200,7 +200,7 @@ def _train_plainly(experiment: Experiment) -> Trained:
         cached_stages,
         throughput.deadline(prepared, clock),
     )
-    return Trained(prepared, fit(network, task, prepared.config, folder, experiment.console), {})
+    return Trained(prepared, fit(network, task, prepared.config, folder, experiment.console))
 
 
 def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evaluation | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from residua.config.auto import Choice
 from residua.data.dataset import Pixels
@@ -20,6 +19,7 @@ from residua.networks.zoo.catalogue import build_from
 from residua.report.charts import History
 from residua.runs.folder import RunFolder
 from residua.training.progress import Progress
+from residua.transfer.result import TransferResult
 
 SAMPLES = 24
 
@@ -97,70 +97,6 @@ class Predictions:
     paths: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A linear probe of one feature layer. grid: side of the pooled map. loss: in nats.
-
-    linear, neighbours: cross-validated accuracies of the probe and of nearest neighbours.
-    converged: False if the loss is an upper bound.
-    """
-
-    stage: int
-    grid: int
-    features: int
-    linear: float
-    neighbours: float
-    loss: float
-    converged: bool
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A strategy that was tried. length: "solved", "trial" or "long". accuracy: on validation.
-
-    full_seconds: predicted for all epochs, if known. gain, noise: over the linear probe, shares.
-    """
-
-    strategy: str
-    length: str
-    epochs: int
-    seconds: float
-    full_seconds: float | None
-    accuracy: float
-    gain: float
-    noise: float
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """Cross-validated accuracy of linear probes. skipped: images alone in their class. training:
-    images that the saved head was trained on."""
-
-    accuracy: float
-    interval: tuple[float, float]
-    images: int
-    skipped: int
-    training: int
-
-
-@dataclass(frozen=True)
-class TransferFacts:
-    """The measurements of a transfer strategy.
-
-    chosen, reason, scenario: the strategy that `auto` chose, why, and the scenario of the data.
-    expected: strategy -> accuracy that the time left was expected to give. data: the training set.
-    """
-
-    probes: Sequence[Probe]
-    cross_validation: CrossValidation | None = None
-    trials: Sequence[Trial] = ()
-    expected: Mapping[str, float] | None = None
-    chosen: str | None = None
-    reason: str = ""
-    scenario: str = ""
-    data: str = ""
-
-
 @dataclass(frozen=True, eq=False)
 class ReportFacts:
     """Everything that a report shows; it leaves out what is None or empty.
@@ -182,7 +118,7 @@ class ReportFacts:
     best_epoch: int | None = None
     samples: Samples | None = None
     predictions: Predictions | None = None
-    transfer: TransferFacts | None = None
+    transfer: TransferResult | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -195,9 +131,9 @@ def report_facts(
     prepared: Prepared,
     evaluation: Evaluation | None,
     progress: Progress,
-    measured: Mapping[str, Any],
+    transfer: TransferResult | None,
 ) -> ReportFacts:
-    """The facts of a finished run. measured: the content of its transfer.json."""
+    """The facts of a finished run."""
     config = prepared.config
     pretrained = bool(config.network.weights) and config.transfer.strategy != "scratch"
     first = shuffled(config.training.seed, 0, prepared.splits["train"])[:SAMPLES]
@@ -221,59 +157,7 @@ def report_facts(
         best_epoch=progress.best_epoch or None,
         samples=Samples(prepared.pixels[first], prepared.labels[first].tolist()),
         predictions=_predictions(evaluation),
-        transfer=transfer_facts(measured),
-    )
-
-
-def transfer_facts(measured: Mapping[str, Any]) -> TransferFacts | None:
-    """The content of transfer.json, also of version 0.1.0; None for plain training."""
-    if not measured.get("taps"):
-        return None
-    cross, data = measured.get("cross_validated"), measured.get("data")
-    return TransferFacts(
-        probes=[
-            Probe(
-                stage=row["stage"],
-                grid=row["side"],
-                features=row["numbers"],
-                linear=row["linear"],
-                neighbours=row["neighbours"],
-                loss=row["loss"],
-                converged=row.get("followed", True),
-            )
-            for row in measured["taps"]
-        ],
-        cross_validation=CrossValidation(
-            accuracy=cross["accuracy"],
-            interval=tuple(cross["interval"]),
-            images=cross["images"],
-            skipped=cross.get("alone") or 0,
-            training=cross["taught"],
-        )
-        if cross
-        else None,
-        trials=[
-            Trial(
-                strategy=row["way"],
-                length=row["length"],
-                epochs=row["epochs"],
-                seconds=row["seconds"],
-                full_seconds=row.get("predicted_seconds"),
-                accuracy=row["accuracy"],
-                gain=row["gain"],
-                noise=row["noise"],
-            )
-            for row in measured.get("table", ())
-        ],
-        expected=measured.get("hopes"),
-        chosen=measured.get("chosen"),
-        reason=measured.get("reason", ""),
-        scenario=measured.get("scenario", {}).get("reason", ""),
-        data=f"{data['images']:,} training images, the largest class "
-        f"{data['largest_to_smallest_class']:.1f} times the smallest, median size "
-        f"{data['width']} x {data['height']} px"
-        if data
-        else "",
+        transfer=transfer if transfer and transfer.layers else None,
     )
 
 

@@ -1,1 +1,1 @@
-"""Weights and images -> the way of learning that suits them, measured."""
+"""Transfer learning: pretrained weights and other images -> a trained network, by a strategy."""

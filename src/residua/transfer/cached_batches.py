@@ -1,6 +1,6 @@
-"""What a frozen front made of each image, kept -> batches for the rest of the network.
+"""Frozen stages and images -> batches of their cached output, for the layers behind them.
 
-The rest learns from these as from images; that nothing is computed twice is all that changes.
+Training on these batches is training on the images; only nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from residua.networks.staged import Staged
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.training.throughput import VALIDATION_LIMIT, synchronize
-from residua.transfer.features import Frozen
+from residua.transfer.features import FeatureExtractor
 
 MEMORY_SHARE = 0.25  # of the free memory, for the output of the frozen stages
 TIME_SHARE = 0.3  # of the time left, to compute it
 
 
-class CachedInputs:
-    """Inputs of the layers behind a cut; see `data.batches.Inputs`.
+class CachedBatches:
+    """Inputs of the layers behind the frozen stages; see `data.batches.Inputs`.
 
-    plain_values: [N, C, h, w], of `samples` (int64 [N], sample numbers) as they are. views: each
-    [M, C, h, w], of `members` in their order, as augmentation made them; epoch e sees view e modulo
-    their number + 1, the first of which is the plain one.
+    plain_maps: [N, C, h, w] of `samples`, int64 [N], without augmentation.
+    views: [M, C, h, w] each, of `members` in their order, augmented. Epoch e uses view e modulo
+    their number + 1; view 0 is without augmentation.
     """
 
     def __init__(
         self,
-        plain_values: Tensor,
+        plain_maps: Tensor,
         samples: Integers,
         labels: Integers,
         members: Integers,
@@ -46,46 +46,51 @@ class CachedInputs:
         seed: int,
         views: tuple[Tensor, ...] = (),
     ) -> None:
-        self.values, self.views = plain_values, views
+        self.plain_maps, self.views = plain_maps, views
         self.labels, self.members = labels, members
         self.steps = -(-len(members) // batch)
-        self._place = np.full(len(labels), -1, np.int64)
-        self._place[samples] = np.arange(len(samples))
-        self._member = np.full(len(labels), -1, np.int64)
-        self._member[members] = np.arange(len(members))
+        self._sample_rows = _rows_of(samples, len(labels))
+        self._member_rows = _rows_of(members, len(labels))
         self._order = lru_cache(maxsize=1)(lambda epoch: shuffled(seed, epoch, members))
 
     @property
     def device(self) -> torch.device:
         """See Inputs."""
-        return self.values.device
+        return self.plain_maps.device
 
     def batch(self, epoch: int, step: int) -> Batch:
         """See Inputs."""
         samples = in_step(self._order(epoch), step, self.steps)
         view = epoch % (len(self.views) + 1)
         if view:
-            x = self.views[view - 1][self._index(self._member, samples)]
+            x = self.views[view - 1][self._index(self._member_rows, samples)]
         else:
-            x = self.values[self._index(self._place, samples)]
+            x = self.plain_maps[self._index(self._sample_rows, samples)]
         labels = torch.from_numpy(self.labels[samples]).to(self.device)
         return Batch(x.float(), labels, labels)
 
     def plain(self, samples: Integers) -> Tensor:
         """See Inputs."""
-        return self.values[self._index(self._place, samples)].float()
+        return self.plain_maps[self._index(self._sample_rows, samples)].float()
 
-    def _index(self, places: Integers, samples: Integers) -> Tensor:
-        return torch.from_numpy(places[samples]).to(self.device)
+    def _index(self, rows: Integers, samples: Integers) -> Tensor:
+        return torch.from_numpy(rows[samples]).to(self.device)
+
+
+def _rows_of(samples: Integers, total: int) -> Integers:
+    """int64 [total]: the row of each sample among `samples`; -1: it has none."""
+    rows = np.full(total, -1, np.int64)
+    rows[samples] = np.arange(len(samples))
+    return rows
 
 
 def batches_after(
     network: Staged, prepared: Prepared, clock: Clock, console: Console
 ) -> tuple[Inputs, int]:
-    """Batches for what is not frozen, and how many frozen stages they have passed already.
+    """Training batches, and the number of frozen stages whose output they hold.
 
-    The output of the frozen stages is computed once for each image, and cached, where augmentation,
-    memory and time allow; else the batches hold images, and the number is 0.
+    The output is computed once per image and cached if augmentation, memory and time allow it;
+    else the batches hold images, and the number is 0.
     """
     config, members = prepared.config, prepared.training_members
     images = prepared.training_batches()
@@ -95,14 +100,14 @@ def batches_after(
         return images, 0
     evaluated = prepared.eval_splits(VALIDATION_LIMIT if clock.bounded else 0)
     samples = np.concatenate([members, *evaluated.values()])
-    frozen = Frozen(network, "", config, prepared.pixels, prepared.labels)
-    first, number = samples[: frozen.batch], len(samples) + views * len(members)
-    frozen.maps(first, stages)  # a warm-up
+    extractor = FeatureExtractor(network, prepared)
+    first, total = samples[: extractor.batch], len(samples) + views * len(members)
+    extractor.maps(first, stages)  # a warm-up
     began = time.monotonic()
-    maps = frozen.maps(first, stages)
+    maps = extractor.maps(first, stages)
     synchronize(prepared.device)
-    seconds = (time.monotonic() - began) * number / len(first)
-    needed = maps[0].numel() * maps.element_size() * number
+    seconds = (time.monotonic() - began) * total / len(first)
+    needed = maps[0].numel() * maps.element_size() * total
     if needed > MEMORY_SHARE * _free_bytes(prepared.device):
         console.print(f"{needed / 1e6:,.0f} MB of feature maps do not fit: computed each time")
         return images, 0
@@ -110,14 +115,14 @@ def batches_after(
         console.print(f"caching feature maps would take {seconds:.0f} s: computed each time")
         return images, 0
     console.print(f"caching the output of {stages} frozen stages: {needed / 1e6:,.0f} MB")
-    batches = CachedInputs(
-        frozen.maps(samples, stages),
+    batches = CachedBatches(
+        extractor.maps(samples, stages),
         samples,
         prepared.labels,
         members,
         batch=config.training.batch_size,
         seed=config.training.seed,
-        views=tuple(frozen.maps(members, stages, view) for view in range(1, views + 1)),
+        views=tuple(extractor.maps(members, stages, view) for view in range(1, views + 1)),
     )
     return batches, stages
 

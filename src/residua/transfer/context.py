@@ -1,14 +1,17 @@
-"""A prepared training and the weights that it may start from: what every way of learning needs."""
+"""A prepared training, its initial weights and a strategy -> what every strategy needs."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
 
-from residua.config.auto import Choice, value_of
-from residua.config.schema import Config
+import numpy as np
+import torch
+
+from residua.config import auto, parse
+from residua.config.auto import Choice, Chooser
+from residua.config.schema import AUTO, Config
 from residua.data.prepare import Prepared
 from residua.data.random import Integers
 from residua.networks.staged import Staged
@@ -17,77 +20,129 @@ from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.training.initial import initial_network
 from residua.training.progress import Progress
-from residua.transfer.features import Frozen
-from residua.weights.load import Weights
+from residua.transfer.cross_validation import LayerScore
+from residua.transfer.feature_layers import FeatureLayer
+from residua.transfer.features import FeatureExtractor
+from residua.transfer.result import TransferResult
+from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata
 from residua.weights.network import Logits, build_network
 
+NO_FROZEN_STAGES = {"network.stage": None, "network.pool_size": None, "transfer.views": 0}
+OF_A_STRATEGY = (  # automatic settings that depend on the strategy
+    "network.head",
+    "optimization.learning_rate",
+    "optimization.optimizer",
+    "optimization.layer_decay",
+    "optimization.warmup_epochs",
+    "training.epochs",
+)
+
+PredictLogits = Callable[[Integers], Logits]  # [N] sample indices -> logits [N, K]
+
 
 @dataclass(frozen=True)
-class Learnt:
-    """How a way of learning ended: its settings, now all resolved, where the training stands, and
-    what was measured on the way, as plain data for transfer.json. answers: [N] sample numbers ->
-    logits [N, K] from cached features, in their precision; None where there are none."""
+class Context:
+    """What a strategy works on.
 
-    prepared: Prepared
-    progress: Progress
-    measured: dict[str, Any]
-    answers: Callable[[Integers], Logits] | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """weights: None where everything begins at random. asked: the settings before any choice."""
+    weights: None if training starts from random weights, or continues from a checkpoint.
+    requested: the settings before any automatic choice. clock: of the time budget.
+    extractor: of features in the network of the weights; None where no strategy needs it.
+    scores: layers that were cross-validated already.
+    """
 
     prepared: Prepared
     weights: Weights | None
+    requested: Config
     clock: Clock
     console: Console
-    asked: Config
-    made: dict[str, Any] = field(default_factory=dict)  # what is not to be made twice
+    extractor: FeatureExtractor | None = None
+    scores: Mapping[FeatureLayer, LayerScore] = field(default_factory=dict)
 
     @property
-    def frozen(self) -> Frozen:
-        """The whole network of the weights, for features. The job must have weights."""
-        if "frozen" not in self.made:
-            assert self.weights is not None
-            prepared, sha256 = self.prepared, self.weights.sha256()
-            network = build_network(self.weights, prepared.device, require_head=False)
-            self.made["frozen"] = Frozen(
-                network, sha256, prepared.config, prepared.pixels, prepared.labels
-            )
-        return cast(Frozen, self.made["frozen"])
+    def features(self) -> FeatureExtractor:
+        """The extractor, for strategies that need one."""
+        assert self.extractor is not None
+        return self.extractor
 
     def network(self) -> Staged:
-        """The network of the settings, with the weights, frozen as the settings say."""
+        """The network of the settings, with the weights, frozen as the settings state."""
         return initial_network(self.prepared.config, self.weights, self.prepared.device)
 
     def metadata(self) -> Metadata:
-        """What the weights file of this training will say of itself."""
-        config = self.prepared.config
-        return Metadata(
-            config.network_spec, self.prepared.dataset.classes, config.preprocessing, {}
-        )
+        """The metadata of the weights files of this training."""
+        config, classes = self.prepared.config, self.prepared.dataset.classes
+        return Metadata(config.network_spec, classes, config.preprocessing, {})
 
-    def freed(self, setting: str) -> Job:
-        """The same, but for a setting that a choice may change though the user gave it."""
+    def choose(self, setting: str, value: object, reason: str) -> Context:
+        """The same with an automatic setting changed; an explicit one stays."""
+        return self.with_prepared(self.prepared.choose(setting, value, reason))
+
+    def allow_change(self, setting: str) -> Context:
+        """The same, but `choose` may change the setting even if it is explicit."""
         if not self.prepared.is_explicit(setting):
             return self
-        value = value_of(self.prepared.config, setting)
-        choices = (*self.prepared.choices, Choice(setting, value, "explicit"))
-        return dataclasses.replace(
-            self, prepared=dataclasses.replace(self.prepared, choices=choices)
-        )
+        choice = Choice(setting, auto.value_of(self.prepared.config, setting), "explicit")
+        choices = (*self.prepared.choices, choice)
+        return self.with_prepared(dataclasses.replace(self.prepared, choices=choices))
 
-    def choose(self, setting: str, value: object, reason: str) -> Job:
-        """The same with an automatic setting changed; an explicit one stays."""
-        return dataclasses.replace(self, prepared=self.prepared.choose(setting, value, reason))
-
-    def with_prepared(self, prepared: Prepared) -> Job:
+    def with_prepared(self, prepared: Prepared) -> Context:
         """The same with other settings or data."""
         return dataclasses.replace(self, prepared=prepared)
 
+    def with_settings_of(self, folder: RunFolder) -> Context:
+        """The same with the settings and choices in a run folder. Raises ResiduaError."""
+        return self.with_prepared(
+            dataclasses.replace(self.prepared, config=folder.config, choices=folder.choices)
+        )
 
-def as_written(prepared: Prepared, folder: RunFolder) -> Prepared:
-    """The same data, with the settings and choices that a folder holds. Raises ResiduaError."""
-    return dataclasses.replace(prepared, config=folder.config, choices=folder.choices)
+    def for_strategy(self, strategy: str) -> Context:
+        """The same data for a strategy, with the automatic settings that suit it."""
+        prepared = self.prepared
+        automatic = {choice.setting for choice in prepared.choices} & set(OF_A_STRATEGY)
+        settings: dict[str, object] = {"transfer.strategy": strategy}
+        settings |= dict.fromkeys(automatic, AUTO)
+        if strategy == "features" and "network.head" in automatic:
+            settings["network.head"] = "logistic"
+        if strategy == "scratch":
+            settings |= NO_FROZEN_STAGES
+        others = (choice for choice in prepared.choices if choice.setting not in automatic)
+        chooser = Chooser(parse.with_settings(prepared.config, settings), others)
+        auto.choose_network(chooser, len(prepared.dataset.classes), len(prepared.splits["train"]))
+        auto.choose_training(chooser, prepared.counts("train"))
+        choices = tuple(chooser.choices)
+        return self.with_prepared(
+            dataclasses.replace(prepared, config=chooser.config, choices=choices)
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a strategy.
+
+    prepared: with all settings resolved.
+    predict_logits: by the saved weights, in the precision of the training.
+    scores: the layers that were cross-validated completely.
+    """
+
+    prepared: Prepared
+    progress: Progress
+    result: TransferResult
+    predict_logits: PredictLogits
+    scores: Mapping[FeatureLayer, LayerScore] = field(default_factory=dict)
+
+
+def saved_predictor(folder: RunFolder, prepared: Prepared) -> PredictLogits:
+    """Logits of the saved weights, with folded norms; the file is read at each call."""
+
+    def predict_logits(samples: Integers) -> Logits:
+        network = build_network(read_file(folder.weights), prepared.device)
+        extractor = FeatureExtractor(network, prepared)
+        logits, stages = [], len(network.stages)
+        for start in range(0, len(samples), extractor.batch):
+            maps = extractor.maps(samples[start : start + extractor.batch], stages)
+            with torch.inference_mode():
+                logits.append(network.classify(maps.float()).float().cpu().numpy())
+        return np.concatenate(logits)
+
+    return predict_logits

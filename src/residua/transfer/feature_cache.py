@@ -1,10 +1,10 @@
-"""Features of images <-> files under the user's cache folder, found again by content alone.
+"""Features of images <-> files under the user's cache folder, by content alone.
 
-A row belongs to the pixels that entered the network, to the network and to nothing else: not to
-the file's name, its folder or its label. So a renamed folder finds everything, and a changed pixel
-nothing. (An augmented view is drawn by the image's number, and so belongs to that too.) Rows are
-written in pieces, each file whole or not at all: what a killed process has written is there for the
-next one.
+The key of a row is the SHA-256 of the pixels that enter the network; the folder depends on the
+network and on everything else that changes a feature. Names, folders and labels play no role: a
+renamed folder is still cached, an image with one changed pixel is not. (An augmented view is drawn
+by the index of the image, so its key depends on that too.) Rows are written in pieces, each file
+atomically: a killed process loses only the last piece.
 """
 
 from __future__ import annotations
@@ -21,78 +21,82 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from residua.system.files import write_atomically
-from residua.transfer.feature_layers import Tap
+from residua.transfer.feature_layers import FeatureLayer
 
 Floats = npt.NDArray[np.float32]
 KEY = 32  # bytes of SHA-256
 
 
-class Store:
-    """Rows of features of one network: `owner` names it, with all else that they depend on."""
+class FeatureCache:
+    """Rows of features of one network. owner: names it, and all that its features depend on."""
 
     def __init__(self, folder: Path, owner: str) -> None:
         self.folder = folder / hashlib.sha256(owner.encode()).hexdigest()[:32]
 
-    def read(self, keys: Sequence[bytes], into: Mapping[Tap, Floats]) -> npt.NDArray[np.bool_]:
-        """Fill those rows of `into`, float32 [len(keys), D] for each tap, that there are.
+    def read(
+        self, keys: Sequence[bytes], into: Mapping[FeatureLayer, Floats]
+    ) -> npt.NDArray[np.bool_]:
+        """Fill the cached rows of `into`, float32 [len(keys), D] of each layer.
 
-        Returns bool [len(keys)]: where all taps have their row. A file that cannot be read counts
-        as not there.
+        Returns bool [len(keys)]: where all layers have their row. Unreadable files are ignored.
         """
-        places: dict[bytes, list[int]] = {}
-        for place, key in enumerate(keys):
-            places.setdefault(key, []).append(place)
-        found = {tap: np.zeros(len(keys), bool) for tap in into}
+        rows: dict[bytes, list[int]] = {}
+        for row, key in enumerate(keys):
+            rows.setdefault(key, []).append(row)
+        cached = {layer: np.zeros(len(keys), bool) for layer in into}
         for path in sorted(self.folder.glob("*.safetensors")):
             with contextlib.suppress(OSError, SafetensorError, ValueError, TypeError):
-                self._read_piece(path, places, into, found)
-        return np.asarray(np.stack(list(found.values())).all(axis=0))
+                self._read_piece(path, rows, into, cached)
+        return np.asarray(np.stack(list(cached.values())).all(axis=0))
 
     def _read_piece(
         self,
         path: Path,
-        places: Mapping[bytes, list[int]],
-        into: Mapping[Tap, Floats],
-        found: Mapping[Tap, npt.NDArray[np.bool_]],
+        rows: Mapping[bytes, list[int]],
+        into: Mapping[FeatureLayer, Floats],
+        cached: Mapping[FeatureLayer, npt.NDArray[np.bool_]],
     ) -> None:
         with safe_open(str(path), "numpy") as piece:
-            own = _verified(piece, "keys", np.uint8, (-1, KEY))
+            keys = _verified(piece, "keys", np.uint8, (-1, KEY))
             pairs = [
-                (row, place) for row, key in enumerate(own) for place in places.get(bytes(key), ())
+                (source, target)
+                for source, key in enumerate(keys)
+                for target in rows.get(bytes(key), ())
             ]
             if not pairs:
                 return
-            rows, targets = (np.array(each, np.int64) for each in zip(*pairs, strict=True))
-            for tap, values in into.items():
-                if _name(tap) in piece.keys():  # noqa: SIM118 - it is no dictionary
-                    shape = (len(own), values.shape[1])
-                    values[targets] = _verified(piece, _name(tap), np.float32, shape)[rows]
-                    found[tap][targets] = True
+            sources, targets = (np.array(numbers) for numbers in zip(*pairs, strict=True))
+            for layer, values in into.items():
+                if _name(layer) in piece.keys():  # noqa: SIM118 - it is no dictionary
+                    shape = (len(keys), values.shape[1])
+                    values[targets] = _verified(piece, _name(layer), np.float32, shape)[sources]
+                    cached[layer][targets] = True
 
-    def write(self, keys: Sequence[bytes], values: Mapping[Tap, Floats]) -> None:
-        """Add rows float32 [len(keys), D] for each tap. Raises ResiduaError if the disk is full."""
+    def write(self, keys: Sequence[bytes], values: Mapping[FeatureLayer, Floats]) -> None:
+        """Add rows float32 [len(keys), D] per layer. Raises ResiduaError if the disk is full."""
         stacked = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY)
         tensors = {"keys": stacked} | {
-            _name(tap): np.ascontiguousarray(each, np.float32) for tap, each in values.items()
+            _name(layer): np.ascontiguousarray(rows, np.float32) for layer, rows in values.items()
         }
-        named = hashlib.sha256(stacked.tobytes() + "".join(sorted(tensors)).encode()).hexdigest()
-        digests = {name: _digest(each) for name, each in tensors.items()}
-        content = safetensors.numpy.save(tensors, digests)
-        write_atomically(self.folder / f"{named[:32]}.safetensors", content)
+        content = stacked.tobytes() + "".join(sorted(tensors)).encode()
+        digests = {name: _digest(tensor) for name, tensor in tensors.items()}
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
+        write_atomically(path, safetensors.numpy.save(tensors, digests))
 
 
-def _verified(piece: Any, name: str, kind: type, shape: tuple[int, int]) -> npt.NDArray[Any]:
-    """A tensor of a piece, if it is what was written. Raises ValueError; -1 is any length."""
-    found: npt.NDArray[Any] = piece.get_tensor(name)
-    fits = found.ndim == 2 and all(a in (-1, b) for a, b in zip(shape, found.shape, strict=True))
-    if found.dtype != kind or not fits or (piece.metadata() or {}).get(name) != _digest(found):
+def _verified(piece: Any, name: str, dtype: type, shape: tuple[int, int]) -> npt.NDArray[Any]:
+    """A tensor of a piece. -1: any length. Raises ValueError if it is not what was written."""
+    tensor: npt.NDArray[Any] = piece.get_tensor(name)
+    fits = tensor.ndim == 2 and all(a in (-1, b) for a, b in zip(shape, tensor.shape, strict=True))
+    digest = (piece.metadata() or {}).get(name)
+    if tensor.dtype != dtype or not fits or digest != _digest(tensor):
         raise ValueError(f"{name} is damaged")
-    return found
+    return tensor
 
 
 def _digest(values: npt.NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
-def _name(tap: Tap) -> str:
-    return f"stage{tap.stage}side{tap.side}"
+def _name(layer: FeatureLayer) -> str:
+    return f"stage{layer.stage}side{layer.pool_size}"  # as version 0.1.0 wrote it

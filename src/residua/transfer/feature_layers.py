@@ -1,7 +1,6 @@
-"""Images -> what a frozen network makes of them, at one or more places, as fast as it can.
+"""Images -> the features of a frozen network after one or more of its stages, computed fast.
 
-A tap is a place where features can be taken: the map after a stage, averaged over a grid.
-Legend: B batch, S side of the images, C channels, D = channels x grid side squared.
+Legend: B batch, S side of the images, C channels, D = C x pool_size x pool_size.
 """
 
 from __future__ import annotations
@@ -18,84 +17,88 @@ from residua.data.augmentation import normalise
 from residua.networks.staged import Staged, pooled
 from residua.networks.surgery.folding import fold_norms
 
-FINER = 4  # times as many fields in each direction, over which a wide map is averaged first
-WIDEST = 1024  # numbers that a grid finer than one field may give
-SIDES = (4, 2)  # of such grids, the finest first
+FINE_FACTOR = 4  # a bf16 map is averaged to so many times the pool size before it is converted
+MAX_FEATURES = 1024  # of a layer that is pooled to more than one field
+POOL_SIZES = (4, 2)  # of such layers, the finest first
 
 
 @dataclass(frozen=True, order=True)
-class Tap:
-    """The map after stage `stage` (from 1), averaged over side x side fields."""
+class FeatureLayer:
+    """The map after stage `stage` (from 1), average-pooled to pool_size x pool_size."""
 
     stage: int
-    side: int
+    pool_size: int
 
     def __str__(self) -> str:
-        grid = "" if self.side == 1 else f", {self.side} x {self.side}"
+        grid = "" if self.pool_size == 1 else f", {self.pool_size} x {self.pool_size}"
         return f"stage {self.stage}{grid}"
 
 
-class Front:
-    """A frozen network, folded, on its device; gives features and maps without any gradient."""
+class FrozenStages:
+    """The stages of a network on its device, with folded norms and without gradients."""
 
     def __init__(self, network: Staged, preprocessing: Preprocessing, precision: str) -> None:
         self.device = next(network.parameters()).device
         self.preprocessing, self.precision = preprocessing, precision
         self.network = fold_norms(network, precision)
-        self.stages = len(self.network.stages)
-        self.type = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.count = len(self.network.stages)
+        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     @torch.inference_mode()
-    def features(self, images: Tensor, taps: Sequence[Tap]) -> dict[Tap, Tensor]:
-        """float [B, C, S, S], normalised -> float32 [B, D] for each tap, on the CPU."""
-        x, found, place = images.to(self.type), {}, 0
-        for tap in sorted(taps):
-            if tap.stage > place:
-                x = self.network.between(x, place, tap.stage)
-                place = tap.stage
-            found[tap] = _means(x, tap.side).cpu()
-        return found
+    def features(
+        self, images: Tensor, layers: Sequence[FeatureLayer]
+    ) -> dict[FeatureLayer, Tensor]:
+        """Normalised images float [B, C, S, S] -> float32 [B, D] of each layer, on the CPU."""
+        x, features, stage = images.to(self.dtype), {}, 0
+        for layer in sorted(layers):
+            if layer.stage > stage:
+                x = self.network.between(x, stage, layer.stage)
+                stage = layer.stage
+            features[layer] = pooled_float32(x, layer.pool_size).cpu()
+        return features
 
     @torch.inference_mode()
     def map(self, images: Tensor, stages: int) -> Tensor:
-        """float [B, C, S, S], normalised -> the map after so many stages, in our precision."""
-        return self.network.between(images.to(self.type), 0, stages)
+        """Normalised images float [B, C, S, S] -> the map after `stages` stages, `dtype`."""
+        return self.network.between(images.to(self.dtype), 0, stages)
 
-    def plain(self, pixels: Tensor) -> Tensor:
+    def normalised(self, pixels: Tensor) -> Tensor:
         """uint8 [B, S, S, C] -> what `features` and `map` take."""
         return normalise(pixels.to(self.device), self.preprocessing)
 
-    def widths(self, taps: Sequence[Tap], height: int, width: int, channels: int) -> dict[Tap, int]:
-        """D of each tap, for images of that size."""
+    def dimensions(
+        self, layers: Sequence[FeatureLayer], height: int, width: int, channels: int
+    ) -> dict[FeatureLayer, int]:
+        """D of each layer, for images of this size."""
         x = torch.zeros(1, channels, height, width, device=self.device)
-        found = self.features(x.contiguous(memory_format=torch.channels_last), taps)
-        return {tap: each.shape[1] for tap, each in found.items()}
+        features = self.features(x.contiguous(memory_format=torch.channels_last), layers)
+        return {layer: values.shape[1] for layer, values in features.items()}
 
-    def taps(self, size: int, channels: int) -> list[Tap]:
-        """Where features are worth taking, for images of `size` px, from the first stage on.
+    def layers(self, size: int, channels: int) -> list[FeatureLayer]:
+        """The layers worth comparing, for images of `size` px, from the first stage on.
 
-        After each stage: the finest grid that gives at most WIDEST numbers; after the last also the
-        plain mean, which is what the network itself was trained to use.
+        Of each stage: the finest pooling of POOL_SIZES with at most MAX_FEATURES features; of the
+        last one also global average pooling, which the network itself was trained with.
         """
-        x = torch.zeros(1, channels, size, size, device=self.device, dtype=self.type)
+        x = torch.zeros(1, channels, size, size, device=self.device, dtype=self.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
-        found = []
-        for stage in range(1, self.stages + 1):
+        layers = []
+        for stage in range(1, self.count + 1):
             with torch.inference_mode():
                 x = self.network.between(x, stage - 1, stage)
             width, side = x.shape[1], min(x.shape[2:])
-            fitting = [each for each in SIDES if each <= side and width * each**2 <= WIDEST]
+            fitting = [p for p in POOL_SIZES if p <= side and width * p**2 <= MAX_FEATURES]
             if fitting:
-                found.append(Tap(stage, fitting[0]))
-            if stage == self.stages or not fitting:
-                found.append(Tap(stage, 1))
-        return found
+                layers.append(FeatureLayer(stage, fitting[0]))
+            if stage == self.count or not fitting:
+                layers.append(FeatureLayer(stage, 1))
+        return layers
 
 
-def _means(x: Tensor, side: int) -> Tensor:
-    """`pooled` of x in float32. Of a wide bfloat16 map only means over finer fields are converted,
-    which are far fewer than its numbers."""
-    fine = FINER * side
+def pooled_float32(x: Tensor, pool_size: int) -> Tensor:
+    """`pooled` of x in float32. A bf16 map is averaged over finer fields first where these divide
+    it, so that far fewer numbers are converted."""
+    fine = FINE_FACTOR * pool_size
     if x.dtype == torch.bfloat16 and not any(length % fine for length in x.shape[2:]):
         x = F.adaptive_avg_pool2d(x, fine)
-    return pooled(x.float(), side)
+    return pooled(x.float(), pool_size)

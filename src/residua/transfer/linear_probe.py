@@ -1,4 +1,7 @@
-"""Frozen features -> a head, solved or learnt; the first answer of every way of transferring."""
+"""Frozen features -> a head: logistic regression, or trained by gradient descent.
+
+It is the result of `--transfer features` and the initial head of fine-tuning.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ import copy
 import dataclasses
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from residua.config import parse
 from residua.config.auto import FEW
 from residua.data.prepare import thinned
 from residua.data.random import Integers, shuffled
@@ -21,274 +25,360 @@ from residua.runs.folder import RunFolder
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE
-from residua.training.loop import fit as learn
+from residua.training.loop import fit
 from residua.training.progress import Progress, Task
-from residua.transfer.answers import Answers
-from residua.transfer.cached_batches import CachedInputs
-from residua.transfer.context import Job, Learnt
-from residua.transfer.estimate import Estimate
-from residua.transfer.feature_layers import Tap
-from residua.transfer.features import Rows
-from residua.transfer.logistic import Floats, fit
-from residua.transfer.probing import Seen, best_of, look
+from residua.transfer.cached_batches import CachedBatches
+from residua.transfer.context import Context, Outcome, PredictLogits
+from residua.transfer.cross_validation import Estimate, LayerScore, best_layer, score_layers
+from residua.transfer.feature_layers import FeatureLayer
+from residua.transfer.features import FeatureRows
+from residua.transfer.logistic import Floats, fit_logistic
+from residua.transfer.result import CrossValidation, TransferResult
 from residua.weights.load import read_file
 from residua.weights.network import Logits, build_network
 
-CHOOSING = 2_000, 5_000  # images that choose stage and strength, for few and for many classes
-SHARE = 0.8  # of a budget that features may take where nothing follows
-BEGIN_SHARE = 0.15  # of what is left of it, where training follows
-HEAD_SHARE = 0.2  # of what is left of it, for a head with hidden layers before all else learns
-MOST_THREADS = 8  # that fit heads at once, each on rows of its own
+SCORED_IMAGES = 2_000, 5_000  # that choose layer and C, for few and for many classes
+FEATURE_SHARE = 0.8  # of a budget that features may take if nothing follows
+INITIAL_SHARE = 0.15  # of the time left, for the features of an initial head
+HEAD_SHARE = 0.2  # of the time left, to train a head before other training follows
+MAX_THREADS = 8  # that fit heads concurrently, each on its own rows
 
 
-def by_features(
-    job: Job, folder: RunFolder, *, until: float | None = None, head_share: float | None = None
-) -> Learnt:
-    """A head on the frozen network: the weights file, and what was measured for it.
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """The candidate layers, cross-validated on `rows`."""
 
-    until: a time of time.monotonic() at which features end; None for a share of the budget.
-    head_share: of what they leave of it, for a head that learns by gradient; None: all that
-    judging and reporting leave. Raises Interrupted after a signal; what was computed is in the
-    cache then.
+    layers: list[LayerScore]
+    estimate: Estimate | None
+    rows: FeatureRows
+
+
+def fit_probe(
+    context: Context, folder: RunFolder, *, deadline: float | None = None, final: bool = True
+) -> Outcome:
+    """Choose a feature layer and fit a head on it; the weights file is in `folder`.
+
+    deadline: time.monotonic() at which to stop computing features; None: at FEATURE_SHARE of the
+    budget. final: a head that is trained may use the whole budget but for evaluation and report;
+    else HEAD_SHARE of the time left. Raises Interrupted after a signal; computed features are
+    cached then.
     """
-    train, until = job.prepared.training_members, until or job.clock.at(SHARE)
-    begun = head_share is None and (folder.path / STATE).exists()
-    if begun and until is not None:
-        until = time.monotonic()  # what is cached, and so what the head began with
-    seen, estimated, rows = _choose(job, train, until)
-    until = _sparing(job, rows, until)
-    best = best_of(seen)
-    config = job.prepared.config
-    job = _at(job, best)
-    rows = _all_rows(job, best.tap, train, rows, until)
-    measured: dict[str, object] = {
-        "taps": [each.to_json() for each in seen],
-        "images": len(rows.samples),
-        "computed": rows.computed,
-        "seconds": {"features": rows.seconds},
-    }
-    if config.network.head == "logistic":
-        if estimated is not None:
-            alone = int((~seen[0].probe.judged).sum())
-            told = {"taught": len(rows.samples), "alone": alone}
-            measured["cross_validated"] = _said(estimated) | told
-        network = job.network()
-        _solve(job, network, best, rows, until)
-        metadata = dataclasses.replace(job.metadata(), notes={"strength": best.strength})
-        folder.write_weights("best.safetensors", network.state_dict(), metadata)
-        progress = Progress(seconds=job.clock.passed)
+    members = context.prepared.training_members
+    deadline = deadline or context.clock.at(FEATURE_SHARE)
+    is_resumed = final and (folder.path / STATE).exists()
+    if is_resumed and deadline is not None:
+        deadline = time.monotonic()  # the cached features are those that training began with
+    scored = _score(context, _candidates(context), members, deadline)
+    deadline = _leaving_time_to_finish(context, scored.rows, deadline)
+    best = best_layer(scored.layers)
+    context = _with_layer(context, best)
+    rows = _training_rows(context, best.layer, members, scored.rows, deadline)
+    result = TransferResult(
+        layers=tuple(score.result for score in scored.layers),
+        images=len(rows.samples),
+        computed=rows.computed,
+        feature_seconds=rows.seconds,
+    )
+    if context.prepared.config.network.head == "logistic":
+        progress = _save_logistic_head(context, folder, best, rows, deadline)
+        cross_validation = _cross_validation(scored, len(rows.samples))
+        result = dataclasses.replace(result, cross_validation=cross_validation)
+        context.console.print(_summary(best, len(scored.layers), cross_validation))
     else:
-        network, task = job.network(), _task(job, best.tap, rows, until)
-        if begun:
-            task = dataclasses.replace(task, deadline=throughput.deadline(job.prepared, job.clock))
-        else:
-            job, task = _in_time(job, network, task, head_share)
-        if head_share is None:
-            folder.write_settings(
-                job.prepared.config, job.prepared.choices
-            )  # what goes on later must not plan anew
-        progress = learn(network, task, job.prepared.config, folder, job.console)
-    return Learnt(job.prepared, progress, measured, _answers(job, best.tap, folder))
+        task = _head_task(context, best.layer, rows, deadline)
+        context, progress = _train_head(context, folder, task, final, is_resumed)
+    predict_logits = _cached_predictor(context, best.layer, folder)
+    return Outcome(context.prepared, progress, result, predict_logits, _complete(scored.layers))
 
 
-def _answers(job: Job, tap: Tap, folder: RunFolder) -> Answers:
-    """What the kept head says of cached features; it is read when it is asked."""
+def initialise_head(
+    context: Context, network: Staged, folder: RunFolder
+) -> tuple[TransferResult, dict[FeatureLayer, LayerScore]]:
+    """Fit the head of `network` on its frozen features, in place."""
+    layer = FeatureLayer(len(network.stages), network.pool_size)
+    members, deadline = context.prepared.training_members, context.clock.ahead(INITIAL_SHARE)
+    if layer in context.scores:
+        score, rows = context.scores[layer], None
+    else:
+        scored = _score(context, [layer], members, deadline)
+        (score,), rows = scored.layers, scored.rows
+    rows = _training_rows(context, layer, members, rows, deadline)
+    if isinstance(network.head, nn.Linear):
+        _solve_head(context, network.head, score, rows, deadline)
+        context.console.print(f"head initialised: {_summary(score, 1, None)}")
+    else:
+        _pretrain_head(context, network, folder, _head_task(context, layer, rows, deadline))
+    return TransferResult(layers=(score.result,), images=len(rows.samples)), _complete([score])
 
-    def answers(samples: Integers) -> Logits:
-        network = build_network(read_file(folder.weights), job.prepared.device)
-        values = job.frozen.rows([tap], samples).values[tap]
-        with torch.inference_mode():
-            maps = _as_maps(values, tap, job.prepared.device)
-            return network.classify(maps).float().cpu().numpy()
 
-    return answers
+# Which layer
 
 
-def _choose(
-    job: Job, train: Integers, until: float | None
-) -> tuple[list[Seen], Estimate | None, Rows]:
-    """Look at every tap, or at the one that the settings name, on some of the training part."""
-    config, network = job.prepared.config, job.prepared.config.network
-    taps = job.frozen.taps()
-    if job.prepared.is_explicit("network.stage") or job.prepared.is_explicit("network.pool_size"):
-        taps = [Tap(network.stage or job.frozen.front.stages, network.pool_size or 1)]
-    elif network.head != "logistic":  # as tutorials 2 and 3: what the network itself would use
-        taps = [tap for tap in taps if tap.stage == job.frozen.front.stages and tap.side == 1]
-    count = int(np.clip(FEW * network.classes, *CHOOSING))  # so few are all, and judge as well
-    some = shuffled(config.training.seed, 0, train)[:count] if len(train) > count else train
-    half = None if until is None else (time.monotonic() + until) / 2
-    with job.console.bar("features") as move:
-        rows = job.frozen.rows(taps, some, until=half, report=move)
-    labels = job.prepared.labels[rows.samples]
-    contents = [key.hex() for key in job.frozen.keys(rows.samples)]
-    with job.console.bar("choosing") as move:
-        report = move
-        seen, estimated = look(
+def _candidates(context: Context) -> list[FeatureLayer]:
+    """The layer of the settings, or else those that are worth comparing."""
+    prepared, network = context.prepared, context.prepared.config.network
+    last = context.features.stages.count
+    if prepared.is_explicit("network.stage") or prepared.is_explicit("network.pool_size"):
+        return [FeatureLayer(network.stage or last, network.pool_size or 1)]
+    if network.head != "logistic":  # as tutorials 2 and 3: the input of the network's own head
+        return [FeatureLayer(last, 1)]
+    return context.features.layers()
+
+
+def _score(
+    context: Context,
+    layers: Sequence[FeatureLayer],
+    members: Integers,
+    deadline: float | None,
+) -> _Scored:
+    """Cross-validate layers on the training set, or on SCORED_IMAGES of it."""
+    config, extractor = context.prepared.config, context.features
+    seed, classes = config.training.seed, config.network.classes
+    count = int(np.clip(FEW * classes, *SCORED_IMAGES))
+    samples = shuffled(seed, 0, members)[:count] if len(members) > count else members
+    half = None if deadline is None else (time.monotonic() + deadline) / 2
+    with context.console.bar("features") as move:
+        rows = extractor.rows(layers, samples, deadline=half, report=move)
+    with context.console.bar("cross-validation") as move:
+        scores, estimated = score_layers(
             rows,
-            labels,
-            contents,
-            network.classes,
-            config.training.seed,
+            context.prepared.labels[rows.samples],
+            [key.hex() for key in extractor.keys(rows.samples)],
+            classes,
+            seed,
             balanced=config.optimization.class_weights == "balanced",
-            report=report,
-            threads=min(MOST_THREADS, torch.get_num_threads()),
+            report=move,
+            threads=min(MAX_THREADS, torch.get_num_threads()),
         )
-    job.frozen.looked |= {each.tap: each for each in seen if each.probe.followed}
-    return seen, estimated, rows
+    return _Scored(scores, estimated, rows)
 
 
-def _at(job: Job, best: Seen) -> Job:
-    """The settings of the chosen tap; none are needed where the network's own head would sit."""
-    reason = f"separates the classes best: loss {best.loss:.3f} on images left out"
-    if best.tap == Tap(job.frozen.front.stages, 1) and job.prepared.config.network.stage is None:
-        return job
-    return job.choose("network.stage", best.tap.stage, reason).choose(
-        "network.pool_size", best.tap.side, reason
+def _complete(scores: Sequence[LayerScore]) -> dict[FeatureLayer, LayerScore]:
+    return {score.layer: score for score in scores if not score.probes.abandoned}
+
+
+def _with_layer(context: Context, best: LayerScore) -> Context:
+    """The settings of a layer; none are needed for the input of the network's own head."""
+    layer = best.layer
+    is_default = layer == FeatureLayer(context.features.stages.count, 1)
+    if is_default and context.prepared.config.network.stage is None:
+        return context
+    reason = f"smallest cross-validated loss, {best.probes.mean_loss:.3f}"
+    context = context.choose("network.stage", layer.stage, reason)
+    return context.choose("network.pool_size", layer.pool_size, reason)
+
+
+def _cross_validation(scored: _Scored, training_images: int) -> CrossValidation | None:
+    if scored.estimate is None:
+        return None
+    return CrossValidation(
+        scored.estimate.accuracy,
+        scored.estimate.interval,
+        scored.estimate.images,
+        training_images,
+        skipped=int((~scored.layers[0].probes.evaluated).sum()),
     )
 
 
-def _sparing(job: Job, rows: Rows, until: float | None) -> float | None:
-    """`until`, or so early that there is time for the features of the images that will judge."""
-    if until is None or not rows.computed:
-        return until
-    needed = throughput.finishing_seconds(job.prepared, rows.seconds / rows.computed)
-    return min(until, time.monotonic() + job.clock.left - needed)
+def _summary(score: LayerScore, candidates: int, cross: CrossValidation | None) -> str:
+    """The layer, its regularisation and its accuracy, in a line."""
+    compared = f", best of {candidates} layers" if candidates > 1 else ""
+    line = f"linear probe on {score.layer} (C = {score.probes.c:g}{compared})"
+    if cross is None:
+        accuracy = score.probes.accuracy
+        return f"{line}: cross-validated accuracy {accuracy:.4f}" if accuracy else line
+    low, high = cross.interval
+    line += (
+        f": cross-validated accuracy {cross.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f}, "
+        f"{cross.images:,} images)"
+    )
+    alone = f"; {cross.skipped:,} without another image of the same class skipped"
+    return line + alone if cross.skipped else line
 
 
-def _all_rows(
-    job: Job, tap: Tap, train: Integers, chosen: Rows | None, until: float | None
-) -> Rows:
-    """The chosen tap's features of the whole training part, as far as time allows."""
-    if chosen is not None and len(chosen.samples) == len(train):
-        return chosen
-    with job.console.bar("features") as move:
-        report = move
-        rows = job.frozen.rows([tap], train, until=until, report=report)
-    if len(rows.samples) < len(train):
-        job.console.warn(
-            f"the time allows features of {len(rows.samples):,} of {len(train):,} images"
+# Its features
+
+
+def _leaving_time_to_finish(
+    context: Context, rows: FeatureRows, deadline: float | None
+) -> float | None:
+    """The deadline, or as much earlier as evaluation and report need."""
+    if deadline is None or not rows.computed:
+        return deadline
+    finish = throughput.finishing_seconds(context.prepared, rows.seconds / rows.computed)
+    return min(deadline, time.monotonic() + context.clock.left - finish)
+
+
+def _training_rows(
+    context: Context,
+    layer: FeatureLayer,
+    members: Integers,
+    scored: FeatureRows | None,
+    deadline: float | None,
+) -> FeatureRows:
+    """The layer's features of the training set, as far as time allows."""
+    if scored is not None and len(scored.samples) == len(members):
+        return scored
+    with context.console.bar("features") as move:
+        rows = context.features.rows([layer], members, deadline=deadline, report=move)
+    if len(rows.samples) < len(members):
+        context.console.warn(
+            f"the time budget allows features of {len(rows.samples):,} of {len(members):,} images"
         )
     return rows
 
 
-def _views(job: Job, tap: Tap, samples: Integers, until: float | None) -> list[Floats]:
-    """Features of the augmented views, for the head alone; as many views as time allows."""
-    found: list[Floats] = []
-    for view in range(1, job.prepared.config.transfer.views + 1):
-        with job.console.bar(f"view {view}") as move:
-            report = move
-            rows = job.frozen.rows([tap], samples, view=view, until=until, report=report)
+def _views(
+    context: Context, layer: FeatureLayer, samples: Integers, deadline: float | None
+) -> list[Floats]:
+    """Features of the augmented views, as many views as time allows."""
+    views: list[Floats] = []
+    for view in range(1, context.prepared.config.transfer.views + 1):
+        with context.console.bar(f"view {view}") as move:
+            rows = context.features.rows(
+                [layer], samples, view=view, deadline=deadline, report=move
+            )
         if len(rows.samples) < len(samples):
-            job.console.warn(f"the time allows {len(found)} of the augmented views")
+            context.console.warn(f"the time budget allows {len(views)} augmented views")
             break
-        found.append(rows.values[tap])
-    return found
+        views.append(rows.values[layer])
+    return views
 
 
-def begin_head(job: Job, network: Staged, folder: RunFolder) -> dict[str, object]:
-    """Bring the head of `network` to what its frozen features suggest, in place."""
-    tap = Tap(len(network.stages), network.pool_size)
-    linear = isinstance(network.head, nn.Linear)
-    named = {"network.stage": tap.stage, "network.pool_size": tap.side}
-    config = parse.with_settings(job.prepared.config, named)
-    own = dataclasses.replace(job, prepared=dataclasses.replace(job.prepared, config=config))
-    train, until = job.prepared.training_members, job.clock.ahead(BEGIN_SHARE)
-    if tap in job.frozen.looked:
-        seen, chosen = [job.frozen.looked[tap]], None
-    else:
-        seen, _, chosen = _choose(own, train, until)
-    rows = _all_rows(job, tap, train, chosen, until)
-    if linear:
-        _solve(job, network, seen[0], rows, until)
-    else:
-        _learn_head(job, network, folder, _task(job, tap, rows, until))
-    return {"taps": [each.to_json() for each in seen], "images": len(rows.samples)}
+# A head by logistic regression
 
 
-def _learn_head(job: Job, network: Staged, folder: RunFolder, task: Task) -> None:
-    """A head with hidden layers learns alone first, in a folder of its own that then goes."""
-    own = RunFolder(folder.path / "head")
-    own.path.mkdir(exist_ok=True)
-    alone = copy.deepcopy(network)
-    freeze(alone, len(alone.stages))
-    short, task = _in_time(job, alone, task, HEAD_SHARE)
-    try:
-        learn(alone, task, short.prepared.config, own, job.console)
-    except Interrupted as error:
-        raise Interrupted(error.number, str(folder.path)) from None
-    network.load_state_dict(read_file(own.weights).tensors)
-    shutil.rmtree(own.path)
+def _save_logistic_head(
+    context: Context,
+    folder: RunFolder,
+    best: LayerScore,
+    rows: FeatureRows,
+    deadline: float | None,
+) -> Progress:
+    network = context.network()
+    assert isinstance(network.head, nn.Linear)
+    _solve_head(context, network.head, best, rows, deadline)
+    metadata = dataclasses.replace(context.metadata(), notes={"C": best.probes.c})
+    folder.write_weights("best.safetensors", network.state_dict(), metadata)
+    return Progress(seconds=context.clock.passed)
 
 
-def _in_time(job: Job, network: Staged, task: Task, share: float | None) -> tuple[Job, Task]:
-    """With as many epochs as fit into a share of the time left; None: all but the finishing."""
-    if not job.clock.bounded:
-        return job, task
-    config, batches = job.prepared.config, task.batches
-    until = throughput.deadline(job.prepared, job.clock)
-    speed = throughput.measure_throughput(network, batches, config, task.cached_stages)
-    validated = sum(map(len, task.eval_splits.values()))
-    each = throughput.epoch_seconds(speed, batches, config, validated)
-    left = job.clock.left
-    finish = throughput.finishing_seconds(job.prepared, speed.full_evaluation)
-    seconds = max(0.0, left - finish if share is None else left * share)
-    prepared = throughput.plan_epochs(job.prepared, seconds, each, batches, whole=True)
-    return job.with_prepared(prepared), dataclasses.replace(task, deadline=until)
-
-
-def _solve(job: Job, network: Staged, best: Seen, rows: Rows, until: float | None) -> None:
-    """Give the network the linear head of logistic regression, in place."""
-    views = _views(job, best.tap, rows.samples, until)
-    values = np.concatenate([rows.values[best.tap], *views])
-    labels = np.tile(job.prepared.labels[rows.samples], 1 + len(views))
-    config = job.prepared.config
+def _solve_head(
+    context: Context, head: nn.Linear, score: LayerScore, rows: FeatureRows, deadline: float | None
+) -> None:
+    """Set a linear head to the logistic regression on all rows and views, in place."""
+    config = context.prepared.config
+    views = _views(context, score.layer, rows.samples, deadline)
+    values = np.concatenate([rows.values[score.layer], *views])
+    labels = np.tile(context.prepared.labels[rows.samples], 1 + len(views))
+    c = score.probes.c / (1 + len(views))  # C multiplies the sum over all rows
     balanced = config.optimization.class_weights == "balanced"
-    strength = best.strength / (1 + len(views))  # it multiplies a sum, over views too
-    found = fit(values, labels, config.network.classes, strength, balanced=balanced)
-    head = network.head
-    assert isinstance(head, nn.Linear)
+    solved = fit_logistic(values, labels, config.network.classes, c, balanced=balanced)
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(found.weight))
-        head.bias.copy_(torch.from_numpy(found.bias))
+        head.weight.copy_(torch.from_numpy(solved.weight))
+        head.bias.copy_(torch.from_numpy(solved.bias))
 
 
-def _task(job: Job, tap: Tap, rows: Rows, until: float | None) -> Task:
-    """Learning a head by gradient, on features of the training and the validation part."""
-    prepared, config = job.prepared, job.prepared.config
-    judged = thinned(
-        prepared.splits["validation"], throughput.VALIDATION_LIMIT if job.clock.bounded else 0
-    )
-    held = job.frozen.rows([tap], judged) if len(judged) else None
-    values = [rows.values[tap], *([held.values[tap]] if held else [])]
-    inputs = CachedInputs(
-        _as_maps(np.concatenate(values), tap, prepared.device),
-        np.concatenate([rows.samples, judged]),
+# A head by gradient descent
+
+
+def _head_task(
+    context: Context, layer: FeatureLayer, rows: FeatureRows, deadline: float | None
+) -> Task:
+    """Training a head on the features of the training set, with those of the validation set."""
+    prepared, config = context.prepared, context.prepared.config
+    limit = throughput.VALIDATION_LIMIT if context.clock.bounded else 0
+    validated = thinned(prepared.splits["validation"], limit)
+    values = [rows.values[layer]]
+    if len(validated):
+        values.append(context.features.rows([layer], validated).values[layer])
+    batches = CachedBatches(
+        _as_maps(np.concatenate(values), layer, prepared.device),
+        np.concatenate([rows.samples, validated]),
         prepared.labels,
         rows.samples,
         batch=config.training.batch_size,
         seed=config.training.seed,
         views=tuple(
-            _as_maps(each, tap, prepared.device) for each in _views(job, tap, rows.samples, until)
+            _as_maps(view, layer, prepared.device)
+            for view in _views(context, layer, rows.samples, deadline)
         ),
     )
     return Task(
-        inputs,
-        {"validation": judged} if len(judged) else {},
+        batches,
+        {"validation": validated} if len(validated) else {},
         prepared.counts("train"),
-        job.metadata(),
-        cached_stages=tap.stage,
+        context.metadata(),
+        cached_stages=layer.stage,
     )
 
 
-def _as_maps(values: Floats, tap: Tap, device: torch.device) -> torch.Tensor:
-    """Features [N, D] -> the map [N, C, side, side] whose pooling they are."""
-    shape = (len(values), values.shape[1] // tap.side**2, tap.side, tap.side)
+def _train_head(
+    context: Context, folder: RunFolder, task: Task, final: bool, is_resumed: bool
+) -> tuple[Context, Progress]:
+    """Train the head in the run folder. final: see fit_probe."""
+    network = context.network()
+    if is_resumed:
+        deadline = throughput.deadline(context.prepared, context.clock)
+        task = dataclasses.replace(task, deadline=deadline)
+    else:
+        context, task = _scheduled(context, network, task, None if final else HEAD_SHARE)
+    if final:  # a resumed run does not replan
+        folder.write_settings(context.prepared.config, context.prepared.choices)
+    return context, fit(network, task, context.prepared.config, folder, context.console)
+
+
+def _pretrain_head(context: Context, network: Staged, folder: RunFolder, task: Task) -> None:
+    """Train a head with hidden layers alone, in a temporary folder, before the other layers."""
+    temporary = RunFolder(folder.path / "head")
+    temporary.path.mkdir(exist_ok=True)
+    frozen = copy.deepcopy(network)
+    freeze(frozen, len(frozen.stages))
+    scheduled, task = _scheduled(context, frozen, task, HEAD_SHARE)
+    try:
+        fit(frozen, task, scheduled.prepared.config, temporary, context.console)
+    except Interrupted as error:
+        raise Interrupted(error.number, str(folder.path)) from None
+    network.load_state_dict(read_file(temporary.weights).tensors)
+    shutil.rmtree(temporary.path)
+
+
+def _scheduled(
+    context: Context, network: Staged, task: Task, share: float | None
+) -> tuple[Context, Task]:
+    """With as many epochs as fit into a share of the time left; None: all but the finishing."""
+    clock, config, batches = context.clock, context.prepared.config, task.batches
+    if not clock.bounded:
+        return context, task
+    deadline = throughput.deadline(context.prepared, clock)
+    speed = throughput.measure_throughput(network, batches, config, task.cached_stages)
+    validated = sum(map(len, task.eval_splits.values()))
+    epoch = throughput.epoch_seconds(speed, batches, config, validated)
+    left = clock.left
+    finish = throughput.finishing_seconds(context.prepared, speed.full_evaluation)
+    seconds = max(0.0, left - finish if share is None else left * share)
+    prepared = throughput.plan_epochs(context.prepared, seconds, epoch, batches, whole=True)
+    return context.with_prepared(prepared), dataclasses.replace(task, deadline=deadline)
+
+
+# Predictions
+
+
+def _cached_predictor(context: Context, layer: FeatureLayer, folder: RunFolder) -> PredictLogits:
+    """Logits of the saved head from cached features; the file is read at each call."""
+
+    def predict_logits(samples: Integers) -> Logits:
+        network = build_network(read_file(folder.weights), context.prepared.device)
+        values = context.features.rows([layer], samples).values[layer]
+        with torch.inference_mode():
+            maps = _as_maps(values, layer, context.prepared.device)
+            return network.classify(maps).float().cpu().numpy()
+
+    return predict_logits
+
+
+def _as_maps(values: Floats, layer: FeatureLayer, device: torch.device) -> torch.Tensor:
+    """Features [N, D] -> maps [N, C, pool_size, pool_size], which pooling leaves unchanged."""
+    side = layer.pool_size
+    shape = (len(values), values.shape[1] // side**2, side, side)
     return torch.from_numpy(values).view(shape).to(device)
-
-
-def _said(found: Estimate) -> dict[str, object]:
-    return {
-        "accuracy": found.accuracy,
-        "interval": list(found.interval),
-        "images": found.images,
-    }

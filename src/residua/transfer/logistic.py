@@ -1,14 +1,15 @@
-"""Cached features and labels -> a linear head, its strength, and how it did on rows left out.
+"""Features and labels -> a logistic regression head, and folds for its cross-validation.
 
-Knows no files, no images and no torch. The head is multinomial logistic regression with an L2
-penalty on standardised features, scikit-learn's, folded into one matrix.
-Legend: N rows, D features, K classes, F folds, S strengths.
+Independent of files, images and torch. Multinomial logistic regression with an L2 penalty on
+standardised features, fitted by scikit-learn, as one linear layer on the features as they are.
+Legend: N rows, D features, K classes, R <= N dimensions.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,54 +17,51 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from residua.data.random import uniform
 from residua.errors import ResiduaError
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-_KEPT = 1e-4, 300  # tolerance of the gradient, iterations: of a head that is kept
-_SPANNED = 1e-10  # share of the largest variance, below which a direction is rounding
-_WORTH = 2  # times fewer rows than columns: then turning them takes less time than it saves
-_NEVER = -30.0  # bias of a class that was never seen; the other logits sum to 0
+FINAL = 1e-4, 300  # tolerance of the gradient, iterations: of a head that is saved
+_RANK_TOLERANCE = 1e-10  # variance relative to the largest, below which it is rounding
+_WIDE = 2  # D >= so many times N: rotating the rows takes less time than it saves
+_UNSEEN_BIAS = -30.0  # of a class without rows; the other logits sum to 0
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
-    """A head: logits = features @ weight.T + bias. weight: float32 [K, D], bias: float32 [K].
-
-    strength: its C, as in scikit-learn's LogisticRegression on standardised features.
-    """
+class LinearHead:
+    """logits = features @ weight.T + bias. weight: float32 [K, D], bias: float32 [K]."""
 
     weight: Floats
     bias: Floats
-    strength: float
 
 
 def class_weights(labels: Labels) -> npt.NDArray[np.float64]:
-    """Of each row, so that all classes that have rows weigh the same; float64 [N], 1 on average."""
+    """A weight per row that gives all present classes equal weight; float64 [N], mean 1."""
     counts = np.bincount(labels)
     return len(labels) / (np.count_nonzero(counts) * counts[labels])
 
 
-def fit(
-    features: Floats, labels: Labels, classes: int, strength: float, *, balanced: bool = False
-) -> Linear:
-    """The head on all rows; features float32 [N, D], labels int64 [N] in 0..classes-1.
+def fit_logistic(
+    features: Floats, labels: Labels, classes: int, c: float, *, balanced: bool = False
+) -> LinearHead:
+    """The head fitted on all rows; features float32 [N, D], labels int64 [N] in 0..classes-1.
 
-    balanced: weigh each class by the inverse of its rows. A class without a row gets weight 0 and a
-    bias so low that it is never the answer. Raises ResiduaError if fewer than two classes have rows
-    or a feature is not finite.
+    c: inverse regularisation strength, scikit-learn's C.
+    balanced: weight each class by its inverse frequency.
+    A class without rows gets weight 0 and a bias so low that it is never predicted. Raises
+    ResiduaError if fewer than two classes have rows or a feature is not finite.
     """
     check(features, labels, classes)
-    with one_thread(), unwarned():
-        plane = Plane.of(features)
-        model = regression(balanced, _KEPT)
-        solve(model, strength, plane.rows.astype(np.float32), labels)
-    weight, bias = _expanded(model.coef_, model.intercept_, model.classes_, classes)
-    weight = plane.outward(weight) / plane.std
-    return Linear(
-        weight.astype(np.float32), (bias - weight @ plane.mean).astype(np.float32), strength
-    )
+    with single_blas_thread(), no_convergence_warnings():
+        rows = StandardRows.of(features)
+        model = new_model(balanced, FINAL)
+        refit(model, c, rows.reduced.astype(np.float32), labels)
+    weight, bias = _for_all_classes(model.coef_, model.intercept_, model.classes_, classes)
+    weight = rows.unreduced(weight) / rows.std
+    bias = bias - weight @ rows.mean
+    return LinearHead(weight.astype(np.float32), bias.astype(np.float32))
 
 
 def check(features: Floats, labels: Labels, classes: int) -> None:
@@ -75,63 +73,63 @@ def check(features: Floats, labels: Labels, classes: int) -> None:
     present = len(np.unique(labels))
     if present < 2:
         raise ResiduaError(
-            f"The {len(labels)} images to learn from are of {present} class"
+            f"The {len(labels)} training images are of {present} class"
             f"{'' if present == 1 else 'es'}: a head needs images of at least two."
         )
     broken = ~np.isfinite(features).all(axis=1)
     if broken.any():
         raise ResiduaError(
             f"The features of {int(broken.sum())} of {len(labels)} images are not finite (the "
-            f"first is number {int(broken.argmax())}): the weights are damaged, or expect other "
-            "pixels; see how the images are prepared for them."
+            f"first is number {int(broken.argmax())}): the weights are damaged, or were trained "
+            "with other preprocessing."
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Plane:
-    """Standardised rows, in as few dimensions as they span where these are few: [N, R].
+class StandardRows:
+    """Standardised features, rotated into the dimensions that they span where these are few.
 
-    An L2 penalty does not see a rotation, and its optimum lies in the span of the rows. standard:
-    [N, D], the rows before they were turned; the same array where nothing was. mean, std: [D], of
-    the rows; constant columns count as 1.
+    An L2 penalty is invariant under rotation, and its optimum is in the span of the rows.
+    reduced: [N, R], what is fitted; `standard` itself where it is not worth a rotation.
+    standard: [N, D]. mean, std: [D], of the features; the std of a constant column counts as 1.
     """
 
-    rows: npt.NDArray[np.floating]
+    reduced: npt.NDArray[np.floating]
     standard: npt.NDArray[np.floating]
     mean: npt.NDArray[np.float64]
     std: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, features: Floats) -> Plane:
+    def of(cls, features: Floats) -> StandardRows:
         """Of features float32 [N, D]."""
         mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
         std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
         rows = (features - mean) / std
-        if rows.shape[0] * _WORTH > rows.shape[1]:
+        if rows.shape[0] * _WIDE > rows.shape[1]:
             return cls(rows, rows, mean, std)
-        squares, turns = np.linalg.eigh(rows @ rows.T)  # sooner than by svd(rows)
-        kept = squares >= _SPANNED * squares[-1]
-        scale = np.sqrt(np.maximum(squares[kept], np.finfo(np.float64).tiny))
-        return cls(turns[:, kept] * scale, rows, mean, std)
+        squares, vectors = np.linalg.eigh(rows @ rows.T)  # faster than svd(rows)
+        spanned = squares >= _RANK_TOLERANCE * squares[-1]
+        scale = np.sqrt(np.maximum(squares[spanned], np.finfo(np.float64).tiny))
+        return cls(vectors[:, spanned] * scale, rows, mean, std)
 
-    def outward(self, weight: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """Weights on the turned rows [K, R] -> on the standardised ones [K, D], same answers."""
-        if self.rows is self.standard:
+    def unreduced(self, weight: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Weights [K, R] of reduced rows -> [K, D] of standardised ones, with the same logits."""
+        if self.reduced is self.standard:
             return weight
-        squares = np.square(self.rows).sum(axis=0)
-        return np.asarray((weight / squares) @ self.rows.T @ self.standard)
+        squares = np.square(self.reduced).sum(axis=0)
+        return np.asarray((weight / squares) @ self.reduced.T @ self.standard)
 
 
-def one_thread() -> Any:
-    """Within it BLAS has one; more would wait for each other longer than its products take."""
-    import sklearn.linear_model  # noqa: F401 - only libraries that are there can be limited
+def single_blas_thread() -> Any:
+    """A context in which BLAS has one thread; more would only wait for one another."""
+    import sklearn.linear_model  # noqa: F401 - only loaded libraries can be limited
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1)
 
 
-def regression(balanced: bool, precision: tuple[float, int]) -> Any:
-    """scikit-learn's, which goes on from where the last fit ended and says nothing."""
+def new_model(balanced: bool, precision: tuple[float, int]) -> Any:
+    """scikit-learn's, with warm start. precision: tolerance, iterations."""
     from sklearn.linear_model import LogisticRegression
 
     weights = "balanced" if balanced else None
@@ -140,17 +138,17 @@ def regression(balanced: bool, precision: tuple[float, int]) -> Any:
     )
 
 
-def solve(model: Any, strength: float, rows: npt.NDArray[np.floating], labels: Labels) -> None:
-    """Fit in place, without checking again what has been checked."""
+def refit(model: Any, c: float, rows: npt.NDArray[np.floating], labels: Labels) -> None:
+    """Fit in place, without repeating checks of the input."""
     from sklearn import config_context
 
     with config_context(assume_finite=True, skip_parameter_validation=True):
-        model.set_params(C=strength).fit(rows, labels)
+        model.set_params(C=c).fit(rows, labels)
 
 
 @contextmanager
-def unwarned() -> Iterator[None]:
-    """An optimum that is reached but for rounding is no reason for a warning. Not for threads."""
+def no_convergence_warnings() -> Iterator[None]:
+    """Reaching the optimum up to rounding needs no warning. Not thread-safe."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
@@ -158,15 +156,46 @@ def unwarned() -> Iterator[None]:
         yield
 
 
-def _expanded(
+def _for_all_classes(
     weight: npt.NDArray[np.floating],
     bias: npt.NDArray[np.floating],
-    known: Labels,
+    present: Labels,
     classes: int,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights [K, R] and biases [K] for all classes; of two, scikit-learn keeps one row alone."""
-    if len(known) == 2:
+    """Weights [K, R] and biases [K] of all classes; scikit-learn has one row for two classes."""
+    if len(present) == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    all_weights, all_biases = np.zeros((classes, weight.shape[1])), np.full(classes, _NEVER)
-    all_weights[known], all_biases[known] = weight - weight.mean(0), bias - bias.mean()
-    return all_weights, all_biases
+    weights, biases = np.zeros((classes, weight.shape[1])), np.full(classes, _UNSEEN_BIAS)
+    weights[present], biases[present] = weight - weight.mean(0), bias - bias.mean()
+    return weights, biases
+
+
+def folds_of(labels: Labels, contents: Sequence[str], seed: int) -> Labels:
+    """The fold of each row, int64 [N]: a function of (seed, contents), whatever their order.
+
+    Equal contents share a fold, that of the lowest label among them. Folds are dealt to the
+    contents class by class in turn: they differ by at most one content in each class, and a class
+    of two or more contents is never left out entirely.
+    """
+    first: dict[str, int] = {}
+    for label, content in zip(labels.tolist(), contents, strict=True):
+        first[content] = min(label, first.get(content, label))
+    names = list(first)
+    digests = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names]
+    numbers = np.array([int.from_bytes(digest, "little", signed=True) for digest in digests])
+    chance = uniform(seed, 0, numbers.astype(np.int64), 1, "folds")[:, 0]
+    order = sorted(range(len(names)), key=lambda n: (first[names[n]], chance[n], names[n]))
+    count = _fold_count(np.bincount(list(first.values())))
+    fold = {names[n]: turn % count for turn, n in enumerate(order)}
+    return np.array([fold[content] for content in contents], np.int64)
+
+
+def _fold_count(contents: npt.NDArray[np.int64]) -> int:
+    """The number of folds for classes with so many contents [K].
+
+    With F folds a head misses 1 / F of its rows, so F grows as the data shrinks; but not beyond
+    the contents of the smallest class: a training set that lacks one row of the left-out class
+    only is biased against it, the more so the fewer it has.
+    """
+    total, smallest = int(contents.sum()), int(contents[contents > 0].min())
+    return max(2, min(total, max(5, smallest), 10 if total <= 1_000 else 5))

@@ -1,66 +1,64 @@
-"""What was measured -> which of tutorial 3's four scenarios this is, and why, in words."""
+"""Data and measurements -> which of tutorial 3's four scenarios of transfer learning this is."""
 
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from collections.abc import Sequence
 
 from residua.data.prepare import Prepared
+from residua.transfer.result import DataSummary, LayerResult, Scenario, TrialResult
 
-LARGE = 1_000  # training images: from here on all of a network can be taught something
+LARGE = 1_000  # training images, from which on all layers of a network can be trained
 
-NAMES = {
-    (False, True): (1, "small and similar: keep the network, learn a head"),
-    (False, False): (2, "small and different: keep the first stages, learn the rest"),
-    (True, False): (3, "large and different: learn everything from the beginning"),
-    (True, True): (4, "large and similar: start from the weights, learn everything"),
+NAMES = {  # (is_large, is_similar) -> number and name
+    (False, True): (1, "small and similar: freeze the network, train a new head"),
+    (False, False): (2, "small and different: freeze the first stages, train the rest"),
+    (True, False): (3, "large and different: train from scratch"),
+    (True, True): (4, "large and similar: fine-tune all layers"),
 }
 
 
-def facts_of(prepared: Prepared) -> dict[str, Any]:
-    """What the data is: training images, classes, their balance, the images' median size."""
+def data_summary(prepared: Prepared) -> DataSummary:
+    """The training set in figures."""
     counts = [count for count in prepared.counts("train") if count]
-    headers = [header for at in prepared.splits["train"] if (header := prepared.headers[at])]
-    return {
-        "images": sum(counts),
-        "classes": len(prepared.dataset.classes),
-        "largest_to_smallest_class": max(counts) / min(counts),
-        "width": statistics.median_low(header.width for header in headers),
-        "height": statistics.median_low(header.height for header in headers),
-    }
+    headers = [prepared.headers[index] for index in prepared.splits["train"]]
+    sizes = [(header.width, header.height) for header in headers if header]
+    widths, heights = zip(*sizes, strict=True)
+    return DataSummary(
+        images=sum(counts),
+        classes=len(prepared.dataset.classes),
+        imbalance=max(counts) / min(counts),
+        width=statistics.median_low(widths),
+        height=statistics.median_low(heights),
+    )
 
 
 def scenario_of(
-    prepared: Prepared, taps: list[dict[str, Any]], table: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """number, name, large, similar and the reason, as plain data.
+    images: int, layers: Sequence[LayerResult], trials: Sequence[TrialResult]
+) -> Scenario:
+    """The scenario of `images` training images.
 
-    Similar means: what the frozen features show beats what a network learnt from scratch. Where
-    none was tried, similar and number are None: the stage that separates the classes best tells too
-    little.
+    Similar means that frozen features are at least as accurate as a network trained from scratch.
+    Without such a trial it is unknown: the best layer alone does not show it.
     """
-    images = len(prepared.splits["train"])
-    large = images >= LARGE
-    best = min(taps, key=lambda each: each["loss"])
-    scratch = [each for each in table if each["way"] == "scratch"]
-    solved = max((each["accuracy"] for each in table if each["way"] == "features"), default=0.0)
-    facts: dict[str, Any] = {"large": large}
-    if scratch:
-        furthest = max(scratch, key=lambda each: float(each["accuracy"]))
-        similar = solved >= furthest["accuracy"]
-        number, name = NAMES[large, similar]
-        facts |= {"number": number, "name": name, "similar": similar}
-        said = (
-            f"frozen features give {solved:.3f}, a network from scratch "
-            f"{furthest['accuracy']:.3f} after {furthest['seconds']:.0f} s: scenario {number}, "
-            f"{name}"
+    is_large = images >= LARGE
+    scratch = [trial for trial in trials if trial.strategy == "scratch"]
+    if not scratch:
+        numbers = [NAMES[is_large, is_similar][0] for is_similar in (True, False)]
+        best = min(layers, key=lambda layer: layer.loss)
+        last = max(layer.stage for layer in layers)
+        reason = (
+            f"stage {best.stage} of {last} has the best features; no training from scratch to "
+            f"compare with: scenario {min(numbers)} or {max(numbers)}"
         )
-    else:
-        numbers = [NAMES[large, similar][0] for similar in (True, False)]
-        last = max(each["stage"] for each in taps)
-        facts |= {"number": None, "name": None, "similar": None}
-        said = (
-            f"stage {best['stage']} of {last} separates the classes best; none learnt from "
-            f"scratch, so scenario {min(numbers)} or {max(numbers)}"
-        )
-    return facts | {"reason": f"{images:,} training images; {said}"}
+        return Scenario(None, None, is_large, None, f"{images:,} training images; {reason}")
+    probes = (trial.accuracy for trial in trials if trial.strategy == "features")
+    features = max(probes, default=0.0)
+    best_scratch = max(scratch, key=lambda trial: trial.accuracy)
+    is_similar = features >= best_scratch.accuracy
+    number, name = NAMES[is_large, is_similar]
+    reason = (
+        f"frozen features {features:.3f}, training from scratch {best_scratch.accuracy:.3f} after "
+        f"{best_scratch.seconds:.0f} s: scenario {number}, {name}"
+    )
+    return Scenario(number, name, is_large, is_similar, f"{images:,} training images; {reason}")

@@ -1,13 +1,12 @@
-"""Data and weights -> a way of learning, chosen by what was measured in the time that there is.
+"""Data and weights -> the best of several strategies, by measurement within the time budget.
 
-First the head on frozen features: the answer that is kept if nothing better is found, on more
-images if the first had to do with few. Then each other way learns for a short while. The one that
-may be hoped to get furthest goes on, if that is further than the first answer got by more than the
-noise of their difference. What names the most of the validation part rightly is kept. The test part
-takes no part in any choice.
+`auto` fits a linear probe, runs a short trial of each other strategy, continues the best one only
+if its expected gain exceeds the noise, and keeps the model with the best validation accuracy. If
+the first probe had time for some of the images only, it is fitted on more of them next. The test
+set is never used.
 
-Each trial that has ended and the training that goes on have folders below the run's, where a run
-that was interrupted finds them again.
+Each completed trial and the training that continues have folders below the run's, where an
+interrupted run continues them.
 """
 
 from __future__ import annotations
@@ -17,230 +16,373 @@ import dataclasses
 import math
 import shutil
 import time
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from residua.config import parse
 from residua.config.auto import Choice
-from residua.data.prepare import Prepared, thinned
+from residua.config.schema import AUTO
+from residua.data.prepare import Prepared, prepare, thinned
 from residua.errors import ResiduaError
+from residua.networks.analysis.cost import measure
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.system.signals import Interrupted
 from residua.training import throughput
-from residua.training.checkpoint import STATE
+from residua.training.checkpoint import BEST, LAST, STATE
 from residua.training.progress import Progress
-from residua.transfer.answers import answers_of
-from residua.transfer.choosing import (
-    TRIAL_EPOCHS,
-    Right,
-    Tried,
-    furthest,
-    has_time,
-    hope,
-    most_hopeful,
-)
-from residua.transfer.context import Job, Learnt, as_written
-from residua.transfer.fine_tune import fine_tune
-from residua.transfer.linear_probe import HEAD_SHARE, by_features
-from residua.transfer.scenario import facts_of, scenario_of
-from residua.transfer.ways import as_way
+from residua.transfer.context import NO_FROZEN_STAGES, Context, Outcome, saved_predictor
+from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune
+from residua.transfer.linear_probe import fit_probe
+from residua.transfer.result import Phase, TransferResult, TrialResult
+from residua.transfer.scenario import data_summary, scenario_of
 
-TRIED, ENDED, BEST = "tried", "ended.json", "best.safetensors"
-FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for features: the first answer comes early
-TRIAL = 0.06  # of the budget, for each way's trial
-MORE_SHARE = 0.75  # of the budget, for features where the first answer had to do with fewer
+TRIED, ENDED = "tried", "ended.json"
+FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for the features of the first probe
+TRIAL_SHARE = 0.06  # of the budget, for each trial
+TRIAL_EPOCHS = 0.1  # of a strategy's epochs, without a budget
+MORE_SHARE = 0.75  # of the budget, for features if the first probe had only some of them
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
+CLEAR = 2.0  # standard deviations of a difference
+LARGE_NETWORK = 100_000_000  # multiply-adds; above, a smaller network is trained from scratch
+SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
 
 
-def by_measuring(job: Job, folder: RunFolder) -> Learnt:
-    """The best of what was tried, its files in `folder`; what was measured in the result.
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A strategy that was tried. correct: bool [N], its predictions for validation images.
 
-    Raises Interrupted after a signal; the first answer is in the folder then.
+    seconds: that it took.
     """
-    measured: dict[str, Any] = {"data": facts_of(job.prepared), "table": []}
+
+    strategy: str
+    outcome: Outcome
+    folder: RunFolder
+    correct: npt.NDArray[np.bool_]
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """On the validation images."""
+        return float(self.correct.mean())
+
+    def gain_over(self, other: Trial) -> tuple[float, float]:
+        """The difference of the accuracies, and its standard deviation if both are equally good.
+
+        Of the images that only one of them classifies correctly each is then as likely won as
+        lost (McNemar 1947).
+        """
+        won = int((self.correct & ~other.correct).sum())
+        lost = int((other.correct & ~self.correct).sum())
+        images = len(self.correct)
+        return (won - lost) / images, math.sqrt(won + lost) / images
+
+    def compared_with(self, first: Trial, phase: Phase) -> TrialResult:
+        """A row of transfer.json."""
+        gain, noise = self.gain_over(first)
+        return TrialResult(
+            strategy=self.strategy,
+            phase=phase,
+            epochs=self.outcome.progress.epoch,
+            seconds=self.seconds,
+            predicted_seconds=self.outcome.result.predicted_seconds,
+            accuracy=self.accuracy,
+            gain=gain,
+            noise=noise,
+        )
+
+
+def search(context: Context, folder: RunFolder) -> Outcome:
+    """The outcome of the best strategy, its files in `folder`.
+
+    Raises Interrupted after a signal; the first linear probe is in the folder then.
+    """
+    runner = Search(context, folder)
     try:
-        best = _best(job, folder, measured)
-    except Interrupted as error:  # in the folder of a way
+        probe = runner.probe()
+        best, reason = runner.best(probe)
+    except Interrupted as error:  # it names the folder of a trial
         raise Interrupted(error.number, str(folder.path)) from None
     shutil.rmtree(folder.path / TRIED, ignore_errors=True)
-    scenario = scenario_of(job.prepared, measured["taps"], measured["table"])
-    measured |= {"scenario": scenario, "chosen": best.way}
-    prepared = _as_chosen(best.learnt.prepared, best.way, measured["reason"])
-    return dataclasses.replace(best.learnt, prepared=prepared, measured=measured)
-
-
-def _best(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
-    """The way to keep. measured: gets the table of all that was tried, what the features showed and
-    the reason of the choice."""
-    features = _features(job, folder, measured)
-    measured |= features.learnt.measured
-    if not len(features.right):
-        measured["reason"] = "there is no validation part to compare other ways by"
-        return features
-    if job.clock.bounded and job.clock.left < LEFT_FOR_TRIALS * job.clock.seconds:
-        measured["reason"] = "features took so much of the time that no other way was tried"
-        return features
-    tried = _trials(job, folder)
-    measured["table"] += [each.to_json(features, "trial") for each in tried]
-    hopes = {each.way: hope(job.clock, each) for each in tried}
-    measured["hopes"] = {way: 1 - error for way, error in hopes.items()}
-    chosen = most_hopeful(tried, hopes) if tried else features
-    way, missed = chosen.way, 1 - float(features.right.mean())
-    if way in hopes and missed - hopes[way] > chosen.gain_over(features)[1]:
-        longer = _try(job, way, _place(folder, f"long-{way}"), final=True)
-        if longer is not None:
-            measured["table"].append(longer.to_json(features, "long"))
-            tried.insert(0, longer)  # of equals, what has learnt for longer
-    kept = furthest(tried, features)
-    gain, noise = kept.gain_over(features)
-    if kept is features:
-        measured["reason"] = "no other way named more of the validation part rightly"
-        return features
-    measured["reason"] = (
-        f"it gained {100 * gain:.1f} points over features, where chance gives {100 * noise:.1f}"
+    result = dataclasses.replace(
+        probe.outcome.result,
+        trials=tuple(runner.rows),
+        expected=runner.expected,
+        data=data_summary(context.prepared),
+        scenario=scenario_of(
+            len(context.prepared.splits["train"]), probe.outcome.result.layers, runner.rows
+        ),
+        chosen=best.strategy,
+        reason=reason,
     )
-    return _promoted(kept, folder)
+    context.console.print(f"strategy {best.strategy}: {reason}")
+    prepared = _with_strategy(best.outcome.prepared, best.strategy, reason)
+    return dataclasses.replace(best.outcome, prepared=prepared, result=result)
 
 
-def _features(job: Job, folder: RunFolder, measured: dict[str, Any]) -> Tried:
-    """The first answer, or one that has learnt from more images, its files in `folder`."""
-    first = _first(job, folder)
-    judged = len(first.right) > 0
-    if judged:
-        measured["table"].append(first.to_json(first, "solved"))
-    if first.learnt.measured["images"] == len(job.prepared.training_members):
-        return first
-    more = _try(job, "features", _place(folder, "more"), final=True)
-    if more is None:
-        return first
-    if judged:
-        measured["table"].append(more.to_json(first, "long"))
-        if more.gain_over(first)[0] < 0:
+class Search:
+    """The trials of a run.
+
+    rows: a result per trial. expected: strategy -> the accuracy expected in the time left.
+    """
+
+    def __init__(self, context: Context, folder: RunFolder) -> None:
+        self.context, self.folder = context, folder
+        self.rows: list[TrialResult] = []
+        self.expected: Mapping[str, float] | None = None
+        self._small: Context | None = None
+
+    def probe(self) -> Trial:
+        """A linear probe, fitted on more images if the first one had time for some only."""
+        clock, began = self.context.clock, time.monotonic()
+        deadline = min(began + FIRST_SECONDS, clock.at(FIRST_SHARE) or math.inf)
+        own = self.context.for_strategy("features")
+        outcome = fit_probe(own, self.folder, deadline=deadline, final=False)
+        self._remember(outcome)
+        correct = _correct(outcome)
+        first = Trial("features", outcome, self.folder, correct, time.monotonic() - began)
+        self._record(first, first, "first")
+        if outcome.result.images == len(self.context.prepared.training_members):
             return first
-    return _promoted(more, folder)
+        more = self._try("features", self._path("more"), final=True)
+        if more is None:
+            return first
+        self._record(more, first, "final")
+        if len(correct) and more.gain_over(first)[0] < 0:
+            return first
+        return self._promoted(more)
+
+    def best(self, probe: Trial) -> tuple[Trial, str]:
+        """The best trial, its files in the run folder, and the reason of the choice."""
+        clock = self.context.clock
+        if not len(probe.correct):
+            return probe, "no validation set to compare strategies on"
+        if clock.bounded and clock.left < LEFT_FOR_TRIALS * clock.seconds:
+            return probe, "computing features left too little time for other strategies"
+        trials = self._trials(probe)
+        errors = {trial.strategy: expected_error(clock, trial) for trial in trials}
+        self.expected = {strategy: 1 - error for strategy, error in errors.items()}
+        if trials:
+            promising = most_promising(trials, errors)
+            gain = 1 - probe.accuracy - errors[promising.strategy]
+            if gain > promising.gain_over(probe)[1]:
+                longer = self._continued(promising.strategy, probe)
+                trials = [longer, *trials] if longer else trials  # of equals, the longer training
+        best = most_accurate(trials, probe)
+        if best is probe:
+            return probe, "no other strategy has a higher validation accuracy"
+        gain, noise = best.gain_over(probe)
+        reason = f"{100 * gain:.1f} points above the linear probe, noise {100 * noise:.1f} points"
+        return self._promoted(best), reason
+
+    def _trials(self, probe: Trial) -> list[Trial]:
+        """A short trial of each other strategy; those that fail are skipped.
+
+        Partial fine-tuning is of interest if there is no time for many epochs of full
+        fine-tuning, which can reach more; a short trial would favour it, as less changes.
+        """
+        trials: list[Trial] = []
+        for strategy in ("full", "partial", "scratch"):
+            if strategy == "partial" and trials and has_time(self.context.clock, trials[0]):
+                continue
+            trial = self._try(strategy, self._path(strategy), final=False)
+            if trial is not None:
+                trials.append(trial)
+                self._record(trial, probe, "trial")
+        return trials
+
+    def _continued(self, strategy: str, probe: Trial) -> Trial | None:
+        trial = self._try(strategy, self._path(f"long-{strategy}"), final=True)
+        if trial is not None:
+            self._record(trial, probe, "final")
+        return trial
+
+    def _try(self, strategy: str, folder: RunFolder, final: bool) -> Trial | None:
+        """Run a strategy; None, with a warning, if it diverges or memory does not suffice.
+
+        There is a model already, which a failing strategy must not take away. An interrupted run
+        continues with the content of the folder.
+        """
+        try:
+            own, began = self._context_for(strategy), time.monotonic()
+            if (folder.path / ENDED).exists() and (folder.path / BEST).exists():
+                return _ended_trial(own, strategy, folder)
+            if final and strategy != "features" and (folder.path / STATE).exists():
+                own = own.with_settings_of(folder)
+            else:
+                shutil.rmtree(folder.path, ignore_errors=True)
+                folder.path.mkdir(parents=True)
+            if not final:
+                own = _shortened(own, self.context.clock)
+            if strategy == "features":
+                deadline = self.context.clock.at(MORE_SHARE)
+                outcome = fit_probe(own, folder, deadline=deadline, final=False)
+            else:
+                outcome = fine_tune(own, folder, final=final)
+            self._remember(outcome)
+            correct = _correct(outcome)
+            trial = Trial(strategy, outcome, folder, correct, time.monotonic() - began)
+            if not final:
+                _write_ended(trial)
+        except (ResiduaError, RuntimeError, MemoryError, ValueError) as error:
+            self.context.console.warn(f"{strategy} skipped: {' '.join(str(error).split())}")
+            return None
+        return trial
+
+    def _context_for(self, strategy: str) -> Context:
+        """The context of a strategy; scratch replaces a large network by a small one."""
+        network = self.context.features.network
+        if strategy == "scratch" and multiply_adds(network, self.context) > LARGE_NETWORK:
+            if self._small is None:
+                self._small = small_context(self.context)
+            return self._small
+        return self.context.for_strategy(strategy)
+
+    def _remember(self, outcome: Outcome) -> None:
+        """No layer is cross-validated twice."""
+        scores = {**self.context.scores, **outcome.scores}
+        self.context = dataclasses.replace(self.context, scores=scores)
+
+    def _record(self, trial: Trial, first: Trial, phase: Phase) -> None:
+        if not len(trial.correct):
+            return
+        self.rows.append(trial.compared_with(first, phase))
+        epochs, name = trial.outcome.progress.epoch, trial.strategy
+        length = f", {epochs} epoch{'' if epochs == 1 else 's'}" if epochs else ""
+        self.context.console.print(
+            f"{name}: val accuracy {trial.accuracy:.4f}{length}, {trial.seconds:.1f} s"
+        )
+
+    def _path(self, name: str) -> RunFolder:
+        return RunFolder(self.folder.path / TRIED / name)
+
+    def _promoted(self, trial: Trial) -> Trial:
+        """The same, with its files in the run folder; the best weights, if any, are moved last."""
+        for name in ("history.csv", "log.jsonl", LAST, STATE, BEST):
+            with contextlib.suppress(FileNotFoundError):
+                (trial.folder.path / name).replace(self.folder.path / name)
+        predict_logits = saved_predictor(self.folder, trial.outcome.prepared)
+        outcome = dataclasses.replace(trial.outcome, predict_logits=predict_logits)
+        return dataclasses.replace(trial, folder=self.folder, outcome=outcome)
 
 
-def _first(job: Job, folder: RunFolder) -> Tried:
-    began = time.monotonic()
-    until = min(began + FIRST_SECONDS, job.clock.at(FIRST_SHARE) or math.inf)
-    learnt = by_features(as_way(job, "features"), folder, until=until, head_share=HEAD_SHARE)
-    right = _right(learnt)
-    tried = Tried("features", learnt, folder, right, time.monotonic() - began)
-    said = f", validation accuracy {right.mean():.4f}" if len(right) else ""
-    job.console.print(f"first answer after {job.clock.passed:.1f} s: features{said}")
-    return tried
+def has_time(clock: Clock, full: Trial) -> bool:
+    """Whether the budget left allows many epochs of full fine-tuning."""
+    result = full.outcome.result
+    if not clock.bounded or not result.predicted_seconds or not result.predicted_epochs:
+        return False
+    share = min(1.0, clock.left / result.predicted_seconds)
+    return result.predicted_epochs * share >= MANY_EPOCHS
 
 
-def _trials(job: Job, folder: RunFolder) -> list[Tried]:
-    """Each other way for a short while; those that cannot learn at all are left out.
+def expected_error(clock: Clock, trial: Trial) -> float:
+    """The error that a strategy may reach in the time left: about as the inverse root of time."""
+    longer = trial.seconds / TRIAL_EPOCHS
+    if clock.bounded:  # or less, if all its epochs take less
+        longer = min(clock.left, trial.outcome.result.predicted_seconds or math.inf)
+    share = min(1.0, trial.seconds / max(longer, 1e-9))
+    return (1 - trial.accuracy) * math.sqrt(share)
 
-    Partial is of interest where there is no time for many epochs of full, which can learn more; a
-    trial would flatter it, because it begins with less to unlearn.
+
+def most_promising(trials: Sequence[Trial], errors: Mapping[str, float]) -> Trial:
+    """The trial with the lowest expected error, but full instead of partial if that may be as good.
+
+    A short trial favours partial fine-tuning, while full can reach more; so partial must be
+    clearly better.
     """
-    found: list[Tried] = []
-    for way in ("full", "partial", "scratch"):
-        if way == "partial" and found and has_time(job.clock, found[0]):
-            continue
-        tried = _try(job, way, _place(folder, way), final=False)
-        if tried is not None:
-            found.append(tried)
-            accuracy = tried.right.mean()
-            job.console.print(
-                f"{way}: validation accuracy {accuracy:.4f} after {tried.seconds:.1f} s"
-            )
-    return found
+    best = min(trials, key=lambda trial: errors[trial.strategy])
+    full = next((trial for trial in trials if trial.strategy == "full"), None)
+    if full is None or best.strategy != "partial":
+        return best
+    gain, noise = best.gain_over(full)
+    return full if gain <= CLEAR * noise else best
 
 
-def _short(own: Job, clock: Clock) -> Job:
-    """A way's job, for as long as a trial takes. clock: of all that auto does."""
-    own = own.freed("training.epochs")
+def most_accurate(trials: Sequence[Trial], first: Trial) -> Trial:
+    """The most accurate of all; of equals `first`, then the earliest trial."""
+    return max([first, *trials], key=lambda trial: int(trial.correct.sum()))
+
+
+def multiply_adds(network: object, context: Context) -> int:
+    """Of the network, for an image of the settings."""
+    preprocessing = context.prepared.config.preprocessing
+    shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
+    return measure(network, shape).multiply_adds  # type: ignore[arg-type]
+
+
+def small_context(context: Context) -> Context:
+    """A small network on small images, as if there were no weights."""
+    name = context.prepared.config.network.name
+    reason = f"{name} takes too long to train from scratch"
+    settings = {
+        "network.name": SMALL_NAME,
+        "network.head": "default",
+        "network.ordering": None,
+        "network.shortcut": None,
+        "network.cardinality": None,
+        "network.weights": "",
+        "network.new_head": False,
+        "network.freeze": 0,
+        **NO_FROZEN_STAGES,
+        "transfer.strategy": "scratch",
+        "preprocessing.size": SMALL_SIZE,
+        "preprocessing.mean": AUTO,  # explicit values are meant for the weights
+        "preprocessing.std": AUTO,
+    }
+    if not context.prepared.has_own_splits:  # else it has no effect
+        settings["data.val_fraction"] = context.prepared.config.data.val_fraction
+    context.console.print(f"scratch: {SMALL_NAME} at {SMALL_SIZE} px ({reason})")
+    prepared = prepare(parse.with_settings(context.requested, settings), Console(quiet=True))
+    chosen = {"network.name": SMALL_NAME, "preprocessing.size": SMALL_SIZE}
+    extra = (Choice(setting, value, reason) for setting, value in chosen.items())
+    prepared = dataclasses.replace(prepared, choices=(*prepared.choices, *extra))
+    return dataclasses.replace(context, prepared=prepared, weights=None, extractor=None, scores={})
+
+
+def _shortened(context: Context, clock: Clock) -> Context:
+    """The context of a short trial, without output. clock: of the whole search."""
+    context = dataclasses.replace(context, console=Console(quiet=True))
+    context = context.allow_change("training.epochs")
     if clock.bounded:
-        return dataclasses.replace(own, clock=Clock(min(TRIAL * clock.seconds, clock.left)))
-    epochs = max(1, round(TRIAL_EPOCHS * own.prepared.config.training.epochs))
-    return own.with_prepared(throughput.with_epochs(own.prepared, epochs, "a trial"))
+        own = Clock(min(TRIAL_SHARE * clock.seconds, clock.left))
+        return dataclasses.replace(context, clock=own)
+    epochs = max(1, round(TRIAL_EPOCHS * context.prepared.config.training.epochs))
+    return context.with_prepared(throughput.with_epochs(context.prepared, epochs, "a short trial"))
 
 
-def _promoted(new: Tried, folder: RunFolder) -> Tried:
-    """The same, its files now in `folder`."""
-    _promote(new.folder, folder)
-    learnt = dataclasses.replace(new.learnt, answers=answers_of(folder, new.learnt.prepared))
-    return dataclasses.replace(new, folder=folder, learnt=learnt)
-
-
-def _place(folder: RunFolder, name: str) -> RunFolder:
-    return RunFolder(folder.path / TRIED / name)
-
-
-def _try(job: Job, way: str, folder: RunFolder, final: bool) -> Tried | None:
-    """How a way does; None, with a warning, if it diverges or the machine is too small for it.
-
-    There is an answer already, which a way that fails must not take away. What an interrupted run
-    has left in the folder is taken up.
-    """
-    try:
-        own = as_way(job, way)
-        began = time.monotonic()
-        if (folder.path / ENDED).exists() and (folder.path / BEST).exists():
-            return _ended(own, way, folder)
-        if final and way != "features" and (folder.path / STATE).exists():
-            own = dataclasses.replace(own, prepared=as_written(own.prepared, folder))
-        else:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            folder.path.mkdir(parents=True)
-        if not final:
-            own = _short(dataclasses.replace(own, console=Console(quiet=True)), job.clock)
-        if way == "features":
-            until = job.clock.at(MORE_SHARE)
-            learnt = by_features(own, folder, until=until, head_share=HEAD_SHARE)
-        else:
-            learnt = fine_tune(own, folder, final=final)
-        tried = Tried(way, learnt, folder, _right(learnt), time.monotonic() - began)
-        if not final:
-            _note_end(tried)
-    except (ResiduaError, RuntimeError, MemoryError, ValueError) as error:
-        job.console.warn(f"{way} is left out: {' '.join(str(error).split())}")
-        return None
-    return tried
-
-
-def _note_end(tried: Tried) -> None:
-    tried.folder.write_settings(tried.learnt.prepared.config, tried.learnt.prepared.choices)
-    told = {"seconds": tried.seconds, "measured": tried.learnt.measured}
-    tried.folder.write_json(ENDED, told | {"progress": asdict(tried.learnt.progress)})
-
-
-def _ended(job: Job, way: str, folder: RunFolder) -> Tried:
-    """A trial that had ended before the run was interrupted."""
-    told, prepared = folder.read_json(ENDED), as_written(job.prepared, folder)
-    progress, answers = Progress.from_json(told["progress"]), answers_of(folder, prepared)
-    learnt = Learnt(prepared, progress, told["measured"], answers)
-    return Tried(way, learnt, folder, _right(learnt), told["seconds"])
-
-
-def _right(learnt: Learnt) -> Right:
-    """Whether the kept weights name each of some validation images rightly."""
-    prepared = learnt.prepared
+def _correct(outcome: Outcome) -> npt.NDArray[np.bool_]:
+    """Whether the saved weights classify each of some validation images correctly, bool [N]."""
+    prepared = outcome.prepared
     samples = thinned(prepared.splits["validation"], throughput.VALIDATION_LIMIT)
-    if not len(samples) or learnt.answers is None:
+    if not len(samples):
         return np.zeros(0, bool)
-    return np.asarray(learnt.answers(samples).argmax(1) == prepared.labels[samples])
+    return np.asarray(outcome.predict_logits(samples).argmax(1) == prepared.labels[samples])
 
 
-def _promote(winner: RunFolder, folder: RunFolder) -> None:
-    """Move the files of a training into the run; the best weights, if any, last."""
-    for name in ("history.csv", "log.jsonl", "last.safetensors", "state.safetensors", BEST):
-        with contextlib.suppress(FileNotFoundError):
-            (winner.path / name).replace(folder.path / name)
+def _write_ended(trial: Trial) -> None:
+    outcome = trial.outcome
+    trial.folder.write_settings(outcome.prepared.config, outcome.prepared.choices)
+    values = {"seconds": trial.seconds, "progress": asdict(outcome.progress)}
+    trial.folder.write_json(ENDED, values | {"result": outcome.result.to_json()})
 
 
-def _as_chosen(prepared: Prepared, way: str, reason: str) -> Prepared:
-    chosen = {"transfer.strategy": way}
-    if way != "features" and prepared.config.network.head == "logistic":
-        chosen["network.head"] = "linear"  # it began as a solved one, and is the same layer
-    config = parse.with_settings(prepared.config, chosen)
-    choices = (*prepared.choices, Choice("transfer.strategy", way, reason))
+def _ended_trial(context: Context, strategy: str, folder: RunFolder) -> Trial:
+    """A trial that was complete before the run was interrupted."""
+    values, prepared = folder.read_json(ENDED), context.with_settings_of(folder).prepared
+    result = TransferResult.from_json(values.get("result") or values["measured"])  # of 0.1.0
+    predict_logits = saved_predictor(folder, prepared)
+    outcome = Outcome(prepared, Progress.from_json(values["progress"]), result, predict_logits)
+    return Trial(strategy, outcome, folder, _correct(outcome), values["seconds"])
+
+
+def _with_strategy(prepared: Prepared, strategy: str, reason: str) -> Prepared:
+    settings = {"transfer.strategy": strategy}
+    if strategy != "features" and prepared.config.network.head == "logistic":
+        settings["network.head"] = "linear"  # the same layer, only initialised by a probe
+    config = parse.with_settings(prepared.config, settings)
+    choices = (*prepared.choices, Choice("transfer.strategy", strategy, reason))
     return dataclasses.replace(prepared, config=config, choices=choices)

@@ -1,4 +1,4 @@
-"""The strategy of the settings -> its outcome, with what was measured in transfer.json."""
+"""The strategy of the settings -> its outcome, with its measurements in transfer.json."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ import dataclasses
 from collections.abc import Callable
 
 from residua.runs.folder import RunFolder
-from residua.transfer import telling
-from residua.transfer.context import Job, Learnt
-from residua.transfer.fine_tune import fine_tune
-from residua.transfer.linear_probe import by_features
-from residua.transfer.search import by_measuring
+from residua.transfer.context import Context, Outcome
+from residua.transfer.features import FeatureExtractor
+from residua.transfer.fine_tune import RESULT, fine_tune
+from residua.transfer.linear_probe import fit_probe
+from residua.transfer.search import search
+from residua.weights.network import build_network
 
-STRATEGIES: dict[str, Callable[[Job, RunFolder], Learnt]] = {
-    "features": by_features,
+STRATEGIES: dict[str, Callable[[Context, RunFolder], Outcome]] = {
+    "features": fit_probe,
     "partial": fine_tune,
     "full": fine_tune,
     "scratch": fine_tune,
-    "auto": by_measuring,
+    "auto": search,
 }
 
 
-def transfer(job: Job, folder: RunFolder) -> Learnt:
-    """Train by the strategy of the settings; write and print what was measured on the way."""
-    outcome = STRATEGIES[job.prepared.config.transfer.strategy](job, folder)
-    measured = _earlier(folder) | outcome.measured
-    folder.write_json("transfer.json", measured)
-    for line in telling.lines(measured):
-        job.console.print(line)
-    return dataclasses.replace(outcome, measured=measured)
-
-
-def _earlier(folder: RunFolder) -> dict[str, object]:
-    """What was measured before an interruption."""
-    path = folder.path / "transfer.json"
-    return dict(folder.read_json("transfer.json")) if path.exists() else {}
+def transfer(context: Context, folder: RunFolder) -> Outcome:
+    """Train by the strategy of the settings."""
+    prepared, weights = context.prepared, context.weights
+    strategy = prepared.config.transfer.strategy
+    if weights is not None and strategy != "scratch":
+        network = build_network(weights, prepared.device, require_head=False)
+        extractor = FeatureExtractor(network, prepared, weights.sha256())
+        context = dataclasses.replace(context, extractor=extractor)
+    outcome = STRATEGIES[strategy](context, folder)
+    folder.write_json(RESULT, outcome.result.to_json())
+    return outcome
