@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from residua.transfer.estimate import Estimate, estimate
+from residua.transfer.folds import folds_of
 
 from residua.errors import ResiduaError
 from residua.transfer.cross_validation import probe
-from residua.transfer.estimate import Estimate, estimate
-from residua.transfer.folds import folds_of
 from residua.transfer.logistic import fit
 
 

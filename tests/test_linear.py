@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from residua.transfer.folds import folds_of
+from residua.transfer.probing import neighbours
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from residua.errors import ResiduaError
 from residua.transfer.cross_validation import STRENGTHS, probe, race
-from residua.transfer.folds import folds_of
 from residua.transfer.logistic import Linear, class_weights, fit
-from residua.transfer.probing import neighbours
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

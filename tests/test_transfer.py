@@ -26,6 +26,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 from references.weights_files import NETWORK, PREPARED
+from residua.transfer.choosing import Tried, furthest
 
 import residua
 from residua.config.parse import with_settings
@@ -44,7 +45,6 @@ from residua.training.optimization import optimizer_for
 from residua.transfer import features as features_of
 from residua.transfer import linear_probe, ways
 from residua.transfer import search as auto_of
-from residua.transfer.choosing import Tried, furthest
 from residua.transfer.context import Job
 from residua.transfer.scenario import scenario_of
 from residua.weights.load import read_file
