@@ -1,4 +1,4 @@
-"""Does the interval of `transfer.cross_validation.estimate` hold the accuracy of a head fitted on few images?
+"""Does the 95 % CI of `cross_validation.estimate` cover the accuracy of a head on few images?
 
     OMP_NUM_THREADS=1 python benchmarks/small_data.py [../shared/data] [--jobs 2]
 
@@ -151,8 +151,8 @@ def main() -> None:
     torch.set_num_threads(1)
     facts, began = environment(torch.device("cpu")), time.monotonic()
     lines = [
-        "# coverage of the 95 % interval of residua.transfer.cross_validation.estimate: heads on frozen ResNets of "
-        "CIFAR-10 at 32 px,",
+        "# coverage of the 95 % CI of residua.transfer.cross_validation.estimate: heads on frozen "
+        "ResNets of CIFAR-10 at 32 px,",
         f"# stage and one of {len(C_VALUES)} strengths chosen on the small set; true: accuracy of "
         "the finished head on all images not drawn",
         "# plain: cross-validated accuracy of what was chosen, with Wilson's interval; to Wilson: "
