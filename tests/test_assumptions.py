@@ -52,12 +52,12 @@ def test_the_input_size_is_that_of_the_model(whole: Path, tmp_path: Path) -> Non
 
 
 def test_what_is_assumed_is_said_and_stays_said(whole: Path, photos: Path, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+    with pytest.warns(UserWarning, match="its preprocessing is not recorded"):
         residua.predict(whole, photos)
     convert(read_file(whole), tmp_path / "ours.safetensors")
-    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+    with pytest.warns(UserWarning, match="its preprocessing is not recorded"):
         residua.predict(tmp_path / "ours.safetensors", photos)
-    with pytest.warns(UserWarning, match="does not say how images are prepared"):
+    with pytest.warns(UserWarning, match="its preprocessing is not recorded"):
         residua.predict(whole, photos, preprocessing={"size": 96})
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -32,7 +32,7 @@ from residua.runs.sources import start_from
 from residua.weights.load import read_file
 from residua.weights.native import Metadata, to_bytes
 from residua.weights.network import build_network
-from residua.weights.published.defaults import convention
+from residua.weights.published.defaults import defaults_for
 
 ROWS = dict(catalogue.ROWS)
 LARGEST = 5_000_000  # parameters that are filled with numbers here
@@ -181,7 +181,7 @@ def test_weights_come_back_and_take_another_head(small: dict[str, Any], tmp_path
     with torch.no_grad():
         network(batch)  # in training mode: the statistics move away from 0 and 1
         logits = network.eval()(batch)
-    preprocessing = convention(small["name"], small["classes"], small["channels"]).preprocessing
+    preprocessing = defaults_for(small["name"], small["classes"], small["channels"]).preprocessing
     path = tmp_path / "ours.safetensors"
     for precision in PRECISIONS:
         state = stored_as(precision, network)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from residua.comparison.compare import Comparison, compare
     from residua.errors import ResiduaError
 
-HOMES = {  # of public names that are not in residua.api
+HOMES = {  # modules of the public names that are not in residua.api
     "Comparison": "residua.comparison.compare",
     "ResiduaError": "residua.errors",
     "compare": "residua.comparison.compare",
@@ -35,7 +35,11 @@ HOMES = {  # of public names that are not in residua.api
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported at first use, so that `import residua` does not wait for torch."""
+    """Import a public name at its first use, so that `import residua` does not import torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(HOMES.get(name, "residua.api")), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

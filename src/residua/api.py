@@ -1,22 +1,21 @@
-"""The public functions, composed from everything else."""
+"""The public functions; each composes the layers below for one task."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from residua import experiment
 from residua.config.recipes import compose
-from residua.config.schema import Config, Data, Ordering, Preprocessing
+from residua.config.schema import Config, Data, Preprocessing
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.predict import Features, Prediction, features_of, predict_files
 from residua.evaluation.score import Evaluation
-from residua.networks.residual import Shortcut
 from residua.networks.zoo import catalogue
 from residua.report.figures import write_prediction_grid
 from residua.runs.folder import RunFolder
@@ -29,8 +28,11 @@ from residua.weights.network import build_network, default_device
 __all__ = ["Run", "build", "evaluate", "features", "load", "models", "predict", "resume", "train"]
 
 
+_T = TypeVar("_T")
+
+
 class Run:
-    """A run folder, finished or not: what was asked, what happened and the network."""
+    """A run folder, finished or not: its settings, metrics and network."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -45,7 +47,7 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """All settings as they ran."""
+        """All settings of the run, with no "auto" left in them."""
         return self.folder.config
 
     @property
@@ -60,11 +62,11 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """A row for each epoch: loss, accuracy, val_loss, val_accuracy, ..."""
+        """One row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, ..."""
         return self.folder.read_history()
 
     def network(self) -> torch.nn.Module:
-        """The chosen network: preprocessed float32 [B, C, S, S] -> logits [B, K]; eval mode."""
+        """The best network: preprocessed float32 [B, C, S, S] -> logits [B, K]; in eval mode."""
         return build_network(read_file(self.folder.weights), default_device())
 
     def evaluate(self, data: str | Path | None = None) -> Evaluation:
@@ -77,7 +79,7 @@ class Run:
 
 
 def models() -> list[str]:
-    """The names that `build` and `train` know."""
+    """The names that `build` and `train` accept."""
     return list(catalogue.ROWS)
 
 
@@ -86,32 +88,38 @@ def build(
     *,
     classes: int | None = None,
     channels: int | None = None,
-    ordering: Ordering | None = None,
-    shortcut: Shortcut | None = None,
+    ordering: str | None = None,
+    shortcut: str | None = None,
     cardinality: str | None = None,
     seed: int | None = None,
     weights: str | Path | None = None,
     new_head: bool = False,
 ) -> torch.nn.Module:
-    """A network of the catalogue: float [B, channels, H, W] -> logits [B, classes]; training mode.
+    """A network: float32 [B, channels, H, W] -> logits [B, classes]; in training mode.
 
-    name: not needed where the weights tell it. What is not given is the row's default; ordering,
-    shortcut, cardinality: see networks.zoo.catalogue. seed fixes the initialisation, without
-    torch's global generator. weights: a run, a file of residua, Keras or PyTorch, or "imagenet";
-    new_head: keep the last layer fresh. Gives a networks.staged.Staged. Raises ResiduaError.
+    name: one of `models()`; optional if the weights determine it.
+    classes, channels: number of outputs and input channels; by default as the model or weights.
+    ordering: of the layers in a residual unit, such as "full_preactivation" or its letter "e".
+    shortcut: "none", "A", "B" or "D", where a residual unit changes the shape.
+    cardinality: groups of a bottleneck and the width of each, such as "32x4d".
+    seed: fixes the initialisation without touching torch's global generator.
+    weights: a run, a weights file of residua, Keras or PyTorch, "imagenet" or "imagenet:NAME".
+    new_head: initialise the last layer at random instead of from the weights.
+
+    Returns a networks.staged.Staged. Raises ResiduaError.
     """
-    given: dict[str, Any] = {"classes": classes, "channels": channels, "ordering": ordering}
-    given |= {"shortcut": shortcut, "cardinality": cardinality}
+    choices: dict[str, Any] = {"classes": classes, "channels": channels, "ordering": ordering}
+    choices |= {"shortcut": shortcut, "cardinality": cardinality}
     if weights is None:
         if new_head:
             raise ResiduaError("new_head replaces the head of weights: give weights too.")
         if name is None:
-            raise ResiduaError("which network? `residua.models()` lists their names.")
-        return catalogue.build(name, **given, seed=seed)
-    found = open_weights(weights, name, Console())
-    asked = {key: value for key, value in given.items() if value is not None}
-    spec = dataclasses.replace(found.metadata.network, **asked)
-    return start_from(found, spec, new_head=new_head, seed=seed)
+            raise ResiduaError("name: which network? `residua.models()` lists their names.")
+        return catalogue.build(name, **choices, seed=seed)
+    opened = open_weights(weights, name, Console())
+    changes = {key: value for key, value in choices.items() if value is not None}
+    spec = dataclasses.replace(opened.metadata.network, **changes)
+    return start_from(opened, spec, new_head=new_head, seed=seed)
 
 
 def train(
@@ -127,8 +135,9 @@ def train(
     budget: str | None = None,
     recipe: str | Path | None = None,
     epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
     size: int | None = None,
-    batch: int | None = None,
     seed: int | None = None,
     split_seed: int | None = None,
     val_fraction: float | None = None,
@@ -138,15 +147,37 @@ def train(
     out: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
     quiet: bool = False,
+    batch: int | None = None,
 ) -> Run:
-    """Train on DATA and judge the result; the same as `residua train`.
+    """Train a classifier and evaluate it; the same as `residua train`.
 
-    data: a folder of class folders, a folder of IDX files or CIFAR archives, or "digits". settings:
-    further ones by dotted name, {"optimization.learning_rate": 0.05}. What is not given comes from
-    the recipe, else it is chosen from the data. weights: what to start from, see `build`; with its
-    head replaced by a fresh one if new_head. transfer, views, budget, head, freeze: as the options
-    of the command. out: the run folder, else the next free runs/<data>-<n>. Raises ResiduaError on
-    anything that cannot be used.
+    What is None comes from the recipe, else it is chosen automatically.
+
+    data: a folder of class folders, a folder of IDX files or CIFAR archives, or "digits".
+    model: one of `models()`.
+    weights: initial weights, see `build`; "none" for none where a recipe has some.
+    new_head: replace the head of the weights by a fresh one.
+    freeze: number of first stages that are not trained.
+    head: "default", "linear", "mlp:256" (hidden layers) or "logistic" (a linear probe).
+    transfer: strategy: "features", "partial", "full", "scratch", "auto" or "none".
+    views: augmented copies per image for feature extraction.
+    budget: wall-clock time limit, such as "90s", "2m" or "1h".
+    recipe: name or YAML file of settings.
+    epochs: number of epochs.
+    lr: learning rate.
+    batch_size: images per step.
+    size: side of the network input, px.
+    seed: of initialisation, order and augmentation.
+    split_seed: of the split into training, validation and test set.
+    val_fraction, test_fraction: shares held out for validation and for the test, in [0, 1).
+    device: "cpu" or "cuda".
+    precision: "fp32" or "bf16".
+    out: the run folder; None: the next free runs/<data>-<n>.
+    settings: any other setting by dotted name, {"optimization.momentum": 0.95}.
+    quiet: print nothing.
+    batch: the name of batch_size in version 0.1.0.
+
+    Raises ResiduaError on anything that cannot be used.
     """
     named = {
         "network.name": model,
@@ -158,8 +189,9 @@ def train(
         "transfer.views": views,
         "transfer.budget": budget,
         "training.epochs": epochs,
+        "optimization.learning_rate": lr,
+        "training.batch_size": _renamed("batch_size", batch_size, "batch", batch),
         "preprocessing.size": size,
-        "training.batch_size": batch,
         "training.seed": seed,
         "data.split_seed": split_seed,
         "data.val_fraction": val_fraction,
@@ -167,17 +199,20 @@ def train(
         "training.device": device,
         "training.precision": precision,
     }
-    given = {key: value for key, value in named.items() if value is not None}
-    config = compose(data, recipe, {**given, **(settings or {})})
+    arguments = {name: value for name, value in named.items() if value is not None}
+    config = compose(data, recipe, {**arguments, **(settings or {})})
     return Run(experiment.train(config, None if out is None else str(out), Console(quiet)))
 
 
 def resume(run: str | Path | Run, quiet: bool = False) -> Run:
-    """Go on with an interrupted training; the weights become those of a run never interrupted.
+    """Complete an interrupted training; its weights become those of an uninterrupted one.
+
+    run: a run or its folder.
+    quiet: print nothing.
 
     Raises ResiduaError if the folder is no run or its data has changed.
     """
-    folder = _folder_of(run)
+    folder = _run_folder(run)
     experiment.resume(folder, Console(quiet))
     return Run(folder)
 
@@ -196,19 +231,24 @@ def evaluate(
     preprocessing: Mapping[str, object] | None = None,
     quiet: bool = True,
 ) -> Evaluation:
-    """Judge a run on DATA, else on its test part, else on its validation part; or weights on DATA.
+    """Evaluate a run or weights on images with known classes; changes no weights.
 
     source: a run, which gets scores.json and predictions.csv in its folder evaluations/; a weights
-    file of residua, Keras or PyTorch; or "imagenet:NAME". model: its network, where the file cannot
-    tell. classes: names of its outputs, in order. preprocessing: what a foreign file does not say,
-    by name: {"mean": [0, 0, 0]}. Changes no weights. Raises ResiduaError.
+        file of residua, Keras or PyTorch; or "imagenet:NAME".
+    data: see `train`; None: the run's test set, else its validation set.
+    model: the network, where a weights file does not determine it.
+    classes: names of the outputs in order, where a weights file does not record them.
+    preprocessing: fields that a third-party file does not record, {"mean": [0, 0, 0]}.
+    quiet: print nothing; what metrics depend on becomes a Python warning.
+
+    Raises ResiduaError.
     """
     console = Console(quiet)
-    weights, folder = _subject(source, model, classes, preprocessing, console)
+    weights, folder = _open(source, model, classes, preprocessing, console)
     if folder is not None:
         return evaluate_run(folder, None if data is None else str(data), console, weights)
     if data is None:
-        raise ResiduaError(f"{source}: brings no images to be judged by: name a DATA folder.")
+        raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
     return evaluate_weights(weights, str(data), console)
 
 
@@ -224,25 +264,30 @@ def predict(
     grid: str | Path | None = None,
     quiet: bool = True,
 ) -> list[Prediction]:
-    """The `top` most likely classes of each file, in order: of paths, images below folders, and
-    http(s) addresses, those in private networks only if `allow_private`.
+    """Predict the classes of images, one row per image, in order.
 
-    source, model, classes, preprocessing: see `evaluate`. grid: also draw the images with their
-    classes to this PNG; if that fails, a warning says why. A file that cannot be read keeps its
-    row, with the reason in `error`. Raises ResiduaError if the weights cannot be used.
+    source, model, classes, preprocessing, quiet: see `evaluate`.
+    files: paths, folders (all images below them) and http(s) addresses.
+    top: number of most likely classes per image.
+    allow_private: also read addresses in private networks.
+    grid: PNG file in which to draw the images with their classes; a failure is only a warning.
+
+    An image that cannot be read keeps its row, with the reason in `error`. Raises ResiduaError if
+    the weights cannot be used.
     """
     console = Console(quiet)
-    weights, folder = _subject(source, model, classes, preprocessing, console)
-    named, most = _names(files), _limit(folder)
+    weights, folder = _open(source, model, classes, preprocessing, console)
+    names, max_pixels = _names(files), _max_pixels(folder)
     if grid is not None:
-        for each in named:
-            refuse_inside(Path(grid), each)
-    rows = list(predict_files(weights, named, top, max_pixels=most, allow_private=allow_private))
-    if grid is None:
-        return rows
-    prepared, file = weights.metadata.preprocessing, Path(grid).expanduser()
-    if warning := write_prediction_grid(prepared, rows, file, most, allow_private):
-        console.caution(warning)
+        for name in names:
+            refuse_inside(Path(grid), name)
+    rows = list(
+        predict_files(weights, names, top, max_pixels=max_pixels, allow_private=allow_private)
+    )
+    if grid is not None:
+        file, rule = Path(grid).expanduser(), weights.metadata.preprocessing
+        if warning := write_prediction_grid(rule, rows, file, max_pixels, allow_private):
+            console.caution(warning)
     return rows
 
 
@@ -255,50 +300,72 @@ def features(
     stage: int | None = None,
     pool_size: int | None = None,
     quiet: bool = True,
+    side: int | None = None,
 ) -> Features:
-    """What the network's last map says of each image, averaged over it: float32 [N, C].
+    """Extract the features of images: a feature map, average-pooled, as float32 [N, C x P x P].
 
-    stage: the map after that stage instead, from 1. pool_size: P, the map is average-pooled to
-    P x P, float32 [N, C x P x P]; None: 1, or as the head of a transferred run reads it. Files that
-    cannot be read are left out and listed with their reasons. Raises ResiduaError.
+    source, model, preprocessing, quiet: see `evaluate`.
+    files: see `predict`; or one data set without image files, see `train`.
+    stage: the stage whose output map is used, from 1; None: the last.
+    pool_size: P; None: as the head of a transferred run reads the map, else 1.
+    side: the name of pool_size in version 0.1.0.
+
+    Images that cannot be read are omitted and listed with their reasons. Raises ResiduaError.
     """
-    weights, folder = _subject(source, model, None, preprocessing, Console(quiet))
+    weights, folder = _open(source, model, None, preprocessing, Console(quiet))
     return features_of(
-        weights, _names(files), max_pixels=_limit(folder), stage=stage, pool_size=pool_size
+        weights,
+        _names(files),
+        max_pixels=_max_pixels(folder),
+        stage=stage,
+        pool_size=_renamed("pool_size", pool_size, "side", side),
     )
 
 
 def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
-    named = [files] if isinstance(files, str | Path) else files
-    strange = [type(each).__name__ for each in named if not isinstance(each, str | Path)]
-    if strange:
-        raise ResiduaError(
-            f"{strange[0]}: expected paths or addresses of images. For pixels, use the network "
-            "itself: residua.build(weights=...)."
-        )
-    return [str(each) for each in named]
+    """Paths and addresses as text. Raises ResiduaError on anything else, such as arrays."""
+    entries = [files] if isinstance(files, str | Path) else files
+    for entry in entries:
+        if not isinstance(entry, str | Path):
+            raise ResiduaError(
+                f"{type(entry).__name__}: expected paths or addresses of images. For pixels, use "
+                "the network: residua.build(weights=...)."
+            )
+    return [str(entry) for entry in entries]
 
 
-def _subject(
+def _open(
     source: str | Path | Run,
     model: str | None,
     classes: Sequence[str] | None,
-    given: Mapping[str, object] | None,
+    preprocessing: Mapping[str, object] | None,
     console: Console,
 ) -> tuple[Weights, RunFolder | None]:
-    """Weights, prepared for as they or the user say; with their run, if they are one's."""
+    """The weights of a source, with the user's overrides; and its run, if it is one."""
     if isinstance(source, Run) or is_run(source):
-        if model is not None or classes is not None or given:
-            raise ResiduaError("a run says itself which network, classes and preprocessing it has.")
-        folder = _folder_of(source)
+        if model is not None or classes is not None or preprocessing:
+            raise ResiduaError(
+                f"{source}: a run records its network, classes and preprocessing: omit model, "
+                "classes and preprocessing."
+            )
+        folder = _run_folder(source)
         return read_file(folder.weights), folder
-    return with_overrides(open_weights(source, model, console), classes, given or {}, console), None
+    weights = open_weights(source, model, console)
+    return with_overrides(weights, classes, preprocessing or {}, console), None
 
 
-def _limit(run: RunFolder | None) -> int:
+def _renamed(name: str, value: _T | None, earlier_name: str, earlier: _T | None) -> _T | None:
+    """The value of an argument that may be given by its earlier name. Raises ResiduaError if both
+    are given."""
+    if value is not None and earlier is not None:
+        raise ResiduaError(f"{earlier_name} is the earlier name of {name}: give one of them.")
+    return earlier if value is None else value
+
+
+def _max_pixels(run: RunFolder | None) -> int:
     return run.config.data.max_pixels if run else Data.max_pixels
 
 
-def _folder_of(run: str | Path | Run) -> RunFolder:
-    """The folder of a run, however it is named. Raises ResiduaError if it is none."""
+def _run_folder(run: str | Path | Run) -> RunFolder:
+    """The folder of a run, however it is given. Raises ResiduaError if it is none."""
     return run.folder if isinstance(run, Run) else RunFolder.existing(run)

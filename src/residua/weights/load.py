@@ -21,7 +21,7 @@ from residua.weights.key_maps.key_map import KeyMap
 from residua.weights.key_maps.torch import TORCH_MAPS
 from residua.weights.match import Match, match
 from residua.weights.native import Metadata, Origin, check_tensors, is_native, read_weights
-from residua.weights.published.defaults import convention
+from residua.weights.published.defaults import defaults_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,8 +118,8 @@ def read_file(path: Path, model: str | None = None) -> Weights:
 def _metadata(raw: RawWeights, reading: Match) -> Metadata:
     """The metadata of a foreign file; what it does not record is assumed."""
     classes = reading.classes or catalogue.row(reading.network).classes
-    usual = convention(reading.network, reading.classes, reading.channels)
-    preprocessing, assumed = usual.preprocessing, usual.assumed
+    usual = defaults_for(reading.network, reading.classes, reading.channels)
+    preprocessing, assumed = usual.preprocessing, usual.assumed_preprocessing
     if raw.config is not None and raw.config.input_size:
         preprocessing = dataclasses.replace(preprocessing, size=raw.config.input_size)
     if raw.config is not None and (inside := raw.config.preprocessing_layers):
@@ -129,7 +129,7 @@ def _metadata(raw: RawWeights, reading: Match) -> Metadata:
         usual.classes,
         preprocessing,
         {},
-        Origin(f"{raw.path.name}, {raw.form}", assumed, usual.guessed),
+        Origin(f"{raw.path.name}, {raw.form}", assumed, usual.assumed_classes),
     )
 
 

@@ -1,1 +1,1 @@
-"""Published weights: where they are, what they expect, what they predict."""
+"""Published weights: addresses and hashes, preprocessing, class names, downloads."""

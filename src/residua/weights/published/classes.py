@@ -1,9 +1,9 @@
-"""Package data -> the class names of published networks, and every way to name one of them.
+"""Package data -> the class names of published networks; class names -> indices.
 
-The 1,000 classes of ImageNet (ILSVRC 2012) are synsets of WordNet 3.0. Its identifier ("wnid") and
-one of its words come in the order of the published networks' outputs, which is that of the wnids.
-Two words occur twice: "crane" (134 the bird, 517 the machine) and "maillot" (638, 639); "Cardigan"
-(264, a dog) and "cardigan" (474) differ in one capital.
+The 1,000 classes of ImageNet (ILSVRC 2012) are synsets of WordNet 3.0, each with an identifier
+("wnid") and a label, in the order of the published networks' outputs, which is that of the wnids.
+Two labels occur twice: "crane" (134 the bird, 517 the machine) and "maillot" (638, 639); "Cardigan"
+(264, a dog) and "cardigan" (474) differ only in case.
 """
 
 from __future__ import annotations
@@ -32,23 +32,24 @@ CIFAR10 = (
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The 1,000 classes as "wnid label", such as "n02504013 Indian_elephant", by output."""
+    """The 1,000 classes as "wnid label", such as "n02504013 Indian_elephant", in output order."""
     text = files("residua.weights.published").joinpath("imagenet_classes.csv").read_text("utf-8")
     return tuple(f"{row['wnid']} {row['label']}" for row in csv.DictReader(text.splitlines()))
 
 
 def class_indices(classes: tuple[str, ...]) -> dict[str, int]:
-    """Every way to name a class, in Unicode's NFC form -> its place in `classes`, 0 for the first.
+    """Every accepted name of each class, in Unicode NFC -> its index in `classes`.
 
-    A class answers to its whole name; one called "wnid label" also to its wnid, and to its label
-    where no other class answers to that; each with spaces for underscores too.
+    Accepted are the full name; for "wnid label" also the wnid, and the label if it is unique; each
+    also with spaces for underscores.
     """
-    whole, shorter = {}, defaultdict(set)
-    for place, name in enumerate(classes):
-        whole[unicodedata.normalize("NFC", name)] = place
-        parts = re.fullmatch(r"(n\d{8}) (.+)", name)
-        for each in (name, *(parts.groups() if parts else ())):
-            for spelled in (each, each.replace("_", " ")):
-                shorter[unicodedata.normalize("NFC", spelled)].add(place)
-    unique = {name: min(places) for name, places in shorter.items() if len(places) == 1}
-    return unique | whole
+    full: dict[str, int] = {}
+    short: dict[str, set[int]] = defaultdict(set)
+    for index, name in enumerate(classes):
+        full[unicodedata.normalize("NFC", name)] = index
+        synset = re.fullmatch(r"(n\d{8}) (.+)", name)
+        for alias in (name, *(synset.groups() if synset else ())):
+            for spelling in (alias, alias.replace("_", " ")):
+                short[unicodedata.normalize("NFC", spelling)].add(index)
+    unique = {name: min(indices) for name, indices in short.items() if len(indices) == 1}
+    return unique | full

@@ -1,6 +1,6 @@
-"""A network and its number of classes -> what its weights expect of an image, and what they name.
+"""A network and its number of classes -> the preprocessing and class names that are assumed.
 
-Foreign files do not say how images must be prepared; whoever published the network did.
+Third-party weights files record neither; the publisher of the network does.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from residua.weights.published.classes import CIFAR10, imagenet_classes
 from residua.weights.published.imagenet import RGB, SOURCES
 
 _SQUASHED = dataclasses.replace(RGB, resize="squash", crop=1.0, interpolation="bilinear")
-# Network names -> preprocessing and whose it is; the first that fits.
-_HABITS: tuple[tuple[str, Preprocessing, str], ...] = (
+# Pattern of network names -> preprocessing and its source; the first match counts.
+_USUAL: tuple[tuple[str, Preprocessing, str], ...] = (
     (
         "tutorial_cifar",
         dataclasses.replace(
@@ -40,41 +40,53 @@ _HABITS: tuple[tuple[str, Preprocessing, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Convention:
-    """classes: names by output, none if unknown. In words, assumed: what the file does not say of
-    images; guessed: whose names the outputs are taken to have."""
+class Defaults:
+    """What is assumed about weights whose file does not record it.
+
+    classes: names in the order of the outputs; () if unknown.
+    assumed_preprocessing, assumed_classes: the assumption as a sentence; "" if there is none.
+    """
 
     preprocessing: Preprocessing
     classes: tuple[str, ...]
-    assumed: str
-    guessed: str = ""
+    assumed_preprocessing: str
+    assumed_classes: str = ""
 
 
-def convention(name: str, classes: int, channels: int) -> Convention:
-    """What belongs to weights of the network `name` with so many classes and input channels."""
-    found, whose = RGB, "torchvision"
-    if name in SOURCES and (classes == 1000 or not name.startswith("tutorial")):
-        found, whose = SOURCES[name].preprocessing, "whoever published such weights"
-    else:
-        for pattern, preprocessing, habit in _HABITS:
-            if re.match(pattern, name):
-                found, whose = preprocessing, habit
-                break
+def defaults_for(name: str, classes: int, channels: int) -> Defaults:
+    """The defaults for weights of the network `name` with so wide a head and so many channels."""
+    preprocessing, source = _usual_preprocessing(name, classes)
     if channels == 1:
-        grey = ((fmean(found.mean),), (fmean(found.std),))
-        found = dataclasses.replace(
-            found, channels=1, channel_order="rgb", mean=grey[0], std=grey[1]
+        mean, std = (fmean(preprocessing.mean),), (fmean(preprocessing.std),)
+        preprocessing = dataclasses.replace(
+            preprocessing, channels=1, channel_order="rgb", mean=mean, std=std
         )
     if name not in SOURCES:
-        found = dataclasses.replace(found, size=row(name).size)
+        preprocessing = dataclasses.replace(preprocessing, size=row(name).size)
     assumed = (
-        f"the file does not say how images are prepared, so it is done as by {whose}: "
-        f"{found.channel_order}, mean {list(found.mean)}, std {list(found.std)}"
+        f"its preprocessing is not recorded in the file, so that of {source} is assumed: "
+        f"{preprocessing.channel_order}, mean {list(preprocessing.mean)}, std "
+        f"{list(preprocessing.std)}"
     )
     if classes == 1000:
-        names, whose = imagenet_classes(), "ImageNet"
+        names, dataset = imagenet_classes(), "ImageNet"
     elif "cifar" in name and classes == 10:
-        names, whose = CIFAR10, "CIFAR-10"
+        names, dataset = CIFAR10, "CIFAR-10"
     else:
-        return Convention(found, (), assumed)
-    return Convention(found, names, assumed, f"its outputs are taken for those of {whose}")
+        return Defaults(preprocessing, (), assumed)
+    return Defaults(
+        preprocessing,
+        names,
+        assumed,
+        f"its class names are not recorded in the file, so those of {dataset} are assumed",
+    )
+
+
+def _usual_preprocessing(name: str, classes: int) -> tuple[Preprocessing, str]:
+    """The preprocessing of a network's usual weights, and whose it is."""
+    if name in SOURCES and (classes == 1000 or not name.startswith("tutorial")):
+        return SOURCES[name].preprocessing, SOURCES[name].publisher.partition(",")[0]
+    for pattern, preprocessing, source in _USUAL:
+        if re.match(pattern, name):
+            return preprocessing, source
+    return RGB, "torchvision"

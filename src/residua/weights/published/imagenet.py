@@ -1,6 +1,6 @@
-"""A network's name -> where its ImageNet-1k weights are published, their hash and preprocessing.
+"""A network's name -> the address, hash and preprocessing of its published ImageNet-1k weights.
 
-Every address, hash and preprocessing was read where its publisher prints it; none was guessed. All
+Addresses, hashes and preprocessing are copied from their publishers' pages and code. All weights
 have 1,000 classes in the order of the sorted wnids.
 """
 
@@ -15,9 +15,12 @@ from residua.config.schema import Preprocessing
 class PublishedWeights:
     """One published file.
 
-    file: its name in the cache. digest: the published hash, "sha256:" or "md5:" and all its digits
-    or the first ones; "" where none was read: what the first download has is demanded later.
-    publisher: whose file it is, and which of several.
+    address: its URL.
+    file: its name in the cache.
+    digest: the published hash, "sha256:" or "md5:" with all its digits or the first ones; "" if
+        none is published: then the hash of the first download is required later.
+    preprocessing: that the weights were trained with.
+    publisher: who published the file, and its name there.
     """
 
     address: str
@@ -28,9 +31,8 @@ class PublishedWeights:
 
 
 def _cropped(size: int, resized: int) -> Preprocessing:
-    """Pillow's bilinear to `resized` pixels on the shorter side, then the central `size` of them.
-
-    Normalised by ImageNet's mean and standard deviation: 255 x (.485, .456, .406), (.229, ...).
+    """Shorter side to `resized` px by Pillow's bilinear, centre crop of `size` px, normalised by
+    ImageNet's mean and standard deviation: 255 x (.485, .456, .406), 255 x (.229, .224, .225).
     """
     return Preprocessing(
         size=size,
@@ -45,20 +47,20 @@ def _cropped(size: int, resized: int) -> Preprocessing:
 
 
 def _to_one(preprocessing: Preprocessing) -> Preprocessing:
-    """The same with inputs in -1..1."""
+    """The same with inputs normalised to -1..1."""
     return replace(preprocessing, mean=(127.5,) * 3, std=(127.5,) * 3)
 
 
 # torchvision's ImageClassification presets: resize_size 256, for IMAGENET1K_V2 232
 RGB, _V2 = _cropped(224, 256), _cropped(224, 232)
-# Keras: load_img(target_size=...) with its default, then a mode of imagenet_utils.preprocess_input
+# Keras: load_img(target_size=...) by default, then a mode of imagenet_utils.preprocess_input
 _TORCH = replace(RGB, resize="squash", crop=1.0, interpolation="nearest")
 _TF = _to_one(_TORCH)
 _CAFFE = replace(_TORCH, channel_order="bgr", mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
 
 
 def _torchvision(file: str, preprocessing: Preprocessing = RGB) -> PublishedWeights:
-    """A row of torchvision/models/*.py. What follows the last dash begins the file's SHA-256."""
+    """An entry of torchvision/models/*.py; after the last dash are the first digits of SHA-256."""
     return PublishedWeights(
         address=f"https://download.pytorch.org/models/{file}.pth",
         file=f"{file}.pth",
@@ -69,7 +71,7 @@ def _torchvision(file: str, preprocessing: Preprocessing = RGB) -> PublishedWeig
 
 
 def _keras(path: str, md5: str, preprocessing: Preprocessing) -> PublishedWeights:
-    """A row of keras/src/applications/*.py: the file with its top, and the `file_hash` there."""
+    """An entry of keras/src/applications/*.py: the file with its head, and its `file_hash`."""
     return PublishedWeights(
         address=f"https://storage.googleapis.com/tensorflow/keras-applications/{path}.h5",
         file=f"{path.rpartition('/')[2]}.h5",
@@ -84,9 +86,9 @@ def _keras_usual(path: str, md5: str, preprocessing: Preprocessing) -> Published
 
 
 def _timm(tag: str, revision: str, digest: str, size: int, resized: int) -> PublishedWeights:
-    """A repository of timm on the Hugging Face hub, at the revision that added its weights.
+    """A repository of timm on the Hugging Face Hub, at the revision that added its weights.
 
-    Revision and SHA-256 stand on the hub's pages; the preprocessing is that of timm's default_cfgs:
+    Revision and SHA-256 are from the Hub; the preprocessing is that of timm's default_cfgs:
     bicubic, resized to floor(size / crop_pct).
     """
     return PublishedWeights(
@@ -156,10 +158,10 @@ SOURCES: dict[str, PublishedWeights] = {
     "keras_densenet201": _keras_usual(
         "densenet/densenet201", "1ceb130c1ea1b78c3bf6114dbdfd8807", _TORCH
     ),
-    # Keras gives no file_hash for its MobileNets.
+    # Keras has no file_hash for its MobileNets.
     "keras_mobilenet": _keras("mobilenet/mobilenet_1_0_224_tf", "", _TF),
-    # The file of 2015 to 2017, as fchollet's own resnet50.py names it with its MD5. The one of 2018
-    # has the same name, so the cache needs another. The inputs are Caffe's, as above.
+    # The file of 2015 to 2017, from fchollet's resnet50.py with its MD5. The file of 2018 has the
+    # same name, so the cache needs another one. Inputs as in Caffe.
     "tutorial_resnet50": PublishedWeights(
         address="https://github.com/fchollet/deep-learning-models/releases/download/v0.2/"
         "resnet50_weights_tf_dim_ordering_tf_kernels.h5",
@@ -175,7 +177,7 @@ SOURCES: dict[str, PublishedWeights] = {
         299,
         341,
     ),
-    # timm takes this one from a release of its repository instead of the hub.
+    # From a release of timm's repository, as in timm itself.
     "xception": PublishedWeights(
         address="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/"
         "xception-43020ad28.pth",
