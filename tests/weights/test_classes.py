@@ -35,7 +35,9 @@ def test_a_class_may_be_given_by_wnid_and_by_its_label_if_that_is_unique() -> No
     assert [indices[name.split()[0]] for name in classes] == list(range(1000))
     labels = [name.split(" ", 1)[1] for name in classes]
     ambiguous = {label for label in labels if label not in indices}
-    assert ambiguous == {label for label in labels if labels.count(label) > 1} == {"crane", "maillot"}
+    assert (
+        ambiguous == {label for label in labels if labels.count(label) > 1} == {"crane", "maillot"}
+    )
     assert indices["Cardigan"] != indices["cardigan"]
 
 

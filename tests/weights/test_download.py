@@ -177,7 +177,9 @@ def test_a_verified_file_needs_no_network(cache: Path) -> None:
     assert len(publisher.requests) == 1
 
 
-def test_an_interrupted_download_requests_only_what_is_missing(publisher: Publisher, cache: Path) -> None:
+def test_an_interrupted_download_requests_only_what_is_missing(
+    publisher: Publisher, cache: Path
+) -> None:
     publisher.breaks = [100_000, 200_000]
     path = download(publisher.address, "net.pth", PUBLISHED, cache, QUIET)
     assert path.read_bytes() == CONTENT
@@ -504,7 +506,9 @@ def test_a_progress_bar_counts_the_bytes(publisher: Publisher, cache: Path) -> N
     assert "300,000/300,000" in shown.getvalue()
 
 
-def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "own"
