@@ -60,7 +60,7 @@ def test_cifar10_is_in_label_order(shared_data: Path) -> None:
 @pytest.mark.slow
 def test_class_names_need_no_torch() -> None:
     code = (
-        "import sys; from residua.weights.published.classes import imagenet_classes as names; names(); "
+        "import sys; from residua.weights.published import classes; classes.imagenet_classes(); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
