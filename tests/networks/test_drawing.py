@@ -88,16 +88,14 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("resnet50", {"shortcut": "D"}),
     ("resnet18", {"shortcut": "none"}),
     ("resnet18", {"ordering": "b"}),
-    ("resnet152", {"shortcut": "A"}),
+    ("resnet34", {"shortcut": "A"}),
     ("preact_resnet18", {}),
     ("resnext50_32x4d", {}),
     ("cifar_resnet20", {}),
-    ("cifar_resnet1202", {}),
     ("cifar_preact_resnet110", {}),
     ("cifar_preact_resnet164", {"ordering": "d"}),
     ("cifar_wrn28_10", {"ordering": "c"}),
     ("tutorial_cifar_resnet34", {}),
-    ("tutorial_cifar_resnet152_full", {}),
     ("tutorial_resnet18", {}),
     ("tutorial_vgg19_cifar", {}),
     ("vgg16", {}),
@@ -124,12 +122,14 @@ def test_nothing_overlaps(name: str, options: dict[str, Any]) -> None:
         assert all(not box.overlaps(metadata) or box.within(metadata) for metadata in image.cards)
 
 
-@pytest.mark.parametrize("name", [name for name in catalogue.ROWS if "1001" not in name])
-def test_every_row_is_drawn(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["alexnet", "densenet121", "googlenet", "xception", "mobilenet_v1", "keras_resnet50v2"]
+)
+def test_other_architectures_are_drawn_too(name: str) -> None:
     row, image = catalogue.row(name), Image(drawn(name))
     assert image.words[0] == name
     assert f"{row.trainable:,} of them trainable" in image.words[1]
-    for place in range(4 if row.size > 32 else 3):
+    for place in range(4):
         assert f"stages.{place}" in image.words
 
 
@@ -227,9 +227,13 @@ def test_bars_are_units_and_fall_with_the_map() -> None:
     heights = [round(bar.foot - bar.top) for bar in sorted(bars)]
     assert heights == sorted(heights, reverse=True)
     assert heights[0] == drawing.BARS
-    many = Image(drawn("cifar_resnet1202"))
-    assert sum(box.what.startswith("kind") for box in many.boxes) == 600
-    assert many.words.count("200 units") == 3
+
+
+@pytest.mark.slow
+def test_the_deepest_network_is_drawn() -> None:
+    image = Image(drawn("cifar_resnet1202"))
+    assert sum(box.what.startswith("kind") for box in image.boxes) == 600
+    assert image.words.count("200 units") == 3
 
 
 class Foreign(nn.Module):

@@ -38,7 +38,7 @@ def measured(name: str, **options: Any) -> Cost:
         ("cifar_resnet20", 16 * 2_359_296 + 3 * 16 * 9 * 32**2 + 2 * 1_179_648 + 64 * 10),
     ],
 )
-def test_multiply_adds(name: str, multiply_adds: int) -> None:
+def test_multiply_adds_are_the_published_ones(name: str, multiply_adds: int) -> None:
     assert measured(name).multiply_adds == multiply_adds
 
 
@@ -82,17 +82,15 @@ SOME = (
 )
 
 
-def test_listing_is_what_measure_finds() -> None:
-    rows = {name: (size, counts) for name, size, counts in cost.listing()}
-    assert list(rows) == list(catalogue.ROWS)
-    for name, (size, counts) in rows.items():
-        published = catalogue.row(name)
-        assert counts.trainable == published.trainable
-        assert published.total in (None, counts.total)
-        if name in SOME:
-            found = measured(name)
-            assert cost.to_json(name, found, size) == cost.to_json(name, counts, size)
-            assert found.bytes_on_disk == counts.bytes_on_disk
+def test_the_listing_has_what_measure_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The catalogue's own tests compare every row with its published count."""
+    monkeypatch.setattr(catalogue, "ROWS", {name: catalogue.row(name) for name in SOME})
+    rows = cost.listing()
+    assert [name for name, _, _ in rows] == list(SOME)
+    for name, size, counts in rows:
+        found = measured(name)
+        assert cost.to_json(name, found, size) == cost.to_json(name, counts, size)
+        assert found.bytes_on_disk == counts.bytes_on_disk
 
 
 def test_size_on_disk_is_what_safetensors_writes() -> None:
@@ -131,9 +129,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("resnet18", {}),
     ("resnet50", {"shortcut": "D"}),
     ("resnet18", {"shortcut": "none", "ordering": "b"}),
-    ("resnext50_32x4d", {"ordering": "c"}),
+    ("cifar_resnext29_8x64d", {"ordering": "c"}),
     ("cifar_resnet20", {}),
-    ("cifar_preact_resnet110", {}),
     ("tutorial_cifar_resnet32_d", {}),
     ("tutorial_cifar_resnet32_d_v2", {}),
     ("tutorial_cifar_resnet34", {}),
@@ -187,19 +184,20 @@ def test_rows_sum_to_the_totals(name: str) -> None:
     assert len({each.name for each in found.layers}) == len(found.layers)
 
 
-def test_taps_of_the_two_versions() -> None:
+def test_projections_read_x_or_its_preactivation() -> None:
     for name, maker in (("e", "stages.1.units.0.before.act"), ("e_v2", "stages.0.units.4.add")):
         rows = {each.name: each for each in measured(f"tutorial_cifar_resnet32_{name}").layers}
         assert rows["stages.1.units.0.shortcut.conv"].connected_to == (maker,)
 
 
-def test_the_longest_network() -> None:
+@pytest.mark.slow
+def test_the_longest_network_is_measured() -> None:
     found = measured("cifar_resnet1202")
     assert sum(each.kind == "Add" for each in found.layers) == 600
     assert found.layers[-4].name == "stages.2.units.199.after.act"
 
 
-def test_stages() -> None:
+def test_layers_are_grouped_by_stage() -> None:
     stages = measured("preact_resnet18").stages
     assert [each.name for each in stages] == ["stem", *(f"stages.{i}" for i in range(4)), "head"]
     assert [each.layers[-1].output for each in stages][:3] == [
@@ -330,7 +328,7 @@ def test_half_precision_is_measured_as_float32() -> None:
     ("name", "side"),
     [("vgg16", 32), ("resnet18", 1), ("tutorial_resnet50", 5), ("cifar_preact_resnet110", 1)],
 )
-def test_smallest_input(name: str, side: int) -> None:
+def test_the_smallest_input_is_the_networks_own(name: str, side: int) -> None:
     assert cost.smallest_input(meta(name)) == side
 
 
@@ -355,12 +353,12 @@ def test_smallest_input_where_a_single_size_fits() -> None:
         ((1, 64, 64), "1x64x64.* needs 3 channels, 32 or more pixels"),
     ],
 )
-def test_an_input_that_does_not_fit(input: Size, words: str) -> None:
+def test_an_input_that_does_not_fit_is_refused(input: Size, words: str) -> None:
     with pytest.raises(ResiduaError, match=words):
         cost.measure(meta("vgg11"), input)
 
 
-def test_no_input_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_accepts_no_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "LARGEST_SIDE", 40)
     with pytest.raises(ResiduaError, match="no square image of 1 to 40"):
         cost.smallest_input(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Linear(7, 7), nn.Linear(8, 8)))
@@ -369,9 +367,9 @@ def test_no_input_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 # Output -------------------------------------------------------------------------------------------
 
 
-def test_table() -> None:
+def test_the_layer_table_lists_layers_and_totals() -> None:
     found = measured("tutorial_cifar_resnet32_e")
-    text = cost.table(found)
+    text = cost.layer_table(found)
     lines = text.splitlines()
     columns = [lines[0].index(each) for each in ("layer", "output", "connected")]
     for each in found.layers:
@@ -392,7 +390,7 @@ def test_table() -> None:
         assert words in text
 
 
-def test_json() -> None:
+def test_json_has_the_totals() -> None:
     assert cost.to_json("resnet50", measured("resnet50"), (3, 224, 224)) == {
         "name": "resnet50",
         "total": 25_610_152,

@@ -1,0 +1,64 @@
+"""On a CPU sums and ReLUs become part of the convolutions, where no other layer is between."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from references.worn_networks import close, images, wear
+from torch import nn
+
+from residua.config.schema import Ordering
+from residua.networks.residual import Shortcut
+from residua.networks.surgery.folding import fold_norms
+from residua.networks.surgery.fusing import FusedConvolution, FusedUnit, fuse
+from residua.networks.zoo import catalogue
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FUSED = torch.backends.mkldnn.is_available()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("shortcut", get_args(Shortcut))
+@pytest.mark.parametrize("ordering", get_args(Ordering))
+def test_units_are_fused_where_nothing_is_between(
+    ordering: Ordering, shortcut: Shortcut, precision: str
+) -> None:
+    fused = FUSED
+    if precision == "bf16":
+        fused = fused and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    network = wear(catalogue.build("cifar_resnet14", ordering=ordering, shortcut=shortcut, seed=0))
+    x = images("cifar_resnet14")
+    quick = fold_norms(network, precision)
+    dtype, tolerance = (torch.float32, 1e-4) if precision == "fp32" else (torch.bfloat16, 0.05)
+    with torch.inference_mode():
+        result = quick.between(x.to(dtype), 0, 3).float()
+        assert close(result, network.eval().between(x, 0, 3), tolerance)
+    sums = [module for module in quick.modules() if isinstance(module, FusedUnit)]
+    between = ordering in ("bn_after_addition", "relu_before_addition")
+    assert len(sums) == (6 if fused and not between and shortcut != "none" else 0)
+    if fused and ordering == "original" and shortcut != "none":
+        assert not any(isinstance(module, nn.ReLU) for module in quick.modules())
+
+
+@pytest.mark.skipif(not FUSED, reason="needs oneDNN")
+def test_a_convolution_takes_the_relu_behind_it_and_no_other_layer() -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU6(), nn.Conv2d(3, 2, 1)
+    )
+    x = torch.randn(1, 2, 6, 6)
+    with torch.inference_mode():
+        expected = layers(x)
+        fuse(layers)
+        assert close(layers(x), expected, 1e-5)
+    fused = [layer for layer in layers if isinstance(layer, FusedConvolution)]
+    assert [layer.activation for layer in fused] == ["relu", "none", "none"]
+    assert [type(layer) for layer in layers if layer not in fused] == [nn.Identity, nn.ReLU6]
+
+
+def test_nothing_is_fused_where_onednn_is_off() -> None:
+    layers = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU())
+    with torch.backends.mkldnn.flags(enabled=False):
+        fuse(layers)
+    assert [type(layer) for layer in layers] == [nn.Conv2d, nn.ReLU]

@@ -1,0 +1,166 @@
+"""A network's config -> whether it counts, trains and computes as Keras' or timm's network does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from references import torch_networks
+
+BOUND = 1e-4  # of the largest value compared, or of 1 if that is smaller
+STATE = r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
+
+
+def count(config: Any) -> tuple[int, int]:
+    """Trainable parameters, and all of them with BatchNorm's statistics."""
+    with torch.device("meta"):
+        network = config.build(1000, 3)
+    trainable = sum(each.numel() for each in network.parameters())
+    statistics = sum(each.numel() for each in network.buffers() if each.ndim)
+    return trainable, trainable + statistics
+
+
+def sides(config: Any, size: int) -> list[int]:
+    with torch.device("meta"):
+        network = config.build(10, 3).eval()
+        return [each.shape[-1] for each in network.features(torch.empty(1, 3, size, size))]
+
+
+def check_training(config: Any, size: int) -> None:
+    """All parameters get a gradient, and training leaves the images alone."""
+    torch.manual_seed(0)
+    network, images = config.build(4, 3), torch.randn(4, 3, size, size)
+    before = images.clone()
+    loss = F.cross_entropy(network(images), torch.tensor([0, 1, 2, 3]))
+    parameters = dict(network.named_parameters())
+    gradients = torch.autograd.grad(loss, list(parameters.values()))  # refuses an unused one
+    assert torch.equal(images, before)
+    for name, gradient in zip(parameters, gradients, strict=True):
+        assert gradient.isfinite().all(), name
+        assert gradient.any(), name
+
+
+def check_torch_reading(name: str, config: Any, size: int) -> None:
+    """Logits and maps are those of the plain reading of a checkpoint with the published keys.
+
+    Our modules are in the order of those files.
+    """
+    state = torch_networks.state_dict(name, classes=10)
+    network = config.build(10, 3).eval()
+    network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))
+    images = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        expected = torch_networks.stages(name, state, images)
+        expected.append(torch_networks.logits(name, state, images))
+    assert max(errors(network, images, expected)) < BOUND
+
+
+def lively(config: Any, size: int) -> nn.Module:
+    """A network whose norms hold the statistics of some images, shaken, and random factors."""
+    torch.manual_seed(0)
+    network: nn.Module = config.build(10, 3)
+    norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+    momentum = norms[0].momentum
+    for norm in norms:
+        norm.momentum = None  # the first batch is all that counts
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, 0, 0.3)
+    with torch.no_grad():
+        network(torch.randn(16, 3, size, size))
+        for norm in norms:
+            mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+            mean += 0.2 * variance.sqrt() * torch.randn(len(mean))
+            variance *= torch.empty(len(variance)).uniform_(0.5, 1.5)
+            norm.momentum = momentum
+    return network.eval()
+
+
+def as_keras(network: nn.Module, name: str, size: int, keras: Any) -> Any:
+    """Keras' network with our weights, layer by layer in the order in which Keras made its own.
+
+    Both are lists: no name is read, so that a layer in another place is noticed.
+    """
+    made: list[Any] = []
+    layer = keras.layers.Layer
+    begin = layer.__init__
+
+    def note(self: Any, *args: Any, **options: Any) -> None:
+        begin(self, *args, **options)
+        made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer, "__init__", note)
+        model = keras.build(name, 10, size)
+    ours = [
+        each.detach()
+        for module in network.modules()
+        for each in (*module.parameters(False), *module.buffers(False))
+        if each.ndim
+    ]
+    for each in made:
+        if isinstance(each, keras.keras.Model):
+            continue
+        shapes = [weight.shape for weight in each.get_weights()]
+        each.set_weights([to_keras(ours.pop(0), shape) for shape in shapes])
+    assert not ours
+    return model
+
+
+def to_keras(tensor: Tensor, shape: tuple[int, ...]) -> Any:
+    """[outputs, inputs, height, width] -> [height, width, inputs, outputs], and so on."""
+    if tensor.ndim == 4 and tensor.shape[1] == 1:  # depthwise: an output for each input
+        tensor = tensor.permute(2, 3, 0, 1)
+    elif tensor.ndim == 4:
+        tensor = tensor.permute(2, 3, 1, 0)
+    elif tensor.ndim == 2:
+        tensor = tensor.T[(None,) * (len(shape) - 2)]  # MobileNet's head is a 1x1 convolution
+    assert tensor.shape == shape
+    return tensor.numpy()
+
+
+def beside_keras(
+    name: str, config: Any, size: int, keras: Any
+) -> tuple[nn.Module, Tensor, list[Tensor]]:
+    """Our network, images, and what Keras makes of them: its maps and its logits."""
+    network = lively(config, size)
+    model = as_keras(network, name, size, keras)
+    images = torch.randn(2, 3, size, size)
+    logits, maps = keras.outputs(name, model, images.permute(0, 2, 3, 1).numpy())
+    expected = [torch.from_numpy(each).permute(0, 3, 1, 2) for each in maps]
+    return network, images, [*expected, torch.from_numpy(logits)]
+
+
+def errors(network: Any, images: Tensor, expected: list[Tensor]) -> list[float]:
+    """The largest difference in each map and the logits, relative to the largest value."""
+    with torch.inference_mode():
+        actual = [*network.features(images), network(images)]
+    assert [each.shape for each in actual] == [each.shape for each in expected]
+    return [
+        ((one - other).abs().max() / other.abs().max().clamp(min=1)).item()
+        for one, other in zip(actual, expected, strict=True)
+    ]
+
+
+def logits_error(network: nn.Module, images: Tensor, expected: list[Tensor]) -> float:
+    """The same of the logits alone."""
+    with torch.inference_mode():
+        difference = network(images) - expected[-1]
+    return (difference.abs().max() / expected[-1].abs().max().clamp(min=1)).item()
+
+
+def check_keras(name: str, config: Any, size: int, keras: Any) -> None:
+    """Maps and logits are Keras', the head reads the last map, norms learn at Keras' pace."""
+    network, images, expected = beside_keras(name, config, size, keras)
+    assert max(errors(network, images, expected)) < BOUND
+    head: Any = network.head
+    with torch.inference_mode():
+        logits = head(F.adaptive_avg_pool2d(expected[-2], 1).flatten(1))
+    torch.testing.assert_close(logits, expected[-1], rtol=1e-3, atol=1e-3)
+    model = keras.build(name, 10, size)
+    theirs = {1 - each.momentum for each in model.layers if hasattr(each, "momentum")}
+    ours = {each.momentum for each in network.modules() if isinstance(each, nn.BatchNorm2d)}
+    assert sorted(ours) == pytest.approx(sorted(theirs))
