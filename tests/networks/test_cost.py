@@ -112,7 +112,7 @@ def edges_of_fx(network: nn.Module) -> list[tuple[str, list[str]]]:
     names: dict[fx.Node, str] = {}
     rows: list[tuple[str, list[str]]] = []
     for node in Leaves().trace(network).nodes:
-        reads = [names[each] for each in node.all_input_nodes]
+        reads = [names[source] for source in node.all_input_nodes]
         passes = node.op == "call_module" and isinstance(
             network.get_submodule(str(node.target)), nn.Identity | nn.Sequential
         )
@@ -146,20 +146,20 @@ def test_connections_are_those_of_a_symbolic_trace(name: str, options: dict[str,
     layers = cost.measure(network, (row.channels, row.size, row.size)).layers
     ours = {each.name: str(place) for place, each in enumerate(layers)}
     theirs = {each: str(place) for place, (each, _) in enumerate(expected)}
-    assert [[ours[each] for each in layer.connected_to] for layer in layers] == [
-        [theirs[each] for each in reads] for _, reads in expected
+    assert [[ours[name] for name in layer.connected_to] for layer in layers] == [
+        [theirs[name] for name in reads] for _, reads in expected
     ]
     modules = dict(network.named_modules())
-    assert [each.name for each in layers if each.name in modules] == [
+    assert [layer.name for layer in layers if layer.name in modules] == [
         each for each, _ in expected if each in modules
     ]
 
 
 def test_rows_of_a_residual_unit() -> None:
     found = measured("tutorial_resnet50")
-    rows = {each.name: each for each in found.layers}
+    rows = {layer.name: layer for layer in found.layers}
     assert len(found.layers) == 176  # Keras has 177: its zero padding is a layer of its own
-    assert sum(each.kind == "Add" for each in found.layers) == 16
+    assert sum(layer.kind == "Add" for layer in found.layers) == 16
     assert rows["stages.0.units.0.add"].connected_to == (
         "stages.0.units.0.branch.end_norm",
         "stages.0.units.0.shortcut.norm",
@@ -179,40 +179,40 @@ def test_rows_of_a_residual_unit() -> None:
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "tutorial_cifar_resnet32_e", "vgg13_bn"])
 def test_rows_sum_to_the_totals(name: str) -> None:
     found = measured(name)
-    assert sum(each.parameters for each in found.layers) == found.total
-    assert sum(each.multiply_adds for each in found.layers) == found.multiply_adds
-    assert len({each.name for each in found.layers}) == len(found.layers)
+    assert sum(layer.parameters for layer in found.layers) == found.total
+    assert sum(layer.multiply_adds for layer in found.layers) == found.multiply_adds
+    assert len({layer.name for layer in found.layers}) == len(found.layers)
 
 
 def test_projections_read_x_or_its_preactivation() -> None:
     for name, maker in (("e", "stages.1.units.0.before.act"), ("e_v2", "stages.0.units.4.add")):
-        rows = {each.name: each for each in measured(f"tutorial_cifar_resnet32_{name}").layers}
+        rows = {layer.name: layer for layer in measured(f"tutorial_cifar_resnet32_{name}").layers}
         assert rows["stages.1.units.0.shortcut.conv"].connected_to == (maker,)
 
 
 @pytest.mark.slow
 def test_the_longest_network_is_measured() -> None:
     found = measured("cifar_resnet1202")
-    assert sum(each.kind == "Add" for each in found.layers) == 600
+    assert sum(layer.kind == "Add" for layer in found.layers) == 600
     assert found.layers[-4].name == "stages.2.units.199.after.act"
 
 
 def test_layers_are_grouped_by_stage() -> None:
     stages = measured("preact_resnet18").stages
-    assert [each.name for each in stages] == ["stem", *(f"stages.{i}" for i in range(4)), "head"]
-    assert [each.layers[-1].output for each in stages][:3] == [
+    assert [stage.name for stage in stages] == ["stem", *(f"stages.{i}" for i in range(4)), "head"]
+    assert [stage.layers[-1].output for stage in stages][:3] == [
         (64, 56, 56),
         (64, 56, 56),
         (128, 28, 28),
     ]
-    assert [each.name for each in stages[-1].layers] == [
+    assert [stage.name for stage in stages[-1].layers] == [
         "tail.norm",
         "tail.act",
         "average_pool",
         "flatten",
         "head",
     ]
-    assert [each.name for each in measured("vgg11").stages] == [
+    assert [stage.name for stage in measured("vgg11").stages] == [
         *(f"stages.{i}" for i in range(5)),
         "head",
     ]
@@ -240,7 +240,7 @@ class Foreign(nn.Module):
 
 def test_a_network_from_elsewhere() -> None:
     found = cost.measure(Foreign(), (3, 8, 8))
-    rows = [(each.name, each.kind, each.connected_to) for each in found.layers]
+    rows = [(layer.name, layer.kind, layer.connected_to) for layer in found.layers]
     assert rows == [
         ("input", "Input", ()),
         ("scale", "Parameter", ()),
@@ -259,7 +259,7 @@ def test_a_network_from_elsewhere() -> None:
         ("fc", "Linear", ("mean",)),
     ]
     assert found.stages == ()
-    assert sum(each.parameters for each in found.layers) == found.total
+    assert sum(layer.parameters for layer in found.layers) == found.total
     assert found.multiply_adds == 64 * 4 * 27 + 32 * 4 * 3 + 40
 
 
@@ -281,7 +281,7 @@ class Constants(nn.Module):
 
 def test_a_constant_has_no_maker() -> None:
     rows = cost.measure(Constants(), (2, 4, 4)).layers
-    added = [each.connected_to for each in rows if each.kind == "Add"]
+    added = [layer.connected_to for layer in rows if layer.kind == "Add"]
     assert added == [(f"layers.{number}#2",) for number in range(20)]
 
 
@@ -295,7 +295,7 @@ class FunctionalNorm(nn.Module):
 
 def test_a_skipped_function_is_a_row() -> None:
     rows = cost.measure(FunctionalNorm(), (3, 4, 4)).layers
-    assert [(each.name, each.connected_to) for each in rows] == [
+    assert [(layer.name, layer.connected_to) for layer in rows] == [
         ("input", ()),
         ("batch_norm", ("input",)),
         ("add", ("batch_norm", "input")),
@@ -313,7 +313,7 @@ def test_the_measured_network_is_left_as_it_was() -> None:
         assert module.training
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
-    assert all(each.requires_grad and each.grad is None for each in network.parameters())
+    assert all(weight.requires_grad and weight.grad is None for weight in network.parameters())
 
 
 def test_half_precision_is_measured_as_float32() -> None:
@@ -371,12 +371,12 @@ def test_the_layer_table_lists_layers_and_totals() -> None:
     found = measured("tutorial_cifar_resnet32_e")
     text = cost.layer_table(found)
     lines = text.splitlines()
-    columns = [lines[0].index(each) for each in ("layer", "output", "connected")]
-    for each in found.layers:
-        line = next(line for line in lines if line.startswith(f"{each.name} "))
-        assert f"{each.parameters:,}" in line
-        assert line[columns[1] :].startswith(" x ".join(map(str, each.output)))
-        assert line[columns[2] :] == "".join(each.connected_to[:1])
+    columns = [lines[0].index(word) for word in ("layer", "output", "connected")]
+    for layer in found.layers:
+        line = next(line for line in lines if line.startswith(f"{layer.name} "))
+        assert f"{layer.parameters:,}" in line
+        assert line[columns[1] :].startswith(" x ".join(map(str, layer.output)))
+        assert line[columns[2] :] == "".join(layer.connected_to[:1])
     place = next(i for i, line in enumerate(lines) if line.startswith("stages.1.units.0.add"))
     assert lines[place + 1].strip() == "stages.1.units.0.shortcut.conv"
     assert text.endswith("\n")

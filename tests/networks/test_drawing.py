@@ -50,20 +50,20 @@ class Image:
         self.page = Area(0, 0, float(root.attrib["width"]), float(root.attrib["height"]), "page")
         self.boxes: list[Area] = []
         self.cards: list[Area] = []
-        for each in root.findall(f"{SVG}rect"):
-            if each.attrib["class"] in ("page", "under"):
+        for element in root.findall(f"{SVG}rect"):
+            if element.attrib["class"] in ("page", "under"):
                 continue
-            x, y, width, height = (float(each.attrib[k]) for k in ("x", "y", "width", "height"))
-            kind = each.attrib["class"]
+            x, y, width, height = (float(element.attrib[k]) for k in ("x", "y", "width", "height"))
+            kind = element.attrib["class"]
             (self.cards if kind == "card" else self.boxes).append(
                 Area(x, y, x + width, y + height, kind)
             )
-        self.texts = [self.extent(each) for each in root.findall(f"{SVG}text")]
-        self.words = [each.what for each in self.texts]
+        self.texts = [self.extent(element) for element in root.findall(f"{SVG}text")]
+        self.words = [text.what for text in self.texts]
         self.arcs = [
-            [float(number) for number in re.findall(r"-?[\d.]+", each.attrib["d"])]
-            for each in root.findall(f"{SVG}path")
-            if "q14" in each.attrib["d"]
+            [float(number) for number in re.findall(r"-?[\d.]+", element.attrib["d"])]
+            for element in root.findall(f"{SVG}path")
+            if "q14" in element.attrib["d"]
         ]
 
     @staticmethod
@@ -80,7 +80,7 @@ class Image:
         return Area(x, y - size * 0.7, x + width, y, content)
 
     def inside(self, box: Area) -> list[str]:
-        return [each.what for each in self.texts if each.within(box)]
+        return [text.what for text in self.texts if text.within(box)]
 
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -136,7 +136,7 @@ def test_other_architectures_are_drawn_too(name: str) -> None:
 def test_units_of_a_bottleneck() -> None:
     image = Image(drawn("resnext50_32x4d"))
     titles = ["Identity unit", "Projection unit", "Projection unit, stride 2"]
-    assert [each for each in image.words if "unit" in each and each[0].isupper()] == titles
+    assert [text for text in image.words if "unit" in text and text[0].isupper()] == titles
     identity, _, changing = sorted(image.cards)
     boxes = [box for box in sorted(image.boxes, key=lambda box: box.top) if box.within(identity)]
     assert [image.inside(box) for box in boxes] == [
@@ -281,8 +281,8 @@ def test_light_and_dark_give_every_element_a_colour() -> None:
         assert f".{surface} {{" in light
         assert f".{surface} {{" in dark
     classes = set(re.findall(r'class="([^"]+)"', drawn("resnet50") + drawn("vgg16")))
-    for each in classes:
-        assert any(re.search(rf"\.{name}[ ,]", light) for name in each.split()), each
+    for styles in classes:
+        assert any(re.search(rf"\.{name}[ ,]", light) for name in styles.split()), styles
     assert {"box convolution", "box batch", "box relu", "box max", "box linear"} < classes
 
 

@@ -44,7 +44,7 @@ def meta(config: InceptionConfig, classes: int = 1000, channels: int = 3) -> Any
 
 def sides(config: InceptionConfig, size: int) -> list[int]:
     maps = meta(config).features(torch.empty(1, 3, size, size, device="meta"))
-    return [each.shape[-1] for each in maps]
+    return [tensor.shape[-1] for tensor in maps]
 
 
 # Sizes --------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_branches_are_joined_in_their_order() -> None:
     branches: Any = built.branches
     middle = branches[1][0](x)
     ends = [end(middle) for end in branches[1][1].branches]
-    assert [each.shape[1] for each in ends] == [4, 5]
+    assert [tensor.shape[1] for tensor in ends] == [4, 5]
     expected = torch.cat([branches[0](x), *ends, F.max_pool2d(x, 3, 1, 1)], 1)
     assert built.out_channels == expected.shape[1] == 17
     assert torch.equal(built(x), expected)
@@ -185,8 +185,8 @@ def test_branches_are_joined_in_their_order() -> None:
     ],
 )
 def test_widths_of_the_blocks(config: InceptionConfig, widths: list[int]) -> None:
-    blocks = [each for stage in meta(config).stages for each in stage.blocks]
-    assert [each.out_channels for each in blocks if len(each.branches) > 1] == widths
+    blocks = [block for stage in meta(config).stages for block in stage.blocks]
+    assert [block.out_channels for block in blocks if len(block.branches) > 1] == widths
 
 
 def test_average_at_the_rim() -> None:
@@ -264,7 +264,7 @@ def in_order(model: Any, name: str) -> list[Any]:
 
 
 def of_kind(network: nn.Module, kind: type[nn.Module]) -> list[Any]:
-    return [each for each in network.modules() if isinstance(each, kind)]
+    return [module for module in network.modules() if isinstance(module, kind)]
 
 
 def moved(model: Any, config: InceptionConfig) -> Any:
@@ -293,8 +293,8 @@ def moved(model: Any, config: InceptionConfig) -> Any:
 
 @pytest.mark.slow
 def test_modules_are_in_keras_order(keras_model: Any) -> None:
-    ours = [tuple(each.weight.shape) for each in of_kind(meta(KERAS_INCEPTION_V3), nn.Conv2d)]
-    theirs = [tuple(each.kernel.shape) for each in in_order(keras_model, "conv2d")]
+    ours = [tuple(layer.weight.shape) for layer in of_kind(meta(KERAS_INCEPTION_V3), nn.Conv2d)]
+    theirs = [tuple(layer.kernel.shape) for layer in in_order(keras_model, "conv2d")]
     assert len(ours) == 94
     assert [(rows, columns, i, o) for o, i, rows, columns in ours] == theirs
 

@@ -221,8 +221,8 @@ class Reader:
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         weight, bias, mean, variance = (
-            self.state[f"{name}.{each}"][:, None, None]
-            for each in ("weight", "bias", "running_mean", "running_var")
+            self.state[f"{name}.{key}"][:, None, None]
+            for key in ("weight", "bias", "running_mean", "running_var")
         )
         y: Tensor = (x - mean) / torch.sqrt(variance + 1e-5) * weight + bias
         return y

@@ -19,15 +19,15 @@ def count(config: Any) -> tuple[int, int]:
     """Trainable parameters, and all of them with BatchNorm's statistics."""
     with torch.device("meta"):
         network = config.build(1000, 3)
-    trainable = sum(each.numel() for each in network.parameters())
-    statistics = sum(each.numel() for each in network.buffers() if each.ndim)
+    trainable = sum(weight.numel() for weight in network.parameters())
+    statistics = sum(tensor.numel() for tensor in network.buffers() if tensor.ndim)
     return trainable, trainable + statistics
 
 
 def sides(config: Any, size: int) -> list[int]:
     with torch.device("meta"):
         network = config.build(10, 3).eval()
-        return [each.shape[-1] for each in network.features(torch.empty(1, 3, size, size))]
+        return [tensor.shape[-1] for tensor in network.features(torch.empty(1, 3, size, size))]
 
 
 def check_training(config: Any, size: int) -> None:
@@ -63,7 +63,7 @@ def lively(config: Any, size: int) -> nn.Module:
     """A network whose norms hold the statistics of some images, shaken, and random factors."""
     torch.manual_seed(0)
     network: nn.Module = config.build(10, 3)
-    norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momentum = norms[0].momentum
     for norm in norms:
         norm.momentum = None  # the first batch is all that counts
@@ -96,16 +96,16 @@ def as_keras(network: nn.Module, name: str, size: int, keras: Any) -> Any:
         patch.setattr(layer, "__init__", note)
         model = keras.build(name, 10, size)
     ours = [
-        each.detach()
+        weight.detach()
         for module in network.modules()
-        for each in (*module.parameters(False), *module.buffers(False))
-        if each.ndim
+        for weight in (*module.parameters(False), *module.buffers(False))
+        if weight.ndim
     ]
-    for each in made:
-        if isinstance(each, keras.keras.Model):
+    for layer in made:
+        if isinstance(layer, keras.keras.Model):
             continue
-        shapes = [weight.shape for weight in each.get_weights()]
-        each.set_weights([to_keras(ours.pop(0), shape) for shape in shapes])
+        shapes = [weight.shape for weight in layer.get_weights()]
+        layer.set_weights([to_keras(ours.pop(0), shape) for shape in shapes])
     assert not ours
     return model
 
@@ -130,7 +130,7 @@ def beside_keras(
     model = as_keras(network, name, size, keras)
     images = torch.randn(2, 3, size, size)
     logits, maps = keras.outputs(name, model, images.permute(0, 2, 3, 1).numpy())
-    expected = [torch.from_numpy(each).permute(0, 3, 1, 2) for each in maps]
+    expected = [torch.from_numpy(tensor).permute(0, 3, 1, 2) for tensor in maps]
     return network, images, [*expected, torch.from_numpy(logits)]
 
 
@@ -138,7 +138,7 @@ def errors(network: Any, images: Tensor, expected: list[Tensor]) -> list[float]:
     """The largest difference in each map and the logits, relative to the largest value."""
     with torch.inference_mode():
         actual = [*network.features(images), network(images)]
-    assert [each.shape for each in actual] == [each.shape for each in expected]
+    assert [tensor.shape for tensor in actual] == [tensor.shape for tensor in expected]
     return [
         ((one - other).abs().max() / other.abs().max().clamp(min=1)).item()
         for one, other in zip(actual, expected, strict=True)
@@ -161,6 +161,6 @@ def check_keras(name: str, config: Any, size: int, keras: Any) -> None:
         logits = head(F.adaptive_avg_pool2d(expected[-2], 1).flatten(1))
     torch.testing.assert_close(logits, expected[-1], rtol=1e-3, atol=1e-3)
     model = keras.build(name, 10, size)
-    theirs = {1 - each.momentum for each in model.layers if hasattr(each, "momentum")}
-    ours = {each.momentum for each in network.modules() if isinstance(each, nn.BatchNorm2d)}
+    theirs = {1 - layer.momentum for layer in model.layers if hasattr(layer, "momentum")}
+    ours = {module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
     assert sorted(ours) == pytest.approx(sorted(theirs))

@@ -62,8 +62,8 @@ def build(
     name: a keras_ or tutorial_ name of the catalogue; tutorial_resnext50_slices and _lambdas are
     the same network with 32 convolutions in place of a grouped one, and my_resnet_32 is
     tutorial_cifar_resnet32_e with swapped additions.
-    start: how many layers of each class Keras has numbered before, so that the first
-    convolution without a name of its own is conv2d_<start>; 0 gives conv2d.
+    start: number of layers of each class that Keras has numbered before, so that the first
+    convolution with an automatic name is conv2d_<start>; 0 gives conv2d.
     """
     usual = defaults(name)
     classes, size, channels = classes or usual[0], size or usual[1], usual[2]
@@ -89,33 +89,31 @@ def build(
 def stages(name: str, model: keras.Model) -> list[str]:
     """Names of the layers whose outputs end the stages; the last one is what the head pools.
 
-    Where the network is no chain of stages, each last output before a map is halved.
+    Where the network is no chain of stages: the last outputs before the map is halved.
     """
     if name in LISTED:
         return LISTED[name]
     if isinstance(model, ResNet):
-        return [each.name for each in model.layers if isinstance(each, ResnetBlock)]
+        return [layer.name for layer in model.layers if isinstance(layer, ResnetBlock)]
     if "vgg" in name:
-        return [each.name for each in model.layers if isinstance(each, layers.MaxPooling2D)]
-    names = [each.name for each in model.layers]
-    pooled = [
-        place for place, each in enumerate(names) if "average_pool" in each or each == "avg_pool"
-    ]
-    before_head = names[pooled[-1] - 1]
+        return [layer.name for layer in model.layers if isinstance(layer, layers.MaxPooling2D)]
+    names = [layer.name for layer in model.layers]
+    pools = [i for i, layer in enumerate(names) if "average_pool" in layer or layer == "avg_pool"]
+    before_head = names[pools[-1] - 1]
     if "densenet" in name:
         return [*(names[names.index(f"pool{n}_bn") - 1] for n in (2, 3, 4)), before_head]
-    last_additions = {  # of each width
-        each.output.shape[-1]: place
-        for place, each in enumerate(model.layers)
-        if isinstance(each, layers.Add)
+    last_additions = {  # by width
+        layer.output.shape[-1]: index
+        for index, layer in enumerate(model.layers)
+        if isinstance(layer, layers.Add)
     }
-    ends = [names[place + _behind_addition(name)] for place in last_additions.values()]
+    ends = [names[index + _behind_addition(name)] for index in last_additions.values()]
     first = ["block1_conv2_act"] if name == "keras_xception" else []
     return [*first, *ends[:-1], before_head]
 
 
 def _behind_addition(name: str) -> int:
-    """How many layers of a unit stand behind its addition."""
+    """Number of layers of a unit behind its addition."""
     if "cifar" in name or name == "my_resnet_32":
         return {"a": 1, "b": 2}.get(name[-1], 0)
     return int("v2" not in name and "xception" not in name)
@@ -133,7 +131,7 @@ def outputs(
             maps += [x] if isinstance(layer, ResnetBlock) else []
     else:
         inputs, x = model.inputs[0], model.outputs[0]
-        maps = [model.get_layer(each).output for each in stages(name, model)]
+        maps = [model.get_layer(stage).output for stage in stages(name, model)]
     logits, *arrays = keras.Model(inputs, [x, *maps]).predict_on_batch(images)
     return logits, arrays
 
@@ -141,7 +139,7 @@ def outputs(
 def images(name: str, count: int, size: int, seed: int = 0) -> np.ndarray:
     """float32 [count, size, size, C] for a network: random patches under noise, about -3 to 3.
 
-    Noise alone averages out on the way to the logits, and its images would all look the same.
+    Noise alone averages out on the way to the logits, and its images would be alike.
     """
     generator = np.random.default_rng(seed)
     channels = defaults(name)[2]
@@ -152,7 +150,7 @@ def images(name: str, count: int, size: int, seed: int = 0) -> np.ndarray:
 
 
 def randomise(model: keras.Model, seed: int) -> None:
-    """Fill every tensor in place, from NumPy's generator: nothing is left at 0 or 1.
+    """Fill every tensor in place, from NumPy's generator: no tensor stays at 0 or 1.
 
     Kernels are normal, he-scaled by their fan in; biases, beta and the moving mean normal, gamma
     uniform in 0.5 to 1.5, the moving variance in 0.3 to 1.5. Each addition of a residual network
@@ -177,5 +175,7 @@ def randomise(model: keras.Model, seed: int) -> None:
 
 def _additions(model: keras.Model) -> int:
     if isinstance(model, ResNet):
-        return sum(len(each.listLayers) for each in model.layers if isinstance(each, ResnetBlock))
-    return max(1, sum(isinstance(each, layers.Add) for each in model.layers))
+        return sum(
+            len(layer.listLayers) for layer in model.layers if isinstance(layer, ResnetBlock)
+        )
+    return max(1, sum(isinstance(layer, layers.Add) for layer in model.layers))

@@ -1,4 +1,4 @@
-"""A network of the catalogue and real Keras -> how far they are apart, and with planted errors."""
+"""A network of the catalogue and real Keras -> their distance, also with planted errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TWINS = {  # the same network, in other files
 
 @dataclass(frozen=True)
 class Reference:
-    """What Keras computes: logits [N, K] and the stages' maps [N, H, W, C] of images."""
+    """Keras' results: logits [N, K] and the stages' maps [N, H, W, C] of images."""
 
     name: str
     model: keras.Model
@@ -51,7 +51,7 @@ def side(name: str) -> int:
 
 
 def reference(name: str, *, classes: int = 7, start: int = 0, size: int | None = None) -> Reference:
-    """Keras' network with random weights and statistics, and what it computes of two images."""
+    """Keras' network with random weights and statistics, and its results for two images."""
     size = size or side(name)
     model = keras_networks.build(name, classes, size, start=start)
     keras_networks.randomise(model, seed=1)
@@ -61,11 +61,11 @@ def reference(name: str, *, classes: int = 7, start: int = 0, size: int | None =
 
 
 def computed(network: torch.nn.Module, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """What our network computes, in Keras' layout."""
+    """Our network's results in Keras' layout."""
     x = channels_first(images)
     with torch.inference_mode():
         logits, maps = network(x), network.features(x)  # type: ignore[operator]
-    return logits.numpy(), [each.movedim(1, -1).numpy() for each in maps]
+    return logits.numpy(), [tensor.movedim(1, -1).numpy() for tensor in maps]
 
 
 def channels_first(images: np.ndarray) -> torch.Tensor:
@@ -73,24 +73,24 @@ def channels_first(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
 
 
-def distance(found: np.ndarray, expected: np.ndarray) -> float:
+def distance(actual: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference, in units of max(1, the largest reference)."""
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+    assert actual.shape == expected.shape
+    return float(np.abs(actual - expected).max() / max(1.0, np.abs(expected).max()))
 
 
 def distances(network: torch.nn.Module, true: Reference) -> list[float]:
     """Of the logits, then of each stage that Keras' reference has."""
     logits, maps = computed(network, true.images)
-    by_shape = {each.shape: each for each in maps}
+    by_shape = {tensor.shape: tensor for tensor in maps}
     return [
         distance(logits, true.logits),
-        *(distance(by_shape[each.shape], each) for each in true.maps),
+        *(distance(by_shape[tensor.shape], tensor) for tensor in true.maps),
     ]
 
 
 def read(path: Path, name: str) -> Weights:
-    """The file, read without saying what it is where its content tells, else with the name."""
+    """The file, read without naming its model where the content suffices, else with the name."""
     try:
         return read_file(path)
     except ResiduaError as error:
@@ -101,23 +101,23 @@ def read(path: Path, name: str) -> Weights:
 
 def forms(name: str) -> list[str]:
     """The forms in which Keras can write this network and residua reads it."""
-    found = list(keras_files.FORMS)
+    forms = list(keras_files.FORMS)
     if name == "tutorial_resnet18":
-        found = [each for each in found if each not in keras_files.NOT_FOR_SUBCLASSES]
+        forms = [form for form in forms if form not in keras_files.NOT_FOR_SUBCLASSES]
     if name == "tutorial_resnext50_slices":  # Keras 2 had no layer that slices
-        found.remove("keras2_whole")
-    if name == "tutorial_resnext50_lambdas":  # whole models say that their code is needed
-        found = [each for each in found if each.endswith("weights")]
-    return found
+        forms.remove("keras2_whole")
+    if name == "tutorial_resnext50_lambdas":  # whole models need the user's code
+        forms = [form for form in forms if form.endswith("weights")]
+    return forms
 
 
 def network(weights: Weights) -> torch.nn.Module:
-    """The network as residua predicts with it."""
+    """The network with which residua predicts."""
     return build_network(weights, torch.device("cpu"))
 
 
 def errors(weights: Weights, true: Reference) -> Iterator[tuple[str, float]]:
-    """Each planted error that this network can have, and the distance of its logits."""
+    """The planted errors that apply to this network, and the distances of its logits."""
     for error, plant in PLANTED.items():
         wrong = network(weights)
         if plant(list(wrong.modules())):
@@ -130,9 +130,11 @@ Modules = Sequence[torch.nn.Module]
 
 
 def _other_epsilon(modules: Modules) -> int:
-    """Keras' default and PyTorch's, one for the other. Returns how many modules have changed."""
+    """Keras' default and PyTorch's, one for the other. Returns the number of changed modules."""
     norms = [
-        each for each in modules if isinstance(each, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
+        module
+        for module in modules
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)
     ]
     for norm in norms:
         norm.eps = 1e-5 if norm.eps == 1e-3 else 1e-3
@@ -141,30 +143,32 @@ def _other_epsilon(modules: Modules) -> int:
 
 def _other_padding(modules: Modules) -> int:
     """Where a convolution strides: Keras' "same" and symmetric padding, one for the other."""
-    pads = [each for each in modules if isinstance(each, torch.nn.ZeroPad2d)]
+    pads = [module for module in modules if isinstance(module, torch.nn.ZeroPad2d)]
     for pad in pads:  # MobileNet's "same", always below and to the right
         pad.padding = (1, 1, 1, 1)
     convolutions = [
-        each
-        for each in modules
-        if isinstance(each, Convolution)
-        and each.rule in ("same", "symmetric")
-        and each.stride != (1, 1)  # else the rules agree
-        and each.kernel_size != (1, 1)
+        module
+        for module in modules
+        if isinstance(module, Convolution)
+        and module.rule in ("same", "symmetric")
+        and module.stride != (1, 1)  # else the rules agree
+        and module.kernel_size != (1, 1)
     ]
-    for each in convolutions:
-        same = each.rule == "same"
-        each.rule = "symmetric" if same else "same"
-        each.padding = tuple(side // 2 if same else 0 for side in each.kernel_size)
+    for module in convolutions:
+        same = module.rule == "same"
+        module.rule = "symmetric" if same else "same"
+        module.padding = tuple(side // 2 if same else 0 for side in module.kernel_size)
     return len(pads + convolutions)
 
 
 def _other_pool(modules: Modules) -> int:
-    """What counts at the rim; where no window reaches over it, an average for the maximum."""
-    averages = [each for each in modules if isinstance(each, torch.nn.AvgPool2d) and each.padding]
+    """Other padding of pools; where no window crosses the rim, an average for the maximum."""
+    averages = [
+        module for module in modules if isinstance(module, torch.nn.AvgPool2d) and module.padding
+    ]
     for average in averages:
         average.count_include_pad = not average.count_include_pad
-    maxima = [each for each in modules if isinstance(each, MaxPool) and each.kernel > 1]
+    maxima = [module for module in modules if isinstance(module, MaxPool) and module.kernel > 1]
     for maximum in () if averages else maxima:
         if maximum.kernel == 2:
             maximum.forward = torch.nn.AvgPool2d(2).forward  # type: ignore[method-assign]
@@ -175,14 +179,14 @@ def _other_pool(modules: Modules) -> int:
 
 def _moved_stride(modules: Modules) -> int:
     """In each unit that strides, another convolution of its branch does."""
-    units = [each for each in modules if isinstance(each, ResidualUnit)]
+    units = [unit for unit in modules if isinstance(unit, ResidualUnit)]
     moved = 0
     for unit in units:
-        convolutions = [each for each in unit.branch if isinstance(each, Convolution)]
-        strides = [each.stride for each in convolutions]
+        convolutions = [layer for layer in unit.branch if isinstance(layer, Convolution)]
+        strides = [conv.stride for conv in convolutions]
         if (2, 2) in strides:
-            place = strides.index((2, 2))
-            strides[place], strides[0 if place else 1] = (1, 1), (2, 2)
+            first = strides.index((2, 2))
+            strides[first], strides[0 if first else 1] = (1, 1), (2, 2)
             moved += 1
         for convolution, stride in zip(convolutions, strides, strict=True):
             convolution.stride = stride

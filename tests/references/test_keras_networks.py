@@ -44,24 +44,24 @@ def logits(name: str, model: keras.Model, size: int) -> np.ndarray:
 @pytest.mark.parametrize(("name", "counts"), COUNTS.items())
 def test_a_network_has_the_printed_parameters(name: str, counts: tuple[int, int]) -> None:
     model = build(name)
-    trainable = sum(int(np.prod(each.shape)) for each in model.trainable_weights)
+    trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert (model.count_params(), trainable) == counts
 
 
 def test_random_networks_separate_images() -> None:
     for name, size in ((SMALL, 32), ("keras_mobilenet", 32), ("tutorial_resnet18", 32)):
-        found, maps = outputs(name, random_network(name, size), images(name, 3, size))
-        assert np.isfinite(found).all()
-        assert np.abs(found).max() < 100
-        assert found.std(axis=0).mean() > 0.01
-        assert all(each.std(axis=0).mean() > 0.01 for each in maps)
+        values, maps = outputs(name, random_network(name, size), images(name, 3, size))
+        assert np.isfinite(values).all()
+        assert np.abs(values).max() < 100
+        assert values.std(axis=0).mean() > 0.01
+        assert all(tensor.std(axis=0).mean() > 0.01 for tensor in maps)
 
 
 def test_swapped_additions_change_the_layers_order_but_not_the_function() -> None:
     ours, swapped = random_network("tutorial_cifar_resnet32_e"), build("my_resnet_32")
     for layer in ours.layers:
         swapped.get_layer(layer.name).set_weights(layer.get_weights())
-    assert [each.name for each in ours.layers] != [each.name for each in swapped.layers]
+    assert [layer.name for layer in ours.layers] != [layer.name for layer in swapped.layers]
     same = logits("tutorial_cifar_resnet32_e", ours, 32), logits("my_resnet_32", swapped, 32)
     np.testing.assert_allclose(*same, rtol=1e-5, atol=1e-6)
 
@@ -70,15 +70,15 @@ def test_slices_are_the_grouped_convolution() -> None:
     """Unlike the tutorial's printed lambda, of which all 32 read the last slice."""
     name, size = "tutorial_resnext50", 32
     whole, parts = random_network(name, size), build(f"{name}_slices", size=size)
-    waiting = iter(each for each in parts.layers if each.weights)
-    for layer in (each for each in whole.layers if each.weights):
+    waiting = iter(layer for layer in parts.layers if layer.weights)
+    for layer in (layer for layer in whole.layers if layer.weights):
         if getattr(layer, "groups", 1) == 1:
             next(waiting).set_weights(layer.get_weights())
             continue
         for kernel in np.split(layer.get_weights()[0], 32, axis=-1):
             next(waiting).set_weights([kernel])
-    found = logits(f"{name}_slices", parts, size)
-    np.testing.assert_allclose(found, logits(name, whole, size), rtol=1e-4, atol=1e-4)
+    sliced = logits(f"{name}_slices", parts, size)
+    np.testing.assert_allclose(sliced, logits(name, whole, size), rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_keras_reads_names_that_fill_more_than_one_attribute(
     small: tuple[keras.Model, np.ndarray], tmp_path: Path
 ) -> None:
     model, again = small[0], build(SMALL)
-    names = {each.name: each.name + "_" * 600 for each in model.layers}
+    names = {layer.name: layer.name + "_" * 600 for layer in model.layers}
     path = keras_files.write(model, tmp_path / "file", "keras2_weights", names)
     with h5py.File(path) as file:
         assert {"layer_names0", "layer_names1"} < set(file.attrs)
@@ -128,12 +128,12 @@ def test_names_of_2015_are_the_same_layers_in_the_same_order(source: str, tmp_pa
     model, tutorial = random_network(source, size, classes=3), build(name, 3, size)
     names = keras_files.old_resnet50_names(model)
     tutorial.load_weights(keras_files.write(model, tmp_path / "file", "keras1_weights", names))
-    own = {old: new for new, old in keras_files.old_resnet50_names(tutorial).items()}
-    weighted = [each for each in model.layers if each.weights]
+    new_names = {old: new for new, old in keras_files.old_resnet50_names(tutorial).items()}
+    weighted = [layer for layer in model.layers if layer.weights]
     assert len(weighted) == 107
     for layer in weighted:
-        found = tutorial.get_layer(own[names[layer.name]]).get_weights()
-        assert all(map(np.array_equal, layer.get_weights(), found)), layer.name
+        weights = tutorial.get_layer(new_names[names[layer.name]]).get_weights()
+        assert all(map(np.array_equal, layer.get_weights(), weights)), layer.name
 
 
 def test_automatic_names_start_at_a_given_number(small: tuple[keras.Model, np.ndarray]) -> None:

@@ -84,7 +84,7 @@ def test_maps_have_the_published_sizes(name: str) -> None:
     side, expected = MAPS[name]
     image = torch.empty(1, 3, side, side, device="meta")
     maps = torch_networks.stages(name, torch_networks.shapes(name), image)
-    assert [tuple(each.shape) for each in maps] == [(1, *size, size[1]) for size in expected]
+    assert [tuple(tensor.shape) for tensor in maps] == [(1, *size, size[1]) for size in expected]
 
 
 def _images(folder: Path) -> tuple[Tensor, Tensor]:

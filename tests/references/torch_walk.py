@@ -1,8 +1,8 @@
 """A key and a tensor -> the next tensor: layers that read a state dict, or invent one.
 
-A network is a function that walks over its layers and asks for each tensor by its published key.
-A walk over a given state reads it; a walk without one invents what it is asked for, which gives the
-keys and shapes of a checkpoint.
+A network is a function that walks over its layers and requests every tensor by its published key.
+A walk over a state dict reads it; a walk without one invents the tensors, which gives the keys and
+shapes of a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COUNTER = ".num_batches_tracked"
 
 
 class Walk:
-    """One pass over a network's layers. Without a state it invents each tensor it is asked for."""
+    """One pass over a network's layers. Without a state dict it invents every tensor."""
 
     def __init__(
         self,
@@ -44,10 +44,10 @@ class Walk:
         """The tensor under a key, which must have this shape; `make` invents it."""
         if self.inventing:
             self.state[key] = make(*shape)
-        found = self.state[key]
-        if found.shape != shape:
-            raise ValueError(f"{key} is {list(found.shape)}, the network has {list(shape)}")
-        return found
+        tensor = self.state[key]
+        if tensor.shape != shape:
+            raise ValueError(f"{key} is {list(tensor.shape)}, the network has {list(shape)}")
+        return tensor
 
     def conv(
         self,
@@ -88,7 +88,7 @@ class Walk:
         return F.batch_norm(x, mean, variance, weight, bias, eps=epsilon)
 
     def classes(self, key: str) -> int:
-        """How many logits the head under a key has."""
+        """Number of logits of the head under a key."""
         return self._classes if self.inventing else self.state[f"{key}.bias"].shape[0]
 
     def head(self, x: Tensor, key: str) -> Tensor:

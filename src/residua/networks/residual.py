@@ -6,8 +6,8 @@ Between two convolutions there is always norm, activation. The five orderings of
 ("Identity Mappings in Deep Residual Networks", figure 4) differ only in the position of one more
 pair of letters.
 
-`unit_plans` derives every unit of a network from its config, without building anything; the modules
-build what the plans say.
+`unit_plans` derives the plan of every unit from a network's config without building anything;
+`ResidualUnit` builds a plan.
 """
 
 from __future__ import annotations

@@ -272,7 +272,7 @@ class _Paper:
         return foot
 
     def arc(self, middle: float, tap: float, plus: float, rows: Rows) -> None:
-        """A shortcut from the tap on the trunk through its layers to the plus sign."""
+        """A shortcut from the trunk through its layers to the plus sign."""
         beside, centre = middle + BOX / 2 + 22 + SIDE / 2, (tap + plus) / 2
         course = f"M{middle} {tap}H{beside - 14}q14 0 14 14V{plus - 14}q0 14 -14 14H{middle + 13}"
         self.path(course, "line", 'marker-end="url(#tip)"')

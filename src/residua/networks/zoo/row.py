@@ -10,7 +10,7 @@ from residua.networks.staged import Staged
 
 
 class NetworkConfig(Protocol):
-    """What every architecture's config provides."""
+    """The interface of every architecture's config."""
 
     @property
     def initialisation(self) -> Initialisation:
