@@ -141,7 +141,7 @@ def test_options_reach_the_network() -> None:
     assert "stages.1.units.0.shortcut.conv.weight" in network.state_dict()
 
 
-@pytest.mark.parametrize(("letter", "ordering"), zip("abcde", ORDERINGS, strict=True))
+@pytest.mark.parametrize(("letter", "ordering"), [*zip("abcde", ORDERINGS, strict=True)])
 def test_an_ordering_may_be_given_by_its_letter(letter: str, ordering: str) -> None:
     """As version 0.1.0 wrote it into weights files and recipes."""
     assert NetworkSpec("resnet18", 2, 3, letter) == NetworkSpec("resnet18", 2, 3, ordering)
