@@ -1,5 +1,5 @@
 # Everything from nothing: each target makes the virtual environment that it needs.
-#   make demo   train on the embedded digits, write a report, name ten that were held out
+#   make demo   train on the embedded digits, write a report, predict ten held-out images
 #   make quick  unit tests of everything, in a minute
 #   make test   all tests
 #   make lint   ruff and mypy

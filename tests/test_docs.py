@@ -116,6 +116,7 @@ def keras_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__")  # of Keras
 @pytest.mark.parametrize("name", [name for name in NAMES if commands(ROOT / name)])
 def test_every_command_of_a_page_runs(
     name: str,
