@@ -1,6 +1,6 @@
 """Published accuracies and counted costs -> convolutional networks from AlexNet on, compared.
 
-Trains nothing; how fast the networks are is measured on this machine.
+Trains nothing; the speed of the networks is measured on this machine.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 
 from residua.networks.zoo import catalogue
-from residua.report.page import Cell, Page, Section, Table
+from residua.report.page import Cell, Figure, Page, Section, Table
+from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, legend, tidy
 from residua.report.view import joined
-from residua.studies.claims.history_figures import cost_figure, speed_figure
-from residua.studies.claims.published import (
+from residua.studies.claims.imagenet_accuracies import (
     ALEXNET,
     DENSENET,
+    FAMILIES,
     INCEPTION,
     RESNET,
     RESNET_V2,
@@ -27,10 +29,15 @@ from residua.studies.claims.published import (
     SEPARABLE,
     VGG,
     Point,
-    point,
+    point_of,
 )
 from residua.studies.study import ComputedStudy
 from residua.system.console import Report, counting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.transforms import Bbox
 
 BATCH = 8
 TIMED = (
@@ -47,18 +54,18 @@ TIMED = (
     "mobilenet_v1",
     "keras_xception",
 )
-# What a family brought, from its paper; what it gained is computed.
-BROUGHT = {
+# The contribution of a family, from its paper; the gain is computed
+CONTRIBUTIONS = {
     ALEXNET: "ReLU, local response normalisation (left out in 2014), dropout and augmentation",
     VGG: "groups of 3x3 convolutions in place of large kernels",
-    INCEPTION: "parallel branches of several kernel sizes, behind 1x1 reductions",
+    INCEPTION: "parallel branches of several kernel sizes, after 1x1 reductions",
     RESNET: "shortcuts, so that depth can be trained",
-    RESNET_V2: "norm and ReLU before each convolution and a bare shortcut",
+    RESNET_V2: "norm and ReLU before each convolution and an identity shortcut",
     RESNEXT: "many equal branches, as grouped convolutions",
-    DENSENET: "reuse of features: each layer reads all layers before it",
-    SEPARABLE: "convolutions over places and over channels one after the other",
+    DENSENET: "feature reuse, since each layer reads all layers before it",
+    SEPARABLE: "spatial and channel-wise convolutions, one after the other",
 }
-# Compared to what: newer and older network of one sentence, of one publisher.
+# The newer and the older network that a finding compares, if possible of one publisher
 COMPARED = {
     VGG: ("vgg19", "vgg16"),
     INCEPTION: ("googlenet", "alexnet"),
@@ -68,22 +75,26 @@ COMPARED = {
     DENSENET: ("densenet201", "resnet50"),
     SEPARABLE: ("keras_xception", "keras_inception_v3"),
 }
+# Of the names of points in figures
+GAPS = (6, 11, 18, 28, 40, 54, 70)  # distances in points; the first that fits is used
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+MARGIN = 1.0  # pixels between names
 
-_COSTS = [
-    "Parameters that learn and multiply-adds of convolutions and linear layers are counted on the "
-    "networks as they are built here, for one image of the size in the table. Accuracies are "
-    "those of their publishers, whose recipes, crops and years differ; differences of a point "
-    "between publishers say nothing. Torchvision's are its first weights, before its longer "
-    "recipes; GoogLeNet, there with BatchNorm, and Inception V3 came to it from TensorFlow.",
+COSTS = [
+    "Trainable parameters, and multiply-adds of convolutions and linear layers, are counted on the "
+    "networks as they are built here, for one image of the size in the table. Accuracies are those "
+    "of the publishers, with different recipes, crops and years; differences of a point between "
+    "publishers are not meaningful. Torchvision's are its first weights, before its longer "
+    "recipes; its GoogLeNet, with BatchNorm, and its Inception V3 were ported from TensorFlow.",
 ]
-_SPEED = [
-    f"Images per second in float32 on the processor of this machine: {BATCH} images, "
-    "evaluation mode, one batch to warm up, then the median of three.",
+SPEED = [
+    f"Images per second in float32 on the CPU of this machine: {BATCH} images, evaluation mode, "
+    "one warm-up batch, then the median of three.",
 ]
 
 
 @dataclass(frozen=True)
-class Timed:
+class Timing:
     """Seconds of each measured batch of a network."""
 
     point: Point
@@ -96,7 +107,7 @@ class Timed:
         return self.batch / median(self.seconds)
 
     @property
-    def rate(self) -> float:
+    def multiply_adds(self) -> float:
         """Multiply-adds per second."""
         return self.images * self.point.multiply_adds
 
@@ -110,176 +121,275 @@ def study(
 ) -> Page:
     """Accuracy against cost for all published rows; speed of `names`.
 
-    side: of the images that are timed, where not each network's own.
+    side: of the images for timing, None for each network's own.
     """
-    points = [point(row) for row in ROWS]
-    asked = [each for each in points if each.published.name in names]
-    times = [timed(each, batch, repeats, side) for each in counting(asked, report, len(asked))]
-    costs = Section("Accuracy against cost", _COSTS, [_costs(points)], [cost_figure(points)])
-    shown = [(each.point, each.images) for each in times]
+    points = [point_of(row) for row in ROWS]
+    timed = [point for point in points if point.published.name in names]
+    timings = [time_network(p, batch, repeats, side) for p in counting(timed, report, len(timed))]
+    costs = Section("Accuracy against cost", COSTS, [_cost_table(points)], [_cost_figure(points)])
+    speed = Section("Speed", SPEED, [_speed_table(timings)], [_speed_figure(timings)])
     return Page(
         title=STUDY.title,
         claim="Convolutional networks from AlexNet over VGG, GoogLeNet, ResNet and ResNeXt to "
         "DenseNet became more accurate, by other means than cost.",
         source="Tutorial 0, the figure of accuracy against complexity; the papers of the networks.",
         findings=[
-            of_frontier(points),
-            of_order(points),
-            *(of_family(family, points) for family in BROUGHT),
-            of_speed(times),
+            frontier_finding(points),
+            order_finding(points),
+            *(family_finding(family, points) for family in CONTRIBUTIONS),
+            speed_finding(timings),
         ],
-        sections=[costs, Section("Speed", _SPEED, [_speeds(times)], [speed_figure(shown)])],
+        sections=[costs, speed],
     )
-
-
-def timed(each: Point, batch: int, repeats: int, side: int | None) -> Timed:
-    """Time a network on random images. The global random generator stays as it is."""
-    name = each.published.name or ""
-    built = catalogue.build(name, seed=0).eval()
-    wide = side or catalogue.row(name).size
-    x = torch.randn(batch, 3, wide, wide, generator=torch.Generator().manual_seed(0))
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(repeats + 1):
-            begun = time.perf_counter()
-            built(x)
-            seconds.append(time.perf_counter() - begun)
-    return Timed(each, batch, tuple(seconds[1:]))
-
-
-def frontier(points: Sequence[Point]) -> list[Point]:
-    """Those that no cheaper one equals in accuracy, from the fewest multiply-adds to the most."""
-    best: list[Point] = []
-    for each in sorted(points, key=lambda e: (e.multiply_adds, -e.accuracy)):
-        if not best or each.accuracy > best[-1].accuracy:
-            best.append(each)
-    return best
-
-
-def correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's: how alike two orders are, from -1 to 1."""
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(first, second).statistic)
-
-
-def of_frontier(points: Sequence[Point]) -> str:
-    """Which networks are worth their multiply-adds, and how far the dearest one is from them."""
-    best = frontier(points)
-    dearest = max(points, key=lambda each: each.multiply_adds)
-    better = [
-        each
-        for each in points
-        if each.accuracy >= dearest.accuracy and each.multiply_adds < dearest.multiply_adds
-    ]
-    names = joined([each.label for each in best])
-    start = f"Of {len(points)} networks {len(best)} are worth their multiply-adds, {names}: no "
-    start += "cheaper one is as accurate. "
-    if not better:
-        return start + f"The dearest, {dearest.label}, is also the most accurate."
-    cheap = min(better, key=lambda each: each.multiply_adds)
-    return (
-        f"{start}The dearest, {dearest.label}, reaches {dearest.accuracy:.1f} % with "
-        f"{_billions(dearest)} multiply-adds; {len(better)} cheaper ones reach that, {cheap.label} "
-        f"with {dearest.multiply_adds / cheap.multiply_adds:.1f} times fewer."
-    )
-
-
-def of_order(points: Sequence[Point]) -> str:
-    """How well cost orders the networks by accuracy."""
-    accuracy = [each.accuracy for each in points]
-    work = correlation(accuracy, [each.multiply_adds for each in points])
-    size = correlation(accuracy, [each.parameters for each in points])
-    return (
-        f"Accuracy {_follows(work)} multiply-adds (rank correlation {work:+.2f}) and "
-        f"{_follows(size)} parameters ({size:+.2f})."
-    )
-
-
-def _follows(value: float) -> str:
-    if value > 0.7:
-        return "follows"
-    if value > 0.3:
-        return "loosely follows"
-    return "does not follow" if value > -0.3 else "runs against"
-
-
-def of_family(family: str, points: Sequence[Point]) -> str:
-    """What a family brought, and what it gained over an older network."""
-    own = [each for each in points if each.published.family == family]
-    start = f"{family.capitalize() if family.islower() else family}: {BROUGHT[family]}. "
-    best = max(own, key=lambda each: each.accuracy)
-    if family not in COMPARED:
-        large = max(each.linear or 0 for each in own)
-        return (
-            f"{start}{best.label} reaches {best.accuracy:.1f} % with {_millions(best)} parameters, "
-            f"of which {large:.0%} are in its linear layers, and {_billions(best)} multiply-adds."
-        )
-    new, old = (next(e for e in points if e.published.name == name) for name in COMPARED[family])
-    work, size = new.multiply_adds / old.multiply_adds, new.parameters / old.parameters
-    text = (
-        f"{start}{new.label} against {old.label}: {new.accuracy - old.accuracy:+.1f} points with "
-        f"{work:.2f} times the multiply-adds and {size:.2f} times the parameters."
-    )
-    if new.published.source != old.published.source:
-        text += " The two have different publishers."
-    return (
-        text if best is new else f"{text} The family reaches {best.accuracy:.1f} % ({best.label})."
-    )
-
-
-def of_speed(times: Sequence[Timed]) -> str:
-    """Whether multiply-adds say how long a network takes."""
-    slow, fast = (f(times, key=lambda each: each.rate) for f in (min, max))
-    order = correlation(
-        [each.point.multiply_adds for each in times], [1 / each.images for each in times]
-    )
-    ratio = fast.rate / slow.rate
-    said = "do not give the time" if ratio > 2 else "give about the time"
-    return (
-        f"Multiply-adds {said}, for networks do {slow.rate / 1e9:.0f} ({slow.point.label}) to "
-        f"{fast.rate / 1e9:.0f} ({fast.point.label}) billion of them a second on this machine, a "
-        f"factor of {ratio:.1f}; in order of time the networks are those of multiply-adds with a "
-        f"rank correlation of {order:+.2f}."
-    )
-
-
-def _billions(each: Point) -> str:
-    return f"{each.multiply_adds / 1e9:.1f} billion"
-
-
-def _millions(each: Point) -> str:
-    return f"{each.parameters / 1e6:.1f} million"
-
-
-def _costs(points: Sequence[Point]) -> Table:
-    rows: list[tuple[Cell, ...]] = [
-        (
-            each.label,
-            each.published.family,
-            each.accuracy,
-            each.multiply_adds,
-            each.parameters,
-            each.side,
-            "counted" if each.published.name else "as published",
-            each.published.source,
-        )
-        for each in points
-    ]
-    columns = ("network", "family", "top-1 %", "multiply-adds", "parameters", "side, px", "cost")
-    return Table("history", "Published accuracy and cost", (*columns, "accuracy from"), rows, 1)
-
-
-def _speeds(times: Sequence[Timed]) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for each in times:
-        low, high = (each.batch / f(each.seconds) for f in (max, min))
-        rates = (each.images, low, high, each.rate / 1e9)
-        rows.append((each.point.label, each.point.accuracy, each.point.multiply_adds, *rates))
-    columns = ["network", "top-1 %", "multiply-adds", "images a second", "lowest", "highest"]
-    return Table("speed", "Speed", [*columns, "billion multiply-adds a second"], rows, 1)
 
 
 STUDY = ComputedStudy(
     "history", "Accuracy against cost, from AlexNet on", lambda seeds, report: study(report=report)
 )
+
+
+def time_network(point: Point, batch: int, repeats: int, side: int | None) -> Timing:
+    """Time a network on random images."""
+    name = point.published.name or ""
+    network = catalogue.build(name, seed=0).eval()
+    side = side or catalogue.row(name).size
+    x = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            network(x)
+            seconds.append(time.perf_counter() - start)
+    return Timing(point, batch, tuple(seconds[1:]))
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """The points more accurate than every cheaper one, cheapest first."""
+    best: list[Point] = []
+    for candidate in sorted(points, key=lambda p: (p.multiply_adds, -p.accuracy)):
+        if not best or candidate.accuracy > best[-1].accuracy:
+            best.append(candidate)
+    return best
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's rank correlation, from -1 to 1."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(first, second).statistic)
+
+
+def frontier_finding(points: Sequence[Point]) -> str:
+    """Which networks are on the Pareto frontier, and how far the costliest one is from it."""
+    best = frontier(points)
+    costliest = max(points, key=lambda p: p.multiply_adds)
+    cheaper = [
+        point
+        for point in points
+        if point.accuracy >= costliest.accuracy and point.multiply_adds < costliest.multiply_adds
+    ]
+    summary = (
+        f"{len(best)} of {len(points)} networks are on the Pareto frontier of accuracy and "
+        f"multiply-adds: {joined([point.label for point in best])}. "
+    )
+    if not cheaper:
+        return f"{summary}The costliest, {costliest.label}, is also the most accurate."
+    cheapest = min(cheaper, key=lambda p: p.multiply_adds)
+    return (
+        f"{summary}The costliest, {costliest.label}, reaches {costliest.accuracy:.1f} % with "
+        f"{_billions(costliest)} multiply-adds; {len(cheaper)} cheaper ones reach that, "
+        f"{cheapest.label} with {costliest.multiply_adds / cheapest.multiply_adds:.1f} times fewer."
+    )
+
+
+def order_finding(points: Sequence[Point]) -> str:
+    """How well cost predicts the order of accuracies."""
+    accuracy = [point.accuracy for point in points]
+    work = correlation(accuracy, [point.multiply_adds for point in points])
+    size = correlation(accuracy, [point.parameters for point in points])
+    return (
+        f"Accuracy is {_strength(work)} with multiply-adds (rank correlation {work:+.2f}) and "
+        f"{_strength(size)} with parameters ({size:+.2f})."
+    )
+
+
+def _strength(correlation: float) -> str:
+    if correlation > 0.7:
+        return "strongly correlated"
+    if correlation > 0.3:
+        return "weakly correlated"
+    return "not correlated" if correlation > -0.3 else "negatively correlated"
+
+
+def family_finding(family: str, points: Sequence[Point]) -> str:
+    """The contribution of a family, and its gain over an older network."""
+    members = [point for point in points if point.published.family == family]
+    name = family.capitalize() if family.islower() else family
+    contribution = f"{name}: {CONTRIBUTIONS[family]}."
+    best = max(members, key=lambda p: p.accuracy)
+    if family not in COMPARED:
+        linear = max(point.linear or 0 for point in members)
+        return (
+            f"{contribution} {best.label} reaches {best.accuracy:.1f} % with "
+            f"{best.parameters / 1e6:.1f} million parameters, {linear:.0%} of them in linear "
+            f"layers, and {_billions(best)} multiply-adds."
+        )
+    new, old = (next(p for p in points if p.published.name == name) for name in COMPARED[family])
+    work, size = new.multiply_adds / old.multiply_adds, new.parameters / old.parameters
+    sentences = [
+        f"{contribution} {new.label} against {old.label}: {new.accuracy - old.accuracy:+.1f} "
+        f"points with {work:.2f} times the multiply-adds and {size:.2f} times the parameters."
+    ]
+    if new.published.source != old.published.source:
+        sentences.append("The two have different publishers.")
+    if best is not new:
+        sentences.append(f"The family reaches {best.accuracy:.1f} % ({best.label}).")
+    return " ".join(sentences)
+
+
+def speed_finding(timings: Sequence[Timing]) -> str:
+    """Whether multiply-adds predict the time of a network."""
+    slow, fast = (choose(timings, key=lambda t: t.multiply_adds) for choose in (min, max))
+    order = correlation(
+        [timing.point.multiply_adds for timing in timings], [1 / t.images for t in timings]
+    )
+    ratio = fast.multiply_adds / slow.multiply_adds
+    return (
+        f"Multiply-adds {'do not predict' if ratio > 2 else 'roughly predict'} the time: networks "
+        f"compute {slow.multiply_adds / 1e9:.0f} ({slow.point.label}) to "
+        f"{fast.multiply_adds / 1e9:.0f} ({fast.point.label}) billion of them per second on this "
+        f"machine, a factor of {ratio:.1f}; the rank correlation of time and multiply-adds is "
+        f"{order:+.2f}."
+    )
+
+
+def _billions(point: Point) -> str:
+    return f"{point.multiply_adds / 1e9:.1f} billion"
+
+
+def _cost_table(points: Sequence[Point]) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            point.label,
+            point.published.family,
+            point.accuracy,
+            point.multiply_adds,
+            point.parameters,
+            point.side,
+            "counted" if point.published.name else "as published",
+            point.published.source,
+        )
+        for point in points
+    ]
+    columns = ["network", "family", "top-1 %", "multiply-adds", "parameters", "side, px", "cost"]
+    columns += ["source of the accuracy"]
+    return Table("history", "Published accuracy and cost", columns, rows, 1)
+
+
+def _speed_table(timings: Sequence[Timing]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for timing in timings:
+        low, high = (timing.batch / end(timing.seconds) for end in (max, min))
+        rates = (timing.images, low, high, timing.multiply_adds / 1e9)
+        point = timing.point
+        rows.append((point.label, point.accuracy, point.multiply_adds, *rates))
+    columns = ["network", "top-1 %", "multiply-adds", "images per second", "lowest", "highest"]
+    return Table("speed", "Speed", [*columns, "billion multiply-adds per second"], rows, 1)
+
+
+def _cost_figure(points: Sequence[Point]) -> Figure:
+    """Accuracy against multiply-adds and against parameters."""
+
+    def draw(canvas: Canvas) -> None:
+        upper, lower = canvas.subplots(2, 1)
+        _scatter(upper, points, [point.multiply_adds / 1e9 for point in points])
+        _scatter(lower, points, [point.parameters / 1e6 for point in points])
+        tidy(upper, "Accuracy against multiply-adds", "billion multiply-adds per image")
+        tidy(lower, "Accuracy against parameters", "million parameters")
+        legend(canvas, 4, 4)
+        _name_points(canvas, [[point.label for point in points]] * 2)
+
+    caption = "Published top-1 accuracy on ImageNet; a line connects the networks of a family."
+    return Figure("history", caption, draw, (11.0, 13.0))
+
+
+def _speed_figure(timings: Sequence[Timing]) -> Figure:
+    def draw(canvas: Canvas) -> None:
+        axes, points = canvas.subplots(), [timing.point for timing in timings]
+        _scatter(axes, points, [timing.images for timing in timings])
+        tidy(axes, "Accuracy against speed", "images per second on this machine")
+        legend(canvas, 4, 4)
+        _name_points(canvas, [[point.label for point in points]])
+
+    return Figure("speed", "Up and to the right is better.", draw, (9.0, 5.5))
+
+
+def _scatter(axes: Axes, points: Sequence[Point], x: Sequence[float]) -> None:
+    """A line and markers for each family, then all points in the given order; logarithmic x."""
+    from matplotlib.ticker import LogLocator
+
+    for index, family in enumerate(FAMILIES):  # the same colour in all figures
+        members = sorted(
+            (value, point.accuracy)
+            for value, point in zip(x, points, strict=True)
+            if point.published.family == family
+        )
+        if members:
+            axes.plot(
+                *zip(*members, strict=True),
+                MARKERS[index % len(MARKERS)],
+                color=COLOURS[index % len(COLOURS)],
+                ls=DASHES[index % len(DASHES)],
+                lw=1,
+                ms=7,
+                label=family,
+            )
+    axes.scatter(x, [point.accuracy for point in points], s=0)  # for `_name_points`
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.margins(0.12)
+    axes.set_ylabel("top-1 accuracy, %", color=FAINT)
+
+
+def _name_points(canvas: Canvas, names: Sequence[Sequence[str]]) -> None:
+    """Write the names of each axes' points where they cover no point and no other name."""
+    from matplotlib.transforms import Bbox
+
+    canvas.draw_without_rendering()  # lays out the axes, which determine all distances
+    canvas.set_layout_engine("none")  # and keeps that layout
+    radius = 4.5 * canvas.dpi / 72
+    for axes, texts in zip(canvas.axes, names, strict=True):
+        pixels = axes.transData.transform(axes.collections[-1].get_offsets())
+        boxes = [
+            Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius) for x, y in pixels
+        ]
+        for (x, y), text in zip(pixels, texts, strict=True):
+            _place_name(axes, (float(x), float(y)), text, boxes)
+
+
+def _place_name(axes: Axes, pixel: tuple[float, float], text: str, boxes: list[Bbox]) -> None:
+    """Write a name at the first free position, and add its box to `boxes`."""
+    x, y = axes.transData.inverted().transform(pixel)
+    data = (float(x), float(y))
+    name = axes.annotate(
+        text, data, (0, 0), textcoords="offset points", fontsize=8, color=INK, parse_math=False
+    )
+    frame = axes.get_window_extent()
+    for gap in GAPS:
+        for right, up in DIRECTIONS:
+            name.set_horizontalalignment(("right", "center", "left")[right + 1])
+            name.set_verticalalignment(("top", "center", "bottom")[up + 1])
+            name.set_position((gap * right, gap * up))
+            box = name.get_window_extent().padded(MARGIN)
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
+            inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in boxes):
+                boxes.append(box)
+                if gap > GAPS[1]:  # too far away to be unambiguous without a line
+                    line = {"arrowstyle": "-", "color": FAINT, "lw": 0.6}
+                    arrow = {**line, "shrinkA": 0, "shrinkB": gap / 20}
+                    offset = name.get_position()
+                    axes.annotate("", data, offset, textcoords="offset points", arrowprops=arrow)
+                return

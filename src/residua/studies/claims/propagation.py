@@ -1,8 +1,7 @@
-"""Depths and seeds -> gradients by layer and the strength of responses; the numbers of a study.
+"""Depths and seeds -> gradients by layer and the strength of responses.
 
 Plain and residual networks of He et al. 2015, section 4.2, on scikit-learn's digits, enlarged and
-standardised. Legend: B batch, S seeds, L layers, those of the branches with the
-first convolution before them.
+standardised. Legend: B batch, S seeds, L layers: the first convolution and those of the branches.
 """
 
 from __future__ import annotations
@@ -22,48 +21,47 @@ from residua.networks.layers import BatchNorm, initialise
 from residua.networks.residual import CIFAR_STEM, ResNet, ResNetConfig, Shortcut
 
 Values = npt.NDArray[np.float64]
-Start = Literal["he", "glorot", "small"]
+Init = Literal["he", "glorot", "small"]
 
-SIDE = 32  # pixels, as CIFAR-10 has them; the networks halve it twice
-TRAINED_SIDE = 16  # of images that are learnt, to save time
-SMALL = 0.01  # standard deviation of "small", as AlexNet began (Krizhevsky et al. 2012, section 5)
-IMAGES = 32  # in the batch whose gradient is looked at
-HELD = 256  # in the batch whose responses are looked at
-BATCH = 32  # of a step of training
-RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-4  # He et al. 2015, section 4.2
+SIDE = 32  # pixels, as in CIFAR-10; the networks halve it twice
+TRAINED_SIDE = 16  # pixels of training images, to save time
+SMALL = 0.01  # standard deviation of "small", as in AlexNet (Krizhevsky et al. 2012, section 5)
+GRADIENT_IMAGES = 32  # in the batch of a gradient
+RESPONSE_IMAGES = 256  # in the batch of responses
+BATCH_SIZE = 32
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4  # He et al. 2015, section 4.2
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """Norms of the loss' gradient at initialisation, in float64.
+    """Norms of the gradient of the loss at initialisation, in float64.
 
-    weights, responses: of each convolution's kernel and of its output, [S, L].
+    weights, outputs: with respect to each convolution's kernel and to its output, [S, L].
     """
 
     depth: int
     shortcut: Shortcut
     norm: bool
-    start: Start
+    init: Init
     weights: Values
-    responses: Values
+    outputs: Values
 
     @property
     def ratios(self) -> Values:
-        """First layer over last, of the responses, [S]: what all layers between multiply."""
-        return np.asarray(self.responses[:, 0] / self.responses[:, -1])
+        """Gradient of the first output over that of the last, [S]."""
+        return np.asarray(self.outputs[:, 0] / self.outputs[:, -1])
 
     @property
     def ratio(self) -> float:
-        """The middle one of all seeds."""
+        """Median over the seeds."""
         return float(np.median(self.ratios))
 
 
 @dataclass(frozen=True)
 class Responses:
-    """Standard deviations behind each 3x3 layer's norm, before ReLU and addition.
+    """Standard deviations after the norm of each 3x3 layer, before ReLU and addition.
 
-    before, after: training, [S, L] without the first convolution. accuracy: on HELD of the images
-    that were learnt, a share for each seed.
+    before, after: training, [S, L - 1]. accuracy: on RESPONSE_IMAGES of the training images, [S].
     """
 
     depth: int
@@ -78,129 +76,131 @@ class Responses:
         return float(self.after.mean())
 
 
-def images(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
-    """Digits, float32 [count, 3, side, side] of mean 0 and deviation 1, and their classes."""
+def load_images(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    """Digits, float32 [count, 3, side, side] with mean 0 and deviation 1, and labels [count]."""
     from sklearn.datasets import load_digits
 
-    held = load_digits()
-    chosen = np.random.default_rng(seed).permutation(len(held.target))[:count]
-    grey = torch.from_numpy(held.images[chosen].astype(np.float32))[:, None]
+    dataset = load_digits()
+    chosen = np.random.default_rng(seed).permutation(len(dataset.target))[:count]
+    grey = torch.from_numpy(dataset.images[chosen].astype(np.float32))[:, None]
     large = F.interpolate(grey, size=(side, side), mode="bilinear")
     x = (large - large.mean()) / large.std()
-    return x.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(held.target[chosen])
+    return x.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(dataset.target[chosen])
 
 
-def network(depth: int, shortcut: Shortcut, seed: int, start: Start = "he") -> ResNet:
-    """One of 6n + 2 layers for ten classes. The global random generator stays as it is."""
+def build(depth: int, shortcut: Shortcut, seed: int, init: Init = "he") -> ResNet:
+    """A network of 6n + 2 layers for ten classes. Leaves the global random generator unchanged."""
     units = (depth - 2) // 6
     config = ResNetConfig(
         (units,) * 3, (16, 32, 64), strides=(1, 2, 2), shortcut=shortcut, stem=CIFAR_STEM
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = config.build(classes=10, channels=3)
-        if start == "glorot":
-            initialise(built, "glorot")
-        elif start == "small":
-            for layer in convolutions(built):
+        network = config.build(classes=10, channels=3)
+        if init == "glorot":
+            initialise(network, "glorot")
+        elif init == "small":
+            for layer in _convolutions(network):
                 nn.init.normal_(layer.weight, std=SMALL)
-    return built
+    return network
 
 
-def without_norms(built: nn.Module) -> None:
-    """Put an identity in place of each norm."""
-    for parent in list(built.modules()):
+def remove_norms(network: nn.Module) -> None:
+    """Replace each norm by an identity."""
+    for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, BatchNorm):
                 setattr(parent, name, nn.Identity())
 
 
-def convolutions(built: nn.Module) -> list[nn.Conv2d]:
-    """All convolutions in the order in which they run (shortcut A has none)."""
-    return [each for each in built.modules() if isinstance(each, nn.Conv2d)]
-
-
 def gradients(
-    depth: int, shortcut: Shortcut, norm: bool, start: Start, seeds: Iterable[int]
+    depth: int, shortcut: Shortcut, norm: bool, init: Init, seeds: Iterable[int]
 ) -> Gradients:
-    """At initialisation, each seed with weights and images of its own."""
+    """Gradients at initialisation; each seed has its own weights and images."""
     norms = []
     for seed in seeds:
-        built = network(depth, shortcut, seed, start).double()
+        network = build(depth, shortcut, seed, init).double()
         if not norm:
-            without_norms(built)
-        norms.append(_norms(built, *images(IMAGES, seed)))
-    weights, responses = np.swapaxes(np.array(norms), 0, 1)
-    return Gradients(depth, shortcut, norm, start, weights, responses)
-
-
-def _norms(built: ResNet, x: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
-    """Norms of one gradient: of the kernels, of their outputs."""
-    outputs: list[Tensor] = []
-
-    def keep(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        outputs.append(output)
-        return output.clone()  # without a norm the ReLU behind would overwrite what is kept
-
-    layers = convolutions(built)
-    for layer in layers:
-        layer.register_forward_hook(keep)
-    loss = F.cross_entropy(built(x.double()), labels)
-    found = torch.autograd.grad(loss, [*(each.weight for each in layers), *outputs])
-    sizes = [float(each.norm()) for each in found]
-    return sizes[: len(layers)], sizes[len(layers) :]
+            remove_norms(network)
+        norms.append(_gradient_norms(network, *load_images(GRADIENT_IMAGES, seed)))
+    weights, outputs = np.swapaxes(np.array(norms), 0, 1)
+    return Gradients(depth, shortcut, norm, init, weights, outputs)
 
 
 def responses(depth: int, shortcut: Shortcut, steps: int, seeds: Iterable[int]) -> Responses:
-    """Before and after a short training of `steps` steps."""
+    """Responses before and after a short training."""
     before, after, accuracy = [], [], []
     for seed in seeds:
-        built = network(depth, shortcut, seed)
-        x, labels = images(1_000, seed, TRAINED_SIDE)
-        before.append(deviations(built, x[:HELD]))
-        _train(built, x, labels, steps, seed)
-        after.append(deviations(built, x[:HELD]))
+        network = build(depth, shortcut, seed)
+        x, labels = load_images(1_000, seed, TRAINED_SIDE)
+        before.append(deviations(network, x[:RESPONSE_IMAGES]))
+        _train(network, x, labels, steps, seed)
+        after.append(deviations(network, x[:RESPONSE_IMAGES]))
         with torch.no_grad():
-            right = built.eval()(x[:HELD]).argmax(1) == labels[:HELD]
-        accuracy.append(float(right.float().mean()))
+            predictions = network.eval()(x[:RESPONSE_IMAGES]).argmax(1)
+        accuracy.append(float((predictions == labels[:RESPONSE_IMAGES]).float().mean()))
     return Responses(depth, shortcut, np.array(before), np.array(after), np.array(accuracy))
 
 
-def deviations(built: ResNet, x: Tensor) -> list[float]:
-    """Standard deviation about each channel's mean behind every norm of a branch, L - 1 numbers.
+def deviations(network: ResNet, x: Tensor) -> list[float]:
+    """Standard deviation about the channel means after each norm of a branch, L - 1 numbers.
 
-    All channels of a layer are pooled, and norms use the statistics of x.
+    The channels of a layer are pooled, and norms use the statistics of x.
     """
-    found: list[float] = []
+    values: list[float] = []
 
-    def look(_: nn.Module, __: Any, output: Tensor) -> None:
-        found.append(math.sqrt(float(output.var((0, 2, 3), correction=0).mean())))
+    def record(_: nn.Module, __: Any, output: Tensor) -> None:
+        values.append(math.sqrt(float(output.var((0, 2, 3), correction=0).mean())))
 
-    hooks = [each.register_forward_hook(look) for each in _branch_norms(built)]
+    hooks = [norm.register_forward_hook(record) for norm in _branch_norms(network)]
     with torch.no_grad():
-        built.train()(x)
+        network.train()(x)
     for hook in hooks:
         hook.remove()
-    return found
+    return values
 
 
-def _branch_norms(built: ResNet) -> Iterator[BatchNorm]:
-    for name, each in built.named_modules():
-        if isinstance(each, BatchNorm) and ".branch." in name:
-            yield each
+def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
+    """All convolutions in the order in which they run (shortcut A has none)."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
-def _train(built: ResNet, x: Tensor, labels: Tensor, steps: int, seed: int) -> None:
-    """Momentum SGD, batches drawn with replacement; the rate grows to RATE in the first half.
+def _gradient_norms(network: ResNet, x: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+    """Norms of the gradients with respect to the kernels, and to their outputs."""
+    outputs: list[Tensor] = []
 
-    The paper warms its network of 110 layers up as well; a plain one of 56 needs it at once.
+    def record(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        outputs.append(output)
+        return output.clone()  # without a norm, the in-place ReLU would overwrite it
+
+    layers = _convolutions(network)
+    for layer in layers:
+        layer.register_forward_hook(record)
+    loss = F.cross_entropy(network(x.double()), labels)
+    found = torch.autograd.grad(loss, [*(layer.weight for layer in layers), *outputs])
+    norms = [float(gradient.norm()) for gradient in found]
+    return norms[: len(layers)], norms[len(layers) :]
+
+
+def _branch_norms(network: ResNet) -> Iterator[BatchNorm]:
+    for name, module in network.named_modules():
+        if isinstance(module, BatchNorm) and ".branch." in name:
+            yield module
+
+
+def _train(network: ResNet, x: Tensor, labels: Tensor, steps: int, seed: int) -> None:
+    """Momentum SGD on batches drawn with replacement, with warm-up in the first half.
+
+    The paper warms up its network of 110 layers too; a plain one of 56 needs it in so few steps.
     """
-    optimizer = torch.optim.SGD(built.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    chance = torch.Generator().manual_seed(seed)
-    built.train()
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+    generator = torch.Generator().manual_seed(seed)
+    network.train()
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * min(1.0, 2 * (step + 1) / steps)
-        chosen = torch.randint(len(x), (BATCH,), generator=chance)
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, 2 * (step + 1) / steps)
+        chosen = torch.randint(len(x), (BATCH_SIZE,), generator=generator)
         optimizer.zero_grad()
-        F.cross_entropy(built(x[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(network(x[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
