@@ -72,7 +72,8 @@ def test_facts_are_those_of_the_run_folder(
     assert facts.data.images == len(members) == 120
     for split in ("train", "validation", "test"):
         assert facts.data.total(split) == sum(member.split == split for member in members)
-    (validation,) = facts.evaluations
+    validation = facts.evaluation
+    assert validation is not None
     assert (validation.split, validation.selected) == ("validation", True)
     assert (
         validation.metrics.accuracy

@@ -95,7 +95,7 @@ def make(
         network=NetworkFacts("cifar_resnet20", 272_474, 270_906, 1_568, (3, 16, 16), 41_000_000),
         data=DataFacts("data/birds", "a folder of class folders", 180, counts, [("a.jpg", "cut")]),
         history=[],
-        evaluations=[SplitMetrics(split, metrics, split == "validation")],
+        evaluation=SplitMetrics(split, metrics, split == "validation"),
         choices=[Choice("training.epochs", "12", "few images")],
         environment={"device": "cpu", "threads": 2},
         seconds=75.4,
@@ -138,7 +138,9 @@ def test_links_within_the_page_have_targets(page: Page) -> None:
 
 
 def test_the_headline_has_an_interval_and_warns_of_model_selection(page: Page) -> None:
-    metrics = make().evaluations[0].metrics
+    evaluation = make().evaluation
+    assert evaluation is not None
+    metrics = evaluation.metrics
     low, high = (percent(bound, 1) for bound in metrics.interval)
     assert (
         f"{metrics.correct} of 30 held-out test images are classified correctly: 95 % CI {low} to "
@@ -199,7 +201,7 @@ def test_right_and_wrong_differ_by_more_than_colour(page: Page) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"evaluations": [], "predictions": None, "samples": None, "choices": []}
+        {"evaluation": None, "predictions": None, "samples": None, "choices": []}
         | {"best_epoch": None, "environment": {}, "seconds": 0.0},
         {"history": [{"epoch": 1, "loss": 2.0, "accuracy": 0.1}]},
         {"history": [row(1), row(2, loss=float("nan"), val_loss=None), row(3, val_loss=4021.5)]},
@@ -217,7 +219,7 @@ def test_odd_runs_have_a_report(changes: dict[str, object], tmp_path: Path) -> N
     page = Page((tmp_path / "report.html").read_text("utf-8"))
     assert not re.search(r"\bnan\b|\binf\b|None|Undefined", page.text)
     assert not any("nan" in (a.get("d") or "") for _, a in page.elements)
-    if not facts.evaluations:
+    if not facts.evaluation:
         assert "Not evaluated: all images were used for training." in page.text
 
 
@@ -237,7 +239,7 @@ def test_a_prediction_outside_the_classes_has_a_name() -> None:
     metrics = compute_metrics(logits, np.array([0, 1]), ["egret", "owl"])
     facts = replace(
         make(["egret", "owl"], images=2),
-        evaluations=[SplitMetrics("all", metrics, selected=False)],
+        evaluation=SplitMetrics("all", metrics, selected=False),
         predictions=Predictions(np.zeros((2, 8, 8, 1), np.uint8), [0, 1], [8, 8], [0.3, 0.3]),
     )
     assert "output 8" in Page(render(facts)).text
@@ -268,7 +270,7 @@ def test_a_transfer_shows_its_probes_and_trials() -> None:
 
 
 def test_without_held_out_images_the_headline_is_cross_validated() -> None:
-    facts = replace(make(), evaluations=[], predictions=None, transfer=TRANSFER)
+    facts = replace(make(), evaluation=None, predictions=None, transfer=TRANSFER)
     words = Page(render(facts)).words
     assert "90.0% cross-validated accuracy" in words
     assert "95 % CI 80.0 % to 95.0 %, for a head trained on all of them." in words
@@ -301,7 +303,7 @@ def test_names_that_no_font_can_draw_give_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fonts, "installed", dict)
-    facts = replace(make(FOREIGN, images=4), evaluations=[], predictions=None)
+    facts = replace(make(FOREIGN, images=4), evaluation=None, predictions=None)
     (warning,) = write(facts, tmp_path)
     assert "雪鸮" in warning
     assert "雪鸮" in (tmp_path / "report.html").read_text("utf-8")

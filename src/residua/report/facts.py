@@ -101,15 +101,15 @@ class Predictions:
 class ReportFacts:
     """Everything that a report shows; it leaves out what is None or empty.
 
-    evaluations: the first one is the headline. best_epoch: the epoch, from 1, of the saved weights.
-    history: rows as in history.csv. environment: name -> value. seconds: duration of the training.
+    evaluation: the headline. best_epoch: the epoch, from 1, of the saved weights. history: rows as
+    in history.csv. environment: name -> value. seconds: duration of the training.
     """
 
     title: str
     network: NetworkFacts
     data: DataFacts
     history: History
-    evaluations: Sequence[SplitMetrics]
+    evaluation: SplitMetrics | None
     choices: Sequence[Choice]
     environment: Mapping[str, object]
     seconds: float
@@ -143,7 +143,7 @@ def report_facts(
         network=_network_facts(prepared),
         data=_data_facts(prepared),
         history=progress.history,
-        evaluations=_evaluations(evaluation, folder),
+        evaluation=_split_metrics(evaluation, folder),
         choices=folder.choices,
         environment={
             key: " ".join(value) if isinstance(value, list) else value
@@ -195,11 +195,11 @@ def _data_facts(prepared: Prepared) -> DataFacts:
     )
 
 
-def _evaluations(evaluation: Evaluation | None, folder: RunFolder) -> list[SplitMetrics]:
+def _split_metrics(evaluation: Evaluation | None, folder: RunFolder) -> SplitMetrics | None:
     if evaluation is None:
-        return []
+        return None
     selected = evaluation.split == "validation" and folder.selected_on_validation
-    return [SplitMetrics(evaluation.split, evaluation.metrics, selected)]
+    return SplitMetrics(evaluation.split, evaluation.metrics, selected)
 
 
 def _predictions(evaluation: Evaluation | None) -> Predictions | None:

@@ -48,16 +48,15 @@ def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
 
 def render(facts: ReportFacts) -> str:
     """The report as one HTML document without scripts or requests to the network."""
-    head = facts.evaluations[0] if facts.evaluations else None
-    metrics = head.metrics if head else None
+    metrics = facts.evaluation.metrics if facts.evaluation else None
     counts = [count.train + count.validation + count.test for count in facts.data.classes]
     svgs = [charts.chart_svg(facts.history, kind, facts.best_epoch) for kind in charts.KINDS]
     template = view.templates().get_template("report.html.j2")
     text = template.render(
         facts=facts,
-        head=head,
         charts=[svg for svg in svgs if svg],
         columns=[key for key in COLUMNS if any(row.get(key) is not None for row in facts.history)],
+        metrics=metrics,
         confusions=view.confusions(metrics, facts.classes) if metrics else [],
         matrix=view.confusion_cells(metrics) if metrics else None,
         confusion_map=view.confusion_map(metrics) if metrics else None,
@@ -78,8 +77,8 @@ def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, bytes]:
     if (samples := facts.samples) is not None and len(samples.pixels):
         labels = samples.labels[:SAMPLES]
         pngs["samples"] = figures.samples(samples.pixels[:SAMPLES], labels, letters)
-    if facts.evaluations:
-        pngs["confusion"] = figures.confusion(facts.evaluations[0].metrics.confusion, letters)
+    if facts.evaluation:
+        pngs["confusion"] = figures.confusion(facts.evaluation.metrics.confusion, letters)
     if (predictions := facts.predictions) is not None and len(predictions.pixels):
         shown = _shown(predictions, FIGURE)
         pngs["predictions"] = figures.predictions(
