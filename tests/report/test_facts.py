@@ -2,58 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import residua
 from residua.report import html
-from residua.report.facts import CrossValidation, Probe, ReportFacts, Trial, transfer_facts
+from residua.report.facts import ReportFacts
 from residua.runs.folder import RunFolder
-
-# transfer.json as version 0.1.0 wrote it
-MEASURED: dict[str, Any] = {
-    "taps": [
-        {"stage": 3, "side": 2, "numbers": 256, "linear": 0.9, "neighbours": 0.8}
-        | {"strength": 1.0, "loss": 0.3, "followed": False}
-    ],
-    "images": 60,
-    "cross_validated": {"accuracy": 0.9, "interval": [0.8, 0.95], "images": 58}
-    | {"taught": 60, "alone": 2},
-    "table": [
-        {"way": "full", "length": "trial", "epochs": 2, "seconds": 1.5, "predicted_seconds": None}
-        | {"accuracy": 0.92, "gain": 0.02, "noise": 0.01}
-    ],
-    "hopes": {"full": 0.95},
-    "chosen": "full",
-    "reason": "it gained 2.0 points",
-    "scenario": {"name": "few images", "reason": "60 images"},
-    "data": {"images": 60, "classes": 3, "largest_to_smallest_class": 1.5, "width": 8, "height": 9},
-}
-
-
-def test_measurements_of_a_transfer_written_by_version_0_1_0_are_read() -> None:
-    transfer = transfer_facts(json.loads(json.dumps(MEASURED)))
-    assert transfer is not None
-    assert transfer.probes == [Probe(3, 2, 256, 0.9, 0.8, 0.3, converged=False)]
-    assert transfer.cross_validation == CrossValidation(0.9, (0.8, 0.95), 58, 2, 60)
-    assert transfer.trials == [Trial("full", "trial", 2, 1.5, None, 0.92, 0.02, 0.01)]
-    assert (transfer.chosen, transfer.reason) == ("full", "it gained 2.0 points")
-    assert transfer.scenario == "60 images"
-    assert transfer.expected == {"full": 0.95}
-    assert transfer.data == (
-        "60 training images, the largest class 1.5 times the smallest, median size 8 x 9 px"
-    )
-
-
-def test_plain_training_has_no_transfer_facts() -> None:
-    assert transfer_facts({}) is None
-    probes_alone = transfer_facts({"taps": MEASURED["taps"]})
-    assert probes_alone is not None
-    assert (probes_alone.cross_validation, probes_alone.chosen) == (None, None)
 
 
 @pytest.mark.slow

@@ -20,19 +20,23 @@ from residua.evaluation.metrics import compute_metrics
 from residua.report import fonts
 from residua.report.facts import (
     ClassCount,
-    CrossValidation,
     DataFacts,
     NetworkFacts,
     Predictions,
-    Probe,
     ReportFacts,
     Samples,
     SplitMetrics,
-    TransferFacts,
-    Trial,
 )
 from residua.report.html import render, write
 from residua.report.view import percent
+from residua.transfer.result import (
+    CrossValidation,
+    DataSummary,
+    LayerResult,
+    Scenario,
+    TransferResult,
+    TrialResult,
+)
 
 VOID = {"meta", "img", "br"}
 FOREIGN = ["雪鸮", "بومة الثلج", "นกเค้าแมว", "שלג", "снежная", "ψαρόνι"]
@@ -245,15 +249,15 @@ def test_a_prediction_outside_the_classes_has_a_name() -> None:
     assert "output 8" in Page(render(facts)).text
 
 
-TRANSFER = TransferFacts(
-    probes=[Probe(3, 2, 256, 0.9, 0.8, 0.3, converged=False)],
-    cross_validation=CrossValidation(0.9, (0.8, 0.95), 58, 1, 59),
-    trials=[Trial("full", "trial", 2, 1.5, 30.0, 0.92, 0.02, 0.01)],
+TRANSFER = TransferResult(
+    layers=(LayerResult(3, 2, 256, 0.9, 0.8, 1.0, 0.3, abandoned=True),),
+    cross_validation=CrossValidation(0.9, (0.8, 0.95), 58, training_images=59, skipped=1),
+    trials=(TrialResult("full", "trial", 2, 1.5, 30.0, 0.92, 0.02, 0.01),),
     expected={"full": 0.95},
+    data=DataSummary(60, 3, 1.5, 8, 9),
+    scenario=Scenario(None, None, is_large=False, is_similar=None, reason="few images"),
     chosen="full",
     reason="it gained 2.0 points",
-    scenario="few images",
-    data="60 training images",
 )
 
 
@@ -263,7 +267,8 @@ def test_a_transfer_shows_its_probes_and_trials() -> None:
         "Strategy full: it gained 2.0 points. few images.",
         "stage 3, 2 \u00d7 2 grid 256 90.0 % 80.0 % ≤ 0.3",
         "full trial 2 1.5 30.0 92.0 % +2.0 ± 1.0",
-        "Expected accuracy in the time left: full 95.0 %. Data: 60 training images.",
+        "Expected accuracy in the time left: full 95.0 %. Data: 60 training images, the largest "
+        "class 1.5 times the smallest, median size 8 \u00d7 9 px.",
         "model selection (transfer strategy), so this is optimistic",
     ):
         assert text in words
@@ -276,8 +281,10 @@ def test_without_held_out_images_the_headline_is_cross_validated() -> None:
     assert "95 % CI 80.0 % to 95.0 %, for a head trained on all of them." in words
     assert "1 image without another of the same class is excluded." in words
     assert TRANSFER.cross_validation is not None
-    more = replace(TRANSFER, cross_validation=replace(TRANSFER.cross_validation, training=500))
-    words = Page(render(replace(facts, transfer=more))).words
+    more = replace(
+        TRANSFER, cross_validation=replace(TRANSFER.cross_validation, training_images=500)
+    )
+    words = Page(render(replace(facts, transfer=replace(TRANSFER, cross_validation=more)))).words
     assert "for a head trained on that many of the 500 images." in words
 
 
