@@ -281,9 +281,7 @@ def test_without_held_out_images_the_headline_is_cross_validated() -> None:
     assert "95 % CI 80.0 % to 95.0 %, for a head trained on all of them." in words
     assert "1 image without another of the same class is excluded." in words
     assert TRANSFER.cross_validation is not None
-    more = replace(
-        TRANSFER, cross_validation=replace(TRANSFER.cross_validation, training_images=500)
-    )
+    more = replace(TRANSFER.cross_validation, training_images=500)
     words = Page(render(replace(facts, transfer=replace(TRANSFER, cross_validation=more)))).words
     assert "for a head trained on that many of the 500 images." in words
 
