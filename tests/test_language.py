@@ -28,35 +28,35 @@ SOURCE = ROOT / "src" / "residua"
 WORDS = {
     r"pictures?|pictured": "image",
     r"judg(?:e|es|ed|ing|ement|ments?)": "evaluate; evaluated on",
-    r"(?<!scikit-)learn(?:s|t)?": "train; trainable; trained on",
+    r"(?<!scikit[- ])learn(?:s|t)?": "train; trainable; trained on",
     r"learned": "trained",
     r"learning (?:well|on|again|goes|begins|from (?:images|weights))": "training",
     r"ways? (?:of learning|to learn)|fixed way": "strategy",
     r"teach(?:es|ing)?|taught": "used for training",
-    r"(?<!residua )looks?(?![/`(])|looked": "(samples seen; contains; is)",
+    r"looks(?!/)|looked": "(samples seen; contains; is)",
     r"tells?|told": "states; prints; records",
     r"says?|said|saying": "states; prints; records",
     r"ask(?:s|ed|ing)?": "request",
     r"kept|keeps? apart|kept apart": "saved; stored; held out",
     r"held(?![- ]out)": "stored; is",
-    r"stands?|stood": "is; is stored",
-    r"lies|lay|laid|lays": "is; is stored",
+    r"stands?(?! (?:for|in for))|stood": "is; is stored",
+    r"lies|(?:lay|laid|lays)(?! out)": "is; is stored",
     r"(?:chose|chooses|choosing|choose|chosen) nothing": "was never used for model selection",
     r"(?:training|validation|test|learning) parts?": "training/validation/test set or split",
     r"parts? that": "split that",
     r"answers?|answered": "prediction",
     r"anew": "again; re-estimated",
     r"(?:goes|go|going|gone|went) on": "continue; resume",
-    r"so many|of which|as it were|whereof|therein|thereof": "(rewrite)",
+    r"so many|(?<=, )of which|as it were|whereof|therein|thereof": "(rewrite)",
     r"of (?:others|ours|theirs|yours)|others'": "third-party; residua's own",
     r"in silence": "silently",
     r"(?:the|an) eye|eyes": "(rewrite)",
     r"(?:is|are) the least": "at least N needed",
-    r"(?:makes?|made|making) of": "(rewrite)",
+    r"makes? of": "(rewrite)",
     r"promis(?:e|es|ed|ing)": "expected gain",
     r"rate of a step": "learning rate",
     r"taps?": "feature layer",
-    r"begun|began": "started",
+    r"begun": "started",
     r"names (?:what|rightly|images|ten)": "predicts",
     r"rightly|wrongly": "correctly; misclassified",
     r"images? a second": "images/s",
@@ -69,9 +69,13 @@ NOUN_CLAUSE = re.compile(r"\A\s*What (?!is\b.*\?)")  # "What the file says." as 
 # (file, the words around the hit): why they stay. A path ends in / for everything in a folder.
 DEFENDED: dict[tuple[str, str], str] = {
     ("src/residua/cli/look.py", "looks"): "the folder that `residua look` writes to by default",
-    ("src/residua/cli/train.py", "resume, look, demo"): "the name of a command",
-    ("tests/cli/test_look.py", "test look"): "the name of a command",
-    ("CHANGELOG.md", "models, look, demo"): "the name of a command",
+    ("src/residua/evaluation/evaluate.py", "pictures"): "a key of version 0.1.0",
+    ("src/residua/studies/results.py", "pictures"): "a key of version 0.1.0",
+    ("src/residua/training/progress.py", "judged"): "a key of version 0.1.0",
+    ("src/residua/training/progress.py", "pictures"): "a key of version 0.1.0",
+    ("src/residua/transfer/result.py", "pictures"): "a key of version 0.1.0",
+    ("src/residua/transfer/result.py", "taps"): "a key of version 0.1.0",
+    ("src/residua/transfer/result.py", "taught"): "a key of version 0.1.0",
     ("src/residua/networks/residual.py", "tap"): "a term of the residual unit's grammar",
 }
 
@@ -156,7 +160,7 @@ def hits_in_test_names(file: Path) -> Iterator[Hit]:
     """Private words in the names of the tests of a file."""
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            text = node.name.replace("_", " ")
+            text = node.name.removeprefix("test_").replace("_", " ")
             yield from hits_of(file.relative_to(ROOT).as_posix(), text, node.lineno)
 
 
@@ -179,7 +183,7 @@ def test_help_is_in_the_words_of_the_field() -> None:
     for words in ((), *every_command()):
         text = residua(*words, "--help").stdout
         command = " ".join(("residua", *words))
-        found = [hit for hit in hits_of(command, text) if hit.word != "look"]  # the command
+        found = list(hits_of(command, text))
         assert not found, "\n".join(map(str, found))
 
 
