@@ -20,7 +20,7 @@ from references.architecture_checks import (
 )
 
 from residua.networks import densenet
-from residua.networks.analysis.cost import smallest_input
+from residua.networks.analysis.shapes import on_meta
 from residua.networks.layers import Convolution, MaxPool, Norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,11 +38,11 @@ def test_maps_are_at_strides_4_to_32(size: int, expected: list[int]) -> None:
 
 
 def test_any_classes_and_channels_at_the_smallest_size() -> None:
-    with torch.device("meta"):
+    with on_meta():
         network = CONFIGS["densenet121"].build(5, 1).eval()
-        logits = network(torch.empty(2, 1, 29, 29))
-    assert logits.shape == (2, 5)
-    assert smallest_input(network) == 29
+        assert network(torch.empty(2, 1, 29, 29)).shape == (2, 5)
+        with pytest.raises(RuntimeError):
+            network(torch.empty(2, 1, 28, 28))
 
 
 @pytest.mark.slow

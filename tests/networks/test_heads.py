@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from references.network_checks import narrow_spec
 from references.weights_files import NETWORK, PREPARED
 from references.worn_networks import ARCHITECTURES, images, worn
 
@@ -35,9 +36,14 @@ CPU = torch.device("cpu")
     ],
 )
 def test_another_head_reads_the_map_of_its_stage(
-    name: str, head: str, stage: int | None, pool_size: int | None
+    name: str,
+    head: str,
+    stage: int | None,
+    pool_size: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network, x = worn(name), images(name)
+    narrow_spec(name, monkeypatch)
     stored = NetworkSpec(name, catalogue.row(name).classes, 3)
     weights = Weights(Path("weights"), network.state_dict(), Metadata(stored, (), PLAIN, {}), "")
     spec = NetworkSpec(name, 5, 3, head=head, stage=stage, pool_size=pool_size)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
+from residua.networks.analysis.shapes import on_meta
 from residua.networks.inception import (
     GOOGLENET,
     INCEPTION_V3,
@@ -38,12 +39,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def meta(config: InceptionConfig, classes: int = 1000, channels: int = 3) -> Any:
     """A network of shapes alone: two of them have 60 million parameters."""
-    with torch.device("meta"):
+    with on_meta():
         return config.build(classes, channels).eval()
 
 
 def sides(config: InceptionConfig, size: int) -> list[int]:
-    maps = meta(config).features(torch.empty(1, 3, size, size, device="meta"))
+    with on_meta():
+        maps = meta(config).features(torch.empty(1, 3, size, size))
     return [tensor.shape[-1] for tensor in maps]
 
 
@@ -63,7 +65,7 @@ def test_maps_are_the_papers(name: str, size: int, expected: list[int]) -> None:
     assert sides(CONFIGS[name], size) == expected
 
 
-@pytest.mark.parametrize("size", [15, 16, 17, 33, 64, 97, 225])
+@pytest.mark.parametrize("size", [15, 16, 33, 97])
 def test_googlenet_rounds_its_pools_up(size: int) -> None:
     """Caffe's rule: a window that does not fit whole counts, ceil((n - kernel) / 2) + 1."""
     expected = [(size + 1) // 2]
@@ -72,7 +74,7 @@ def test_googlenet_rounds_its_pools_up(size: int) -> None:
     assert sides(GOOGLENET, size) == expected
 
 
-@pytest.mark.parametrize("size", [75, 76, 77, 139, 160, 300])
+@pytest.mark.parametrize("size", [75, 76, 139])
 def test_later_inceptions_round_down(size: int) -> None:
     half = (size - 3) // 2 + 1 - 2
     quarter = (half - 3) // 2 + 1 - 2

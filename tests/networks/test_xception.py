@@ -19,7 +19,7 @@ from references.architecture_checks import (
     sides,
 )
 
-from residua.networks.analysis.cost import smallest_input
+from residua.networks.analysis.shapes import on_meta
 from residua.networks.layers import PLAIN_NORM
 from residua.networks.xception import KERAS_XCEPTION, XCEPTION, XceptionConfig, XceptionUnit
 
@@ -35,10 +35,11 @@ def test_maps_are_at_strides_2_to_32(config: XceptionConfig) -> None:
 
 @both
 def test_any_classes_and_channels_at_the_smallest_size(config: XceptionConfig) -> None:
-    with torch.device("meta"):
+    with on_meta():
         network = config.build(5, 1).eval()
         assert network(torch.empty(2, 1, 7, 7)).shape == (2, 5)
-    assert smallest_input(network) == 7
+        with pytest.raises(RuntimeError):
+            network(torch.empty(2, 1, 6, 6))
 
 
 @pytest.mark.slow

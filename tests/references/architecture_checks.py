@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from references import torch_networks
+from residua.networks.analysis.shapes import on_meta
 
 BOUND = 1e-4  # of the largest value compared, or of 1 if that is smaller
 STATE = r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -25,7 +26,7 @@ def count(config: Any) -> tuple[int, int]:
 
 
 def sides(config: Any, size: int) -> list[int]:
-    with torch.device("meta"):
+    with on_meta():
         network = config.build(10, 3).eval()
         return [tensor.shape[-1] for tensor in network.features(torch.empty(1, 3, size, size))]
 

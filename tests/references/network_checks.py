@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from residua.config.schema import NetworkSpec
 from residua.errors import ResiduaError
-from residua.networks import mobilenet, vgg, xception
+from residua.networks import alexnet, mobilenet, vgg, xception
 from residua.networks.alexnet import AlexNetConfig
 from residua.networks.analysis.cost import measure, smallest_input
+from residua.networks.analysis.shapes import on_meta
 from residua.networks.densenet import DenseNetConfig
 from residua.networks.inception import InceptionConfig
 from residua.networks.residual import ResNetConfig
@@ -33,7 +34,7 @@ from residua.runs.sources import start_from
 from residua.weights.load import read_file
 from residua.weights.native import Metadata, to_bytes
 from residua.weights.network import build_network
-from residua.weights.published.defaults import convention
+from residua.weights.published.defaults import defaults_for
 
 ROWS = dict(catalogue.ROWS)
 LARGEST = 1_000_000
@@ -78,6 +79,7 @@ def narrow_spec(name: str, patch: pytest.MonkeyPatch) -> NetworkSpec:
     row = ROWS[name]
     if row.trainable > LARGEST:
         patch.setitem(catalogue.ROWS, name, dataclasses.replace(row, config=narrowed(row.config)))
+        patch.setattr(alexnet, "HIDDEN", 64)
         patch.setattr(vgg, "WIDTHS", tuple(width // 4 for width in vgg.WIDTHS))
         patch.setattr(mobilenet, "STAGES", tuple((w // 4, count) for w, count in mobilenet.STAGES))
         patch.setattr(xception, "STAGES", NARROW_XCEPTION)
@@ -88,7 +90,7 @@ def narrow_spec(name: str, patch: pytest.MonkeyPatch) -> NetworkSpec:
 @cache
 def smallest_side(name: str) -> int:
     """The smallest input of the row as published."""
-    with torch.device("meta"):
+    with on_meta():
         return smallest_input(ROWS[name].config.build(2, 3))
 
 
@@ -165,7 +167,7 @@ def check_weights(spec: NetworkSpec, folder: Path) -> None:
     with torch.no_grad():
         network(batch)  # in training mode: the statistics move away from 0 and 1
         logits = network.eval()(batch)
-    preprocessing = convention(spec.name, spec.classes, spec.channels).preprocessing
+    preprocessing = defaults_for(spec.name, spec.classes, spec.channels).preprocessing
     path = folder / "ours.safetensors"
     for precision in PRECISIONS:
         state = stored_as(precision, network)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from references.network_checks import narrow_spec
 from residua.networks.analysis.cost import smallest_input
 from residua.networks.staged import Staged
 from residua.networks.zoo import catalogue
@@ -20,8 +22,10 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 @cache
 def worn(name: str) -> Staged:
-    """The network in evaluation mode; shared by tests, so not to be changed."""
-    return wear(catalogue.build(name, seed=3).eval())
+    """The narrowed network in evaluation mode; shared by tests, so not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        narrow_spec(name, patch)
+        return wear(catalogue.build(name, seed=3).eval())
 
 
 def wear(network: Staged) -> Staged:
