@@ -57,6 +57,7 @@ def test_a_convolution_takes_the_relu_behind_it_and_no_other_layer() -> None:
     assert [type(layer) for layer in layers if layer not in fused] == [nn.Identity, nn.ReLU6]
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 def test_nothing_is_fused_where_onednn_is_off() -> None:
     layers = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU())
     with torch.backends.mkldnn.flags(enabled=False):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from references.network_checks import narrow_spec
-from references.weights_files import NETWORK, PREPARED
+from references.weights_files import PREPARED
 from references.worn_networks import ARCHITECTURES, images, worn
 
 from residua.config.schema import NetworkSpec
@@ -105,8 +106,8 @@ def test_a_file_records_which_head_it_holds(
 @pytest.mark.parametrize("ordering", [None, "e"])
 def test_files_of_version_0_1_0_are_read(ordering: str | None, tmp_path: Path) -> None:
     """Without the settings of other heads, and with an ordering's letter in its header."""
-    network = catalogue.build("cifar_resnet20", ordering=ordering, seed=2).eval()
-    spec, file = NetworkSpec(**NETWORK | {"ordering": ordering}), tmp_path / "old.safetensors"  # type: ignore[arg-type]
+    spec = NetworkSpec("cifar_resnet20", 10, 3, ordering)
+    network, file = catalogue.build_from(spec, seed=2).eval(), tmp_path / "old.safetensors"
     content = to_bytes(network.state_dict(), Metadata(spec, (), PLAIN, {}))
     file.write_bytes(as_version_0_1_0(content, ordering))
     weights = read_file(file)
@@ -120,12 +121,11 @@ def test_files_of_version_0_1_0_are_read(ordering: str | None, tmp_path: Path) -
 
 def as_version_0_1_0(content: bytes, ordering: str | None) -> bytes:
     """A weights file with the network's settings of that version in its header."""
-    import json
-
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
     described = json.loads(header["__metadata__"]["residua"])
-    described["network"] = NETWORK | {"ordering": ordering}
+    network = {"name": "cifar_resnet20", "classes": 10, "channels": 3, "ordering": ordering}
+    described["network"] = network | {"shortcut": None}
     header["__metadata__"]["residua"] = json.dumps(described)
     written = json.dumps(header).encode()
     written += b" " * (-len(written) % 8)

@@ -37,7 +37,7 @@ from residua.weights.network import build_network
 from residua.weights.published.defaults import defaults_for
 
 ROWS = dict(catalogue.ROWS)
-LARGEST = 1_000_000
+LARGEST = 100_000
 CPU = torch.device("cpu")
 PRECISIONS = (torch.bfloat16, torch.float32)
 NARROW_XCEPTION = (((16, 16),), ((24, 24),), ((32, 32), (32, 32, 32)), ((32, 48),))

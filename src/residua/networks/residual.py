@@ -180,7 +180,7 @@ class UnitPlan:
     inputs, outputs, stride: channels, and the factor by which the map shrinks.
     before, branch, after: letters; every c of the branch is the next one of `convolutions`.
     shortcut: "subsample" takes every stride-th pixel, "zero_pad" adds channels of zeros to that.
-    tap: what the shortcut reads, before(x) or x itself.
+    tap: input of the shortcut, before(x) or x itself.
     projection: the convolution of a "projection"; projection_letters: "c" or "cn".
     projection_pool: kernel size and stride of an average pool in front of it; 1: none.
     """
@@ -220,24 +220,16 @@ def unit_plan(
     """The plan of one unit of a stage. first: whether it is the first unit of the network."""
     letters, outputs = ORDERINGS[config.ordering], config.outputs[stage]
     convolutions = tuple(_branch_plans(config, stage, inputs, stride))
-    changes = stride != 1 or inputs != outputs
-    kind: ShortcutKind = "identity"
-    if changes:
-        kind = "zero_pad" if config.shortcut == "A" else "projection"
-    if config.strided_unit == "last" and inputs == outputs and stride > 1:
-        kind = "subsample"  # keras.applications' ResNetV2: its last unit has its width already
-    if config.shortcut == "none":
-        kind = "none"
-    tap: Tap = "input"
+    kind = _shortcut_kind(config, inputs, outputs, stride)
+    tap: Tap = config.first_tap if first else "input"  # in He 2016's code: before(x) if first
     if kind in ("zero_pad", "projection"):
         tap = config.projection_tap
-    elif first:
-        tap = config.first_tap  # He 2016's code: the first unit's identity reads before(x)
-    pool = stride if config.shortcut == "D" else 1
     with_norm = "n" in letters.end if config.projection_norm is None else config.projection_norm
-    bias = _has_bias(config, norm_follows=with_norm)
-    projection = ConvPlan(inputs, outputs, 1, stride=stride // pool, bias=bias)
-    has_projection = changes and config.shortcut in ("B", "D")
+    pool = stride if config.shortcut == "D" else 1  # He 2018, figure 2c: the pool strides instead
+    projection = None
+    if config.shortcut in ("B", "D") and kind != "identity":
+        bias = _has_bias(config, norm_follows=with_norm)
+        projection = ConvPlan(inputs, outputs, 1, stride=stride // pool, bias=bias)
     return UnitPlan(
         inputs=inputs,
         outputs=outputs,
@@ -248,11 +240,21 @@ def unit_plan(
         convolutions=convolutions,
         shortcut=kind,
         tap=tap,
-        projection=projection if has_projection else None,
+        projection=projection,
         projection_letters="cn" if with_norm else "c",
         projection_pool=pool,
         norm=config.norm,
     )
+
+
+def _shortcut_kind(config: ResNetConfig, inputs: int, outputs: int, stride: int) -> ShortcutKind:
+    if config.shortcut == "none":
+        return "none"
+    if stride == 1 and inputs == outputs:
+        return "identity"
+    if config.strided_unit == "last" and inputs == outputs:
+        return "subsample"  # keras.applications' ResNetV2: this unit has its width already
+    return "zero_pad" if config.shortcut == "A" else "projection"
 
 
 def _branch_plans(config: ResNetConfig, stage: int, inputs: int, stride: int) -> Iterator[ConvPlan]:

@@ -32,7 +32,7 @@ class Shapes(TorchFunctionMode):
         values, word = [*args, *(kwargs or {}).values()], call.__name__
         if word in _KEEPS_SHAPE or (word in _ADDS and _are_alike(values)):
             return values[0].view_as(values[0])  # another tensor, as from the function
-        if word == "relu":
+        if word in ("relu", "hardtanh"):  # nn.ReLU6 is a hardtanh
             return values[0] if (kwargs or {}).get("inplace") else values[0].view_as(values[0])
         if word == "adaptive_avg_pool2d" and isinstance(values[1], int):
             return torch.empty(*values[0].shape[:-2], values[1], values[1], device="meta")
