@@ -33,7 +33,13 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(
     name="weights",
-    help="Inspect, convert and verify weights files.",
+    help="""Inspect, convert and verify weights files.
+
+
+Examples:
+  residua weights inspect model.weights.h5
+  residua weights convert model.weights.h5 model.safetensors
+""",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings=HELP_FLAGS,

@@ -26,12 +26,14 @@ PANELS = {  # of a section, or of a single setting
     "training.tensorboard": "Output",
 }
 OUTPUT = "Output"
-METAVARS = {  # where the type of the value is not enough
+METAVARS = {  # where a type is too vague, or a list of choices is too wide
+    "network.head": "HEAD",
     "network.name": "NAME",
     "network.weights": "SOURCE",
     "preprocessing.size": "PX",
     "training.device": "DEVICE",
     "transfer.budget": "TIME",
+    "transfer.strategy": "STRATEGY",
 }
 
 SetOption = Annotated[
