@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from residua.report import html
+from residua.report.facts import ReportFacts
 from residua.studies.run_study import run_study
 from residua.studies.study import StudyOptions
 from residua.system.console import Console
@@ -32,6 +35,26 @@ time_to_accuracy: true
 MEASURED = ("seconds per epoch", "fastest seed", "slowest seed", "minutes of training")
 
 
+@contextlib.contextmanager
+def plain_reports() -> Iterator[None]:
+    """Runs write no figures, which take most of their time."""
+
+    def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
+        (folder / "report.html").touch()
+        return ()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html, "write", write)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def without_figures() -> Iterator[None]:
+    """For the runs of every test here; the command in another process writes them."""
+    with plain_reports():
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny() -> str:
     """The text of a study of two rows."""
@@ -50,7 +73,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its folder after two seeds; a test that writes to it copies it first."""
     out = tmp_path_factory.mktemp("done") / "study"
-    return run_study(str(file), StudyOptions(seeds=2), str(out), Console(quiet=True)).parent
+    with plain_reports():
+        return run_study(str(file), StudyOptions(seeds=2), str(out), Console(quiet=True)).parent
 
 
 @pytest.fixture(scope="session")

@@ -34,11 +34,16 @@ def test_settings_are_fixed_while_another_process_prepares_the_first_run(
     assert plan(study, longer, tmp_path, QUIET)["a"].config.training.epochs == 5
 
 
-def test_a_shorter_training_drops_the_learning_rate_at_the_same_fractions(tmp_path: Path) -> None:
-    study = definition.read("orderings", paper=True)
+def test_a_shorter_training_drops_the_learning_rate_at_the_same_fractions(
+    tiny: str, tmp_path: Path
+) -> None:
+    steps = "{optimization.schedule: steps, optimization.steps: [[82, 0.1], [123, 0.01]]"
+    text = f"{tiny}paper: {{settings: {steps}, training.epochs: 164}}}}\n"
+    (tmp_path / "steps.yaml").write_text(text)
+    study = definition.read(str(tmp_path / "steps.yaml"), paper=True)
     shorter = StudyOptions(seeds=1, paper=True, settings={"training.epochs": "41"})
     config = plan(study, shorter, tmp_path, QUIET)["a"].config
-    assert config.optimization.steps == ((20.5, 0.1), (30.75, 0.01))  # of 82 and 123 in 164
+    assert config.optimization.steps == ((20.5, 0.1), (30.75, 0.01))
     settings = {"training.epochs": 41, "optimization.steps": [[5, 0.1]]}
     explicit = StudyOptions(seeds=1, paper=True, settings=settings)
     assert plan(study, explicit, tmp_path, QUIET)["a"].config.optimization.steps == ((5, 0.1),)

@@ -72,6 +72,7 @@ def test_a_killed_study_resumes_to_the_same_tables(
     process.kill()
     process.communicate()
     assert not (out / "index.html").exists()
+    assert (out / "runs" / "a" / "seed-0" / "figures" / "curves.png").exists()
     run_study(str(file), StudyOptions(seeds=2), str(out), QUIET)
     for name in ("rows", "costs", "differences", "time-to-accuracy", "published-1"):
         assert rows_of(out / f"{name}.csv") == rows_of(done / f"{name}.csv")

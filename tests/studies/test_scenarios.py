@@ -78,14 +78,14 @@ def test_nothing_is_claimed_from_equal_accuracies_or_one_seed() -> None:
 
 def test_no_test_image_is_trained_on(tmp_path: Path) -> None:
     for few in (10, 0):
-        folder = write_images(tmp_path / str(few), digits()[5:], few, seed=1, first=5)
+        folder = write_images(tmp_path / str(few), digits()[5:7], few, seed=1, first=5)
         entries = open_dataset(folder).entries
         splits = {split: [e for e in entries if e.split == split] for split in ("train", "test")}
-        assert {entry.label for entry in splits["train"]} == set(range(5))
+        assert {entry.label for entry in splits["train"]} == {0, 1}
         names = {s: {Path(entry.path).parts[-2:] for entry in splits[s]} for s in splits}
         assert not names["train"] & names["test"]
-        assert (len(splits["train"]) == 50) == bool(few)
-        assert len(splits["test"]) > 300
+        assert (len(splits["train"]) == 20) == bool(few)
+        assert len(splits["test"]) > 100
 
 
 def test_patches_are_cut_without_gaps_or_overlaps() -> None:

@@ -1,4 +1,4 @@
-"""A YAML file -> a study that trains: its rows, what is compared, what others published."""
+"""A YAML file -> a study that trains: its rows, what is compared, published results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Degradation:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """Results of others. source: paper and table."""
+    """A table of published results. source: paper and table."""
 
     title: str
     source: str
@@ -53,7 +53,7 @@ class PublishedTable:
 
 @dataclass(frozen=True)
 class Definition:
-    """What a study trains and compares.
+    """A study that trains rows and compares them.
 
     recipe: of rows without their own. settings: of all rows, overridden by those of a row.
     families: groups of row names that are compared with one another. sections: name of a computed

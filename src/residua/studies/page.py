@@ -66,7 +66,7 @@ def build_page(
             Table(f"published-{number}", table.title, table.columns, table.rows, 2, table.source)
             for number, table in enumerate(study.published, start=1)
         ]
-        text = "Results of others, with other data, networks and epochs unless stated otherwise."
+        text = "From the literature; data, networks and epochs differ unless stated otherwise."
         sections.append(Section("Published results", [text], tables))
     findings += diverged_findings(lost)
     return Page(

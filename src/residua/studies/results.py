@@ -99,7 +99,7 @@ def check_same_splits(folder: Path, rows: Sequence[Row], seeds: int) -> None:
                 raise ResiduaError(
                     f"{folder}: row {row.name}, seed {seed}, was trained or evaluated on other "
                     f"images than row {rows[0].name}: the dataset has changed since the study "
-                    "began. Use another --out, or restore the dataset and remove the runs that "
+                    "started. Use another --out, or restore the dataset and remove the runs that "
                     "differ."
                 )
 

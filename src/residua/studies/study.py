@@ -45,7 +45,7 @@ class StudyOptions:
 
 
 class Study(Protocol):
-    """What `residua study NAME` runs.
+    """A study that `residua study NAME` runs.
 
     options: fields of StudyOptions that apply; any other must have its default.
     """

@@ -16,7 +16,7 @@ from residua.report.view import counted, joined
 
 Values = npt.NDArray[np.float64]
 
-TRAINED = 0.5  # training accuracy below which a network has only begun to train
+TRAINED = 0.5  # training accuracy below which a network is undertrained
 
 
 def family_findings(

@@ -357,7 +357,7 @@ def _name_points(canvas: Canvas, names: Sequence[Sequence[str]]) -> None:
     """Write the names of each axes' points where they cover no point and no other name."""
     from matplotlib.transforms import Bbox
 
-    canvas.draw_without_rendering()  # lays out the axes, which determine all distances
+    canvas.draw_without_rendering()  # computes the layout, which determines all distances
     canvas.set_layout_engine("none")  # and keeps that layout
     radius = 4.5 * canvas.dpi / 72
     for axes, texts in zip(canvas.axes, names, strict=True):

@@ -7,6 +7,7 @@ own size unless the source states otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from residua.config.schema import NetworkSpec
 from residua.networks.analysis.cost import costs_of
@@ -107,6 +108,7 @@ ROWS: tuple[PublishedAccuracy, ...] = (
 )
 
 
+@cache
 def point_of(row: PublishedAccuracy) -> Point:
     """The row with its cost, counted on a network without memory."""
     if row.name is None:

@@ -77,7 +77,7 @@ class Shortcut(nn.Module):
 def network_difference(
     ordering: Ordering, *, exact: bool = False, plain: bool = False
 ) -> NetworkDifference:
-    """Compare a network of one unit per stage with one of two, the second of which is zero.
+    """Compare a network of one unit per stage with one of two, where the second unit is zero.
 
     exact: the added norms after the addition divide by 1, not by sqrt(1 + epsilon). plain: without
     shortcuts; the added convolutions are identity kernels and their norms exact.

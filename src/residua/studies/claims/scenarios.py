@@ -167,8 +167,8 @@ def build_page(results: Sequence[Results], budget: str) -> Page:
             f"{counted(seeds, 'seed')}; at most {budget} of training per run; runs on few images "
             "stop earlier, after the epochs that suit them. All runs start from one network "
             "trained on the digits 0 to 4 (scikit-learn's, 16 px). Similar: the digits 5 to 9; "
-            "different: patches of two photographs. Few: 10 images per class, some of which "
-            "residua holds out for model selection. The time limits training, so results depend "
+            "different: patches of two photographs. Few: 10 images per class, including those "
+            "held out for model selection. The time limits training, so results depend "
             "on the machine.",
         ],
     )
