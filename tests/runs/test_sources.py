@@ -1,259 +1,276 @@
-"""A training that begins with weights: whose they are, what is replaced, what is said, resume."""
+"""A training that starts from weights: whose they are, what is replaced, printed and checked."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references.weights_files import NETWORK, PREPARED
 
 import residua
 from residua.cli.look import overview
 from residua.config.parse import with_settings
 from residua.config.schema import Config
+from residua.data.prepare import Prepared, prepare
 from residua.errors import ResiduaError
 from residua.experiment import resume
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
-from residua.runs.sources import open_weights, start_from, with_preprocessing
+from residua.runs.sources import (
+    initial_weights,
+    leakage_notes,
+    open_weights,
+    report_initial_weights,
+    start_from,
+    with_overrides,
+    with_preprocessing,
+)
 from residua.system.console import Console
 from residua.training.checkpoint import STATE
-from residua.weights.load import read_file
+from residua.weights.convert import convert
+from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata, read_weights, to_bytes
 
 QUIET = Console(quiet=True)
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
+def digits(write_digits: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 handwritten digits of ten classes."""
+    return write_digits(tmp_path_factory.mktemp("digits"), 6)
+
+
+@pytest.fixture(scope="module")
 def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as pytorch_resnet_cifar10 writes it: other names, nested, prefixed."""
+    folder = tmp_path_factory.mktemp("weights")
     network = catalogue.build("cifar_resnet20", seed=7)
-    plain = tmp_path_factory.mktemp("weights")
-    source = plain / "ours.safetensors"
-    metadata = Metadata(
-        {
-            "name": "cifar_resnet20",
-            "classes": 10,
-            "channels": 3,
-            "ordering": None,
-            "shortcut": None,
-        },
-        (),
-        with_settings(
-            Config(),
-            {
-                "preprocessing.size": 32,
-                "preprocessing.channels": 3,
-                "preprocessing.resize": "crop",
-                "preprocessing.crop": 1.0,
-                "preprocessing.interpolation": "antialias",
-                "preprocessing.channel_order": "rgb",
-                "preprocessing.mean": [1.0, 2.0, 3.0],
-                "preprocessing.std": [4.0, 5.0, 6.0],
-            },
-        ).preprocessing,
-        {},
-    )
-    source.write_bytes(to_bytes(network.state_dict(), metadata))
-    from residua.weights.convert import convert
-
-    convert(read_file(source), plain / "plain.pth")
-    state = torch.load(plain / "plain.pth", weights_only=True)
-    nested = {"state_dict": {f"module.{name}": each for name, each in state.items()}}
-    path = plain / "resnet20.th"
-    torch.save(nested, path)
+    ours = folder / "ours.safetensors"
+    ours.write_bytes(to_bytes(network.state_dict(), Metadata(NETWORK, (), PREPARED, {})))
+    convert(read_file(ours), folder / "plain.pth")
+    state = torch.load(folder / "plain.pth", weights_only=True)
+    path = folder / "resnet20.th"
+    torch.save({"state_dict": {f"module.{name}": state[name] for name in state}}, path)
     return path
 
 
 @pytest.fixture(scope="module")
-def begun(cifar: Path, tmp_path_factory: pytest.TempPathFactory) -> residua.Run:
-    """One epoch on the digits from these weights, with a fresh head."""
-    out = tmp_path_factory.mktemp("begun") / "run"
-    return residua.train("digits", weights=cifar, new_head=True, epochs=1, out=out, quiet=True)
+def pretrained(cifar: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> residua.Run:
+    """One epoch on the digits from these weights, with a new head."""
+    out = tmp_path_factory.mktemp("pretrained") / "run"
+    options = {"new_head": True, "test_fraction": 0.2, "val_fraction": 0.2, "quiet": True}
+    return residua.train(digits, weights=cifar, epochs=1, out=out, **options)
 
 
-def test_what_belongs_to_the_weights_comes_with_them(begun: residua.Run, cifar: Path) -> None:
-    assert begun.config.network.name == "cifar_resnet20"
-    assert begun.config.preprocessing.channels == 3  # though the digits are grey
-    assert begun.preprocessing.mean == (123.675, 116.28, 103.53)
-    choices = {each["setting"]: each["reason"] for each in begun.folder.read_json("choices.json")}
-    assert choices["network.name"] == choices["preprocessing.mean"] == "belongs to the weights"
-    assert begun.config.augmentation.flip is False  # grey images may be writing
-    said = json.loads((begun.path / "weights.json").read_text())
-    assert said["sha256"] == read_file(cifar).sha256()
-    assert begun.config.network.weights == str(cifar)
-    assert str(cifar) in (begun.path / "report.html").read_text("utf-8")
+def started(data: Path, weights: Path, **settings: object) -> tuple[Weights, Prepared]:
+    """What a training has before its first step."""
+    keywords = {name.replace("__", "."): value for name, value in settings.items()}
+    paths = {"data.path": str(data), "network.weights": str(weights)}
+    config = with_settings(Config(), paths | keywords)
+    opened = initial_weights(config, QUIET)
+    assert opened is not None
+    return opened, prepare(config, QUIET, opened.expects)
 
 
-def test_the_first_step_starts_from_them(cifar: Path) -> None:
-    arguments = {**read_file(cifar).metadata.network, "classes": 4}
-    network = start_from(open_weights(cifar, None, QUIET), arguments, new_head=True, seed=3)
+@pytest.mark.slow
+def test_a_run_takes_over_what_its_weights_require(pretrained: residua.Run, cifar: Path) -> None:
+    assert pretrained.config.network.name == "cifar_resnet20"
+    assert pretrained.config.preprocessing.channels == 3  # though the digits are grey
+    assert pretrained.preprocessing.mean == (123.675, 116.28, 103.53)
+    choices = {choice.setting: choice.reason for choice in pretrained.folder.choices}
+    assert choices["network.name"] == choices["preprocessing.mean"] == "as the weights require"
+    assert pretrained.config.augmentation.flip is False  # grey images may be writing
+    recorded = json.loads((pretrained.path / "weights.json").read_text())
+    assert recorded["sha256"] == read_file(cifar).sha256()
+    assert pretrained.config.network.weights == str(cifar)
+    assert str(cifar) in (pretrained.path / "report.html").read_text("utf-8")
+
+
+def test_a_network_starts_from_the_weights_with_a_new_head(cifar: Path) -> None:
+    weights = open_weights(cifar, None, QUIET)
+    spec = dataclasses.replace(weights.metadata.network, classes=4)
+    network = start_from(weights, spec, new_head=True, seed=3)
     fresh = catalogue.build("cifar_resnet20", classes=4, seed=3)
-    held = read_file(cifar).tensors
     for name, tensor in network.state_dict().items():
         if name.startswith("head."):
             assert torch.equal(tensor, fresh.state_dict()[name])
         elif "num_batches" not in name:
-            assert torch.equal(tensor, held[name]), name
+            assert torch.equal(tensor, weights.tensors[name]), name
 
 
-def test_learning_leaves_the_weights_it_starts_from_as_they_are(cifar: Path) -> None:
+def test_training_leaves_the_weights_that_it_starts_from_unchanged(cifar: Path) -> None:
     weights = open_weights(cifar, None, QUIET)
-    arguments = {**weights.metadata.network, "classes": 4}
-    network = start_from(weights, arguments, new_head=True, seed=3)
+    spec = dataclasses.replace(weights.metadata.network, classes=4)
+    network = start_from(weights, spec, new_head=True, seed=3)
     with torch.no_grad():
-        for each in network.parameters():
-            assert each.requires_grad
-            each.add_(1.0)
-    again = start_from(weights, arguments, new_head=True, seed=3)
+        for parameter in network.parameters():
+            assert parameter.requires_grad
+            parameter.add_(1.0)
+    again = start_from(weights, spec, new_head=True, seed=3)
     for moved, same in zip(network.parameters(), again.parameters(), strict=True):
         assert torch.equal(moved, same + 1.0)
 
 
-def test_an_explicit_value_wins_over_the_weights(cifar: Path, tmp_path: Path) -> None:
-    run = residua.train(
-        "digits",
-        weights=cifar,
-        epochs=1,
-        out=tmp_path / "run",
-        settings={"preprocessing.mean": [9.0, 9.0, 9.0]},
-        quiet=True,
-    )
-    assert run.preprocessing.mean == (9.0, 9.0, 9.0)
-    assert run.preprocessing.std == (58.395, 57.12, 57.375)
+def test_an_explicit_setting_wins_over_the_weights(cifar: Path, digits: Path) -> None:
+    _, prepared = started(digits, cifar, preprocessing__mean=[9.0, 9.0, 9.0])
+    assert prepared.config.preprocessing.mean == (9.0, 9.0, 9.0)
+    assert prepared.config.preprocessing.std == (58.395, 57.12, 57.375)
 
 
-def test_a_run_is_a_source_too(begun: residua.Run, tmp_path: Path) -> None:
-    again = residua.train("digits", weights=begun.path, epochs=1, out=tmp_path / "run", quiet=True)
-    assert again.preprocessing == begun.preprocessing
-    assert again.history[0]["loss"] < begun.history[0]["loss"]
+@pytest.mark.slow
+def test_a_run_is_a_source_too(pretrained: residua.Run, digits: Path, tmp_path: Path) -> None:
+    options = {"epochs": 1, "test_fraction": 0.2, "val_fraction": 0.2, "quiet": True}
+    again = residua.train(digits, weights=pretrained.path, out=tmp_path / "run", **options)
+    assert again.preprocessing == pretrained.preprocessing
+    assert again.history[0]["loss"] < pretrained.history[0]["loss"]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("settings", "reason"),
     [
-        ({"settings": {"network.classes": 12}}, "has 10 outputs, but 12 are needed. --new-head"),
-        ({"settings": {"preprocessing.channels": 1}}, "takes 3 channels, but"),
-        ({"settings": {"network.shortcut": "B"}}, "with shortcut None, asked was"),
-        ({"model": "resnet18"}, "not called as those of resnet18"),
-        ({"model": "cifar_resnet32"}, "does not fit cifar_resnet32"),
+        ({"network.classes": 12}, "has 10 outputs, but 12 are needed. --new-head"),
+        ({"preprocessing.channels": 1}, "has 3 input channels, but preprocessing.channels is 1"),
+        ({"network.shortcut": "B"}, "with shortcut None, but cifar_resnet20 with shortcut 'B'"),
+        ({"network.name": "resnet18"}, "not those of resnet18"),
+        ({"network.name": "cifar_resnet32"}, "does not fit cifar_resnet32"),
     ],
 )
-def test_weights_of_another_network_are_refused(
-    cifar: Path, tmp_path: Path, options: dict[str, object], said: str
+def test_weights_of_another_network_are_refused_before_there_is_a_run(
+    cifar: Path, digits: Path, tmp_path: Path, settings: dict[str, object], reason: str
 ) -> None:
-    with pytest.raises(ResiduaError, match=said):
-        residua.train(
-            "digits", weights=cifar, epochs=1, out=tmp_path / "run", quiet=True, **options
-        )
-
-
-def test_a_head_of_other_size_is_refused_before_there_is_a_run(cifar: Path, tmp_path: Path) -> None:
-    with pytest.raises(ResiduaError, match="--new-head"):
-        residua.train(
-            "digits",
-            weights=cifar,
-            settings={"network.classes": 12},
-            out=tmp_path / "run",
-            quiet=True,
-        )
+    options = {"out": tmp_path / "run", "settings": settings, "quiet": True}
+    with pytest.raises(ResiduaError, match=reason):
+        residua.train(digits, weights=cifar, **options)
     assert not (tmp_path / "run").exists()
 
 
-def test_another_ordering_belongs_to_the_weights_of_a_run(tmp_path: Path) -> None:
-    settings = {"network.ordering": "c", "network.shortcut": "B"}
-    options = {"model": "cifar_resnet20", "epochs": 1, "quiet": True}
-    first = residua.train("digits", out=tmp_path / "first", settings=settings, **options)
-    again = residua.train("digits", weights=first.path, out=tmp_path / "again", **options)
-    assert again.config.network.ordering == "c"
-    assert again.config.network.shortcut == "B"
+def test_weights_of_a_run_bring_their_ordering_and_shortcut(digits: Path, tmp_path: Path) -> None:
+    network = {"network__ordering": "c", "network__shortcut": "B"}
+    spec = dataclasses.replace(NETWORK, ordering="c", shortcut="B")
+    state = catalogue.build_from(spec, seed=1).state_dict()
+    (tmp_path / "c.safetensors").write_bytes(to_bytes(state, Metadata(spec, (), PREPARED, {})))
+    _, prepared = started(digits, tmp_path / "c.safetensors")
+    assert prepared.config.network.ordering == "relu_before_addition"
+    assert prepared.config.network.shortcut == "B"
+    started(digits, tmp_path / "c.safetensors", **network)
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ResiduaError, match=r"nowhere\.pth: there is no such file"):
-        residua.train("digits", weights=tmp_path / "nowhere.pth", quiet=True)
-    with pytest.raises(ResiduaError, match="give --weights too"):
-        residua.train("digits", new_head=True, quiet=True)
-    with pytest.raises(ResiduaError, match="nobody publishes ImageNet weights of cifar_resnet20"):
-        residua.train("digits", model="cifar_resnet20", weights="imagenet", quiet=True)
+def test_missing_weights_are_errors_with_a_way_out(digits: Path, tmp_path: Path) -> None:
+    for arguments, reason in (
+        ({"weights": tmp_path / "nowhere.pth"}, r"nowhere\.pth: there is no such file"),
+        ({"new_head": True}, "--new-head needs pretrained weights: add --weights"),
+        ({"freeze": 1}, "--freeze needs pretrained weights: add --weights"),
+        (
+            {"model": "cifar_resnet20", "weights": "imagenet"},
+            "no published ImageNet weights of cifar_resnet20",
+        ),
+    ):
+        with pytest.raises(ResiduaError, match=reason):
+            residua.train(digits, out=tmp_path / "run", quiet=True, **arguments)
+    assert not (tmp_path / "run").exists()
+    none = with_settings(Config(), {"network.weights": "none"})
+    assert initial_weights(none, QUIET) is None
 
 
-def test_a_head_of_other_classes_is_said(
-    begun: residua.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_head_of_other_classes_is_reported(
+    cifar: Path, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for label in range(10):
-        for image in range(3):
-            file = tmp_path / "data" / f"kind{label}" / f"{image}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.full((16, 16, 3), 20 * label + image, np.uint8)
-            Image.fromarray(pixels).save(file)
-    residua.train(tmp_path / "data", weights=begun.path, epochs=1, out=tmp_path / "run")
-    said = " ".join(capsys.readouterr().err.split())
-    assert "its head was learnt for 0, 1, 2, ... and begins as that of kind0, kind1" in said
-    assert f"starts from {begun.path}" in said
-
-
-def test_resume_before_the_first_state_starts_from_the_same_weights(
-    begun: residua.Run, cifar: Path, tmp_path: Path
-) -> None:
-    kept = tmp_path / "weights.th"
-    shutil.copy(cifar, kept)
-    run = residua.train(
-        "digits", weights=kept, new_head=True, epochs=1, out=tmp_path / "run", quiet=True
+    weights, prepared = started(digits, cifar)
+    report_initial_weights(weights, prepared, Console())
+    printed = capsys.readouterr().err
+    assert f"initial weights: {cifar} (PyTorch checkpoint" in printed
+    assert (
+        "the head was trained on airplane, automobile, bird, ... and is now trained on" in printed
     )
+    assert f"{cifar.name}: its preprocessing is not recorded in the file" in printed
+    config = dataclasses.replace(
+        prepared.config, network=dataclasses.replace(prepared.config.network, new_head=True)
+    )
+    report_initial_weights(weights, dataclasses.replace(prepared, config=config), Console())
+    printed = capsys.readouterr().err
+    assert "cifar_resnet20, new head)" in printed
+    assert "the head was trained on" not in printed
+
+
+@pytest.mark.slow
+def test_images_that_the_weights_were_trained_on_are_counted(
+    pretrained: residua.Run, digits: Path
+) -> None:
+    used = pretrained.folder.images_used()
+    settings = {"data__test_fraction": 0.2, "data__val_fraction": 0.2}
+    _, same = started(digits, pretrained.path, **settings)
+    assert leakage_notes(same.config, same) == ()
+    for source in (pretrained.path, pretrained.path / "best.safetensors"):
+        _, other = started(digits, source, data__split_seed=3, **settings)
+        notes = leakage_notes(other.config, other)
+        for split, note in zip(("validation", "test"), notes, strict=True):
+            images = [member.sha256 for member in other.members if member.split == split]
+            leaked = sum(sha256 in used for sha256 in images)
+            assert leaked
+            assert f"{leaked} of {len(images)} {split} images were used to train" in note
+    _, frozen = started(digits, pretrained.path, transfer__strategy="features", **settings)
+    assert (
+        "cross-validation of its features is too optimistic"
+        in leakage_notes(frozen.config, frozen)[0]
+    )
+
+
+@pytest.mark.slow
+def test_resume_before_the_first_checkpoint_starts_from_the_same_weights(
+    pretrained: residua.Run, cifar: Path, digits: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.th"
+    shutil.copy(cifar, file)
+    options = {"new_head": True, "epochs": 1, "out": tmp_path / "run", "quiet": True}
+    run = residua.train(digits, weights=file, **options)
     whole, _ = read_weights(run.folder.weights)
-    for name in (STATE, "best.safetensors", "last.safetensors", "history.csv"):
-        (run.path / name).unlink()
+    for path in (run.path / STATE, run.path / "history.csv", *run.path.glob("[bl]*.safetensors")):
+        path.unlink()
     resume(RunFolder.existing(run.path), QUIET)
     again, _ = read_weights(run.folder.weights)
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
     (run.path / STATE).unlink()
-    kept.write_bytes(begun.folder.weights.read_bytes())
+    file.write_bytes(pretrained.folder.weights.read_bytes())
     with pytest.raises(ResiduaError, match="has changed since"):
         resume(RunFolder.existing(run.path), QUIET)
 
 
-def test_resume_needs_the_weights_no_longer(cifar: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "weights.th"
-    shutil.copy(cifar, kept)
-    run = residua.train(
-        "digits", weights=kept, new_head=True, epochs=1, out=tmp_path / "run", quiet=True
-    )
-    kept.unlink()
-    residua.resume(run, quiet=True)
+@pytest.mark.slow
+def test_resume_after_the_first_checkpoint_needs_the_weights_no_longer(
+    cifar: Path, digits: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.th"
+    shutil.copy(cifar, file)
+    options = {"new_head": True, "epochs": 1, "out": tmp_path / "run", "quiet": True}
+    run = residua.train(digits, weights=file, **options)
+    first = run.history
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 1\n", "epochs: 2\n"))
+    file.unlink()
+    resumed = residua.resume(run, quiet=True)
+    assert [row["epoch"] for row in resumed.history] == [1, 2]
+    assert resumed.history[0] == first[0]
+    assert resumed.history[1]["loss"] < first[0]["loss"]
 
 
-def test_build_takes_weights(cifar: Path, begun: residua.Run) -> None:
-    images = torch.randn(2, 3, 32, 32)
-    network = residua.build("cifar_resnet20", weights=cifar).eval()
-    swapped = residua.build("cifar_resnet20", classes=4, weights=cifar, new_head=True).eval()
-    with torch.inference_mode():
-        assert network(images).shape == (2, 10)
-        assert swapped(images).shape == (2, 4)
-        torch.testing.assert_close(network.features(images), swapped.features(images))
-    assert residua.build("cifar_resnet20", weights=begun.path).training
-    with pytest.raises(ResiduaError, match="--new-head"):
-        residua.build("cifar_resnet20", classes=4, weights=cifar)
-    with pytest.raises(ResiduaError, match="give weights too"):
-        residua.build("cifar_resnet20", new_head=True)
-
-
-def test_frozen_means_frozen(cifar: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_frozen_stages_do_not_change(cifar: Path, digits: Path, tmp_path: Path) -> None:
     options = {"weights": cifar, "new_head": True, "quiet": True}
-    settings = {"network.freeze": 2}
-    run = residua.train("digits", epochs=2, out=tmp_path / "run", settings=settings, **options)
-    held, kept = read_file(cifar).tensors, read_weights(run.folder.weights)[0]
+    run = residua.train(digits, epochs=2, freeze=2, out=tmp_path / "run", **options)
+    before, after = read_file(cifar).tensors, read_weights(run.folder.weights)[0]
     frozen = ("stem.", "stages.0.", "stages.1.")
-    for name, tensor in held.items():
-        same = torch.equal(kept[name], tensor) if kept[name].shape == tensor.shape else False
+    for name, tensor in before.items():
+        same = after[name].shape == tensor.shape and torch.equal(after[name], tensor)
         assert same == name.startswith(frozen), name
 
     network = residua.build("cifar_resnet20", weights=cifar)
@@ -266,93 +283,53 @@ def test_frozen_means_frozen(cifar: Path, tmp_path: Path) -> None:
         assert (parameter.grad is None) == name.startswith(frozen), name
     for name, tensor in network.state_dict().items():
         if name.startswith(frozen):
-            assert torch.equal(tensor, held.get(name, tensor)), name
+            assert torch.equal(tensor, before.get(name, tensor)), name
             assert "num_batches" not in name or tensor == 0, name
-
     with pytest.raises(ResiduaError, match="has 3 stages"):
-        residua.train("digits", settings={"network.freeze": 4}, **options)
-    with pytest.raises(ResiduaError, match="give --weights too"):
-        residua.train("digits", settings=settings, quiet=True)
+        residua.train(digits, freeze=4, out=tmp_path / "four", **options)
 
 
-def test_features_of_a_file_and_of_a_run(cifar: Path, begun: residua.Run, tmp_path: Path) -> None:
-    for name, value in (("a", 10), ("b", 200)):
-        Image.fromarray(np.full((40, 32, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
-    (tmp_path / "c.png").write_bytes(b"no image")
-    files = [tmp_path / f"{name}.png" for name in "abc"]
-    for source in (cifar, begun):
-        found = residua.features(source, files)
-        assert found.values.shape == (2, 64)
-        assert [Path(each).name for each in found.files] == ["a.png", "b.png"]
-        ((left, reason),) = found.unreadable
-        assert left.endswith("c.png")
-        assert "no image" in reason
-    last = [*[files[0]] * 32, files[2]]  # alone in the second batch
-    assert residua.features(cifar, last).values.shape == (32, 64)
-    # what the head makes of the features is what is predicted
-    rows = residua.predict(begun, files[:2], top=10)
-    head = begun.network().head
-    with torch.inference_mode():
-        chances = head(torch.from_numpy(residua.features(begun, files[:2]).values)).softmax(1)
-    for row, expected in zip(rows, chances, strict=True):
-        best = int(expected.argmax())
-        assert row.top[0][0] == str(best)
-        assert row.top[0][1] == pytest.approx(float(expected[best]), abs=1e-5)
-    found.save(tmp_path / "features.npz")
-    with np.load(tmp_path / "features.npz") as stored:
-        assert stored["features"].dtype == np.float32
-        assert stored["files"].tolist() == list(found.files)
+def test_a_given_mean_leaves_the_class_names_assumed(cifar: Path) -> None:
+    weights = with_preprocessing(read_file(cifar), {"mean": [0.0, 0.0, 0.0]})
+    assert weights.metadata.preprocessing.mean == (0.0, 0.0, 0.0)
+    assert weights.assumed_preprocessing == ""
+    assert "those of CIFAR-10 are assumed" in weights.assumed_classes
+    assert weights.with_classes(tuple("abcdefghij")).assumed_classes == ""
+    with pytest.warns(UserWarning, match=r"of CIFAR-10 are assumed\. Change it with --classes"):
+        with_overrides(weights, None, {"std": [1, 1, 1]}, QUIET)
+    with pytest.raises(ResiduaError, match=r"preprocessing\.mean"):
+        with_preprocessing(weights, {"mean": [0.0]})
 
 
-def test_a_given_mean_says_nothing_of_the_outputs(cifar: Path) -> None:
-    found = with_preprocessing(read_file(cifar), {"mean": [0.0, 0.0, 0.0]})
-    assert found.assumed_preprocessing == ""
-    assert "taken for those of CIFAR-10" in found.assumed_classes
-    assert found.with_classes(tuple("abcdefghij")).assumed_classes == ""
-
-
-def test_a_look_shows_what_the_network_of_the_weights_would_see(
-    cifar: Path, tmp_path: Path
+def test_recorded_preprocessing_cannot_be_changed(
+    write_weights: Callable[..., Path], tmp_path: Path
 ) -> None:
-    given = {"data.path": "digits", "network.weights": str(cifar), "transfer.strategy": "features"}
-    plain = overview(with_settings(Config(), {"data.path": "digits"}), str(tmp_path / "a"), QUIET)
-    overview(with_settings(Config(), given), str(tmp_path / "b"), QUIET)
+    weights = read_file(write_weights(tmp_path / "ours.safetensors", 0))
+    with pytest.raises(ResiduaError, match=r"records its preprocessing, so preprocessing\.mean"):
+        with_preprocessing(weights, {"mean": [0, 0, 0]})
+
+
+def test_an_overview_prepares_images_as_the_weights_require(
+    cifar: Path, digits: Path, tmp_path: Path
+) -> None:
+    data = {"data.path": str(digits)}
+    weights = {"network.weights": str(cifar), "transfer.strategy": "features"}
+    plain = overview(with_settings(Config(), data), str(tmp_path / "a"), QUIET)
+    overview(with_settings(Config(), data | weights), str(tmp_path / "b"), QUIET)
     assert "training-batch.png" in plain
-    batches = [np.asarray(Image.open(tmp_path / each / "training-batch.png")) for each in "ab"]
+    batches = [np.asarray(Image.open(tmp_path / name / "training-batch.png")) for name in "ab"]
     assert batches[0].shape != batches[1].shape  # 8 px in grey, and 32 px in colour
 
 
-def test_a_look_splits_as_a_training_on_the_weights_of_a_run_would(
-    begun: residua.Run, tmp_path: Path
+def test_an_overview_splits_as_a_training_on_a_linear_head_would(
+    digits: Path, tmp_path: Path
 ) -> None:
-    options = {"transfer": "features", "out": tmp_path / "run", "quiet": True}
-    earlier = residua.train("digits", weights=begun.path, **options)
-    given = {
-        "data.path": "digits",
-        "data.test_fraction": 0.2,
-        "network.weights": str(earlier.path),  # whose head is linear
-        "transfer.strategy": "features",
-    }
-    said = overview(with_settings(Config(), given), str(tmp_path / "looks"), QUIET)
-    assert "for test" in said
-    assert "for validation" not in said  # the test part judges, all others teach
-
-
-def test_features_read_images_as_large_as_their_run_does(tmp_path: Path) -> None:
-    settings = {"data.max_pixels": 64}
-    run = residua.train("digits", epochs=1, out=tmp_path / "run", settings=settings, quiet=True)
-    for side in (8, 9):
-        Image.new("L", (side, side)).save(tmp_path / f"{side}.png")
-    found = residua.features(run, [tmp_path / "8.png", tmp_path / "9.png"])
-    assert [Path(each).name for each in found.files] == ["8.png"]
-    assert [Path(each).name for each, _ in found.unreadable] == ["9.png"]
-
-
-def test_a_grid_that_cannot_be_written_takes_no_prediction_away(
-    begun: residua.Run, tmp_path: Path
-) -> None:
-    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    (tmp_path / "grid.png").mkdir()
-    with pytest.warns(UserWarning, match="grid"):
-        (row,) = residua.predict(begun, tmp_path / "a.png", grid=tmp_path / "grid.png")
-    assert row.top
+    spec = dataclasses.replace(NETWORK, head="linear", stage=3, pool_size=1)
+    state = catalogue.build_from(spec, seed=1).state_dict()
+    file = tmp_path / "linear.safetensors"
+    file.write_bytes(to_bytes(state, Metadata(spec, (), PREPARED, {})))
+    settings = {"data.path": str(digits), "data.test_fraction": 0.2, "network.weights": str(file)}
+    config = with_settings(Config(), settings | {"transfer.strategy": "features"})
+    text = overview(config, str(tmp_path / "overview"), QUIET)
+    assert "test" in text.splitlines()[0]
+    assert "validation" not in text.splitlines()[0]  # all others are used for training

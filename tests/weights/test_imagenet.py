@@ -1,4 +1,4 @@
-"""ImageNet prediction: published weights from the cache, wnids and labels, addresses, folders."""
+"""Published ImageNet weights in the cache: predictions, class names, addresses, training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import csv
 import http.server
 import io
 import json
-import subprocess
-import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from references import torch_networks
+from references.command_line import residua as command
 from safetensors.torch import save_file
 
 import residua
@@ -29,7 +29,6 @@ from residua.weights.published.imagenet import SOURCES
 
 NAME = "mobilenet_v1"
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -38,24 +37,22 @@ def state() -> dict[str, torch.Tensor]:
     return torch_networks.state_dict(NAME)
 
 
-@pytest.fixture(autouse=True)
-def cached(
-    tmp_path_factory: pytest.TempPathFactory,
-    state: dict[str, torch.Tensor],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    """The cache with a file that its user put there, under the name that is looked for."""
+@pytest.fixture(scope="module", autouse=True)
+def cache(
+    tmp_path_factory: pytest.TempPathFactory, state: dict[str, torch.Tensor]
+) -> Iterator[None]:
+    """The cache with a file that its user added, under the expected name."""
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("RESIDUA_CACHE", str(folder))
     (folder / "weights").mkdir()
-    path = folder / "weights" / SOURCES[NAME].file
-    save_file(state, path)
-    return path
+    save_file(state, folder / "weights" / SOURCES[NAME].file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESIDUA_CACHE", str(folder))
+        yield
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Two photos in class folders: one called by its wnid, one by its label with a space."""
+    """Two photos in class folders: one named by wnid, one by label with a space."""
     from sklearn.datasets import load_sample_images
 
     for photo, name in zip(
@@ -67,7 +64,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def expected(file: Path, state: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Probabilities by the independent reading of such a checkpoint."""
+    """Probabilities by an independent reading of such a checkpoint."""
     preprocessing = SOURCES[NAME].preprocessing
     pixels = read_image(file, preprocessing, 10**8)
     x = normalise(torch.from_numpy(pixels[None]), preprocessing)
@@ -81,50 +78,48 @@ def test_the_top_three_are_wnid_label_and_probability(
     rows = residua.predict(f"imagenet:{NAME}", images, top=3)
     assert [Path(row.file).parent.name for row in rows] == ["African elephant", "n02504013"]
     for row in rows:
-        chances = expected(Path(row.file), state)
-        best = chances.topk(3)
+        best = expected(Path(row.file), state).topk(3)
         names = imagenet_classes()
-        assert [name for name, _ in row.top] == [names[int(each)] for each in best.indices]
-        assert [chance for _, chance in row.top] == pytest.approx(best.values.tolist(), abs=1e-5)
+        assert [name for name, _ in row.top] == [names[int(index)] for index in best.indices]
+        assert [probability for _, probability in row.top] == pytest.approx(
+            best.values.tolist(), abs=1e-5
+        )
 
 
-def residua_command(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "residua", *words]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_the_command_prints_them(images: Path, state: dict[str, torch.Tensor]) -> None:
+def test_the_command_prints_the_predictions(images: Path, state: dict[str, torch.Tensor]) -> None:
     file = str(images / "n02504013" / "photo.png")
     best = imagenet_classes()[int(expected(Path(file), state).argmax())]
-    printed = residua_command("predict", f"imagenet:{NAME}", file, "--top", "3")
-    assert printed.returncode == 0, printed.stderr
+    printed = command("predict", f"imagenet:{NAME}", file, "--top", "3")
+    assert printed.status == 0, printed.stderr
     assert f"{file}  {best} " in printed.stdout
-    done = residua_command("predict", f"imagenet:{NAME}", file, "--format", "csv")
+    done = command("predict", f"imagenet:{NAME}", file, "--format", "csv")
     (row,) = csv.DictReader(io.StringIO(done.stdout))
     assert row["class1"] == best
-    done = residua_command("predict", f"imagenet:{NAME}", file, "--format", "json")
+    done = command("predict", f"imagenet:{NAME}", file, "--format", "json")
     assert json.loads(done.stdout)[0]["top"][0]["class"] == best
 
 
-def test_folders_may_be_called_by_wnid_or_label(
+def test_class_folders_may_be_named_by_wnid_or_label(
     images: Path, state: dict[str, torch.Tensor]
 ) -> None:
-    judged = residua.evaluate(f"imagenet:{NAME}", images)
+    evaluation = residua.evaluate(f"imagenet:{NAME}", images)
     names = imagenet_classes()
-    assert [names[label] for label in judged.labels] == [
+    assert [names[label] for label in evaluation.labels] == [
         "n02504458 African_elephant",
         "n02504013 Indian_elephant",
     ]
-    chances = [expected(images / path, state) for path in judged.paths]
-    losses = [-each[label].log().item() for each, label in zip(chances, judged.labels, strict=True)]
-    assert judged.scores.loss == pytest.approx(np.mean(losses), rel=1e-3)
+    losses = [
+        -expected(images / path, state)[label].log().item()
+        for path, label in zip(evaluation.paths, evaluation.labels, strict=True)
+    ]
+    assert evaluation.metrics.loss == pytest.approx(np.mean(losses), rel=1e-3)
     (images / "no such class").mkdir()
     Image.new("RGB", (9, 9)).save(images / "no such class" / "a.png")
     with pytest.raises(ResiduaError, match="'no such class' is unknown to these weights"):
         residua.evaluate(f"imagenet:{NAME}", images)
 
 
-def test_images_at_addresses(images: Path) -> None:
+def test_images_may_be_addresses(images: Path) -> None:
     content = (images / "n02504013" / "photo.png").read_bytes()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -141,30 +136,31 @@ def test_images_at_addresses(images: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/elephant.png"
         file = images / "n02504013" / "photo.png"
-        here, there = residua.predict(f"imagenet:{NAME}", [file, address], allow_private=True)
+        local, remote = residua.predict(f"imagenet:{NAME}", [file, address], allow_private=True)
         (refused,) = residua.predict(f"imagenet:{NAME}", address)
         drawn = images.parent / "grid.png"
         residua.predict(f"imagenet:{NAME}", [address], allow_private=True, grid=drawn)
         server.shutdown()
-    assert there.top == here.top
-    assert there.file == address
+    assert remote.top == local.top
+    assert remote.file == address
     assert refused.top == ()
     assert "leads to 127.0.0.1, which is no public network address" in str(refused.error)
     assert Image.open(drawn).width > 100
 
 
-def test_what_imagenet_cannot_mean_is_said() -> None:
-    for source, model, said in (
-        ("imagenet", None, "of which network"),
+def test_sources_that_do_not_exist_are_errors() -> None:
+    for source, model, reason in (
+        ("imagenet", None, "which network"),
         ("imagenet:resnet5", None, "no known model"),
-        ("imagenet:cifar_resnet20", None, "nobody publishes ImageNet weights of cifar_resnet20"),
-        (f"imagenet:{NAME}", "resnet18", "holds weights of mobilenet_v1, not of resnet18"),
+        ("imagenet:cifar_resnet20", None, "no published ImageNet weights of cifar_resnet20"),
+        (f"imagenet:{NAME}", "resnet18", "has weights of mobilenet_v1, not of resnet18"),
     ):
-        with pytest.raises(ResiduaError, match=said):
+        with pytest.raises(ResiduaError, match=reason):
             residua.predict(source, "x.png", model=model)
 
 
-def test_training_starts_from_them(images: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_training_starts_from_published_weights(images: Path, tmp_path: Path) -> None:
     for name in ("n02504013", "African elephant"):
         for turned in range(4):
             image = Image.open(images / name / "photo.png").rotate(10 * turned)
@@ -185,9 +181,9 @@ def test_training_starts_from_them(images: Path, tmp_path: Path) -> None:
     assert said["source"] == SOURCES[NAME].address
 
 
-def test_all_sources_are_listed_with_their_hash() -> None:
-    done = residua_command("weights", "sources")
-    assert done.returncode == 0
+def test_every_source_is_listed_with_its_hash() -> None:
+    done = command("weights", "sources")
+    assert done.status == 0
     for name, source in SOURCES.items():
         assert f"{name}\n  {source.address}\n" in done.stdout
         assert source.digest in done.stdout

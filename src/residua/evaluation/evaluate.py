@@ -20,10 +20,12 @@ from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, score_images
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
+from residua.system.files import csv_text
 from residua.weights.load import Weights, read_file
 from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices
 
+PREDICTION_COLUMNS = ("path", "class", "predicted", "probability", "correct")
 HELD_OUT = ("test", "validation")  # splits to evaluate on, the better one first
 EARLIER_KEYS = {"pictures": "images", "part": "split"}  # of scores.json in version 0.1.0
 
@@ -103,7 +105,11 @@ def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluatio
 def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
     """Write scores.json (the metrics) and predictions.csv to the run's evaluations/<name>/."""
     run.write_json(f"evaluations/{name}/scores.json", evaluation.to_json())
-    run.write_text(f"evaluations/{name}/predictions.csv", evaluation.to_csv())
+    rows = [
+        (*names, f"{probability:.6f}", str(correct).lower())
+        for *names, probability, correct in evaluation.rows()
+    ]
+    run.write_text(f"evaluations/{name}/predictions.csv", csv_text(PREDICTION_COLUMNS, rows))
     return evaluation
 
 

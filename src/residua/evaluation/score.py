@@ -13,7 +13,6 @@ from residua.data.dataset import Pixels
 from residua.data.random import Integers
 from residua.evaluation.metrics import Metrics, compute_metrics, softmax
 from residua.system.console import Console
-from residua.system.files import csv_text
 from residua.weights.load import Weights
 from residua.weights.network import Logits, build_network, predict_logits
 
@@ -54,16 +53,16 @@ class Evaluation:
         first = ("accuracy", "interval", "top5", "loss", "images")
         return {key: values.pop(key) for key in first} | {"split": self.split} | values
 
-    def to_csv(self) -> str:
-        """predictions.csv: path, class, predicted, probability of that, correct (true or false)."""
+    def rows(self) -> list[tuple[str, str, str, float, bool]]:
+        """For each image: path, class, predicted class, its probability, whether it is correct."""
         probabilities = softmax(self.logits)
-        rows = []
-        for path, label, row in zip(self.paths, self.labels, probabilities, strict=True):
-            best = int(row.argmax())
-            correct = "true" if best == label else "false"
-            predicted = class_name(self.classes, best)
-            rows.append((path, self.classes[label], predicted, f"{row[best]:.6f}", correct))
-        return csv_text(("path", "class", "predicted", "probability", "correct"), rows)
+        best = probabilities.argmax(1)
+        columns = zip(self.paths, self.labels, best, probabilities, strict=True)
+        names = self.classes
+        return [
+            (path, names[label], class_name(names, top), float(row[top]), bool(top == label))
+            for path, label, top, row in columns
+        ]
 
 
 def score_images(

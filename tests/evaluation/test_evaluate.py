@@ -1,0 +1,151 @@
+"""A run or weights are evaluated on the right images, or the reason why not is given."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from references.images import write_shapes
+
+from residua.errors import ResiduaError
+from residua.evaluation.evaluate import evaluate_run, evaluate_weights, read_metrics
+from residua.runs.folder import RunFolder
+from residua.system.console import Console
+from residua.weights.load import read_file
+
+QUIET = Console(quiet=True)
+WriteRun = Callable[..., RunFolder]
+
+
+def test_a_run_is_evaluated_on_its_test_split_and_stores_the_result(run: RunFolder) -> None:
+    evaluation = evaluate_run(run, None, QUIET)
+    assert evaluation.split == "test"
+    test = [member for member in run.read_split() if member.split == "test"]
+    assert evaluation.paths == tuple(member.path for member in test)
+    assert len(test) == 12
+    assert run.read_json("evaluations/test/scores.json") == evaluation.to_json()
+    with (run.path / "evaluations/test/predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == [member.label for member in test]
+    assert sum(row["correct"] == "true" for row in rows) == evaluation.metrics.correct
+    for row, expected in zip(rows, evaluation.rows(), strict=True):
+        assert (row["path"], row["predicted"]) == (expected[0], expected[2])
+        assert float(row["probability"]) == pytest.approx(expected[3], abs=1e-6)
+
+
+def test_without_a_test_split_the_validation_split_is_used(
+    shapes: Path, write_run: WriteRun
+) -> None:
+    run = write_run(shapes, data__test_fraction=0, data__val_fraction=0.2)
+    assert evaluate_run(run, None, QUIET).split == "validation"
+    members = [dataclasses.replace(member, split="train") for member in run.read_split()]
+    run.write_split(members)
+    with pytest.raises(ResiduaError, match="was trained on all its images"):
+        evaluate_run(run, None, QUIET)
+
+
+def test_changed_or_missing_images_are_refused(shapes: Path, write_run: WriteRun) -> None:
+    data = shutil.copytree(shapes, shapes.parent / "changed", dirs_exist_ok=True)
+    run = write_run(data)
+    first = next(member.path for member in run.read_split() if member.split == "test")
+    content = (data / first).read_bytes()
+    Image.new("RGB", (16, 16)).save(data / first)
+    with pytest.raises(ResiduaError, match=rf"{first}: has changed since the training"):
+        evaluate_run(run, None, QUIET)
+    (data / first).unlink()
+    with pytest.raises(ResiduaError, match=rf"test split are missing.*{first}"):
+        evaluate_run(run, None, QUIET)
+    (data / first).write_bytes(content)
+    evaluate_run(run, None, QUIET)
+
+
+def test_images_that_the_run_was_trained_on_are_counted(run: RunFolder, shapes: Path) -> None:
+    used = [member for member in run.read_split() if member.split != "test"]
+    message = rf"{len(used)} of 60 images were used to train this run or to select its weights"
+    with pytest.warns(UserWarning, match=message):
+        evaluation = evaluate_run(run, str(shapes), QUIET)
+    assert (evaluation.split, evaluation.metrics.images) == ("all", 60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_run(run, None, QUIET)
+
+
+def test_data_sets_of_equal_names_have_different_folders(run: RunFolder, tmp_path: Path) -> None:
+    generator = np.random.default_rng(7)
+    for parent, images in (("one", 1), ("two", 2), ("one", 1)):
+        for name in ("class0", "class2"):
+            for number in range(images):
+                file = tmp_path / parent / "new" / name / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(generator.integers(0, 256, (9, 9, 3), np.uint8)).save(file)
+        evaluate_run(run, str(tmp_path / parent / "new"), QUIET)
+    folders = sorted((run.path / "evaluations").iterdir())
+    assert [folder.name for folder in folders] == ["data-new", "data-new-2"]
+    locations = [run.read_json(f"evaluations/{folder.name}/data.json") for folder in folders]
+    assert [Path(location["data"]).parent.name for location in locations] == ["one", "two"]
+
+
+def test_the_test_split_of_other_data_is_preferred_and_unreadable_files_are_listed(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, images in (("train", 2), ("val", 2), ("test", 3)):
+        write_shapes(tmp_path / "data" / split, images, classes=2)
+    broken = tmp_path / "data" / "test" / "class0" / "broken.png"
+    broken.write_bytes(b"no image")
+    evaluation = evaluate_run(run, str(tmp_path / "data"), Console())
+    assert (evaluation.split, evaluation.metrics.images) == ("test", 6)
+    ((path, reason),) = evaluation.unreadable
+    assert path == "test/class0/broken.png"
+    printed = capsys.readouterr().err
+    assert f"{path} is left out: {reason}" in printed
+    assert "data: has no images of class2" in printed
+
+
+def test_an_unknown_class_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data", 1, classes=4)
+    with pytest.raises(ResiduaError, match="class 'class3' is unknown to these weights"):
+        evaluate_run(run, str(tmp_path / "data"), QUIET)
+
+
+def test_weights_without_class_names_take_as_many_folders_in_alphabetical_order(
+    write_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = read_file(write_weights(tmp_path / "net.safetensors", 0))
+    data = write_shapes(tmp_path / "data", 1, classes=10)
+    with pytest.warns(UserWarning, match="assuming that its outputs are the classes of"):
+        evaluation = evaluate_weights(weights, str(data), QUIET)
+    assert evaluation.classes == tuple(f"class{label}" for label in range(10))
+    few = write_shapes(tmp_path / "few", 1, classes=4)
+    with pytest.raises(ResiduaError, match=r"has no class names for its 10 outputs.* 4 classes"):
+        evaluate_weights(weights, str(few), QUIET)
+    names = tuple(f"class{9 - label}" for label in range(10))
+    assert evaluate_weights(weights.with_classes(names), str(few), QUIET).labels.tolist() == [
+        9, 8, 7, 6
+    ]  # fmt: skip
+
+
+def test_weights_without_a_head_are_refused(
+    write_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = read_file(write_weights(tmp_path / "net.safetensors", 0))
+    with pytest.raises(ResiduaError, match="so it cannot classify"):
+        evaluate_weights(dataclasses.replace(weights, has_head=False), "digits", QUIET)
+
+
+def test_scores_of_version_0_1_0_are_read_under_todays_keys(run: RunFolder) -> None:
+    old = {"accuracy": 0.5, "interval": [0.2, 0.8], "pictures": 12, "part": "test"}
+    run.write_json("evaluations/test/scores.json", old)
+    values = read_metrics(run, "test")
+    assert (values["images"], values["split"], values["accuracy"]) == (12, "test", 0.5)
+    run.write_json("evaluations/test/scores.json", [])
+    with pytest.raises(ResiduaError, match=r"scores\.json: expected an object"):
+        read_metrics(run, "test")
+    with pytest.raises(ResiduaError, match=r"validation/scores\.json: cannot be read"):
+        read_metrics(run, "validation")

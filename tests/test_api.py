@@ -1,0 +1,153 @@
+"""The public functions: their names, arguments under both names, and what they refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import residua
+from residua.errors import ResiduaError
+from residua.networks.zoo import catalogue
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> residua.Run:
+    """One epoch on images of three classes; images of more than 300 pixels are refused."""
+    return residua.train(
+        shapes,
+        model="cifar_resnet14",
+        epochs=1,
+        lr=0.05,
+        batch_size=12,
+        test_fraction=0.2,
+        out=tmp_path_factory.mktemp("runs") / "run",
+        settings={"network.head": "linear", "network.stage": 1, "data.max_pixels": 300},
+        quiet=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def weights(write_weights: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights") / "net.safetensors", 5)
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert [name for name in dir(residua) if name[0] != "_"] == sorted(residua.__all__)
+    assert {"train", "evaluate", "predict", "Run", "ResiduaError"} <= set(dir(residua))
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", residua.__version__)
+    with pytest.raises(AttributeError, match="no attribute 'fit'"):
+        _ = residua.fit
+
+
+def test_models_are_those_of_the_catalogue() -> None:
+    assert residua.models() == list(catalogue.ROWS)
+    assert "resnet50" in residua.models()
+
+
+@pytest.mark.slow
+def test_a_run_shows_its_settings_history_and_network(run: residua.Run, shapes: Path) -> None:
+    assert (run.config.training.batch_size, run.config.optimization.learning_rate) == (12, 0.05)
+    assert repr(run) == f"Run({str(run.path)!r})"
+    assert run.classes == ("class0", "class1", "class2")
+    assert run.preprocessing == run.config.preprocessing
+    (row,) = run.history
+    assert {"epoch", "loss", "accuracy", "val_loss", "val_accuracy"} <= row.keys()
+    network = run.network()
+    assert not network.training
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    assert residua.load(run.path).config == run.config
+    assert run.evaluate().to_json() == residua.evaluate(run.path).to_json()
+    assert run.predict(shapes / "class0", top=1) == residua.predict(run, shapes / "class0", top=1)
+
+
+@pytest.mark.slow
+def test_earlier_argument_names_still_work(weights: Path, shapes: Path, tmp_path: Path) -> None:
+    options = {"model": "cifar_resnet14", "epochs": 1, "quiet": True}
+    run = residua.train(shapes, batch=30, out=tmp_path / "run", **options)
+    assert run.config.training.batch_size == 30
+    file = shapes / "class0" / "000.png"
+    old, new = residua.features(weights, file, side=2), residua.features(weights, file, pool_size=2)
+    np.testing.assert_array_equal(old.values, new.values)
+    with pytest.raises(ResiduaError, match="batch is the earlier name of batch_size"):
+        residua.train(shapes, batch=30, batch_size=30, out=tmp_path / "other", **options)
+    with pytest.raises(ResiduaError, match="side is the earlier name of pool_size"):
+        residua.features(weights, file, side=2, pool_size=2)
+
+
+def test_build_starts_from_weights(weights: Path) -> None:
+    images = torch.randn(2, 3, 16, 16)
+    network = residua.build("cifar_resnet20", weights=weights)
+    assert network.training
+    other = residua.build(classes=4, weights=weights, new_head=True)
+    with torch.inference_mode():
+        assert network.eval()(images).shape == (2, 10)
+        assert other.eval()(images).shape == (2, 4)
+        torch.testing.assert_close(network.features(images), other.features(images))  # type: ignore[operator]
+    for arguments, reason in (
+        ({"name": "cifar_resnet20", "classes": 4, "weights": weights}, "--new-head"),
+        ({"name": "cifar_resnet20", "new_head": True}, "give weights too"),
+        ({"name": "resnet18", "weights": weights}, "not of resnet18"),
+        ({"weights": weights, "ordering": "e"}, "full_preactivation"),
+        ({}, "which network"),
+    ):
+        with pytest.raises(ResiduaError, match=reason):
+            residua.build(**arguments)
+
+
+def test_build_without_weights_takes_every_option() -> None:
+    options = {"classes": 3, "channels": 1, "ordering": "e", "shortcut": "B", "seed": 4}
+    network = residua.build("cifar_resnet20", **options)
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+    options["ordering"] = "full_preactivation"
+    again = residua.build("cifar_resnet20", **options)
+    states = network.state_dict(), again.state_dict()
+    assert states[0].keys() == states[1].keys()
+    grouped = residua.build("resnext50_32x4d", cardinality="2x4d", classes=2)
+    assert grouped(torch.zeros(1, 3, 64, 64).expand(2, -1, -1, -1)).shape == (2, 2)
+
+
+@pytest.mark.slow
+def test_a_run_refuses_images_as_large_as_its_training_did(
+    run: residua.Run, tmp_path: Path
+) -> None:
+    for side in (17, 18):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{side}.png")
+    found = residua.features(run, [tmp_path / "17.png", tmp_path / "18.png"])
+    assert [Path(file).name for file in found.files] == ["17.png"]
+    assert [Path(file).name for file, _ in found.unreadable] == ["18.png"]
+
+
+@pytest.mark.slow
+def test_what_a_run_records_cannot_be_overridden(run: residua.Run, shapes: Path) -> None:
+    for options in ({"model": "resnet18"}, {"classes": "abc"}, {"preprocessing": {"size": 9}}):
+        with pytest.raises(ResiduaError, match="a run records its network, classes"):
+            residua.predict(run, shapes, **options)
+
+
+def test_weights_need_data_to_evaluate_on(weights: Path) -> None:
+    with pytest.raises(ResiduaError, match="has no images to evaluate on: give a DATA folder"):
+        residua.evaluate(weights)
+
+
+def test_pixels_are_no_paths(weights: Path) -> None:
+    with pytest.raises(ResiduaError, match="ndarray: expected paths or addresses of images"):
+        residua.predict(weights, [np.zeros((2, 2))])  # type: ignore[list-item]
+
+
+def test_a_grid_that_cannot_be_written_is_a_warning(weights: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "grid.png").mkdir()
+    with pytest.warns(UserWarning, match="grid"):
+        (row,) = residua.predict(weights, tmp_path / "a.png", grid=tmp_path / "grid.png")
+    assert row.top
+    with pytest.raises(ResiduaError, match="inside the data folder"):
+        residua.predict(weights, tmp_path, grid=tmp_path / "other.png")
