@@ -15,7 +15,7 @@ from PIL import Image
 from references.images import write_shapes
 
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import evaluate_run, evaluate_weights, read_metrics
+from residua.evaluation.evaluate import evaluate_run, evaluate_weights
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.weights.load import read_file
@@ -137,15 +137,3 @@ def test_weights_without_a_head_are_refused(
     weights = read_file(write_weights(tmp_path / "net.safetensors", 0))
     with pytest.raises(ResiduaError, match="so it cannot classify"):
         evaluate_weights(dataclasses.replace(weights, has_head=False), "digits", QUIET)
-
-
-def test_scores_of_version_0_1_0_are_read_under_todays_keys(run: RunFolder) -> None:
-    old = {"accuracy": 0.5, "interval": [0.2, 0.8], "pictures": 12, "part": "test"}
-    run.write_json("evaluations/test/scores.json", old)
-    values = read_metrics(run, "test")
-    assert (values["images"], values["split"], values["accuracy"]) == (12, "test", 0.5)
-    run.write_json("evaluations/test/scores.json", [])
-    with pytest.raises(ResiduaError, match=r"scores\.json: expected an object"):
-        read_metrics(run, "test")
-    with pytest.raises(ResiduaError, match=r"validation/scores\.json: cannot be read"):
-        read_metrics(run, "validation")

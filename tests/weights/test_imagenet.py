@@ -177,8 +177,8 @@ def test_a_training_starts_from_published_weights(images: Path, tmp_path: Path) 
     )
     assert run.config.network.classes == 2
     assert run.preprocessing.mean == SOURCES[NAME].preprocessing.mean
-    said = json.loads((run.path / "weights.json").read_text())
-    assert said["source"] == SOURCES[NAME].address
+    recorded = json.loads((run.path / "weights.json").read_text())
+    assert recorded["source"] == SOURCES[NAME].address
 
 
 def test_every_source_is_listed_with_its_hash() -> None:

@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,6 @@ from residua.weights.published.classes import class_indices
 
 PREDICTION_COLUMNS = ("path", "class", "predicted", "probability", "correct")
 HELD_OUT = ("test", "validation")  # splits to evaluate on, the better one first
-EARLIER_KEYS = {"pictures": "images", "part": "split"}  # of scores.json in version 0.1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,20 +109,6 @@ def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
     ]
     run.write_text(f"evaluations/{name}/predictions.csv", csv_text(PREDICTION_COLUMNS, rows))
     return evaluation
-
-
-def read_metrics(run: RunFolder, split: str) -> dict[str, Any]:
-    """The scores.json of a split of the run, as plain data with today's keys.
-
-    Raises ResiduaError that names the file.
-    """
-    name = f"evaluations/{split}/scores.json"
-    values = run.read_json(name)
-    if not isinstance(values, dict):
-        raise ResiduaError(
-            f"{run.path / name}: expected an object. `residua evaluate {run.path}` writes it again."
-        )
-    return {EARLIER_KEYS.get(key) or key: value for key, value in values.items()}
 
 
 def run_classes(run: RunFolder) -> tuple[str, ...]:

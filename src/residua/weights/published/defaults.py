@@ -41,7 +41,7 @@ _USUAL: tuple[tuple[str, Preprocessing, str], ...] = (
 
 @dataclass(frozen=True)
 class Defaults:
-    """What is assumed about weights whose file does not record it.
+    """Assumptions about weights whose file records neither preprocessing nor class names.
 
     classes: names in the order of the outputs; () if unknown.
     assumed_preprocessing, assumed_classes: the assumption as a sentence; "" if there is none.
@@ -54,7 +54,10 @@ class Defaults:
 
 
 def defaults_for(name: str, classes: int, channels: int) -> Defaults:
-    """The defaults for weights of the network `name` with so wide a head and so many channels."""
+    """The defaults for weights of the network `name`.
+
+    classes: outputs of its head. channels: of its input.
+    """
     preprocessing, source = _usual_preprocessing(name, classes)
     if channels == 1:
         mean, std = (fmean(preprocessing.mean),), (fmean(preprocessing.std),)

@@ -44,8 +44,8 @@ Move = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class _Record:
-    """What is known about a file, "" for what is not: beside FILE.part as the server announced it,
-    beside FILE as it is.
+    """Facts about a file, "" where unknown: those of FILE.part.json as the server announced them,
+    those of FILE.json as verified.
 
     published: the hash that was requested. size: in bytes. digest: the complete hash. commit: of
     the Hugging Face repository. etag: a strong one.

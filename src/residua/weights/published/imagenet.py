@@ -56,6 +56,7 @@ RGB, _V2 = _cropped(224, 256), _cropped(224, 232)
 # Keras: load_img(target_size=...) by default, then a mode of imagenet_utils.preprocess_input
 _TORCH = replace(RGB, resize="squash", crop=1.0, interpolation="nearest")
 _TF = _to_one(_TORCH)
+_TF_299 = replace(_TF, size=299)
 _CAFFE = replace(_TORCH, channel_order="bgr", mean=(103.939, 116.779, 123.68), std=(1.0, 1.0, 1.0))
 
 
@@ -72,17 +73,14 @@ def _torchvision(file: str, preprocessing: Preprocessing = RGB) -> PublishedWeig
 
 def _keras(path: str, md5: str, preprocessing: Preprocessing) -> PublishedWeights:
     """An entry of keras/src/applications/*.py: the file with its head, and its `file_hash`."""
+    ending = "_weights_tf_dim_ordering_tf_kernels" if md5 else ""
     return PublishedWeights(
-        address=f"https://storage.googleapis.com/tensorflow/keras-applications/{path}.h5",
-        file=f"{path.rpartition('/')[2]}.h5",
+        address=f"https://storage.googleapis.com/tensorflow/keras-applications/{path}{ending}.h5",
+        file=f"{path.rpartition('/')[2]}{ending}.h5",
         digest=f"md5:{md5}" if md5 else "",
         preprocessing=preprocessing,
         publisher="Keras, keras.applications",
     )
-
-
-def _keras_usual(path: str, md5: str, preprocessing: Preprocessing) -> PublishedWeights:
-    return _keras(f"{path}_weights_tf_dim_ordering_tf_kernels", md5, preprocessing)
 
 
 def _timm(tag: str, revision: str, digest: str, size: int, resized: int) -> PublishedWeights:
@@ -131,33 +129,21 @@ SOURCES: dict[str, PublishedWeights] = {
     "densenet161": _torchvision("densenet161-8d451a50"),
     "densenet169": _torchvision("densenet169-b2777c0a"),
     "densenet201": _torchvision("densenet201-c1103571"),
-    "keras_resnet50": _keras_usual("resnet/resnet50", "2cb95161c43110f7111970584f804107", _CAFFE),
-    "keras_resnet101": _keras_usual("resnet/resnet101", "f1aeb4b969a6efcfb50fad2f0c20cfc5", _CAFFE),
-    "keras_resnet152": _keras_usual("resnet/resnet152", "100835be76be38e30d865e96f2aaae62", _CAFFE),
-    "keras_resnet50v2": _keras_usual("resnet/resnet50v2", "3ef43a0b657b3be2300d5770ece849e0", _TF),
-    "keras_resnet101v2": _keras_usual(
-        "resnet/resnet101v2", "6343647c601c52e1368623803854d971", _TF
+    "keras_resnet50": _keras("resnet/resnet50", "2cb95161c43110f7111970584f804107", _CAFFE),
+    "keras_resnet101": _keras("resnet/resnet101", "f1aeb4b969a6efcfb50fad2f0c20cfc5", _CAFFE),
+    "keras_resnet152": _keras("resnet/resnet152", "100835be76be38e30d865e96f2aaae62", _CAFFE),
+    "keras_resnet50v2": _keras("resnet/resnet50v2", "3ef43a0b657b3be2300d5770ece849e0", _TF),
+    "keras_resnet101v2": _keras("resnet/resnet101v2", "6343647c601c52e1368623803854d971", _TF),
+    "keras_resnet152v2": _keras("resnet/resnet152v2", "a49b44d1979771252814e80f8ec446f9", _TF),
+    "keras_vgg16": _keras("vgg16/vgg16", "64373286793e3c8b2b4e3219cbf3544b", _CAFFE),
+    "keras_vgg19": _keras("vgg19/vgg19", "cbe5617147190e668d6c5d5026f83318", _CAFFE),
+    "keras_xception": _keras("xception/xception", "0a58e3b7378bc2990ea3b43d5981f1f6", _TF_299),
+    "keras_inception_v3": _keras(
+        "inception_v3/inception_v3", "9a0d58056eeedaa3f26cb7ebd46da564", _TF_299
     ),
-    "keras_resnet152v2": _keras_usual(
-        "resnet/resnet152v2", "a49b44d1979771252814e80f8ec446f9", _TF
-    ),
-    "keras_vgg16": _keras_usual("vgg16/vgg16", "64373286793e3c8b2b4e3219cbf3544b", _CAFFE),
-    "keras_vgg19": _keras_usual("vgg19/vgg19", "cbe5617147190e668d6c5d5026f83318", _CAFFE),
-    "keras_xception": _keras_usual(
-        "xception/xception", "0a58e3b7378bc2990ea3b43d5981f1f6", replace(_TF, size=299)
-    ),
-    "keras_inception_v3": _keras_usual(
-        "inception_v3/inception_v3", "9a0d58056eeedaa3f26cb7ebd46da564", replace(_TF, size=299)
-    ),
-    "keras_densenet121": _keras_usual(
-        "densenet/densenet121", "9d60b8095a5708f2dcce2bca79d332c7", _TORCH
-    ),
-    "keras_densenet169": _keras_usual(
-        "densenet/densenet169", "d699b8f76981ab1b30698df4c175e90b", _TORCH
-    ),
-    "keras_densenet201": _keras_usual(
-        "densenet/densenet201", "1ceb130c1ea1b78c3bf6114dbdfd8807", _TORCH
-    ),
+    "keras_densenet121": _keras("densenet/densenet121", "9d60b8095a5708f2dcce2bca79d332c7", _TORCH),
+    "keras_densenet169": _keras("densenet/densenet169", "d699b8f76981ab1b30698df4c175e90b", _TORCH),
+    "keras_densenet201": _keras("densenet/densenet201", "1ceb130c1ea1b78c3bf6114dbdfd8807", _TORCH),
     # Keras has no file_hash for its MobileNets.
     "keras_mobilenet": _keras("mobilenet/mobilenet_1_0_224_tf", "", _TF),
     # The file of 2015 to 2017, from fchollet's resnet50.py with its MD5. The file of 2018 has the
