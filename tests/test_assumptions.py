@@ -83,7 +83,7 @@ def test_names_of_outputs_may_be_given_and_are_kept(
 
 
 def test_outputs_without_names_are_the_folders_in_order(whole: Path, photos: Path) -> None:
-    with pytest.warns(UserWarning, match="in alphabetical order"):
+    with pytest.warns(UserWarning, match="sorted class names"):
         judged = residua.evaluate(whole, photos)
     assert judged.classes == tuple(f"kind{label}" for label in range(5))
     (photos / "kind9").mkdir()

@@ -114,12 +114,12 @@ def test_an_unknown_class_is_refused(run: RunFolder, tmp_path: Path) -> None:
         evaluate_run(run, str(tmp_path / "data"), QUIET)
 
 
-def test_weights_without_class_names_take_as_many_folders_in_alphabetical_order(
+def test_weights_without_class_names_take_as_many_folders_in_sorted_order(
     write_weights: Callable[..., Path], tmp_path: Path
 ) -> None:
     weights = read_file(write_weights(tmp_path / "net.safetensors", 0))
     data = write_shapes(tmp_path / "data", 1, classes=10)
-    with pytest.warns(UserWarning, match="assuming that its outputs are the classes of"):
+    with pytest.warns(UserWarning, match="its outputs are assumed to be the sorted class names of"):
         evaluation = evaluate_weights(weights, str(data), QUIET)
     assert evaluation.classes == tuple(f"class{label}" for label in range(10))
     few = write_shapes(tmp_path / "few", 1, classes=4)

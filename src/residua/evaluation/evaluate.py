@@ -72,9 +72,8 @@ def evaluate_run(
 def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluation:
     """Evaluate weights of any origin on DATA; nothing is written. Raises ResiduaError.
 
-    If the weights have no class names and DATA has as many classes as they have outputs, these
-    classes in alphabetical order are taken for the outputs, as Keras and torchvision number
-    folders; a warning states it.
+    If the weights have no class names and DATA has as many classes as they have outputs, its sorted
+    class names are assumed, as Keras and torchvision number folders; a warning states it.
     """
     if not weights.has_head:
         raise ResiduaError(f"{weights.path}: {weights.no_head_reason}, so it cannot classify.")
@@ -92,9 +91,7 @@ def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluatio
             )
         classes = tuple(sorted(dataset.classes))
         weights = weights.with_classes(classes)
-        console.caution(
-            f"its outputs are assumed to be the classes of {data} in alphabetical order"
-        )
+        console.caution(f"its outputs are assumed to be the sorted class names of {data}")
     images = _labelled_images(dataset, classes, console)
     surveyed = _read(images.dataset, Data.max_pixels, console)
     return _evaluate(weights, images, surveyed, Data.max_pixels, console)
