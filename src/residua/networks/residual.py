@@ -39,6 +39,7 @@ Shortcut = Literal["none", "A", "B", "D"]
 ShortcutKind = Literal["none", "identity", "subsample", "zero_pad", "projection"]
 Tap = Literal["before", "input"]
 Bias = Literal["none", "all", "where no norm follows"]
+Activation = Literal["relu", "relu6"]
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ class UnitPlan:
     tap: input of the shortcut, before(x) or x itself.
     projection: the convolution of a "projection"; projection_letters: "c" or "cn".
     projection_pool: kernel size and stride of an average pool in front of it; 1: none.
+    activation: of every a.
     """
 
     inputs: int
@@ -198,6 +200,7 @@ class UnitPlan:
     projection_letters: str
     projection_pool: int
     norm: Norm
+    activation: Activation = "relu"
 
 
 def unit_plans(config: ResNetConfig) -> tuple[tuple[UnitPlan, ...], ...]:
@@ -281,15 +284,21 @@ def _has_bias(config: ResNetConfig, *, norm_follows: bool) -> bool:
 # Modules ------------------------------------------------------------------------------------------
 
 
+ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.ReLU6]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+
+
 class ResidualUnit(nn.Module):
     """after(branch(before(x)) + shortcut(x or before(x))): [B, C, H, W] -> [B, C', H/s, W/s]."""
 
     def __init__(self, plan: UnitPlan) -> None:
         super().__init__()
         convolutions = [conv.build() for conv in plan.convolutions]
-        self.before = chain(plan.before, channels=plan.inputs, norm=plan.norm)
-        self.branch = chain(plan.branch, convolutions, norm=plan.norm, numbered=True)
-        self.after = chain(plan.after, channels=plan.outputs, norm=plan.norm)
+        norm, activation = plan.norm, ACTIVATIONS[plan.activation]
+        self.before = chain(plan.before, channels=plan.inputs, norm=norm, activation=activation)
+        self.branch = chain(
+            plan.branch, convolutions, norm=norm, numbered=True, activation=activation
+        )
+        self.after = chain(plan.after, channels=plan.outputs, norm=norm, activation=activation)
         self.shortcut = _shortcut(plan)
         self.taps_before = plan.tap == "before"
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from residua.networks.alexnet import ALEXNET, ALEXNET_2012
 from residua.networks.densenet import DENSENET121, DENSENET161, DENSENET169, DENSENET201
 from residua.networks.inception import GOOGLENET, INCEPTION_V3, INCEPTION_V4
+from residua.networks.inverted_residual import EFFICIENTNET_LITE0, MOBILENET_V2
 from residua.networks.layers import PLAIN_NORM
 from residua.networks.mobilenet import MOBILENET_V1
 from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, CIFAR_STEM, ResNetConfig
@@ -22,6 +23,7 @@ HE16 = "He et al. 2016, Identity Mappings"
 XIE = "Xie et al. 2017, Aggregated Residual Transformations"
 ZAGORUYKO = "Zagoruyko and Komodakis 2016, Wide Residual Networks"
 SZEGEDY15 = "Szegedy et al. 2015, Rethinking the Inception Architecture"
+LIU = "Liu 2020, EfficientNet-Lite; Tan and Le 2019, EfficientNet"
 HUANG = "Huang et al. 2016, Densely Connected Convolutional Networks"
 SIMONYAN = "Simonyan and Zisserman 2014"
 
@@ -55,6 +57,10 @@ _WRN28 = replace(_WRN.with_units(4, 4, 4), outputs=(160, 320, 640))
 
 def _cifar(config: NetworkConfig, source: str, trainable: int) -> Row:
     return Row(config, source, trainable, classes=10, size=32)
+
+
+def _lite(width: float, depth: float, dropout: float) -> NetworkConfig:
+    return replace(EFFICIENTNET_LITE0, width=width, depth=depth, dropout=dropout)
 
 
 PAPERS: dict[str, Row] = {
@@ -110,4 +116,10 @@ PAPERS: dict[str, Row] = {
     "densenet169": Row(DENSENET169, HUANG, 14_149_480),
     "densenet201": Row(DENSENET201, HUANG, 20_013_928),
     "mobilenet_v1": Row(MOBILENET_V1, "Howard et al. 2017, MobileNets", 4_231_976),
+    "mobilenet_v2": Row(MOBILENET_V2, "Sandler et al. 2018, MobileNetV2", 3_504_872),
+    "efficientnet_lite0": Row(EFFICIENTNET_LITE0, LIU, 4_652_008),
+    "efficientnet_lite1": Row(_lite(1.0, 1.1, 0.2), LIU, 5_416_680, size=240),
+    "efficientnet_lite2": Row(_lite(1.1, 1.2, 0.3), LIU, 6_092_072, size=260),
+    "efficientnet_lite3": Row(_lite(1.2, 1.4, 0.3), LIU, 8_197_096, size=300),
+    "efficientnet_lite4": Row(_lite(1.4, 1.8, 0.3), LIU, 13_006_568, size=380),
 }

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +35,7 @@ class KeyMap:
     rules: see above.
     sequences: pairs of (our container, theirs) whose layers are numbered through, as in a
     torch.nn.Sequential with its activations.
+    numbered_through: rules see units.N, numbered through all stages, for stages.S.units.U.
     unchanged: matches our names that stay as they are.
     ignored: matches stored layers outside the network, such as auxiliary heads.
     also: networks that such a file fits too, but only if the user names them.
@@ -52,6 +53,7 @@ class KeyMap:
     also: tuple[str, ...] = ()
     convolutions: tuple[str, ...] = ()
     shortcut_first: bool = False
+    numbered_through: bool = False
 
     def covers(self, network: str) -> bool:
         """Whether it names the layers of this network of the catalogue."""
@@ -73,7 +75,7 @@ class KeyMap:
         numbered = self._numbered(network)
         names = {}
         for layer in layers:
-            name = layer.name
+            name = self._through(network, layer.name)
             for ours, theirs in self.rules:
                 if match := re.fullmatch(ours, name):
                     name = theirs.format(*map(_Group, match.groups()))
@@ -81,6 +83,15 @@ class KeyMap:
             if name != layer.name or re.fullmatch(self.unchanged, name):
                 names[layer.name] = name
         return names
+
+    def _through(self, network: nn.Module, name: str) -> str:
+        """The name with its unit numbered through all stages, if the map wants that."""
+        match = re.match(UNIT, name) if self.numbered_through else None
+        if match is None:
+            return name
+        stages: Any = network.stages
+        before = sum(len(stages[stage].units) for stage in range(int(match[1])))
+        return f"units.{before + int(match[2])}{name[match.end() :]}"
 
     def _numbered(self, network: nn.Module) -> Mapping[str, str]:
         """Layers in sequences: their position among all leaf modules."""

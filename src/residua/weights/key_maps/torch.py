@@ -146,6 +146,55 @@ _MOBILENET: Rules = (
 )
 
 
+# Inverted residual units: three convolutions, two in the first stage, which does not expand.
+_FIRST = r"stages\.0\.units\.(\d+)\.branch"
+_BRANCH = UNIT + r"\.branch"
+_INVERTED: Rules = (
+    (r"stem\.conv", "conv_stem"),
+    (r"stem\.norm", "bn1"),
+    (_FIRST + r"\.conv1", "blocks.0.{0}.conv_dw"),
+    (_FIRST + r"\.norm1", "blocks.0.{0}.bn1"),
+    (_FIRST + r"\.conv2", "blocks.0.{0}.conv_pw"),
+    (_FIRST + r"\.end_norm", "blocks.0.{0}.bn2"),
+    (_BRANCH + r"\.conv1", "blocks.{0}.{1}.conv_pw"),
+    (_BRANCH + r"\.conv2", "blocks.{0}.{1}.conv_dw"),
+    (_BRANCH + r"\.conv3", "blocks.{0}.{1}.conv_pwl"),
+    (_BRANCH + r"\.norm([12])", "blocks.{0}.{1}.bn{2}"),
+    (_BRANCH + r"\.end_norm", "blocks.{0}.{1}.bn3"),
+    (r"tail\.conv", "conv_head"),
+    (r"tail\.norm", "bn2"),
+    (r"head", "classifier"),
+)
+_EFFICIENTNET_PYTORCH: Rules = (
+    (r"stem\.conv", "_conv_stem"),
+    (r"stem\.norm", "_bn0"),
+    (r"units\.0\.branch\.conv1", "_blocks.0._depthwise_conv"),
+    (r"units\.0\.branch\.norm1", "_blocks.0._bn1"),
+    (r"units\.0\.branch\.conv2", "_blocks.0._project_conv"),
+    (r"units\.(\d+)\.branch\.conv1", "_blocks.{0}._expand_conv"),
+    (r"units\.(\d+)\.branch\.conv2", "_blocks.{0}._depthwise_conv"),
+    (r"units\.(\d+)\.branch\.conv3", "_blocks.{0}._project_conv"),
+    (r"units\.(\d+)\.branch\.norm([12])", "_blocks.{0}._bn{1:-1}"),
+    (r"units\.(\d+)\.branch\.end_norm", "_blocks.{0}._bn2"),
+    (r"tail\.conv", "_conv_head"),
+    (r"tail\.norm", "_bn1"),
+    (r"head", "_fc"),
+)
+_MOBILENET_V2: Rules = (
+    (r"stem\.conv", "features.0.0"),
+    (r"stem\.norm", "features.0.1"),
+    (r"units\.0\.branch\.conv1", "features.1.conv.0.0"),
+    (r"units\.0\.branch\.norm1", "features.1.conv.0.1"),
+    (r"units\.0\.branch\.conv2", "features.1.conv.1"),
+    (r"units\.0\.branch\.end_norm", "features.1.conv.2"),
+    (r"units\.(\d+)\.branch\.conv([12])", "features.{0:+1}.conv.{1:-1}.0"),
+    (r"units\.(\d+)\.branch\.norm([12])", "features.{0:+1}.conv.{1:-1}.1"),
+    (r"units\.(\d+)\.branch\.conv3", "features.{0:+1}.conv.2"),
+    (r"units\.(\d+)\.branch\.end_norm", "features.{0:+1}.conv.3"),
+    (r"tail\.conv", "features.18.0"),
+    (r"tail\.norm", "features.18.1"),
+    (r"head", "classifier.1"),
+)
 TORCH_MAPS: tuple[KeyMap, ...] = (
     KeyMap(
         "torchvision",
@@ -201,6 +250,21 @@ TORCH_MAPS: tuple[KeyMap, ...] = (
     KeyMap("timm", ("xception",), r"block1\.rep\.0", (*_XCEPTION, (r"head", "fc"))),
     KeyMap("Cadene", ("xception",), r"last_linear", (*_XCEPTION, (r"head", "last_linear"))),
     KeyMap("timm", ("mobilenet_v1",), r"blocks\.0\.0\.conv_dw", _MOBILENET),
+    KeyMap("timm", ("mobilenet_v2", "efficientnet_lite*"), r"blocks\.1\.0\.conv_pwl", _INVERTED),
+    KeyMap(
+        "efficientnet-lite-pytorch",
+        ("efficientnet_lite*",),
+        r"_blocks\.0\._depthwise_conv",
+        _EFFICIENTNET_PYTORCH,
+        numbered_through=True,
+    ),
+    KeyMap(
+        "torchvision",
+        ("mobilenet_v2",),
+        r"features\.18\.1",
+        _MOBILENET_V2,
+        numbered_through=True,
+    ),
     # state dicts of our own networks, saved by their users
     KeyMap(OURS, ("*",), r"stages\.\d+\.(units|blocks|layers|conv)", unchanged=".*"),
 )
