@@ -150,9 +150,7 @@ def _branch_plans(
     inner = inputs * row.expansion
     if row.expansion > 1:
         yield ConvPlan(inputs, inner, 1)
-    yield ConvPlan(
-        inner, inner, row.kernel, stride=stride, groups=inner, padding=config.padding
-    )
+    yield ConvPlan(inner, inner, row.kernel, stride=stride, groups=inner, padding=config.padding)
     yield ConvPlan(inner, outputs, 1)
 
 
