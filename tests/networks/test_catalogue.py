@@ -33,7 +33,10 @@ KINDS = (  # one of each architecture, branch, ordering, shortcut, padding, pool
     *("alexnet_2012", "googlenet", "keras_inception_v3", "keras_xception", "densenet121"),
     *("mobilenet_v1", "keras_mobilenet"),
 )
-every_kind = pytest.mark.parametrize("name", KINDS)
+QUICK = ("resnet18", "cifar_resnet20", "keras_resnet50v2", "vgg11_bn", "mobilenet_v1")
+every_kind = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in KINDS]
+)
 
 
 # Every row, without memory ------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from references.worn_networks import ARCHITECTURES, NORMS, close, images, worn
 
 from residua.networks.surgery.folding import fold_norms
-from residua.networks.zoo import catalogue
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,8 +42,7 @@ def test_bf16_rounds_the_kernels_and_neither_norms_nor_head() -> None:
 
 
 def test_folding_takes_a_network_in_training_mode() -> None:
-    network = catalogue.build("cifar_resnet14", seed=3)
-    network.load_state_dict(worn("cifar_resnet14").state_dict())
+    network = copy.deepcopy(worn("cifar_resnet14")).train()
     x = images("cifar_resnet14")
     with torch.inference_mode():
         assert close(fold_norms(network, "fp32")(x), worn("cifar_resnet14")(x), 1e-4)

@@ -74,6 +74,7 @@ def test_googlenet_rounds_its_pools_up(size: int) -> None:
     assert sides(GOOGLENET, size) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [75, 76, 139])
 def test_later_inceptions_round_down(size: int) -> None:
     half = (size - 3) // 2 + 1 - 2
@@ -93,7 +94,7 @@ def test_later_inceptions_round_down(size: int) -> None:
         ("keras_inception_v3", 75),  # Keras asks for as much
     ],
 )
-def test_smallest_input(name: str, smallest: int) -> None:
+def test_the_smallest_input_is_the_papers(name: str, smallest: int) -> None:
     assert sides(CONFIGS[name], smallest)[-1] == 1
     with pytest.raises(RuntimeError):
         sides(CONFIGS[name], smallest - 1)

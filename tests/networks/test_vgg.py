@@ -21,6 +21,7 @@ def test_maps_are_at_strides_2_to_32(size: int) -> None:
     assert sides(VGGConfig(VGG16), size) == [112, 56, 28, 14, 7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [None, PLAIN_NORM], ids=["paper", "bn"])
 def test_every_parameter_trains(norm: Any) -> None:
     check_training(VGGConfig(VGG11, norm=norm, hidden=(16, 16), dropout=0.0), 33)

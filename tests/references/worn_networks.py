@@ -13,9 +13,10 @@ from residua.networks.analysis.cost import smallest_input
 from residua.networks.staged import Staged
 from residua.networks.zoo import catalogue
 
-ARCHITECTURES = (  # one of each, with the narrowest input that still tests its paddings
-    *("cifar_resnet14", "preact_resnet18", "vgg11", "alexnet", "densenet121"),
-    *("googlenet", "xception", "mobilenet_v1"),
+ARCHITECTURES = (
+    *("cifar_resnet14", "preact_resnet18", "vgg11", "alexnet", "mobilenet_v1"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("densenet121", "googlenet")),
+    pytest.param("xception", marks=pytest.mark.slow),
 )
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
