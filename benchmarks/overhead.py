@@ -109,7 +109,7 @@ def main() -> None:
         np.arange(BATCH * STEPS) % 10,
         np.arange(BATCH * STEPS),
         classes=10,
-        batch=BATCH,
+        batch_size=BATCH,
         seed=0,
         preprocessing=config.preprocessing,
         augmentation=config.augmentation,

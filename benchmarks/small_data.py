@@ -30,7 +30,7 @@ import torch
 import residua
 from residua.data.augmentation import normalise
 from residua.data.dataset import Unreadable
-from residua.data.image import fit as fit_pixels
+from residua.data.image import resize
 from residua.data.open import open_dataset
 from residua.evaluation.metrics import wilson_interval
 from residua.networks.staged import pooled
@@ -80,7 +80,7 @@ def features(weights_file: Path, data: str) -> Cached:
             found = source.pixels(row, source.content(row), preprocessing.channels, 10**8)
         except Unreadable:
             continue
-        pixels.append(fit_pixels(found, preprocessing))
+        pixels.append(resize(found, preprocessing))
         labels.append(source.entries[row].label)
     batches = []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):

@@ -59,7 +59,7 @@ def main() -> None:
             np.zeros(count, np.int64),
             np.arange(count),
             classes=config.network.classes,
-            batch=config.training.batch_size,
+            batch_size=config.training.batch_size,
             seed=0,
             preprocessing=config.preprocessing,
             augmentation=augmentation,

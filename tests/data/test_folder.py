@@ -1,4 +1,4 @@
-"""Recognition of class and part folders, the class map; what is ignored, rejected, asked about."""
+"""Class and split folders are recognised, files ignored or rejected, unclear names refused."""
 
 import json
 import os
@@ -48,18 +48,28 @@ def test_flat_class_folders_with_images_at_any_depth(tmp_path: Path) -> None:
     assert source.pixels(1, content, 3, 100).shape == (3, 4, 3)
 
 
-@pytest.mark.parametrize("train", ["train", "Training", "TRAINING_SET"])
-@pytest.mark.parametrize("val", ["val", "Valid", "validation", None])
-@pytest.mark.parametrize("test", ["test", "TESTING", "test_set", None])
-def test_part_folders(tmp_path: Path, train: str, val: str | None, test: str | None) -> None:
-    for part in (train, val, test):
-        if part:
-            put(tmp_path, f"{part}/owl/1.png", f"{part}/cat/2.png")
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", "val", "test"),
+        ("Training", "Valid", "TESTING"),
+        ("TRAINING_SET", "validation", "test_set"),
+        ("train", None, "test"),
+        ("train", "val", None),
+        ("train", None, None),
+    ],
+)
+def test_split_folders_have_several_names(
+    tmp_path: Path, train: str, val: str | None, test: str | None
+) -> None:
+    for split in (train, val, test):
+        if split:
+            put(tmp_path, f"{split}/owl/1.png", f"{split}/cat/2.png")
     source = folder.find(tmp_path)
     expected = [("train", train), ("validation", val), ("test", test)]
     assert source.classes == ("cat", "owl")
     assert {(e.split, e.path.split("/")[0]) for e in source.entries} == {
-        (part, name) for part, name in expected if name
+        (split, name) for split, name in expected if name
     }
     assert [e.path for e in source.entries] == sorted(e.path for e in source.entries)
     assert not source.warnings
@@ -74,11 +84,12 @@ def test_part_folders(tmp_path: Path, train: str, val: str | None, test: str | N
         (["train/a/1.png", "train2/a/1.png"], "What is train2/?"),
         (["train/a/1.png", "training/a/1.png"], "Which of them is meant?"),
         (["train_images/a/1.png", "test_images/a/1.png"], "What is test_images/?"),
-        (["val/a/1.png", "test/a/1.png"], "Where are the images to train on?"),
-        (["test/a/1.png", "cats/1.png"], "Where are the images to train on?"),
+        (["train_pictures/a/1.png", "test_pictures/a/1.png"], "What is test_pictures/?"),
+        (["val/a/1.png", "test/a/1.png"], "Where are the training images?"),
+        (["test/a/1.png", "cats/1.png"], "Where are the training images?"),
     ],
 )
-def test_unclear_parts_stop_with_a_question(
+def test_unclear_split_names_are_refused_with_a_question(
     tmp_path: Path, names: list[str], question: str
 ) -> None:
     said = refusal(put(tmp_path, *names))
@@ -89,22 +100,22 @@ def test_unclear_parts_stop_with_a_question(
 @pytest.mark.parametrize(
     "classes", [("train", "bus", "car"), ("dev", "prod"), ("eval_a", "b"), ("latest", "greatest")]
 )
-def test_classes_that_only_sound_like_parts(tmp_path: Path, classes: tuple[str, ...]) -> None:
+def test_classes_may_have_names_like_splits(tmp_path: Path, classes: tuple[str, ...]) -> None:
     source = folder.find(put(tmp_path, *(f"{name}/1.png" for name in classes)))
     assert source.classes == tuple(sorted(classes))
     assert {e.split for e in source.entries} == {None}
 
 
-def test_other_folders_beside_parts_are_named(tmp_path: Path) -> None:
+def test_other_folders_beside_splits_are_reported(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "train/a/1.png", "train/b/1.png", "originals/1.png"))
     assert len(source.entries) == 2
-    assert source.warnings == ["Beside the part folders there is originals/: not used."]
+    assert source.warnings == ["Not used: originals/ beside the split folders."]
 
 
 # The class map
 
 
-def test_one_class_map_for_all_parts(tmp_path: Path) -> None:
+def test_all_splits_share_one_class_map(tmp_path: Path) -> None:
     put(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png", "val/b/1.png")
     source = folder.find(tmp_path)
     assert {e.path: e.label for e in source.entries if e.split != "train"} == {
@@ -112,51 +123,51 @@ def test_one_class_map_for_all_parts(tmp_path: Path) -> None:
         "val/b/1.png": 1,
     }
     assert source.warnings == [
-        "The validation part has no images of: a, c.",
-        "The test part has no images of: a, b.",
+        "The validation set has no images of: a, c.",
+        "The test set has no images of: a, b.",
     ]
 
 
-@pytest.mark.parametrize("part", ["val", "test"])
-def test_a_class_that_training_lacks(tmp_path: Path, part: str) -> None:
-    said = refusal(put(tmp_path, "train/owl/1.png", f"{part}/owl/1.png", f"{part}/eagle/1.png"))
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_class_without_training_images_is_refused(tmp_path: Path, split: str) -> None:
+    said = refusal(put(tmp_path, "train/owl/1.png", f"{split}/owl/1.png", f"{split}/eagle/1.png"))
     assert "'eagle'" in said
     assert "its classes: owl" in said
 
 
-def test_accents_written_in_two_ways_are_one_class(tmp_path: Path) -> None:
+def test_composed_and_decomposed_accents_are_one_class(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "train/caf\u00e9/1.png", "test/cafe\u0301/1.png"))
     assert source.classes == ("caf\u00e9",)
     assert [e.label for e in source.entries] == [0, 0]
 
 
-def test_names_that_differ_in_case_only(tmp_path: Path) -> None:
+def test_class_names_that_differ_in_case_get_a_warning(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "Owl/1.png", "owl/1.png"))
     assert source.classes == ("Owl", "owl")
     assert source.warnings == ["The classes 'Owl' and 'owl' differ only in case."]
 
 
-def test_empty_class_folder_is_a_warning_and_no_class(tmp_path: Path) -> None:
+def test_an_empty_folder_is_not_a_class(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").mkdir()
     (tmp_path / "c/notes.txt").write_text("no image")
     source = folder.find(tmp_path)
     assert source.classes == ("a", "b")
-    assert source.warnings == ["The folder c/ holds no images: it is no class."]
+    assert source.warnings == ["Not a class: the folder c/ contains no images."]
 
 
-def test_unlabelled_test_part(tmp_path: Path) -> None:
+def test_unlabelled_test_images_are_not_used(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png"))
     assert {e.split for e in source.entries} == {"train"}
     assert len(source.warnings) == 2
-    assert "1 image lies directly in test/" in source.warnings[0]
-    assert "The test part holds no images in class folders" in source.warnings[1]
+    assert "Not used: 1 image in test/" in source.warnings[0]
+    assert "the test folder has no images in class folders" in source.warnings[1]
 
 
 # Files
 
 
-def test_what_is_ignored_and_what_is_rejected(tmp_path: Path) -> None:
+def test_files_are_ignored_or_rejected_by_their_first_bytes(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "b/no_extension", "b/lies.txt")
     put(tmp_path, "a/.hidden.png", "a/@eaDir/1.png", "a/.ipynb_checkpoints/1.png", ".git/1.png")
     put(tmp_path, "__MACOSX/a/._1.png", "a/__MACOSX/2.png", "$RECYCLE.BIN/x.png", "Thumbs.db")
@@ -177,22 +188,19 @@ def test_what_is_ignored_and_what_is_rejected(tmp_path: Path) -> None:
     assert dict(source.rejected) == {
         "a/drawing.svg": "is an SVG drawing: export it as PNG",
         "a/empty.jpeg": "is empty",
-        "a/page.JPG": "is no image: starts with '<!DOCTYPE'",
+        "a/page.JPG": "is not an image: starts with '<!DOCTYPE'",
         "a/photo.cr3": "is a camera's raw file: export it as JPEG",
-        "a/photo.heic": "is a HEIC photo, which cannot be read here: convert it to JPEG",
+        "a/photo.heic": "is a HEIC photo, which is not supported: convert it to JPEG",
     }
 
 
-def test_images_outside_class_folders_are_counted(tmp_path: Path) -> None:
+def test_images_outside_class_folders_are_reported(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "a/1.png", "b/1.png", "x.png", "y.png"))
     assert len(source.entries) == 2
-    assert source.warnings == [
-        "2 images lie directly in the data folder, outside the class folders: not used."
-    ]
+    assert source.warnings == ["Not used: 2 images in the data folder, outside the class folders."]
 
 
-def test_links(tmp_path: Path) -> None:
-    """Links to folders and files count; loops end; what leads nowhere is rejected by its name."""
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     put(tmp_path, "data/a/1.png", "elsewhere/2.png")
     data = tmp_path / "data"
     (data / "a/up").symlink_to(data, target_is_directory=True)
@@ -206,7 +214,7 @@ def test_links(tmp_path: Path) -> None:
     found = [e.path for e in source.entries]
     assert {"a/1.png", "a/link.png", "b/2.png"} <= set(found)
     assert len(found) < 10
-    assert dict(source.rejected)["a/pipe.png"] == "is no regular file"
+    assert dict(source.rejected)["a/pipe.png"] == "is not a regular file"
     assert {"a/nowhere.png", "a/ring.png"} <= set(dict(source.rejected))
 
 
@@ -220,7 +228,7 @@ def test_many_links_to_folders_do_not_multiply(tmp_path: Path) -> None:
     assert Counter(e.label for e in folder.find(tmp_path / "data").entries) == {0: 1, 1: 1}
 
 
-def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_rejected(tmp_path: Path) -> None:
     put(tmp_path, "a/1.png", "b/1.png")
     image = (tmp_path / "a/1.png").read_bytes()
     try:
@@ -236,7 +244,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     json.dumps([source.rejected, source.warnings]).encode("utf-8")
 
 
-def test_a_file_that_vanishes_is_unreadable(tmp_path: Path) -> None:
+def test_a_deleted_file_is_unreadable(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "a/1.png", "b/1.png"))
     (tmp_path / "a/1.png").unlink()
     with pytest.raises(Unreadable, match="No such file"):
@@ -246,13 +254,15 @@ def test_a_file_that_vanishes_is_unreadable(tmp_path: Path) -> None:
 # Refusals
 
 
-def test_missing_file_empty_and_bare(tmp_path: Path) -> None:
+def test_folders_without_images_are_refused_with_the_expected_layout(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "nowhere")
     (tmp_path / "file.txt").write_text("x")
     assert "is a file, not a folder" in refusal(tmp_path / "file.txt")
     (tmp_path / "empty").mkdir()
-    assert "It has no images at all." in refusal(tmp_path / "empty")
-    assert "3 images lie directly" in refusal(put(tmp_path / "bare", "1.png", "2.png", "3.png"))
+    assert "It contains no images at all." in refusal(tmp_path / "empty")
+    assert "Not used: 3 images in the data folder" in refusal(
+        put(tmp_path / "bare", "1.png", "2.png", "3.png")
+    )
     (tmp_path / "broken/a").mkdir(parents=True)
     (tmp_path / "broken/a/1.jpg").write_bytes(b"")
     assert "such as a/1.jpg: it is empty" in refusal(tmp_path / "broken")
@@ -260,7 +270,9 @@ def test_missing_file_empty_and_bare(tmp_path: Path) -> None:
         assert "DATA/train/owl/1.jpg" in refusal(tmp_path / name)
 
 
-def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tests may run as root, for whom no folder is closed: the system call is made to refuse."""
     put(tmp_path, "a/1.png", "b/private/1.png")
     scandir = os.scandir
@@ -276,13 +288,13 @@ def test_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "Make it readable" in said
 
 
-def test_a_single_class_is_pointed_out(tmp_path: Path) -> None:
+def test_a_single_class_gets_a_warning(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "images/owl/1.png", "images/cat/1.png"))
     assert source.warnings == ["All images are in one class folder, images/."]
 
 
 @pytest.mark.parametrize(("written", "name"), [(".", "zoo"), ("a/..", "zoo"), ("../zoo/", "zoo")])
-def test_short_names(
+def test_the_short_name_is_the_last_component(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, name: str
 ) -> None:
     monkeypatch.chdir(put(tmp_path / "zoo", "a/1.png", "b/1.png"))
@@ -293,7 +305,7 @@ def test_short_names(
 # Real data
 
 
-def test_messy_row_by_row(shared_data: Path) -> None:
+def test_every_file_of_messy_is_read_rejected_or_ignored(shared_data: Path) -> None:
     source = folder.find(shared_data / "messy")
     found, rejected = {e.path for e in source.entries}, dict(source.rejected)
     rows = json.loads((shared_data / "messy.json").read_text("utf-8"))
@@ -325,6 +337,7 @@ def keras_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [Path(file).relative_to(root).as_posix() for file in files]
 
 
+@pytest.mark.slow
 def test_keras_listing_is_that_of_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "b/2.png", "b/10.png", "b/a/1.png", "b/a-b/1.png", "b/B.PNG", "a/.hidden.png")
     put(tmp_path, "a/.dir/1.png", ".skipped/1.png", "lost+found/1.png", "a b/é.gif", "Z/x.jpeg")
@@ -339,6 +352,7 @@ def test_keras_listing_is_that_of_keras(tmp_path: Path, monkeypatch: pytest.Monk
     assert folder.keras_listing(tmp_path) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["birds6", "flowers5", "messy"])
 def test_keras_listing_of_real_data(
     shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -66,7 +66,7 @@ def task_for(config: Config, *, validation: bool = True, deadline: float | None 
         labels,
         train,
         classes=CLASSES,
-        batch=config.training.batch_size,
+        batch_size=config.training.batch_size,
         seed=config.training.seed,
         preprocessing=preprocessing,
         augmentation=OFF,

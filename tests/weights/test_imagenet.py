@@ -144,7 +144,7 @@ def test_images_may_be_addresses(images: Path) -> None:
     assert remote.top == local.top
     assert remote.file == address
     assert refused.top == ()
-    assert "leads to 127.0.0.1, which is no public network address" in str(refused.error)
+    assert "leads to 127.0.0.1, which is not a public IP address" in str(refused.error)
     assert Image.open(drawn).width > 100
 
 

@@ -53,11 +53,7 @@ class Data:
         flag="--split",
     )
     val_fraction: float = setting(
-        AUTO,
-        "Fraction held out as the validation set.",
-        flag="--val-fraction",
-        low=0,
-        high=0.9,
+        AUTO, "Fraction held out as the validation set.", flag="--val-fraction", low=0, high=0.9
     )
     test_fraction: float = setting(
         0.0,

@@ -1,4 +1,4 @@
-"""Images of one size and their labels, in arrays -> a Source."""
+"""Arrays of images of one size and their labels -> a Dataset."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Block = tuple[Pixels, Labels]  # uint8 [N, H, W, C] and int64 [N]
 
 
 @dataclass(frozen=True, eq=False)
-class PackedSource:
-    """Images of one size in one array, uint8 [N, H, W, C]; implements `Source`."""
+class ArrayDataset:
+    """Images of one size in one array, uint8 [N, H, W, C]; implements `Dataset`."""
 
     name: str
     description: str
@@ -35,48 +35,48 @@ class PackedSource:
         return content
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        """The same for every image; nothing here is large enough for `max_pixels`."""
+        """The same for every image; `max_pixels` has no effect."""
         height, width, channels = self.array.shape[1:]
         return Header(width, height, self.format, "RGB" if channels == 3 else "L")
 
     def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
-        """uint8 [H, W, channels]; grey by Pillow's weights."""
-        found = np.frombuffer(content, np.uint8).reshape(self.array.shape[1:])
+        """uint8 [H, W, channels]; greyscale by Pillow's weights."""
+        pixels = np.frombuffer(content, np.uint8).reshape(self.array.shape[1:])
         if self.array.shape[3] == channels:
-            return found
+            return pixels
         if channels == 3:
-            return np.repeat(found, 3, axis=2)
-        return np.asarray(Image.fromarray(found).convert("L"))[:, :, None]
+            return np.repeat(pixels, 3, axis=2)
+        return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 
 
-def packed(
+def array_dataset(
     name: str,
     description: str,
     format: str,
     classes: tuple[str, ...],
     blocks: Mapping[SplitName | None, Block],
-) -> PackedSource:
-    """Joins the parts; refuses those that do not fit together or hold nothing."""
+) -> ArrayDataset:
+    """The data set of these splits. Raises ResiduaError if sizes differ or there is no image."""
     shapes = {pixels.shape[1:] for pixels, _ in blocks.values()}
     array = np.concatenate([pixels for pixels, _ in blocks.values()]) if len(shapes) == 1 else None
     if array is None or array.size == 0:
-        raise ResiduaError(f"{name}: no images, or parts of different size: {sorted(shapes)}.")
+        raise ResiduaError(f"{name}: no images, or images of different sizes: {sorted(shapes)}.")
     digits = len(str(len(array)))
     entries = [
-        Entry(f"{part or name}/{number:0{digits}}", int(label), part)
-        for part, (_, labels) in blocks.items()
+        Entry(f"{split or name}/{number:0{digits}}", int(label), split)
+        for split, (_, labels) in blocks.items()
         for number, label in enumerate(labels)
     ]
-    return PackedSource(name, description, classes, entries, array, format)
+    return ArrayDataset(name, description, classes, entries, array, format)
 
 
-def checked_block(pixels: Pixels, labels: Labels, count: int, where: str) -> Block:
-    """The block, if it has one label in 0..count-1 for each image."""
+def checked_block(pixels: Pixels, labels: Labels, classes: int, where: str) -> Block:
+    """The block. Raises ResiduaError unless each image has one label from 0 to classes - 1."""
     if len(pixels) != len(labels):
         raise ResiduaError(f"{where}: {len(pixels):,} images but {len(labels):,} labels.")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < count:
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise ResiduaError(
-            f"{where}: expected labels from 0 to {count - 1}, found some from {labels.min()} to "
+            f"{where}: expected labels from 0 to {classes - 1}, found {labels.min()} to "
             f"{labels.max()}."
         )
     return pixels, labels

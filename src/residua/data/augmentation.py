@@ -1,8 +1,8 @@
-"""A batch of images -> the same batch as this epoch sees it; whole batches, on any device.
+"""A batch of images -> the augmented batch of an epoch, on any device.
 
-Drawing is apart from doing: `draw` turns (seed, epoch, sample) into one row of numbers per image,
-`transform` carries them out. So an image's look never depends on the batch that it travels in.
-Legend: B batch, C channels, S side in pixels.
+`draw` turns (seed, epoch, sample) into one row of parameters per image, `transform` applies them,
+so the augmentation of an image does not depend on its batch.
+Legend: B batch size, C channels, S image size in pixels.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from residua.data.random import Integers, uniform
 
 Floats = npt.NDArray[np.float64]
 
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
+GREY = (0.299, 0.587, 0.114)  # weights of RGB, ITU-R BT.601, as Pillow's "L"
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The numbers of a batch, one row per image; a None is an effect that is off.
+    """The augmentation parameters of a batch, one row per image; None is off.
 
-    window: [B, 2, 3], from an output pixel (row, column, 1) to the input pixel that it shows.
-    exact: every window is a mirror image and a whole number of pixels, so nothing is interpolated.
+    window: [B, 2, 3], affine map from output pixel (row, column, 1) to input pixel.
+    exact: every window is a flip and a shift by whole pixels: no interpolation.
     colour: [B, 3], factors of brightness, contrast, saturation.
     erased: [B, 4], top, left, bottom, right in pixels; bottom <= top erases nothing.
     """
@@ -42,9 +42,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Mixing:
-    """Which image each one is mixed with, and how: mixup where `box` is empty, else cutmix.
+    """The mixing parameters of a batch: mixup for an empty box, else CutMix.
 
-    partner: [B] sample numbers. share: [B], what is left of the image itself. box: [B, 4].
+    partner: [B] sample indices. share: [B], weight of the image itself. box: [B, 4], as `erased`.
     """
 
     partner: Integers
@@ -53,7 +53,7 @@ class Mixing:
 
 
 def draw(settings: Augmentation, size: int, seed: int, epoch: int, samples: Integers) -> Draw:
-    """The numbers for `samples` ([B] sample numbers) in this epoch."""
+    """The parameters of `samples` ([B] sample indices) in this epoch."""
     window, exact = _windows(settings, size, uniform(seed, epoch, samples, 9, "window"))
     ranges = (settings.brightness, settings.contrast, settings.saturation)
     colour = None
@@ -66,17 +66,12 @@ def draw(settings: Augmentation, size: int, seed: int, epoch: int, samples: Inte
 
 
 def draw_mixing(
-    settings: Augmentation,
-    size: int,
-    seed: int,
-    epoch: int,
-    samples: Integers,
-    members: Integers,
+    settings: Augmentation, size: int, seed: int, epoch: int, samples: Integers, members: Integers
 ) -> Mixing | None:
-    """Partners of `samples` among `members`; None where neither mixup nor cutmix is on.
+    """Mixing parameters of `samples`, with partners among `members`; None if mixing is off.
 
-    mixup: Zhang et al. 2017, section 2; cutmix: Yun et al. 2019, section 3.1. With both on, each
-    image takes either with probability 1/2. A partner is drawn from the whole training part.
+    mixup: Zhang et al. 2017, section 2; CutMix: Yun et al. 2019, section 3.1. With both on, each
+    has probability 1/2. members: [N] sample indices of the training set.
     """
     if not (settings.mixup or settings.cutmix):
         return None
@@ -98,8 +93,8 @@ def draw_mixing(
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """uint8 or float [B, S, S, C] in 0..255, RGB -> float32 [B, C, S, S], (x - mean) / std.
 
-    The result is channels_last in memory. This is the only place where channel order, mean and std
-    are applied, in training, evaluation and prediction alike.
+    The result is channels_last in memory. Channel order, mean and std are applied only here, in
+    training, evaluation and prediction alike.
     """
     x = pixels.permute(0, 3, 1, 2).float()
     if preprocessing.channel_order == "bgr" and preprocessing.channels == 3:
@@ -112,9 +107,9 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
 def transform(
     pixels: Tensor, drawn: Draw, settings: Augmentation, preprocessing: Preprocessing
 ) -> Tensor:
-    """uint8 [B, S, S, C] -> float32 [B, C, S, S]: colour, normalise, one warp, erase.
+    """uint8 [B, S, S, C] -> float32 [B, C, S, S]: colour, normalise, warp, erase.
 
-    Colour works on pixels; the warp comes after normalisation, where a constant fill is meant.
+    Colour changes pixels in 0..255; the constant fill of the warp is in normalised units.
     """
     if drawn.colour is not None:
         pixels = _recolour(pixels.float(), _tensor(drawn.colour, pixels))
@@ -128,7 +123,7 @@ def transform(
 
 
 def mix(x: Tensor, other: Tensor, mixing: Mixing) -> Tensor:
-    """Two float batches [B, C, S, S] -> one: blended, or the box of each cut from its partner."""
+    """Two batches [B, C, S, S] -> one: blended (mixup) or with a box of the partner (CutMix)."""
     box = _tensor(mixing.box, x)
     share = _tensor(mixing.share, x).view(-1, 1, 1, 1)
     is_cut = ((box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])).view(-1, 1, 1, 1)
@@ -137,11 +132,11 @@ def mix(x: Tensor, other: Tensor, mixing: Mixing) -> Tensor:
 
 
 def changes_nothing(settings: Augmentation) -> bool:
-    """Whether a batch passes through unchanged."""
+    """Whether every effect is off."""
     return dataclasses.replace(settings, **{name: getattr(OFF, name) for name in _HOW}) == OFF
 
 
-_HOW = ("fill", "fill_value", "zoom_axes")  # say how, not how much
+_HOW = ("fill", "fill_value", "zoom_axes")  # without effect on their own
 OFF = Augmentation(
     flip=False,
     crop_padding=0,
@@ -154,10 +149,10 @@ OFF = Augmentation(
 
 
 def _windows(settings: Augmentation, size: int, chance: Floats) -> tuple[Floats | None, bool]:
-    """Compose flip and crop with Keras' rotation . shift . shear . zoom about the centre.
+    """[B, 2, 3] windows of flip and crop after Keras' rotation . shift . shear . zoom; exact.
 
-    The ranges, units and distributions are those of Keras' ImageDataGenerator: shear's matrix as it
-    defines it, a zoom above 1 showing more of the image.
+    Ranges, units and distributions are those of Keras' ImageDataGenerator, including its shear
+    matrix; a zoom above 1 zooms out. chance: [B, 9] in [0, 1).
     """
     exact = not (
         settings.rotation or settings.shift or settings.shear or settings.zoom != (1.0, 1.0)
@@ -178,7 +173,7 @@ def _windows(settings: Augmentation, size: int, chance: Floats) -> tuple[Floats 
     )
     padding = settings.crop_padding
     window[:, :, 2] += np.floor(chance[:, 6:8] * (2 * padding + 1)) - padding
-    if settings.flip:  # last: the finished image is mirrored, column c shows column S - 1 - c
+    if settings.flip:  # last: column c shows column S - 1 - c of the result
         mirrored = chance[:, 8] < 0.5
         window[mirrored, :, 2] += window[mirrored, :, 1] * (size - 1)
         window[mirrored, :, 1] *= -1
@@ -188,10 +183,10 @@ def _windows(settings: Augmentation, size: int, chance: Floats) -> tuple[Floats 
 def affine_windows(
     size: int, *, rotation: Floats, shift: Floats, shear: Floats, zoom: Floats
 ) -> Floats:
-    """[B, 2, 3] windows of Keras' apply_affine_transform, which thinks in (column, row) order.
+    """[B, 2, 3] windows of Keras' apply_affine_transform, which uses (column, row) order.
 
-    rotation, shear: [B], degrees. shift: [B, 2], pixels. zoom: [B, 2], factors. Its matrix is
-    rotation . shift . shear . zoom about the centre of the pixels' centres.
+    rotation, shear: [B], degrees. shift: [B, 2], pixels. zoom: [B, 2], factors. The matrix is
+    rotation . shift . shear . zoom about the centre of the pixel centres.
     """
     theta, phi = np.deg2rad(rotation), np.deg2rad(shear)
     turn = np.stack([np.cos(theta), -np.sin(theta), np.sin(theta), np.cos(theta)], -1)
@@ -206,7 +201,7 @@ def affine_windows(
 
 
 def _warp(x: Tensor, window: Tensor, settings: Augmentation) -> Tensor:
-    """Bilinear, one grid_sample for everything geometric; window is [B, 2, 3] in pixels."""
+    """All geometric changes in one bilinear grid_sample; window: [B, 2, 3] in pixels."""
     size = x.shape[-1]
     # grid_sample wants (x, y) in -1..1 for pixel edges: u = (2 * pixel + 1) / S - 1
     swapped = window[:, [1, 0]][:, :, [1, 0, 2]]
@@ -218,17 +213,17 @@ def _warp(x: Tensor, window: Tensor, settings: Augmentation) -> Tensor:
     y = F.grid_sample(x, grid, mode="bilinear", padding_mode=mode, align_corners=False)
     if settings.fill != "constant":
         return y
-    edge = 1 - (1 - 1e-4) / size  # the centre of the last pixel, with room for rounding
+    edge = 1 - (1 - 1e-4) / size  # the centre of the last pixel, with a margin for rounding
     inside = (grid.abs() <= edge).all(-1).unsqueeze(1)
     return torch.where(inside, y, settings.fill_value)
 
 
 def _shift_pixels(x: Tensor, window: Tensor, settings: Augmentation) -> Tensor:
-    """The same for mirror images and whole pixels, by indexing: exact, and faster than a warp."""
+    """The same for exact windows, by indexing: no interpolation, and faster."""
     batch, channels, size, _ = x.shape
-    places = torch.arange(size, device=x.device)
-    rows = places + window[:, 0, 2:].long()
-    columns = places * window[:, 1, 1:2].long() + window[:, 1, 2:].long()
+    pixels = torch.arange(size, device=x.device)
+    rows = pixels + window[:, 0, 2:].long()
+    columns = pixels * window[:, 1, 1:2].long() + window[:, 1, 2:].long()
     if settings.fill == "reflect":
         inner_rows, inner_columns = _reflected(rows, size), _reflected(columns, size)
     else:
@@ -243,15 +238,15 @@ def _shift_pixels(x: Tensor, window: Tensor, settings: Augmentation) -> Tensor:
     return y.permute(0, 3, 1, 2)
 
 
-def _reflected(places: Tensor, size: int) -> Tensor:
-    """Indices mirrored about the outer edges of the first and last pixel: (b a | a b c | c b)."""
-    around = places.remainder(2 * size)
-    return torch.where(around < size, around, 2 * size - 1 - around)
+def _reflected(indices: Tensor, size: int) -> Tensor:
+    """Indices reflected at the outer edges of the image: (b a | a b c | c b)."""
+    period = indices.remainder(2 * size)
+    return torch.where(period < size, period, 2 * size - 1 - period)
 
 
 def _recolour(pixels: Tensor, factors: Tensor) -> Tensor:
-    """float [B, S, S, C] in 0..255 -> the same; [B, 3]: brightness, contrast, saturation."""
-    bright, contrast, saturation = (each.view(-1, 1, 1, 1) for each in factors.unbind(1))
+    """float [B, S, S, C] in 0..255 -> the same; factors: [B, 3], as `Draw.colour`."""
+    bright, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in factors.unbind(1))
     x = pixels * bright
     grey = x if x.shape[-1] == 1 else (x @ x.new_tensor(GREY)).unsqueeze(-1)
     level = grey.mean((1, 2, 3), keepdim=True)
@@ -260,7 +255,7 @@ def _recolour(pixels: Tensor, factors: Tensor) -> Tensor:
 
 
 def _rectangles(probability: float, size: int, chance: Floats) -> Floats:
-    """Rectangles to erase: 2 to 33 % of the area, aspect .3 to 3.3 (after Zhong 2017)."""
+    """[B, 4] rectangles of 2 to 33 % of the area, aspect 0.3 to 3.3 (Zhong et al. 2017)."""
     area = (0.02 + 0.31 * chance[:, 1]) * size**2
     aspect = np.exp(np.log(0.3) + (np.log(3.3) - np.log(0.3)) * chance[:, 2])
     sides = np.minimum(np.stack([np.sqrt(area * aspect), np.sqrt(area / aspect)], 1), size)
@@ -270,10 +265,10 @@ def _rectangles(probability: float, size: int, chance: Floats) -> Floats:
 
 
 def _inside(box: Tensor, size: int) -> Tensor:
-    """Boxes [B, 4] (top, left, bottom, right) -> bool [B, 1, S, S]."""
-    places = torch.arange(size, device=box.device)
-    rows = (places >= box[:, 0:1]) & (places < box[:, 2:3])
-    columns = (places >= box[:, 1:2]) & (places < box[:, 3:4])
+    """Boxes [B, 4] (top, left, bottom, right) -> mask, bool [B, 1, S, S]."""
+    pixels = torch.arange(size, device=box.device)
+    rows = (pixels >= box[:, 0:1]) & (pixels < box[:, 2:3])
+    columns = (pixels >= box[:, 1:2]) & (pixels < box[:, 3:4])
     return (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
 
 

@@ -1,6 +1,6 @@
-"""Decoded images and their labels -> batches for the network: which images, in what order, how.
+"""Decoded images and labels -> training batches, as a pure function of (seed, epoch, step).
 
-Every batch is a pure function of (seed, epoch, step): a resumed training asks for step 137.
+So a resumed training continues with any step.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from residua.data.augmentation import changes_nothing, draw, draw_mixing, mix, n
 from residua.data.dataset import Pixels
 from residua.data.random import Integers, shuffled
 
-DEVICE_SHARE = 0.25  # of an accelerator's free memory that decoded images may take
+DEVICE_SHARE = 0.25  # of a GPU's free memory that decoded images may use
 
 
 class DecodedImages:
-    """The decoded images uint8 [N, S, S, C] where the device reaches them fastest."""
+    """Decoded images, uint8 [N, S, S, C], in the GPU's memory if they fit."""
 
     def __init__(self, pixels: Pixels, device: torch.device) -> None:
         self.pixels, self.device = pixels, device
@@ -36,7 +36,7 @@ class DecodedImages:
             self.resident = torch.from_numpy(np.array(pixels)).to(device)
 
     def take(self, samples: Integers) -> Tensor:
-        """[B] sample numbers -> uint8 [B, S, S, C] on the device."""
+        """[B] sample indices -> uint8 [B, S, S, C] on the device."""
         if self.resident is not None:
             return self.resident[torch.from_numpy(samples).to(self.device)]
         batch = torch.from_numpy(self.pixels[samples])
@@ -47,8 +47,8 @@ class DecodedImages:
 
 @dataclass(frozen=True)
 class Batch:
-    """images: float32 [B, C, S, S], channels_last. targets: int64 [B], or float32 [B, K] where
-    images are mixed. labels: int64 [B], the class that dominates each image."""
+    """images: float32 [B, C, S, S], channels_last. targets: int64 [B], or float32 [B, K] for mixed
+    images. labels: int64 [B], of a mixed image that of the larger share."""
 
     images: Tensor
     targets: Tensor
@@ -56,9 +56,9 @@ class Batch:
 
 
 class Inputs(Protocol):
-    """What a network learns from; `batch` and `plain` may be asked in any order.
+    """The training set, in batches; `batch` and `plain` may be called in any order.
 
-    labels: int64 [N], of all samples. members: sample numbers of the training part. steps: of an
+    labels: int64 [N], of all samples. members: sample indices of the training set. steps: per
     epoch.
     """
 
@@ -68,24 +68,24 @@ class Inputs(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where batches are."""
+        """Device of the batches."""
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """The batch of a step, 0 <= step < steps: a pure function of (epoch, step)."""
+        """The batch of a step, 0 <= step < steps; a pure function of (epoch, step)."""
 
     def plain(self, samples: Integers) -> Tensor:
-        """[B] sample numbers -> what the network is judged on: the same without augmentation."""
+        """[B] sample indices -> inputs without augmentation, for evaluation."""
 
 
 def in_step(order: Integers, step: int, steps: int) -> Integers:
-    """The members of a step. All steps of an epoch have the same number of them, or one less:
-    there is no small remainder, whose BatchNorm statistics would be poor."""
+    """The members of a step. Batches differ in size by at most one: a small last batch would have
+    poor BatchNorm statistics."""
     count = len(order)
     return order[step * count // steps : (step + 1) * count // steps]
 
 
 class TrainingBatches:
-    """The training part, augmented; `batch(epoch, step)` may be asked in any order."""
+    """The training set with augmentation; implements `Inputs`."""
 
     def __init__(
         self,
@@ -94,21 +94,21 @@ class TrainingBatches:
         members: Integers,
         *,
         classes: int,
-        batch: int,
+        batch_size: int,
         seed: int,
         preprocessing: Preprocessing,
         augmentation: Augmentation,
     ) -> None:
-        """labels: [N] for all images; members: sample numbers of the training part."""
+        """labels: int64 [N], of all images. members: sample indices of the training set."""
         self.decoded, self.labels, self.members = decoded, labels, members
         self.classes, self.seed = classes, seed
         self.preprocessing, self.augmentation = preprocessing, augmentation
         self.unchanged = changes_nothing(augmentation)
-        self.steps = -(-len(members) // batch)  # of an epoch
+        self.steps = -(-len(members) // batch_size)
         self._order = lru_cache(maxsize=1)(lambda epoch: shuffled(seed, epoch, members))
 
     def samples(self, epoch: int, step: int) -> Integers:
-        """The images of a step; see `in_step`."""
+        """Sample indices of a step; see `in_step`."""
         return in_step(self._order(epoch), step, self.steps)
 
     def batch(self, epoch: int, step: int) -> Batch:
@@ -122,9 +122,9 @@ class TrainingBatches:
             return Batch(images, labels, labels)
         images = mix(images, self.images(epoch, mixing.partner), mixing)
         share = torch.from_numpy(mixing.share).to(images.device, torch.float32).unsqueeze(1)
-        own = F.one_hot(labels, self.classes)
+        targets = F.one_hot(labels, self.classes)
         others = self._labels(mixing.partner)
-        targets = own * share + F.one_hot(others, self.classes) * (1 - share)
+        targets = targets * share + F.one_hot(others, self.classes) * (1 - share)
         return Batch(images, targets, torch.where(share[:, 0] >= 0.5, labels, others))
 
     @property
@@ -133,11 +133,11 @@ class TrainingBatches:
         return self.decoded.device
 
     def plain(self, samples: Integers) -> Tensor:
-        """[B] -> float32 [B, C, S, S]: images as validation and prediction see them."""
+        """[B] -> float32 [B, C, S, S]: images as in validation and prediction."""
         return normalise(self.decoded.take(samples), self.preprocessing)
 
     def images(self, epoch: int, samples: Integers) -> Tensor:
-        """float32 [B, C, S, S]: images as this epoch sees them, before any mixing."""
+        """[B] -> float32 [B, C, S, S]: augmented images of this epoch, before mixing."""
         pixels = self.decoded.take(samples)
         if self.unchanged:
             return normalise(pixels, self.preprocessing)
@@ -149,17 +149,17 @@ class TrainingBatches:
 
 
 def plain_batches(
-    decoded: DecodedImages, members: Integers, preprocessing: Preprocessing, batch: int
+    decoded: DecodedImages, members: Integers, preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[Tensor]:
-    """float32 [B, C, S, S] for the members in order, unaugmented; the last one may be smaller."""
-    for start in range(0, len(members), batch):
-        yield normalise(decoded.take(members[start : start + batch]), preprocessing)
+    """float32 [B, C, S, S], not augmented, in the members' order; the last may be smaller."""
+    for start in range(0, len(members), batch_size):
+        yield normalise(decoded.take(members[start : start + batch_size]), preprocessing)
 
 
 def measure_colours(pixels: Pixels, members: Integers) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, 0..255, RGB order, over the members' pixels.
+    """Mean and standard deviation per channel, 0..255, in RGB order, over the members' pixels.
 
-    At most 2,000 members spread evenly; a channel without any variation gets a deviation of 1.
+    Uses at most 2,000 evenly spread members; a constant channel gets a standard deviation of 1.
     """
     chosen = members[:: -(-len(members) // 2000)]
     count, total, squares = 0, 0.0, 0.0

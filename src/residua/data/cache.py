@@ -1,8 +1,8 @@
-"""A Source -> what its images are (`survey`) -> all of them decoded, as one uint8 array (`load`).
+"""A Dataset -> hashes and headers (`survey`) -> all images decoded in one uint8 array (`load`).
 
-Each file is decoded once; later epochs read the array. It lies in memory or, above a quarter of
-what is free, in a file under the user's cache folder, whose name is a hash of the contents and the
-preprocessing: what is found there is never stale. The data folder is never written to.
+Each image is decoded once; later epochs read the array. It is in memory or, if it takes more than a
+quarter of the free memory, in a file in the user's cache folder, whose name is a hash of contents
+and preprocessing, so it is never stale. The data folder is never written to.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from residua.config.schema import Preprocessing
 from residua.data import image
 from residua.data.dataset import Dataset, Header, Pixels, Unreadable
 from residua.errors import ResiduaError
+from residua.system.console import Report
 from residua.system.files import cache_folder
 
-Progress = Callable[[int, int], None]  # (done, of how many), called from the calling thread
 Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
 
-_CACHE_VERSION = 2  # to be raised when the same file would decode or resize differently
-_LARGE = 2**24  # pixels; larger images are decoded one at a time: threads must fit in memory
-_TASK = 16  # entries in one task of the thread pool
+_CACHE_VERSION = 2  # increased when decoding or resizing changes
+_LARGE = 2**24  # pixels; larger images are decoded one at a time, to fit in memory
+_TASK = 16  # entries per task of the thread pool
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What reading every entry of a source once has shown.
+    """The result of reading every entry once.
 
-    sha256: of each entry's content, "" where it could not be read. headers: of each entry, None
-    where there is a failure. failures: entry -> reason; decoding may bring more.
+    sha256: of each entry's content, "" if it could not be read. headers: of each entry, None for a
+    failure. failures: entry -> reason; decoding may add more.
     """
 
-    source: Dataset
+    dataset: Dataset
     sha256: tuple[str, ...]
     headers: tuple[Header | None, ...]
     failures: dict[int, str]
@@ -56,11 +56,11 @@ class Survey:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """All images of a source, ready for the network but for normalisation.
+    """All images of a data set, decoded and resized.
 
-    pixels: uint8 [entries, size, size, C] in RGB or grey, row i for entry i, zero where it failed;
-    possibly a read-only memory map. failures: entry -> reason, those of the survey included.
-    where: where the pixels are and why, for the user.
+    pixels: uint8 [entries, size, size, C], RGB or greyscale, row i for entry i, zero for a failure;
+    may be a read-only memory map. failures: entry -> reason, including those of the survey.
+    where: location and size of the pixels, for the user.
     """
 
     pixels: Pixels
@@ -68,44 +68,38 @@ class Decoded:
     where: str
 
 
-def survey(source: Dataset, max_pixels: int, progress: Progress | None = None) -> Survey:
-    """Read every entry once: its hash and its header; nothing is decoded."""
+def survey(dataset: Dataset, max_pixels: int, progress: Report | None = None) -> Survey:
+    """Read the hash and the header of every entry, without decoding."""
 
     def read(index: int) -> tuple[str, Header | None, str]:
         digest = ""
         try:
-            content = source.content(index)
+            content = dataset.content(index)
             digest = hashlib.sha256(content).hexdigest()
-            return digest, source.header(index, content, max_pixels), ""
+            return digest, dataset.header(index, content, max_pixels), ""
         except Unreadable as error:
             return digest, None, str(error)
 
-    found = _each(read, len(source.entries), progress)
+    results = _map(read, len(dataset.entries), progress)
     return Survey(
-        source=source,
-        sha256=tuple(digest for digest, _, _ in found),
-        headers=tuple(header for _, header, _ in found),
-        failures={index: reason for index, (_, _, reason) in enumerate(found) if reason},
+        dataset=dataset,
+        sha256=tuple(digest for digest, _, _ in results),
+        headers=tuple(header for _, header, _ in results),
+        failures={index: reason for index, (_, _, reason) in enumerate(results) if reason},
     )
 
 
-def duplicates(survey: Survey) -> int:
-    """How many readable images repeat the content of an earlier one, byte for byte."""
-    contents = [d for d, header in zip(survey.sha256, survey.headers, strict=True) if header]
-    return len(contents) - len(set(contents))
-
-
 def grey(survey: Survey) -> bool:
-    """Whether every readable image is stored with a single channel, and there is one."""
+    """Whether all readable images are greyscale, and there is one."""
     modes = {header.mode for header in survey.headers if header}
     return bool(modes) and modes <= {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"}
 
 
 def median_size(survey: Survey) -> tuple[int, int]:
-    """Median width and median height of the readable images. Raises ResiduaError if none is."""
+    """Median width and height of the readable images. Raises ResiduaError if there is none."""
     headers = [header for header in survey.headers if header]
     if not headers:
-        raise ResiduaError(f"{survey.source.name}: not one of its images can be read.")
+        raise ResiduaError(f"{survey.dataset.name}: none of its images can be read.")
     median = statistics.median_low
     return median(h.width for h in headers), median(h.height for h in headers)
 
@@ -115,37 +109,37 @@ def load(
     preprocessing: Preprocessing,
     max_pixels: int,
     cache: Literal["auto", "memory", "file"] = "auto",
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Decoded:
-    """Decode and resize every image of a survey, or find it done in the user's cache folder.
+    """Decode and resize every image of a survey, or open the cache file of an earlier run.
 
     Images that cannot be decoded, or have changed since the survey, become failures. Raises
-    ResiduaError if neither memory nor the cache folder can take the pixels.
+    ResiduaError if the pixels do not fit into memory or the cache folder.
     """
     job = _Job(survey, preprocessing, max_pixels, progress)
     needed, free = math.prod(job.shape), free_memory()
     amount = f"{needed / 1e6:,.0f} MB"
     if cache == "auto":
         cache = "memory" if needed <= free // 4 else "file"
-        amount += f"; memory takes up to a quarter of the {free / 1e6:,.0f} MB free"
+        amount += f"; limit: a quarter of {free / 1e6:,.0f} MB free memory"
     if cache == "file":
         return _load_into_file(job, amount)
     try:
         pixels = np.zeros(job.shape, np.uint8)
     except MemoryError:
-        raise ResiduaError(f"No memory for {amount} of images: use data.cache=file.") from None
+        raise ResiduaError(f"{amount} of images exceed the memory: use data.cache=file.") from None
     failures, _ = job.decode(pixels.__setitem__)
     return Decoded(pixels, failures, f"in memory ({amount})")
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be decoded, and how."""
+    """The arguments of `load`."""
 
     survey: Survey
     preprocessing: Preprocessing
     max_pixels: int
-    progress: Progress | None
+    progress: Report | None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -153,92 +147,94 @@ class _Job:
         return len(self.survey.sha256), size, size, self.preprocessing.channels
 
     def decode(self, store: Store) -> tuple[dict[int, str], set[int]]:
-        """Stores every image that can be decoded, from several threads.
+        """Call `store` with every image that can be decoded, from several threads.
 
-        Returns entry -> reason of the others, and the entries that might be read another time.
+        Returns entry -> reason of the others, and the entries whose failure may be temporary.
         """
-        survey, rule, one_large = self.survey, self.preprocessing, threading.Lock()
+        survey, preprocessing, one_large = self.survey, self.preprocessing, threading.Lock()
 
         def decode(index: int) -> tuple[str, bool]:
             header = survey.headers[index]
             if header is None:
                 return survey.failures[index], True
             try:
-                content = survey.source.content(index)
+                content = survey.dataset.content(index)
             except Unreadable as error:
                 return str(error), True
             if hashlib.sha256(content).hexdigest() != survey.sha256[index]:
-                return "has changed while it was in use", True
+                return "has changed during the run", True
             try:
                 with one_large if header.width * header.height > _LARGE else nullcontext():
-                    decoded = survey.source.pixels(index, content, rule.channels, self.max_pixels)
-                    fitted = image.fit(decoded, rule)
+                    decoded = survey.dataset.pixels(
+                        index, content, preprocessing.channels, self.max_pixels
+                    )
+                    resized = image.resize(decoded, preprocessing)
             except Unreadable as error:
                 return str(error), False
-            store(index, fitted)
+            store(index, resized)
             return "", False
 
-        ends = _each(decode, len(survey.sha256), self.progress)
+        ends = _map(decode, len(survey.sha256), self.progress)
         failures = {index: reason for index, (reason, _) in enumerate(ends) if reason}
-        return failures, {index for index, (_, passing) in enumerate(ends) if passing}
+        return failures, {index for index, (_, temporary) in enumerate(ends) if temporary}
 
-    def file_name(self, left_out: Collection[int]) -> str:
-        """Equal only if every pixel is: contents but those left out, geometry, decoder."""
+    def file_name(self, excluded: Collection[int]) -> str:
+        """A hash of geometry, decoder and contents but those excluded: equal for equal pixels."""
         rule = self.preprocessing
         geometry = rule.size, rule.channels, rule.resize, rule.crop, rule.interpolation
-        how = _CACHE_VERSION, PIL.__version__, self.max_pixels, geometry
-        name = hashlib.sha256(repr(how).encode())
+        decoder = _CACHE_VERSION, PIL.__version__, self.max_pixels, geometry
+        name = hashlib.sha256(repr(decoder).encode())
         for index, content in enumerate(zip(self.survey.sha256, self.survey.headers, strict=True)):
-            name.update(b"-" if index in left_out else repr(content).encode())
+            name.update(b"-" if index in excluded else repr(content).encode())
         return f"{name.hexdigest()[:32]}.pixels"
 
 
 def _load_into_file(job: _Job, amount: str) -> Decoded:
-    """Maps the file of an earlier run, or writes it and then maps it."""
+    """Map the cache file, after writing it if there is none."""
     folder = cache_folder()
     path = folder / job.file_name(job.survey.failures)
-    found, origin = _cached(path, job.shape), ", left there by an earlier run"
+    cached, origin = _cached(path, job.shape), " of an earlier run"
     try:
-        if found is None:
+        if cached is None:
             path = _write(job, folder)
-            found, origin = _cached(path, job.shape), ""
-        if found is None:
+            cached, origin = _cached(path, job.shape), ""
+        if cached is None:
             raise OSError("the file just written is gone")
     except OSError as error:
         raise ResiduaError(
-            f"{amount} of decoded images cannot be kept in {folder}: {error.strerror or error}. "
-            "Set RESIDUA_CACHE to a folder with room, or use data.cache=memory."
+            f"{amount} of decoded images cannot be stored in {folder}: {error.strerror or error}. "
+            "Set RESIDUA_CACHE to a folder on another disk, or use data.cache=memory."
         ) from error
-    return Decoded(*found, f"in {path}{origin} ({amount})")
+    return Decoded(*cached, f"in {path}{origin} ({amount})")
 
 
 def _write(job: _Job, folder: Path) -> Path:
-    """Decodes into a new file: raw pixels, then the failures as JSON. Raises OSError.
+    """Decode into a new file: raw pixels, then the failures as JSON. Raises OSError.
 
-    It gets its name when it is whole; processes that race bring equal files.
+    The complete file is renamed; processes that race write equal files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    needed, room = math.prod(job.shape), shutil.disk_usage(folder).free
-    if room < needed:
-        raise OSError(f"there is room for {room / 1e6:,.0f} MB")
-    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as place:
-        unfinished = Path(place, "pixels")
+    needed, free = math.prod(job.shape), shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{free / 1e6:,.0f} MB are free")
+    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as temporary:
+        unfinished = Path(temporary, "pixels")
         with unfinished.open("w+b") as file:
-            # Written, not memory-mapped: where the disk gets full, a map kills the process.
-            failures, passing = job.decode(_rows_of(file, math.prod(job.shape[1:])))
-            file.truncate(needed)  # rows of failures are holes, which read as zero
+            # Written, not memory-mapped: a full disk would kill the process.
+            failures, temporary_failures = job.decode(_rows_of(file, math.prod(job.shape[1:])))
+            file.truncate(needed)  # rows of failures are holes, read as zero
             file.seek(0, os.SEEK_END)
             file.write(json.dumps(failures).encode())
             file.flush()
-            os.fsync(file.fileno())  # before the name, or a power cut leaves the name alone
-        # A failure that may pass, such as a file that changed, must not be found by a later run.
-        path = folder / job.file_name(passing)
+            os.fsync(file.fileno())  # before renaming, or a power cut leaves an empty file
+        # A later run must not find temporary failures, such as a file that changed.
+        path = folder / job.file_name(temporary_failures)
         unfinished.replace(path)
     return path
 
 
 def _rows_of(file: IO[bytes], length: int) -> Store:
-    """Writes images of `length` bytes to their place in a file, from any thread."""
+    """A function that writes image i of `length` bytes at i * length, from any thread."""
     lock = threading.Lock()
 
     def store(index: int, pixels: Pixels) -> None:
@@ -250,7 +246,7 @@ def _rows_of(file: IO[bytes], length: int) -> Store:
 
 
 def _cached(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, dict[int, str]] | None:
-    """Pixels and failures of a whole cache file; None where there is none."""
+    """Pixels and failures of a complete cache file; None if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(math.prod(shape))
@@ -260,28 +256,28 @@ def _cached(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, dict[int, str]]
         return None
 
 
-def _each(work: Callable[[int], T], count: int, progress: Progress | None) -> list[T]:
-    """work(0) ... work(count - 1) from a small thread pool; each thread has one in hand."""
+def _map(work: Callable[[int], T], count: int, progress: Report | None) -> list[T]:
+    """[work(0), ..., work(count - 1)], from a small thread pool."""
     tasks = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
     results: list[T] = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        for part in pool.map(lambda task: [work(index) for index in task], tasks):
-            results += part
+        for chunk in pool.map(lambda task: [work(index) for index in task], tasks):
+            results += chunk
             if progress:
                 progress(len(results), count)
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not begin what is still waiting
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, waiting tasks do not start
     return results
 
 
 def free_memory() -> int:
-    """Bytes of memory that can be had, in a container too; 4 GiB where the system says nothing."""
-    found = []
+    """Bytes of available memory, in a container too; 4 GiB if the system does not report any."""
+    limits = []
     with suppress(OSError, ValueError, IndexError):
-        _, said = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")
-        found.append(1024 * int(said.split()[0]))
+        _, available = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")
+        limits.append(1024 * int(available.split()[0]))
     for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups 2 and 1
-        with suppress(OSError, ValueError):  # "max" is no number: there is no limit
-            found.append(int(Path("/sys/fs/cgroup", limit).read_text("ascii")))
-    return min(found, default=2**32)
+        with suppress(OSError, ValueError):  # "max": no limit
+            limits.append(int(Path("/sys/fs/cgroup", limit).read_text("ascii")))
+    return min(limits, default=2**32)

@@ -1,4 +1,4 @@
-"""What every data set looks like to the rest: named classes and numbered, labelled images."""
+"""The protocol of a data set: class names, and labelled images that are read by index."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]  # [H, W, C], C = 3 (RGB) or 1 (grey)
+Pixels = npt.NDArray[np.uint8]  # [H, W, C], C = 3 (RGB) or 1 (greyscale)
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
-class Unreadable(Exception):  # noqa: N818 - a state of a file, not a fault
-    """One image that cannot be used; the message is the reason, without the file's name."""
+class Unreadable(Exception):  # noqa: N818 - the state of a file, not a fault of the program
+    """One image cannot be used; the message is the reason, without the file's name."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One labelled image of a source.
+    """One labelled image of a data set.
 
-    path: relative to the source, '/' between parts, the same on every platform; made up for packed
-        sets ("train/00012"). label: index into the source's classes. part: where the data set
-        itself puts it, None where the split decides.
+    path: relative to the data set, with '/' on every platform; made up for arrays ("train/00012").
+    label: index into the classes. split: as the data set defines it, None where it defines none.
     """
 
     path: str
@@ -34,7 +33,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """What an image says of itself before it is decoded; width and height are upright (EXIF)."""
+    """The metadata of an image before decoding; width and height are after EXIF rotation."""
 
     width: int
     height: int
@@ -43,7 +42,7 @@ class Header:
 
 
 class Dataset(Protocol):
-    """A data set that can be asked for its images one by one, from several threads at once."""
+    """A data set; its images are read by index, from several threads at once."""
 
     @property
     def name(self) -> str:
@@ -51,11 +50,11 @@ class Dataset(Protocol):
 
     @property
     def description(self) -> str:
-        """What it was recognised as, such as "a folder with train and test parts"."""
+        """The kind of data set, such as "a folder of class folders"."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; an entry's label is an index into them."""
+        """Class names; the label of an entry is an index into them."""
 
     @property
     def entries(self) -> Sequence[Entry]:
@@ -63,40 +62,40 @@ class Dataset(Protocol):
 
     @property
     def rejected(self) -> Sequence[tuple[str, str]]:
-        """(path, reason) of files known to be unusable from their name and kind alone."""
+        """(path, reason) of files that are unusable by their name and first bytes alone."""
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Sentences for the user: empty class folders, classes missing from a part."""
+        """Sentences for the user, such as on empty class folders."""
 
     def content(self, index: int) -> bytes:
-        """The bytes that make image `index` what it is: the file, or the packed pixels."""
+        """The bytes that define image `index`: its file, or its pixels. Raises Unreadable."""
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        """Read from `content` without decoding. Raises Unreadable, also above `max_pixels`."""
+        """The header, read from `content`. Raises Unreadable, also above `max_pixels`."""
 
     def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
-        """Decoded, upright, uint8 [H, W, channels]. Raises Unreadable."""
+        """The decoded, upright image, uint8 [H, W, channels]. Raises Unreadable."""
 
 
 class Selection:
-    """Some images of a source, as a source; entry i is the source's entry `chosen[i]`."""
+    """Some images of a data set, as a data set: entry i is entry `indices[i]` of the other."""
 
-    def __init__(self, source: Dataset, chosen: Sequence[int]) -> None:
-        self.source, self.chosen = source, chosen
-        self.name, self.description = source.name, source.description
-        self.classes, self.warnings = source.classes, source.warnings
-        self.entries = [source.entries[each] for each in chosen]
+    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+        self.name, self.description = dataset.name, dataset.description
+        self.classes, self.warnings = dataset.classes, dataset.warnings
+        self.entries = [dataset.entries[index] for index in indices]
         self.rejected: Sequence[tuple[str, str]] = ()
 
     def content(self, index: int) -> bytes:
-        """See Source."""
-        return self.source.content(self.chosen[index])
+        """See Dataset."""
+        return self.dataset.content(self.indices[index])
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        """See Source."""
-        return self.source.header(self.chosen[index], content, max_pixels)
+        """See Dataset."""
+        return self.dataset.header(self.indices[index], content, max_pixels)
 
     def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
-        """See Source."""
-        return self.source.pixels(self.chosen[index], content, channels, max_pixels)
+        """See Dataset."""
+        return self.dataset.pixels(self.indices[index], content, channels, max_pixels)

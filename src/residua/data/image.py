@@ -1,7 +1,7 @@
 """Bytes of an image file -> its header; or its upright uint8 pixels, resized to a square.
 
-Every problem is an `Unreadable` whose message says what was found: no exception and no warning of
-Pillow leaves this file. Colour profiles are not applied, as in TensorFlow and torchvision.
+Every problem is an `Unreadable` with a reason: no exception and no warning of Pillow leaves this
+module. Colour profiles are not applied, as in TensorFlow and torchvision.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from PIL import ExifTags, Image, ImageFile, _imaging
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Header, Pixels, Unreadable
 
-# What Pillow would print about odd files is either harmless or becomes an Unreadable. Set once, for
-# the process, because warnings.catch_warnings is not safe in threads.
+# Pillow's warnings are either harmless or become an Unreadable. Filtered once for the process,
+# because warnings.catch_warnings is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-with suppress(OSError, AttributeError):  # libtiff prints by itself; not every build lets us ask
+with suppress(OSError, AttributeError):  # libtiff prints on its own; not every build exports this
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
-_START = 64  # bytes of a file that tell its kind
-_MAX_BYTES = 2**30  # of a file; 100 megapixels of the widest kind, RGBA of 16 bit, are 0.8e9
+_START = 64  # bytes that identify the format of a file
+_MAX_BYTES = 2**30  # of a file; 100 megapixels of 16-bit RGBA are 0.8e9
 
-# Raster formats that Pillow decodes by itself, without running other programs; by first bytes.
-_KINDS = {
+# First bytes of the raster formats that Pillow decodes itself, without running other programs.
+_FORMATS = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "GIF": rb"GIF8[79]a",
@@ -45,16 +45,16 @@ _KINDS = {
     "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
     "AVIF": rb".{4}ftypavi[fs]",
 }
-# Extensions by which a file says that it is an image, also of kinds that are not read here.
-_CLAIM = re.compile(
+# Suffixes of image files, including formats that are not read here.
+_SUFFIX = re.compile(
     r"\.(jpe?g|jpe|jfif|a?png|gif|bmp|dib|tiff?|webp|p[pgbnf]m|jp2|j2k|jpx|avif|hei[cf]|"
     r"ico|svg|psd|eps|raw|cr[23w]|nef|nrw|arw|dng|raf|orf|rw2|pef|srw|x3f|jxl|tga)",
     re.IGNORECASE,
 )
 _FOREIGN = {
-    "a HEIC photo, which cannot be read here: convert it to JPEG": rb".{4}ftyp(hei|hev|mif1|msf1)",
+    "a HEIC photo, which is not supported: convert it to JPEG": rb".{4}ftyp(hei|hev|mif1|msf1)",
     "a camera's raw file: export it as JPEG": rb".{4}ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)",
-    "a JPEG XL image, which cannot be read here: convert it to JPEG": rb"\xff\n|\0{3}\x0cJXL ",
+    "a JPEG XL image, which is not supported: convert it to JPEG": rb"\xff\n|\0{3}\x0cJXL ",
     "a Photoshop file: export it as PNG": rb"8BPS",
     "a PDF document": rb"%PDF",
     "a PostScript drawing: export it as PNG": rb"%!PS|\xc5\xd0\xd3\xc6",
@@ -68,7 +68,7 @@ _PILLOW = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 
-# Orientation of EXIF -> (swap rows and columns first, then mirror the rows, mirror the columns).
+# EXIF orientation -> (transpose first, then flip the rows, flip the columns).
 _ORIENTATIONS = {
     2: (False, False, True),
     3: (False, True, True),
@@ -81,16 +81,16 @@ _ORIENTATIONS = {
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether a file's name promises an image."""
-    return _CLAIM.fullmatch(path.suffix) is not None
+    """Whether a file has the suffix of an image."""
+    return _SUFFIX.fullmatch(path.suffix) is not None
 
 
 def objection(path: Path) -> str | None:
-    """Why a file is no image, by its kind and first bytes alone; None if it looks like one."""
+    """Why a file is not an image, by its type and first bytes alone; None if it may be one."""
     try:
-        if not path.is_file():  # a pipe would wait for ever, a device might never end
+        if not path.is_file():  # reading a pipe would block, a device might never end
             path.stat()
-            return "is a folder, not an image" if path.is_dir() else "is no regular file"
+            return "is a folder, not an image" if path.is_dir() else "is not a regular file"
         with path.open("rb") as file:
             start = file.read(_START)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -99,15 +99,15 @@ def objection(path: Path) -> str | None:
 
 
 def objection_to(content: bytes) -> str | None:
-    """Why bytes that begin like these are no image; None if they look like one."""
+    """Why content with these first bytes is not an image; None if it may be one."""
     start = content[:_START]
-    if not start or _kind(start):
+    if not start or _format(start):
         return None if start else "is empty"
-    for words, sign in _FOREIGN.items():
-        if re.match(sign, start, re.DOTALL):
-            return f"is {words}"
+    for description, signature in _FOREIGN.items():
+        if re.match(signature, start, re.DOTALL):
+            return f"is {description}"
     first_word = (start.split(maxsplit=1) or [b" "])[0][:16]
-    return f"is no image: starts with {repr(first_word)[1:]}"
+    return f"is not an image: starts with {repr(first_word)[1:]}"
 
 
 def read_file(path: Path) -> bytes:
@@ -121,48 +121,49 @@ def read_file(path: Path) -> bytes:
 
 
 def header(content: bytes, max_pixels: int) -> Header:
-    """What an image says of itself, upright, without decoding it.
+    """The header of an image, without decoding it.
 
-    Raises Unreadable for anything that is no image, is damaged in its header or has more than
-    `max_pixels` pixels.
+    Raises Unreadable if it is not an image, its header is damaged, or it has more than `max_pixels`
+    pixels.
     """
-    kind, image = _open(content, max_pixels)
-    with _translated(kind, content):
+    format, image = _open(content, max_pixels)
+    with _translated(format, content):
         width, height = image.size
         swapped = _ORIENTATIONS.get(_orientation(image), (False,))[0]
     if swapped:
         width, height = height, width
-    return Header(width, height, format=kind, mode=image.mode)
+    return Header(width, height, format=format, mode=image.mode)
 
 
 def decode(content: bytes, channels: int, max_pixels: int) -> Pixels:
-    """The first frame, upright, as uint8 [H, W, channels], 0..255; channels 3 is RGB, 1 is grey.
+    """The first frame, upright, as uint8 [H, W, channels], 0..255: RGB or greyscale.
 
-    Grey is Pillow's (299 R + 587 G + 114 B) / 1000, transparency lies on white. Raises Unreadable.
+    Greyscale is Pillow's (299 R + 587 G + 114 B) / 1000; transparent pixels are blended with white.
+    Raises Unreadable.
     """
-    kind, image = _open(content, max_pixels)
-    with _translated(kind, content):
+    format, image = _open(content, max_pixels)
+    with _translated(format, content):
         image.load()
-        swap, mirror_rows, mirror_columns = _ORIENTATIONS.get(_orientation(image), (False,) * 3)
+        transpose, flip_rows, flip_columns = _ORIENTATIONS.get(_orientation(image), (False,) * 3)
         pixels = np.asarray(_plain(image, channels))
     pixels = pixels.reshape(*pixels.shape[:2], channels)
-    if swap:
+    if transpose:
         pixels = pixels.swapaxes(0, 1)
-    pixels = pixels[:: -1 if mirror_rows else 1, :: -1 if mirror_columns else 1]
+    pixels = pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
     return np.ascontiguousarray(pixels)
 
 
 def read_image(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
-    """A file as the network's uint8 [size, size, channels] in RGB order. Raises Unreadable."""
+    """A file as uint8 [size, size, channels], RGB or greyscale. Raises Unreadable."""
     content = read_file(path)
-    return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
+    return resize(decode(content, preprocessing.channels, max_pixels), preprocessing)
 
 
-def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """uint8 [H, W, C] -> uint8 [size, size, C] by the rules `resize` and `interpolation`.
+def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """uint8 [H, W, C] -> uint8 [size, size, C], by the settings `resize` and `interpolation`.
 
-    Memory stays near that of the result, however long and thin the image; one that has the right
-    size already is returned untouched.
+    Memory is near that of the result, however long and thin the image. An image of that size is
+    returned as it is.
     """
     size, interpolation = preprocessing.size, preprocessing.interpolation
     height, width = pixels.shape[:2]
@@ -184,58 +185,61 @@ def fit(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     return padded
 
 
-def _kind(start: bytes) -> str | None:
-    """The format, such as "JPEG", that the first bytes announce; None if no image."""
-    return next((name for name, sign in _KINDS.items() if re.match(sign, start, re.DOTALL)), None)
+def _format(start: bytes) -> str | None:
+    """The format, such as "JPEG", by the first bytes; None if they are not an image's."""
+    for name, signature in _FORMATS.items():
+        if re.match(signature, start, re.DOTALL):
+            return name
+    return None
 
 
 def _open(content: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
-    """Format and opened, undecoded image. Raises Unreadable, above `max_pixels` too."""
-    kind = _kind(content[:_START])
-    if kind is None:
+    """The format and the image, not decoded. Raises Unreadable, also above `max_pixels`."""
+    format = _format(content[:_START])
+    if format is None:
         raise Unreadable(objection_to(content))
     Image.init()
-    if kind not in Image.OPEN:
-        raise Unreadable(f"is a {kind} file, which this installation of Pillow cannot read")
-    # Not Image.open: its own pixel limit is fixed, warns, and hides the size it found.
-    with _translated(kind, content):
-        image: Any = Image.OPEN[kind][0](BytesIO(content), "")
+    if format not in Image.OPEN:
+        raise Unreadable(f"is a {format} file, which this build of Pillow cannot read")
+    # Not Image.open: its pixel limit is fixed, only warns, and hides the size.
+    with _translated(format, content):
+        image: Any = Image.OPEN[format][0](BytesIO(content), "")
         width, height = image.size
         if width * height > max_pixels:
             raise Unreadable(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
-    return kind, image
+    return format, image
 
 
 @contextmanager
-def _translated(kind: str, content: bytes) -> Iterator[None]:
-    """Turns whatever Pillow raises on damaged files (nearly anything) into Unreadable."""
+def _translated(format: str, content: bytes) -> Iterator[None]:
+    """Turn any exception, as Pillow raises on damaged files, into Unreadable."""
     try:
         yield
     except Unreadable:
         raise
     except MemoryError as error:
-        raise Unreadable("needs more memory than there is") from error
+        raise Unreadable("needs more memory than is available") from error
     except Exception as error:
-        said = " ".join(str(error).split())[:120]
-        if isinstance(error, EOFError) or "truncated" in said.lower():
+        reason = " ".join(str(error).split())[:120]
+        if isinstance(error, EOFError) or "truncated" in reason.lower():
             raise Unreadable(f"is cut off after {len(content):,} bytes") from error
-        raise Unreadable(f"is a damaged {kind} file: {said or type(error).__name__}") from error
+        raise Unreadable(f"is a damaged {format} file: {reason or type(error).__name__}") from error
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """The orientation 1..8 of EXIF or XMP; 1 also where that is damaged: the pixels may be fine."""
+    """The orientation 1..8 of EXIF or XMP; 1 also if that is damaged: the pixels may be fine."""
     if image.format == "TIFF":
-        return 1  # Pillow itself turns these, in size and pixels
+        return 1  # Pillow itself rotates these
     try:
-        # The base class's method: that of PNG would decode the image to look behind the pixels.
+        # The base class's method: that of PNG would decode the image to read chunks after it.
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:
         return 1
 
 
 def _plain(image: Image.Image, channels: int) -> Image.Image:
-    """Any colour mode -> "RGB" (3 channels) or "L" (1 channel) of 8 bit."""
-    if image.mode.startswith("I"):  # Pillow's container of 16 bit, sometimes 32 bits wide
+    """Any colour mode -> 8-bit "RGB" (3 channels) or "L" (1 channel)."""
+    if image.mode.startswith("I"):  # 16 bit, in Pillow sometimes stored as 32 bit
         image = Image.fromarray(_to_byte(np.asarray(image), (65535,)))
     elif image.mode == "F":
         image = Image.fromarray(_to_byte(np.asarray(image), (1, 255, 65535)))
@@ -247,9 +251,9 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _to_byte(values: npt.NDArray[Any], tops: tuple[float, ...]) -> Pixels:
-    """Numbers [H, W] -> uint8: 0..top becomes 0..255, top the smallest of `tops` that holds them.
+    """[H, W] -> uint8: 0..top becomes 0..255, where top is the smallest of `tops` in range.
 
-    Values that no top holds are stretched from lowest to highest; what is not finite becomes 0.
+    Values out of every range are scaled from lowest to highest; NaN and infinity become 0.
     """
     finite = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0)
     low, high = float(finite.min()), float(finite.max())
@@ -263,10 +267,10 @@ def _to_byte(values: npt.NDArray[Any], tops: tuple[float, ...]) -> Pixels:
 def _resample(
     pixels: Pixels, box: tuple[int, int, int, int], width: int, height: int, interpolation: str
 ) -> Pixels:
-    """The box (left, top, width, height) of uint8 [H, W, C] at another size.
+    """The box (left, top, width, height) of uint8 [H, W, C], resized.
 
-    Samples near the box's edge may use pixels outside it, as when the whole image is resized and
-    then cropped.
+    Near its edge, pixels outside the box contribute, as if the whole image were resized and then
+    cropped.
     """
     left, top, box_width, box_height = box
     if interpolation in _PILLOW:
@@ -284,7 +288,7 @@ def _resample(
 def _bilinear(
     pixels: Pixels, rows: npt.NDArray[np.float64], columns: npt.NDArray[np.float64]
 ) -> Pixels:
-    """uint8 [H, W, C] read at real coordinates (pixel centres are whole numbers, edges repeat)."""
+    """uint8 [H, W, C] sampled at real coordinates; pixel centres are integers, edges repeat."""
     height, width = pixels.shape[:2]
     above, before = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
     down = (rows - above).astype(np.float32)[:, None, None]

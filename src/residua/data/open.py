@@ -1,6 +1,6 @@
-"""What the user calls DATA -> a Source: embedded digits, IDX files, CIFAR archives, or a folder.
+"""DATA -> a Dataset: the embedded digits, IDX files, CIFAR, or a folder of images.
 
-Packed sets are read whole into uint8 [N, H, W, C].
+IDX, CIFAR and the digits are read at once into uint8 [N, H, W, C].
 """
 
 from __future__ import annotations
@@ -15,23 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from residua.data import cifar, folder
-from residua.data.arrays import Block, PackedSource, checked_block, packed
+from residua.data.arrays import ArrayDataset, Block, array_dataset, checked_block
 from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.errors import ResiduaError
 
-_TEN = tuple(str(digit) for digit in range(10))
+EMBEDDED = "digits"  # a data set's name that is no path
+_DIGITS = tuple(str(digit) for digit in range(10))
 _IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _IDX_DIMENSIONS = {"images": 3, "labels": 1}
 
 
-EMBEDDED = "digits"  # the name that is no path
-
-
 def open_dataset(data: str) -> Dataset:
-    """The data set of this name or path; "digits" is the one of scikit-learn.
-
-    Raises ResiduaError for what is missing, damaged or not recognised.
-    """
+    """The data set of this name or path. Raises ResiduaError if it is missing or damaged."""
     if data == EMBEDDED:
         return _digits()
     if not data:
@@ -39,84 +34,80 @@ def open_dataset(data: str) -> Dataset:
     try:
         root = Path(data).expanduser()
         is_file = root.is_file()
-    except (OSError, RuntimeError) as error:  # a closed folder above it; "~" without a home
+    except (OSError, RuntimeError) as error:  # no permission above it; "~" without a home
         raise ResiduaError(f"{data} cannot be reached: {error}.") from error
     if is_file:
         return cifar.from_archive(root)
-    for place in (root, root / "raw"):  # torchvision keeps MNIST in raw/
-        paths = {path.name: path for path in _files(place)}
-        if any(map(_IDX.fullmatch, paths)):
-            return _idx(root, paths)
-        found = cifar.from_files(root, paths)
-        if found:
-            return found
+    for path in (root, root / "raw"):  # torchvision stores MNIST in raw/
+        files = {file.name: file for file in _files(path)}
+        if any(map(_IDX.fullmatch, files)):
+            return _idx(root, files)
+        if dataset := cifar.from_files(root, files):
+            return dataset
     return folder.find(root)
 
 
-def _files(place: Path) -> list[Path]:
-    """The files directly in a folder; none if it cannot be listed, which `folder.find` explains."""
+def _files(path: Path) -> list[Path]:
+    """The files directly in a folder; none if it cannot be read: `folder.find` reports that."""
     try:
-        return [path for path in place.iterdir() if path.is_file()]
+        return [file for file in path.iterdir() if file.is_file()]
     except OSError:
         return []
 
 
-def _digits() -> PackedSource:
-    """The 1,797 handwritten digits of scikit-learn, 8 x 8, 0..16 stretched to 0..255."""
-    from sklearn.datasets import load_digits  # slow to import, and only needed here
+def _digits() -> ArrayDataset:
+    """The 1,797 handwritten digits of scikit-learn, 8 x 8, scaled from 0..16 to 0..255."""
+    from sklearn.datasets import load_digits  # slow to import
 
-    found = load_digits()
-    pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)[..., None]
-    block = (pixels, found.target.astype(np.int64))
-    return packed("digits", "the digits of scikit-learn", "digits", _TEN, {None: block})
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    block = (pixels, digits.target.astype(np.int64))
+    return array_dataset("digits", "the digits of scikit-learn", "digits", _DIGITS, {None: block})
 
 
-def _idx(root: Path, paths: Mapping[str, Path]) -> PackedSource:
-    """Parts train and test of the customary files; which data set it is, the files do not say."""
-    found: dict[tuple[str, str], Path] = {}
-    for name in sorted(paths):  # "x" before "x.gz": what is unpacked already is read
-        match = _IDX.fullmatch(name)
-        if match:
-            part = "train" if match[1] == "train" else "test"
-            found.setdefault((part, match[2]), paths[name])
+def _idx(root: Path, files: Mapping[str, Path]) -> ArrayDataset:
+    """A training and perhaps a test set in files named like those of MNIST."""
+    paths: dict[tuple[SplitName, str], Path] = {}
+    for name in sorted(files):  # "x" before "x.gz": the unpacked file is read
+        if match := _IDX.fullmatch(name):
+            split: SplitName = "train" if match[1] == "train" else "test"
+            paths.setdefault((split, match[2]), files[name])
     blocks: dict[SplitName | None, Block] = {}
-    for part in ("train", "test"):
-        if part == "test" and not any(key[0] == part for key in found):
+    for split in ("train", "test"):
+        if split == "test" and not any(key[0] == "test" for key in paths):
             continue
-        for what in ("images", "labels"):
-            if (part, what) not in found:
+        for kind in ("images", "labels"):
+            if (split, kind) not in paths:
                 raise ResiduaError(
-                    f"{root}: {part} {what} are missing: expected files like those of MNIST, "
+                    f"{root}: {split} {kind} are missing: expected files like those of MNIST, "
                     f"train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-..., also as .gz."
                 )
-        images = _read_idx(found[part, "images"], "images")
-        labels = _read_idx(found[part, "labels"], "labels").astype(np.int64)
-        where = str(found[part, "labels"])
-        blocks["train" if part == "train" else "test"] = checked_block(
-            images[..., None], labels, len(_TEN), where
-        )
-    return packed(folder.short_name(root), "IDX files as of MNIST", "IDX", _TEN, blocks)
+        images = _read_idx(paths[split, "images"], "images")[..., None]
+        labels = _read_idx(paths[split, "labels"], "labels").astype(np.int64)
+        where = str(paths[split, "labels"])
+        blocks[split] = checked_block(images, labels, len(_DIGITS), where)
+    return array_dataset(folder.short_name(root), "IDX files as of MNIST", "IDX", _DIGITS, blocks)
 
 
-def _read_idx(path: Path, what: str) -> Pixels:
-    """uint8 [N, H, W] of images, [N] of labels. Memory is bounded by what the header declares."""
-    dimensions = _IDX_DIMENSIONS[what]
+def _read_idx(path: Path, kind: str) -> Pixels:
+    """uint8 [N, H, W] of images, [N] of labels. Memory is bounded by the size in the header."""
+    dimensions = _IDX_DIMENSIONS[kind]
     magic = bytes((0, 0, 8, dimensions))
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             head = file.read(4 + 4 * dimensions)
             if len(head) < 4 + 4 * dimensions or head[:4] != magic:
                 raise ResiduaError(
-                    f"{path}: expected an IDX file of {what}, which starts with {magic.hex()}; "
+                    f"{path}: expected an IDX file of {kind}, which starts with {magic.hex()}; "
                     f"found {head[:4].hex() or 'nothing'}."
                 )
             shape = tuple(int(n) for n in np.frombuffer(head, ">u4", offset=4))
             size = math.prod(shape)
-            possible = size <= 1032 * path.stat().st_size  # gzip cannot pack more tightly
-            body = file.read(size + 1) if possible else b""
+            is_possible = size <= 1032 * path.stat().st_size  # the best ratio of gzip
+            body = file.read(size + 1) if is_possible else b""
     except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise ResiduaError(f"{path}: cannot be read: {error or 'too large'}.") from error
     if len(body) != size:
-        more = "more" if len(body) > size else f"{len(body):,}" if possible else "fewer"
-        raise ResiduaError(f"{path}: the header declares {size:,} bytes of {what}, found {more}.")
+        number = "more" if len(body) > size else f"{len(body):,}" if is_possible else "fewer"
+        raise ResiduaError(f"{path}: the header declares {size:,} bytes of {kind}, found {number}.")
     return np.frombuffer(body, np.uint8).reshape(shape)

@@ -85,7 +85,7 @@ class Prepared:
             self.labels,
             self.training_members,
             classes=config.network.classes,
-            batch=config.training.batch_size,
+            batch_size=config.training.batch_size,
             seed=config.training.seed,
             preprocessing=config.preprocessing,
             augmentation=config.augmentation,

@@ -1,7 +1,7 @@
 """(seed, epoch, sample) -> random numbers, as a pure function without any state.
 
-What an image looks like in an epoch cannot depend on workers, batches, devices or on what was
-drawn before. The mixing function is SplitMix64's finalizer (Steele et al. 2014, section 4).
+So the augmentation of an image depends on no worker, batch, device or earlier draw. The mixing
+function is the finalizer of SplitMix64 (Steele et al. 2014, section 4).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _WORD = (1 << 64) - 1
 def uniform(
     seed: int, epoch: int, samples: Integers, count: int, stream: str
 ) -> npt.NDArray[np.float64]:
-    """[B] sample numbers -> [B, count] numbers in [0, 1), 53 bits each.
+    """[B] sample indices -> [B, count] numbers in [0, 1), 53 bits each.
 
-    `stream` names what they are for; different names are independent of each other.
+    stream: the purpose of the numbers; different streams are independent.
     """
     key = 0
     for word in (seed, epoch, int.from_bytes(stream.encode()[:8], "little"), len(stream)):
@@ -33,13 +33,13 @@ def uniform(
 
 
 def shuffled(seed: int, epoch: int, members: Integers) -> Integers:
-    """The members in the order of this epoch: sorted by a number drawn for each one."""
+    """The members in the order of this epoch: sorted by one random number each."""
     keys = uniform(seed, epoch, members, 1, "order")[:, 0]
     return members[np.lexsort((members, keys))]
 
 
 def _mix(words: Words) -> Words:
-    """SplitMix64's finalizer on each word; multiplication wraps, as intended."""
+    """SplitMix64's finalizer of each word; the multiplications wrap, as intended."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

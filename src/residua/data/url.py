@@ -1,9 +1,9 @@
-"""An http(s) address -> the bytes of the image that it leads to, or why there are none.
+"""An http(s) URL -> the bytes of an image, or the reason why there are none.
 
-Whatever answers is a stranger, so time, size, redirects and networks are limited. A name is
-resolved once, every number that comes back is checked, and the connection goes to a checked number,
-while TLS and the Host line keep the name: a name server cannot answer differently later.
-Proxies of the environment are not used: behind one, nobody here could tell where a name leads.
+The server is not trusted: time, size, redirects and networks are limited. A host name is resolved
+once, every IP address is checked, and the connection goes to a checked one, while TLS and the Host
+header use the name: DNS rebinding has no effect. Proxies of the environment are not used, because
+behind one the IP address is unknown.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from residua.data.image import objection_to
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = 5
 _BLOCK = 2**16  # bytes read at a time
-_KEPT = "!#$%&'()*+,/:;=?@[]~"  # what an address may hold besides letters, digits, "_", "-" and "."
-_GLOBAL = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given to the public
+_URL_SAFE = "!#$%&'()*+,/:;=?@[]~"  # valid in a URL besides letters, digits, "_", "-" and "."
+_GLOBAL = ipaddress.ip_network("2000::/3")  # all public IPv6
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in the last 32 bits, RFC 6052
-_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")  # newer Pythons know it as not global
+_PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")  # not global in newer Python versions
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class _Limits:
     allow_private: bool
     max_bytes: int
     seconds: float
-    end: float  # on the clock time.monotonic
+    end: float  # deadline, on time.monotonic
 
     def left(self) -> float:
-        """Seconds, more than 0. Raises TimeoutError."""
+        """Seconds until the deadline, more than 0. Raises TimeoutError."""
         left = self.end - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -55,58 +55,54 @@ class _Target:
     scheme: str
     host: str  # ASCII, without brackets
     port: int
-    request: bytes
+    request: bytes  # the whole GET request
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is meant as an address: it starts with http:// or https://, in any case."""
+    """Whether a text starts with http:// or https://, in any case."""
     return re.match(r"https?://", text, re.IGNORECASE) is not None
 
 
-def is_public(number: str) -> bool:
-    """Whether an IPv4 or IPv6 address, as getaddrinfo spells it, belongs to the public internet.
+def is_public(ip: str) -> bool:
+    """Whether an IPv4 or IPv6 address belongs to the public internet.
 
-    An IPv6 address that carries one of IPv4 (mapped, 6to4, NAT64) is what that one is.
+    An IPv6 address that embeds an IPv4 address (mapped, 6to4, NAT64) counts as that one.
     """
-    address = ipaddress.ip_address(number)
+    address = ipaddress.ip_address(ip)
     if isinstance(address, ipaddress.IPv6Address):
-        carried = address.ipv4_mapped or address.sixtofour
+        embedded = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
-            carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if carried is not None:
-            return is_public(str(carried))
+            embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if embedded is not None:
+            return is_public(str(embedded))
         return address in _GLOBAL and address.is_global
     return address.is_global and not address.is_multicast and address not in _PROTOCOLS
 
 
 def read_address(
-    address: str,
-    *,
-    allow_private: bool = False,
-    max_bytes: int = 50_000_000,
-    seconds: float = 20.0,
+    address: str, *, allow_private: bool = False, max_bytes: int = 50_000_000, seconds: float = 20.0
 ) -> bytes:
-    """The file behind an address, unchanged; its first bytes are those of an image.
+    """The content of a URL, unchanged; its first bytes are those of an image.
 
     allow_private: also read from this machine and from private, link-local and other special
-    networks. max_bytes: of the content. seconds: for everything together, the name server and
-    redirects included. Raises Unreadable, whose message is the reason without the address.
+    networks. max_bytes: of the content. seconds: in all, including DNS and redirects. Raises
+    Unreadable; the message is the reason without the URL.
     """
     limits = _Limits(allow_private, max_bytes, seconds, time.monotonic() + seconds)
     origin = ""
     for _ in range(_REDIRECTS + 1):
         try:
-            found = _read(address, limits)
+            content = _read(address, limits)
         except Unreadable as error:
             raise Unreadable(f"{origin}{error}") from error
-        if isinstance(found, bytes):
-            return found
-        address, origin = found, f"is redirected to {_shown(found)}, which "
+        if isinstance(content, bytes):
+            return content
+        address, origin = content, f"is redirected to {_shown(content)}, which "
     raise Unreadable(f"is redirected more than {_REDIRECTS} times")
 
 
 def _read(address: str, limits: _Limits) -> bytes | str:
-    """The content of one address, or the address that it redirects to. Raises Unreadable."""
+    """The content of a URL, or the URL that it redirects to. Raises Unreadable."""
     try:
         target = _parsed(address)
         with _connected(target, limits) as sock:
@@ -119,38 +115,38 @@ def _read(address: str, limits: _Limits) -> bytes | str:
                     return _redirected(address, location)
                 return _content(response, limits)
     except TimeoutError as error:
-        said = f"{limits.seconds:g} seconds{_about_proxies(error)}"
-        raise Unreadable(f"gives no complete answer within {said}") from error
+        limit = f"{limits.seconds:g} seconds{_about_proxies(error)}"
+        raise Unreadable(f"has not answered completely within {limit}") from error
     except ssl.SSLCertVerificationError as error:
-        said = _shown(error.verify_message)
-        raise Unreadable(f"has a certificate that cannot be trusted: {said}") from error
+        reason = _shown(error.verify_message)
+        raise Unreadable(f"has an untrusted certificate: {reason}") from error
     except http.client.IncompleteRead as error:
-        raise Unreadable("is cut off: the connection ended too early") from error
+        raise Unreadable("is cut off: the connection was closed too early") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        said = _shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-        raise Unreadable(f"cannot be read: {said}{_about_proxies(error)}") from error
+        reason = _shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        raise Unreadable(f"cannot be read: {reason}{_about_proxies(error)}") from error
 
 
 def _parsed(address: str) -> _Target:
-    """Where an address leads and what to ask there. Raises Unreadable, and ValueError."""
+    """The host, port and request of a URL. Raises Unreadable and ValueError."""
     if not address.isprintable():
-        raise Unreadable("holds a character that cannot be printed, which no address does")
+        raise Unreadable("contains a character that is not printable")
     parts = urlsplit(address)
     if parts.scheme not in _PORTS:
-        raise Unreadable(f"has the scheme {_shown(parts.scheme)!r}: only http and https are read")
+        raise Unreadable(f"has the scheme {_shown(parts.scheme)!r}: expected http or https")
     if "@" in parts.netloc:
-        raise Unreadable("holds a user name or a password: download the image yourself")
+        raise Unreadable("contains a user name or password: download the image yourself")
     if not parts.hostname:
-        raise Unreadable("names no host")
+        raise Unreadable("has no host")
     host = parts.hostname.encode("idna").decode("ascii")
     port = parts.port or _PORTS[parts.scheme]
-    named = f"[{host}]" if ":" in host else host
-    named += f":{port}" if port != _PORTS[parts.scheme] else ""
-    path = quote(parts.path or "/", safe=_KEPT)
-    path += f"?{quote(parts.query, safe=_KEPT)}" if parts.query else ""
+    authority = f"[{host}]" if ":" in host else host
+    authority += f":{port}" if port != _PORTS[parts.scheme] else ""
+    path = quote(parts.path or "/", safe=_URL_SAFE)
+    path += f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
     lines = (
         f"GET {path} HTTP/1.1",
-        f"Host: {named}",
+        f"Host: {authority}",
         f"User-Agent: residua/{__version__}",
         "Accept: */*",
         "Accept-Encoding: identity",
@@ -160,41 +156,41 @@ def _parsed(address: str) -> _Target:
 
 
 def _resolved(target: _Target, limits: _Limits) -> list[tuple[int, Any]]:
-    """Family and socket address of every checked number that the host's name stands for."""
+    """Family and socket address of every IP address of the host, all checked."""
     answers: queue.SimpleQueue[list[tuple[Any, ...]] | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def look_up() -> None:
         try:
             answers.put(socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM))
         except (OSError, ValueError) as error:
             answers.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()  # getaddrinfo itself knows no deadline
+    threading.Thread(target=look_up, daemon=True).start()  # getaddrinfo has no timeout
     try:
-        found = answers.get(timeout=limits.left())
+        answer = answers.get(timeout=limits.left())
     except queue.Empty:
         raise TimeoutError from None
-    if isinstance(found, Exception):
-        said = _shown(getattr(found, "strerror", None) or str(found))
+    if isinstance(answer, Exception):
+        reason = _shown(getattr(answer, "strerror", None) or str(answer))
         raise Unreadable(
-            f"names the host {_shown(target.host)!r}, which is not found: {said}"
-            f"{_about_proxies(found)}"
+            f"has the host {_shown(target.host)!r}, which is not found: {reason}"
+            f"{_about_proxies(answer)}"
         )
-    for *_, (number, *_) in found:
-        if not limits.allow_private and not is_public(str(number)):
+    for *_, (ip, *_) in answer:
+        if not limits.allow_private and not is_public(str(ip)):
             raise Unreadable(
-                f"leads to {number}, which is no public network address: it is read only where "
-                "private addresses are allowed"
+                f"leads to {ip}, which is not a public IP address: refused unless private "
+                "addresses are allowed"
             )
-    return [(family, place) for family, *_, place in found]
+    return [(family, address) for family, *_, address in answer]
 
 
 def _connected(target: _Target, limits: _Limits) -> socket.socket:
-    """A connection to the first number that accepts one; for https, to whom the name belongs."""
-    places = _resolved(target, limits)
-    for left, (family, place) in zip(range(len(places), 0, -1), places, strict=True):
-        try:  # a silent number leaves time for the others
-            sock = _dialled(family, place, limits.left() / left)
+    """A connection to the first IP address that accepts it; for https, with a verified name."""
+    addresses = _resolved(target, limits)
+    for left, (family, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        try:  # an address that does not answer leaves time for the others
+            sock = _connect(family, address, limits.left() / left)
             break
         except OSError:
             if left == 1:
@@ -209,12 +205,12 @@ def _connected(target: _Target, limits: _Limits) -> socket.socket:
         raise
 
 
-def _dialled(family: int, place: Any, seconds: float) -> socket.socket:
-    """A connection to one number. Raises OSError, also where this machine has no such family."""
+def _connect(family: int, address: Any, seconds: float) -> socket.socket:
+    """A connection to one IP address. Raises OSError, also if the machine lacks the family."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(seconds)
-        sock.connect(place)
+        sock.connect(address)
     except OSError:
         sock.close()
         raise
@@ -222,11 +218,11 @@ def _dialled(family: int, place: Any, seconds: float) -> socket.socket:
 
 
 class _Wire(io.RawIOBase):
-    """A socket as http.client reads it, in which every single wait ends at the deadline."""
+    """A socket for http.client, in which every wait ends at the deadline."""
 
     def __init__(self, sock: socket.socket, limits: _Limits) -> None:
         self.sock, self.limits = sock, limits
-        self.arriving = 2 * limits.max_bytes + 2**20  # bytes, with headers and marks of chunks
+        self.allowance = 2 * limits.max_bytes + 2**20  # bytes, with headers and chunk sizes
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -237,8 +233,8 @@ class _Wire(io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         self.sock.settimeout(self.limits.left())
         count = self.sock.recv_into(buffer)
-        self.arriving -= count
-        if self.arriving < 0:  # http.client reads a chunk of size -1 without an end
+        self.allowance -= count
+        if self.allowance < 0:  # http.client reads a chunk of size -1 endlessly
             raise Unreadable(f"is larger than {self.limits.max_bytes:,} bytes")
         return count
 
@@ -249,21 +245,21 @@ class _Wire(io.RawIOBase):
 
 
 def _redirected(address: str, location: str) -> str:
-    """The absolute address that an answer names. Raises Unreadable for https to http."""
-    # Headers arrive as Latin-1 whatever they are in, so that this restores their bytes.
-    target = urljoin(address, quote(location.strip(), safe=_KEPT, encoding="latin-1"))
+    """The absolute URL of a Location header. Raises Unreadable for https to http."""
+    # http.client decodes headers as Latin-1; this restores their bytes.
+    target = urljoin(address, quote(location.strip(), safe=_URL_SAFE, encoding="latin-1"))
     if urlsplit(address).scheme == "https" and urlsplit(target).scheme == "http":
         raise Unreadable(f"is redirected from https to {_shown(target)}, which is not encrypted")
     return target
 
 
 def _content(response: http.client.HTTPResponse, limits: _Limits) -> bytes:
-    """The body of an answer. Raises Unreadable as soon as it cannot become an image."""
+    """The body of a response. Raises Unreadable as soon as it cannot be an image."""
     if response.status != 200:
         raise Unreadable(_shown(f"is answered with {response.status} {response.reason}").rstrip())
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise Unreadable(f"is sent in the encoding {_shown(encoding)!r}, which was not asked for")
+        raise Unreadable(f"is sent in the encoding {_shown(encoding)!r}, which was not requested")
     declared = response.length
     content = bytearray()
     block = b""
@@ -281,13 +277,14 @@ def _content(response: http.client.HTTPResponse, limits: _Limits) -> bytes:
 
 
 def _about_proxies(error: Exception) -> str:
-    """A hint where nothing was reached and the environment would have had another way."""
+    """A hint if no connection was made and the environment has a proxy."""
     unreached = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)
     proxies = {"http_proxy", "https_proxy", "all_proxy"} & {name.lower() for name in os.environ}
     return " (the environment's proxy is not used)" if unreached and proxies else ""
 
 
 def _shown(text: str) -> str:
-    """Somebody else's text for a message: one line of printable characters, not too long."""
-    text = "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+    """Untrusted text for a message: one line of at most 120 printable characters."""
+    text = " ".join(text.split())
+    text = "".join(character if character.isprintable() else "?" for character in text)
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -241,7 +241,7 @@ def _check_unchanged(run: RunFolder, surveyed: Survey) -> None:
     expected = {member.path: member.sha256 for member in run.read_split()}
     changed = [
         entry.path
-        for entry, digest in zip(surveyed.source.entries, surveyed.sha256, strict=True)
+        for entry, digest in zip(surveyed.dataset.entries, surveyed.sha256, strict=True)
         if expected[entry.path] != digest
     ]
     if changed:

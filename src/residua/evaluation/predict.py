@@ -19,7 +19,7 @@ from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Dataset, Pixels, Unreadable
 from residua.data.folder import images_below
-from residua.data.image import decode, fit, read_image
+from residua.data.image import decode, read_image, resize
 from residua.data.open import EMBEDDED, open_dataset
 from residua.data.url import is_address, read_address
 from residua.errors import ResiduaError
@@ -164,7 +164,7 @@ def read_input(
     if not is_address(file):
         return read_image(Path(file).expanduser(), preprocessing, max_pixels)
     content = read_address(file, allow_private=allow_private)
-    return fit(decode(content, preprocessing.channels, max_pixels), preprocessing)
+    return resize(decode(content, preprocessing.channels, max_pixels), preprocessing)
 
 
 def import_pyarrow() -> Any:
@@ -218,7 +218,7 @@ def _dataset_image(
     dataset: Dataset, index: int, preprocessing: Preprocessing, max_pixels: int
 ) -> Pixels:
     content = dataset.content(index)
-    return fit(dataset.pixels(index, content, preprocessing.channels, max_pixels), preprocessing)
+    return resize(dataset.pixels(index, content, preprocessing.channels, max_pixels), preprocessing)
 
 
 def _read_batches(inputs: Sequence[Input]) -> Iterator[list[tuple[str, Pixels | str]]]:

@@ -170,7 +170,7 @@ class FeatureExtractor:
             self.labels,
             np.arange(len(self.labels)),
             classes=config.network.classes,
-            batch=self.batch,
+            batch_size=self.batch,
             seed=config.training.seed,
             preprocessing=config.preprocessing,
             augmentation=config.augmentation,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from residua.config.schema import Data, Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Unreadable
-from residua.data.image import fit, read_image
+from residua.data.image import read_image, resize
 from residua.errors import ResiduaError
 from residua.weights.key_maps.keras import KERAS_MAPS
 from residua.weights.key_maps.layers import weight_layers
@@ -63,7 +63,7 @@ def images_for(preprocessing: Preprocessing, files: Sequence[Path]) -> Images:
         photos = load_sample_images().images
         if preprocessing.channels == 1:
             photos = [photo[:, :, 1:2] for photo in photos]  # green is close to grey
-        fitted = [fit(np.ascontiguousarray(photo), preprocessing) for photo in photos]
+        fitted = [resize(np.ascontiguousarray(photo), preprocessing) for photo in photos]
     else:
         try:
             fitted = [read_image(file, preprocessing, Data.max_pixels) for file in files]
