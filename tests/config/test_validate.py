@@ -23,7 +23,7 @@ def test_strategies_on_pretrained_weights_get_a_new_head(strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", TRANSFERS)
 @pytest.mark.parametrize("weights", ["", "none"])
-def test_strategies_that_need_weights_ask_for_them(strategy: str, weights: str) -> None:
+def test_strategies_that_need_weights_are_refused_without(strategy: str, weights: str) -> None:
     with pytest.raises(ResiduaError, match=f"{strategy} needs pretrained weights: add --weights"):
         checked(config_of(strategy, network__weights=weights))
 

@@ -217,10 +217,10 @@ def test_the_request_identifies_itself_and_sends_no_secrets(server: Server) -> N
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("missing", "answered with 404 Not Found"),
-        ("partial", "answered with 206 Partial Content"),
-        ("rude", "answered with 500 ?[31mred?"),
-        ("to-nowhere", "answered with 302 Found"),
+        ("missing", "responds with 404 Not Found"),
+        ("partial", "responds with 206 Partial Content"),
+        ("rude", "responds with 500 ?[31mred?"),
+        ("to-nowhere", "responds with 302 Found"),
         ("page", "is a web page"),
         ("text", "is not an image: starts with 'hello'"),
         ("pdf", "is a PDF document"),
@@ -239,7 +239,7 @@ def test_the_request_identifies_itself_and_sends_no_secrets(server: Server) -> N
         ("to-nonsense", "cannot be read: Invalid IPv6 URL"),
     ],
 )
-def test_an_answer_that_is_no_image_has_a_reason(server: Server, path: str, words: str) -> None:
+def test_a_response_without_an_image_has_a_reason(server: Server, path: str, words: str) -> None:
     before = len(server.asked)
     said = reason(server.address(path), max_bytes=2_000_000)
     assert words in said
@@ -271,7 +271,7 @@ def test_no_server_can_exceed_the_deadline(server: Server, path: str) -> None:
 
     server.answers["loop-slowly"] = slowly
     began = time.monotonic()
-    assert "has not answered completely within 0.5 seconds" in reason(
+    assert "has not responded completely within 0.5 seconds" in reason(
         server.address(path), seconds=0.5
     )
     assert 0.4 < time.monotonic() - began < 2
@@ -385,7 +385,7 @@ def test_a_name_is_resolved_once_and_all_its_ip_addresses_are_checked(
     assert len(server.asked) == before
 
 
-def test_an_ip_address_that_does_not_answer_leaves_time_for_the_next(
+def test_an_unresponsive_ip_address_leaves_time_for_the_next(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Names(monkeypatch, bird_example=["127.0.0.2", "127.0.0.1"])  # nobody listens at the first
@@ -410,7 +410,7 @@ def test_a_slow_name_server_cannot_exceed_the_deadline(monkeypatch: pytest.Monke
     waiting = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: waiting.wait(20))
     began = time.monotonic()
-    assert "not answered completely within 0.3 seconds" in reason(
+    assert "not responded completely within 0.3 seconds" in reason(
         "http://bird.example/", seconds=0.3
     )
     assert time.monotonic() - began < 2
@@ -527,7 +527,7 @@ def test_no_server_can_exceed_the_deadline_with_tls(encrypted: Server, server: S
         encrypted.address("silent", "localhost", "https"),
     ):
         began = time.monotonic()
-        assert "not answered completely within 0.7 seconds" in reason(address, seconds=0.7)
+        assert "not responded completely within 0.7 seconds" in reason(address, seconds=0.7)
         assert time.monotonic() - began < 2
 
 
@@ -535,5 +535,5 @@ def test_a_server_without_a_handshake_cannot_exceed_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         began = time.monotonic()
         said = reason(f"https://127.0.0.1:{listening.getsockname()[1]}/", seconds=0.4)
-        assert "not answered completely within 0.4 seconds" in said
+        assert "not responded completely within 0.4 seconds" in said
         assert time.monotonic() - began < 2

@@ -165,7 +165,7 @@ def _archive_files(path: Path) -> dict[str, bytes]:
 
 
 class _Record:
-    """Stands for any object of a pickle: its arguments and state, without behaviour."""
+    """Replaces any object of a pickle: its arguments and state, without behaviour."""
 
     def __init__(self, *arguments: object) -> None:
         self.arguments = arguments

@@ -68,7 +68,7 @@ class FolderDataset:
 
 @dataclass
 class _Scan:
-    """What a scan collects. labelled: (path, class name, split). rejected: (path, reason)."""
+    """The result of a scan. labelled: (path, class name, split). rejected: (path, reason)."""
 
     labelled: list[tuple[str, str, SplitName | None]] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)

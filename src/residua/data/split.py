@@ -74,7 +74,7 @@ def stratified(
     floor(fraction x N) of the decimal as written. Classes share it by largest remainder. Within a
     class the order is that of SHA-256(seed, split, path), so the result depends on no platform, no
     library and no order of the input, and changes little when images are added. Images of equal
-    content stay together; if the last group does not fit, the split is smaller and a note says so.
+    content stay together; if the last group does not fit, the split is smaller, with a note.
 
     Raises ResiduaError if a fraction is outside [0, 1) or a class would have no training image.
     """

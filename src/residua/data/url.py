@@ -116,7 +116,7 @@ def _read(address: str, limits: _Limits) -> bytes | str:
                 return _content(response, limits)
     except TimeoutError as error:
         limit = f"{limits.seconds:g} seconds{_about_proxies(error)}"
-        raise Unreadable(f"has not answered completely within {limit}") from error
+        raise Unreadable(f"has not responded completely within {limit}") from error
     except ssl.SSLCertVerificationError as error:
         reason = _shown(error.verify_message)
         raise Unreadable(f"has an untrusted certificate: {reason}") from error
@@ -189,7 +189,7 @@ def _connected(target: _Target, limits: _Limits) -> socket.socket:
     """A connection to the first IP address that accepts it; for https, with a verified name."""
     addresses = _resolved(target, limits)
     for left, (family, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
-        try:  # an address that does not answer leaves time for the others
+        try:  # an unresponsive address leaves time for the others
             sock = _connect(family, address, limits.left() / left)
             break
         except OSError:
@@ -256,7 +256,7 @@ def _redirected(address: str, location: str) -> str:
 def _content(response: http.client.HTTPResponse, limits: _Limits) -> bytes:
     """The body of a response. Raises Unreadable as soon as it cannot be an image."""
     if response.status != 200:
-        raise Unreadable(_shown(f"is answered with {response.status} {response.reason}").rstrip())
+        raise Unreadable(_shown(f"responds with {response.status} {response.reason}").rstrip())
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise Unreadable(f"is sent in the encoding {_shown(encoding)!r}, which was not requested")
