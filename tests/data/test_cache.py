@@ -17,7 +17,7 @@ from PIL import Image
 
 from residua.config.schema import Preprocessing
 from residua.data import cache, folder, image
-from residua.data.open import open_dataset
+from residua.data.arrays import array_dataset
 from residua.errors import ResiduaError
 
 LIMIT = 100_000_000
@@ -142,10 +142,11 @@ def test_rows_are_entries(zoo: Path, where: str, channels: int) -> None:
 
 
 def test_arrays_load_too() -> None:
-    source = open_dataset("digits")
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
+    dataset = array_dataset("toy", "", "IDX", ("a",), {None: (pixels, np.zeros(20, np.int64))})
     settings = Preprocessing(size=8, channels=1, crop=1.0, interpolation="antialias")
-    loaded = cache.load(cache.survey(source, LIMIT), settings, LIMIT)
-    np.testing.assert_array_equal(loaded.pixels, source.array)
+    loaded = cache.load(cache.survey(dataset, LIMIT), settings, LIMIT)
+    np.testing.assert_array_equal(loaded.pixels, pixels)
 
 
 def test_the_last_row_may_fail(zoo: Path) -> None:

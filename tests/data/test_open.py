@@ -159,7 +159,7 @@ def test_damaged_gzip_files_are_refused(tmp_path: Path) -> None:
 def test_gzip_bombs_take_no_memory(tmp_path: Path) -> None:
     """More content than declared is not unpacked; more declared than possible is not tried."""
     path = put_idx(tmp_path) / "train-images-idx3-ubyte.gz"
-    for declared, body in ((12 * 6 * 4, 300_000_000), (2**40, 100)):
+    for declared, body in ((12 * 6 * 4, 60_000_000), (2**40, 100)):
         start = bytes((0, 0, 8, 3)) + struct.pack(">3I", declared // 4096 or 1, 64, 64)
         path.write_bytes(gzip.compress(start + bytes(body), 1))
         tracemalloc.start()
@@ -171,6 +171,7 @@ def test_gzip_bombs_take_no_memory(tmp_path: Path) -> None:
 # Real data
 
 
+@pytest.mark.slow
 def test_the_whole_of_mnist(shared_data: Path) -> None:
     source = open_dataset(str(shared_data / "mnist"))
     counts = [sum(e.split == part for e in source.entries) for part in ("train", "test")]

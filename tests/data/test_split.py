@@ -72,7 +72,7 @@ def test_floor_is_taken_of_the_decimal(total: int, fraction: float, expected: in
     assert split([0] * total, val=fraction).splits.count("validation") == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(12, 60), min_size=1, max_size=6), FRACTIONS, FRACTIONS, st.integers(0, 9)
 )
@@ -100,7 +100,7 @@ def test_largest_remainder_by_hand() -> None:
     assert counts == {0: 7, 1: 4, 2: 2}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data(), FRACTIONS, FRACTIONS)
 def test_equal_content_stays_together(data: st.DataObject, val: float, test: float) -> None:
     total = data.draw(st.integers(4, 60))
@@ -123,7 +123,7 @@ def test_equal_content_stays_together(data: st.DataObject, val: float, test: flo
         assert noted == (size < target)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 7), st.integers(0, 1)), min_size=2, max_size=9),
     st.sampled_from([0.2, 0.3, 0.4, 0.45]),
