@@ -150,7 +150,6 @@ def test_images_may_be_addresses(images: Path) -> None:
 
 def test_sources_that_do_not_exist_are_errors() -> None:
     for source, model, reason in (
-        ("imagenet", None, "which network"),
         ("imagenet:resnet5", None, "no known model"),
         ("imagenet:cifar_resnet20", None, "no published ImageNet weights of cifar_resnet20"),
         (f"imagenet:{NAME}", "resnet18", "has weights of mobilenet_v1, not of resnet18"),

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from residua.config import parse
 from residua.config.schema import AUTO, NONE, Config, NetworkSpec
 from residua.data.prepare import Prepared
@@ -21,6 +19,7 @@ from residua.weights.key_maps.layers import head_layers, with_counters
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Origin
 from residua.weights.published.download import download
+from residua.weights.published.embedded import DEFAULT, embedded_file
 from residua.weights.published.imagenet import SOURCES
 
 IMAGENET = "imagenet"
@@ -31,7 +30,8 @@ def open_weights(source: str | Path, model: str | None, console: Console) -> Wei
     """The weights of a run, a file or imagenet:NAME, downloaded if necessary.
 
     model: the network, where the source does not determine it; "imagenet" alone means
-    imagenet:`model`. Raises ResiduaError.
+    imagenet:`model`, and without a model the weights that are installed with residua. Raises
+    ResiduaError.
     """
     weights = read_file(locate(source, model, console), _network_name(source, model))
     if not is_published(source):
@@ -44,7 +44,7 @@ def open_weights(source: str | Path, model: str | None, console: Console) -> Wei
 def locate(source: str | Path, model: str | None, console: Console) -> Path:
     """The path of the weights file of a source, downloaded if necessary. Raises ResiduaError."""
     if is_published(source):
-        return _download(_network_name(source, model), model, console)
+        return _published_file(_network_name(source, model), model, console)
     path = Path(source).expanduser()
     if path.is_dir():
         return RunFolder.existing(path).weights
@@ -113,8 +113,6 @@ def initial_weights(config: Config, console: Console) -> Weights | None:
                 raise ResiduaError(f"{flag} needs pretrained weights: add --weights.")
         return None
     model = None if network.name == AUTO else network.name
-    if model is None and network.weights == IMAGENET:
-        model = "resnet50" if torch.cuda.is_available() else "resnet18"
     weights = open_weights(network.weights, model, console)
     channels = weights.metadata.network.channels
     if config.preprocessing.channels not in (AUTO, channels):
@@ -224,9 +222,8 @@ def _network_name(source: str | Path, model: str | None) -> str | None:
     return str(source).partition(":")[2] or model if is_published(source) else model
 
 
-def _download(name: str | None, model: str | None, console: Console) -> Path:
-    if name is None:
-        raise ResiduaError(f"{IMAGENET}: which network? Expected {IMAGENET}:NAME, or --model.")
+def _published_file(name: str | None, model: str | None, console: Console) -> Path:
+    name = DEFAULT if name is None else name
     row(name)
     if model not in (None, name):
         raise ResiduaError(f"{IMAGENET}:{name} has weights of {name}, not of {model}.")
@@ -236,6 +233,8 @@ def _download(name: str | None, model: str | None, console: Console) -> Path:
             "weights sources` lists the networks that have some."
         )
     source, folder = SOURCES[name], cache_folder() / "weights"
+    if source.package:
+        return embedded_file(source)
     return download(source.address, source.file, source.digest, folder, console)
 
 
