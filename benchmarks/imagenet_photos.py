@@ -3,8 +3,8 @@
     python benchmarks/imagenet_photos.py ../shared/data/imagenet_photos
 
 Photos whose names begin with their wnid. The independent reading resizes with Pillow and computes
-with plain functions of PyTorch (tests/references/efficientnet_lite.py). Both normalisations that are
-in circulation for these weights are tried.
+with plain functions of PyTorch (tests/references/efficientnet_lite.py). Both normalisations in
+circulation for these weights are tried.
 """
 
 from __future__ import annotations
