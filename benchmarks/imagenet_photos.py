@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
     spec = find_spec(SOURCE.package)
     assert spec is not None
     state = torch.load(
-        Path(list(spec.submodule_search_locations or ())[0]) / SOURCE.file, weights_only=True
+        Path(next(iter(spec.submodule_search_locations or ()))) / SOURCE.file, weights_only=True
     )
     facts = environment(torch.device("cpu"))
     lines = [
