@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import residua
@@ -58,6 +59,36 @@ def test_imports_point_down() -> None:
             other = folder_of(module)
             down = LEVEL[other] < LEVEL[own] or other == own
             assert down, f"{file.relative_to(SOURCE)} imports {module}"
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Module -> the modules that it imports, at its top, inside functions or for types alone."""
+    files = {module_of(file): file for file in SOURCE.rglob("*.py")}
+    graph = {}
+    for module, file in files.items():
+        imported = set()
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{name.name}" for name in node.names}
+                imported |= {name if name in files else str(node.module) for name in names}
+        graph[module] = imported & files.keys() - {"residua"}  # its names are imported when used
+    return graph
+
+
+def module_of(file: Path) -> str:
+    parts = ("residua", *file.relative_to(SOURCE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_modules_form_no_cycle() -> None:
+    graph = module_graph()
+    assert sum(map(len, graph.values())) > 200
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from error
 
 
 def test_no_public_name_is_a_module() -> None:
