@@ -1,10 +1,10 @@
-"""Weights files of every container, small and right, to be broken; and how a refusal reads."""
+"""Small valid weights files in every format, to be damaged; and how a refusal reads."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
-from residua.networks.zoo.catalogue import build
 from residua.weights.load import read_file
 from residua.weights.native import FORMAT
 
@@ -46,81 +45,80 @@ SUFFIXES = {
     "Keras 3 weights": ".weights.h5",
     "Keras 3 model": ".keras",
 }
+KERAS_FORMS = {  # kind -> form of references.keras_files
+    "Keras 2": "keras2_whole",
+    "Keras 3 legacy": "keras3_legacy_h5",
+    "Keras 3 weights": "keras3_weights",
+    "Keras 3 model": "keras3_whole",
+}
+KINDS = [  # parameters of a test of every format
+    pytest.param(kind, marks=pytest.mark.slow) if kind in KERAS_FORMS else kind for kind in SUFFIXES
+]
 State = dict[str, Tensor]
 
 
 def refused(path: Path, model: str | None = None) -> str:
-    """What reading says of a file that it must refuse: one line that names the file."""
+    """The message with which reading refuses a file: one line that names the file first."""
     with pytest.raises(ResiduaError) as caught:
         read_file(path, model)
-    return judged(path, str(caught.value))
+    return checked(path, str(caught.value))
 
 
-def judged(path: Path, said: str) -> str:
-    assert said.startswith(f"{path}: ")
-    assert said.isprintable()
-    assert said.endswith((".", "--new-head"))
-    assert len(said) < 1200
-    assert "weights_only" not in said  # the libraries' advice is to let code run
-    return said.removeprefix(f"{path}: ")
+def checked(path: Path, message: str) -> str:
+    """A message without the path in front, after checking that it can be printed as it is."""
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable()
+    assert message.endswith((".", "--new-head"))
+    assert len(message) < 1200
+    assert "weights_only" not in message  # the libraries' advice is to let code run
+    return message.removeprefix(f"{path}: ")
 
 
-@pytest.fixture(scope="module")
-def state() -> State:
-    """A state dict of pytorch_resnet_cifar10, without its wrapper's prefix."""
+def cifar_state() -> State:
+    """A state dict as pytorch_resnet_cifar10 publishes it, without its wrapper's prefix."""
     from references import torch_networks
 
-    found = torch_networks.state_dict(NAME)
-    return {name.removeprefix("module."): each for name, each in found.items()}
+    state = torch_networks.state_dict(NAME)
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-@pytest.fixture(scope="module")
-def whole(state: State, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
-    """A file of each container, with the weights of a small network."""
-    from references import keras_files, keras_networks
+class Files(Mapping[str, bytes]):
+    """The content of a valid file by format; Keras is imported only when it has to write one.
 
-    folder = tmp_path_factory.mktemp("whole")
-    model = keras_networks.build(KERAS_NAME)
-    keras_networks.randomise(model, 0)
-    return contents(state, model, folder, keras_files.write)
+    state: what the PyTorch files contain. ours: under our names. build: makes the Keras model.
+    """
 
+    def __init__(self, state: State, ours: State, build: Callable[[], Any], folder: Path) -> None:
+        self.state, self.ours, self.build, self.folder = state, ours, build, folder
+        self.written: dict[str, bytes] = {}
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
-    """A file of each container, mostly structure: four layers of no network."""
-    from references import keras_files
-    from references.keras_networks import keras, layers
+    def __getitem__(self, kind: str) -> bytes:
+        if kind not in self.written:
+            self.written[kind] = self._write(kind)
+        return self.written[kind]
 
-    folder = tmp_path_factory.mktemp("tiny")
-    generator = torch.Generator().manual_seed(0)
-    state = {
-        "conv1.weight": torch.randn(4, 3, 3, 3, generator=generator),
-        "bn1.weight": torch.ones(4),
-        "bn1.running_var": torch.ones(4),
-        "fc.weight": torch.randn(2, 4, generator=generator),
-    }
-    keras.utils.clear_session()
-    inputs = keras.Input((8, 8, 3))
-    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
-    outputs = layers.Dense(2)(layers.GlobalAveragePooling2D()(x))
-    return contents(state, keras.Model(inputs, outputs), folder, keras_files.write)
+    def __iter__(self) -> Iterator[str]:
+        return iter(SUFFIXES)
 
+    def __len__(self) -> int:
+        return len(SUFFIXES)
 
-def contents(
-    state: State, model: Any, folder: Path, write: Callable[..., Path]
-) -> Mapping[str, bytes]:
-    old = io.BytesIO()
-    torch.save({"state_dict": state}, old, _use_new_zipfile_serialization=False)
-    ours = build(NAME, seed=0).state_dict() if len(state) > 4 else state
-    forms = {"Keras 2": "keras2_whole", "Keras 3 weights": "keras3_weights"}
-    forms |= {"Keras 3 legacy": "keras3_legacy_h5", "Keras 3 model": "keras3_whole"}
-    return {
-        "pickle": saved({"state_dict": state}),
-        "old pickle": old.getvalue(),
-        "safetensors": save(state),
-        "ours": native(ours),
-        **{kind: write(model, folder / form, form).read_bytes() for kind, form in forms.items()},
-    }
+    def _write(self, kind: str) -> bytes:
+        if kind in KERAS_FORMS:
+            from references import keras_files
+
+            if "model" not in self.__dict__:
+                self.model = self.build()
+            form = KERAS_FORMS[kind]
+            return keras_files.write(self.model, self.folder / form, form).read_bytes()
+        if kind == "old pickle":
+            stream = io.BytesIO()
+            content = {"state_dict": self.state}
+            torch.save(content, stream, _use_new_zipfile_serialization=False)
+            return stream.getvalue()
+        if kind == "pickle":
+            return saved({"state_dict": self.state})
+        return save(self.state) if kind == "safetensors" else native(self.ours)
 
 
 def saved(content: object, protocol: int = 2) -> bytes:
@@ -130,7 +128,7 @@ def saved(content: object, protocol: int = 2) -> bytes:
 
 
 def native(state: State, **changes: object) -> bytes:
-    """A file of ours whose card says other things; None leaves them out."""
+    """One of our files with changes in its metadata; None leaves an entry out."""
     plain = json.loads(json.dumps(PREPARED.__dict__))
     metadata = {
         "format": FORMAT,
@@ -157,20 +155,14 @@ def hdf5(folder: Path, fill: Callable[[h5py.File], None], name: str = "file.h5")
 
 
 def legacy(file: h5py.File, layers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Layers as Keras 2 writes them: name -> tensor's name -> array."""
+    """Layers as Keras 2 writes them: name -> part -> array."""
     file.attrs["layer_names"] = np.array([name.encode() for name in layers])
     for name, tensors in layers.items():
         group = file.require_group(name)
-        group.attrs["weight_names"] = np.array([each.encode() for each in tensors])
-        for each, array in tensors.items():
+        group.attrs["weight_names"] = np.array([part.encode() for part in tensors])
+        for part, array in tensors.items():
             if array is not None:
-                group[each] = array
-
-
-@pytest.fixture
-def keras_file(whole: Mapping[str, bytes], tmp_path: Path) -> Path:
-    """A .weights.h5 of Keras 3 that can be read."""
-    return put(tmp_path, "Keras 3 weights", whole["Keras 3 weights"])
+                group[part] = array
 
 
 def safetensors(header: object, body: bytes = b"") -> bytes:
@@ -179,7 +171,7 @@ def safetensors(header: object, body: bytes = b"") -> bytes:
 
 
 class Calling:
-    """Its pickle calls a function with arguments."""
+    """An object whose pickle calls a function with arguments."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.called = function, arguments

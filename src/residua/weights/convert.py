@@ -90,7 +90,7 @@ def _state_dict(weights: Weights, out: Path) -> dict[str, Tensor]:
 def _keras_file(weights: Weights, out: Path) -> bytes:
     """A .weights.h5 that Keras 3 loads into its own network.
 
-    Except into a subclassed one (tutorial_resnet18): its file is laid out by the attributes of
+    Except into a subclassed one (tutorial_resnet18): its file follows the attributes of
     Python objects, so Keras refuses this one with a message.
     """
     try:

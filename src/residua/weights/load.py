@@ -55,12 +55,12 @@ class Weights:
 
     @property
     def assumed_preprocessing(self) -> str:
-        """What is assumed about preprocessing, in a sentence; "" where it is recorded."""
+        """The assumption about preprocessing, in a sentence; "" where it is recorded."""
         return self.metadata.origin.assumed_preprocessing
 
     @property
     def assumed_classes(self) -> str:
-        """What is assumed about class names, in a sentence; "" where they are recorded."""
+        """The assumption about class names, in a sentence; "" where they are recorded."""
         return self.metadata.origin.assumed_classes
 
     @property
@@ -95,7 +95,7 @@ class Weights:
 
 
 def read_file(path: Path, model: str | None = None) -> Weights:
-    """The weights of a file, recognised by content; `model` where that does not tell the network.
+    """The weights of a file, recognised by content; `model` where that leaves the network open.
 
     Raises ResiduaError if no network of the catalogue, or not `model`, has such weights, naming
     the first tensors that do not fit; or if several networks have.
@@ -145,7 +145,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def recognise(raw: RawWeights, model: str | None) -> Match:
     """The only network and reading that fit. Raises ResiduaError if there are none or several.
 
-    Naming the network also tells which program wrote the file, and so which order it used.
+    Naming the network also names the program that wrote the file, and so which order it used.
     """
     readings = list(_readings(raw, model))
     fitting = [reading for reading in readings if not reading.problems]

@@ -237,7 +237,7 @@ def _parts(raw: RawWeights, layer: WeightLayer, names: Sequence[str]) -> dict[st
 def _differences(
     where: str, parts: dict[str, Tensor], expected: Mapping[str, tuple[int, ...]]
 ) -> Iterator[str]:
-    """What does not fit; a convolution over a whole map becomes the linear layer that it is."""
+    """Every misfit; a convolution over a whole map becomes the linear layer that it is."""
     for name, shape in expected.items():
         if name not in parts:
             yield f"{where}: {name} is missing in the file"

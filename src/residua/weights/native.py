@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_type_hints
 
 from residua.config import parse
 from residua.config.schema import NetworkSpec, Preprocessing
@@ -26,18 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1  # of weights and state files
-SPEC_TYPES = {  # of the fields of NetworkSpec in a header
-    "name": (str,),
-    "classes": (int,),
-    "channels": (int,),
-    "ordering": (str, type(None)),
-    "shortcut": (str, type(None)),
-    "cardinality": (str, type(None)),
-    "head": (str, type(None)),
-    "stage": (int, type(None)),
-    "pool_size": (int, type(None)),
+SPEC_TYPES = {  # of the fields of NetworkSpec
+    name: get_args(hint) or (hint,) for name, hint in get_type_hints(NetworkSpec).items()
 }
-LATER_FIELDS = ("cardinality", "head", "stage", "pool_size")  # missing in old files
 
 
 @dataclass(frozen=True)
@@ -192,9 +183,8 @@ def _spec(path: Path, values: dict[str, Any]) -> NetworkSpec:
     from residua.networks.zoo.catalogue import config_of
 
     network = values.get("network")
-    if isinstance(network, dict):
-        renamed = {"pool_size" if key == "side" else key: value for key, value in network.items()}
-        network = dict.fromkeys(LATER_FIELDS) | renamed
+    if isinstance(network, dict):  # until version 0.1.0, pool_size was called side
+        network = {"pool_size" if key == "side" else key: value for key, value in network.items()}
     if not _is_spec(network):
         raise damaged(path, f"its network is {network!r}, expected {', '.join(SPEC_TYPES)}")
     spec = NetworkSpec(**network)
@@ -208,11 +198,11 @@ def _spec(path: Path, values: dict[str, Any]) -> NetworkSpec:
 
 
 def _is_spec(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether these are the fields of a NetworkSpec, of the right types."""
+    """Whether these are fields of a NetworkSpec, of the right types; old files lack some."""
     return (
         isinstance(value, dict)
-        and value.keys() == SPEC_TYPES.keys()
-        and all(type(value[key]) in types for key, types in SPEC_TYPES.items())
+        and {"name", "classes", "channels"} <= value.keys() <= SPEC_TYPES.keys()
+        and all(type(value[key]) in SPEC_TYPES[key] for key in value)
         and min(value["classes"], value["channels"]) >= 1
     )
 

@@ -78,7 +78,7 @@ def _unpickled(path: Path) -> object:
         budget -= storage.nbytes()
         if budget < 0:
             raise ValueError("it declares more numbers than it contains")
-        # The old format fills storages later, or never: NaN then, not what the memory held before.
+        # The old format fills storages later, or never: NaN then, never old memory.
         return storage if zipped else storage.fill_(0xFF)
 
     with path.open("rb") as stream:
@@ -104,7 +104,7 @@ def _unpickled(path: Path) -> object:
 
 
 class _Ignored:
-    """Stands in for a NumPy number, such as a best score, and is never filled in.
+    """A placeholder for a NumPy number, such as a best score; it is never filled in.
 
     NumPy's own types trust a pickle about their memory.
     """
@@ -194,7 +194,7 @@ class _Cost:
             value.items += items
         if isinstance(argument, str):
             value.word = argument
-            value.items += len(argument) // 100  # a Counter may be made of it
+            value.items += len(argument) // 100  # a Counter may count its letters
         if "TUPLE" in name:
             value.depth = 1 + max((operand.depth for operand in operands), default=0)
             value.word = operands[0].word if operands else ""

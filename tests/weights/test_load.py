@@ -1,0 +1,181 @@
+"""Weights files as users have them -> networks that compute what an independent reading does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from references import torch_networks
+from references.torch_files import (
+    AUXILIARY,
+    FORMS,
+    Form,
+    State,
+    assert_same,
+    before_zip,
+    nested,
+    plain,
+    safetensors,
+    uncounted,
+    unwrapped,
+)
+from torch import Tensor
+
+import residua
+from residua.config.schema import NetworkSpec
+from residua.errors import ResiduaError
+from residua.weights.convert import convert
+from residua.weights.load import Weights, read_file
+from residua.weights.network import build_network
+
+CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def images(name: str) -> Tensor:
+    """One side even and one odd, where padding and rounding rules differ."""
+    side = 32 if name.startswith("cifar") else 96
+    return torch.randn(2, 3, side, side + 1, generator=torch.Generator().manual_seed(3))
+
+
+def assert_same_logits(name: str, state: State, weights: Weights) -> None:
+    """Those of the independent implementation, which differ between the two images."""
+    x = images(name)
+    expected = torch_networks.logits(name, state, x)
+    with torch.inference_mode():
+        logits = build_network(weights, CPU)(x)
+    assert logits.dtype == torch.float32
+    assert logits.shape == expected.shape
+    largest = max(1.0, float(expected.abs().max()))
+    assert float((logits - expected).abs().max()) < 1e-4 * largest
+    assert float((expected[0] - expected[1]).abs().max()) > 1e-3 * largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "classes", "form"),
+    [  # forms and networks do not depend on each other
+        *(("cifar_resnet20", 10, form) for form in FORMS),
+        ("mobilenet_v1", 5, nested),
+        ("densenet121", 5, uncounted),
+        ("resnet18", 1000, nested),
+        ("resnet50", 5, safetensors),
+        ("resnext50_32x4d", 5, uncounted),
+        ("preact_resnet50", 5, safetensors),
+        ("vgg11_bn", 5, uncounted),
+        ("alexnet", 5, before_zip),
+        ("googlenet", 1000, plain),
+        ("inception_v3", 5, before_zip),
+        ("inception_v4", 5, plain),
+        ("xception", 5, before_zip),
+    ],
+)
+def test_a_published_file_is_recognised_and_computes_the_same(
+    name: str, classes: int, form: Form, tmp_path: Path
+) -> None:
+    state = torch_networks.state_dict(name, classes=classes)
+    weights = read_file(form(state, tmp_path / "any"))
+    assert weights.metadata.network == NetworkSpec(name, classes, 3)
+    assert weights.has_head
+    assert_same_logits(name, state, weights)
+
+
+def test_timms_vgg_has_convolutions_for_hidden_layers(tmp_path: Path) -> None:
+    """Its names and shapes come back where it is written as it came."""
+    state = torch_networks.state_dict("timm_vgg11", classes=5)
+    weights = read_file(safetensors(state, tmp_path / "timm"))
+    assert weights.metadata.network.name == "vgg11"
+    assert_same_logits("timm_vgg11", state, weights)
+    convert(weights, tmp_path / "again.pth")
+    assert_same(torch.load(tmp_path / "again.pth", weights_only=True), state)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_ignored(name: str, tmp_path: Path) -> None:
+    state = torch_networks.state_dict(name, classes=5)
+    bare = {name: tensor for name, tensor in state.items() if not name.startswith(AUXILIARY)}
+    assert len(bare) < len(state)
+    whole = read_file(plain(state, tmp_path / "whole"))
+    assert_same(whole.tensors, read_file(plain(bare, tmp_path / "bare")).tensors)
+    assert not [key for key in whole.tensors if "aux" in key.lower()]
+
+
+def test_the_old_spelling_of_a_densenet_computes_the_same(tmp_path: Path) -> None:
+    state = torch_networks.state_dict("densenet121", classes=5)
+    old = torch_networks.old_densenet_keys(state)
+    weights = read_file(before_zip(old, tmp_path / "old"))
+    assert_same_logits("densenet121", state, weights)
+    convert(weights, tmp_path / "again.pth")
+    assert_same(torch.load(tmp_path / "again.pth", weights_only=True), old)
+
+
+def test_a_missing_statistic_is_named(tmp_path: Path) -> None:
+    state = torch_networks.state_dict("resnet18", classes=5)
+    del state["layer2.0.bn1.running_var"]
+    with pytest.raises(ResiduaError) as caught:
+        read_file(plain(state, tmp_path / "resnet18"))
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path / "resnet18.pth"))
+    assert "the nearest is resnet18" in message
+    assert "(layer2.0.bn1): running_var is missing in the file" in message
+    assert "more" not in message
+
+
+def test_another_network_than_requested_is_refused_by_its_first_tensors(tmp_path: Path) -> None:
+    path = plain(torch_networks.state_dict("resnet50", classes=5), tmp_path / "resnet50")
+    with pytest.raises(ResiduaError) as caught:
+        read_file(path, "resnet34")
+    message = str(caught.value)
+    assert "does not fit resnet34 (torchvision): " in message
+    assert "(layer1.0.conv1): weight is 64 x 64 x 1 x 1, expected 64 x 64 x 3 x 3" in message
+    assert "more." in message
+    with pytest.raises(ResiduaError, match="are not those of vgg16: the first are conv1"):
+        read_file(path, "vgg16")
+    assert read_file(path, "resnet50").metadata.network.classes == 5
+
+
+def test_a_file_of_no_network_is_refused(tmp_path: Path) -> None:
+    """A network that is wider in one place, and one that is deeper."""
+    state = unwrapped(torch_networks.state_dict("cifar_resnet20"))
+    wider = state | {"layer1.1.conv1.weight": torch.zeros(24, 16, 3, 3)}
+    with pytest.raises(ResiduaError, match=r"\(layer1\.1\.conv1\): weight is 24 x 16 x 3 x 3"):
+        read_file(plain(wider, tmp_path / "wider"))
+    deeper = state | {"layer3.3.conv1.weight": torch.zeros(64, 64, 3, 3)}
+    with pytest.raises(ResiduaError, match=r"layer3\.3\.conv1 of the file has no counterpart"):
+        read_file(plain(deeper, tmp_path / "deeper"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "name", "right"),
+    [
+        ("resnet20-12fca82f.th", "cifar_resnet20", 999),
+        ("resnet32-d509ac18.th", "cifar_resnet32", 1000),
+        ("resnet56-4bfd9763.th", "cifar_resnet56", 1000),
+    ],
+)
+def test_published_cifar_networks_name_their_training_images(
+    shared_data: Path, file: str, name: str, right: int
+) -> None:
+    path = shared_data / "cifar_resnet_weights" / file
+    assert read_file(path).metadata.network.name == name
+    with pytest.warns(UserWarning, match="resnet"):  # what is assumed
+        metrics = residua.evaluate(path, shared_data / "cifar10_png1k").metrics
+    assert metrics.images == 1000
+    assert metrics.accuracy == right / 1000
+
+
+def test_a_state_dict_of_our_own_network_is_read(tmp_path: Path) -> None:
+    network = residua.build("resnet18", classes=5, seed=1).eval()
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    weights = read_file(tmp_path / "mine.pth")
+    assert weights.metadata.network.name == "resnet18"
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(images)
+        again = build_network(weights, CPU)(images)
+        torch.testing.assert_close(again, expected)  # in another memory layout
+    rebuilt = residua.build(weights=tmp_path / "mine.pth").eval()
+    with torch.inference_mode():
+        assert torch.equal(rebuilt(images), expected)
