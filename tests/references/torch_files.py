@@ -9,6 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from references import torch_networks
+from residua.weights.formats.raw import RawWeights
+
 State = dict[str, Tensor]
 Form = Callable[[State, Path], Path]
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
@@ -59,3 +62,13 @@ def assert_same(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     for name, tensor in expected.items():
         assert tensors[name].dtype == tensor.dtype, name
         assert torch.equal(tensors[name], tensor), name
+
+
+def weightless(name: str, classes: int | None = None) -> RawWeights:
+    """A published file's layers in full size, each tensor a single number in memory."""
+    layers: dict[str, State] = {}
+    for key, tensor in unwrapped(torch_networks.shapes(name, classes)).items():
+        layer, _, part = key.rpartition(".")
+        number = torch.zeros((), dtype=tensor.dtype)
+        layers.setdefault(layer, {})[part] = number.expand(tensor.shape)
+    return RawWeights(Path(name), "pytorch", "a PyTorch checkpoint", layers)

@@ -33,7 +33,6 @@ from references.weights_files import (
     NAME,
     PREPARED,
     Calling,
-    Files,
     checked,
     legacy,
     native,
@@ -44,9 +43,11 @@ from references.weights_files import (
 from residua.errors import ResiduaError
 from residua.weights.load import read_file
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+
 
 def bombs() -> dict[str, tuple[str, Callable[[Path], object], str]]:
-    """By name: how the file ends, what writes it, and what is message of it."""
+    """By name: the extension, the function that writes the file, and the message."""
     declares = "bytes, which are not in the file"
     exhaust = "its pickle would exhaust memory or time"
     return {
@@ -283,20 +284,22 @@ def many_layers(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def results(whole: Files, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What a process of its own, with little memory, says of each of them."""
+def results(
+    keras3_weights: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """The message for each file, and what it cost, from a process with little memory."""
     folder = tmp_path_factory.mktemp("bombs")
     paths = {}
     for number, (name, (suffix, write, _)) in enumerate(bombs().items()):
         paths[name] = str(folder / f"{number}{suffix}")
         write(Path(paths[name]))
-    paths["nothing odd"] = str(put(folder, "Keras 2", whole["Keras 2"]))
+    paths["nothing odd"] = str(put(folder, "Keras 3 weights", keras3_weights))
     done = subprocess.run(
         [sys.executable, __file__],
         input=json.dumps(paths),
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr
     return {name: {**json.loads(line), "path": paths[name]} for name, line in read_lines(done)}

@@ -32,6 +32,8 @@ from torch import Tensor
 import residua
 from residua.weights.load import read_file
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Unknown:
     """A class of somebody's program."""
@@ -178,6 +180,7 @@ def test_other_dtypes_are_refused(
         assert message in refused(put(tmp_path, "safetensors", save(wrong)))
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_tensors_that_are_no_arrays_are_refused(state: State, tmp_path: Path) -> None:
     for wrong in (
         state["linear.weight"].to_sparse(),

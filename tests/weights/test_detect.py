@@ -36,6 +36,8 @@ from residua.weights.formats.raw import RawWeights
 from residua.weights.load import read_file
 from residua.weights.network import build_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_valid_file_of_each_format_is_read(whole: Files, kind: str, tmp_path: Path) -> None:

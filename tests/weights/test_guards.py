@@ -17,6 +17,8 @@ from references.weights_files import (
 
 from residua.weights.formats.detect import read_raw
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize(
     "content",

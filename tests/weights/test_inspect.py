@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from references.weights_files import (
+    KERAS_NAME,
     NAME,
-    SUFFIXES,
     Files,
+    State,
     native,
     opened,
+    put,
+    saved,
 )
 from safetensors.torch import save
 
 from residua.cli import main
 from residua.networks.zoo.catalogue import build
+from residua.weights.inspect import inspect
+from residua.weights.load import read_file
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.timeout(30)
@@ -29,15 +39,23 @@ from residua.networks.zoo.catalogue import build
 def test_the_command_line_prints_one_line(
     command: str,
     whole: Files,
+    keras3_weights: bytes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as stored:
+        stored.writestr("model.weights.h5", keras3_weights)
     files = {
         "empty.pth": b"",
         "page.h5": b"<html>",
-        **{f"cut{suffix}": whole[kind][:-9] for kind, suffix in SUFFIXES.items()},
+        "cut.pth": whole["pickle"][:-9],
+        "cut.th": whole["old pickle"][:-9],
+        "cut.safetensors": whole["ours"][:-9],
+        "cut.h5": keras3_weights[:-9],
+        "cut.keras": archive.getvalue()[:-9],
         "code.pth": pickle.dumps(opened(tmp_path), 2),
         "names.safetensors": save({"a\x1b[2Jb": torch.ones(2)}),
         "card.safetensors": native({"a": torch.ones(2)}, network="\x1b[2J"),
@@ -60,6 +78,25 @@ def test_the_command_line_prints_one_line(
         assert message.err.count("\n") == 1, message.err
         assert message.err.strip().isprintable(), message.err
     assert not (tmp_path / "it-ran").exists()
+
+
+def test_a_file_is_described_in_text_and_json(keras_file: Path, state: State) -> None:
+    inspection = inspect(keras_file, KERAS_NAME)
+    text = inspection.text(with_tensors=True)
+    assert "framework      keras" in text
+    assert f"network        {KERAS_NAME}" in text
+    assert "names          those of automatic names" in text
+    assert "classes        airplane, automobile, bird, cat, deer, ... (10 in all)" in text
+    assert "batch_normalization/0  16  float32" in text
+    facts = json.loads(inspection.to_json())
+    assert facts["numbers"] == sum(
+        tensor.numel() for tensor in read_file(keras_file, KERAS_NAME).tensors.values()
+    )
+    assert facts["tensors"][0] == {"name": "conv2d/0", "shape": [3, 3, 3, 16], "dtype": "float32"}
+    file = put(keras_file.parent, "pickle", saved(state | {"extra.weight": torch.ones(2)}))
+    assert (
+        inspect(file, None).facts["network"].startswith("unknown: is no network of the catalogue")
+    )
 
 
 def test_nothing_that_moves_the_cursor_reaches_the_terminal(

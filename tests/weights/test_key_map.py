@@ -8,6 +8,8 @@ from torch import nn
 from residua.weights.key_maps.key_map import UNIT, KeyMap
 from residua.weights.key_maps.layers import WeightLayer, weight_layers
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def names(key_map: KeyMap, *ours: str) -> dict[str, str]:
     network = nn.Module()

@@ -20,8 +20,8 @@ NAMES = {  # network -> the program, one of our layers, its name there
     "keras_vgg19": (KERAS, "head.linear3", "predictions"),
     "tutorial_vgg16_mnist": ("tutorial 3", "head.linear3", "prediction"),
     "tutorial_vgg19_cifar": ("tutorial 1", "head.linear1", "fc_cifa10"),
-    "keras_xception": (KERAS, "stages.2.units.7.branch.conv3", "block12_sepconv3"),
-    "keras_densenet121": (KERAS, "stages.1.transition.conv", "pool3_conv"),
+    "keras_xception": (KERAS, "stages.2.units.7.branch.conv3", "block11_sepconv3"),
+    "keras_densenet121": (KERAS, "stages.1.transition.conv", "pool2_conv"),
     "keras_mobilenet": (KERAS, "stages.3.units.5.branch.conv2", "conv_pw_11"),
     "resnet18": ("torchvision", "stages.3.units.1.branch.end_norm", "layer4.1.bn2"),
     "resnet50": ("torchvision", "stages.0.units.0.shortcut.norm", "layer1.0.downsample.1"),
@@ -33,6 +33,8 @@ NAMES = {  # network -> the program, one of our layers, its name there
     "xception": ("timm", "stages.0.units.0.branch.end_norm", "block1.rep.4"),
     "mobilenet_v1": ("timm", "stages.0.units.0.branch.conv1", "blocks.0.0.conv_dw"),
 }
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def mapped(key_map: KeyMap, network: str, separable: bool) -> dict[str, str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from residua.networks.analysis.shapes import on_meta
 from residua.networks.zoo.catalogue import build
 from residua.weights.key_maps.layers import (
     WeightLayer,
@@ -16,6 +17,8 @@ from residua.weights.key_maps.layers import (
     weight_layers,
     with_counters,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random(*shape: int) -> Tensor:
@@ -74,10 +77,10 @@ def test_a_dense_layer_reads_a_map_in_keras_order() -> None:
     expected = image.movedim(1, -1).flatten(1) @ kernel
     torch.testing.assert_close(image.flatten(1) @ weight.T, expected)
     assert torch.equal(to_keras(layer, {"weight": weight})[0], kernel)
+    with on_meta():
+        network = build("keras_vgg16", classes=2)
     sides = [
-        layer.side
-        for layer in weight_layers(build("keras_vgg16", classes=2), separable=True)
-        if layer.kind == "dense"
+        layer.side for layer in weight_layers(network, separable=True) if layer.kind == "dense"
     ]
     assert sides == [7, 1, 1]
 

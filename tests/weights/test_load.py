@@ -79,8 +79,15 @@ def test_a_published_file_is_recognised_and_computes_the_same(
     assert weights.metadata.network == NetworkSpec(name, classes, 3)
     assert weights.has_head
     assert_same_logits(name, state, weights)
+    convert(weights, tmp_path / "again.pth")
+    again = torch.load(tmp_path / "again.pth", weights_only=True)
+    published = {key: tensor for key, tensor in state.items() if not key.startswith(AUXILIARY)}
+    if form is uncounted:
+        published = {key: tensor for key, tensor in published.items() if "num_batches" not in key}
+    assert_same(again, unwrapped(published))
 
 
+@pytest.mark.slow
 def test_timms_vgg_has_convolutions_for_hidden_layers(tmp_path: Path) -> None:
     """Its names and shapes come back where it is written as it came."""
     state = torch_networks.state_dict("timm_vgg11", classes=5)
@@ -91,16 +98,7 @@ def test_timms_vgg_has_convolutions_for_hidden_layers(tmp_path: Path) -> None:
     assert_same(torch.load(tmp_path / "again.pth", weights_only=True), state)
 
 
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_auxiliary_heads_are_ignored(name: str, tmp_path: Path) -> None:
-    state = torch_networks.state_dict(name, classes=5)
-    bare = {name: tensor for name, tensor in state.items() if not name.startswith(AUXILIARY)}
-    assert len(bare) < len(state)
-    whole = read_file(plain(state, tmp_path / "whole"))
-    assert_same(whole.tensors, read_file(plain(bare, tmp_path / "bare")).tensors)
-    assert not [key for key in whole.tensors if "aux" in key.lower()]
-
-
+@pytest.mark.slow
 def test_the_old_spelling_of_a_densenet_computes_the_same(tmp_path: Path) -> None:
     state = torch_networks.state_dict("densenet121", classes=5)
     old = torch_networks.old_densenet_keys(state)
@@ -108,31 +106,6 @@ def test_the_old_spelling_of_a_densenet_computes_the_same(tmp_path: Path) -> Non
     assert_same_logits("densenet121", state, weights)
     convert(weights, tmp_path / "again.pth")
     assert_same(torch.load(tmp_path / "again.pth", weights_only=True), old)
-
-
-def test_a_missing_statistic_is_named(tmp_path: Path) -> None:
-    state = torch_networks.state_dict("resnet18", classes=5)
-    del state["layer2.0.bn1.running_var"]
-    with pytest.raises(ResiduaError) as caught:
-        read_file(plain(state, tmp_path / "resnet18"))
-    message = str(caught.value)
-    assert message.startswith(str(tmp_path / "resnet18.pth"))
-    assert "the nearest is resnet18" in message
-    assert "(layer2.0.bn1): running_var is missing in the file" in message
-    assert "more" not in message
-
-
-def test_another_network_than_requested_is_refused_by_its_first_tensors(tmp_path: Path) -> None:
-    path = plain(torch_networks.state_dict("resnet50", classes=5), tmp_path / "resnet50")
-    with pytest.raises(ResiduaError) as caught:
-        read_file(path, "resnet34")
-    message = str(caught.value)
-    assert "does not fit resnet34 (torchvision): " in message
-    assert "(layer1.0.conv1): weight is 64 x 64 x 1 x 1, expected 64 x 64 x 3 x 3" in message
-    assert "more." in message
-    with pytest.raises(ResiduaError, match="are not those of vgg16: the first are conv1"):
-        read_file(path, "vgg16")
-    assert read_file(path, "resnet50").metadata.network.classes == 5
 
 
 def test_a_file_of_no_network_is_refused(tmp_path: Path) -> None:

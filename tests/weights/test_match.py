@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ from references import torch_networks
 from references.torch_files import (
     AUXILIARY,
     State,
-    unwrapped,
+    weightless,
 )
 from references.weights_files import (
     KERAS_NAME,
@@ -34,6 +35,8 @@ from residua.networks.zoo.catalogue import build
 from residua.weights.formats.raw import RawWeights
 from residua.weights.key_maps.layers import tensors_of, to_keras, weight_layers
 from residua.weights.load import recognise
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_another_network_is_refused_by_its_first_tensors(
@@ -70,7 +73,9 @@ def test_an_unknown_network_is_refused(tmp_path: Path) -> None:
 def test_a_missing_statistic_is_named(state: State, keras_file: Path, tmp_path: Path) -> None:
     gone = {name: each for name, each in state.items() if name != "layer2.1.bn2.running_var"}
     message = refused(put(tmp_path, "pickle", saved(gone)))
+    assert f"the nearest is {NAME}" in message
     assert "(layer2.1.bn2): running_var is missing in the file" in message
+    assert "more" not in message
     with h5py.File(keras_file, "a") as file:
         del file["layers/batch_normalization_2/vars/3"]
     assert "(batch_normalization_2) has tensors of" in refused(keras_file, KERAS_NAME)
@@ -186,18 +191,28 @@ def test_batch_counters_of_odd_shapes_are_refused(
     assert "num_batches_tracked" in refused(put(tmp_path, "safetensors", save(wrong)))
 
 
-def weightless(name: str, classes: int | None = None) -> RawWeights:
-    """A published file's layers in full size, each tensor a single number in memory."""
-    layers: dict[str, State] = {}
-    for key, tensor in unwrapped(torch_networks.shapes(name, classes)).items():
-        layer, _, part = key.rpartition(".")
-        number = torch.zeros((), dtype=tensor.dtype)
-        layers.setdefault(layer, {})[part] = number.expand(tensor.shape)
-    return RawWeights(Path(name), "pytorch", "a PyTorch checkpoint", layers)
+def test_another_network_than_requested_is_refused_by_its_first_tensors() -> None:
+    raw = weightless("resnet50", classes=5)
+    with pytest.raises(ResiduaError) as caught:
+        recognise(raw, "resnet34")
+    message = str(caught.value)
+    assert "does not fit resnet34 (torchvision): " in message
+    assert "(layer1.0.conv1): weight is 64 x 64 x 1 x 1, expected 64 x 64 x 3 x 3" in message
+    assert "more." in message
+    with pytest.raises(ResiduaError, match="are not those of vgg16: the first are conv1"):
+        recognise(raw, "vgg16")
+    assert recognise(raw, "resnet50").classes == 5
 
 
-@pytest.mark.parametrize("name", torch_networks.NETWORKS)
-def test_every_published_file_is_recognised_by_names_and_shapes(name: str) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",  # one more of each family than test_load computes with
+    [
+        *("resnet34", "resnet101", "wide_resnet50_2", "cifar_resnet32", "vgg16", "timm_vgg13"),
+        *("preact_resnet101", "densenet169"),
+    ],
+)
+def test_published_files_are_recognised_by_names_and_shapes(name: str) -> None:
     raw = weightless(name)
     match = recognise(raw, None)
     assert match.network == name.removeprefix("timm_")
@@ -207,8 +222,20 @@ def test_every_published_file_is_recognised_by_names_and_shapes(name: str) -> No
     assert set(read) == {layer for layer in raw.layers if not layer.startswith(AUXILIARY)}
 
 
-@pytest.mark.parametrize("name", ["densenet121", "densenet161", "densenet169", "densenet201"])
-def test_densenets_of_2017_are_recognised_by_their_names(name: str) -> None:
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_ignored_whether_there_or_not(name: str) -> None:
+    raw = weightless(name, classes=5)
+    bare = {key: parts for key, parts in raw.layers.items() if not key.startswith(AUXILIARY)}
+    assert len(bare) < len(raw.layers)
+    matches = [recognise(file, None) for file in (raw, replace(raw, layers=bare))]
+    assert [match.network for match in matches] == [name, name]
+    assert matches[0].tensors.keys() == matches[1].tensors.keys()
+    assert not [key for key in matches[0].tensors if "aux" in key.lower()]
+
+
+@pytest.mark.slow
+def test_densenets_of_2017_are_recognised_by_their_names() -> None:
+    name = "densenet161"
     now = weightless(name, classes=5)
     before: dict[str, dict[str, Tensor]] = {}
     for key in torch_networks.old_densenet_keys(torch_networks.shapes(name, classes=5)):

@@ -24,6 +24,8 @@ from residua.networks.zoo.catalogue import build
 from residua.weights.load import read_file
 from residua.weights.native import Metadata, Origin, to_bytes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -56,7 +58,7 @@ from residua.weights.native import Metadata, Origin, to_bytes
         ({"preprocessing": {}}, "is incomplete"),
         ({"preprocessing": {**PREPARED.__dict__, "size": 10**9}}, "must be from 1 to 4096"),
         ({"preprocessing": {**PREPARED.__dict__, "size": "32"}}, "its preprocessing is"),
-        ({"preprocessing": {**PREPARED.__dict__, "mean": [1.0]}}, "each of 3 channels"),
+        ({"preprocessing": {**PREPARED.__dict__, "mean": [1.0]}}, "one number per channel (3)"),
         ({"preprocessing": {**PREPARED.__dict__, "mean": [[1], [2], [3]]}}, "a list like"),
         ({"preprocessing": {**PREPARED.__dict__, "std": [0, 1, 1]}}, "must be above 0"),
         ({"preprocessing": {**PREPARED.__dict__, "zoom": 1}}, "is not a setting"),

@@ -28,6 +28,8 @@ from residua.runs.sources import start_from
 from residua.weights.load import read_file
 from residua.weights.network import build_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize("kind", ["pickle", "ours"])
 def test_other_classes_need_a_new_head(whole: Files, kind: str, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import torch
 
 from residua.weights.formats.raw import numeric_flaw
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
 def test_numbers_that_are_not_finite_in_float32(value: float) -> None:
