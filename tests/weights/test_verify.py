@@ -12,6 +12,7 @@ from references.command_line import residua
 from references.keras_networks import keras
 
 from residua.errors import ResiduaError
+from residua.weights import formats
 from residua.weights.convert import convert
 from residua.weights.load import Weights, read_file
 from residua.weights.verify import Agreement, images_for, table, verify
@@ -94,8 +95,10 @@ def test_a_missing_package_is_named(
         without = residua("weights", "verify", file)
     assert without.status == 1
     assert "runs Keras, which is not installed: pip install keras h5py" in one_line(without.stderr)
-    for module in ("h5py", "residua.weights.formats.keras_files", "residua.weights.formats.hdf5"):
-        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for module in ("hdf5", "keras_files"):  # imported anew, without h5py
+        monkeypatch.delitem(sys.modules, f"residua.weights.formats.{module}")
+        monkeypatch.delattr(formats, module)
     for words in (["inspect", file], ["convert", file, str(tmp_path / "ours.safetensors")]):
         without = residua("weights", *words)
         assert without.status == 1
