@@ -1,10 +1,10 @@
-"""A folder of photos -> the output of `residua train` in the README, and the picture of its report.
+"""A folder of photos -> the output of `residua train` in the README, and the image of its report.
 
     python benchmarks/readme_example.py ../shared/data/birds6
 
-Runs the README's command on a copy named photos, replaces the text block of the README by what it
-printed (the epochs between the second and the last left out), and draws the first screen of the
-report with headless Chromium to docs/images/report.png. Takes minutes on two quiet cores.
+Runs the README's command on a copy named photos, replaces the text block of the README by its
+output (without the epochs between the second and the last), and saves the first screen of the
+report, drawn by headless Chromium, as docs/images/report.png. Takes minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ def main(photos: str) -> None:
 
 
 def shortened(lines: list[str]) -> list[str]:
-    """The printed lines, with only the first two and the last epoch."""
+    """The printed lines without progress, with only the first two and the last epoch."""
+    lines = [line for line in lines if not re.match(r"training: \d+ of", line)]
     epochs = [index for index, line in enumerate(lines) if re.match(r"epoch +\d+/", line)]
-    return [*lines[: epochs[1] + 1], "  ...", *lines[epochs[-1] :]]
+    return [*lines[: epochs[1] + 1], "...", *lines[epochs[-1] :]]
 
 
 def replace_output(lines: list[str]) -> None:
