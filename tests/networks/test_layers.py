@@ -67,7 +67,7 @@ def test_zero_padding_puts_half_of_the_zeros_before_the_channels() -> None:
         ZeroPadShortcut(5, 2, 1)
 
 
-def test_pools_count_what_their_rule_says() -> None:
+def test_pools_count_the_padding_as_their_rule_requires() -> None:
     x = -torch.ones(1, 1, 6, 6)
     assert MaxPool(3, 2)(x).max() == -1  # padding never wins
     assert MaxPool(3, 2, "same")(x).max() == -1

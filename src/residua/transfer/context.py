@@ -43,7 +43,7 @@ PredictLogits = Callable[[Integers], Logits]  # [N] sample indices -> logits [N,
 
 @dataclass(frozen=True)
 class Context:
-    """What a strategy works on.
+    """The inputs that all strategies share.
 
     weights: None if training starts from random weights, or continues from a checkpoint.
     requested: the settings before any automatic choice. clock: of the time budget.

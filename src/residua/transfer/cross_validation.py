@@ -193,7 +193,7 @@ def race(
 
     Features are standardised once, on all rows, which uses no label. As C grows the loss falls,
     ever more slowly, and then rises. A layer whose loss rises is complete; one that could not
-    become the best even if its loss went on falling at the last rate is abandoned.
+    become the best even if its loss fell further at the last rate is abandoned.
     report: called after each C. threads: concurrent fits. Raises ResiduaError as `fit_logistic`.
     """
     for values in features:

@@ -191,7 +191,7 @@ def folds_of(labels: Labels, contents: Sequence[str], seed: int) -> Labels:
 
 
 def _fold_count(contents: npt.NDArray[np.int64]) -> int:
-    """The number of folds for classes with so many contents [K].
+    """The number of folds for classes of these numbers of contents [K].
 
     With F folds a head misses 1 / F of its rows, so F grows as the data shrinks; but not beyond
     the contents of the smallest class: a training set that lacks one row of the left-out class

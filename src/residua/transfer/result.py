@@ -93,7 +93,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class TransferResult:
-    """The measurements of a transfer strategy; a part that does not apply is None or empty.
+    """The measurements of a transfer strategy; what does not apply is None or empty.
 
     layers: the feature layers that were compared.
     images: that the linear probe, or the initial head, was fitted on.
