@@ -69,7 +69,6 @@ NOUN_CLAUSE = re.compile(r"\A\s*What (?!is\b.*\?)")  # "What the file says." as 
 DEFENDED: dict[tuple[str, str], str] = {
     ("src/residua/data/folder.py", "pictures"): "a name that users give to folders",
     ("src/residua/cli/look.py", "looks"): "the folder that `residua look` writes to by default",
-    ("src/residua/evaluation/evaluate.py", "pictures"): "a key of version 0.1.0",
     ("src/residua/studies/results.py", "pictures"): "a key of version 0.1.0",
     ("src/residua/training/progress.py", "judged"): "a key of version 0.1.0",
     ("src/residua/training/progress.py", "pictures"): "a key of version 0.1.0",
