@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -34,13 +34,8 @@ class ClassMetrics:
 
     def to_json(self) -> dict[str, object]:
         """Plain data with the keys class, precision, recall, f1, support."""
-        return {
-            "class": self.name,
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-            "support": self.support,
-        }
+        values = asdict(self)
+        return {"class": values.pop("name"), **values}
 
 
 @dataclass(frozen=True, eq=False)

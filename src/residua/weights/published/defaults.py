@@ -5,9 +5,8 @@ Third-party weights files record neither; the publisher of the network does.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from residua.config.schema import Preprocessing
@@ -15,27 +14,15 @@ from residua.networks.zoo.catalogue import row
 from residua.weights.published.classes import CIFAR10, imagenet_classes
 from residua.weights.published.imagenet import RGB, SOURCES
 
-_SQUASHED = dataclasses.replace(RGB, resize="squash", crop=1.0, interpolation="bilinear")
+_CIFAR = replace(RGB, crop=1.0)
+_CIFAR_TUTORIAL = replace(_CIFAR, mean=(125.307, 122.95, 113.865), std=(62.9932, 62.0887, 66.7048))
+_RAW = replace(RGB, resize="squash", crop=1.0, interpolation="bilinear", mean=(0.0,) * 3)
 # Pattern of network names -> preprocessing and its source; the first match counts.
 _USUAL: tuple[tuple[str, Preprocessing, str], ...] = (
-    (
-        "tutorial_cifar",
-        dataclasses.replace(
-            RGB, crop=1.0, mean=(125.307, 122.95, 113.865), std=(62.9932, 62.0887, 66.7048)
-        ),
-        "tutorial 1",
-    ),
-    (
-        "tutorial_(vgg16_mnist|resnet18)",
-        dataclasses.replace(_SQUASHED, mean=(0.0, 0.0, 0.0), std=(255.0, 255.0, 255.0)),
-        "its tutorial",
-    ),
-    (
-        "tutorial_resn",
-        dataclasses.replace(_SQUASHED, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
-        "its tutorial",
-    ),
-    ("cifar", dataclasses.replace(RGB, crop=1.0), "pytorch_resnet_cifar10"),
+    ("tutorial_cifar", _CIFAR_TUTORIAL, "tutorial 1"),
+    ("tutorial_(vgg16_mnist|resnet18)", replace(_RAW, std=(255.0,) * 3), "its tutorial"),
+    ("tutorial_resn", replace(_RAW, std=(1.0,) * 3), "its tutorial"),
+    ("cifar", _CIFAR, "pytorch_resnet_cifar10"),
 )
 
 
@@ -61,11 +48,9 @@ def defaults_for(name: str, classes: int, channels: int) -> Defaults:
     preprocessing, source = _usual_preprocessing(name, classes)
     if channels == 1:
         mean, std = (fmean(preprocessing.mean),), (fmean(preprocessing.std),)
-        preprocessing = dataclasses.replace(
-            preprocessing, channels=1, channel_order="rgb", mean=mean, std=std
-        )
+        preprocessing = replace(preprocessing, channels=1, channel_order="rgb", mean=mean, std=std)
     if name not in SOURCES:
-        preprocessing = dataclasses.replace(preprocessing, size=row(name).size)
+        preprocessing = replace(preprocessing, size=row(name).size)
     assumed = (
         f"its preprocessing is not recorded in the file, so that of {source} is assumed: "
         f"{preprocessing.channel_order}, mean {list(preprocessing.mean)}, std "
