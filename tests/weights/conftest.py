@@ -21,7 +21,7 @@ from residua.networks.zoo.catalogue import build
 from residua.weights.convert import convert
 from residua.weights.load import Weights
 from residua.weights.native import Metadata
-from residua.weights.published.defaults import convention
+from residua.weights.published.defaults import defaults_for
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +70,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Files:
 @pytest.fixture(scope="session")
 def keras3_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A .weights.h5 as Keras 3 writes it, written by `convert`."""
-    usual = convention(KERAS_NAME, 10, 3)
+    usual = defaults_for(KERAS_NAME, 10, 3)
     metadata = Metadata(NetworkSpec(KERAS_NAME, 10, 3), (), usual.preprocessing, {})
     network = build(KERAS_NAME, seed=1)
     path = tmp_path_factory.mktemp("keras3") / "file.weights.h5"

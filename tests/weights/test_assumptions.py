@@ -16,16 +16,20 @@ from residua.networks.zoo.catalogue import build
 from residua.weights.convert import convert
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata
-from residua.weights.published.defaults import convention
+from residua.weights.published.defaults import defaults_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*not recorded in the file:UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Keras file of five unnamed classes."""
     name = "keras_mobilenet"
-    preprocessing = convention(name, 5, 3).preprocessing
+    preprocessing = defaults_for(name, 5, 3).preprocessing
     metadata = Metadata(NetworkSpec(name, 5, 3), (), preprocessing, {})
     path = tmp_path_factory.mktemp("keras") / "five.weights.h5"
     state = build(name, classes=5, seed=0).state_dict()

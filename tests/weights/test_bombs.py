@@ -350,3 +350,7 @@ def test_bombs(name: str, results: Mapping[str, Mapping[str, Any]]) -> None:
     assert "needs more memory" not in message
     assert found["kilobytes"] < 300_000
     assert found["seconds"] < 15
+
+
+if __name__ == "__main__":
+    read_all(json.load(sys.stdin))

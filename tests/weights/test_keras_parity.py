@@ -29,7 +29,7 @@ from residua.weights.key_maps.order import keras_order
 from residua.weights.load import Weights, read_file
 from residua.weights.network import build_network
 from residua.weights.published.classes import imagenet_classes
-from residua.weights.published.defaults import convention
+from residua.weights.published.defaults import defaults_for
 from residua.weights.verify import images_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -425,7 +425,7 @@ def keras_inputs(family: str, photos: list[Path]) -> np.ndarray:
     ],
 )
 def test_images_are_preprocessed_as_in_keras(name: str, family: str, photos: list[Path]) -> None:
-    images = images_for(convention(name, 1000, 3).preprocessing, photos)
+    images = images_for(defaults_for(name, 1000, 3).preprocessing, photos)
     expected = np.moveaxis(keras_inputs(family, photos), -1, 1)
     np.testing.assert_allclose(images, expected, rtol=1e-5, atol=1e-4)
 
@@ -439,7 +439,7 @@ def test_predictions_are_those_of_keras(photos: list[Path], tmp_path: Path) -> N
     kernel.assign(kernel * (3 / model.predict_on_batch(inputs).std()))  # so that no class is sure
     expected = keras.ops.convert_to_numpy(keras.ops.softmax(model.predict_on_batch(inputs)))
     path = keras_files.write(model, tmp_path / "mobilenet", "keras2_weights")
-    with pytest.warns(UserWarning, match="preprocess|prepared"):
+    with pytest.warns(UserWarning, match="not recorded"):
         predictions = residua.predict(path, photos)
     for prediction, probabilities in zip(predictions, expected, strict=True):
         names, values = zip(*prediction.top, strict=True)

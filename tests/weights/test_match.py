@@ -89,7 +89,10 @@ def test_a_missing_statistic_of_keras_2_is_named(whole: Files, tmp_path: Path) -
     assert "(batch_normalization_2) has tensors of" in refused(tmp_path / "file.h5", KERAS_NAME)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), *(pytest.param(sign * torch.inf, marks=pytest.mark.slow) for sign in (1, -1))],
+)
 def test_nan_and_infinity_are_refused(
     state: State, keras_file: Path, value: float, tmp_path: Path
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_negative_variance_is_refused(state: State, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (0,), (0, 64), (10, 0), (10,), (10, 64, 1), (1,) * 40])
 def test_heads_of_odd_shapes_are_refused(
     shape: tuple[int, ...], state: State, tmp_path: Path
@@ -141,6 +145,7 @@ def test_heads_of_odd_shapes_are_refused(
         refused(path, NAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2), (0, 0), (10, 64, 1), (3, 3, 3, 3)])
 @pytest.mark.parametrize("layer", ["conv2d", "batch_normalization", "dense"])
 def test_keras_layers_of_odd_shapes_are_refused(
@@ -222,6 +227,7 @@ def test_published_files_are_recognised_by_names_and_shapes(name: str) -> None:
     assert set(read) == {layer for layer in raw.layers if not layer.startswith(AUXILIARY)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_heads_are_ignored_whether_there_or_not(name: str) -> None:
     raw = weightless(name, classes=5)

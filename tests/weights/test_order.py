@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from residua.networks.analysis.shapes import on_meta
 from residua.networks.zoo.catalogue import build
 from residua.weights.key_maps.layers import weight_layers
 from residua.weights.key_maps.order import keras_order
 
 
 def ordered(name: str, shortcut_first: bool) -> list[str]:
-    network = build(name, seed=0)
+    with on_meta():
+        network = build(name)
     layers = weight_layers(network, separable=True)
     names = [layer.name for layer in keras_order(network, layers, shortcut_first)]
     assert sorted(names) == sorted(layer.name for layer in layers)
