@@ -31,7 +31,7 @@ KINDS = (  # one of each architecture, branch, ordering, shortcut, padding, pool
     *("tutorial_cifar_resnet32_d_v2", "tutorial_cifar_resnet34", "tutorial_cifar_resnet50"),
     *("tutorial_resnext50", "vgg11_bn", "tutorial_vgg16_mnist", "tutorial_vgg19_cifar"),
     *("alexnet_2012", "googlenet", "keras_inception_v3", "keras_xception", "densenet121"),
-    *("mobilenet_v1", "keras_mobilenet"),
+    *("mobilenet_v1", "keras_mobilenet", "mobilenet_v2"),
 )
 QUICK = ("resnet18", "cifar_resnet20", "keras_resnet50v2", "vgg11_bn", "mobilenet_v1")
 every_kind = pytest.mark.parametrize(
@@ -56,6 +56,8 @@ def strides(name: str) -> tuple[int, ...]:
         return 1, 2, 4
     if re.match(r"keras_resnet\d+v2", name):
         return 8, 16, 32, 32  # it strides in the last unit of a stage
+    if re.search("mobilenet_v2|efficientnet", name):
+        return 2, 4, 8, 16, 16, 32, 32  # Sandler et al. 2018, table 2
     if re.search("resne|densenet|alexnet", name):
         return 4, 8, 16, 32
     return 2, 4, 8, 16, 32

@@ -9,13 +9,9 @@ from typing import Any
 import pytest
 import torch
 from references.architecture_checks import (
-    BOUND,
     STATE,
-    beside_keras,
     check_keras,
     check_torch_reading,
-    check_training,
-    logits_error,
     sides,
 )
 
@@ -43,11 +39,6 @@ def test_any_classes_and_channels_at_the_smallest_size() -> None:
         assert network(torch.empty(2, 1, 29, 29)).shape == (2, 5)
         with pytest.raises(RuntimeError):
             network(torch.empty(2, 1, 28, 28))
-
-
-@pytest.mark.slow
-def test_every_parameter_trains() -> None:
-    check_training(CONFIGS["densenet121"], 33)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -80,12 +71,6 @@ def test_it_is_the_network_of_torchvision(name: str, size: int) -> None:
     check_torch_reading(name, CONFIGS[name], size)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:__array__", "ignore:The structure of `inputs`")
-def test_it_is_the_network_of_keras(keras: Any) -> None:
-    check_keras("keras_densenet121", CONFIGS["keras_densenet121"], 32, keras)
-
-
 def with_tensorflows_epsilon() -> Any:
     config = CONFIGS["keras_densenet121"]
     return dataclasses.replace(config, norm=Norm(epsilon=1e-3)).build(10, 3)
@@ -105,10 +90,7 @@ def with_same_pool() -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__", "ignore:The structure of `inputs`")
-def test_planted_errors_are_far_beyond_the_bound(keras: Any) -> None:
+def test_it_is_the_network_of_keras_and_planted_errors_are_seen(keras: Any) -> None:
     config = CONFIGS["keras_densenet121"]
-    network, images, expected = beside_keras("keras_densenet121", config, 32, keras)
-    for build in (with_tensorflows_epsilon, with_same_stem, with_same_pool):
-        other = build().eval()
-        other.load_state_dict(network.state_dict())
-        assert logits_error(other, images, expected) > 20 * BOUND, build.__name__
+    planted = (with_tensorflows_epsilon, with_same_stem, with_same_pool)
+    check_keras("keras_densenet121", config, 32, keras, planted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -123,18 +124,6 @@ def to_keras(tensor: Tensor, shape: tuple[int, ...]) -> Any:
     return tensor.numpy()
 
 
-def beside_keras(
-    name: str, config: Any, size: int, keras: Any
-) -> tuple[nn.Module, Tensor, list[Tensor]]:
-    """Our network, images, and what Keras makes of them: its maps and its logits."""
-    network = lively(config, size)
-    model = as_keras(network, name, size, keras)
-    images = torch.randn(2, 3, size, size)
-    logits, maps = keras.outputs(name, model, images.permute(0, 2, 3, 1).numpy())
-    expected = [torch.from_numpy(tensor).permute(0, 3, 1, 2) for tensor in maps]
-    return network, images, [*expected, torch.from_numpy(logits)]
-
-
 def errors(network: Any, images: Tensor, expected: list[Tensor]) -> list[float]:
     """The largest difference in each map and the logits, relative to the largest value."""
     with torch.inference_mode():
@@ -146,22 +135,30 @@ def errors(network: Any, images: Tensor, expected: list[Tensor]) -> list[float]:
     ]
 
 
-def logits_error(network: nn.Module, images: Tensor, expected: list[Tensor]) -> float:
-    """The same of the logits alone."""
-    with torch.inference_mode():
-        difference = network(images) - expected[-1]
-    return (difference.abs().max() / expected[-1].abs().max().clamp(min=1)).item()
+def check_keras(
+    name: str, config: Any, size: int, keras: Any, planted: Iterable[Callable[[], nn.Module]]
+) -> None:
+    """Maps, logits and momenta are Keras', and the head pools the last map.
 
-
-def check_keras(name: str, config: Any, size: int, keras: Any) -> None:
-    """Maps and logits are Keras', the head reads the last map, norms learn at Keras' pace."""
-    network, images, expected = beside_keras(name, config, size, keras)
+    planted: build networks with an error; their logits are far beyond the bound.
+    """
+    network = lively(config, size)
+    model = as_keras(network, name, size, keras)
+    images = torch.randn(2, 3, size, size)
+    keras_logits, maps = keras.outputs(name, model, images.permute(0, 2, 3, 1).numpy())
+    expected = [torch.from_numpy(tensor).permute(0, 3, 1, 2) for tensor in maps]
+    expected.append(torch.from_numpy(keras_logits))
     assert max(errors(network, images, expected)) < BOUND
     head: Any = network.head
     with torch.inference_mode():
         logits = head(F.adaptive_avg_pool2d(expected[-2], 1).flatten(1))
     torch.testing.assert_close(logits, expected[-1], rtol=1e-3, atol=1e-3)
-    model = keras.build(name, 10, size)
     theirs = {1 - layer.momentum for layer in model.layers if hasattr(layer, "momentum")}
     ours = {module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
     assert sorted(ours) == pytest.approx(sorted(theirs))
+    for build in planted:
+        wrong = build().eval()
+        wrong.load_state_dict(network.state_dict())
+        with torch.inference_mode():
+            difference = (wrong(images) - expected[-1]).abs().max()
+        assert difference > 20 * BOUND * expected[-1].abs().max().clamp(min=1), build
