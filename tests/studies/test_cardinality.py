@@ -152,5 +152,5 @@ def test_a_run_saves_the_cardinality_with_its_weights(tmp_path: Path) -> None:
     groups = {layer.groups for layer in again.modules() if isinstance(layer, torch.nn.Conv2d)}
     assert groups == {1, 2}
     assert 0 <= residua.evaluate(run).scores.accuracy <= 1
-    with pytest.raises(ResiduaError, match=r"cardinality '2x2d', asked was .*4x1d"):
+    with pytest.raises(ResiduaError, match=r"cardinality '2x2d', but .*4x1d"):
         residua.build("cifar_resnext29_8x64d", weights=run.path, cardinality="4x1d")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def page(one_thread: None) -> Page:
-    return study(depths=(8,), trained=(8,), steps=1, seeds=2)
+    return study(depths=(8,), trained=(8,), steps=1, seeds=1)
 
 
 @pytest.mark.slow

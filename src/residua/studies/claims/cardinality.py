@@ -261,7 +261,8 @@ def _figure(units: Sequence[Unit]) -> Figure:
         low, high = ([scale * end(unit.seconds) for unit in units] for end in (min, max))
         axes.vlines(range(len(units)), low, high, COLOURS[2], lw=1)
         axes.set_xticks(range(len(units)), [unit.name for unit in units])
-        axes.set_ylim(0)
+        axes.set_ylim(0, 1.3 * max(100, *high))  # the legend is at the top
+        axes.lines[0].set_markersize(9)  # the second line may coincide with it
 
     costs: dict[str, list[float]] = {
         "weights": [unit.kernels for unit in units],
