@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from residua.report import html
+from residua.report import html, style
 from residua.report.facts import ReportFacts
 from residua.studies.run_study import run_study
 from residua.studies.study import StudyOptions
@@ -49,8 +49,9 @@ def plain_reports() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def without_figures() -> Iterator[None]:
-    """For the runs of every test here; the command in another process writes them."""
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test here draws figures, but for those of `done` and of other processes."""
+    monkeypatch.setattr(style, "render", lambda *args: b"")
     with plain_reports():
         yield
 

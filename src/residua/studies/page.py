@@ -112,18 +112,13 @@ def _stacked(outcomes: Mapping[str, Outcome], rows: Sequence[str], metric: str) 
 
 
 def _rows_section(study: Definition, outcomes: Sequence[Outcome], options: StudyOptions) -> Section:
+    rows: list[list[Cell]] = []
+    for outcome in outcomes:
+        accuracies = [_mean(outcome.accuracy), _deviation(outcome.accuracy)]
+        accuracies.append(_mean(outcome.train_accuracy))
+        lost = len(outcome.diverged)
+        rows.append([outcome.row.name, outcome.row.description, *accuracies, lost])
     columns = ("row", "description", "test accuracy %", "+-", "train accuracy %", "diverged")
-    rows: list[list[Cell]] = [
-        [
-            outcome.row.name,
-            outcome.row.description,
-            _mean(outcome.accuracy),
-            _deviation(outcome.accuracy),
-            _mean(outcome.train_accuracy),
-            len(outcome.diverged),
-        ]
-        for outcome in outcomes
-    ]
     note = (
         "+-: standard deviation over the seeds, in points. Train accuracy: of the last epoch, on "
         "augmented images. Diverged: seeds whose loss became NaN or infinite; the other columns "
@@ -181,18 +176,23 @@ def _groups(study: Definition, trained: Mapping[str, Outcome]) -> dict[str, list
 
 
 def _costs(outcomes: Sequence[Outcome], jobs: int) -> Table:
+    rows: list[list[Cell]] = []
+    for outcome in outcomes:
+        counts, size, seconds = outcome.counts, outcome.file_bytes, outcome.seconds
+        times: list[Cell] = [
+            float(pick(seconds)) for pick in (np.median, np.min, np.max) if len(seconds)
+        ]
+        rows.append(
+            [
+                outcome.row.name,
+                counts.total,
+                counts.multiply_adds,
+                None if size is None else size / 1e6,
+                *(times or (None, None, None)),
+            ]
+        )
     columns = ["row", "parameters", "multiply-adds", "file, MB", "seconds per epoch"]
     columns += ["fastest seed", "slowest seed"]
-    rows: list[list[Cell]] = [
-        [
-            outcome.row.name,
-            outcome.counts.total,
-            outcome.counts.multiply_adds,
-            None if outcome.file_bytes is None else outcome.file_bytes / 1e6,
-            *_seconds(outcome),
-        ]
-        for outcome in outcomes
-    ]
     note = (
         "Parameters include BatchNorm statistics, as in Keras. Multiply-adds: of one image. "
         "Seconds: of training only, each seed's median epoch; the median, lowest and highest of "
@@ -201,13 +201,6 @@ def _costs(outcomes: Sequence[Outcome], jobs: int) -> Table:
     if jobs > 1:
         note += f" Up to {jobs} runs shared the machine: small differences in time are noise."
     return Table("costs", "Cost of each row", columns, rows, 2, note)
-
-
-def _seconds(outcome: Outcome) -> list[Cell]:
-    """Median, lowest and highest over the seeds; None where no seed recorded it."""
-    if not len(outcome.seconds):
-        return [None] * 3
-    return [float(statistic(outcome.seconds)) for statistic in (np.median, np.min, np.max)]
 
 
 def _mean(values: Values) -> float | None:
@@ -232,13 +225,13 @@ def _differences_section(study: Definition, complete: Mapping[str, Outcome]) -> 
             continue
         outcome = complete[names[0]]
         step = 1 / (outcome.test_images if metric == "accuracy" else outcome.train_images)
-        for (first, second), found in seed_differences(
-            _stacked(complete, names, metric), step
-        ).items():
-            known = math.isfinite(found.low)
-            ends = [100 * found.low, 100 * found.high] if known else [None, None]
-            seen = ("yes" if found.significant else "no") if known else "one seed"
-            rows.append([title, names[first], names[second], 100 * found.mean, *ends, seen])
+        differences = seed_differences(_stacked(complete, names, metric), step)
+        for (first, second), difference in differences.items():
+            known = math.isfinite(difference.low)
+            ends = [100 * difference.low, 100 * difference.high] if known else [None, None]
+            verdict = ("yes" if difference.significant else "no") if known else "one seed"
+            mean = 100 * difference.mean
+            rows.append([title, names[first], names[second], mean, *ends, verdict])
     columns = ("metric", "from", "to", "difference, points", "low", "high", "significant")
     table = Table("differences", "Paired differences, 95 % CIs", columns, rows, 2)
     text = () if rows else ("No two rows are left to compare.",)

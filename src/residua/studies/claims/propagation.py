@@ -177,8 +177,8 @@ def _gradient_norms(network: ResNet, x: Tensor, labels: Tensor) -> tuple[list[fl
     for layer in layers:
         layer.register_forward_hook(record)
     loss = F.cross_entropy(network(x.double()), labels)
-    found = torch.autograd.grad(loss, [*(layer.weight for layer in layers), *outputs])
-    norms = [float(gradient.norm()) for gradient in found]
+    grads = torch.autograd.grad(loss, [*(layer.weight for layer in layers), *outputs])
+    norms = [float(gradient.norm()) for gradient in grads]
     return norms[: len(layers)], norms[len(layers) :]
 
 
