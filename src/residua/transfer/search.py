@@ -208,7 +208,7 @@ class Search:
         continues with the content of the folder.
         """
         try:
-            own, began = self._context_for(strategy), time.monotonic()
+            own, began = self.context_for(strategy), time.monotonic()
             if (folder.path / ENDED).exists() and (folder.path / BEST).exists():
                 return _ended_trial(own, strategy, folder)
             if final and strategy != "features" and (folder.path / STATE).exists():
@@ -233,7 +233,7 @@ class Search:
             return None
         return trial
 
-    def _context_for(self, strategy: str) -> Context:
+    def context_for(self, strategy: str) -> Context:
         """The context of a strategy; scratch replaces a large network by a small one."""
         network = self.context.features.network
         if strategy == "scratch" and multiply_adds(network, self.context) > LARGE_NETWORK:

@@ -24,12 +24,17 @@ STRATEGIES: dict[str, Callable[[Context, RunFolder], Outcome]] = {
 
 def transfer(context: Context, folder: RunFolder) -> Outcome:
     """Train by the strategy of the settings."""
-    prepared, weights = context.prepared, context.weights
-    strategy = prepared.config.transfer.strategy
-    if weights is not None and strategy != "scratch":
-        network = build_network(weights, prepared.device, require_head=False)
-        extractor = FeatureExtractor(network, prepared, weights.sha256())
-        context = dataclasses.replace(context, extractor=extractor)
-    outcome = STRATEGIES[strategy](context, folder)
+    strategy = context.prepared.config.transfer.strategy
+    outcome = STRATEGIES[strategy](with_extractor(context), folder)
     folder.write_json(RESULT, outcome.result.to_json())
     return outcome
+
+
+def with_extractor(context: Context) -> Context:
+    """The same with a feature extractor, if there are weights that the strategy uses."""
+    prepared, weights = context.prepared, context.weights
+    if weights is None or prepared.config.transfer.strategy == "scratch":
+        return context
+    network = build_network(weights, prepared.device, require_head=False)
+    extractor = FeatureExtractor(network, prepared, weights.sha256())
+    return dataclasses.replace(context, extractor=extractor)

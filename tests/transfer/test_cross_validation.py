@@ -1,0 +1,315 @@
+"""Cross-validation against scikit-learn's own, without leaks, and an honest estimate from it."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from references.clouds import clouds
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from residua.errors import ResiduaError
+from residua.transfer.cross_validation import (
+    C_VALUES,
+    Estimate,
+    LayerScore,
+    ProbeScores,
+    best_layer,
+    cross_validate,
+    estimate,
+    neighbours,
+    race,
+    score_layers,
+)
+from residua.transfer.feature_layers import FeatureLayer
+from residua.transfer.features import FeatureRows
+from residua.transfer.logistic import class_weights, fit_logistic, folds_of
+
+
+@pytest.mark.parametrize(("rows", "width"), [(60, 15), (50, 120)])
+def test_cross_validation_is_that_of_scikit_learn(rows: int, width: int) -> None:
+    features, labels = clouds(rows, width, 3, distance=0.3)
+    folds = folds_of(labels, [str(n) for n in range(rows)], 1)
+    scores = cross_validate(features, labels, 3, folds)
+    standard = StandardScaler().fit_transform(features.astype(np.float64))
+    assert len(C_VALUES) == scores.loss.shape[1]
+    assert scores.correct.shape == scores.loss.shape == (rows, len(C_VALUES))
+    for index in range(scores.best + 1):
+        probabilities = np.zeros((rows, 3))
+        for fold in np.unique(folds):
+            head = LogisticRegression(C=C_VALUES[index], tol=1e-9, max_iter=50_000)
+            head.fit(standard[folds != fold], labels[folds != fold])
+            probabilities[folds == fold] = head.predict_proba(standard[folds == fold])
+        losses = -np.log(probabilities[np.arange(rows), labels])
+        assert scores.loss[:, index].mean() == pytest.approx(losses.mean(), rel=0.1)
+        assert (scores.correct[:, index] == (probabilities.argmax(axis=1) == labels)).mean() > 0.9
+    assert scores.best == scores.loss.mean(axis=0).argmin()
+    assert scores.accuracy == scores.correct[:, scores.best].mean()
+
+
+def test_balanced_probes_are_selected_by_balanced_losses() -> None:
+    """Each class counts as much as every other, in the fit and in what selects C."""
+    features, labels = clouds(400, 6, 2, distance=0.5)
+    few = (labels == 0) | (np.cumsum(labels == 1) <= 20)
+    features, labels = features[few], labels[few]
+    weights = class_weights(labels)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
+    folds = folds_of(labels, [str(n) for n in range(len(labels))], 1)
+    scores = cross_validate(features, labels, 2, folds, balanced=True)
+    standard = StandardScaler().fit_transform(features.astype(np.float64))
+    losses = np.zeros(len(labels))
+    for fold in np.unique(folds):
+        head = LogisticRegression(
+            C=C_VALUES[scores.best], tol=1e-9, max_iter=50_000, class_weight="balanced"
+        )
+        head.fit(standard[folds != fold], labels[folds != fold])
+        left = np.flatnonzero(folds == fold)
+        losses[left] = -head.predict_log_proba(standard[left])[np.arange(len(left)), labels[left]]
+    of_classes = [losses[labels == label].mean() for label in (0, 1)]
+    assert scores.loss[:, scores.best].mean() == pytest.approx(np.mean(of_classes), rel=0.1)
+    assert abs(of_classes[0] - of_classes[1]) > 0.1 * np.mean(of_classes)
+
+
+def test_a_class_of_one_image_does_not_influence_c() -> None:
+    features, labels = clouds(61, 8, 2)
+    labels[60] = 2
+    folds = folds_of(labels, [str(n) for n in range(61)], 0)
+    scores = cross_validate(features, labels, 3, folds)
+    assert not scores.correct[60].any()
+    assert np.ptp(scores.loss[60]) == 0
+
+
+def test_a_class_of_one_image_is_not_evaluated() -> None:
+    features, labels = clouds(40, 4, 2)
+    features = np.concatenate([features, features[:1] + 1])
+    labels = np.concatenate([labels, [2]])
+    scores = cross_validate(features, labels, 3, folds_of(labels, [str(n) for n in range(41)], 0))
+    assert scores.evaluated.tolist() == [True] * 40 + [False]
+
+
+def test_a_duplicate_image_does_not_leak() -> None:
+    random = np.random.default_rng(3)
+    noise = np.repeat(random.normal(size=(100, 300)).astype(np.float32), 2, axis=0)
+    labels = np.repeat(random.integers(0, 2, 100), 2)
+    contents = [str(n // 2) for n in range(200)]
+    folds = folds_of(labels, contents, 0)
+    careless = folds_of(labels, [str(n) for n in range(200)], 0)
+    for accuracy in (
+        lambda folds: cross_validate(noise, labels, 2, folds).correct.mean(axis=0).max(),
+        lambda folds: neighbours(noise, labels, folds, 1).mean(),
+    ):
+        assert accuracy(careless) > 0.85  # the duplicate leaks
+        assert accuracy(folds) < 0.65
+
+
+def test_a_duplicate_in_another_class_is_left_out_with_it() -> None:
+    features, labels = clouds(60, 10, 2, distance=2.0)
+    contents = [str(n) for n in range(60)]
+    both = np.concatenate([features, features[:20]])
+    mixed = np.concatenate([labels, 1 - labels[:20]])
+    folds = folds_of(mixed, contents + contents[:20], 0)
+    assert (folds[:20] == folds[60:]).all()
+    scores = cross_validate(both, mixed, 2, folds)
+    pairs = scores.correct[:20].astype(int) + scores.correct[60:]
+    assert (pairs == 1).all()  # one prediction, correct for one of its labels
+
+
+def test_separable_classes_are_found_by_probes_and_neighbours() -> None:
+    features, labels = clouds(2_100, 12, 5, distance=4.0)
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    folds = folds_of(labels, [str(n) for n in range(len(labels))], 0)
+    assert neighbours(features, labels, folds).mean() > 0.98  # of more than one block
+    assert cross_validate(features[:500], labels[:500], 5, folds[:500]).accuracy > 0.98
+
+
+def test_neighbours_are_the_nearest_of_other_folds() -> None:
+    features, labels = clouds(50, 6, 3, distance=0.5)
+    folds = folds_of(labels, [str(n) for n in range(50)], 0)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    expected = []
+    for row in range(50):
+        near = [(float(unit[row] @ unit[n]), n) for n in range(50) if folds[n] != folds[row]]
+        votes = np.zeros(3)
+        for similarity, n in sorted(near, reverse=True)[:10]:
+            votes[labels[n]] += max(similarity, 0)
+        expected.append(votes.argmax() == labels[row])
+    np.testing.assert_array_equal(neighbours(features, labels, folds), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 12), st.integers(0, 1000))
+def test_the_smallest_and_strangest_data_have_a_head_and_no_warning(
+    rows: int, width: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    features = random.integers(0, 2, (rows, width)).astype(np.float32) * np.float32(1e3)
+    labels = np.concatenate([[0, 1], random.integers(0, 3, rows - 2)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head = fit_logistic(features, labels, 3, C_VALUES[-1])
+        folds = folds_of(labels, [str(n) for n in range(rows)], seed)
+        scores = cross_validate(
+            features, labels, 3, folds
+        )  # some training sets may be of one class
+    assert np.isfinite(head.weight).all()
+    assert np.isfinite(head.bias).all()
+    assert np.isfinite(scores.loss).all()
+
+
+def test_a_race_selects_what_cross_validating_each_layer_would() -> None:
+    """Weakly regularised probes of noise cannot win any more, so they are not tried."""
+    good, labels = clouds(300, 12, 3, distance=0.6)
+    noise = np.random.default_rng(0).normal(size=(300, 40)).astype(np.float32)
+    folds = folds_of(labels, [str(n) for n in range(300)], 1)
+    alone = cross_validate(good, labels, 3, folds)
+    reported: list[tuple[int, int]] = []
+    bad = np.concatenate([noise, good[:, :4]], axis=1)
+    pair = race([bad, good], labels, 3, folds, report=lambda *done: reported.append(done))
+    assert np.array_equal(pair[1].correct, alone.correct)
+    assert np.allclose(pair[1].loss, alone.loss)
+    whole = cross_validate(bad, labels, 3, folds)
+    lowest = [float(scores.loss.mean(axis=0).min()) for scores in (pair[0], whole)]
+    assert pair[0].abandoned
+    assert not pair[1].abandoned
+    assert not whole.abandoned
+    assert np.array_equal(pair[0].loss[:, -1], pair[0].loss[:, -2])  # neither was computed
+    assert lowest[0] >= lowest[1] > alone.loss.mean(axis=0).min()
+    assert reported == [(number, len(C_VALUES)) for number in range(1, len(C_VALUES) + 1)]
+
+
+def test_layers_are_scored_on_the_same_folds_and_the_best_is_chosen() -> None:
+    good, labels = clouds(90, 12, 3, distance=1.5)
+    noise = np.random.default_rng(0).normal(size=(90, 20)).astype(np.float32)
+    layers = [FeatureLayer(2, 1), FeatureLayer(1, 4)]
+    rows = FeatureRows(np.arange(90), {layers[0]: good, layers[1]: noise}, 90, 1.0)
+    contents = [str(n) for n in range(90)]
+    scores, estimated = score_layers(rows, labels, contents, 3, 1, balanced=False)
+    assert [score.layer for score in scores] == sorted(layers)
+    best = best_layer(scores)
+    assert (best.layer, best.dimension) == (layers[0], 12)
+    alone = cross_validate(good, labels, 3, folds_of(labels, contents, 1))
+    assert np.array_equal(best.probes.correct, alone.correct)
+    assert (best.result.stage, best.result.c) == (2, C_VALUES[alone.best])
+    assert best.result.accuracy == alone.accuracy
+    assert estimated is not None
+    assert abs(estimated.accuracy - alone.accuracy) < 0.05
+
+
+def test_of_equal_layers_the_later_stage_is_chosen() -> None:
+    probes = ProbeScores(np.ones((4, 6), bool), np.ones((4, 6)), np.ones(4, bool), False)
+    scores = [LayerScore(FeatureLayer(stage, 1), 8, probes, 1.0) for stage in (1, 3, 2)]
+    assert best_layer(scores).layer.stage == 3
+
+
+def test_classes_of_one_image_each_have_no_estimate() -> None:
+    features, _ = clouds(4, 5, 2)
+    rows = FeatureRows(np.arange(4), {FeatureLayer(1, 1): features}, 4, 1.0)
+    _, estimated = score_layers(rows, np.arange(4), list("abcd"), 4, 0, balanced=False)
+    assert estimated is None
+
+
+def test_one_image_and_broken_features_are_refused_with_a_reason() -> None:
+    features, labels = clouds(20, 5, 2)
+    with pytest.raises(ResiduaError, match="at least two different images"):
+        cross_validate(features, labels, 2, np.zeros(20, np.int64))
+    features[7, 3] = np.nan
+    with pytest.raises(ResiduaError, match=r"1 of 20 images .* number 7"):
+        cross_validate(features, labels, 2, folds_of(labels, [str(n) for n in range(20)], 0))
+
+
+def estimate_of(layers: list[np.ndarray], labels: np.ndarray, classes: int) -> Estimate:
+    """The estimate after cross-validating several layers."""
+    folds = folds_of(labels, [str(n) for n in range(len(labels))], 0)
+    probes = race(layers, labels, classes, folds)
+    correct = np.concatenate([probe.correct for probe in probes], axis=1)
+    losses = np.concatenate([probe.loss for probe in probes], axis=1)
+    return estimate(correct, losses, 0)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 8), st.floats(0, 1), st.integers(0, 1000))
+def test_the_interval_contains_the_accuracy_and_stays_within_0_and_1(
+    images: int, number: int, share: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    correct = random.uniform(size=(images, number)) < share
+    losses = random.exponential(size=correct.shape)
+    estimated = estimate(correct, losses, seed)
+    low, high = estimated.interval
+    assert 0 <= low <= estimated.accuracy <= high <= 1
+    assert low < high  # never certain
+    assert estimated.images == images
+    assert estimated == estimate(correct, losses, seed)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8, 1.0])
+def test_the_interval_narrows_with_more_images(share: float) -> None:
+    widths = []
+    for images in (10, 40, 160, 640):
+        correct = (np.arange(images) < share * images)[:, None]
+        low, high = estimate(correct, np.where(correct, 0.1, 2.0), 0).interval
+        widths.append(high - low)
+    assert all(few > 1.5 * many for few, many in itertools.pairwise(widths))
+
+
+def test_without_selection_the_accuracy_is_hardly_corrected() -> None:
+    correct = (np.arange(1_000) % 4 > 0)[:, None]
+    estimated = estimate(correct, np.where(correct, 0.2, 2.0), 0)
+    assert estimated.accuracy == pytest.approx(0.75, abs=0.01)
+    assert estimated.interval[0] == pytest.approx(0.72, abs=0.015)
+    assert estimated.interval[1] == pytest.approx(0.78, abs=0.015)
+
+
+def test_the_best_of_many_coins_is_still_a_coin() -> None:
+    plain, honest = [], []
+    for seed in range(30):
+        correct = np.random.default_rng(seed).uniform(size=(80, 60)) < 0.5
+        losses = 1.0 - correct
+        plain.append(correct[:, losses.mean(axis=0).argmin()].mean())
+        honest.append(estimate(correct, losses, seed).accuracy)
+    assert np.mean(plain) > 0.6  # the selection bias
+    assert np.mean(honest) < 0.5 + (np.mean(plain) - 0.5) / 2
+
+
+@pytest.mark.slow
+def test_features_of_noise_have_chance_accuracy() -> None:
+    covered, accuracies = [], []
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        labels = np.arange(80) % 4
+        layers = [random.normal(size=(80, 30)).astype(np.float32) for _ in range(5)]
+        estimated = estimate_of(layers, labels, 4)
+        accuracies.append(estimated.accuracy)
+        covered.append(estimated.interval[0] <= 0.25 <= estimated.interval[1])
+    assert np.mean(accuracies) == pytest.approx(0.25, abs=0.05)
+    assert np.mean(covered) > 0.8
+
+
+@pytest.mark.slow
+def test_the_interval_covers_the_accuracy_of_the_final_head() -> None:
+    random = np.random.default_rng(0)
+    centres = 0.6 * random.normal(size=(3, 12))
+    many = np.arange(3_000) % 3
+    new = (centres[many] + random.normal(size=(3_000, 12))).astype(np.float32)
+    labels = np.arange(45) % 3
+    covered = []
+    for _ in range(50):
+        features = (centres[labels] + random.normal(size=(45, 12))).astype(np.float32)
+        folds = folds_of(labels, [str(n) for n in range(45)], 0)
+        scores = cross_validate(features, labels, 3, folds)
+        head = fit_logistic(features, labels, 3, scores.c)
+        truth = ((new @ head.weight.T + head.bias).argmax(axis=1) == many).mean()
+        low, high = estimate(scores.correct, scores.loss, 0).interval
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) >= 0.85  # 95 % less three standard errors
+
+
+def test_an_estimate_without_images_is_refused() -> None:
+    with pytest.raises(ResiduaError, match="no images"):
+        estimate(np.zeros((0, 3), np.bool_), np.zeros((0, 3)), 0)

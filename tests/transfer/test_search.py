@@ -1,0 +1,334 @@
+"""`auto` tries the strategies, keeps the best, and continues where it was interrupted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from references.images import write_shapes
+from references.lines import Lines
+
+from residua.config.validate import check
+from residua.data.prepare import prepare
+from residua.runs.folder import RunFolder
+from residua.system.budget import Clock
+from residua.system.signals import Interrupted
+from residua.transfer import features, search
+from residua.transfer.context import Context, Outcome
+from residua.transfer.result import TransferResult
+from residua.transfer.search import Search, Trial, most_accurate, most_promising
+from residua.weights.load import read_file
+
+ContextOf = Callable[..., Context]
+QUICK = {"training__epochs": 2, "network__stage": 3, "network__pool_size": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path)
+
+
+@dataclasses.dataclass
+class Searched:
+    """A search that ran through, its folder and its lines."""
+
+    outcome: Outcome
+    folder: RunFolder
+    lines: list[str]
+
+
+@pytest.fixture(scope="module")
+def searched(
+    with_splits: Path,
+    weights: Path,
+    context_of: ContextOf,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Searched:
+    """Four strategies, two epochs each, on splits that the data set defines."""
+    console, folder = Lines(), RunFolder(tmp_path_factory.mktemp("auto"))
+    outcome = search.search(context_of(with_splits, weights, "auto", console, **QUICK), folder)
+    return Searched(outcome, folder, console.lines)
+
+
+def without_clocks(result: TransferResult) -> dict[str, Any]:
+    """What does not depend on the speed of the machine or on the cache."""
+    trials = [
+        (trial.strategy, trial.phase, trial.epochs, trial.accuracy, trial.gain, trial.noise)
+        for trial in result.trials
+    ]
+    layers = [(layer.stage, layer.pool_size, layer.loss, layer.c) for layer in result.layers]
+    return {"trials": trials, "layers": layers, "chosen": result.chosen, "reason": result.reason}
+
+
+def same_weights(one: RunFolder, other: RunFolder) -> bool:
+    tensors, others = read_file(one.weights).tensors, read_file(other.weights).tensors
+    return tensors.keys() == others.keys() and all(
+        torch.equal(tensors[name], others[name]) for name in tensors
+    )
+
+
+def test_every_strategy_is_tried_and_the_most_accurate_is_kept(searched: Searched) -> None:
+    result = searched.outcome.result
+    assert [(trial.strategy, trial.phase) for trial in result.trials][:4] == [
+        ("features", "first"),
+        ("full", "trial"),
+        ("partial", "trial"),
+        ("scratch", "trial"),
+    ]
+    best = max(trial.accuracy for trial in result.trials)
+    assert best == max(t.accuracy for t in result.trials if t.strategy == result.chosen)
+    prepared = searched.outcome.prepared
+    assert prepared.config.transfer.strategy == result.chosen
+    (choice,) = [c for c in prepared.choices if c.setting == "transfer.strategy"]
+    assert choice.reason == result.reason
+    members = prepared.splits["validation"]
+    correct = searched.outcome.predict_logits(members).argmax(1) == prepared.labels[members]
+    assert correct.mean() == pytest.approx(best)
+    assert not (searched.folder.path / "tried").exists()
+    assert result.scenario is not None
+    assert result.scenario.number in (1, 2)
+    assert result.data is not None
+    assert (result.data.images, result.data.classes, result.data.imbalance) == (24, 3, 1.0)
+    assert (result.data.width, result.data.height) == (16, 16)
+    assert TransferResult.from_json(result.to_json()) == result
+
+
+def test_each_trial_is_one_line_and_the_choice_another(searched: Searched) -> None:
+    result, lines = searched.outcome.result, searched.lines
+    for trial in result.trials:
+        assert any(
+            line.startswith(f"{trial.strategy}: val accuracy {trial.accuracy:.4f}")
+            for line in lines
+        )
+    assert lines[-1] == f"strategy {result.chosen}: {result.reason}"
+    tried = [line for line in lines if "val accuracy" in line]
+    assert len(tried) == len(result.trials)
+
+
+def test_a_search_interrupted_in_a_trial_ends_with_the_same_choice(
+    searched: Searched,
+    with_splits: Path,
+    weights: Path,
+    folder: RunFolder,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Complete trials are not repeated; the interrupted one is."""
+    context = context_of(with_splits, weights, "auto", Lines(), **QUICK)
+    fine_tune, started = search.fine_tune, list[str]()
+
+    def stopped(context: Context, folder: RunFolder, *, final: bool) -> Outcome:
+        started.append(context.prepared.config.transfer.strategy)
+        if started == ["full", "partial"]:
+            raise Interrupted(2, str(folder.path))
+        return fine_tune(context, folder, final=final)
+
+    monkeypatch.setattr(search, "fine_tune", stopped)
+    with pytest.raises(Interrupted, match=f"residua resume {folder.path}$"):
+        search.search(context, folder)
+    assert (folder.path / "best.safetensors").exists()  # the linear probe
+    outcome = search.search(context, folder)
+    assert started[:4] == ["full", "partial", "partial", "scratch"]
+    assert without_clocks(outcome.result) == without_clocks(searched.outcome.result)
+    assert outcome.prepared.config == searched.outcome.prepared.config
+    assert same_weights(folder, searched.folder)
+    assert not (folder.path / "tried").exists()
+
+
+def test_the_test_set_plays_no_role(
+    searched: Searched,
+    with_splits: Path,
+    weights: Path,
+    folder: RunFolder,
+    context_of: ContextOf,
+) -> None:
+    """With other labels for every test image: the same choice, the same weights."""
+    context = context_of(with_splits, weights, "auto", **QUICK)
+    labels = context.prepared.labels.copy()
+    test = context.prepared.splits["test"]
+    labels[test] = (labels[test] + 1) % 3
+    prepared = dataclasses.replace(context.prepared, labels=labels)
+    outcome = search.search(context.with_prepared(prepared), folder)
+    assert without_clocks(outcome.result) == without_clocks(searched.outcome.result)
+    assert same_weights(folder, searched.folder)
+
+
+@pytest.mark.slow
+def test_a_clearly_better_strategy_is_continued_and_kept_after_an_interruption(
+    with_splits: Path, blind: Path, folder: RunFolder, context_of: ContextOf
+) -> None:
+    settings = {
+        "training__epochs": 12,
+        "training__batch_size": 8,
+        "training__save_seconds": 0.0,
+        "optimization__learning_rate": 0.05,
+        "network__stage": 3,
+        "network__pool_size": 1,
+    }
+    stopping = Lines(stop="epoch 4/12")
+    with pytest.raises(Interrupted):
+        search.search(context_of(with_splits, blind, "auto", stopping, **settings), folder)
+    (history,) = folder.path.glob("tried/long-*/history.csv")
+    before = history.read_text().splitlines()
+    outcome = search.search(context_of(with_splits, blind, "auto", **settings), folder)
+    result = outcome.result
+    assert history.parent.name == f"long-{result.chosen}"
+    assert (folder.path / "history.csv").read_text().splitlines()[: len(before)] == before
+    assert len(outcome.progress.history) == 12
+    first, *others = result.trials
+    assert first.accuracy < 0.5
+    best = max(others, key=lambda trial: trial.accuracy)
+    assert (best.strategy, best.phase) == (result.chosen, "final")
+    assert best.gain > best.noise
+    assert result.reason is not None
+    assert result.reason.endswith("points")
+    assert outcome.prepared.config.network.head == "linear"
+    check(outcome.prepared.config)
+    members = outcome.prepared.splits["validation"]
+    correct = outcome.predict_logits(members).argmax(1) == outcome.prepared.labels[members]
+    assert correct.mean() == pytest.approx(best.accuracy)
+
+
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_a_failing_strategy_does_not_take_the_linear_probe_away(
+    with_splits: Path, weights: Path, folder: RunFolder, context_of: ContextOf, batch_size: int
+) -> None:
+    """Whether its loss diverges, or its only step leaves weights that are not finite."""
+    console = Lines()
+    settings = {**QUICK, "optimization__learning_rate": 1e30, "training__batch_size": batch_size}
+    context = context_of(with_splits, weights, "auto", console, **settings)
+    outcome = search.search(context, folder)
+    assert outcome.result.chosen == "features"
+    assert "warning: full skipped: " in console.text
+    assert folder.weights.name == "best.safetensors"
+
+
+def test_without_a_validation_set_the_probe_is_kept_on_all_images(
+    weights: Path,
+    folder: RunFolder,
+    tmp_path: Path,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first probe, in a hurry, is fitted on fewer; the final one on all."""
+    monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(features, "BATCH_PIXELS", 1)  # small batches
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    console = Lines()
+    data = write_shapes(tmp_path / "data", 13)
+    outcome = search.search(context_of(data, weights, "auto", console, **QUICK), folder)
+    result = outcome.result
+    assert "warning: the time budget allows features of 24 of 39 images" in console.text
+    assert (result.chosen, result.images, result.trials) == ("features", 39, ())
+    assert result.cross_validation is not None
+    assert result.cross_validation.images == 39
+    assert result.reason == "no validation set to compare strategies on"
+    # so is a head that is trained
+    settings = {**QUICK, "network__head": "mlp:16", "data__val_fraction": 0}
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "another cache"))
+    outcome = search.search(context_of(data, weights, "auto", **settings), folder)
+    assert (outcome.result.chosen, outcome.result.images) == ("features", 39)
+    assert len(outcome.progress.history) == 2
+
+
+def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
+    with_splits: Path,
+    shapes: Path,
+    weights: Path,
+    folder: RunFolder,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The small network is as if there were no weights, and its data is prepared once."""
+    prepared = []
+    monkeypatch.setattr(search, "LARGE_NETWORK", 1)
+    monkeypatch.setattr(search, "prepare", lambda *args: prepared.append(1) or prepare(*args))
+    for data in (with_splits, shapes):
+        prepared.clear()
+        console = Lines()
+        settings = {"transfer__views": 2, "preprocessing__mean": [9.0] * 3, **QUICK}
+        trials = Search(context_of(data, weights, "auto", console, **settings), folder)
+        small = trials.context_for("scratch")
+        assert trials.context_for("scratch") is small
+        assert (len(prepared), len(console.lines)) == (1, 1)
+        assert "scratch: cifar_resnet20 at 32 px (cifar_resnet20 takes too long" in console.text
+        config = small.prepared.config
+        check(config)
+        assert (config.network.head, config.preprocessing.size) == ("default", 32)
+        assert (config.transfer.views, config.network.stage) == (0, None)
+        assert config.preprocessing.mean != (9.0,) * 3
+        same = ("train", "validation", "test")
+        splits = trials.context.prepared.splits
+        assert all(np.array_equal(small.prepared.splits[s], splits[s]) for s in same)  # type: ignore[index]
+        assert small.network().state_dict().keys()
+    monkeypatch.setattr(search, "LARGE_NETWORK", 10**12)
+    assert trials.context_for("scratch").prepared.config.preprocessing.size == 16
+
+
+def trial(*correct: bool, strategy: str = "any", **result: Any) -> Trial:
+    outcome: Any = type("Outcome", (), {"result": TransferResult(**result)})
+    return Trial(strategy, outcome, None, np.array(correct), 1.0)  # type: ignore[arg-type]
+
+
+def test_the_most_accurate_is_kept_and_of_equals_the_first() -> None:
+    first = trial(*[False] * 10, *[True] * 90)
+    one_more = trial(*[False] * 9, *[True] * 91)
+    others = trial(*[True] * 10, *[False] * 10, *[True] * 80)  # 10 won and 10 lost
+    assert one_more.gain_over(first) == pytest.approx((0.01, 0.01))
+    assert others.gain_over(first) == pytest.approx((0.0, math.sqrt(20) / 100))
+    assert most_accurate([others, one_more], first) is one_more
+    assert most_accurate([others], first) is first
+    assert most_accurate([first, others], others) is others
+    assert most_accurate([], first) is first
+
+
+def test_partial_is_continued_only_if_it_is_clearly_better_than_full() -> None:
+    full = trial(*[False] * 30, *[True] * 70, strategy="full")
+    little = trial(*[False] * 28, *[True] * 72, strategy="partial")
+    clear = trial(*[False] * 20, *[True] * 80, strategy="partial")
+    errors = {"full": 0.2, "partial": 0.1, "scratch": 0.3}
+    assert most_promising([full, little], errors) is full
+    assert most_promising([full, clear], errors) is clear
+    assert most_promising([little], errors) is little
+
+
+def test_errors_fall_with_the_root_of_the_time_left() -> None:
+    tried = trial(*[False] * 40, *[True] * 60, predicted_seconds=4.0, predicted_epochs=40)
+    assert search.expected_error(Clock(math.inf), tried) == pytest.approx(0.4 * math.sqrt(0.1))
+    assert search.expected_error(Clock(1e6), tried) == pytest.approx(0.4 * math.sqrt(1 / 4))
+    assert search.expected_error(Clock(0.5), tried) == pytest.approx(0.4)
+    assert search.has_time(Clock(1e6), tried)
+    assert not search.has_time(Clock(0.5), tried)  # for 5 of 40 epochs
+    assert not search.has_time(Clock(math.inf), tried)
+
+
+def test_trials_of_version_0_1_0_are_continued(
+    searched: Searched, with_splits: Path, weights: Path, folder: RunFolder, context_of: ContextOf
+) -> None:
+    """Their measurements have the keys of that version."""
+    context = context_of(with_splits, weights, "auto", **QUICK)
+    trials = Search(context, folder)
+    first = trials.probe()
+    trial = trials._try("full", RunFolder(folder.path / "tried" / "full"), final=False)
+    assert trial is not None
+    ended = trial.folder.read_json("ended.json")
+    result = ended.pop("result")
+    (layer,) = result["layers"]
+    old = {"stage": layer["stage"], "side": layer["pool_size"], "numbers": layer["features"]}
+    old |= {"linear": layer["accuracy"], "neighbours": layer["neighbours"], "strength": layer["c"]}
+    old |= {"loss": layer["loss"], "followed": True}
+    times = {key: result[key] for key in ("predicted_epochs", "predicted_seconds")}
+    measured = {"taps": [old], "pictures": result["images"], **times}
+    trial.folder.write_json("ended.json", ended | {"measured": measured})
+    again = trials._try("full", trial.folder, final=False)
+    assert again is not None
+    assert again.outcome.result == trial.outcome.result
+    assert np.array_equal(again.correct, trial.correct)
+    assert again.seconds == trial.seconds
+    assert first.strategy == "features"
