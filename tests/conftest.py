@@ -16,7 +16,7 @@ from residua.networks.zoo import catalogue
 from residua.weights.native import Metadata, to_bytes
 
 # Files that take minutes, begun first: else one of them runs on while the other processes are idle.
-LONG = ("test_transfer", "test_docs", "test_rows", "test_keras_parity", "test_training")
+LONG = ("test_search", "test_docs", "test_rows", "test_keras_parity", "test_training")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

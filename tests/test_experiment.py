@@ -283,3 +283,23 @@ def test_few_lines_are_printed_before_the_first_epoch(
     header = "\n".join(lines[:first])
     for words in ("60 images in 3 classes", "1 epochs, batch size", "augmentation:", "run folder"):
         assert words in header
+
+
+def test_a_resumed_run_still_warns_of_images_that_its_weights_were_trained_on(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from residua.report import html
+
+    warnings: list[tuple[str, ...]] = []
+    monkeypatch.setattr(
+        html, "write", lambda facts, folder: warnings.append(tuple(facts.data.warnings)) or ()
+    )
+    options = {"epochs": 1, "test_fraction": 0.3, "settings": FAST, "quiet": True}
+    first = residua.train(shapes, split_seed=0, out=tmp_path / "first", **options)
+    again = residua.train(
+        shapes, weights=first.path, split_seed=1, out=tmp_path / "again", **options
+    )
+    residua.resume(again, quiet=True)
+    assert warnings[0] == ()
+    assert any("images were used to train" in warning for warning in warnings[1])
+    assert warnings[2] == warnings[1]
