@@ -280,10 +280,10 @@ def test_the_best_of_many_coins_is_still_a_coin() -> None:
 @pytest.mark.slow
 def test_features_of_noise_have_chance_accuracy() -> None:
     covered, accuracies = [], []
-    for seed in range(12):
+    for seed in range(8):
         random = np.random.default_rng(seed)
         labels = np.arange(80) % 4
-        layers = [random.normal(size=(80, 30)).astype(np.float32) for _ in range(5)]
+        layers = [random.normal(size=(80, 30)).astype(np.float32) for _ in range(3)]
         estimated = estimate_of(layers, labels, 4)
         accuracies.append(estimated.accuracy)
         covered.append(estimated.interval[0] <= 0.25 <= estimated.interval[1])
@@ -299,7 +299,7 @@ def test_the_interval_covers_the_accuracy_of_the_final_head() -> None:
     new = (centres[many] + random.normal(size=(3_000, 12))).astype(np.float32)
     labels = np.arange(45) % 3
     covered = []
-    for _ in range(50):
+    for _ in range(30):
         features = (centres[labels] + random.normal(size=(45, 12))).astype(np.float32)
         folds = folds_of(labels, [str(n) for n in range(45)], 0)
         scores = cross_validate(features, labels, 3, folds)
@@ -307,7 +307,7 @@ def test_the_interval_covers_the_accuracy_of_the_final_head() -> None:
         truth = ((new @ head.weight.T + head.bias).argmax(axis=1) == many).mean()
         low, high = estimate(scores.correct, scores.loss, 0).interval
         covered.append(low <= truth <= high)
-    assert np.mean(covered) >= 0.85  # 95 % less three standard errors
+    assert np.mean(covered) >= 0.83  # 95 % less three standard errors
 
 
 def test_an_estimate_without_images_is_refused() -> None:

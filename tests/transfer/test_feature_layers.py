@@ -12,7 +12,7 @@ from residua.transfer.feature_layers import FeatureLayer, FrozenStages, pooled_f
 
 
 def test_each_stage_has_its_finest_grid_and_the_last_one_also_a_mean() -> None:
-    network = catalogue.build("cifar_resnet8", seed=0).eval()
+    network = catalogue.build("cifar_resnet20", seed=0).eval()
     stages = FrozenStages(network, PREPARED, "fp32")
     layers = [FeatureLayer(1, 4), FeatureLayer(2, 4), FeatureLayer(3, 4), FeatureLayer(3, 1)]
     assert stages.layers(16, 3) == layers
@@ -22,7 +22,7 @@ def test_each_stage_has_its_finest_grid_and_the_last_one_also_a_mean() -> None:
 
 
 def test_features_are_pooled_maps_without_gradient() -> None:
-    network = catalogue.build("cifar_resnet8", seed=0).eval()
+    network = catalogue.build("cifar_resnet20", seed=0).eval()
     stages = FrozenStages(network, PREPARED, "fp32")
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     features = stages.features(x, [FeatureLayer(3, 1), FeatureLayer(1, 4)])

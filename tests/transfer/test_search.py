@@ -73,6 +73,7 @@ def same_weights(one: RunFolder, other: RunFolder) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_every_strategy_is_tried_and_the_most_accurate_is_kept(searched: Searched) -> None:
     result = searched.outcome.result
     assert [(trial.strategy, trial.phase) for trial in result.trials][:4] == [
@@ -99,6 +100,7 @@ def test_every_strategy_is_tried_and_the_most_accurate_is_kept(searched: Searche
     assert TransferResult.from_json(result.to_json()) == result
 
 
+@pytest.mark.slow
 def test_each_trial_is_one_line_and_the_choice_another(searched: Searched) -> None:
     result, lines = searched.outcome.result, searched.lines
     for trial in result.trials:
@@ -111,6 +113,7 @@ def test_each_trial_is_one_line_and_the_choice_another(searched: Searched) -> No
     assert len(tried) == len(result.trials)
 
 
+@pytest.mark.slow
 def test_a_search_interrupted_in_a_trial_ends_with_the_same_choice(
     searched: Searched,
     with_splits: Path,
@@ -141,6 +144,7 @@ def test_a_search_interrupted_in_a_trial_ends_with_the_same_choice(
     assert not (folder.path / "tried").exists()
 
 
+@pytest.mark.slow
 def test_the_test_set_plays_no_role(
     searched: Searched,
     with_splits: Path,
@@ -164,14 +168,14 @@ def test_a_clearly_better_strategy_is_continued_and_kept_after_an_interruption(
     with_splits: Path, blind: Path, folder: RunFolder, context_of: ContextOf
 ) -> None:
     settings = {
-        "training__epochs": 12,
+        "training__epochs": 6,
         "training__batch_size": 8,
         "training__save_seconds": 0.0,
         "optimization__learning_rate": 0.05,
         "network__stage": 3,
         "network__pool_size": 1,
     }
-    stopping = Lines(stop="epoch 4/12")
+    stopping = Lines(stop="epoch 2/6")
     with pytest.raises(Interrupted):
         search.search(context_of(with_splits, blind, "auto", stopping, **settings), folder)
     (history,) = folder.path.glob("tried/long-*/history.csv")
@@ -180,7 +184,7 @@ def test_a_clearly_better_strategy_is_continued_and_kept_after_an_interruption(
     result = outcome.result
     assert history.parent.name == f"long-{result.chosen}"
     assert (folder.path / "history.csv").read_text().splitlines()[: len(before)] == before
-    assert len(outcome.progress.history) == 12
+    assert len(outcome.progress.history) == 6
     first, *others = result.trials
     assert first.accuracy < 0.5
     best = max(others, key=lambda trial: trial.accuracy)
@@ -188,7 +192,7 @@ def test_a_clearly_better_strategy_is_continued_and_kept_after_an_interruption(
     assert best.gain > best.noise
     assert result.reason is not None
     assert result.reason.endswith("points")
-    assert outcome.prepared.config.network.head == "linear"
+    assert outcome.prepared.config.network.head != "logistic"
     check(outcome.prepared.config)
     members = outcome.prepared.splits["validation"]
     correct = outcome.predict_logits(members).argmax(1) == outcome.prepared.labels[members]
@@ -308,6 +312,7 @@ def test_errors_fall_with_the_root_of_the_time_left() -> None:
     assert not search.has_time(Clock(math.inf), tried)
 
 
+@pytest.mark.slow
 def test_trials_of_version_0_1_0_are_continued(
     searched: Searched, with_splits: Path, weights: Path, folder: RunFolder, context_of: ContextOf
 ) -> None:

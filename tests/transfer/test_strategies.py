@@ -120,7 +120,7 @@ def test_an_interrupted_run_resumes_with_the_same_bits(
     with pytest.raises(Interrupted):
         train(config, str(tmp_path / "broken"), stopping)
     broken = RunFolder(tmp_path / "broken")
-    assert len(broken.read_history()) < 3
+    assert len((broken.path / "history.csv").read_text().split()) < 4
     measured = broken.path / "transfer.json"
     before = measured.read_text() if strategy in ("partial", "full") else None
     resume(broken, Console(quiet=True))
