@@ -32,7 +32,11 @@ from residua.weights.published.classes import imagenet_classes
 from residua.weights.published.defaults import defaults_for
 from residua.weights.verify import images_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer"),
+]
 E32, MY34 = "tutorial_cifar_resnet32_e", "tutorial_cifar_resnet34"
 FORMS = {  # network -> the forms in which it is written here; each form occurs
     "tutorial_cifar_resnet32_a": ["keras2_whole"],

@@ -63,7 +63,6 @@ def assert_same_logits(name: str, state: State, weights: Weights) -> None:
         ("resnet50", 5, safetensors),
         ("resnext50_32x4d", 5, uncounted),
         ("preact_resnet50", 5, safetensors),
-        ("vgg11_bn", 5, uncounted),
         ("alexnet", 5, before_zip),
         ("googlenet", 1000, plain),
         ("inception_v3", 5, before_zip),
@@ -120,23 +119,16 @@ def test_a_file_of_no_network_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("file", "name", "right"),
-    [
-        ("resnet20-12fca82f.th", "cifar_resnet20", 999),
-        ("resnet32-d509ac18.th", "cifar_resnet32", 1000),
-        ("resnet56-4bfd9763.th", "cifar_resnet56", 1000),
-    ],
-)
-def test_published_cifar_networks_name_their_training_images(
-    shared_data: Path, file: str, name: str, right: int
-) -> None:
-    path = shared_data / "cifar_resnet_weights" / file
-    assert read_file(path).metadata.network.name == name
+def test_a_published_cifar_network_predicts_its_training_images(shared_data: Path) -> None:
+    folder = shared_data / "cifar_resnet_weights"
+    for file in ("resnet20-12fca82f.th", "resnet32-d509ac18.th", "resnet56-4bfd9763.th"):
+        network = read_file(folder / file).metadata.network
+        assert network.name == f"cifar_{file.partition('-')[0]}"
+    path = folder / "resnet20-12fca82f.th"
     with pytest.warns(UserWarning, match="resnet"):  # what is assumed
         metrics = residua.evaluate(path, shared_data / "cifar10_png1k").metrics
     assert metrics.images == 1000
-    assert metrics.accuracy == right / 1000
+    assert metrics.accuracy == 0.999
 
 
 def test_a_state_dict_of_our_own_network_is_read(tmp_path: Path) -> None:

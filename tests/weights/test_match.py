@@ -213,7 +213,7 @@ def test_another_network_than_requested_is_refused_by_its_first_tensors() -> Non
 @pytest.mark.parametrize(
     "name",  # one more of each family than test_load computes with
     [
-        *("resnet34", "resnet101", "wide_resnet50_2", "cifar_resnet32", "vgg16", "timm_vgg13"),
+        *("resnet34", "resnet101", "wide_resnet50_2", "cifar_resnet32", "vgg11_bn", "timm_vgg13"),
         *("preact_resnet101", "densenet169"),
     ],
 )
