@@ -182,7 +182,7 @@ def test_text_is_in_the_words_of_the_field() -> None:
 
 
 def test_names_of_tests_are_in_the_words_of_the_field() -> None:
-    files = sorted((ROOT / "tests").glob("*/test_*.py"))
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
     found = [hit for file in files for hit in hits_in_test_names(file)]
     assert not found, "\n".join(map(str, found))
 

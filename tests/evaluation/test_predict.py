@@ -57,7 +57,7 @@ def test_predictions_are_the_most_likely_classes_in_order(
         assert [value for _, value in row.top] == pytest.approx(best.values.tolist(), abs=1e-5)
         assert row.error is None
     assert rows[2].top == ()
-    assert "no image" in str(rows[2].error)
+    assert "is not an image" in str(rows[2].error)
     assert rows[2].to_json() == {"file": files[2], "top": [], "error": rows[2].error}
     (alone,) = predict_files(weights, files[:1], 1, max_pixels=LIMIT)
     assert alone.top == ((rows[0].top[0][0], pytest.approx(rows[0].top[0][1])),)
@@ -91,7 +91,7 @@ def test_the_head_turns_the_features_into_the_predictions(
     assert found.files == tuple(files[:2])
     ((file, reason),) = found.unreadable
     assert file == files[2]
-    assert "no image" in reason
+    assert "is not an image" in reason
     head = build_network(weights, torch.device("cpu")).head
     with torch.inference_mode():
         logits = head(torch.from_numpy(found.values))  # type: ignore[operator]

@@ -102,6 +102,8 @@ def test_the_log_drops_what_a_crash_cut_off(tmp_path: Path) -> None:
 
 def test_history_leaves_out_empty_columns(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
+    folder.write_history([])
+    assert folder.read_history() == []
     folder.write_history([{"epoch": 1, "loss": 0.5, "learning_rate": 0.1}])
     assert folder.read_history() == [{"epoch": 1.0, "loss": 0.5, "learning_rate": 0.1}]
     (tmp_path / "history.csv").write_text("epoch,loss\n1,abc\n")

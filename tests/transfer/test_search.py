@@ -164,7 +164,7 @@ def test_the_test_set_plays_no_role(
 
 
 @pytest.mark.slow
-def test_a_clearly_better_strategy_is_continued_and_kept_after_an_interruption(
+def test_a_clearly_better_strategy_is_continued_and_selected_after_an_interruption(
     with_splits: Path, blind: Path, folder: RunFolder, context_of: ContextOf
 ) -> None:
     settings = {

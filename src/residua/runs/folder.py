@@ -172,7 +172,8 @@ class RunFolder:
 
     def read_history(self) -> list[dict[str, float]]:
         """history.csv as numbers; empty before the first epoch is complete."""
-        if not (self.path / "history.csv").exists():
+        path = self.path / "history.csv"
+        if not path.exists() or not path.read_bytes().strip():
             return []
         rows = self._read_csv("history.csv", ("epoch",))
         try:
