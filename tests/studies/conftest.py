@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from residua.report import html, style
-from residua.report.facts import ReportFacts
 from residua.studies.run_study import run_study
 from residua.studies.study import StudyOptions
 from residua.system.console import Console
@@ -35,27 +32,6 @@ time_to_accuracy: true
 MEASURED = ("seconds per epoch", "fastest seed", "slowest seed", "minutes of training")
 
 
-@contextlib.contextmanager
-def plain_reports() -> Iterator[None]:
-    """Runs write no figures, which take most of their time."""
-
-    def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
-        (folder / "report.html").touch()
-        return ()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(html, "write", write)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test here draws figures, but for those of `done` and of other processes."""
-    monkeypatch.setattr(style, "render", lambda *args: b"")
-    with plain_reports():
-        yield
-
-
 @pytest.fixture(scope="session")
 def tiny() -> str:
     """The text of a study of two rows."""
@@ -74,8 +50,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its folder after two seeds; a test that writes to it copies it first."""
     out = tmp_path_factory.mktemp("done") / "study"
-    with plain_reports():
-        return run_study(str(file), StudyOptions(seeds=2), str(out), Console(quiet=True)).parent
+    return run_study(str(file), StudyOptions(seeds=2), str(out), Console(quiet=True)).parent
 
 
 @pytest.fixture(scope="session")

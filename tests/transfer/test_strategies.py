@@ -22,7 +22,6 @@ from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo.catalogue import build_from
-from residua.report import html
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.signals import Interrupted
@@ -33,12 +32,6 @@ from residua.weights.load import read_file
 
 ContextOf = Callable[..., Context]
 QUICK = {"training.precision": "fp32", "network.stage": 3, "network.pool_size": 1}
-
-
-@pytest.fixture
-def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take longer than these trainings."""
-    monkeypatch.setattr(html, "write", lambda facts, folder: ())
 
 
 def history_without_clocks(folder: RunFolder) -> list[dict[str, str]]:
@@ -106,7 +99,6 @@ def test_a_head_on_features_is_an_ordinary_run(
         ("none", {"network.new_head": True, "network.freeze": 2, "transfer.views": 1}),
     ],
 )
-@pytest.mark.usefixtures("no_report")
 def test_an_interrupted_run_resumes_with_the_same_bits(
     shapes: Path, weights: Path, tmp_path: Path, strategy: str, settings: dict[str, Any]
 ) -> None:
@@ -134,7 +126,6 @@ def test_an_interrupted_run_resumes_with_the_same_bits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["none", "full"])
-@pytest.mark.usefixtures("no_report")
 def test_the_epochs_that_a_budget_planned_stay_after_an_interruption(
     shapes: Path, weights: Path, tmp_path: Path, strategy: str
 ) -> None:
@@ -154,7 +145,6 @@ def test_the_epochs_that_a_budget_planned_stay_after_an_interruption(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_report")
 def test_the_settings_of_a_finished_search_train_the_same_weights(
     with_splits: Path, weights: Path, tmp_path: Path
 ) -> None:
