@@ -18,6 +18,8 @@ from residua.transfer.fine_tune import RESULT, _with_learning_rate, fine_tune
 from residua.transfer.result import TransferResult
 from residua.weights.load import read_file
 
+pytestmark = pytest.mark.slow  # each test trains
+
 ContextOf = Callable[..., Context]
 
 

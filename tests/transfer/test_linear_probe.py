@@ -25,6 +25,8 @@ from residua.transfer.linear_probe import fit_probe, initialise_head
 from residua.weights.load import read_file
 from residua.weights.network import build_network
 
+pytestmark = pytest.mark.slow  # each test trains
+
 LAST = {"network__stage": 3, "network__pool_size": 1}  # a single layer is quick
 
 ContextOf = Callable[..., Context]

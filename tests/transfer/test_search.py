@@ -25,6 +25,8 @@ from residua.transfer.result import TransferResult
 from residua.transfer.search import Search, Trial, most_accurate, most_promising
 from residua.weights.load import read_file
 
+pytestmark = pytest.mark.slow  # each test trains
+
 ContextOf = Callable[..., Context]
 QUICK = {"training__epochs": 2, "network__stage": 3, "network__pool_size": 1}
 
