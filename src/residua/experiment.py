@@ -39,13 +39,12 @@ from residua.system.files import refuse_inside
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
-from residua.training.initial import initial_network
+from residua.training.initial import initial_metadata, initial_network
 from residua.training.loop import fit
 from residua.training.progress import Progress, Task
 from residua.training.recorder import tensorboard_writer
 from residua.transfer.result import TransferResult
 from residua.weights.load import Weights, read_file
-from residua.weights.native import Metadata
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -171,32 +170,29 @@ def _train_plainly(experiment: Experiment) -> Trained:
     is_resumed = (folder.path / STATE).exists()
     if is_resumed:
         restore_network(network, folder)
-    batches: Inputs = prepared.training_batches()
-    cached_stages = 0
-    if prepared.config.network.freeze:
+
+    def training_batches(prepared: Prepared) -> tuple[Inputs, int]:
+        if not prepared.config.network.freeze:
+            return prepared.training_batches(), 0
         from residua.transfer.cached_batches import batches_after
 
-        batches, cached_stages = batches_after(network, prepared, clock, experiment.console)
-    eval_splits = prepared.eval_splits(throughput.VALIDATION_LIMIT if clock.bounded else 0)
+        return batches_after(network, prepared, clock, experiment.console)
+
+    batches, cached_stages = training_batches(prepared)
+    eval_splits = prepared.eval_splits(throughput.validation_limit(clock))
     if clock.bounded and not is_resumed:
-        speed = throughput.measure_throughput(network, batches, prepared.config, cached_stages)
         validated = sum(map(len, eval_splits.values()))
-        epoch = throughput.epoch_seconds(speed, batches, prepared.config, validated)
-        finish = throughput.finishing_seconds(prepared, speed.full_evaluation)
-        prepared = throughput.plan_epochs(prepared, max(0.0, clock.left - finish), epoch, batches)
-        if prepared.config.training.max_images and not cached_stages:
-            batches = prepared.training_batches()
+        schedule = throughput.measure_schedule(network, batches, prepared, cached_stages, validated)
+        seconds = max(0.0, clock.left - schedule.finish)
+        prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
+        if prepared.config.training.max_images:
+            batches, cached_stages = training_batches(prepared)
         folder.write_settings(prepared.config, prepared.choices)  # a resumed run does not replan
     task = Task(
         batches,
         eval_splits,
         prepared.counts("train"),
-        Metadata(
-            prepared.config.network_spec,
-            prepared.dataset.classes,
-            prepared.config.preprocessing,
-            {},
-        ),
+        initial_metadata(prepared),
         cached_stages,
         throughput.deadline(prepared, clock),
     )

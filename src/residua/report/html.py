@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from residua.report import charts, figures, view
 from residua.report.fonts import Lettering, lettering
+from residua.runs.folder import HISTORY
 from residua.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -19,17 +20,7 @@ GRID = 24  # predictions in the HTML
 FIGURE = 12  # and in predictions.png
 # Controls, and the halves of undecodable file names: HTML forbids them
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-COLUMNS = (
-    "epoch",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "learning_rate",
-    "seconds",
-)
+COLUMNS = tuple(name for name in HISTORY if name != "images_per_second")  # of the epochs' table
 
 
 def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:

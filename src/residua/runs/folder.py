@@ -24,19 +24,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-HISTORY = (  # columns of history.csv
-    "epoch",
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "learning_rate",
-    "images_per_second",
-    "seconds",
-)
-
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+HISTORY = ("epoch", *METRICS, "learning_rate", "images_per_second", "seconds")  # history.csv
 
 RENAMED_COLUMNS = {  # of the CSV files that version 0.1.0 wrote
     "rate": "learning_rate",

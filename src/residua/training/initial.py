@@ -1,15 +1,17 @@
-"""Settings, and weights if there are any -> the network that training starts from."""
+"""Settings, and weights if there are any -> the network that training starts from, its metadata."""
 
 from __future__ import annotations
 
 import torch
 
 from residua.config.schema import Config
+from residua.data.prepare import Prepared
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo.catalogue import build_from
 from residua.runs.sources import start_from
 from residua.weights.load import Weights
+from residua.weights.native import Metadata
 from residua.weights.network import on_device
 
 
@@ -28,3 +30,9 @@ def initial_network(config: Config, weights: Weights | None, device: torch.devic
     elif strategy != "scratch":
         freeze(network, config.network.freeze)
     return on_device(network, device)
+
+
+def initial_metadata(prepared: Prepared) -> Metadata:
+    """The metadata of the weights files of a training."""
+    config = prepared.config
+    return Metadata(config.network_spec, prepared.dataset.classes, config.preprocessing, {})

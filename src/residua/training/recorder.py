@@ -11,14 +11,13 @@ from typing import Any
 from torch import nn
 
 from residua.errors import ResiduaError
-from residua.runs.folder import Log, RunFolder
+from residua.runs.folder import METRICS, Log, RunFolder
 from residua.system.console import Console
 from residua.system.signals import Interrupted
 from residua.training.meter import Meter
 from residua.training.progress import Progress
 
 BAR_SECONDS = 0.2  # between two updates of the bar, and on a GPU two checks of the loss
-METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 
 
 class Recorder(contextlib.AbstractContextManager["Recorder"]):

@@ -78,6 +78,30 @@ def measure_throughput(
     return Throughput(min(times[1:]), evaluation, full_evaluation)
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """Seconds: of an epoch with its validation, and of evaluation and report after training."""
+
+    epoch: float
+    finish: float
+
+
+def measure_schedule(
+    network: nn.Module, batches: Inputs, prepared: Prepared, cached_stages: int, validated: int
+) -> Schedule:
+    """Measure the throughput; validated: images that are evaluated after each epoch."""
+    speed = measure_throughput(network, batches, prepared.config, cached_stages)
+    return Schedule(
+        epoch_seconds(speed, batches, prepared.config, validated),
+        finishing_seconds(prepared, speed.full_evaluation),
+    )
+
+
+def validation_limit(clock: Clock) -> int:
+    """Validation images that are evaluated after an epoch; 0: all."""
+    return VALIDATION_LIMIT if clock.bounded else 0
+
+
 def epoch_seconds(throughput: Throughput, batches: Inputs, config: Config, validated: int) -> float:
     """Seconds of an epoch with the validation of `validated` images."""
     evaluated = validated + min(config.training.precise_bn_images, len(batches.members))

@@ -20,7 +20,7 @@ from residua.data.random import Integers, shuffled
 from residua.networks.staged import Staged
 from residua.system.budget import Clock
 from residua.system.console import Console
-from residua.training.throughput import VALIDATION_LIMIT, synchronize
+from residua.training.throughput import synchronize, validation_limit
 from residua.transfer.features import FeatureExtractor
 
 MEMORY_SHARE = 0.25  # of the free memory, for the output of the frozen stages
@@ -98,7 +98,7 @@ def batches_after(
     mixes = config.augmentation.mixup or config.augmentation.cutmix
     if stages == 0 or mixes or not (views or changes_nothing(config.augmentation)):
         return images, 0
-    evaluated = prepared.eval_splits(VALIDATION_LIMIT if clock.bounded else 0)
+    evaluated = prepared.eval_splits(validation_limit(clock))
     samples = np.concatenate([members, *evaluated.values()])
     extractor = FeatureExtractor(network, prepared)
     first, total = samples[: extractor.batch], len(samples) + views * len(members)

@@ -18,7 +18,7 @@ from residua.networks.staged import Staged
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.console import Console
-from residua.training.initial import initial_network
+from residua.training.initial import initial_metadata, initial_network
 from residua.training.progress import Progress
 from residua.transfer.cross_validation import LayerScore
 from residua.transfer.feature_layers import FeatureLayer
@@ -71,8 +71,7 @@ class Context:
 
     def metadata(self) -> Metadata:
         """The metadata of the weights files of this training."""
-        config, classes = self.prepared.config, self.prepared.dataset.classes
-        return Metadata(config.network_spec, classes, config.preprocessing, {})
+        return initial_metadata(self.prepared)
 
     def choose(self, setting: str, value: object, reason: str) -> Context:
         """The same with an automatic setting changed; an explicit one stays."""

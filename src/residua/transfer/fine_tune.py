@@ -38,24 +38,22 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
         restore_network(network, folder)
     clock, console = context.clock, context.console
     batches, cached_stages = batches_after(network, context.prepared, clock, console)
-    limit = throughput.VALIDATION_LIMIT if clock.bounded else 0
+    limit = throughput.validation_limit(clock)
     result = _result_of(folder) if is_resumed else TransferResult()
     scores: dict[FeatureLayer, LayerScore] = {}
     if not is_resumed:
         if is_pretrained:
             result, scores = initialise_head(context, network, folder)
-        config = context.prepared.config
-        validated = sum(map(len, context.prepared.eval_splits(limit).values()))
-        speed = throughput.measure_throughput(network, batches, config, cached_stages)
-        epoch = throughput.epoch_seconds(speed, batches, config, validated)
-        epochs = config.training.epochs
+        prepared = context.prepared
+        validated = sum(map(len, prepared.eval_splits(limit).values()))
+        schedule = throughput.measure_schedule(network, batches, prepared, cached_stages, validated)
+        epochs = prepared.config.training.epochs
         result = dataclasses.replace(
-            result, predicted_epochs=epochs, predicted_seconds=epochs * epoch
+            result, predicted_epochs=epochs, predicted_seconds=epochs * schedule.epoch
         )
         if clock.bounded:
-            finish = throughput.finishing_seconds(context.prepared, speed.full_evaluation)
-            seconds = max(0.0, clock.left - (finish if final else 0.0))
-            prepared = throughput.plan_epochs(context.prepared, seconds, epoch, batches)
+            seconds = max(0.0, clock.left - (schedule.finish if final else 0.0))
+            prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
             context = context.with_prepared(prepared)
             if prepared.config.training.max_images:
                 batches, cached_stages = batches_after(network, prepared, clock, console)

@@ -287,7 +287,7 @@ def _head_task(
 ) -> Task:
     """Training a head on the features of the training set, with those of the validation set."""
     prepared, config = context.prepared, context.prepared.config
-    limit = throughput.VALIDATION_LIMIT if context.clock.bounded else 0
+    limit = throughput.validation_limit(context.clock)
     validated = thinned(prepared.splits["validation"], limit)
     values = [rows.values[layer]]
     if len(validated):
@@ -347,17 +347,17 @@ def _scheduled(
     context: Context, network: Staged, task: Task, share: float | None
 ) -> tuple[Context, Task]:
     """With as many epochs as fit into a share of the time left; None: all but the finishing."""
-    clock, config, batches = context.clock, context.prepared.config, task.batches
+    clock, prepared, batches = context.clock, context.prepared, task.batches
     if not clock.bounded:
         return context, task
-    deadline = throughput.deadline(context.prepared, clock)
-    speed = throughput.measure_throughput(network, batches, config, task.cached_stages)
+    deadline = throughput.deadline(prepared, clock)
     validated = sum(map(len, task.eval_splits.values()))
-    epoch = throughput.epoch_seconds(speed, batches, config, validated)
+    schedule = throughput.measure_schedule(
+        network, batches, prepared, task.cached_stages, validated
+    )
     left = clock.left
-    finish = throughput.finishing_seconds(context.prepared, speed.full_evaluation)
-    seconds = max(0.0, left - finish if share is None else left * share)
-    prepared = throughput.plan_epochs(context.prepared, seconds, epoch, batches, whole=True)
+    seconds = max(0.0, left - schedule.finish if share is None else left * share)
+    prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches, whole=True)
     return context.with_prepared(prepared), dataclasses.replace(task, deadline=deadline)
 
 
