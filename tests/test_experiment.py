@@ -17,7 +17,14 @@ from references.images import write_shapes
 from safetensors.torch import load_file
 
 import residua
+from residua import experiment
+from residua.config.recipes import compose
+from residua.data.prepare import prepare
 from residua.errors import ResiduaError
+from residua.runs.folder import RunFolder
+from residua.runs.sources import open_weights
+from residua.system.budget import Clock
+from residua.system.console import Console
 
 FAST = {
     "training.precise_bn_images": 32,
@@ -271,12 +278,8 @@ def test_a_time_budget_plans_the_epochs(shapes: Path, tmp_path: Path) -> None:
 def test_few_lines_are_printed_before_the_first_epoch(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from residua.config.recipes import compose
-    from residua.experiment import train
-    from residua.system.console import Console
-
     given = {**FAST, "training.epochs": 1}
-    train(compose(shapes, None, given), str(tmp_path / "run"), Console())
+    experiment.train(compose(shapes, None, given), str(tmp_path / "run"), Console())
     lines = capsys.readouterr().err.splitlines()
     first = next(index for index, line in enumerate(lines) if line.startswith("epoch"))
     assert first <= 7
@@ -299,3 +302,33 @@ def test_a_resumed_run_still_warns_of_images_that_its_weights_were_trained_on(
     (again.path / "report.html").unlink()
     residua.resume(again, quiet=True)
     assert warning in (again.path / "report.html").read_text("utf-8")
+
+
+class Nearly(Clock):
+    """A budget of which nothing but the time for the report is left."""
+
+    @property
+    def left(self) -> float:
+        return 2.5
+
+
+def test_less_than_an_epoch_trains_frozen_networks_on_fewer_images(
+    run: residua.Run, shapes: Path, tmp_path: Path
+) -> None:
+    given = {
+        "network.weights": str(run.path),
+        "network.freeze": 1,
+        "training.batch_size": 4,
+        "augmentation.flip": False,
+        "augmentation.crop_padding": 0,
+    }
+    config, console = compose(shapes, None, given), Console(quiet=True)
+    weights = open_weights(run.path, None, console)
+    prepared = prepare(config, console, weights.expects)
+    folder = RunFolder(tmp_path)
+    experiment._train(
+        experiment.Experiment(prepared, weights, config, folder, Nearly(10.0), console)
+    )
+    assert folder.config.training.max_images == 8  # two batches
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["event"] == "epoch"] == [2]
