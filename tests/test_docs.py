@@ -21,11 +21,11 @@ import shutil
 import typing
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from references.command_line import every_command, parse, residua
+from references.images import write_colours
 
 from residua.config.parse import RENAMED
 from residua.config.schema import AUTO, Config
@@ -62,17 +62,11 @@ def commands(page: Path) -> list[str]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the reader: photos/, holiday/, new.jpg, a Keras file, a run, mine.yaml."""
     folder = tmp_path_factory.mktemp("reader")
-    generator = np.random.default_rng(0)
-    for name, channel in (("puffin", 0), ("toucan", 2)):
-        for number in range(15):
-            pixels = generator.integers(0, 60, (12, 12, 3), dtype=np.uint8)
-            pixels[..., channel] += 150
-            file = folder / "photos" / name / f"{number}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(file)
+    write_colours(folder / "photos", {"puffin": 0, "toucan": 2}, 15, (12, 12), seed=0)
     (folder / "holiday").mkdir()
-    Image.fromarray(pixels).save(folder / "holiday" / "beach.jpg")
-    Image.fromarray(pixels).save(folder / "new.jpg")
+    with Image.open(folder / "photos" / "toucan" / "14.png") as image:
+        image.save(folder / "holiday" / "beach.jpg")
+        image.save(folder / "new.jpg")
     (study,) = blocks(ROOT / "docs" / "studies.md", "yaml")
     (folder / "mine.yaml").write_text(study)
     words = ["train", "photos", "--test-fraction", "0.2", "--epochs", "1"]

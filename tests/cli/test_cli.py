@@ -13,10 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from references.command_line import every_command, parse, residua
+from references.images import write_colours
 
 import residua as package
 from residua.config.parse import flags
@@ -27,14 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two classes of images in data/, and without images in empty/."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "empty").mkdir()
-    generator = np.random.default_rng(1)
-    for name, channel in (("red <b>", 0), ("猫头鹰", 1)):
-        for number in range(12):
-            pixels = generator.integers(0, 60, (20, 24, 3), dtype=np.uint8)
-            pixels[..., channel] += 150
-            file = folder / "data" / name / f"{number}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(file)
+    write_colours(folder / "data", {"red <b>": 0, "猫头鹰": 1}, 12, (20, 24), seed=1)
     return folder
 
 

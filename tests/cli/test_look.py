@@ -8,19 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from references.command_line import residua
+from references.images import write_colours
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Two classes with 12 images of 24 x 20 px each, and a file that is no image."""
-    generator = np.random.default_rng(1)
-    for name, channel in (("red <b>", 0), ("猫头鹰", 1)):
-        for number in range(12):
-            pixels = generator.integers(0, 60, (20, 24, 3), dtype=np.uint8)
-            pixels[..., channel] += 150
-            file = tmp_path / "data" / name / f"{number}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(file)
+    write_colours(tmp_path / "data", {"red <b>": 0, "猫头鹰": 1}, 12, (20, 24), seed=1)
     (tmp_path / "data" / "red <b>" / "broken.png").write_bytes(b"<html>")
     return tmp_path / "data"
 

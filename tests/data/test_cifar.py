@@ -11,22 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from references.datasets import pixels_of, refusal
 
-from residua.data.dataset import Dataset
 from residua.data.open import open_dataset
-from residua.errors import ResiduaError
 
 RANDOM = np.random.default_rng(0)
-
-
-def refusal(data: Path) -> str:
-    with pytest.raises(ResiduaError) as error:
-        open_dataset(str(data))
-    return str(error.value)
-
-
-def pixels_of(dataset: Dataset, index: int, channels: int = 3) -> np.ndarray:
-    return dataset.pixels(index, dataset.content(index), channels, 100)
 
 
 def cifar_files(kind: int, form: str) -> tuple[dict[str, bytes], np.ndarray, list[int]]:

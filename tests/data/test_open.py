@@ -8,22 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from references.datasets import pixels_of, refusal
 
-from residua.data.dataset import Dataset
 from residua.data.open import open_dataset
 from residua.errors import ResiduaError
 
 RANDOM = np.random.default_rng(0)
-
-
-def refusal(data: Path) -> str:
-    with pytest.raises(ResiduaError) as caught:
-        open_dataset(str(data))
-    return str(caught.value)
-
-
-def pixels_of(source: Dataset, index: int, channels: int = 3) -> np.ndarray:
-    return source.pixels(index, source.content(index), channels, 10**8)
 
 
 def test_digits() -> None:

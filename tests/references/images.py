@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,3 +21,17 @@ def write_shapes(folder: Path, count: int, size: int = 16, classes: int = 3) -> 
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(file)
     return folder
+
+
+def write_colours(
+    folder: Path, channels: Mapping[str, int], count: int, shape: tuple[int, int], seed: int
+) -> None:
+    """`count` noisy PNG of `shape` (height, width) per class, which is bright in one channel."""
+    generator = np.random.default_rng(seed)
+    for name, channel in channels.items():
+        for number in range(count):
+            pixels = generator.integers(0, 60, (*shape, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            file = folder / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)

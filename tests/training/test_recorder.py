@@ -12,7 +12,7 @@ from references.tasks import config_for, network_for, task_for
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.training.loop import fit
-from residua.training.recorder import counted
+from residua.training.recorder import short_count
 
 
 def test_history_log_and_lines_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +31,7 @@ def test_history_log_and_lines_agree(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_numbers_of_parameters_are_short() -> None:
-    assert [counted(number) for number in (999, 269_722, 11_179_590)] == [
+    assert [short_count(number) for number in (999, 269_722, 11_179_590)] == [
         "999",
         "269.7 k",
         "11.2 M",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+BEST, LAST = "best.safetensors", "last.safetensors"
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 HISTORY = ("epoch", *METRICS, "learning_rate", "images_per_second", "seconds")  # history.csv
 
@@ -122,7 +123,7 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         """The best weights, or the last without a validation set. Raises ResiduaError."""
-        for name in ("best.safetensors", "last.safetensors"):
+        for name in (BEST, LAST):
             if (self.path / name).is_file():
                 return self.path / name
         raise ResiduaError(

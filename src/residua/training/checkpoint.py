@@ -16,12 +16,12 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
-from residua.runs.folder import RunFolder
+from residua.runs.folder import BEST, LAST, RunFolder
 from residua.system.signals import Interrupted, Signals
 from residua.training.progress import Progress
 from residua.weights.native import Metadata, read_weights
 
-STATE, BEST, LAST = "state.safetensors", "best.safetensors", "last.safetensors"
+STATE = "state.safetensors"
 BEST_SECONDS = 2.0  # at least, between two writes of the best weights
 
 

@@ -70,8 +70,8 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         total = sum(weight.numel() for weight in weights)
         trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
         self.console.print(
-            f"{counted(total)} parameters ({counted(trainable)} trainable, "
-            f"{counted(total - trainable)} frozen)"
+            f"{short_count(total)} parameters ({short_count(trainable)} trainable, "
+            f"{short_count(total - trainable)} frozen)"
         )
         if precise_bn_images:
             self.log.write("precise_bn", self.total_steps, images=precise_bn_images)
@@ -140,7 +140,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         self.log.write("end", self.total_steps, best_epoch=self.progress.best_epoch)
 
 
-def counted(number: int) -> str:
+def short_count(number: int) -> str:
     """ "11.2 M", "269.7 k" or "512"."""
     for limit, unit in ((1_000_000, " M"), (1_000, " k")):
         if number >= limit:

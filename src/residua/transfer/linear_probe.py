@@ -21,7 +21,7 @@ from residua.data.prepare import thinned
 from residua.data.random import Integers, shuffled
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
-from residua.runs.folder import RunFolder
+from residua.runs.folder import BEST, RunFolder
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE
@@ -259,7 +259,7 @@ def _save_logistic_head(
     assert isinstance(network.head, nn.Linear)
     _solve_head(context, network.head, best, rows, deadline)
     metadata = dataclasses.replace(context.metadata(), notes={"C": best.probes.c})
-    folder.write_weights("best.safetensors", network.state_dict(), metadata)
+    folder.write_weights(BEST, network.state_dict(), metadata)
     return Progress(seconds=context.clock.passed)
 
 

@@ -28,12 +28,12 @@ from residua.config.schema import AUTO
 from residua.data.prepare import Prepared, prepare, thinned
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import measure
-from residua.runs.folder import RunFolder
+from residua.runs.folder import BEST, LAST, RunFolder
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.system.signals import Interrupted
 from residua.training import throughput
-from residua.training.checkpoint import BEST, LAST, STATE
+from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
 from residua.transfer.context import NO_FROZEN_STAGES, Context, Outcome, saved_predictor
 from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune

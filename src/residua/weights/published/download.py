@@ -106,7 +106,7 @@ class _Download:
             return "does not exist"
         record = self._record(self.target)
         expected = record.digest if record else self.digest
-        actual = _hash(self.target, expected)
+        actual = file_hash(self.target, expected)
         if expected:
             matches = actual.startswith(expected)
             return "" if matches else f"has the hash {actual} instead of {expected}"
@@ -131,13 +131,13 @@ class _Download:
                 (earlier.digest, f"{path} (delete it if you trust the new file) records")
             )
         for expected, source in expectations:
-            if expected and not (actual := _hash(self.part, expected)).startswith(expected):
+            if expected and not (actual := file_hash(self.part, expected)).startswith(expected):
                 self._discard()
                 raise self.error(
                     f"the downloaded file has the hash {actual}, but {source} {expected}; it is "
                     "another file or was damaged in transit, and was deleted"
                 )
-        _write_record(self.target, replace(record, digest=_hash(self.part, "")))
+        _write_record(self.target, replace(record, digest=file_hash(self.part, "")))
         self.part.replace(self.target)
         self._discard()
 
@@ -302,7 +302,7 @@ def _write_record(path: Path, record: _Record) -> None:
         raise error.__cause__ or error from None  # its advice is about runs
 
 
-def _hash(path: Path, like: str) -> str:
+def file_hash(path: Path, like: str) -> str:
     """The complete hash of a file, by the algorithm of `like`, else SHA-256. Raises OSError."""
     algorithm = like.partition(":")[0] or "sha256"
     with path.open("rb") as stream:

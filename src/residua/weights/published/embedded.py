@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
 from residua.errors import ResiduaError
+from residua.weights.published.download import file_hash
 from residua.weights.published.imagenet import PublishedWeights
 
 DEFAULT = "efficientnet_lite0"  # the network that "imagenet" alone means
@@ -27,8 +27,7 @@ def embedded_file(source: PublishedWeights) -> Path:
         raise ResiduaError(
             f"the package {distribution}, which has these weights, is not installed. {install}"
         )
-    with path.open("rb") as stream:
-        digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    digest = file_hash(path, source.digest)
     if digest != source.digest:
         raise ResiduaError(
             f"{path}: has {digest}, expected {source.digest}: it is damaged or altered. {install}"
