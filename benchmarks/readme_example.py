@@ -3,22 +3,28 @@
     python benchmarks/readme_example.py ../shared/data/birds6
 
 Runs the README's command on a copy named photos, replaces the text block of the README by its
-output (without bars and most epochs), and saves the first screen of the report, drawn by headless
-Chromium, as docs/images/report.png.
+output (without bars and most epochs), stores it with its conditions in results/readme-example.txt,
+and saves the first screen of the report, drawn by headless Chromium, as docs/images/report.png.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from PIL import Image
 
+from residua.system.device import environment
+
 ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "readme-example.txt"
 COMMAND = ("train", "photos", "--weights", "imagenet", "--transfer", "features")
 COMMAND += ("--test-fraction", "0.2")
 SIZE = (1100, 1250)  # px
@@ -29,9 +35,23 @@ def main(photos: str) -> None:
         folder = Path(name)
         shutil.copytree(photos, folder / "photos")
         words = [sys.executable, "-m", "residua", *COMMAND]
-        done = subprocess.run(words, cwd=folder, stderr=subprocess.PIPE, text=True, check=True)
-        replace_output(shortened(done.stderr.splitlines()))
+        cache = os.environ | {"RESIDUA_CACHE": str(folder / "cache")}  # a cold one
+        done = subprocess.run(
+            words, cwd=folder, env=cache, stderr=subprocess.PIPE, text=True, check=True
+        )
+        lines = shortened(done.stderr.splitlines())
+        replace_output(lines)
+        RESULT.write_text("\n".join([*conditions(), "", *lines]) + "\n", "utf-8")
         draw_report(folder / "runs" / "photos-1" / "report.html")
+
+
+def conditions() -> list[str]:
+    facts = environment(torch.device("cpu"))
+    return [
+        f"residua {' '.join(COMMAND)}: one run, cold feature cache; photos: the argument's folder",
+        f"{facts['device_name']}, {facts['threads']} threads, Python {facts['python']}, torch "
+        f"{facts['torch']}, {datetime.now(UTC).date().isoformat()}",
+    ]
 
 
 def shortened(lines: list[str]) -> list[str]:

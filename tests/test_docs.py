@@ -186,6 +186,12 @@ def test_figures_are_in_the_files_beside_them(name: str) -> None:
             assert figure in measured, f"{figure} is not in {link}"
 
 
+def test_the_output_in_the_readme_was_measured() -> None:
+    (output,) = blocks(ROOT / "README.md", "text")
+    measured = ROOT / "benchmarks" / "results" / "readme-example.txt"
+    assert output.strip() in measured.read_text("utf-8")
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 150
 

@@ -94,9 +94,9 @@ def in_keras_order(weights: Weights) -> list[str]:
     return [match.names[layer.name][0] for layer in ordered]
 
 
+@pytest.mark.parametrize("true", [E32, "keras_mobilenet"], indirect=True)
 def test_without_names_the_order_of_layers_decides(true: parity.Reference, tmp_path: Path) -> None:
-    if true.name not in (E32, "keras_mobilenet"):
-        pytest.skip("their order is compared with Keras' alone")
+    """For the other networks test_it_computes_what_keras_computes compares the order alone."""
     name = parity.ours(true.name)
     path = keras_files.write(true.model, tmp_path / name, "keras3_weights")
     named = read_file(path, name)
@@ -113,10 +113,9 @@ def without_names(path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("true", TO_KERAS, indirect=True)
 def test_keras_loads_what_is_written(true: parity.Reference, tmp_path: Path) -> None:
     """After a round trip through our own file; the last test of a model, which it changes."""
-    if true.name not in TO_KERAS:
-        pytest.skip("it has no other kind of layer")
     written = round_trip(parity.ours(true.name), true.model, tmp_path)
     keras_networks.randomise(true.model, seed=2)
     true.model.load_weights(written)
