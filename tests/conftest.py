@@ -12,11 +12,24 @@ from PIL import Image
 from references.images import write_shapes
 from references.weights_files import NETWORK, PREPARED
 
+from residua.config.parse import with_settings
+from residua.config.schema import Config
+from residua.data.prepare import prepare
 from residua.networks.zoo import catalogue
+from residua.runs.folder import RunFolder
+from residua.system.console import Console
 from residua.weights.native import Metadata, to_bytes
 
 # Files that take minutes, begun first: else one of them runs on while the other processes are idle.
 LONG = ("test_search", "test_docs", "test_rows", "test_keras_parity", "test_training")
+
+RUN_SETTINGS = {
+    "network.name": "cifar_resnet14",
+    "network.head": "linear",
+    "network.stage": 1,
+    "data.test_fraction": 0.2,
+    "training.epochs": 1,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,3 +101,30 @@ def write_weights() -> Callable[..., Path]:
         return file
 
     return write
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Callable[..., RunFolder]:
+    """Writes the run folder of a training on a data folder, with the weights of a fresh network."""
+
+    def write(data: Path, name: str = "run", **settings: object) -> RunFolder:
+        keywords = {key.replace("__", "."): value for key, value in settings.items()}
+        config = with_settings(Config(), {"data.path": str(data), **RUN_SETTINGS, **keywords})
+        prepared = prepare(config, Console(quiet=True))
+        config, classes = prepared.config, prepared.dataset.classes
+        network = catalogue.build_from(config.network_spec, seed=3)
+        run = RunFolder.new(str(tmp_path / name), "data")
+        run.write_json("classes.json", list(classes))
+        run.write_split(prepared.members)
+        metadata = Metadata(config.network_spec, classes, config.preprocessing, {})
+        run.write_weights("best.safetensors", network.state_dict(), metadata)
+        run.write_settings(config, prepared.choices)
+        return run
+
+    return write
+
+
+@pytest.fixture
+def run(shapes: Path, write_run: Callable[..., RunFolder]) -> RunFolder:
+    """A run on 60 images of three classes, 12 of them for the test, of a fresh network."""
+    return write_run(shapes)

@@ -14,6 +14,7 @@ __all__ = [
     "build",
     "compare",
     "evaluate",
+    "export",
     "features",
     "load",
     "models",
@@ -23,7 +24,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from residua.api import Run, build, evaluate, features, load, models, predict, resume, train
+    from residua.api import (
+        Run,
+        build,
+        evaluate,
+        export,
+        features,
+        load,
+        models,
+        predict,
+        resume,
+        train,
+    )
     from residua.comparison.compare import Comparison, compare
     from residua.errors import ResiduaError
 

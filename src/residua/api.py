@@ -16,6 +16,7 @@ from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.predict import Features, Prediction, features_of, predict_files
 from residua.evaluation.score import Evaluation
+from residua.exports.export import Exported, write_export
 from residua.networks.zoo import catalogue
 from residua.report.figures import write_prediction_grid
 from residua.runs.folder import RunFolder
@@ -25,7 +26,18 @@ from residua.system.files import refuse_inside
 from residua.weights.load import Weights, read_file
 from residua.weights.network import build_network, default_device
 
-__all__ = ["Run", "build", "evaluate", "features", "load", "models", "predict", "resume", "train"]
+__all__ = [
+    "Run",
+    "build",
+    "evaluate",
+    "export",
+    "features",
+    "load",
+    "models",
+    "predict",
+    "resume",
+    "train",
+]
 
 
 _T = TypeVar("_T")
@@ -289,6 +301,37 @@ def predict(
         if warning := write_prediction_grid(rule, rows, file, max_pixels, allow_private):
             console.caution(warning)
     return rows
+
+
+def export(
+    source: str | Path | Run,
+    *,
+    format: str | None = None,
+    precision: str = "fp32",
+    out: str | Path | None = None,
+    model: str | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Mapping[str, object] | None = None,
+    quiet: bool = True,
+) -> Exported:
+    """Export a classifier to another runtime, as a file that takes uint8 images.
+
+    The file is written only if it agrees with PyTorch on the run's held-out images.
+
+    source, model, classes, preprocessing, quiet: see `evaluate`.
+    format: "onnx", "openvino", "pt2" or "torchscript"; None: by the suffix of `out`, else "onnx".
+    precision: "fp32", "fp16" or "int8".
+    out: the file; None: model.<suffix> in the run's folder, else in the working directory.
+
+    Raises ResiduaError, with the differences if the file does not compute what PyTorch does.
+    """
+    weights, folder = _open(source, model, classes, preprocessing, Console(quiet))
+    target = None if out is None else Path(out)
+    if folder is not None and target is not None:
+        refuse_inside(target, folder.config.data.path)
+    return write_export(
+        weights, folder, Console(quiet), format=format, precision=precision, out=target
+    )
 
 
 def features(

@@ -29,11 +29,11 @@ HELD_OUT = ("test", "validation")  # splits to evaluate on, the better one first
 
 
 @dataclass(frozen=True, eq=False)
-class _Images:
-    """Images to evaluate on.
+class Images:
+    """Images of known classes.
 
     dataset: only these images.
-    split: "test", "validation" or "all".
+    split: "train", "validation", "test", or "all" of a data set without splits.
     labels: int64 [N], in the order of the network's outputs.
     """
 
@@ -54,7 +54,13 @@ def evaluate_run(
     weights = weights or read_file(run.weights)
     max_pixels = run.config.data.max_pixels
     if data is None:
-        images = _held_out_images(run)
+        split = held_out_split(run)
+        if split is None:
+            raise ResiduaError(
+                f"{run.path}: was trained on all its images, so it has no split to evaluate on. "
+                f"Give other images: residua evaluate {run.path} DATA"
+            )
+        images = split_images(run, split)
         surveyed = _read(images.dataset, max_pixels, console)
         _check_unchanged(run, surveyed)
         return record(run, images.split, _evaluate(weights, images, surveyed, max_pixels, console))
@@ -119,7 +125,7 @@ def _read(dataset: Dataset, max_pixels: int, console: Console) -> Survey:
 
 
 def _evaluate(
-    weights: Weights, images: _Images, surveyed: Survey, max_pixels: int, console: Console
+    weights: Weights, images: Images, surveyed: Survey, max_pixels: int, console: Console
 ) -> Evaluation:
     """Decode the images and evaluate the weights on those that are readable."""
     dataset, preprocessing = images.dataset, weights.metadata.preprocessing
@@ -160,20 +166,19 @@ def _folder_name(run: RunFolder, dataset: str, location: Mapping[str, str]) -> s
     return name
 
 
-def _held_out_images(run: RunFolder) -> _Images:
-    """The run's test split, else its validation split, in the order of split.csv."""
-    members = run.read_split()
-    present = {member.split for member in members}
-    split = next((name for name in HELD_OUT if name in present), None)
-    if split is None:
-        raise ResiduaError(
-            f"{run.path}: was trained on all its images, so it has no split to evaluate on. Give "
-            f"other images: residua evaluate {run.path} DATA"
-        )
+def held_out_split(run: RunFolder) -> str | None:
+    """The split to evaluate a run on: "test", else "validation"; None without either."""
+    present = {member.split for member in run.read_split()}
+    return next((name for name in HELD_OUT if name in present), None)
+
+
+def split_images(run: RunFolder, split: str) -> Images:
+    """The images of a run's split, in the order of split.csv. Raises ResiduaError if one
+    is missing."""
     data = run.config.data.path
     dataset = open_dataset(data)
     index_of = {entry.path: index for index, entry in enumerate(dataset.entries)}
-    paths = [member.path for member in members if member.split == split]
+    paths = [member.path for member in run.read_split() if member.split == split]
     missing = [path for path in paths if path not in index_of]
     if missing:
         raise ResiduaError(
@@ -182,10 +187,10 @@ def _held_out_images(run: RunFolder) -> _Images:
         )
     selection = Selection(dataset, [index_of[path] for path in paths])
     labels = _labels(selection.entries, dataset.classes, run_classes(run))
-    return _Images(selection, split, labels)
+    return Images(selection, split, labels)
 
 
-def _labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Console) -> _Images:
+def _labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Console) -> Images:
     """A data set's test split, else its validation split, else all of it."""
     present = {entry.split for entry in dataset.entries}
     split = next((name for name in HELD_OUT if name in present), "all")
@@ -204,7 +209,7 @@ def _labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Consol
     if missing:
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         console.warn(f"{dataset.name}: has no images of {names}")
-    return _Images(selection, split, labels)
+    return Images(selection, split, labels)
 
 
 def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str, ...]) -> Integers:

@@ -16,16 +16,25 @@ from residua.networks.staged import Staged
 from residua.networks.surgery.fusing import fuse
 
 
-def fold_norms(network: Staged, precision: str) -> Staged:
-    """A copy for inference only, for [B, C, H, W] in channels_last; its head is unchanged.
+def folded(network: Staged) -> Staged:
+    """A copy in eval mode without the norms that are right behind a convolution.
 
-    A norm right behind a convolution becomes part of its kernel and bias, exact except for rounding
-    (Jacob et al. 2017, section 3.2). precision: "bf16" rounds the kernels, not the other norms.
+    Such a norm becomes part of the kernel and bias, exact except for rounding (Jacob et al. 2017,
+    section 3.2).
     """
     copied = copy.deepcopy(network).eval().requires_grad_(False)
     for module in list(copied.modules()):
         if isinstance(module, nn.Sequential):
             _fold(module)
+    return copied
+
+
+def fold_norms(network: Staged, precision: str) -> Staged:
+    """A `folded` copy for inference only, for [B, C, H, W] in channels_last; its head is unchanged.
+
+    precision: "bf16" rounds the kernels, not the other norms.
+    """
+    copied = folded(network)
     body = [child for name, child in copied.named_children() if name != "head"]
     if precision == "bf16":
         for module in {module for child in body for module in child.modules()}:

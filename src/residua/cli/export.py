@@ -1,0 +1,96 @@
+"""The command that exports a classifier to other runtimes: export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from residua.cli.common import (
+    ClassesOption,
+    JsonOption,
+    ModelOption,
+    PreprocessingOption,
+    SourceArgument,
+    class_names,
+    preprocessing_fields,
+    terminal,
+)
+from residua.errors import ResiduaError
+
+
+def export(
+    source: SourceArgument,
+    form: Annotated[
+        Literal["onnx", "openvino", "pt2", "torchscript"] | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="onnx, openvino, pt2 (torch.export) or torchscript. "
+            r"[dim]\[default: by the name of --out, else onnx][/dim]",
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        typer.Option(
+            metavar="PRECISION",
+            help="fp32, fp16 or int8 (calibrated on training images of the run).",
+        ),
+    ] = "fp32",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File to write: .onnx, .xml (OpenVINO), .pt2 or .torchscript. "
+            r"[dim]\[default: in the run folder][/dim]",
+        ),
+    ] = None,
+    example: Annotated[
+        bool,
+        typer.Option(
+            "--example",
+            metavar="",
+            help="Print a Python script that predicts with the ONNX file, without residua.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+    model: ModelOption = None,
+    classes: ClassesOption = None,
+    preprocessing: PreprocessingOption = None,
+) -> None:
+    """Export a classifier to ONNX, OpenVINO, torch.export or TorchScript.
+
+    The file takes uint8 images and normalises them itself. It is written only if it agrees with
+    PyTorch on the run's held-out images, in its own runtime.
+
+    Examples:
+      residua export runs/photos-1
+      residua export runs/photos-1 --format openvino --precision fp16
+      residua export runs/photos-1 --example
+    """
+    with terminal() as console:
+        from residua import api
+        from residua.exports.example import script
+        from residua.system.console import printable
+
+        if example and (as_json or form not in (None, "onnx")):
+            raise ResiduaError("--example is a script for ONNX files: omit --json and --format.")
+        exported = api.export(
+            source,
+            format=form,
+            precision=precision,
+            out=out,
+            model=model,
+            classes=class_names(classes),
+            preprocessing=preprocessing_fields(preprocessing),
+            quiet=False,
+        )
+        console.print(exported.proof.text())
+        if example:
+            print(script(exported.path, exported.preprocessing), end="")
+        elif as_json:
+            print(json.dumps(exported.to_json(), ensure_ascii=False, indent=2))
+        else:
+            print(printable(str(exported.path)))

@@ -1,0 +1,75 @@
+"""Weights -> one module from uint8 images to logits and probabilities, and its description."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from residua._version import __version__
+from residua.config.schema import Preprocessing
+from residua.data.augmentation import normalise
+from residua.exports.runtime import FORMAT
+from residua.networks.surgery.folding import folded
+from residua.weights.load import Weights
+from residua.weights.network import build_network
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+INPUT, OUTPUTS = "images", ("logits", "probabilities")
+RESIZING = {
+    "squash": "resize to size x size, ignoring the aspect ratio",
+    "crop": "centre crop to a square whose side is `crop` times the shorter side, resized to size",
+    "pad": "resize the longer side to size, centre, pad with black",
+}
+
+
+class Classifier(nn.Module):
+    """uint8 [N, S, S, C], RGB or greyscale -> logits and probabilities, float32 [N, K].
+
+    Norms are folded into the convolutions before them. precision: "fp16" stores and computes all
+    but preprocessing and softmax in half precision.
+    """
+
+    def __init__(self, weights: Weights, precision: Precision) -> None:
+        super().__init__()
+        network = build_network(weights, torch.device("cpu"))
+        self.network = folded(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self.preprocessing = weights.metadata.preprocessing
+        self.half_precision = precision == "fp16"
+        if self.half_precision:
+            self.network.half()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = normalise(images, self.preprocessing)
+        logits = self.network(x.half() if self.half_precision else x).float()
+        return logits, logits.softmax(1)
+
+
+def description(weights: Weights, precision: Precision) -> dict[str, Any]:
+    """The entries that a program needs to use the file: plain data, stored as JSON in it."""
+    preprocessing, metadata = weights.metadata.preprocessing, weights.metadata
+    size, channels = preprocessing.size, preprocessing.channels
+    return {
+        "format": FORMAT,
+        "residua": __version__,
+        "network": dataclasses.asdict(metadata.network),
+        "classes": list(metadata.classes),
+        "preprocessing": dataclasses.asdict(preprocessing),
+        "precision": precision,
+        "input": f"{INPUT}: uint8 [N, {size}, {size}, {channels}], "
+        + ("RGB" if channels == 3 else "greyscale"),
+        "outputs": "logits, probabilities: float32 [N, classes]",
+        "resizing": resizing(preprocessing),
+        "normalisation": "inside the file",
+    }
+
+
+def resizing(preprocessing: Preprocessing) -> str:
+    """How an upright image becomes the input, in a sentence."""
+    rule = f"{RESIZING[preprocessing.resize]}; size = {preprocessing.size}"
+    if preprocessing.resize == "crop":
+        rule += f", crop = {preprocessing.crop:g}"
+    return f"{rule}, interpolation {preprocessing.interpolation}"

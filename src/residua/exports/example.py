@@ -1,0 +1,99 @@
+"""An exported ONNX file -> a script that predicts with it, without residua."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from residua.config.schema import Preprocessing
+
+_HEAD = '''\
+"""Predict the classes of images: python SCRIPT IMAGE...  Needs onnxruntime, numpy and Pillow."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession({path!r})
+description = json.loads(session.get_modelmeta().custom_metadata_map["residua"])
+classes, size = description["classes"], {size}
+'''
+_PILLOW = """
+
+def resample(image, box, width, height):
+    return np.asarray(image.resize((width, height), Image.Resampling.{filter}, box))
+"""
+_BILINEAR = """
+
+def resample(image, box, width, height):  # bilinear without antialiasing, as TensorFlow and OpenCV
+    def axis(start, stop, count, length):
+        at = start + (np.arange(count) + 0.5) * ((stop - start) / count) - 0.5
+        low = np.floor(at).astype(int)
+        return low.clip(0, length - 1), (low + 1).clip(0, length - 1), (at - low).astype("f4")
+
+    pixels = np.asarray(image).reshape(image.height, image.width, -1).astype("f4")
+    top, bottom, down = axis(box[1], box[3], height, image.height)
+    left, right, across = axis(box[0], box[2], width, image.width)
+    rows = pixels[:, left] + (pixels[:, right] - pixels[:, left]) * across[None, :, None]
+    return np.rint(rows[top] + (rows[bottom] - rows[top]) * down[:, None, None]).astype(np.uint8)
+"""
+_READ = """
+
+def read(file):  # uint8 [size, size, {channels}], upright, as in training
+    image = ImageOps.exif_transpose(Image.open(file))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGB"){grey}
+    width, height = image.size
+{fit}
+
+"""
+_FITS = {
+    "squash": """\
+    pixels = resample(image, (0, 0, width, height), size, size)
+    return pixels.reshape(size, size, {channels})
+""",
+    "crop": """\
+    side = max(1, round(min(width, height) * {crop}))
+    left, top = (width - side) // 2, (height - side) // 2
+    pixels = resample(image, (left, top, left + side, top + side), size, size)
+    return pixels.reshape(size, size, {channels})
+""",
+    "pad": """\
+    across, down = (max(1, round(n * size / max(width, height))) for n in (width, height))
+    left, top = (size - across) // 2, (size - down) // 2
+    padded = np.zeros((size, size, {channels}), np.uint8)
+    pixels = resample(image, (0, 0, width, height), across, down)
+    padded[top : top + down, left : left + across] = pixels.reshape(down, across, {channels})
+    return padded
+""",
+}
+_TAIL = """\
+files = sys.argv[1:]
+images = np.stack([read(file) for file in files])
+for file, row in zip(files, session.run(["probabilities"], {"images": images})[0]):
+    best = row.argsort(kind="stable")[::-1][:3]
+    names = [classes[k] if k < len(classes) else f"output {k}" for k in best]
+    print(file, ", ".join(f"{name} {row[k]:.1%}" for name, k in zip(names, best)), sep="  ")
+"""
+_FILTERS = {"nearest": "NEAREST", "antialias": "BILINEAR", "bicubic": "BICUBIC"}
+
+
+def script(path: Path, preprocessing: Preprocessing) -> str:
+    """Python code that prints the three most likely classes of image files.
+
+    path: of the ONNX file. It reads 8-bit images as residua does.
+    """
+    size, channels = preprocessing.size, preprocessing.channels
+    filter = _FILTERS.get(preprocessing.interpolation)
+    fit = _FITS[preprocessing.resize].format(channels=channels, crop=f"{preprocessing.crop:g}")
+    return "".join(
+        (
+            _HEAD.format(path=str(path), size=size),
+            _PILLOW.format(filter=filter) if filter else _BILINEAR,
+            _READ.format(channels=channels, grey='.convert("L")' if channels == 1 else "", fit=fit),
+            _TAIL,
+        )
+    )

@@ -1,0 +1,181 @@
+"""Weights -> a file of another format under its final name, once it agrees with PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import torch
+
+from residua.config.schema import Preprocessing
+from residua.data.augmentation import normalise
+from residua.data.dataset import Pixels
+from residua.errors import ResiduaError
+from residua.exports.classifier import Classifier, Precision, description
+from residua.exports.formats import FORMATS, Exporter, Format, quiet_exporters
+from residua.exports.images import AT_LEAST, held_out_images
+from residua.exports.proof import Proof, compare
+from residua.runs.folder import RunFolder
+from residua.system.console import Console
+from residua.weights.load import Weights
+from residua.weights.network import Logits, build_network, default_device, predict_logits
+
+DEFAULT_FORMAT = "onnx"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file.
+
+    path: the file. format: "onnx", "openvino", "pt2" or "torchscript". precision: "fp32", "fp16" or
+    "int8". preprocessing: how an image becomes its input. exporter: that wrote it. rejected:
+    exporter -> why its file was refused. proof: the comparison with PyTorch.
+    """
+
+    path: Path
+    format: str
+    precision: str
+    preprocessing: Preprocessing
+    exporter: str
+    rejected: dict[str, str]
+    proof: Proof
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `residua export --json` prints."""
+        return {
+            "path": str(self.path),
+            "format": self.format,
+            "precision": self.precision,
+            "exporter": self.exporter,
+            "rejected": self.rejected,
+            "proof": self.proof.to_json(),
+        }
+
+
+def write_export(
+    weights: Weights,
+    run: RunFolder | None,
+    console: Console,
+    *,
+    format: str | None = None,
+    precision: str = "fp32",
+    out: Path | None = None,
+) -> Exported:
+    """Write weights as a file of another format.
+
+    The file is written under a temporary name, run by its own runtime in a fresh process on the
+    run's held-out images, and renamed if it agrees with PyTorch. run: of the weights, if any.
+    format: None: by the suffix of `out`, else "onnx". out: None: in the run's folder, else in the
+    working directory. Raises ResiduaError with the numbers if no exporter writes a correct file.
+    """
+    name = _format_name(format, out)
+    kind = FORMATS[name]
+    if precision not in get_args(Precision):
+        raise ResiduaError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}.")
+    if precision not in kind.precisions:
+        raise ResiduaError(
+            f"{kind.title} files are exported in {' or '.join(kind.precisions)}, not in "
+            f"{precision}: choose another --format or --precision."
+        )
+    kind.check_installed()
+    path = _path(weights, run, kind, precision, out)
+    classifier = Classifier(weights, cast(Precision, precision))
+    text = json.dumps(description(weights, cast(Precision, precision)), ensure_ascii=False)
+    images = held_out_images(weights, run, console)
+    expected = _logits(weights, images.padded())
+    example = torch.from_numpy(images.padded()[:2])
+    rejected: dict[str, str] = {}
+    with _temporary_folder(path) as folder:
+        file = Path(folder, path.name)
+        for exporter, write in kind.exporters.items():
+            try:
+                _write(write, classifier, example, text, file)
+                proof = compare(file, images, expected, precision)
+            except ResiduaError as error:
+                rejected[exporter] = str(error)
+            else:
+                if not proof.problem:
+                    _rename(file, path, kind)
+                    rule = weights.metadata.preprocessing
+                    return Exported(path, name, precision, rule, exporter, rejected, proof)
+                rejected[exporter] = f"{proof.problem} ({proof.text().splitlines()[0]})"
+            console.caution(f"the file of exporter {exporter} is refused: {rejected[exporter]}")
+    reasons = "; ".join(f"{exporter}: {reason}" for exporter, reason in rejected.items())
+    raise ResiduaError(
+        f"{path}: not written, because no {kind.title} file computes what PyTorch does. {reasons}. "
+        "Choose another --format or --precision."
+    )
+
+
+def _format_name(format: str | None, out: Path | None) -> str:
+    """The name of the format. Raises ResiduaError if it is unknown or contradicts the suffix."""
+    suffixes = {kind.suffix: name for name, kind in FORMATS.items()}
+    if format is None:
+        format = suffixes.get(out.suffix, DEFAULT_FORMAT) if out else DEFAULT_FORMAT
+    if format not in FORMATS:
+        raise ResiduaError(f"format {format!r}: expected {', '.join(FORMATS)}.")
+    suffix = FORMATS[format].suffix
+    if out is not None and out.suffix != suffix:
+        raise ResiduaError(f"--out {out}: expected a name that ends in {suffix} for {format}.")
+    return format
+
+
+def _path(
+    weights: Weights, run: RunFolder | None, kind: Format, precision: str, out: Path | None
+) -> Path:
+    if out is not None:
+        return out.expanduser()
+    stem = weights.path.name.split(".")[0] if run is None else "model"
+    name = stem + ("" if precision == "fp32" else f"-{precision}") + kind.suffix
+    return Path(name) if run is None else run.path / name
+
+
+def _temporary_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """A hidden folder beside the file. Raises ResiduaError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent)
+    except OSError as error:
+        raise ResiduaError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def _write(
+    write: Exporter, classifier: Classifier, example: torch.Tensor, text: str, file: Path
+) -> None:
+    """Write the file. Raises ResiduaError, whatever the exporter raises."""
+    try:
+        with quiet_exporters():
+            write(classifier, example, text, file)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ResiduaError(f"it cannot write the network: {reason}") from error
+
+
+def _rename(file: Path, path: Path, kind: Format) -> None:
+    """Give the file, and before it its companion, the final name; flushed to disk."""
+    suffixes: Iterable[str] = (kind.companion, kind.suffix) if kind.companion else (kind.suffix,)
+    try:
+        for suffix in suffixes:
+            source = file.with_suffix(suffix)
+            with source.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            source.replace(path.with_suffix(suffix))
+    except OSError as error:
+        raise ResiduaError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def _logits(weights: Weights, pixels: Pixels) -> Logits:
+    """The logits that `residua predict` computes, float32 [N, K]."""
+    device, preprocessing = default_device(), weights.metadata.preprocessing
+    network = build_network(weights, device)
+    batches = (
+        normalise(torch.from_numpy(pixels[start : start + AT_LEAST]).to(device), preprocessing)
+        for start in range(0, len(pixels), AT_LEAST)
+    )
+    return np.concatenate(list(predict_logits(network, batches)))

@@ -1,0 +1,182 @@
+"""A classifier -> a file of each format, by one exporter or the other.
+
+PyTorch's newer exporter (torch.export, "dynamo") has written networks that compute something else
+(pytorch/pytorch issues 166797, 169178), so each format has a second one that traces the network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from residua.exports.classifier import INPUT, OUTPUTS, Classifier
+from residua.exports.runtime import missing_package
+
+# (classifier, example uint8 [2, S, S, C], description as JSON, file to write)
+Exporter = Callable[[Classifier, Tensor, str, Path], None]
+
+OPSET = 18  # of ONNX; every runtime since 2023 reads it
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    title: for the user. suffix: of its files; a second file has `companion`. packages: package ->
+    extra of residua that installs it. exporters: by description, the preferred one first.
+    precisions: that it can have.
+    """
+
+    title: str
+    suffix: str
+    packages: Mapping[str, str]
+    exporters: Mapping[str, Exporter]
+    precisions: tuple[str, ...]
+    companion: str = ""
+
+    def check_installed(self) -> None:
+        """Raise ResiduaError if a package is missing."""
+        for package, extra in self.packages.items():
+            try:
+                importlib.import_module(package)
+            except ImportError as error:
+                raise missing_package(package, extra) from error
+
+
+def _exported(classifier: Classifier, example: Tensor) -> torch.export.ExportedProgram:
+    batch = {0: torch.export.Dim.DYNAMIC}
+    return torch.export.export(classifier, (example,), dynamic_shapes=(batch,))
+
+
+def _onnx_from_export(
+    classifier: Classifier, example: Tensor, description: str, file: Path
+) -> None:
+    program = torch.onnx.export(
+        classifier,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: "N"},),
+        input_names=[INPUT],
+        output_names=list(OUTPUTS),
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(file), external_data=False)
+    _describe_onnx(file, description)
+
+
+def _onnx_from_trace(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:
+    torch.onnx.export(
+        classifier,
+        (example,),
+        str(file),
+        dynamo=False,
+        dynamic_axes={name: {0: "N"} for name in (INPUT, *OUTPUTS)},
+        input_names=[INPUT],
+        output_names=list(OUTPUTS),
+        opset_version=OPSET,
+    )
+    _describe_onnx(file, description)
+
+
+def _describe_onnx(file: Path, description: str) -> None:
+    import onnx
+
+    model = onnx.load(file)
+    onnx.helper.set_model_props(model, {"residua": description})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, file)
+
+
+def _openvino_from_export(
+    classifier: Classifier, example: Tensor, description: str, file: Path
+) -> None:
+    _save_openvino(_exported(classifier, example), {}, classifier, example, description, file)
+
+
+def _openvino_from_trace(
+    classifier: Classifier, example: Tensor, description: str, file: Path
+) -> None:
+    how = {"example_input": example}
+    _save_openvino(classifier, how, classifier, example, description, file)
+
+
+def _save_openvino(
+    source: Any,
+    arguments: Mapping[str, Any],
+    classifier: Classifier,
+    example: Tensor,
+    description: str,
+    file: Path,
+) -> None:
+    import openvino
+
+    model = openvino.convert_model(source, **arguments)
+    model.reshape([-1, *example.shape[1:]])
+    model.inputs[0].tensor.set_names({INPUT})
+    for output, name in zip(model.outputs, OUTPUTS, strict=True):
+        output.tensor.set_names({name})
+    model.set_rt_info(description, "residua")
+    openvino.save_model(model, file, compress_to_fp16=classifier.half_precision)
+
+
+def _torch_export(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:
+    program = _exported(classifier, example)
+    torch.export.save(program, file, extra_files={"residua.json": description})
+
+
+def _torchscript(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:
+    with torch.no_grad():
+        program = torch.jit.trace(classifier, (example,))  # type: ignore[no-untyped-call]
+    torch.jit.save(program, file, _extra_files={"residua.json": description})
+
+
+FORMATS = {
+    "onnx": Format(
+        "ONNX",
+        ".onnx",
+        {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx"},
+        {"torch.export (dynamo)": _onnx_from_export, "TorchScript": _onnx_from_trace},
+        ("fp32", "fp16", "int8"),
+    ),
+    "openvino": Format(
+        "OpenVINO",
+        ".xml",
+        {"openvino": "openvino"},
+        {"torch.export (dynamo)": _openvino_from_export, "TorchScript": _openvino_from_trace},
+        ("fp32", "fp16", "int8"),
+        companion=".bin",
+    ),
+    "pt2": Format(
+        "torch.export", ".pt2", {}, {"torch.export (dynamo)": _torch_export}, ("fp32", "fp16")
+    ),
+    "torchscript": Format(
+        "TorchScript", ".torchscript", {}, {"TorchScript": _torchscript}, ("fp32", "fp16")
+    ),
+}
+
+
+@contextmanager
+def quiet_exporters() -> Iterator[None]:
+    """Without the notes of PyTorch's exporters, which are for its developers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,143 @@
+"""An exported file and images -> the differences of its outputs from those of PyTorch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.errors import ResiduaError
+from residua.evaluation.metrics import softmax
+from residua.exports.images import Images
+from residua.exports.worker import BATCHES
+from residua.system.console import printable
+
+Floats = npt.NDArray[np.float32]
+
+# Largest difference of a probability. float32 differs by rounding alone, at most about 1e-5.
+LARGEST_DIFFERENCE = {"fp32": 0.001, "fp16": 0.02, "int8": 1.0}
+# int8 rounds so coarsely that single probabilities may differ: what counts are the decisions.
+LOWEST_AGREEMENT = {"fp32": 0.0, "fp16": 0.98, "int8": 0.9}
+LARGEST_LOSS = {"fp32": 0.0, "fp16": 0.01, "int8": 0.02}  # of accuracy; one image is always allowed
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The comparison of an exported file with PyTorch on the same images.
+
+    runtime: that ran the file, in a process of its own. images, origin: how many, and which.
+    difference: largest difference of a probability, at every batch size.
+    agreement: share of images with the same most likely class.
+    accuracy, exported_accuracy: of PyTorch and of the file; None without labels.
+    problem: why the file is not usable; "" if it is.
+    """
+
+    runtime: str
+    images: int
+    origin: str
+    difference: float
+    agreement: float
+    accuracy: float | None
+    exported_accuracy: float | None
+    problem: str = ""
+
+    def text(self) -> str:
+        """Two lines for the user."""
+        batches = ", ".join(map(str, sorted(BATCHES)))
+        lines = [
+            f"checked in {self.runtime} on {self.images:,} {self.origin} at batch {batches}: "
+            f"largest probability difference {self.difference:.2g}, "
+            f"same top-1 class {self.agreement:.2%}"
+        ]
+        if self.accuracy is not None and self.exported_accuracy is not None:
+            lost = 100 * (self.accuracy - self.exported_accuracy)
+            lines.append(
+                f"accuracy: PyTorch {self.accuracy:.4f}, exported {self.exported_accuracy:.4f} "
+                f"({0.0 - lost:+.2f} points)"
+            )
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def compare(file: Path, images: Images, expected: Floats, precision: str) -> Proof:
+    """Run the file in a fresh process and compare it with PyTorch's logits of `images.padded()`.
+
+    Raises ResiduaError if the file cannot be loaded or run.
+    """
+    outputs = _run(file, images)
+    reference = softmax(expected)
+    difference = 0.0
+    for batch in BATCHES:
+        logits, probabilities = outputs[f"logits{batch}"], outputs[f"probabilities{batch}"]
+        wanted = reference[: len(logits)]
+        if logits.shape != wanted.shape or probabilities.shape != wanted.shape:
+            raise ResiduaError(
+                f"its outputs have shapes {logits.shape} and {probabilities.shape}, expected "
+                f"{wanted.shape}"
+            )
+        for found in (softmax(logits), probabilities):
+            largest = np.abs(found - wanted).max()
+            difference = float("nan") if np.isnan(largest) else max(difference, float(largest))
+            if np.isnan(difference):
+                break
+    count = len(images.pixels)
+    best, exported_best = expected[:count].argmax(1), outputs["logits32"][:count].argmax(1)
+    labels = images.labels
+    accuracies = (
+        (None, None)
+        if labels is None
+        else tuple(float((top == labels).mean()) for top in (best, exported_best))
+    )
+    proof = Proof(
+        str(outputs["runtime"]),
+        count,
+        images.origin,
+        difference,
+        float((best == exported_best).mean()),
+        *accuracies,
+    )
+    return Proof(**asdict(proof) | {"problem": _problem(proof, precision)})
+
+
+def _problem(proof: Proof, precision: str) -> str:
+    """The first bound that is exceeded, in a sentence; "" if there is none."""
+    bound = LARGEST_DIFFERENCE[precision]
+    if not proof.difference <= bound:  # also if it is not a number
+        return f"a probability differs by {proof.difference:.2g}, the limit is {bound:g}"
+    lowest = LOWEST_AGREEMENT[precision]
+    if proof.agreement < lowest:
+        return (
+            f"the top-1 class is the same for {proof.agreement:.1%}, at least {lowest:.0%} needed"
+        )
+    if proof.accuracy is not None and proof.exported_accuracy is not None:
+        lost = proof.accuracy - proof.exported_accuracy
+        if lost > max(LARGEST_LOSS[precision], 1.01 / proof.images):
+            return f"{100 * lost:.1f} points of accuracy are lost, the limit is " + (
+                f"{100 * LARGEST_LOSS[precision]:g}"
+            )
+    return ""
+
+
+def _run(file: Path, images: Images) -> dict[str, npt.NDArray[Any]]:
+    """The outputs of the worker. Raises ResiduaError with the last line of its error."""
+    with tempfile.TemporaryDirectory(prefix="residua-export-") as folder:
+        pixels, outputs = Path(folder, "pixels.npy"), Path(folder, "outputs.npz")
+        np.save(pixels, images.padded())
+        words = [sys.executable, "-P", "-m", "residua.exports.worker"]
+        done = subprocess.run(
+            [*words, file, pixels, outputs], capture_output=True, text=True, errors="replace"
+        )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise ResiduaError(f"it cannot be run: {printable(lines[-1][:300])}")
+        with np.load(outputs) as arrays:
+            return {name: arrays[name] for name in arrays.files}

@@ -1,0 +1,159 @@
+"""An exported file -> a function from uint8 images to logits and probabilities; without torch.
+
+Each format runs in its own runtime: ONNX Runtime, OpenVINO, torch.export or TorchScript.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.data.dataset import Pixels
+from residua.errors import ResiduaError
+from residua.system.console import printable
+
+FORMAT = 1  # of the description in the metadata
+
+Outputs = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # logits, probabilities [N, K]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An exported file, ready to run.
+
+    run: uint8 [N, S, S, C], N >= 1 -> logits and probabilities. description: its metadata.
+    runtime: name and version.
+    """
+
+    run: Callable[[Pixels], Outputs]
+    description: dict[str, Any]
+    runtime: str
+
+
+def load_exported(path: Path) -> Loaded:
+    """Load a file by its suffix. Raises ResiduaError if the runtime is missing or the file is not
+    one that `residua export` wrote.
+
+    .pt2 and .torchscript files are programs: only files that were just written are loaded here.
+    """
+    loaders = {
+        ".onnx": _onnx,
+        ".xml": _openvino,
+        ".pt2": _torch_export,
+        ".torchscript": _torchscript,
+    }
+    return loaders[path.suffix](path)
+
+
+def missing_package(package: str, extra: str) -> ResiduaError:
+    """The error where an optional package is not installed."""
+    return ResiduaError(
+        f"this format needs {package}: pip install 'residua[{extra}]' (or pip install {package})."
+    )
+
+
+def _onnx(path: Path) -> Loaded:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_package("onnxruntime", "onnx") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with _readable(path, "an ONNX model"):
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        metadata = session.get_modelmeta().custom_metadata_map
+    name = session.get_inputs()[0].name
+
+    def run(pixels: Pixels) -> Outputs:
+        logits, probabilities = session.run(None, {name: pixels})
+        return logits, probabilities
+
+    return Loaded(run, _described(path, metadata), f"ONNX Runtime {onnxruntime.__version__}")
+
+
+def _openvino(path: Path) -> Loaded:
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing_package("openvino", "openvino") from error
+    core = openvino.Core()
+    with _readable(path, "an OpenVINO model"):
+        model = core.read_model(path)
+        metadata = model.get_rt_info("residua").value if model.has_rt_info("residua") else None
+        # float32 whatever the processor offers: figures agree on every machine
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(pixels: Pixels) -> Outputs:
+        results = compiled([pixels])
+        return np.array(results["logits"]), np.array(results["probabilities"])
+
+    version = openvino.__version__.split("-")[0]
+    return Loaded(run, _described(path, {"residua": metadata}), f"OpenVINO {version}")
+
+
+def _torch_export(path: Path) -> Loaded:
+    import torch
+
+    metadata = {"residua.json": ""}
+    program = torch.export.load(path, extra_files=metadata).module()
+    return Loaded(
+        _torch_runner(program),
+        _described(path, {"residua": metadata["residua.json"]}),
+        f"torch.export of PyTorch {torch.__version__}",
+    )
+
+
+def _torchscript(path: Path) -> Loaded:
+    import torch
+
+    metadata = {"residua.json": ""}
+    program = torch.jit.load(path, "cpu", metadata)  # type: ignore[no-untyped-call]
+    return Loaded(
+        _torch_runner(program),
+        _described(path, {"residua": metadata["residua.json"]}),
+        f"TorchScript of PyTorch {torch.__version__}",
+    )
+
+
+def _torch_runner(program: Any) -> Callable[[Pixels], Outputs]:
+    import torch
+
+    def run(pixels: Pixels) -> Outputs:
+        with torch.inference_mode():
+            logits, probabilities = program(torch.from_numpy(np.ascontiguousarray(pixels)))
+        return logits.numpy(), probabilities.numpy()
+
+    return run
+
+
+def _described(path: Path, metadata: Mapping[str, str | None]) -> dict[str, Any]:
+    """The description in the metadata. Raises ResiduaError if there is none that can be used."""
+    try:
+        values = json.loads(metadata.get("residua") or "null")
+    except ValueError:
+        values = None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ResiduaError(
+            f"{path}: was not written by `residua export`: its metadata has no description of "
+            f"format {FORMAT}. Export it again from its run."
+        )
+    return values
+
+
+@contextmanager
+def _readable(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a runtime raises on a damaged file into a ResiduaError."""
+    try:
+        yield
+    except Exception as error:
+        reason = printable(" ".join(str(error).split())[-240:])
+        raise ResiduaError(f"{path}: cannot be read as {kind}: {reason}") from error

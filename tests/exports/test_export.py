@@ -1,0 +1,165 @@
+"""An exported file agrees with PyTorch in its own runtime, or it does not get its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from references.command_line import residua
+
+from residua.errors import ResiduaError
+from residua.evaluation.evaluate import evaluate_run
+from residua.evaluation.metrics import softmax
+from residua.exports.classifier import Classifier
+from residua.exports.export import write_export
+from residua.exports.formats import FORMATS, Exporter
+from residua.exports.runtime import load_exported
+from residua.runs.folder import RunFolder
+from residua.system.console import Console
+from residua.weights.load import read_file
+
+QUIET = Console(quiet=True)
+TRACED = "TorchScript"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated")
+@pytest.mark.parametrize(
+    ("name", "precision"), [*((name, "fp32") for name in FORMATS), ("onnx", "fp16")]
+)
+def test_a_file_of_each_format_computes_what_evaluate_does(
+    name: str, precision: str, run: RunFolder
+) -> None:
+    weights = read_file(run.weights)
+    exported = write_export(weights, run, QUIET, format=name, precision=precision)
+    tolerance = {"fp32": 1e-5, "fp16": 5e-3}[precision]
+    assert exported.proof.images == 12
+    assert exported.proof.origin == "test images"
+    assert exported.proof.difference < tolerance
+    assert exported.rejected == {}
+    evaluation = evaluate_run(run, None, QUIET)
+    assert exported.proof.accuracy == evaluation.metrics.accuracy
+    loaded = load_exported(exported.path)
+    logits, probabilities = loaded.run(evaluation.pixels)
+    expected = softmax(evaluation.logits)
+    np.testing.assert_allclose(softmax(logits), expected, atol=tolerance)
+    np.testing.assert_allclose(probabilities, expected, atol=tolerance)
+    assert loaded.run(evaluation.pixels[:5])[0].shape == (5, 3)
+    assert loaded.description["classes"] == ["class0", "class1", "class2"]
+    assert loaded.description["preprocessing"]["size"] == weights.metadata.preprocessing.size
+    assert loaded.description["precision"] == precision
+    assert [file.name for file in run.path.glob(".export-*")] == []
+
+
+@pytest.fixture
+def with_exporters(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Replaces the exporters of ONNX files."""
+
+    def replace(**exporters: Exporter) -> None:
+        named = {name.replace("_", " "): exporter for name, exporter in exporters.items()}
+        kind = dataclasses.replace(FORMATS["onnx"], exporters=named)
+        monkeypatch.setitem(FORMATS, "onnx", kind)
+
+    return replace
+
+
+write_traced = FORMATS["onnx"].exporters[TRACED]
+
+
+def wrong(classifier: Classifier, example: torch.Tensor, text: str, file: Path) -> None:
+    """A network with a wrong bias, as an exporter with a bug would write it."""
+    bias = classifier.network.get_parameter("head.bias")
+    bias.data[0] += 0.5
+    write_traced(classifier, example, text, file)
+    bias.data[0] -= 0.5
+
+
+def one_batch_size(classifier: Classifier, example: torch.Tensor, text: str, file: Path) -> None:
+    torch.onnx.export(classifier, (example,), str(file), dynamo=False, opset_version=18)
+
+
+def crashing(classifier: Classifier, example: torch.Tensor, text: str, file: Path) -> None:
+    raise RuntimeError("unsupported operator aten::whatever")
+
+
+@pytest.mark.slow
+def test_a_wrong_file_is_refused_and_the_second_exporter_is_tried(
+    run: RunFolder, with_exporters: Callable[..., None]
+) -> None:
+    with_exporters(new=wrong, older=write_traced)
+    with pytest.warns(
+        UserWarning, match=r"exporter new is refused: a probability differs by 0\.0[2-9]"
+    ):
+        exported = write_export(read_file(run.weights), run, QUIET)
+    assert exported.exporter == "older"
+    assert exported.proof.difference < 1e-5
+    assert list(exported.rejected) == ["new"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the file of exporter")
+def test_without_a_correct_file_none_is_written_and_an_earlier_one_stays(
+    run: RunFolder, with_exporters: Callable[..., None]
+) -> None:
+    file = run.path / "model.onnx"
+    file.write_bytes(b"earlier")
+    with_exporters(first=wrong, second=one_batch_size, third=crashing)
+    with pytest.raises(ResiduaError) as raised:
+        write_export(read_file(run.weights), run, QUIET)
+    message = str(raised.value)
+    assert "first: a probability differs by 0.0" in message
+    assert "the limit is 0.001" in message
+    assert "second: it cannot be run" in message
+    assert "third: it cannot write the network: unsupported operator" in message
+    assert file.read_bytes() == b"earlier"
+    assert list(run.path.glob(".export-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"format": "tflite"}, "format 'tflite': expected onnx, openvino, pt2, torchscript"),
+        ({"out": Path("a.onnx"), "format": "pt2"}, r"a\.onnx: expected a name that ends in \.pt2"),
+        ({"format": "pt2", "precision": "int8"}, "exported in fp32 or fp16, not in int8"),
+        ({"precision": "fp8"}, "precision 'fp8': expected fp32, fp16, int8"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_at_once(
+    arguments: dict[str, object], message: str, run: RunFolder
+) -> None:
+    with pytest.raises(ResiduaError, match=message):
+        write_export(read_file(run.weights), run, QUIET, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_weights_alone_are_compared_on_photos(
+    write_weights: Callable[..., Path], tmp_path: Path, with_exporters: Callable[..., None]
+) -> None:
+    with_exporters(traced=write_traced)
+    weights = read_file(write_weights(tmp_path / "net.safetensors", 5))
+    exported = write_export(weights, None, QUIET, out=tmp_path / "new" / "net.onnx")
+    assert exported.path == tmp_path / "new" / "net.onnx"
+    assert exported.proof.accuracy is None
+    assert exported.proof.images == 32
+    assert "sample photos" in exported.proof.text()
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_path_and_the_comparison(
+    run: RunFolder, with_exporters: Callable[..., None]
+) -> None:
+    with_exporters(traced=write_traced)
+    result = residua("export", str(run.path))
+    assert result.status == 0, result.stderr
+    assert result.stdout == f"{run.path / 'model.onnx'}\n"
+    assert "on 12 test images at batch 1, 7, 32" in result.stderr
+    values = json.loads(residua("export", str(run.path), "--json").stdout)
+    assert values["proof"]["agreement"] == 1
+    data = run.config.data.path
+    result = residua("export", str(run.path), "--out", f"{data}/model.onnx")
+    assert "is inside the data folder" in result.stderr
