@@ -142,11 +142,26 @@ def test_pixels_are_no_paths(weights: Path) -> None:
         residua.predict(weights, [np.zeros((2, 2))])  # type: ignore[list-item]
 
 
-def test_a_grid_that_cannot_be_written_is_a_warning(weights: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    (tmp_path / "grid.png").mkdir()
-    with pytest.warns(UserWarning, match="grid"):
+def test_a_grid_never_replaces_a_photo_but_an_earlier_grid(weights: Path, tmp_path: Path) -> None:
+    photos = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.jpg"]
+    for photo in photos:
+        Image.new("RGB", (9, 9)).save(photo)
+    before = [photo.read_bytes() for photo in photos]
+    for grid in (photos[0], photos[2], tmp_path / "missing" / "grid.svg"):
+        with pytest.raises(ResiduaError, match=f"{grid.name}: e"):
+            residua.predict(weights, photos[1], grid=grid)
+    for _ in range(2):
+        residua.predict(weights, photos, grid=tmp_path / "grid.png")
+    assert [photo.read_bytes() for photo in photos] == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("a.png", "b.png", "c.jpg", "grid.png")
+    ]
+
+
+def test_a_grid_without_readable_images_is_a_warning(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.warns(UserWarning, match="no grid"):
         (row,) = residua.predict(weights, tmp_path / "a.png", grid=tmp_path / "grid.png")
-    assert row.top
+    assert row.error
     with pytest.raises(ResiduaError, match="inside the data folder"):
         residua.predict(weights, tmp_path, grid=tmp_path / "other.png")

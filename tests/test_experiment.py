@@ -332,3 +332,19 @@ def test_less_than_an_epoch_trains_frozen_networks_on_fewer_images(
     assert folder.config.training.max_images == 8  # two batches
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events if event["event"] == "epoch"] == [2]
+
+
+@pytest.mark.slow
+def test_a_refused_run_leaves_no_folder(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResiduaError, match="a batch of a single image"):
+        residua.train(
+            shapes, out=tmp_path / "run", model="resnet18", size=32, batch_size=1, quiet=True
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_folder_is_refused_before_an_image_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file" / "run", Path("/proc/residua-run")):
+        with pytest.raises(ResiduaError, match=f"{out}: cannot be written"):
+            residua.train(tmp_path / "missing", out=out, quiet=True)

@@ -22,7 +22,7 @@ from residua.report.figures import write_prediction_grid
 from residua.runs.folder import RunFolder
 from residua.runs.sources import is_run, open_weights, start_from, with_overrides
 from residua.system.console import Console
-from residua.system.files import refuse_inside
+from residua.system.files import check_output
 from residua.weights.load import Weights, read_file
 from residua.weights.network import build_network, default_device
 
@@ -282,7 +282,8 @@ def predict(
     files: paths, folders (all images below them) and http(s) addresses.
     top: number of most likely classes per image.
     allow_private: also read addresses in private networks.
-    grid: PNG file in which to draw the images with their classes; a failure is only a warning.
+    grid: PNG file in which to draw the images with their classes; it may exist only if residua
+        drew it. A failure to draw is only a warning.
 
     An image that cannot be read keeps its row, with the reason in `error`. Raises ResiduaError if
     the weights cannot be used.
@@ -291,8 +292,7 @@ def predict(
     weights, folder = _open(source, model, classes, preprocessing, console)
     names, max_pixels = _names(files), _max_pixels(folder)
     if grid is not None:
-        for name in names:
-            refuse_inside(Path(grid), name)
+        check_output(Path(grid), (".png",), names, drawn=True)
     rows = list(
         predict_files(weights, names, top, max_pixels=max_pixels, allow_private=allow_private)
     )

@@ -25,7 +25,7 @@ from residua.networks.analysis.shapes import REFUSALS
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.facts import report_facts
-from residua.runs.folder import RunFolder
+from residua.runs.folder import Busy, RunFolder
 from residua.runs.sources import (
     initial_weights,
     is_published,
@@ -35,12 +35,13 @@ from residua.runs.sources import (
 from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
 from residua.system.device import environment
-from residua.system.files import refuse_inside
+from residua.system.files import check_writable, refuse_inside
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
 from residua.training.initial import initial_metadata, initial_network
 from residua.training.loop import fit
+from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
 from residua.training.recorder import tensorboard_writer
 from residua.transfer.result import TransferResult
@@ -91,10 +92,16 @@ def train(config: Config, out: str | None, console: Console) -> RunFolder:
         _check_network(prepared, weights)
     prepared = _with_leakage_notes(config, prepared)
     folder = RunFolder.new(out, prepared.dataset.name)
-    _write_inputs(folder, prepared, weights)
-    if weights is not None:
-        report_initial_weights(weights, prepared, console)
-    _run(Experiment(prepared, weights, requested, folder, clock, console))
+    try:
+        _write_inputs(folder, prepared, weights)
+        if weights is not None:
+            report_initial_weights(weights, prepared, console)
+        _run(Experiment(prepared, weights, requested, folder, clock, console))
+    except (Busy, Diverged):
+        raise
+    except ResiduaError:
+        folder.discard_untrained()
+        raise
     return folder
 
 
@@ -231,6 +238,7 @@ def _check_settings(config: Config, out: str | None) -> None:
     if out is not None:
         RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)
+    check_writable(Path(out or "runs"))
     if config.training.tensorboard:
         tensorboard_writer()
 

@@ -37,6 +37,22 @@ def test_an_explicit_value_wins() -> None:
     assert not is_explicit(made.config, made.choices, "network.freeze")  # 0 is off
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"training__batch_size": 1024}, 0.025),
+        ({"training__batch_size": 1024, "training__max_images": 16}, 0.0125),
+        ({"training__batch_size": 16}, 0.0125),
+        ({"training__batch_size": 1024, "optimization__learning_rate": 0.8}, 0.8),
+    ],
+)
+def test_the_learning_rate_is_for_the_images_that_a_step_really_has(
+    settings: dict[str, object], expected: float
+) -> None:
+    made = complete(chooser(**settings), 32, [16, 16])
+    assert made.config.optimization.learning_rate == pytest.approx(expected)
+
+
 def test_every_automatic_value_has_a_reason() -> None:
     made = complete(chooser(), 300, [120, 120, 120])
     assert all(choice.reason for choice in made.choices)
@@ -66,8 +82,8 @@ def test_greyscale_images_are_not_mirrored() -> None:
 
 
 def test_the_learning_rate_follows_the_batch_size() -> None:
-    small = complete(chooser(training__batch_size=32), 100, [50, 50]).config.optimization
-    large = complete(chooser(training__batch_size=128), 100, [50, 50]).config.optimization
+    small = complete(chooser(training__batch_size=32), 100, [90, 90]).config.optimization
+    large = complete(chooser(training__batch_size=128), 100, [90, 90]).config.optimization
     assert large.learning_rate == pytest.approx(4 * small.learning_rate)
     adam = complete(chooser(optimization__optimizer="adamw"), 100, [50, 50]).config.optimization
     assert adam.learning_rate == 1e-3

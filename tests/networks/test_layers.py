@@ -1,5 +1,6 @@
 """The alphabet of the networks: paddings, pools, chains and initialisation, also against Keras."""
 
+import copy
 import math
 import os
 from typing import Any
@@ -14,12 +15,14 @@ from residua.networks.layers import (
     PLAIN_NORM,
     BatchNorm,
     Convolution,
+    Dropout,
     MaxPool,
     Norm,
     Separable,
     ZeroPadShortcut,
     add_layers,
     chain,
+    draw_dropout_from,
     initialise,
     run_in_sequence,
     same_padding,
@@ -161,3 +164,17 @@ def test_he_truncated_is_keras_he_normal(keras: Any) -> None:
         ours.quantile(levels), theirs.quantile(levels), rtol=0.015, atol=0
     )
     assert not layer.state_dict()["bias"].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_of_a_generator_gives_the_numbers_of_the_global_one(dtype: torch.dtype) -> None:
+    x = torch.ones(40, 30, dtype=dtype)
+    network = nn.Sequential(Dropout(0.3), Dropout(0.5))
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        expected = network(x)
+        before = torch.get_rng_state()
+        draw_dropout_from(network, torch.Generator().manual_seed(5))
+        assert torch.equal(network(x), expected)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(copy.deepcopy(network).eval()(x), x)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from references.command_line import residua as command
 from safetensors.torch import load_file
 
 import residua
@@ -115,3 +119,91 @@ def test_a_folder_without_settings_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(ResiduaError, match=r"has no config\.yaml"):
         RunFolder.existing(tmp_path)
     assert np.array_equal(RunFolder(tmp_path).read_history(), [])
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file outside the run."""
+    file = tmp_path / "secret.txt"
+    file.write_text("secret")
+    return file
+
+
+@pytest.mark.parametrize("name", [".lock", "report.html", "state.safetensors", "tried/full/log"])
+def test_a_run_with_a_link_is_refused_and_its_target_stays(
+    old_run: RunFolder, secret: Path, name: str
+) -> None:
+    link = old_run.path / name
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(secret)
+    for words in (["resume"], ["evaluate"], ["weights", "inspect"]):
+        result = command(*words, str(old_run.path))
+        assert result.status == 1
+        assert f"{link}: is a link" in result.stderr
+    assert secret.read_text() == "secret"
+
+
+def test_linked_folders_and_pipes_in_a_run_are_refused(old_run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name, make in (
+        ("figures", lambda path: path.symlink_to(tmp_path / "elsewhere")),
+        ("choices.json", os.mkfifo),
+    ):
+        path = old_run.path / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        make(path)
+        with pytest.raises(ResiduaError, match=f"{name}: is a link, a pipe or a device"):
+            residua.load(old_run.path)
+        path.unlink()
+    (old_run.path / ".#config.yaml").symlink_to("user@host.1")  # a lock of Emacs
+    assert residua.load(old_run.path).path == old_run.path
+
+
+def test_locking_follows_no_link_and_empties_no_file(tmp_path: Path, secret: Path) -> None:
+    (tmp_path / "run").mkdir()
+    lock = tmp_path / "run" / ".lock"
+    lock.symlink_to(secret)
+    with pytest.raises(ResiduaError, match="cannot be locked"), RunFolder(tmp_path / "run").lock():
+        pass
+    lock.unlink()
+    lock.write_text("notes")
+    with RunFolder(tmp_path / "run").lock():
+        pass
+    assert (secret.read_text(), lock.read_text()) == ("secret", "notes")
+
+
+def test_only_unfinished_files_of_residua_are_removed(tmp_path: Path) -> None:
+    names = [".config.yaml.swp", ".a.b.c", ".residua-0123", "config.yaml"]
+    for name in names:
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path).lock():
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {*names, ".lock"} - {".residua-0123"}
+
+
+def test_two_threads_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    def lock() -> None:
+        with RunFolder(tmp_path).lock():
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with RunFolder(tmp_path).lock(), pytest.raises(Busy, match="thread trains in it"):
+            pool.submit(lock).result()
+        pool.submit(lock).result()
+
+
+def test_a_write_error_names_the_command_that_continues_a_run(old_run: RunFolder) -> None:
+    with pytest.raises(ResiduaError, match=r"File name too long.*residua resume .* continues"):
+        old_run.write_text("x" * 300, "")
+    with pytest.raises(ResiduaError, match=r"Choose a shorter name\.$"):
+        RunFolder(old_run.path.parent).write_text("x" * 300, "")
+
+
+def test_a_long_name_of_a_data_set_fits_into_the_name_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert RunFolder.new(None, "a" * 254).path.name == "a" * 200 + "-1"
+    assert len(RunFolder.new(None, "猫" * 80).path.name) == 66 + 2

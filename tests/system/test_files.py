@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +11,15 @@ import pytest
 
 from residua.errors import ResiduaError
 from residua.system.files import (
+    DRAWN,
     cache_folder,
+    check_output,
     check_unused,
+    check_writable,
     csv_text,
     new_folder,
     refuse_inside,
+    unwritable,
     write_atomically,
 )
 
@@ -34,6 +39,64 @@ def test_a_write_that_fails_leaves_the_old_file(
         write_atomically(path, b"new")
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "Free disk space or choose another folder."),
+        (errno.EDQUOT, "Free disk space or choose another folder."),
+        (errno.EACCES, "Choose a folder in which you may write."),
+        (errno.EROFS, "Choose a folder in which you may write."),
+        (errno.ENAMETOOLONG, "Choose a shorter name."),
+        (errno.EIO, "Choose another folder."),
+    ],
+)
+def test_the_advice_of_a_write_error_is_for_its_cause(number: int, advice: str) -> None:
+    error = unwritable(Path("x"), OSError(number, os.strerror(number)))
+    assert str(error) == f"x: cannot be written: {os.strerror(number)}. {advice}"
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("target")
+    (tmp_path / "link").symlink_to("target")
+    write_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "target").read_text() == "target"
+    assert not (tmp_path / "link").is_symlink()
+    write_atomically(tmp_path / ("x" * 255), "the longest name")
+
+
+def test_an_output_replaces_only_what_residua_drew(tmp_path: Path) -> None:
+    free, photo, drawing = (tmp_path / name for name in ("a.png", "photo.png", "grid.PNG"))
+    photo.write_bytes(b"\x89PNG of a user")
+    drawing.write_bytes(b"\x89PNG tEXtComment\0" + DRAWN.encode())
+    check_output(free, (".png",), [photo], drawn=True)
+    check_output(drawing, (".png",), [photo], drawn=True)
+    (tmp_path / "link.png").symlink_to(drawing)
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    for file, inputs, drawn, reason in (
+        (photo, [], True, "exists already"),
+        (drawing, [], False, "exists already"),
+        (drawing, [drawing], True, "is also an input"),
+        (free, [tmp_path], True, "is inside the data folder"),
+        (tmp_path / "photo.jpg", [], True, r"ends in \.png"),
+        (tmp_path / "link.png", [], True, "is a folder, a link or a device"),
+        (tmp_path / "folder.png", [], True, "is a folder, a link or a device"),
+        (tmp_path / "pipe.png", [], True, "is a folder, a link or a device"),
+        (tmp_path / "photo.png" / "x.png", [], True, "Not a directory"),
+    ):
+        with pytest.raises(ResiduaError, match=reason):
+            check_output(file, (".png",), inputs, drawn=drawn)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "run")
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "run", Path("/proc/residua/run")):
+        with pytest.raises(ResiduaError, match="cannot be written"):
+            check_writable(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_csv_has_a_header_and_empty_cells() -> None:
@@ -66,7 +129,7 @@ def test_numbered_folders_never_collide(tmp_path: Path) -> None:
     assert {folder.name for folder in folders} == {f"birds-{number}" for number in range(1, 41)}
     assert new_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     (tmp_path / "file").touch()
-    with pytest.raises(ResiduaError, match="cannot be created"):
+    with pytest.raises(ResiduaError, match="cannot be written: Not a directory"):
         new_folder(tmp_path / "file" / "runs", "")
 
 

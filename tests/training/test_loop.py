@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,16 @@ def test_state_dict_round_trips() -> None:
     assert second.progress == first.progress
     state, expected = second.network.state_dict(), first.network.state_dict()
     assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_trainings_in_threads_do_not_disturb_each_other_nor_the_caller(tmp_path: Path) -> None:
+    config = config_for(network__head="mlp:16")  # with dropout
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        alone, *others = pool.map(
+            lambda name: run(tmp_path / name, config), ("alone", "a", "b", "c"), timeout=60
+        )
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, other in zip("abc", others, strict=True):
+        assert without_clocks(other.history) == without_clocks(alone.history)
+        assert same(tmp_path / "alone/last.safetensors", tmp_path / name / "last.safetensors")

@@ -47,6 +47,19 @@ def test_there_and_back_by_the_command_line(tmp_path: Path) -> None:
     assert_same(torch.load(again, weights_only=True), unwrapped(state))
 
 
+@pytest.mark.parametrize(
+    "name", ["other.safetensors", "other.pth", "theirs", "link.pth", "new.txt"]
+)
+def test_no_file_is_replaced(name: str, tmp_path: Path) -> None:
+    theirs = nested(torch_networks.state_dict("cifar_resnet20", classes=5), tmp_path / "theirs")
+    (tmp_path / "other.pth").write_text("other weights")
+    (tmp_path / "link.pth").symlink_to("other.pth")
+    convert(read_file(theirs), tmp_path / "other.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert run_residua("weights", "convert", str(theirs), str(tmp_path / name)).status == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_bfloat16_becomes_float32_in_keras_files(tmp_path: Path) -> None:
     network = residua.build("keras_mobilenet", classes=5, seed=1).bfloat16()
     torch.save(network.state_dict(), tmp_path / "half.pth")

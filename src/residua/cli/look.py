@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from residua.config.schema import Config
 from residua.config.validate import checked
@@ -19,7 +20,14 @@ from residua.data.dataset import SPLITS, Header, Pixels
 from residua.data.prepare import Prepared, prepare
 from residua.runs.sources import initial_weights
 from residua.system.console import Console
-from residua.system.files import refuse_inside, write_atomically
+from residua.system.files import (
+    DRAWN,
+    check_output,
+    check_writable,
+    refuse_inside,
+    short_name,
+    write_atomically,
+)
 
 COLUMNS, ROWS = 8, 4  # of a grid
 MIN_TILE = 64  # px; smaller images are enlarged by a whole factor
@@ -32,10 +40,11 @@ def overview(config: Config, out: str | None, console: Console) -> str:
     The PNG files go to the folder `out`, by default looks/<data>. Raises ResiduaError.
     """
     refuse_inside(Path(out or "looks"), config.data.path)
+    check_writable(Path(out or "looks"))
     config = checked(config)
     weights = initial_weights(config, console)
     prepared = prepare(config, console, None if weights is None else weights.expects)
-    folder = Path(out).expanduser() if out else Path("looks") / prepared.dataset.name
+    folder = Path(out).expanduser() if out else Path("looks") / short_name(prepared.dataset.name)
     _write_class_grids(prepared, folder)
     batch = folder / "training-batch.png"
     _write_grid(batch, _training_batch(prepared))
@@ -112,5 +121,9 @@ def _write_grid(file: Path, pixels: Pixels) -> None:
         top, left = (GAP + cell * (size + GAP) for cell in divmod(index, columns))
         sheet[top : top + size, left : left + size] = tile
     stream = io.BytesIO()
-    Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet).save(stream, "PNG")
+    mark = PngInfo()
+    mark.add_text("Comment", DRAWN)
+    image = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
+    image.save(stream, "PNG", pnginfo=mark)
+    check_output(file, (".png",), drawn=True)
     write_atomically(file, stream.getvalue())

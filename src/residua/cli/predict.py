@@ -20,7 +20,7 @@ from residua.cli.common import (
     terminal,
 )
 from residua.errors import ResiduaError
-from residua.system.files import refuse_inside
+from residua.system.files import check_output
 
 
 def evaluate(
@@ -160,13 +160,10 @@ def features(
         from residua import api
         from residua.evaluation.predict import import_pyarrow
 
-        if out.suffix not in (".npz", ".parquet"):
-            raise ResiduaError(f"--out {out}: expected a name that ends in .npz or .parquet.")
-        if out.suffix == ".parquet":
+        check_output(out, (".npz", ".parquet"), files)
+        if out.suffix.lower() == ".parquet":
             import_pyarrow()  # fail before the computation, not after it
         out = out.expanduser()
-        for file in files:
-            refuse_inside(out, str(file))
         table = api.features(
             source,
             files,

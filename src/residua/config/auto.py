@@ -195,7 +195,7 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     samples = 60_000 if chooser.config.preprocessing.size <= SMALL else 40_000
     epochs = max(8, min(60, round(samples / images)))
     chooser.choose("training.epochs", epochs, f"{amount}, about {epochs * images:,} samples seen")
-    batch, epochs = chooser.config.training.batch_size, chooser.config.training.epochs
+    batch, epochs = images_per_step(chooser.config, images), chooser.config.training.epochs
     optimization, strategy = chooser.config.optimization, chooser.config.transfer.strategy
     on_features = strategy == "features"
     chooser.choose(
@@ -229,6 +229,12 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
         "balanced" if ratio > IMBALANCE else "none",
         f"largest class {ratio:.1f} times the smallest; balanced above {IMBALANCE:g}",
     )
+
+
+def images_per_step(config: Config, images: int) -> int:
+    """The batch size, or the number of training images where these are fewer."""
+    training = config.training
+    return min(training.batch_size, training.max_images or images, images)
 
 
 def warmup_share(schedule: str) -> float:

@@ -19,7 +19,7 @@ from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, score_images
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
-from residua.system.files import csv_text
+from residua.system.files import csv_text, short_name
 from residua.weights.load import Weights, read_file
 from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices
@@ -155,7 +155,7 @@ def _evaluate(
 def _folder_name(run: RunFolder, dataset: str, location: Mapping[str, str]) -> str:
     """The folder in evaluations/ for a data set; data sets of equal names get different ones."""
     for number in itertools.count(1):
-        name = f"data-{dataset}" + (f"-{number}" if number > 1 else "")
+        name = f"data-{short_name(dataset)}" + (f"-{number}" if number > 1 else "")
         folder = run.path / "evaluations" / name
         if not folder.exists():
             break

@@ -78,12 +78,13 @@ class Features:
         `features`, or .parquet with the columns file, feature0, feature1, ... Raises ResiduaError.
         """
         stream = io.BytesIO()
-        if file.suffix == ".parquet":
+        ending = file.suffix.lower()
+        if ending == ".parquet":
             arrow = import_pyarrow()
             columns = {f"feature{index}": column for index, column in enumerate(self.values.T)}
             table = arrow.table({"file": list(self.files), **columns})
             arrow.parquet.write_table(table, stream)
-        elif file.suffix == ".npz":
+        elif ending == ".npz":
             np.savez(stream, files=np.array(self.files), features=self.values)
         else:
             raise ResiduaError(f"{file}: expected a file name that ends in .npz or .parquet.")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from residua.networks.layers import (
     PLAIN_NORM,
     Convolution,
+    Dropout,
     Initialisation,
     MaxPool,
     add_layers,
@@ -110,11 +111,11 @@ def _head(config: AlexNetConfig, inputs: int, classes: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number in (1, 2):
         if config.dropout_first:
-            layers[f"dropout{number}"] = nn.Dropout(config.dropout)
+            layers[f"dropout{number}"] = Dropout(config.dropout)
         layers[f"linear{number}"] = nn.Linear(inputs, HIDDEN)
         layers[f"act{number}"] = nn.ReLU(inplace=True)
         if not config.dropout_first:
-            layers[f"dropout{number}"] = nn.Dropout(config.dropout)
+            layers[f"dropout{number}"] = Dropout(config.dropout)
         inputs = HIDDEN
     layers["linear3"] = nn.Linear(inputs, classes)
     return nn.Sequential(layers)

@@ -30,6 +30,7 @@ from residua.errors import ResiduaError
 from residua.networks.layers import (
     KERAS_NORM,
     Convolution,
+    Dropout,
     Initialisation,
     MaxPool,
     Norm,
@@ -193,7 +194,7 @@ class Inception(Staged):
                 channels = blocks[-1].out_channels  # type: ignore[assignment]
             stages.append(nn.Sequential(OrderedDict(blocks=blocks)))
         self.stages = nn.ModuleList(stages)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(channels, classes)
         initialise(self, config.initialisation)
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from residua.networks.layers import (
     PLAIN_NORM,
     Convolution,
+    Dropout,
     Initialisation,
     Norm,
     Padding,
@@ -174,7 +175,7 @@ class InvertedResidualNet(Staged):
         head = HEAD if factor <= 1 else scaled(HEAD, factor)
         last = Convolution(plans[-1][-1].outputs, head, 1)
         self.tail = chain("cna", [last], norm=config.norm, activation=nn.ReLU6)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(head, classes)
         initialise(self, config.initialisation)
 

@@ -9,8 +9,9 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,29 @@ class BatchNorm(nn.BatchNorm2d):
     def train(self, mode: bool = True) -> BatchNorm:
         """Set the mode; a frozen norm stays in evaluation mode."""
         return super().train(mode and not self.frozen)
+
+
+class Dropout(nn.Dropout):
+    """Dropout that draws from `generator` where one is set, else from torch's global generator."""
+
+    generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.generator is None or not self.training or self.p in (0, 1):
+            return super().forward(x)
+        # As torch computes it on a CPU, so the numbers are those of a global generator
+        noise = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
+        return x * noise.div_(1 - self.p)
+
+    def __getstate__(self) -> dict[str, Any]:  # a generator cannot be copied
+        return {**self.__dict__, "generator": None}
+
+
+def draw_dropout_from(network: nn.Module, generator: torch.Generator) -> None:
+    """Let all dropout layers of a network draw from `generator`, in the order of their calls."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator
 
 
 @dataclass(frozen=True)

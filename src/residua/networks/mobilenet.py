@@ -20,6 +20,7 @@ from residua.networks.layers import (
     KERAS_NORM,
     PLAIN_NORM,
     Convolution,
+    Dropout,
     Initialisation,
     Norm,
     Padding,
@@ -82,7 +83,7 @@ class MobileNet(Staged):
                 inputs = width
             stages.append(nn.Sequential(OrderedDict(units=units)))
         self.stages = nn.ModuleList(stages)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.dropout = Dropout(config.dropout) if config.dropout else nn.Identity()
         self.head = nn.Linear(inputs, classes)
         initialise(self, config.initialisation)
 

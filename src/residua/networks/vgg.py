@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from residua.networks.layers import Convolution, Initialisation, MaxPool, Norm, chain, initialise
+from residua.networks.layers import (
+    Convolution,
+    Dropout,
+    Initialisation,
+    MaxPool,
+    Norm,
+    chain,
+    initialise,
+)
 from residua.networks.staged import Staged
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -74,6 +82,6 @@ def _head(config: VGGConfig, inputs: int, classes: int) -> nn.Sequential:
         if number <= len(config.hidden):
             layers[f"act{number}"] = nn.ReLU(inplace=True)
             if config.dropout_everywhere or number == len(config.hidden):
-                layers[f"dropout{number}"] = nn.Dropout(config.dropout)
+                layers[f"dropout{number}"] = Dropout(config.dropout)
         inputs = width
     return nn.Sequential(layers)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from residua.report.fonts import BASE
+from residua.system.files import DRAWN
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,7 +69,7 @@ def render(
         draw(canvas)
         stream = io.BytesIO()
         # Dates and versions would make equal figures differ.
-        metadata: Any = {"Date": None} if form == "svg" else {"Software": None}
+        metadata: Any = {"Date": None} if form == "svg" else {"Software": None, "Comment": DRAWN}
         canvas.savefig(stream, format=form, dpi=DPI, facecolor="white", metadata=metadata)
     return stream.getvalue()
 

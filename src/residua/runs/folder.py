@@ -6,7 +6,11 @@ import contextlib
 import csv
 import dataclasses
 import json
+import os
 import re
+import shutil
+import stat
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -16,7 +20,15 @@ from residua.config.auto import Choice
 from residua.config.schema import Config
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.system.files import check_unused, csv_text, new_folder, write_atomically
+from residua.system.files import (
+    TEMPORARY,
+    check_unused,
+    csv_text,
+    new_folder,
+    short_name,
+    unwritable,
+    write_atomically,
+)
 from residua.weights.native import Metadata, to_bytes
 
 if TYPE_CHECKING:
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+LOCK = ".lock"
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 HISTORY = ("epoch", *METRICS, "learning_rate", "images_per_second", "seconds")  # history.csv
 
@@ -34,7 +47,7 @@ RENAMED_COLUMNS = {  # of the CSV files that version 0.1.0 wrote
     "part": "split",
     "right": "correct",
 }
-_LOCKED: set[Path] = set()  # by this process
+_LOCKED: dict[Path, int] = {}  # folders that a thread of this process has locked
 
 
 class Busy(ResiduaError):  # noqa: N818 - it passes
@@ -56,13 +69,14 @@ class RunFolder:
             raise ResiduaError(
                 f"{folder}: {what}: expected a run folder, as `residua train` creates."
             )
+        refuse_links(folder)
         return cls(folder)
 
     @classmethod
     def new(cls, path: str | None, name: str) -> RunFolder:
         """An empty folder at `path`, or the next free runs/<name>-<n>. Raises ResiduaError."""
         if path is None:
-            safe_name = re.sub(r"[^\w.-]+", "-", name) or "data"
+            safe_name = short_name(re.sub(r"[^\w.-]+", "-", name) or "data")
             return cls(new_folder(Path("runs"), f"{safe_name}-"))
         cls.check_unused(path)
         return cls(new_folder(Path(path).expanduser()))
@@ -75,7 +89,7 @@ class RunFolder:
 
     def write_text(self, name: str, content: str | bytes) -> None:
         """Write one file of the run atomically."""
-        write_atomically(self.path / name, content)
+        write_atomically(self.path / name, content, self._resume_advice)
 
     def write_json(self, name: str, content: Any) -> None:
         """Write plain data as JSON atomically."""
@@ -189,23 +203,39 @@ class RunFolder:
         except ImportError:  # not POSIX: no locking
             yield
             return
-        path = self.path / ".lock"
-        if (resolved := path.resolve()) in _LOCKED:  # by the caller
+        path = self.path / LOCK
+        resolved, thread = path.absolute(), threading.get_ident()
+        if _LOCKED.get(resolved) == thread:  # by the caller
             yield
             return
         with contextlib.ExitStack() as stack:
             try:
-                stream = stack.enter_context(path.open("w"))
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Neither followed, if it is a link, nor emptied
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise Busy(f"{self.path}: another process is training in it.") from error
+                raise Busy(f"{self.path}: another process or thread trains in it.") from error
             except OSError as error:
                 raise ResiduaError(f"{path}: cannot be locked: {error.strerror}.") from error
-            for leftover in self.path.glob(".*.*.*"):  # temporary files of a killed process
+            for leftover in self.path.glob(f"{TEMPORARY}*"):  # of a killed process
                 leftover.unlink(missing_ok=True)
-            _LOCKED.add(resolved)
-            stack.callback(_LOCKED.discard, resolved)
+            _LOCKED[resolved] = thread
+            stack.callback(_LOCKED.pop, resolved)
             yield
+
+    @property
+    def _resume_advice(self) -> str:
+        return f"`residua resume {self.path}` continues the run." * self._has_weights
+
+    @property
+    def _has_weights(self) -> bool:
+        return any((self.path / name).is_file() for name in (BEST, LAST))
+
+    def discard_untrained(self) -> None:
+        """Remove the folder unless it has weights: of a run that was refused nothing remains."""
+        if not self._has_weights:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _read_csv(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
         path = self.path / name
@@ -248,13 +278,30 @@ class Log:
             self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
             self.stream.flush()
         except OSError as error:
-            raise ResiduaError(
-                f"{self.stream.name}: cannot be written: {error.strerror}."
-            ) from error
+            raise unwritable(Path(self.stream.name), error) from error
 
     def close(self) -> None:
         """Close the file."""
         self.stream.close()
+
+
+def refuse_links(folder: Path) -> None:
+    """Raise ResiduaError if a folder that may be received contains a link, a pipe or a device.
+
+    Writing to it would change files elsewhere, and reading it could block. Hidden files are not
+    read, but for the lock.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                continue
+            if not name.startswith(".") or name == LOCK:
+                raise ResiduaError(
+                    f"{path}: is a link, a pipe or a device, which a run folder does not contain. "
+                    "Replace it by the file itself, or remove it."
+                )
 
 
 def current_columns(row: Mapping[str, _T]) -> dict[str, _T]:

@@ -4,39 +4,104 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import os
+import secrets
+import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from residua.errors import ResiduaError
 
+TEMPORARY = ".residua-"  # how the names of unfinished files begin
+DRAWN = "drawn by residua"  # in figures that residua may replace
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a temporary file beside `path`, flush it to disk, rename it. Raises ResiduaError."""
+_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free disk space or choose another folder.")
+_ADVICE |= dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS), "Choose a folder in which you may write."
+)
+_ADVICE[errno.ENAMETOOLONG] = "Choose a shorter name."
+
+
+def write_atomically(path: Path, content: str | bytes, advice: str = "") -> None:
+    """Write a temporary file beside `path`, flush it to disk, rename it.
+
+    A link at `path` is replaced, not followed. advice: end of the message of an error. Raises
+    ResiduaError.
+    """
     if isinstance(content, str):
         content = content.encode()
-    temporary = None
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
-        raise ResiduaError(
-            f"{path}: cannot be written: {error.strerror or error}. Free disk space or choose "
-            "another folder; `residua resume` continues from the last checkpoint."
-        ) from error
+        raise unwritable(path, error, advice) from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError, advice: str = "") -> ResiduaError:
+    """The error of a file or folder that cannot be written, with what to do about its cause."""
+    cause = _ADVICE.get(error.errno or 0, "Choose another folder.")
+    reason = error.strerror or error
+    return ResiduaError(f"{path}: cannot be written: {reason}. {cause} {advice}".rstrip())
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ResiduaError unless `folder`, or the nearest folder above that exists, is writable.
+
+    Called before work whose result goes there.
+    """
+    path = folder.expanduser().absolute()
+    try:
+        while not path.exists() and path != path.parent:
+            path = path.parent
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{path} is not a folder")
+        probe = path / f"{TEMPORARY}{secrets.token_hex(8)}"
+        probe.touch(exist_ok=False)  # permissions do not show that a disk is mounted read-only
+        probe.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def check_output(
+    file: Path, endings: Sequence[str], inputs: Iterable[str | Path] = (), drawn: bool = False
+) -> None:
+    """Raise ResiduaError unless `file`, named by the user, can be written without any loss.
+
+    endings: of its name. inputs: files and folders that are read. drawn: an earlier file that
+    residua drew may be replaced; no other existing file is.
+    """
+    target = file.expanduser()
+    if not target.name.lower().endswith(tuple(endings)):
+        raise ResiduaError(f"{file}: expected a file name that ends in {' or '.join(endings)}.")
+    for entry in map(str, inputs):
+        refuse_inside(target, entry)
+        with contextlib.suppress(OSError):
+            if Path(entry).expanduser().samefile(target):
+                raise ResiduaError(f"{file}: is also an input: choose another name.")
+    try:
+        mode = target.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            raise ResiduaError(f"{file}: is a folder, a link or a device: choose another name.")
+        with target.open("rb") as stream:
+            is_own = drawn and DRAWN.encode() in stream.read(4096)
+        if not is_own:
+            raise ResiduaError(f"{file}: exists already: choose another name, or remove it first.")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise unwritable(file, error) from error
+    check_writable(target.parent)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -72,6 +137,12 @@ def check_unused(folder: Path, purpose: str, advice: str = "") -> None:
         raise ResiduaError(message.rstrip())
 
 
+def short_name(name: str) -> str:
+    """At most 200 bytes of a name: prefixes and numbers then fit into the 255 of a file name."""
+    content = name.encode(errors="surrogateescape")
+    return name if len(content) <= 200 else content[:200].decode(errors="ignore")
+
+
 def new_folder(path: Path, prefix: str | None = None) -> Path:
     """Create the folder `path`; with a prefix, the next free <path>/<prefix><n>, n from 1.
 
@@ -89,7 +160,7 @@ def new_folder(path: Path, prefix: str | None = None) -> Path:
                 folder.mkdir()
                 return folder
     except OSError as error:
-        raise ResiduaError(f"{path}: cannot be created: {error.strerror}.") from error
+        raise unwritable(path, error) from error
 
 
 def cache_folder() -> Path:
@@ -108,10 +179,3 @@ def cache_folder() -> Path:
         raise ResiduaError("There is no home folder: set RESIDUA_CACHE.") from error
     caches = {"darwin": "Library/Caches", "win32": "AppData/Local"}
     return home / caches.get(sys.platform, ".cache") / "residua"
-
-
-def _umask() -> int:
-    """The umask of the process; files of mkstemp are readable by their owner only."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

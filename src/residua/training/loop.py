@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.config.schema import Config
+from residua.networks.layers import draw_dropout_from
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.device import autocast
@@ -41,6 +42,8 @@ class Trainer:
         self.average = Average(network.parameters(), config.optimization.ema_decay)
         self.progress = Progress()
         self.meter = Meter(self.progress, task.batches.device)
+        self.generator = torch.Generator(task.batches.device)
+        draw_dropout_from(network, self.generator)
         self.class_weights: Tensor | None = None
         if config.optimization.class_weights == "balanced":
             weights = balanced_weights(task.class_counts)
@@ -61,7 +64,7 @@ class Trainer:
             lr = learning_rate_at(optimization, step, batches.steps, training.epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * group["lr_scale"]
-            torch.manual_seed((training.seed << 32) + step)  # dropout has no hidden state
+            self.generator.manual_seed((training.seed << 32) + step)  # no hidden state
 
             with autocast(batches.device, training.precision):
                 logits = forward(self.network, batch.images, self.task.cached_stages)
@@ -151,7 +154,7 @@ def fit(
     training = config.training
     trainer = Trainer(network, task, config)
     validator = Validator(network, task, config)
-    with torch.random.fork_rng(devices=[]), folder.lock(), Signals() as signals:
+    with folder.lock(), Signals() as signals:
         checkpointer = Checkpointer(
             trainer, folder, task.metadata, signals, training.save_seconds, training.save_every
         )

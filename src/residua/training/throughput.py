@@ -15,6 +15,7 @@ from residua.config.auto import warmup_share
 from residua.config.schema import Config
 from residua.data.batches import Inputs
 from residua.data.prepare import Prepared
+from residua.networks.layers import draw_dropout_from
 from residua.system.budget import Clock
 from residua.system.device import autocast
 from residua.training.validation import forward
@@ -47,12 +48,13 @@ def measure_throughput(
     """Time a copy of the network on its first batches; nothing is trained."""
     network = copy.deepcopy(network).train()
     device, precision = batches.device, config.training.precision
+    draw_dropout_from(network, torch.Generator(device))
     times = []
     for step in range(min(STEPS + 1, max(2, batches.steps))):
         synchronize(device)
         began = time.perf_counter()
         batch = batches.batch(0, step % batches.steps)
-        with torch.random.fork_rng(), autocast(device, precision):
+        with autocast(device, precision):
             logits = forward(network, batch.images, cached_stages)
         loss = F.cross_entropy(logits.float(), batch.targets)
         if loss.requires_grad:

@@ -96,7 +96,8 @@ def _with_learning_rate(context: Context, accuracy: float) -> Context:
         return context
     reason = f"linear probe error {1 - accuracy:.0%}, {config.training.epochs} epochs to improve it"
     if config.optimization.optimizer == "sgd":
-        learning_rate = auto.LEARNING_RATE * config.training.batch_size / 128
+        batch = auto.images_per_step(config, sum(context.prepared.counts("train")))
+        learning_rate = auto.LEARNING_RATE * batch / 128
         context = context.choose("optimization.learning_rate", learning_rate, reason)
     return context.choose("optimization.layer_decay", 1.0, reason)
 

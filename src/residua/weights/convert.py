@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.zoo.catalogue import build_from
-from residua.system.files import write_atomically
+from residua.system.files import check_output, write_atomically
 from residua.weights.key_maps.keras import KERAS_MAPS
 from residua.weights.key_maps.key_map import OURS, KeyMap
 from residua.weights.key_maps.layers import WeightLayer, to_keras, weight_layers
@@ -26,26 +26,26 @@ from residua.weights.native import to_bytes
 if TYPE_CHECKING:
     import h5py
 
-FORMATS = ".safetensors (residua), .weights.h5 (Keras 3) or .pth (names of torchvision or timm)"
+# residua, Keras 3, and three endings of state dicts with the names of torchvision or timm
+ENDINGS = (".safetensors", ".weights.h5", ".pth", ".pt", ".th")
 
 
 def convert(weights: Weights, out: Path) -> None:
     """Write the weights in the format of the extension of `out`; every number stays as it is.
 
-    Raises ResiduaError if the extension is unknown or the other program has no such network.
+    Raises ResiduaError if the extension is unknown, the file exists or the other program has no
+    such network.
     """
-    if out.exists() and out.samefile(weights.path):
-        raise ResiduaError(f"{out}: is the file to convert: choose another name.")
-    if out.name.endswith(".safetensors"):
+    check_output(out, ENDINGS, (weights.path,))
+    name = out.name.lower()
+    if name.endswith(".safetensors"):
         write_atomically(out, to_bytes(weights.tensors, weights.metadata))
-    elif out.name.endswith(".weights.h5"):
+    elif name.endswith(".weights.h5"):
         write_atomically(out, _keras_file(weights, out))
-    elif out.suffix in (".pth", ".pt", ".th"):
+    else:
         stream = io.BytesIO()
         torch.save(_state_dict(weights, out), stream)
         write_atomically(out, stream.getvalue())
-    else:
-        raise ResiduaError(f"{out}: expected a name that ends in {FORMATS}.")
 
 
 def _network(weights: Weights) -> nn.Module:

@@ -12,7 +12,7 @@ from residua.errors import ResiduaError
 from residua.networks.analysis import cost, drawing
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.zoo import catalogue
-from residua.system.files import write_atomically
+from residua.system.files import check_output, write_atomically
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class Description:
 
     def draw(self, file: Path) -> None:
         """Write the drawing of units and stages as SVG. Raises ResiduaError."""
-        if file.suffix.lower() != ".svg":
-            raise ResiduaError(f"--draw {file}: expected a name that ends in .svg.")
+        check_output(file, (".svg",), drawn=True)
         write_atomically(file, drawing.draw(self.network, self.name, self.input))
 
 

@@ -16,6 +16,7 @@ from itertools import groupby
 from torch import nn
 
 from residua.networks.analysis.cost import Cost, Layer, Size, Stage, measure
+from residua.system.files import DRAWN
 
 WIDTH, MARGIN = 1312, 48  # of the page, in pixels
 BOX, SIDE, HEIGHT, GAP = 190, 128, 30, 14  # widths of boxes in branch and shortcut; height, space
@@ -70,7 +71,8 @@ def draw(network: nn.Module, name: str, input: Size) -> str:
     page = f'width="{WIDTH}" height="{bottom + MARGIN:.0f}"'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + MARGIN:.0f}"'
     title = f'{svg} {page} role="img">\n<title>{escape(name)}</title>'
-    return "\n".join((title, HEAD, f'<rect class="page" {page}/>', *paper.elements, "</svg>\n"))
+    head = (title, f"<!-- {DRAWN} -->", HEAD, f'<rect class="page" {page}/>')
+    return "\n".join((*head, *paper.elements, "</svg>\n"))
 
 
 @dataclass(frozen=True)

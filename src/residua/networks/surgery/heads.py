@@ -10,7 +10,11 @@ from torch import nn
 from residua.config.parse import hidden_of
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta, weightless
-from residua.networks.layers import Initialisation, initialise
+from residua.networks.layers import (
+    Dropout,
+    Initialisation,
+    initialise,
+)
 from residua.networks.staged import Staged
 
 DROPOUT = 0.5  # before the last layer of a head with hidden layers, as in tutorials 2 and 3
@@ -51,7 +55,7 @@ def replace_head(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, width in enumerate((*hidden, classes), start=1):
         if number > len(hidden) > 0:
-            layers["dropout"] = nn.Dropout(DROPOUT)
+            layers["dropout"] = Dropout(DROPOUT)
         layers[f"linear{number}"] = nn.Linear(inputs, width)
         if number <= len(hidden):
             layers[f"act{number}"] = nn.ReLU(inplace=True)

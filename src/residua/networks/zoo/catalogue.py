@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import re
 from typing import get_args
-
-import torch
 
 from residua.config.schema import ORDERING_LETTERS, NetworkSpec
 from residua.errors import ResiduaError
@@ -18,6 +17,7 @@ from residua.networks.zoo.keras import KERAS_VARIANTS
 from residua.networks.zoo.papers import PAPERS
 from residua.networks.zoo.row import NetworkConfig, Row
 from residua.networks.zoo.tutorials import TUTORIALS
+from residua.system.generators import Seeded
 
 ROWS: dict[str, Row] = {**PAPERS, **KERAS_VARIANTS, **TUTORIALS}
 
@@ -115,9 +115,7 @@ def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:
             raise ResiduaError(f"{name}: {key} = {value}: must be at least 1.")
     if spec.head is None and (spec.stage is not None or spec.pool_size is not None):
         raise ResiduaError(f"{name}: stage and pool_size belong to another head: give head too.")
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with contextlib.nullcontext() if seed is None else Seeded(seed):
         network = config.build(spec.classes, spec.channels)
         if spec.head is not None:
             size = row(name).size

@@ -25,6 +25,7 @@ from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import COLOURS
 from residua.report.view import counted
+from residua.system.generators import Seeded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,8 +108,7 @@ def study(batch: int = BATCH, side: int = SIDE, repeats: int = 5) -> Page:
 
 def timed_units(batch: int, side: int, repeats: int) -> list[Unit]:
     """Costs and times of all units. Leaves the global random generator unchanged."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with Seeded(0):
         modules = [_unit(groups, width) for groups, width in CARDINALITIES]
         x = torch.randn(batch, INPUT, side, side, requires_grad=True)
     seconds: list[list[float]] = [[] for _ in modules]

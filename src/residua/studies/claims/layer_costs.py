@@ -23,6 +23,7 @@ from residua.networks.residual import (
     ResNetConfig,
     unit_plan,
 )
+from residua.system.generators import Seeded
 
 WIDTH = 64  # of the units in tutorial 1's drawing
 SIDE = 56  # of the map in ResNet's first stage
@@ -174,7 +175,7 @@ def stage_costs(side: int, width: int) -> tuple[Cost, Cost, Cost]:
 def mixing(side: int) -> Mixing:
     """Measure a convolution of 8 to 6 channels on a 9 x 9 map; always the same numbers."""
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):  # construction draws from the global generator
+    with Seeded(0):  # else construction draws from the global generator
         layer = Convolution(8, 6, side).double()
     weight = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
     layer.weight = nn.Parameter(weight)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from residua.config.schema import Ordering
 from residua.networks.layers import Convolution
 from residua.networks.residual import CIFAR_STEM, ResidualUnit, ResNetConfig, unit_plan
+from residua.system.generators import Seeded
 
 SEED = 1
 CHANNELS = 16
@@ -83,8 +84,7 @@ def network_difference(
     shortcuts; the added convolutions are identity kernels and their norms exact.
     """
     shallow, deep = (_network(_config(ordering, count, plain=plain)) for count in (1, 2))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with Seeded(SEED):
         _randomise_norms(shallow)
     deep.load_state_dict(shallow.state_dict(), strict=False)  # first units have the same names
     random = copy.deepcopy(deep)
@@ -104,7 +104,7 @@ def network_difference(
 
 def unit_difference(ordering: Ordering, *, exact: bool = False) -> UnitDifference:
     """Apply one unit whose branch is zero to random maps; exact: see `network_difference`."""
-    with torch.random.fork_rng(devices=[]):
+    with Seeded(0):
         plan = unit_plan(_config(ordering, 1), 0, CHANNELS, 1, first=False)
         unit = ResidualUnit(plan).double().eval()
     _to_zero(unit.branch)
@@ -120,8 +120,7 @@ def unit_difference(ordering: Ordering, *, exact: bool = False) -> UnitDifferenc
 
 def linearities() -> dict[str, Linearity]:
     """The layers that a shortcut bypasses -> whether the whole is linear."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with Seeded(SEED):
         biased = nn.Linear(FEATURES, FEATURES)
         one, two = (nn.Linear(FEATURES, FEATURES, bias=False) for _ in range(2))
         kernel = Convolution(FEATURES, FEATURES, 3)
@@ -172,7 +171,7 @@ def _chain_gradient(
 ) -> float:
     layers = nn.Sequential()
     for _ in range(depth):
-        with torch.random.fork_rng(devices=[]):
+        with Seeded(0):
             layer = nn.Linear(width, width, bias=False).double()
         layer.weight = nn.Parameter(weight())
         layers.append(Shortcut(layer) if shortcuts else layer)
@@ -195,8 +194,7 @@ def _config(ordering: Ordering, units: int, *, plain: bool = False) -> ResNetCon
 
 
 def _network(config: ResNetConfig) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with Seeded(SEED):
         network: nn.Module = config.build(10, 3).double()
     return network.eval()
 

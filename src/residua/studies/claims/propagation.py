@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from residua.networks.layers import BatchNorm, initialise
 from residua.networks.residual import CIFAR_STEM, ResNet, ResNetConfig, Shortcut
+from residua.system.generators import Seeded
 
 Values = npt.NDArray[np.float64]
 Init = Literal["he", "glorot", "small"]
@@ -94,8 +95,7 @@ def build(depth: int, shortcut: Shortcut, seed: int, init: Init = "he") -> ResNe
     config = ResNetConfig(
         (units,) * 3, (16, 32, 64), strides=(1, 2, 2), shortcut=shortcut, stem=CIFAR_STEM
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with Seeded(seed):
         network = config.build(classes=10, channels=3)
         if init == "glorot":
             initialise(network, "glorot")
