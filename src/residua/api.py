@@ -321,14 +321,15 @@ def export(
     source, model, classes, preprocessing, quiet: see `evaluate`.
     format: "onnx", "openvino", "pt2" or "torchscript"; None: by the suffix of `out`, else "onnx".
     precision: "fp32", "fp16" or "int8".
-    out: the file; None: model.<suffix> in the run's folder, else in the working directory.
+    out: a new file; None: model.<suffix> in the run's folder, else in the working directory.
 
     Raises ResiduaError, with the differences if the file does not compute what PyTorch does.
     """
     weights, folder = _open(source, model, classes, preprocessing, Console(quiet))
     target = None if out is None else Path(out)
-    if folder is not None and target is not None:
-        refuse_inside(target, folder.config.data.path)
+    if target is not None:
+        inputs = [weights.path] if folder is None else [folder.config.data.path]
+        check_output(target, (target.suffix.lower(),), inputs)
     return write_export(
         weights, folder, Console(quiet), format=format, precision=precision, out=target
     )
