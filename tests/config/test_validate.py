@@ -51,3 +51,28 @@ def test_contradictions_are_refused(
 ) -> None:
     with pytest.raises(ResiduaError, match=reason):
         checked(config_of(strategy, network__weights="imagenet", **settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "meant"),
+    [
+        ({"mean": [0.485, 0.456, 0.406]}, r"mean = \[123\.675, 116\.28, 103\.53\]"),
+        ({"std": [0.229, 0.224, 0.225]}, r"std = \[58\.395, 57\.12, 57\.375\]"),
+        ({"mean": [0.5], "std": [0.5], "channels": 1}, r"mean = \[127\.5\], std = \[127\.5\]"),
+        ({"mean": [0.5], "std": [60.0]}, r"mean = \[127\.5\], std = \[60\.0\]"),
+    ],
+)
+def test_means_of_pixels_from_0_to_1_are_refused_with_those_that_were_meant(
+    settings: dict[str, object], meant: str
+) -> None:
+    named = {f"preprocessing.{name}": value for name, value in settings.items()}
+    with pytest.raises(ResiduaError, match=f"look like 0..1. In 0..255 they are {meant}"):
+        checked(with_settings(Config(), named))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"mean": [0.0] * 3, "std": [1.0] * 3}, {"mean": [0.0], "std": [255.0]}, {"mean": [3.0]}],
+)
+def test_means_of_pixels_from_0_to_255_are_accepted(settings: dict[str, object]) -> None:
+    checked(with_settings(Config(), {f"preprocessing.{key}": v for key, v in settings.items()}))

@@ -283,13 +283,18 @@ def test_frozen_stages_do_not_change(cifar: Path, digits: Path, tmp_path: Path) 
 
 
 def test_a_given_mean_leaves_the_class_names_assumed(cifar: Path) -> None:
-    weights = with_preprocessing(read_file(cifar), {"mean": [0.0, 0.0, 0.0]})
-    assert weights.metadata.preprocessing.mean == (0.0, 0.0, 0.0)
+    half = with_preprocessing(read_file(cifar), {"mean": [0.0, 0.0, 0.0]})
+    assert half.metadata.preprocessing.mean == (0.0, 0.0, 0.0)
+    assert half.assumed_preprocessing.startswith("its std is not recorded in the file, so [58.395")
+    colours = {"mean": [0.0, 0.0, 0.0], "std": [1, 1, 1]}
+    weights = with_preprocessing(read_file(cifar), colours)
     assert weights.assumed_preprocessing == ""
     assert "those of CIFAR-10 are assumed" in weights.assumed_classes
     assert weights.with_classes(tuple("abcdefghij")).assumed_classes == ""
     with pytest.warns(UserWarning, match=r"of CIFAR-10 are assumed\. Change it with --classes"):
-        with_overrides(weights, None, {"std": [1, 1, 1]}, QUIET)
+        with_overrides(read_file(cifar), None, colours, QUIET)
+    with pytest.raises(ResiduaError, match=r"look like 0..1. In 0..255 they are mean = \[123\.675"):
+        with_preprocessing(weights, {"mean": [0.485, 0.456, 0.406]})
     with pytest.raises(ResiduaError, match=r"preprocessing\.mean"):
         with_preprocessing(weights, {"mean": [0.0]})
 

@@ -56,7 +56,7 @@ PreprocessingOption = Annotated[
         "--set",
         metavar="FIELD=VALUE",
         help="Preprocessing, if the weights file does not record it, e.g. "
-        r"preprocessing.mean=\[124,117,104]; may be repeated.",
+        r"preprocessing.mean=\[124,117,104], of pixels in 0..255; may be repeated.",
         show_default=False,
         rich_help_panel=THIRD_PARTY,
     ),

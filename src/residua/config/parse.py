@@ -165,6 +165,23 @@ def check_colours(preprocessing: Preprocessing, where: str) -> None:
         raise ResiduaError(f"{where}.std = {list(preprocessing.std)}: must be above 0.")
 
 
+def check_unit(preprocessing: Preprocessing, where: str) -> None:
+    """Raise ResiduaError if a mean or std that the user set is of pixels in 0..1, not 0..255."""
+    mean, std = preprocessing.mean, preprocessing.std
+    if not ((mean != AUTO and 0 < max(mean) <= 1) or (std != AUTO and max(std) < 1)):
+        return
+    given, meant = [], []
+    for name, values in (("mean", mean), ("std", std)):
+        if values != AUTO:
+            scale = 255 if max(values) <= 1 else 1
+            given.append(f"{where}.{name} = {list(values)}")
+            meant.append(f"{name} = {[round(value * scale, 3) for value in values]}")
+    raise ResiduaError(
+        f"{', '.join(given)}: means and standard deviations are of pixels in 0..255, and these "
+        f"look like 0..1. In 0..255 they are {', '.join(meant)}."
+    )
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from residua.config.parse import hidden_of, with_settings
+from residua.config.parse import check_unit, hidden_of, with_settings
 from residua.config.schema import AUTO, NONE, Config
 from residua.errors import ResiduaError
 
@@ -21,8 +21,9 @@ def checked(config: Config) -> Config:
 
 
 def check(config: Config) -> None:
-    """Raise ResiduaError if settings of a transfer contradict each other."""
+    """Raise ResiduaError if settings of a transfer contradict each other, or a unit is wrong."""
     strategy, network = config.transfer.strategy, config.network
+    check_unit(config.preprocessing, "preprocessing")
     if strategy in TRANSFERS and network.weights in ("", NONE):
         raise ResiduaError(
             f"--transfer {strategy} needs pretrained weights: add --weights, such as --weights "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from residua.config import parse
-from residua.config.schema import AUTO, NONE, Config, NetworkSpec
+from residua.config.schema import AUTO, NONE, Config, NetworkSpec, Preprocessing
 from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
 from residua.networks.staged import Staged
@@ -191,7 +191,7 @@ def with_overrides(
     if preprocessing:
         weights = with_preprocessing(weights, preprocessing)
     for assumption, option in (
-        (weights.assumed_preprocessing, "--set preprocessing.mean=[...]"),
+        (weights.assumed_preprocessing, "--set preprocessing.mean=[...] and preprocessing.std=[...]"),
         (weights.assumed_classes, "--classes"),
     ):
         if assumption:
@@ -213,9 +213,17 @@ def with_preprocessing(weights: Weights, values: Mapping[str, object]) -> Weight
     settings = {f"preprocessing.{name}": value for name, value in values.items()}
     preprocessing = parse.with_settings(base, settings).preprocessing
     parse.check_colours(preprocessing, "preprocessing")
+    given = {name: getattr(preprocessing, name) for name in ("mean", "std") if name in values}
+    parse.check_unit(dataclasses.replace(Preprocessing(), **given), "preprocessing")
     origin = weights.metadata.origin
-    if "mean" in values:
-        origin = dataclasses.replace(origin, assumed_preprocessing="")
+    if given:
+        rest = {"mean", "std"} - given.keys()
+        assumed = "".join(
+            f"its {name} is not recorded in the file, so {list(getattr(preprocessing, name))} of "
+            "pixels in 0..255 is assumed"
+            for name in rest
+        )
+        origin = dataclasses.replace(origin, assumed_preprocessing=assumed)
     metadata = dataclasses.replace(weights.metadata, preprocessing=preprocessing, origin=origin)
     return dataclasses.replace(weights, metadata=metadata)
 

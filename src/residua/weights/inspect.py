@@ -115,7 +115,8 @@ def _short(classes: tuple[str, ...]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        units = dict.fromkeys(("mean", "std"), " of 0..255")
+        return ", ".join(f"{key} {_text(item)}{units.get(key, '')}" for key, item in value.items())
     if isinstance(value, tuple | list):
         return "(" + ", ".join(f"{item:g}" for item in value) + ")"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -54,7 +54,7 @@ def defaults_for(name: str, classes: int, channels: int) -> Defaults:
     assumed = (
         f"its preprocessing is not recorded in the file, so that of {source} is assumed: "
         f"{preprocessing.channel_order}, mean {list(preprocessing.mean)}, std "
-        f"{list(preprocessing.std)}"
+        f"{list(preprocessing.std)} of pixels in 0..255"
     )
     if classes == 1000:
         names, dataset = imagenet_classes(), "ImageNet"
