@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 import residua
 from residua.errors import ResiduaError
 from residua.networks.zoo import catalogue
+from residua.weights.native import read_weights, to_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -137,9 +139,121 @@ def test_weights_need_data_to_evaluate_on(weights: Path) -> None:
         residua.evaluate(weights)
 
 
-def test_pixels_are_no_paths(weights: Path) -> None:
-    with pytest.raises(ResiduaError, match="ndarray: expected paths or addresses of images"):
-        residua.predict(weights, [np.zeros((2, 2))])  # type: ignore[list-item]
+def test_every_kind_of_image_gives_the_same_prediction(weights: Path, shapes: Path) -> None:
+    file = shapes / "class0" / "000.png"
+    with Image.open(file) as opened:
+        image = opened.copy()
+    array = np.asarray(image)
+    tensor = torch.from_numpy(array.transpose(2, 0, 1).copy())
+    kinds = [str(file), file, file.read_bytes(), image, array, tensor, tensor / 255]
+    kinds += [array.astype(np.uint16) * 257, array.astype(np.float32) / 255]
+    rows = residua.predict(weights, (kind for kind in kinds))
+    assert [row.file for row in rows] == [str(file)] * 2 + [f"image {n}" for n in range(2, 9)]
+    assert {row.top for row in rows} == {rows[0].top}
+    top = residua.predict(weights, file)[0].top
+    for kind in kinds:
+        assert [row.top for row in residua.predict(weights, kind)] == [top]
+    scaled = residua.predict(weights, array.astype(np.float64), value_range=(0, 255))
+    assert scaled[0].top == top
+    assert residua.predict(weights, files=file)[0].top == top  # the name in version 0.1.0
+    values = residua.features(weights, kinds).values
+    np.testing.assert_allclose(values, np.tile(values[0], (9, 1)), atol=1e-6)
+
+
+def test_any_iterable_of_images_is_read_once(weights: Path, shapes: Path) -> None:
+    names = sorted(map(str, (shapes / "class0").glob("*.png")))
+    for images in (map(str, sorted((shapes / "class0").glob("*.png"))), iter(names), tuple(names)):
+        assert [row.file for row in residua.predict(weights, images)] == names
+    found = residua.features(weights, sorted((shapes / "class0").glob("*.png")))
+    assert list(found.files) == names
+    assert repr(found) == "Features(20 images x 64, 0 unreadable)"
+    buffer = np.zeros((8, 8, 3), np.uint8)
+
+    def frames() -> Iterator[np.ndarray]:  # as a video decoder, in one buffer
+        for value in (0, 255):
+            buffer[:] = value
+            yield buffer
+
+    alone = [residua.predict(weights, np.full((8, 8, 3), v, np.uint8))[0].top for v in (0, 255)]
+    tops = [dict(row.top) for row in residua.predict(weights, frames())]
+    assert tops == [pytest.approx(dict(top), abs=1e-6) for top in alone]
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (np.zeros((3, 3)) + 7, r"outside 0\.\.1: state their range"),
+        (np.full((3, 3), np.nan), "not numbers"),
+        (np.zeros((3, 3), np.int64), "array of int64: expected uint8, uint16"),
+        (np.zeros((3, 3, 2), np.uint8), r"shape \(3, 3, 2\): expected \(H, W\)"),
+        (torch.zeros(5, 5, 3), r"shape \(5, 5, 3\): expected \(C, H, W\)"),
+        (b"no image", "is not an image"),
+        ("a\0b", "null byte"),
+        ("a" * 300, "File name too long"),
+        ("~photo.jpg", "No such file"),
+        ([1], "of type list: expected a path"),
+    ],
+)
+def test_an_image_that_cannot_be_used_keeps_its_row(
+    image: object, reason: str, weights: Path, shapes: Path
+) -> None:
+    good = str(shapes / "class0" / "000.png")
+    rows = residua.predict(weights, [good, image, good])
+    assert [bool(row.error) for row in rows] == [False, True, False]
+    assert re.search(reason, str(rows[1].error))
+
+
+def test_what_is_no_image_at_all_is_refused(weights: Path, shapes: Path) -> None:
+    for images in (None, 5):
+        with pytest.raises(ResiduaError, match="expected an image or several"):
+            residua.predict(weights, images)
+    file = shapes / "class0" / "000.png"
+    for arguments, reason in (
+        ({"top": 2.5}, "top = 2.5: must be a whole number"),
+        ({"value_range": 255}, "value_range = 255: expected the values of black and white"),
+        ({"value_range": (1, 0)}, r"value_range = \(1, 0\)"),
+    ):
+        with pytest.raises(ResiduaError, match=reason):
+            residua.predict(weights, file, **arguments)
+
+
+def test_a_tilde_in_a_name_is_a_home_folder_only_at_the_start_of_a_typed_path(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("~photo.png", "~root"):  # the second is also the name of a user
+        Image.new("RGB", (9, 9)).save(tmp_path / name, "PNG")
+    assert residua.predict(weights, ["~photo.png", "~/~photo.png"])[1].error is None
+    rows = residua.predict(weights, ".")
+    assert [(row.file, row.error) for row in rows] == [("~photo.png", None), ("~root", None)]
+
+
+def test_the_transform_gives_what_prediction_reads(weights: Path, shapes: Path) -> None:
+    file = shapes / "class0" / "000.png"
+    transform = pickle.loads(pickle.dumps(residua.transform(weights)))
+    network = residua.build(weights=weights).eval()
+    with Image.open(file) as image, torch.inference_mode():
+        tensor = transform(image)
+        probabilities = network(tensor[None]).softmax(1)[0]
+    assert (tensor.dtype, tensor.shape) == (torch.float32, (3, 16, 16))
+    chances = sorted(probabilities.tolist(), reverse=True)[:3]
+    (row,) = residua.predict(weights, file)
+    assert [chance for _, chance in row.top] == pytest.approx(chances, abs=1e-5)
+    with pytest.raises(ResiduaError, match=r"nowhere\.png: cannot be read"):
+        transform("nowhere.png")
+
+
+def test_outputs_that_are_no_numbers_are_an_error_of_the_row(
+    weights: Path, shapes: Path, tmp_path: Path
+) -> None:
+    tensors, metadata = read_weights(weights)
+    tensors["head.weight"].fill_(3e38)
+    tensors["head.bias"].fill_(-3e38)
+    (tmp_path / "huge.safetensors").write_bytes(to_bytes(tensors, metadata))
+    (row,) = residua.predict(tmp_path / "huge.safetensors", shapes / "class0" / "000.png")
+    assert row.top == ()
+    assert "not finite" in str(row.error)
 
 
 def test_a_grid_never_replaces_a_photo_but_an_earlier_grid(weights: Path, tmp_path: Path) -> None:

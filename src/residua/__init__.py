@@ -21,6 +21,7 @@ __all__ = [
     "predict",
     "resume",
     "train",
+    "transform",
 ]
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         predict,
         resume,
         train,
+        transform,
     )
     from residua.comparison.compare import Comparison, compare
     from residua.errors import ResiduaError

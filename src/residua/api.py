@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from residua import experiment
 from residua.config.recipes import compose
-from residua.config.schema import Config, Data, Preprocessing
+from residua.config.schema import Config, Preprocessing
+from residua.data.pixels import Transform
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
-from residua.evaluation.predict import Features, Prediction, features_of, predict_files
+from residua.evaluation.inputs import Images, several
+from residua.evaluation.predict import Prediction
 from residua.evaluation.score import Evaluation
 from residua.exports.export import Exported, write_export
 from residua.networks.zoo import catalogue
-from residua.report.figures import write_prediction_grid
+from residua.prediction import Source, features, predict, renamed, transform
 from residua.runs.folder import RunFolder
-from residua.runs.sources import is_run, open_weights, start_from, with_overrides
+from residua.runs.sources import open_source, open_weights, start_from
 from residua.system.console import Console
 from residua.system.files import check_output
-from residua.weights.load import Weights, read_file
+from residua.weights.load import read_file
 from residua.weights.network import build_network, default_device
 
 __all__ = [
@@ -37,10 +40,8 @@ __all__ = [
     "predict",
     "resume",
     "train",
+    "transform",
 ]
-
-
-_T = TypeVar("_T")
 
 
 class Run:
@@ -51,6 +52,10 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def __fspath__(self) -> str:
+        """The folder, so that a Run can be given for its path."""
+        return str(self.path)
 
     @property
     def path(self) -> Path:
@@ -85,9 +90,13 @@ class Run:
         """See `residua.evaluate`."""
         return evaluate(self, data)
 
-    def predict(self, *files: str | Path, top: int = 3) -> list[Prediction]:
-        """See `residua.predict`."""
-        return predict(self, files, top=top)
+    def predict(self, *images: Images, top: int = 3) -> list[Prediction]:
+        """See `residua.predict`; `run.predict(a, b)` is the same as `run.predict([a, b])`."""
+        return predict(self, chain.from_iterable(map(several, images)), top=top)
+
+    def transform(self) -> Transform:
+        """See `residua.transform`."""
+        return transform(self)
 
 
 def models() -> list[str]:
@@ -202,7 +211,7 @@ def train(
         "transfer.budget": budget,
         "training.epochs": epochs,
         "optimization.learning_rate": lr,
-        "training.batch_size": _renamed("batch_size", batch_size, "batch", batch),
+        "training.batch_size": renamed("batch_size", batch_size, "batch", batch),
         "preprocessing.size": size,
         "training.seed": seed,
         "data.split_seed": split_seed,
@@ -216,7 +225,7 @@ def train(
     return Run(experiment.train(config, None if out is None else str(out), Console(quiet)))
 
 
-def resume(run: str | Path | Run, quiet: bool = False) -> Run:
+def resume(run: Source, quiet: bool = False) -> Run:
     """Complete an interrupted training; its weights become those of an uninterrupted one.
 
     run: a run or its folder.
@@ -224,18 +233,18 @@ def resume(run: str | Path | Run, quiet: bool = False) -> Run:
 
     Raises ResiduaError if the folder is no run or its data has changed.
     """
-    folder = _run_folder(run)
+    folder = RunFolder.existing(run)
     experiment.resume(folder, Console(quiet))
     return Run(folder)
 
 
-def load(run: str | Path) -> Run:
+def load(run: Source) -> Run:
     """The run in a folder. Raises ResiduaError if it is none."""
     return Run(RunFolder.existing(run))
 
 
 def evaluate(
-    source: str | Path | Run,
+    source: Source,
     data: str | Path | None = None,
     *,
     model: str | None = None,
@@ -256,7 +265,7 @@ def evaluate(
     Raises ResiduaError.
     """
     console = Console(quiet)
-    weights, folder = _open(source, model, classes, preprocessing, console)
+    weights, folder = open_source(source, model, classes, preprocessing, console)
     if folder is not None:
         return evaluate_run(folder, None if data is None else str(data), console, weights)
     if data is None:
@@ -264,47 +273,8 @@ def evaluate(
     return evaluate_weights(weights, str(data), console)
 
 
-def predict(
-    source: str | Path | Run,
-    files: str | Path | Sequence[str | Path],
-    *,
-    top: int = 3,
-    model: str | None = None,
-    classes: Sequence[str] | None = None,
-    preprocessing: Mapping[str, object] | None = None,
-    allow_private: bool = False,
-    grid: str | Path | None = None,
-    quiet: bool = True,
-) -> list[Prediction]:
-    """Predict the classes of images, one row per image, in order.
-
-    source, model, classes, preprocessing, quiet: see `evaluate`.
-    files: paths, folders (all images below them) and http(s) addresses.
-    top: number of most likely classes per image.
-    allow_private: also read addresses in private networks.
-    grid: PNG file in which to draw the images with their classes; it may exist only if residua
-        drew it. A failure to draw is only a warning.
-
-    An image that cannot be read keeps its row, with the reason in `error`. Raises ResiduaError if
-    the weights cannot be used.
-    """
-    console = Console(quiet)
-    weights, folder = _open(source, model, classes, preprocessing, console)
-    names, max_pixels = _names(files), _max_pixels(folder)
-    if grid is not None:
-        check_output(Path(grid), (".png",), names, drawn=True)
-    rows = list(
-        predict_files(weights, names, top, max_pixels=max_pixels, allow_private=allow_private)
-    )
-    if grid is not None:
-        file, rule = Path(grid).expanduser(), weights.metadata.preprocessing
-        if warning := write_prediction_grid(rule, rows, file, max_pixels, allow_private):
-            console.caution(warning)
-    return rows
-
-
 def export(
-    source: str | Path | Run,
+    source: Source,
     *,
     format: str | None = None,
     precision: str = "fp32",
@@ -325,7 +295,7 @@ def export(
 
     Raises ResiduaError, with the differences if the file does not compute what PyTorch does.
     """
-    weights, folder = _open(source, model, classes, preprocessing, Console(quiet))
+    weights, folder = open_source(source, model, classes, preprocessing, Console(quiet))
     target = None if out is None else Path(out)
     if target is not None:
         inputs = [weights.path] if folder is None else [folder.config.data.path]
@@ -333,83 +303,3 @@ def export(
     return write_export(
         weights, folder, Console(quiet), format=format, precision=precision, out=target
     )
-
-
-def features(
-    source: str | Path | Run,
-    files: str | Path | Sequence[str | Path],
-    *,
-    model: str | None = None,
-    preprocessing: Mapping[str, object] | None = None,
-    stage: int | None = None,
-    pool_size: int | None = None,
-    quiet: bool = True,
-    side: int | None = None,
-) -> Features:
-    """Extract the features of images: a feature map, average-pooled, as float32 [N, C x P x P].
-
-    source, model, preprocessing, quiet: see `evaluate`.
-    files: see `predict`; or one data set without image files, see `train`.
-    stage: the stage whose output map is used, from 1; None: the last.
-    pool_size: P; None: as the head of a transferred run reads the map, else 1.
-    side: the name of pool_size in version 0.1.0.
-
-    Images that cannot be read are omitted and listed with their reasons. Raises ResiduaError.
-    """
-    weights, folder = _open(source, model, None, preprocessing, Console(quiet))
-    return features_of(
-        weights,
-        _names(files),
-        max_pixels=_max_pixels(folder),
-        stage=stage,
-        pool_size=_renamed("pool_size", pool_size, "side", side),
-    )
-
-
-def _names(files: str | Path | Sequence[str | Path]) -> list[str]:
-    """Paths and addresses as text. Raises ResiduaError on anything else, such as arrays."""
-    entries = [files] if isinstance(files, str | Path) else files
-    for entry in entries:
-        if not isinstance(entry, str | Path):
-            raise ResiduaError(
-                f"{type(entry).__name__}: expected paths or addresses of images. For pixels, use "
-                "the network: residua.build(weights=...)."
-            )
-    return [str(entry) for entry in entries]
-
-
-def _open(
-    source: str | Path | Run,
-    model: str | None,
-    classes: Sequence[str] | None,
-    preprocessing: Mapping[str, object] | None,
-    console: Console,
-) -> tuple[Weights, RunFolder | None]:
-    """The weights of a source, with the user's overrides; and its run, if it is one."""
-    if isinstance(source, Run) or is_run(source):
-        if model is not None or classes is not None or preprocessing:
-            raise ResiduaError(
-                f"{source}: a run records its network, classes and preprocessing: omit model, "
-                "classes and preprocessing."
-            )
-        folder = _run_folder(source)
-        return read_file(folder.weights), folder
-    weights = open_weights(source, model, console)
-    return with_overrides(weights, classes, preprocessing or {}, console), None
-
-
-def _renamed(name: str, value: _T | None, earlier_name: str, earlier: _T | None) -> _T | None:
-    """The value of an argument that may be given by its earlier name. Raises ResiduaError if both
-    are given."""
-    if value is not None and earlier is not None:
-        raise ResiduaError(f"{earlier_name} is the earlier name of {name}: give one of them.")
-    return earlier if value is None else value
-
-
-def _max_pixels(run: RunFolder | None) -> int:
-    return run.config.data.max_pixels if run else Data.max_pixels
-
-
-def _run_folder(run: str | Path | Run) -> RunFolder:
-    """The folder of a run, however it is given. Raises ResiduaError if it is none."""
-    return run.folder if isinstance(run, Run) else RunFolder.existing(run)

@@ -35,7 +35,7 @@ from residua.runs.sources import (
 from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
 from residua.system.device import environment
-from residua.system.files import check_writable, refuse_inside
+from residua.system.files import check_writable, refuse_inside, user_path
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
@@ -252,7 +252,7 @@ def _with_absolute_weights(config: Config, weights: Weights | None) -> Config:
     """The path of the weights made absolute, so that `resume` works from any folder."""
     if weights is None or is_published(config.network.weights):
         return config
-    absolute = str(Path(config.network.weights).expanduser().absolute())
+    absolute = str(user_path(config.network.weights).absolute())
     return parse.with_settings(config, {"network.weights": absolute})
 
 

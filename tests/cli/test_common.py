@@ -6,12 +6,20 @@ import csv
 import io
 import json
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
 
-from residua.cli.common import class_names, preprocessing_fields, print_predictions, terminal
+from residua.cli.common import (
+    CHUNK,
+    class_names,
+    preprocessing_fields,
+    print_predictions,
+    terminal,
+)
 from residua.errors import ResiduaError
 from residua.evaluation.predict import Prediction
 from residua.system.signals import Interrupted
@@ -63,17 +71,17 @@ def test_other_errors_pass_through_the_terminal() -> None:
 
 
 def test_predictions_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    print_predictions(PREDICTIONS, "table", 2)
+    print_predictions(PREDICTIONS, "table", 2, sys.stdout)
     assert capsys.readouterr().out.splitlines() == [
         "a.png       owl 75.0%, egret 25.0%",
         "longer.png  error: not an image",
     ]
-    print_predictions([], "table", 2)
+    print_predictions([], "table", 2, sys.stdout)
     assert capsys.readouterr().out == ""
 
 
 def test_predictions_as_csv_have_a_column_per_rank(capsys: pytest.CaptureFixture[str]) -> None:
-    print_predictions(PREDICTIONS, "csv", 3)
+    print_predictions(PREDICTIONS, "csv", 3, sys.stdout)
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert rows[0]["class2"] == "egret"
     assert rows[0]["probability1"] == "0.750000"
@@ -82,7 +90,43 @@ def test_predictions_as_csv_have_a_column_per_rank(capsys: pytest.CaptureFixture
 
 
 def test_predictions_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    print_predictions(PREDICTIONS, "json", 2)
+    print_predictions(PREDICTIONS, "json", 2, sys.stdout)
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["top"][0]["class"] == "owl"
     assert rows[1]["error"] == "not an image"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_output_for_programs_is_valid_in_every_encoding(encoding: str) -> None:
+    rows = [Prediction("café \U0001f600.png", (("été", 1.0),))]
+    for form in ("json", "csv"):
+        stream = io.BytesIO()
+        out = io.TextIOWrapper(stream, encoding=encoding, errors="backslashreplace")
+        print_predictions(rows, form, 1, out)
+        out.flush()
+        text = stream.getvalue().decode("utf-8")
+        if form == "json":
+            ((row,),) = [json.loads(text)]
+            assert (row["file"], row["top"][0]["class"]) == ("café \U0001f600.png", "été")
+        else:
+            assert text.splitlines()[1] == "café \U0001f600.png,été,1.000000,"
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_rows_are_printed_before_an_interruption(form: str) -> None:
+    def interrupted() -> Iterator[Prediction]:
+        yield from [Prediction(f"{n}.png", (("owl", 1.0),)) for n in range(CHUNK)]
+        raise KeyboardInterrupt
+
+    out = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        print_predictions(interrupted(), form, 1, out)
+    if form == "json":
+        assert len(json.loads(out.getvalue())) == CHUNK
+    assert out.getvalue().count(".png") == CHUNK
+
+
+def test_no_predictions_are_an_empty_list() -> None:
+    out = io.StringIO()
+    assert print_predictions([], "json", 1, out) == (0, 0)
+    assert json.loads(out.getvalue()) == []

@@ -50,7 +50,7 @@ def test_a_folder_is_found_however_its_path_is_written(
         assert open_dataset(written).name == "zoo"
     with pytest.raises(ResiduaError, match="does not exist"):
         open_dataset("~/nowhere")
-    with pytest.raises(ResiduaError, match="cannot be reached"):
+    with pytest.raises(ResiduaError, match="does not exist"):
         open_dataset("~nobody_of_this_name/zoo")
 
 

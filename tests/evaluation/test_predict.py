@@ -13,7 +13,7 @@ from PIL import Image
 from residua.data.augmentation import normalise
 from residua.data.image import read_image
 from residua.errors import ResiduaError
-from residua.evaluation.predict import features_of, predict_files
+from residua.evaluation.predict import features_of, predict_images
 from residua.weights.load import Weights, read_file
 from residua.weights.network import build_network
 
@@ -49,7 +49,7 @@ def probabilities(weights: Weights, file: str) -> torch.Tensor:
 def test_predictions_are_the_most_likely_classes_in_order(
     weights: Weights, files: list[str]
 ) -> None:
-    rows = list(predict_files(weights, files, 3, max_pixels=LIMIT))
+    rows = list(predict_images(weights, files, 3, max_pixels=LIMIT))
     assert [row.file for row in rows] == files
     for row in rows[:2]:
         best = probabilities(weights, row.file).topk(3)
@@ -59,10 +59,10 @@ def test_predictions_are_the_most_likely_classes_in_order(
     assert rows[2].top == ()
     assert "is not an image" in str(rows[2].error)
     assert rows[2].to_json() == {"file": files[2], "top": [], "error": rows[2].error}
-    (alone,) = predict_files(weights, files[:1], 1, max_pixels=LIMIT)
+    (alone,) = predict_images(weights, files[:1], 1, max_pixels=LIMIT)
     assert alone.top == ((rows[0].top[0][0], pytest.approx(rows[0].top[0][1])),)
-    with pytest.raises(ResiduaError, match="top = 0: must be at least 1"):
-        list(predict_files(weights, files, 0, max_pixels=LIMIT))
+    with pytest.raises(ResiduaError, match="top = 0: must be a whole number of at least 1"):
+        list(predict_images(weights, files, 0, max_pixels=LIMIT))
 
 
 def test_a_folder_stands_for_the_images_below_it(weights: Weights, files: list[str]) -> None:
@@ -70,14 +70,14 @@ def test_a_folder_stands_for_the_images_below_it(weights: Weights, files: list[s
     (folder / "below").mkdir()
     Image.new("L", (5, 5)).save(folder / "below" / "d.jpg")
     (folder / "notes.txt").write_text("no image")
-    names = [row.file for row in predict_files(weights, [str(folder)], max_pixels=LIMIT)]
+    names = [row.file for row in predict_images(weights, [str(folder)], max_pixels=LIMIT)]
     assert sorted(names) == sorted([*files, str(folder / "below" / "d.jpg")])
-    (missing,) = predict_files(weights, [str(folder / "nowhere.png")], max_pixels=LIMIT)
+    (missing,) = predict_images(weights, [str(folder / "nowhere.png")], max_pixels=LIMIT)
     assert missing.error
 
 
 def test_images_above_the_limit_are_refused(weights: Weights, files: list[str]) -> None:
-    (row,) = predict_files(weights, files[:1], max_pixels=40 * 32 - 1)
+    (row,) = predict_images(weights, files[:1], max_pixels=40 * 32 - 1)
     assert row.error
     with pytest.raises(ResiduaError, match="no image could be read"):
         features_of(weights, files[:1], max_pixels=40 * 32 - 1)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from residua.config.schema import Preprocessing
 from residua.evaluation.predict import Prediction
 from residua.report import figures, fonts
 
@@ -50,25 +49,12 @@ def test_a_confusion_figure_has_numbers_up_to_thirty_classes() -> None:
 
 
 def test_a_prediction_grid_shows_readable_images_and_never_raises(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / "red.png")
-    preprocessing = Preprocessing(
-        size=8,
-        channels=3,
-        mean=(0.0,) * 3,
-        std=(1.0,) * 3,
-        crop=1.0,
-        resize="crop",
-        interpolation="antialias",
-        channel_order="rgb",
-    )
-    rows = [
-        Prediction(str(tmp_path / "red.png"), (("owl", 0.9),)),
-        Prediction(str(tmp_path / "gone.png"), (("owl", 0.9),)),
-        Prediction("broken.png", (), error="cannot be read"),
-    ]
+    (tmp_path / "red.png").touch()
+    pixels = np.full((8, 8, 3), (200, 10, 10), np.uint8)
+    rows = [(Prediction("red.png", (("owl", 0.9),)), pixels)]
 
-    def write(rows: list[Prediction], file: str) -> str | None:
-        return figures.write_prediction_grid(preprocessing, rows, tmp_path / file, 10**6, False)
+    def write(rows: list[tuple[Prediction, np.ndarray]], file: str) -> str | None:
+        return figures.write_prediction_grid(rows, tmp_path / file)
 
     assert write(rows, "grid.png") is None
     red = (pixels_of((tmp_path / "grid.png").read_bytes()) == (200, 10, 10)).all(axis=2).sum()

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from residua.cli.options import parse_assignments
 from residua.errors import ResiduaError
+from residua.system.files import user_path
 
 if TYPE_CHECKING:
     from residua.evaluation.predict import Prediction
     from residua.system.console import Console
 
+CHUNK = 32  # predictions that are printed together, aligned
 THIRD_PARTY = "Third-party weights"  # panel of what a weights file may not record
 
 DataArgument = Annotated[
@@ -78,8 +82,12 @@ def class_names(text: str | None) -> list[str] | None:
     """Class names of --classes: a comma-separated list or a text file. Raises ResiduaError."""
     if text is None:
         return None
-    file = Path(text).expanduser()
-    if "," in text or not file.is_file():
+    file = user_path(text)
+    try:
+        is_file = "," not in text and file.is_file()
+    except (OSError, ValueError):  # such as a text that is too long for a file's name
+        is_file = False
+    if not is_file:
         return [name.strip() for name in text.split(",")]
     try:
         return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
@@ -122,29 +130,81 @@ def terminal() -> Iterator[Console]:
         raise typer.Exit(128 + error.number) from None
 
 
-def print_predictions(predictions: list[Prediction], form: str, top: int) -> None:
-    """Print one row per file to stdout; `form` is table, csv or json."""
-    if form == "json":
-        rows = [prediction.to_json() for prediction in predictions]
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
-    elif form == "csv":
-        _print_csv(predictions, top)
-    else:
-        from residua.system.console import printable
+def print_json(value: object) -> None:
+    """Print plain data as JSON to stdout."""
+    print(_json(value, sys.stdout))
 
-        width = max((len(prediction.file) for prediction in predictions), default=0)
-        for prediction in predictions:
+
+def print_predictions(
+    predictions: Iterable[Prediction], form: str, top: int, out: TextIO
+) -> tuple[int, int]:
+    """Print a row per image as soon as it is there; the numbers of rows and of errors.
+
+    form: table, csv or json. After an interruption the output is valid, with the rows so far.
+    """
+    counts = [0, 0]
+    write = {"table": _write_table, "csv": _write_csv, "json": _write_json}[form]
+    write(_chunks(predictions, out, counts), top, out)
+    return counts[0], counts[1]
+
+
+def _chunks(
+    predictions: Iterable[Prediction], out: TextIO, counts: list[int]
+) -> Iterator[list[Prediction]]:
+    """Some predictions at a time; flushes after each. counts: rows and errors so far."""
+    waiting = iter(predictions)
+    while chunk := list(islice(waiting, CHUNK)):
+        yield chunk
+        out.flush()
+        counts[0] += len(chunk)
+        counts[1] += sum(prediction.error is not None for prediction in chunk)
+
+
+def _write_table(chunks: Iterator[list[Prediction]], _: int, out: TextIO) -> None:
+    from residua.system.console import printable
+
+    width = 0
+    for chunk in chunks:
+        width = max(width, *(len(prediction.file) for prediction in chunk))
+        for prediction in chunk:
             classes = ", ".join(f"{name} {chance:.1%}" for name, chance in prediction.top)
             outcome = classes or f"error: {prediction.error}"
-            print(printable(f"{prediction.file:<{width}}  {outcome}"))
+            print(printable(f"{prediction.file:<{width}}  {outcome}"), file=out)
 
 
-def _print_csv(predictions: list[Prediction], top: int) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+def _write_csv(chunks: Iterator[list[Prediction]], top: int, out: TextIO) -> None:
+    if isinstance(out, io.TextIOWrapper) and not out.isatty():
+        out.reconfigure(encoding="utf-8")  # other programs read it, not this terminal
+    writer = csv.writer(out, lineterminator="\n")
     ranks = range(1, top + 1)
-    header = [column for rank in ranks for column in (f"class{rank}", f"probability{rank}")]
-    writer.writerow(["file", *header, "error"])
-    for prediction in predictions:
-        cells = [cell for name, chance in prediction.top for cell in (name, f"{chance:.6f}")]
-        padding = [""] * (2 * top - len(cells))
-        writer.writerow([prediction.file, *cells, *padding, prediction.error or ""])
+    columns = [name for rank in ranks for name in (f"class{rank}", f"probability{rank}")]
+    header = ["file", *columns, "error"]
+    for chunk in chunks:
+        if header:
+            writer.writerow(header)
+            header = []
+        for prediction in chunk:
+            cells = [cell for name, chance in prediction.top for cell in (name, f"{chance:.6f}")]
+            padding = [""] * (2 * top - len(cells))
+            writer.writerow([prediction.file, *cells, *padding, prediction.error or ""])
+
+
+def _write_json(chunks: Iterator[list[Prediction]], _: int, out: TextIO) -> None:
+    """A list, closed whatever happens."""
+    opening, closing = "[", ""
+    try:
+        for chunk in chunks:
+            for prediction in chunk:
+                text = textwrap.indent(_json(prediction.to_json(), out), "  ")
+                out.write(f"{opening}\n{text}")
+                opening, closing = ",", "\n]\n"
+    finally:
+        out.write(closing)
+    if not closing:
+        out.write("[]\n")
+
+
+def _json(value: object, out: TextIO) -> str:
+    """JSON text that is valid in the encoding of `out`: JSON is UTF-8, or ASCII with escapes."""
+    is_utf8 = (out.encoding or "").lower().replace("-", "").startswith("utf8")
+    return json.dumps(value, ensure_ascii=not is_utf8, indent=2)

@@ -26,6 +26,7 @@ from residua.system.files import (
     check_writable,
     refuse_inside,
     short_name,
+    user_path,
     write_atomically,
 )
 
@@ -44,7 +45,7 @@ def overview(config: Config, out: str | None, console: Console) -> str:
     config = checked(config)
     weights = initial_weights(config, console)
     prepared = prepare(config, console, None if weights is None else weights.expects)
-    folder = Path(out).expanduser() if out else Path("looks") / short_name(prepared.dataset.name)
+    folder = user_path(out) if out else Path("looks") / short_name(prepared.dataset.name)
     _write_class_grids(prepared, folder)
     batch = folder / "training-batch.png"
     _write_grid(batch, _training_batch(prepared))

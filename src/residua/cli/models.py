@@ -10,6 +10,7 @@ import typer
 from residua.cli.common import JsonOption, terminal
 from residua.config.schema import ORDERING_LETTERS
 from residua.errors import ResiduaError
+from residua.system.files import user_path
 
 
 def models(
@@ -63,5 +64,5 @@ def models(
             shortcut=shortcut,
         )
         if draw is not None:
-            description.draw(draw.expanduser())
+            description.draw(user_path(draw))
         print(description.text(as_json))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,11 +17,12 @@ from residua.cli.common import (
     SourceArgument,
     class_names,
     preprocessing_fields,
+    print_json,
     print_predictions,
     terminal,
 )
 from residua.errors import ResiduaError
-from residua.system.files import check_output
+from residua.system.files import check_output, user_path
 
 
 def evaluate(
@@ -59,7 +61,7 @@ def evaluate(
             quiet=False,
         )
         if as_json:
-            print(json.dumps(evaluation.to_json(), ensure_ascii=False, indent=2))
+            print_json(evaluation.to_json())
         else:
             print(evaluation_text(evaluation))
 
@@ -100,24 +102,29 @@ def predict(
       residua predict runs/photos-1 holiday --format csv --grid holiday.png
       residua predict imagenet:resnet50 new.jpg
     """
-    with terminal():
-        from residua import api
+    with terminal() as console:
+        from residua.prediction import predictions
 
-        predictions = api.predict(
-            source,
-            files,
-            top=top,
-            model=model,
-            classes=class_names(classes),
-            preprocessing=preprocessing_fields(preprocessing),
-            allow_private=allow_private,
-            grid=grid,
-            quiet=False,
-        )
-        print_predictions(predictions, form, top)
-        if not predictions:
+        stdout = sys.stdout  # a moving bar takes its place
+        # on a terminal the rows themselves show the progress
+        bar = nullcontext() if stdout.isatty() else console.bar("predicting")
+        with bar as move:
+            rows = predictions(
+                source,
+                files,
+                top=top,
+                model=model,
+                classes=class_names(classes),
+                preprocessing=preprocessing_fields(preprocessing),
+                allow_private=allow_private,
+                grid=grid,
+                console=console,
+                progress=move,
+            )
+            images, errors = print_predictions(rows, form, top, stdout)
+        if not images:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")
-        if all(prediction.error for prediction in predictions):
+        if images == errors:
             raise ResiduaError(f"{', '.join(files)}: no image could be read.")
 
 
@@ -163,7 +170,7 @@ def features(
         check_output(out, (".npz", ".parquet"), files)
         if out.suffix.lower() == ".parquet":
             import_pyarrow()  # fail before the computation, not after it
-        out = out.expanduser()
+        out = user_path(out)
         table = api.features(
             source,
             files,
@@ -205,6 +212,6 @@ def compare(
 
         comparison = compare.compare(*runs, out=out)
         if as_json:
-            print(json.dumps(comparison.to_json(), ensure_ascii=False, indent=2))
+            print_json(comparison.to_json())
         else:
             print(printable(comparison.text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -106,7 +107,7 @@ def demo(
         from residua.cli.demo import demonstrate
 
         predictions, labels = demonstrate(out, split_seed, console)
-        print_predictions(predictions, "table", 3)
+        print_predictions(predictions, "table", 3, sys.stdout)
         pairs = zip(predictions, labels, strict=True)
         correct = sum(prediction.top[0][0] == label for prediction, label in pairs)
         console.print(f"{correct} of {len(predictions)} correct")

@@ -15,6 +15,7 @@ from residua.cli.common import (
     class_names,
     terminal,
 )
+from residua.system.files import user_path
 
 
 def inspect(
@@ -65,7 +66,7 @@ def convert(
 
         weights = open_weights(source, model, console)
         names = class_names(classes)
-        convert(weights if names is None else weights.with_classes(tuple(names)), out.expanduser())
+        convert(weights if names is None else weights.with_classes(tuple(names)), user_path(out))
         print(out)
 
 

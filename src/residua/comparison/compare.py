@@ -18,7 +18,7 @@ from residua.report.fonts import shorten
 from residua.report.page import Cell, Page, cell_text, write
 from residua.report.view import counted
 from residua.runs.folder import RunFolder, throughputs
-from residua.system.files import check_unused, new_folder, refuse_inside
+from residua.system.files import check_unused, new_folder, refuse_inside, user_path
 
 PARENT = "comparisons"
 WIDEST = 30  # columns of a cell on a terminal
@@ -162,7 +162,7 @@ def _device(environment: Any, run: RunFolder) -> str:
 
 def _check_folder(out: str | Path | None, runs: Sequence[ComparedRun]) -> None:
     """Raise ResiduaError if `out` is not empty, or is inside a run or its data."""
-    target = Path(out or PARENT).expanduser()
+    target = user_path(out or PARENT)
     for run in runs:
         refuse_inside(target, run.config.data.path)
     path = target.resolve()
@@ -178,7 +178,7 @@ def _check_folder(out: str | Path | None, runs: Sequence[ComparedRun]) -> None:
 
 def _new_folder(out: str | Path | None) -> Path:
     """`out`, or the next free comparisons/<n>. Raises ResiduaError if it cannot be created."""
-    return new_folder(Path(out or PARENT).expanduser(), "" if out is None else None)
+    return new_folder(user_path(out or PARENT), "" if out is None else None)
 
 
 def _aligned(rows: Sequence[Sequence[Cell]], digits: int) -> list[str]:

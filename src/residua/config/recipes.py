@@ -9,6 +9,7 @@ from pathlib import Path
 from residua.config import parse
 from residua.config.schema import Config
 from residua.errors import ResiduaError
+from residua.system.files import user_path
 
 
 def compose(data: str | Path, recipe: str | Path | None, settings: Mapping[str, object]) -> Config:
@@ -26,7 +27,7 @@ def recipes() -> list[str]:
 def read_recipe(recipe: str | Path) -> Config:
     """The settings of a YAML file, or of a named recipe of the package. Raises ResiduaError."""
     if Path(recipe).suffix in (".yaml", ".yml"):
-        return parse.read_yaml(Path(recipe).expanduser())
+        return parse.read_yaml(user_path(recipe))
     if str(recipe) not in recipes():
         raise ResiduaError(
             f"recipe {str(recipe)!r} is unknown: expected a .yaml file or one of "

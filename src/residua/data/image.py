@@ -143,14 +143,18 @@ def decode(content: bytes, channels: int, max_pixels: int) -> Pixels:
     """
     format, image = _open(content, max_pixels)
     with _translated(format, content):
-        image.load()
-        transpose, flip_rows, flip_columns = _ORIENTATIONS.get(_orientation(image), (False,) * 3)
-        pixels = np.asarray(_plain(image, channels))
-    pixels = pixels.reshape(*pixels.shape[:2], channels)
-    if transpose:
-        pixels = pixels.swapaxes(0, 1)
-    pixels = pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-    return np.ascontiguousarray(pixels)
+        return _upright(image, channels)
+
+
+def from_pillow(image: Image.Image, channels: int, max_pixels: int) -> Pixels:
+    """An image that Pillow has opened, as `decode` returns that of a file. Raises Unreadable."""
+    width, height = image.size
+    if not 0 < width * height <= max_pixels:
+        raise Unreadable(f"{width} x {height} pixels are not within the limit of {max_pixels:,}")
+    try:
+        return _upright(image, channels)
+    except (Exception, MemoryError) as error:
+        raise Unreadable(f"cannot be read: {' '.join(str(error).split())[:120]}") from error
 
 
 def read_image(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
@@ -183,6 +187,18 @@ def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
         pixels, (0, 0, width, height), inner_width, inner_height, interpolation
     )
     return padded
+
+
+def _upright(image: Image.Image, channels: int) -> Pixels:
+    """Pixels uint8 [H, W, channels], turned by the orientation of EXIF."""
+    image.load()
+    transpose, flip_rows, flip_columns = _ORIENTATIONS.get(_orientation(image), (False,) * 3)
+    pixels = np.asarray(_plain(image, channels))
+    pixels = pixels.reshape(*pixels.shape[:2], channels)
+    if transpose:
+        pixels = pixels.swapaxes(0, 1)
+    pixels = pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+    return np.ascontiguousarray(pixels)
 
 
 def _format(start: bytes) -> str | None:
@@ -226,7 +242,7 @@ def _translated(format: str, content: bytes) -> Iterator[None]:
         raise Unreadable(f"is a damaged {format} file: {reason or type(error).__name__}") from error
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     """The orientation 1..8 of EXIF or XMP; 1 also if that is damaged: the pixels may be fine."""
     if image.format == "TIFF":
         return 1  # Pillow itself rotates these

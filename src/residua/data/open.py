@@ -18,6 +18,7 @@ from residua.data import cifar, folder
 from residua.data.arrays import ArrayDataset, Block, array_dataset, checked_block
 from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.errors import ResiduaError
+from residua.system.files import user_path
 
 EMBEDDED = "digits"  # a data set's name that is no path
 _DIGITS = tuple(str(digit) for digit in range(10))
@@ -32,9 +33,9 @@ def open_dataset(data: str) -> Dataset:
     if not data:
         raise ResiduaError(f"No data given.\n{folder.LAYOUT}\nOr the name 'digits'.")
     try:
-        root = Path(data).expanduser()
+        root = user_path(data)
         is_file = root.is_file()
-    except (OSError, RuntimeError) as error:  # no permission above it; "~" without a home
+    except (OSError, ValueError) as error:  # such as no permission above it
         raise ResiduaError(f"{data} cannot be reached: {error}.") from error
     if is_file:
         return cifar.from_archive(root)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.system.console import Console
 from residua.system.device import device_named, fast_bf16
+from residua.system.files import user_path
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _open(chooser: Chooser, console: Console) -> Dataset:
     dataset = open_dataset(path)
     console.print(f"{path}: {dataset.description}")
     if path != EMBEDDED:  # absolute, so that it is found from any working directory
-        absolute = str(Path(path).expanduser().absolute())
+        absolute = str(user_path(path).absolute())
         data = dataclasses.replace(chooser.config.data, path=absolute)
         chooser.config = dataclasses.replace(chooser.config, data=data)
     count, outputs = len(dataset.classes), chooser.config.network.classes
@@ -307,7 +307,7 @@ def _keras_split(config: Config, dataset: Dataset, paths: Sequence[str]) -> list
         )
     validation = set(
         split.keras(
-            keras_listing(Path(config.data.path).expanduser()),
+            keras_listing(user_path(config.data.path)),
             val_fraction=config.data.val_fraction,
             seed=config.data.split_seed,
         )

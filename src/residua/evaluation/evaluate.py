@@ -19,7 +19,7 @@ from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, score_images
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
-from residua.system.files import csv_text, short_name
+from residua.system.files import csv_text, short_name, user_path
 from residua.weights.load import Weights, read_file
 from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices
@@ -68,7 +68,7 @@ def evaluate_run(
     surveyed = _read(images.dataset, max_pixels, console)
     _warn_of_leakage(run, surveyed, console)
     evaluation = _evaluate(weights, images, surveyed, max_pixels, console)
-    path = Path(data).expanduser()
+    path = user_path(data)
     location = {"data": str(path.resolve()) if path.exists() else data}
     name = _folder_name(run, images.dataset.name, location)
     run.write_json(f"evaluations/{name}/data.json", location)

@@ -1,12 +1,10 @@
-"""Weights and image files -> the most likely classes of each image, or its features."""
+"""Weights and images -> the most likely classes of each image, or its features."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,13 @@ from torch import nn
 
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
-from residua.data.dataset import Dataset, Pixels, Unreadable
-from residua.data.folder import images_below
-from residua.data.image import decode, read_image, resize
-from residua.data.open import EMBEDDED, open_dataset
-from residua.data.url import is_address, read_address
+from residua.data.dataset import Pixels
+from residua.data.pixels import ValueRange
 from residua.errors import ResiduaError
+from residua.evaluation.inputs import Images, Reading, dataset_inputs, inputs_of, read_batches
 from residua.evaluation.metrics import softmax
 from residua.evaluation.score import class_name
+from residua.system.console import Report
 from residua.system.files import write_atomically
 from residua.weights.load import Weights
 from residua.weights.network import (
@@ -35,19 +32,19 @@ from residua.weights.network import (
     predict_logits,
 )
 
-BATCH = 32
-THREADS = 4  # that read images
-
-Input = tuple[str, Callable[[], Pixels]]  # the image's name, and how to read it
+NOT_FINITE = (
+    "the network's outputs are not finite (NaN or infinity): its weights or preprocessing are wrong"
+)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one file.
+    """The prediction for one image.
 
-    file: path or address as given; paths below a folder for a folder.
+    file: path or address as given; paths below a folder for a folder; "image N" for the image at
+    position N, from 0, that is no file.
     top: (class, probability) of the most likely classes, best first; empty with an error.
-    error: why the file cannot be read, or None.
+    error: why there is no prediction, or None.
     """
 
     file: str
@@ -64,7 +61,7 @@ class Prediction:
 class Features:
     """The features of some images.
 
-    files: names of the N readable files.
+    files: names of the N readable images.
     values: float32 [N, C], one row per file.
     unreadable: (file, reason) of the others.
     """
@@ -72,6 +69,10 @@ class Features:
     files: tuple[str, ...]
     values: npt.NDArray[np.float32]
     unreadable: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        rows, columns = self.values.shape
+        return f"Features({rows:,} images x {columns:,}, {len(self.unreadable):,} unreadable)"
 
     def save(self, file: Path) -> None:
         """Write atomically in the format of the extension: .npz with the arrays `files` and
@@ -91,47 +92,65 @@ class Features:
         write_atomically(file, stream.getvalue())
 
 
-def predict_files(
+def predict_images(
     weights: Weights,
-    files: Sequence[str],
+    images: Images | None,
     top: int = 3,
     *,
     max_pixels: int,
     allow_private: bool = False,
+    value_range: ValueRange | None = None,
+    progress: Report | None = None,
+    keep: Callable[[Prediction, Pixels], None] | None = None,
 ) -> Iterator[Prediction]:
-    """A prediction for each file and http(s) address and for each image below each folder.
+    """A prediction for each image, and for each image below each folder, as soon as it is made.
 
+    images: paths, folders, addresses, bytes, Pillow images, arrays, tensors; see `inputs_of`.
     top: how many classes per image. max_pixels: larger images are refused. allow_private: also
-    read addresses in private networks. An unreadable image yields its reason. Raises ResiduaError
-    if top < 1 or the weights cannot classify.
+    read addresses in private networks. value_range: of arrays, see `data.pixels`. keep: called with
+    the pixels of each prediction. An unreadable image yields its reason. Raises ResiduaError if
+    top < 1 or the weights cannot classify.
     """
-    if top < 1:
-        raise ResiduaError(f"top = {top}: must be at least 1.")
-    device, metadata = default_device(), weights.metadata
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise ResiduaError(f"top = {top!r}: must be a whole number of at least 1.")
+    reading = Reading(weights.metadata.preprocessing, max_pixels, allow_private, value_range)
+    device, classes = default_device(), weights.metadata.classes
     network = build_network(weights, device)
-    inputs = _file_inputs(files, metadata.preprocessing, max_pixels, allow_private)
-    for batch in _read_batches(inputs):
+    inputs = inputs_of(images, reading)
+    total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
+    for batch in read_batches(inputs):
         readable = [image for _, image in batch if not isinstance(image, str)]
-        logits = _forward(network, readable, metadata.preprocessing, device)
-        probabilities = iter(softmax(logits).tolist())
+        probabilities = iter(softmax(_forward(network, readable, reading.preprocessing, device)))
         for name, image in batch:
             if isinstance(image, str):
                 yield Prediction(name, (), image)
-            else:
-                yield Prediction(name, _best(next(probabilities), top, metadata.classes))
+                continue
+            chances = next(probabilities)
+            if not np.isfinite(chances).all():
+                yield Prediction(name, (), NOT_FINITE)
+                continue
+            prediction = Prediction(name, _best(chances.tolist(), top, classes))
+            if keep is not None:
+                keep(prediction, image)
+            yield prediction
+        done += len(batch)
+        if progress is not None and total:
+            progress(done, total)
 
 
 def features_of(
     weights: Weights,
-    files: Sequence[str],
+    images: Images | None,
     *,
     max_pixels: int,
     stage: int | None = None,
     pool_size: int | None = None,
+    value_range: ValueRange | None = None,
+    progress: Report | None = None,
 ) -> Features:
     """The feature map of each image after a stage, average-pooled and flattened: [N, C x P x P].
 
-    files: paths, addresses, folders, or one data set without image files. stage: from 1; None: the
+    images: see `predict_images`; or one data set without image files. stage: from 1; None: the
     last. pool_size: P; None: as the weights' new head reads the map, else 1. Raises ResiduaError if
     no image can be read or the network has no such stage.
     """
@@ -142,30 +161,29 @@ def features_of(
         raise ResiduaError(f"--stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
     pool_size = pool_size or (network.pool_size if metadata.network.head else 1)
     extractor = PooledFeatures(network, stage or stages, pool_size)
-    inputs = _dataset_inputs(files, metadata.preprocessing, max_pixels) or _file_inputs(
-        files, metadata.preprocessing, max_pixels, False
-    )
+    reading = Reading(metadata.preprocessing, max_pixels, False, value_range)
+    inputs = dataset_inputs(images, reading) or inputs_of(images, reading)
+    total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
     names: list[str] = []
     values: list[Logits] = []
     unreadable: list[tuple[str, str]] = []
-    for batch in _read_batches(inputs):
-        unreadable += [(name, image) for name, image in batch if isinstance(image, str)]
-        names += [name for name, image in batch if not isinstance(image, str)]
-        if readable := [image for _, image in batch if not isinstance(image, str)]:
-            values.append(_forward(extractor, readable, metadata.preprocessing, device))
+    for batch in read_batches(inputs):
+        readable = [image for _, image in batch if not isinstance(image, str)]
+        rows = iter(_forward(extractor, readable, metadata.preprocessing, device))
+        for name, image in batch:
+            row = None if isinstance(image, str) else next(rows)
+            if row is not None and np.isfinite(row).all():
+                names.append(name)
+                values.append(row)
+            else:
+                unreadable.append((name, image if isinstance(image, str) else NOT_FINITE))
+        done += len(batch)
+        if progress is not None and total:
+            progress(done, total)
     if not names:
-        raise ResiduaError(f"{', '.join(files)}: no image could be read.")
-    return Features(tuple(names), np.concatenate(values), tuple(unreadable))
-
-
-def read_input(
-    file: str, preprocessing: Preprocessing, max_pixels: int, allow_private: bool
-) -> Pixels:
-    """A file or address as uint8 [size, size, channels] in RGB order. Raises Unreadable."""
-    if not is_address(file):
-        return read_image(Path(file).expanduser(), preprocessing, max_pixels)
-    content = read_address(file, allow_private=allow_private)
-    return resize(decode(content, preprocessing.channels, max_pixels), preprocessing)
+        first = f": {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ": there is none"
+        raise ResiduaError(f"no image could be read{first}.")
+    return Features(tuple(names), np.stack(values), tuple(unreadable))
 
 
 def import_pyarrow() -> Any:
@@ -179,62 +197,6 @@ def import_pyarrow() -> Any:
             "in .npz."
         ) from error
     return pyarrow
-
-
-def _file_inputs(
-    files: Sequence[str], preprocessing: Preprocessing, max_pixels: int, allow_private: bool
-) -> list[Input]:
-    """Every file and address, and every image below every folder."""
-    names: list[str] = []
-    for file in files:
-        path = Path(file).expanduser()
-        is_folder = not is_address(file) and path.is_dir()
-        names += map(str, images_below(path)) if is_folder else [file]
-    return [
-        (name, partial(read_input, name, preprocessing, max_pixels, allow_private))
-        for name in names
-    ]
-
-
-def _dataset_inputs(
-    files: Sequence[str], preprocessing: Preprocessing, max_pixels: int
-) -> list[Input]:
-    """The images of a single data set without image files; empty for anything else."""
-    if len(files) != 1 or is_address(files[0]):
-        return []
-    path = Path(files[0]).expanduser()
-    if (path.exists() or files[0] != EMBEDDED) and (not path.is_dir() or images_below(path)):
-        return []
-    try:
-        dataset = open_dataset(files[0])
-    except ResiduaError:  # such as an empty folder, which reading its images explains
-        return []
-    return [
-        (entry.path, partial(_dataset_image, dataset, index, preprocessing, max_pixels))
-        for index, entry in enumerate(dataset.entries)
-    ]
-
-
-def _dataset_image(
-    dataset: Dataset, index: int, preprocessing: Preprocessing, max_pixels: int
-) -> Pixels:
-    content = dataset.content(index)
-    return resize(dataset.pixels(index, content, preprocessing.channels, max_pixels), preprocessing)
-
-
-def _read_batches(inputs: Sequence[Input]) -> Iterator[list[tuple[str, Pixels | str]]]:
-    """Names with images, or with the reason why there is none, BATCH at a time."""
-
-    def read(item: Input) -> tuple[str, Pixels | str]:
-        name, read_pixels = item
-        try:
-            return name, read_pixels()
-        except Unreadable as error:
-            return name, str(error)
-
-    with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        for start in range(0, len(inputs), BATCH):
-            yield list(pool.map(read, inputs[start : start + BATCH]))
 
 
 def _forward(

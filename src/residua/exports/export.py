@@ -23,6 +23,7 @@ from residua.exports.images import AT_LEAST, held_out_images
 from residua.exports.proof import Proof, compare
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
+from residua.system.files import user_path
 from residua.weights.load import Weights
 from residua.weights.network import Logits, build_network, default_device, predict_logits
 
@@ -130,7 +131,7 @@ def _path(
     weights: Weights, run: RunFolder | None, kind: Format, precision: str, out: Path | None
 ) -> Path:
     if out is not None:
-        return out.expanduser()
+        return user_path(out)
     stem = weights.path.name.split(".")[0] if run is None else "model"
     name = stem + ("" if precision == "fp32" else f"-{precision}") + kind.suffix
     return Path(name) if run is None else run.path / name

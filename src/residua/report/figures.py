@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.dataset import Unreadable
 from residua.errors import ResiduaError
 from residua.report.fonts import Lettering, lettering
 from residua.report.style import FAINT, INK, render
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-    from residua.config.schema import Preprocessing
     from residua.evaluation.predict import Prediction
 
 Pixels = npt.NDArray[np.uint8]
@@ -109,30 +106,16 @@ def cell_colours(shares: npt.NDArray[np.floating]) -> Pixels:
     return np.asarray(255 - (255 - ink) * strength, np.uint8)
 
 
-def write_prediction_grid(
-    preprocessing: Preprocessing,
-    rows: Sequence[Prediction],
-    file: Path,
-    max_pixels: int,
-    allow_private: bool,
-) -> str | None:
-    """Write the first 64 readable images, preprocessed, under their predicted classes.
+def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path) -> str | None:
+    """Write at most GRID images, as the network sees them, under their predicted classes.
 
     Returns a warning where no font has a name, or why there is no grid: predictions are worth more
     than their image, so nothing is raised.
     """
-    from residua.evaluation.predict import read_input  # which imports torch
-
-    images: list[Pixels] = []
-    names: list[str] = []
-    for row in rows:
-        if row.error or len(names) == GRID:
-            continue
-        with contextlib.suppress(Unreadable):  # removed or changed since the prediction
-            images.append(read_input(row.file, preprocessing, max_pixels, allow_private))
-            names.append(row.top[0][0])
-    if not names:
+    if not rows:
         return f"{file}: no grid: none of the files is readable."
+    names = [row.top[0][0] for row, _ in rows]
+    images = [pixels for _, pixels in rows]
     distinct = list(dict.fromkeys(names))
     letters = lettering(distinct)
     try:

@@ -24,9 +24,11 @@ from residua.system.files import (
     TEMPORARY,
     check_unused,
     csv_text,
+    is_there,
     new_folder,
     short_name,
     unwritable,
+    user_path,
     write_atomically,
 )
 from residua.weights.native import Metadata, to_bytes
@@ -61,10 +63,10 @@ class RunFolder:
         self.path = path
 
     @classmethod
-    def existing(cls, path: str | Path) -> RunFolder:
+    def existing(cls, path: str | os.PathLike[str]) -> RunFolder:
         """The folder of an earlier run. Raises ResiduaError if it is not one."""
-        folder = Path(path).expanduser()
-        if not (folder / "config.yaml").is_file():
+        folder = user_path(path)
+        if not is_there(folder / "config.yaml"):
             what = "has no config.yaml" if folder.is_dir() else "is not a folder"
             raise ResiduaError(
                 f"{folder}: {what}: expected a run folder, as `residua train` creates."
@@ -79,12 +81,12 @@ class RunFolder:
             safe_name = short_name(re.sub(r"[^\w.-]+", "-", name) or "data")
             return cls(new_folder(Path("runs"), f"{safe_name}-"))
         cls.check_unused(path)
-        return cls(new_folder(Path(path).expanduser()))
+        return cls(new_folder(user_path(path)))
 
     @staticmethod
     def check_unused(path: str) -> None:
         """Raise ResiduaError unless `path` is free or an empty folder."""
-        folder = Path(path).expanduser()
+        folder = user_path(path)
         check_unused(folder, "the run", f"`residua resume {folder}` continues an earlier one.")
 
     def write_text(self, name: str, content: str | bytes) -> None:

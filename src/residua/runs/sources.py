@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from residua.networks.staged import Staged
 from residua.networks.zoo.catalogue import build_from, row
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
-from residua.system.files import cache_folder
+from residua.system.files import cache_folder, is_there, user_path
 from residua.weights.key_maps.layers import head_layers, with_counters
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Origin
@@ -26,7 +27,7 @@ IMAGENET = "imagenet"
 FIXED = ("name", "channels", "ordering", "shortcut", "cardinality")  # that weights determine
 
 
-def open_weights(source: str | Path, model: str | None, console: Console) -> Weights:
+def open_weights(source: str | os.PathLike[str], model: str | None, console: Console) -> Weights:
     """The weights of a run, a file or imagenet:NAME, downloaded if necessary.
 
     model: the network, where the source does not determine it; "imagenet" alone means
@@ -41,14 +42,34 @@ def open_weights(source: str | Path, model: str | None, console: Console) -> Wei
     return dataclasses.replace(weights, metadata=metadata)
 
 
-def locate(source: str | Path, model: str | None, console: Console) -> Path:
+def open_source(
+    source: str | os.PathLike[str],
+    model: str | None,
+    classes: Sequence[str] | None,
+    preprocessing: Mapping[str, object] | None,
+    console: Console,
+) -> tuple[Weights, RunFolder | None]:
+    """The weights of a source, with the user's overrides; and its run, if it is one."""
+    if not is_run(source):
+        weights = open_weights(source, model, console)
+        return with_overrides(weights, classes, preprocessing or {}, console), None
+    if model is not None or classes is not None or preprocessing:
+        raise ResiduaError(
+            f"{os.fspath(source)}: a run records its network, classes and preprocessing: omit "
+            "model, classes and preprocessing."
+        )
+    run = RunFolder.existing(source)
+    return read_file(run.weights), run
+
+
+def locate(source: str | os.PathLike[str], model: str | None, console: Console) -> Path:
     """The path of the weights file of a source, downloaded if necessary. Raises ResiduaError."""
     if is_published(source):
         return _published_file(_network_name(source, model), model, console)
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = user_path(source)
+    if is_run(path):
         return RunFolder.existing(path).weights
-    if not path.exists():
+    if not is_there(path):
         raise ResiduaError(
             f"{source}: there is no such file or folder. Expected a run, a weights file or "
             f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50."
@@ -56,14 +77,14 @@ def locate(source: str | Path, model: str | None, console: Console) -> Path:
     return path
 
 
-def is_published(source: str | Path) -> bool:
+def is_published(source: str | os.PathLike[str]) -> bool:
     """Whether a source means published weights, even if a file has that name."""
-    return str(source).partition(":")[0] == IMAGENET
+    return os.fspath(source).partition(":")[0] == IMAGENET
 
 
-def is_run(source: str | Path) -> bool:
+def is_run(source: str | os.PathLike[str]) -> bool:
     """Whether a source is a folder, as a run is."""
-    return Path(source).expanduser().is_dir()
+    return is_there(user_path(source), folder=True)
 
 
 def start_from(weights: Weights, spec: NetworkSpec, *, new_head: bool, seed: int | None) -> Staged:
@@ -191,7 +212,10 @@ def with_overrides(
     if preprocessing:
         weights = with_preprocessing(weights, preprocessing)
     for assumption, option in (
-        (weights.assumed_preprocessing, "--set preprocessing.mean=[...] and preprocessing.std=[...]"),
+        (
+            weights.assumed_preprocessing,
+            "--set preprocessing.mean=[...] and preprocessing.std=[...]",
+        ),
         (weights.assumed_classes, "--classes"),
     ):
         if assumption:
@@ -228,9 +252,9 @@ def with_preprocessing(weights: Weights, values: Mapping[str, object]) -> Weight
     return dataclasses.replace(weights, metadata=metadata)
 
 
-def _network_name(source: str | Path, model: str | None) -> str | None:
+def _network_name(source: str | os.PathLike[str], model: str | None) -> str | None:
     """NAME of imagenet:NAME, else `model`."""
-    return str(source).partition(":")[2] or model if is_published(source) else model
+    return os.fspath(source).partition(":")[2] or model if is_published(source) else model
 
 
 def _published_file(name: str | None, model: str | None, console: Console) -> Path:

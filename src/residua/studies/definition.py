@@ -17,6 +17,7 @@ from residua.config.schema import AUTO, Config
 from residua.errors import ResiduaError
 from residua.report.page import Cell, Page
 from residua.studies.claims import cardinality
+from residua.system.files import user_path
 
 PAPER = "paper"  # key of the settings that --paper uses
 SECTIONS: dict[str, Callable[[], Page]] = {"cardinality": cardinality.study}
@@ -102,7 +103,7 @@ def read(name: str, *, paper: bool = False) -> Definition:
     paper: apply the file's `paper` section, the settings of the paper.
     """
     if Path(name).suffix in (".yaml", ".yml"):
-        path = Path(name).expanduser()
+        path = user_path(name)
         return _parsed(path.stem, path, str(path), paper)
     with resources.as_file(resources.files("residua") / "studies" / f"{name}.yaml") as path:
         return _parsed(name, path, f"study {name}", paper)

@@ -24,6 +24,7 @@ from residua.studies.definition import Definition
 from residua.studies.study import STUDY, StudyOptions
 from residua.system.budget import seconds_of
 from residua.system.console import Console
+from residua.system.files import user_path
 from residua.training.initial import initial_network
 from residua.training.throughput import REPORT_SECONDS, epoch_seconds, measure_throughput
 
@@ -122,7 +123,7 @@ def _configs(
     """The settings of all rows but seeds and the epochs of a budget."""
     data = options.data
     if data != EMBEDDED:  # absolute, so that the study resumes from any working directory
-        data = str(Path(data).expanduser().absolute())
+        data = str(user_path(data).absolute())
     common: dict[str, object] = {
         "data.path": data,
         "data.test_fraction": TEST_FRACTION,

@@ -19,7 +19,7 @@ from residua.studies.rows import run_rows
 from residua.studies.study import FLAGS, STUDY, Study, StudyOptions, check_options, check_record
 from residua.system.console import Console
 from residua.system.device import environment
-from residua.system.files import refuse_inside, short_name
+from residua.system.files import refuse_inside, short_name, user_path
 
 STUDIES: dict[str, Study] = {  # beside those of the YAML files
     study.name: study
@@ -73,7 +73,7 @@ def run_study(name: str, options: StudyOptions, out: str | None, console: Consol
     check_options(study, options)
     with_data = "data" in study.options
     suffix = f"-{short_name(Path(options.data).name) or 'data'}" if with_data else ""
-    folder = Path(out or f"studies/{study.name}{suffix}").expanduser()
+    folder = user_path(out or f"studies/{study.name}{suffix}")
     if with_data:
         refuse_inside(folder, options.data)
     _claim(folder, study.name)

@@ -60,7 +60,7 @@ def check_writable(folder: Path) -> None:
 
     Called before work whose result goes there.
     """
-    path = folder.expanduser().absolute()
+    path = user_path(folder).absolute()
     try:
         while not path.exists() and path != path.parent:
             path = path.parent
@@ -81,13 +81,13 @@ def check_output(
     endings: of its name. inputs: files and folders that are read. drawn: an earlier file that
     residua drew may be replaced; no other existing file is.
     """
-    target = file.expanduser()
+    target = user_path(file)
     if not target.name.lower().endswith(tuple(endings)):
         raise ResiduaError(f"{file}: expected a file name that ends in {' or '.join(endings)}.")
     for entry in map(str, inputs):
         refuse_inside(target, entry)
-        with contextlib.suppress(OSError):
-            if Path(entry).expanduser().samefile(target):
+        with contextlib.suppress(OSError, ValueError):
+            if user_path(entry).samefile(target):
                 raise ResiduaError(f"{file}: is also an input: choose another name.")
     try:
         mode = target.lstat().st_mode
@@ -104,6 +104,25 @@ def check_output(
     check_writable(target.parent)
 
 
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """The path that a user typed; a "~" that names no home folder is part of a file's name."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def is_there(path: Path, *, folder: bool = False) -> bool:
+    """Whether a file or folder exists, or is a folder. Raises ResiduaError where that is unknown:
+    without permission, or for a name that is too long or has a null character."""
+    try:
+        return path.is_dir() if folder else path.exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResiduaError(f"{path}: cannot be reached: {reason}.") from error
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """CSV text with a header row; None is an empty cell."""
     stream = io.StringIO()
@@ -115,8 +134,12 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def refuse_inside(target: Path, data: str) -> None:
     """Raise ResiduaError if `target` is inside the data folder."""
-    folder = Path(data).expanduser()
-    if folder.is_dir() and target.expanduser().resolve().is_relative_to(folder.resolve()):
+    folder = user_path(data)
+    try:
+        is_inside = folder.is_dir() and user_path(target).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # reading it explains what is wrong
+        return
+    if is_inside:
         raise ResiduaError(
             f"{target}: is inside the data folder {folder}, which residua never writes to. "
             "Choose another folder, or change to another working directory."

@@ -1,0 +1,156 @@
+"""Images as users give them -> their names and uint8 pixels, batch by batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from residua.config.schema import Preprocessing
+from residua.data.dataset import Dataset, Pixels, Unreadable
+from residua.data.folder import images_below
+from residua.data.image import read_image, resize
+from residua.data.open import EMBEDDED, open_dataset
+from residua.data.pixels import ImageLike, ValueRange, is_one_image, pixels_of
+from residua.data.url import is_address, read_address
+from residua.errors import ResiduaError
+from residua.system.files import user_path
+
+BATCH = 32
+THREADS = 4  # that read images
+
+Images = ImageLike | Iterable[ImageLike]  # one image, or several
+Input = tuple[str, Callable[[], Pixels]]  # the image's name, and how to read it
+Batch = list[tuple[str, Pixels | str]]  # names with images, or with the reason why there is none
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read.
+
+    preprocessing: of the network. max_pixels: larger images are refused. allow_private: also read
+    addresses in private networks. value_range: see `data.pixels.pixels_of`.
+    """
+
+    preprocessing: Preprocessing
+    max_pixels: int
+    allow_private: bool = False
+    value_range: ValueRange | None = None
+
+    def read(self, image: ImageLike) -> Pixels:
+        """uint8 [size, size, channels] in RGB order. Raises Unreadable."""
+        channels, value_range = self.preprocessing.channels, self.value_range
+        if isinstance(image, str) and is_address(image):
+            image = read_address(image, allow_private=self.allow_private)
+        return resize(pixels_of(image, channels, self.max_pixels, value_range), self.preprocessing)
+
+
+def several(images: Images | None) -> Iterable[ImageLike]:
+    """One image as a list of one. Raises ResiduaError for what is neither images nor an image."""
+    if is_one_image(images):
+        return [images]  # type: ignore[list-item]
+    try:
+        iter(images)  # type: ignore[arg-type]
+    except TypeError:
+        raise ResiduaError(
+            f"images of type {type(images).__name__}: expected an image or several: paths, "
+            "addresses, the bytes of files, Pillow images, NumPy arrays or tensors."
+        ) from None
+    return images  # type: ignore[return-value]
+
+
+def inputs_of(images: Images | None, reading: Reading) -> Sequence[Input] | Iterator[Input]:
+    """Every image, and every image below every folder; a list if the number is known before."""
+    images = several(images)
+    inputs = _each(images, reading)
+    is_known = isinstance(images, list | tuple) and all(map(_is_file, images))
+    return list(inputs) if is_known else inputs
+
+
+def dataset_inputs(images: Images | None, reading: Reading) -> list[Input]:
+    """The images of a single data set without image files; empty for anything else."""
+    if isinstance(images, list | tuple) and len(images) == 1:
+        images = images[0]
+    if not isinstance(images, str | os.PathLike) or is_address(str(images)):
+        return []
+    name = os.fspath(images)
+    path = user_path(name)
+    try:
+        if (path.exists() or name != EMBEDDED) and (not path.is_dir() or images_below(path)):
+            return []
+        dataset = open_dataset(name)
+    except (OSError, ValueError, ResiduaError):  # explained when its images are read
+        return []
+    return [
+        (entry.path, partial(_dataset_image, dataset, index, reading))
+        for index, entry in enumerate(dataset.entries)
+    ]
+
+
+def read_batches(inputs: Iterable[Input]) -> Iterator[Batch]:
+    """The images, BATCH at a time."""
+    waiting = iter(inputs)
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        while batch := list(islice(waiting, BATCH)):
+            yield list(pool.map(_read, batch))
+
+
+def _is_file(image: object) -> bool:
+    return isinstance(image, str | os.PathLike)
+
+
+def _each(images: Iterable[ImageLike], reading: Reading) -> Iterator[Input]:
+    for number, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            yield from _files(os.fspath(image), reading)
+        else:  # read at once, because a stream may write the next image to the same memory
+            name = getattr(image, "filename", "")
+            name = name if isinstance(name, str) and name else f"image {number}"
+            yield name, partial(_pixels_or_raise, _attempt(partial(reading.read, image)))
+
+
+def _files(file: str, reading: Reading) -> Iterator[Input]:
+    """A file, an address, or every image below a folder; a folder that cannot be read is a row."""
+    try:
+        path = user_path(file)
+        if is_address(file) or not path.is_dir():
+            yield file, partial(reading.read, file)
+            return
+        found = images_below(path)
+    except (OSError, ValueError) as error:  # no permission, a name that is too long
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        yield file, partial(_pixels_or_raise, reason)
+        return
+    except ResiduaError as error:
+        yield file, partial(_pixels_or_raise, str(error))
+        return
+    for image in found:  # a "~" in a name that was found stands for itself
+        yield str(image), partial(read_image, image, reading.preprocessing, reading.max_pixels)
+
+
+def _dataset_image(dataset: Dataset, index: int, reading: Reading) -> Pixels:
+    channels, content = reading.preprocessing.channels, dataset.content(index)
+    pixels = dataset.pixels(index, content, channels, reading.max_pixels)
+    return resize(pixels, reading.preprocessing)
+
+
+def _read(item: Input) -> tuple[str, Pixels | str]:
+    name, read_pixels = item
+    return name, _attempt(read_pixels)
+
+
+def _attempt(read_pixels: Callable[[], Pixels]) -> Pixels | str:
+    """The pixels, or why there are none."""
+    try:
+        return read_pixels()
+    except Unreadable as error:
+        return str(error)
+
+
+def _pixels_or_raise(outcome: Pixels | str) -> Pixels:
+    if isinstance(outcome, str):
+        raise Unreadable(outcome)
+    return outcome

@@ -1,0 +1,182 @@
+"""A run or weights, and images -> predictions, features, or the input of the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar, cast
+
+from residua.config.schema import Data
+from residua.data.dataset import Pixels
+from residua.data.pixels import Transform, ValueRange, checked_range
+from residua.errors import ResiduaError
+from residua.evaluation.inputs import Images, several
+from residua.evaluation.predict import Features, Prediction, features_of, predict_images
+from residua.report.figures import GRID, write_prediction_grid
+from residua.runs.folder import RunFolder
+from residua.runs.sources import open_source
+from residua.system.console import Console, Report
+from residua.system.files import check_output, user_path
+
+Source = str | os.PathLike[str]  # a Run is one too
+_T = TypeVar("_T")
+
+
+def predict(
+    source: Source,
+    images: Images | None = None,
+    *,
+    top: int = 3,
+    model: str | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Mapping[str, object] | None = None,
+    value_range: ValueRange | None = None,
+    allow_private: bool = False,
+    grid: str | Path | None = None,
+    quiet: bool = True,
+    files: Images | None = None,
+) -> list[Prediction]:
+    """Predict the classes of images, one row per image, in order.
+
+    source, model, classes, preprocessing, quiet: see `evaluate`.
+    images: one or several, also from a generator, which is read 32 images at a time: paths, folders
+        (all images below them), http(s) addresses, bytes of a file, Pillow images, arrays
+        [H, W] or [H, W, C], tensors [C, H, W]; uint8, uint16 or floating-point numbers in 0..1.
+    top: number of most likely classes per image.
+    value_range: (black, white) of arrays and tensors with other values.
+    allow_private: also read addresses in private networks.
+    grid: PNG file in which to draw the images with their classes; it may exist only if residua
+        drew it. A failure to draw is only a warning.
+    files: the name of images in version 0.1.0.
+
+    An image that cannot be read keeps its row, with the reason in `error`. Raises ResiduaError if
+    the weights cannot be used.
+    """
+    given = cast("Images | None", renamed("images", images, "files", files))
+    with Console(quiet).bar("predicting") as move:
+        return list(
+            predictions(
+                source,
+                given,
+                top=top,
+                model=model,
+                classes=classes,
+                preprocessing=preprocessing,
+                value_range=value_range,
+                allow_private=allow_private,
+                grid=grid,
+                console=Console(quiet),
+                progress=move,
+            )
+        )
+
+
+def predictions(
+    source: Source,
+    images: Images | None,
+    *,
+    top: int,
+    model: str | None,
+    classes: Sequence[str] | None,
+    preprocessing: Mapping[str, object] | None,
+    value_range: ValueRange | None = None,
+    allow_private: bool,
+    grid: str | Path | None,
+    console: Console,
+    progress: Report | None,
+) -> Iterator[Prediction]:
+    """The rows of `predict`, each as soon as it is made."""
+    weights, folder = open_source(source, model, classes, preprocessing, console)
+    images = several(images)
+    if grid is not None:
+        known = images if isinstance(images, list | tuple) else []
+        files = [os.fspath(image) for image in known if isinstance(image, str | os.PathLike)]
+        check_output(Path(grid), (".png",), files, drawn=True)
+    drawn: list[tuple[Prediction, Pixels]] = []
+
+    def keep(prediction: Prediction, pixels: Pixels) -> None:
+        if len(drawn) < GRID:
+            drawn.append((prediction, pixels))
+
+    yield from predict_images(
+        weights,
+        images,
+        top,
+        max_pixels=_max_pixels(folder),
+        allow_private=allow_private,
+        value_range=checked_range(value_range),
+        progress=progress,
+        keep=None if grid is None else keep,
+    )
+    if grid is not None and (warning := write_prediction_grid(drawn, user_path(grid))):
+        console.caution(warning)
+
+
+def transform(
+    source: Source,
+    *,
+    model: str | None = None,
+    preprocessing: Mapping[str, object] | None = None,
+    value_range: ValueRange | None = None,
+    quiet: bool = True,
+) -> Transform:
+    """The preprocessing of a run or weights: image -> float32 tensor [C, S, S].
+
+    It accepts what `predict` does, one image at a time, and can be pickled, so that a `Dataset` of
+    PyTorch can use it. source, model, preprocessing, quiet: see `evaluate`. value_range: see
+    `predict`. Raises ResiduaError.
+    """
+    weights, folder = open_source(source, model, None, preprocessing, Console(quiet))
+    rule = weights.metadata.preprocessing
+    return Transform(rule, _max_pixels(folder), checked_range(value_range))
+
+
+def features(
+    source: Source,
+    images: Images | None = None,
+    *,
+    model: str | None = None,
+    preprocessing: Mapping[str, object] | None = None,
+    stage: int | None = None,
+    pool_size: int | None = None,
+    value_range: ValueRange | None = None,
+    quiet: bool = True,
+    side: int | None = None,
+    files: Images | None = None,
+) -> Features:
+    """Extract the features of images: a feature map, average-pooled, as float32 [N, C x P x P].
+
+    source, model, preprocessing, quiet: see `evaluate`.
+    images, value_range: see `predict`; or one data set without image files, see `train`.
+    stage: the stage whose output map is used, from 1; None: the last.
+    pool_size: P; None: as the head of a transferred run reads the map, else 1.
+    side, files: the names of pool_size and images in version 0.1.0.
+
+    Images that cannot be read are omitted and listed with their reasons. Raises ResiduaError.
+    """
+    console = Console(quiet)
+    given = cast("Images | None", renamed("images", images, "files", files))
+    weights, folder = open_source(source, model, None, preprocessing, console)
+    with console.bar("extracting") as move:
+        return features_of(
+            weights,
+            given,
+            max_pixels=_max_pixels(folder),
+            stage=stage,
+            pool_size=renamed("pool_size", pool_size, "side", side),
+            value_range=checked_range(value_range),
+            progress=move,
+        )
+
+
+def renamed(name: str, value: _T | None, earlier_name: str, earlier: _T | None) -> _T | None:
+    """The value of an argument that may be given by its earlier name. Raises ResiduaError if both
+    are given."""
+    if value is not None and earlier is not None:
+        raise ResiduaError(f"{earlier_name} is the earlier name of {name}: give one of them.")
+    return earlier if value is None else value
+
+
+def _max_pixels(run: RunFolder | None) -> int:
+    return run.config.data.max_pixels if run else Data.max_pixels
