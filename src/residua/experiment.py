@@ -110,13 +110,9 @@ def resume(folder: RunFolder, console: Console) -> None:
     config, choices = folder.config, folder.choices
     clock = Clock(seconds_of(config.transfer.budget))
     data = dataclasses.replace(config.data, cache=AUTO)  # this machine may have less memory
-    prepared = prepare(dataclasses.replace(config, data=data), console)
+    config = dataclasses.replace(config, data=data)
+    prepared = prepare(config, console, recorded=folder.read_split())
     prepared = dataclasses.replace(prepared, choices=choices)
-    if prepared.members != folder.read_split():
-        raise ResiduaError(
-            f"{config.data.path}: has changed since {folder.path} was created: its images or "
-            "their splits differ from split.csv. Restore the data, or train again."
-        )
     prepared = _with_leakage_notes(config, prepared)
     weights = None
     if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():

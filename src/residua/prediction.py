@@ -9,7 +9,8 @@ from typing import TypeVar, cast
 
 from residua.config.schema import Data
 from residua.data.dataset import Pixels
-from residua.data.pixels import Transform, ValueRange, checked_range
+from residua.data.pixels import Transform, checked_range
+from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predict import Features, Prediction, features_of, predict_images

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -58,9 +59,9 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     decode = image.decode
 
-    def counting(content: bytes, channels: int, max_pixels: int) -> np.ndarray:
+    def counting(content: bytes, *rest: object) -> np.ndarray:
         calls.append(len(content))
-        return decode(content, channels, max_pixels)
+        return decode(content, *rest)
 
     monkeypatch.setattr(image, "decode", counting)
     return calls
@@ -224,7 +225,7 @@ def test_the_file_is_used_again(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(calls) == 19
     assert " of an earlier run" in again.where
     np.testing.assert_array_equal(first.pixels, again.pixels)
-    assert again.failures == first.failures
+    assert (again.failures, again.digests) == (first.failures, first.digests)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +272,37 @@ def test_an_incomplete_file_is_written_again(zoo: Path, cache_folder: Path, kept
     loaded = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
     assert "earlier run" not in loaded.where
     np.testing.assert_array_equal(loaded.pixels, whole)
+
+
+@pytest.mark.parametrize("at", [100, -60])
+def test_a_damaged_file_is_written_again(zoo: Path, cache_folder: Path, at: int) -> None:
+    """Pixels set to zero, and a list of failures with a number that does not exist."""
+    first = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    whole = np.array(first.pixels)
+    (path,) = cache_folder.iterdir()
+    content = bytearray(path.read_bytes())
+    content[at : at + 40] = b"0" * 40
+    path.write_bytes(content)
+    again = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    assert "earlier run" not in again.where
+    np.testing.assert_array_equal(again.pixels, whole)
+    assert (again.failures, again.digests, again.flat) == (
+        first.failures,
+        first.digests,
+        first.flat,
+    )
+
+
+def test_what_killed_processes_left_is_deleted_after_a_day(zoo: Path, cache_folder: Path) -> None:
+    old, new = cache_folder / "unfinished-old", cache_folder / "unfinished-new"
+    for folder_left in (old, new):
+        folder_left.mkdir(parents=True)
+        (folder_left / "pixels").write_bytes(b"half")
+    for path in (old / "pixels", old):
+        os.utime(path, (0, 0))
+    cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_an_interrupted_load_leaves_nothing(
@@ -369,15 +401,15 @@ def test_a_cache_folder_that_cannot_be_created_is_reported(zoo: Path, tmp_path: 
 def test_large_images_are_decoded_one_at_a_time(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, running, most = image.decode, set(), []
 
-    def watching(content: bytes, channels: int, max_pixels: int) -> np.ndarray:
+    def watching(content: bytes, *rest: object) -> np.ndarray:
         running.add(threading.get_ident())
         most.append(len(running))
         time.sleep(0.002)
         running.discard(threading.get_ident())
-        return decode(content, channels, max_pixels)
+        return decode(content, *rest)
 
     monkeypatch.setattr(image, "decode", watching)
-    monkeypatch.setattr(cache, "_LARGE", 1)
+    monkeypatch.setattr(image, "_LARGE", 1)
     cache.load(surveyed(zoo), SMALL, LIMIT)
     assert max(most) == 1
 

@@ -144,7 +144,7 @@ def test_composed_and_decomposed_accents_are_one_class(tmp_path: Path) -> None:
 def test_class_names_that_differ_in_case_get_a_warning(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "Owl/1.png", "owl/1.png"))
     assert source.classes == ("Owl", "owl")
-    assert source.warnings == ["The classes 'Owl' and 'owl' differ only in case."]
+    assert source.warnings == ["The classes 'Owl' and 'owl' differ only in case or spaces."]
 
 
 def test_an_empty_folder_is_not_a_class(tmp_path: Path) -> None:

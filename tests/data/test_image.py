@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
+from references.tiff import tiff
 
 from residua.config.schema import Preprocessing
 from residua.data import image as images
@@ -108,6 +109,93 @@ def test_16_bit_big_endian_and_dark() -> None:
 def test_floating_point_images(values: list[float], expected: list[int]) -> None:
     content = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
     assert images.decode(content, 1, LIMIT).ravel().tolist() == expected
+
+
+def test_a_white_zero_tiff_of_16_bits_is_no_negative() -> None:
+    values = np.arange(64, dtype="<u2") * 1000
+    black, white = (
+        tiff([data.tobytes()], size=(8, 8), bits=16, photometric=photometric)
+        for photometric, data in ((1, values), (0, 65535 - values))
+    )
+    np.testing.assert_array_equal(
+        images.decode(white, 1, LIMIT), images.decode(black, 1, LIMIT), strict=True
+    )
+
+
+def test_planes_of_8_bits_are_read_and_planes_of_16_refused() -> None:
+    pixels = noise(8, 8).astype("<u2") * 257
+    for kind, bits in (("u1", 8), ("<u2", 16)):
+        values = (pixels >> 16 - bits).astype(kind)
+        planes = [np.ascontiguousarray(values[..., channel]).tobytes() for channel in range(3)]
+        form = {"size": (8, 8), "bits": bits, "samples": 3, "photometric": 2}
+        together = images.decode(tiff([values.tobytes()], **form), 3, LIMIT)
+        np.testing.assert_array_equal(together, noise(8, 8))
+        if bits == 8:
+            np.testing.assert_array_equal(images.decode(tiff(planes, **form), 3, LIMIT), together)
+        else:
+            with pytest.raises(Unreadable, match=r"separate 16-bit planes, .* convert it to PNG"):
+                images.header(tiff(planes, **form), LIMIT)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"bits": 10},
+        {"bits": 24},
+        {"bits": 16, "number": 3},
+        {"bits": 64, "number": 3},
+        {"bits": 32, "number": 3, "samples": 3, "photometric": 2},
+        {"bits": 8, "samples": 5},
+        {"bits": 32, "number": 3, "photometric": 0},
+    ],
+)
+def test_a_kind_that_is_not_supported_is_not_called_damaged(form: dict[str, int]) -> None:
+    content = tiff([bytes(64 * 24)], size=(8, 8), **form)
+    with pytest.raises(Unreadable, match=r"not supported.*: convert it to PNG") as caught:
+        images.decode(content, 3, LIMIT)
+    assert "damaged" not in str(caught.value)
+
+
+def test_jpeg_of_12_bits_and_bmp_bit_fields_are_not_called_damaged() -> None:
+    jpeg = bytearray(encoded(Image.fromarray(noise(8, 8)), "JPEG"))
+    jpeg[jpeg.index(b"\xff\xc0") + 4] = 12
+    fields = struct.pack("<IiiHHIIiiII4I", 56, 1, 1, 1, 16, 3, 4, 0, 0, 0, 0, 3840, 240, 15, 61440)
+    bmp = b"BM" + struct.pack("<IHHI", 74, 0, 0, 70) + fields + bytes(4)
+    for content in (bytes(jpeg), bmp):
+        with pytest.raises(Unreadable, match="of a kind that is not supported"):
+            images.header(content, LIMIT)
+
+
+def test_a_value_range_is_applied_and_clipped() -> None:
+    content = encoded(Image.fromarray(np.array([[0, 1000, 2000, 3000, 9000]], np.uint16)))
+    pixels = images.decode(content, 1, LIMIT, (1000.0, 3000.0))
+    assert pixels.ravel().tolist() == [0, 0, 128, 255, 255]
+
+
+def test_the_largest_value_of_a_tiff_is_its_white() -> None:
+    values = np.array([0, 2048, 4095], "<u2").tobytes()
+    content = tiff([values], size=(3, 1), bits=16, largest=4095)
+    assert images.decode(content, 1, LIMIT).ravel().tolist() == [0, 128, 255]
+
+
+def test_tiles_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 7
+    alpha = Image.fromarray(noise(13, 21, 4), "RGBA")
+    deep = Image.fromarray(noise(13, 21, 1)[..., 0].astype(np.uint16) * 250)
+    floats = Image.fromarray(noise(13, 21, 1)[..., 0].astype(np.float32) / 200)
+    contents = [encoded(alpha, exif=exif), encoded(deep, exif=exif), encoded(floats, "TIFF")]
+    whole = [images.decode(content, 3, LIMIT) for content in contents]
+    monkeypatch.setattr(images, "_TILE", 5)
+    for content, expected in zip(contents, whole, strict=True):
+        np.testing.assert_array_equal(images.decode(content, 3, LIMIT), expected)
+
+
+def test_a_digest_is_that_of_the_pixels() -> None:
+    grey = noise(6, 4, 1)
+    assert images.digest(grey) == images.digest(np.repeat(grey, 3, axis=2))
+    others = [noise(6, 4, 1, seed=1), grey.reshape(4, 6, 1), noise(6, 4), grey[::-1]]
+    assert len({images.digest(pixels) for pixels in [grey, *others]}) == 5
 
 
 def transparent_images() -> dict[str, bytes]:
@@ -234,6 +322,12 @@ def test_the_same_scene_stored_in_three_orientations(shared_data: Path) -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0", "is a PostScript drawing: export it as PNG"),
         (b"<svg xmlns=''>", "is an SVG drawing: export it as PNG"),
         (b"    ", "is not an image: starts with ' '"),
+        (b"\0\0\1\0\2\0\x10\x10", "is an icon file: export it as PNG"),
+        (
+            b"\0\0\2" + bytes(9) + b"\x08\0\x08\0\x18\0",
+            "is a TGA image, which is not supported: convert it to PNG",
+        ),
+        (bytes(128) + b"DICM", "is a DICOM file, which is not supported: export it as PNG"),
         (png_header(40000, 40000), "40000 x 40000 pixels are more than the limit of 100,000,000"),
         (b"BMW and other cars, in alphabetical order", "is not an image: starts with 'BMW'"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from references.datasets import pixels_of, refusal
 
-from residua.data.open import open_dataset
+from residua.data.open import open_dataset, open_recorded, resolved
 from residua.errors import ResiduaError
 
 RANDOM = np.random.default_rng(0)
@@ -29,6 +29,22 @@ def test_digits() -> None:
         assert pixels_of(source, index, 1)[..., 0].tolist() == expected
     assert pixels_of(source, 0, 3).shape == (8, 8, 3)
     assert source.header(0, source.content(0), 100).mode == "L"
+
+
+def test_a_folder_named_digits_comes_first_but_not_for_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of the embedded digits is resumed and evaluated on them in any folder."""
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    assert resolved("digits") == "digits"
+    for name in ("a", "b"):
+        (tmp_path / "digits" / name).mkdir(parents=True)
+        Image.new("L", (2, 2)).save(tmp_path / "digits" / name / "1.png")
+    assert open_dataset("digits").classes == ("a", "b")
+    assert resolved("digits") == str(tmp_path / "digits")
+    assert len(open_recorded("digits").entries) == 1797
 
 
 def test_no_data_is_explained() -> None:

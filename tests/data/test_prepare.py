@@ -72,6 +72,88 @@ def test_identical_files_are_counted_and_stay_on_one_side(tmp_path: Path) -> Non
     assert all(len(names) == 1 for names in splits.values())
 
 
+def save_again(file: Path) -> None:
+    """The same pixels in files of other bytes."""
+    image = Image.open(file)
+    image.save(file.with_name(f"{file.stem}-again.png"), compress_level=0)
+    image.save(file.with_suffix(".bmp"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image.rotate(90, expand=True).save(file.with_suffix(".tiff"), exif=turned)
+
+
+def test_equal_pixels_in_other_files_stay_on_one_side(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path, 6)
+    for file in sorted(data.rglob("*.png")):
+        save_again(file)
+    made = prepared(data, data__test_fraction=0.3)
+    assert made.duplicates == 3 * 18
+    splits: dict[str, set[str]] = {}
+    for member in made.members:
+        splits.setdefault(member.path.split(".")[0].split("-")[0], set()).add(member.split)
+    assert len(splits) == 18
+    assert all(len(names) == 1 for names in splits.values())
+    assert {name for names in splits.values() for name in names} == {"train", "validation", "test"}
+
+
+def test_the_split_does_not_depend_on_size_or_channels(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path, 8)
+    for file in sorted(data.rglob("*3.png")):
+        save_again(file)
+    first = prepared(data, data__test_fraction=0.3)
+    second = prepared(data, data__test_fraction=0.3, preprocessing__size=32)
+    third = prepared(data, data__test_fraction=0.3, preprocessing__channels=1)
+    assert first.members == second.members
+    assert [m.split for m in first.members] == [m.split for m in third.members]
+
+
+def test_an_image_in_two_classes_is_a_contradiction(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path, 6)
+    for number in (2, 4):
+        Image.open(data / f"class0/00{number}.png").save(data / f"class2/copy{number}.bmp")
+    (data / "class1/copy.png").write_bytes((data / "class1/000.png").read_bytes())
+    (note,) = (note for note in prepared(data).notes if "contradict" in note)
+    assert note == (
+        "2 images are in more than one class, for example class0/002.png = class2/copy2.bmp: "
+        "their labels contradict each other. Remove the wrong copies."
+    )
+
+
+def test_a_resumed_run_keeps_its_recorded_split(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path, 6)
+    Image.open(data / "class0/000.png").save(data / "class0/000.bmp")
+    config = with_settings(Config(), {"data.path": str(data)})
+    made = prepare(config, Console(quiet=True))
+    splits = {"class0/000.bmp": "train", "class0/000.png": "validation"}
+    recorded = [  # as version 0.1.0 wrote it: without digests of pixels, twins on two sides
+        dataclasses.replace(member, split=splits.get(member.path, member.split), pixels="")
+        for member in made.members
+    ]
+    resumed = prepare(made.config, Console(quiet=True), recorded=recorded)
+    assert [m.split for m in resumed.members] == [m.split for m in recorded]
+    assert any("pixel for pixel" in note for note in resumed.notes)
+    (data / "class0/000.bmp").unlink()
+    with pytest.raises(ResiduaError, match="1 images are new, missing or different"):
+        prepare(made.config, Console(quiet=True), recorded=recorded)
+
+
+def test_16_bit_images_have_one_scale(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (12, 16, 16)).astype(np.uint16)
+    values[0, 0, 0] = 65535  # a hot pixel
+    values[7] //= 16
+    for number, image in enumerate(values):
+        file = tmp_path / f"class{number % 2}" / f"{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(file)
+    made = prepared(tmp_path, preprocessing__size=16)
+    assert made.config.preprocessing.value_range == (0, 4095)
+    index = [entry.path for entry in made.dataset.entries].index("class0/2.png")
+    np.testing.assert_array_equal(made.pixels[index, ..., 0], np.rint(values[2] / 4095 * 255))
+    (note,) = made.notes
+    assert "1 of 12 images uses less than a tenth" in note
+    assert "class1/7.png (0 to 255 are the values 0 to 4095" in note
+
+
 def test_a_single_class_and_too_narrow_a_head_are_refused(tmp_path: Path) -> None:
     data = write_shapes(tmp_path, 4)
     with pytest.raises(ResiduaError, match="has 3 classes"):

@@ -114,7 +114,7 @@ def test_equal_content_stays_together(data: st.DataObject, val: float, test: flo
         size, target = result.splits.count(name), floor(fraction, total)
         assert size <= target
         noted = any(
-            f"The {name} set has" in note and "equal bytes" in note for note in result.notes
+            f"The {name} set has" in note and "identical images" in note for note in result.notes
         )
         assert noted == (size < target)
 
@@ -152,7 +152,7 @@ def test_pairs_of_equal_images_fill_an_even_number() -> None:
     keys = [str(index // 2) for index in range(4_010)]
     result = split([int(key) % 10 for key in keys], keys, val=0.1, test=0.1)
     assert Counter(result.splits) == {"train": 3_210, "test": 400, "validation": 400}
-    assert sum("equal bytes" in note for note in result.notes) == 2
+    assert sum("identical images" in note for note in result.notes) == 2
 
 
 @settings(max_examples=30, deadline=None)

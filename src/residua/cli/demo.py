@@ -24,6 +24,11 @@ def demonstrate(
 
     The ten, one of each class, are written as PNG files to RUN/held-out/.
     """
+    if Path(EMBEDDED).exists():
+        raise ResiduaError(
+            f"{EMBEDDED}: there is a file or folder of this name here, which hides the embedded "
+            "digits. Run `residua demo` in another folder."
+        )
     config = compose("digits", None, {**SETTINGS, "data.split_seed": split_seed})
     run = Run(train(config, out, console))
     files = _write_held_out(run)

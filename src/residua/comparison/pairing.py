@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from residua.comparison.statistics import Difference, image_difference
+from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder, current_columns
 
@@ -21,19 +22,25 @@ COLUMNS = ("path", "class", "correct")
 
 @dataclass(frozen=True)
 class ImageResult:
-    """An evaluated image: path and content as in split.csv, true class, correctly predicted."""
+    """An evaluated image: path and digests as in split.csv, true class, correctly predicted."""
 
     path: str
     sha256: str
     label: str
     correct: bool
+    pixels: str = ""
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """See `Member.digests`."""
+        return frozenset((self.sha256, self.pixels)) - {""}
 
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
     """The predictions of a run on its own images.
 
-    results: split -> its images; empty if all images were used for training. trained_on: sha256 of
+    results: split -> its images; empty if all images were used for training. trained_on: digests of
     the training images. validation_selected: validation was used for model selection.
     """
 
@@ -86,7 +93,7 @@ def read_predictions(run: RunFolder, name: str) -> RunPredictions:
     Raises ResiduaError with the command to run if a run with such a set has no predictions.
     """
     members = run.read_split()
-    contents = {member.path: member.sha256 for member in members}
+    contents = {member.path: member for member in members}
     results = {}
     for split in SPLITS:
         file = run.path / "evaluations" / split / "predictions.csv"
@@ -101,7 +108,8 @@ def read_predictions(run: RunFolder, name: str) -> RunPredictions:
             f"{run.path}: has no predictions yet: its training is unfinished. "
             f"`residua resume {run.path}` continues it."
         )
-    trained_on = frozenset(member.sha256 for member in members if member.split == "train")
+    training = (member for member in members if member.split == "train")
+    trained_on = frozenset(digest for member in training for digest in member.digests)
     return RunPredictions(name, results, trained_on, run.selected_on_validation)
 
 
@@ -112,7 +120,9 @@ def pair_runs(first: RunPredictions, second: RunPredictions) -> Pair:
         () if split is None else run.results[split] for run, split in zip(runs, splits, strict=True)
     ]
     known = first.trained_on | second.trained_on
-    unseen = [[result for result in results if result.sha256 not in known] for results in evaluated]
+    unseen = [
+        [result for result in results if known.isdisjoint(result.digests)] for results in evaluated
+    ]
     matched = _matched(*unseen)
     # A Mac writes the same name in another form.
     normal = [[unicodedata.normalize("NFC", result.label) for result in pair] for pair in matched]
@@ -168,7 +178,7 @@ def _matched(
     return matched
 
 
-def _read_results(file: Path, contents: Mapping[str, str], run: RunFolder) -> list[ImageResult]:
+def _read_results(file: Path, contents: Mapping[str, Member], run: RunFolder) -> list[ImageResult]:
     """The rows of a predictions.csv. Raises ResiduaError if they do not fit split.csv."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
@@ -183,6 +193,9 @@ def _read_results(file: Path, contents: Mapping[str, str], run: RunFolder) -> li
     if odd := [row["correct"] for row in rows if row["correct"] not in ("true", "false")]:
         raise ResiduaError(f"{file}: correct is {odd[0]!r}, expected true or false. {again}")
     return [
-        ImageResult(row["path"], contents[row["path"]], row["class"], row["correct"] == "true")
+        ImageResult(
+            member.path, member.sha256, row["class"], row["correct"] == "true", member.pixels
+        )
         for row in rows
+        for member in [contents[row["path"]]]
     ]

@@ -107,6 +107,12 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
     chooser.choose("preprocessing.size", min(side, largest), reason)
 
 
+def choose_value_range(chooser: Chooser, low: float, high: float, images: int) -> None:
+    """Set preprocessing.value_range, measured on `images` images of 16 bits or float."""
+    reason = f"one scale for all, measured on {images:,} images of 16 bits or float"
+    chooser.choose("preprocessing.value_range", [low, high], reason)
+
+
 def choose_from_weights(
     chooser: Chooser, network: NetworkSpec, preprocessing: Preprocessing
 ) -> None:
@@ -127,7 +133,7 @@ def choose_from_weights(
     geometry: tuple[str, ...] = ()
     if chooser.config.transfer.strategy != "none":
         geometry = ("size", "resize", "crop", "interpolation")
-    for name in ("channels", "channel_order", "mean", "std", *geometry):
+    for name in ("channels", "channel_order", "value_range", "mean", "std", *geometry):
         value = getattr(preprocessing, name)
         plain = list(value) if isinstance(value, tuple) else value
         chooser.choose(f"preprocessing.{name}", plain, reason)

@@ -102,6 +102,10 @@ class Preprocessing:
         "Pillow; 'bicubic': as Pillow.",
     )
     channel_order: Literal["rgb", "bgr"] = setting(AUTO, "Channel order of the input.")
+    value_range: tuple[float, float] | None = setting(
+        None,
+        "Values of 16-bit and float images that become 0 and 255; null: measured on the data set.",
+    )
     mean: tuple[float, ...] = setting(AUTO, "Mean per channel, 0..255, in channel order.")
     std: tuple[float, ...] = setting(
         AUTO, "Standard deviation per channel, 0..255, in channel order."

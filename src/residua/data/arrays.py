@@ -39,7 +39,14 @@ class ArrayDataset:
         height, width, channels = self.array.shape[1:]
         return Header(width, height, self.format, "RGB" if channels == 3 else "L")
 
-    def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
+    def pixels(
+        self,
+        index: int,
+        content: bytes,
+        channels: int,
+        max_pixels: int,
+        value_range: tuple[float, float] | None = None,
+    ) -> Pixels:
         """uint8 [H, W, channels]; greyscale by Pillow's weights."""
         pixels = np.frombuffer(content, np.uint8).reshape(self.array.shape[1:])
         if self.array.shape[3] == channels:

@@ -2,7 +2,8 @@
 
 Each image is decoded once; later epochs read the array. It is in memory or, if it takes more than a
 quarter of the free memory, in a file in the user's cache folder, whose name is a hash of contents
-and preprocessing, so it is never stale. The data folder is never written to.
+and preprocessing, so it is never stale; every row has a checksum. The data folder is never written
+to.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import shutil
 import statistics
 import tempfile
 import threading
+import zlib
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, TypeVar
@@ -28,15 +30,17 @@ import PIL
 from residua.config.schema import Preprocessing
 from residua.data import image
 from residua.data.dataset import Dataset, Header, Pixels, Unreadable
+from residua.data.value_range import Values, of_dataset
 from residua.errors import ResiduaError
 from residua.system.console import Report
-from residua.system.files import cache_folder
+from residua.system.files import cache_folder, remove_leftovers
 
 Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
 
-_CACHE_VERSION = 2  # increased when decoding or resizing changes
-_LARGE = 2**24  # pixels; larger images are decoded one at a time, to fit in memory
+_CACHE_VERSION = 3  # increased when decoding or resizing changes
+_MEASURED, _VALUES = 256, 2**14  # images, and values of each, that the range is measured on
+_LEAST_RANGE = 26  # of 255; an image that uses less has few grey levels
 _TASK = 16  # entries per task of the thread pool
 
 
@@ -60,11 +64,14 @@ class Decoded:
 
     pixels: uint8 [entries, size, size, C], RGB or greyscale, row i for entry i, zero for a failure;
     may be a read-only memory map. failures: entry -> reason, including those of the survey.
-    where: location and size of the pixels, for the user.
+    digests: of each entry's decoded pixels before resizing, "" for a failure. flat: entries that
+    use less than a tenth of the grey levels. where: location and size of the pixels, for the user.
     """
 
     pixels: Pixels
     failures: dict[int, str]
+    digests: tuple[str, ...]
+    flat: tuple[int, ...]
     where: str
 
 
@@ -104,6 +111,25 @@ def median_size(survey: Survey) -> tuple[int, int]:
     return median(h.width for h in headers), median(h.height for h in headers)
 
 
+def value_range(
+    survey: Survey, max_pixels: int, progress: Report | None = None
+) -> tuple[float, float, int]:
+    """The values of 16-bit and float images that become 0 and 255, and how many were measured."""
+    deep = [at for at, header in enumerate(survey.headers) if header and image.is_deep(header.mode)]
+    deep = deep[:: -(-len(deep) // _MEASURED)]
+
+    def measure(number: int) -> Values:
+        try:
+            content = survey.dataset.content(deep[number])
+            return image.values(content, max_pixels, _VALUES)
+        except Unreadable:  # `load` reports it
+            return np.zeros(0)
+
+    found = np.concatenate(_map(measure, len(deep), progress))
+    floats = {index for index in deep if (header := survey.headers[index]) and header.mode == "F"}
+    return *of_dataset(found, len(floats) == len(deep)), len(deep)
+
+
 def load(
     survey: Survey,
     preprocessing: Preprocessing,
@@ -128,8 +154,38 @@ def load(
         pixels = np.zeros(job.shape, np.uint8)
     except MemoryError:
         raise ResiduaError(f"{amount} of images exceed the memory: use data.cache=file.") from None
-    failures, _ = job.decode(pixels.__setitem__)
-    return Decoded(pixels, failures, f"in memory ({amount})")
+    facts = job.decode(pixels.__setitem__)
+    where = f"in memory ({amount})"
+    return Decoded(pixels, facts.failures, facts.digests, facts.flat, where)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What `Decoded` states of the entries besides their pixels.
+
+    temporary: failures that may be temporary. checksums: CRC-32 of each row.
+    """
+
+    failures: dict[int, str]
+    digests: tuple[str, ...]
+    flat: tuple[int, ...]
+    temporary: frozenset[int]
+    checksums: tuple[int, ...]
+
+    def to_bytes(self) -> bytes:
+        """The end of a cache file: JSON and its checksum."""
+        text = json.dumps([self.failures, self.digests, self.flat, self.checksums]).encode()
+        return text + zlib.crc32(text).to_bytes(4, "big")
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> _Facts:
+        """Raises ValueError if the content is damaged."""
+        text, checksum = content[:-4], content[-4:]
+        if zlib.crc32(text).to_bytes(4, "big") != checksum:
+            raise ValueError("damaged")
+        failures, digests, flat, checksums = json.loads(text)
+        failures = {int(index): reason for index, reason in failures.items()}
+        return cls(failures, tuple(digests), tuple(flat), frozenset(), tuple(checksums))
 
 
 @dataclass(frozen=True)
@@ -146,43 +202,53 @@ class _Job:
         size = self.preprocessing.size
         return len(self.survey.sha256), size, size, self.preprocessing.channels
 
-    def decode(self, store: Store) -> tuple[dict[int, str], set[int]]:
-        """Call `store` with every image that can be decoded, from several threads.
+    def decode(self, store: Store) -> _Facts:
+        """Call `store` with every image that can be decoded, from several threads."""
+        survey, preprocessing = self.survey, self.preprocessing
+        failed = zlib.crc32(bytes(math.prod(self.shape[1:])))  # its row is zero
 
-        Returns entry -> reason of the others, and the entries whose failure may be temporary.
-        """
-        survey, preprocessing, one_large = self.survey, self.preprocessing, threading.Lock()
-
-        def decode(index: int) -> tuple[str, bool]:
+        def decode(index: int) -> tuple[str, bool, str, bool, int]:
+            """Failure, whether it may be temporary, digest, whether flat, checksum."""
             header = survey.headers[index]
             if header is None:
-                return survey.failures[index], True
+                return survey.failures[index], True, "", False, failed
             try:
                 content = survey.dataset.content(index)
             except Unreadable as error:
-                return str(error), True
+                return str(error), True, "", False, failed
             if hashlib.sha256(content).hexdigest() != survey.sha256[index]:
-                return "has changed during the run", True
+                return "has changed during the run", True, "", False, failed
             try:
-                with one_large if header.width * header.height > _LARGE else nullcontext():
+                with image.one_at_a_time(header):
                     decoded = survey.dataset.pixels(
-                        index, content, preprocessing.channels, self.max_pixels
+                        index,
+                        content,
+                        preprocessing.channels,
+                        self.max_pixels,
+                        preprocessing.value_range,
                     )
-                    resized = image.resize(decoded, preprocessing)
+                    digest = image.digest(decoded)
+                    is_flat = int(decoded.max()) - int(decoded.min()) < _LEAST_RANGE
+                    resized = np.ascontiguousarray(image.resize(decoded, preprocessing))
             except Unreadable as error:
-                return str(error), False
+                return str(error), False, "", False, failed
             store(index, resized)
-            return "", False
+            return "", False, digest, is_flat, zlib.crc32(resized.data)
 
         ends = _map(decode, len(survey.sha256), self.progress)
-        failures = {index: reason for index, (reason, _) in enumerate(ends) if reason}
-        return failures, {index for index, (_, temporary) in enumerate(ends) if temporary}
+        return _Facts(
+            failures={index: end[0] for index, end in enumerate(ends) if end[0]},
+            digests=tuple(end[2] for end in ends),
+            flat=tuple(index for index, end in enumerate(ends) if end[3]),
+            temporary=frozenset(index for index, end in enumerate(ends) if end[1]),
+            checksums=tuple(end[4] for end in ends),
+        )
 
     def file_name(self, excluded: Collection[int]) -> str:
         """A hash of geometry, decoder and contents but those excluded: equal for equal pixels."""
         rule = self.preprocessing
         geometry = rule.size, rule.channels, rule.resize, rule.crop, rule.interpolation
-        decoder = _CACHE_VERSION, PIL.__version__, self.max_pixels, geometry
+        decoder = _CACHE_VERSION, PIL.__version__, self.max_pixels, geometry, rule.value_range
         name = hashlib.sha256(repr(decoder).encode())
         for index, content in enumerate(zip(self.survey.sha256, self.survey.headers, strict=True)):
             name.update(b"-" if index in excluded else repr(content).encode())
@@ -196,20 +262,23 @@ def _load_into_file(job: _Job, amount: str) -> Decoded:
     cached, origin = _cached(path, job.shape), " of an earlier run"
     try:
         if cached is None:
+            remove_leftovers(folder)
             path = _write(job, folder)
             cached, origin = _cached(path, job.shape), ""
         if cached is None:
-            raise OSError("the file just written is gone")
+            raise OSError("the file just written is gone or damaged")
     except OSError as error:
         raise ResiduaError(
             f"{amount} of decoded images cannot be stored in {folder}: {error.strerror or error}. "
             "Set RESIDUA_CACHE to a folder on another disk, or use data.cache=memory."
         ) from error
-    return Decoded(*cached, f"in {path}{origin} ({amount})")
+    pixels, facts = cached
+    where = f"in {path}{origin} ({amount})"
+    return Decoded(pixels, facts.failures, facts.digests, facts.flat, where)
 
 
 def _write(job: _Job, folder: Path) -> Path:
-    """Decode into a new file: raw pixels, then the failures as JSON. Raises OSError.
+    """Decode into a new file: raw pixels, then the facts of the entries. Raises OSError.
 
     The complete file is renamed; processes that race write equal files.
     """
@@ -221,14 +290,14 @@ def _write(job: _Job, folder: Path) -> Path:
         unfinished = Path(temporary, "pixels")
         with unfinished.open("w+b") as file:
             # Written, not memory-mapped: a full disk would kill the process.
-            failures, temporary_failures = job.decode(_rows_of(file, math.prod(job.shape[1:])))
+            facts = job.decode(_rows_of(file, math.prod(job.shape[1:])))
             file.truncate(needed)  # rows of failures are holes, read as zero
             file.seek(0, os.SEEK_END)
-            file.write(json.dumps(failures).encode())
+            file.write(facts.to_bytes())
             file.flush()
             os.fsync(file.fileno())  # before renaming, or a power cut leaves an empty file
         # A later run must not find temporary failures, such as a file that changed.
-        path = folder / job.file_name(temporary_failures)
+        path = folder / job.file_name(facts.temporary)
         unfinished.replace(path)
     return path
 
@@ -245,15 +314,17 @@ def _rows_of(file: IO[bytes], length: int) -> Store:
     return store
 
 
-def _cached(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, dict[int, str]] | None:
-    """Pixels and failures of a complete cache file; None if there is none."""
+def _cached(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, _Facts] | None:
+    """Pixels and facts of a complete, undamaged cache file; None if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(math.prod(shape))
-            failures = {int(index): str(reason) for index, reason in json.load(file).items()}
-        return np.memmap(path, np.uint8, "r", shape=shape), failures
-    except (OSError, ValueError, AttributeError):
+            facts = _Facts.from_bytes(file.read())
+        pixels = np.memmap(path, np.uint8, "r", shape=shape)
+    except (OSError, ValueError):
         return None
+    checksums = _map(lambda index: zlib.crc32(pixels[index].data), len(pixels), None)
+    return (pixels, facts) if tuple(checksums) == facts.checksums else None
 
 
 def _map(work: Callable[[int], T], count: int, progress: Report | None) -> list[T]:

@@ -74,8 +74,18 @@ class Dataset(Protocol):
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
         """The header, read from `content`. Raises Unreadable, also above `max_pixels`."""
 
-    def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
-        """The decoded, upright image, uint8 [H, W, channels]. Raises Unreadable."""
+    def pixels(
+        self,
+        index: int,
+        content: bytes,
+        channels: int,
+        max_pixels: int,
+        value_range: tuple[float, float] | None = None,
+    ) -> Pixels:
+        """The decoded, upright image, uint8 [H, W, channels]. Raises Unreadable.
+
+        value_range: the values of 16-bit and float images that become 0 and 255.
+        """
 
 
 class Selection:
@@ -96,6 +106,13 @@ class Selection:
         """See Dataset."""
         return self.dataset.header(self.indices[index], content, max_pixels)
 
-    def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
+    def pixels(
+        self,
+        index: int,
+        content: bytes,
+        channels: int,
+        max_pixels: int,
+        value_range: tuple[float, float] | None = None,
+    ) -> Pixels:
         """See Dataset."""
-        return self.dataset.pixels(self.indices[index], content, channels, max_pixels)
+        return self.dataset.pixels(self.indices[index], content, channels, max_pixels, value_range)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from residua.data import image
+from residua.data import image, recognition
 from residua.data.dataset import SPLITS, Entry, Header, Pixels, SplitName
 from residua.errors import ResiduaError
 
@@ -38,6 +38,7 @@ _SYSTEM = re.compile(
     r"lost\+found|system volume information",
     re.DOTALL,
 )
+_LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _KERAS_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
@@ -55,15 +56,22 @@ class FolderDataset:
 
     def content(self, index: int) -> bytes:
         """The bytes of the file. Raises Unreadable, also if it has been deleted."""
-        return image.read_file(self.root / self.entries[index].path)
+        return recognition.read_file(self.root / self.entries[index].path)
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
         """See `image.header`."""
         return image.header(content, max_pixels)
 
-    def pixels(self, index: int, content: bytes, channels: int, max_pixels: int) -> Pixels:
+    def pixels(
+        self,
+        index: int,
+        content: bytes,
+        channels: int,
+        max_pixels: int,
+        value_range: tuple[float, float] | None = None,
+    ) -> Pixels:
         """See `image.decode`."""
-        return image.decode(content, channels, max_pixels)
+        return image.decode(content, channels, max_pixels, value_range)
 
 
 @dataclass
@@ -136,7 +144,10 @@ def images_below(folder: Path) -> list[Path]:
     Raises ResiduaError if the folder cannot be read.
     """
     return sorted(
-        path for path in _files(folder) if image.objection(path) is None or image.is_claimed(path)
+        path
+        for path in _files(folder)
+        if not recognition.is_backup(path)
+        and (recognition.objection(path) is None or recognition.is_claimed(path))
     )
 
 
@@ -177,7 +188,7 @@ def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: _Scan
     loose = 0
     for entry in _visible(folder):
         if not _is_folder(entry):
-            loose += image.objection(Path(entry.path)) is None
+            loose += recognition.objection(Path(entry.path)) is None
             continue
         before = len(scan.labelled)
         for path in _files(Path(entry.path)):
@@ -194,10 +205,14 @@ def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: _Scan
 def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: _Scan) -> None:
     """Add one file as an image of class `name`, reject it, or ignore it."""
     shown = _shown(root, path)
-    reason = image.objection(path)
+    reason = recognition.objection(path)
     if reason is not None:
-        if image.is_claimed(path):
+        if recognition.is_claimed(path):
             scan.rejected.append((shown, reason))
+    elif recognition.is_backup(path):
+        scan.rejected.append((shown, "has the name of a backup copy: rename it to use it"))
+    elif _LINE_BREAK.search(shown):
+        scan.rejected.append((shown, "has a line break in its name: rename it"))
     elif shown != path.relative_to(root).as_posix():
         scan.rejected.append((shown, "has a name that is not UTF-8: rename it"))
     else:
@@ -270,9 +285,10 @@ def _classes(scan: _Scan, splits: Sequence[SplitName | None]) -> tuple[str, ...]
             scan.warnings.append(f"The {split} set has no images of: {', '.join(missing)}.")
     folded: dict[str, str] = {}
     for key, name in known.items():
-        other = folded.setdefault(key.casefold(), name)
+        other = folded.setdefault("".join(key.casefold().split()), name)
         if other != name:
-            scan.warnings.append(f"The classes {other!r} and {name!r} differ only in case.")
+            differ = "differ only in case or spaces"
+            scan.warnings.append(f"The classes {other!r} and {name!r} {differ}.")
     return tuple(known[key] for key in sorted(known))
 
 

@@ -1,4 +1,4 @@
-"""Bytes of an image file -> its header; or its upright uint8 pixels, resized to a square.
+"""Bytes of an image file -> its header; its upright uint8 pixels; these resized to a square.
 
 Every problem is an `Unreadable` with a reason: no exception and no warning of Pillow leaves this
 module. Colour profiles are not applied, as in TensorFlow and torchvision.
@@ -7,11 +7,13 @@ module. Colour profiles are not applied, as in TensorFlow and torchvision.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import re
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,10 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, _imaging
 
 from residua.config.schema import Preprocessing
+from residua.data.containers import completed, without_metadata
 from residua.data.dataset import Header, Pixels, Unreadable
+from residua.data.recognition import format_of, objection_to, read_file, without_blanks
+from residua.data.value_range import ValueRange, Values, of_image
 
 # Pillow's warnings are either harmless or become an Unreadable. Filtered once for the process,
 # because warnings.catch_warnings is not thread-safe.
@@ -30,37 +35,15 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 with suppress(OSError, AttributeError):  # libtiff prints on its own; not every build exports this
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
-_START = 64  # bytes that identify the format of a file
-_MAX_BYTES = 2**30  # of a file; 100 megapixels of 16-bit RGBA are 0.8e9
-
-# First bytes of the raster formats that Pillow decodes itself, without running other programs.
-_FORMATS = {
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG\r\n\x1a\n",
-    "GIF": rb"GIF8[79]a",
-    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
-    "TIFF": rb"II[*+]\0|MM\0[*+]",
-    "WEBP": rb"RIFF.{4}WEBP",
-    "PPM": rb"P[1-6]\s+(#|\d)|P[Ff]\s+\d",
-    "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
-    "AVIF": rb".{4}ftypavi[fs]",
-}
-# Suffixes of image files, including formats that are not read here.
-_SUFFIX = re.compile(
-    r"\.(jpe?g|jpe|jfif|a?png|gif|bmp|dib|tiff?|webp|p[pgbnf]m|jp2|j2k|jpx|avif|hei[cf]|"
-    r"ico|svg|psd|eps|raw|cr[23w]|nef|nrw|arw|dng|raf|orf|rw2|pef|srw|x3f|jxl|tga)",
+_LARGE = 2**24  # pixels; larger images are decoded one at a time, to fit in memory
+_LARGE_LOCK = threading.Lock()
+_UNSUPPORTED = re.compile(
+    r"unsupported|not supported|cannot handle|unknown pixel mode|not available|unknown data org|"
+    r"unrecognized|unknown (raw|image) mode|bad image mode|unknown colou?r",
     re.IGNORECASE,
 )
-_FOREIGN = {
-    "a HEIC photo, which is not supported: convert it to JPEG": rb".{4}ftyp(hei|hev|mif1|msf1)",
-    "a camera's raw file: export it as JPEG": rb".{4}ftypcrx|FUJIFILMCCD-RAW|II(RO|RS|U\0)",
-    "a JPEG XL image, which is not supported: convert it to JPEG": rb"\xff\n|\0{3}\x0cJXL ",
-    "a Photoshop file: export it as PNG": rb"8BPS",
-    "a PDF document": rb"%PDF",
-    "a PostScript drawing: export it as PNG": rb"%!PS|\xc5\xd0\xd3\xc6",
-    "an SVG drawing: export it as PNG": rb"(<\?xml[^>]*>\s*)?<svg",
-    "an icon file: export it as PNG": rb"\0\0[\1\2]\0.\0",
-}
+_BITS, _PHOTOMETRIC, _LARGEST, _PLANES = 258, 262, 281, 284  # tags of TIFF
+_TILE = 2**10  # px: an image is converted in tiles, so that no second copy of it is in memory
 
 _PILLOW = {
     "nearest": Image.Resampling.NEAREST,
@@ -80,46 +63,6 @@ _ORIENTATIONS = {
 }
 
 
-def is_claimed(path: Path) -> bool:
-    """Whether a file has the suffix of an image."""
-    return _SUFFIX.fullmatch(path.suffix) is not None
-
-
-def objection(path: Path) -> str | None:
-    """Why a file is not an image, by its type and first bytes alone; None if it may be one."""
-    try:
-        if not path.is_file():  # reading a pipe would block, a device might never end
-            path.stat()
-            return "is a folder, not an image" if path.is_dir() else "is not a regular file"
-        with path.open("rb") as file:
-            start = file.read(_START)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    return objection_to(start)
-
-
-def objection_to(content: bytes) -> str | None:
-    """Why content with these first bytes is not an image; None if it may be one."""
-    start = content[:_START]
-    if not start or _format(start):
-        return None if start else "is empty"
-    for description, signature in _FOREIGN.items():
-        if re.match(signature, start, re.DOTALL):
-            return f"is {description}"
-    first_word = (start.split(maxsplit=1) or [b" "])[0][:16]
-    return f"is not an image: starts with {repr(first_word)[1:]}"
-
-
-def read_file(path: Path) -> bytes:
-    """The content of a regular file of at most 1 GiB. Raises Unreadable."""
-    try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            raise Unreadable(objection(path) or f"is larger than {_MAX_BYTES:,} bytes")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
 def header(content: bytes, max_pixels: int) -> Header:
     """The header of an image, without decoding it.
 
@@ -135,32 +78,72 @@ def header(content: bytes, max_pixels: int) -> Header:
     return Header(width, height, format=format, mode=image.mode)
 
 
-def decode(content: bytes, channels: int, max_pixels: int) -> Pixels:
+def decode(
+    content: bytes, channels: int, max_pixels: int, value_range: ValueRange | None = None
+) -> Pixels:
     """The first frame, upright, as uint8 [H, W, channels], 0..255: RGB or greyscale.
 
     Greyscale is Pillow's (299 R + 587 G + 114 B) / 1000; transparent pixels are blended with white.
-    Raises Unreadable.
+    value_range: the values of 16-bit and float images that become 0 and 255; None: see
+    `value_range.of_image`. Raises Unreadable.
     """
     format, image = _open(content, max_pixels)
     with _translated(format, content):
-        return _upright(image, channels)
+        try:
+            image.load()
+        except OSError:
+            whole = completed(without_blanks(content)) if format == "JPEG" else None
+            if whole is None:
+                raise
+            return decode(whole, channels, max_pixels)
+        return _upright(image, channels, value_range)
 
 
-def from_pillow(image: Image.Image, channels: int, max_pixels: int) -> Pixels:
+def from_pillow(
+    image: Image.Image, channels: int, max_pixels: int, value_range: ValueRange | None = None
+) -> Pixels:
     """An image that Pillow has opened, as `decode` returns that of a file. Raises Unreadable."""
     width, height = image.size
     if not 0 < width * height <= max_pixels:
         raise Unreadable(f"{width} x {height} pixels are not within the limit of {max_pixels:,}")
     try:
-        return _upright(image, channels)
+        if reason := _misread(image):
+            raise Unreadable(reason)
+        return _upright(image, channels, value_range)
+    except Unreadable:
+        raise
     except (Exception, MemoryError) as error:
         raise Unreadable(f"cannot be read: {' '.join(str(error).split())[:120]}") from error
 
 
+def one_at_a_time(header: Header) -> AbstractContextManager[object]:
+    """A lock for an image that needs much memory while it is decoded; none for others."""
+    return _LARGE_LOCK if header.width * header.height > _LARGE else nullcontext()
+
+
+def digest(pixels: Pixels) -> str:
+    """SHA-256 of uint8 [H, W, C]; equal for a greyscale image and its RGB copy."""
+    if pixels.shape[2] == 3:
+        red, green, blue = (pixels[:, :, channel] for channel in range(3))
+        if all(np.array_equal(red[:1], other[:1]) for other in (green, blue)) and all(
+            np.array_equal(red, other) for other in (green, blue)
+        ):
+            pixels = red[:, :, None]
+    found = hashlib.sha256(repr(pixels.shape).encode())
+    found.update(np.ascontiguousarray(pixels).data)
+    return found.hexdigest()
+
+
+def prepared(content: bytes, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
+    """An image as uint8 [size, size, channels], RGB or greyscale. Raises Unreadable."""
+    with one_at_a_time(header(content, max_pixels)):
+        pixels = decode(content, preprocessing.channels, max_pixels, preprocessing.value_range)
+        return resize(pixels, preprocessing)
+
+
 def read_image(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
     """A file as uint8 [size, size, channels], RGB or greyscale. Raises Unreadable."""
-    content = read_file(path)
-    return resize(decode(content, preprocessing.channels, max_pixels), preprocessing)
+    return prepared(read_file(path), preprocessing, max_pixels)
 
 
 def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
@@ -189,29 +172,28 @@ def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     return padded
 
 
-def _upright(image: Image.Image, channels: int) -> Pixels:
-    """Pixels uint8 [H, W, channels], turned by the orientation of EXIF."""
+def _upright(image: Image.Image, channels: int, value_range: ValueRange | None) -> Pixels:
+    """Pixels uint8 [H, W, channels], turned by the orientation of EXIF; see `decode`."""
     image.load()
     transpose, flip_rows, flip_columns = _ORIENTATIONS.get(_orientation(image), (False,) * 3)
-    pixels = np.asarray(_plain(image, channels))
-    pixels = pixels.reshape(*pixels.shape[:2], channels)
+    width, height = image.size
+    shape = (width, height) if transpose else (height, width)
+    upright = np.empty((*shape, channels), np.uint8)
+    stored = upright[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
     if transpose:
-        pixels = pixels.swapaxes(0, 1)
-    pixels = pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-    return np.ascontiguousarray(pixels)
-
-
-def _format(start: bytes) -> str | None:
-    """The format, such as "JPEG", by the first bytes; None if they are not an image's."""
-    for name, signature in _FORMATS.items():
-        if re.match(signature, start, re.DOTALL):
-            return name
-    return None
+        stored = stored.swapaxes(0, 1)
+    to_byte = _scale(image, value_range) if is_deep(image.mode) else None
+    for tile, (left, top, right, bottom) in _tiles(image):
+        plain = _plain(tile, channels, to_byte)
+        part = stored[top:bottom, left:right]
+        part[...] = np.asarray(plain).reshape(part.shape)
+    return upright
 
 
 def _open(content: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
     """The format and the image, not decoded. Raises Unreadable, also above `max_pixels`."""
-    format = _format(content[:_START])
+    content = without_blanks(content)
+    format = format_of(content)
     if format is None:
         raise Unreadable(objection_to(content))
     Image.init()
@@ -219,10 +201,13 @@ def _open(content: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
         raise Unreadable(f"is a {format} file, which this build of Pillow cannot read")
     # Not Image.open: its pixel limit is fixed, only warns, and hides the size.
     with _translated(format, content):
+        content = without_metadata(content) if format == "PNG" else content
         image: Any = Image.OPEN[format][0](BytesIO(content), "")
         width, height = image.size
         if width * height > max_pixels:
             raise Unreadable(f"{width} x {height} pixels are more than the limit of {max_pixels:,}")
+        if reason := _misread(image):
+            raise Unreadable(reason)
     return format, image
 
 
@@ -239,7 +224,25 @@ def _translated(format: str, content: bytes) -> Iterator[None]:
         reason = " ".join(str(error).split())[:120]
         if isinstance(error, EOFError) or "truncated" in reason.lower():
             raise Unreadable(f"is cut off after {len(content):,} bytes") from error
+        if _UNSUPPORTED.search(reason):
+            raise Unreadable(
+                f"is a {format} file of a kind that is not supported ({reason}): convert it to PNG "
+                "of 8 or 16 bits"
+            ) from error
         raise Unreadable(f"is a damaged {format} file: {reason or type(error).__name__}") from error
+
+
+def _misread(image: Image.Image) -> str | None:
+    """Why the pixels would be wrong although Pillow raises no error; None if they are right."""
+    if image.format != "TIFF":
+        return None
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    bits, planes = max(tags.get(_BITS, (1,))), tags.get(_PLANES)
+    if planes == 2 and bits > 8 and len(tags.get(_BITS)) > 1:
+        return f"is a TIFF of separate {bits}-bit planes, which is not supported: convert it to PNG"
+    if tags.get(_PHOTOMETRIC) == 0 and is_deep(image.mode) and image.mode[:4] != "I;16":
+        return "is a TIFF in which 0 is white, not supported with over 16 bits: convert it to PNG"
+    return None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -253,12 +256,26 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _plain(image: Image.Image, channels: int) -> Image.Image:
-    """Any colour mode -> 8-bit "RGB" (3 channels) or "L" (1 channel)."""
-    if image.mode.startswith("I"):  # 16 bit, in Pillow sometimes stored as 32 bit
-        image = Image.fromarray(_to_byte(np.asarray(image), (65535,)))
-    elif image.mode == "F":
-        image = Image.fromarray(_to_byte(np.asarray(image), (1, 255, 65535)))
+def is_deep(mode: str) -> bool:
+    """Whether values of this mode of Pillow have more than 8 bits."""
+    return mode[0] in "IF"
+
+
+def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int, int, int]]]:
+    """Parts of an image that cover it, each with its box (left, top, right, bottom)."""
+    width, height = image.size
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            box = left, top, min(left + _TILE, width), min(top + _TILE, height)
+            yield image if box == (0, 0, *image.size) else image.crop(box), box
+
+
+def _plain(
+    image: Image.Image, channels: int, to_byte: Callable[[Image.Image], Pixels] | None
+) -> Image.Image:
+    """Any colour mode -> 8-bit "RGB" (3 channels) or "L" (1 channel); to_byte: for deep modes."""
+    if to_byte is not None:
+        image = Image.fromarray(to_byte(image))
     elif image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     if image.mode not in ("1", "L"):
@@ -266,18 +283,51 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("RGB" if channels == 3 else "L")
 
 
-def _to_byte(values: npt.NDArray[Any], tops: tuple[float, ...]) -> Pixels:
-    """[H, W] -> uint8: 0..top becomes 0..255, where top is the smallest of `tops` in range.
+def values(content: bytes, max_pixels: int, count: int) -> Values:
+    """About `count` evenly spaced values of a deep image, and its extremes. Raises Unreadable."""
+    format, image = _open(content, max_pixels)
+    with one_at_a_time(header(content, max_pixels)), _translated(format, content):
+        image.load()
+        return _sample(image, count)
 
-    Values out of every range are scaled from lowest to highest; NaN and infinity become 0.
-    """
-    finite = np.nan_to_num(values.astype(np.float64), nan=0, posinf=0, neginf=0)
-    low, high = float(finite.min()), float(finite.max())
-    fitting = [top for top in tops if low >= 0 and high <= top]
-    if fitting:
-        low, high = 0.0, fitting[0]
-    finite = (finite - low) * (255 / max(high - low, 1e-30))
-    return np.rint(finite).astype(np.uint8)
+
+def _values_of(image: Image.Image) -> Callable[[Image.Image], Values]:
+    """A function from a tile of a deep image to its values, float64 [h, w], black below white."""
+    inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
+
+    def values_of(tile: Image.Image) -> Values:
+        found = np.asarray(tile).astype(np.float64)
+        return 65535 - found if inverted else found
+
+    return values_of
+
+
+def _sample(image: Image.Image, count: int) -> Values:
+    """See `values`."""
+    values_of, found = _values_of(image), []
+    step = max(1, round((image.width * image.height / count) ** 0.5))
+    for tile, _ in _tiles(image):
+        tile_values = values_of(tile)
+        finite = tile_values[np.isfinite(tile_values)]
+        if finite.size:
+            thin = tile_values[::step, ::step]
+            found += [thin[np.isfinite(thin)], np.array([finite.min(), finite.max()])]
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def _scale(image: Image.Image, value_range: ValueRange | None) -> Callable[[Image.Image], Pixels]:
+    """A function from a tile of a deep image to uint8 [h, w]; not finite values become 0."""
+    if value_range is None:
+        stated = image.tag_v2.get(_LARGEST) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+        value_range = of_image(_sample(image, 2**16), image.mode, stated)
+    low, high = value_range
+    values_of, factor = _values_of(image), 255 / max(high - low, 1e-30)
+
+    def to_byte(tile: Image.Image) -> Pixels:
+        found = np.nan_to_num(values_of(tile), nan=low, posinf=low, neginf=low)
+        return np.rint(np.clip((found - low) * factor, 0, 255)).astype(np.uint8)
+
+    return to_byte
 
 
 def _resample(

@@ -26,9 +26,24 @@ _IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _IDX_DIMENSIONS = {"images": 3, "labels": 1}
 
 
+def resolved(data: str) -> str:
+    """The absolute path of a data set, as runs record it; "digits" for the embedded one."""
+    if data == EMBEDDED and not Path(data).exists():
+        return data
+    return str(user_path(data).absolute())
+
+
+def open_recorded(data: str) -> Dataset:
+    """The data set that a run recorded: a folder by its absolute path. Raises ResiduaError."""
+    return _digits() if data == EMBEDDED else open_dataset(data)
+
+
 def open_dataset(data: str) -> Dataset:
-    """The data set of this name or path. Raises ResiduaError if it is missing or damaged."""
-    if data == EMBEDDED:
+    """The data set of this name or path; an existing path comes first.
+
+    Raises ResiduaError if it is missing or damaged.
+    """
+    if data == EMBEDDED and not Path(data).exists():
         return _digits()
     if not data:
         raise ResiduaError(f"No data given.\n{folder.LAYOUT}\nOr the name 'digits'.")

@@ -14,7 +14,9 @@ from PIL import Image
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels, Unreadable
-from residua.data.image import decode, from_pillow, read_file, resize
+from residua.data.image import decode, from_pillow, prepared, resize
+from residua.data.recognition import read_file
+from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.system.files import user_path
 
@@ -28,7 +30,6 @@ ImageLike = (
     | npt.NDArray[Any]
     | torch.Tensor
 )
-ValueRange = tuple[float, float]
 KINDS = "a path, the bytes of a file, a Pillow image, a NumPy array or a tensor"
 
 
@@ -55,8 +56,28 @@ def checked_range(value_range: object) -> ValueRange | None:
     return low, high
 
 
+def fitted(
+    image: object,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    value_range: ValueRange | None = None,
+) -> Pixels:
+    """An image, see `pixels_of`, as uint8 [size, size, channels]. Raises Unreadable."""
+    if isinstance(image, str | os.PathLike):
+        image = read_file(user_path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return prepared(bytes(image), preprocessing, max_pixels)
+    stored = preprocessing.value_range
+    pixels = pixels_of(image, preprocessing.channels, max_pixels, value_range, stored)
+    return resize(pixels, preprocessing)
+
+
 def pixels_of(
-    image: object, channels: int, max_pixels: int, value_range: ValueRange | None = None
+    image: object,
+    channels: int,
+    max_pixels: int,
+    value_range: ValueRange | None = None,
+    stored: ValueRange | None = None,
 ) -> Pixels:
     """An image as uint8 [H, W, channels], 0..255, RGB or greyscale. Raises Unreadable.
 
@@ -64,14 +85,15 @@ def pixels_of(
 
     An array is [H, W] or [H, W, C], a tensor [C, H, W] or [H, W], with C = 1, 3 (RGB) or 4 (RGBA):
     uint8, uint16 (0..65535), bool, or floating-point numbers in 0..1.
-    value_range: (black, white) of an array or tensor with other values.
+    value_range: (black, white) of an array or tensor with other values. stored: (black, white) of
+    images of 16 bits or float that the network was trained on; values outside are clipped.
     """
     if isinstance(image, str | os.PathLike):
-        return decode(read_file(user_path(image)), channels, max_pixels)
+        return decode(read_file(user_path(image)), channels, max_pixels, stored)
     if isinstance(image, bytes | bytearray | memoryview):
-        return decode(bytes(image), channels, max_pixels)
+        return decode(bytes(image), channels, max_pixels, stored)
     if isinstance(image, Image.Image):
-        return from_pillow(image, channels, max_pixels)
+        return from_pillow(image, channels, max_pixels, stored)
     if isinstance(image, torch.Tensor):
         image = _array_of(image)
     if not isinstance(image, np.ndarray):
@@ -83,6 +105,8 @@ def pixels_of(
             f"is an array of shape {image.shape}: expected (H, W) or (H, W, C) with 1, 3 or 4 "
             "channels"
         )
+    if value_range is None and stored is not None and array.dtype not in (np.uint8, np.bool_):
+        array, value_range = np.clip(array, *stored), stored
     return from_pillow(Image.fromarray(_bytes(array, value_range)), channels, max_pixels)
 
 
@@ -143,9 +167,9 @@ class Transform:
         """An image, see `pixels_of` -> float32 [C, S, S]. Raises ResiduaError."""
         rule = self.preprocessing
         try:
-            pixels = pixels_of(image, rule.channels, self.max_pixels, self.value_range)
+            pixels = fitted(image, rule, self.max_pixels, self.value_range)
         except Unreadable as error:
             name = str(image) if isinstance(image, str | os.PathLike) else "the image"
             raise ResiduaError(f"{name}: {error}.") from error
-        batch = torch.from_numpy(resize(pixels, rule)[None].copy())
+        batch = torch.from_numpy(pixels[None].copy())
         return normalise(batch, rule)[0].contiguous()

@@ -14,10 +14,11 @@ from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
 from residua.data import split
 from residua.data.batches import DecodedImages, TrainingBatches, measure_colours
-from residua.data.cache import Decoded, Survey, grey, load, median_size, survey
+from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
 from residua.data.dataset import SPLITS, Dataset, Header, Pixels, SplitName
 from residua.data.folder import FolderDataset, keras_listing
-from residua.data.open import EMBEDDED, open_dataset
+from residua.data.image import is_deep
+from residua.data.open import open_dataset, open_recorded, resolved
 from residua.data.random import Integers
 from residua.data.split import Member
 from residua.errors import ResiduaError
@@ -34,7 +35,7 @@ class Prepared:
     headers, pixels, labels: a row per entry; pixels uint8 [N, S, S, C], labels int64 [N].
     splits: indices of the readable entries of each split.
     members: the lines of split.csv.
-    duplicates: readable images beyond the first of each group of identical files.
+    duplicates: readable images beyond the first of each group of identical pixels.
     notes: warnings about the data.
     """
 
@@ -120,22 +121,29 @@ class Prepared:
 
 
 def prepare(
-    config: Config, console: Console, required: tuple[NetworkSpec, Preprocessing] | None = None
+    config: Config,
+    console: Console,
+    required: tuple[NetworkSpec, Preprocessing] | None = None,
+    recorded: Sequence[Member] | None = None,
 ) -> Prepared:
     """Scan the data, decode it once, assign splits, resolve every "auto". Raises ResiduaError.
 
-    required: by the initial weights; chosen before anything else.
+    required: by the initial weights; chosen before anything else. recorded: the images and splits
+    of the run that is resumed; ResiduaError if the data differ.
     """
     chooser = Chooser(config)
     if required is not None:
         auto.choose_from_weights(chooser, *required)
     device = _choose_device(chooser)
-    dataset = _open(chooser, console)
+    dataset = _open(chooser, console, is_recorded=recorded is not None)
     surveyed = _survey(chooser, dataset, console)
+    if recorded is None:
+        _choose_value_range(chooser, surveyed, console)
     decoded = _decode(chooser, surveyed, console)
     readable, unreadable = _readable(config, dataset, decoded)
     labels = np.array([entry.label for entry in dataset.entries], np.int64)
-    members, notes = _assign_splits(chooser, dataset, surveyed.sha256, readable)
+    members, notes = _assign_splits(chooser, surveyed, decoded, readable, recorded)
+    notes = (*notes, *_range_notes(chooser.config, dataset, surveyed, decoded))
     splits = {
         name: np.array(
             [at for at, member in zip(readable, members, strict=True) if member.split == name],
@@ -157,7 +165,7 @@ def prepare(
         splits=splits,
         members=members,
         unreadable=unreadable,
-        duplicates=len(readable) - len({member.sha256 for member in members}),
+        duplicates=len(readable) - len({member.pixels for member in members}),
         notes=(*dataset.warnings, *notes),
     )
 
@@ -176,13 +184,12 @@ def _choose_device(chooser: Chooser) -> torch.device:
     return device
 
 
-def _open(chooser: Chooser, console: Console) -> Dataset:
+def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
     path = chooser.config.data.path
-    dataset = open_dataset(path)
+    dataset = open_recorded(path) if is_recorded else open_dataset(path)
     console.print(f"{path}: {dataset.description}")
-    if path != EMBEDDED:  # absolute, so that it is found from any working directory
-        absolute = str(user_path(path).absolute())
-        data = dataclasses.replace(chooser.config.data, path=absolute)
+    if not is_recorded:  # absolute, so that it is found from any working directory
+        data = dataclasses.replace(chooser.config.data, path=resolved(path))
         chooser.config = dataclasses.replace(chooser.config, data=data)
     count, outputs = len(dataset.classes), chooser.config.network.classes
     if count < 2:
@@ -212,6 +219,37 @@ def _survey(chooser: Chooser, dataset: Dataset, console: Console) -> Survey:
     auto.choose_geometry(chooser, min(median_size(surveyed)), grey(surveyed))
     parse.check_colours(chooser.config.preprocessing, "preprocessing")
     return surveyed
+
+
+def _choose_value_range(chooser: Chooser, surveyed: Survey, console: Console) -> None:
+    """One scale for all images of more than 8 bits, so that no single pixel decides it."""
+    if chooser.config.preprocessing.value_range is None and any(
+        header and is_deep(header.mode) for header in surveyed.headers
+    ):
+        with console.bar("measuring the range of values") as move:
+            low, high, images = value_range(surveyed, chooser.config.data.max_pixels, move)
+        auto.choose_value_range(chooser, low, high, images)
+
+
+def _range_notes(
+    config: Config, dataset: Dataset, surveyed: Survey, decoded: Decoded
+) -> tuple[str, ...]:
+    """A note on images of few grey levels."""
+    if not decoded.flat:
+        return ()
+    first = decoded.flat[0]
+    use = "uses" if len(decoded.flat) == 1 else "use"
+    note = (
+        f"{len(decoded.flat):,} of {len(dataset.entries):,} images {use} less than a tenth of the "
+        f"range from black to white, for example {dataset.entries[first].path}"
+    )
+    header, scale = surveyed.headers[first], config.preprocessing.value_range
+    if header and is_deep(header.mode) and scale is not None:
+        note += (
+            f" (0 to 255 are the values {scale[0]:g} to {scale[1]:g}: --set "
+            "preprocessing.value_range=[LOW,HIGH] changes that)"
+        )
+    return (f"{note}.",)
 
 
 def _decode(chooser: Chooser, surveyed: Survey, console: Console) -> Decoded:
@@ -254,22 +292,33 @@ def _readable(
 
 
 def _assign_splits(
-    chooser: Chooser, dataset: Dataset, sha256: Sequence[str], readable: Sequence[int]
+    chooser: Chooser,
+    surveyed: Survey,
+    decoded: Decoded,
+    readable: Sequence[int],
+    recorded: Sequence[Member] | None,
 ) -> tuple[tuple[Member, ...], tuple[str, ...]]:
     """The split of each readable image, and warnings about it."""
+    dataset = surveyed.dataset
     entries = [dataset.entries[at] for at in readable]
     is_explicit = chooser.config.data.val_fraction != AUTO
     given = {entry.split for entry in entries}
     auto.choose_validation(chooser, len(readable), len(dataset.classes), given)
     data = chooser.config.data
     paths, labels = [entry.path for entry in entries], [entry.label for entry in entries]
-    contents = [sha256[at] for at in readable]
-    if data.split == "keras":
-        names: Sequence[SplitName] = _keras_split(chooser.config, dataset, paths)
-        notes = [
-            *split.class_notes(paths, labels, names, dataset.classes),
-            *split.overlap_notes(paths, contents, names),
-        ]
+    contents = [decoded.digests[at] for at in readable]
+    sha256 = [surveyed.sha256[at] for at in readable]
+    notes = split.label_notes(paths, labels, contents)
+    if recorded is not None or data.split == "keras":
+        names: Sequence[SplitName] = (
+            _keras_split(chooser.config, dataset, paths)
+            if recorded is None
+            else _recorded_split(
+                data.path, recorded, paths, [dataset.classes[label] for label in labels], sha256
+            )
+        )
+        notes += split.class_notes(paths, labels, names, dataset.classes)
+        notes += split.overlap_notes(paths, contents, names)
     else:
         found = split.stratified(
             paths,
@@ -289,12 +338,32 @@ def _assign_splits(
             )
             if name in given and was_set and fraction > 0
         ]
-        names, notes = found.splits, [*found.notes, *unused]
+        names, notes = found.splits, [*notes, *found.notes, *unused]
     members = tuple(
-        Member(path, dataset.classes[label], name, content)
-        for path, label, name, content in zip(paths, labels, names, contents, strict=True)
+        Member(path, dataset.classes[label], name, *digests)
+        for path, label, name, *digests in zip(paths, labels, names, sha256, contents, strict=True)
     )
     return members, tuple(notes)
+
+
+def _recorded_split(
+    path: str,
+    recorded: Sequence[Member],
+    paths: Sequence[str],
+    labels: Sequence[str],
+    sha256: Sequence[str],
+) -> list[SplitName]:
+    """The splits in split.csv. Raises ResiduaError if the images differ."""
+    splits = {(member.path, member.label, member.sha256): member.split for member in recorded}
+    present = list(zip(paths, labels, sha256, strict=True))
+    if different := sorted(splits.keys() ^ set(present)):
+        number = len({image for image, *_ in different})
+        raise ResiduaError(
+            f"{path}: has changed since the run was created: {number:,} images are new, missing or "
+            f"different from split.csv, the first is {different[0][0]}. Restore the data, or train "
+            "again."
+        )
+    return [splits[image] for image in present]
 
 
 def _keras_split(config: Config, dataset: Dataset, paths: Sequence[str]) -> list[SplitName]:

@@ -24,13 +24,20 @@ from residua.errors import ResiduaError
 class Member:
     """A row of split.csv: one readable image of the data set.
 
-    path: relative to the data set. label: name of its class. sha256: of its content.
+    path: relative to the data set. label: name of its class. sha256: of its content. pixels:
+    SHA-256 of its decoded pixels; "" in runs that did not record it.
     """
 
     path: str
     label: str
     split: SplitName
     sha256: str
+    pixels: str = ""
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """What identifies the image: two with a common digest have the same pixels."""
+        return frozenset((self.sha256, self.pixels)) - {""}
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def stratified(
     """Draw the splits that the data set does not define itself.
 
     paths: of the readable images, relative, with '/'. labels: class indices. contents: a key per
-    image, equal for equal bytes. splits: as defined by the data set, None where it defines none;
+    image, equal for equal pixels. splits: as defined by the data set, None where it defines none;
     these never change. classes: names for messages.
 
     A missing split is drawn from the N images that are for training or in no split, test first:
@@ -220,7 +227,7 @@ def _quotas(counts: Mapping[int, int], left: Mapping[int, int], target: int) -> 
 def _size_notes(split: SplitName, size: int, target: int, fraction: float, total: int) -> list[str]:
     if size < target:
         return [
-            f"The {split} set has {size} images, not {target}: images with equal bytes stay "
+            f"The {split} set has {size} images, not {target}: identical images stay "
             "together, and the next group of them does not fit."
         ]
     if target == 0 and fraction > 0:
@@ -255,6 +262,24 @@ def class_notes(
     ]
 
 
+def label_notes(paths: Sequence[str], labels: Sequence[int], contents: Sequence[str]) -> list[str]:
+    """A note on equal content in several classes."""
+    known: dict[str, tuple[str, int]] = {}  # content -> its first path and label
+    twins: dict[str, tuple[str, str]] = {}  # content -> two paths with different labels
+    for path, label, content in sorted(zip(paths, labels, contents, strict=True)):
+        first, expected = known.setdefault(content, (path, label))
+        if label != expected:
+            twins.setdefault(content, (first, path))
+    if not twins:
+        return []
+    first, second = min(twins.values())
+    images = "image is" if len(twins) == 1 else "images are"
+    return [
+        f"{len(twins):,} {images} in more than one class, for example {first} = {second}: their "
+        "labels contradict each other. Remove the wrong copies."
+    ]
+
+
 def overlap_notes(
     paths: Sequence[str], contents: Sequence[str], result: Sequence[SplitName]
 ) -> list[str]:
@@ -266,8 +291,8 @@ def overlap_notes(
         twins = [(p, known[c]) for p, c, split in ordered if split == second and c in known]
         if twins:
             notes.append(
-                f"{len(twins)} of {result.count(second)} {second} images are byte for byte in the "
-                f"{first} set too, for example {twins[0][0]} = {twins[0][1]}. The splits are "
+                f"{len(twins)} of {result.count(second)} {second} images are pixel for pixel in "
+                f"the {first} set too, for example {twins[0][0]} = {twins[0][1]}. The splits are "
                 f"predefined and stay as they are: {second} metrics are optimistic."
             )
     return notes

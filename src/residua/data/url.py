@@ -24,7 +24,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from residua._version import __version__
 from residua.data.dataset import Unreadable
-from residua.data.image import objection_to
+from residua.data.recognition import objection_to
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = 5

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from residua.config.schema import Data
-from residua.data.cache import Survey, load, survey
+from residua.data.cache import Decoded, Survey, load, survey
 from residua.data.dataset import Dataset, Entry, Selection
-from residua.data.open import open_dataset
+from residua.data.open import open_dataset, open_recorded
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, score_images
@@ -66,8 +66,7 @@ def evaluate_run(
         return record(run, images.split, _evaluate(weights, images, surveyed, max_pixels, console))
     images = _labelled_images(open_dataset(data), run_classes(run), console)
     surveyed = _read(images.dataset, max_pixels, console)
-    _warn_of_leakage(run, surveyed, console)
-    evaluation = _evaluate(weights, images, surveyed, max_pixels, console)
+    evaluation = _evaluate(weights, images, surveyed, max_pixels, console, run.images_used())
     path = user_path(data)
     location = {"data": str(path.resolve()) if path.exists() else data}
     name = _folder_name(run, images.dataset.name, location)
@@ -125,12 +124,21 @@ def _read(dataset: Dataset, max_pixels: int, console: Console) -> Survey:
 
 
 def _evaluate(
-    weights: Weights, images: Images, surveyed: Survey, max_pixels: int, console: Console
+    weights: Weights,
+    images: Images,
+    surveyed: Survey,
+    max_pixels: int,
+    console: Console,
+    used: Collection[str] = (),
 ) -> Evaluation:
-    """Decode the images and evaluate the weights on those that are readable."""
+    """Decode the images and evaluate the weights on those that are readable.
+
+    used: digests of images to warn of.
+    """
     dataset, preprocessing = images.dataset, weights.metadata.preprocessing
     with console.bar("decoding") as move:
         decoded = load(surveyed, preprocessing, max_pixels, progress=move)
+    _warn_of_leakage(used, surveyed, decoded, console)
     failures = [(dataset.entries[index].path, why) for index, why in decoded.failures.items()]
     unreadable = [*dataset.rejected, *failures]
     for path, reason in unreadable:
@@ -176,7 +184,7 @@ def split_images(run: RunFolder, split: str) -> Images:
     """The images of a run's split, in the order of split.csv. Raises ResiduaError if one
     is missing."""
     data = run.config.data.path
-    dataset = open_dataset(data)
+    dataset = open_recorded(data)
     index_of = {entry.path: index for index, entry in enumerate(dataset.entries)}
     paths = [member.path for member in run.read_split() if member.split == split]
     missing = [path for path in paths if path not in index_of]
@@ -231,10 +239,12 @@ def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str
     return np.array([index_of[key] for key in keys], np.int64)
 
 
-def _warn_of_leakage(run: RunFolder, surveyed: Survey, console: Console) -> None:
+def _warn_of_leakage(
+    used: Collection[str], surveyed: Survey, decoded: Decoded, console: Console
+) -> None:
     """Warn of images that the run was trained on or that selected its weights."""
-    used = run.images_used()
-    if leaked := sum(digest in used for digest in surveyed.sha256):
+    digests = zip(surveyed.sha256, decoded.digests, strict=True)
+    if leaked := sum(file in used or pixels in used for file, pixels in digests):
         console.caution(
             f"{leaked:,} of {len(surveyed.sha256):,} images were used to train this run or to "
             "select its weights, so its metrics on them are too optimistic"

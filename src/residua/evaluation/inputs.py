@@ -14,8 +14,9 @@ from residua.data.dataset import Dataset, Pixels, Unreadable
 from residua.data.folder import images_below
 from residua.data.image import read_image, resize
 from residua.data.open import EMBEDDED, open_dataset
-from residua.data.pixels import ImageLike, ValueRange, is_one_image, pixels_of
+from residua.data.pixels import ImageLike, fitted, is_one_image
 from residua.data.url import is_address, read_address
+from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.system.files import user_path
 
@@ -42,10 +43,9 @@ class Reading:
 
     def read(self, image: ImageLike) -> Pixels:
         """uint8 [size, size, channels] in RGB order. Raises Unreadable."""
-        channels, value_range = self.preprocessing.channels, self.value_range
         if isinstance(image, str) and is_address(image):
             image = read_address(image, allow_private=self.allow_private)
-        return resize(pixels_of(image, channels, self.max_pixels, value_range), self.preprocessing)
+        return fitted(image, self.preprocessing, self.max_pixels, self.value_range)
 
 
 def several(images: Images | None) -> Iterable[ImageLike]:

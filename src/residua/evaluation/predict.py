@@ -16,7 +16,7 @@ from torch import nn
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels
-from residua.data.pixels import ValueRange
+from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, Reading, dataset_inputs, inputs_of, read_batches
 from residua.evaluation.metrics import softmax

@@ -149,20 +149,27 @@ class RunFolder:
 
     def write_split(self, members: Sequence[Member]) -> None:
         """split.csv: the split of each image."""
-        rows = [(member.path, member.label, member.split, member.sha256) for member in members]
-        self.write_text("split.csv", csv_text(("path", "class", "split", "sha256"), rows))
+        rows = [dataclasses.astuple(member) for member in members]
+        self.write_text("split.csv", csv_text(("path", "class", "split", "sha256", "pixels"), rows))
 
     def read_split(self) -> tuple[Member, ...]:
         """The lines of split.csv. Raises ResiduaError."""
         return tuple(
-            Member(row["path"], row["class"], row["split"], row["sha256"])  # type: ignore[arg-type]
+            Member(
+                row["path"],
+                row["class"],
+                row["split"],  # type: ignore[arg-type]
+                row["sha256"],
+                row.get("pixels") or "",
+            )
             for row in self._read_csv("split.csv", ("path", "class", "split", "sha256"))
         )
 
     def images_used(self) -> set[str]:
-        """SHA-256 of the images that were used for training or model selection."""
+        """Digests of the images that were used for training or model selection."""
         splits = ("train", "validation") if self.selected_on_validation else ("train",)
-        return {member.sha256 for member in self.read_split() if member.split in splits}
+        members = (member for member in self.read_split() if member.split in splits)
+        return {digest for member in members for digest in member.digests}
 
     def write_unreadable(self, reasons: Sequence[tuple[str, str]]) -> None:
         """unreadable.csv: (path, reason) of every skipped file."""

@@ -187,8 +187,8 @@ def leakage_notes(config: Config, prepared: Prepared) -> tuple[str, ...]:
         advice = {"train": "cross-validation of its features is too optimistic"} | advice
     notes = []
     for split, consequence in advice.items():
-        images = [member.sha256 for member in prepared.members if member.split == split]
-        if leaked := sum(sha256 in used for sha256 in images):
+        images = [member for member in prepared.members if member.split == split]
+        if leaked := sum(not used.isdisjoint(member.digests) for member in images):
             name = "training" if split == "train" else split
             notes.append(
                 f"{leaked:,} of {len(images):,} {name} images were used to train {folder} or to "

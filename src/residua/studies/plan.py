@@ -14,7 +14,7 @@ from typing import Any
 
 from residua.config.parse import current_name, from_mapping, with_settings
 from residua.config.schema import AUTO, Config
-from residua.data.open import EMBEDDED
+from residua.data.open import resolved
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import costs_of
@@ -24,7 +24,6 @@ from residua.studies.definition import Definition
 from residua.studies.study import STUDY, StudyOptions
 from residua.system.budget import seconds_of
 from residua.system.console import Console
-from residua.system.files import user_path
 from residua.training.initial import initial_network
 from residua.training.throughput import REPORT_SECONDS, epoch_seconds, measure_throughput
 
@@ -121,11 +120,8 @@ def _configs(
     settings: Mapping[str, object],
 ) -> dict[str, Config]:
     """The settings of all rows but seeds and the epochs of a budget."""
-    data = options.data
-    if data != EMBEDDED:  # absolute, so that the study resumes from any working directory
-        data = str(user_path(data).absolute())
     common: dict[str, object] = {
-        "data.path": data,
+        "data.path": resolved(options.data),
         "data.test_fraction": TEST_FRACTION,
         "data.val_fraction": 0.0,  # no model selection: the last weights are evaluated
         "training.curve_test": True,

@@ -8,8 +8,10 @@ import errno
 import io
 import os
 import secrets
+import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -184,6 +186,20 @@ def new_folder(path: Path, prefix: str | None = None) -> Path:
                 return folder
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def remove_leftovers(folder: Path, seconds: float = 86_400.0) -> None:
+    """Delete what killed processes left half-written in a cache folder, a day after."""
+    before = time.time() - seconds
+    for leftover in [*folder.glob("unfinished-*"), *folder.glob(".*.*"), *folder.glob("*/.*.*")]:
+        with contextlib.suppress(OSError):
+            parts = [leftover, *leftover.iterdir()] if leftover.is_dir() else [leftover]
+            if max(part.stat().st_mtime for part in parts) > before:
+                continue
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
 
 
 def cache_folder() -> Path:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from residua.system.files import write_atomically
+from residua.system.files import remove_leftovers, write_atomically
 from residua.transfer.feature_layers import FeatureLayer
 
 Floats = npt.NDArray[np.float32]
@@ -31,6 +31,7 @@ class FeatureCache:
     """Rows of features of one network. owner: names it, and all that its features depend on."""
 
     def __init__(self, folder: Path, owner: str) -> None:
+        remove_leftovers(folder)
         self.folder = folder / hashlib.sha256(owner.encode()).hexdigest()[:32]
 
     def read(

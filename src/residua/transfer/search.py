@@ -329,6 +329,8 @@ def small_context(context: Context) -> Context:
         "network.freeze": 0,
         **NO_FROZEN_STAGES,
         "transfer.strategy": "scratch",
+        "data.path": context.prepared.config.data.path,
+        "preprocessing.value_range": context.prepared.config.preprocessing.value_range,
         "preprocessing.size": SMALL_SIZE,
         "preprocessing.mean": AUTO,  # explicit values are meant for the weights
         "preprocessing.std": AUTO,
@@ -336,7 +338,8 @@ def small_context(context: Context) -> Context:
     if not context.prepared.has_own_splits:  # else it has no effect
         settings["data.val_fraction"] = context.prepared.config.data.val_fraction
     context.console.print(f"scratch: {SMALL_NAME} at {SMALL_SIZE} px ({reason})")
-    prepared = prepare(parse.with_settings(context.requested, settings), Console(quiet=True))
+    config = parse.with_settings(context.requested, settings)
+    prepared = prepare(config, Console(quiet=True), recorded=context.prepared.members)
     chosen = {"network.name": SMALL_NAME, "preprocessing.size": SMALL_SIZE}
     extra = (Choice(setting, value, reason) for setting, value in chosen.items())
     prepared = dataclasses.replace(prepared, choices=(*prepared.choices, *extra))
