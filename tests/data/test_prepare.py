@@ -133,7 +133,7 @@ def test_a_resumed_run_keeps_its_recorded_split(tmp_path: Path) -> None:
     assert [m.split for m in resumed.members] == [m.split for m in recorded]
     assert any("pixel for pixel" in note for note in resumed.notes)
     (data / "class0/000.bmp").unlink()
-    with pytest.raises(ResiduaError, match="1 images are new, missing or different"):
+    with pytest.raises(ResiduaError, match="1 new, missing or changed images differ"):
         prepare(made.config, Console(quiet=True), recorded=recorded)
 
 

@@ -77,6 +77,17 @@ def test_images_that_the_run_was_trained_on_are_counted(run: RunFolder, shapes: 
         evaluate_run(run, None, QUIET)
 
 
+def test_leaked_images_are_known_by_their_pixels(
+    run: RunFolder, shapes: Path, tmp_path: Path
+) -> None:
+    for file in shapes.rglob("*.png"):
+        target = tmp_path / "again" / file.relative_to(shapes).with_suffix(".bmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).save(target)
+    with pytest.warns(UserWarning, match="48 of 60 images were used to train"):
+        evaluate_run(run, str(tmp_path / "again"), QUIET)
+
+
 def test_data_sets_of_equal_names_have_different_folders(run: RunFolder, tmp_path: Path) -> None:
     generator = np.random.default_rng(7)
     for parent, images in (("one", 1), ("two", 2), ("one", 1)):

@@ -8,7 +8,8 @@ from PIL import Image
 
 from residua.api import Run, predict
 from residua.config.recipes import compose
-from residua.data.open import open_dataset
+from residua.data.open import EMBEDDED, open_dataset
+from residua.errors import ResiduaError
 from residua.evaluation.predict import Prediction
 from residua.experiment import train
 from residua.system.console import Console

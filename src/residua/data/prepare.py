@@ -359,9 +359,9 @@ def _recorded_split(
     if different := sorted(splits.keys() ^ set(present)):
         number = len({image for image, *_ in different})
         raise ResiduaError(
-            f"{path}: has changed since the run was created: {number:,} images are new, missing or "
-            f"different from split.csv, the first is {different[0][0]}. Restore the data, or train "
-            "again."
+            f"{path}: has changed since the run was created: {number:,} new, missing or changed "
+            f"images differ from split.csv, the first is {different[0][0]}. Restore the data, or "
+            "train again."
         )
     return [splits[image] for image in present]
 
