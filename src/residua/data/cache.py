@@ -33,7 +33,7 @@ from residua.data.dataset import Dataset, Header, Pixels, Unreadable
 from residua.data.value_range import Values, of_dataset
 from residua.errors import ResiduaError
 from residua.system.console import Report
-from residua.system.files import cache_folder, remove_leftovers
+from residua.system.files import UNFINISHED, cache_folder, remove_leftovers
 
 Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
@@ -161,7 +161,7 @@ def load(
 
 @dataclass(frozen=True)
 class _Facts:
-    """What `Decoded` states of the entries besides their pixels.
+    """The fields of `Decoded` that describe entries, besides their pixels.
 
     temporary: failures that may be temporary. checksums: CRC-32 of each row.
     """
@@ -286,7 +286,7 @@ def _write(job: _Job, folder: Path) -> Path:
     needed, free = math.prod(job.shape), shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(f"{free / 1e6:,.0f} MB are free")
-    with tempfile.TemporaryDirectory(prefix="unfinished-", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary:
         unfinished = Path(temporary, "pixels")
         with unfinished.open("w+b") as file:
             # Written, not memory-mapped: a full disk would kill the process.

@@ -36,7 +36,7 @@ class Member:
 
     @property
     def digests(self) -> frozenset[str]:
-        """What identifies the image: two with a common digest have the same pixels."""
+        """The image's identity: two with a common digest have the same pixels."""
         return frozenset((self.sha256, self.pixels)) - {""}
 
 

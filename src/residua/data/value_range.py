@@ -1,7 +1,7 @@
 """Values of 16-bit and float images -> the range that becomes 0..255.
 
-A single pixel decides nothing: a value that is further from all others than these are from each
-other, such as -9999 for "no data" or a hot pixel, is ignored.
+A single pixel decides nothing: a value beyond a gap that is wider than the range of all remaining
+values, such as -9999 for "no data" or a hot pixel, is ignored.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _extremes(values: Values) -> ValueRange:
 
 
 def _without_outliers(values: Values) -> Values:
-    """The values without those at either end that a gap wider than all others' range separates."""
+    """The values without those at either end, beyond a gap wider than the remaining range."""
     distinct = np.unique(values)
     first, last = 0, len(distinct) - 1
     while last - first >= _FEW:

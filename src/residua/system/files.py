@@ -8,7 +8,6 @@ import errno
 import io
 import os
 import secrets
-import shutil
 import stat
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from residua.errors import ResiduaError
 
 TEMPORARY = ".residua-"  # how the names of unfinished files begin
+UNFINISHED = "unfinished-"  # how the names of folders of such files begin
 DRAWN = "drawn by residua"  # in figures that residua may replace
 
 _ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free disk space or choose another folder.")
@@ -191,15 +191,17 @@ def new_folder(path: Path, prefix: str | None = None) -> Path:
 def remove_leftovers(folder: Path, seconds: float = 86_400.0) -> None:
     """Delete what killed processes left half-written in a cache folder, a day after."""
     before = time.time() - seconds
-    for leftover in [*folder.glob("unfinished-*"), *folder.glob(".*.*"), *folder.glob("*/.*.*")]:
-        with contextlib.suppress(OSError):
-            parts = [leftover, *leftover.iterdir()] if leftover.is_dir() else [leftover]
-            if max(part.stat().st_mtime for part in parts) > before:
-                continue
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+    for parent, _, names in os.walk(folder):
+        in_folder = Path(parent).name.startswith(UNFINISHED)
+        for name in names:
+            # ".name.RANDOM" is of version 0.1.0
+            is_old_form = name.startswith(".") and name.count(".") > 1
+            if in_folder or is_old_form or name.startswith(TEMPORARY):
+                with contextlib.suppress(OSError):
+                    if Path(parent, name).stat().st_mtime < before:
+                        Path(parent, name).unlink()
+                        if in_folder:
+                            Path(parent).rmdir()
 
 
 def cache_folder() -> Path:
