@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Cell:
     opacity: float
 
 
+@cache
 def templates() -> Any:
     """The jinja2 environment of the package's templates; it escapes all text."""
     import jinja2
