@@ -20,8 +20,12 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.weights.native import Metadata, to_bytes
 
-# Files that take minutes, begun first: else one of them runs on while the other processes are idle.
-LONG = ("test_search", "test_docs", "test_rows", "test_keras_parity", "test_training")
+# Files that take long, longest first: begun late, one runs on while the other process is idle.
+LONG = (
+    *("test_keras_parity", "test_experiment", "test_rows", "test_strategies", "test_compare"),
+    *("test_docs", "test_load", "test_bombs", "test_search"),
+)
+KERAS = ("test_keras_parity.py", "test_verify.py", "test_keras_networks.py")
 
 RUN_SETTINGS = {
     "network.name": "cifar_resnet14",
@@ -32,9 +36,15 @@ RUN_SETTINGS = {
 }
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without slow tests, do not even import Keras."""
+    return True if collection_path.name in KERAS and config.option.markexpr == "not slow" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order in which processes take files (with --no-loadscope-reorder)."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from references.command_line import residua as command
 from references.images import write_shapes
 from safetensors.torch import load_file
 
@@ -177,7 +178,7 @@ BUSY += ["--set", "training.save_seconds=0", "--set", "network.stage=1", "--head
 def test_killed_and_resumed_is_bit_identical(shapes: Path, tmp_path: Path) -> None:
     """SIGKILL twice, in the middle of epochs and of validations."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    other = subprocess.Popen(cli("train", str(shapes), "--out", str(whole), *BUSY))
+    assert command("train", str(shapes), "--out", str(whole), *BUSY).status == 0
     words = cli("train", str(shapes), "--out", str(broken), *BUSY)
     for kill in range(2):
         process = subprocess.Popen(words)
@@ -190,8 +191,7 @@ def test_killed_and_resumed_is_bit_identical(shapes: Path, tmp_path: Path) -> No
         process.send_signal(signal.SIGKILL)
         process.wait()
         words = cli("resume", str(broken))
-    subprocess.run(words, check=True)
-    assert other.wait() == 0
+    assert command("resume", str(broken)).status == 0
     assert digests(whole) == digests(broken)
     assert without_clocks(residua.load(whole)) == without_clocks(residua.load(broken))
     events = [json.loads(line) for line in (broken / "log.jsonl").read_text().splitlines()]
@@ -268,7 +268,7 @@ def test_a_class_without_a_readable_image_is_named(tmp_path: Path) -> None:
 
 def test_a_time_budget_plans_the_epochs(shapes: Path, tmp_path: Path) -> None:
     began = time.monotonic()
-    run = residua.train(shapes, budget="12s", out=tmp_path / "run", settings=FAST, quiet=True)
+    run = residua.train(shapes, budget="6s", out=tmp_path / "run", settings=FAST, quiet=True)
     assert time.monotonic() - began < 30
     reasons = {choice.setting: choice.reason for choice in run.folder.choices}
     assert "of the budget" in reasons["training.epochs"]

@@ -82,9 +82,3 @@ def keras3_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def keras_file(keras3_weights: bytes, tmp_path: Path) -> Path:
     """That file, to be changed."""
     return put(tmp_path, "Keras 3 weights", keras3_weights)
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Without slow tests, do not even import Keras."""
-    needs_keras = collection_path.name in ("test_keras_parity.py", "test_verify.py")
-    return True if needs_keras and config.getoption("markexpr") == "not slow" else None

@@ -188,7 +188,7 @@ def damaged(content: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(
     derandomize=True,
-    max_examples=200,
+    max_examples=100,
     deadline=5_000,  # milliseconds
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
