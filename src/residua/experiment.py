@@ -26,7 +26,9 @@ from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.facts import report_facts
 from residua.runs.folder import Busy, RunFolder
+from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
+    in_class_order,
     initial_weights,
     is_published,
     leakage_notes,
@@ -88,11 +90,14 @@ def train(config: Config, out: str | None, console: Console) -> RunFolder:
     weights = initial_weights(requested, console)
     config = _with_absolute_weights(requested, weights)
     prepared = prepare(config, console, None if weights is None else weights.expects)
+    weights = _in_class_order(weights, prepared)
     with _explained(prepared.config):
         _check_network(prepared, weights)
-    prepared = _with_leakage_notes(config, prepared)
+    seen = set() if config.transfer.strategy == "scratch" else images_seen_by(weights)
+    prepared = _with_leakage_notes(seen, config, prepared)
     folder = RunFolder.new(out, prepared.dataset.name)
     try:
+        write_earlier_images(folder, seen)
         _write_inputs(folder, prepared, weights)
         if weights is not None:
             report_initial_weights(weights, prepared, console)
@@ -113,7 +118,7 @@ def resume(folder: RunFolder, console: Console) -> None:
     config = dataclasses.replace(config, data=data)
     prepared = prepare(config, console, recorded=folder.read_split())
     prepared = dataclasses.replace(prepared, choices=choices)
-    prepared = _with_leakage_notes(config, prepared)
+    prepared = _with_leakage_notes(earlier_images(folder), config, prepared)
     weights = None
     if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():
         weights = initial_weights(config, console)  # else they are in the checkpoint
@@ -122,6 +127,7 @@ def resume(folder: RunFolder, console: Console) -> None:
             f"{weights.path}: has changed since {folder.path} was created. Restore it, or "
             "train again."
         )
+    weights = _in_class_order(weights, prepared)
     names = [choice.setting for choice in choices if "." in choice.setting]
     automatic = {name: AUTO for name in names if parse.accepts_auto(name)}
     requested = parse.with_settings(config, automatic)
@@ -239,8 +245,15 @@ def _check_settings(config: Config, out: str | None) -> None:
         tensorboard_writer()
 
 
-def _with_leakage_notes(config: Config, prepared: Prepared) -> Prepared:
-    notes = (*prepared.notes, *leakage_notes(config, prepared))
+def _in_class_order(weights: Weights | None, prepared: Prepared) -> Weights | None:
+    """The weights, if their head is trained further, in the order of the data's classes."""
+    if weights is None or prepared.config.network.new_head:
+        return weights
+    return in_class_order(weights, prepared.dataset.classes)
+
+
+def _with_leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> Prepared:
+    notes = (*prepared.notes, *leakage_notes(seen, config, prepared))
     return dataclasses.replace(prepared, notes=notes)
 
 

@@ -16,6 +16,7 @@ from references.images import write_shapes
 
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights
+from residua.networks.zoo.catalogue import build_from
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.weights.load import read_file
@@ -68,7 +69,7 @@ def test_changed_or_missing_images_are_refused(shapes: Path, write_run: WriteRun
 
 def test_images_that_the_run_was_trained_on_are_counted(run: RunFolder, shapes: Path) -> None:
     used = [member for member in run.read_split() if member.split != "test"]
-    message = rf"{len(used)} of 60 images were used to train this run or to select its weights"
+    message = rf"{len(used)} of 60 images were used to train these weights, to select"
     with pytest.warns(UserWarning, match=message):
         evaluation = evaluate_run(run, str(shapes), QUIET)
     assert (evaluation.split, evaluation.metrics.images) == ("all", 60)
@@ -148,3 +149,48 @@ def test_weights_without_a_head_are_refused(
     weights = read_file(write_weights(tmp_path / "net.safetensors", 0))
     with pytest.raises(ResiduaError, match="so it cannot classify"):
         evaluate_weights(dataclasses.replace(weights, has_head=False), "digits", QUIET)
+
+
+def test_folders_that_are_the_numbers_of_all_outputs_are_these_outputs(
+    write_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = read_file(write_weights(tmp_path / "net.safetensors", 0))
+    network = dataclasses.replace(weights.metadata.network, classes=12)
+    state = build_from(network, seed=0).state_dict()
+    metadata = dataclasses.replace(weights.metadata, network=network)
+    twelve = dataclasses.replace(weights, tensors=state, metadata=metadata)
+    for label in range(12):
+        file = tmp_path / "numbered" / str(label) / "a.png"
+        file.parent.mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(file)
+    named = twelve.with_classes(tuple("abcdefghijkl"))
+    in_text_order = twelve.with_classes(tuple(sorted(map(str, range(12)))))
+    numbered = [int(path.split("/")[0]) for path in sorted(f"{n}/a.png" for n in range(12))]
+    for subject, labels in ((twelve, numbered), (named, numbered), (in_text_order, range(12))):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            evaluation = evaluate_weights(subject, str(tmp_path / "numbered"), QUIET)
+        assert evaluation.labels.tolist() == list(labels)
+        assert evaluation.classes == (subject.metadata.classes or tuple(map(str, range(12))))
+        assert bool(caught) == (subject is named)
+    shutil.rmtree(tmp_path / "numbered" / "11")
+    with pytest.raises(ResiduaError, match="class '0' is unknown"):
+        evaluate_weights(named, str(tmp_path / "numbered"), QUIET)
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_test_set_alone_is_evaluated(split: str, run: RunFolder, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "only" / split, 2, classes=2)
+    with pytest.warns(UserWarning, match="were used to train"):
+        evaluation = evaluate_run(run, str(tmp_path / "only"), QUIET)
+    assert evaluation.metrics.images == 4
+    assert set(evaluation.labels.tolist()) == {0, 1}
+    write_shapes(tmp_path / "only", 1)
+    with pytest.raises(ResiduaError, match="Where are the training images"):
+        evaluate_run(run, str(tmp_path / "only"), QUIET)
+
+
+def test_an_evaluation_that_cannot_be_recorded_is_returned_with_a_warning(run: RunFolder) -> None:
+    (run.path / "evaluations").write_text("as on a disk that is read-only")
+    with pytest.warns(UserWarning, match="the evaluation is not recorded in the run"):
+        assert evaluate_run(run, None, QUIET).metrics.images == 12

@@ -22,7 +22,9 @@ from residua.data.prepare import Prepared, prepare
 from residua.errors import ResiduaError
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo import catalogue
+from residua.runs.provenance import images_seen_by
 from residua.runs.sources import (
+    in_class_order,
     initial_weights,
     leakage_notes,
     open_weights,
@@ -206,22 +208,36 @@ def test_images_that_the_weights_were_trained_on_are_counted(
 ) -> None:
     used = pretrained.folder.images_used()
     settings = {"data__test_fraction": 0.2, "data__val_fraction": 0.2}
-    _, same = started(digits, pretrained.path, **settings)
-    (note,) = leakage_notes(same.config, same)  # the test images are the same
+    weights, same = started(digits, pretrained.path, **settings)
+    (note,) = leakage_notes(images_seen_by(weights), same.config, same)  # the same test images
     assert "validation images were used to train" in note
     for source in (pretrained.path, pretrained.path / "best.safetensors"):
-        _, other = started(digits, source, data__split_seed=3, **settings)
-        notes = leakage_notes(other.config, other)
+        weights, other = started(digits, source, data__split_seed=3, **settings)
+        notes = leakage_notes(images_seen_by(weights), other.config, other)
         for split, note in zip(("validation", "test"), notes, strict=True):
             images = [member.sha256 for member in other.members if member.split == split]
             leaked = sum(sha256 in used for sha256 in images)
             assert leaked
             assert f"{leaked} of {len(images)} {split} images were used to train" in note
     _, frozen = started(digits, pretrained.path, transfer__strategy="features", **settings)
-    assert (
-        "cross-validation of its features is too optimistic"
-        in leakage_notes(frozen.config, frozen)[0]
-    )
+    notes = leakage_notes(used, frozen.config, frozen)
+    assert "cross-validation of its features is too optimistic" in notes[0]
+
+
+def test_a_head_that_is_trained_further_has_the_order_of_the_data(cifar: Path) -> None:
+    weights = read_file(cifar)
+    names = tuple(sorted(map(str, range(10)), reverse=True))  # of numbered outputs
+    turned = in_class_order(weights, names)
+    assert turned.metadata.classes == names
+    assert turned.assumed_classes == ""
+    for name in ("head.weight", "head.bias"):
+        assert torch.equal(turned.tensors[name], weights.tensors[name].flip(0))
+    assert torch.equal(turned.tensors["stem.conv.weight"], weights.tensors["stem.conv.weight"])
+    two = in_class_order(weights, ("truck", "cat"))  # of the ten assumed names
+    assert two.metadata.classes[:3] == ("truck", "cat", "airplane")
+    assert torch.equal(two.tensors["head.bias"][:2], weights.tensors["head.bias"][[9, 3]])
+    assert in_class_order(weights, weights.metadata.classes) is weights
+    assert in_class_order(weights, ("cat", "unicorn")) is weights
 
 
 @pytest.mark.slow

@@ -83,9 +83,10 @@ class _Scan:
     warnings: list[str] = field(default_factory=list)
 
 
-def find(root: Path) -> FolderDataset:
+def find(root: Path, *, training: bool = True) -> FolderDataset:
     """The data set in a folder of class folders, or of split folders with class folders.
 
+    training: whether the training set defines the classes; else all sets do, and none is needed.
     Raises ResiduaError if the folder is missing, unreadable or without images, if a folder's name
     leaves the split unclear, or if validation or test has a class that training lacks.
     """
@@ -94,12 +95,12 @@ def find(root: Path) -> FolderDataset:
             problem = "is a file, not a folder" if root.exists() else "does not exist"
             raise ResiduaError(f"{root} {problem}.\n{LAYOUT}")
     scan = _Scan()
-    splits = _split_folders(root, scan)
+    splits = _split_folders(root, scan, training)
     for split, folder in splits.items():
         _scan_classes(root, folder, split, scan)
     if not scan.labelled:
         raise ResiduaError(_no_images(root, scan))
-    classes = _classes(scan, list(splits))
+    classes = _classes(scan, list(splits) if training else [])
     labels = {_key(name): label for label, name in enumerate(classes)}
     if len(classes) == 1:
         scan.warnings.append(f"All images are in one class folder, {classes[0]}/.")
@@ -151,7 +152,7 @@ def images_below(folder: Path) -> list[Path]:
     )
 
 
-def _split_folders(root: Path, scan: _Scan) -> dict[SplitName | None, Path]:
+def _split_folders(root: Path, scan: _Scan, training: bool) -> dict[SplitName | None, Path]:
     """Split -> folder, train first; {None: root} without splits. Raises ResiduaError if unclear."""
     names = [entry.name for entry in _visible(root) if _is_folder(entry)]
     exact = [name for name in names if name.casefold() in _SPLIT_NAMES]
@@ -166,7 +167,7 @@ def _split_folders(root: Path, scan: _Scan) -> dict[SplitName | None, Path]:
         return {None: root}  # railway trains are one of the classes
     if like:
         raise ResiduaError(_question(root, exact + like, f"What is {like[0]}/?"))
-    if "train" not in splits:
+    if "train" not in splits and (training or others):
         raise ResiduaError(_question(root, exact, "Where are the training images?"))
     if others:
         beside = ", ".join(f"{name}/" for name in others)
@@ -265,11 +266,14 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _classes(scan: _Scan, splits: Sequence[SplitName | None]) -> tuple[str, ...]:
-    """Class names in order, those of the first split; adds warnings on missing classes."""
+    """Class names in order, those of the first split, or of all images if no split is given; adds
+    warnings on missing classes."""
     names: dict[SplitName | None, dict[str, str]] = {split: {} for split in splits}
+    known: dict[str, str] = {}
     for _, name, split in sorted(scan.labelled, key=lambda labelled: labelled[1]):
-        names[split].setdefault(_key(name), name)
-    known = names[splits[0]]
+        (names[split] if splits else known).setdefault(_key(name), name)
+    if splits:
+        known = names[splits[0]]
     for split in splits[1:]:
         unknown = [name for key, name in names[split].items() if key not in known]
         if unknown:

@@ -38,10 +38,11 @@ def open_recorded(data: str) -> Dataset:
     return _digits() if data == EMBEDDED else open_dataset(data)
 
 
-def open_dataset(data: str) -> Dataset:
+def open_dataset(data: str, *, training: bool = True) -> Dataset:
     """The data set of this name or path; an existing path comes first.
 
-    Raises ResiduaError if it is missing or damaged.
+    training: False accepts a folder with a validation or test set alone. Raises ResiduaError if it
+    is missing or damaged.
     """
     if data == EMBEDDED and not Path(data).exists():
         return _digits()
@@ -60,7 +61,7 @@ def open_dataset(data: str) -> Dataset:
             return _idx(root, files)
         if dataset := cifar.from_files(root, files):
             return dataset
-    return folder.find(root)
+    return folder.find(root, training=training)
 
 
 def _files(path: Path) -> list[Path]:

@@ -18,11 +18,12 @@ from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, score_images
 from residua.runs.folder import RunFolder
+from residua.runs.provenance import earlier_images, images_seen, images_seen_by
 from residua.system.console import Console
 from residua.system.files import csv_text, short_name, user_path
 from residua.weights.load import Weights, read_file
 from residua.weights.network import default_device
-from residua.weights.published.classes import class_indices
+from residua.weights.published.classes import class_indices, outputs_of
 
 PREDICTION_COLUMNS = ("path", "class", "predicted", "probability", "correct")
 HELD_OUT = ("test", "validation")  # splits to evaluate on, the better one first
@@ -63,43 +64,58 @@ def evaluate_run(
         images = split_images(run, split)
         surveyed = _read(images.dataset, max_pixels, console)
         _check_unchanged(run, surveyed)
-        return record(run, images.split, _evaluate(weights, images, surveyed, max_pixels, console))
-    images = _labelled_images(open_dataset(data), run_classes(run), console)
-    surveyed = _read(images.dataset, max_pixels, console)
-    evaluation = _evaluate(weights, images, surveyed, max_pixels, console, run.images_used())
-    path = user_path(data)
-    location = {"data": str(path.resolve()) if path.exists() else data}
-    name = _folder_name(run, images.dataset.name, location)
-    run.write_json(f"evaluations/{name}/data.json", location)
-    return record(run, name, evaluation)
+        seen = earlier_images(run)
+        location = None
+    else:
+        dataset = open_dataset(data, training=False)
+        images = _labelled_images(dataset, run_classes(run), console)
+        surveyed = _read(images.dataset, max_pixels, console)
+        seen = images_seen(run)
+        path = user_path(data)
+        location = {"data": str(path.resolve()) if path.exists() else data}
+    evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen)
+    try:
+        name = images.split
+        if location is not None:
+            name = _folder_name(run, images.dataset.name, location)
+            run.write_json(f"evaluations/{name}/data.json", location)
+        record(run, name, evaluation)
+    except ResiduaError as error:  # such as a run on a disk that is read-only
+        console.caution(f"the evaluation is not recorded in the run: {error}")
+    return evaluation
 
 
 def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluation:
     """Evaluate weights of any origin on DATA; nothing is written. Raises ResiduaError.
 
     If the weights have no class names and DATA has as many classes as they have outputs, its sorted
-    class names are assumed, as Keras and torchvision number folders; a warning states it.
+    class names are assumed, as Keras and torchvision number folders; a warning states it. Names
+    that are the numbers of all outputs are these, see `class_indices`.
     """
     if not weights.has_head:
         raise ResiduaError(f"{weights.path}: {weights.no_head_reason}, so it cannot classify.")
-    dataset, classes = open_dataset(data), weights.metadata.classes
+    dataset, classes = open_dataset(data, training=False), weights.metadata.classes
     outputs = weights.metadata.network.classes
-    names = {unicodedata.normalize("NFC", name) for name in dataset.classes}
-    if weights.assumed_classes and not names <= class_indices(classes).keys():
+    if weights.assumed_classes and outputs_of(dataset.classes, classes) is None:
         classes = ()  # the assumption is refuted
     if not classes:
-        if len(dataset.classes) != outputs:
+        numbers = tuple(map(str, range(outputs)))
+        if set(dataset.classes) == set(numbers):
+            classes = numbers
+        elif len(dataset.classes) == outputs:
+            classes = tuple(sorted(dataset.classes))
+            console.caution(f"its outputs are assumed to be the sorted class names of {data}")
+        else:
             raise ResiduaError(
                 f"{weights.path}: has no class names for its {outputs} outputs, and {data} has "
                 f"{len(dataset.classes)} classes. Expected one folder per output, or the class "
                 "names with --classes."
             )
-        classes = tuple(sorted(dataset.classes))
         weights = weights.with_classes(classes)
-        console.caution(f"its outputs are assumed to be the sorted class names of {data}")
     images = _labelled_images(dataset, classes, console)
     surveyed = _read(images.dataset, Data.max_pixels, console)
-    return _evaluate(weights, images, surveyed, Data.max_pixels, console)
+    seen = images_seen_by(weights)
+    return _evaluate(weights, images, surveyed, Data.max_pixels, console, seen)
 
 
 def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
@@ -211,6 +227,9 @@ def _labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Consol
         if split == "all" or path.split("/")[0] in folders
     ]
     labels = _labels(selection.entries, dataset.classes, classes)
+    numbers = set(map(str, range(len(classes))))
+    if numbers == set(dataset.classes) and not numbers <= class_indices(classes).keys():
+        console.caution(f"the classes of {dataset.name} are read as the numbers of the outputs")
     for note in dataset.warnings:
         console.warn(note)
     missing = [name for label, name in enumerate(classes) if label not in labels]
@@ -227,6 +246,9 @@ def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str
     Unicode NFC, since macOS writes file names in NFD. ImageNet's classes may be given by wnid or
     by label.
     """
+    outputs = outputs_of(names, classes)
+    if outputs is not None:
+        return np.array([outputs[entry.label] for entry in entries], np.int64)
     index_of = class_indices(classes)
     keys = [unicodedata.normalize("NFC", names[entry.label]) for entry in entries]
     unknown = sorted({key for key in keys if key not in index_of})
@@ -242,12 +264,13 @@ def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str
 def _warn_of_leakage(
     used: Collection[str], surveyed: Survey, decoded: Decoded, console: Console
 ) -> None:
-    """Warn of images that the run was trained on or that selected its weights."""
+    """Warn of images that the weights were trained on or that selected them, at any step."""
     digests = zip(surveyed.sha256, decoded.digests, strict=True)
     if leaked := sum(file in used or pixels in used for file, pixels in digests):
         console.caution(
-            f"{leaked:,} of {len(surveyed.sha256):,} images were used to train this run or to "
-            "select its weights, so its metrics on them are too optimistic"
+            f"{leaked:,} of {len(surveyed.sha256):,} images were used to train these weights, "
+            "to select them, or by the weights that they started from, so metrics on them are too "
+            "optimistic"
         )
 
 

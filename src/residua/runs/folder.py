@@ -162,7 +162,7 @@ class RunFolder:
                 row["sha256"],
                 row.get("pixels") or "",
             )
-            for row in self._read_csv("split.csv", ("path", "class", "split", "sha256"))
+            for row in self.read_csv("split.csv", ("path", "class", "split", "sha256"))
         )
 
     def images_used(self) -> set[str]:
@@ -188,7 +188,7 @@ class RunFolder:
         path = self.path / "history.csv"
         if not path.exists() or not path.read_bytes().strip():
             return []
-        rows = self._read_csv("history.csv", ("epoch",))
+        rows = self.read_csv("history.csv", ("epoch",))
         try:
             return [{key: float(value) for key, value in row.items() if value} for row in rows]
         except (TypeError, ValueError) as error:
@@ -246,7 +246,8 @@ class RunFolder:
         if not self._has_weights:
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def _read_csv(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    def read_csv(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
+        """The rows of a CSV file of the run. Raises ResiduaError unless it has these columns."""
         path = self.path / name
         try:
             with path.open(encoding="utf-8", newline="") as stream:

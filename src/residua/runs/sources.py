@@ -11,6 +11,7 @@ from residua.config import parse
 from residua.config.schema import AUTO, NONE, Config, NetworkSpec, Preprocessing
 from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
+from residua.networks.analysis.shapes import on_meta
 from residua.networks.staged import Staged
 from residua.networks.zoo.catalogue import build_from, row
 from residua.runs.folder import RunFolder
@@ -19,6 +20,7 @@ from residua.system.files import cache_folder, is_there, user_path
 from residua.weights.key_maps.layers import head_layers, with_counters
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Origin
+from residua.weights.published.classes import outputs_of
 from residua.weights.published.download import download
 from residua.weights.published.embedded import DEFAULT, embedded_file
 from residua.weights.published.imagenet import SOURCES
@@ -144,6 +146,31 @@ def initial_weights(config: Config, console: Console) -> Weights | None:
     return weights
 
 
+def in_class_order(weights: Weights, names: tuple[str, ...]) -> Weights:
+    """The weights with the outputs of their head in the order of a data set's classes.
+
+    names: of the data set; where one is no class of the weights, see `outputs_of`, the order stays.
+    """
+    spec, known = weights.metadata.network, weights.metadata.classes
+    known += tuple(f"output {output}" for output in range(len(known), spec.classes))
+    if known[: len(names)] == names or not weights.has_head:
+        return weights
+    outputs = outputs_of(names, known)
+    if outputs is None:
+        return weights
+    order = outputs + [output for output in range(spec.classes) if output not in outputs]
+    with on_meta():
+        layers = tuple(f"{name}." for name in head_layers(build_from(spec)))
+    tensors = {
+        name: tensor[order] if name.startswith(layers) and tensor.ndim else tensor
+        for name, tensor in weights.tensors.items()
+    }
+    classes = (*names, *(known[output] for output in order[len(names) :]))
+    origin = dataclasses.replace(weights.metadata.origin, assumed_classes="")
+    metadata = dataclasses.replace(weights.metadata, classes=classes, origin=origin)
+    return dataclasses.replace(weights, tensors=tensors, metadata=metadata)
+
+
 def report_initial_weights(weights: Weights, prepared: Prepared, console: Console) -> None:
     """Print which weights a training starts from, and warn of what does not fit its data."""
     name = weights.metadata.network.name
@@ -167,17 +194,9 @@ def report_initial_weights(weights: Weights, prepared: Prepared, console: Consol
         )
 
 
-def leakage_notes(config: Config, prepared: Prepared) -> tuple[str, ...]:
-    """Warnings of images that the initial weights were trained on, if these are of a run."""
+def leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> tuple[str, ...]:
+    """Warnings of images that the initial weights have seen. seen: digests of these images."""
     source = config.network.weights
-    if not source or is_published(source) or config.transfer.strategy == "scratch":
-        return ()
-    folder = Path(source)
-    if folder.is_file() and (folder.parent / "split.csv").exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        return ()
-    used = RunFolder.existing(folder).images_used()
     advice = dict.fromkeys(
         ("validation", "test"),
         "metrics on them are too optimistic: use the same --split-seed and fractions as "
@@ -188,11 +207,11 @@ def leakage_notes(config: Config, prepared: Prepared) -> tuple[str, ...]:
     notes = []
     for split, consequence in advice.items():
         images = [member for member in prepared.members if member.split == split]
-        if leaked := sum(not used.isdisjoint(member.digests) for member in images):
+        if leaked := sum(not seen.isdisjoint(member.digests) for member in images):
             name = "training" if split == "train" else split
             notes.append(
-                f"{leaked:,} of {len(images):,} {name} images were used to train {folder} or to "
-                f"select its weights, so {consequence}"
+                f"{leaked:,} of {len(images):,} {name} images were used to train {source}, to "
+                f"select its weights, or by the weights that it started from, so {consequence}"
             )
     return tuple(notes)
 

@@ -12,8 +12,10 @@ import csv
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import cast
 
 # Labels 0 to 9 of CIFAR-10, as in its batches.meta.
 CIFAR10 = (
@@ -35,6 +37,19 @@ def imagenet_classes() -> tuple[str, ...]:
     """The 1,000 classes as "wnid label", such as "n02504013 Indian_elephant", in output order."""
     text = files("residua.weights.published").joinpath("imagenet_classes.csv").read_text("utf-8")
     return tuple(f"{row['wnid']} {row['label']}" for row in csv.DictReader(text.splitlines()))
+
+
+def outputs_of(names: Sequence[str], classes: tuple[str, ...]) -> list[int] | None:
+    """The output of each class name of a data set; None if one is no class of the weights.
+
+    classes: names of the outputs. Names that are exactly the numbers 0 to N - 1 of N outputs, none
+    of which is called so, are these numbers: sorted as text, 10 would come before 2.
+    """
+    index_of = class_indices(classes)
+    found = [index_of.get(unicodedata.normalize("NFC", name)) for name in names]
+    if None in found and set(names) == set(map(str, range(len(classes)))):
+        found = [int(name) for name in names]
+    return None if None in found else cast("list[int]", found)
 
 
 def class_indices(classes: tuple[str, ...]) -> dict[str, int]:
