@@ -39,6 +39,7 @@ OMITTED = {
     "residua study softmax": "computes for seconds; tests/studies run it",
     "residua models --json": "builds every network; tests/cli run it",
     "residua train photos --weights imagenet:resnet18 --transfer auto": "tests/transfer run it",
+    "residua serve": "runs until it is stopped; tests/serving run it",
     "residua weights verify": "tests/weights compare all networks with Keras",
 }
 SHORTER = {  # command -> options that win over those of a page: the last one counts

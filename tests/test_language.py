@@ -75,6 +75,7 @@ DEFENDED: dict[tuple[str, str], str] = {
     ("src/residua/transfer/result.py", "pictures"): "a key of version 0.1.0",
     ("src/residua/transfer/result.py", "taps"): "a key of version 0.1.0",
     ("src/residua/transfer/result.py", "taught"): "a key of version 0.1.0",
+    ("src/residua/templates/serve.html.j2", "Promise"): "a class of JavaScript",
     ("src/residua/networks/residual.py", "tap"): "a term of the residual unit's grammar",
 }
 

@@ -20,6 +20,7 @@ __all__ = [
     "models",
     "predict",
     "resume",
+    "serve",
     "train",
     "transform",
 ]
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         models,
         predict,
         resume,
+        serve,
         train,
         transform,
     )

@@ -14,18 +14,17 @@ from residua import experiment
 from residua.config.recipes import compose
 from residua.config.schema import Config, Preprocessing
 from residua.data.pixels import Transform
+from residua.deployment import export, serve
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predict import Prediction
 from residua.evaluation.score import Evaluation
-from residua.exports.export import Exported, write_export
 from residua.networks.zoo import catalogue
 from residua.prediction import Source, features, predict, renamed, transform
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source, open_weights, start_from
 from residua.system.console import Console
-from residua.system.files import check_output
 from residua.weights.load import read_file
 from residua.weights.network import build_network, default_device
 
@@ -39,6 +38,7 @@ __all__ = [
     "models",
     "predict",
     "resume",
+    "serve",
     "train",
     "transform",
 ]
@@ -271,35 +271,3 @@ def evaluate(
     if data is None:
         raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
     return evaluate_weights(weights, str(data), console)
-
-
-def export(
-    source: Source,
-    *,
-    format: str | None = None,
-    precision: str = "fp32",
-    out: str | Path | None = None,
-    model: str | None = None,
-    classes: Sequence[str] | None = None,
-    preprocessing: Mapping[str, object] | None = None,
-    quiet: bool = True,
-) -> Exported:
-    """Export a classifier to another runtime, as a file that takes uint8 images.
-
-    The file is written only if it agrees with PyTorch on the run's held-out images.
-
-    source, model, classes, preprocessing, quiet: see `evaluate`.
-    format: "onnx", "openvino", "pt2" or "torchscript"; None: by the suffix of `out`, else "onnx".
-    precision: "fp32", "fp16" or "int8".
-    out: a new file; None: model.<suffix> in the run's folder, else in the working directory.
-
-    Raises ResiduaError, with the differences if the file does not compute what PyTorch does.
-    """
-    weights, folder = open_source(source, model, classes, preprocessing, Console(quiet))
-    target = None if out is None else Path(out)
-    if target is not None:
-        inputs = [weights.path] if folder is None else [folder.config.data.path]
-        check_output(target, (target.suffix.lower(),), inputs)
-    return write_export(
-        weights, folder, Console(quiet), format=format, precision=precision, out=target
-    )

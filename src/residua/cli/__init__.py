@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from residua._version import __version__
-from residua.cli import export, models, predict, train, weights
+from residua.cli import export, models, predict, serve, train, weights
 from residua.cli.options import with_settings
 from residua.cli.study import study
 from residua.errors import ResiduaError
@@ -52,7 +52,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # panel of `residua --
         train.demo,
     ),
     "Evaluation": (predict.evaluate, predict.predict, predict.features, predict.compare),
-    "Deployment": (export.export,),
+    "Deployment": (export.export, serve.serve),
     "Models and studies": (models.models, study),
 }
 

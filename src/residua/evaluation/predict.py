@@ -129,7 +129,7 @@ def predict_images(
             if not np.isfinite(chances).all():
                 yield Prediction(name, (), NOT_FINITE)
                 continue
-            prediction = Prediction(name, _best(chances.tolist(), top, classes))
+            prediction = Prediction(name, best_classes(chances.tolist(), top, classes))
             if keep is not None:
                 keep(prediction, image)
             yield prediction
@@ -213,8 +213,9 @@ def _forward(
     return outputs
 
 
-def _best(
+def best_classes(
     probabilities: Sequence[float], top: int, classes: tuple[str, ...]
 ) -> tuple[tuple[str, float], ...]:
+    """The `top` most likely (class, probability), best first."""
     best = sorted(range(len(probabilities)), key=lambda output: -probabilities[output])[:top]
     return tuple((class_name(classes, output), probabilities[output]) for output in best)

@@ -1,0 +1,91 @@
+"""The command that serves a classifier over HTTP: serve."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from residua.cli.common import (
+    ClassesOption,
+    ModelOption,
+    PreprocessingOption,
+    SourceArgument,
+    class_names,
+    preprocessing_fields,
+    terminal,
+)
+
+LIMITS = "Limits"
+
+
+def serve(
+    source: SourceArgument,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port; 0 for any free one.", min=0, max=65535)
+    ] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="Bearer token that clients must send; also from RESIDUA_TOKEN.",
+            envvar="RESIDUA_TOKEN",
+            show_default=False,
+            show_envvar=False,
+        ),
+    ] = None,
+    max_bytes: Annotated[
+        int,
+        typer.Option(metavar="N", help="Bytes of a request.", min=1, rich_help_panel=LIMITS),
+    ] = 32 * 2**20,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help=r"Pixels of an image. [dim]\[default: as in training][/dim]",
+            min=1,
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+    max_requests: Annotated[
+        int,
+        typer.Option(metavar="N", help="Requests at the same time.", min=1, rich_help_panel=LIMITS),
+    ] = 32,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Time for a request.", min=0.1, rich_help_panel=LIMITS
+        ),
+    ] = 30.0,
+    model: ModelOption = None,
+    classes: ClassesOption = None,
+    preprocessing: PreprocessingOption = None,
+) -> None:
+    """Serve a classifier over HTTP: a page for images, and predictions as JSON.
+
+    POST /predict returns the rows of `residua predict --format json`; /v2 is the Open Inference
+    Protocol, /metrics is for Prometheus, /docs describes everything.
+
+    Examples:
+      residua serve runs/photos-1
+      residua serve runs/photos-1 --host 0.0.0.0 --port 80 --token SECRET
+    """
+    with terminal():
+        from residua import api
+
+        api.serve(
+            source,
+            host=host,
+            port=port,
+            token=token,
+            max_bytes=max_bytes,
+            max_pixels=max_pixels,
+            max_requests=max_requests,
+            timeout=timeout,
+            model=model,
+            classes=class_names(classes),
+            preprocessing=preprocessing_fields(preprocessing),
+        )

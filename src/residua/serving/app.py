@@ -1,0 +1,184 @@
+"""A model and limits -> the ASGI application: its routes, guarded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+
+from residua._version import __version__
+from residua.serving import open_inference
+from residua.serving.guard import Guard
+from residua.serving.limits import Limits, Refused
+from residua.serving.metrics import Metrics
+from residua.serving.pages import docs_page, start_page
+from residua.serving.service import Model, Service
+from residua.serving.uploads import files_of
+
+BODY = {  # of POST /predict, for the OpenAPI description
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "images": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "images": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "byte"},
+                        }
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+def create_app(
+    model: Model,
+    limits: Limits | None = None,
+    *,
+    token: str | None = None,
+    report: Callable[[str], None] = print,
+) -> FastAPI:
+    """The application. token: clients must send it, except for the page and the health checks.
+    report: prints errors for the operator."""
+    limits, metrics = limits or Limits(), Metrics()
+    service = Service(model, limits, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title=f"residua: {model.name}",
+        version=__version__,
+        docs_url=None,  # FastAPI's own pages load scripts from another server
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    _add_errors(app)
+    _add_predict(app, service)
+    _add_open_inference(app, service)
+    _add_pages(app, service, needs_token=token is not None)
+    app.add_middleware(Guard, limits=limits, token=token, metrics=metrics, report=report)
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Errors of FastAPI and Starlette in the form of all others, {"error": reason}."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        reasons = "; ".join(f"{row['loc'][-1]}: {row['msg']}" for row in error.errors())
+        return JSONResponse({"error": reasons}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def failed(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _add_predict(app: FastAPI, service: Service) -> None:
+    @app.post("/predict", tags=["prediction"], openapi_extra=BODY)
+    async def predict(
+        request: Request,
+        top: Annotated[int, Query(ge=1, description="Classes per image.")] = 3,
+    ) -> JSONResponse:
+        """Predict the classes of images: the rows of `residua predict --format json`.
+
+        Send one or several files as multipart/form-data, one image as raw bytes, or
+        {"images": [base64, ...]}. An unreadable image has a row with its error; if none can be
+        read, the status is 422.
+        """
+        files = await files_of(request, service.limits)
+        rows = await service.predict(files, top)
+        content: Any = [row.to_json() for row in rows]
+        if all(row.error for row in rows):
+            reasons = "; ".join(f"{row.file}: {row.error}" for row in rows)
+            return JSONResponse({"error": reasons, "predictions": content}, 422)
+        return JSONResponse(content)
+
+
+def _add_open_inference(app: FastAPI, service: Service) -> None:
+    tags: Any = ["Open Inference Protocol v2"]
+
+    def check(name: str, version: str = open_inference.VERSION) -> None:
+        if (name, version) != (service.model.name, open_inference.VERSION):
+            known = f"{service.model.name}, version {open_inference.VERSION}"
+            raise Refused(404, f"model {name}, version {version}: this server has {known}")
+
+    @app.get("/v2/health/live", tags=tags)
+    async def live() -> dict[str, bool]:
+        """Whether the server runs."""
+        return {"live": True}
+
+    @app.get("/v2/health/ready", tags=tags)
+    async def ready() -> dict[str, bool]:
+        """Whether the model is loaded."""
+        return {"ready": True}
+
+    @app.get("/v2", tags=tags)
+    async def server() -> dict[str, object]:
+        """Name, version and extensions of the server."""
+        return open_inference.server_metadata()
+
+    @app.get("/v2/models/{name}", tags=tags)
+    @app.get("/v2/models/{name}/versions/{version}", tags=tags)
+    async def model(name: str, version: str = open_inference.VERSION) -> dict[str, object]:
+        """Inputs and outputs of the model."""
+        check(name, version)
+        return open_inference.model_metadata(service.model)
+
+    @app.get("/v2/models/{name}/ready", tags=tags)
+    @app.get("/v2/models/{name}/versions/{version}/ready", tags=tags)
+    async def model_ready(name: str, version: str = open_inference.VERSION) -> dict[str, object]:
+        """Whether the model is loaded."""
+        check(name, version)
+        return {"name": name, "ready": True}
+
+    @app.post("/v2/models/{name}/infer", tags=tags)
+    @app.post("/v2/models/{name}/versions/{version}/infer", tags=tags)
+    async def infer(
+        name: str, request: Request, version: str = open_inference.VERSION
+    ) -> JSONResponse:
+        """Probabilities and labels of one input: BYTES (image files) or UINT8 (pixels)."""
+        check(name, version)
+        return JSONResponse(await open_inference.infer(request, service))
+
+
+def _add_pages(app: FastAPI, service: Service, *, needs_token: bool) -> None:
+    start = start_page(service.model, service.limits, needs_token=needs_token)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(start.html, headers=start.headers)
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        page = docs_page(app.openapi())
+        return HTMLResponse(page.html, headers=page.headers)
+
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
+    async def metrics() -> PlainTextResponse:
+        """Counts and times in Prometheus' text format."""
+        text = service.metrics.text(service.batcher.waiting)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")

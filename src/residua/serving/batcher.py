@@ -1,0 +1,93 @@
+"""Single images from many threads -> batches for the network -> a probability row for each."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.data.dataset import Pixels
+from residua.serving.limits import Limits, Refused
+
+Probabilities = npt.NDArray[Any]  # [K] or [N, K]
+Run = Callable[[Pixels], Probabilities]  # uint8 [N, S, S, C] -> [N, K]
+
+_Item = tuple[Pixels, "Future[Probabilities]"]
+
+
+class Batcher:
+    """One thread that runs the network on whatever has arrived, up to a batch.
+
+    The first image of a batch waits for others at most `limits.delay` seconds. observe: called with
+    the size of every batch.
+    """
+
+    def __init__(self, run: Run, limits: Limits, observe: Callable[[int], None]) -> None:
+        self._run, self._limits, self._observe = run, limits, observe
+        self._queue: queue.Queue[_Item | None] = queue.Queue()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Images in the queue."""
+        return self._queue.qsize()
+
+    def submit(self, images: Sequence[Pixels]) -> list[Future[Probabilities]]:
+        """Queue all images, uint8 [S, S, C], or none. Raises Refused if the queue is full."""
+        with self._lock:
+            if self._closed:
+                raise Refused(503, "the server is shutting down", retry_after=5)
+            if self.waiting + len(images) > self._limits.waiting:
+                raise Refused(429, "too many images are waiting", retry_after=1)
+            futures: list[Future[Probabilities]] = [Future() for _ in images]
+            for item in zip(images, futures, strict=True):
+                self._queue.put(item)
+        return futures
+
+    def close(self) -> None:
+        """Finish everything that is queued, then stop the thread."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            batch, last = [item], False
+            deadline = time.monotonic() + self._limits.delay
+            while len(batch) < self._limits.batch and not last:
+                try:
+                    following = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+                except queue.Empty:
+                    break
+                if following is None:
+                    last = True
+                else:
+                    batch.append(following)
+            self._run_batch(batch)
+            if last:
+                return
+
+    def _run_batch(self, batch: list[_Item]) -> None:
+        wanted = [item for item in batch if item[1].set_running_or_notify_cancel()]
+        if not wanted:  # every client has given up
+            return
+        self._observe(len(wanted))
+        try:
+            rows = self._run(np.stack([pixels for pixels, _ in wanted]))
+        except Exception as error:
+            for _, future in wanted:
+                future.set_exception(error)
+        else:
+            for (_, future), row in zip(wanted, rows, strict=True):
+                future.set_result(row)

@@ -1,0 +1,184 @@
+"""The Open Inference Protocol v2 (kserve/open-inference-protocol): requests -> JSON.
+
+With the binary extension of Triton for inputs; outputs are always JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from residua._version import __version__
+from residua.data.dataset import Pixels
+from residua.evaluation.predict import NOT_FINITE
+from residua.evaluation.score import class_name
+from residua.serving.limits import Refused
+from residua.serving.service import Model, Service
+from residua.serving.uploads import from_base64, json_body
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+OUTPUTS = ("probabilities", "labels")
+VERSION = "1"
+
+
+def server_metadata() -> dict[str, object]:
+    """The object of GET /v2."""
+    return {"name": "residua", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+
+def model_metadata(model: Model) -> dict[str, object]:
+    """The object of GET /v2/models/NAME. A request has one of the inputs."""
+    return {
+        "name": model.name,
+        "versions": [VERSION],
+        "platform": "residua",
+        "inputs": [
+            {"name": "files", "datatype": "BYTES", "shape": [-1]},
+            {"name": "images", "datatype": "UINT8", "shape": [-1, *model.shape]},
+        ],
+        "outputs": [
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.outputs]},
+            {"name": "labels", "datatype": "BYTES", "shape": [-1]},
+        ],
+    }
+
+
+async def infer(request: Request, service: Service) -> dict[str, object]:
+    """Predict the one input of a request: BYTES (image files) or UINT8 (pixels). Raises Refused."""
+    body, binary = await _body(request)
+    inputs = body.get("inputs") if isinstance(body, dict) else None
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise Refused(422, "expected one input: BYTES image files, or UINT8 images")
+    wanted = _wanted(body.get("outputs"))
+    entry = inputs[0]
+    images: list[Pixels]
+    if entry.get("datatype") == "BYTES":
+        images = await _files(entry, binary, service)
+    elif entry.get("datatype") == "UINT8":
+        images = list(_pixels(entry, binary, service))
+    else:
+        raise Refused(422, f"datatype {entry.get('datatype')!r}: expected BYTES or UINT8")
+    rows = await service.probabilities(images)
+    if not np.isfinite(rows).all():
+        raise Refused(500, NOT_FINITE)
+    names = [class_name(service.model.classes, int(best)) for best in rows.argmax(1)]
+    outputs: dict[str, dict[str, object]] = {
+        "probabilities": {
+            "name": "probabilities",
+            "datatype": "FP32",
+            "shape": list(rows.shape),
+            "data": rows.ravel().tolist(),
+        },
+        "labels": {"name": "labels", "datatype": "BYTES", "shape": [len(names)], "data": names},
+    }
+    response: dict[str, object] = {"model_name": service.model.name, "model_version": VERSION}
+    if "id" in body:
+        response["id"] = body["id"]
+    return response | {"outputs": [outputs[name] for name in wanted]}
+
+
+async def _body(request: Request) -> tuple[Any, bytes]:
+    """The JSON value, and the binary data behind it."""
+    length = request.headers.get("inference-header-content-length")
+    if length is None:
+        return await json_body(request), b""
+    content = await request.body()
+    if not length.isdigit() or int(length) > len(content):
+        raise Refused(422, f"Inference-Header-Content-Length {length}: longer than the body")
+    try:
+        return json.loads(content[: int(length)]), content[int(length) :]
+    except (ValueError, RecursionError) as error:
+        raise Refused(422, f"the header of the body is not JSON: {error}") from error
+
+
+def _wanted(outputs: object) -> tuple[str, ...]:
+    """The names of the requested outputs."""
+    if not outputs:
+        return OUTPUTS
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in _list(outputs)]
+    for name in names:
+        if name not in OUTPUTS:
+            raise Refused(422, f"output {name!r} is unknown: expected {' or '.join(OUTPUTS)}")
+    return tuple(str(name) for name in names)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise Refused(422, f"expected a list, found {type(value).__name__}")
+    return value
+
+
+async def _files(entry: dict[str, Any], binary: bytes, service: Service) -> list[Pixels]:
+    """Decoded images of a BYTES input; all must be readable."""
+    if "data" in entry:
+        contents = [
+            from_base64(text, f"image {number}")
+            for number, text in enumerate(_list(entry["data"]), start=1)
+        ]
+    else:
+        contents = _split(_own(entry, binary))
+    if not contents:
+        raise Refused(422, "the input contains no image")
+    images = await service.read(contents)
+    for number, image in enumerate(images, start=1):
+        if isinstance(image, str):
+            raise Refused(422, f"image {number}: {image}")
+    return [image for image in images if not isinstance(image, str)]
+
+
+def _split(data: bytes) -> list[bytes]:
+    """Elements that are each preceded by their length, 4 bytes, little-endian."""
+    elements: list[bytes] = []
+    start = 0
+    while start < len(data):
+        length = int.from_bytes(data[start : start + 4], "little")
+        if start + 4 + length > len(data):
+            raise Refused(422, f"element {len(elements) + 1} is cut off")
+        elements.append(data[start + 4 : start + 4 + length])
+        start += 4 + length
+    return elements
+
+
+def _pixels(entry: dict[str, Any], binary: bytes, service: Service) -> Pixels:
+    """uint8 [N, S, S, C] of a UINT8 input."""
+    shape = _shape(entry.get("shape"), service)
+    if "data" in entry:
+        try:
+            values = np.asarray(entry["data"])
+        except ValueError as error:
+            raise Refused(422, f"the data are no array: {error}") from error
+        if values.dtype.kind != "i" or values.size == 0 or values.min() < 0 or values.max() > 255:
+            raise Refused(422, "the data are no whole numbers from 0 to 255")
+        values = values.astype(np.uint8)
+    else:
+        values = np.frombuffer(_own(entry, binary), np.uint8)
+    count = math.prod(shape)
+    if values.size != count:
+        raise Refused(422, f"{values.size} values: expected {count} for shape {shape}")
+    return values.reshape(shape)
+
+
+def _shape(value: object, service: Service) -> tuple[int, ...]:
+    """The checked shape of a UINT8 input."""
+    shape = tuple(value) if isinstance(value, list) else ()
+    is_whole = all(type(side) is int for side in shape)
+    if not is_whole or shape[1:] != service.model.shape or shape[0] < 1:
+        expected = ", ".join(map(str, service.model.shape))
+        raise Refused(422, f"shape {value}: expected [N, {expected}] with N of at least 1")
+    if shape[0] > service.limits.images:
+        raise Refused(413, f"{shape[0]} images: at most {service.limits.images}")
+    return shape
+
+
+def _own(entry: dict[str, Any], binary: bytes) -> bytes:
+    """The binary data of an input."""
+    parameters = entry.get("parameters")
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if type(size) is not int or size != len(binary):
+        raise Refused(422, "the input has neither data nor binary data of the stated size")
+    return binary

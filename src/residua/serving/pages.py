@@ -1,0 +1,73 @@
+"""A model -> the page of the server, and an OpenAPI description -> a page that shows it.
+
+Both are complete in themselves: styles and scripts are inline, and a content security policy
+forbids every other source, so no request leaves the machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from residua.serving.limits import Limits
+from residua.serving.service import Model
+
+
+@dataclass(frozen=True)
+class Page:
+    """HTML, and the headers to send with it."""
+
+    html: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The content security policy: inline code by its hash, images from memory, own server."""
+        scripts, styles = (_hashes(self.html, tag) for tag in ("script", "style"))
+        return {
+            "Content-Security-Policy": f"default-src 'none'; script-src {scripts}; "
+            f"style-src {styles}; img-src blob:; connect-src 'self'; base-uri 'none'; "
+            "form-action 'none'; frame-ancestors 'none'",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+
+
+def start_page(model: Model, limits: Limits, *, needs_token: bool) -> Page:
+    """The page at /: images in, classes out."""
+    return _render(
+        "serve.html.j2",
+        name=model.name,
+        classes=len(model.classes) or model.outputs,
+        limits=limits,
+        megabytes=limits.bytes // 2**20,
+        needs_token=needs_token,
+    )
+
+
+def docs_page(openapi: dict[str, Any]) -> Page:
+    """The page at /docs: every route of the server."""
+    routes = [
+        (method.upper(), path, route)
+        for path, methods in openapi["paths"].items()
+        for method, route in methods.items()
+    ]
+    return _render("serve_docs.html.j2", title=openapi["info"]["title"], routes=routes)
+
+
+def _render(template: str, **values: object) -> Page:
+    environment = Environment(
+        loader=PackageLoader("residua"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return Page(environment.get_template(template).render(values))
+
+
+def _hashes(html: str, tag: str) -> str:
+    """The sources of a policy that allow the inline code of <tag> alone."""
+    codes = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(code.encode()).digest()) for code in codes]
+    return " ".join(f"'sha256-{digest.decode()}'" for digest in digests) or "'none'"

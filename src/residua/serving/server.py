@@ -1,0 +1,98 @@
+"""A model and an address -> a server that runs until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+from residua.errors import ResiduaError
+from residua.serving.limits import Limits
+from residua.system.console import Console
+
+if TYPE_CHECKING:
+    from residua.serving.service import Model
+
+
+def check_installed() -> None:
+    """Raise ResiduaError if a package of the extra `serve` is missing."""
+    try:
+        import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ResiduaError(
+            f"serving needs {error.name}: pip install 'residua[serve]' (or pip install fastapi "
+            "uvicorn python-multipart)."
+        ) from error
+
+
+def serve_model(
+    model: Model,
+    console: Console,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    token: str | None = None,
+) -> None:
+    """Serve a model until SIGINT or SIGTERM; requests in progress are finished.
+
+    port: 0 for any free one. token: see `create_app`. Raises ResiduaError if the address cannot be
+    used.
+    """
+    import uvicorn
+
+    from residua.serving.app import create_app
+
+    limits = limits or Limits()
+    with _listening(host, port) as listener:
+        address = _address(host, listener.getsockname()[1])
+        if not is_local(host):
+            advice = "" if token else "; set --token to require a bearer token"
+            console.warn(f"{host}: every machine that reaches it can send requests{advice}")
+        app = create_app(model, limits, token=token, report=console.error)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=int(limits.seconds) + 5,
+        )
+        console.print(f"serving {model.name} at {address} (Ctrl-C to stop)")
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+        console.print("stopped")
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach a host name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises ResiduaError."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)  # from here on clients wait instead of being refused
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResiduaError(
+            f"{_address(host, port)}: cannot be used: {reason}. Choose another --host or --port."
+        ) from error
+    return listener
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,0 +1,117 @@
+"""Image files as bytes, or tensors -> predictions: decoded in threads, run in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from residua.config.schema import Preprocessing
+from residua.data.augmentation import normalise
+from residua.data.dataset import Pixels, Unreadable
+from residua.data.image import decode, resize
+from residua.evaluation.metrics import softmax
+from residua.evaluation.predict import NOT_FINITE, Prediction, best_classes
+from residua.serving.batcher import Batcher, Probabilities, Run
+from residua.serving.limits import Limits, Refused
+from residua.serving.metrics import Metrics
+from residua.weights.load import Weights
+from residua.weights.network import build_network, default_device, predict_logits
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The classifier that is served.
+
+    name: in addresses of the Open Inference Protocol. classes: of the outputs. outputs: K. run:
+    uint8 [N, S, S, C] -> probabilities [N, K].
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    outputs: int
+    preprocessing: Preprocessing
+    run: Run
+
+    @classmethod
+    def of(cls, weights: Weights, name: str) -> Model:
+        """The model of weights; its predictions are those of `residua predict`. Raises
+        ResiduaError if the weights cannot classify."""
+        device, metadata = default_device(), weights.metadata
+        network, preprocessing = build_network(weights, device), metadata.preprocessing
+
+        def run(pixels: Pixels) -> Probabilities:
+            images = normalise(torch.from_numpy(pixels).to(device), preprocessing)
+            (logits,) = predict_logits(network, [images])
+            return softmax(logits)
+
+        return cls(name, metadata.classes, metadata.network.classes, preprocessing, run)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an input image: (S, S, C)."""
+        size = self.preprocessing.size
+        return size, size, self.preprocessing.channels
+
+
+class Service:
+    """Decodes images in threads and predicts them in batches."""
+
+    def __init__(self, model: Model, limits: Limits, metrics: Metrics) -> None:
+        self.model, self.limits, self.metrics = model, limits, metrics
+        self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "decode")
+        self.batcher = Batcher(model.run, limits, metrics.batch)
+
+    def close(self) -> None:
+        """Finish what was accepted."""
+        self.pool.shutdown()
+        self.batcher.close()
+
+    async def read(self, contents: Sequence[bytes]) -> list[Pixels | str]:
+        """Files -> uint8 [S, S, C], or the reason why an image is unreadable."""
+        if len(contents) > self.limits.images:
+            raise Refused(413, f"{len(contents)} images: at most {self.limits.images} per request")
+        loop = asyncio.get_running_loop()
+        images = await asyncio.gather(
+            *(loop.run_in_executor(self.pool, self._read, content) for content in contents)
+        )
+        unreadable = sum(isinstance(image, str) for image in images)
+        self.metrics.images("unreadable", unreadable)
+        return list(images)
+
+    async def probabilities(self, images: Sequence[Pixels]) -> Probabilities:
+        """uint8 [S, S, C] each -> [N, K]. Raises Refused if too many images wait."""
+        futures = self.batcher.submit(images)
+        rows = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        self.metrics.images("predicted", len(rows))
+        return np.stack(rows) if rows else np.zeros((0, self.model.outputs))
+
+    async def predict(self, files: Sequence[tuple[str, bytes]], top: int) -> list[Prediction]:
+        """(name, content) of files -> a prediction for each, in order."""
+        images = await self.read([content for _, content in files])
+        readable = [image for image in images if not isinstance(image, str)]
+        rows = iter(await self.probabilities(readable))
+        predictions = []
+        for (name, _), image in zip(files, images, strict=True):
+            if isinstance(image, str):
+                predictions.append(Prediction(name, (), image))
+                continue
+            row = next(rows)
+            if np.isfinite(row).all():
+                best = best_classes(row.tolist(), top, self.model.classes)
+                predictions.append(Prediction(name, best))
+            else:
+                predictions.append(Prediction(name, (), NOT_FINITE))
+        return predictions
+
+    def _read(self, content: bytes) -> Pixels | str:
+        rule = self.model.preprocessing
+        try:
+            return resize(decode(content, rule.channels, self.limits.pixels), rule)
+        except Unreadable as error:
+            return str(error)
