@@ -76,3 +76,16 @@ def test_means_of_pixels_from_0_to_1_are_refused_with_those_that_were_meant(
 )
 def test_means_of_pixels_from_0_to_255_are_accepted(settings: dict[str, object]) -> None:
     checked(with_settings(Config(), {f"preprocessing.{key}": v for key, v in settings.items()}))
+
+
+@pytest.mark.parametrize("name", ["augmentation.zoom", "preprocessing.value_range"])
+def test_a_range_in_the_wrong_order_is_refused(name: str) -> None:
+    with pytest.raises(ResiduaError, match=r"\[2\.0, 0\.5\]: expected the lower number first"):
+        checked(with_settings(Config(), {name: [2, 0.5]}))
+    checked(with_settings(Config(), {name: [0.5, 2]}))
+
+
+@pytest.mark.parametrize("name", ["data.path", "network.weights"])
+def test_a_path_that_cannot_be_recorded_is_refused(name: str) -> None:
+    with pytest.raises(ResiduaError, match="is not UTF-8"):
+        checked(with_settings(Config(), {name: "photos\udcff"}))

@@ -115,6 +115,27 @@ def test_other_folders_beside_splits_are_reported(tmp_path: Path) -> None:
 # The class map
 
 
+def test_a_split_folder_may_contain_itself(tmp_path: Path) -> None:
+    inner = ("training_set/training_set", "test_set/test_set")
+    source = folder.find(put(tmp_path, *(f"{split}/{c}/1.png" for split in inner for c in "ab")))
+    assert source.classes == ("a", "b")
+    assert [e.split for e in source.entries] == ["test", "test", "train", "train"]
+
+
+def test_splits_inside_classes_are_refused(tmp_path: Path) -> None:
+    names = [f"{c}/{split}/1.png" for c in ("cat", "dog") for split in ("train", "test")]
+    assert "cat/ contains test, train: is it divided into splits?" in refusal(put(tmp_path, *names))
+
+
+def test_one_class_folder_names_the_data_that_may_be_meant(tmp_path: Path) -> None:
+    (warning,) = folder.find(put(tmp_path, "photos/cat/1.png", "photos/dog/1.png")).warnings
+    assert f"(cat, dog) are meant, give {tmp_path / 'photos'} as the data" in warning
+
+
+def test_folders_of_the_system_are_refused_at_once() -> None:
+    assert "is a folder of the system" in refusal(Path("/proc"))
+
+
 def test_all_splits_share_one_class_map(tmp_path: Path) -> None:
     put(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png", "val/b/1.png")
     source = folder.find(tmp_path)
@@ -145,6 +166,11 @@ def test_class_names_that_differ_in_case_get_a_warning(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "Owl/1.png", "owl/1.png"))
     assert source.classes == ("Owl", "owl")
     assert source.warnings == ["The classes 'Owl' and 'owl' differ only in case or spaces."]
+
+
+def test_class_names_that_differ_in_spaces_get_a_warning(tmp_path: Path) -> None:
+    source = folder.find(put(tmp_path, "cat/1.png", "cat /1.png"))
+    assert source.warnings == ["The classes 'cat' and 'cat ' differ only in case or spaces."]
 
 
 def test_an_empty_folder_is_not_a_class(tmp_path: Path) -> None:
@@ -192,6 +218,25 @@ def test_files_are_ignored_or_rejected_by_their_first_bytes(tmp_path: Path) -> N
         "a/photo.cr3": "is a camera's raw file: export it as JPEG",
         "a/photo.heic": "is a HEIC photo, which is not supported: convert it to JPEG",
     }
+
+
+def test_backup_copies_and_names_with_a_line_break_are_listed(tmp_path: Path) -> None:
+    copies = ["a/1.jpg_original", "a/1.jpg.bak", "a/1.jpg~"]
+    put(tmp_path, "a/1.jpg", "b/1.jpg", "b/x\ry.png", "b/x\ny.png", *copies)
+    source = folder.find(tmp_path)
+    assert [e.path for e in source.entries] == ["a/1.jpg", "b/1.jpg"]
+    assert dict(source.rejected) == {
+        **dict.fromkeys(copies, "has the name of a backup copy: rename it to use it"),
+        **dict.fromkeys(["b/x\ry.png", "b/x\ny.png"], "has a line break in its name: rename it"),
+    }
+    assert [path.name for path in folder.images_below(tmp_path / "a")] == ["1.jpg"]
+
+
+@pytest.mark.parametrize("name", ["x.dcm", "x.npy", "x.exr", "x.dds", "x.tga"])
+def test_images_of_other_formats_are_listed(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "a" / name).write_bytes(bytes(200))
+    assert [path for path, _ in folder.find(tmp_path).rejected] == [f"a/{name}"]
 
 
 def test_images_outside_class_folders_are_reported(tmp_path: Path) -> None:
@@ -290,7 +335,7 @@ def test_an_unreadable_folder_is_refused_by_name(
 
 def test_a_single_class_gets_a_warning(tmp_path: Path) -> None:
     source = folder.find(put(tmp_path, "images/owl/1.png", "images/cat/1.png"))
-    assert source.warnings == ["All images are in one class folder, images/."]
+    assert source.warnings[0].startswith("All images are in one class folder, images/.")
 
 
 @pytest.mark.parametrize(("written", "name"), [(".", "zoo"), ("a/..", "zoo"), ("../zoo/", "zoo")])

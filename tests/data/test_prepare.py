@@ -163,6 +163,11 @@ def test_a_single_class_and_too_narrow_a_head_are_refused(tmp_path: Path) -> Non
         prepared(one)
 
 
+def test_a_crop_padding_of_the_image_size_is_refused(shapes: Path) -> None:
+    with pytest.raises(ResiduaError, match="expected less than the image size, 16 px"):
+        prepared(shapes, augmentation__crop_padding=16)
+
+
 def test_choosing_gives_a_new_value_and_leaves_the_old_one(shapes: Path) -> None:
     made = prepared(shapes)
     other = made.choose("training.epochs", 3, "test")

@@ -357,6 +357,14 @@ class Names:
         return [each for number in numbers for each in self.real(number, port, **options)]
 
 
+def test_private_addresses_are_allowed_to_the_user_not_to_a_server(server: Server) -> None:
+    server.answers["elsewhere"] = redirects(server.address("image.png", host="localhost"))
+    server.answers["here"] = redirects(server.address("image.png"))
+    with pytest.raises(Unreadable, match=r"is redirected to .*, which is not a public IP address"):
+        read_address(server.address("elsewhere"), allow_private=True)
+    assert read_address(server.address("here"), allow_private=True) == IMAGE
+
+
 def test_a_redirect_from_the_internet_does_not_reach_this_machine(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,16 @@ def test_predictions_are_the_most_likely_classes_in_order(
         list(predict_images(weights, files, 0, max_pixels=LIMIT))
 
 
+def test_an_empty_name_is_not_the_working_directory(
+    weights: Weights, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(files[0]).parent)
+    (row,) = predict_images(weights, [""], max_pixels=LIMIT)
+    assert row.error == "is an empty name"
+    with pytest.raises(ResiduaError, match="is an empty name"):
+        features_of(weights, [""], max_pixels=LIMIT)
+
+
 def test_a_folder_stands_for_the_images_below_it(weights: Weights, files: list[str]) -> None:
     folder = Path(files[0]).parent
     (folder / "below").mkdir()

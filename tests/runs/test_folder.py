@@ -207,3 +207,15 @@ def test_a_long_name_of_a_data_set_fits_into_the_name_of_a_run(
     monkeypatch.chdir(tmp_path)
     assert RunFolder.new(None, "a" * 254).path.name == "a" * 200 + "-1"
     assert len(RunFolder.new(None, "猫" * 80).path.name) == 66 + 2
+
+
+def test_a_run_that_was_killed_before_its_training_may_be_started_again(tmp_path: Path) -> None:
+    folder = RunFolder.new(str(tmp_path / "run"), "data")
+    for name in ("classes.json", "environment.json"):
+        folder.write_json(name, {})
+    with pytest.raises(ResiduaError, match="was interrupted before its training began"):
+        RunFolder.existing(folder.path)
+    RunFolder.new(str(folder.path), "data")
+    (folder.path / "notes.txt").write_text("of the user")
+    with pytest.raises(ResiduaError, match="is not empty"):
+        RunFolder.new(str(folder.path), "data")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +21,23 @@ from residua.system.files import (
     csv_text,
     new_folder,
     refuse_inside,
+    refuse_undecodable,
     unwritable,
     write_atomically,
 )
+
+
+def test_csv_is_read_as_it_was_written() -> None:
+    rows = [["a\rb", "c"], ['d"e', "f\ng"], ["h,i", ""]]
+    text = csv_text(("x", "y"), rows)
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["x", "y"], *rows]
+    assert text.splitlines()[0] == "x,y"
+
+
+def test_a_path_that_is_not_utf8_is_refused() -> None:
+    refuse_undecodable("é/ü")
+    with pytest.raises(ResiduaError, match=r"a\\xff: is not UTF-8: rename"):
+        refuse_undecodable(os.fsdecode(b"a\xff"))
 
 
 def test_a_write_that_fails_leaves_the_old_file(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -17,7 +16,7 @@ import typer
 
 from residua.cli.options import parse_assignments
 from residua.errors import ResiduaError
-from residua.system.files import user_path
+from residua.system.files import user_path, write_csv
 
 if TYPE_CHECKING:
     from residua.evaluation.predict import Prediction
@@ -175,18 +174,17 @@ def _write_table(chunks: Iterator[list[Prediction]], _: int, out: TextIO) -> Non
 def _write_csv(chunks: Iterator[list[Prediction]], top: int, out: TextIO) -> None:
     if isinstance(out, io.TextIOWrapper) and not out.isatty():
         out.reconfigure(encoding="utf-8")  # other programs read it, not this terminal
-    writer = csv.writer(out, lineterminator="\n")
     ranks = range(1, top + 1)
     columns = [name for rank in ranks for name in (f"class{rank}", f"probability{rank}")]
     header = ["file", *columns, "error"]
     for chunk in chunks:
         if header:
-            writer.writerow(header)
+            write_csv(out, [header])
             header = []
         for prediction in chunk:
             cells = [cell for name, chance in prediction.top for cell in (name, f"{chance:.6f}")]
             padding = [""] * (2 * top - len(cells))
-            writer.writerow([prediction.file, *cells, *padding, prediction.error or ""])
+            write_csv(out, [[prediction.file, *cells, *padding, prediction.error or ""]])
 
 
 def _write_json(chunks: Iterator[list[Prediction]], _: int, out: TextIO) -> None:

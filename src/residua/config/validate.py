@@ -5,6 +5,7 @@ from __future__ import annotations
 from residua.config.parse import check_unit, hidden_of, with_settings
 from residua.config.schema import AUTO, NONE, Config
 from residua.errors import ResiduaError
+from residua.system.files import refuse_undecodable
 
 TRANSFERS = ("features", "partial", "full", "auto")  # strategies that need pretrained weights
 
@@ -21,8 +22,19 @@ def checked(config: Config) -> Config:
 
 
 def check(config: Config) -> None:
-    """Raise ResiduaError if settings of a transfer contradict each other, or a unit is wrong."""
+    """Raise ResiduaError if settings contradict each other, a unit is wrong, or a path cannot be
+    recorded."""
     strategy, network = config.transfer.strategy, config.network
+    for path in (config.data.path, network.weights):
+        refuse_undecodable(path)
+    zoom = config.augmentation.zoom
+    if zoom != AUTO and zoom[0] > zoom[1]:
+        raise ResiduaError(f"augmentation.zoom = {list(zoom)}: expected the lower number first.")
+    scale = config.preprocessing.value_range
+    if scale is not None and not scale[0] < scale[1]:
+        raise ResiduaError(
+            f"preprocessing.value_range = {list(scale)}: expected the lower number first."
+        )
     check_unit(config.preprocessing, "preprocessing")
     if strategy in TRANSFERS and network.weights in ("", NONE):
         raise ResiduaError(

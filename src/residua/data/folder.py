@@ -38,6 +38,7 @@ _SYSTEM = re.compile(
     r"lost\+found|system volume information",
     re.DOTALL,
 )
+_PSEUDO = (("proc",), ("sys",), ("dev",))  # folders without end
 _LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _KERAS_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
@@ -94,6 +95,8 @@ def find(root: Path, *, training: bool = True) -> FolderDataset:
         if not root.is_dir():
             problem = "is a file, not a folder" if root.exists() else "does not exist"
             raise ResiduaError(f"{root} {problem}.\n{LAYOUT}")
+    if root.resolve().parts[1:2] in _PSEUDO:
+        raise ResiduaError(f"{root}: is a folder of the system, not of images.\n{LAYOUT}")
     scan = _Scan()
     splits = _split_folders(root, scan, training)
     for split, folder in splits.items():
@@ -102,8 +105,8 @@ def find(root: Path, *, training: bool = True) -> FolderDataset:
         raise ResiduaError(_no_images(root, scan))
     classes = _classes(scan, list(splits) if training else [])
     labels = {_key(name): label for label, name in enumerate(classes)}
-    if len(classes) == 1:
-        scan.warnings.append(f"All images are in one class folder, {classes[0]}/.")
+    if len(classes) == 1 and None in splits:
+        scan.warnings.append(_single_class(root, classes[0]))
     return FolderDataset(
         root=root,
         name=short_name(root),
@@ -158,10 +161,11 @@ def _split_folders(root: Path, scan: _Scan, training: bool) -> dict[SplitName | 
     exact = [name for name in names if name.casefold() in _SPLIT_NAMES]
     like = [name for name in names if _SPLIT_LIKE.fullmatch(name.casefold()) and name not in exact]
     others = [name for name in names if name not in exact and name not in like]
-    splits = {_SPLIT_NAMES[name.casefold()]: root / name for name in exact}
+    splits = {_SPLIT_NAMES[name.casefold()]: _inner(root / name) for name in exact}
     if len(splits) < len(exact):
         raise ResiduaError(_question(root, exact, "Which of them is meant?"))
     if not exact and (others or not like):
+        _refuse_splits_below(root, others)
         return {None: root}  # class folders; one of them may be called "dev"
     if list(splits) == ["train"] and others and not any(map(_is_folder, _visible(splits["train"]))):
         return {None: root}  # railway trains are one of the classes
@@ -173,6 +177,37 @@ def _split_folders(root: Path, scan: _Scan, training: bool) -> dict[SplitName | 
         beside = ", ".join(f"{name}/" for name in others)
         scan.warnings.append(f"Not used: {beside} beside the split folders.")
     return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def _inner(folder: Path) -> Path:
+    """The split folder inside one of the same name, as in training_set/training_set/cats."""
+    inner = _visible(folder)
+    if len(inner) == 1 and inner[0].name.casefold() == folder.name.casefold():
+        return Path(inner[0].path)
+    return folder
+
+
+def _refuse_splits_below(root: Path, classes: Sequence[str]) -> None:
+    """Raise ResiduaError if a class folder is divided into training and other images."""
+    for name in classes:
+        inner = [entry.name for entry in _visible(root / name) if _is_folder(entry)]
+        splits = {_SPLIT_NAMES.get(folder.casefold()) for folder in inner} - {None}
+        if "train" in splits and len(splits) > 1:
+            raise ResiduaError(
+                f"{root}: the class folder {name}/ contains {', '.join(inner)}: is it divided into "
+                f"splits? Expected the splits outside, as in train/{name}/ and test/{name}/: move "
+                "them, or give the inner folders other names."
+            )
+
+
+def _single_class(root: Path, name: str) -> str:
+    """A warning that names the folder that may be meant."""
+    inner = [entry.name for entry in _visible(root / name) if _is_folder(entry)]
+    warning = f"All images are in one class folder, {name}/."
+    if len(inner) < 2:
+        return warning
+    shown = ", ".join(inner[:3]) + (", ..." if inner[3:] else "")
+    return f"{warning} If its folders ({shown}) are meant, give {root / name} as the data."
 
 
 def _question(root: Path, names: Sequence[str], question: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from residua.data import cifar, folder
 from residua.data.arrays import ArrayDataset, Block, array_dataset, checked_block
 from residua.data.dataset import Dataset, Pixels, SplitName
+from residua.data.recognition import objection
 from residua.errors import ResiduaError
 from residua.system.files import user_path
 
@@ -53,6 +54,9 @@ def open_dataset(data: str, *, training: bool = True) -> Dataset:
         is_file = root.is_file()
     except (OSError, ValueError) as error:  # such as no permission above it
         raise ResiduaError(f"{data} cannot be reached: {error}.") from error
+    if is_file and (_is_archive(root) or objection(root) is None):
+        kind = "an archive: unpack it, and give the folder" if _is_archive(root) else "an image"
+        raise ResiduaError(f"{data}: is {kind}.\n{folder.LAYOUT}")
     if is_file:
         return cifar.from_archive(root)
     for path in (root, root / "raw"):  # torchvision stores MNIST in raw/
@@ -62,6 +66,15 @@ def open_dataset(data: str, *, training: bool = True) -> Dataset:
         if dataset := cifar.from_files(root, files):
             return dataset
     return folder.find(root, training=training)
+
+
+def _is_archive(file: Path) -> bool:
+    """Whether a file is an archive other than tar, which CIFAR may be in."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(8).startswith((b"PK\3\4", b"7z\xbc\xaf", b"Rar!"))
+    except OSError:
+        return False
 
 
 def _files(path: Path) -> list[Path]:

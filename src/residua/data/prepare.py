@@ -195,7 +195,7 @@ def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
     if count < 2:
         raise ResiduaError(
             f"{path}: has the single class {dataset.classes[0]!r}: a classifier needs at least two "
-            "class folders."
+            f"class folders. {' '.join(dataset.warnings)}".rstrip()
         )
     if outputs != AUTO and outputs < count:
         raise ResiduaError(
@@ -403,3 +403,8 @@ def _choose_the_rest(
     auto.choose_network(chooser, len(dataset.classes), sum(counts))
     auto.choose_training(chooser, counts)
     auto.choose_augmentation(chooser, is_grey or preprocessing.channels == 1)
+    padding, size = chooser.config.augmentation.crop_padding, chooser.config.preprocessing.size
+    if padding >= size:
+        raise ResiduaError(
+            f"augmentation.crop_padding = {padding}: expected less than the image size, {size} px."
+        )

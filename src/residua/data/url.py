@@ -8,6 +8,7 @@ behind one the IP address is unknown.
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import io
 import ipaddress
@@ -85,12 +86,15 @@ def read_address(
     """The content of a URL, unchanged; its first bytes are those of an image.
 
     allow_private: also read from this machine and from private, link-local and other special
-    networks. max_bytes: of the content. seconds: in all, including DNS and redirects. Raises
-    Unreadable; the message is the reason without the URL.
+    networks, but only from the host in `address`, not from another one that it redirects to.
+    max_bytes: of the content. seconds: in all, including DNS and redirects. Raises Unreadable; the
+    message is the reason without the URL.
     """
     limits = _Limits(allow_private, max_bytes, seconds, time.monotonic() + seconds)
-    origin = ""
+    origin, host = "", _host(address)
     for _ in range(_REDIRECTS + 1):
+        if _host(address) != host:  # private addresses are allowed to the user, not to a server
+            limits = dataclasses.replace(limits, allow_private=False)
         try:
             content = _read(address, limits)
         except Unreadable as error:
@@ -99,6 +103,14 @@ def read_address(
             return content
         address, origin = content, f"is redirected to {_shown(content)}, which "
     raise Unreadable(f"is redirected more than {_REDIRECTS} times")
+
+
+def _host(address: str) -> str | None:
+    """The host of a URL; None if there is none, which reading it explains."""
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
 
 
 def _read(address: str, limits: _Limits) -> bytes | str:

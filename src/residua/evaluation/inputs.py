@@ -74,7 +74,7 @@ def dataset_inputs(images: Images | None, reading: Reading) -> list[Input]:
     """The images of a single data set without image files; empty for anything else."""
     if isinstance(images, list | tuple) and len(images) == 1:
         images = images[0]
-    if not isinstance(images, str | os.PathLike) or is_address(str(images)):
+    if not isinstance(images, str | os.PathLike) or not str(images) or is_address(str(images)):
         return []
     name = os.fspath(images)
     path = user_path(name)
@@ -114,6 +114,9 @@ def _each(images: Iterable[ImageLike], reading: Reading) -> Iterator[Input]:
 
 def _files(file: str, reading: Reading) -> Iterator[Input]:
     """A file, an address, or every image below a folder; a folder that cannot be read is a row."""
+    if not file:  # such as an unset variable; as a path, it would be the working directory
+        yield file, partial(_pixels_or_raise, "is an empty name")
+        return
     try:
         path = user_path(file)
         if is_address(file) or not path.is_dir():

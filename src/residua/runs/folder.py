@@ -26,6 +26,7 @@ from residua.system.files import (
     csv_text,
     is_there,
     new_folder,
+    refuse_undecodable,
     short_name,
     unwritable,
     user_path,
@@ -43,6 +44,15 @@ LOCK = ".lock"
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 HISTORY = ("epoch", *METRICS, "learning_rate", "images_per_second", "seconds")  # history.csv
 
+FIRST_FILES = (  # written before config.yaml
+    "classes.json",
+    "environment.json",
+    "split.csv",
+    "unreadable.csv",
+    "weights.json",
+    "preprocessing.json",
+    "choices.json",
+)
 RENAMED_COLUMNS = {  # of the CSV files that version 0.1.0 wrote
     "rate": "learning_rate",
     "pictures_per_second": "images_per_second",
@@ -68,6 +78,11 @@ class RunFolder:
         folder = user_path(path)
         if not is_there(folder / "config.yaml"):
             what = "has no config.yaml" if folder.is_dir() else "is not a folder"
+            if _is_unstarted(folder):
+                raise ResiduaError(
+                    f"{folder}: was interrupted before its training began, so there is nothing to "
+                    f"resume. Train again; --out {folder} may be used."
+                )
             raise ResiduaError(
                 f"{folder}: {what}: expected a run folder, as `residua train` creates."
             )
@@ -87,7 +102,9 @@ class RunFolder:
     def check_unused(path: str) -> None:
         """Raise ResiduaError unless `path` is free or an empty folder."""
         folder = user_path(path)
-        check_unused(folder, "the run", f"`residua resume {folder}` continues an earlier one.")
+        refuse_undecodable(folder)
+        if not _is_unstarted(folder):
+            check_unused(folder, "the run", f"`residua resume {folder}` continues an earlier one.")
 
     def write_text(self, name: str, content: str | bytes) -> None:
         """Write one file of the run atomically."""
@@ -312,6 +329,16 @@ def refuse_links(folder: Path) -> None:
                     f"{path}: is a link, a pipe or a device, which a run folder does not contain. "
                     "Replace it by the file itself, or remove it."
                 )
+
+
+def _is_unstarted(folder: Path) -> bool:
+    """Whether a run was killed before it wrote config.yaml, the last of its first files."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
+    unfinished = {name for name in names if name.startswith(TEMPORARY)}
+    return {"classes.json", "environment.json"} <= names <= {*FIRST_FILES, *unfinished}
 
 
 def current_columns(row: Mapping[str, _T]) -> dict[str, _T]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 from residua.errors import ResiduaError
 
@@ -128,10 +129,25 @@ def is_there(path: Path, *, folder: bool = False) -> bool:
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """CSV text with a header row; None is an empty cell."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    write_csv(stream, [columns, *rows])
     return stream.getvalue()
+
+
+def write_csv(stream: IO[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write rows of CSV; None is an empty cell."""
+    plain = csv.writer(stream, lineterminator="\n")
+    quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:  # csv does not quote a "\r", but reads it as the end of the row
+        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
+
+
+def refuse_undecodable(path: str | os.PathLike[str]) -> None:
+    """Raise ResiduaError if a path is not UTF-8, so that no file could record it."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise ResiduaError(f"{shown}: is not UTF-8: rename the file or folder.") from error
 
 
 def refuse_inside(target: Path, data: str) -> None:

@@ -1,0 +1,30 @@
+"""Files and arrays of 16 bits have the scale that the network was trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from references.weights_files import PREPARED
+
+from residua.data.pixels import fitted
+
+RULE = dataclasses.replace(
+    PREPARED, size=4, channels=1, mean=(0.0,), std=(1.0,), value_range=(0.0, 4095.0)
+)
+
+
+def test_the_stored_scale_holds_for_files_images_and_arrays(tmp_path: Path) -> None:
+    values = (np.arange(16).reshape(4, 4) * 300).astype(np.uint16)
+    file = tmp_path / "x.png"
+    Image.fromarray(values).save(file)
+    expected = np.rint(np.clip(values, 0, 4095) / 4095 * 255)
+    for image in (str(file), file.read_bytes(), Image.open(io.BytesIO(file.read_bytes())), values):
+        np.testing.assert_array_equal(fitted(image, RULE, 100)[..., 0], expected)
+    plain = values.astype(np.uint8)
+    np.testing.assert_array_equal(fitted(plain, RULE, 100)[..., 0], plain)
+    wide = fitted(values, RULE, 100, value_range=(0.0, 9000.0))
+    np.testing.assert_array_equal(wide[..., 0], np.rint(values / 9000 * 255))
