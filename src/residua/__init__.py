@@ -11,6 +11,7 @@ __all__ = [
     "Comparison",
     "ResiduaError",
     "Run",
+    "audit",
     "build",
     "compare",
     "evaluate",
@@ -28,6 +29,7 @@ __all__ = [
 if TYPE_CHECKING:
     from residua.api import (
         Run,
+        audit,
         build,
         evaluate,
         export,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from residua import experiment
+from residua.audits.audit import audit
 from residua.config.recipes import compose
 from residua.config.schema import Config, Preprocessing
 from residua.data.pixels import Transform
@@ -30,6 +31,7 @@ from residua.weights.network import build_network, default_device
 
 __all__ = [
     "Run",
+    "audit",
     "build",
     "evaluate",
     "export",

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from references.images import write_shapes
+from references.scenes import COPIES, scene, write_scenes
 
 from residua.config.parse import with_settings
 from residua.config.schema import AUTO, Config
+from residua.data.fixes import Fix, write_fixes
 from residua.data.prepare import Prepared, prepare, thinned
 from residua.errors import ResiduaError
 from residua.system.console import Console
@@ -193,3 +195,68 @@ def test_what_is_evaluated_after_an_epoch(shapes: Path) -> None:
     assert list(curves.eval_splits()) == ["validation", "test"]
     without = prepared(shapes, training__curve_test=True)
     assert any("--curve-test has no effect" in note for note in without.notes)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 12 scenes, of which four have a mirrored or cropped copy."""
+    folder = write_scenes(tmp_path_factory.mktemp("scenes"))
+    for label in (0, 1):
+        for number, name in ((3, "mirrored"), (8, "cropped")):
+            copy = COPIES[name](scene(1000 * label + number))
+            copy.save(folder / f"class{label}" / f"{number:02}-copy.png")
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_near_duplicates_stay_in_one_split(seed: int, scenes: Path) -> None:
+    made = prepared(scenes, data__val_fraction=0.3, data__test_fraction=0.2, data__split_seed=seed)
+    splits: dict[str, set[str]] = {}
+    for member in made.members:
+        splits.setdefault(member.path[:9], set()).add(member.split)
+    assert len(splits) == 24
+    assert all(len(names) == 1 for names in splits.values())
+
+
+def test_groups_of_an_expression_stay_in_one_split(scenes: Path) -> None:
+    made = prepared(scenes, data__group_by=r"/\d", data__val_fraction=0.3, data__duplicates="exact")
+    assert "validation" in {member.split for member in made.members}
+    for tens in "01":
+        rows = [member for member in made.members if f"/{tens}" in member.path]
+        assert len({member.split for member in rows}) == 1
+
+
+def test_near_duplicates_of_training_images_in_a_test_set_are_noted(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "train", count=6)
+    for label in (0, 1):
+        file = tmp_path / "test" / f"class{label}" / "a.png"
+        file.parent.mkdir(parents=True)
+        COPIES["cropped"](scene(1000 * label + 3)).save(file)
+    (note,) = [note for note in prepared(tmp_path).notes if "near-duplicates" in note]
+    assert "2 of 2 test images" in note
+    assert "test/class0/a.png of train/class0/03.png" in note
+
+
+def test_near_duplicates_with_two_labels_are_noted(tmp_path: Path) -> None:
+    write_scenes(tmp_path, count=8)
+    COPIES["resized"](scene(0)).save(tmp_path / "class1" / "x.png")
+    notes = " ".join(prepared(tmp_path).notes)
+    assert "1 pair of near-duplicates with different labels" in notes
+    assert "class0/00.png and class1/x.png" in notes
+
+
+def test_saved_splits_are_not_drawn_again(scenes: Path) -> None:
+    made = prepared(scenes, data__test_fraction=0.2)
+    config = with_settings(Config(), {"data.path": str(scenes), "data.split_seed": 9})
+    again = prepare(config, Console(quiet=True), recorded=made.members)
+    assert again.members == made.members
+
+
+def test_a_fix_list_changes_what_is_trained_on(scenes: Path, tmp_path: Path) -> None:
+    fixes = [Fix("class0/00.png", "exclude"), Fix("class0/01.png", "relabel", "class1")]
+    write_fixes(tmp_path / "fixes.csv", fixes)
+    made = prepared(scenes, data__fixes=str(tmp_path / "fixes.csv"))
+    labels = {member.path: member.label for member in made.members}
+    assert "class0/00.png" not in labels
+    assert labels["class0/01.png"] == "class1"
+    assert labels["class0/02.png"] == "class0"

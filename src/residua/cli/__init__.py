@@ -17,6 +17,7 @@ import typer
 
 from residua._version import __version__
 from residua.cli import export, models, predict, serve, train, weights
+from residua.cli.audit import audit
 from residua.cli.options import with_settings
 from residua.cli.study import study
 from residua.errors import ResiduaError
@@ -46,6 +47,7 @@ Examples:
 )
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # panel of `residua --help` -> commands
     "Data and training": (
+        audit,
         with_settings(train.look),
         with_settings(train.train),
         train.resume,

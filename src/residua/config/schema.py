@@ -63,6 +63,21 @@ class Data:
         high=0.9,
     )
     split_seed: int = setting(0, "Seed of the split.", flag="--split-seed", low=0, high=2**32 - 1)
+    duplicates: Literal["near", "exact"] = setting(
+        "near",
+        "Images that stay in one split: near-duplicates, or files with equal bytes alone.",
+    )
+    group_by: str = setting(
+        "",
+        "Images that stay in one split: 'folder', a regular expression on paths, or "
+        "FILE.csv:COLUMN.",
+        flag="--group-by",
+    )
+    fixes: str = setting(
+        "",
+        "Fix list of `residua audit`: images to exclude, and new labels.",
+        flag="--fixes",
+    )
     unreadable: Literal["list", "fail"] = setting(
         "list", "Unreadable files: skip and list them, or fail.", flag="--unreadable"
     )

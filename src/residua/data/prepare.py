@@ -16,8 +16,17 @@ from residua.data import split
 from residua.data.batches import DecodedImages, TrainingBatches, measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
 from residua.data.dataset import SPLITS, Dataset, Header, Pixels, SplitName
+from residua.data.fixes import with_fixes
 from residua.data.folder import FolderDataset, keras_listing
+from residua.data.grouping import group_names
 from residua.data.image import is_deep
+from residua.data.near_duplicates import (
+    equal_pairs,
+    find_near_duplicates,
+    groups_of,
+    thumbnails_of,
+)
+from residua.data.neighbours import Pairs
 from residua.data.open import open_dataset, open_recorded, resolved
 from residua.data.random import Integers
 from residua.data.split import Member
@@ -142,7 +151,13 @@ def prepare(
     decoded = _decode(chooser, surveyed, console)
     readable, unreadable = _readable(config, dataset, decoded)
     labels = np.array([entry.label for entry in dataset.entries], np.int64)
-    members, notes = _assign_splits(chooser, surveyed, decoded, readable, recorded)
+    near = None
+    if recorded is None and chooser.config.data.duplicates == "near":
+        near = _near_duplicates(decoded.pixels, readable)
+    groups = _groups(chooser.config, dataset, decoded, near, readable)
+    members, notes = _assign_splits(chooser, surveyed, decoded, groups, readable, recorded)
+    if near is not None:
+        notes = (*notes, *split.near_duplicate_notes(members, near.tolist()))
     notes = (*notes, *_range_notes(chooser.config, dataset, surveyed, decoded))
     splits = {
         name: np.array(
@@ -187,6 +202,11 @@ def _choose_device(chooser: Chooser) -> torch.device:
 def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
     path = chooser.config.data.path
     dataset = open_recorded(path) if is_recorded else open_dataset(path)
+    if chooser.config.data.fixes:
+        fixes = user_path(chooser.config.data.fixes).absolute()  # found from any working directory
+        dataset = with_fixes(dataset, fixes)
+        data = dataclasses.replace(chooser.config.data, fixes=str(fixes))
+        chooser.config = dataclasses.replace(chooser.config, data=data)
     console.print(f"{path}: {dataset.description}")
     if not is_recorded:  # absolute, so that it is found from any working directory
         data = dataclasses.replace(chooser.config.data, path=resolved(path))
@@ -291,10 +311,35 @@ def _readable(
     return readable, unreadable
 
 
+def _near_duplicates(pixels: Pixels, readable: Sequence[int]) -> Pairs:
+    """Pairs of readable images, as positions in `readable`, int64 [P, 2]."""
+    rows = np.array(readable, np.int64)
+    return find_near_duplicates(len(rows), lambda at: thumbnails_of(pixels[rows[at]])).pairs
+
+
+def _groups(
+    config: Config,
+    dataset: Dataset,
+    decoded: Decoded,
+    near: Pairs | None,
+    readable: Sequence[int],
+) -> Sequence[str]:
+    """A key per readable image, equal for images that must share a split."""
+    names = group_names(config.data.group_by, [dataset.entries[at].path for at in readable])
+    pairs = [
+        equal_pairs([decoded.digests[at] for at in readable]),
+        equal_pairs([name or f"\0{at}" for at, name in enumerate(names)]),
+    ]
+    if near is not None:
+        pairs.append(near)
+    return [str(group) for group in groups_of(len(readable), np.concatenate(pairs))]
+
+
 def _assign_splits(
     chooser: Chooser,
     surveyed: Survey,
     decoded: Decoded,
+    groups: Sequence[str],
     readable: Sequence[int],
     recorded: Sequence[Member] | None,
 ) -> tuple[tuple[Member, ...], tuple[str, ...]]:
@@ -329,6 +374,7 @@ def _assign_splits(
             test_fraction=data.test_fraction,
             seed=data.split_seed,
             classes=dataset.classes,
+            groups=groups,
         )
         unused = [
             f"{flag} {fraction:g} has no effect: the data set has its own {name} set"

@@ -50,7 +50,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Images of equal content, which stay together; members: indices, counts: images per label."""
+    """Images that stay together; members: indices, counts: images per label."""
 
     members: tuple[int, ...]
     counts: Counter[int]
@@ -70,18 +70,20 @@ def stratified(
     test_fraction: float,
     seed: int,
     classes: Sequence[str] = (),
+    groups: Sequence[str] | None = None,
 ) -> Split:
     """Draw the splits that the data set does not define itself.
 
     paths: of the readable images, relative, with '/'. labels: class indices. contents: a key per
     image, equal for equal pixels. splits: as defined by the data set, None where it defines none;
-    these never change. classes: names for messages.
+    these never change. classes: names for messages. groups: a key per image, equal for images that
+    must share a split; None: `contents`.
 
     A missing split is drawn from the N images that are for training or in no split, test first:
     floor(fraction x N) of the decimal as written. Classes share it by largest remainder. Within a
     class the order is that of SHA-256(seed, split, path), so the result depends on no platform, no
-    library and no order of the input, and changes little when images are added. Images of equal
-    content stay together; if the last group does not fit, the split is smaller, with a note.
+    library and no order of the input, and changes little when images are added. Images of a
+    group stay together; if the last group does not fit, the split is smaller, with a note.
 
     Raises ResiduaError if a fraction is outside [0, 1) or a class would have no training image.
     """
@@ -103,8 +105,8 @@ def stratified(
     counts = Counter(labels[index] for index in pool)
     for split, target in targets.items():
         left = [index for index in pool if result[index] == "train"]
-        groups = _groups(left, paths, labels, contents, f"{seed}/{split}")
-        drawn = [member for group in _draw(groups, counts, target) for member in group.members]
+        drawable = _groups(left, paths, labels, groups or contents, f"{seed}/{split}")
+        drawn = [member for group in _draw(drawable, counts, target) for member in group.members]
         for member in drawn:
             result[member] = split
         notes += _size_notes(split, len(drawn), target, fractions[split], len(pool))
@@ -227,8 +229,8 @@ def _quotas(counts: Mapping[int, int], left: Mapping[int, int], target: int) -> 
 def _size_notes(split: SplitName, size: int, target: int, fraction: float, total: int) -> list[str]:
     if size < target:
         return [
-            f"The {split} set has {size} images, not {target}: identical images stay "
-            "together, and the next group of them does not fit."
+            f"The {split} set has {size} images, not {target}: identical images, near-"
+            "duplicates and groups stay together, and the next of these does not fit."
         ]
     if target == 0 and fraction > 0:
         return [f"There is no {split} set: {fraction} of {total} images is less than one."]
@@ -294,5 +296,39 @@ def overlap_notes(
                 f"{len(twins)} of {result.count(second)} {second} images are pixel for pixel in "
                 f"the {first} set too, for example {twins[0][0]} = {twins[0][1]}. The splits are "
                 f"predefined and stay as they are: {second} metrics are optimistic."
+            )
+    return notes
+
+
+def near_duplicate_notes(members: Sequence[Member], pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """Notes on near-duplicates under two labels, and in two predefined splits.
+
+    pairs: of indices of members. Those with equal pixels have notes of their own.
+    """
+    near = [(members[low], members[high]) for low, high in pairs]
+    near = [(first, second) for first, second in near if first.pixels != second.pixels]
+    notes = []
+    contradicting = [(first, second) for first, second in near if first.label != second.label]
+    if contradicting:
+        first, second = contradicting[0]
+        number = "1 pair" if len(contradicting) == 1 else f"{len(contradicting):,} pairs"
+        notes.append(
+            f"{number} of near-duplicates with different labels, such as {first.path} and "
+            f"{second.path}: `residua audit` lists them."
+        )
+    for earlier, later in itertools.combinations(SPLITS, 2):
+        across = {
+            image.path: twin.path
+            for pair in near
+            for image, twin in (pair, pair[::-1])
+            if (image.split, twin.split) == (later, earlier)
+        }
+        if across:
+            path, twin_path = min(across.items())
+            total = sum(member.split == later for member in members)
+            notes.append(
+                f"{len(across)} of {total} {later} images are near-duplicates of images in the "
+                f"{earlier} set, for example {path} of {twin_path}. The splits are predefined and "
+                f"stay as they are: {later} metrics are optimistic."
             )
     return notes

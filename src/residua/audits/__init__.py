@@ -1,0 +1,1 @@
+"""A data set before training: findings about its files, duplicates, labels, shortcuts and size."""

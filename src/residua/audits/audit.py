@@ -1,0 +1,207 @@
+"""DATA -> an Audit: findings, the worst first, with proposed fixes; as text, JSON or HTML."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from residua.audits.duplicates import check_duplicates, find_copies
+from residua.audits.files import check_files
+from residua.audits.finding import SEVERITIES, Finding, counted, worst_first
+from residua.audits.images import AuditImages, read
+from residua.audits.labels import MIN_CLASS, check_labels, predict
+from residua.audits.learning_curve import LearningCurve, check_size, learning_curve
+from residua.audits.shortcuts import check_shortcuts
+from residua.data.fixes import Fix, write_fixes
+from residua.data.random import Integers
+from residua.system.console import Console
+from residua.system.files import check_output, user_path
+
+FEATURE_SECONDS = 60.0  # for features that are not cached yet
+_TEXT_EXAMPLES = 3  # images of a finding in the text
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """The result of an audit.
+
+    findings: the worst first. data, images, classes: what was audited. featured: images with
+    features, on which labels were checked. accuracy: cross-validated on these, None if unknown.
+    groups: of each image: near-duplicates and groups of --group-by share a number, int64 [N].
+    seconds: by step. measured: the images, to draw examples.
+    """
+
+    data: str
+    findings: tuple[Finding, ...]
+    images: int
+    classes: tuple[str, ...]
+    featured: int
+    accuracy: float | None
+    curve: LearningCurve | None
+    groups: Integers
+    seconds: dict[str, float]
+    measured: AuditImages
+
+    def __repr__(self) -> str:
+        return f"Audit({self.summary!r})"
+
+    @property
+    def summary(self) -> str:
+        """One line: the images and the number of findings."""
+        number = {s: sum(f.severity == s for f in self.findings) for s in SEVERITIES}
+        parts = [counted(count, severity) for severity, count in number.items() if count]
+        found = ", ".join(parts) or "nothing found"
+        return (
+            f"{counted(self.images, 'image')} in "
+            f"{counted(len(self.classes), 'class', 'classes')}: {found}"
+        )
+
+    @property
+    def fixes(self) -> list[Fix]:
+        """The proposed fixes, one for an image: exclusions before new labels."""
+        chosen: dict[str, Fix] = {}
+        for action in ("exclude", "relabel"):
+            for finding in self.findings:
+                for fix in finding.fixes:
+                    if fix.action == action:
+                        chosen.setdefault(fix.path, fix)
+        return sorted(chosen.values(), key=lambda fix: fix.path)
+
+    @property
+    def coverage(self) -> str:
+        """Which images the labels were checked on, if not on all."""
+        if self.featured == self.images:
+            return ""
+        if not self.featured:
+            return "Labels were not checked: there are no features."
+        return (
+            f"Labels were checked on {self.featured:,} of {self.images:,} images: more with "
+            "--seconds."
+        )
+
+    def text(self) -> str:
+        """The summary and a paragraph for each finding."""
+        lines = [self.summary]
+        for finding in self.findings:
+            lines += ["", f"{finding.severity}: {finding.title}. {finding.action}"]
+            shown = finding.examples[:_TEXT_EXAMPLES]
+            lines += [f"  {e.path}{'  ' + e.note if e.note else ''}" for e in shown]
+            if len(finding.examples) > len(shown):
+                lines.append(f"  ... {len(finding.examples) - len(shown):,} more")
+        if self.coverage:
+            lines += ["", self.coverage]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with every finding and every image of each."""
+        curve = self.curve
+        return {
+            "data": self.data,
+            "images": self.images,
+            "classes": list(self.classes),
+            "featured": self.featured,
+            "accuracy": self.accuracy,
+            "learning_curve": None
+            if curve is None
+            else {
+                "images_per_class": list(curve.images),
+                "accuracy": list(curve.accuracy),
+                "more_per_class": curve.more,
+                "gain": curve.gain,
+                "interval": list(curve.interval),
+                "class_gains": dict(zip(self.classes, curve.class_gains, strict=True)),
+            },
+            "findings": [finding.to_json() for finding in self.findings],
+            "seconds": {step: round(value, 3) for step, value in self.seconds.items()},
+        }
+
+    def write_fixes(self, path: str | Path) -> int:
+        """Write the fix list that `train --fixes` reads; returns its lines. Raises ResiduaError."""
+        target = user_path(path)
+        check_output(target, (".csv",), [self.data])
+        write_fixes(target, self.fixes)
+        return len(self.fixes)
+
+
+def audit(
+    data: str | Path,
+    *,
+    group_by: str = "",
+    seconds: float = FEATURE_SECONDS,
+    quiet: bool = True,
+) -> Audit:
+    """Check a data set before training: files, copies, labels, shortcuts; see docs/audit.md.
+
+    data: see `train`. The folder is only read.
+    group_by: images that must share a split: "folder", a regular expression on paths, or
+        "FILE.csv:COLUMN".
+    seconds: time limit for features that are not cached yet; labels are checked on images with
+        features. 0: none.
+    quiet: print nothing.
+
+    Raises ResiduaError if no image can be read.
+    """
+    timer = _Timer()
+    data = str(data)
+    images = read(data, group_by, seconds, Console(quiet))
+    timer.step("reading and features")
+    findings = check_files(images)
+    timer.step("files")
+    copies = find_copies(images)
+    findings += check_duplicates(images, copies)
+    timer.step("duplicates")
+    accuracy, curve = None, None
+    usable = _usable(images)
+    if len(usable):
+        features = images.features[usable]
+        rows = images.featured[usable]
+        labels, groups = images.labels[rows], copies.groups[rows]
+        classes = len(images.classes)
+        predictions = predict(features, labels, groups, classes)
+        accuracy = float((predictions.combined.argmax(axis=1) == labels).mean())
+        paths = images.paths
+        findings += check_labels(predictions, labels, images.classes, [paths[r] for r in rows])
+        timer.step("labels")
+        curve = learning_curve(features, labels, groups, classes)
+        findings += check_size(curve, images.classes)
+        timer.step("learning curve")
+    findings += check_shortcuts(images, copies.groups, accuracy)
+    timer.step("shortcuts")
+    return Audit(
+        data=data,
+        findings=tuple(worst_first(findings)),
+        images=len(images.rows),
+        classes=images.classes,
+        featured=len(images.featured),
+        accuracy=accuracy,
+        curve=curve,
+        groups=copies.groups,
+        seconds=timer.seconds,
+        measured=images,
+    )
+
+
+def _usable(images: AuditImages) -> Integers:
+    """Rows of the features whose class has enough images to be checked."""
+    labels = images.labels[images.featured]
+    counts = np.bincount(labels, minlength=len(images.classes))
+    usable = np.flatnonzero(counts[labels] >= MIN_CLASS)
+    return usable if len(np.unique(labels[usable])) > 1 else usable[:0]
+
+
+class _Timer:
+    """Seconds of consecutive steps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def step(self, name: str) -> None:
+        """End a step."""
+        now = time.monotonic()
+        self.seconds[name] = now - self._last
+        self._last = now

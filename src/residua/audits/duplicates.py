@@ -1,0 +1,169 @@
+"""Thumbnails, pixel hashes and features of images -> findings about copies, and their groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from residua.audits.finding import Example, Finding, Severity, counted
+from residua.audits.images import AuditImages
+from residua.data.dataset import SPLITS
+from residua.data.fixes import Fix
+from residua.data.near_duplicates import equal_pairs, find_near_duplicates, groups_of
+from residua.data.neighbours import Pairs
+from residua.data.random import Integers
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """exact, near: pairs int64 [P, 2] of images with equal pixels, and of other near-duplicates.
+
+    groups: of each image, int64 [N]: of both, and of --group-by.
+    """
+
+    exact: Pairs
+    near: Pairs
+    groups: Integers
+
+
+def find_copies(images: AuditImages) -> Copies:
+    """Compare all images of a data set."""
+    count = len(images.rows)
+    exact = equal_pairs([measured.digest for measured in images.measured])
+    is_complete = len(images.featured) == count
+    found = find_near_duplicates(
+        count,
+        lambda rows: images.thumbnails[rows],
+        images.features if is_complete else None,
+    ).pairs
+    known = {tuple(pair) for pair in exact.tolist()}
+    first = np.arange(count)
+    for low, high in exact.tolist():
+        first[high] = min(first[high], low)
+    is_new = [
+        tuple(pair) not in known and first[pair[0]] != first[pair[1]] for pair in found.tolist()
+    ]
+    near = found[np.array(is_new, np.bool_)]
+    named = equal_pairs([name or f"\0{row}" for row, name in enumerate(images.group_names)])
+    return Copies(exact, near, groups_of(count, np.concatenate([exact, near, named])))
+
+
+def check_duplicates(images: AuditImages, copies: Copies) -> list[Finding]:
+    """Copies under two labels, in two splits, and within a class."""
+    labels, splits = images.labels, np.array([split or "" for split in images.splits])
+    findings = []
+    for pairs, what, is_exact in (
+        (copies.exact, "identical pixels", True),
+        (copies.near, "near-duplicates", False),
+    ):
+        first, second = pairs[:, 0], pairs[:, 1]
+        contradicts = labels[first] != labels[second]
+        crosses = splits[first] != splits[second]
+        prefix = "identical" if is_exact else "near-duplicates"
+        findings += [
+            _contradictions(images, pairs[contradicts], prefix, what, is_exact),
+            _across_splits(images, pairs[crosses], prefix, what),
+            _within(images, pairs[~contradicts & ~crosses], prefix, what, is_exact),
+        ]
+    findings.append(_groups_across_splits(images, copies))
+    return [finding for finding in findings if finding is not None]
+
+
+def _contradictions(
+    images: AuditImages, pairs: Pairs, prefix: str, what: str, is_exact: bool
+) -> Finding | None:
+    members = np.unique(pairs)
+    reason = f"{what} under two labels"
+    return _finding(
+        images,
+        pairs,
+        f"{prefix}-across-classes",
+        "error" if is_exact else "warning",
+        f"{counted(len(members), 'image')} with {what} in different classes",
+        "At least one label of each pair is wrong: correct it, or exclude both.",
+        [Fix(images.paths[row], "exclude", reason=reason) for row in members] if is_exact else (),
+    )
+
+
+def _across_splits(images: AuditImages, pairs: Pairs, prefix: str, what: str) -> Finding | None:
+    """The copy in the earlier split (training first) is the one to exclude."""
+    order = {split: n for n, split in enumerate(SPLITS)}
+    paths, splits = images.paths, images.splits
+    fixes, excluded = [], set()
+    for pair in pairs.tolist():
+        row = min(pair, key=lambda row: order.get(splits[row] or "train", 0))
+        if row not in excluded:
+            excluded.add(row)
+            fixes.append(Fix(paths[row], "exclude", reason=f"{what} in another split"))
+    return _finding(
+        images,
+        pairs,
+        f"{prefix}-across-splits",
+        "error",
+        f"{counted(len(pairs), 'pair')} of images with {what} in different splits",
+        "Metrics on such images are too optimistic: exclude the copy in the training set.",
+        fixes,
+    )
+
+
+def _within(
+    images: AuditImages, pairs: Pairs, prefix: str, what: str, is_exact: bool
+) -> Finding | None:
+    members = np.unique(pairs)
+    group_of = groups_of(len(images.rows), pairs)
+    extra = [int(row) for row in members if group_of[row] != row]
+    reason = f"{what} of another image"
+    return _finding(
+        images,
+        pairs,
+        f"{prefix}-within-class",
+        "note",
+        f"{counted(len(members), 'image')} with {what} in the same class",
+        "They stay together when a split is drawn, and count as one image in intervals.",
+        [Fix(images.paths[row], "exclude", reason=reason) for row in extra] if is_exact else (),
+    )
+
+
+def _groups_across_splits(images: AuditImages, copies: Copies) -> Finding | None:
+    """Groups of --group-by in several splits."""
+    splits: dict[str, dict[str, int]] = {}
+    for row, (name, split) in enumerate(zip(images.group_names, images.splits, strict=True)):
+        if name and split:
+            splits.setdefault(name, {}).setdefault(split, row)
+    crossing = {name: rows for name, rows in splits.items() if len(rows) > 1}
+    if not crossing:
+        return None
+    return Finding(
+        "groups-across-splits",
+        "error",
+        f"{counted(len(crossing), 'group')} of --group-by with images in different splits",
+        len(crossing),
+        "Metrics are too optimistic: move each group into one split.",
+        tuple(
+            Example(images.paths[row], f"group {name}, {split}")
+            for name, rows in crossing.items()
+            for split, row in rows.items()
+        ),
+    )
+
+
+def _finding(
+    images: AuditImages,
+    pairs: Pairs,
+    kind: str,
+    severity: Severity,
+    title: str,
+    action: str,
+    fixes: Sequence[Fix],
+) -> Finding | None:
+    if not len(pairs):
+        return None
+    paths = images.paths
+    examples = [
+        example
+        for low, high in pairs.tolist()
+        for example in (Example(paths[low], f"= {paths[high]}"), Example(paths[high]))
+    ]
+    return Finding(kind, severity, title, len(pairs), action, tuple(examples), tuple(fixes))

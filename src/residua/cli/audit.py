@@ -1,0 +1,70 @@
+"""The command `audit`: DATA -> findings as text or JSON, an HTML page, a fix list."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from residua.cli.common import DataArgument, JsonOption, terminal
+
+
+def audit(
+    data: DataArgument,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write an HTML page with the images.")
+    ] = None,
+    fix_list: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a CSV file of proposed fixes (exclude, relabel) for `train --fixes`.",
+        ),
+    ] = None,
+    group_by: Annotated[
+        str,
+        typer.Option(
+            metavar="GROUPS",
+            help="Images that must share a split: folder, a regular expression on paths, or "
+            "FILE.csv:COLUMN.",
+            show_default=False,
+        ),
+    ] = "",
+    seconds: Annotated[
+        float,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Time limit for features that are not cached yet; labels are checked on images "
+            "with features. 0: none.",
+        ),
+    ] = 60.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check DATA before training: damaged files, copies, label errors, shortcuts.
+
+    Reads every image once; writes nothing into the data folder.
+
+    Examples:
+      residua audit photos
+      residua audit photos --html audit.html --fix-list fixes.csv
+      residua audit scans --group-by "patient(\\d+)"
+    """
+    with terminal() as console:
+        from residua import api
+        from residua.audits.page import write
+        from residua.system.files import check_output, user_path
+
+        for file, ending in ((html, ".html"), (fix_list, ".csv")):
+            if file is not None:
+                check_output(user_path(file), (ending,), [data])
+        found = api.audit(data, group_by=group_by, seconds=seconds, quiet=False)
+        if html is not None:
+            console.print(f"page: {write(found, html)}")
+        if fix_list is not None:
+            lines = found.write_fixes(fix_list)
+            console.print(f"{fix_list}: {lines} proposed fixes; review them before training")
+        print(
+            json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else found.text()
+        )

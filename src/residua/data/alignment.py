@@ -1,0 +1,165 @@
+"""Pairs of grey thumbnails -> how well one fits on the other after shifting, scaling, mirroring.
+
+Gauss-Newton on a scale and a shift per axis, with gain and offset of the brightness, from coarse to
+fine (Lucas and Kanade 1981; Baker and Matthews 2004, sections 2 and 4).
+Legend: P pairs, S side of a level, px; coordinates are -1..1 from edge to edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIDE = 64  # px of a thumbnail
+_LEVELS = ((16, 6, 0.75), (32, 4, 0.8), (64, 4, 0.8))  # side, iterations, correlation to go on
+_DETAIL_SIDE = 32  # px; finer detail is lost by recompression
+_STEP = 0.1  # largest change of a parameter in an iteration
+_SCALE, _SHIFT = (0.75, 1.34), 0.3  # limits
+_MIN_COVER = 0.6  # share of the first image that the second must cover
+_CHUNK = 512  # pairs at once
+
+Thumbnails = npt.NDArray[np.uint8]  # [N, 64, 64], grey
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """How well pairs fit, float32 [P] each, 0 where they do not.
+
+    correlation: of the pixels after alignment. detail: of what is finer than about a tenth of the
+    side; two different smooth images have a high correlation, but unrelated detail.
+    """
+
+    correlation: npt.NDArray[np.float32]
+    detail: npt.NDArray[np.float32]
+
+
+def align(first: Thumbnails, second: Thumbnails, mirrored: npt.NDArray[np.bool_]) -> Fit:
+    """Fit each second thumbnail, mirrored or not, on the first one; uint8 [P, 64, 64] each."""
+    fits = [
+        _align(first[chunk], second[chunk], mirrored[chunk])
+        for chunk in (slice(at, at + _CHUNK) for at in range(0, len(first), _CHUNK))
+    ]
+    none = np.zeros(0, np.float32)
+    return Fit(
+        np.concatenate([none, *(correlation for correlation, _ in fits)]),
+        np.concatenate([none, *(detail for _, detail in fits)]),
+    )
+
+
+@torch.inference_mode()
+def _align(
+    first: Thumbnails, second: Thumbnails, mirrored: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    flipped = np.where(mirrored[:, None, None], second[:, :, ::-1], second)
+    base, moved = (torch.from_numpy(np.ascontiguousarray(x)).float() for x in (first, flipped))
+    base, moved = base[:, None], moved[:, None]
+    rows = torch.arange(len(base))
+    motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(base), 1)
+    correlation, detail = torch.zeros(len(base)), torch.zeros(len(base))
+    best = torch.zeros(0)
+    for side, iterations, enough in _LEVELS:
+        smaller = SIDE // side
+        best, motion = _refine(
+            F.avg_pool2d(base[rows], smaller),
+            F.avg_pool2d(moved[rows], smaller),
+            motion,
+            iterations,
+        )
+        fits = best > enough
+        rows, motion, best = rows[fits], motion[fits], best[fits]
+    if len(rows):
+        correlation[rows] = best
+        smaller = SIDE // _DETAIL_SIDE
+        detail[rows] = _detail(
+            F.avg_pool2d(base[rows], smaller), F.avg_pool2d(moved[rows], smaller), motion
+        )
+    return correlation.numpy(), detail.numpy()
+
+
+def _refine(base: Tensor, moved: Tensor, motion: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """The best correlation [P] and its motion [P, 4] (scale x, y, shift x, y)."""
+    side = base.shape[-1]
+    pixels = base[:, 0]
+    columns, rows = _coordinates(side)
+    stack = torch.cat([moved, *_gradients(moved)], dim=1)
+    best, best_motion = torch.full((len(base),), -1.0), motion
+    for iteration in range(iterations + 1):
+        warped, mask = _warp(stack, motion)
+        fit = _correlation(pixels, warped[:, 0], mask)
+        better = fit > best
+        best = torch.where(better, fit, best)
+        best_motion = torch.where(better[:, None], motion, best_motion)
+        if iteration == iterations:
+            break
+        slopes_x, slopes_y = warped[:, 1], warped[:, 2]
+        unknowns = (
+            slopes_x * columns,
+            slopes_y * rows,
+            slopes_x,
+            slopes_y,
+            -pixels,  # gain
+            -torch.ones_like(pixels),  # offset
+        )
+        system = (torch.stack(unknowns, dim=-1) * mask[..., None]).flatten(1, 2)
+        target = -(warped[:, 0] * mask).flatten(1)[..., None]
+        normal = system.transpose(1, 2) @ system
+        damping = normal.diagonal(dim1=1, dim2=2).mean(dim=1) * 1e-5 + 1e-6
+        normal = normal + damping[:, None, None] * torch.eye(len(unknowns))
+        change = torch.linalg.solve(normal, system.transpose(1, 2) @ target)[:, :4, 0]
+        motion = motion + change.clamp(-_STEP, _STEP)
+        scale, shift = motion[:, :2].clamp(*_SCALE), motion[:, 2:].clamp(-_SHIFT, _SHIFT)
+        motion = torch.cat([scale, shift], dim=1)
+    return best, best_motion
+
+
+def _coordinates(side: int) -> tuple[Tensor, Tensor]:
+    """Pixel centres along x [1, 1, S] and y [1, S, 1]."""
+    centres = (torch.arange(side) + 0.5) * 2 / side - 1
+    return centres[None, None, :], centres[None, :, None]
+
+
+def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y, per unit of the coordinates."""
+    half = images.shape[-1] / 4
+    wide = F.pad(images, (1, 1, 0, 0), "replicate")
+    tall = F.pad(images, (0, 0, 1, 1), "replicate")
+    return (wide[..., 2:] - wide[..., :-2]) * half, (tall[..., 2:, :] - tall[..., :-2, :]) * half
+
+
+def _warp(images: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+    """Images [P, C, S, S] after the motion, and where they cover the base: 0 or 1, [P, S, S]."""
+    columns, rows = _coordinates(images.shape[-1])
+    scale_x, scale_y, shift_x, shift_y = motion[:, :, None, None].unbind(1)
+    x = scale_x * columns + shift_x + 0 * rows
+    y = scale_y * rows + shift_y + 0 * columns
+    mask = ((x.abs() <= 1) & (y.abs() <= 1)).float()
+    grid = torch.stack([x, y], dim=-1)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False), mask
+
+
+def _correlation(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
+    """Of [P, S, S] within the mask; 0 where it covers too little."""
+    count = mask.sum((1, 2)).clamp(min=1)
+
+    def centred(x: Tensor) -> Tensor:
+        return (x - ((x * mask).sum((1, 2)) / count)[:, None, None]) * mask
+
+    x, y = centred(first), centred(second)
+    squares = (x * x).sum((1, 2)) * (y * y).sum((1, 2))
+    value = (x * y).sum((1, 2)) / squares.sqrt().clamp(min=1e-6)
+    return torch.where(mask.mean((1, 2)) >= _MIN_COVER, value, torch.zeros_like(value))
+
+
+def _detail(base: Tensor, moved: Tensor, motion: Tensor) -> Tensor:
+    """The correlation of both minus their local means over 5 x 5 pixels."""
+    warped, mask = _warp(moved, motion)
+
+    def fine(x: Tensor) -> Tensor:
+        return (x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), "replicate"), 5, stride=1))[:, 0]
+
+    return _correlation(fine(base), fine(warped), mask)

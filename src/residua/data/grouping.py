@@ -1,0 +1,66 @@
+"""The setting `group_by` and paths -> the name of each image's group; groups stay in one split.
+
+For what no comparison of pixels sees: images of the same patient, animal, burst or video.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from residua.errors import ResiduaError
+
+FOLDER = "folder"
+_TABLE = re.compile(r"(?P<file>.+\.csv):(?P<column>[^:]+)", re.IGNORECASE)
+_FORMS = "Expected folder, a regular expression on paths, or FILE.csv:COLUMN."
+
+
+def group_names(group_by: str, paths: Sequence[str]) -> list[str]:
+    """The group of each image; "" for an image without one.
+
+    group_by: "": no groups. "folder": the folder of the file. FILE.csv:COLUMN: that column of a
+    CSV file with a column `path`. Anything else: a regular expression; an image belongs to the
+    group of its first match in the path: the text of its first parenthesis, or all of it.
+    Raises ResiduaError if the file or expression cannot be used, or matches no path at all.
+    """
+    if not group_by:
+        return [""] * len(paths)
+    if group_by == FOLDER:
+        return [path.rpartition("/")[0] for path in paths]
+    if table := _TABLE.fullmatch(group_by):
+        column = _column(Path(table["file"]).expanduser(), table["column"])
+        names = [column.get(path, "") for path in paths]
+    else:
+        try:
+            pattern = re.compile(group_by)
+        except re.error as error:
+            raise ResiduaError(f"--group-by {group_by}: {error}. {_FORMS}") from error
+        matches = [pattern.search(path) for path in paths]
+        part = min(pattern.groups, 1)
+        names = [(match[part] or "") if match else "" for match in matches]
+    if paths and not any(names):
+        raise ResiduaError(
+            f"--group-by {group_by}: matches none of {len(paths):,} paths, such as {paths[0]}. "
+            f"{_FORMS}"
+        )
+    return names
+
+
+def _column(file: Path, column: str) -> dict[str, str]:
+    """Path -> value of a column. Raises ResiduaError."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or ()
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ResiduaError(f"--group-by {file}: cannot be read: {error}.") from error
+    for name in ("path", column):
+        if name not in columns:
+            raise ResiduaError(
+                f"--group-by {file}:{column}: has no column {name!r}: its columns are "
+                f"{', '.join(columns) or 'none'}."
+            )
+    return {row["path"]: row[column] or "" for row in rows}

@@ -1,0 +1,208 @@
+"""Grey thumbnails of images, perhaps their features -> pairs and groups of near-duplicates.
+
+Near-duplicates are copies that were resized, recompressed, cropped by up to about a tenth,
+mirrored, or made brighter or darker, and frames of the same scene. Candidates come from hashes of
+64 and 256 bits and from nearest neighbours of coarse pixels and of features; a candidate counts if
+its thumbnails match after alignment. Memory is bounded by blocks of thumbnails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from residua.data.alignment import SIDE, Thumbnails, align
+from residua.data.dataset import Pixels
+from residua.data.neighbours import (
+    Bits,
+    Floats,
+    Pairs,
+    close_hashes,
+    nearest,
+    reduced,
+    unique_pairs,
+    unit,
+)
+from residua.data.random import Integers, uniform
+
+MATCH = 0.85  # correlation, and that of the detail, of near-duplicates
+IDENTICAL = 0.995, 0.985  # the same where different images align too, as drawings of digits do
+_DRAWINGS = 0.02  # share of random pairs that align, above which the images are such drawings
+_RANDOM_PAIRS = 400
+_DISTANCES = {8: 6, 16: 15}  # side of a hash -> bits in which candidates may differ
+_COARSE = 8  # px: side of the coarse pixels
+_NEIGHBOURS, _SIMILARITY = 5, 0.5  # candidates by coarse pixels: at most 5, from this cosine on
+_FEATURE_NEIGHBOURS, _FEATURE_SIMILARITY, _FEATURE_DIMENSIONS = 3, 0.5, 128
+_CONTRAST = 2.0  # standard deviation, 0..255, below which an image is constant: equal to any other
+_BLOCK = 4096  # images
+
+Take = Callable[[Integers], Thumbnails]  # indices [n] -> uint8 [n, 64, 64]
+
+
+@dataclass(frozen=True, eq=False)
+class NearDuplicates:
+    """pairs: int64 [P, 2], lower index first. similarity: float32 [P], 1 for equal thumbnails."""
+
+    pairs: Pairs
+    similarity: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Codes:
+    """Of N images: hashes by side, coarse pixels and mirrored ones; usable: not constant."""
+
+    hashes: dict[int, Bits]
+    coarse: Floats
+    mirrored: Floats
+    usable: npt.NDArray[np.bool_]
+
+
+def find_near_duplicates(
+    count: int, take: Take, features: npt.NDArray[np.float32] | None = None
+) -> NearDuplicates:
+    """Pairs of near-duplicates among `count` images, sorted.
+
+    take: returns thumbnails by index. features: float32 [count, D] of a pretrained network; with
+    them, crops are found more reliably among many images.
+    """
+    if count < 2:
+        return NearDuplicates(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
+    codes = _codes(count, take)
+    if _are_drawings(take, codes.usable):
+        pairs = _hash_candidates(codes)
+        mirrored, bounds = np.zeros(len(pairs), np.bool_), IDENTICAL
+    else:
+        pairs, mirrored = _candidates(codes, features)
+        bounds = MATCH, MATCH
+    fits, details = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+    for start in range(0, len(pairs), _BLOCK):
+        block = pairs[start : start + _BLOCK]
+        members, places = np.unique(block, return_inverse=True)
+        thumbnails = take(members)[places.reshape(block.shape)]
+        fit = align(thumbnails[:, 0], thumbnails[:, 1], mirrored[start : start + _BLOCK])
+        fits.append(fit.correlation)
+        details.append(fit.detail)
+    fit_of, detail_of = np.concatenate(fits), np.concatenate(details)
+    match = (fit_of >= bounds[0]) & (detail_of >= bounds[1])
+    return _best_of_each(pairs[match], detail_of[match])
+
+
+def groups_of(count: int, pairs: Pairs) -> Integers:
+    """A group per image, int64 [count]: the lowest index that pairs connect it with."""
+    parents = np.arange(count)
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = int(parents[index])
+        return index
+
+    for first, second in pairs.tolist():
+        low, high = sorted((root(first), root(second)))
+        parents[high] = low
+    return np.array([root(index) for index in range(count)], np.int64)
+
+
+def equal_pairs(keys: Sequence[object]) -> Pairs:
+    """Pairs that connect each index with the first one of an equal key."""
+    first: dict[object, int] = {}
+    pairs = [(first.setdefault(key, row), row) for row, key in enumerate(keys)]
+    return unique_pairs(np.array(pairs, np.int64).reshape(-1, 2))
+
+
+def thumbnails_of(pixels: Pixels) -> Thumbnails:
+    """uint8 [n, H, W, C] -> uint8 [n, 64, 64]: the mean of the channels, resized."""
+    images = torch.from_numpy(pixels.astype(np.float32)).mean(dim=-1)[:, None]
+    larger = min(images.shape[2:]) >= SIDE
+    size = (SIDE, SIDE)
+    resized = (
+        F.interpolate(images, size, mode="area")
+        if larger
+        else F.interpolate(images, size, mode="bilinear", align_corners=False)
+    )
+    return resized[:, 0].round().clamp(0, 255).byte().numpy()
+
+
+def _codes(count: int, take: Take) -> _Codes:
+    hashes: dict[int, list[Bits]] = {side: [] for side in _DISTANCES}
+    coarse: list[Floats] = []
+    mirrored: list[Floats] = []
+    usable: list[Bits] = []
+    for start in range(0, count, _BLOCK):
+        images = torch.from_numpy(take(np.arange(start, min(start + _BLOCK, count)))).float()
+        for side, parts in hashes.items():
+            cells = F.adaptive_avg_pool2d(images[:, None], (side, side + 1))[:, 0]
+            parts.append((cells[:, :, 1:] > cells[:, :, :-1]).flatten(1).numpy())
+        cells = F.avg_pool2d(images[:, None], SIDE // _COARSE)[:, 0]
+        for values, target in ((cells, coarse), (cells.flip(2), mirrored)):
+            rows = values.flatten(1)
+            target.append(unit((rows - rows.mean(dim=1, keepdim=True)).numpy()))
+        usable.append((images.flatten(1).std(dim=1) > _CONTRAST).numpy())
+    joined = {side: np.concatenate(parts) for side, parts in hashes.items()}
+    return _Codes(joined, np.concatenate(coarse), np.concatenate(mirrored), np.concatenate(usable))
+
+
+def _are_drawings(take: Take, usable: npt.NDArray[np.bool_]) -> bool:
+    """Whether alignment is no evidence, because random pairs align too."""
+    images = np.flatnonzero(usable)
+    if len(images) < 3:
+        return False
+    count = min(_RANDOM_PAIRS, 4 * len(images))
+    chance = uniform(0, 0, np.arange(count), 2, "pairs")
+    pairs = images[(chance * len(images)).astype(np.int64)]
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    members, places = np.unique(pairs, return_inverse=True)
+    thumbnails = take(members)[places.reshape(pairs.shape)]
+    fit = align(thumbnails[:, 0], thumbnails[:, 1], np.zeros(len(pairs), np.bool_))
+    return float((fit.correlation > 0).mean()) > _DRAWINGS
+
+
+def _hash_candidates(codes: _Codes) -> Pairs:
+    found = [close_hashes(codes.hashes[side], bits) for side, bits in _DISTANCES.items()]
+    pairs = np.unique(np.concatenate(found), axis=0)
+    return pairs[codes.usable[pairs].all(axis=1)]
+
+
+def _candidates(
+    codes: _Codes, features: npt.NDArray[np.float32] | None
+) -> tuple[Pairs, npt.NDArray[np.bool_]]:
+    """Pairs, and whether the second image of each is to be mirrored; a pair may occur in both."""
+    plain = [_hash_candidates(codes)]
+    flipped: list[Pairs] = []
+    for queries, target in ((codes.coarse, plain), (codes.mirrored, flipped)):
+        target.append(_above(*nearest(codes.coarse, queries, _NEIGHBOURS), _SIMILARITY))
+    if features is not None and len(features) > 1:
+        vectors = reduced(features, min(_FEATURE_DIMENSIONS, features.shape[1]))
+        found = nearest(vectors, vectors, _FEATURE_NEIGHBOURS)
+        similar = _above(*found, _FEATURE_SIMILARITY)
+        first, second = codes.coarse[similar[:, 0]], similar[:, 1]
+        as_is = (first * codes.coarse[second]).sum(axis=1)
+        is_plain = as_is >= (first * codes.mirrored[second]).sum(axis=1)
+        plain.append(similar[is_plain])
+        flipped.append(similar[~is_plain])
+    pairs, mirrored = [], []
+    for flag, found_pairs in ((False, plain), (True, flipped)):
+        unique = np.unique(np.sort(np.concatenate(found_pairs), axis=1), axis=0)
+        unique = unique[codes.usable[unique].all(axis=1)]
+        pairs.append(unique)
+        mirrored.append(np.full(len(unique), flag))
+    return np.concatenate(pairs), np.concatenate(mirrored)
+
+
+def _above(indices: Integers, similarities: Floats, least: float) -> Pairs:
+    rows, columns = np.nonzero((indices >= 0) & (similarities >= least))
+    return np.stack([rows, indices[rows, columns]], axis=1)
+
+
+def _best_of_each(pairs: Pairs, similarity: npt.NDArray[np.float32]) -> NearDuplicates:
+    """Each pair once, with its highest similarity."""
+    order = np.lexsort((-similarity, pairs[:, 1], pairs[:, 0]))
+    pairs, similarity = pairs[order], similarity[order]
+    first = np.ones(len(pairs), np.bool_)
+    first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
+    return NearDuplicates(pairs[first], similarity[first])

@@ -1,0 +1,140 @@
+"""Hashes and vectors of many images -> pairs that may be alike, in less than quadratic time.
+
+Legend: N images, D dimensions of a vector.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.data.random import Integers, shuffled
+
+Floats = npt.NDArray[np.float32]
+Bits = npt.NDArray[np.bool_]
+Pairs = npt.NDArray[np.int64]  # [P, 2], the lower index first, no pair twice
+
+_KEY_BITS = 16  # of a hash, equal in all entries of a bucket
+_RUN = 8  # entries after one in its bucket that are compared with it
+_EXHAUSTIVE = 20_000  # vectors up to which all are compared
+_PROBES = 8  # nearest cells that are searched, of those that the vectors are divided into
+_BLOCK = 1024  # vectors that are compared at once
+
+
+def close_hashes(hashes: Bits, distance: int) -> Pairs:
+    """Pairs of hashes bool [N, B] that differ in at most `distance` bits.
+
+    Two hashes of B bits that differ in fewer bits than they have keys of 16 bits share a key
+    (multi-index hashing: Norouzi et al. 2012, section 2). Within a bucket of equal keys, sorted by
+    the whole hash, an entry is compared with the next 8 alone: of many equal images each is then
+    connected with some others, and time stays proportional to N log N.
+    """
+    packed = np.packbits(hashes, axis=1)
+    step = _KEY_BITS // 8
+    pairs = []
+    for start in range(0, packed.shape[1], step):
+        key = packed[:, start : start + step]
+        order = np.lexsort((*packed.T[::-1], *key.T[::-1]))
+        ordered, keys = packed[order], key[order]
+        for offset in range(1, min(_RUN, len(order) - 1) + 1):
+            same = (keys[offset:] == keys[:-offset]).all(axis=1)
+            at = np.flatnonzero(same)
+            bits = np.bitwise_count(ordered[at] ^ ordered[at + offset]).sum(axis=1)
+            at = at[bits <= distance]
+            pairs.append(np.stack([order[at], order[at + offset]], axis=1))
+    return unique_pairs(np.concatenate([np.zeros((0, 2), np.int64), *pairs]))
+
+
+def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Integers, Floats]:
+    """The `count` most similar vectors of each query, and their cosine similarities.
+
+    vectors, queries: float32 [N, D] of unit length or 0; query i is a variant of vector i, which is
+    left out. Returns int64 and float32 [N, count]; -1 where there is no further one. Above 20,000
+    vectors these are divided into about sqrt(N) cells, of which the 8 nearest are searched.
+    """
+    total = len(vectors)
+    indices = np.full((total, count), -1, np.int64)
+    similarities = np.full((total, count), -1, np.float32)
+    if total <= _EXHAUSTIVE:
+        everything = np.arange(total)
+        for start in range(0, total, _BLOCK):
+            rows = everything[start : start + _BLOCK]
+            _keep_best(indices, similarities, rows, everything, vectors, queries)
+        return indices, similarities
+    centres = vectors[shuffled(0, 0, np.arange(total))[: int(total**0.5)]]
+    homes, _ = _closest(vectors, centres, 1)
+    probes, _ = _closest(queries, centres, _PROBES)
+    by_home = np.argsort(homes[:, 0], kind="stable")
+    home_ends = np.searchsorted(homes[by_home, 0], np.arange(len(centres) + 1))
+    for probe in range(_PROBES):
+        by_probe = np.argsort(probes[:, probe], kind="stable")
+        ends = np.searchsorted(probes[by_probe, probe], np.arange(len(centres) + 1))
+        for cell in range(len(centres)):
+            rows = by_probe[ends[cell] : ends[cell + 1]]
+            members = by_home[home_ends[cell] : home_ends[cell + 1]]
+            for start in range(0, len(rows), _BLOCK):
+                block = rows[start : start + _BLOCK]
+                _keep_best(indices, similarities, block, members, vectors, queries)
+    return indices, similarities
+
+
+def reduced(vectors: Floats, dimensions: int) -> Floats:
+    """Vectors [N, D] centred, projected on their `dimensions` main axes, with unit length.
+
+    The axes are those of at most 4,096 vectors, evenly spaced.
+    """
+    sample = vectors[:: max(1, len(vectors) // 4096)].astype(np.float64)
+    mean = sample.mean(axis=0)
+    _, axes = np.linalg.eigh((sample - mean).T @ (sample - mean))
+    projection = axes[:, -dimensions:].astype(np.float32)
+    return unit((vectors - mean.astype(np.float32)) @ projection)
+
+
+def unit(vectors: Floats) -> Floats:
+    """Vectors [N, D] scaled to length 1; a vector of zeros stays."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-6), np.float32)
+
+
+def unique_pairs(pairs: Pairs) -> Pairs:
+    """The pairs with the lower index first, sorted, each once; no image with itself."""
+    ordered = np.sort(pairs, axis=1)
+    return np.unique(ordered[ordered[:, 0] != ordered[:, 1]], axis=0)
+
+
+def _keep_best(
+    indices: Integers,
+    similarities: Floats,
+    rows: Integers,
+    members: Integers,
+    vectors: Floats,
+    queries: Floats,
+) -> None:
+    """Compare the queries `rows` with the vectors `members`; keep the best, in place."""
+    count = indices.shape[1]
+    found = queries[rows] @ vectors[members].T
+    found[rows[:, None] == members[None, :]] = -1
+    if len(members) > count:
+        top = np.argpartition(found, -count, axis=1)[:, -count:]
+        found, ids = np.take_along_axis(found, top, axis=1), members[top]
+    else:
+        ids = np.broadcast_to(members, found.shape)
+    ids = np.concatenate([indices[rows], ids], axis=1)
+    found = np.concatenate([similarities[rows], found], axis=1)
+    best = np.argsort(-found, axis=1, kind="stable")[:, :count]
+    similarities[rows] = np.take_along_axis(found, best, axis=1)
+    indices[rows] = np.take_along_axis(ids, best, axis=1)
+    indices[rows] = np.where(similarities[rows] > -1, indices[rows], -1)
+
+
+def _closest(vectors: Floats, centres: Floats, count: int) -> tuple[Integers, Floats]:
+    """The `count` closest centres of each vector, the closest first."""
+    indices, values = [], []
+    for start in range(0, len(vectors), _BLOCK):
+        similarity = vectors[start : start + _BLOCK] @ centres.T
+        best = np.argpartition(similarity, -count, axis=1)[:, -count:]
+        value = np.take_along_axis(similarity, best, axis=1)
+        order = np.argsort(-value, axis=1)
+        indices.append(np.take_along_axis(best, order, axis=1))
+        values.append(np.take_along_axis(value, order, axis=1))
+    return np.concatenate(indices).astype(np.int64), np.concatenate(values)

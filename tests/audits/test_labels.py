@@ -1,0 +1,80 @@
+"""Planted label errors rank first, clean labels give no findings, overlaps and outliers are named.
+
+Features are drawn around one point per class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from residua.audits.labels import check_labels, find_issues, predict
+
+CLASSES = 4
+COUNT = 60  # images of a class
+
+
+def drawn(seed: int = 0, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(CLASSES, 32)) * 3
+    labels = np.repeat(np.arange(CLASSES), COUNT)
+    features = centres[labels] + spread * generator.normal(size=(len(labels), 32))
+    return features.astype(np.float32), labels.astype(np.int64)
+
+
+def kinds(features: np.ndarray, labels: np.ndarray) -> dict[str, list[str]]:
+    groups = np.arange(len(labels))
+    predictions = predict(features, labels, groups, CLASSES)
+    names = [f"class{n}" for n in range(CLASSES)]
+    paths = [str(n) for n in range(len(labels))]
+    found = check_labels(predictions, labels, names, paths)
+    return {f.kind: [e.path for e in f.examples] for f in found}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_errors_are_found_and_relabelled(seed: int) -> None:
+    features, true = drawn(seed)
+    labels = true.copy()
+    wrong = np.random.default_rng(seed).choice(len(labels), 20, replace=False)
+    labels[wrong] = (labels[wrong] + 1) % CLASSES
+    predictions = predict(features, labels, np.arange(len(labels)), CLASSES)
+    issues = find_issues(predictions.combined, labels)
+    assert set(issues.flagged.tolist()) <= set(wrong.tolist())
+    assert len(issues.flagged) >= 19
+    assert (issues.suggested[wrong] == true[wrong]).all()
+    assert issues.interval[0] <= 20 <= issues.interval[1]
+
+
+def test_clean_labels_give_no_findings() -> None:
+    assert kinds(*drawn()) == {}
+
+
+def test_an_image_is_not_predicted_by_its_own_copies() -> None:
+    """Three copies with the same wrong label: each is still predicted by the other images."""
+    features, labels = drawn()
+    features[1:3], groups = features[0], np.arange(len(labels))
+    groups[:3] = 0
+    labels[:3] = 2
+    predictions = predict(features, labels, groups, CLASSES)
+    assert predictions.probabilities[:3].argmax(axis=1).tolist() == [0, 0, 0]
+    assert predictions.neighbours[:3].argmax(axis=1).tolist() == [0, 0, 0]
+
+
+def test_classes_that_overlap_are_named() -> None:
+    features, labels = drawn()
+    features[labels == 1] = features[labels == 0]
+    features += np.random.default_rng(5).normal(size=features.shape).astype(np.float32)
+    groups = np.arange(len(labels))
+    names = ["cat", "kitten", "dog", "fox"]
+    found = check_labels(
+        predict(features, labels, groups, CLASSES), labels, names, names * len(labels)
+    )
+    overlaps = [f for f in found if f.kind == "overlapping-classes"]
+    assert len(overlaps) == 1
+    assert overlaps[0].title.startswith("cat and kitten overlap")
+
+
+def test_an_image_unlike_all_others_is_an_outlier() -> None:
+    features, labels = drawn(spread=0.5)
+    features[7] = -features.mean(axis=0) + 20 * np.random.default_rng(1).normal(size=32)
+    assert kinds(features, labels).get("outliers") == ["7"]

@@ -1,0 +1,43 @@
+"""The curve rises with the images, its extrapolation is near what more images really give."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from residua.audits.learning_curve import check_size, learning_curve
+
+CLASSES = 3
+
+
+def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(CLASSES, 64)) * 0.45
+    labels = np.repeat(np.arange(CLASSES), count)
+    features = centres[labels] + generator.normal(size=(len(labels), 64))
+    return features.astype(np.float32), labels.astype(np.int64)
+
+
+def test_hard_classes_would_gain_from_more_images() -> None:
+    features, labels = drawn(40)
+    curve = learning_curve(features, labels, np.arange(len(labels)), CLASSES)
+    assert curve is not None
+    assert curve.accuracy[0] < curve.accuracy[-1]
+    assert curve.interval[0] <= curve.gain <= curve.interval[1]
+    larger = learning_curve(*drawn(60), np.arange(180), CLASSES)
+    assert larger is not None
+    rise = larger.accuracy[-1] - curve.accuracy[-1]
+    assert abs(curve.gain - rise) < 0.06
+    (finding,) = check_size(curve, ["a", "b", "c"])
+    assert "20 more images a class" in finding.title
+
+
+def test_separate_classes_gain_nothing() -> None:
+    features, labels = drawn(30)
+    features[np.arange(len(labels)), labels] += 30
+    curve = learning_curve(features, labels, np.arange(len(labels)), CLASSES)
+    assert check_size(curve, ["a", "b", "c"]) == []
+
+
+def test_few_images_have_no_curve() -> None:
+    features, labels = drawn(10)
+    assert learning_curve(features, labels, np.arange(len(labels)), CLASSES) is None

@@ -1,0 +1,46 @@
+"""Groups by folder, by expression and by a column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from residua.data.grouping import group_names
+from residua.errors import ResiduaError
+
+PATHS = ["cat/p1_a.png", "cat/p1_b.png", "dog/p2_a.png", "dog/other.png"]
+
+
+@pytest.mark.parametrize(
+    ("group_by", "expected"),
+    [
+        ("", ["", "", "", ""]),
+        ("folder", ["cat", "cat", "dog", "dog"]),
+        (r"p(\d+)_", ["1", "1", "2", ""]),
+        (r"p\d+", ["p1", "p1", "p2", ""]),
+    ],
+)
+def test_groups_by_path(group_by: str, expected: list[str]) -> None:
+    assert group_names(group_by, PATHS) == expected
+
+
+def test_groups_by_column(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("path,patient\ncat/p1_a.png,ann\ndog/p2_a.png,ann\n")
+    assert group_names(f"{file}:patient", PATHS) == ["ann", "", "ann", ""]
+    with pytest.raises(ResiduaError, match="no column 'age': its columns are path, patient"):
+        group_names(f"{file}:age", PATHS)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "message"),
+    [
+        ("(", "Expected folder"),
+        ("zebra", "matches none of 4 paths"),
+        ("no.csv:a", "cannot be read"),
+    ],
+)
+def test_what_cannot_group_is_refused(group_by: str, message: str) -> None:
+    with pytest.raises(ResiduaError, match=message):
+        group_names(group_by, PATHS)

@@ -1,0 +1,71 @@
+"""Copies are found however they were made, different images are not, and groups are transitive."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from references.scenes import COPIES, scene
+
+from residua.data.alignment import Thumbnails
+from residua.data.near_duplicates import (
+    equal_pairs,
+    find_near_duplicates,
+    groups_of,
+    thumbnails_of,
+)
+
+SCENES = [scene(seed) for seed in range(24)]
+
+
+def thumbnails(images: list[Image.Image]) -> Thumbnails:
+    return np.concatenate([thumbnails_of(np.asarray(image)[None]) for image in images])
+
+
+def found(images: Thumbnails, features: np.ndarray | None = None) -> list[list[int]]:
+    pairs: list[list[int]] = find_near_duplicates(
+        len(images), lambda rows: images[rows], features
+    ).pairs.tolist()
+    return pairs
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_each_copy_is_found_and_nothing_else(name: str) -> None:
+    copies = [COPIES[name](image) for image in SCENES[:6]]
+    assert found(thumbnails(SCENES + copies)) == [[n, len(SCENES) + n] for n in range(6)]
+
+
+def test_features_add_candidates_that_coarse_pixels_miss() -> None:
+    """With few neighbours the crop is no candidate among its own variants' neighbours."""
+    images = thumbnails([*SCENES, SCENES[0].crop((9, 9, 96, 96))])
+    features = np.random.default_rng(0).normal(size=(len(images), 40)).astype(np.float32)
+    features[-1] = features[0]
+    assert found(images, features) == [[0, len(SCENES)]]
+
+
+def test_constant_images_are_copies_of_nothing() -> None:
+    flat = [Image.new("RGB", (96, 96), (level,) * 3) for level in (0, 90, 91, 255)]
+    assert found(thumbnails(SCENES + flat)) == []
+
+
+def test_similar_drawings_are_not_copies_but_equal_ones_are() -> None:
+    from sklearn.datasets import load_digits
+
+    images = (load_digits().images[:300] * 15.9).astype(np.uint8)[..., None]
+    drawings = thumbnails_of(np.concatenate([images, images[:2]]))
+    assert found(drawings) == [[0, 300], [1, 301]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_images_have_no_copies(count: int) -> None:
+    images = thumbnails(SCENES[:2])[:count]
+    assert found(images) == []
+
+
+def test_groups_connect_chains_of_pairs() -> None:
+    pairs = np.array([[4, 5], [1, 4], [2, 3]])
+    assert groups_of(6, pairs).tolist() == [0, 1, 2, 2, 1, 1]
+
+
+def test_equal_keys_are_connected_with_the_first() -> None:
+    assert equal_pairs(["a", "b", "a", "a"]).tolist() == [[0, 2], [0, 3]]
