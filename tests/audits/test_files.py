@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from references.scenes import scene, write_scenes
 
 from residua.audits.files import check_files
@@ -40,8 +40,8 @@ TROUBLES = {
     "tiny": lambda file: save(scene(90).resize((5, 9)), file),
     "extreme-shape": lambda file: save(scene(90).resize((900, 40)), file),
     "constant": lambda file: save(Image.new("RGB", (96, 96), "red"), file),
-    "exposure": lambda file: save(scene(90).point(lambda value: value // 20), file),
-    "blurred": lambda file: save(scene(90).resize((4, 4)).resize((96, 96), 3), file),
+    "exposure": lambda file: save(scene(90).point(lambda value: value // 12), file),
+    "blurred": lambda file: save(scene(90).filter(ImageFilter.GaussianBlur(7)), file),
     "exif-rotated": lambda file: save(scene(90), file.with_suffix(".jpg"), exif=_exif(6)),
     "colour-modes": lambda file: save(scene(90).convert("L"), file),
     "animated": lambda file: save(

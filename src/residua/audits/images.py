@@ -43,6 +43,7 @@ Floats = npt.NDArray[np.float32]
 
 BLURRED = 8  # px: side of the blurred colour thumbnail
 _SHARPNESS_SIDE = 128  # px, to which larger images are reduced before sharpness is measured
+_ROUNDING = 20 / 12  # variance of the Laplacian of values that were rounded to integers
 _TASK = 16  # images per task of the thread pool
 _ANIMATED = ("GIF", "WEBP")
 _WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
@@ -238,7 +239,8 @@ def _sharpness(pixels: Pixels) -> float:
         return 0.0
     centre = grey[1:-1, 1:-1]
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return float((4 * centre - around).std())
+    variance = float((4 * centre - around).var())
+    return max(0.0, variance - _ROUNDING) ** 0.5
 
 
 def _metadata(format: str, content: bytes) -> tuple[int, str, int]:

@@ -148,7 +148,7 @@ def _codes(count: int, take: Take) -> _Codes:
 
 
 def _are_drawings(take: Take, usable: npt.NDArray[np.bool_]) -> bool:
-    """Whether alignment is no evidence, because random pairs align too."""
+    """Whether alignment is no evidence, because different images align too."""
     images = np.flatnonzero(usable)
     if len(images) < 3:
         return False
@@ -159,7 +159,8 @@ def _are_drawings(take: Take, usable: npt.NDArray[np.bool_]) -> bool:
     members, places = np.unique(pairs, return_inverse=True)
     thumbnails = take(members)[places.reshape(pairs.shape)]
     fit = align(thumbnails[:, 0], thumbnails[:, 1], np.zeros(len(pairs), np.bool_))
-    return float((fit.correlation > 0).mean()) > _DRAWINGS
+    aligned = (fit.correlation > 0) & (fit.detail < MATCH)  # the others may be copies
+    return float(aligned.mean()) > _DRAWINGS
 
 
 def _hash_candidates(codes: _Codes) -> Pairs:
