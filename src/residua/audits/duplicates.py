@@ -121,7 +121,7 @@ def _within(
         f"{prefix}-within-class",
         "note",
         f"{counted(len(members), 'image')} with {what} in the same class",
-        "They stay together when a split is drawn, and count as one image in intervals.",
+        "They stay together when a split is drawn.",
         [Fix(images.paths[row], "exclude", reason=reason) for row in extra] if is_exact else (),
     )
 

@@ -240,7 +240,7 @@ def _sharpness(pixels: Pixels) -> float:
     centre = grey[1:-1, 1:-1]
     around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
     variance = float((4 * centre - around).var())
-    return max(0.0, variance - _ROUNDING) ** 0.5
+    return float(max(0.0, variance - _ROUNDING) ** 0.5)
 
 
 def _metadata(format: str, content: bytes) -> tuple[int, str, int]:

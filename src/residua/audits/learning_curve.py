@@ -91,8 +91,8 @@ def learning_curve(
 
 
 def check_size(curve: LearningCurve | None, classes: Sequence[str]) -> list[Finding]:
-    """A note on what more images would bring, if that is more than half a point."""
-    if curve is None or curve.gain < 0.005:
+    """A note on what more images would bring, if that is surely something."""
+    if curve is None or curve.gain < 0.005 or curve.interval[0] <= 0:
         return []
     best = int(np.argmax(curve.class_gains))
     low, high = (100 * max(0.0, bound) for bound in curve.interval)
