@@ -16,7 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIDE = 64  # px of a thumbnail
-_LEVELS = ((16, 6, 0.75), (32, 4, 0.8), (64, 4, 0.8))  # side, iterations, correlation to go on
+_LEVELS = (
+    (16, 6, 0.75),
+    (32, 4, 0.8),
+    (64, 4, 0.8),
+)  # side, iterations, correlation that the next one needs
 _DETAIL_SIDE = 32  # px; finer detail is lost by recompression
 _STEP = 0.1  # largest change of a parameter in an iteration
 _SCALE, _SHIFT = (0.75, 1.34), 0.3  # limits

@@ -10,6 +10,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from residua.data.near_duplicates import equal_pairs, groups_of
+from residua.data.neighbours import Pairs
 from residua.errors import ResiduaError
 
 FOLDER = "folder"
@@ -46,6 +50,20 @@ def group_names(group_by: str, paths: Sequence[str]) -> list[str]:
             f"{_FORMS}"
         )
     return names
+
+
+def split_groups(
+    group_by: str, paths: Sequence[str], contents: Sequence[str], near: Pairs | None
+) -> list[str]:
+    """A key per image, equal for images that must share a split. Raises ResiduaError.
+
+    contents: a key per image, equal for equal pixels. near: pairs of near-duplicates, int64 [P, 2].
+    """
+    names = group_names(group_by, paths)
+    pairs = [equal_pairs(contents), equal_pairs([n or f"\0{at}" for at, n in enumerate(names)])]
+    if near is not None:
+        pairs.append(near)
+    return [str(group) for group in groups_of(len(paths), np.concatenate(pairs))]
 
 
 def _column(file: Path, column: str) -> dict[str, str]:

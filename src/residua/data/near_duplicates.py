@@ -92,6 +92,12 @@ def find_near_duplicates(
     return _best_of_each(pairs[match], detail_of[match])
 
 
+def near_duplicates_of(pixels: Pixels, rows: Sequence[int]) -> Pairs:
+    """Pairs among the `rows` of decoded images uint8 [N, S, S, C], as positions in `rows`."""
+    indices = np.array(rows, np.int64)
+    return find_near_duplicates(len(rows), lambda at: thumbnails_of(pixels[indices[at]])).pairs
+
+
 def groups_of(count: int, pairs: Pairs) -> Integers:
     """A group per image, int64 [count]: the lowest index that pairs connect it with."""
     parents = np.arange(count)

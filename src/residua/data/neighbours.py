@@ -50,7 +50,7 @@ def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Integers, Flo
 
     vectors, queries: float32 [N, D] of unit length or 0; query i is a variant of vector i, which is
     left out. Returns int64 and float32 [N, count]; -1 where there is no further one. Above 20,000
-    vectors these are divided into about sqrt(N) cells, of which the 8 nearest are searched.
+    vectors these are divided into about sqrt(N) cells, and the 8 nearest cells are searched.
     """
     total = len(vectors)
     indices = np.full((total, count), -1, np.int64)

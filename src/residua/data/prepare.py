@@ -18,15 +18,9 @@ from residua.data.cache import Decoded, Survey, grey, load, median_size, survey,
 from residua.data.dataset import SPLITS, Dataset, Header, Pixels, SplitName
 from residua.data.fixes import with_fixes
 from residua.data.folder import FolderDataset, keras_listing
-from residua.data.grouping import group_names
+from residua.data.grouping import split_groups
 from residua.data.image import is_deep
-from residua.data.near_duplicates import (
-    equal_pairs,
-    find_near_duplicates,
-    groups_of,
-    thumbnails_of,
-)
-from residua.data.neighbours import Pairs
+from residua.data.near_duplicates import near_duplicates_of
 from residua.data.open import open_dataset, open_recorded, resolved
 from residua.data.random import Integers
 from residua.data.split import Member
@@ -153,8 +147,13 @@ def prepare(
     labels = np.array([entry.label for entry in dataset.entries], np.int64)
     near = None
     if recorded is None and chooser.config.data.duplicates == "near":
-        near = _near_duplicates(decoded.pixels, readable)
-    groups = _groups(chooser.config, dataset, decoded, near, readable)
+        near = near_duplicates_of(decoded.pixels, readable)
+    groups = split_groups(
+        chooser.config.data.group_by,
+        [dataset.entries[at].path for at in readable],
+        [decoded.digests[at] for at in readable],
+        near,
+    )
     members, notes = _assign_splits(chooser, surveyed, decoded, groups, readable, recorded)
     if near is not None:
         notes = (*notes, *split.near_duplicate_notes(members, near.tolist()))
@@ -309,30 +308,6 @@ def _readable(
             "be trained. Repair its files, or remove its folder."
         )
     return readable, unreadable
-
-
-def _near_duplicates(pixels: Pixels, readable: Sequence[int]) -> Pairs:
-    """Pairs of readable images, as positions in `readable`, int64 [P, 2]."""
-    rows = np.array(readable, np.int64)
-    return find_near_duplicates(len(rows), lambda at: thumbnails_of(pixels[rows[at]])).pairs
-
-
-def _groups(
-    config: Config,
-    dataset: Dataset,
-    decoded: Decoded,
-    near: Pairs | None,
-    readable: Sequence[int],
-) -> Sequence[str]:
-    """A key per readable image, equal for images that must share a split."""
-    names = group_names(config.data.group_by, [dataset.entries[at].path for at in readable])
-    pairs = [
-        equal_pairs([decoded.digests[at] for at in readable]),
-        equal_pairs([name or f"\0{at}" for at, name in enumerate(names)]),
-    ]
-    if near is not None:
-        pairs.append(near)
-    return [str(group) for group in groups_of(len(readable), np.concatenate(pairs))]
 
 
 def _assign_splits(
