@@ -46,15 +46,21 @@ class FeatureRows:
 class FeatureExtractor:
     """A frozen network over the decoded images uint8 [N, S, S, C] of one data set."""
 
-    def __init__(self, network: Staged, prepared: Prepared, weights_sha256: str = "") -> None:
+    def __init__(
+        self,
+        network: Staged,
+        prepared: Prepared,
+        weights_sha256: str = "",
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         """weights_sha256: of the file of the network's weights, part of the cache's key; "" where
-        only `maps` is used, which is not cached."""
+        only `maps` is used, which is not cached. warn: see FeatureCache."""
         config = prepared.config
         self.network, self.config, self.labels = network, config, prepared.labels
         self.stages = FrozenStages(network, config.preprocessing, config.training.precision)
         self.images = DecodedImages(prepared.pixels, self.stages.device)
         self.cache = FeatureCache(
-            cache_folder() / "features", _owner(config, weights_sha256, self.stages)
+            cache_folder() / "features", _owner(config, weights_sha256, self.stages), warn
         )
         self.batch = int(min(512, max(8, BATCH_PIXELS // config.preprocessing.size**2)))
         self._digests: dict[int, bytes] = {}
@@ -78,7 +84,6 @@ class FeatureExtractor:
         view: 0 is the image itself; view v is augmented as in epoch v - 1 of a training.
         deadline: time.monotonic() at which to stop; samples are then computed in random order,
         after MIN_PER_CLASS of each class, which are computed in any case.
-        Raises ResiduaError if the cache cannot be written.
         """
         keys = self.keys(samples, view)
         dimensions = self.stages.dimensions(layers, *self.images.pixels.shape[1:])

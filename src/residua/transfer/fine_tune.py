@@ -109,7 +109,7 @@ def _result_of(folder: RunFolder) -> TransferResult:
         return TransferResult()
     try:
         return TransferResult.from_json(folder.read_json(RESULT))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ResiduaError(
             f"{path}: is damaged: {error!r}; expected the measurements of a transfer strategy. "
             "Delete it; the run can be resumed without it."

@@ -375,11 +375,14 @@ def _write_ended(trial: Trial) -> None:
 
 def _ended_trial(context: Context, strategy: str, folder: RunFolder) -> Trial:
     """A trial that was complete before the run was interrupted."""
-    values, prepared = folder.read_json(ENDED), context.with_settings_of(folder).prepared
-    result = TransferResult.from_json(values.get("result") or values["measured"])  # of 0.1.0
-    predict_logits = saved_predictor(folder, prepared)
-    outcome = Outcome(prepared, Progress.from_json(values["progress"]), result, predict_logits)
-    return Trial(strategy, outcome, folder, _correct(outcome), values["seconds"])
+    values, prepared = folder.read_json(ENDED, dict), context.with_settings_of(folder).prepared
+    try:
+        result = TransferResult.from_json(values.get("result") or values["measured"])  # of 0.1.0
+        progress, seconds = Progress.from_json(values["progress"]), float(values["seconds"])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ResiduaError(f"{folder.path / ENDED}: is damaged: {error!r}.") from error
+    outcome = Outcome(prepared, progress, result, saved_predictor(folder, prepared))
+    return Trial(strategy, outcome, folder, _correct(outcome), seconds)
 
 
 def _with_strategy(prepared: Prepared, strategy: str, reason: str) -> Prepared:
