@@ -205,3 +205,33 @@ def test_wrappers_and_nests_do_not_matter(
         "conv": ["weight"],
         "norm": ["bias"],
     }
+
+
+@pytest.mark.parametrize("prefix", ["net.", "backbone.", "encoder.", "module.model.", "model."])
+def test_a_network_among_other_tensors_is_found_under_its_prefix(
+    prefix: str, state: State, tmp_path: Path
+) -> None:
+    others = {"criterion.weight": torch.ones(10), "metric.total": torch.zeros(3, dtype=torch.int64)}
+    content = {**{f"{prefix}{name}": tensor for name, tensor in state.items()}, **others}
+    weights = read_file(put(tmp_path, "pickle", saved({"state_dict": content, "epoch": 1})))
+    assert torch.equal(weights.tensors["head.bias"], state["linear.bias"])
+    assert (
+        f"only its layers {prefix}* are read, not criterion, metric"
+        in weights.assumed_preprocessing
+    )
+
+
+def test_two_networks_in_a_file_are_refused(state: State, tmp_path: Path) -> None:
+    content = {f"{who}.{name}": t for name, t in state.items() for who in ("student", "teacher")}
+    message = refused(put(tmp_path, "pickle", saved(content)))
+    assert message.startswith("contains 2 networks, under student, teacher.")
+
+
+@pytest.mark.parametrize("nest", ["model_state", "network", "params", "anything"])
+def test_a_nested_state_dict_is_found(nest: str, state: State, tmp_path: Path) -> None:
+    content = {"epoch": 3, nest: state, "optimizer": {"state": {}, "param_groups": []}}
+    weights = read_file(put(tmp_path, "pickle", saved(content)))
+    assert torch.equal(weights.tensors["head.bias"], state["linear.bias"])
+    message = refused(put(tmp_path, "pickle", saved({"a": {"x": 1}, "b": 2})))
+    assert "such a dictionary under state_dict, model_state_dict, model," in message
+    assert message.endswith("found a, b.")

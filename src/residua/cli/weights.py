@@ -61,12 +61,20 @@ def convert(
       residua weights convert runs/photos-1 photos.pth
     """
     with terminal() as console:
+        from residua.runs.provenance import with_provenance
         from residua.runs.sources import open_weights
         from residua.weights.convert import convert
 
         weights = open_weights(source, model, console)
         names = class_names(classes)
-        convert(weights if names is None else weights.with_classes(tuple(names)), user_path(out))
+        if names is not None:
+            weights = weights.with_classes(tuple(names))
+        companion = convert(with_provenance(weights), user_path(out))
+        if companion is not None:
+            console.print(
+                f"class names and preprocessing are in {companion}, since {out.name} has no place "
+                "for them; residua reads both"
+            )
         print(out)
 
 

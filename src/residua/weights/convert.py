@@ -14,6 +14,7 @@ from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.zoo.catalogue import build_from
 from residua.system.files import check_output, write_atomically
+from residua.weights.companion import check_companion, write_companion
 from residua.weights.key_maps.keras import KERAS_MAPS
 from residua.weights.key_maps.key_map import OURS, KeyMap
 from residua.weights.key_maps.layers import WeightLayer, to_keras, weight_layers
@@ -30,22 +31,27 @@ if TYPE_CHECKING:
 ENDINGS = (".safetensors", ".weights.h5", ".pth", ".pt", ".th")
 
 
-def convert(weights: Weights, out: Path) -> None:
+def convert(weights: Weights, out: Path) -> Path | None:
     """Write the weights in the format of the extension of `out`; every number stays as it is.
 
-    Raises ResiduaError if the extension is unknown, the file exists or the other program has no
-    such network.
+    Class names, preprocessing and origin are in a .safetensors file; beside another one, they go to
+    OUT.json, whose path is returned; `read_file` reads both. Raises ResiduaError if the extension
+    is unknown, the file exists or the other program has no such network.
     """
     check_output(out, ENDINGS, (weights.path,))
     name = out.name.lower()
     if name.endswith(".safetensors"):
         write_atomically(out, to_bytes(weights.tensors, weights.metadata))
-    elif name.endswith(".weights.h5"):
-        write_atomically(out, _keras_file(weights, out))
+        return None
+    check_companion(out)
+    if name.endswith(".weights.h5"):
+        content = _keras_file(weights, out)
     else:
         stream = io.BytesIO()
         torch.save(_state_dict(weights, out), stream)
-        write_atomically(out, stream.getvalue())
+        content = stream.getvalue()
+    write_atomically(out, content)
+    return write_companion(out, content, weights.metadata)
 
 
 def _network(weights: Weights) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -14,14 +15,16 @@ from typing import TYPE_CHECKING
 from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
 from residua.networks.zoo import catalogue
+from residua.weights.companion import read_companion
 from residua.weights.formats.detect import read_raw
-from residua.weights.formats.raw import RawWeights
+from residua.weights.formats.raw import RawWeights, parts_of
 from residua.weights.key_maps.keras import KERAS_MAPS
 from residua.weights.key_maps.key_map import KeyMap
 from residua.weights.key_maps.torch import TORCH_MAPS
 from residua.weights.match import Match, match
 from residua.weights.native import Metadata, Origin, check_tensors, is_native, read_weights
 from residua.weights.published.defaults import defaults_for
+from residua.weights.sigmoid import ASSUMED, with_two_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,16 +69,20 @@ class Weights:
     @property
     def no_head_reason(self) -> str:
         """Why `has_head` is False, as a predicate."""
-        if self.match is None or not self.match.other_head:
+        if self.match is None or not (self.match.other_head or self.match.unusable_head):
             return "ends before its head"
+        if self.match.unusable_head:
+            return self.match.unusable_head
         return f"has a head of its own ({', '.join(self.match.other_head)}), which is not read"
 
     def with_classes(self, classes: tuple[str, ...]) -> Weights:
         """The weights with these class names. Raises ResiduaError unless one for each output."""
         outputs = self.metadata.network.classes
         if len(classes) != outputs or len(set(classes)) != outputs:
+            is_sigmoid = self.match is not None and self.match.classes == 1
+            has = "a sigmoid output for two classes" if is_sigmoid else f"{outputs} outputs"
             raise ResiduaError(
-                f"{self.path}: has {outputs} outputs, but {len(set(classes))} different class "
+                f"{self.path}: has {has}, but {len(set(classes))} different class "
                 "names were given: expected one for each."
             )
         origin = dataclasses.replace(self.metadata.origin, assumed_classes="")
@@ -108,11 +115,33 @@ def read_file(path: Path, model: str | None = None) -> Weights:
         if model is not None and metadata.network.name != model:
             raise ResiduaError(f"{path}: has weights of {metadata.network.name}, not of {model}.")
         has_head = check_tensors(path, tensors, metadata)
-        return Weights(path, tensors, metadata, "residua safetensors", has_head, None, stamp)
+        weights = Weights(path, tensors, metadata, "residua safetensors", has_head, None, stamp)
+        return _with_classes_for_each(weights)
+    recorded, unused = read_companion(path)
     raw = read_raw(path)
-    reading = recognise(raw, model)
-    tensors, metadata = dict(reading.tensors), _metadata(raw, reading)
-    return Weights(path, tensors, metadata, raw.form, reading.has_head, reading, stamp)
+    raw, reading = find_network(raw, model or (recorded.network.name if recorded else None))
+    metadata = _metadata(raw, reading)
+    if unused:
+        origin = metadata.origin
+        assumed = f"{origin.assumed_preprocessing}; {unused}"
+        origin = dataclasses.replace(origin, assumed_preprocessing=assumed)
+        metadata = dataclasses.replace(metadata, origin=origin)
+    if recorded is not None and recorded.network == metadata.network:
+        metadata = recorded
+    tensors, form = dict(reading.tensors), raw.form
+    weights = Weights(path, tensors, metadata, form, reading.has_head, reading, stamp)
+    return _with_classes_for_each(weights)
+
+
+def _with_classes_for_each(weights: Weights) -> Weights:
+    """The weights; a single sigmoid output becomes two outputs, one for each of two classes."""
+    metadata = weights.metadata
+    if not weights.has_head or metadata.network.classes != 1:
+        return weights
+    network, tensors = with_two_outputs(metadata.network, weights.tensors)
+    origin = dataclasses.replace(metadata.origin, assumed_classes=ASSUMED)
+    metadata = dataclasses.replace(metadata, network=network, classes=(), origin=origin)
+    return dataclasses.replace(weights, tensors=tensors, metadata=metadata)
 
 
 def _metadata(raw: RawWeights, reading: Match) -> Metadata:
@@ -124,8 +153,12 @@ def _metadata(raw: RawWeights, reading: Match) -> Metadata:
         preprocessing = dataclasses.replace(preprocessing, size=raw.config.input_size)
     if raw.config is not None and (inside := raw.config.preprocessing_layers):
         assumed += f"; its layers {', '.join(inside)} are not read, so this may be wrong"
+    if reading.own_head:
+        assumed += f"; {reading.own_head}"
+    if raw.left_out:
+        assumed += f"; {raw.left_out}"
     return Metadata(
-        NetworkSpec(reading.network, classes, reading.channels),
+        NetworkSpec(reading.network, classes, reading.channels, head=reading.head),
         usual.classes,
         preprocessing,
         {},
@@ -140,6 +173,29 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def find_network(raw: RawWeights, model: str | None) -> tuple[RawWeights, Match]:
+    """The layers of a file that are a network, all or those under one prefix, and their reading.
+
+    A program may store more than a network, each part under its prefix. Raises ResiduaError.
+    """
+    try:
+        return raw, recognise(raw, model)
+    except ResiduaError:
+        found = []
+        for prefix, part in parts_of(raw) if raw.framework == "pytorch" else ():
+            with contextlib.suppress(ResiduaError):
+                found.append((prefix, part, recognise(part, model)))
+        if not found:
+            raise
+    if len(found) > 1:
+        raise ResiduaError(
+            f"{raw.path}: contains {len(found)} networks, under "
+            f"{', '.join(prefix for prefix, *_ in found)}. Save the one that is meant alone: "
+            "torch.save(network.state_dict(), FILE)."
+        )
+    return found[0][1:]
 
 
 def recognise(raw: RawWeights, model: str | None) -> Match:

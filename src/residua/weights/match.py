@@ -21,6 +21,7 @@ from residua.weights.key_maps.layers import (
     weight_layers,
 )
 from residua.weights.key_maps.order import keras_order
+from residua.weights.own_heads import OWN_HEAD, own_head, unusable_outputs
 
 Names = Mapping[str, tuple[str, ...]]  # our layer -> the stored layers that make it up
 AUTOMATIC = {  # kind -> Keras' automatic names of such layers, without their number
@@ -40,7 +41,10 @@ class Match:
     tensors: the resulting state dict.
     problems: a sentence for everything that does not fit, in the network's order; () if all fits.
     has_head: False where the file ends before the head (include_top=False), which is no problem.
-    other_head: the dense layers that such a file has instead, of a transfer model.
+    other_head: the dense layers that such a file has instead and that are not read.
+    unusable_head: why the head that a file has does not classify, as a predicate; "" if it does.
+    head: the head of a transfer model in place of the network's own, as in NetworkSpec.
+    own_head: how it is read, in a sentence.
     names: our layer -> its layers in the file.
     """
 
@@ -53,6 +57,9 @@ class Match:
     has_head: bool
     other_head: tuple[str, ...]
     names: Names
+    unusable_head: str = ""
+    head: str | None = None
+    own_head: str = ""
 
 
 def match(raw: RawWeights, name: str, key_map: KeyMap) -> list[Match]:
@@ -188,10 +195,33 @@ def _fit(raw: RawWeights, network: nn.Module, name: str, key_map: KeyMap, names:
         for stored in extra
         if stored not in other_head
     ]
+    own, unusable = None, ""
+    if other_head and not problems:
+        own = own_head(raw, name, other_head)
+    if own is not None:
+        head_tensors = own[1]
+        tensors |= head_tensors
+        classes, has_head, other_head = len(list(head_tensors.values())[-1]), True, ()
     if raw.config and has_head:
-        problems += raw.config.unsupported()
+        if own is None:
+            problems += raw.config.unsupported()
+        unusable = unusable_outputs(raw.config.final_activation, classes)
+    if unusable:
+        has_head = False
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("head")}
     return Match(
-        name, key_map, classes, channels, tensors, tuple(problems), has_head, other_head, names
+        name,
+        key_map,
+        classes,
+        channels,
+        tensors,
+        tuple(problems),
+        has_head,
+        other_head,
+        names,
+        unusable,
+        own[0] if own else None,
+        OWN_HEAD if own else "",
     )
 
 

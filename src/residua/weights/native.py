@@ -64,7 +64,13 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
     """The content of a weights file."""
     from safetensors.torch import save
 
-    header = {
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, {"residua": json.dumps(description(metadata), ensure_ascii=False)})
+
+
+def description(metadata: Metadata) -> dict[str, Any]:
+    """Metadata as plain data; `metadata_from` is the inverse."""
+    header: dict[str, Any] = {
         "format": FORMAT,
         "network": asdict(metadata.network),
         "classes": metadata.classes,
@@ -73,8 +79,7 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
     }
     if metadata.origin != Origin():
         header["origin"] = asdict(metadata.origin)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, {"residua": json.dumps(header, ensure_ascii=False)})
+    return header
 
 
 def is_native(path: Path) -> bool:
@@ -100,15 +105,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
                 f"{path}: was not written by residua: it has no description. Expected the weights "
                 "of a run, or a file that `residua weights convert` wrote."
             )
-        values = json.loads(text)
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            version = values.get("format") if isinstance(values, dict) else values
-            raise ResiduaError(
-                f"{path}: has format {one_line(version)}, expected {FORMAT}: it was written by "
-                "another version of residua. Read it with that version, or train again."
-            )
         ordered = {name: tensors[name] for name in header if name in tensors}
-        return ordered, _metadata(path, values)
+        return ordered, metadata_from(path, json.loads(text))
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> bool:
@@ -149,8 +147,14 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _metadata(path: Path, values: dict[str, Any]) -> Metadata:
-    """The description, every value checked. Raises ResiduaError."""
+def metadata_from(path: Path, values: Any) -> Metadata:
+    """The metadata in a description of `path`, every value checked. Raises ResiduaError."""
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        version = values.get("format") if isinstance(values, dict) else values
+        raise ResiduaError(
+            f"{path}: has format {one_line(version)}, expected {FORMAT}: it was written by "
+            "another version of residua. Read it with that version, or train again."
+        )
     classes, notes, spec = values.get("classes"), values.get("notes"), _spec(path, values)
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise damaged(path, f"its classes are {classes!r}, expected a list of names")

@@ -29,7 +29,10 @@ from residua.weights.formats.raw import RawWeights
 if TYPE_CHECKING:
     from torch import Tensor
 
-NESTS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net", "weights")
+NESTS = (
+    *("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "net", "weights"),
+    *("model_state", "network", "params", "module"),
+)
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
 MAX_NESTING = 8  # dictionaries inside dictionaries
 DTYPES = (*FLOATS, "int64", "int32", "int16", "int8", "uint8")
@@ -237,12 +240,24 @@ def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
                     "torch.save(network.state_dict(), FILE)."
                 )
             return _unwrapped(items)
-        content = next((items[name] for name in NESTS if isinstance(items.get(name), dict)), None)
+        nested = {name: value for name, value in items.items() if isinstance(value, dict)}
+        if not any(name in nested for name in NESTS):  # else the only one that holds tensors
+            nested = {name: value for name, value in nested.items() if _holds_tensors(value)}
+        content = next((nested[name] for name in (*NESTS, *nested) if name in nested), None)
+        if len(nested) > 1 and not any(name in nested for name in NESTS):
+            content = None
     keys = [one_line(name) if isinstance(name, str) else _kind(name) for name in names[:5]]
     raise ResiduaError(
-        f"{path}: contains no state dict: expected names with tensors, or such a dictionary under "
-        f"{NESTS[0]!r}; found {', '.join(keys) or _kind(content)}."
+        f"{path}: contains no state dict: expected names with tensors, or such a dictionary "
+        f"under {', '.join(NESTS[:-1])} or {NESTS[-1]}; found {', '.join(keys) or _kind(content)}."
     )
+
+
+def _holds_tensors(content: dict[object, object]) -> bool:
+    import torch
+
+    values = list(dict.values(content))
+    return bool(values) and all(isinstance(value, torch.Tensor) for value in values)
 
 
 def _kind(value: object) -> str:

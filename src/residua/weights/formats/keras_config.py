@@ -40,10 +40,26 @@ class ModelConfig:
         """Classes of the layers that preprocess images; they are not read."""
         return sorted({layer["class"] for layer in self.layers.values()} & PREPROCESSING)
 
+    @property
+    def final_activation(self) -> object:
+        """The activation of the last layer that has one: of the outputs."""
+        name = self.last_activation
+        return self.layers[name].get("activation") if name else None
+
+    @property
+    def last_activation(self) -> str:
+        """The name of the last layer that has an activation; "" if none has."""
+        kinds = ("Dense", "Activation", "Conv2D", "Convolution2D")
+        found = [name for name, layer in self.layers.items() if layer["class"] in kinds]
+        return found[-1] if found else ""
+
     def unsupported(self) -> Iterator[str]:
-        """A sentence for each layer that no network of the catalogue has."""
+        """A sentence for each layer that no network of the catalogue has, but for the activation of
+        the outputs."""
         for name, layer in self.layers.items():
             kind, activation = layer["class"], layer.get("activation")
+            if name == self.last_activation:
+                activation = None
             where = f"{one_line(name)} of the file"
             if kind in PREPROCESSING or kind.startswith("Random"):
                 continue

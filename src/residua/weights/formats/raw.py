@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from residua.weights.formats.keras_config import ModelConfig
 
+MAX_PREFIX, MAX_PARTS, MIN_LAYERS = 4, 24, 5  # words of a prefix, prefixes, layers under one
 Framework = Literal["keras", "pytorch"]
 
 
@@ -25,6 +27,7 @@ class RawWeights:
     names_are_positions: True where a layer's name gives only its class and its position in Keras'
     model.layers (conv2d_3), not its own name.
     config: of a whole Keras model; None where the file holds weights alone.
+    left_out: in a sentence, what else the file has; "" for nothing.
     """
 
     path: Path
@@ -33,6 +36,29 @@ class RawWeights:
     layers: Mapping[str, Mapping[str, Tensor]]
     names_are_positions: bool = False
     config: ModelConfig | None = None
+    left_out: str = ""
+
+
+def parts_of(raw: RawWeights) -> Iterator[tuple[str, RawWeights]]:
+    """Each prefix of layer names, such as "net" or "module.model", and the layers without it; the
+    prefix of the most layers first."""
+    counts: Counter[str] = Counter()
+    for name in raw.layers:
+        words = name.split(".")
+        counts.update(".".join(words[:end]) for end in range(1, min(len(words), MAX_PREFIX + 1)))
+    for prefix, count in counts.most_common(MAX_PARTS):
+        if count < MIN_LAYERS:
+            break
+        start = f"{prefix}."
+        inside = {
+            name.removeprefix(start): parts
+            for name, parts in raw.layers.items()
+            if name.startswith(start)
+        }
+        rest = [name for name in raw.layers if not name.startswith(start)]
+        shown = ", ".join(rest[:3]) + (f" and {len(rest) - 3} more" if rest[3:] else "")
+        left_out = f"only its layers {prefix}.* are read, not {shown}" if rest else ""
+        yield prefix, replace(raw, layers=inside, left_out=left_out)
 
 
 def numeric_flaw(name: str, tensor: Tensor) -> str | None:
