@@ -1,4 +1,4 @@
-"""The dense layers after a base network, as transfer learning adds them -> a head of ours."""
+"""The dense layers after a base network, as transfer learning adds them -> the head of a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_OPERATION = {"Dropout", "InputLayer", "Softmax", "Functional", "Model", "Sequ
 def own_head(
     raw: RawWeights, network: str, dense: tuple[str, ...]
 ) -> tuple[str | None, dict[str, Tensor]] | None:
-    """The head in the words of NetworkSpec, and its tensors by our names; None if it is another.
+    """The head as in NetworkSpec, and its tensors by our names; None if it is another.
 
     Keras' configuration must show global average pooling, and ReLU between dense layers; without
     one, a single dense layer as wide as the last feature map is read.
