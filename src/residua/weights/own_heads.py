@@ -1,4 +1,4 @@
-"""The dense layers after a base network, as transfer learning adds them -> the head of a network."""
+"""The dense layers that transfer learning adds to a base network -> the head of a network."""
 
 from __future__ import annotations
 
