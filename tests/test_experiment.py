@@ -219,9 +219,14 @@ def test_a_signal_saves_a_checkpoint_and_prints_how_to_continue(
     assert residua.load(run).predict(shapes / "class0" / "000.png")[0].error is None
 
 
-def test_resume_refuses_changed_data(tmp_path: Path) -> None:
+def test_resume_refuses_changed_data_and_accepts_moved_ones(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", 8)
     run = residua.train(data, epochs=1, out=tmp_path / "run", settings=FAST, quiet=True)
+    data = data.rename(tmp_path / "moved")
+    with pytest.raises(ResiduaError, match="name their present folder with --data"):
+        residua.resume(run, quiet=True)
+    residua.resume(run, quiet=True, data_path=data)
+    assert run.config.data.path == str(data)
     Image.new("RGB", (16, 16), "white").save(data / "class0" / "000.png")
     with pytest.raises(ResiduaError, match=r"differ from split\.csv"):
         residua.resume(run, quiet=True)

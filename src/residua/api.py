@@ -227,16 +227,17 @@ def train(
     return Run(experiment.train(config, None if out is None else str(out), Console(quiet)))
 
 
-def resume(run: Source, quiet: bool = False) -> Run:
+def resume(run: Source, quiet: bool = False, data_path: str | Path | None = None) -> Run:
     """Complete an interrupted training; its weights become those of an uninterrupted one.
 
     run: a run or its folder.
     quiet: print nothing.
+    data_path: where its data are now, if they were moved; they are compared with split.csv.
 
     Raises ResiduaError if the folder is no run or its data has changed.
     """
     folder = RunFolder.existing(run)
-    experiment.resume(folder, Console(quiet))
+    experiment.resume(folder, Console(quiet), None if data_path is None else str(data_path))
     return Run(folder)
 
 
@@ -253,6 +254,7 @@ def evaluate(
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     quiet: bool = True,
+    data_path: str | Path | None = None,
 ) -> Evaluation:
     """Evaluate a run or weights on images with known classes; changes no weights.
 
@@ -263,13 +265,19 @@ def evaluate(
     classes: names of the outputs in order, where a weights file does not record them.
     preprocessing: fields that a third-party file does not record, {"mean": [0, 0, 0]}.
     quiet: print nothing; what metrics depend on becomes a Python warning.
+    data_path: where the run's own data are now, if they were moved, for its test set.
 
     Raises ResiduaError.
     """
     console = Console(quiet)
     weights, folder = open_source(source, model, classes, preprocessing, console)
+    if data_path is not None and (folder is None or data is not None):
+        raise ResiduaError(
+            f"--data {data_path}: is where the own data of a run are now; without DATA beside it."
+        )
     if folder is not None:
-        return evaluate_run(folder, None if data is None else str(data), console, weights)
+        name, moved = (None if path is None else str(path) for path in (data, data_path))
+        return evaluate_run(folder, name, console, weights, moved)
     if data is None:
         raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
     return evaluate_weights(weights, str(data), console)

@@ -15,6 +15,7 @@ from residua.config import parse
 from residua.config.schema import AUTO, Config
 from residua.config.validate import checked
 from residua.data.batches import Inputs
+from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
@@ -110,14 +111,21 @@ def train(config: Config, out: str | None, console: Console) -> RunFolder:
     return folder
 
 
-def resume(folder: RunFolder, console: Console) -> None:
-    """Complete an interrupted run. Raises ResiduaError if its data or weights have changed."""
+def resume(folder: RunFolder, console: Console, data_path: str | None = None) -> None:
+    """Complete an interrupted run. Raises ResiduaError if its data or weights have changed.
+
+    data_path: where the data are now, if they were moved.
+    """
     config, choices = folder.config, folder.choices
     clock = Clock(seconds_of(config.transfer.budget))
-    data = dataclasses.replace(config.data, cache=AUTO)  # this machine may have less memory
+    path = config.data.path if data_path is None else resolved(data_path)
+    data = dataclasses.replace(config.data, path=path, cache=AUTO)  # there may be less memory now
     config = dataclasses.replace(config, data=data)
     prepared = prepare(config, console, recorded=folder.read_split())
     prepared = dataclasses.replace(prepared, choices=choices)
+    if data_path is not None:
+        refuse_inside(folder.path, path)
+        folder.write_settings(prepared.config, choices)
     prepared = _with_leakage_notes(earlier_images(folder), config, prepared)
     weights = None
     if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():

@@ -191,6 +191,16 @@ def test_tiles_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(images.decode(content, 3, LIMIT), expected)
 
 
+def test_decoding_needs_little_memory_besides_the_result() -> None:
+    content = encoded(Image.new("I;16", (3000, 3000)))
+    tracemalloc.start()
+    try:
+        pixels = images.decode(content, 3, LIMIT)
+        assert tracemalloc.get_traced_memory()[1] < pixels.nbytes + 60e6  # all in float64: 72e6
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_digest_is_that_of_the_pixels() -> None:
     grey = noise(6, 4, 1)
     assert images.digest(grey) == images.digest(np.repeat(grey, 3, axis=2))

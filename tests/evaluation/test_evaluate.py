@@ -67,6 +67,22 @@ def test_changed_or_missing_images_are_refused(shapes: Path, write_run: WriteRun
     evaluate_run(run, None, QUIET)
 
 
+def test_data_that_were_moved_may_be_named(
+    shapes: Path, tmp_path: Path, write_run: WriteRun
+) -> None:
+    run = write_run(shutil.copytree(shapes, tmp_path / "old"))
+    expected = evaluate_run(run, None, QUIET).metrics.accuracy
+    (tmp_path / "old").rename(tmp_path / "new")
+    with pytest.raises(ResiduaError, match=r"old: the data of this run .* are gone.* with --data"):
+        evaluate_run(run, None, QUIET)
+    moved = evaluate_run(run, None, QUIET, data_path=str(tmp_path / "new"))
+    assert moved.metrics.accuracy == expected
+    for file in (tmp_path / "new/class0").iterdir():
+        Image.new("RGB", (16, 16)).save(file)
+    with pytest.raises(ResiduaError, match="has changed since the training"):
+        evaluate_run(run, None, QUIET, data_path=str(tmp_path / "new"))
+
+
 def test_images_that_the_run_was_trained_on_are_counted(run: RunFolder, shapes: Path) -> None:
     used = [member for member in run.read_split() if member.split != "test"]
     message = rf"{len(used)} of 60 images were used to train these weights, to select"

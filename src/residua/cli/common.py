@@ -36,6 +36,15 @@ DataArgument = Annotated[
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
 ]
+MovedDataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Where the run's own data are now, if they were moved; compared with split.csv.",
+        show_default=False,
+    ),
+]
 SourceArgument = Annotated[
     str,
     typer.Argument(

@@ -13,6 +13,7 @@ from residua.cli.common import (
     ClassesOption,
     JsonOption,
     ModelOption,
+    MovedDataOption,
     PreprocessingOption,
     SourceArgument,
     class_names,
@@ -40,6 +41,7 @@ def evaluate(
     model: ModelOption = None,
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
+    moved: MovedDataOption = None,
 ) -> None:
     """Evaluate a run or a weights file: accuracy with its 95 % CI, per class, confusion.
 
@@ -60,6 +62,7 @@ def evaluate(
             classes=class_names(classes),
             preprocessing=preprocessing_fields(preprocessing),
             quiet=False,
+            data_path=moved,
         )
         if as_json:
             print_json(evaluation.to_json())

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from residua.cli.common import DataArgument, RunArgument, print_predictions, terminal
+from residua.cli.common import (
+    DataArgument,
+    MovedDataOption,
+    RunArgument,
+    print_predictions,
+    terminal,
+)
 from residua.cli.options import OUTPUT
 
 RunOption = typer.Option(
@@ -48,16 +54,17 @@ def train(
         print(train_config(compose(data, recipe, settings), out, console).path)
 
 
-def resume(run: RunArgument) -> None:
+def resume(run: RunArgument, data: MovedDataOption = None) -> None:
     """Resume an interrupted training; the result is the same as without the interruption.
 
     Examples:
       residua resume runs/photos-1
+      residua resume runs/photos-1 --data elsewhere/photos
     """
     with terminal():
         from residua import api
 
-        print(api.resume(run).path)
+        print(api.resume(run, data_path=data).path)
 
 
 def look(

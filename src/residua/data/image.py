@@ -13,7 +13,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,18 @@ def from_pillow(
         raise Unreadable(f"cannot be read: {' '.join(str(error).split())[:120]}") from error
 
 
-def one_at_a_time(header: Header) -> AbstractContextManager[object]:
+@contextmanager
+def one_at_a_time(header: Header) -> Iterator[None]:
     """A lock for an image that needs much memory while it is decoded; none for others."""
-    return _LARGE_LOCK if header.width * header.height > _LARGE else nullcontext()
+    if header.width * header.height <= _LARGE:
+        yield
+        return
+    with _LARGE_LOCK:
+        try:
+            yield
+        finally:
+            with suppress(OSError, AttributeError):  # glibc keeps what a thread freed for itself
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 def digest(pixels: Pixels) -> str:

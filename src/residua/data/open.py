@@ -19,7 +19,7 @@ from residua.data.arrays import ArrayDataset, Block, array_dataset, checked_bloc
 from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.data.recognition import objection
 from residua.errors import ResiduaError
-from residua.system.files import user_path
+from residua.system.files import is_there, user_path
 
 EMBEDDED = "digits"  # a data set's name that is no path
 _DIGITS = tuple(str(digit) for digit in range(10))
@@ -36,7 +36,14 @@ def resolved(data: str) -> str:
 
 def open_recorded(data: str) -> Dataset:
     """The data set that a run recorded: a folder by its absolute path. Raises ResiduaError."""
-    return _digits() if data == EMBEDDED else open_dataset(data)
+    if data == EMBEDDED:
+        return _digits()
+    if not is_there(user_path(data)):
+        raise ResiduaError(
+            f"{data}: the data of this run were here and are gone. If they were moved, name their "
+            "present folder with --data; it is compared with split.csv."
+        )
+    return open_dataset(data)
 
 
 def open_dataset(data: str, *, training: bool = True) -> Dataset:

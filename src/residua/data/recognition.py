@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from residua.data.dataset import Unreadable
 
 _START = 256  # bytes that identify the format of a file
 _MAX_BYTES = 2**30  # of a file; 100 megapixels of 16-bit RGBA are 0.8e9
+_MAX_COMPRESSED = 2**28  # of one that is always compressed
+_COMPRESSED = ("JPEG", "GIF", "WEBP", "JPEG2000", "AVIF")
 
 # First bytes of the raster formats that Pillow decodes itself, without running other programs.
 _FORMATS = {
@@ -105,10 +108,16 @@ def without_blanks(content: bytes) -> bytes:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a regular file of at most 1 GiB. Raises Unreadable."""
+    """The content of a regular file of at most 1 GiB, of a JPEG 256 MiB. Raises Unreadable."""
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            raise Unreadable(objection(path) or f"is larger than {_MAX_BYTES:,} bytes")
-        return path.read_bytes()
+        if not path.is_file():
+            raise Unreadable(objection(path) or "is not a regular file")
+        with path.open("rb") as file:
+            start = without_blanks(file.read(_START))
+            limit = _MAX_COMPRESSED if format_of(start) in _COMPRESSED else _MAX_BYTES
+            if os.fstat(file.fileno()).st_size > limit:
+                raise Unreadable(objection_to(start) or f"is larger than {limit:,} bytes")
+            file.seek(0)
+            return file.read()
     except (OSError, ValueError) as error:
         raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -6,7 +6,6 @@ import itertools
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -45,13 +44,17 @@ class Images:
 
 
 def evaluate_run(
-    run: RunFolder, data: str | None, console: Console, weights: Weights | None = None
+    run: RunFolder,
+    data: str | None,
+    console: Console,
+    weights: Weights | None = None,
+    data_path: str | None = None,
 ) -> Evaluation:
     """Evaluate a run on DATA, or on its own test split, else its validation split.
 
-    weights: the run's, if already read. Writes to the run's evaluations/. Raises ResiduaError if
-    the run has no such split, if its images have changed since, or if DATA has a class that is not
-    the run's.
+    weights: the run's, if already read. data_path: where its own data are, if moved. Writes to the
+    run's evaluations/. Raises ResiduaError if the run has no such split, if its images have changed
+    since, or if DATA has a class that is not the run's.
     """
     weights = weights or run_weights(run)
     max_pixels = run.config.data.max_pixels
@@ -62,7 +65,7 @@ def evaluate_run(
                 f"{run.path}: was trained on all its images, so it has no split to evaluate on. "
                 f"Give other images: residua evaluate {run.path} DATA"
             )
-        images = split_images(run, split)
+        images = split_images(run, split, data_path)
         surveyed = _read(images.dataset, max_pixels, console)
         _check_unchanged(run, surveyed)
         seen = earlier_images(run)
@@ -197,10 +200,13 @@ def held_out_split(run: RunFolder) -> str | None:
     return next((name for name in HELD_OUT if name in present), None)
 
 
-def split_images(run: RunFolder, split: str) -> Images:
+def split_images(run: RunFolder, split: str, data_path: str | None = None) -> Images:
     """The images of a run's split, in the order of split.csv. Raises ResiduaError if one
-    is missing."""
-    data = run.config.data.path
+    is missing.
+
+    data_path: where the run's data are, if moved.
+    """
+    data = data_path or run.config.data.path
     dataset = open_recorded(data)
     index_of = {entry.path: index for index, entry in enumerate(dataset.entries)}
     paths = [member.path for member in run.read_split() if member.split == split]
@@ -285,7 +291,7 @@ def _check_unchanged(run: RunFolder, surveyed: Survey) -> None:
     ]
     if changed:
         raise ResiduaError(
-            f"{Path(run.config.data.path) / changed[0]}: has changed since the training, as have "
+            f"{surveyed.dataset.name}/{changed[0]}: has changed since the training, as have "
             f"{len(changed) - 1} other images, so the run's splits are no longer valid. Restore "
             "the images, or give the folder as new data to evaluate on."
         )
