@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import pytest
+
 from residua.training.progress import Progress
 
 
@@ -42,3 +44,23 @@ def test_the_keys_of_version_0_1_0_are_read() -> None:
     progress = Progress.from_json(values)
     assert progress.images == 7
     assert progress.history == [{"epoch": 1.0, "learning_rate": 0.1, "images_per_second": 5.0}]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"epoch": "1"},
+        {"epoch": -1},
+        {"epoch": 1},
+        {"step": 10**400},
+        {"history": 5},
+        {"history": [{"loss": "low"}], "epoch": 1},
+        {"best": ["high", 1]},
+        {"unknown": 1},
+    ],
+)
+def test_a_damaged_progress_is_refused(damage: dict[str, object]) -> None:
+    values = dataclasses.asdict(Progress())
+    assert Progress.from_json(values) == Progress()
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        Progress.from_json({**values, **damage})
