@@ -153,6 +153,7 @@ def train(
     new_head: bool | None = None,
     freeze: int | None = None,
     head: str | None = None,
+    effort: str | None = None,
     transfer: str | None = None,
     views: int | None = None,
     budget: str | None = None,
@@ -182,6 +183,7 @@ def train(
     new_head: replace the head of the weights by a fresh one.
     freeze: number of first stages that are not trained.
     head: "default", "linear", "mlp:256" (hidden layers) or "logistic" (a linear probe).
+    effort: of a training from ImageNet weights: "quick", "standard" or "best".
     transfer: strategy: "features", "partial", "full", "scratch", "auto" or "none".
     views: augmented copies per image for feature extraction.
     budget: wall-clock time limit, such as "90s", "2m" or "1h".
@@ -208,6 +210,7 @@ def train(
         "network.new_head": new_head,
         "network.freeze": freeze,
         "network.head": head,
+        "transfer.effort": effort,
         "transfer.strategy": transfer,
         "transfer.views": views,
         "transfer.budget": budget,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import torch
 
 from residua.config import parse
 from residua.config.schema import AUTO, Config
-from residua.config.validate import checked
 from residua.data.batches import Inputs
 from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
@@ -29,6 +29,7 @@ from residua.report.facts import report_facts
 from residua.runs.folder import Busy, RunFolder
 from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
+    chosen_start,
     in_class_order,
     initial_weights,
     is_published,
@@ -86,11 +87,14 @@ def train(config: Config, out: str | None, console: Console) -> RunFolder:
     Whatever can be refused is refused before an image is read. Raises ResiduaError.
     """
     _check_settings(config, out)
-    clock = Clock(seconds_of(config.transfer.budget))
-    requested = checked(config)
+    began = time.monotonic()
+    start = chosen_start(config, console)
+    requested = start.config
+    clock = Clock(seconds_of(requested.transfer.budget), began)
     weights = initial_weights(requested, console)
     config = _with_absolute_weights(requested, weights)
-    prepared = prepare(config, console, None if weights is None else weights.expects)
+    expects = None if weights is None else weights.expects
+    prepared = prepare(config, console, expects, start.choices)
     weights = _in_class_order(weights, prepared)
     with _explained(prepared.config):
         _check_network(prepared, weights)
@@ -117,6 +121,8 @@ def resume(folder: RunFolder, console: Console, data_path: str | None = None) ->
     data_path: where the data are now, if they were moved.
     """
     config, choices = folder.config, folder.choices
+    if config.network.freeze_norms == AUTO:  # of version 0.1.0
+        config = parse.with_settings(config, {"network.freeze_norms": False})
     clock = Clock(seconds_of(config.transfer.budget))
     path = config.data.path if data_path is None else resolved(data_path)
     data = dataclasses.replace(config.data, path=path, cache=AUTO)  # there may be less memory now
@@ -130,9 +136,7 @@ def resume(folder: RunFolder, console: Console, data_path: str | None = None) ->
     weights = None
     if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():
         weights = initial_weights(config, console)  # else they are in the checkpoint
-    if weights is not None and weights.sha256() != folder.read_json("weights.json", dict).get(
-        "sha256"
-    ):
+    if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
         raise ResiduaError(
             f"{weights.path}: has changed since {folder.path} was created. Restore it, or "
             "train again."
@@ -151,6 +155,7 @@ def _run(experiment: Experiment) -> None:
     with _explained(experiment.prepared.config), folder.lock():
         try:
             trained = _train(experiment)
+            folder.write_split(trained.prepared.members)  # `auto` may have held out some
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
             evaluation = _evaluate(folder, trained.prepared, console)
             facts = report_facts(
@@ -167,7 +172,7 @@ def _run(experiment: Experiment) -> None:
 
 def _train(experiment: Experiment) -> Trained:
     """Train by the strategy of the settings; without one, all layers that are not frozen."""
-    if experiment.prepared.config.transfer.strategy == "none":
+    if experiment.prepared.config.transfer.strategy in (None, "none"):
         return _train_plainly(experiment)
     from residua.transfer.context import Context
     from residua.transfer.strategies import transfer

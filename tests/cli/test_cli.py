@@ -11,14 +11,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from references.command_line import every_command, parse, residua
 from references.images import write_colours
-from references.weights_files import NETWORK
 
 import residua as package
 from residua.config.parse import flags
@@ -98,58 +96,6 @@ def test_help_of_train_lists_every_flag_in_a_panel() -> None:
 
 def test_version_is_printed() -> None:
     assert residua("--version").stdout == f"residua {package.__version__}\n"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("redirection", "status", "message"),
-    [
-        (">/dev/full", 1, "standard output cannot be written: No space left on device"),
-        (">&-", 1, "standard output cannot be written: Bad file descriptor"),
-        ("2>/dev/full", 0, ""),
-        ("2>&-", 0, ""),
-        ("<&-", 0, ""),
-    ],
-)
-@pytest.mark.parametrize("flag", ["--version", "--help"])
-def test_streams_may_be_full_or_closed(
-    flag: str, redirection: str, status: int, message: str
-) -> None:
-    command = f"{shlex.quote(sys.executable)} -m residua {flag} {redirection}"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert result.returncode == status
-    assert message in result.stderr
-    assert len(result.stderr.splitlines()) == status
-    assert bool(result.stdout) == (status == 0)
-
-
-def test_names_of_classes_cannot_move_the_cursor(
-    tmp_path: Path, write_weights: Callable[..., Path]
-) -> None:
-    names = [f"\x1b[3{number}mname" for number in range(NETWORK.classes)]
-    write_colours(tmp_path / "data", dict.fromkeys(names, 0), 2, (16, 16), seed=1)
-    weights = write_weights(tmp_path / "weights.safetensors", 1)
-    evaluate = ["evaluate", str(weights), "data", "--classes", ",".join(names)]
-    for words in (["look", "data"], evaluate):
-        result = residua(*words, cwd=tmp_path)
-        assert result.status == 0, result.stderr
-        assert "\x1b" not in result.stdout + result.stderr
-        assert r"\x1b[30mname" in result.stdout
-
-
-@pytest.mark.slow
-def test_an_interruption_while_modules_are_imported_is_no_traceback() -> None:
-    code = (
-        "import sys, importlib.abc\n"
-        "class Interrupt(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, *rest):\n"
-        "        if name == 'typer': raise KeyboardInterrupt\n"
-        "sys.meta_path.insert(0, Interrupt())\n"
-        "from residua.__main__ import main\n"
-        "main()"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def test_a_drawing_is_written_as_svg_only(tmp_path: Path) -> None:
     description = describe("cifar_resnet14")
     description.draw(tmp_path / "units.svg")
     assert (tmp_path / "units.svg").read_text(encoding="utf-8").startswith("<svg")
-    with pytest.raises(ResiduaError, match=r"units\.png: expected a name that ends in \.svg"):
+    with pytest.raises(ResiduaError, match=r"units\.png: expected a file name that ends in \.svg"):
         description.draw(tmp_path / "units.png")
 
 

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from residua.errors import ResiduaError
+from residua.inference.feature_layers import FeatureLayer
 from residua.transfer.cross_validation import (
     C_VALUES,
     Estimate,
@@ -26,7 +27,6 @@ from residua.transfer.cross_validation import (
     race,
     score_layers,
 )
-from residua.transfer.feature_layers import FeatureLayer
 from residua.transfer.features import FeatureRows
 from residua.transfer.logistic import class_weights, fit_logistic, folds_of
 

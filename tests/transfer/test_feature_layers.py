@@ -6,9 +6,9 @@ import pytest
 import torch
 from references.weights_files import PREPARED
 
+from residua.inference.feature_layers import FeatureLayer, FrozenStages, pooled_float32
 from residua.networks.staged import pooled
 from residua.networks.zoo import catalogue
-from residua.transfer.feature_layers import FeatureLayer, FrozenStages, pooled_float32
 
 
 def test_each_stage_has_its_finest_grid_and_the_last_one_also_a_mean() -> None:

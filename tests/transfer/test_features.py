@@ -20,9 +20,9 @@ from PIL import Image
 import residua
 from residua.data.random import Integers
 from residua.errors import ResiduaError
+from residua.inference.feature_layers import FeatureLayer
 from residua.transfer import features
 from residua.transfer.context import Context
-from residua.transfer.feature_layers import FeatureLayer
 from residua.transfer.features import FeatureExtractor
 from residua.weights.load import read_file
 

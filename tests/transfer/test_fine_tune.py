@@ -12,6 +12,7 @@ from references.lines import Lines
 
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
+from residua.training.progress import Progress
 from residua.transfer.context import Context
 from residua.transfer.fine_tune import RESULT, _with_learning_rate, fine_tune
 from residua.transfer.result import TransferResult
@@ -42,7 +43,7 @@ def test_partial_fine_tuning_leaves_frozen_stages_bit_for_bit(
     tensors = read_file(folder.path / "last.safetensors").tensors
     frozen = ("stem.", "stages.0.", "stages.1.")
     for name, tensor in tensors.items():
-        if name.startswith(frozen):
+        if name.startswith(frozen) or "running" in name or "tracked" in name:
             assert torch.equal(tensor, source[name]), name
         elif not name.startswith("head."):
             assert not torch.equal(tensor, source[name]), name
@@ -126,9 +127,11 @@ def test_a_damaged_result_is_refused_with_a_way_out(
     weights: Path,
     folder: RunFolder,
     context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     context = context_of(shapes, weights, "partial", training__epochs=1, transfer__views=1)
     fine_tune(context, folder)
+    monkeypatch.setattr("residua.transfer.fine_tune.fit", lambda *_: Progress())
     for content in ("[1]", '{"layers": [{"stage": 1}]}', '{"surprise": 1}'):
         (folder.path / RESULT).write_text(content)
         with pytest.raises(ResiduaError, match=r"transfer\.json: is damaged.*Delete it"):

@@ -13,14 +13,14 @@ from references.images import write_shapes
 from references.lines import Lines
 from torch import nn
 
+from residua.config import auto
 from residua.config.validate import check
 from residua.data.batches import DecodedImages
+from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.training import throughput
-from residua.transfer import linear_probe
 from residua.transfer.context import Context, Outcome
-from residua.transfer.feature_layers import FeatureLayer
 from residua.transfer.linear_probe import fit_probe, initialise_head
 from residua.weights.load import read_file
 from residua.weights.network import build_network
@@ -152,10 +152,10 @@ def test_as_many_images_are_used_as_the_settings_allow(
     context_of: ContextOf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """training.max_images limits all; SCORED_IMAGES only those that choose layer and C."""
+    """training.max_images limits all; CROSS_VALIDATED only those that choose layer and C."""
     context = context_of(shapes, weights, "features", training__max_images=30, **LAST)
     assert fit_probe(context, folder).result.images == 30
-    monkeypatch.setattr(linear_probe, "SCORED_IMAGES", (24, 24))
+    monkeypatch.setattr(auto, "CROSS_VALIDATED", (24, 24))
     result = fit_probe(context_of(shapes, weights, "features", **LAST), folder).result
     assert result.cross_validation is not None
     assert (result.cross_validation.images, result.images) == (24, 60)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,36 @@ from references.images import write_shapes
 from references.lines import Lines
 
 from residua.config.validate import check
+from residua.data.prepare import Prepared, prepare
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.signals import Interrupted
 from residua.transfer import features, search
 from residua.transfer.context import Context, Outcome
 from residua.transfer.result import TransferResult
-from residua.transfer.search import Search, Trial, most_accurate, most_promising
+from residua.transfer.search import Search
+from residua.transfer.trial import (
+    Trial,
+    expected_error,
+    has_time,
+    most_accurate,
+    most_promising,
+)
 from residua.weights.load import read_file
 
 pytestmark = pytest.mark.slow  # each test trains
 
 ContextOf = Callable[..., Context]
-QUICK = {"training__epochs": 2, "network__stage": 3, "network__pool_size": 1}
+QUICK_LAYER = {"network__stage": 3, "network__pool_size": 1}
+QUICK = {"training__epochs": 2, **QUICK_LAYER}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _every_error_counts() -> Iterator[None]:
+    """The validation sets here have 18 images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "MIN_ERRORS", 0)
+        yield
 
 
 @pytest.fixture
@@ -121,19 +139,24 @@ def test_a_search_interrupted_in_a_trial_ends_with_the_same_choice(
     weights: Path,
     folder: RunFolder,
     context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Complete trials are not repeated; one that has only begun is."""
-    stopping = Lines(stop="full: val accuracy")
-    with pytest.raises(KeyboardInterrupt):
-        search.search(context_of(with_splits, weights, "auto", stopping, **QUICK), folder)
+    """Complete trials are not repeated; the interrupted one is."""
+    context = context_of(with_splits, weights, "auto", Lines(), **QUICK)
+    fine_tune, started = search.fine_tune, list[str]()
+
+    def stopped(context: Context, folder: RunFolder, *, final: bool) -> Outcome:
+        started.append(context.prepared.config.transfer.strategy)
+        if started == ["full", "partial"]:
+            raise Interrupted(signal.SIGTERM, str(folder.path))
+        return fine_tune(context, folder, final=final)
+
+    monkeypatch.setattr(search, "fine_tune", stopped)
+    with pytest.raises(Interrupted, match=f"residua resume {folder.path}$"):
+        search.search(context, folder)
     assert (folder.path / "best.safetensors").exists()  # the linear probe
-    ended = RunFolder(folder.path / "tried" / "full").read_json("ended.json")
-    begun = folder.path / "tried" / "partial"
-    begun.mkdir()
-    (begun / "state.safetensors").write_bytes(b"half of a file")
-    outcome = search.search(context_of(with_splits, weights, "auto", **QUICK), folder)
-    (full,) = [t for t in outcome.result.trials if (t.strategy, t.phase) == ("full", "trial")]
-    assert full.seconds == ended["seconds"]
+    outcome = search.search(context, folder)
+    assert started[:4] == ["full", "partial", "partial", "scratch"]
     assert without_clocks(outcome.result) == without_clocks(searched.outcome.result)
     assert outcome.prepared.config == searched.outcome.prepared.config
     assert same_weights(folder, searched.folder)
@@ -171,7 +194,7 @@ def test_a_clearly_better_strategy_is_continued_and_selected_after_an_interrupti
         "network__stage": 3,
         "network__pool_size": 1,
     }
-    stopping = Lines(stop="epoch 2/6")
+    stopping = Lines(stop="epoch 2/6", number=signal.SIGTERM)
     with pytest.raises(Interrupted):
         search.search(context_of(with_splits, blind, "auto", stopping, **settings), folder)
     (history,) = folder.path.glob("tried/long-*/history.csv")
@@ -193,6 +216,55 @@ def test_a_clearly_better_strategy_is_continued_and_selected_after_an_interrupti
     members = outcome.prepared.splits["validation"]
     correct = outcome.predict_logits(members).argmax(1) == outcome.prepared.labels[members]
     assert correct.mean() == pytest.approx(best.accuracy)
+
+
+def test_ctrl_c_ends_the_search_with_the_best_so_far(
+    with_splits: Path, blind: Path, folder: RunFolder, context_of: ContextOf
+) -> None:
+    settings = {"training__epochs": 6, "training__batch_size": 8, **QUICK_LAYER}
+    settings["optimization__learning_rate"] = 0.05
+    console = Lines(stop="epoch 2/6")
+    outcome = search.search(context_of(with_splits, blind, "auto", console, **settings), folder)
+    assert outcome.result.reason is not None
+    assert outcome.result.reason.startswith("stopped by Ctrl-C: ")
+    assert outcome.result.chosen != "features"  # whose features are the same for every image
+    assert len(folder.read_history()) == 2
+    members = outcome.prepared.splits["validation"]
+    correct = outcome.predict_logits(members).argmax(1) == outcome.prepared.labels[members]
+    assert correct.mean() == max(row["val_accuracy"] for row in folder.read_history())
+    assert not (folder.path / "tried").exists()
+
+
+def test_few_images_are_all_used_by_a_probe_and_held_out_to_compare_strategies(
+    weights: Path, folder: RunFolder, tmp_path: Path, context_of: ContextOf
+) -> None:
+    """The probe is evaluated on the held-out images by heads that were not fitted on them."""
+    data = write_shapes(tmp_path / "data", 10)
+    context = context_of(data, weights, "auto", **QUICK)
+    assert not len(context.prepared.splits["validation"])
+    outcome = search.search(context, folder)
+    first, *others = outcome.result.trials
+    assert first.strategy == "features"
+    assert outcome.result.images == 30
+    assert {other.strategy for other in others} == {"full", "partial", "scratch"}
+    held_out = len(outcome.prepared.splits["validation"])
+    assert held_out == (0 if outcome.result.chosen == "features" else 6)
+    assert all(round(trial.accuracy * 6) == pytest.approx(trial.accuracy * 6) for trial in others)
+
+
+def test_a_probe_without_errors_needs_no_trials(
+    with_splits: Path,
+    weights: Path,
+    folder: RunFolder,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "MIN_ERRORS", 19)  # of 18 images
+    outcome = search.search(context_of(with_splits, weights, "auto", **QUICK), folder)
+    assert outcome.result.chosen == "features"
+    assert [trial.strategy for trial in outcome.result.trials] == ["features"]
+    assert outcome.result.reason is not None
+    assert "of 18 validation images wrong" in outcome.result.reason
 
 
 @pytest.mark.parametrize("batch_size", [8, 64])
@@ -222,7 +294,8 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
     console = Lines()
     data = write_shapes(tmp_path / "data", 13)
-    outcome = search.search(context_of(data, weights, "auto", console, **QUICK), folder)
+    settings = {**QUICK, "data__val_fraction": 0}
+    outcome = search.search(context_of(data, weights, "auto", console, **settings), folder)
     result = outcome.result
     assert "warning: the time budget allows features of 24 of 39 images" in console.text
     assert (result.chosen, result.images, result.trials) == ("features", 39, ())
@@ -230,7 +303,7 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     assert result.cross_validation.images == 39
     assert result.reason == "no validation set to compare strategies on"
     # so is a head that is trained
-    settings = {**QUICK, "network__head": "mlp:16", "data__val_fraction": 0}
+    settings["network__head"] = "mlp:16"
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "another cache"))
     outcome = search.search(context_of(data, weights, "auto", **settings), folder)
     assert (outcome.result.chosen, outcome.result.images) == ("features", 39)
@@ -246,14 +319,22 @@ def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The small network is as if there were no weights, and its data is prepared once."""
+    prepared: list[int] = []
     monkeypatch.setattr(search, "LARGE_NETWORK", 1)
+
+    def counted(*args: Any, **named: Any) -> Prepared:
+        prepared.append(1)
+        return prepare(*args, **named)
+
+    monkeypatch.setattr(search, "prepare", counted)
     for data in (with_splits, shapes):
+        prepared.clear()
         console = Lines()
         settings = {"transfer__views": 2, "preprocessing__mean": [9.0] * 3, **QUICK}
         trials = Search(context_of(data, weights, "auto", console, **settings), folder)
         small = trials.context_for("scratch")
         assert trials.context_for("scratch") is small
-        assert len(console.lines) == 1
+        assert (len(prepared), len(console.lines)) == (1, 1)
         assert "scratch: cifar_resnet20 at 32 px (cifar_resnet20 takes too long" in console.text
         config = small.prepared.config
         check(config)
@@ -286,23 +367,28 @@ def test_the_most_accurate_is_kept_and_of_equals_the_first() -> None:
 
 
 def test_partial_is_continued_only_if_it_is_clearly_better_than_full() -> None:
-    full = trial(*[False] * 30, *[True] * 70, strategy="full")
+    times = {"predicted_seconds": 100.0, "predicted_epochs": 10}
+    full = trial(*[False] * 30, *[True] * 70, strategy="full", **times)
     little = trial(*[False] * 28, *[True] * 72, strategy="partial")
     clear = trial(*[False] * 20, *[True] * 80, strategy="partial")
     errors = {"full": 0.2, "partial": 0.1, "scratch": 0.3}
-    assert most_promising([full, little], errors) is full
-    assert most_promising([full, clear], errors) is clear
-    assert most_promising([little], errors) is little
+    much = Clock(1e6)
+    assert most_promising([full, little], errors, much) is full
+    assert most_promising([full, clear], errors, much) is clear
+    assert most_promising([little], errors, much) is little
+    # full would train for 2 epochs, partial caches its frozen stages and trains for more
+    assert most_promising([full, little], errors, Clock(20.0)) is little
 
 
 def test_errors_fall_with_the_root_of_the_time_left() -> None:
     tried = trial(*[False] * 40, *[True] * 60, predicted_seconds=4.0, predicted_epochs=40)
-    assert search.expected_error(Clock(math.inf), tried) == pytest.approx(0.4 * math.sqrt(0.1))
-    assert search.expected_error(Clock(1e6), tried) == pytest.approx(0.4 * math.sqrt(1 / 4))
-    assert search.expected_error(Clock(0.5), tried) == pytest.approx(0.4)
-    assert search.has_time(Clock(1e6), tried)
-    assert not search.has_time(Clock(0.5), tried)  # for 5 of 40 epochs
-    assert not search.has_time(Clock(math.inf), tried)
+    assert expected_error(Clock(math.inf), tried) == pytest.approx(0.4 * math.sqrt(0.1))
+    assert expected_error(Clock(1e6), tried) == pytest.approx(0.4 * math.sqrt(1 / 4))
+    assert expected_error(Clock(0.5), tried) == pytest.approx(0.4)
+    assert has_time(Clock(1e6), tried, 40)
+    assert has_time(Clock(0.5), tried, 4)
+    assert not has_time(Clock(0.5), tried, 6)  # there is time for 5 of 40
+    assert not has_time(Clock(math.inf), tried, 40)
 
 
 @pytest.mark.slow

@@ -162,7 +162,7 @@ def test_the_settings_of_a_finished_search_train_the_same_weights(
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"transfer.strategy": "auto"}, "add --weights"),
+        ({"transfer.strategy": "auto", "network.name": "resnet18"}, "add --weights"),
         (
             {"transfer.strategy": "features", "network.weights": True, "network.stage": 4},
             "stage = 4: the network has stages 1 to 3",

@@ -33,10 +33,10 @@ from residua.data.open import open_dataset
 from residua.data.prepare import prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
+from residua.inference.feature_layers import FeatureLayer
 from residua.runs.sources import initial_weights
 from residua.system.console import Console
 from residua.training.initial import initial_network
-from residua.transfer.feature_layers import FeatureLayer
 from residua.transfer.features import FeatureExtractor
 
 Floats = npt.NDArray[np.float32]

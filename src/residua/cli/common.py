@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -123,6 +124,7 @@ def terminal() -> Iterator[Console]:
         yield console
         sys.stdout.flush()
     except BrokenPipeError:  # `residua ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.error("interrupted; anything not yet saved in a run folder is lost")

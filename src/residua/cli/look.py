@@ -15,10 +15,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from residua.config.schema import Config
-from residua.config.validate import checked
 from residua.data.dataset import SPLITS, Header, Pixels
 from residua.data.prepare import Prepared, prepare
-from residua.runs.sources import initial_weights
+from residua.runs.sources import chosen_start, initial_weights
 from residua.system.console import Console
 from residua.system.files import (
     DRAWN,
@@ -42,9 +41,10 @@ def overview(config: Config, out: str | None, console: Console) -> str:
     """
     refuse_inside(Path(out or "looks"), config.data.path)
     check_writable(Path(out or "looks"))
-    config = checked(config)
-    weights = initial_weights(config, console)
-    prepared = prepare(config, console, None if weights is None else weights.expects)
+    start = chosen_start(config, console)
+    weights = initial_weights(start.config, console)
+    expects = None if weights is None else weights.expects
+    prepared = prepare(start.config, console, expects, start.choices)
     folder = user_path(out) if out else Path("looks") / short_name(prepared.dataset.name)
     _write_class_grids(prepared, folder)
     batch = folder / "training-batch.png"

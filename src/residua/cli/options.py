@@ -33,6 +33,7 @@ METAVARS = {  # where a type is too vague, or a list of choices is too wide
     "preprocessing.size": "PX",
     "training.device": "DEVICE",
     "transfer.budget": "TIME",
+    "transfer.effort": "quick|standard|best",
     "transfer.strategy": "STRATEGY",
 }
 

@@ -92,9 +92,8 @@ def look(
     with terminal() as console:
         from residua.cli.look import overview
         from residua.config.recipes import compose
-        from residua.system.console import printable
 
-        print(printable(overview(compose(data, None, settings), out, console)))
+        print(overview(compose(data, None, settings), out, console))
 
 
 def demo(

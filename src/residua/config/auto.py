@@ -7,17 +7,19 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from residua.config import parse
-from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
+from residua.config.schema import AUTO, IMAGENET, Config, NetworkSpec, Preprocessing
 
 TINY = 16  # px: smaller images are enlarged, or the strides of a network leave nothing of them
 SMALL = 40  # px: up to this size, as in CIFAR, networks do not downsample in the stem
 LAYER_DECAY = 0.7  # factor of the learning rate from a stage to the one before, in full fine-tuning
 LEARNING_RATE = 0.1  # of SGD, for a batch of 128
 FINE_TUNING_RATE = 0.03  # the same, where training starts from pretrained weights
-FEW_TO_COMPARE = 15  # images per class: below, a validation set cannot rank two strategies
+ADAMW_FINE_TUNING_RATE = 3e-4  # for a batch of 32
 FEW = 100  # images per class: below, a linear probe uses cross-validation, not a validation set
+FEW_SMALL = 5_000  # small images; more of them are enlarged less, for speed
+CROSS_VALIDATED = 2_000, 5_000  # images that cross-validation uses, for few and for many classes
 IMBALANCE = 3.0  # ratio of the largest to the smallest class above which classes are weighted
-UNSET = (AUTO, None)
+UNSET = (AUTO, None, "")
 OFF_AT_ZERO = ("network.freeze", "training.max_images")  # 0 is the default, not a user's choice
 NOT_IN_A_PROBE = ("training.batch_size", "training.epochs", "optimization.")  # unused without SGD
 
@@ -39,7 +41,7 @@ class Chooser:
         self.choices = list(choices)
 
     def choose(self, setting: str, value: object, reason: str) -> None:
-        """Set `setting` if it is "auto" or None, and remember the reason."""
+        """Set `setting` if it is "auto", None or "", and remember the reason."""
         if value_of(self.config, setting) in UNSET and value is not None:
             self.config = parse.with_settings(self.config, {setting: value})
             self.choices.append(Choice(setting, value, reason))
@@ -113,6 +115,19 @@ def choose_value_range(chooser: Chooser, low: float, high: float, images: int) -
     chooser.choose("preprocessing.value_range", [low, high], reason)
 
 
+def choose_installed_size(chooser: Chooser, side: int, images: int, size: int) -> None:
+    """Set preprocessing.size for the installed weights, which were trained at `size` px.
+
+    side: median shorter side of the images, px.
+    """
+    if side >= 0.7 * size:
+        chooser.choose("preprocessing.size", size, "as the weights require")
+    few = images <= FEW_SMALL
+    smaller = 160 if few else 128
+    reason = f"median shorter side {side} px, {images:,} images"
+    chooser.choose("preprocessing.size", min(size, smaller), reason)
+
+
 def choose_from_weights(
     chooser: Chooser, network: NetworkSpec, preprocessing: Preprocessing
 ) -> None:
@@ -131,8 +146,10 @@ def choose_from_weights(
         if chooser.config.transfer.strategy == "none":
             chooser.choose("network.head", "linear", "the weights have no head")
     geometry: tuple[str, ...] = ()
-    if chooser.config.transfer.strategy != "none":
-        geometry = ("size", "resize", "crop", "interpolation")
+    if chooser.config.transfer.strategy not in (None, "none"):
+        geometry = ("resize", "crop", "interpolation")
+        if chooser.config.network.weights != IMAGENET:
+            geometry = ("size", *geometry)
     for name in ("channels", "channel_order", "value_range", "mean", "std", *geometry):
         value = getattr(preprocessing, name)
         plain = list(value) if isinstance(value, tuple) else value
@@ -144,19 +161,28 @@ def choose_validation(
 ) -> None:
     """Set data.val_fraction. given: the splits that the data set defines itself."""
     config = chooser.config
-    is_probe = config.transfer.strategy == "features" and config.network.head in (AUTO, "logistic")
-    few = images < (FEW if is_probe else FEW_TO_COMPARE) * classes
+    is_linear = config.network.head in (AUTO, "logistic")
+    is_probe = config.transfer.strategy == "features" and is_linear
+    few = is_probe and images < FEW * classes
+    if config.transfer.strategy == "auto" and is_linear:
+        few = images <= cross_validated(classes)
     if "validation" in given:
         reason = "the data set has its own validation set"
         chooser.choose("data.val_fraction", 0.0, reason)
     if is_probe and ("test" in given or config.data.test_fraction):
         reason = "evaluated on the test set; cross-validation selects the probe"
         chooser.choose("data.val_fraction", 0.0, reason)
-    if few and not given - {None} and (is_probe or config.transfer.strategy == "auto"):
+    if few and not given - {None}:
         reason = f"{images:,} images are few: all used for training, accuracy is cross-validated"
         chooser.choose("data.val_fraction", 0.0, reason)
     purpose = "" if is_probe else " (selects the best epoch)"
     chooser.choose("data.val_fraction", 0.2, f"20 % held out for validation{purpose}")
+
+
+def cross_validated(classes: int) -> int:
+    """How many images cross-validation uses at most."""
+    low, high = CROSS_VALIDATED
+    return min(high, max(low, FEW * classes))
 
 
 def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -185,6 +211,9 @@ def choose_network(chooser: Chooser, classes: int, images: int) -> None:
         chooser.choose("network.head", "linear", "initialised with a linear probe")
     else:
         chooser.choose("network.head", "default", "the model's own head")
+    is_tuned = strategy in ("partial", "full")
+    reason = "a head fitted on the features needs them as they are" if is_tuned else "batches"
+    chooser.choose("network.freeze_norms", is_tuned, reason)
 
 
 def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
@@ -203,19 +232,23 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     chooser.choose("training.epochs", epochs, f"{amount}, about {epochs * images:,} samples seen")
     batch, epochs = images_per_step(chooser.config, images), chooser.config.training.epochs
     optimization, strategy = chooser.config.optimization, chooser.config.transfer.strategy
-    on_features = strategy == "features"
-    chooser.choose(
-        "optimization.optimizer",
-        "adam" if on_features else "sgd",
-        "head on frozen features" if on_features else "SGD with momentum generalises best",
-    )
+    if strategy == "features":
+        chooser.choose("optimization.optimizer", "adam", "head on frozen features")
+    elif strategy in ("partial", "full"):
+        chooser.choose("optimization.optimizer", "adamw", "fine-tuning in few epochs")
+    else:
+        chooser.choose("optimization.optimizer", "sgd", "SGD with momentum generalises best")
     chooser.choose(
         "optimization.layer_decay",
         LAYER_DECAY if strategy == "full" else 1.0,
         "lower learning rate in earlier stages" if strategy == "full" else "same for all layers",
     )
-    if chooser.config.optimization.optimizer == "sgd" and strategy in ("partial", "full"):
-        rate = FINE_TUNING_RATE * batch / 128
+    if strategy in ("partial", "full"):
+        rates = {
+            "sgd": FINE_TUNING_RATE * batch / 128,
+            "adamw": ADAMW_FINE_TUNING_RATE * batch / 32,
+        }
+        rate = rates.get(chooser.config.optimization.optimizer)
         chooser.choose("optimization.learning_rate", rate, "fine-tuning")
     if chooser.config.optimization.optimizer == "sgd":
         rate, reason = LEARNING_RATE * batch / 128, "SGD: 0.1 per 128 images in a batch"

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 AUTO: Any = "auto"
 NONE = "none"  # --weights none: no weights, even if a recipe names some
+IMAGENET = "imagenet"  # --weights imagenet: installed with residua; imagenet:NAME: published
 
 Ordering = Literal[  # of the layers in a residual unit: He et al. 2016b, figure 4 (a) to (e)
     "original",
@@ -195,24 +196,34 @@ class Network:
     )
     weights: str = setting(
         "",
-        "Initial weights: a run folder, a file of residua, Keras or PyTorch, 'imagenet' or 'none'.",
+        "Initial weights: a run folder, a file of residua, Keras or PyTorch, 'imagenet:NAME', "
+        "'imagenet' (installed, the default for photos) or 'none'.",
         flag="--weights",
     )
     new_head: bool = setting(
         False, "Replace the head of the initial weights by a new one.", flag="--new-head"
     )
     freeze: int = setting(0, "Freeze the first N stages.", flag="--freeze", low=0)
+    freeze_norms: bool = setting(
+        AUTO, "Keep the BatchNorm statistics of the initial weights in all layers."
+    )
 
 
 @dataclass(frozen=True)
 class Transfer:
     """How pretrained weights are used."""
 
-    strategy: Literal["none", "features", "partial", "full", "scratch", "auto"] = setting(
-        "none",
+    effort: Literal["quick", "standard", "best"] | None = setting(
+        None,
+        "'quick': a linear probe, in seconds; 'standard': more where it pays, within 3 minutes; "
+        "'best': as long as it pays.",
+        flag="--effort",
+    )
+    strategy: Literal["none", "features", "partial", "full", "scratch", "auto"] | None = setting(
+        None,
         "'features': linear probe on frozen features; 'partial': fine-tune all but the first "
         "stages; 'full': fine-tune the head, then everything; 'scratch': random initialisation; "
-        "'auto': measure and choose.",
+        "'auto': measure and choose; 'none': plain training; null: see --effort.",
         flag="--transfer",
     )
     views: int = setting(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 
 from residua.config import auto, parse
 from residua.config.auto import Choice, Chooser
-from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
+from residua.config.schema import AUTO, IMAGENET, Config, NetworkSpec, Preprocessing
 from residua.data import split
 from residua.data.batches import DecodedImages, TrainingBatches, measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
@@ -127,19 +127,22 @@ def prepare(
     config: Config,
     console: Console,
     required: tuple[NetworkSpec, Preprocessing] | None = None,
+    choices: Iterable[Choice] = (),
     recorded: Sequence[Member] | None = None,
 ) -> Prepared:
     """Scan the data, decode it once, assign splits, resolve every "auto". Raises ResiduaError.
 
-    required: by the initial weights; chosen before anything else. recorded: the images and splits
-    of the run that is resumed; ResiduaError if the data differ.
+    required: by the initial weights; chosen before anything else. choices: made already. recorded:
+    the images and splits of the run that is resumed; ResiduaError if the data differ.
     """
-    chooser = Chooser(config)
+    chooser = Chooser(config, choices)
     if required is not None:
         auto.choose_from_weights(chooser, *required)
     device = _choose_device(chooser)
     dataset = _open(chooser, console, is_recorded=recorded is not None)
-    surveyed = _survey(chooser, dataset, console)
+    is_installed = chooser.config.network.weights == IMAGENET
+    size = required[1].size if required is not None and is_installed else None
+    surveyed = _survey(chooser, dataset, size, console)
     if recorded is None:
         _choose_value_range(chooser, surveyed, console)
     decoded = _decode(chooser, surveyed, console)
@@ -158,13 +161,7 @@ def prepare(
     if near is not None:
         notes = (*notes, *split.near_duplicate_notes(members, near.tolist()))
     notes = (*notes, *_range_notes(chooser.config, dataset, surveyed, decoded))
-    splits = {
-        name: np.array(
-            [at for at, member in zip(readable, members, strict=True) if member.split == name],
-            np.int64,
-        )
-        for name in SPLITS
-    }
+    splits = _by_split(readable, members)
     _choose_the_rest(chooser, decoded.pixels, labels, splits["train"], dataset, grey(surveyed))
     if config.training.curve_test and not len(splits["test"]):
         notes = (*notes, "--curve-test has no effect: there is no test set")
@@ -182,6 +179,35 @@ def prepare(
         duplicates=len(readable) - len({member.pixels for member in members}),
         notes=(*dataset.warnings, *notes),
     )
+
+
+def with_validation_set(prepared: Prepared, fraction: float, reason: str) -> Prepared:
+    """Draw a validation set from the training set, as if data.val_fraction had been set at first;
+    the test set stays as it is."""
+    prepared = prepared.choose("data.val_fraction", fraction, reason)
+    data, entries = prepared.config.data, prepared.dataset.entries
+    readable = np.sort(np.concatenate(list(prepared.splits.values()))).tolist()
+    found = split.stratified(
+        [member.path for member in prepared.members],
+        prepared.labels[readable].tolist(),
+        [member.pixels for member in prepared.members],
+        [entries[at].split for at in readable],
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+        seed=data.split_seed,
+        classes=prepared.dataset.classes,
+    )
+    members = tuple(
+        dataclasses.replace(member, split=name)
+        for member, name in zip(prepared.members, found.splits, strict=True)
+    )
+    return dataclasses.replace(prepared, members=members, splits=_by_split(readable, members))
+
+
+def _by_split(readable: Sequence[int], members: Sequence[Member]) -> dict[SplitName, Integers]:
+    """The indices of the entries of each split."""
+    names = np.array([member.split for member in members])
+    return {name: np.array(readable, np.int64)[names == name] for name in SPLITS}
 
 
 def thinned(members: Integers, limit: int) -> Integers:
@@ -224,8 +250,13 @@ def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
     return dataset
 
 
-def _survey(chooser: Chooser, dataset: Dataset, console: Console) -> Survey:
-    """Read every header; choose the geometry of the preprocessing from them."""
+def _survey(
+    chooser: Chooser, dataset: Dataset, installed_size: int | None, console: Console
+) -> Survey:
+    """Read every header; choose the geometry of the preprocessing from them.
+
+    installed_size: that the installed weights were trained at, if training starts from them.
+    """
     data = chooser.config.data
     with console.bar("scanning") as move:
         surveyed = survey(dataset, data.max_pixels, move)
@@ -235,7 +266,10 @@ def _survey(chooser: Chooser, dataset: Dataset, console: Console) -> Survey:
         raise ResiduaError(
             f"{data.path}: none of its {len(dataset.entries)} images can be read.{example}"
         )
-    auto.choose_geometry(chooser, min(median_size(surveyed)), grey(surveyed))
+    side = min(median_size(surveyed))
+    if installed_size is not None and chooser.config.transfer.strategy not in (None, "none"):
+        auto.choose_installed_size(chooser, side, len(dataset.entries), installed_size)
+    auto.choose_geometry(chooser, side, grey(surveyed))
     parse.check_colours(chooser.config.preprocessing, "preprocessing")
     return surveyed
 

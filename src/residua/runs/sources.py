@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from residua.config import parse
-from residua.config.schema import AUTO, NONE, Config, NetworkSpec, Preprocessing
+from residua.config.auto import Chooser
+from residua.config.schema import AUTO, IMAGENET, NONE, Config, NetworkSpec, Preprocessing
+from residua.config.start import choose_start, wants_installed_weights
+from residua.config.validate import checked
 from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
@@ -22,10 +25,9 @@ from residua.weights.load import Weights, read_file
 from residua.weights.native import Origin
 from residua.weights.published.classes import outputs_of
 from residua.weights.published.download import download
-from residua.weights.published.embedded import DEFAULT, embedded_file
+from residua.weights.published.embedded import DEFAULT, embedded_file, missing_package
 from residua.weights.published.imagenet import SOURCES
 
-IMAGENET = "imagenet"
 FIXED = ("name", "channels", "ordering", "shortcut", "cardinality")  # that weights determine
 
 
@@ -61,7 +63,7 @@ def open_source(
             "model, classes and preprocessing."
         )
     run = RunFolder.existing(source)
-    return run_weights(run), run
+    return read_file(run.weights), run
 
 
 def locate(source: str | os.PathLike[str], model: str | None, console: Console) -> Path:
@@ -77,19 +79,6 @@ def locate(source: str | os.PathLike[str], model: str | None, console: Console) 
             f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50."
         )
     return path
-
-
-def run_weights(run: RunFolder) -> Weights:
-    """The weights of a run, whose classes are those of its classes.json. Raises ResiduaError."""
-    weights = read_file(run.weights)
-    names = weights.metadata.classes
-    if names != run.classes:
-        listed = ", ".join(names[:5]) + ", ..." * bool(names[5:])
-        raise ResiduaError(
-            f"{run.path / 'classes.json'}: contradicts {run.weights.name}, whose classes are "
-            f"{listed}. Restore the file."
-        )
-    return weights
 
 
 def is_published(source: str | os.PathLike[str]) -> bool:
@@ -133,6 +122,17 @@ def start_from(weights: Weights, spec: NetworkSpec, *, new_head: bool, seed: int
         tensor = [*missing, *unexpected][0]
         raise ResiduaError(f"{weights.path}: {tensor} does not fit {stored.name}.")
     return network
+
+
+def chosen_start(config: Config, console: Console) -> Chooser:
+    """The settings, checked, with weights, strategy and budget chosen. Raises ResiduaError."""
+    chooser, source = Chooser(config), SOURCES[DEFAULT]
+    missing = missing_package(source)
+    choose_start(chooser, is_installed=not missing)
+    if missing and wants_installed_weights(chooser.config):
+        console.warn(f"training from scratch: {missing}")
+    chooser.config = checked(chooser.config)
+    return chooser
 
 
 def initial_weights(config: Config, console: Console) -> Weights | None:

@@ -24,10 +24,11 @@ def seconds_of(budget: str) -> float:
 
 
 class Clock:
-    """Starts when it is created; all times in seconds. seconds: the budget, may be infinite."""
+    """All times in seconds. seconds: the budget, may be infinite. began: time.monotonic() of its
+    start; None: now."""
 
-    def __init__(self, seconds: float) -> None:
-        self.began, self.seconds = time.monotonic(), seconds
+    def __init__(self, seconds: float, began: float | None = None) -> None:
+        self.began, self.seconds = time.monotonic() if began is None else began, seconds
 
     @property
     def bounded(self) -> bool:

@@ -7,7 +7,7 @@ import torch
 from residua.config.schema import Config
 from residua.data.prepare import Prepared
 from residua.networks.staged import Staged
-from residua.networks.surgery.freezing import freeze
+from residua.networks.surgery.freezing import freeze, freeze_statistics
 from residua.networks.zoo.catalogue import build_from
 from residua.runs.sources import start_from
 from residua.weights.load import Weights
@@ -29,6 +29,8 @@ def initial_network(config: Config, weights: Weights | None, device: torch.devic
         freeze(network, len(network.stages))
     elif strategy != "scratch":
         freeze(network, config.network.freeze)
+    if config.network.freeze_norms:
+        freeze_statistics(network)
     return on_device(network, device)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from residua.config import auto, parse
@@ -14,6 +15,7 @@ from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO, Config
 from residua.data.prepare import Prepared
 from residua.data.random import Integers
+from residua.inference.feature_layers import FeatureLayer
 from residua.networks.staged import Staged
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
@@ -21,7 +23,6 @@ from residua.system.console import Console
 from residua.training.initial import initial_metadata, initial_network
 from residua.training.progress import Progress
 from residua.transfer.cross_validation import LayerScore
-from residua.transfer.feature_layers import FeatureLayer
 from residua.transfer.features import FeatureExtractor
 from residua.transfer.result import TransferResult
 from residua.weights.load import Weights, read_file
@@ -30,6 +31,7 @@ from residua.weights.network import Logits, build_network
 
 NO_FROZEN_STAGES = {"network.stage": None, "network.pool_size": None, "transfer.views": 0}
 OF_A_STRATEGY = (  # automatic settings that depend on the strategy
+    "network.freeze_norms",
     "network.head",
     "optimization.learning_rate",
     "optimization.optimizer",
@@ -115,6 +117,24 @@ class Context:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class CrossValidated:
+    """Images and whether a linear probe that was not fitted on them classifies each correctly.
+
+    samples: int64 [N]. correct: bool [N].
+    """
+
+    samples: Integers
+    correct: npt.NDArray[np.bool_]
+
+    def correct_for(self, samples: Integers) -> npt.NDArray[np.bool_] | None:
+        """`correct` of these samples; None unless all were evaluated."""
+        found = dict(zip(self.samples.tolist(), self.correct.tolist(), strict=True))
+        if not set(samples.tolist()) <= found.keys():
+            return None
+        return np.array([found[sample] for sample in samples.tolist()], bool)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The result of a strategy.
@@ -122,6 +142,7 @@ class Outcome:
     prepared: with all settings resolved.
     predict_logits: by the saved weights, in the precision of the training.
     scores: the layers that were cross-validated completely.
+    cross_validated: of a linear probe.
     """
 
     prepared: Prepared
@@ -129,6 +150,7 @@ class Outcome:
     result: TransferResult
     predict_logits: PredictLogits
     scores: Mapping[FeatureLayer, LayerScore] = field(default_factory=dict)
+    cross_validated: CrossValidated | None = None
 
 
 def saved_predictor(folder: RunFolder, prepared: Prepared) -> PredictLogits:

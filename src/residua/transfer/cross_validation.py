@@ -38,7 +38,7 @@ import numpy.typing as npt
 from residua.data.random import Integers, uniform
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import log_softmax, wilson_interval
-from residua.transfer.feature_layers import FeatureLayer
+from residua.inference.feature_layers import FeatureLayer
 from residua.transfer.features import FeatureRows
 from residua.transfer.logistic import (
     Floats,

@@ -15,13 +15,15 @@ from residua.config.schema import Config
 from residua.data.batches import DecodedImages, TrainingBatches
 from residua.data.prepare import Prepared
 from residua.data.random import Integers, shuffled
+from residua.inference.engine import Engine, engine_for
+from residua.inference.feature_layers import FeatureLayer, FrozenStages
 from residua.networks.staged import Staged
 from residua.system.files import cache_folder
 from residua.transfer.feature_cache import FeatureCache, Floats
-from residua.transfer.feature_layers import FeatureLayer, FrozenStages
 
 VERSION = 3  # to be raised when the same network would give other features
 MIN_PER_CLASS = 8  # images of each class that are computed however little time there is
+SAMPLE = 16  # images that engines are compared on
 PIECE_SECONDS = 5.0  # about the most work that is lost when the process is killed
 PIECE_ROWS = 4096
 BATCH_PIXELS = 32 * 224 * 224  # enough work for the machine, and little enough for its caches
@@ -46,25 +48,19 @@ class FeatureRows:
 class FeatureExtractor:
     """A frozen network over the decoded images uint8 [N, S, S, C] of one data set."""
 
-    def __init__(
-        self,
-        network: Staged,
-        prepared: Prepared,
-        weights_sha256: str = "",
-        warn: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, network: Staged, prepared: Prepared, weights_sha256: str = "") -> None:
         """weights_sha256: of the file of the network's weights, part of the cache's key; "" where
-        only `maps` is used, which is not cached. warn: see FeatureCache."""
+        only `maps` is used, which is not cached."""
         config = prepared.config
         self.network, self.config, self.labels = network, config, prepared.labels
         self.stages = FrozenStages(network, config.preprocessing, config.training.precision)
         self.images = DecodedImages(prepared.pixels, self.stages.device)
-        self.cache = FeatureCache(
-            cache_folder() / "features", _owner(config, weights_sha256, self.stages), warn
-        )
+        self.weights_sha256 = weights_sha256
         self.batch = int(min(512, max(8, BATCH_PIXELS // config.preprocessing.size**2)))
+        self.refusal = ""  # why OpenVINO is not used, though it is installed
         self._digests: dict[int, bytes] = {}
 
+    @cached_property
     def layers(self) -> list[FeatureLayer]:
         """The layers worth comparing, see FrozenStages."""
         preprocessing = self.config.preprocessing
@@ -84,6 +80,7 @@ class FeatureExtractor:
         view: 0 is the image itself; view v is augmented as in epoch v - 1 of a training.
         deadline: time.monotonic() at which to stop; samples are then computed in random order,
         after MIN_PER_CLASS of each class, which are computed in any case.
+        Raises ResiduaError if the cache cannot be written.
         """
         keys = self.keys(samples, view)
         dimensions = self.stages.dimensions(layers, *self.images.pixels.shape[1:])
@@ -101,9 +98,8 @@ class FeatureExtractor:
             deadline is None or done < required or time.monotonic() < deadline
         ):
             batch = order[done : done + self.batch]
-            features = self.stages.features(self._images(samples[batch], view), layers)
-            for layer, tensor in features.items():
-                values[layer][batch] = tensor.numpy()
+            for layer, features in self._features(samples[batch], view, layers).items():
+                values[layer][batch] = features
             known[batch] = True
             done += len(batch)
             if time.monotonic() - saved > PIECE_SECONDS or done - written >= PIECE_ROWS:
@@ -144,6 +140,33 @@ class FeatureExtractor:
             hashlib.sha256(key + f"{drawn} {sample}".encode()).digest()
             for key, sample in zip(keys, samples, strict=True)
         ]
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Runs the network on images without augmentation, for all of `layers`.
+
+        OpenVINO's, if it is installed and agrees with PyTorch on the first images.
+        """
+        job = self.stages.job(self.layers, self.weights_sha256)
+        engine, self.refusal = engine_for(job, self.images.pixels[:SAMPLE], len(self.labels))
+        return engine
+
+    @cached_property
+    def cache(self) -> FeatureCache:
+        """The cached features of this network, by this engine."""
+        owner = _owner(self.config, self.weights_sha256, self.stages, self.engine.name)
+        return FeatureCache(cache_folder() / "features", owner)
+
+    def _features(
+        self, samples: Integers, view: int, layers: Sequence[FeatureLayer]
+    ) -> dict[FeatureLayer, Floats]:
+        known = self.layers
+        on_cpu = self.stages.device.type == "cpu"  # a GPU has the images already
+        if on_cpu and view == 0 and set(layers) <= set(known):
+            outputs = self.engine.run(self.images.pixels[samples])
+            return {layer: outputs[known.index(layer)] for layer in layers}
+        features = self.stages.features(self._images(samples, view), layers)
+        return {layer: tensor.numpy() for layer, tensor in features.items()}
 
     def _most_needed_first(
         self, samples: Integers, known: np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -188,13 +211,14 @@ class FeatureExtractor:
         return self._digests[sample]
 
 
-def _owner(config: Config, weights_sha256: str, stages: FrozenStages) -> str:
+def _owner(config: Config, weights_sha256: str, stages: FrozenStages, engine: str) -> str:
     """Everything but the pixels that features depend on."""
     spec, preprocessing = config.network_spec, config.preprocessing
     network = [spec.name, spec.channels, spec.ordering, spec.shortcut, spec.cardinality]
     normalisation = (preprocessing.channel_order, preprocessing.mean, preprocessing.std)
     device = stages.device.type  # each one rounds differently
-    return repr((VERSION, weights_sha256, network, normalisation, stages.precision, device))
+    owner = (VERSION, weights_sha256, network, normalisation, stages.precision, device)
+    return repr(owner if engine.startswith("PyTorch") else (*owner, engine))
 
 
 def _rank(labels: Integers) -> Integers:

@@ -6,6 +6,7 @@ import dataclasses
 
 from residua.config import auto
 from residua.errors import ResiduaError
+from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
@@ -14,12 +15,22 @@ from residua.training.progress import Task
 from residua.transfer.cached_batches import batches_after
 from residua.transfer.context import Context, Outcome, saved_predictor
 from residua.transfer.cross_validation import LayerScore
-from residua.transfer.feature_layers import FeatureLayer
 from residua.transfer.linear_probe import initialise_head
 from residua.transfer.result import TransferResult
 
 USEFUL_FEATURES = 0.9  # accuracy of the linear probe from which on small steps preserve them
 MANY_EPOCHS = 10
+LARGE_ADAMW_RATE = 1e-3
+TRAINED_STAGES = 0.45  # of the stages, by partial fine-tuning
+NO_AUGMENTATION = {
+    "augmentation.flip": False,
+    "augmentation.crop_padding": 0,
+    "augmentation.rotation": 0.0,
+    "augmentation.zoom": [1.0, 1.0],
+    "augmentation.brightness": 0.0,
+    "augmentation.contrast": 0.0,
+    "augmentation.saturation": 0.0,
+}
 RESULT = "transfer.json"
 
 
@@ -44,9 +55,18 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
     if not is_resumed:
         if is_pretrained:
             result, scores = initialise_head(context, network, folder)
+        validated = sum(map(len, context.prepared.eval_splits(limit).values()))
+
+        def measured() -> throughput.Schedule:
+            prepared = context.prepared
+            return throughput.measure_schedule(network, batches, prepared, cached_stages, validated)
+
+        schedule = measured()
+        if not cached_stages and clock.left < MANY_EPOCHS * schedule.epoch:
+            context = _without_augmentation(context)
+            batches, cached_stages = batches_after(network, context.prepared, clock, console)
+            schedule = measured() if cached_stages else schedule
         prepared = context.prepared
-        validated = sum(map(len, prepared.eval_splits(limit).values()))
-        schedule = throughput.measure_schedule(network, batches, prepared, cached_stages, validated)
         epochs = prepared.config.training.epochs
         result = dataclasses.replace(
             result, predicted_epochs=epochs, predicted_seconds=epochs * schedule.epoch
@@ -77,13 +97,23 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
 
 
 def _with_frozen_stages(context: Context) -> Context:
-    """Freeze all stages but the last, unless the settings state how many."""
+    """Freeze the first stages, unless the settings state how many."""
     if context.prepared.config.network.freeze:
         return context
-    last = len(context.network().stages) - 1
-    if last == 0:
+    count = len(context.network().stages)
+    frozen = count - max(1, int(TRAINED_STAGES * count))
+    if frozen == 0:
         raise ResiduaError("--transfer partial: the head reads stage 1, so nothing is frozen.")
-    return context.choose("network.freeze", last, "all stages but the last")
+    return context.choose("network.freeze", frozen, f"{frozen} of {count} stages")
+
+
+def _without_augmentation(context: Context) -> Context:
+    """With frozen stages and time for few epochs: their output can be cached only for images that
+    stay the same, and epochs help more than augmentation does."""
+    if context.prepared.config.network.freeze:
+        for setting, value in NO_AUGMENTATION.items():
+            context = context.choose(setting, value, "few epochs fit: frozen stages are cached")
+    return context
 
 
 def _with_learning_rate(context: Context, accuracy: float) -> Context:
@@ -95,9 +125,9 @@ def _with_learning_rate(context: Context, accuracy: float) -> Context:
     if accuracy >= USEFUL_FEATURES or config.training.epochs < MANY_EPOCHS:
         return context
     reason = f"linear probe error {1 - accuracy:.0%}, {config.training.epochs} epochs to improve it"
-    if config.optimization.optimizer == "sgd":
-        batch = auto.images_per_step(config, sum(context.prepared.counts("train")))
-        learning_rate = auto.LEARNING_RATE * batch / 128
+    batch = auto.images_per_step(config, sum(context.prepared.counts("train")))
+    rates = {"sgd": auto.LEARNING_RATE * batch / 128, "adamw": LARGE_ADAMW_RATE}
+    if learning_rate := rates.get(config.optimization.optimizer):
         context = context.choose("optimization.learning_rate", learning_rate, reason)
     return context.choose("optimization.layer_decay", 1.0, reason)
 
@@ -109,7 +139,7 @@ def _result_of(folder: RunFolder) -> TransferResult:
         return TransferResult()
     try:
         return TransferResult.from_json(folder.read_json(RESULT))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ResiduaError(
             f"{path}: is damaged: {error!r}; expected the measurements of a transfer strategy. "
             "Delete it; the run can be resumed without it."

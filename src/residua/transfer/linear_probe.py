@@ -16,31 +16,32 @@ import numpy as np
 import torch
 from torch import nn
 
-from residua.config.auto import FEW
+from residua.config.auto import cross_validated
 from residua.data.prepare import thinned
 from residua.data.random import Integers, shuffled
+from residua.inference.feature_layers import FeatureLayer
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
 from residua.runs.folder import BEST, RunFolder
+from residua.system.console import Console
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.training.loop import fit
 from residua.training.progress import Progress, Task
 from residua.transfer.cached_batches import CachedBatches
-from residua.transfer.context import Context, Outcome, PredictLogits
+from residua.transfer.context import Context, CrossValidated, Outcome, PredictLogits
 from residua.transfer.cross_validation import Estimate, LayerScore, best_layer, score_layers
-from residua.transfer.feature_layers import FeatureLayer
-from residua.transfer.features import FeatureRows
+from residua.transfer.features import FeatureRows, Report
 from residua.transfer.logistic import Floats, fit_logistic
 from residua.transfer.result import CrossValidation, TransferResult
 from residua.weights.load import read_file
 from residua.weights.network import Logits, build_network
 
-SCORED_IMAGES = 2_000, 5_000  # that choose layer and C, for few and for many classes
 FEATURE_SHARE = 0.8  # of a budget that features may take if nothing follows
 INITIAL_SHARE = 0.15  # of the time left, for the features of an initial head
 HEAD_SHARE = 0.2  # of the time left, to train a head before other training follows
+ANNOUNCED_SECONDS = 2.0  # of computing features, from which on it is printed beforehand
 MAX_THREADS = 8  # that fit heads concurrently, each on its own rows
 
 
@@ -87,8 +88,15 @@ def fit_probe(
     else:
         task = _head_task(context, best.layer, rows, deadline)
         context, progress = _train_head(context, folder, task, final, is_resumed)
-    predict_logits = _cached_predictor(context, best.layer, folder)
-    return Outcome(context.prepared, progress, result, predict_logits, _complete(scored.layers))
+    correct = best.probes.correct[:, best.probes.best]
+    return Outcome(
+        context.prepared,
+        progress,
+        result,
+        _cached_predictor(context, best.layer, folder),
+        _complete(scored.layers),
+        CrossValidated(scored.rows.samples, correct),
+    )
 
 
 def initialise_head(
@@ -122,7 +130,7 @@ def _candidates(context: Context) -> list[FeatureLayer]:
         return [FeatureLayer(network.stage or last, network.pool_size or 1)]
     if network.head != "logistic":  # as tutorials 2 and 3: the input of the network's own head
         return [FeatureLayer(last, 1)]
-    return context.features.layers()
+    return context.features.layers
 
 
 def _score(
@@ -131,14 +139,15 @@ def _score(
     members: Integers,
     deadline: float | None,
 ) -> _Scored:
-    """Cross-validate layers on the training set, or on SCORED_IMAGES of it."""
+    """Cross-validate layers on the training set, or on some of it."""
     config, extractor = context.prepared.config, context.features
     seed, classes = config.training.seed, config.network.classes
-    count = int(np.clip(FEW * classes, *SCORED_IMAGES))
+    count = cross_validated(classes)
     samples = shuffled(seed, 0, members)[:count] if len(members) > count else members
     half = None if deadline is None else (time.monotonic() + deadline) / 2
     with context.console.bar("features") as move:
-        rows = extractor.rows(layers, samples, deadline=half, report=move)
+        report = _announcing(context.console, move)
+        rows = extractor.rows(layers, samples, deadline=half, report=report)
     with context.console.bar("cross-validation") as move:
         scores, estimated = score_layers(
             rows,
@@ -151,6 +160,22 @@ def _score(
             threads=min(MAX_THREADS, torch.get_num_threads()),
         )
     return _Scored(scores, estimated, rows)
+
+
+def _announcing(console: Console, report: Report) -> Report:
+    """`report`, which also prints after the first batch how long all of it will take."""
+    began = time.monotonic()
+    is_first = True
+
+    def announce(done: int, total: int) -> None:
+        nonlocal is_first
+        seconds = (time.monotonic() - began) * (total - done) / max(1, done)
+        if is_first and seconds >= ANNOUNCED_SECONDS:
+            console.print(f"features of {total:,} images: about {seconds:.0f} s")
+        is_first = False
+        report(done, total)
+
+    return announce
 
 
 def _complete(scores: Sequence[LayerScore]) -> dict[FeatureLayer, LayerScore]:

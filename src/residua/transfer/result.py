@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from residua.config.parse import typed
-
 Phase = Literal["first", "trial", "final"]
 
 
@@ -131,11 +129,16 @@ class TransferResult:
         known = _current(values)
         if "seconds" in known:  # of version 0.1.0
             known["feature_seconds"] = known.pop("seconds")["features"]
-        for key in ("layers", "trials"):
-            known[key] = [_current(row) for row in known.get(key, ())]
-        for key in {"cross_validation", "data", "scenario"} & known.keys():
-            known[key] = _current(known[key])
-        return typed(cls, known)
+        known["layers"] = tuple(LayerResult(**_current(row)) for row in known.get("layers", ()))
+        known["trials"] = tuple(TrialResult(**_current(row)) for row in known.get("trials", ()))
+        parts = {
+            "cross_validation": CrossValidation,
+            "data": DataSummary,
+            "scenario": Scenario,
+        }
+        for key in parts.keys() & known.keys():
+            known[key] = parts[key](**_current(known[key]))
+        return cls(**known)
 
 
 _RENAMED = {  # keys of version 0.1.0

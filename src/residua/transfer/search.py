@@ -15,9 +15,10 @@ import contextlib
 import dataclasses
 import math
 import shutil
+import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from residua.config import parse
 from residua.config.auto import Choice
 from residua.config.schema import AUTO
-from residua.data.prepare import Prepared, prepare, thinned
+from residua.data.prepare import Prepared, prepare, thinned, with_validation_set
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import measure
 from residua.runs.folder import BEST, LAST, RunFolder
@@ -40,60 +41,25 @@ from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune
 from residua.transfer.linear_probe import fit_probe
 from residua.transfer.result import Phase, TransferResult, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
+from residua.transfer.trial import (
+    TRIAL_EPOCHS,
+    Trial,
+    expected_error,
+    has_time,
+    most_accurate,
+    most_promising,
+)
 
 TRIED, ENDED = "tried", "ended.json"
+OTHERS = ("full", "partial", "scratch")  # besides the linear probe
+HELD_OUT = 0.2  # of the images, to compare strategies on
+MIN_ERRORS = 4  # of the probe on the validation set, below which any gain would be within the noise
 FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for the features of the first probe
 TRIAL_SHARE = 0.06  # of the budget, for each trial
-TRIAL_EPOCHS = 0.1  # of a strategy's epochs, without a budget
 MORE_SHARE = 0.75  # of the budget, for features if the first probe had only some of them
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
-CLEAR = 2.0  # standard deviations of a difference
 LARGE_NETWORK = 100_000_000  # multiply-adds; above, a smaller network is trained from scratch
 SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """A strategy that was tried. correct: bool [N], its predictions for validation images.
-
-    seconds: that it took.
-    """
-
-    strategy: str
-    outcome: Outcome
-    folder: RunFolder
-    correct: npt.NDArray[np.bool_]
-    seconds: float
-
-    @property
-    def accuracy(self) -> float:
-        """On the validation images."""
-        return float(self.correct.mean())
-
-    def gain_over(self, other: Trial) -> tuple[float, float]:
-        """The difference of the accuracies, and its standard deviation if both are equally good.
-
-        Of the images that only one of them classifies correctly each is then as likely won as
-        lost (McNemar 1947).
-        """
-        won = int((self.correct & ~other.correct).sum())
-        lost = int((other.correct & ~self.correct).sum())
-        images = len(self.correct)
-        return (won - lost) / images, math.sqrt(won + lost) / images
-
-    def compared_with(self, first: Trial, phase: Phase) -> TrialResult:
-        """A row of transfer.json."""
-        gain, noise = self.gain_over(first)
-        return TrialResult(
-            strategy=self.strategy,
-            phase=phase,
-            epochs=self.outcome.progress.epoch,
-            seconds=self.seconds,
-            predicted_seconds=self.outcome.result.predicted_seconds,
-            accuracy=self.accuracy,
-            gain=gain,
-            noise=noise,
-        )
 
 
 def search(context: Context, folder: RunFolder) -> Outcome:
@@ -157,27 +123,74 @@ class Search:
         return self._promoted(more)
 
     def best(self, probe: Trial) -> tuple[Trial, str]:
-        """The best trial, its files in the run folder, and the reason of the choice."""
+        """The best trial, its files in the run folder, and the reason of the choice.
+
+        Ctrl-C ends the search with the best trial so far.
+        """
         clock = self.context.clock
         if not len(probe.correct):
+            probe = self._with_validation_set(probe)
+        images = len(probe.correct)
+        if not images:
             return probe, "no validation set to compare strategies on"
+        errors = round((1 - probe.accuracy) * images)
+        if errors < MIN_ERRORS:
+            return probe, f"{errors} of {images:,} validation images wrong: no gain would be clear"
         if clock.bounded and clock.left < LEFT_FOR_TRIALS * clock.seconds:
             return probe, "computing features left too little time for other strategies"
-        trials = self._trials(probe)
+        try:
+            return self._best_of_all(probe)
+        except (Interrupted, KeyboardInterrupt) as error:
+            if isinstance(error, Interrupted) and error.number != signal.SIGINT:
+                raise
+            return self._chosen(self._ended(), probe, "stopped by Ctrl-C: ")
+
+    def _best_of_all(self, probe: Trial) -> tuple[Trial, str]:
+        clock, trials = self.context.clock, self._trials(probe)
         errors = {trial.strategy: expected_error(clock, trial) for trial in trials}
         self.expected = {strategy: 1 - error for strategy, error in errors.items()}
         if trials:
-            promising = most_promising(trials, errors)
+            promising = most_promising(trials, errors, clock)
             gain = 1 - probe.accuracy - errors[promising.strategy]
             if gain > promising.gain_over(probe)[1]:
                 longer = self._continued(promising.strategy, probe)
                 trials = [longer, *trials] if longer else trials  # of equals, the longer training
+        return self._chosen(trials, probe)
+
+    def _chosen(self, trials: Sequence[Trial], probe: Trial, prefix: str = "") -> tuple[Trial, str]:
+        """The most accurate trial, in the run folder, and why."""
         best = most_accurate(trials, probe)
         if best is probe:
-            return probe, "no other strategy has a higher validation accuracy"
+            return probe, f"{prefix}no other strategy has a higher validation accuracy"
         gain, noise = best.gain_over(probe)
         reason = f"{100 * gain:.1f} points above the linear probe, noise {100 * noise:.1f} points"
-        return self._promoted(best), reason
+        return self._promoted(best), prefix + reason
+
+    def _with_validation_set(self, probe: Trial) -> Trial:
+        """The probe evaluated on a validation set that is drawn now, where all images were used
+        for training, by heads that were not fitted on them."""
+        prepared, crossed = self.context.prepared, probe.outcome.cross_validated
+        if prepared.has_own_splits or prepared.is_explicit("data.val_fraction") or crossed is None:
+            return probe
+        reason = "20 % held out to compare strategies"
+        prepared = with_validation_set(prepared, HELD_OUT, reason)
+        samples = thinned(prepared.splits["validation"], throughput.VALIDATION_LIMIT)
+        correct = crossed.correct_for(samples)
+        if correct is None or not len(correct):
+            return probe
+        self.context = self.context.with_prepared(prepared)
+        probe = dataclasses.replace(probe, correct=correct)
+        self._record(probe, probe, "first")
+        return probe
+
+    def _ended(self) -> list[Trial]:
+        """The trials that have weights, after an interruption; the long training first."""
+        trials = []
+        for name in (*(f"long-{strategy}" for strategy in OTHERS), *OTHERS):
+            folder, strategy = self._path(name), name.removeprefix("long-")
+            if (folder.path / BEST).exists() and (folder.path / "config.yaml").exists():
+                trials.append(_ended_trial(self.context_for(strategy), strategy, folder))
+        return trials
 
     def _trials(self, probe: Trial) -> list[Trial]:
         """A short trial of each other strategy; those that fail are skipped.
@@ -186,8 +199,12 @@ class Search:
         fine-tuning, which can reach more; a short trial would favour it, as less changes.
         """
         trials: list[Trial] = []
-        for strategy in ("full", "partial", "scratch"):
-            if strategy == "partial" and trials and has_time(self.context.clock, trials[0]):
+        for strategy in OTHERS:
+            if (
+                strategy == "partial"
+                and trials
+                and has_time(self.context.clock, trials[0], MANY_EPOCHS)
+            ):
                 continue
             trial = self._try(strategy, self._path(strategy), final=False)
             if trial is not None:
@@ -270,43 +287,6 @@ class Search:
         return dataclasses.replace(trial, folder=self.folder, outcome=outcome)
 
 
-def has_time(clock: Clock, full: Trial) -> bool:
-    """Whether the budget left allows many epochs of full fine-tuning."""
-    result = full.outcome.result
-    if not clock.bounded or not result.predicted_seconds or not result.predicted_epochs:
-        return False
-    share = min(1.0, clock.left / result.predicted_seconds)
-    return result.predicted_epochs * share >= MANY_EPOCHS
-
-
-def expected_error(clock: Clock, trial: Trial) -> float:
-    """The error that a strategy may reach in the time left: about as the inverse root of time."""
-    longer = trial.seconds / TRIAL_EPOCHS
-    if clock.bounded:  # or less, if all its epochs take less
-        longer = min(clock.left, trial.outcome.result.predicted_seconds or math.inf)
-    share = min(1.0, trial.seconds / max(longer, 1e-9))
-    return (1 - trial.accuracy) * math.sqrt(share)
-
-
-def most_promising(trials: Sequence[Trial], errors: Mapping[str, float]) -> Trial:
-    """The trial with the lowest expected error, but full instead of partial if that may be as good.
-
-    A short trial favours partial fine-tuning, while full can reach more; so partial must be
-    clearly better.
-    """
-    best = min(trials, key=lambda trial: errors[trial.strategy])
-    full = next((trial for trial in trials if trial.strategy == "full"), None)
-    if full is None or best.strategy != "partial":
-        return best
-    gain, noise = best.gain_over(full)
-    return full if gain <= CLEAR * noise else best
-
-
-def most_accurate(trials: Sequence[Trial], first: Trial) -> Trial:
-    """The most accurate of all; of equals `first`, then the earliest trial."""
-    return max([first, *trials], key=lambda trial: int(trial.correct.sum()))
-
-
 def multiply_adds(network: object, context: Context) -> int:
     """Of the network, for an image of the settings."""
     preprocessing = context.prepared.config.preprocessing
@@ -374,15 +354,19 @@ def _write_ended(trial: Trial) -> None:
 
 
 def _ended_trial(context: Context, strategy: str, folder: RunFolder) -> Trial:
-    """A trial that was complete before the run was interrupted."""
-    values, prepared = folder.read_json(ENDED, dict), context.with_settings_of(folder).prepared
-    try:
-        result = TransferResult.from_json(values.get("result") or values["measured"])  # of 0.1.0
-        progress, seconds = Progress.from_json(values["progress"]), float(values["seconds"])
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ResiduaError(f"{folder.path / ENDED}: is damaged: {error!r}.") from error
-    outcome = Outcome(prepared, progress, result, saved_predictor(folder, prepared))
-    return Trial(strategy, outcome, folder, _correct(outcome), seconds)
+    """A trial that was complete before the run was interrupted; or the long training so far."""
+    prepared = context.with_settings_of(folder).prepared
+    if not (folder.path / ENDED).exists():
+        history = folder.read_history()
+        seconds = sum(row["seconds"] for row in history)
+        progress = Progress(epoch=len(history), seconds=seconds, history=history)
+        outcome = Outcome(prepared, progress, TransferResult(), saved_predictor(folder, prepared))
+        return Trial(strategy, outcome, folder, _correct(outcome), seconds)
+    values = folder.read_json(ENDED)
+    result = TransferResult.from_json(values.get("result") or values["measured"])  # of 0.1.0
+    predict_logits = saved_predictor(folder, prepared)
+    outcome = Outcome(prepared, Progress.from_json(values["progress"]), result, predict_logits)
+    return Trial(strategy, outcome, folder, _correct(outcome), values["seconds"])
 
 
 def _with_strategy(prepared: Prepared, strategy: str, reason: str) -> Prepared:

@@ -25,6 +25,7 @@ STRATEGIES: dict[str, Callable[[Context, RunFolder], Outcome]] = {
 def transfer(context: Context, folder: RunFolder) -> Outcome:
     """Train by the strategy of the settings."""
     strategy = context.prepared.config.transfer.strategy
+    assert strategy is not None
     outcome = STRATEGIES[strategy](with_extractor(context), folder)
     folder.write_json(RESULT, outcome.result.to_json())
     return outcome
@@ -36,5 +37,5 @@ def with_extractor(context: Context) -> Context:
     if weights is None or prepared.config.transfer.strategy == "scratch":
         return context
     network = build_network(weights, prepared.device, require_head=False)
-    extractor = FeatureExtractor(network, prepared, weights.sha256(), context.console.warn)
+    extractor = FeatureExtractor(network, prepared, weights.sha256())
     return dataclasses.replace(context, extractor=extractor)

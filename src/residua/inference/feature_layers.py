@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
+from residua.inference.engine import Job
+from residua.networks.analysis.cost import measure
 from residua.networks.staged import Staged, pooled
-from residua.networks.surgery.folding import fold_norms
+from residua.networks.surgery.folding import fold_norms, folded
 
 FINE_FACTOR = 4  # a bf16 map is averaged to so many times the pool size before it is converted
 MAX_FEATURES = 1024  # of a layer that is pooled to more than one field
@@ -40,7 +42,7 @@ class FrozenStages:
     def __init__(self, network: Staged, preprocessing: Preprocessing, precision: str) -> None:
         self.device = next(network.parameters()).device
         self.preprocessing, self.precision = preprocessing, precision
-        self.network = fold_norms(network, precision)
+        self.original, self.network = network, fold_norms(network, precision)
         self.count = len(self.network.stages)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -56,6 +58,23 @@ class FrozenStages:
                 stage = layer.stage
             features[layer] = pooled_float32(x, layer.pool_size).cpu()
         return features
+
+    def job(self, layers: Sequence[FeatureLayer], weights_sha256: str) -> Job:
+        """The features of `layers`, in order, as a job for an engine."""
+        size, channels = self.preprocessing.size, self.preprocessing.channels
+
+        def network(pixels: Tensor) -> list[Tensor]:
+            features = self.features(self.normalised(pixels), layers)
+            return [features[layer] for layer in layers]
+
+        return Job(
+            network,
+            LayerFeatures(folded(self.original), layers, self.preprocessing),
+            self.precision,
+            self.device,
+            repr((weights_sha256, tuple(layers), self.preprocessing, self.precision)),
+            measure(self.original, (channels, size, size)).multiply_adds,
+        )
 
     @torch.inference_mode()
     def map(self, images: Tensor, stages: int) -> Tensor:
@@ -93,6 +112,24 @@ class FrozenStages:
             if stage == self.count or not fitting:
                 layers.append(FeatureLayer(stage, 1))
         return layers
+
+
+class LayerFeatures(nn.Module):
+    """uint8 [B, S, S, C] -> float32 [B, D] of each layer, by a network in float32."""
+
+    def __init__(
+        self, network: Staged, layers: Sequence[FeatureLayer], preprocessing: Preprocessing
+    ) -> None:
+        super().__init__()
+        self.network, self.layers, self.preprocessing = network, layers, preprocessing
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        x, stage = normalise(pixels, self.preprocessing), 0
+        features = {}
+        for layer in sorted(self.layers):
+            x, stage = self.network.between(x, stage, layer.stage), layer.stage
+            features[layer] = pooled(x, layer.pool_size)
+        return tuple(features[layer] for layer in self.layers)
 
 
 def pooled_float32(x: Tensor, pool_size: int) -> Tensor:

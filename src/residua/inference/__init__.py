@@ -1,0 +1,1 @@
+"""Networks at work: one interface over PyTorch and OpenVINO."""

@@ -1,0 +1,84 @@
+"""A PyTorch module on uint8 images -> the same in OpenVINO, converted once and cached.
+
+Converting takes 1 to 6 s, reading the converted network from the user's cache folder 0.1 s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from residua._version import __version__
+from residua.data.dataset import Pixels
+from residua.system.files import cache_folder
+
+FAILURES = (RuntimeError, TypeError, ValueError, OSError, NotImplementedError)
+
+
+def is_installed() -> bool:
+    """Whether the package openvino is there; it is not imported."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+class OpenVinoEngine:
+    """A network on the CPU; see `engine.Engine`."""
+
+    def __init__(self, network: nn.Module, example: Pixels, precision: str, key: str) -> None:
+        """network: uint8 [B, S, S, C] -> a tuple of outputs [B, D]. example: images of that size.
+        precision: "fp32" or "bf16". key: names weights and outputs. Raises one of FAILURES."""
+        import openvino
+
+        self.name = f"OpenVINO {version('openvino')} ({precision})"
+        core, path = openvino.Core(), _path(key)
+        if not path.is_file():
+            _store(_converted(network, example), path)
+        settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        self._network: Any = core.compile_model(core.read_model(path), "CPU", settings)
+
+    def run(self, pixels: Pixels) -> list[npt.NDArray[np.float32]]:
+        """See `engine.Engine`."""
+        outputs = self._network([np.ascontiguousarray(pixels)])
+        return [np.array(outputs[index]) for index in range(len(self._network.outputs))]
+
+
+def _converted(network: nn.Module, example: Pixels) -> Any:
+    """The model, for any batch size."""
+    import openvino
+
+    with warnings.catch_warnings():  # tracing warns of shapes, which are constant here
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(
+            network,
+            example_input=torch.from_numpy(np.array(example)),
+            input=([-1, *example.shape[1:]], openvino.Type.u8),
+        )
+
+
+def _store(model: Any, path: Path) -> None:
+    """Write both files of a model; the name of the one that is read first appears last."""
+    import openvino
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
+    openvino.save_model(model, temporary, compress_to_fp16=False)
+    temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))
+    temporary.replace(path)
+
+
+def _path(key: str) -> Path:
+    content = f"{key} {__version__} {version('openvino')}"
+    name = hashlib.sha256(content.encode()).hexdigest()[:32]
+    return cache_folder() / "engines" / f"{name}.xml"

@@ -1,0 +1,105 @@
+"""Trials of strategies -> the one with the largest expected gain, and the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.runs.folder import RunFolder
+from residua.system.budget import Clock
+from residua.transfer.context import Outcome
+from residua.transfer.result import Phase, TrialResult
+
+TRIAL_EPOCHS = 0.1  # of a strategy's epochs, without a budget
+FEW_EPOCHS = 5  # of full fine-tuning
+CLEAR = 2.0  # standard deviations of a difference
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A strategy that was tried. correct: bool [N], its predictions for validation images.
+
+    seconds: that it took.
+    """
+
+    strategy: str
+    outcome: Outcome
+    folder: RunFolder
+    correct: npt.NDArray[np.bool_]
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """On the validation images."""
+        return float(self.correct.mean())
+
+    def gain_over(self, other: Trial) -> tuple[float, float]:
+        """The difference of the accuracies, and its standard deviation if both are equally good.
+
+        Of the images that only one of them classifies correctly each is then as likely won as
+        lost (McNemar 1947).
+        """
+        won = int((self.correct & ~other.correct).sum())
+        lost = int((other.correct & ~self.correct).sum())
+        images = len(self.correct)
+        return (won - lost) / images, math.sqrt(won + lost) / images
+
+    def compared_with(self, first: Trial, phase: Phase) -> TrialResult:
+        """A row of transfer.json."""
+        gain, noise = self.gain_over(first)
+        return TrialResult(
+            strategy=self.strategy,
+            phase=phase,
+            epochs=self.outcome.progress.epoch,
+            seconds=self.seconds,
+            predicted_seconds=self.outcome.result.predicted_seconds,
+            accuracy=self.accuracy,
+            gain=gain,
+            noise=noise,
+        )
+
+
+def has_time(clock: Clock, full: Trial, epochs: int) -> bool:
+    """Whether the budget left allows this number of epochs of full fine-tuning."""
+    result = full.outcome.result
+    if not clock.bounded or not result.predicted_seconds or not result.predicted_epochs:
+        return False
+    share = min(1.0, clock.left / result.predicted_seconds)
+    return result.predicted_epochs * share >= epochs
+
+
+def expected_error(clock: Clock, trial: Trial) -> float:
+    """The error that a strategy may reach in the time left: about as the inverse root of time."""
+    longer = trial.seconds / TRIAL_EPOCHS
+    if clock.bounded:  # or less, if all its epochs take less
+        longer = min(clock.left, trial.outcome.result.predicted_seconds or math.inf)
+    share = min(1.0, trial.seconds / max(longer, 1e-9))
+    return (1 - trial.accuracy) * math.sqrt(share)
+
+
+def most_promising(trials: Sequence[Trial], errors: Mapping[str, float], clock: Clock) -> Trial:
+    """The trial with the lowest expected error; between partial and full the time decides too.
+
+    A short trial favours partial fine-tuning, while full can reach more: partial must be clearly
+    better. Where few epochs of full fit, partial, which caches its frozen stages, trains for many.
+    """
+    best = min(trials, key=lambda trial: errors[trial.strategy])
+    by_strategy = {trial.strategy: trial for trial in trials}
+    full, partial = by_strategy.get("full"), by_strategy.get("partial")
+    if full is None or partial is None or best.strategy == "scratch":
+        return best
+    if clock.bounded and not has_time(clock, full, FEW_EPOCHS):
+        return partial
+    if best is full:
+        return full
+    gain, noise = best.gain_over(full)
+    return full if gain <= CLEAR * noise else best
+
+
+def most_accurate(trials: Sequence[Trial], first: Trial) -> Trial:
+    """The most accurate of all; of equals `first`, then the earliest trial."""
+    return max([first, *trials], key=lambda trial: int(trial.correct.sum()))

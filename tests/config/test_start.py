@@ -1,0 +1,85 @@
+"""Where training starts if the settings leave it open."""
+
+from __future__ import annotations
+
+import pytest
+
+from residua.config import parse
+from residua.config.auto import Chooser
+from residua.config.recipes import read_recipe, recipes
+from residua.config.schema import Config
+from residua.config.start import choose_start, own_training
+from residua.errors import ResiduaError
+
+
+def start(is_installed: bool = True, **settings: object) -> tuple[str, str | None, str]:
+    """Weights, strategy and budget for explicit settings."""
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    chooser = Chooser(parse.with_settings(Config(), named))
+    choose_start(chooser, is_installed=is_installed)
+    config = chooser.config
+    return config.network.weights, config.transfer.strategy, config.transfer.budget
+
+
+def test_images_alone_start_from_the_installed_weights() -> None:
+    assert start() == ("imagenet", "auto", "3m")
+    assert start(transfer__effort="quick") == ("imagenet", "features", "1m")
+    assert start(transfer__effort="standard") == start()
+    assert start(transfer__effort="best") == ("imagenet", "auto", "")
+    assert start(transfer__budget="90s") == ("imagenet", "auto", "90s")
+    assert start(transfer__strategy="full") == ("imagenet", "full", "")
+    assert start(preprocessing__size=96, data__test_fraction=0.2, training__seed=3) == start()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"network__name": "resnet18"},
+        {"network__weights": "none"},
+        {"network__weights": "runs/photos-1"},
+        {"transfer__strategy": "none"},
+        {"training__epochs": 5},
+        {"optimization__learning_rate": 0.1},
+        {"augmentation__rotation": 30},
+        {"network__ordering": "full_preactivation"},
+        {"preprocessing__channels": 1},
+        {"preprocessing__size": 16},
+    ],
+)
+def test_a_training_of_ones_own_starts_as_in_version_0_1_0(settings: dict[str, object]) -> None:
+    weights, strategy, budget = start(**settings)
+    assert weights == settings.get("network__weights", "")
+    assert (strategy, budget) == ("none", "")
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipes_of_the_tutorials_stay_as_they_are(name: str) -> None:
+    chooser = Chooser(read_recipe(name))
+    weights = chooser.config.network.weights
+    choose_start(chooser, is_installed=True)
+    assert chooser.config.network.weights == weights
+
+
+def test_without_the_package_training_starts_from_scratch() -> None:
+    assert start(is_installed=False) == ("", "none", "")
+
+
+def test_published_weights_get_a_new_head_by_effort() -> None:
+    assert start(network__weights="imagenet:resnet50") == ("imagenet:resnet50", "auto", "3m")
+    own = start(network__weights="imagenet:resnet50", network__new_head=True)
+    assert own == ("imagenet:resnet50", "none", "")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"transfer__strategy": "full"}, {"network__weights": "none"}, {"training__epochs": 2}],
+)
+def test_an_effort_contradicts_a_training_of_ones_own(settings: dict[str, object]) -> None:
+    with pytest.raises(ResiduaError, match="--effort quick is for a training that starts from"):
+        start(transfer__effort="quick", **settings)
+
+
+def test_only_settings_that_differ_from_their_default_count() -> None:
+    assert own_training(Config()) == []
+    config = parse.with_settings(Config(), {"optimization.momentum": 0.8, "training.seed": 1})
+    assert own_training(config) == ["optimization.momentum"]

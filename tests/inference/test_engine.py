@@ -1,0 +1,95 @@
+"""Engines give the outputs of PyTorch, or are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from residua.config.schema import Preprocessing
+from residua.inference import engine
+from residua.inference.engine import Job, TorchEngine, engine_for, largest_difference
+from residua.inference.feature_layers import FeatureLayer, FrozenStages
+from residua.networks.zoo.catalogue import build
+
+PREPROCESSING = Preprocessing(
+    size=32,
+    channels=3,
+    channel_order="bgr",
+    mean=(100.0, 110.0, 120.0),
+    std=(50.0, 60.0, 70.0),
+)
+LAYERS = [FeatureLayer(1, 2), FeatureLayer(3, 1)]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
+    monkeypatch.setattr(engine, "WORTH", 0)
+
+
+@pytest.fixture
+def pixels() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def job() -> Job:
+    network = build("cifar_resnet20", classes=4, seed=0).eval()
+    with torch.no_grad():  # statistics that folding must take into account
+        for index, norm in enumerate(m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.running_mean.fill_(0.01 * index)
+            norm.running_var.fill_(1.5)
+    return FrozenStages(network, PREPROCESSING, "fp32").job(LAYERS, "of this test")
+
+
+def test_openvino_agrees_with_pytorch_for_any_batch(job: Job, pixels: np.ndarray) -> None:
+    fastest, refusal = engine_for(job, pixels[:2], len(pixels))
+    assert (fastest.name.split()[0], refusal) == ("OpenVINO", "")
+    for batch in (pixels, pixels[:1]):
+        outputs, expected = fastest.run(batch), TorchEngine(job).run(batch)
+        assert [output.shape for output in outputs] == [(len(batch), 64), (len(batch), 64)]
+        assert largest_difference(outputs, expected) < 1e-4
+
+
+def test_a_converted_network_is_read_from_the_cache(
+    job: Job, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    first, _ = engine_for(job, pixels, 5)
+    (stored,) = tmp_path.glob("engines/*.xml")
+    written = stored.stat().st_mtime_ns
+    again, _ = engine_for(job, pixels, 5)
+    assert stored.stat().st_mtime_ns == written
+    assert np.array_equal(first.run(pixels)[1], again.run(pixels)[1])
+
+
+def test_a_wrong_network_is_refused(job: Job, pixels: np.ndarray) -> None:
+    """Such as one from the cache that belongs to other weights."""
+    engine_for(job, pixels, 5)
+    other = FrozenStages(build("cifar_resnet20", seed=1).eval(), PREPROCESSING, "fp32")
+    wrong = dataclasses.replace(other.job(LAYERS, ""), key=job.key)
+    chosen, refusal = engine_for(wrong, pixels, 5)
+    assert chosen.name == "PyTorch (fp32)"
+    assert refusal.startswith("OpenVINO refused: its outputs differ by ")
+
+
+def test_a_network_that_cannot_be_converted_runs_in_pytorch(job: Job, pixels: np.ndarray) -> None:
+    class Strange(nn.Module):
+        def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+            raise RuntimeError("no such operator")
+
+    chosen, refusal = engine_for(dataclasses.replace(job, plain=Strange()), pixels, 5)
+    assert chosen.name == "PyTorch (fp32)"
+    assert "OpenVINO failed: " in refusal
+
+
+def test_little_work_is_not_worth_a_conversion(
+    job: Job, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "WORTH", 6 * job.multiply_adds)
+    assert engine_for(job, pixels, 5)[0].name.startswith("PyTorch")
+    assert engine_for(job, pixels, 6)[0].name.startswith("OpenVINO")
