@@ -13,11 +13,11 @@ from residua.config import auto, parse
 from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO, IMAGENET, Config, NetworkSpec, Preprocessing
 from residua.data import split
+from residua.data.assignment import assign_splits, by_split
 from residua.data.batches import DecodedImages, TrainingBatches, measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
-from residua.data.dataset import SPLITS, Dataset, Header, Pixels, SplitName
+from residua.data.dataset import Dataset, Header, Pixels, SplitName
 from residua.data.fixes import with_fixes
-from residua.data.folder import FolderDataset, keras_listing
 from residua.data.grouping import split_groups
 from residua.data.image import is_deep
 from residua.data.near_duplicates import near_duplicates_of
@@ -157,11 +157,11 @@ def prepare(
         [decoded.digests[at] for at in readable],
         near,
     )
-    members, notes = _assign_splits(chooser, surveyed, decoded, groups, readable, recorded)
+    members, notes = assign_splits(chooser, surveyed, decoded, groups, readable, recorded)
     if near is not None:
         notes = (*notes, *split.near_duplicate_notes(members, near.tolist()))
     notes = (*notes, *_range_notes(chooser.config, dataset, surveyed, decoded))
-    splits = _by_split(readable, members)
+    splits = by_split(readable, members)
     _choose_the_rest(chooser, decoded.pixels, labels, splits["train"], dataset, grey(surveyed))
     if config.training.curve_test and not len(splits["test"]):
         notes = (*notes, "--curve-test has no effect: there is no test set")
@@ -201,13 +201,7 @@ def with_validation_set(prepared: Prepared, fraction: float, reason: str) -> Pre
         dataclasses.replace(member, split=name)
         for member, name in zip(prepared.members, found.splits, strict=True)
     )
-    return dataclasses.replace(prepared, members=members, splits=_by_split(readable, members))
-
-
-def _by_split(readable: Sequence[int], members: Sequence[Member]) -> dict[SplitName, Integers]:
-    """The indices of the entries of each split."""
-    names = np.array([member.split for member in members])
-    return {name: np.array(readable, np.int64)[names == name] for name in SPLITS}
+    return dataclasses.replace(prepared, members=members, splits=by_split(readable, members))
 
 
 def thinned(members: Integers, limit: int) -> Integers:
@@ -342,101 +336,6 @@ def _readable(
             "be trained. Repair its files, or remove its folder."
         )
     return readable, unreadable
-
-
-def _assign_splits(
-    chooser: Chooser,
-    surveyed: Survey,
-    decoded: Decoded,
-    groups: Sequence[str],
-    readable: Sequence[int],
-    recorded: Sequence[Member] | None,
-) -> tuple[tuple[Member, ...], tuple[str, ...]]:
-    """The split of each readable image, and warnings about it."""
-    dataset = surveyed.dataset
-    entries = [dataset.entries[at] for at in readable]
-    is_explicit = chooser.config.data.val_fraction != AUTO
-    given = {entry.split for entry in entries}
-    auto.choose_validation(chooser, len(readable), len(dataset.classes), given)
-    data = chooser.config.data
-    paths, labels = [entry.path for entry in entries], [entry.label for entry in entries]
-    contents = [decoded.digests[at] for at in readable]
-    sha256 = [surveyed.sha256[at] for at in readable]
-    notes = split.label_notes(paths, labels, contents)
-    if recorded is not None or data.split == "keras":
-        names: Sequence[SplitName] = (
-            _keras_split(chooser.config, dataset, paths)
-            if recorded is None
-            else _recorded_split(
-                data.path, recorded, paths, [dataset.classes[label] for label in labels], sha256
-            )
-        )
-        notes += split.class_notes(paths, labels, names, dataset.classes)
-        notes += split.overlap_notes(paths, contents, names)
-    else:
-        found = split.stratified(
-            paths,
-            labels,
-            contents,
-            [entry.split for entry in entries],
-            val_fraction=data.val_fraction,
-            test_fraction=data.test_fraction,
-            seed=data.split_seed,
-            classes=dataset.classes,
-            groups=groups,
-        )
-        unused = [
-            f"{flag} {fraction:g} has no effect: the data set has its own {name} set"
-            for name, flag, fraction, was_set in (
-                ("validation", "--val-fraction", data.val_fraction, is_explicit),
-                ("test", "--test-fraction", data.test_fraction, True),
-            )
-            if name in given and was_set and fraction > 0
-        ]
-        names, notes = found.splits, [*notes, *found.notes, *unused]
-    members = tuple(
-        Member(path, dataset.classes[label], name, *digests)
-        for path, label, name, *digests in zip(paths, labels, names, sha256, contents, strict=True)
-    )
-    return members, tuple(notes)
-
-
-def _recorded_split(
-    path: str,
-    recorded: Sequence[Member],
-    paths: Sequence[str],
-    labels: Sequence[str],
-    sha256: Sequence[str],
-) -> list[SplitName]:
-    """The splits in split.csv. Raises ResiduaError if the images differ."""
-    splits = {(member.path, member.label, member.sha256): member.split for member in recorded}
-    present = list(zip(paths, labels, sha256, strict=True))
-    if different := sorted(splits.keys() ^ set(present)):
-        number = len({image for image, *_ in different})
-        raise ResiduaError(
-            f"{path}: has changed since the run was created: {number:,} new, missing or changed "
-            f"images differ from split.csv, the first is {different[0][0]}. Restore the data, or "
-            "train again."
-        )
-    return [splits[image] for image in present]
-
-
-def _keras_split(config: Config, dataset: Dataset, paths: Sequence[str]) -> list[SplitName]:
-    """The split that Keras' image_dataset_from_directory would choose."""
-    flat = all(entry.split is None for entry in dataset.entries)
-    if not isinstance(dataset, FolderDataset) or not flat or config.data.test_fraction:
-        raise ResiduaError(
-            f"{config.data.path}: --split keras divides a folder of class folders into training "
-            "and validation, and nothing else. Use --split stratified."
-        )
-    validation = set(
-        split.keras(
-            keras_listing(user_path(config.data.path)),
-            val_fraction=config.data.val_fraction,
-            seed=config.data.split_seed,
-        )
-    )
-    return ["validation" if path in validation else "train" for path in paths]
 
 
 def _choose_the_rest(
