@@ -18,9 +18,9 @@ from residua.evaluation.metrics import softmax
 from residua.exports.classifier import Classifier
 from residua.exports.export import write_export
 from residua.exports.formats import FORMATS, Exporter
-from residua.exports.runtime import load_exported
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
+from residua.weights.exported import load_exported
 from residua.weights.load import read_file
 
 QUIET = Console(quiet=True)

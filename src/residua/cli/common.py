@@ -54,6 +54,15 @@ SourceArgument = Annotated[
         show_default=False,
     ),
 ]
+ClassifierArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A run folder; a weights file of residua, Keras or PyTorch; a file of residua export "
+        "(.onnx, .xml); or imagenet:NAME.",
+        show_default=False,
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(

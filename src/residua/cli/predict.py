@@ -11,6 +11,7 @@ import typer
 
 from residua.cli.common import (
     ClassesOption,
+    ClassifierArgument,
     JsonOption,
     ModelOption,
     MovedDataOption,
@@ -27,7 +28,7 @@ from residua.system.files import check_output, user_path
 
 
 def evaluate(
-    source: SourceArgument,
+    source: ClassifierArgument,
     data: Annotated[
         str | None,
         typer.Argument(
@@ -70,7 +71,7 @@ def evaluate(
 
 
 def predict(
-    source: SourceArgument,
+    source: ClassifierArgument,
     files: Annotated[
         list[str],
         typer.Argument(

@@ -8,9 +8,9 @@ import typer
 
 from residua.cli.common import (
     ClassesOption,
+    ClassifierArgument,
     ModelOption,
     PreprocessingOption,
-    SourceArgument,
     class_names,
     preprocessing_fields,
     terminal,
@@ -20,7 +20,7 @@ LIMITS = "Limits"
 
 
 def serve(
-    source: SourceArgument,
+    source: ClassifierArgument,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = (
         "127.0.0.1"
     ),

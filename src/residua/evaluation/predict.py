@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor
 
-from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels
 from residua.data.value_range import ValueRange
@@ -28,6 +27,7 @@ from residua.weights.network import (
     Logits,
     PooledFeatures,
     build_network,
+    classifier_of,
     default_device,
     predict_logits,
 )
@@ -115,12 +115,12 @@ def predict_images(
         raise ResiduaError(f"top = {top!r}: must be a whole number of at least 1.")
     reading = Reading(weights.metadata.preprocessing, max_pixels, allow_private, value_range)
     device, classes = default_device(), weights.metadata.classes
-    network = build_network(weights, device)
+    classify = classifier_of(weights, device)
     inputs = inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
     for batch in read_batches(inputs):
         readable = [image for _, image in batch if not isinstance(image, str)]
-        probabilities = iter(softmax(_forward(network, readable, reading.preprocessing, device)))
+        probabilities = iter(softmax(_forward(classify, readable, device)))
         for name, image in batch:
             if isinstance(image, str):
                 yield Prediction(name, (), image)
@@ -161,6 +161,10 @@ def features_of(
         raise ResiduaError(f"--stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
     pool_size = pool_size or (network.pool_size if metadata.network.head else 1)
     extractor = PooledFeatures(network, stage or stages, pool_size)
+
+    def extract(images: Tensor) -> Logits:
+        return next(predict_logits(extractor, [normalise(images, metadata.preprocessing)]))
+
     reading = Reading(metadata.preprocessing, max_pixels, False, value_range)
     inputs = dataset_inputs(images, reading) or inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
@@ -169,7 +173,7 @@ def features_of(
     unreadable: list[tuple[str, str]] = []
     for batch in read_batches(inputs):
         readable = [image for _, image in batch if not isinstance(image, str)]
-        rows = iter(_forward(extractor, readable, metadata.preprocessing, device))
+        rows = iter(_forward(extract, readable, device))
         for name, image in batch:
             row = None if isinstance(image, str) else next(rows)
             if row is not None and np.isfinite(row).all():
@@ -200,17 +204,12 @@ def import_pyarrow() -> Any:
 
 
 def _forward(
-    network: nn.Module,
-    images: Sequence[Pixels],
-    preprocessing: Preprocessing,
-    device: torch.device,
+    run: Callable[[Tensor], Logits], images: Sequence[Pixels], device: torch.device
 ) -> Logits:
-    """uint8 [S, S, C] images -> outputs of the network, float32 [B, K]."""
+    """uint8 [S, S, C] images -> outputs of `run`, float32 [B, K]."""
     if not images:
         return np.zeros((0, 1), np.float32)
-    pixels = torch.from_numpy(np.stack(images)).to(device)
-    (outputs,) = predict_logits(network, [normalise(pixels, preprocessing)])
-    return outputs
+    return run(torch.from_numpy(np.stack(images)).to(device))
 
 
 def best_classes(

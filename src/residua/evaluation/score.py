@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from residua.data.batches import DecodedImages, plain_batches
+from residua.data.batches import DecodedImages
 from residua.data.dataset import Pixels
 from residua.data.random import Integers
 from residua.evaluation.metrics import Metrics, compute_metrics, softmax
 from residua.system.console import Console
 from residua.weights.load import Weights
-from residua.weights.network import Logits, build_network, predict_logits
+from residua.weights.network import Logits, classifier_of
 
 BATCH = 64
 
@@ -82,12 +82,11 @@ def score_images(
     pixels: uint8 [M, S, S, C]. labels, paths: of the N samples. split, unreadable: see Evaluation.
     Raises ResiduaError if the weights cannot classify images.
     """
-    network, preprocessing = build_network(weights, device), weights.metadata.preprocessing
-    batches = plain_batches(DecodedImages(pixels, device), samples, preprocessing, BATCH)
+    classify, images = classifier_of(weights, device), DecodedImages(pixels, device)
     outputs: list[Logits] = []
     with console.bar("evaluating") as move:
-        for logits in predict_logits(network, batches):
-            outputs.append(logits)
+        for start in range(0, len(samples), BATCH):
+            outputs.append(classify(images.take(samples[start : start + BATCH])))
             move(len(outputs) * BATCH, len(samples), "")
     logits, classes = np.concatenate(outputs), weights.metadata.classes
     return Evaluation(

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from residua._version import __version__
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
-from residua.exports.runtime import FORMAT
 from residua.networks.surgery.folding import folded
+from residua.weights.exported import FORMAT
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from residua.config.schema import Preprocessing
-from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.exports.classifier import Classifier, Precision, description
@@ -25,7 +24,7 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import user_path
 from residua.weights.load import Weights
-from residua.weights.network import Logits, build_network, default_device, predict_logits
+from residua.weights.network import Logits, classifier_of, default_device
 
 DEFAULT_FORMAT = "onnx"
 
@@ -173,10 +172,11 @@ def _rename(file: Path, path: Path, kind: Format) -> None:
 
 def _logits(weights: Weights, pixels: Pixels) -> Logits:
     """The logits that `residua predict` computes, float32 [N, K]."""
-    device, preprocessing = default_device(), weights.metadata.preprocessing
-    network = build_network(weights, device)
-    batches = (
-        normalise(torch.from_numpy(pixels[start : start + AT_LEAST]).to(device), preprocessing)
-        for start in range(0, len(pixels), AT_LEAST)
+    device = default_device()
+    classify = classifier_of(weights, device)
+    return np.concatenate(
+        [
+            classify(torch.from_numpy(pixels[start : start + AT_LEAST]).to(device))
+            for start in range(0, len(pixels), AT_LEAST)
+        ]
     )
-    return np.concatenate(list(predict_logits(network, batches)))

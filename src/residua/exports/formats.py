@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from residua.exports.classifier import INPUT, OUTPUTS, Classifier
-from residua.exports.runtime import missing_package
+from residua.weights.exported import missing_package
 
 # (classifier, example uint8 [2, S, S, C], description as JSON, file to write)
 Exporter = Callable[[Classifier, Tensor, str, Path], None]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from residua.errors import ResiduaError
-from residua.exports.runtime import load_exported
+from residua.weights.exported import load_exported
 
 BATCHES = (32, 7, 1)
 # Images at each batch size (None: all); 67 so that the last batch of 7 is incomplete.

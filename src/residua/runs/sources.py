@@ -20,8 +20,9 @@ from residua.networks.zoo.catalogue import build_from, row
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import cache_folder, is_there, user_path
+from residua.weights.exported import is_exported
 from residua.weights.key_maps.layers import head_layers, with_counters
-from residua.weights.load import Weights, read_file
+from residua.weights.load import Weights, read_exported, read_file
 from residua.weights.native import Origin
 from residua.weights.published.classes import outputs_of
 from residua.weights.published.download import download
@@ -53,9 +54,16 @@ def open_source(
     preprocessing: Mapping[str, object] | None,
     console: Console,
 ) -> tuple[Weights, RunFolder | None]:
-    """The weights of a source, with the user's overrides; and its run, if it is one."""
+    """The weights of a source, with the user's overrides; and its run, if it is one.
+
+    The source may also be an exported file, whose weights can only classify images.
+    """
     if not is_run(source):
-        weights = open_weights(source, model, console)
+        path = user_path(source)
+        is_program = not is_published(source) and is_exported(path)
+        weights = read_exported(path) if is_program else open_weights(source, model, console)
+        if is_program and model not in (None, weights.metadata.network.name):
+            raise ResiduaError(f"{path}: is of {weights.metadata.network.name}, not of {model}.")
         return with_overrides(weights, classes, preprocessing or {}, console), None
     if model is not None or classes is not None or preprocessing:
         raise ResiduaError(

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from residua.config.schema import Preprocessing
-from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels, Unreadable
 from residua.data.image import decode, resize
 from residua.evaluation.metrics import softmax
@@ -21,7 +20,7 @@ from residua.serving.batcher import Batcher, Probabilities, Run
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
 from residua.weights.load import Weights
-from residua.weights.network import build_network, default_device, predict_logits
+from residua.weights.network import classifier_of, default_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +42,12 @@ class Model:
         """The model of weights; its predictions are those of `residua predict`. Raises
         ResiduaError if the weights cannot classify."""
         device, metadata = default_device(), weights.metadata
-        network, preprocessing = build_network(weights, device), metadata.preprocessing
+        classify = classifier_of(weights, device)
 
         def run(pixels: Pixels) -> Probabilities:
-            images = normalise(torch.from_numpy(pixels).to(device), preprocessing)
-            (logits,) = predict_logits(network, [images])
-            return softmax(logits)
+            return softmax(classify(torch.from_numpy(pixels).to(device)))
 
-        return cls(name, metadata.classes, metadata.network.classes, preprocessing, run)
+        return cls(name, metadata.classes, metadata.network.classes, metadata.preprocessing, run)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -16,13 +16,22 @@ from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
 from residua.networks.zoo import catalogue
 from residua.weights.companion import read_companion
+from residua.weights.exported import Loaded, load_exported
 from residua.weights.formats.detect import read_raw
+from residua.weights.formats.guards import damaged
 from residua.weights.formats.raw import RawWeights, parts_of
 from residua.weights.key_maps.keras import KERAS_MAPS
 from residua.weights.key_maps.key_map import KeyMap
 from residua.weights.key_maps.torch import TORCH_MAPS
 from residua.weights.match import Match, match
-from residua.weights.native import Metadata, Origin, check_tensors, is_native, read_weights
+from residua.weights.native import (
+    Metadata,
+    Origin,
+    check_tensors,
+    is_native,
+    metadata_from,
+    read_weights,
+)
 from residua.weights.published.defaults import defaults_for
 from residua.weights.sigmoid import ASSUMED, with_two_outputs
 
@@ -40,6 +49,7 @@ class Weights:
     tensors: a state dict under our names, without the head's unless `has_head`.
     form: the kind of file, as a phrase.
     match: how its layers were assigned; None for one of our files.
+    exported: the loaded program of an exported file, which has no tensors; else None.
     stamp: inode, modification time and size of the file before it was read.
     """
 
@@ -50,6 +60,7 @@ class Weights:
     has_head: bool = True
     match: Match | None = None
     stamp: tuple[int, ...] = ()
+    exported: Loaded | None = None
 
     @property
     def expects(self) -> tuple[NetworkSpec, Preprocessing]:
@@ -142,6 +153,23 @@ def _with_classes_for_each(weights: Weights) -> Weights:
     origin = dataclasses.replace(metadata.origin, assumed_classes=ASSUMED)
     metadata = dataclasses.replace(metadata, network=network, classes=(), origin=origin)
     return dataclasses.replace(weights, tensors=tensors, metadata=metadata)
+
+
+def read_exported(path: Path) -> Weights:
+    """An exported file (.onnx or OpenVINO's .xml) as weights that can only classify images.
+
+    Raises ResiduaError if its runtime is missing, or if it is not a file of `residua export`.
+    """
+    stamp, loaded = _stamp(path), load_exported(path)
+    metadata = metadata_from(path, {"notes": {}, **loaded.description})
+    rule, outputs = metadata.preprocessing, metadata.network.classes
+    expected = (rule.size, rule.size, rule.channels), outputs
+    if (loaded.image_shape, loaded.outputs) != expected:
+        raise damaged(
+            path,
+            f"takes images {loaded.image_shape}, but describes {expected[0]} for {outputs} outputs",
+        )
+    return Weights(path, {}, metadata, f"{loaded.kind} of residua", stamp=stamp, exported=loaded)
 
 
 def _metadata(raw: RawWeights, reading: Match) -> Metadata:

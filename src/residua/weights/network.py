@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from residua.data.augmentation import normalise
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.staged import Staged, pooled
@@ -27,6 +28,11 @@ def build_network(weights: Weights, device: torch.device, *, require_head: bool 
     require_head: False accepts weights without a head; the head is then all zeros. Raises
     ResiduaError if the head is missing, the channels are no image's or the tensors do not fit.
     """
+    if weights.exported is not None:
+        raise ResiduaError(
+            f"{weights.path}: is an exported file, which has no layers: use the weights that it "
+            "was exported from."
+        )
     if require_head and not weights.has_head:
         raise ResiduaError(
             f"{weights.path}: {weights.no_head_reason}, so it cannot classify. Train a head on "
@@ -74,6 +80,17 @@ def predict_logits(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Lo
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             logits: Tensor = network(images)
         yield logits.float().cpu().numpy()
+
+
+def classifier_of(weights: Weights, device: torch.device) -> Callable[[Tensor], Logits]:
+    """A function from images, uint8 [B, S, S, C] on the device, to logits, float32 [B, K].
+
+    Raises ResiduaError as `build_network` does.
+    """
+    if (exported := weights.exported) is not None:
+        return lambda pixels: exported.run(pixels.cpu().numpy())[0]
+    network, preprocessing = build_network(weights, device), weights.metadata.preprocessing
+    return lambda pixels: next(predict_logits(network, [normalise(pixels, preprocessing)]))
 
 
 class PooledFeatures(nn.Module):

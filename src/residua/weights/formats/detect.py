@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from residua.errors import ResiduaError
+from residua.weights.exported import is_exported
 from residua.weights.formats import checkpoints
 from residua.weights.formats.guards import (
     EXPECTED,
@@ -26,6 +27,11 @@ def read_raw(path: Path) -> RawWeights:
     Raises ResiduaError that names the file if it has another format, is damaged, declares more
     than it contains, or can only be read by running code.
     """
+    if is_exported(path):
+        raise ResiduaError(
+            f"{path}: is an exported file: it predicts, evaluates and is served, but has no "
+            "weights to train, convert or inspect. Use the weights that it was exported from."
+        )
     raw = _read(path, first_bytes(path))
     if not raw.layers:
         raise ResiduaError(f"{path}: is {raw.form} without a tensor in it: expected {EXPECTED}.")

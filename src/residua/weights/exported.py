@@ -29,19 +29,28 @@ class Loaded:
     """An exported file, ready to run.
 
     run: uint8 [N, S, S, C], N >= 1 -> logits and probabilities. description: its metadata.
-    runtime: name and version.
+    kind: name of the format. runtime: name and version. image_shape, outputs: (S, S, C) and K of
+    the program itself; () and 0 where it does not state them.
     """
 
     run: Callable[[Pixels], Outputs]
     description: dict[str, Any]
+    kind: str
     runtime: str
+    image_shape: tuple[object, ...] = ()
+    outputs: object = 0
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file has the suffix of an exported file that is not a program."""
+    return path.suffix.lower() in (".onnx", ".xml") and path.is_file()
 
 
 def load_exported(path: Path) -> Loaded:
     """Load a file by its suffix. Raises ResiduaError if the runtime is missing or the file is not
     one that `residua export` wrote.
 
-    .pt2 and .torchscript files are programs: only files that were just written are loaded here.
+    .pt2 and .torchscript files are programs: only load those that were just written.
     """
     loaders = {
         ".onnx": _onnx,
@@ -49,7 +58,7 @@ def load_exported(path: Path) -> Loaded:
         ".pt2": _torch_export,
         ".torchscript": _torchscript,
     }
-    return loaders[path.suffix](path)
+    return loaders[path.suffix.lower()](path)
 
 
 def missing_package(package: str, extra: str) -> ResiduaError:
@@ -71,13 +80,20 @@ def _onnx(path: Path) -> Loaded:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         metadata = session.get_modelmeta().custom_metadata_map
-    name = session.get_inputs()[0].name
+        (images,), (first, _) = session.get_inputs(), session.get_outputs()
 
     def run(pixels: Pixels) -> Outputs:
-        logits, probabilities = session.run(None, {name: pixels})
+        logits, probabilities = session.run(None, {images.name: pixels})
         return logits, probabilities
 
-    return Loaded(run, _described(path, metadata), f"ONNX Runtime {onnxruntime.__version__}")
+    return Loaded(
+        run,
+        _described(path, metadata),
+        "ONNX",
+        f"ONNX Runtime {onnxruntime.__version__}",
+        tuple(images.shape[1:]),
+        first.shape[-1],
+    )
 
 
 def _openvino(path: Path) -> Loaded:
@@ -85,19 +101,33 @@ def _openvino(path: Path) -> Loaded:
         import openvino
     except ImportError as error:
         raise missing_package("openvino", "openvino") from error
+    with path.open("rb") as stream:
+        if b"<net" not in stream.read(1000):  # else OpenVINO tries the formats of other frameworks
+            raise ResiduaError(f"{path}: is not an OpenVINO model. Export it again from its run.")
     core = openvino.Core()
     with _readable(path, "an OpenVINO model"):
         model = core.read_model(path)
         metadata = model.get_rt_info("residua").value if model.has_rt_info("residua") else None
         # float32 whatever the processor offers: figures agree on every machine
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        shapes = [compiled.input(0).partial_shape, compiled.output("logits").partial_shape]
+        (_, *image_shape), (_, outputs) = (
+            [None if side.is_dynamic else side.get_length() for side in shape] for shape in shapes
+        )
 
     def run(pixels: Pixels) -> Outputs:
         results = compiled([pixels])
         return np.array(results["logits"]), np.array(results["probabilities"])
 
     version = openvino.__version__.split("-")[0]
-    return Loaded(run, _described(path, {"residua": metadata}), f"OpenVINO {version}")
+    return Loaded(
+        run,
+        _described(path, {"residua": metadata}),
+        "OpenVINO",
+        f"OpenVINO {version}",
+        tuple(image_shape),
+        outputs,
+    )
 
 
 def _torch_export(path: Path) -> Loaded:
@@ -108,6 +138,7 @@ def _torch_export(path: Path) -> Loaded:
     return Loaded(
         _torch_runner(program),
         _described(path, {"residua": metadata["residua.json"]}),
+        "torch.export",
         f"torch.export of PyTorch {torch.__version__}",
     )
 
@@ -120,6 +151,7 @@ def _torchscript(path: Path) -> Loaded:
     return Loaded(
         _torch_runner(program),
         _described(path, {"residua": metadata["residua.json"]}),
+        "TorchScript",
         f"TorchScript of PyTorch {torch.__version__}",
     )
 

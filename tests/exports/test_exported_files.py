@@ -1,0 +1,132 @@
+"""Exported files predict, evaluate and are served as the run that they are of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from references.command_line import residua
+
+from residua.errors import ResiduaError
+from residua.exports import formats
+from residua.exports.classifier import Classifier, description
+from residua.prediction import predict
+from residua.runs.folder import RunFolder
+from residua.runs.sources import open_source
+from residua.serving.service import Model
+from residua.system.console import Console
+from residua.weights.load import read_file
+
+
+@pytest.fixture
+def exported(run: RunFolder, request: pytest.FixtureRequest) -> Path:
+    """An ONNX or OpenVINO file of the run."""
+    import torch
+
+    weights, kind = read_file(run.weights), formats.FORMATS[request.param]
+    size = weights.metadata.preprocessing.size
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    text = json.dumps(description(weights, "fp32"))
+    with formats.quiet_exporters():
+        file = run.path / f"exported{kind.suffix}"
+        kind.exporters["TorchScript"](Classifier(weights, "fp32"), example, text, file)
+    return file
+
+
+both = pytest.mark.parametrize("exported", ["onnx", "openvino"], indirect=True)
+onnx = pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+
+
+@both
+@pytest.mark.slow
+def test_predictions_and_evaluations_are_those_of_the_run(run: RunFolder, exported: Path) -> None:
+    data = run.config.data.path
+    files = [f"{data}/class0", f"{data}/class1/003.png"]
+    expected, found = (
+        json.loads(residua("predict", str(source), *files, "--format", "json").stdout)
+        for source in (run.path, exported)
+    )
+    for row, reference in zip(found, expected, strict=True):
+        assert (row["file"], row["error"]) == (reference["file"], None)
+        names, probabilities = zip(*(entry.values() for entry in row["top"]), strict=True)
+        pairs = [tuple(entry.values()) for entry in reference["top"]]
+        assert names == tuple(name for name, _ in pairs)
+        assert probabilities == pytest.approx([value for _, value in pairs], abs=1e-5)
+    scores = [
+        json.loads(residua("evaluate", str(source), data, "--json").stdout)
+        for source in (run.path, exported)
+    ]
+    assert scores[1]["confusion"] == scores[0]["confusion"]
+    assert scores[1]["loss"] == pytest.approx(scores[0]["loss"], abs=1e-5)
+
+
+@onnx
+def test_a_server_can_use_an_exported_file(run: RunFolder, exported: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    size = read_file(run.weights).metadata.preprocessing.size
+    pixels = np.resize(pixels, (3, size, size, 3))
+    rows = [
+        Model.of(open_source(source, None, None, None, Console(quiet=True))[0], "m").run(pixels)
+        for source in (run.path, exported)
+    ]
+    np.testing.assert_allclose(rows[1], rows[0], atol=1e-5)
+
+
+@onnx
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("features", "{}", "{data}", "--out", "f.npz"), "which has no layers"),
+        (("export", "{}", "--out", "m.onnx"), "which has no layers"),
+        (("weights", "inspect", "{}"), "no weights to train, convert or inspect"),
+        (("weights", "convert", "{}", "f.pth"), "no weights to train, convert or inspect"),
+        (("train", "{data}", "--weights", "{}"), "no weights to train, convert or inspect"),
+        (("predict", "{}", "{data}", "--model", "resnet18"), "is of cifar_resnet14, not of"),
+        (("predict", "{}", "{data}", "--classes", "a,b"), "has 3 outputs, but 2 different class"),
+        (("predict", "{}", "{data}", "--set", "preprocessing.mean=[0,0,0]"), "records its prep"),
+    ],
+)
+def test_an_exported_file_is_refused_where_weights_are_needed(
+    words: tuple[str, ...], message: str, run: RunFolder, exported: Path, tmp_path: Path
+) -> None:
+    given = [word.format(exported, data=run.config.data.path) for word in words]
+    result = residua(*given, cwd=tmp_path)
+    assert result.status == 1
+    assert message in " ".join(result.stderr.split())
+
+
+@onnx
+def test_third_party_and_damaged_files_are_refused(exported: Path, tmp_path: Path) -> None:
+    import onnx
+
+    def refuse(file: Path, message: str) -> None:
+        with pytest.raises(ResiduaError, match=message):
+            predict(file, str(tmp_path))
+
+    file = tmp_path / "model.onnx"
+    file.write_bytes(exported.read_bytes()[:5000])
+    refuse(file, "cannot be read as an ONNX model")
+    file.write_bytes(b"")
+    refuse(file, "cannot be read as an ONNX model|was not written by")
+    for text, message in (
+        (None, "was not written by `residua export`"),
+        ("{", "was not written by `residua export`"),
+        ('{"format": 2}', "no description of format 1"),
+        ('{"format": 1}', "its network is None"),
+    ):
+        model = onnx.load(exported)
+        del model.metadata_props[:]
+        if text is not None:
+            onnx.helper.set_model_props(model, {"residua": text})
+        onnx.save(model, file)
+        refuse(file, message)
+    model = onnx.load(exported)
+    values = json.loads(model.metadata_props[0].value)
+    values["preprocessing"]["size"] += 1
+    onnx.helper.set_model_props(model, {"residua": json.dumps(values)})
+    onnx.save(model, file)
+    refuse(file, "takes images .* but describes")
+    (tmp_path / "model.xml").write_text("<html>")
+    refuse(tmp_path / "model.xml", "is not an OpenVINO model")
