@@ -89,11 +89,18 @@ def test_the_script_resizes_as_residua_does(
     text = '{"classes": ["a", "b", "c"]}'
     with formats.quiet_exporters():
         formats.FORMATS["onnx"].exporters["TorchScript"](classifier, example, text, file)
+    deep = np.random.default_rng(1).integers(0, 5000, (20, 30)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    files = [*files, str(tmp_path / "deep.png")]
     for resize, interpolation in itertools.product(
         ("crop", "squash", "pad"), ("nearest", "bilinear", "antialias", "bicubic")
     ):
         rule: Preprocessing = dataclasses.replace(
-            weights.metadata.preprocessing, resize=resize, interpolation=interpolation, crop=0.875
+            weights.metadata.preprocessing,
+            resize=resize,
+            interpolation=interpolation,
+            crop=0.875,
+            value_range=(0.0, 4095.0),
         )
         names = run_script(script(file, rule), tmp_path, files, monkeypatch)
         expected = [read_image(Path(name), rule, LIMIT) for name in files]

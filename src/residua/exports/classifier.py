@@ -72,4 +72,8 @@ def resizing(preprocessing: Preprocessing) -> str:
     rule = f"{RESIZING[preprocessing.resize]}; size = {preprocessing.size}"
     if preprocessing.resize == "crop":
         rule += f", crop = {preprocessing.crop:g}"
-    return f"{rule}, interpolation {preprocessing.interpolation}"
+    rule = f"{rule}, interpolation {preprocessing.interpolation}"
+    if preprocessing.value_range is not None:
+        low, high = preprocessing.value_range
+        rule += f"; in images of 16 bits and float, {low:g} is black and {high:g} is white"
+    return rule

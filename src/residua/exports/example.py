@@ -45,10 +45,16 @@ def read(file):  # uint8 [size, size, {channels}], upright, as in training
     image = ImageOps.exif_transpose(Image.open(file))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    image = image.convert("RGB"){grey}
+{deep}    image = image.convert("RGB"){grey}
     width, height = image.size
 {fit}
 
+"""
+_DEEP = """\
+    if image.mode[0] in "IF":  # 16 bits or float
+        values = (np.asarray(image).astype("f8") - {low!r}) * (255 / ({high!r} - {low!r}))
+        values = np.nan_to_num(values, nan=0, posinf=0, neginf=0).clip(0, 255)
+        image = Image.fromarray(np.rint(values).astype(np.uint8))
 """
 _FITS = {
     "squash": """\
@@ -84,16 +90,19 @@ _FILTERS = {"nearest": "NEAREST", "antialias": "BILINEAR", "bicubic": "BICUBIC"}
 def script(path: Path, preprocessing: Preprocessing) -> str:
     """Python code that prints the three most likely classes of image files.
 
-    path: of the ONNX file. It reads 8-bit images as residua does.
+    path: of the ONNX file. It reads 8-bit images as residua does, and those of 16 bits and float if
+    the preprocessing has their range.
     """
     size, channels = preprocessing.size, preprocessing.channels
+    scale, grey = preprocessing.value_range, '.convert("L")' if channels == 1 else ""
+    deep = "" if scale is None else _DEEP.format(low=scale[0], high=scale[1])
     filter = _FILTERS.get(preprocessing.interpolation)
     fit = _FITS[preprocessing.resize].format(channels=channels, crop=f"{preprocessing.crop:g}")
     return "".join(
         (
             _HEAD.format(path=str(path), size=size),
             _PILLOW.format(filter=filter) if filter else _BILINEAR,
-            _READ.format(channels=channels, grey='.convert("L")' if channels == 1 else "", fit=fit),
+            _READ.format(channels=channels, deep=deep, grey=grey, fit=fit),
             _TAIL,
         )
     )

@@ -13,7 +13,7 @@ import torch
 
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels, Unreadable
-from residua.data.image import decode, resize
+from residua.data.image import prepared
 from residua.evaluation.metrics import softmax
 from residua.evaluation.predict import NOT_FINITE, Prediction, best_classes
 from residua.serving.batcher import Batcher, Probabilities, Run
@@ -109,6 +109,6 @@ class Service:
     def _read(self, content: bytes) -> Pixels | str:
         rule = self.model.preprocessing
         try:
-            return resize(decode(content, rule.channels, self.limits.pixels), rule)
+            return prepared(content, rule, self.limits.pixels)
         except Unreadable as error:
             return str(error)
