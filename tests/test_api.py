@@ -279,3 +279,24 @@ def test_a_grid_without_readable_images_is_a_warning(weights: Path, tmp_path: Pa
     assert row.error
     with pytest.raises(ResiduaError, match="inside the data folder"):
         residua.predict(weights, tmp_path, grid=tmp_path / "other.png")
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda: residua.build(5), "5: expected the name of a model"),
+        (lambda: residua.load(5), "5: expected a path"),
+        (lambda: residua.predict(None, "a.png"), "None: expected a path"),
+        (lambda: residua.train("digits", settings=[1]), r"settings = \[1\]: expected values"),
+        (lambda: residua.train("digits", settings={5: 1}), "5: expected the name of a setting"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_refused(call: Callable[[], object], reason: str) -> None:
+    with pytest.raises(ResiduaError, match=reason):
+        call()
+
+
+def test_class_names_are_a_list(weights: Path) -> None:
+    for classes in ("abcdefghij", [1] * 10):
+        with pytest.raises(ResiduaError, match="expected a list of names"):
+            residua.predict(weights, "a.png", classes=classes)

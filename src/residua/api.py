@@ -226,6 +226,8 @@ def train(
         "training.precision": precision,
     }
     arguments = {name: value for name, value in named.items() if value is not None}
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ResiduaError(f"settings = {settings!r}: expected values by dotted name.")
     config = compose(data, recipe, {**arguments, **(settings or {})})
     return Run(experiment.train(config, None if out is None else str(out), Console(quiet)))
 

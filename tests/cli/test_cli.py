@@ -163,12 +163,12 @@ def test_models_are_listed_as_json() -> None:
 
 def test_a_model_is_described_and_drawn(tmp_path: Path) -> None:
     model = json.loads(residua("models", "resnet50", "--classes", "10", "--json").stdout)
-    sums = {"total", "trainable", "non_trainable", "multiply_adds"}
+    sums = {"parameters", "buffers", "total", "trainable", "non_trainable", "multiply_adds"}
     assert set(model) == {"name", "input"} | sums
     assert model["trainable"] == 25_557_032 - 990 * 2049
     drawing = tmp_path / "n.svg"
     result = residua("models", "cifar_resnet20", "--ordering", "e", "--draw", str(drawing))
-    assert "Trainable" in result.stdout
+    assert "trainable" in result.stdout
     assert drawing.read_text().startswith("<")
 
 

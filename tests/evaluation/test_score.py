@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from residua.data.augmentation import normalise
+from residua.errors import ResiduaError
 from residua.evaluation.metrics import compute_metrics, softmax
 from residua.evaluation.score import Evaluation, class_name, score_images
 from residua.system.console import Console
@@ -91,3 +92,22 @@ def test_an_output_beyond_the_classes_has_a_number_for_a_name(weights: Weights) 
     names = {row[2] for row in evaluation.rows()}
     outside = sum(name.startswith("output ") for name in names) * 2
     assert evaluation.metrics.outside == outside
+
+
+def test_outputs_that_are_not_finite_are_refused_or_counted(weights: Weights) -> None:
+    pixels = np.zeros((4, 16, 16, 3), np.uint8)
+    tensors = dict(weights.tensors)
+    tensors["head.weight"] = torch.full_like(tensors["head.weight"], 3e38)
+    tensors["head.bias"] = torch.full_like(tensors["head.bias"], -3e38)
+    broken = dataclasses.replace(weights, tensors=tensors)
+    with pytest.raises(ResiduaError, match="outputs are not finite"):
+        score(broken, np.arange(4), pixels)
+    logits = np.zeros((2, 10), np.float32)
+    logits[0, 3] = np.nan
+    evaluation = dataclasses.replace(
+        score(weights, np.arange(2), pixels), logits=logits, labels=np.array([0, 0])
+    )
+    (_, _, first, _, right), (_, _, second, _, _) = evaluation.rows()
+    assert (first, right, second) == ("not finite", False, "a")
+    assert repr(evaluation).startswith("Evaluation(test: accuracy ")
+    assert len(repr(evaluation)) < 100

@@ -374,9 +374,8 @@ def test_the_layer_table_lists_layers_and_totals() -> None:
     assert lines[place + 1].strip() == "stages.1.units.0.shortcut.conv"
     assert text.endswith("\n")
     for words in (
-        "Total parameters: 470,218",
-        "Trainable:        467,946",
-        "Non-trainable:    2,272",
+        "Parameters:       467,946 (467,946 trainable)",
+        "Buffers:          2,272 (statistics of BatchNorm)",
         f"{found.multiply_adds:,}",
         "about 1.9 MB",
     ):
@@ -386,6 +385,8 @@ def test_the_layer_table_lists_layers_and_totals() -> None:
 def test_json_has_the_totals() -> None:
     assert cost.to_json("resnet50", measured("resnet50"), (3, 224, 224)) == {
         "name": "resnet50",
+        "parameters": 25_557_032,
+        "buffers": 53_120,
         "total": 25_610_152,
         "trainable": 25_557_032,
         "non_trainable": 53_120,

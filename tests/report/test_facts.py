@@ -43,7 +43,7 @@ def test_facts_are_those_of_the_run_folder(
     assert [row["epoch"] for row in facts.history] == [1]
     assert facts.best_epoch == 1
     assert tuple(facts.choices) == run.choices
-    assert facts.network.total == facts.network.trainable + facts.network.non_trainable
+    assert facts.network.parameters >= facts.network.trainable > facts.network.buffers
     assert facts.transfer is None
     assert facts.environment["seed"] == 0
     assert facts.train_command == f"residua train {data} --recipe {tmp_path / 'run'}/config.yaml"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,3 +97,19 @@ def keras_kernel(path: Path, kind: torch.dtype) -> Tensor:
         else:
             group["0"] = kernel.numpy()
     return kernel
+
+
+@pytest.mark.slow
+def test_a_forked_child_predicts_after_its_parent(
+    write_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys, numpy as np, residua, torch; torch.set_num_threads(4)\n"
+        "images = [np.zeros((224, 224, 3), np.uint8)] * 8\n"
+        "residua.predict(sys.argv[1], images)\n"
+        "child = os.fork()\n"
+        "if not child: residua.predict(sys.argv[1], images); os._exit(0)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    weights = write_weights(tmp_path / "net.safetensors", 1)
+    subprocess.run([sys.executable, "-c", code, str(weights)], check=True, timeout=120)

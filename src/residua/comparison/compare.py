@@ -137,7 +137,7 @@ def _read(run: RunFolder, name: str) -> ComparedRun:
         split=split,
         accuracy=predictions.accuracy,
         images=len(predictions.results[split]) if split else 0,
-        parameters=cost.total,
+        parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
         file_bytes=weights.stat().st_size,
         epochs=len(history),

@@ -51,6 +51,8 @@ def flags() -> dict[str, str]:
 
 def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
     """The field of a dotted name like "training.epochs". Raises ResiduaError if unknown."""
+    if not isinstance(name, str):
+        raise ResiduaError(f"{where}{name!r}: expected the name of a setting, SECTION.FIELD.")
     section, _, key = current_name(name).partition(".")
     if section not in _SECTIONS or not key:
         raise ResiduaError(

@@ -19,7 +19,7 @@ from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, Reading, dataset_inputs, inputs_of, read_batches
 from residua.evaluation.metrics import softmax
-from residua.evaluation.score import class_name
+from residua.evaluation.score import NOT_FINITE, class_name
 from residua.system.console import Report
 from residua.system.files import write_atomically
 from residua.weights.load import Weights
@@ -30,10 +30,6 @@ from residua.weights.network import (
     classifier_of,
     default_device,
     predict_logits,
-)
-
-NOT_FINITE = (
-    "the network's outputs are not finite (NaN or infinity): its weights or preprocessing are wrong"
 )
 
 

@@ -11,12 +11,16 @@ import torch
 from residua.data.batches import DecodedImages
 from residua.data.dataset import Pixels
 from residua.data.random import Integers
+from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, compute_metrics, softmax
 from residua.system.console import Console
 from residua.weights.load import Weights
 from residua.weights.network import Logits, classifier_of
 
 BATCH = 64
+NOT_FINITE = (
+    "the network's outputs are not finite (NaN or infinity): its weights or preprocessing are wrong"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,12 @@ class Evaluation:
     pixels: Pixels
     unreadable: tuple[tuple[str, str], ...]
 
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation({self.split}: accuracy {self.metrics.accuracy:.4f}, "
+            f"{self.metrics.images:,} images, {len(self.classes):,} classes)"
+        )
+
     @property
     def scores(self) -> Metrics:
         """The metrics, under their name in version 0.1.0."""
@@ -60,7 +70,13 @@ class Evaluation:
         columns = zip(self.paths, self.labels, best, probabilities, strict=True)
         names = self.classes
         return [
-            (path, names[label], class_name(names, top), float(row[top]), bool(top == label))
+            (
+                path,
+                names[label],
+                class_name(names, top) if np.isfinite(row).all() else "not finite",
+                float(row[top]),
+                bool(top == label and np.isfinite(row).all()),
+            )
             for path, label, top, row in columns
         ]
 
@@ -89,6 +105,11 @@ def score_images(
             outputs.append(classify(images.take(samples[start : start + BATCH])))
             move(len(outputs) * BATCH, len(samples), "")
     logits, classes = np.concatenate(outputs), weights.metadata.classes
+    broken = int((~np.isfinite(softmax(logits)).all(axis=1)).sum())
+    if broken == len(logits):
+        raise ResiduaError(f"{weights.path}: {NOT_FINITE}.")
+    if broken:
+        console.caution(f"{broken:,} of {len(logits):,} images count as wrong: {NOT_FINITE}")
     return Evaluation(
         split=split,
         metrics=compute_metrics(logits, labels, classes),

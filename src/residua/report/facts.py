@@ -26,12 +26,13 @@ SAMPLES = 24
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """Parameter totals as Keras counts them, input shape [C, H, W], multiply-adds per image."""
+    """Parameters as PyTorch counts them, buffers (statistics of BatchNorm), input shape [C, H, W],
+    multiply-adds per image."""
 
     name: str
-    total: int
+    parameters: int
     trainable: int
-    non_trainable: int
+    buffers: int
     input: tuple[int, int, int]
     multiply_adds: int
 
@@ -173,9 +174,9 @@ def _network_facts(prepared: Prepared) -> NetworkFacts:
     cost = measure(network, shape)
     return NetworkFacts(
         config.network.name,
-        cost.total,
+        cost.parameters,
         cost.trainable,
-        cost.non_trainable,
+        cost.buffers,
         shape,
         cost.multiply_adds,
     )

@@ -247,6 +247,8 @@ def with_overrides(
 
     preprocessing: some fields by name. Raises ResiduaError.
     """
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes or ()):
+        raise ResiduaError(f"classes = {classes!r}: expected a list of names.")
     if classes is not None:
         weights = weights.with_classes(tuple(classes))
     if preprocessing:

@@ -15,7 +15,8 @@ from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels, Unreadable
 from residua.data.image import prepared
 from residua.evaluation.metrics import softmax
-from residua.evaluation.predict import NOT_FINITE, Prediction, best_classes
+from residua.evaluation.predict import Prediction, best_classes
+from residua.evaluation.score import NOT_FINITE
 from residua.serving.batcher import Batcher, Probabilities, Run
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics

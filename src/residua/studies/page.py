@@ -185,7 +185,7 @@ def _costs(outcomes: Sequence[Outcome], jobs: int) -> Table:
         rows.append(
             [
                 outcome.row.name,
-                counts.total,
+                counts.parameters,
                 counts.multiply_adds,
                 None if size is None else size / 1e6,
                 *(times or (None, None, None)),

@@ -108,7 +108,12 @@ def check_output(
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
-    """The path that a user typed; a "~" that names no home folder is part of a file's name."""
+    """The path that a user typed; a "~" that names no home folder is part of a file's name.
+
+    Raises ResiduaError for what is no path.
+    """
+    if not isinstance(text, str | os.PathLike):
+        raise ResiduaError(f"{text!r}: expected a path.")
     path = Path(text)
     try:
         return path.expanduser()

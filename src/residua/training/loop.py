@@ -41,7 +41,7 @@ class Trainer:
         self.optimizer = optimizer_for(network, config.optimization)
         self.average = Average(network.parameters(), config.optimization.ema_decay)
         self.progress = Progress()
-        self.meter = Meter(self.progress, task.batches.device)
+        self.meter = Meter(self.progress, task.batches.device, config.training.precision)
         self.generator = torch.Generator(task.batches.device)
         draw_dropout_from(network, self.generator)
         self.class_weights: Tensor | None = None
@@ -140,7 +140,8 @@ class Trainer:
         numbers = under("optimizer.", values["optimizer"]) or values["optimizer"]
         load_optimizer_state(self.optimizer, under("optimizer.", tensors) | numbers)
         self.progress = Progress.from_json(values["progress"])
-        self.meter = Meter(self.progress, self.task.batches.device)
+        precision = self.config.training.precision
+        self.meter = Meter(self.progress, self.task.batches.device, precision)
 
 
 def fit(

@@ -13,7 +13,7 @@ from residua.training.progress import Progress
 
 _ADVICE = (
     "The last good checkpoint and weights remain. Start again with a smaller --lr, a longer "
-    "optimization.warmup_epochs, --set optimization.clip_grad_norm=1, or --precision fp32."
+    "optimization.warmup_epochs, or --set optimization.clip_grad_norm=1{}."
 )
 
 
@@ -28,7 +28,8 @@ class Meter:
     times a second, so that no step waits, and always before anything is saved.
     """
 
-    def __init__(self, progress: Progress, device: torch.device) -> None:
+    def __init__(self, progress: Progress, device: torch.device, precision: str = "fp32") -> None:
+        self.advice = _ADVICE.format(", or --precision fp32" if precision != "fp32" else "")
         self.progress, self.check_each = progress, device.type == "cpu"
         self.loss = torch.tensor(progress.loss, dtype=torch.float64, device=device)
         self.correct = torch.tensor(progress.correct, dtype=torch.int64, device=device)
@@ -52,7 +53,7 @@ class Meter:
             if not math.isfinite(value):
                 raise Diverged(
                     f"the loss became {value} in epoch {self.progress.epoch + 1}, step {step}, at "
-                    f"learning rate {learning_rate:.3g}. {_ADVICE}"
+                    f"learning rate {learning_rate:.3g}. {self.advice}"
                 )
         self.unchecked.clear()
 
@@ -63,7 +64,7 @@ class Meter:
         if not torch.stack([norm.float() for norm in norms]).isfinite().all():
             raise Diverged(
                 f"a weight is no longer finite in epoch {self.progress.epoch + 1}, after step "
-                f"{self.progress.step}. {_ADVICE}"
+                f"{self.progress.step}. {self.advice}"
             )
         self.progress.loss = self.loss.item()
         self.progress.correct = int(self.correct.item())

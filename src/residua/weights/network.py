@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +22,9 @@ from residua.weights.load import Weights
 
 N = TypeVar("N", bound=nn.Module)
 Logits = npt.NDArray[np.float32]  # [N, K]
+
+if hasattr(os, "register_at_fork"):  # OpenMP's threads do not survive a fork: waiting would hang
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def build_network(weights: Weights, device: torch.device, *, require_head: bool = True) -> Staged:

@@ -58,19 +58,28 @@ class Stage:
 class Counts:
     """The totals of a network.
 
-    total: trainable + non_trainable.
+    parameters: as PyTorch counts them.
     trainable: parameters that require gradients.
-    non_trainable: as in Keras: frozen parameters and BatchNorm's running means and variances, not
-        its batch counter.
+    buffers: BatchNorm's running means and variances, not its batch counter.
     multiply_adds: of convolutions and linear layers, for one image.
     bytes_on_disk: the tensors of a safetensors file, without its header.
     """
 
-    total: int
+    parameters: int
     trainable: int
-    non_trainable: int
+    buffers: int
     multiply_adds: int
     bytes_on_disk: int
+
+    @property
+    def total(self) -> int:
+        """Parameters and buffers, as Keras counts."""
+        return self.parameters + self.buffers
+
+    @property
+    def non_trainable(self) -> int:
+        """Frozen parameters and buffers, as Keras counts."""
+        return self.total - self.trainable
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ def listing() -> list[tuple[str, Size, Counts]]:
 def layer_table(cost: Cost) -> str:
     """The layers (name and kind, output shape, parameters, connections) and the totals as text."""
     longest = max(len(layer.name) for layer in cost.layers)
-    rows = [("layer", "output", "parameters", "connected to")]
+    rows = [("layer", "output", "numbers", "connected to")]
     for layer in cost.layers:
         shape = " x ".join(map(str, layer.output))
         first, *more = layer.connected_to or ("",)
@@ -150,9 +159,8 @@ def layer_table(cost: Cost) -> str:
     head, *lines = [f"{w:<{a}}  {x:<{b}}  {y:>{c}}  {z}".rstrip() for w, x, y, z in rows]
     rule = "-" * (a + b + c + d + 6)
     totals = (
-        f"Total parameters: {cost.total:,}",
-        f"Trainable:        {cost.trainable:,}",
-        f"Non-trainable:    {cost.non_trainable:,}",
+        f"Parameters:       {cost.parameters:,} ({cost.trainable:,} trainable)",
+        f"Buffers:          {cost.buffers:,} (statistics of BatchNorm)",
         f"Multiply-adds:    {cost.multiply_adds:,} (convolutions and linear layers, one image)",
         f"Size on disk:     about {cost.bytes_on_disk / 1e6:,.1f} MB",
     )
@@ -161,7 +169,7 @@ def layer_table(cost: Cost) -> str:
 
 def to_json(name: str, counts: Counts, input: Size) -> dict[str, Any]:
     """A network's object in `residua models --json`."""
-    keys = ("total", "trainable", "non_trainable", "multiply_adds")
+    keys = ("parameters", "buffers", "total", "trainable", "non_trainable", "multiply_adds")
     return {"name": name, **{key: getattr(counts, key) for key in keys}, "input": list(input)}
 
 
@@ -268,10 +276,11 @@ def _size(module: nn.Module) -> int:
 
 
 def _counts(network: nn.Module, multiply_adds: int) -> Counts:
-    total, state = _size(network), network.state_dict().values()
+    state = network.state_dict().values()
+    parameters = sum(weight.numel() for weight in network.parameters())
     trainable = sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
     size = sum(x.numel() * (4 if x.is_floating_point() else x.itemsize) for x in state)
-    return Counts(total, trainable, total - trainable, multiply_adds, size)
+    return Counts(parameters, trainable, _size(network) - parameters, multiply_adds, size)
 
 
 def _stages(layers: Sequence[Layer]) -> tuple[Stage, ...]:

@@ -67,7 +67,7 @@ def list_models(as_json: bool) -> str:
     for name, size, counts in rows:
         shape = " x ".join(map(str, size))
         lines.append(
-            f"{name:<{width}}  {counts.total:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
+            f"{name:<{width}}  {counts.parameters:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
             f"{catalogue.row(name).source}"
         )
     return "\n".join(lines)

@@ -58,7 +58,7 @@ def draw(network: nn.Module, name: str, input: Size) -> str:
     """
     cost, paper = measure(network, input), _Paper([])
     sizes = f"{_times(input)} → {_times(cost.layers[-1].output)}"
-    totals = f"{cost.total:,} parameters, {cost.trainable:,} of them trainable"
+    totals = f"{cost.parameters:,} parameters, {cost.trainable:,} of them trainable"
     paper.text(MARGIN, 72, name, "title", room=WIDTH - 2 * MARGIN)
     paper.text(MARGIN, 100, f"{sizes} · {totals} · {cost.multiply_adds:,} multiply-adds", "muted")
     if cost.stages:

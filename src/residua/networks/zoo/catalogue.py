@@ -24,6 +24,8 @@ ROWS: dict[str, Row] = {**PAPERS, **KERAS_VARIANTS, **TUTORIALS}
 
 def row(name: str) -> Row:
     """The row of a name. Raises ResiduaError that suggests similar names."""
+    if not isinstance(name, str):
+        raise ResiduaError(f"{name!r}: expected the name of a model, see `residua models`.")
     if name not in ROWS:
         near = difflib.get_close_matches(name, ROWS, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
