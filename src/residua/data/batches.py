@@ -5,7 +5,6 @@ So a resumed training continues with any step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -146,14 +145,6 @@ class TrainingBatches:
 
     def _labels(self, samples: Integers) -> Tensor:
         return torch.from_numpy(self.labels[samples]).to(self.decoded.device)
-
-
-def plain_batches(
-    decoded: DecodedImages, members: Integers, preprocessing: Preprocessing, batch_size: int
-) -> Iterator[Tensor]:
-    """float32 [B, C, S, S], not augmented, in the members' order; the last may be smaller."""
-    for start in range(0, len(members), batch_size):
-        yield normalise(decoded.take(members[start : start + batch_size]), preprocessing)
 
 
 def measure_colours(pixels: Pixels, members: Integers) -> tuple[list[float], list[float]]:

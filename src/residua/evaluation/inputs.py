@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -91,11 +91,21 @@ def dataset_inputs(images: Images | None, reading: Reading) -> list[Input]:
 
 
 def read_batches(inputs: Iterable[Input]) -> Iterator[Batch]:
-    """The images, BATCH at a time."""
-    waiting = iter(inputs)
-    with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        while batch := list(islice(waiting, BATCH)):
-            yield list(pool.map(_read, batch))
+    """The images, BATCH at a time; of a known list, the next ones are read in the meantime."""
+    waiting, reads_ahead = iter(inputs), isinstance(inputs, Sequence)
+    pool = ThreadPoolExecutor(max_workers=THREADS)
+
+    def begun() -> list[Future[tuple[str, Pixels | str]]]:
+        return [pool.submit(_read, item) for item in islice(waiting, BATCH)]
+
+    try:
+        batch = begun()
+        while batch:
+            following = begun() if reads_ahead else None
+            yield [image.result() for image in batch]
+            batch = begun() if following is None else following
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _is_file(image: object) -> bool:

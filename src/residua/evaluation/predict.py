@@ -10,26 +10,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
-from residua.evaluation.inputs import Images, Reading, dataset_inputs, inputs_of, read_batches
+from residua.evaluation.inputs import (
+    Batch,
+    Images,
+    Reading,
+    dataset_inputs,
+    inputs_of,
+    read_batches,
+)
 from residua.evaluation.metrics import softmax
 from residua.evaluation.score import NOT_FINITE, class_name
+from residua.inference.feature_layers import FeatureLayer
+from residua.inference.outputs import classifier_of, feature_outputs
 from residua.system.console import Report
 from residua.system.files import write_atomically
 from residua.weights.load import Weights
 from residua.weights.network import (
     Logits,
-    PooledFeatures,
     build_network,
-    classifier_of,
     default_device,
-    predict_logits,
 )
 
 
@@ -111,12 +114,11 @@ def predict_images(
         raise ResiduaError(f"top = {top!r}: must be a whole number of at least 1.")
     reading = Reading(weights.metadata.preprocessing, max_pixels, allow_private, value_range)
     device, classes = default_device(), weights.metadata.classes
-    classify = classifier_of(weights, device)
     inputs = inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
+    classify = classifier_of(weights, device, total)
     for batch in read_batches(inputs):
-        readable = [image for _, image in batch if not isinstance(image, str)]
-        probabilities = iter(softmax(_forward(classify, readable, device)))
+        probabilities = iter(softmax(classify(_stacked(batch))))
         for name, image in batch:
             if isinstance(image, str):
                 yield Prediction(name, (), image)
@@ -156,20 +158,15 @@ def features_of(
     if stage is not None and not 1 <= stage <= stages:
         raise ResiduaError(f"--stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
     pool_size = pool_size or (network.pool_size if metadata.network.head else 1)
-    extractor = PooledFeatures(network, stage or stages, pool_size)
-
-    def extract(images: Tensor) -> Logits:
-        return next(predict_logits(extractor, [normalise(images, metadata.preprocessing)]))
-
     reading = Reading(metadata.preprocessing, max_pixels, False, value_range)
     inputs = dataset_inputs(images, reading) or inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
+    extractor = feature_outputs(network, FeatureLayer(stage or stages, pool_size), weights, total)
     names: list[str] = []
     values: list[Logits] = []
     unreadable: list[tuple[str, str]] = []
     for batch in read_batches(inputs):
-        readable = [image for _, image in batch if not isinstance(image, str)]
-        rows = iter(_forward(extract, readable, device))
+        rows = iter(extractor.run(_stacked(batch)))
         for name, image in batch:
             row = None if isinstance(image, str) else next(rows)
             if row is not None and np.isfinite(row).all():
@@ -199,13 +196,10 @@ def import_pyarrow() -> Any:
     return pyarrow
 
 
-def _forward(
-    run: Callable[[Tensor], Logits], images: Sequence[Pixels], device: torch.device
-) -> Logits:
-    """uint8 [S, S, C] images -> outputs of `run`, float32 [B, K]."""
-    if not images:
-        return np.zeros((0, 1), np.float32)
-    return run(torch.from_numpy(np.stack(images)).to(device))
+def _stacked(batch: Batch) -> Pixels:
+    """The readable images of a batch, uint8 [B, S, S, C]."""
+    images = [image for _, image in batch if not isinstance(image, str)]
+    return np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
 
 
 def best_classes(

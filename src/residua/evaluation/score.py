@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from residua.data.batches import DecodedImages
 from residua.data.dataset import Pixels
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, compute_metrics, softmax
+from residua.inference.outputs import classifier_of
 from residua.system.console import Console
 from residua.weights.load import Weights
-from residua.weights.network import Logits, classifier_of
+from residua.weights.network import Logits
 
 BATCH = 64
 NOT_FINITE = (
@@ -98,11 +98,11 @@ def score_images(
     pixels: uint8 [M, S, S, C]. labels, paths: of the N samples. split, unreadable: see Evaluation.
     Raises ResiduaError if the weights cannot classify images.
     """
-    classify, images = classifier_of(weights, device), DecodedImages(pixels, device)
+    classify = classifier_of(weights, device, len(samples))
     outputs: list[Logits] = []
     with console.bar("evaluating") as move:
         for start in range(0, len(samples), BATCH):
-            outputs.append(classify(images.take(samples[start : start + BATCH])))
+            outputs.append(classify(pixels[samples[start : start + BATCH]]))
             move(len(outputs) * BATCH, len(samples), "")
     logits, classes = np.concatenate(outputs), weights.metadata.classes
     broken = int((~np.isfinite(softmax(logits)).all(axis=1)).sum())

@@ -20,11 +20,12 @@ from residua.exports.classifier import Classifier, Precision, description
 from residua.exports.formats import FORMATS, Exporter, Format, quiet_exporters
 from residua.exports.images import AT_LEAST, held_out_images
 from residua.exports.proof import Proof, compare
+from residua.inference.outputs import classifier_of
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import user_path
 from residua.weights.load import Weights
-from residua.weights.network import Logits, classifier_of, default_device
+from residua.weights.network import Logits, default_device
 
 DEFAULT_FORMAT = "onnx"
 
@@ -171,12 +172,7 @@ def _rename(file: Path, path: Path, kind: Format) -> None:
 
 
 def _logits(weights: Weights, pixels: Pixels) -> Logits:
-    """The logits that `residua predict` computes, float32 [N, K]."""
-    device = default_device()
-    classify = classifier_of(weights, device)
-    return np.concatenate(
-        [
-            classify(torch.from_numpy(pixels[start : start + AT_LEAST]).to(device))
-            for start in range(0, len(pixels), AT_LEAST)
-        ]
-    )
+    """The logits that PyTorch computes in float32, [N, K]."""
+    classify = classifier_of(weights, default_device(), images=0)
+    starts = range(0, len(pixels), AT_LEAST)
+    return np.concatenate([classify(pixels[start : start + AT_LEAST]) for start in starts])

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels, Unreadable
@@ -17,11 +16,14 @@ from residua.data.image import prepared
 from residua.evaluation.metrics import softmax
 from residua.evaluation.predict import Prediction, best_classes
 from residua.evaluation.score import NOT_FINITE
+from residua.inference.outputs import classifier_of
 from residua.serving.batcher import Batcher, Probabilities, Run
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
 from residua.weights.load import Weights
-from residua.weights.network import classifier_of, default_device
+from residua.weights.network import default_device
+
+MANY = 1_000_000  # images, for the choice of the engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +45,13 @@ class Model:
         """The model of weights; its predictions are those of `residua predict`. Raises
         ResiduaError if the weights cannot classify."""
         device, metadata = default_device(), weights.metadata
-        classify = classifier_of(weights, device)
+        classify = classifier_of(weights, device, MANY)
+        size, channels = metadata.preprocessing.size, metadata.preprocessing.channels
+        noise = np.random.default_rng(0).integers(0, 256, (2, size, size, channels), np.uint8)
+        classify(noise)  # the engine is chosen before the first request
 
         def run(pixels: Pixels) -> Probabilities:
-            return softmax(classify(torch.from_numpy(pixels).to(device)))
+            return softmax(classify(pixels))
 
         return cls(name, metadata.classes, metadata.network.classes, metadata.preprocessing, run)
 

@@ -1,21 +1,19 @@
-"""Weights -> a network in eval mode; a network and batches -> logits, or pooled features."""
+"""Weights -> a network in eval mode."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from residua.data.augmentation import normalise
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
-from residua.networks.staged import Staged, pooled
+from residua.networks.staged import Staged
 from residua.networks.zoo.catalogue import build_from
 from residua.weights.key_maps.layers import with_counters
 from residua.weights.load import Weights
@@ -72,39 +70,3 @@ def on_device(network: N, device: torch.device) -> N:
 def default_device() -> torch.device:
     """The GPU if there is one; evaluation and prediction run on it in float32."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def predict_logits(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[Logits]:
-    """float32 [B, C, S, S] batches -> float32 [B, K] each, in eval mode.
-
-    Always float32, so that figures agree on every machine.
-    """
-    network.eval()
-    for images in batches:
-        # on a GPU, cuDNN rounds float32 inputs to TF32 by default
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            logits: Tensor = network(images)
-        yield logits.float().cpu().numpy()
-
-
-def classifier_of(weights: Weights, device: torch.device) -> Callable[[Tensor], Logits]:
-    """A function from images, uint8 [B, S, S, C] on the device, to logits, float32 [B, K].
-
-    Raises ResiduaError as `build_network` does.
-    """
-    if (exported := weights.exported) is not None:
-        return lambda pixels: exported.run(pixels.cpu().numpy())[0]
-    network, preprocessing = build_network(weights, device), weights.metadata.preprocessing
-    return lambda pixels: next(predict_logits(network, [normalise(pixels, preprocessing)]))
-
-
-class PooledFeatures(nn.Module):
-    """[B, C, H, W] -> the feature map after a stage, average-pooled to pool_size x pool_size and
-    flattened, [B, C' x pool_size x pool_size]."""
-
-    def __init__(self, network: Staged, stage: int, pool_size: int) -> None:
-        super().__init__()
-        self.network, self.stage, self.pool_size = network, stage, pool_size
-
-    def forward(self, x: Tensor) -> Tensor:
-        return pooled(self.network.enter(x, self.stage), self.pool_size)

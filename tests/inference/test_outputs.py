@@ -1,0 +1,68 @@
+"""Logits do not depend on the engine; near ties are decided by PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from residua.inference import engine
+from residua.inference.outputs import Classifier, FromPixels, classifier_of
+from residua.weights.load import Weights, read_file
+from residua.weights.network import build_network
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
+    monkeypatch.setattr(engine, "WORTH", 1)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, write_weights: Callable[..., Path]) -> Weights:
+    return read_file(write_weights(tmp_path / "weights.safetensors", 7))
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+
+
+def exact(weights: Weights, pixels: np.ndarray) -> np.ndarray:
+    network = FromPixels(build_network(weights, CPU), weights.metadata.preprocessing)
+    with torch.inference_mode():
+        return network(torch.from_numpy(pixels))[0].numpy()
+
+
+def test_both_engines_give_the_logits_of_the_network(weights: Weights, pixels: np.ndarray) -> None:
+    expected = exact(weights, pixels)
+    for images in (0, len(pixels)):
+        classify = classifier_of(weights, CPU, images)
+        np.testing.assert_allclose(classify(pixels), expected, rtol=1e-4, atol=1e-5)
+        assert classify(pixels[:0]).shape[0] == 0
+
+
+def test_near_ties_are_decided_by_pytorch(weights: Weights, pixels: np.ndarray) -> None:
+    classify = classifier_of(weights, CPU, len(pixels))
+    classifier: Classifier = classify.__self__  # type: ignore[attr-defined]
+    classify(pixels)
+    assert classifier.engine is not None
+    assert classifier.engine.name.startswith("OpenVINO")
+    logits = exact(weights, pixels)
+    width = logits.shape[1]
+
+    class Tied:
+        """Everything is as likely as everything else."""
+
+        name = "OpenVINO"
+
+        def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+            return [np.ones((len(pixels), width), np.float32)]
+
+    classifier.engine = Tied()
+    np.testing.assert_allclose(classify(pixels), logits, rtol=1e-4, atol=1e-5)
