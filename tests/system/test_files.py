@@ -22,6 +22,7 @@ from residua.system.files import (
     new_folder,
     refuse_inside,
     refuse_undecodable,
+    remove_leftovers,
     unwritable,
     write_atomically,
 )
@@ -32,6 +33,19 @@ def test_csv_is_read_as_it_was_written() -> None:
     text = csv_text(("x", "y"), rows)
     assert list(csv.reader(io.StringIO(text, newline=""))) == [["x", "y"], *rows]
     assert text.splitlines()[0] == "x,y"
+
+
+def test_leftovers_of_killed_processes_are_deleted_after_a_day(tmp_path: Path) -> None:
+    names = [".residua-0123", ".x.safetensors.8f_a2", "unfinished-a/pixels"]
+    for name in (*names, "x.safetensors", "new/.residua-4567"):
+        file = tmp_path / "features" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"half")
+        if not name.startswith("new"):
+            os.utime(file, (0, 0))
+    remove_leftovers(tmp_path)
+    left = sorted(file.name for file in tmp_path.rglob("*"))
+    assert left == [".residua-4567", "features", "new", "x.safetensors"]
 
 
 def test_a_path_that_is_not_utf8_is_refused() -> None:
