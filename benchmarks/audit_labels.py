@@ -63,8 +63,9 @@ def compare(name, features, labels):
             rows = []
             for seed in SEEDS:
                 noisy, wrong = planted(features, labels, rate, kind, seed)
-                own = predict(features, noisy, groups, classes).combined
-                issues = find_issues(own, noisy)
+                predictions = predict(features, noisy, groups, classes)
+                own = predictions.combined
+                issues = find_issues(predictions, noisy)
                 flagged = np.isin(groups, issues.flagged)
                 theirs = find_label_issues(noisy, own)
                 quality = get_label_quality_scores(noisy, own)

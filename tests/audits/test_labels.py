@@ -38,7 +38,7 @@ def test_planted_errors_are_found_and_relabelled(seed: int) -> None:
     wrong = np.random.default_rng(seed).choice(len(labels), 20, replace=False)
     labels[wrong] = (labels[wrong] + 1) % CLASSES
     predictions = predict(features, labels, np.arange(len(labels)), CLASSES)
-    issues = find_issues(predictions.combined, labels)
+    issues = find_issues(predictions, labels)
     assert set(issues.flagged.tolist()) <= set(wrong.tolist())
     assert len(issues.flagged) >= 19
     assert (issues.suggested[wrong] == true[wrong]).all()

@@ -1,8 +1,9 @@
 """Features, labels and groups -> likely label errors, overlapping classes, outliers of a class.
 
-Confident learning (Northcutt et al. 2021, "Confident learning: estimating uncertainty in dataset
-labels", section 3) on probabilities of which each is predicted by a classifier that was not trained
-on the image or its near-duplicates, averaged with the vote of the nearest neighbours.
+A label is predicted from images other than the image itself and its near-duplicates, in two ways:
+by logistic regression, cross-validated, and by the vote of the nearest neighbours. The rank is that
+of the mean of both, by the probability of the label (as confident learning: Northcutt et al. 2021,
+"Confident learning: estimating uncertainty in dataset labels", section 3) and its margin.
 Legend: M images, K classes, D features.
 """
 
@@ -35,6 +36,7 @@ MOST = 20_000  # rows that a classifier is fitted on
 PRECISION = 1e-3, 60  # tolerance, iterations
 NEIGHBOURS = 10
 NEIGHBOUR_WEIGHT = 0.5  # of the neighbours' vote in the combined probability
+MARGIN_WEIGHT = 0.3  # of the margin to the likeliest other class, in the rank
 MIN_CLASS = 3  # images, without which a class is not checked
 OVERLAP = 0.1, 5  # share of two classes' images confused with each other, and their number
 OUTLIER = 5.0  # robust standard deviations of the similarity to the nearest images
@@ -102,22 +104,25 @@ def predict(
     return Predictions(probabilities, vote, closeness)
 
 
-def find_issues(probabilities: Probabilities, labels: Integers, seed: int = 0) -> LabelIssues:
-    """Rank labels by their probabilities, which come from other images."""
-    count, classes = probabilities.shape
+def find_issues(predictions: Predictions, labels: Integers, seed: int = 0) -> LabelIssues:
+    """Rank labels by predictions from other images; flag those that both predictions contradict.
+
+    A label is flagged if classifier and neighbours agree on the same other class, and the
+    neighbours' share of it is at least 1 - a / 2, where a is the share of labels that the
+    neighbours confirm: where even these are often wrong, they must be surer.
+    """
+    probabilities, count = predictions.combined, len(labels)
     own = probabilities[np.arange(count), labels]
-    thresholds = _thresholds(own, labels, classes)
-    confident = probabilities >= thresholds
-    others = np.where(confident, probabilities, -1.0)
-    likeliest = others.argmax(axis=1)
-    is_off = confident.any(axis=1) & (likeliest != labels)
     rival = probabilities.copy()
     rival[np.arange(count), labels] = -1
-    score = own - rival.max(axis=1)  # the margin of the given label
-    flagged = np.flatnonzero(is_off & (score < 0))
+    score = own + MARGIN_WEIGHT * (own - rival.max(axis=1))
+    voted = predictions.neighbours.argmax(axis=1)
+    least = 1 - float((voted == labels).mean()) / 2
+    wrong = (voted != labels) & (predictions.probabilities.argmax(axis=1) == voted)
+    wrong &= predictions.neighbours.max(axis=1) >= least
+    flagged = np.flatnonzero(wrong)
     flagged = flagged[np.argsort(score[flagged], kind="stable")]
     chance = uniform(seed, 0, np.arange(_RESAMPLES), count, "bootstrap")
-    wrong = is_off & (score < 0)
     drawn = [wrong[(row * count).astype(np.int64)].sum() for row in chance]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return LabelIssues(
@@ -133,29 +138,25 @@ def check_labels(
 ) -> list[Finding]:
     """Findings about labels of the images `paths`."""
     findings = []
-    issues = find_issues(predictions.combined, labels)
-    if len(issues.flagged):
+    issues = find_issues(predictions, labels)
+    outliers = _outliers(predictions.closeness, labels)
+    flagged = issues.flagged[~np.isin(issues.flagged, outliers)]  # of those, the vote means little
+    if len(flagged):
         names = [classes[n] for n in issues.suggested]
         low, high = issues.interval
         findings.append(
             Finding(
                 "label-errors",
                 "warning",
-                f"{counted(len(issues.flagged), 'label')} likely wrong, of {len(labels):,} "
+                f"{counted(len(flagged), 'label')} likely wrong, of {len(labels):,} "
                 f"(95 % CI {low:.0f} to {high:.0f})",
-                len(issues.flagged),
+                len(flagged),
                 "Check them, the likeliest first; --fix-list proposes the suggested labels.",
-                tuple(
-                    Example(paths[n], f"{classes[labels[n]]} -> {names[n]}") for n in issues.flagged
-                ),
-                tuple(
-                    Fix(paths[n], "relabel", names[n], "likely wrong label") for n in issues.flagged
-                ),
+                tuple(Example(paths[n], f"{classes[labels[n]]} -> {names[n]}") for n in flagged),
+                tuple(Fix(paths[n], "relabel", names[n], "likely wrong label") for n in flagged),
             )
         )
     findings += _overlaps(predictions.combined, labels, classes)
-    outliers = _outliers(predictions.closeness, labels)
-    outliers = outliers[~np.isin(outliers, issues.flagged)]
     if len(outliers):
         findings.append(
             Finding(
@@ -168,15 +169,6 @@ def check_labels(
             )
         )
     return findings
-
-
-def _thresholds(
-    own: npt.NDArray[np.float64], labels: Integers, classes: int
-) -> npt.NDArray[np.float64]:
-    """The mean probability of each class among the images with that label, [K]."""
-    counts = np.bincount(labels, minlength=classes)
-    sums = np.bincount(labels, weights=own, minlength=classes)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
 
 
 def _neighbour_vote(
