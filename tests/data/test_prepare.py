@@ -14,7 +14,7 @@ from references.scenes import COPIES, scene, write_scenes
 from residua.config.parse import with_settings
 from residua.config.schema import AUTO, Config
 from residua.data.fixes import Fix, write_fixes
-from residua.data.prepare import Prepared, prepare, thinned
+from residua.data.prepare import Prepared, prepare, thinned, with_validation_set
 from residua.errors import ResiduaError
 from residua.system.console import Console
 
@@ -216,6 +216,26 @@ def test_near_duplicates_stay_in_one_split(seed: int, scenes: Path) -> None:
         splits.setdefault(member.path[:9], set()).add(member.split)
     assert len(splits) == 24
     assert all(len(names) == 1 for names in splits.values())
+
+
+def test_a_later_validation_set_keeps_near_duplicates_together(scenes: Path) -> None:
+    made = prepared(scenes, data__test_fraction=0.2)
+    later = with_validation_set(made, 0.3, "a test")
+    splits: dict[str, set[str]] = {}
+    for member in later.members:
+        splits.setdefault(member.path[:9], set()).add(member.split)
+    assert all(len(names) == 1 for names in splits.values())
+    assert any(names == {"validation"} for names in splits.values())
+
+
+def test_copies_share_a_fold(scenes: Path) -> None:
+    made = prepared(scenes)
+    samples = np.concatenate(list(made.splits.values()))
+    groups = dict(
+        zip([made.dataset.entries[at].path for at in samples], made.groups_of(samples), strict=True)
+    )
+    assert groups["class0/03.png"] == groups["class0/03-copy.png"]
+    assert len(set(groups.values())) == 24
 
 
 def test_groups_of_an_expression_stay_in_one_split(scenes: Path) -> None:

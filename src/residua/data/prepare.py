@@ -37,7 +37,8 @@ class Prepared:
     config: no value is "auto"; choices: those that were, with their reasons.
     headers, pixels, labels: a row per entry; pixels uint8 [N, S, S, C], labels int64 [N].
     splits: indices of the readable entries of each split.
-    members: the lines of split.csv.
+    members: the lines of split.csv. groups: a key of each, equal for images that must share a split
+    or a fold.
     duplicates: readable images beyond the first of each group of identical pixels.
     notes: warnings about the data.
     """
@@ -51,6 +52,7 @@ class Prepared:
     labels: Integers
     splits: dict[SplitName, Integers]
     members: tuple[Member, ...]
+    groups: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
     duplicates: int
     notes: tuple[str, ...]
@@ -60,6 +62,11 @@ class Prepared:
         outputs = max(len(self.dataset.classes), self.config.network.classes)
         counts: list[int] = np.bincount(self.labels[self.splits[name]], minlength=outputs).tolist()
         return counts
+
+    def groups_of(self, samples: Integers) -> list[str]:
+        """The group of each of these readable entries."""
+        readable = np.sort(np.concatenate(list(self.splits.values())))
+        return [self.groups[at] for at in np.searchsorted(readable, samples)]
 
     @property
     def has_own_splits(self) -> bool:
@@ -149,7 +156,7 @@ def prepare(
     readable, unreadable = _readable(config, dataset, decoded)
     labels = np.array([entry.label for entry in dataset.entries], np.int64)
     near = None
-    if recorded is None and chooser.config.data.duplicates == "near":
+    if chooser.config.data.duplicates == "near":
         near = near_duplicates_of(decoded.pixels, readable)
     groups = split_groups(
         chooser.config.data.group_by,
@@ -175,6 +182,7 @@ def prepare(
         labels=labels,
         splits=splits,
         members=members,
+        groups=tuple(groups),
         unreadable=unreadable,
         duplicates=len(readable) - len({member.pixels for member in members}),
         notes=(*dataset.warnings, *notes),
@@ -196,6 +204,7 @@ def with_validation_set(prepared: Prepared, fraction: float, reason: str) -> Pre
         test_fraction=data.test_fraction,
         seed=data.split_seed,
         classes=prepared.dataset.classes,
+        groups=prepared.groups,
     )
     members = tuple(
         dataclasses.replace(member, split=name)

@@ -152,7 +152,7 @@ def _score(
         scores, estimated = score_layers(
             rows,
             context.prepared.labels[rows.samples],
-            [key.hex() for key in extractor.keys(rows.samples)],
+            _fold_keys(context, rows.samples),
             classes,
             seed,
             balanced=config.optimization.class_weights == "balanced",
@@ -160,6 +160,14 @@ def _score(
             threads=min(MAX_THREADS, torch.get_num_threads()),
         )
     return _Scored(scores, estimated, rows)
+
+
+def _fold_keys(context: Context, samples: Integers) -> list[str]:
+    """A key per sample, equal where both must share a fold: of the first image of its group."""
+    keys = [key.hex() for key in context.features.keys(samples)]
+    first: dict[str, str] = {}
+    groups = context.prepared.groups_of(samples)
+    return [first.setdefault(group, key) for group, key in zip(groups, keys, strict=True)]
 
 
 def _announcing(console: Console, report: Report) -> Report:
