@@ -31,7 +31,7 @@ KINDS = (  # one of each architecture, branch, ordering, shortcut, padding, pool
     *("tutorial_cifar_resnet32_d_v2", "tutorial_cifar_resnet34", "tutorial_cifar_resnet50"),
     *("tutorial_resnext50", "vgg11_bn", "tutorial_vgg16_mnist", "tutorial_vgg19_cifar"),
     *("alexnet_2012", "googlenet", "keras_inception_v3", "keras_xception", "densenet121"),
-    *("mobilenet_v1", "keras_mobilenet", "mobilenet_v2"),
+    *("mobilenet_v1", "keras_mobilenet", "mobilenet_v2", "resnet50d"),
 )
 QUICK = ("resnet18", "cifar_resnet20", "keras_resnet50v2", "vgg11_bn", "mobilenet_v1")
 every_kind = pytest.mark.parametrize(

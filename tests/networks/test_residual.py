@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 import torch.nn.functional as F
+from references.architecture_checks import check_torch_reading
 from torch import Tensor, nn
 
 from residua.config.schema import ORDERING_LETTERS, Ordering
@@ -307,6 +308,32 @@ def test_average_pool_shortcut_at_odd_sizes(size: int) -> None:
     shortcut = unit.shortcut(ones)
     assert shortcut.shape[-2:] == unit(ones).shape[-2:] == (math.ceil(size / 2),) * 2
     assert torch.allclose(shortcut, shortcut[:, :, :1, :1].expand_as(shortcut), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18d", *(pytest.param(f"resnet{n}d", marks=pytest.mark.slow) for n in (34, 50))]
+)
+@pytest.mark.parametrize("size", [64, 65])
+def test_resnet_d_is_timms_at_every_stage(name: str, size: int) -> None:
+    """A deep stem and pooled shortcuts, read anew from timm's names; odd maps too."""
+    check_torch_reading(name, catalogue.row(name).config, size)
+
+
+@pytest.mark.parametrize("ordering", ["original", "full_preactivation"])
+def test_a_deep_stem_strides_first_and_ends_as_the_ordering_says(ordering: Ordering) -> None:
+    network = catalogue.build("resnet18d", ordering=ordering)
+    stem = dict(network.stem.named_children())  # type: ignore[union-attr]
+    end = ["end_norm", "end_act"] if ordering == "original" else []
+    assert list(stem) == [
+        *("conv1", "norm1", "act1", "conv2", "norm2", "act2", "conv3"),
+        *(*end, "pool"),
+    ]
+    convolutions = [stem[f"conv{number}"] for number in (1, 2, 3)]
+    assert [(conv.out_channels, conv.stride[0]) for conv in convolutions] == [
+        (32, 2),
+        (32, 1),
+        (64, 1),
+    ]
 
 
 KEYS = re.compile(

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
-# torchvision's and timm's documentation, and for inception_v4 the tables of osmr/imgclsmob (timm
-# states 42.68 million)
+# torchvision's and timm's documentation; where timm states millions, inception_v4 and resnetNd,
+# the tables of osmr/imgclsmob (as ResNet(A)), and for resnet34d fast.ai's xresnet34
 PUBLISHED = {
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -27,6 +27,9 @@ PUBLISHED = {
     "resnext50_32x4d": 25_028_904,
     "resnext101_32x8d": 88_791_336,
     "wide_resnet50_2": 68_883_240,
+    "resnet18d": 11_708_744,
+    "resnet34d": 21_816_904,
+    "resnet50d": 25_576_264,
     "preact_resnet50": 25_549_352,
     "vgg11": 132_863_336,
     "vgg13": 133_047_848,
@@ -55,6 +58,7 @@ PUBLISHED = {
 # side of the image, then width and side of maps that the sources state in comments and settings
 MAPS = {
     "resnet50": (224, [(256, 56), (512, 28), (1024, 14), (2048, 7)]),
+    "resnet50d": (224, [(256, 56), (512, 28), (1024, 14), (2048, 7)]),
     "preact_resnet50": (224, [(256, 56), (512, 28), (1024, 14), (2048, 7)]),
     "vgg16": (224, [(64, 112), (128, 56), (256, 28), (512, 14), (512, 7)]),
     "alexnet": (224, [(64, 27), (192, 13), (256, 6)]),

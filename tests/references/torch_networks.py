@@ -106,6 +106,34 @@ def _resnet(walk: Walk, x: Tensor, units: Sequence[int], base: int = 0, groups: 
     return walk.head(x, "fc")
 
 
+def _resnet_d(walk: Walk, x: Tensor, units: Sequence[int], bottleneck: bool) -> Tensor:
+    """timm's: three 3x3 in the stem; where the shape changes, 2x2 averages, then a 1x1."""
+    for key, width, stride in (("0", 32, 2), ("3", 32, 1), ("6", 64, 1)):
+        x = walk.conv(x, f"conv1.{key}", width, 3, stride, 1)
+        x = F.relu(walk.norm(x, "bn1" if key == "6" else f"conv1.{int(key) + 1}"))
+    x = F.max_pool2d(x, 3, 2, 1)
+    for stage, count in enumerate(units, start=1):
+        width = 32 << stage
+        for unit in range(count):
+            key, stride = f"layer{stage}.{unit}", 2 if stage > 1 and unit == 0 else 1
+            if bottleneck:
+                y = F.relu(walk.norm(walk.conv(x, f"{key}.conv1", width), f"{key}.bn1"))
+                y = walk.norm(walk.conv(y, f"{key}.conv2", width, 3, stride, 1), f"{key}.bn2")
+                y = walk.norm(walk.conv(F.relu(y), f"{key}.conv3", 4 * width), f"{key}.bn3")
+            else:
+                y = walk.norm(walk.conv(x, f"{key}.conv1", width, 3, stride, 1), f"{key}.bn1")
+                y = walk.norm(walk.conv(F.relu(y), f"{key}.conv2", width, 3, 1, 1), f"{key}.bn2")
+            if y.shape != x.shape:
+                if stride == 2:
+                    x = F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
+                x = walk.norm(
+                    walk.conv(x, f"{key}.downsample.1", y.shape[1]), f"{key}.downsample.2"
+                )
+            x = F.relu(x + y)
+        walk.tap(x)
+    return walk.head(x, "fc")
+
+
 def _preact_resnet(walk: Walk, x: Tensor, units: Sequence[int]) -> Tensor:
     """timm's resnetv2: bare stem, stride on the 3x3, the projection reads the first activation."""
     x = F.max_pool2d(walk.conv(x, "stem.conv", 64, 7, 2, 3), 3, 2, 1)
@@ -204,6 +232,9 @@ NETWORKS: dict[str, Callable[[Walk, Tensor], Tensor]] = {
     "resnext50_32x4d": partial(_resnet, units=_BASIC, base=4, groups=32),
     "resnext101_32x8d": partial(_resnet, units=_DEEP, base=8, groups=32),
     "wide_resnet50_2": partial(_resnet, units=_BASIC, base=128),
+    "resnet18d": partial(_resnet_d, units=(2, 2, 2, 2), bottleneck=False),
+    "resnet34d": partial(_resnet_d, units=_BASIC, bottleneck=False),
+    "resnet50d": partial(_resnet_d, units=_BASIC, bottleneck=True),
     "preact_resnet50": partial(_preact_resnet, units=_BASIC),
     "preact_resnet101": partial(_preact_resnet, units=_DEEP),
     "preact_resnet152": partial(_preact_resnet, units=_DEEPER),

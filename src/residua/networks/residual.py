@@ -16,6 +16,7 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -89,6 +90,8 @@ class Stem:
     """The layers before the first stage.
 
     kernel, width, stride, padding, bias: of its convolution.
+    deep: widths of the convolutions before that one, with its kernel; the first one strides
+        (He 2018, figure 2b).
     pool, pool_padding: kernel size of the max pool at stride 2, and its padding; 0: no pool.
     letters: None: derived from the ordering.
     """
@@ -101,9 +104,11 @@ class Stem:
     padding: Padding = "symmetric"
     pool_padding: Padding | Literal["zeros"] = "symmetric"
     bias: bool = False
+    deep: tuple[int, ...] = ()
 
 
 IMAGENET_STEM = Stem()
+DEEP_STEM = Stem(kernel=3, deep=(32, 32))
 CIFAR_STEM = Stem(kernel=3, width=16, stride=1, pool=0)
 
 
@@ -357,17 +362,22 @@ class ResNet(Staged):
 
 def _stem(config: ResNetConfig, channels: int) -> nn.Sequential:
     stem, letters = config.stem, config.stem.letters
-    if letters is None:  # the letters that the first unit does not begin with
-        letters = "c" + "na".removesuffix(ORDERINGS[config.ordering].before)
-    convolution = Convolution(
-        channels,
-        stem.width,
-        stem.kernel,
-        stride=stem.stride,
-        bias=stem.bias,
-        padding=stem.padding,
-    )
-    layers = chain(letters, [convolution], norm=config.norm)
+    widths = (channels, *stem.deep, stem.width)
+    if letters is None:  # without those that the first unit begins with
+        end = "na".removesuffix(ORDERINGS[config.ordering].before)
+        letters = "na".join("c" * (len(widths) - 1)) + end
+    convolutions = [
+        Convolution(
+            inputs,
+            outputs,
+            stem.kernel,
+            stride=stem.stride if number == 0 else 1,
+            bias=stem.bias,
+            padding=stem.padding,
+        )
+        for number, (inputs, outputs) in enumerate(pairwise(widths))
+    ]
+    layers = chain(letters, convolutions, norm=config.norm, numbered=bool(stem.deep))
     if stem.pool:
         layers.add_module("pool", MaxPool(stem.pool, 2, stem.pool_padding))
     return layers

@@ -10,7 +10,13 @@ from residua.networks.inception import GOOGLENET, INCEPTION_V3, INCEPTION_V4
 from residua.networks.inverted_residual import EFFICIENTNET_LITE0, MOBILENET_V2
 from residua.networks.layers import PLAIN_NORM
 from residua.networks.mobilenet import MOBILENET_V1
-from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, CIFAR_STEM, ResNetConfig
+from residua.networks.residual import (
+    BOTTLENECK,
+    BOTTLENECK_V1,
+    CIFAR_STEM,
+    DEEP_STEM,
+    ResNetConfig,
+)
 from residua.networks.vgg import VGG11, VGG13, VGG16, VGG19, VGGConfig
 from residua.networks.xception import XCEPTION
 from residua.networks.zoo.row import NetworkConfig, Row
@@ -20,6 +26,7 @@ WIDER = (128, 256, 512, 1024)
 DEEP = (256, 512, 1024, 2048)
 HE15 = "He et al. 2015, Deep Residual Learning"
 HE16 = "He et al. 2016, Identity Mappings"
+HE18 = "He et al. 2018, Bag of Tricks"
 XIE = "Xie et al. 2017, Aggregated Residual Transformations"
 ZAGORUYKO = "Zagoruyko and Komodakis 2016, Wide Residual Networks"
 SZEGEDY15 = "Szegedy et al. 2015, Rethinking the Inception Architecture"
@@ -29,6 +36,8 @@ SIMONYAN = "Simonyan and Zisserman 2014"
 
 _BASIC = ResNetConfig(units=(), outputs=WIDE)
 _DEEP = ResNetConfig(units=(), outputs=DEEP, branch=BOTTLENECK, inner=WIDE)
+_BASIC_D = replace(_BASIC, stem=DEEP_STEM, shortcut="D")
+_DEEP_D = replace(_DEEP, stem=DEEP_STEM, shortcut="D")
 _NEXT50 = replace(_DEEP.with_units(3, 4, 6, 3), inner=WIDER, groups=32)
 _NEXT101 = replace(_DEEP.with_units(3, 4, 23, 3), inner=DEEP, groups=32)
 _PREACT_BASIC = replace(_BASIC, ordering="full_preactivation", first_tap="before")
@@ -70,6 +79,10 @@ PAPERS: dict[str, Row] = {
     "resnet50": Row(_DEEP.with_units(3, 4, 6, 3), HE15, 25_557_032),
     "resnet101": Row(_DEEP.with_units(3, 4, 23, 3), HE15, 44_549_160),
     "resnet152": Row(_DEEP.with_units(3, 8, 36, 3), HE15, 60_192_808),
+    # With a deep stem of three 3x3 convolutions and the pooled shortcut: timm's
+    "resnet18d": Row(_BASIC_D.with_units(2, 2, 2, 2), HE18, 11_708_744),
+    "resnet34d": Row(_BASIC_D.with_units(3, 4, 6, 3), HE18, 21_816_904),
+    "resnet50d": Row(_DEEP_D.with_units(3, 4, 6, 3), HE18, 25_576_264),
     "resnext50_32x4d": Row(_NEXT50, XIE, 25_028_904),
     "resnext101_32x8d": Row(_NEXT101, XIE, 88_791_336),
     "wide_resnet50_2": Row(replace(_NEXT50, groups=1), ZAGORUYKO, 68_883_240),

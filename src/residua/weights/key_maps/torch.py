@@ -14,6 +14,16 @@ _TORCHVISION: Rules = (
 )
 _BASIC_END = (UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn2")
 _DEEP_END = (UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn3")
+_DEEP_STEM: Rules = (
+    (r"stem\.conv1", "conv1.0"),
+    (r"stem\.norm1", "conv1.1"),
+    (r"stem\.conv2", "conv1.3"),
+    (r"stem\.norm2", "conv1.4"),
+    (r"stem\.conv3", "conv1.6"),
+    (r"stem\.end_norm", "bn1"),
+    (UNIT + r"\.shortcut\.conv", "layer{0:+1}.{1}.downsample.1"),  # behind its pool
+    (UNIT + r"\.shortcut\.norm", "layer{0:+1}.{1}.downsample.2"),
+)
 _RESNETV2: Rules = (
     (UNIT + r"\.before\.norm", "stages.{0}.blocks.{1}.norm1"),
     (UNIT + r"\.branch\.conv(\d)", "stages.{0}.blocks.{1}.conv{2}"),
@@ -207,6 +217,18 @@ TORCH_MAPS: tuple[KeyMap, ...] = (
         ("resnet50", "resnet101", "resnet152", "resnext*", "wide_resnet50_2"),
         r"layer4\.",
         (*_TORCHVISION, _DEEP_END, (r"head", "fc")),
+    ),
+    KeyMap(
+        "timm",
+        ("resnet18d", "resnet34d"),
+        r"conv1\.6",
+        (*_DEEP_STEM, *_TORCHVISION, _BASIC_END, (r"head", "fc")),
+    ),
+    KeyMap(
+        "timm",
+        ("resnet50d",),
+        r"conv1\.6",
+        (*_DEEP_STEM, *_TORCHVISION, _DEEP_END, (r"head", "fc")),
     ),
     KeyMap(
         "pytorch_resnet_cifar10",

@@ -177,6 +177,24 @@ SOURCES: dict[str, PublishedWeights] = {
         299,
         341,
     ),
+    # Neither revision nor hash of this one could be read, so it is the newest file.
+    "resnet18d": _timm("resnet18d.ra4_e3600_r224_in1k", "main", "", 224, 248),
+    # timm has no "ra4" weights of this one; these are its only ones, from its release.
+    "resnet34d": PublishedWeights(
+        address="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+        "resnet34d_ra2-f8dcfcaf.pth",
+        file="resnet34d_ra2-f8dcfcaf.pth",
+        digest="sha256:f8dcfcaf",
+        preprocessing=replace(RGB, interpolation="bicubic"),
+        publisher="timm, resnet34d.ra2_in1k",
+    ),
+    "resnet50d": _timm(
+        "resnet50d.ra4_e3600_r224_in1k",
+        "b1273de46e5958300a1d33d72d46fb11c84d212e",
+        "",
+        224,
+        235,
+    ),
     # From a release of timm's repository, as in timm itself.
     "xception": PublishedWeights(
         address="https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/"
