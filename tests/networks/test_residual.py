@@ -320,7 +320,7 @@ def test_resnet_d_is_timms_at_every_stage(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("ordering", ["original", "full_preactivation"])
-def test_a_deep_stem_strides_first_and_ends_as_the_ordering_says(ordering: Ordering) -> None:
+def test_a_deep_stem_strides_first_and_ends_as_its_ordering(ordering: Ordering) -> None:
     network = catalogue.build("resnet18d", ordering=ordering)
     stem = dict(network.stem.named_children())  # type: ignore[union-attr]
     end = ["end_norm", "end_act"] if ordering == "original" else []
