@@ -25,8 +25,7 @@ from residua.system.device import environment
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "readme-example.txt"
-COMMAND = ("train", "photos", "--weights", "imagenet", "--transfer", "features")
-COMMAND += ("--test-fraction", "0.2")
+COMMAND = ("train", "photos", "--test-fraction", "0.2")
 SIZE = (1100, 1250)  # px
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import residua
-from residua.cli.demo import SCALE, SETTINGS, _write_held_out
+from residua.cli.demo import SCALE, SETTINGS, _write_held_out, name_photos
+from residua.system.console import Console
 
 
 @pytest.mark.slow
@@ -33,3 +34,10 @@ def test_the_written_digits_are_held_out_images_one_of_each_class(tmp_path: Path
         assert distances[nearest] < 0.2
         assert str(digits.target[nearest]) == label
         assert nearest in test_images
+
+
+@pytest.mark.slow
+def test_two_photos_are_named_without_a_network() -> None:
+    china, flower = name_photos(Console(quiet=True))
+    assert "palace" in china.top[0][0]
+    assert any("daisy" in name for name, _ in flower.top)

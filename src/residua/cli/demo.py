@@ -1,20 +1,26 @@
-"""The embedded digits -> a trained run, its report, and predictions of ten held-out images."""
+"""The embedded digits -> a trained run and predictions of ten held-out images; two photos -> names.
+
+Nothing is downloaded: digits and photos are scikit-learn's, the ImageNet weights are installed.
+"""
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 from PIL import Image
 
 from residua.api import Run, predict
 from residua.config.recipes import compose
+from residua.config.schema import IMAGENET, NONE
 from residua.data.open import EMBEDDED, open_dataset
 from residua.errors import ResiduaError
 from residua.evaluation.predict import Prediction
 from residua.experiment import train
 from residua.system.console import Console
 
-SETTINGS = {"data.test_fraction": 0.2, "data.val_fraction": 0.1}
+SETTINGS = {"data.test_fraction": 0.2, "data.val_fraction": 0.1, "network.weights": NONE}
+PHOTOS = ("china.jpg", "flower.jpg")  # of scikit-learn
 SCALE = 16  # the 8 px digits are written at 128 px, large enough to view
 
 
@@ -35,6 +41,15 @@ def demonstrate(
     files = _write_held_out(run)
     console.print(f"predictions of {len(files)} held-out digits in {run.path / 'held-out'}:")
     return predict(run, list(files.values())), list(files)
+
+
+def name_photos(console: Console) -> list[Prediction]:
+    """The ImageNet classes of two photos, by the installed network."""
+    console.print(
+        f"{' and '.join(PHOTOS)} of scikit-learn, named by the installed ImageNet network:"
+    )
+    with resources.as_file(resources.files("sklearn.datasets") / "images") as folder:
+        return predict(IMAGENET, [folder / name for name in PHOTOS])
 
 
 def _write_held_out(run: Run) -> dict[str, Path]:

@@ -38,11 +38,15 @@ def train(
 ) -> None:
     """Train a network on DATA, evaluate it and write a report.
 
-    Settings left on "auto" are chosen from the images; the run folder records each
-    value with its reason.
+    Training starts from the installed ImageNet weights: a linear probe first, then
+    fine-tuning if its expected gain exceeds the noise (--effort, --budget). A model,
+    weights or settings of training (--epochs, --lr, ...) replace this by a training of
+    your own. Settings left on "auto" are chosen from the images; the run folder records
+    each value with its reason.
 
     Examples:
       residua train photos --test-fraction 0.2
+      residua train photos --effort quick
       residua train photos --model resnet50 --size 160 --epochs 30 --lr 0.05
       residua train photos --weights imagenet:resnet50 --transfer features
       residua train photos --recipe runs/photos-1/config.yaml --seed 1
@@ -105,16 +109,17 @@ def demo(
     ] = None,
     split_seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.")] = 0,
 ) -> None:
-    """Train on the embedded handwritten digits and predict ten held-out images.
+    """Train on handwritten digits, predict ten held-out images, and name two photos.
 
     Examples:
       residua demo
     """
     with terminal() as console:
-        from residua.cli.demo import demonstrate
+        from residua.cli.demo import demonstrate, name_photos
 
         predictions, labels = demonstrate(out, split_seed, console)
         print_predictions(predictions, "table", 3, sys.stdout)
         pairs = zip(predictions, labels, strict=True)
         correct = sum(prediction.top[0][0] == label for prediction, label in pairs)
         console.print(f"{correct} of {len(predictions)} correct")
+        print_predictions(name_photos(console), "table", 3, sys.stdout)

@@ -151,6 +151,10 @@ class FeatureExtractor:
         engine, self.refusal = engine_for(job, self.images.pixels[:SAMPLE], len(self.labels))
         return engine
 
+    def prepare_engine(self) -> None:
+        """Build the engine, which may take seconds, before features are timed."""
+        _ = self.engine
+
     @cached_property
     def cache(self) -> FeatureCache:
         """The cached features of this network, by this engine."""

@@ -145,6 +145,7 @@ def _score(
     count = cross_validated(classes)
     samples = shuffled(seed, 0, members)[:count] if len(members) > count else members
     half = None if deadline is None else (time.monotonic() + deadline) / 2
+    extractor.prepare_engine()
     with context.console.bar("features") as move:
         report = _announcing(context.console, move)
         rows = extractor.rows(layers, samples, deadline=half, report=report)
