@@ -68,7 +68,9 @@ class LabelIssues:
 
     score: float64 [M], how likely the label is right: the lower, the likelier an error.
     flagged: indices of likely errors, the likeliest first. suggested: int64 [M], the likeliest
-    class. estimate, interval: number of wrong labels, with a 95 % bootstrap interval.
+    class. estimate, interval: number of flagged labels, with a 95 % bootstrap interval of the sampling
+    error alone: where classes overlap, the number of wrong labels may be outside it
+    (benchmarks/results/audit-labels.txt).
     """
 
     score: npt.NDArray[np.float64]
@@ -143,13 +145,11 @@ def check_labels(
     flagged = issues.flagged[~np.isin(issues.flagged, outliers)]  # of those, the vote means little
     if len(flagged):
         names = [classes[n] for n in issues.suggested]
-        low, high = issues.interval
         findings.append(
             Finding(
                 "label-errors",
                 "warning",
-                f"{counted(len(flagged), 'label')} likely wrong, of {len(labels):,} "
-                f"(95 % CI {low:.0f} to {high:.0f})",
+                f"{counted(len(flagged), 'label')} likely wrong, of {len(labels):,}",
                 len(flagged),
                 "Check them, the likeliest first; --fix-list proposes the suggested labels.",
                 tuple(Example(paths[n], f"{classes[labels[n]]} -> {names[n]}") for n in flagged),

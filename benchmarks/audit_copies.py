@@ -1,0 +1,95 @@
+"""DATA with planted copies -> recall of each transformation, and every other pair that is found.
+
+    python benchmarks/audit_copies.py ../shared/data/birds6
+
+Copies are of 200 images; pairs among the images as they are are listed, to be viewed.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+
+import numpy as np
+from conditions import conditions
+from PIL import Image, ImageEnhance
+
+from residua.data.near_duplicates import find_near_duplicates, thumbnails_of
+from residua.data.open import open_dataset
+
+COPIES = 200
+
+
+def cropped(image, generator, share=0.9):
+    """A random crop of this share of both sides."""
+    width, height = (round(side * share) for side in image.size)
+    left = int(generator.integers(0, image.width - width + 1))
+    top = int(generator.integers(0, image.height - height + 1))
+    return image.crop((left, top, left + width, top + height))
+
+
+def recompressed(image, generator):
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=int(generator.integers(20, 60)))
+    return Image.open(io.BytesIO(stream.getvalue())).convert("RGB")
+
+
+def resized(image, generator):
+    share = generator.uniform(0.4, 0.9)
+    return image.resize([max(1, round(side * share)) for side in image.size], Image.BICUBIC)
+
+
+def mirrored(image, generator):
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def brightened(image, generator):
+    return ImageEnhance.Brightness(image).enhance(float(generator.choice([0.7, 1.3, 1.4])))
+
+
+def all_of_them(image, generator):
+    for change in (mirrored, lambda i, g: cropped(i, g, 0.92), brightened, resized, recompressed):
+        image = change(image, generator)
+    return image
+
+
+CHANGES = (resized, recompressed, cropped, mirrored, brightened, all_of_them)
+
+
+def main(path):
+    print(conditions("pillow", "numpy"))
+    dataset = open_dataset(path)
+    images = [
+        Image.fromarray(dataset.pixels(n, dataset.content(n), 3, 10**8))
+        for n in range(len(dataset.entries))
+    ]
+    paths = [entry.path for entry in dataset.entries]
+    thumbnails = np.concatenate([thumbnails_of(np.asarray(image)[None]) for image in images])
+    began = time.process_time()
+    found = find_near_duplicates(len(images), lambda rows: thumbnails[rows])
+    seconds = time.process_time() - began
+    print(f"\n{path}: {len(found.pairs)} pairs as it is, {seconds:.1f} s of CPU time")
+    for pair, similarity in zip(found.pairs.tolist(), found.similarity, strict=True):
+        print(f"  {similarity:.3f} {paths[pair[0]]} {paths[pair[1]]}")
+    known = {tuple(pair) for pair in found.pairs.tolist()}
+    print(
+        "\ncopy            recall   other new pairs (beyond those with copies of the pairs above)"
+    )
+    for change in CHANGES:
+        generator = np.random.default_rng(0)
+        rows = generator.permutation(len(images))[:COPIES]
+        copies = [thumbnails_of(np.asarray(change(images[n], generator))[None]) for n in rows]
+        joined = np.concatenate([thumbnails, *copies])
+        pairs = find_near_duplicates(len(joined), lambda at, x=joined: x[at]).pairs.tolist()
+        origin = np.concatenate([np.arange(len(images)), rows])
+        hits = {int(origin[b]) for a, b in pairs if b >= len(images) and origin[b] == a}
+        other = sum(
+            origin[a] != origin[b] and tuple(sorted((origin[a], origin[b]))) not in known
+            for a, b in pairs
+        )
+        print(f"{change.__name__:14} {len(hits) / COPIES:7.3f} {other:7}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
