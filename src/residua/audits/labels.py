@@ -68,8 +68,8 @@ class LabelIssues:
 
     score: float64 [M], how likely the label is right: the lower, the likelier an error.
     flagged: indices of likely errors, the likeliest first. suggested: int64 [M], the likeliest
-    class. estimate, interval: number of flagged labels, with a 95 % bootstrap interval of the sampling
-    error alone: where classes overlap, the number of wrong labels may be outside it
+    class. estimate, interval: number of flagged labels, with a 95 % bootstrap interval of the
+    sampling error alone: where classes overlap, the number of wrong labels may be outside it
     (benchmarks/results/audit-labels.txt).
     """
 
