@@ -142,6 +142,7 @@ def test_classes_of_one_image_are_trained_on_and_nothing_is_claimed(
     cross = outcome.result.cross_validation
     assert cross is not None
     assert (cross.images, cross.skipped, cross.training_images) == (12, 1, 13)
+    assert outcome.result.engine == "PyTorch (fp32)"  # too little work for a conversion
     assert "1 without another image of the same class skipped" in console.text
 
 

@@ -79,6 +79,8 @@ def fit_probe(
         images=len(rows.samples),
         computed=rows.computed,
         feature_seconds=rows.seconds,
+        engine=context.features.engine.name,
+        refusal=context.features.refusal or None,
     )
     if context.prepared.config.network.head == "logistic":
         progress = _save_logistic_head(context, folder, best, rows, deadline)

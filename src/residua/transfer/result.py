@@ -97,7 +97,8 @@ class TransferResult:
 
     layers: the feature layers that were compared.
     images: that the linear probe, or the initial head, was fitted on.
-    computed: images whose features were not cached. feature_seconds: for these.
+    computed: images whose features were not cached. feature_seconds: for these. engine: that ran
+    the frozen network. refusal: why it was not OpenVINO, though that is installed.
     predicted_epochs, predicted_seconds: of the schedule before a time budget limits it.
     trials, expected, data, scenario, chosen, reason: of `auto`. expected: strategy -> accuracy
     that it was expected to reach in the time left.
@@ -107,6 +108,8 @@ class TransferResult:
     images: int | None = None
     computed: int | None = None
     feature_seconds: float | None = None
+    engine: str | None = None
+    refusal: str | None = None
     cross_validation: CrossValidation | None = None
     predicted_epochs: int | None = None
     predicted_seconds: float | None = None

@@ -1,0 +1,143 @@
+"""Test accuracy and seconds of the default of `residua train`, and of every fixed strategy.
+
+    python benchmarks/default.py run FOLDER NAME=DATA ... --budget 1m --seeds 1
+    python benchmarks/default.py table FOLDER --untouched NAME ...   # results/default.txt
+
+Each run is a process of its own with a cold cache, one thread and the same time budget, evaluated
+on a test set that was never used for selection: the data set's own, or a fifth of it. `run` skips
+what FOLDER has already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from residua.system.device import environment
+
+RESULT = Path(__file__).parent / "results" / "default.txt"
+STRATEGIES = {
+    "default": (),
+    "features": ("--weights", "imagenet", "--transfer", "features"),
+    "partial": ("--weights", "imagenet", "--transfer", "partial"),
+    "full": ("--weights", "imagenet", "--transfer", "full"),
+    "scratch": ("--weights", "none"),
+}
+
+
+def run(folder: Path, data: dict[str, str], budget: str, seeds: int) -> None:
+    for seed in range(seeds):
+        for name, path in data.items():
+            for strategy, words in STRATEGIES.items():
+                row = folder / f"{name}-{strategy}-{seed}.json"
+                if not row.exists():
+                    measured = one(folder / "run", path, budget, seed, words)
+                    row.write_text(json.dumps({"data": name, "strategy": strategy} | measured))
+                    print(row.stem, measured, flush=True)
+
+
+def one(out: Path, data: str, budget: str, seed: int, words: tuple[str, ...]) -> dict[str, object]:
+    """Accuracy, images, seconds to the first result, and in all."""
+    cache = out.with_name("cache")
+    for place in (out, cache):
+        shutil.rmtree(place, ignore_errors=True)
+    has_test = (Path(data) / "test").is_dir() or "mnist" in data
+    test = () if has_test else ("--test-fraction", "0.2")
+    command = [sys.executable, "-m", "residua", "train", data, *words, *test]
+    command += ["--budget", budget, "--seed", str(seed), "--split-seed", str(seed)]
+    began, first = time.monotonic(), None
+    with subprocess.Popen(
+        [*command, "--out", str(out)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"RESIDUA_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if first is None and "accuracy" in line:
+                first = time.monotonic() - began
+    seconds = time.monotonic() - began
+    scores = json.loads((out / "evaluations" / "test" / "scores.json").read_text())
+    transfer = out / "transfer.json"
+    chosen = json.loads(transfer.read_text()).get("chosen") if transfer.exists() else None
+    return {
+        "seed": seed,
+        "accuracy": scores["accuracy"],
+        "images": scores["images"],
+        "first": first,
+        "seconds": seconds,
+        "chosen": chosen,
+    }
+
+
+def table(folder: Path, budget: str, untouched: list[str]) -> None:
+    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    facts = environment(torch.device("cpu"))
+    lines = [
+        f"residua train DATA --budget {budget}: test accuracy; in brackets seconds from command",
+        "to saved report, one thread, cold cache. default: chosen by measurement; first: seconds",
+        "to its first result; regret: best fixed strategy less the default, points. *: a data set",
+        "that was first run after the rules were frozen.",
+        f"{facts['device_name']}, Python {facts['python']}, torch {facts['torch']}, "
+        f"{datetime.now(UTC).date().isoformat()}; seeds: {1 + max(row['seed'] for row in rows)}",
+        "",
+        f"{'data':12}"
+        + "".join(f"{name:>18}" for name in STRATEGIES)
+        + f"{'first':>8}{'chosen':>10}"
+        f"{'regret':>8}",
+    ]
+    regrets = []
+    for name in dict.fromkeys(row["data"] for row in rows):
+        cells, means = [], {}
+        for strategy in STRATEGIES:
+            own = [r for r in rows if (r["data"], r["strategy"]) == (name, strategy)]
+            if not own:
+                continue
+            means[strategy] = statistics.mean(r["accuracy"] for r in own)
+            seconds = statistics.mean(r["seconds"] for r in own)
+            cells.append(f"{means[strategy]:.4f} ({seconds:.0f})".rjust(18))
+        own = [r for r in rows if (r["data"], r["strategy"]) == (name, "default")]
+        if len(means) < len(STRATEGIES):
+            continue
+        best = max(value for strategy, value in means.items() if strategy != "default")
+        regrets.append(100 * (best - means["default"]))
+        first = statistics.mean(r["first"] or r["seconds"] for r in own)
+        chosen = "/".join(sorted({str(r["chosen"]) for r in own}))
+        star = "*" if name in untouched else ""
+        lines.append(
+            f"{name + star:12}" + "".join(cells) + f"{first:8.0f}{chosen:>10}{regrets[-1]:8.2f}"
+        )
+    lines += ["", f"mean regret {statistics.mean(regrets):.2f}, largest {max(regrets):.2f} points"]
+    RESULT.write_text("\n".join(lines) + "\n", "utf-8")
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("data", nargs="*", help="NAME=DATA")
+    parser.add_argument("--budget", default="1m")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--untouched", nargs="*", default=[])
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if given.action == "run":
+        run(given.folder, dict(d.split("=", 1) for d in given.data), given.budget, given.seeds)
+    else:
+        table(given.folder, given.budget, given.untouched)
+
+
+if __name__ == "__main__":
+    main()
