@@ -163,3 +163,27 @@ def test_the_command_prints_the_path_and_the_comparison(
     data = run.config.data.path
     result = residua("export", str(run.path), "--out", f"{data}/model.onnx")
     assert "is inside the data folder" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_int8_is_calibrated_on_training_images_and_its_loss_is_measured(
+    name: str, run: RunFolder, with_exporters: Callable[..., None]
+) -> None:
+    with_exporters(traced=write_traced)
+    exported = write_export(read_file(run.weights), run, QUIET, format=name, precision="int8")
+    assert exported.path.stem == "model-int8"
+    assert 1e-5 < exported.proof.difference < 0.1  # other numbers, almost the same result
+    assert exported.proof.accuracy is not None
+    assert "accuracy: PyTorch" in exported.proof.text()
+    content = exported.path.read_bytes()
+    assert b"QuantizeLinear" in content if name == "onnx" else b"FakeQuantize" in content
+    assert load_exported(exported.path).description["precision"] == "int8"
+
+
+def test_int8_needs_the_training_images_of_a_run(
+    write_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = read_file(write_weights(tmp_path / "net.safetensors", 5))
+    with pytest.raises(ResiduaError, match="calibrated on training images, which only a run"):
+        write_export(weights, None, QUIET, precision="int8")

@@ -17,9 +17,10 @@ from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.exports.classifier import Classifier, Precision, description
-from residua.exports.formats import FORMATS, Exporter, Format, quiet_exporters
-from residua.exports.images import AT_LEAST, held_out_images
+from residua.exports.formats import FORMATS, Exporter, Format, int8_exporters, quiet_exporters
+from residua.exports.images import AT_LEAST, held_out_images, training_images
 from residua.exports.proof import Proof, compare
+from residua.exports.quantisation import CALIBRATION_IMAGES
 from residua.inference.outputs import classifier_of
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
@@ -85,6 +86,16 @@ def write_export(
             f"{precision}: choose another --format or --precision."
         )
     kind.check_installed()
+    exporters = kind.exporters
+    if precision == "int8":
+        FORMATS["onnx"].check_installed()  # OpenVINO's int8 files are converted from ONNX
+        if run is None:
+            raise ResiduaError(
+                f"{weights.path}: int8 is calibrated on training images, which only a run records: "
+                "export a run, or choose another --precision."
+            )
+        calibration = training_images(weights, run, console, CALIBRATION_IMAGES)
+        exporters = int8_exporters(name, calibration.pixels)
     path = _path(weights, run, kind, precision, out)
     classifier = Classifier(weights, cast(Precision, precision))
     text = json.dumps(description(weights, cast(Precision, precision)), ensure_ascii=False)
@@ -94,7 +105,7 @@ def write_export(
     rejected: dict[str, str] = {}
     with _temporary_folder(path) as folder:
         file = Path(folder, path.name)
-        for exporter, write in kind.exporters.items():
+        for exporter, write in exporters.items():
             try:
                 _write(write, classifier, example, text, file)
                 proof = compare(file, images, expected, precision)

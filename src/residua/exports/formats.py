@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from residua.data.dataset import Pixels
 from residua.exports.classifier import INPUT, OUTPUTS, Classifier
+from residua.exports.quantisation import quantise
 from residua.weights.exported import missing_package
 
 # (classifier, example uint8 [2, S, S, C], description as JSON, file to write)
@@ -139,6 +142,29 @@ def _torchscript(classifier: Classifier, example: Tensor, description: str, file
     with torch.no_grad():
         program = torch.jit.trace(classifier, (example,))  # type: ignore[no-untyped-call]
     torch.jit.save(program, file, _extra_files={"residua.json": description})
+
+
+def int8_exporters(name: str, pixels: Pixels) -> dict[str, Exporter]:
+    """The exporters of int8 files of a format. pixels: training images, uint8 [N, S, S, C]."""
+
+    def quantised(write: Exporter) -> Exporter:
+        def write_int8(
+            classifier: Classifier, example: Tensor, description: str, file: Path
+        ) -> None:
+            with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+                plain, int8 = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
+                write(classifier, example, description, plain)
+                quantise(plain, int8, pixels)
+                if name == "onnx":
+                    _describe_onnx(int8, description)
+                    int8.replace(file)
+                else:
+                    _save_openvino(int8, {}, classifier, example, description, file)
+
+        return write_int8
+
+    exporters = FORMATS["onnx"].exporters
+    return {exporter: quantised(write) for exporter, write in exporters.items()}
 
 
 FORMATS = {
