@@ -46,11 +46,11 @@ class Data:
     """The data set and how it is split."""
 
     path: str = setting(
-        "", "Folder of images, CIFAR archive, IDX folder, or the embedded data set 'digits'."
+        "", "Folder of class folders, folder of IDX files, CIFAR archive, or 'digits' (built-in)."
     )
     split: Literal["stratified", "keras"] = setting(
         "stratified",
-        "Split strategy: 'stratified', or 'keras' for the validation files that Keras selects.",
+        "Split strategy: 'stratified', or 'keras': as image_dataset_from_directory.",
         flag="--split",
     )
     val_fraction: float = setting(
@@ -83,10 +83,10 @@ class Data:
         "list", "Unreadable files: skip and list them, or fail.", flag="--unreadable"
     )
     max_pixels: int = setting(
-        100_000_000, "Largest image in pixels; larger ones are refused before decoding.", low=1
+        100_000_000, "Largest image in pixels; larger ones are rejected before decoding.", low=1
     )
     cache: Literal["memory", "file"] = setting(
-        AUTO, "Decoded images are cached in memory, or in a file in the user's cache folder."
+        AUTO, "Where decoded images are cached: 'memory', or 'file' (in the user's cache folder)."
     )
 
 
@@ -105,8 +105,8 @@ class Preprocessing:
     )
     resize: Literal["crop", "squash", "pad"] = setting(
         AUTO,
-        "'crop': resize the shorter side, then centre crop; 'squash': ignore the aspect ratio; "
-        "'pad': resize the longer side, then pad with black.",
+        "'crop': keep the aspect ratio and crop the centre; 'squash': ignore it; 'pad': keep it and "
+        "pad with black.",
         flag="--resize",
     )
     crop: float = setting(
@@ -117,7 +117,9 @@ class Preprocessing:
         "'bilinear': as TensorFlow and OpenCV, without antialiasing; 'antialias': bilinear as in "
         "Pillow; 'bicubic': as Pillow.",
     )
-    channel_order: Literal["rgb", "bgr"] = setting(AUTO, "Channel order of the input.")
+    channel_order: Literal["rgb", "bgr"] = setting(
+        AUTO, "Channel order of the input: 'rgb' or 'bgr'."
+    )
     value_range: tuple[float, float] | None = setting(
         None,
         "Values of 16-bit and float images that become 0 and 255; null: measured on the data set.",
@@ -130,7 +132,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training images; 0 (or false) is off.
+    """Random changes of training images; 0 or false: off.
 
     Units as in Keras' ImageDataGenerator: shifts are fractions of the image size, rotation and
     shear are degrees, zoom is the range (low, high) of the scale of the sampled window.
@@ -146,41 +148,43 @@ class Augmentation:
     rotation: float = setting(AUTO, "Largest rotation in degrees.", low=0, high=180)
     shear: float = setting(0.0, "Largest shear in degrees.", low=0, high=89)
     zoom: tuple[float, float] = setting(
-        AUTO, "Zoom range; below 1 zooms in, (1, 1) is off.", low=0.01, high=100
+        AUTO, "Range of the scale of the sampled window: below 1 zooms in; [1, 1]: off.", low=0.01, high=100
     )
     zoom_axes: Literal["each", "both"] = setting(
         "both", "'each': one zoom for each axis, as Keras; 'both': preserve the aspect ratio."
     )
     fill: Literal["nearest", "constant", "reflect"] = setting(
-        "constant", "Fill for pixels outside the image."
+        "constant", "Fill for pixels outside the image: 'nearest', 'constant' or 'reflect'."
     )
-    fill_value: float = setting(0.0, "Value of the constant fill, after normalisation.")
+    fill_value: float = setting(
+        0.0, "Value of the constant fill, in normalised units; 0: the mean colour."
+    )
     brightness: float = setting(AUTO, "Largest relative change of brightness.", low=0, high=1)
     contrast: float = setting(AUTO, "Largest relative change of contrast.", low=0, high=1)
     saturation: float = setting(AUTO, "Largest relative change of saturation.", low=0, high=1)
     erase: float = setting(0.0, "Probability of random erasing (Zhong et al. 2017).", low=0, high=1)
-    mixup: float = setting(0.0, "Mixup alpha (Zhang et al. 2017); 0 is off.", low=0)
-    cutmix: float = setting(0.0, "CutMix alpha (Yun et al. 2019); 0 is off.", low=0)
+    mixup: float = setting(0.0, "Mixup alpha (Zhang et al. 2017); 0: off.", low=0)
+    cutmix: float = setting(0.0, "CutMix alpha (Yun et al. 2019); 0: off.", low=0)
 
 
 @dataclass(frozen=True)
 class Network:
-    """The network, and how it differs from its row of the catalogue."""
+    """The model and modifications of it."""
 
     name: str = setting(AUTO, "Model name; `residua models` lists them.", flag="--model")
     classes: int = setting(AUTO, "Outputs of the head; at least the number of classes.", low=1)
     ordering: Ordering | None = setting(  # noqa: RUF009 - it returns a field
         None,
         "Order of the layers in a residual unit, or its letter a to e (He et al. 2016, figure 4); "
-        "null: the model's.",
+        "null: as in the model.",
     )
     shortcut: Literal["none", "A", "B", "D"] | None = setting(
-        None, "Shortcut where the shape changes; 'none': no shortcuts at all; null: the model's."
+        None, "Shortcut where the shape changes: 'A', 'B', 'D', 'none'; null: as in the model."
     )
     cardinality: str | None = setting(
         None,
-        "Groups and first-stage group width of a bottleneck, e.g. 32x4d (Xie et al. 2017); null: "
-        "the model's.",
+        "Groups x width per group in the first stage, e.g. 32x4d (Xie et al. 2017); null: as in "
+        "the model.",
     )
     head: str = setting(
         AUTO,
@@ -189,21 +193,32 @@ class Network:
         flag="--head",
     )
     stage: int | None = setting(
-        None, "Stage that a new head reads, from 1; null: chosen, else the last.", low=1
+        None,
+        "Stage (1, 2, ...) whose output feeds a new head; null: selected by the linear probe, else "
+        "the last.",
+        low=1,
     )
     pool_size: int | None = setting(
-        None, "Grid size of the average pooling before a new head; null: chosen, else 1.", low=1
+        None,
+        "Grid size of the average pooling before a new head; null: selected by the linear probe, "
+        "else 1.",
+        low=1,
     )
     weights: str = setting(
         "",
-        "Initial weights: a run folder, a file of residua, Keras or PyTorch, 'imagenet:NAME', "
-        "'imagenet' (installed, the default for photos) or 'none'.",
+        "Initial weights: run folder, weights file, 'imagenet' (installed, the default for photos), "
+        "'imagenet:NAME' (downloaded) or 'none' (from scratch).",
         flag="--weights",
     )
     new_head: bool = setting(
         False, "Replace the head of the initial weights by a new one.", flag="--new-head"
     )
-    freeze: int = setting(0, "Freeze the first N stages.", flag="--freeze", low=0)
+    freeze: int = setting(
+        0,
+        "Freeze the first N stages of the initial weights; 0 with --transfer partial: automatic.",
+        flag="--freeze",
+        low=0,
+    )
     freeze_norms: bool = setting(
         AUTO, "Keep the BatchNorm statistics of the initial weights in all layers."
     )
@@ -215,28 +230,37 @@ class Transfer:
 
     effort: Literal["quick", "standard", "best"] | None = setting(
         None,
-        "'quick': a linear probe, in seconds; 'standard': more where it pays, within 3 minutes; "
-        "'best': as long as it pays.",
+        "From ImageNet weights: 'quick': linear probe, in seconds; 'standard' (default): also "
+        "fine-tuning if its expected gain exceeds the noise, within 3 minutes; 'best': the same "
+        "without time limit.",
         flag="--effort",
     )
     strategy: Literal["none", "features", "partial", "full", "scratch", "auto"] | None = setting(
         None,
-        "'features': linear probe on frozen features; 'partial': fine-tune all but the first "
-        "stages; 'full': fine-tune the head, then everything; 'scratch': random initialisation; "
-        "'auto': measure and choose; 'none': plain training; null: see --effort.",
+        "'features': linear probe on frozen features; 'partial': fine-tune the last stages; 'full': "
+        "fine-tune all layers; 'scratch': random initialisation; 'auto': the one with the best "
+        "validation accuracy; 'none': train all layers that are not frozen; null: see --effort.",
         flag="--transfer",
     )
     views: int = setting(
-        0, "Augmented copies per image for feature extraction.", flag="--views", low=0
+        0,
+        "Augmented copies per image, besides the image itself, for feature extraction.",
+        flag="--views",
+        low=0,
+
     )
-    budget: str = setting("", "Wall-clock budget, e.g. 90s, 2m, 1h.", flag="--budget")
+    budget: str = setting(
+        "", "Wall-clock time limit, e.g. 90s, 2m, 1h; --epochs overrides it.", flag="--budget"
+    )
 
 
 @dataclass(frozen=True)
 class Optimization:
     """Optimizer, learning rate schedule and loss."""
 
-    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = setting(AUTO, "Optimizer.")
+    optimizer: Literal["sgd", "rmsprop", "adam", "adamw"] = setting(
+        AUTO, "Optimizer: 'sgd', 'rmsprop', 'adam' or 'adamw'."
+    )
     learning_rate: float = setting(AUTO, "Peak learning rate.", flag="--lr", low=0)
     momentum: float = setting(0.9, "Momentum of SGD and RMSprop.", low=0, high=1)
     nesterov: bool = setting(True, "Nesterov momentum for SGD.")
@@ -244,25 +268,29 @@ class Optimization:
         5e-4, "Weight decay; biases and normalisation layers are exempt.", low=0
     )
     schedule: Literal["constant", "steps", "cosine", "one_cycle", "inverse_time"] = setting(
-        "cosine", "Learning rate schedule."
+        "cosine",
+        "Learning rate schedule: 'constant', 'steps', 'cosine', 'one_cycle' or 'inverse_time'.",
+
     )
     warmup_epochs: float = setting(AUTO, "Epochs of linear warm-up.", low=0)
     steps: tuple[tuple[float, float], ...] = setting(
-        (), "Schedule 'steps': pairs of (epoch, factor of the peak learning rate from there on)."
+        (), "Schedule 'steps': pairs [epoch, factor]; the factor of the peak rate from that epoch."
     )
     decay: float = setting(
         0.0, "Schedule 'inverse_time': learning rate / (1 + decay x step).", low=0
     )
-    label_smoothing: float = setting(0.1, "Label smoothing.", low=0, high=0.99)
+    label_smoothing: float = setting(
+        0.1, "Label smoothing: probability mass spread over all classes.", low=0, high=0.99
+    )
     ema_decay: float = setting(
-        0.0, "Decay of the moving average of weights, per step; 0 is off.", low=0, high=0.999999
+        0.0, "Decay of the moving average of weights, per step; 0: off.", low=0, high=0.999999
     )
     layer_decay: float = setting(
-        AUTO, "Learning rate factor per stage away from the head.", low=0.01, high=1
+        AUTO, "Layer-wise decay: learning rate factor per stage, from the head down.", low=0.01, high=1
     )
-    clip_grad_norm: float = setting(0.0, "Largest gradient norm; 0 is off.", low=0)
+    clip_grad_norm: float = setting(0.0, "Largest gradient norm; 0: off.", low=0)
     class_weights: Literal["none", "balanced"] = setting(
-        AUTO, "'balanced': weight each class by its inverse frequency."
+        AUTO, "'balanced': weight each class by its inverse frequency; 'none'."
     )
 
 
@@ -271,7 +299,7 @@ class Training:
     """Length, batch size, device, model selection and checkpoints."""
 
     epochs: int = setting(AUTO, "Number of training epochs.", flag="--epochs", low=1)
-    batch_size: int = setting(AUTO, "Batch size.", flag="--batch-size", old_flag="--batch", low=1)
+    batch_size: int = setting(AUTO, "Images per training step.", flag="--batch-size", old_flag="--batch", low=1)
     seed: int = setting(
         0,
         "Seed of initialisation, shuffling and augmentation.",
@@ -284,25 +312,26 @@ class Training:
         AUTO, "Precision: fp32, or bf16 (autocast).", flag="--precision"
     )
     select: Literal["accuracy", "loss"] = setting(
-        "accuracy", "Validation metric that selects the best epoch."
+        "accuracy", "Validation metric that selects the best epoch: 'accuracy' or 'loss'."
     )
-    patience: int = setting(0, "Stop after this many epochs without improvement; 0 is off.", low=0)
+    patience: int = setting(0, "Stop after this many epochs without improvement; 0: off.", low=0)
     max_images: int = setting(
-        0, "Train on at most this many images, evenly sampled; 0: all.", low=0
+        0, "Train on at most this many images; 0: all.", low=0
     )
     precise_bn_images: int = setting(
         512,
-        "Images for precise BN: BatchNorm statistics re-estimated before validation; 0 is off.",
+        "Training images to re-estimate BatchNorm statistics on before each validation (precise "
+        "BN); 0: off.",
         low=0,
     )
     curve_test: bool = setting(
         False,
-        "Evaluate on the test set every epoch; never used for model selection.",
+        "Plot the test accuracy of every epoch; it is never used for model selection.",
         flag="--curve-test",
     )
     save_every: int = setting(
         0,
-        "Save the weights every N epochs; 0 is off.",
+        "Save the weights every N epochs; 0: off.",
         flag="--save-every",
         old_flag="--keep-every",
         low=0,
@@ -315,7 +344,7 @@ class Training:
 class NetworkSpec:
     """The complete description of a network, from which it is built; stored with the weights.
 
-    name: row of the catalogue. classes: outputs of the head. channels: of the input, 1 or 3.
+    name: of the model. classes: outputs of the head. channels: of the input, 1 or 3.
     ordering, shortcut, cardinality: None for the model's. head: None for the model's, "linear" or
     "mlp:256"; then stage and pool_size are the stage that it reads and its pooling grid, None for
     the last stage and 1.
