@@ -289,7 +289,7 @@ def test_few_lines_are_printed_before_the_first_epoch(
     first = next(index for index, line in enumerate(lines) if line.startswith("epoch"))
     assert first <= 7
     header = "\n".join(lines[:first])
-    for words in ("60 images in 3 classes", "1 epochs, batch size", "augmentation:", "run folder"):
+    for words in ("60 images in 3 classes", "1 epoch, batch size", "augmentation:", "run folder"):
         assert words in header
 
 

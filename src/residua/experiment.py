@@ -26,6 +26,7 @@ from residua.networks.analysis.shapes import REFUSALS
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.facts import report_facts
+from residua.report.view import counted
 from residua.runs.folder import Busy, RunFolder
 from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
@@ -302,22 +303,23 @@ def _print_header(experiment: Experiment) -> None:
         console.warn(note)
     for file, reason in prepared.unreadable:
         console.warn(f"{file} skipped: {reason}")
-    name = environment(device)["device_name"]
+    name, size = environment(device)["device_name"], config.preprocessing.size
     console.print(
-        f"{config.network.name} at {config.preprocessing.size} px, {config.training.precision} on "
+        f"model {config.network.name}, input {size} x {size} px, {config.training.precision} on "
         f"{device} ({name})"
     )
     if config.transfer.strategy in ("none", "scratch"):
         console.print(f"{_schedule(config)}; {_augmentation(config)}")
     path = experiment.folder.path
-    console.print(f"run folder {path} (automatic settings and their reasons: choices.json)")
+    console.print(f"run folder: {path}; automatic settings: choices.json")
 
 
 def _schedule(config: Config) -> str:
     training, optimization = config.training, config.optimization
     return (
-        f"{training.epochs} epochs, batch size {training.batch_size}, {optimization.optimizer} "
-        f"with lr {optimization.learning_rate:.3g} ({optimization.schedule})"
+        f"{counted(training.epochs, 'epoch')}, batch size {training.batch_size}, "
+        f"{optimization.optimizer} with lr {optimization.learning_rate:.3g} "
+        f"({optimization.schedule} schedule)"
     )
 
 

@@ -73,7 +73,7 @@ def test_other_errors_pass_through_the_terminal() -> None:
 def test_predictions_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     print_predictions(PREDICTIONS, "table", 2, sys.stdout)
     assert capsys.readouterr().out.splitlines() == [
-        "a.png       owl 75.0%, egret 25.0%",
+        "a.png       owl 75.0 %, egret 25.0 %",
         "longer.png  error: not an image",
     ]
     print_predictions([], "table", 2, sys.stdout)

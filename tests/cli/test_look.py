@@ -30,7 +30,9 @@ def test_look_summarises_the_data_and_writes_grids(data: Path) -> None:
     ):
         assert line in result.stdout
     assert "unreadable: red <b>/broken.png: " in result.stdout
-    assert result.stdout.splitlines()[-1] == "looks/data: 2 class grids and training-batch.png"
+    assert result.stdout.splitlines()[-1] == (
+        "written to looks/data: a grid of images for each class, and training-batch.png"
+    )
     grids = sorted((data.parent / "looks" / "data").iterdir())
     assert [grid.name for grid in grids] == [
         "class-000-red_b_.png",

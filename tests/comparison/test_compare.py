@@ -119,7 +119,7 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
         )
         assert ("no significant" in sentence) == (not pair.difference.significant)
     text = (tmp_path / "out" / "compare.md").read_text("utf-8")
-    assert "not another training" in text
+    assert "not the training seed" in text
     assert "Each of these 2 intervals" in text
     for name in ("curves", "end"):
         assert f"(figures/{name}.png)" in text
@@ -251,8 +251,8 @@ def test_runs_without_shared_images_are_not_compared(runs: Path, odd: Path, tmp_
     file.write_text(text, "utf-8")
     comparison = residua.compare(runs / "a", other, out=tmp_path / "out")
     assert comparison.pairs[0].difference is None
-    assert "a and two: no image that both were evaluated on" in comparison.page.findings[0]
-    assert "not another training" not in comparison.text()
+    assert "a and two are not compared: 0 common test images" in comparison.page.findings[0]
+    assert "not the training seed" not in comparison.text()
     (row,) = rows_of(tmp_path / "out" / "differences.csv")
     assert row["shared images"] == "0"
     assert row["difference, points"] == row["correct in the first only"] == ""
@@ -266,7 +266,8 @@ def test_runs_without_a_history_or_a_test_set(runs: Path, tmp_path: Path) -> Non
     comparison = residua.compare(runs / "a", probe, tmp_path / "everything", out=tmp_path / "out")
     assert comparison.runs[1].images_per_second is None
     assert comparison.runs[1].seconds is None
-    assert "probe has no history.csv: no curves and no throughput." in comparison.page.findings
+    findings = comparison.page.findings
+    assert "probe has no history.csv (as a linear probe): no curves, no throughput." in findings
     assert comparison.pairs[0].difference is not None
     assert comparison.pairs[1].difference is None
     assert comparison.runs[2].accuracy is None

@@ -130,7 +130,7 @@ def test_rows_are_entries(zoo: Path, where: str, channels: int) -> None:
     loaded = cache.load(found, settings, LIMIT, where, lambda *step: steps.append(step))
     assert (loaded.pixels.shape, loaded.pixels.dtype) == ((20, 9, 9, channels), np.uint8)
     assert set(loaded.failures) == {5, 7}
-    assert loaded.failures[5].startswith("is cut off after")
+    assert loaded.failures[5].startswith("is truncated after")
     for index, entry in enumerate(source.entries):
         row = np.asarray(loaded.pixels[index])
         if index in loaded.failures:

@@ -70,11 +70,11 @@ def test_a_jpeg_that_lacks_more_is_cut_off(progressive: bool) -> None:
     content = encoded("JPEG", progressive=progressive, quality=90)
     first_scan = content.index(b"\xff\xda")
     for length in range(first_scan + 20, len(content) - 3, 37):
-        with pytest.raises(Unreadable, match="is cut off after"):
+        with pytest.raises(Unreadable, match="is truncated after"):
             images.decode(content[:length], 3, LIMIT)
 
 
 def test_a_jpeg_without_its_last_scan_is_cut_off() -> None:
     content = encoded("JPEG", progressive=True)
-    with pytest.raises(Unreadable, match="is cut off after"):
+    with pytest.raises(Unreadable, match="is truncated after"):
         images.decode(content[: content.rindex(b"\xff\xda")], 3, LIMIT)

@@ -353,13 +353,13 @@ def test_unusable_content_has_a_reason(content: bytes, reason: str) -> None:
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 def test_a_truncated_file_is_never_half_an_image(format: str, kept: float) -> None:
     content = encoded(Image.fromarray(noise(64, 64)), format)
-    with pytest.raises(Unreadable, match=r"is cut off after|is a damaged"):
+    with pytest.raises(Unreadable, match=r"is truncated after|is a damaged"):
         images.decode(content[: int(len(content) * kept)], 3, LIMIT)
 
 
 def test_a_truncated_file_reports_its_length() -> None:
     content = encoded(Image.fromarray(noise(200, 200)), "JPEG", quality=90)[:12000]
-    with pytest.raises(Unreadable, match=r"^is cut off after 12,000 bytes$"):
+    with pytest.raises(Unreadable, match=r"^is truncated after 12,000 bytes$"):
         images.decode(content, 3, LIMIT)
 
 

@@ -226,9 +226,9 @@ def test_the_request_identifies_itself_and_sends_no_secrets(server: Server) -> N
         ("pdf", "is a PDF document"),
         ("empty", "is empty"),
         ("packed", "in the encoding 'gzip'"),
-        ("cut", f"is cut off after {len(IMAGE):,} of 1,000,000 bytes"),
-        ("nothing-of-it", "is cut off after 0 of 1,000,000 bytes"),
-        ("chunked-cut", "is cut off"),
+        ("cut", f"is truncated after {len(IMAGE):,} of 1,000,000 bytes"),
+        ("nothing-of-it", "is truncated after 0 of 1,000,000 bytes"),
+        ("chunked-cut", "is truncated"),
         ("no-http", "cannot be read: SSH-2.0"),
         ("hangs-up", "cannot be read: Remote end closed connection"),
         ("wide-header", "cannot be read: got more than 65536 bytes"),
@@ -374,8 +374,8 @@ def test_a_redirect_from_the_internet_does_not_reach_this_machine(
     before = len(server.asked)
     said = reason("http://bird.example/inside", allow_private=False)
     assert said.startswith(
-        f"is redirected to {server.address('image.png')}, which leads to 127.0.0.1, which is not a "
-        "public IP address"
+        f"is redirected to {server.address('image.png')}, which resolves to 127.0.0.1, which is "
+        "not a public IP address"
     )
     assert [path for path, _ in server.asked[before:]] == ["/inside"]
     assert server.asked[-1][1]["Host"] == "bird.example"
@@ -389,7 +389,7 @@ def test_a_name_is_resolved_once_and_all_its_ip_addresses_are_checked(
     assert names.asked == ["one.example"]
     before = len(server.asked)
     said = reason(server.address("image.png", "two.example"), allow_private=False)
-    assert "leads to 127.0.0.1" in said
+    assert "resolves to 127.0.0.1" in said
     assert len(server.asked) == before
 
 

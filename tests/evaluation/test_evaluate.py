@@ -138,7 +138,7 @@ def test_the_test_split_of_other_data_is_preferred_and_unreadable_files_are_list
 
 def test_an_unknown_class_is_refused(run: RunFolder, tmp_path: Path) -> None:
     write_shapes(tmp_path / "data", 1, classes=4)
-    with pytest.raises(ResiduaError, match="class 'class3' is unknown to these weights"):
+    with pytest.raises(ResiduaError, match="class 'class3' is not among the"):
         evaluate_run(run, str(tmp_path / "data"), QUIET)
 
 
@@ -190,7 +190,7 @@ def test_folders_that_are_the_numbers_of_all_outputs_are_these_outputs(
         assert evaluation.classes == (subject.metadata.classes or tuple(map(str, range(12))))
         assert bool(caught) == (subject is named)
     shutil.rmtree(tmp_path / "numbered" / "11")
-    with pytest.raises(ResiduaError, match="class '0' is unknown"):
+    with pytest.raises(ResiduaError, match="class '0' is not among the 12 classes"):
         evaluate_weights(named, str(tmp_path / "numbered"), QUIET)
 
 

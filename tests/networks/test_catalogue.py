@@ -167,8 +167,8 @@ def test_a_cardinality_is_groups_and_width(cardinality: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"name": "resnet5O"}, "'resnet5O' .*Did you mean resnet50"),
-        ({"name": "ResNeXt50"}, "no known model.*residua models"),
+        ({"name": "resnet5O"}, "'resnet5O'.*Did you mean resnet50"),
+        ({"name": "ResNeXt50"}, "unknown model.*residua models"),
         ({"name": "resnet18", "ordering": "f"}, "'f' .*original, .*or a, b, c, d, e"),
         ({"name": "resnet18", "shortcut": "C"}, "shortcut 'C' .*none, A, B, D"),
         ({"name": "vgg16", "ordering": "e"}, "vgg16 has no residual units: ordering 'full"),

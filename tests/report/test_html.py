@@ -278,12 +278,12 @@ def test_without_held_out_images_the_headline_is_cross_validated() -> None:
     facts = replace(make(), evaluation=None, predictions=None, transfer=TRANSFER)
     words = Page(render(facts)).words
     assert "90.0% cross-validated accuracy" in words
-    assert "95 % CI 80.0 % to 95.0 %, for a head trained on all of them." in words
+    assert "accuracy of a model trained on all of them: 80.0 % to 95.0 %." in words
     assert "1 image without another of the same class is excluded." in words
     assert TRANSFER.cross_validation is not None
     more = replace(TRANSFER.cross_validation, training_images=500)
     words = Page(render(replace(facts, transfer=replace(TRANSFER, cross_validation=more)))).words
-    assert "for a head trained on that many of the 500 images." in words
+    assert "of a model trained on that many of the 500 images: 80.0 % to 95.0 %." in words
 
 
 @pytest.mark.slow

@@ -88,7 +88,8 @@ def test_a_run_takes_over_what_its_weights_require(pretrained: residua.Run, cifa
     assert pretrained.config.preprocessing.channels == 3  # though the digits are grey
     assert pretrained.preprocessing.mean == (123.675, 116.28, 103.53)
     choices = {choice.setting: choice.reason for choice in pretrained.folder.choices}
-    assert choices["network.name"] == choices["preprocessing.mean"] == "as the weights require"
+    assert choices["network.name"] == choices["preprocessing.mean"]
+    assert choices["preprocessing.mean"] == "as in the pretrained weights"
     assert pretrained.config.augmentation.flip is False  # grey images may be writing
     recorded = json.loads((pretrained.path / "weights.json").read_text())
     assert recorded["sha256"] == read_file(cifar).sha256()
@@ -188,7 +189,7 @@ def test_a_head_of_other_classes_is_reported(
     weights, prepared = started(digits, cifar)
     report_initial_weights(weights, prepared, Console())
     printed = capsys.readouterr().err
-    assert f"initial weights: {cifar} (a PyTorch checkpoint of" in printed
+    assert f"initial weights {cifar} (a PyTorch checkpoint of" in printed
     assert (
         "the head was trained on airplane, automobile, bird, ... and is now trained on" in printed
     )
@@ -198,7 +199,7 @@ def test_a_head_of_other_classes_is_reported(
     )
     report_initial_weights(weights, dataclasses.replace(prepared, config=config), Console())
     printed = capsys.readouterr().err
-    assert "cifar_resnet20, new head)" in printed
+    assert "cifar_resnet20) with a new head" in printed
     assert "the head was trained on" not in printed
 
 

@@ -77,11 +77,11 @@ def test_class_names_can_be_set_and_are_saved(foreign: Path, photos: Path, tmp_p
     convert(read_file(foreign).with_classes(names), tmp_path / "named.safetensors")
     named = read_file(tmp_path / "named.safetensors")
     assert named.metadata.classes == names
-    with pytest.raises(ResiduaError, match="class 'kind0' is unknown to these weights"):
+    with pytest.raises(ResiduaError, match="class 'kind0' is not among the"):
         residua.evaluate(named.path, photos)
     with pytest.raises(ResiduaError, match="has 5 outputs, but 2 different class names"):
         residua.predict(foreign, photos, classes=["a", "b"])
-    with pytest.raises(ResiduaError, match="class 'kind0' is unknown to these weights"):
+    with pytest.raises(ResiduaError, match="class 'kind0' is not among the"):
         residua.evaluate(foreign, photos, **given)  # set names are never guessed again
 
 

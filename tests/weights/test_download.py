@@ -241,7 +241,7 @@ def test_another_hash_is_refused(publisher: Publisher, cache: Path, kind: str) -
     published = f"{kind}:{hashlib.new(kind, OTHER).hexdigest()}"
     with pytest.raises(ResiduaError) as refused:
         download(publisher.address, "net.h5", published, cache, QUIET)
-    for text in (published, hashlib.new(kind, CONTENT).hexdigest(), "--weights FILE"):
+    for text in (published, hashlib.new(kind, CONTENT).hexdigest(), "instead of imagenet:NAME"):
         assert text in str(refused.value)
     assert files_in(cache) == set()
 
@@ -271,7 +271,7 @@ def test_a_response_without_the_file_is_an_error_with_every_way_out(
         setattr(publisher, name, value)
     with pytest.raises(ResiduaError) as refused:
         download(publisher.address, "net.pth", PUBLISHED, cache, QUIET)
-    for words in (publisher.address, reason, "--weights FILE", str(cache / "net.pth")):
+    for words in (publisher.address, reason, "instead of imagenet:NAME", str(cache / "net.pth")):
         assert words in str(refused.value)
     assert files_in(cache) == set()
 
@@ -486,7 +486,7 @@ def test_two_processes_download_once(publisher: Publisher, cache: Path) -> None:
 def test_a_full_disk_is_an_error_with_every_way_out(publisher: Publisher, cache: Path) -> None:
     _, error = child(publisher.address, cache, limit="100000").communicate(timeout=30)
     assert re.fullmatch(
-        r"refused: http.*cannot be saved in .*RESIDUA_CACHE.*--weights FILE.*\n", error
+        r"refused: http.*cannot be saved in .*RESIDUA_CACHE.*instead of imagenet:NAME.*\n", error
     )
     assert "Traceback" not in error
 

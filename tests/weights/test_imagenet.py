@@ -115,7 +115,7 @@ def test_class_folders_may_be_named_by_wnid_or_label(
     assert evaluation.metrics.loss == pytest.approx(np.mean(losses), rel=1e-3)
     (images / "no such class").mkdir()
     Image.new("RGB", (9, 9)).save(images / "no such class" / "a.png")
-    with pytest.raises(ResiduaError, match="'no such class' is unknown to these weights"):
+    with pytest.raises(ResiduaError, match="'no such class' is not among the 1,000 classes"):
         residua.evaluate(f"imagenet:{NAME}", images)
 
 
@@ -144,13 +144,13 @@ def test_images_may_be_addresses(images: Path) -> None:
     assert remote.top == local.top
     assert remote.file == address
     assert refused.top == ()
-    assert "leads to 127.0.0.1, which is not a public IP address" in str(refused.error)
+    assert "resolves to 127.0.0.1, which is not a public IP address" in str(refused.error)
     assert Image.open(drawn).width > 100
 
 
 def test_sources_that_do_not_exist_are_errors() -> None:
     for source, model, reason in (
-        ("imagenet:resnet5", None, "no known model"),
+        ("imagenet:resnet5", None, "unknown model"),
         ("imagenet:cifar_resnet20", None, "no published ImageNet weights of cifar_resnet20"),
         (f"imagenet:{NAME}", "resnet18", "has weights of mobilenet_v1, not of resnet18"),
     ):

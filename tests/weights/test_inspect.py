@@ -85,7 +85,7 @@ def test_a_file_is_described_in_text_and_json(keras_file: Path, state: State) ->
     text = inspection.text(with_tensors=True)
     assert "framework      keras" in text
     assert f"network        {KERAS_NAME}" in text
-    assert "names          those of automatic names" in text
+    assert "layer names    of automatic names" in text
     assert "classes        airplane, automobile, bird, cat, deer, ... (10 in all)" in text
     assert "batch_normalization/0  16  float32" in text
     facts = json.loads(inspection.to_json())

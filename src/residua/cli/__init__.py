@@ -100,7 +100,7 @@ def root(
         bool, typer.Option("--version", metavar="", help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """From a folder of labelled images to a classifier you can trust.
+    """Train, evaluate and use image classifiers.
 
     Examples:
       residua demo

@@ -29,8 +29,8 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Folder of class folders, optionally inside train, val and test folders; folder of "
-        "IDX files or CIFAR archives; or digits, the embedded data set.",
+        help="Folder of class folders (optionally inside train, val and test folders), folder of "
+        "IDX files, CIFAR archive, or digits (built-in).",
         show_default=False,
     ),
 ]
@@ -50,7 +50,8 @@ SourceArgument = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A run folder; a weights file of residua, Keras or PyTorch; or imagenet:NAME.",
+        help="A run folder, a weights file of residua, Keras or PyTorch, imagenet, or "
+        "imagenet:NAME.",
         show_default=False,
     ),
 ]
@@ -58,8 +59,8 @@ ClassifierArgument = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A run folder; a weights file of residua, Keras or PyTorch; a file of residua export "
-        "(.onnx, .xml); or imagenet:NAME.",
+        help="A run folder, a weights file of residua, Keras or PyTorch, an exported .onnx or .xml "
+        "file, imagenet, or imagenet:NAME.",
         show_default=False,
     ),
 ]
@@ -178,13 +179,14 @@ def _chunks(
 
 
 def _write_table(chunks: Iterator[list[Prediction]], _: int, out: TextIO) -> None:
+    from residua.report.view import percent
     from residua.system.console import printable
 
     width = 0
     for chunk in chunks:
         width = max(width, *(len(prediction.file) for prediction in chunk))
         for prediction in chunk:
-            classes = ", ".join(f"{name} {chance:.1%}" for name, chance in prediction.top)
+            classes = ", ".join(f"{name} {percent(chance, 1)}" for name, chance in prediction.top)
             outcome = classes or f"error: {prediction.error}"
             print(printable(f"{prediction.file:<{width}}  {outcome}"), file=out)
 

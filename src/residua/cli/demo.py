@@ -1,4 +1,4 @@
-"""The embedded digits -> a trained run and predictions of ten held-out images; two photos -> names.
+"""The built-in digits -> a trained run and predictions of ten held-out images; two photos -> names.
 
 Nothing is downloaded: digits and photos are scikit-learn's, the ImageNet weights are installed.
 """
@@ -33,13 +33,13 @@ def demonstrate(
     """
     if Path(EMBEDDED).exists():
         raise ResiduaError(
-            f"{EMBEDDED}: there is a file or folder of this name here, which hides the embedded "
+            f"{EMBEDDED}: there is a file or folder of this name here, which hides the built-in "
             "digits. Run `residua demo` in another folder."
         )
     config = compose("digits", None, {**SETTINGS, "data.split_seed": split_seed})
     run = Run(train(config, out, console))
     files = _write_held_out(run)
-    console.print(f"predictions of {len(files)} held-out digits in {run.path / 'held-out'}:")
+    console.print(f"{len(files)} held-out digits (images in {run.path / 'held-out'}):")
     return predict(run, list(files.values())), list(files)
 
 

@@ -55,7 +55,7 @@ def overview(config: Config, out: str | None, console: Console) -> str:
         *_sizes_and_formats([header for header in prepared.headers if header]),
         *(f"warning: {note}" for note in prepared.notes),
         *(f"unreadable: {path}: {reason}" for path, reason in prepared.unreadable),
-        f"{folder}: {len(prepared.dataset.classes)} class grids and {batch.name}",
+        f"written to {folder}: a grid of images for each class, and {batch.name}",
     ]
     return "\n".join(lines)
 

@@ -31,7 +31,9 @@ def models(
     shortcut: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Shortcut where the shape changes: none, A, B or D (He 2015)."
+            metavar="NAME",
+            help="Shortcut where the shape changes: A, B (He et al. 2015), D (He et al. "
+            "2018, Bag of Tricks) or none.",
         ),
     ] = None,
     as_json: JsonOption = False,

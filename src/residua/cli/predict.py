@@ -44,7 +44,7 @@ def evaluate(
     preprocessing: PreprocessingOption = None,
     moved: MovedDataOption = None,
 ) -> None:
-    """Evaluate a run or a weights file: accuracy with its 95 % CI, per class, confusion.
+    """Evaluate a run or weights: accuracy (95 % CI), per-class metrics, confusion matrix.
 
     Examples:
       residua evaluate runs/photos-1
@@ -76,22 +76,22 @@ def predict(
         list[str],
         typer.Argument(
             metavar="IMAGE",
-            help="Image files, folders, or http:// and https:// addresses.",
+            help="Image files, folders, or http(s) URLs.",
             show_default=False,
         ),
     ],
     top: Annotated[int, typer.Option(metavar="K", help="Classes per image.")] = 3,
     form: Annotated[
         Literal["table", "csv", "json"],
-        typer.Option("--format", metavar="FORMAT", help="Output format: table, csv or json."),
+        typer.Option("--format", metavar="table|csv|json", help="Output format."),
     ] = "table",
     grid: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Also draw the images with their predictions."),
+        typer.Option(metavar="FILE.png", help="Write a PNG of the images with their predictions."),
     ] = None,
     allow_private: Annotated[
         bool,
-        typer.Option("--allow-private", metavar="", help="Allow addresses in private networks."),
+        typer.Option("--allow-private", metavar="", help="Allow URLs in private networks."),
     ] = False,
     model: ModelOption = None,
     classes: ClassesOption = None,
@@ -99,7 +99,7 @@ def predict(
 ) -> None:
     """Predict the classes of images: one row per file, in the order of the arguments.
 
-    A file that cannot be read keeps its row, with the error.
+    An unreadable file gets a row with the error.
 
     Examples:
       residua predict runs/photos-1 new.jpg holiday --top 1
@@ -153,7 +153,7 @@ def features(
         typer.Option(
             "--pool-size",
             metavar="N",
-            help=r"Average-pool the map to N x N. [dim]\[default: as the head does][/dim]",
+            help=r"Average-pool the map to N x N. [dim]\[default: the head's][/dim]",
             min=1,
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""The command that repeats published claims: study."""
+"""The command that tests published claims: study."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def study(
         str,
         typer.Option(
             metavar="TIME",
-            help="Time limit such as 20m for all runs; per run in transfer-scenarios.",
+            help="Time limit for all runs, e.g. 20m.",
             show_default=False,
         ),
     ] = "",
-    seeds: Annotated[int, typer.Option(metavar="N", help="Runs per row.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Runs per configuration.", min=1)] = 3,
     paper: Annotated[
         bool,
         typer.Option(
@@ -56,7 +56,7 @@ def study(
         ),
     ] = None,
 ) -> None:
-    """Repeat a claim of the literature over several seeds: page, tables, figures.
+    """Test a published claim over several seeds; write a page, tables and figures.
 
     An interrupted study resumes when the same command runs again.
 

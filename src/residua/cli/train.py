@@ -36,19 +36,18 @@ def train(
     settings: dict[str, object],
     out: Annotated[str | None, RunOption] = None,
 ) -> None:
-    """Train a network on DATA, evaluate it and write a report.
+    """Train a classifier on DATA, evaluate it and write a report.
 
-    Training starts from the installed ImageNet weights: a linear probe first, then
-    fine-tuning if its expected gain exceeds the noise (--effort, --budget). A model,
-    weights or settings of training (--epochs, --lr, ...) replace this by a training of
-    your own. Settings left on "auto" are chosen from the images; the run folder records
-    each value with its reason.
+    Starts from installed ImageNet weights: a linear probe, then fine-tuning if its expected
+    gain exceeds the noise (see --effort). With --model, --epochs or another setting of the
+    training, trains that network by these settings. choices.json records each automatic
+    setting with its reason.
 
     Examples:
       residua train photos --test-fraction 0.2
       residua train photos --effort quick
       residua train photos --model resnet50 --size 160 --epochs 30 --lr 0.05
-      residua train photos --weights imagenet:resnet50 --transfer features
+      residua train photos --weights imagenet:resnet50 --transfer full
       residua train photos --recipe runs/photos-1/config.yaml --seed 1
     """
     with terminal() as console:
@@ -59,7 +58,7 @@ def train(
 
 
 def resume(run: RunArgument, data: MovedDataOption = None) -> None:
-    """Resume an interrupted training; the result is the same as without the interruption.
+    """Resume an interrupted run; on a CPU the final weights are those of an uninterrupted run.
 
     Examples:
       residua resume runs/photos-1

@@ -81,7 +81,7 @@ def convert(
 def verify(
     source: SourceArgument,
     against: Annotated[
-        Literal["keras"], typer.Option(metavar="NAME", help="Reference framework: keras.")
+        Literal["keras"], typer.Option(hidden=True)  # there is no other
     ] = "keras",
     image: Annotated[
         list[Path] | None,

@@ -103,8 +103,9 @@ def differing(configs: Sequence[Config]) -> dict[str, tuple[object, ...]]:
 def _check(runs: Sequence[RunFolder]) -> None:
     if len(runs) < 2:
         raise ResiduaError(
-            f"{runs[0].path if runs else 'no run'}: expected two runs or more to compare. "
-            "`residua evaluate RUN` evaluates one."
+            "compare needs at least two runs"
+            + (f", not {runs[0].path} alone" if runs else "")
+            + ". `residua evaluate RUN` evaluates one."
         )
     seen: set[Path] = set()
     for run in runs:

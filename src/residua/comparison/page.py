@@ -17,8 +17,8 @@ from residua.runs.folder import RunFolder
 
 FEW = 4  # settings that a sentence lists
 TRAINING = (
-    "These intervals cover other images of the same kind, not another training: with other seeds "
-    "the runs would differ in other ways. `residua study` compares over seeds."
+    "The intervals reflect the choice of test images, not the training seed: `residua study` "
+    "compares over seeds."
 )
 NOTE = (
     "Accuracy: of the saved weights on the run's own test or validation set. Parameters: as Keras "
@@ -131,10 +131,10 @@ def _findings(pairs: Sequence[Pair]) -> list[str]:
     findings = []
     for pair in pairs:
         if pair.difference is None:
-            shared = f"only {counted(pair.images, 'shared image')}" if pair.images else "no image"
             findings.append(
-                f"{pair.first} and {pair.second}: {shared} that both were evaluated on and neither "
-                f"was trained on ({LEAST} needed), so no comparison."
+                f"{pair.first} and {pair.second} are not compared: "
+                f"{counted(pair.images, 'common test image')} outside both training sets, "
+                f"{LEAST} needed."
             )
         else:
             split = " and ".join(dict.fromkeys(map(str, pair.splits)))
@@ -202,7 +202,9 @@ def _caveats(runs: Sequence[ComparedRun]) -> list[str]:
     for run in runs:
         name = run.facts.name
         if not run.history:
-            sentences.append(f"{name} has no history.csv: no curves and no throughput.")
+            sentences.append(
+                f"{name} has no history.csv (as a linear probe): no curves, no throughput."
+            )
         if not (run.folder.path / "report.html").exists():
             sentences.append(
                 f"{name} is unfinished: {run.facts.epochs} of {run.config.training.epochs} "

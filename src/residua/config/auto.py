@@ -93,14 +93,14 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
         1 if grey else 3,
         "all images are greyscale" if grey else "colour images",
     )
-    chooser.choose("preprocessing.channel_order", "rgb", "default")
+    chooser.choose("preprocessing.channel_order", "rgb", "order of image files")
     chooser.choose("preprocessing.crop", 1.0, "the full shorter side")
     chooser.choose("preprocessing.interpolation", "antialias", "downscaling without aliasing")
     gpu = chooser.config.training.device.startswith("cuda")
     largest = 224 if gpu else 128
     if side < TINY:
         enlarged = side * -(-TINY // side)
-        reason = f"median shorter side {side} px, enlarged to survive two strides"
+        reason = f"median shorter side {side} px, enlarged for two layers of stride 2"
         chooser.choose("preprocessing.size", enlarged, reason)
     if side <= largest:
         reason = f"median shorter side {side} px"
@@ -121,7 +121,7 @@ def choose_installed_size(chooser: Chooser, side: int, images: int, size: int) -
     side: median shorter side of the images, px.
     """
     if side >= 0.7 * size:
-        chooser.choose("preprocessing.size", size, "as the weights require")
+        chooser.choose("preprocessing.size", size, "as in the pretrained weights")
     few = images <= FEW_SMALL
     smaller = 160 if few else 128
     reason = f"median shorter side {side} px, {images:,} images"
@@ -135,7 +135,7 @@ def choose_from_weights(
 
     With a transfer strategy their whole preprocessing: frozen features depend on it.
     """
-    reason = "as the weights require"
+    reason = "as in the pretrained weights"
     for name in ("name", "ordering", "shortcut", "cardinality"):
         chooser.choose(f"network.{name}", getattr(network, name), reason)
     if not chooser.config.network.new_head:
@@ -173,7 +173,7 @@ def choose_validation(
         reason = "evaluated on the test set; cross-validation selects the probe"
         chooser.choose("data.val_fraction", 0.0, reason)
     if few and not given - {None}:
-        reason = f"{images:,} images are few: all used for training, accuracy is cross-validated"
+        reason = f"only {images:,} images: all are used for training, accuracy by cross-validation"
         chooser.choose("data.val_fraction", 0.0, reason)
     purpose = "" if is_probe else " (selects the best epoch)"
     chooser.choose("data.val_fraction", 0.2, f"20 % held out for validation{purpose}")
@@ -229,7 +229,7 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     chooser.choose("training.batch_size", batch, f"{amount} of {size} px")
     samples = 60_000 if chooser.config.preprocessing.size <= SMALL else 40_000
     epochs = max(8, min(60, round(samples / images)))
-    chooser.choose("training.epochs", epochs, f"{amount}, about {epochs * images:,} samples seen")
+    chooser.choose("training.epochs", epochs, f"{epochs * images:,} training samples in total")
     batch, epochs = images_per_step(chooser.config, images), chooser.config.training.epochs
     optimization, strategy = chooser.config.optimization, chooser.config.transfer.strategy
     if strategy == "features":
@@ -237,7 +237,7 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     elif strategy in ("partial", "full"):
         chooser.choose("optimization.optimizer", "adamw", "fine-tuning in few epochs")
     else:
-        chooser.choose("optimization.optimizer", "sgd", "SGD with momentum generalises best")
+        chooser.choose("optimization.optimizer", "sgd", "default without a fitted head")
     chooser.choose(
         "optimization.layer_decay",
         LAYER_DECAY if strategy == "full" else 1.0,
@@ -266,7 +266,7 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     chooser.choose(
         "optimization.class_weights",
         "balanced" if ratio > IMBALANCE else "none",
-        f"largest class {ratio:.1f} times the smallest; balanced above {IMBALANCE:g}",
+        f"largest class {ratio:.1f} times the smallest (class weights above {IMBALANCE:g})",
     )
 
 
@@ -288,7 +288,7 @@ def choose_augmentation(chooser: Chooser, grey: bool) -> None:
     """
     size = chooser.config.preprocessing.size
     small = size <= SMALL
-    photo = f"colour images of {size} px" if not grey else f"images of {size} px"
+    photo = f"default for {'greyscale' if grey else 'colour'} images of {size} px"
     if grey:
         chooser.choose("augmentation.flip", False, "greyscale images may be characters")
     else:

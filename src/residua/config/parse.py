@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
 import types
@@ -61,7 +62,11 @@ def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
         )
     fields = {field.name: field for field in dataclasses.fields(_SECTIONS[section])}
     if key not in fields:
-        raise ResiduaError(f"{where}{name!r} is not a setting: {section} has {', '.join(fields)}.")
+        near = difflib.get_close_matches(key, fields, n=1)
+        hint = f" Did you mean {section}.{near[0]}?" if near else ""
+        raise ResiduaError(
+            f"{where}{name!r} is not a setting.{hint} {section} has {', '.join(fields)}."
+        )
     return fields[key]
 
 

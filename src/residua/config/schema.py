@@ -105,8 +105,8 @@ class Preprocessing:
     )
     resize: Literal["crop", "squash", "pad"] = setting(
         AUTO,
-        "'crop': keep the aspect ratio and crop the centre; 'squash': ignore it; 'pad': keep it and "
-        "pad with black.",
+        "'crop': keep the aspect ratio and crop the centre; 'squash': ignore it; 'pad': keep it "
+        "and pad with black.",
         flag="--resize",
     )
     crop: float = setting(
@@ -148,7 +148,10 @@ class Augmentation:
     rotation: float = setting(AUTO, "Largest rotation in degrees.", low=0, high=180)
     shear: float = setting(0.0, "Largest shear in degrees.", low=0, high=89)
     zoom: tuple[float, float] = setting(
-        AUTO, "Range of the scale of the sampled window: below 1 zooms in; [1, 1]: off.", low=0.01, high=100
+        AUTO,
+        "Range of the scale of the sampled window: below 1 zooms in; [1, 1]: off.",
+        low=0.01,
+        high=100,
     )
     zoom_axes: Literal["each", "both"] = setting(
         "both", "'each': one zoom for each axis, as Keras; 'both': preserve the aspect ratio."
@@ -206,7 +209,7 @@ class Network:
     )
     weights: str = setting(
         "",
-        "Initial weights: run folder, weights file, 'imagenet' (installed, the default for photos), "
+        "Initial weights: run folder, weights file, 'imagenet' (installed, the default), "
         "'imagenet:NAME' (downloaded) or 'none' (from scratch).",
         flag="--weights",
     )
@@ -237,9 +240,9 @@ class Transfer:
     )
     strategy: Literal["none", "features", "partial", "full", "scratch", "auto"] | None = setting(
         None,
-        "'features': linear probe on frozen features; 'partial': fine-tune the last stages; 'full': "
-        "fine-tune all layers; 'scratch': random initialisation; 'auto': the one with the best "
-        "validation accuracy; 'none': train all layers that are not frozen; null: see --effort.",
+        "'features': linear probe on frozen features; 'partial': fine-tune the last stages; "
+        "'full': fine-tune all layers; 'scratch': random initialisation; 'auto': the one with "
+        "the best validation accuracy; 'none': all layers that are not frozen; null: see --effort.",
         flag="--transfer",
     )
     views: int = setting(
@@ -247,7 +250,6 @@ class Transfer:
         "Augmented copies per image, besides the image itself, for feature extraction.",
         flag="--views",
         low=0,
-
     )
     budget: str = setting(
         "", "Wall-clock time limit, e.g. 90s, 2m, 1h; --epochs overrides it.", flag="--budget"
@@ -270,7 +272,6 @@ class Optimization:
     schedule: Literal["constant", "steps", "cosine", "one_cycle", "inverse_time"] = setting(
         "cosine",
         "Learning rate schedule: 'constant', 'steps', 'cosine', 'one_cycle' or 'inverse_time'.",
-
     )
     warmup_epochs: float = setting(AUTO, "Epochs of linear warm-up.", low=0)
     steps: tuple[tuple[float, float], ...] = setting(
@@ -286,7 +287,10 @@ class Optimization:
         0.0, "Decay of the moving average of weights, per step; 0: off.", low=0, high=0.999999
     )
     layer_decay: float = setting(
-        AUTO, "Layer-wise decay: learning rate factor per stage, from the head down.", low=0.01, high=1
+        AUTO,
+        "Layer-wise decay: learning rate factor per stage, from the head down.",
+        low=0.01,
+        high=1,
     )
     clip_grad_norm: float = setting(0.0, "Largest gradient norm; 0: off.", low=0)
     class_weights: Literal["none", "balanced"] = setting(
@@ -299,7 +303,9 @@ class Training:
     """Length, batch size, device, model selection and checkpoints."""
 
     epochs: int = setting(AUTO, "Number of training epochs.", flag="--epochs", low=1)
-    batch_size: int = setting(AUTO, "Images per training step.", flag="--batch-size", old_flag="--batch", low=1)
+    batch_size: int = setting(
+        AUTO, "Images per training step.", flag="--batch-size", old_flag="--batch", low=1
+    )
     seed: int = setting(
         0,
         "Seed of initialisation, shuffling and augmentation.",
@@ -315,9 +321,7 @@ class Training:
         "accuracy", "Validation metric that selects the best epoch: 'accuracy' or 'loss'."
     )
     patience: int = setting(0, "Stop after this many epochs without improvement; 0: off.", low=0)
-    max_images: int = setting(
-        0, "Train on at most this many images; 0: all.", low=0
-    )
+    max_images: int = setting(0, "Train on at most this many images; 0: all.", low=0)
     precise_bn_images: int = setting(
         512,
         "Training images to re-estimate BatchNorm statistics on before each validation (precise "

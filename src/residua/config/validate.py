@@ -39,7 +39,7 @@ def check(config: Config) -> None:
     if strategy in TRANSFERS and network.weights in ("", NONE):
         raise ResiduaError(
             f"--transfer {strategy} needs pretrained weights: add --weights, such as --weights "
-            "imagenet --model resnet50."
+            "imagenet."
         )
     if network.head == "logistic" and strategy not in ("features", "auto"):
         raise ResiduaError(

@@ -110,7 +110,7 @@ def find(root: Path, *, training: bool = True) -> FolderDataset:
     return FolderDataset(
         root=root,
         name=short_name(root),
-        description="a folder of class folders"
+        description="class folders"
         + (f", split into {', '.join(map(str, splits))}" if None not in splits else ""),
         classes=classes,
         entries=[Entry(path, labels[_key(n)], split) for path, n, split in sorted(scan.labelled)],

@@ -232,7 +232,7 @@ def _translated(format: str, content: bytes) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         if isinstance(error, EOFError) or "truncated" in reason.lower():
-            raise Unreadable(f"is cut off after {len(content):,} bytes") from error
+            raise Unreadable(f"is truncated after {len(content):,} bytes") from error
         if _UNSUPPORTED.search(reason):
             raise Unreadable(
                 f"is a {format} file of a kind that is not supported ({reason}): convert it to PNG "

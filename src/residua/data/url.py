@@ -133,7 +133,7 @@ def _read(address: str, limits: _Limits) -> bytes | str:
         reason = _shown(error.verify_message)
         raise Unreadable(f"has an untrusted certificate: {reason}") from error
     except http.client.IncompleteRead as error:
-        raise Unreadable("is cut off: the connection was closed too early") from error
+        raise Unreadable("is truncated: the connection was closed too early") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = _shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
         raise Unreadable(f"cannot be read: {reason}{_about_proxies(error)}") from error
@@ -191,8 +191,7 @@ def _resolved(target: _Target, limits: _Limits) -> list[tuple[int, Any]]:
     for *_, (ip, *_) in answer:
         if not limits.allow_private and not is_public(str(ip)):
             raise Unreadable(
-                f"leads to {ip}, which is not a public IP address: refused unless private "
-                "addresses are allowed"
+                f"resolves to {ip}, which is not a public IP address (allow with --allow-private)"
             )
     return [(family, address) for family, *_, address in answer]
 
@@ -280,7 +279,7 @@ def _content(response: http.client.HTTPResponse, limits: _Limits) -> bytes:
             raise Unreadable(f"is larger than {limits.max_bytes:,} bytes")
         block = response.read(_BLOCK)
         if declared and not block and len(content) < declared:
-            raise Unreadable(f"is cut off after {len(content):,} of {declared:,} bytes")
+            raise Unreadable(f"is truncated after {len(content):,} of {declared:,} bytes")
         if not content and (objection := objection_to(block)):
             page = response.headers.get_content_type() == "text/html"
             raise Unreadable("is a web page: name the image itself" if page else objection)

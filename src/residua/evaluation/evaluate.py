@@ -259,10 +259,10 @@ def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str
     keys = [unicodedata.normalize("NFC", names[entry.label]) for entry in entries]
     unknown = sorted({key for key in keys if key not in index_of})
     if unknown:
-        known = ", ".join(classes[:20]) + (" and more" if classes[20:] else "")
+        known = ", ".join(classes[:20]) + (", ..." if classes[20:] else "")
         raise ResiduaError(
-            f"class {unknown[0]!r} is unknown to these weights, whose classes are {known}. "
-            "Rename or remove the folder."
+            f"class {unknown[0]!r} is not among the {len(classes):,} classes of the weights: "
+            f"{known}. The names of class folders must be classes of the weights."
         )
     return np.array([index_of[key] for key in keys], np.int64)
 

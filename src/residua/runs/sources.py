@@ -200,11 +200,11 @@ def report_initial_weights(weights: Weights, prepared: Prepared, console: Consol
         return
     pretrained, classes = weights.metadata.classes, prepared.dataset.classes
     new_head = prepared.config.network.new_head
-    head = ", new head" if new_head else ""
+    head = " with a new head" if new_head else ""
     if is_published(prepared.config.network.weights):
-        console.print(f"initial weights: {IMAGENET}:{name}{head}")
+        console.print(f"initial weights {IMAGENET}:{name}{head}")
     else:
-        console.print(f"initial weights: {weights.path} ({weights.form} of {name}{head})")
+        console.print(f"initial weights {weights.path} ({weights.form} of {name}){head}")
     automatic = {choice.setting for choice in prepared.choices}
     if weights.assumed_preprocessing and "preprocessing.mean" in automatic:
         console.warn(f"{weights.path.name}: {weights.assumed_preprocessing}")

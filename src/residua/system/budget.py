@@ -17,9 +17,7 @@ def seconds_of(budget: str) -> float:
         return math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
     if match is None or float(match[1]) == 0:
-        raise ResiduaError(
-            f"budget {budget!r}: expected a time such as 90s, 2m or 1h, or nothing for no limit."
-        )
+        raise ResiduaError(f"budget {budget!r}: expected a time such as 90s, 2m or 1h.")
     return float(match[1]) * _SECONDS[match[2]]
 
 

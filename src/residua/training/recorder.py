@@ -128,7 +128,7 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         figures = [f"{name} {row[name]:.4f}" for name in METRICS if name in row]
         line = [f"epoch {int(row['epoch']):>3}/{self.epochs}", *figures]
         line.append(f"{row['images_per_second']:,.0f} images/s")
-        self.console.print("  ".join(line) + ("  *" if improved else ""))
+        self.console.print("  ".join(line) + ("  * best" if improved else ""))
         self.images, self.training_seconds = 0, 0.0
 
     def early_stop(self, reason: str) -> None:

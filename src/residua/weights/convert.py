@@ -63,10 +63,16 @@ def _network(weights: Weights) -> nn.Module:
 def _key_map(weights: Weights, maps: tuple[KeyMap, ...], out: Path, programs: str) -> KeyMap:
     """The key map of this network: that of the file it came from if it is among them."""
     network = weights.metadata.network
-    changed = network.ordering or network.shortcut or network.cardinality or network.head
+    changed = [
+        option
+        for option in ("ordering", "shortcut", "cardinality", "head")
+        if getattr(network, option)
+    ]
     fitting = [m for m in maps if m.source != OURS and m.covers(network.name)]
     if not fitting or changed:
-        other = " with another ordering, shortcut, cardinality or head" if changed else ""
+        other = (
+            f" with {' and '.join(f'another {option}' for option in changed)}" if changed else ""
+        )
         raise ResiduaError(
             f"{out}: {programs} no network like {network.name}{other}: write .safetensors."
         )

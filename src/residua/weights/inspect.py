@@ -17,6 +17,14 @@ from residua.weights.native import is_native
 if TYPE_CHECKING:
     from torch import Tensor
 
+LABELS = {  # of facts whose JSON keys are those of version 0.1.0
+    "form": "format",
+    "names": "layer names",
+    "biases": "conv biases",
+    "numbers": "values",
+    "stored as": "dtypes",
+}
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -32,8 +40,9 @@ class Inspection:
 
     def text(self, with_tensors: bool) -> str:
         """A line for each fact, and one for each tensor if requested."""
-        width = max(len(name) for name in self.facts)
-        lines = [f"{name:<{width}}  {_text(value)}" for name, value in self.facts.items()]
+        facts = {LABELS.get(name, name): value for name, value in self.facts.items()}
+        width = max(len(name) for name in facts)
+        lines = [f"{name:<{width}}  {_text(value)}" for name, value in facts.items()]
         if with_tensors:
             lines += [f"  {name}  {_by(shape)}  {dtype}" for name, shape, dtype in self.tensors]
         return "\n".join(lines)
@@ -84,7 +93,7 @@ def _facts(weights: Weights) -> dict[str, Any]:
     metadata, network = weights.metadata, weights.metadata.network
     facts: dict[str, Any] = {"network": network.name}
     if weights.match is not None:
-        facts["names"] = f"those of {weights.match.key_map.source}"
+        facts["names"] = f"of {weights.match.key_map.source}"
     options = ("ordering", "shortcut", "cardinality", "head", "stage", "pool_size")
     facts |= {name: value for name in options if (value := getattr(network, name))}
     facts |= {
@@ -105,7 +114,7 @@ def _biases(weights: Weights) -> str:
     kernels = [name for name, tensor in weights.tensors.items() if tensor.ndim == 4]
     biased = [name for name in kernels if name.replace(".weight", ".bias") in weights.tensors]
     unfolded = ", not folded into norms" if biased else ""
-    return f"{len(biased)} of {len(kernels)} convolutions have one{unfolded}"
+    return f"in {len(biased)} of {len(kernels)} convolutions{unfolded}"
 
 
 def _short(classes: tuple[str, ...]) -> str:

@@ -28,8 +28,12 @@ def row(name: str) -> Row:
         raise ResiduaError(f"{name!r}: expected the name of a model, see `residua models`.")
     if name not in ROWS:
         near = difflib.get_close_matches(name, ROWS, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ResiduaError(f"{name!r} is no known model.{hint} `residua models` lists all of them.")
+        hint = (
+            f" Did you mean {' or '.join(filter(None, [', '.join(near[:-1]), near[-1]]))}?"
+            if near
+            else ""
+        )
+        raise ResiduaError(f"unknown model {name!r}.{hint} `residua models` lists all of them.")
     return ROWS[name]
 
 

@@ -96,8 +96,8 @@ class _Download:
     def error(self, reason: str) -> ResiduaError:
         """The error for the user: the reason, and every way out."""
         return ResiduaError(
-            f"{self.address}: {reason}. Try again later; or download the file by other means and "
-            f"give its path (--weights FILE), or save it as {self.target}, where it is expected."
+            f"{self.address}: {reason}. Try again later; or download the file elsewhere and give "
+            f"its path instead of imagenet:NAME, or save it as {self.target}."
         )
 
     def fault(self) -> str:
