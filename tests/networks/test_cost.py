@@ -85,7 +85,7 @@ SOME = (
 def test_the_listing_has_what_measure_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The catalogue's own tests compare every row with its published count."""
     monkeypatch.setattr(catalogue, "ROWS", {name: catalogue.row(name) for name in SOME})
-    rows = cost.listing()
+    rows = list(cost.listing())
     assert [name for name, _, _ in rows] == list(SOME)
     for name, size, counts in rows:
         found = measured(name)

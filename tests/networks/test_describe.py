@@ -47,9 +47,9 @@ def test_a_size_is_at_least_one_pixel() -> None:
 def test_the_list_names_parameters_input_and_source(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("resnet18", "tutorial_resnet18")
     monkeypatch.setattr(catalogue, "ROWS", {name: catalogue.row(name) for name in names})
-    head, *lines = list_models(as_json=False).splitlines()
+    head, *lines = list_models(as_json=False)
     assert head.split() == ["model", "parameters", "multiply-adds", "input", "source"]
     assert [line.split()[0] for line in lines] == list(names)
     assert "11,689,512" in lines[0]
     assert lines[1].endswith("1 x 224 x 224  tutorial 2")
-    assert [entry["name"] for entry in json.loads(list_models(as_json=True))] == list(names)
+    assert [entry["name"] for entry in json.loads(next(list_models(as_json=True)))] == list(names)

@@ -55,7 +55,8 @@ def models(
         if name is None:
             if (classes, channels, size, ordering, shortcut, draw) != (None,) * 6:
                 raise ResiduaError("these options need the NAME of a model.")
-            print(describe.list_models(as_json))
+            for line in describe.list_models(as_json):
+                print(line, flush=True)
             return
         description = describe.describe(
             name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,17 +58,20 @@ def describe(
     return Description(name, network, (row.channels if channels is None else channels, size, size))
 
 
-def list_models(as_json: bool) -> str:
-    """All rows of the catalogue with their totals, as a table or as a JSON list."""
+def list_models(as_json: bool) -> Iterator[str]:
+    """All rows of the catalogue with their totals: the lines of a table, or of a JSON list.
+
+    A line is there as soon as its network is counted.
+    """
     rows = cost.listing()
     if as_json:
-        return json.dumps([cost.to_json(name, counts, size) for name, size, counts in rows])
-    width = max(len(name) for name, _, _ in rows)
-    lines = [f"{'model':<{width}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"]
+        yield json.dumps([cost.to_json(name, counts, size) for name, size, counts in rows])
+        return
+    width = max(map(len, catalogue.ROWS))
+    yield f"{'model':<{width}}  {'parameters':>12}  {'multiply-adds':>16}  input        source"
     for name, size, counts in rows:
         shape = " x ".join(map(str, size))
-        lines.append(
+        yield (
             f"{name:<{width}}  {counts.parameters:>12,}  {counts.multiply_adds:>16,}  {shape:<11}  "
             f"{catalogue.row(name).source}"
         )
-    return "\n".join(lines)
