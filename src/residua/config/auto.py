@@ -16,6 +16,7 @@ LEARNING_RATE = 0.1  # of SGD, for a batch of 128
 FINE_TUNING_RATE = 0.03  # the same, where training starts from pretrained weights
 ADAMW_FINE_TUNING_RATE = 3e-4  # for a batch of 32
 FEW = 100  # images per class: below, a linear probe uses cross-validation, not a validation set
+MOST_COMPARED = 10_000  # images that are searched for near-duplicates
 FEW_SMALL = 5_000  # small images; more of them are enlarged less, for speed
 CROSS_VALIDATED = 2_000, 5_000  # images that cross-validation uses, for few and for many classes
 IMBALANCE = 3.0  # ratio of the largest to the smallest class above which classes are weighted
@@ -107,6 +108,13 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
     else:
         reason = f"median shorter side {side} px, limited for a {'GPU' if gpu else 'CPU'}"
     chooser.choose("preprocessing.size", min(side, largest), reason)
+
+
+def choose_duplicates(chooser: Chooser, images: int) -> None:
+    """Set data.duplicates: comparing images takes 1 to 2 ms each."""
+    few = images <= MOST_COMPARED
+    reason = f"{images:,} images" if few else f"{images:,} images are many to compare"
+    chooser.choose("data.duplicates", "near" if few else "exact", reason)
 
 
 def choose_value_range(chooser: Chooser, low: float, high: float, images: int) -> None:

@@ -65,7 +65,7 @@ class Data:
     )
     split_seed: int = setting(0, "Seed of the split.", flag="--split-seed", low=0, high=2**32 - 1)
     duplicates: Literal["near", "exact"] = setting(
-        "near",
+        AUTO,
         "Images that stay in one split: near-duplicates, or images with equal pixels alone.",
     )
     group_by: str = setting(

@@ -40,6 +40,7 @@ _NEIGHBOURS, _SIMILARITY = 5, 0.5  # candidates by coarse pixels: at most 5, fro
 _FEATURE_NEIGHBOURS, _FEATURE_SIMILARITY, _FEATURE_DIMENSIONS = 3, 0.5, 128
 _CONTRAST = 2.0  # standard deviation, 0..255, below which an image is constant: equal to any other
 _BLOCK = 4096  # images
+_DECODED = 64  # images whose thumbnails are computed at once
 
 Take = Callable[[Integers], Thumbnails]  # indices [n] -> uint8 [n, 64, 64]
 
@@ -95,7 +96,11 @@ def find_near_duplicates(
 def near_duplicates_of(pixels: Pixels, rows: Sequence[int]) -> Pairs:
     """Pairs among the `rows` of decoded images uint8 [N, S, S, C], as positions in `rows`."""
     indices = np.array(rows, np.int64)
-    return find_near_duplicates(len(rows), lambda at: thumbnails_of(pixels[indices[at]])).pairs
+    thumbnails = np.empty((len(rows), SIDE, SIDE), np.uint8)
+    for start in range(0, len(rows), _DECODED):
+        chunk = slice(start, start + _DECODED)
+        thumbnails[chunk] = thumbnails_of(pixels[indices[chunk]])
+    return find_near_duplicates(len(rows), lambda at: thumbnails[at]).pairs
 
 
 def groups_of(count: int, pairs: Pairs) -> Integers:
@@ -123,7 +128,10 @@ def equal_pairs(keys: Sequence[object]) -> Pairs:
 
 def thumbnails_of(pixels: Pixels) -> Thumbnails:
     """uint8 [n, H, W, C] -> uint8 [n, 64, 64]: the mean of the channels, resized."""
-    images = torch.from_numpy(pixels.astype(np.float32)).mean(dim=-1)[:, None]
+    channels = torch.from_numpy(np.array(pixels)).unbind(dim=-1)
+    # far faster than a mean over a dimension of three
+    images = sum((channel.float() for channel in channels[1:]), channels[0].float())[:, None]
+    images /= len(channels)
     larger = min(images.shape[2:]) >= SIDE
     size = (SIDE, SIDE)
     resized = (

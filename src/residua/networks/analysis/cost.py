@@ -134,8 +134,8 @@ def smallest_input(network: nn.Module) -> int:
 
 
 def listing() -> Iterator[tuple[str, Size, Counts]]:
-    """Name, input (C, H, W) and totals of every row of the catalogue at its defaults; each is
-    built when it is asked for, in about 50 ms."""
+    """Name, input (C, H, W) and totals of every row of the catalogue at its defaults, one
+    at a time: each takes about 50 ms."""
     for name, row in catalogue.ROWS.items():
         size = (row.channels, row.size, row.size)
         with on_meta() as shapes:
