@@ -135,3 +135,17 @@ def test_choices_without_effect_are_left_out() -> None:
     mlp = with_settings(config, {"network.head": "mlp:8"})
     assert effective(mlp, choices) == choices
     assert effective(Config(), choices) == choices
+
+
+def test_large_data_are_compared_on_a_thousand_images() -> None:
+    for images, fraction in ((4_000, 0.2), (10_000, 0.1), (60_000, 0.05)):
+        made = chooser(transfer__strategy="auto")
+        auto.choose_validation(made, images, 10, {None})
+        assert made.config.data.val_fraction == fraction
+
+
+def test_near_duplicates_are_searched_among_few_images() -> None:
+    for images, expected in ((600, "near"), (60_000, "exact")):
+        made = chooser()
+        auto.choose_duplicates(made, images)
+        assert made.config.data.duplicates == expected

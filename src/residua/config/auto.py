@@ -16,7 +16,8 @@ LEARNING_RATE = 0.1  # of SGD, for a batch of 128
 FINE_TUNING_RATE = 0.03  # the same, where training starts from pretrained weights
 ADAMW_FINE_TUNING_RATE = 3e-4  # for a batch of 32
 FEW = 100  # images per class: below, a linear probe uses cross-validation, not a validation set
-MOST_COMPARED = 10_000  # images that are searched for near-duplicates
+MOST_COMPARED = 5_000  # images that are searched for near-duplicates
+ENOUGH_TO_COMPARE = 1_000  # validation images
 FEW_SMALL = 5_000  # small images; more of them are enlarged less, for speed
 CROSS_VALIDATED = 2_000, 5_000  # images that cross-validation uses, for few and for many classes
 IMBALANCE = 3.0  # ratio of the largest to the smallest class above which classes are weighted
@@ -183,6 +184,10 @@ def choose_validation(
     if few and not given - {None}:
         reason = f"only {images:,} images: all are used for training, accuracy by cross-validation"
         chooser.choose("data.val_fraction", 0.0, reason)
+    if config.transfer.strategy == "auto" and images > ENOUGH_TO_COMPARE / 0.2:
+        fraction = max(0.05, round(ENOUGH_TO_COMPARE / images, 2))
+        reason = f"{round(fraction * images):,} of {images:,} images suffice to compare strategies"
+        chooser.choose("data.val_fraction", fraction, reason)
     purpose = "" if is_probe else " (selects the best epoch)"
     chooser.choose("data.val_fraction", 0.2, f"20 % held out for validation{purpose}")
 
