@@ -1,4 +1,4 @@
-"""residua: from a folder of labelled images to a classifier its user can trust."""
+"""Labelled images -> a trained, evaluated image classifier, and its predictions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from residua._version import __version__ as __version__
 
 __all__ = [
     "Comparison",
+    "Evaluation",
+    "Features",
+    "Prediction",
     "ResiduaError",
     "Run",
     "audit",
@@ -44,9 +47,14 @@ if TYPE_CHECKING:
     )
     from residua.comparison.compare import Comparison, compare
     from residua.errors import ResiduaError
+    from residua.evaluation.predict import Features, Prediction
+    from residua.evaluation.score import Evaluation
 
 HOMES = {  # modules of the public names that are not in residua.api
     "Comparison": "residua.comparison.compare",
+    "Evaluation": "residua.evaluation.score",
+    "Features": "residua.evaluation.predict",
+    "Prediction": "residua.evaluation.predict",
     "ResiduaError": "residua.errors",
     "compare": "residua.comparison.compare",
 }

@@ -1,3 +1,3 @@
-"""The version of the package, where every module can read it without importing the package."""
+"""The version of the package, in a module without imports, so that any module can read it."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The public functions; each composes the layers below for one task."""
+"""Arguments of the public functions -> calls of the internal modules."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def build(
     """A network: float32 [B, channels, H, W] -> logits [B, classes]; in training mode.
 
     name: one of `models()`; optional if the weights determine it.
-    classes, channels: number of outputs and input channels; by default as the model or weights.
-    ordering: of the layers in a residual unit, such as "full_preactivation" or its letter "e".
+    classes, channels: number of outputs and input channels; None: those of the model or weights.
+    ordering: order of the layers in a residual unit, such as "full_preactivation" or "e".
     shortcut: "none", "A", "B" or "D", where a residual unit changes the shape.
     cardinality: groups of a bottleneck and the width of each, such as "32x4d".
     seed: fixes the initialisation without touching torch's global generator.
@@ -175,15 +175,16 @@ def train(
 ) -> Run:
     """Train a classifier and evaluate it; the same as `residua train`.
 
-    What is None comes from the recipe, else it is chosen automatically.
+    Arguments left None are taken from the recipe, or else chosen automatically.
 
-    data: a folder of class folders, a folder of IDX files or CIFAR archives, or "digits".
+    data: a folder of class folders, a folder of IDX files, a CIFAR archive, or "digits".
     model: one of `models()`.
-    weights: initial weights, see `build`; "none" for none where a recipe has some.
-    new_head: replace the head of the weights by a fresh one.
-    freeze: number of first stages that are not trained.
+    weights: initial weights, see `build`; None: the installed ImageNet weights, unless model or
+        settings of the training are set; "none": random initialisation, also with a recipe.
+    new_head: replace the head of the weights by a new one.
+    freeze: number of stages, from the first, that are frozen.
     head: "default", "linear", "mlp:256" (hidden layers) or "logistic" (a linear probe).
-    effort: of a training from ImageNet weights: "quick", "standard" or "best".
+    effort: "quick", "standard" or "best", for a training from ImageNet weights, see --effort.
     transfer: strategy: "features", "partial", "full", "scratch", "auto" or "none".
     views: augmented copies per image for feature extraction.
     budget: wall-clock time limit, such as "90s", "2m" or "1h".
@@ -191,18 +192,18 @@ def train(
     epochs: number of epochs.
     lr: learning rate.
     batch_size: images per step.
-    size: side of the network input, px.
-    seed: of initialisation, order and augmentation.
-    split_seed: of the split into training, validation and test set.
-    val_fraction, test_fraction: shares held out for validation and for the test, in [0, 1).
+    size: input size: size x size pixels.
+    seed: seed of initialisation, shuffling and augmentation.
+    split_seed: seed of the split into training, validation and test set.
+    val_fraction, test_fraction: fractions held out for validation and test set, in [0, 0.9].
     device: "cpu" or "cuda".
     precision: "fp32" or "bf16".
     out: the run folder; None: the next free runs/<data>-<n>.
-    settings: any other setting by dotted name, {"optimization.momentum": 0.95}.
+    settings: any other setting by dotted name, {"preprocessing.channels": 1}.
     quiet: print nothing.
-    batch: the name of batch_size in version 0.1.0.
+    batch: deprecated name of batch_size.
 
-    Raises ResiduaError on anything that cannot be used.
+    Raises ResiduaError if data, weights or settings are invalid.
     """
     named = {
         "network.name": model,
@@ -233,13 +234,13 @@ def train(
 
 
 def resume(run: Source, quiet: bool = False, data_path: str | Path | None = None) -> Run:
-    """Complete an interrupted training; its weights become those of an uninterrupted one.
+    """Resume an interrupted run; on a CPU the final weights are those of an uninterrupted run.
 
     run: a run or its folder.
     quiet: print nothing.
-    data_path: where its data are now, if they were moved; they are compared with split.csv.
+    data_path: the present path of its data, if moved; they are compared with split.csv.
 
-    Raises ResiduaError if the folder is no run or its data has changed.
+    Raises ResiduaError if the folder is not a run folder or its data have changed.
     """
     folder = RunFolder.existing(run)
     experiment.resume(folder, Console(quiet), None if data_path is None else str(data_path))
@@ -247,7 +248,7 @@ def resume(run: Source, quiet: bool = False, data_path: str | Path | None = None
 
 
 def load(run: Source) -> Run:
-    """The run in a folder. Raises ResiduaError if it is none."""
+    """Open a run folder. Raises ResiduaError if it is not one."""
     return Run(RunFolder.existing(run))
 
 

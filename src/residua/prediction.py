@@ -42,16 +42,16 @@ def predict(
 
     source, model, classes, preprocessing, quiet: see `evaluate`.
     images: one or several, also from a generator, which is read 32 images at a time: paths, folders
-        (all images below them), http(s) addresses, bytes of a file, Pillow images, arrays
+        (all images below them), http(s) URLs, bytes of a file, Pillow images, arrays
         [H, W] or [H, W, C], tensors [C, H, W]; uint8, uint16 or floating-point numbers in 0..1.
     top: number of most likely classes per image.
     value_range: (black, white) of arrays and tensors with other values.
-    allow_private: also read addresses in private networks.
+    allow_private: also read URLs in private networks.
     grid: PNG file in which to draw the images with their classes; it may exist only if residua
         drew it. A failure to draw is only a warning.
-    files: the name of images in version 0.1.0.
+    files: deprecated name of images.
 
-    An image that cannot be read keeps its row, with the reason in `error`. Raises ResiduaError if
+    An unreadable image gets a row with the reason in `error`. Raises ResiduaError if
     the weights cannot be used.
     """
     given = cast("Images | None", renamed("images", images, "files", files))
@@ -149,10 +149,10 @@ def features(
     """Extract the features of images: a feature map, average-pooled, as float32 [N, C x P x P].
 
     source, model, preprocessing, quiet: see `evaluate`.
-    images, value_range: see `predict`; or one data set without image files, see `train`.
+    images, value_range: see `predict`; images may also be a data set such as MNIST or "digits".
     stage: the stage whose output map is used, from 1; None: the last.
-    pool_size: P; None: as the head of a transferred run reads the map, else 1.
-    side, files: the names of pool_size and images in version 0.1.0.
+    pool_size: P; None: as in the run's head, otherwise 1.
+    side, files: deprecated names of pool_size and images.
 
     Images that cannot be read are omitted and listed with their reasons. Raises ResiduaError.
     """

@@ -48,7 +48,7 @@ def test_without_a_test_split_the_validation_split_is_used(
     assert evaluate_run(run, None, QUIET).split == "validation"
     members = [dataclasses.replace(member, split="train") for member in run.read_split()]
     run.write_split(members)
-    with pytest.raises(ResiduaError, match="was trained on all its images"):
+    with pytest.raises(ResiduaError, match="used all its images for training"):
         evaluate_run(run, None, QUIET)
 
 

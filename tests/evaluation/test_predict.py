@@ -122,7 +122,7 @@ def test_features_may_be_of_an_earlier_stage_and_a_finer_grid(
         expected = torch.nn.functional.adaptive_avg_pool2d(map_, 2).flatten(1).numpy()
     found = features_of(weights, files[:1], max_pixels=LIMIT, stage=2, pool_size=2)
     np.testing.assert_allclose(found.values, expected, atol=1e-5)
-    with pytest.raises(ResiduaError, match="--stage 4: cifar_resnet20 has stages 1 to 3"):
+    with pytest.raises(ResiduaError, match="stage 4: cifar_resnet20 has stages 1 to 3"):
         features_of(weights, files[:1], max_pixels=LIMIT, stage=4)
 
 

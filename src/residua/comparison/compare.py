@@ -38,7 +38,7 @@ class Comparison:
     page: Page
 
     def to_json(self) -> dict[str, object]:
-        """The object that `residua compare --json` prints; differences are shares."""
+        """The object that `residua compare --json` prints; differences are fractions."""
         return {
             "folder": str(self.folder),
             "runs": [dataclasses.asdict(run) for run in self.runs],
@@ -65,7 +65,7 @@ class HasPath(Protocol):
 
 
 def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Comparison:
-    """Compare two or more runs, each further one with the first; as `residua compare`.
+    """Compare each run with the first; as `residua compare`.
 
     Accuracies are compared on the images that both were evaluated on and neither was trained on,
     with a paired interval. out: a new folder, else the next free comparisons/<n>, for the page, its

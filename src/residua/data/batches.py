@@ -1,6 +1,6 @@
 """Decoded images and labels -> training batches, as a pure function of (seed, epoch, step).
 
-So a resumed training continues with any step.
+A resumed run can therefore start at any step.
 """
 
 from __future__ import annotations

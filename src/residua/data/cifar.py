@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100, binary or Python version, archive or folder -> an ArrayDataset.
 
 No code in a file is ever executed: pickles are read by an unpickler that builds plain values and
-inert records only.
+plain containers and arrays only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DATA -> a Dataset: the embedded digits, IDX files, CIFAR, or a folder of images.
+"""DATA -> a Dataset: the built-in digits, IDX files, CIFAR, or a folder of images.
 
 IDX, CIFAR and the digits are read at once into uint8 [N, H, W, C].
 """

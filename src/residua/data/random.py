@@ -1,6 +1,7 @@
 """(seed, epoch, sample) -> random numbers, as a pure function without any state.
 
-So the augmentation of an image depends on no worker, batch, device or earlier draw. The mixing
+The augmentation of an image therefore depends on no worker, batch, device or earlier draw. The
+mixing
 function is the finalizer of SplitMix64 (Steele et al. 2014, section 4).
 """
 

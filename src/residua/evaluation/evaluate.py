@@ -60,9 +60,12 @@ def evaluate_run(
     if data is None:
         split = held_out_split(run)
         if split is None:
+            is_probe = (run.path / "transfer.json").exists()
+            crossed = "; its cross-validated accuracy is in report.html" if is_probe else ""
             raise ResiduaError(
-                f"{run.path}: was trained on all its images, so it has no split to evaluate on. "
-                f"Give other images: residua evaluate {run.path} DATA"
+                f"{run.path} used all its images for training, so it has no test or validation "
+                f"set{crossed}. To evaluate it on other labelled images: residua evaluate "
+                f"{run.path} DATA"
             )
         images = split_images(run, split, data_path)
         surveyed = _read(images.dataset, max_pixels, console)

@@ -156,7 +156,7 @@ def features_of(
     network = build_network(weights, device, require_head=False)
     stages = len(network.stages)
     if stage is not None and not 1 <= stage <= stages:
-        raise ResiduaError(f"--stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
+        raise ResiduaError(f"stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
     pool_size = pool_size or (network.pool_size if metadata.network.head else 1)
     reading = Reading(metadata.preprocessing, max_pixels, False, value_range)
     inputs = dataset_inputs(images, reading) or inputs_of(images, reading)

@@ -1,1 +1,1 @@
-"""Batch [B, C, H, W] -> logits [B, K] or feature maps; knows nothing of files and data sets."""
+"""Batch [B, C, H, W] -> logits [B, K] or feature maps; independent of files and data sets."""

@@ -1,4 +1,4 @@
-"""Images [B, C, H, W] -> logits [B, K]: AlexNet of 2012 in two groups, of 2014 in one column."""
+"""Images [B, C, H, W] -> logits [B, K]: AlexNet of 2012 (two groups) and 2014 (one)."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     layer(x) = concatenate(x, branch(x))
 
-The branch is that of full pre-activation, "nacnac"; its output is not added to x but becomes
-further channels. This is DenseNet-BC: the 1x1 convolution is four times as wide as the growth, and
-a transition halves the channels and the map between two stages.
+The branch is that of full pre-activation, "nacnac" (letters: see layers.py); its output is not
+added to x but becomes further channels. This is DenseNet-BC: the 1x1 convolution is four times as
+wide as the growth, and a transition halves the channels and the map between two stages.
 
 State dict keys: stem.{conv,norm}; stages.S.transition.{norm,conv} from S = 1 on, before the layers
 that read it; stages.S.layers.L.{norm0,conv1,norm1,conv2}; tail.norm; head.

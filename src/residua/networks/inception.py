@@ -1,4 +1,4 @@
-"""Images [B, C, H, W] -> logits [B, K]: GoogLeNet, Inception v3 and v4, their blocks as sentences.
+"""Images [B, C, H, W] -> logits [B, K]: GoogLeNet, Inception v3 and v4, in a short notation.
 
     block  = branch | branch | ...    all read the block's input; their outputs are concatenated
                                       along the channels, in this order
@@ -7,7 +7,7 @@
            | max3 | avg3              pool over 3x3 windows
            | (block)                  a branch that splits once more
 
-A number behind a / is the stride. The map keeps its size (padded with zeros, which no maximum sees)
+A number behind a / is the stride. The map keeps its size (zero padding, ignored by max pooling)
 except for a stride or a mark: v is valid, no padding, as in 3x3/2v:96; c is ceil, no padding
 either, and an incomplete last window counts, as in max3/2c.
 

@@ -4,9 +4,10 @@
     branch  = expand 1x1, depthwise kxk, project 1x1: "cnacnacn", without the first where t = 1
 
 The inverted residual unit with a linear bottleneck (Sandler et al. 2018, section 3) in the grammar
-of residual.py: the branch is wider than its ends, and no activation follows the projection. Every
-activation is ReLU6. EfficientNet-Lite (Liu 2020, tensorflow/tpu, efficientnet/lite) is EfficientNet
-(Tan and Le 2019) without squeeze-and-excitation, its stem, head and first and last stage unscaled.
+of residual.py: the branch is wider than its input and output, and no activation follows the
+projection. Every activation is ReLU6. EfficientNet-Lite (Liu 2020, tensorflow/tpu,
+efficientnet/lite) is EfficientNet (Tan and Le 2019) without squeeze-and-excitation, its stem, head
+and first and last stage unscaled.
 """
 
 from __future__ import annotations

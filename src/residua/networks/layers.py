@@ -1,4 +1,4 @@
-"""Letters -> layers: the alphabet of the networks, convolution, norm, activation and pools.
+"""Letters of a layer order (c: convolution, n: norm, a: activation) -> layers; pools.
 
 Legend: B batch, C channels, H height, W width. All tensors are float [B, C, H, W].
 """

@@ -1,10 +1,10 @@
-"""Images [B, C, H, W] -> logits [B, K]: the residual unit as a grammar, and its networks.
+"""Images [B, C, H, W] -> logits [B, K]: residual units described by strings of layer letters.
 
     unit(x) = after(branch(before(x)) + shortcut(x or before(x)))
 
 Between two convolutions there is always norm, activation. The five orderings of He et al. 2016
-("Identity Mappings in Deep Residual Networks", figure 4) differ only in the position of one more
-pair of letters.
+("Identity Mappings in Deep Residual Networks", figure 4) differ only in where the last norm and
+activation are.
 
 `unit_plans` derives the plan of every unit from a network's config without building anything;
 `ResidualUnit` builds a plan.

@@ -1,4 +1,4 @@
-"""Images, predictions and confusion matrices -> PNG bytes, like the figures of the tutorials."""
+"""Images, predictions and confusion matrices -> PNG bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class names in any script -> the fonts and names of PNG figures, and a warning if some lack."""
+"""Class names in any script -> fonts and names of PNG figures; a warning of missing glyphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a study -> figures that overlay their curves, or list their figures."""
+"""The rows of a study -> overlaid curves, or a grid of their figures."""
 
 from __future__ import annotations
 

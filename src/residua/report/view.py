@@ -1,4 +1,4 @@
-"""Metrics, images and numbers -> what templates and terminals show: cells, orders, texts."""
+"""Metrics, images and numbers -> formatted values for templates and terminals."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The run folder, and what names a run or weights."""
+"""SOURCE of a command -> a run folder, or weights."""

@@ -1,4 +1,4 @@
-"""The run folder on disk: the only bridge between training and everything that comes after it."""
+"""The run folder on disk: the only interface between training and all later commands."""
 
 from __future__ import annotations
 

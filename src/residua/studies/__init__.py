@@ -1,1 +1,1 @@
-"""Claims of the papers and tutorials, each as something that anyone runs again with one command."""
+"""Published claims -> reproducible studies: runs over several seeds, or computations."""

@@ -1,4 +1,4 @@
-"""The runs of a row -> their results."""
+"""The runs of a configuration -> their metrics over all seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of rows and seeds -> the findings of a page, no stronger than their intervals.
+"""Results of rows and seeds -> the findings of a page, worded by their intervals.
 
 Legend: R rows, S seeds. resolution: the smallest step of a metric, see `seed_differences`.
 """

@@ -1,6 +1,6 @@
-"""Work that several processes can share -> worker processes that do it together with this one.
+"""Independent jobs -> worker processes that run them beside this one.
 
-A small network leaves most of a second core idle; two of them, each on its own core, do not.
+A small network leaves most of a second core idle; two networks at a time use both cores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Content -> files that are complete or absent; new folders; the user's cache folder."""
+"""Content -> files, written atomically; new folders; the user's cache folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far training is, as plain numbers; the task that it trains on; which epoch is the best."""
+"""The state of a training as plain data: step, metrics, best epoch; and its task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network and its batches -> how fast it trains here, and so how many epochs fit a budget."""
+"""A network and its batches -> its speed on this machine, and the epochs that fit a budget."""
 
 from __future__ import annotations
 

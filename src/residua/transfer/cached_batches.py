@@ -1,6 +1,6 @@
 """Frozen stages and images -> batches of their cached output, for the layers behind them.
 
-Training on these batches is training on the images; only nothing is computed twice.
+Equivalent to training on the images, without computing the frozen stages again.
 """
 
 from __future__ import annotations

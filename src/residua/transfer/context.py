@@ -1,4 +1,4 @@
-"""A prepared training, its initial weights and a strategy -> what every strategy needs."""
+"""A prepared training, its initial weights and a strategy -> the state of all strategies."""
 
 from __future__ import annotations
 

@@ -11,14 +11,15 @@ things differ, and `estimate` corrects for each:
   resampled rows and compares these with all rows (Efron 1983, "Estimating the error rate of a
   prediction rule", section 2, applied to the selection alone, without refitting, as in Tsamardinos
   et al. 2018, "Bootstrapping the out-of-sample predictions ...", section 3).
-- Fewer training rows: the evaluated heads miss the rows of a fold. `_GAIN` standard errors.
+- Fewer training rows: the evaluated heads miss the rows of a fold; corrected by `_GAIN`
+  standard errors.
 - Dependence: heads share training rows, and the final head depends on the images of the training
   set. Both widen the interval (Bates, Hastie and Tibshirani 2021, "Cross-validation: what does it
   estimate and how well does it do it?", sections 4 and 5), as if N / `_INFLATION` images were
   evaluated.
 
 The two constants were set on flowers5 and digits. MNIST and birds6, which were not used for that,
-and other draws of the former are in benchmarks/results/small-data-interval.txt: the interval
+and other draws of flowers5 and digits are in benchmarks/results/small-data-interval.txt: the CI
 covered the true accuracy in 94.3 to 97.8 % of draws of 5, 20 and 100 images per class, at 1.16 to
 1.18 times the width of Wilson's; Wilson's around the plain cross-validated accuracy in 89 to 95 %.
 """

@@ -2,8 +2,8 @@
 
 `auto` fits a linear probe, runs a short trial of each other strategy, continues the best one only
 if its expected gain exceeds the noise, and keeps the model with the best validation accuracy. If
-the first probe had time for some of the images only, it is fitted on more of them next. The test
-set is never used.
+the budget allowed only a part of the images for the first probe, it is fitted on more next. The
+test set is never used.
 
 Each completed trial and the training that continues have folders below the run's, where an
 interrupted run continues them.

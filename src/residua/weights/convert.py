@@ -1,4 +1,4 @@
-"""Weights under our names -> a file of another program: .weights.h5 (Keras 3) or a state dict."""
+"""Weights under residua's names -> another program's file: .weights.h5 (Keras 3) or state dict."""
 
 from __future__ import annotations
 

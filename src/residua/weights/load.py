@@ -1,4 +1,4 @@
-"""A weights file of any framework -> tensors under our names, with their metadata."""
+"""A weights file of any framework -> tensors under residua's names, with their metadata."""
 
 from __future__ import annotations
 

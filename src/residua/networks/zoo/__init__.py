@@ -1,1 +1,1 @@
-"""A name -> a network: the rows of the catalogue."""
+"""A name -> a network: the catalogue of models."""

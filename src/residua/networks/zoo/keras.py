@@ -1,4 +1,4 @@
-"""keras.applications -> rows of the catalogue, with its biases, paddings and constants."""
+"""keras.applications -> entries of the catalogue, with Keras' biases, paddings and constants."""
 
 from __future__ import annotations
 

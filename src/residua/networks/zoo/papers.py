@@ -1,4 +1,4 @@
-"""The papers' networks -> rows of the catalogue."""
+"""The papers' networks -> entries of the catalogue."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ SZEGEDY15 = "Szegedy et al. 2015, Rethinking the Inception Architecture"
 LIU = "Liu 2020, EfficientNet-Lite; Tan and Le 2019, EfficientNet"
 HUANG = "Huang et al. 2016, Densely Connected Convolutional Networks"
 SIMONYAN = "Simonyan and Zisserman 2014"
+WITH_NORM = f"{SIMONYAN}, with BatchNorm (torchvision)"
 
 _BASIC = ResNetConfig(units=(), outputs=WIDE)
 _DEEP = ResNetConfig(units=(), outputs=DEEP, branch=BOTTLENECK, inner=WIDE)
@@ -93,7 +94,7 @@ PAPERS: dict[str, Row] = {
     "preact_resnet101": Row(_PREACT_DEEP.with_units(3, 4, 23, 3), HE16, 44_541_480),
     "preact_resnet152": Row(_PREACT_DEEP.with_units(3, 8, 36, 3), HE16, 60_185_128),
     # He 2015, section 4.2: 6n + 2 layers, option A; the paper begins at 20
-    "cifar_resnet14": _cifar(_CIFAR.with_units(2, 2, 2), HE15, 172_506),
+    "cifar_resnet14": _cifar(_CIFAR.with_units(2, 2, 2), f"as {HE15}, with n = 2", 172_506),
     "cifar_resnet20": _cifar(_CIFAR.with_units(3, 3, 3), HE15, 269_722),
     "cifar_resnet32": _cifar(_CIFAR.with_units(5, 5, 5), HE15, 464_154),
     "cifar_resnet44": _cifar(_CIFAR.with_units(7, 7, 7), HE15, 658_586),
@@ -113,10 +114,10 @@ PAPERS: dict[str, Row] = {
     "vgg13": Row(VGGConfig(VGG13), SIMONYAN, 133_047_848),
     "vgg16": Row(VGGConfig(VGG16), SIMONYAN, 138_357_544),
     "vgg19": Row(VGGConfig(VGG19), SIMONYAN, 143_667_240),
-    "vgg11_bn": Row(VGGConfig(VGG11, norm=PLAIN_NORM), SIMONYAN, 132_868_840),
-    "vgg13_bn": Row(VGGConfig(VGG13, norm=PLAIN_NORM), SIMONYAN, 133_053_736),
-    "vgg16_bn": Row(VGGConfig(VGG16, norm=PLAIN_NORM), SIMONYAN, 138_365_992),
-    "vgg19_bn": Row(VGGConfig(VGG19, norm=PLAIN_NORM), SIMONYAN, 143_678_248),
+    "vgg11_bn": Row(VGGConfig(VGG11, norm=PLAIN_NORM), WITH_NORM, 132_868_840),
+    "vgg13_bn": Row(VGGConfig(VGG13, norm=PLAIN_NORM), WITH_NORM, 133_053_736),
+    "vgg16_bn": Row(VGGConfig(VGG16, norm=PLAIN_NORM), WITH_NORM, 138_365_992),
+    "vgg19_bn": Row(VGGConfig(VGG19, norm=PLAIN_NORM), WITH_NORM, 143_678_248),
     "alexnet": Row(ALEXNET, "Krizhevsky 2014, One weird trick", 61_100_840),
     "alexnet_2012": Row(ALEXNET_2012, "Krizhevsky et al. 2012", 60_965_224),
     # With BatchNorm, 3x3 where the paper has 5x5, without auxiliary heads: torchvision's

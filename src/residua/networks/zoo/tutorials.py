@@ -1,4 +1,4 @@
-"""The tutorials' own networks -> rows of the catalogue, with their biases, paddings and norms."""
+"""The tutorials' own networks -> entries of the catalogue, with their biases and norms."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Closed studies: claims that are computed, not trained."""
+"""Studies with their own code, most of them without training."""

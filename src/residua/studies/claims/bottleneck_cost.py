@@ -1,4 +1,4 @@
-"""Costs of layers and units, beside the claims of tutorials 0, 1, 3 and 4; trains nothing."""
+"""Costs of layers and units, compared with claims of tutorials 0, 1, 3, 4; trains nothing."""
 
 from __future__ import annotations
 

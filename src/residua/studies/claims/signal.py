@@ -1,4 +1,4 @@
-"""How gradients and responses change with depth, beside tutorials 0 and 1; trains small networks.
+"""Gradients and responses by depth, compared with tutorials 0 and 1; trains small networks.
 
 Legend: S seeds, L layers, see `propagation`.
 """

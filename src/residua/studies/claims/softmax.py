@@ -1,4 +1,4 @@
-"""Scores -> their softmax, beside tutorial 0's claims about it; trains nothing.
+"""Scores -> their softmax, compared with tutorial 0's claims; trains nothing.
 
 softmax(s)_i = exp(s_i / T) / sum_j exp(s_j / T) for K scores s and a temperature T, 1 by default.
 """

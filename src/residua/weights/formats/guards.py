@@ -1,6 +1,6 @@
 """A path -> the first bytes, header or members of its file, within limits; errors in one sentence.
 
-Nothing here trusts a size that a file declares.
+Sizes that a file declares are checked against its length.
 """
 
 from __future__ import annotations

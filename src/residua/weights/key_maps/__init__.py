@@ -1,1 +1,1 @@
-"""Our layer names <-> those of other programs."""
+"""residua's layer names <-> those of other programs."""

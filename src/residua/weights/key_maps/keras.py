@@ -1,4 +1,4 @@
-"""Our layer names -> those of keras.applications of any age, and of the tutorials."""
+"""residua's layer names -> those of keras.applications of any age, and of the tutorials."""
 
 from __future__ import annotations
 

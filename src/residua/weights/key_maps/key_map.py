@@ -1,9 +1,10 @@
-"""Our layer names -> those of another program, by rules: the grammar of a key map.
+"""residua's layer names -> those of another program, by rules.
 
 A rule is a pair: a regular expression for a whole name, and a format string for the new name. The
-groups of the expression fill the format; a number may take an offset, {0:+1}, or become a letter,
-{0:a} (0 -> a) or {0:a-1} (1 -> a). Rules apply one after another, each to the result of the last.
-A Keras layer that no rule names is numbered automatically there (conv2d_12), in creation order.
+groups of the expression fill the format; a number may take an offset, {0:+1}, or become a letter:
+{0:a} maps 0, 1, 2 to a, b, c, and {0:a-1} maps 1, 2, 3 to them. Rules apply one after another,
+each to the result of the last. A Keras layer that no rule names is numbered automatically
+there (conv2d_12), in creation order.
 """
 
 from __future__ import annotations

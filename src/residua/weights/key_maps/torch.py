@@ -1,4 +1,4 @@
-"""Our layer names -> those of torchvision, timm and pytorch_resnet_cifar10."""
+"""residua's layer names -> those of torchvision, timm and pytorch_resnet_cifar10."""
 
 from __future__ import annotations
 
