@@ -181,6 +181,7 @@ def train(
     model: one of `models()`.
     weights: initial weights, see `build`; None: the installed ImageNet weights, unless model or
         settings of the training are set; "none": random initialisation, also with a recipe.
+        Several, separated by commas, are compared by linear probes; the best are trained further.
     new_head: replace the head of the weights by a new one.
     freeze: number of stages, from the first, that are frozen.
     head: "default", "linear", "mlp:256" (hidden layers) or "logistic" (a linear probe).

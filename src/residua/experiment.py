@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from residua.config import parse
+from residua.config.auto import Chooser
 from residua.config.schema import AUTO, Config
+from residua.config.start import weights_sources
 from residua.data.batches import Inputs
 from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
@@ -21,8 +21,6 @@ from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import record
 from residua.evaluation.score import Evaluation, score_images
-from residua.networks.analysis.cost import smallest_input
-from residua.networks.analysis.shapes import REFUSALS
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.facts import report_facts
@@ -30,26 +28,26 @@ from residua.report.view import counted
 from residua.runs.folder import Busy, RunFolder
 from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
+    absolute_source,
     chosen_start,
     in_class_order,
     initial_weights,
-    is_published,
     leakage_notes,
     report_initial_weights,
 )
 from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
 from residua.system.device import environment
-from residua.system.files import check_writable, refuse_inside, user_path
+from residua.system.files import check_writable, refuse_inside
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
-from residua.training.initial import initial_metadata, initial_network
+from residua.training.initial import check_network, initial_metadata, initial_network
 from residua.training.loop import fit
 from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
 from residua.training.recorder import tensorboard_writer
-from residua.transfer.result import TransferResult
+from residua.transfer.result import RESULT, BackboneResult, TransferResult
 from residua.weights.load import Weights, read_file
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
@@ -90,20 +88,23 @@ def train(config: Config, out: str | None, console: Console) -> RunFolder:
     _check_settings(config, out)
     began = time.monotonic()
     start = chosen_start(config, console)
+    clock = Clock(seconds_of(start.config.transfer.budget), began)
+    start, backbones = _with_one_backbone(start, clock, console)
     requested = start.config
-    clock = Clock(seconds_of(requested.transfer.budget), began)
     weights = initial_weights(requested, console)
     config = _with_absolute_weights(requested, weights)
     expects = None if weights is None else weights.expects
     prepared = prepare(config, console, expects, start.choices)
     weights = _in_class_order(weights, prepared)
     with _explained(prepared.config):
-        _check_network(prepared, weights)
+        check_network(prepared, weights)
     seen = set() if config.transfer.strategy == "scratch" else images_seen_by(weights)
     prepared = _with_leakage_notes(seen, config, prepared)
     folder = RunFolder.new(out, prepared.dataset.name)
     try:
         write_earlier_images(folder, seen)
+        if backbones:
+            folder.write_json(RESULT, TransferResult(backbones=backbones).to_json())
         _write_inputs(folder, prepared, weights)
         if weights is not None:
             report_initial_weights(weights, prepared, console)
@@ -249,6 +250,17 @@ def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evalua
     return evaluation
 
 
+def _with_one_backbone(
+    start: Chooser, clock: Clock, console: Console
+) -> tuple[Chooser, tuple[BackboneResult, ...]]:
+    """The settings with one source of weights, and those that it was compared with, if any."""
+    if len(weights_sources(start.config.network.weights)) == 1:
+        return start, ()
+    from residua.transfer.backbones import choose_backbone
+
+    return choose_backbone(start, clock, console)
+
+
 def _check_settings(config: Config, out: str | None) -> None:
     """Raise ResiduaError where the settings alone show that the run cannot be done."""
     if config.network.name != AUTO:
@@ -275,10 +287,9 @@ def _with_leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> P
 
 def _with_absolute_weights(config: Config, weights: Weights | None) -> Config:
     """The path of the weights made absolute, so that `resume` works from any folder."""
-    if weights is None or is_published(config.network.weights):
+    if weights is None:
         return config
-    absolute = str(user_path(config.network.weights).absolute())
-    return parse.with_settings(config, {"network.weights": absolute})
+    return parse.with_settings(config, {"network.weights": absolute_source(config.network.weights)})
 
 
 def _write_inputs(folder: RunFolder, prepared: Prepared, weights: Weights | None) -> None:
@@ -361,19 +372,3 @@ def _explained(config: Config) -> Iterator[None]:
                 "BatchNorm has no variance. Use a larger --batch-size, or more images."
             ) from error
         raise
-
-
-def _check_network(prepared: Prepared, weights: Weights | None) -> None:
-    """Raise ResiduaError, before there is a run folder, where weights or images do not fit."""
-    config, device = prepared.config, prepared.device
-    network, size = initial_network(config, weights, device).eval(), config.preprocessing.size
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, config.preprocessing.channels, size, size, device=device))
-    except REFUSALS as error:
-        if size >= (smallest := smallest_input(network)):
-            raise
-        raise ResiduaError(
-            f"{config.network.name} needs images of at least {smallest} px, not {size}: use "
-            f"--size {smallest} or another --model."
-        ) from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from residua.config import parse
 from residua.config.auto import Chooser
 from residua.config.recipes import read_recipe, recipes
 from residua.config.schema import Config
-from residua.config.start import choose_start, own_training
+from residua.config.start import choose_start, own_training, weights_sources
 from residua.errors import ResiduaError
 
 
@@ -68,6 +70,31 @@ def test_published_weights_get_a_new_head_by_effort() -> None:
     assert start(network__weights="imagenet:resnet50") == ("imagenet:resnet50", "auto", "3m")
     own = start(network__weights="imagenet:resnet50", network__new_head=True)
     assert own == ("imagenet:resnet50", "none", "")
+
+
+def test_several_weights_are_probed() -> None:
+    assert start(network__weights="a.pth,b.pth") == ("a.pth,b.pth", "auto", "3m")
+    quick = start(network__weights="a.pth,b.pth", transfer__effort="quick")
+    assert quick == ("a.pth,b.pth", "features", "1m")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"transfer__strategy": name} for name in ("none", "partial", "full", "scratch")),
+        {"training__epochs": 3},
+    ],
+)
+def test_several_weights_need_a_strategy_that_probes(settings: dict[str, object]) -> None:
+    with pytest.raises(ResiduaError, match="Add --transfer features or --transfer auto"):
+        start(network__weights="a.pth,b.pth", **settings)
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_source(tmp_path: Path) -> None:
+    file = tmp_path / "a,b.pth"
+    assert weights_sources(str(file)) == (str(tmp_path / "a"), "b.pth")
+    file.touch()
+    assert weights_sources(str(file)) == (str(file),)
 
 
 @pytest.mark.parametrize(

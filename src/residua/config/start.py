@@ -10,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 
 from residua.config.auto import Chooser
-from residua.config.schema import AUTO, IMAGENET, Config
+from residua.config.schema import AUTO, IMAGENET, NONE, Config
 from residua.config.validate import TRANSFERS
 from residua.errors import ResiduaError
+from residua.system.files import is_there, user_path
 
 EFFORTS = {"quick": ("features", "1m"), "standard": ("auto", "3m"), "best": ("auto", "")}
 STANDARD = "standard"
 SMALLEST = 32  # px: the stride of the installed network
+PROBING = ("features", "auto")  # strategies that begin with a linear probe
 OWN_TRAINING = (  # sections and settings
     "optimization",
     "augmentation",
@@ -47,19 +49,43 @@ def choose_start(chooser: Chooser, *, is_installed: bool) -> None:
     if wants_installed_weights(chooser.config) and is_installed:
         chooser.choose("network.weights", IMAGENET, "installed with residua")
     config, effort = chooser.config, chooser.config.transfer.effort
+    several = len(weights_sources(config.network.weights)) > 1
     if config.transfer.strategy is None:
-        if _is_published(config) and not own_training(config):
+        if (several or _is_published(config)) and not own_training(config):
             strategy, budget = EFFORTS[effort or STANDARD]
             reason = f"--effort {effort or STANDARD}"
             chooser.choose("transfer.strategy", strategy, reason)
             chooser.choose("transfer.budget", budget or None, reason)
             return
         chooser.choose("transfer.strategy", "none", "plain training")
+    if several and chooser.config.transfer.strategy not in PROBING:
+        raise ResiduaError(
+            f"--weights {config.network.weights}: several weights are compared by linear probes. "
+            "Add --transfer features or --transfer auto, or name one of them."
+        )
     if effort is not None:
         raise ResiduaError(
             f"--effort {effort} is for a training that starts from ImageNet weights and chooses "
             "its own strategy. With these settings, use --budget to limit the time."
         )
+
+
+def weights_sources(weights: str) -> tuple[str, ...]:
+    """The sources in network.weights: several if they are separated by commas.
+
+    A file or folder with a comma in its name is one. Raises ResiduaError.
+    """
+    if "," not in weights or is_there(user_path(weights)):
+        return (weights,)
+    sources = tuple(source.strip() for source in weights.split(","))
+    for source in sources:
+        if source in ("", NONE) or sources.count(source) > 1:
+            raise ResiduaError(
+                f"--weights {weights}: {source or 'an empty name'!r} cannot be compared with the "
+                "others. Expected different runs, weights files or imagenet:NAME, separated by "
+                "commas."
+            )
+    return sources
 
 
 def own_training(config: Config) -> list[str]:

@@ -89,6 +89,11 @@ def locate(source: str | os.PathLike[str], model: str | None, console: Console) 
     return path
 
 
+def absolute_source(source: str) -> str:
+    """The same source from any working directory."""
+    return source if is_published(source) else str(user_path(source).absolute())
+
+
 def is_published(source: str | os.PathLike[str]) -> bool:
     """Whether a source means published weights, even if a file has that name."""
     return os.fspath(source).partition(":")[0] == IMAGENET

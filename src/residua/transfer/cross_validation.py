@@ -292,14 +292,35 @@ def _evaluate_fold(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     """Correct predictions and losses, nats, on the left-out rows of a fold."""
     path, fold = job
+    log_probabilities = _log_probabilities(c, path, fold)
+    targets = np.searchsorted(fold.model.classes_, path.labels[fold.left_out])
+    true = log_probabilities[np.arange(len(targets)), targets]
+    return log_probabilities.argmax(axis=1) == targets, -np.maximum(true, -_MAX_LOSS)
+
+
+def _log_probabilities(c: float, path: _Path, fold: _Fold) -> npt.NDArray[np.float64]:
+    """Of the left-out rows, for the classes of the model, by a probe fitted on the others."""
     refit(fold.model, c, path.rows[fold.train], path.labels[fold.train])
     logits = fold.model.decision_function(path.rows[fold.left_out])
     if logits.ndim == 1:  # of two classes it gives the second's alone
         logits = np.stack([np.zeros_like(logits), logits], axis=1)
-    log_probabilities = log_softmax(logits)
-    targets = np.searchsorted(fold.model.classes_, path.labels[fold.left_out])
-    true = log_probabilities[np.arange(len(targets)), targets]
-    return log_probabilities.argmax(axis=1) == targets, -np.maximum(true, -_MAX_LOSS)
+    return log_softmax(logits)
+
+
+def left_out_log_probabilities(
+    features: Floats, labels: Labels, classes: int, folds: Labels, c: float, *, balanced: bool
+) -> npt.NDArray[np.float64]:
+    """Log-probabilities of each row by a probe fitted on the other folds; float64 [N, classes].
+
+    Rows that no probe can predict have the same value for all classes.
+    """
+    result = np.full((len(labels), classes), -_MAX_LOSS)
+    path = _Path(features, labels, classes, folds, balanced)
+    with single_blas_thread(), no_convergence_warnings():
+        for fold in path.folds:
+            values = _log_probabilities(c, path, fold)
+            result[np.ix_(fold.left_out, fold.model.classes_)] = np.maximum(values, -_MAX_LOSS)
+    return result
 
 
 def neighbours(

@@ -16,7 +16,7 @@ from residua.transfer.cached_batches import batches_after
 from residua.transfer.context import Context, Outcome, saved_predictor
 from residua.transfer.cross_validation import LayerScore
 from residua.transfer.linear_probe import initialise_head
-from residua.transfer.result import TransferResult
+from residua.transfer.result import RESULT, TransferResult, result_of
 
 USEFUL_FEATURES = 0.9  # accuracy of the linear probe from which on small steps preserve them
 MANY_EPOCHS = 10
@@ -31,7 +31,6 @@ NO_AUGMENTATION = {
     "augmentation.contrast": 0.0,
     "augmentation.saturation": 0.0,
 }
-RESULT = "transfer.json"
 
 
 def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Outcome:
@@ -50,7 +49,7 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
     clock, console = context.clock, context.console
     batches, cached_stages = batches_after(network, context.prepared, clock, console)
     limit = throughput.validation_limit(clock)
-    result = _result_of(folder) if is_resumed else TransferResult()
+    result = result_of(folder) if is_resumed else TransferResult()
     scores: dict[FeatureLayer, LayerScore] = {}
     if not is_resumed:
         if is_pretrained:
@@ -130,17 +129,3 @@ def _with_learning_rate(context: Context, accuracy: float) -> Context:
     if learning_rate := rates.get(config.optimization.optimizer):
         context = context.choose("optimization.learning_rate", learning_rate, reason)
     return context.choose("optimization.layer_decay", 1.0, reason)
-
-
-def _result_of(folder: RunFolder) -> TransferResult:
-    """The measurements before an interruption. Raises ResiduaError if the file is damaged."""
-    path = folder.path / RESULT
-    if not path.exists():
-        return TransferResult()
-    try:
-        return TransferResult.from_json(folder.read_json(RESULT))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ResiduaError(
-            f"{path}: is damaged: {error!r}; expected the measurements of a transfer strategy. "
-            "Delete it; the run can be resumed without it."
-        ) from error

@@ -69,7 +69,7 @@ def fit_probe(
     is_resumed = final and (folder.path / STATE).exists()
     if is_resumed and deadline is not None:
         deadline = time.monotonic()  # the cached features are those that training began with
-    scored = _score(context, _candidates(context), members, deadline)
+    scored = _score(context, candidate_layers(context), members, deadline)
     deadline = _leaving_time_to_finish(context, scored.rows, deadline)
     best = best_layer(scored.layers)
     context = _with_layer(context, best)
@@ -124,7 +124,7 @@ def initialise_head(
 # Which layer
 
 
-def _candidates(context: Context) -> list[FeatureLayer]:
+def candidate_layers(context: Context) -> list[FeatureLayer]:
     """The layer of the settings, or else those that are worth comparing."""
     prepared, network = context.prepared, context.prepared.config.network
     last = context.features.stages.count
@@ -142,22 +142,19 @@ def _score(
     deadline: float | None,
 ) -> _Scored:
     """Cross-validate layers on the training set, or on some of it."""
-    config, extractor = context.prepared.config, context.features
-    seed, classes = config.training.seed, config.network.classes
-    count = cross_validated(classes)
-    samples = shuffled(seed, 0, members)[:count] if len(members) > count else members
+    config = context.prepared.config
     half = None if deadline is None else (time.monotonic() + deadline) / 2
-    extractor.prepare_engine()
+    context.features.prepare_engine()
     with context.console.bar("features") as move:
         report = _announcing(context.console, move)
-        rows = extractor.rows(layers, samples, deadline=half, report=report)
+        rows = rows_to_score(context, layers, members, half, report)
     with context.console.bar("cross-validation") as move:
         scores, estimated = score_layers(
             rows,
             context.prepared.labels[rows.samples],
-            _fold_keys(context, rows.samples),
-            classes,
-            seed,
+            fold_keys(context, rows.samples),
+            config.network.classes,
+            config.training.seed,
             balanced=config.optimization.class_weights == "balanced",
             report=move,
             threads=min(MAX_THREADS, torch.get_num_threads()),
@@ -165,7 +162,22 @@ def _score(
     return _Scored(scores, estimated, rows)
 
 
-def _fold_keys(context: Context, samples: Integers) -> list[str]:
+def rows_to_score(
+    context: Context,
+    layers: Sequence[FeatureLayer],
+    members: Integers,
+    deadline: float | None,
+    report: Report,
+) -> FeatureRows:
+    """The features that layers are cross-validated on: of the training set, or of some of it."""
+    config = context.prepared.config
+    count = cross_validated(config.network.classes)
+    if len(members) > count:
+        members = shuffled(config.training.seed, 0, members)[:count]
+    return context.features.rows(layers, members, deadline=deadline, report=report)
+
+
+def fold_keys(context: Context, samples: Integers) -> list[str]:
     """A key per sample, equal where both must share a fold: of the first image of its group."""
     keys = [key.hex() for key in context.features.keys(samples)]
     first: dict[str, str] = {}

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from residua.errors import ResiduaError
+from residua.runs.folder import RunFolder
+
+RESULT = "transfer.json"
 Phase = Literal["first", "trial", "final"]
 
 
@@ -28,6 +32,24 @@ class LayerResult:
     c: float
     loss: float
     abandoned: bool = False
+
+
+@dataclass(frozen=True)
+class BackboneResult:
+    """One of several initial weights, compared by linear probes on the same images and folds.
+
+    source: as in --weights. stage, pool_size, loss: of its best layer, see LayerResult.
+    accuracy, interval: see `cross_validation.estimate`. images: that were evaluated.
+    """
+
+    source: str
+    network: str
+    stage: int
+    pool_size: int
+    loss: float
+    accuracy: float
+    interval: tuple[float, float]
+    images: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +117,7 @@ class Scenario:
 class TransferResult:
     """The measurements of a transfer strategy; what does not apply is None or empty.
 
+    backbones: the initial weights that were compared, the best first.
     layers: the feature layers that were compared.
     images: that the linear probe, or the initial head, was fitted on.
     computed: images whose features were not cached. feature_seconds: for these. engine: that ran
@@ -119,6 +142,7 @@ class TransferResult:
     scenario: Scenario | None = None
     chosen: str | None = None
     reason: str | None = None
+    backbones: tuple[BackboneResult, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, without what does not apply."""
@@ -134,6 +158,9 @@ class TransferResult:
             known["feature_seconds"] = known.pop("seconds")["features"]
         known["layers"] = tuple(LayerResult(**_current(row)) for row in known.get("layers", ()))
         known["trials"] = tuple(TrialResult(**_current(row)) for row in known.get("trials", ()))
+        known["backbones"] = tuple(
+            BackboneResult(**_current(row)) for row in known.get("backbones", ())
+        )
         parts = {
             "cross_validation": CrossValidation,
             "data": DataSummary,
@@ -142,6 +169,20 @@ class TransferResult:
         for key in parts.keys() & known.keys():
             known[key] = parts[key](**_current(known[key]))
         return cls(**known)
+
+
+def result_of(folder: RunFolder) -> TransferResult:
+    """The measurements so far. Raises ResiduaError if the file is damaged."""
+    path = folder.path / RESULT
+    if not path.exists():
+        return TransferResult()
+    try:
+        return TransferResult.from_json(folder.read_json(RESULT))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ResiduaError(
+            f"{path}: is damaged: {error!r}; expected the measurements of a transfer strategy. "
+            "Delete it; the run can be resumed without it."
+        ) from error
 
 
 _RENAMED = {  # keys of version 0.1.0

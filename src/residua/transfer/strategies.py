@@ -8,8 +8,9 @@ from collections.abc import Callable
 from residua.runs.folder import RunFolder
 from residua.transfer.context import Context, Outcome
 from residua.transfer.features import FeatureExtractor
-from residua.transfer.fine_tune import RESULT, fine_tune
+from residua.transfer.fine_tune import fine_tune
 from residua.transfer.linear_probe import fit_probe
+from residua.transfer.result import RESULT, result_of
 from residua.transfer.search import search
 from residua.weights.network import build_network
 
@@ -26,9 +27,11 @@ def transfer(context: Context, folder: RunFolder) -> Outcome:
     """Train by the strategy of the settings."""
     strategy = context.prepared.config.transfer.strategy
     assert strategy is not None
+    backbones = result_of(folder).backbones  # compared before the run began
     outcome = STRATEGIES[strategy](with_extractor(context), folder)
-    folder.write_json(RESULT, outcome.result.to_json())
-    return outcome
+    result = dataclasses.replace(outcome.result, backbones=backbones)
+    folder.write_json(RESULT, result.to_json())
+    return dataclasses.replace(outcome, result=result)
 
 
 def with_extractor(context: Context) -> Context:

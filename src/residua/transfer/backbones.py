@@ -1,0 +1,250 @@
+"""Several initial weights -> those whose frozen features separate the classes best, and why.
+
+A linear probe of each is cross-validated on the same images and folds; training starts from the
+weights with the smallest loss, as if they alone had been named. Averaged predictions of two probes
+are evaluated too, but no such model is built.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from residua.config import parse
+from residua.config.auto import Choice, Chooser
+from residua.config.start import weights_sources
+from residua.data.prepare import prepare
+from residua.errors import ResiduaError
+from residua.evaluation.metrics import log_softmax
+from residua.runs.provenance import images_seen_by
+from residua.runs.sources import absolute_source, initial_weights, leakage_notes
+from residua.system.budget import Clock
+from residua.system.console import Console
+from residua.training.initial import check_network
+from residua.transfer.context import Context
+from residua.transfer.cross_validation import (
+    Estimate,
+    LayerScore,
+    best_layer,
+    left_out_log_probabilities,
+    score_layers,
+)
+from residua.transfer.features import FeatureRows
+from residua.transfer.linear_probe import MAX_THREADS, candidate_layers, fold_keys, rows_to_score
+from residua.transfer.logistic import Floats, Labels, folds_of
+from residua.transfer.result import BackboneResult
+from residua.transfer.strategies import with_extractor
+from residua.transfer.trial import CLEAR
+from residua.weights.load import Weights
+
+SHARE = 0.3  # of a budget, for the features of all backbones
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """One of the sources: its features, without the images. keys: of its rows, for the folds.
+
+    notes: of images that it was trained on.
+    """
+
+    source: str
+    network: str
+    rows: FeatureRows
+    keys: Sequence[str]
+    notes: Sequence[str]
+
+    def rows_of(self, samples: Labels) -> FeatureRows:
+        """The features of some of its samples."""
+        order = np.argsort(self.rows.samples)
+        at = order[np.searchsorted(self.rows.samples, samples, sorter=order)]
+        values = {layer: rows[at] for layer, rows in self.rows.values.items()}
+        return FeatureRows(samples, values, self.rows.computed, self.rows.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Data and settings that all candidates share. labels: int64 [entries]."""
+
+    labels: Labels
+    classes: int
+    seed: int
+    balanced: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """The best layer of a candidate, and its features float32 [N, D]."""
+
+    candidate: _Candidate
+    score: LayerScore
+    estimate: Estimate
+    features: Floats
+
+    @property
+    def result(self) -> BackboneResult:
+        """As a row of transfer.json."""
+        layer, estimate = self.score.layer, self.estimate
+        return BackboneResult(
+            source=self.candidate.source,
+            network=self.candidate.network,
+            stage=layer.stage,
+            pool_size=layer.pool_size,
+            loss=self.score.probes.mean_loss,
+            accuracy=estimate.accuracy,
+            interval=estimate.interval,
+            images=estimate.images,
+        )
+
+
+def choose_backbone(
+    start: Chooser, clock: Clock, console: Console
+) -> tuple[Chooser, tuple[BackboneResult, ...]]:
+    """The settings with the best of several sources as network.weights, and all of them, best
+    first.
+
+    Opens every source before it reads an image. Raises ResiduaError.
+    """
+    sources = weights_sources(start.config.network.weights)
+    configs = [parse.with_settings(start.config, {"network.weights": name}) for name in sources]
+    weights = [initial_weights(config, console) for config in configs]
+    candidates, task = [], None
+    for number, (source, opened) in enumerate(zip(sources, weights, strict=True)):
+        assert opened is not None
+        context = _context(Chooser(configs[number], start.choices), opened, clock)
+        candidates.append(_candidate(source, context, len(sources) - number, console))
+        task = task or _task(context)
+    assert task is not None
+    samples = reduce(np.intersect1d, [candidate.rows.samples for candidate in candidates])
+    keys = dict(zip(candidates[0].rows.samples.tolist(), candidates[0].keys, strict=True))
+    shared = [keys[sample] for sample in samples.tolist()]
+    probes = [_probe(candidate, samples, shared, task, console) for candidate in candidates]
+    probes.sort(key=lambda probe: probe.score.probes.mean_loss)
+    for probe in probes[1:]:
+        for note in probe.candidate.notes:
+            console.warn(note)
+    results = tuple(probe.result for probe in probes)
+    reason = _reason(results) + _together(probes, task.labels[samples], shared, task)
+    console.print(f"initial weights {results[0].source}: {reason}")
+    chosen = absolute_source(results[0].source)
+    config = parse.with_settings(start.config, {"network.weights": chosen})
+    return Chooser(config, (*start.choices, Choice("network.weights", chosen, reason))), results
+
+
+def _context(start: Chooser, weights: Weights, clock: Clock) -> Context:
+    """Data, preprocessing and feature extractor as the weights need them, for a linear probe."""
+    quiet = Console(quiet=True)
+    prepared = prepare(start.config, quiet, weights.expects, start.choices)
+    check_network(prepared, weights)
+    context = Context(prepared, weights, start.config, clock, quiet)
+    return with_extractor(context.for_strategy("features"))
+
+
+def _candidate(source: str, context: Context, remaining: int, console: Console) -> _Candidate:
+    """remaining: sources that share the rest of the time, with this one."""
+    clock, prepared, weights = context.clock, context.prepared, context.weights
+    deadline = None
+    if clock.bounded:
+        now, end = time.monotonic(), clock.at(SHARE)
+        assert end is not None
+        deadline = now + max(0.0, end - now) / remaining
+    assert weights is not None
+    context.features.prepare_engine()
+    with console.bar(f"features of {source}") as move:
+        rows = rows_to_score(
+            context, candidate_layers(context), prepared.training_members, deadline, move
+        )
+    return _Candidate(
+        source,
+        weights.metadata.network.name,
+        rows,
+        fold_keys(context, rows.samples),
+        leakage_notes(images_seen_by(weights), prepared.config, prepared),
+    )
+
+
+def _task(context: Context) -> _Task:
+    config = context.prepared.config
+    return _Task(
+        context.prepared.labels,
+        config.network.classes,
+        config.training.seed,
+        config.optimization.class_weights == "balanced",
+    )
+
+
+def _probe(
+    candidate: _Candidate, samples: Labels, keys: Sequence[str], task: _Task, console: Console
+) -> _Probe:
+    rows = candidate.rows_of(samples)
+    with console.bar(f"cross-validation of {candidate.source}") as move:
+        scores, estimate = score_layers(
+            rows,
+            task.labels[samples],
+            keys,
+            task.classes,
+            task.seed,
+            balanced=task.balanced,
+            report=move,
+            threads=min(MAX_THREADS, torch.get_num_threads()),
+        )
+    if estimate is None:
+        raise ResiduaError(
+            "no class has two images, so several --weights cannot be compared: name one of them."
+        )
+    best = best_layer(scores)
+    return _Probe(candidate, best, estimate, rows.values[best.layer])
+
+
+def _reason(results: Sequence[BackboneResult]) -> str:
+    """The accuracies of all, the best first."""
+    listed = [
+        f"{result.loss:.3f} (accuracy {result.accuracy:.4f}, 95 % CI {result.interval[0]:.4f} to "
+        f"{result.interval[1]:.4f})"
+        for result in results
+    ]
+    others = [f"{result.source} {line}" for result, line in zip(results, listed, strict=True)]
+    return f"smallest cross-validated loss, {listed[0]}; " + "; ".join(others[1:])
+
+
+def _together(probes: Sequence[_Probe], labels: Labels, keys: Sequence[str], task: _Task) -> str:
+    """A clause on the pair with the best that gains most in accuracy; "" if within the noise."""
+    folds = folds_of(labels, keys, task.seed)
+    logs = [
+        left_out_log_probabilities(
+            probe.features,
+            labels,
+            task.classes,
+            folds,
+            probe.score.probes.c,
+            balanced=task.balanced,
+        )
+        for probe in probes
+    ]
+    best, *others = probes
+    evaluated = best.score.probes.evaluated
+    alone = _correct(logs[0], labels)[evaluated]
+    clauses = []
+    for other, log in zip(others, logs[1:], strict=True):
+        both = _correct(log_softmax((logs[0] + log) / 2), labels)[evaluated]
+        won, lost = int((both & ~alone).sum()), int((alone & ~both).sum())
+        gain, noise = (won - lost) / len(both), math.sqrt(won + lost) / len(both)
+        if gain > CLEAR * noise:
+            clauses.append(
+                (
+                    gain,
+                    f"; averaged with the predictions of {other.candidate.source} it would gain "
+                    f"{100 * gain:.1f} points, noise {100 * noise:.1f} points",
+                )
+            )
+    return max(clauses, default=(0.0, ""))[1]
+
+
+def _correct(log_probabilities: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.bool_]:
+    return np.asarray(log_probabilities.argmax(axis=1) == labels)

@@ -1,0 +1,180 @@
+"""Several initial weights: compared on the same images, the best one trained further."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from references.command_line import residua as command
+
+import residua
+from residua.config.auto import Chooser
+from residua.config.recipes import compose
+from residua.config.validate import checked
+from residua.errors import ResiduaError
+from residua.experiment import resume
+from residua.runs.folder import RunFolder
+from residua.system.budget import Clock
+from residua.system.console import Console
+from residua.transfer.backbones import choose_backbone
+from residua.transfer.linear_probe import fit_probe
+from residua.weights.load import read_file
+from residua.weights.native import to_bytes
+
+SETTINGS = {
+    "transfer.strategy": "features",
+    "training.precision": "fp32",
+    "network.stage": 3,  # one layer is enough
+    "network.pool_size": 1,
+}
+
+
+def start_of(data: Path, *sources: Path | str, **settings: object) -> Chooser:
+    named = {"network.weights": ",".join(map(str, sources)), **SETTINGS}
+    named |= {name.replace("__", "."): value for name, value in settings.items()}
+    return Chooser(checked(compose(data, None, named)))
+
+
+def choose(start: Chooser, budget: float = math.inf) -> tuple[Chooser, Any]:
+    return choose_backbone(start, Clock(budget), Console(quiet=True))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_features_that_separate_the_classes_win(
+    shapes: Path, weights: Path, blind: Path, is_first: bool
+) -> None:
+    """Wherever they stand in the list; the others' accuracies are in the reason."""
+    sources = (weights, blind) if is_first else (blind, weights)
+    chosen, results = choose(start_of(shapes, *sources))
+    assert chosen.config.network.weights == str(weights)
+    good, bad = results
+    assert (good.source, bad.source) == (str(weights), str(blind))
+    assert good.loss < bad.loss == pytest.approx(np.log(3), abs=0.05)
+    assert good.images == bad.images
+    assert bad.interval[0] < 1 / 3 < bad.interval[1] < good.interval[0] < good.accuracy
+    (choice,) = [choice for choice in chosen.choices if choice.setting == "network.weights"]
+    for result in results:
+        assert f"accuracy {result.accuracy:.4f}, 95 % CI {result.interval[0]:.4f}" in choice.reason
+
+
+def test_of_equals_the_first_is_chosen(shapes: Path, weights: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(weights.read_bytes())
+    for pair in ((weights, copy), (copy, weights)):
+        chosen, (first, second) = choose(start_of(shapes, *pair))
+        assert chosen.config.network.weights == str(pair[0])
+        assert (first.loss, first.accuracy) == (second.loss, second.accuracy)
+        assert "averaged" not in chosen.choices[-1].reason  # twice the same gains nothing
+
+
+def test_a_probe_of_the_chosen_one_computes_no_feature_again(
+    shapes: Path, weights: Path, blind: Path, context_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    chosen, (good, _) = choose(start_of(shapes, blind, weights))
+    layer = {"network__stage": 3, "network__pool_size": 1}
+    context = context_of(shapes, Path(chosen.config.network.weights), "features", **layer)
+    folder = RunFolder(tmp_path / "probe")
+    folder.path.mkdir()
+    outcome = fit_probe(context, folder)
+    assert outcome.result.computed == 0
+    assert min(layer.loss for layer in outcome.result.layers) == pytest.approx(good.loss)
+
+
+def test_a_spent_budget_compares_on_the_images_that_all_have(
+    shapes: Path, weights: Path, blind: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
+    chosen, results = choose(start_of(shapes, blind, weights), budget=1e-6)
+    assert chosen.config.network.weights == str(weights)
+    assert results[0].images == results[1].images >= 8 * 3
+
+
+def write_combinations(folder: Path) -> Path:
+    """Noisy images of four classes: a square is red, green, both or neither."""
+    generator = np.random.default_rng(0)
+    for label in range(4):
+        (folder / f"class{label}").mkdir(parents=True)
+        for number in range(12):
+            pixels = generator.integers(0, 60, (16, 16, 3), dtype=np.uint8)
+            for channel in (0, 1):
+                if label >> channel & 1:
+                    pixels[4:12, 4:12, channel] = 250
+            Image.fromarray(pixels).save(folder / f"class{label}" / f"{number}.png")
+    return folder
+
+
+def test_predictions_that_complement_each_other_are_reported(tmp_path: Path, weights: Path) -> None:
+    """One network sees red alone, the other green alone."""
+    data = write_combinations(tmp_path / "data")
+    sources = [tmp_path / f"{name}.safetensors" for name in ("red", "green")]
+    for channel, source in enumerate(sources):
+        stored = read_file(weights)
+        kernel = stored.tensors["stem.conv.weight"].clone()
+        kernel[:, [other for other in range(3) if other != channel]] = 0
+        tensors = {**stored.tensors, "stem.conv.weight": kernel}
+        source.write_bytes(to_bytes(tensors, stored.metadata))
+    chosen, results = choose(start_of(data, *sources))
+    reason = chosen.choices[-1].reason
+    assert "averaged with the predictions of" in reason
+    assert results[1].source in reason.rpartition("averaged")[2]
+
+
+@pytest.mark.parametrize(
+    ("weights_setting", "message"),
+    [
+        ("imagenet,nowhere.pth", "nowhere.pth: there is no such file"),
+        ("imagenet,none", "'none' cannot be compared"),
+        ("imagenet,", "'an empty name' cannot be compared"),
+        ("imagenet,imagenet", "'imagenet' cannot be compared"),
+    ],
+)
+def test_a_source_that_is_none_is_named_before_an_image_is_read(
+    tmp_path: Path, weights_setting: str, message: str
+) -> None:
+    """There are no images at all."""
+    out, data = tmp_path / "run", tmp_path / "data"
+    data.mkdir()
+    result = command("train", str(data), "--weights", weights_setting, "--out", str(out))
+    assert result.status == 1
+    assert message in result.stderr
+    assert not out.exists()
+
+
+def test_classes_of_one_image_cannot_be_compared(
+    tmp_path: Path, weights: Path, blind: Path, shapes: Path
+) -> None:
+    for label in range(3):
+        folder = tmp_path / f"class{label}"
+        folder.mkdir()
+        file = next((shapes / f"class{label}").iterdir())
+        (folder / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ResiduaError, match="no class has two images"):
+        choose(start_of(tmp_path, weights, blind))
+
+
+@pytest.mark.slow
+def test_a_run_trains_the_chosen_weights_and_records_the_others(
+    shapes: Path, weights: Path, blind: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(weights.parent)  # a relative path is found from elsewhere later
+    run = residua.train(
+        shapes,
+        weights=f"{blind},{weights.name}",
+        transfer="features",
+        out=tmp_path / "run",
+        settings={"training.precision": "fp32"},
+        quiet=True,
+    )
+    assert run.config.network.weights == str(weights)
+    recorded = json.loads((run.path / "transfer.json").read_text())["backbones"]
+    assert [row["source"] for row in recorded] == [weights.name, str(blind)]
+    assert "Initial weights" in (run.path / "report.html").read_text()
+    monkeypatch.chdir(tmp_path)
+    resume(run.folder, Console(quiet=True))
+    assert json.loads((run.path / "transfer.json").read_text())["backbones"] == recorded
