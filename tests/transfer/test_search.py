@@ -264,7 +264,7 @@ def test_a_probe_without_errors_needs_no_trials(
     assert outcome.result.chosen == "features"
     assert [trial.strategy for trial in outcome.result.trials] == ["features"]
     assert outcome.result.reason is not None
-    assert "of 18 validation images wrong" in outcome.result.reason
+    assert "of 18 validation images misclassified: too few" in outcome.result.reason
 
 
 @pytest.mark.parametrize("batch_size", [8, 64])
@@ -416,3 +416,20 @@ def test_trials_of_version_0_1_0_are_continued(
     assert np.array_equal(again.correct, trial.correct)
     assert again.seconds == trial.seconds
     assert first.strategy == "features"
+
+
+def test_few_images_without_errors_are_all_used(
+    weights: Path,
+    folder: RunFolder,
+    tmp_path: Path,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No validation set is drawn where no strategy could show a gain on it."""
+    monkeypatch.setattr(search, "MIN_ERRORS", 7)  # of the 6 that would be held out
+    data = write_shapes(tmp_path / "data", 10)
+    outcome = search.search(context_of(data, weights, "auto", **QUICK), folder)
+    assert (outcome.result.chosen, outcome.result.trials) == ("features", ())
+    assert not len(outcome.prepared.splits["validation"])
+    assert outcome.result.reason is not None
+    assert "of 30 images misclassified in cross-validation" in outcome.result.reason

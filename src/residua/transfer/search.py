@@ -128,14 +128,12 @@ class Search:
         Ctrl-C ends the search with the best trial so far.
         """
         clock = self.context.clock
+        if reason := self._reason_to_stop(probe):
+            return probe, reason
         if not len(probe.correct):
             probe = self._with_validation_set(probe)
-        images = len(probe.correct)
-        if not images:
+        if not len(probe.correct):
             return probe, "no validation set to compare strategies on"
-        errors = round((1 - probe.accuracy) * images)
-        if errors < MIN_ERRORS:
-            return probe, f"{errors} of {images:,} validation images wrong: no gain would be clear"
         if clock.bounded and clock.left < LEFT_FOR_TRIALS * clock.seconds:
             return probe, "computing features left too little time for other strategies"
         try:
@@ -165,6 +163,28 @@ class Search:
         gain, noise = best.gain_over(probe)
         reason = f"{100 * gain:.1f} points above the linear probe, noise {100 * noise:.1f} points"
         return self._promoted(best), prefix + reason
+
+    def _reason_to_stop(self, probe: Trial) -> str:
+        """Why no other strategy could show a gain; "" if one could.
+
+        Of few images, a fifth would be held out to compare strategies, so a fifth of the probe's
+        errors would count.
+        """
+        crossed = probe.outcome.cross_validated
+        if len(probe.correct):
+            correct, images, share, where = probe.correct, "validation images", 1.0, ""
+        elif crossed is not None:
+            correct, images, share = crossed.correct, "images", HELD_OUT
+            where = " in cross-validation"
+        else:
+            return ""
+        errors = int((~correct).sum())
+        if share * errors >= MIN_ERRORS:
+            return ""
+        return (
+            f"{errors} of {len(correct):,} {images} misclassified{where}: too few for another "
+            "strategy to show a gain"
+        )
 
     def _with_validation_set(self, probe: Trial) -> Trial:
         """The probe evaluated on a validation set that is drawn now, where all images were used
