@@ -21,9 +21,9 @@ TRAINING = (
     "compares over seeds."
 )
 NOTE = (
-    "Accuracy: of the saved weights on the run's own test or validation set. Parameters: as Keras "
-    "counts them, with BatchNorm statistics. File: the weights on disk. Images/s: median over the "
-    "epochs, training only. Seconds: the whole training, with validation and saving."
+    "Accuracy: of the saved weights on the run's own test or validation set. Parameters: without "
+    "BatchNorm statistics. File: the weights on disk. Images/s: median over the epochs, training "
+    "only. Seconds: the whole training, with validation and saving."
 )
 
 
