@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from references.command_line import residua
 
+from residua.api.prediction import predict
 from residua.errors import ResiduaError
 from residua.exports import formats
 from residua.exports.classifier import Classifier, description
-from residua.prediction import predict
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.serving.service import Model

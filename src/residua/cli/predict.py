@@ -107,7 +107,7 @@ def predict(
       residua predict imagenet:resnet50 new.jpg
     """
     with terminal() as console:
-        from residua.prediction import predictions
+        from residua.api.prediction import predictions
 
         stdout = sys.stdout  # a moving bar takes its place
         # on a terminal the rows themselves show the progress

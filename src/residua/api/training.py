@@ -1,4 +1,4 @@
-"""Arguments of the public functions -> calls of the internal modules."""
+"""Networks, training and evaluation from Python: a Run and the functions that make one."""
 
 from __future__ import annotations
 
@@ -11,39 +11,21 @@ from typing import Any
 import torch
 
 from residua import experiment
-from residua.audits.audit import audit
+from residua.api.prediction import Source, predict, renamed, transform
 from residua.config.recipes import compose
 from residua.config.schema import Config, Preprocessing
 from residua.data.pixels import Transform
-from residua.deployment import export, serve
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predict import Prediction
 from residua.evaluation.score import Evaluation
 from residua.networks.zoo import catalogue
-from residua.prediction import Source, features, predict, renamed, transform
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source, open_weights, start_from
 from residua.system.console import Console
 from residua.weights.load import read_file
 from residua.weights.network import build_network, default_device
-
-__all__ = [
-    "Run",
-    "audit",
-    "build",
-    "evaluate",
-    "export",
-    "features",
-    "load",
-    "models",
-    "predict",
-    "resume",
-    "serve",
-    "train",
-    "transform",
-]
 
 
 class Run:

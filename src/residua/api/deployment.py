@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from residua.api.prediction import Source
 from residua.exports.export import Exported, write_export
-from residua.prediction import Source
 from residua.runs.sources import open_source
 from residua.serving.limits import Limits
 from residua.serving.server import check_installed, serve_model

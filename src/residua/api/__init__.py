@@ -1,0 +1,22 @@
+"""Arguments of the public functions -> calls of the internal modules; `residua.NAME` is here."""
+
+from residua.api.deployment import export, serve
+from residua.api.prediction import features, predict, transform
+from residua.api.training import Run, build, evaluate, load, models, resume, train
+from residua.audits.audit import audit
+
+__all__ = [
+    "Run",
+    "audit",
+    "build",
+    "evaluate",
+    "export",
+    "features",
+    "load",
+    "models",
+    "predict",
+    "resume",
+    "serve",
+    "train",
+    "transform",
+]
