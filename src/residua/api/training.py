@@ -245,15 +245,15 @@ def evaluate(
     quiet: bool = True,
     data_path: str | Path | None = None,
 ) -> Evaluation:
-    """Evaluate a run or weights on images with known classes; changes no weights.
+    """Evaluate a run or weights on labelled images.
 
     source: a run, which gets scores.json and predictions.csv in its folder evaluations/; a weights
-        file of residua, Keras or PyTorch; or "imagenet:NAME".
+        file of residua, Keras or PyTorch; "imagenet" or "imagenet:NAME".
     data: see `train`; None: the run's test set, else its validation set.
     model: the network, where a weights file does not determine it.
     classes: names of the outputs in order, where a weights file does not record them.
     preprocessing: fields that a third-party file does not record, {"mean": [0, 0, 0]}.
-    quiet: print nothing; what metrics depend on becomes a Python warning.
+    quiet: print nothing; assumptions and leakage become Python warnings.
     data_path: where the run's own data are now, if they were moved, for its test set.
 
     Raises ResiduaError.

@@ -54,7 +54,7 @@ class Evaluation:
 
     @property
     def scores(self) -> Metrics:
-        """The metrics, under their name in version 0.1.0."""
+        """Deprecated name of `metrics`."""
         return self.metrics
 
     def to_json(self) -> dict[str, object]:
