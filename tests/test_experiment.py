@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -353,3 +354,19 @@ def test_an_unwritable_folder_is_refused_before_an_image_is_read(tmp_path: Path)
     for out in (tmp_path / "file" / "run", Path("/proc/residua-run")):
         with pytest.raises(ResiduaError, match=f"{out}: cannot be written"):
             residua.train(tmp_path / "missing", out=out, quiet=True)
+
+
+@pytest.mark.slow
+def test_a_run_on_all_images_reports_cross_validated_predictions(
+    shapes: Path, write_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = write_weights(tmp_path / "random.safetensors", 7)
+    run = residua.train(
+        shapes, weights=weights, transfer="features", out=tmp_path / "run", quiet=True
+    )
+    assert {member.split for member in run.folder.read_split()} == {"train"}
+    table = (run.path / "evaluations" / "cross-validation" / "predictions.csv").read_text()
+    assert len(table.splitlines()) == 1 + len(run.folder.read_split())
+    report = (run.path / "report.html").read_text("utf-8")
+    assert "left out in turn (cross-validation): rows are true classes" in report
+    assert "cross-validated accuracy" in report

@@ -20,7 +20,7 @@ from residua.data.prepare import Prepared, prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import record
-from residua.evaluation.score import Evaluation, score_images
+from residua.evaluation.score import CROSS_VALIDATION, Evaluation, evaluation_of, score_images
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.facts import report_facts
@@ -47,6 +47,7 @@ from residua.training.loop import fit
 from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
 from residua.training.recorder import tensorboard_writer
+from residua.transfer.context import CrossValidated
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
 from residua.weights.load import Weights, read_file
 
@@ -72,12 +73,14 @@ class Experiment:
 class Trained:
     """The result of training, besides the files in the folder.
 
-    transfer: the measurements of a transfer strategy; None for plain training.
+    transfer: the measurements of a transfer strategy; None for plain training. cross_validated: the
+    predictions of a linear probe.
     """
 
     prepared: Prepared
     progress: Progress
     transfer: TransferResult | None = None
+    cross_validated: CrossValidated | None = None
 
 
 def train(config: Config, out: str | None, console: Console) -> RunFolder:
@@ -160,6 +163,8 @@ def _run(experiment: Experiment) -> None:
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
             evaluation = _evaluate(folder, trained.prepared, console)
+            if evaluation is None:
+                evaluation = _left_out(folder, trained)
             facts = report_facts(
                 folder, trained.prepared, evaluation, trained.progress, trained.transfer
             )
@@ -187,7 +192,7 @@ def _train(experiment: Experiment) -> Trained:
         experiment.console,
     )
     outcome = transfer(context, experiment.folder)
-    return Trained(outcome.prepared, outcome.progress, outcome.result)
+    return Trained(outcome.prepared, outcome.progress, outcome.result, outcome.cross_validated)
 
 
 def _train_plainly(experiment: Experiment) -> Trained:
@@ -259,6 +264,23 @@ def _with_one_backbone(
     from residua.transfer.backbones import choose_backbone
 
     return choose_backbone(start, clock, console)
+
+
+def _left_out(folder: RunFolder, trained: Trained) -> Evaluation | None:
+    """The cross-validated predictions of a linear probe that all images were used for."""
+    prepared, crossed = trained.prepared, trained.cross_validated
+    if crossed is None or crossed.logits is None:
+        return None
+    evaluation = evaluation_of(
+        crossed.logits,
+        prepared.pixels,
+        crossed.samples,
+        prepared.labels[crossed.samples],
+        [prepared.dataset.entries[sample].path for sample in crossed.samples],
+        CROSS_VALIDATION,
+        prepared.dataset.classes,
+    )
+    return record(folder, CROSS_VALIDATION, evaluation)
 
 
 def _check_settings(config: Config, out: str | None) -> None:

@@ -232,3 +232,20 @@ def test_an_initial_head_classifies_before_any_other_layer_is_trained(
         assert isinstance(network.head, nn.Linear)
         again, _ = initialise_head(dataclasses.replace(context, scores=scores), network, folder)
         assert again.layers == result.layers  # cross-validated once
+
+
+def test_without_other_splits_each_image_is_predicted_by_heads_that_were_not_fitted_on_it(
+    weights: Path, folder: RunFolder, tmp_path: Path, context_of: ContextOf
+) -> None:
+    data = write_shapes(tmp_path / "data", 12)
+    outcome = fit_probe(context_of(data, weights, "features", **LAST), folder)
+    crossed = outcome.cross_validated
+    assert crossed is not None
+    assert crossed.logits is not None
+    assert crossed.logits.shape == (36, 3)
+    labels = outcome.prepared.labels[crossed.samples]
+    assert (crossed.logits.argmax(1) == labels).mean() == pytest.approx(
+        crossed.correct.mean(), abs=0.06
+    )
+    fitted = outcome.predict_logits(crossed.samples)
+    assert not np.allclose(crossed.logits, fitted, atol=1e-3)

@@ -18,6 +18,7 @@ from residua.weights.load import Weights
 from residua.weights.network import Logits
 
 BATCH = 64
+CROSS_VALIDATION = "cross-validation"  # as the name of a split: every image was left out in turn
 NOT_FINITE = (
     "the network's outputs are not finite (NaN or infinity): its weights or preprocessing are wrong"
 )
@@ -27,7 +28,7 @@ NOT_FINITE = (
 class Evaluation:
     """The metrics of some weights on one split, and what they were computed from.
 
-    split: "test", "validation" or "all" (a data set without splits).
+    split: "test", "validation", "all" (a data set without splits) or CROSS_VALIDATION.
     metrics: accuracy, loss and so on.
     classes: class names, in the order of the logits.
     paths: of the N readable images, relative to their data set.
@@ -110,6 +111,20 @@ def score_images(
         raise ResiduaError(f"{weights.path}: {NOT_FINITE}.")
     if broken:
         console.caution(f"{broken:,} of {len(logits):,} images count as wrong: {NOT_FINITE}")
+    return evaluation_of(logits, pixels, samples, labels, paths, split, classes, unreadable)
+
+
+def evaluation_of(
+    logits: Logits,
+    pixels: Pixels,
+    samples: Integers,
+    labels: Integers,
+    paths: Sequence[str],
+    split: str,
+    classes: tuple[str, ...],
+    unreadable: Sequence[tuple[str, str]] = (),
+) -> Evaluation:
+    """The evaluation of logits float32 [N, K] of the rows `samples` [N] of decoded images."""
     return Evaluation(
         split=split,
         metrics=compute_metrics(logits, labels, classes),

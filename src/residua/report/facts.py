@@ -102,8 +102,9 @@ class Predictions:
 class ReportFacts:
     """Everything that a report shows; it leaves out what is None or empty.
 
-    evaluation: the headline. best_epoch: the epoch, from 1, of the saved weights. history: rows as
-    in history.csv. environment: name -> value. seconds: duration of the training.
+    evaluation: the headline, or cross-validated predictions. best_epoch: the epoch, from 1, of the
+    saved weights. history: rows as in history.csv. environment: name -> value. seconds: duration of
+    the training.
     """
 
     title: str

@@ -12,6 +12,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Report = Callable[[int, int], None]  # (items done, items in all)
+ANNOUNCED_SECONDS = 2.0  # of work, from which on its time is printed beforehand
 
 _T = TypeVar("_T")
 
@@ -111,3 +112,19 @@ class _PlainBar:
             line = f"{self.description}: {done:,} of {total:,}, {minutes}:{seconds:02} left, {note}"
             self.console.print(line.rstrip(", "))
             self.due = now + self.seconds
+
+
+def announcing(console: Console, report: Report, task: str) -> Report:
+    """`report`, which also prints after the first batch how long all images will take."""
+    began = time.monotonic()
+    is_first = True
+
+    def announce(done: int, total: int) -> None:
+        nonlocal is_first
+        seconds = (time.monotonic() - began) * (total - done) / max(1, done)
+        if is_first and seconds >= ANNOUNCED_SECONDS:
+            console.print(f"{task} {total:,} images: about {seconds:.0f} s")
+        is_first = False
+        report(done, total)
+
+    return announce

@@ -121,11 +121,13 @@ class Context:
 class CrossValidated:
     """Images and whether a linear probe that was not fitted on them classifies each correctly.
 
-    samples: int64 [N]. correct: bool [N].
+    samples: int64 [N]. correct: bool [N]. logits: log-probabilities float32 [N, K], where there is
+    neither a validation nor a test set.
     """
 
     samples: Integers
     correct: npt.NDArray[np.bool_]
+    logits: Logits | None = None
 
     def correct_for(self, samples: Integers) -> npt.NDArray[np.bool_] | None:
         """`correct` of these samples; None unless all were evaluated."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from residua.data.random import Integers, shuffled
 from residua.inference.engine import Engine, engine_for
 from residua.inference.feature_layers import FeatureLayer, FrozenStages
 from residua.networks.staged import Staged
+from residua.system.console import Report
 from residua.system.files import cache_folder
 from residua.transfer.feature_cache import FeatureCache, Floats
 
@@ -27,8 +28,6 @@ SAMPLE = 16  # images that engines are compared on
 PIECE_SECONDS = 5.0  # about the most work that is lost when the process is killed
 PIECE_ROWS = 4096
 BATCH_PIXELS = 32 * 224 * 224  # enough work for the machine, and little enough for its caches
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from residua.inference.feature_layers import FeatureLayer
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
 from residua.runs.folder import BEST, RunFolder
-from residua.system.console import Console
+from residua.system.console import Report, announcing
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE
@@ -31,9 +31,15 @@ from residua.training.loop import fit
 from residua.training.progress import Progress, Task
 from residua.transfer.cached_batches import CachedBatches
 from residua.transfer.context import Context, CrossValidated, Outcome, PredictLogits
-from residua.transfer.cross_validation import Estimate, LayerScore, best_layer, score_layers
-from residua.transfer.features import FeatureRows, Report
-from residua.transfer.logistic import Floats, fit_logistic
+from residua.transfer.cross_validation import (
+    Estimate,
+    LayerScore,
+    best_layer,
+    left_out_logits,
+    score_layers,
+)
+from residua.transfer.features import FeatureRows
+from residua.transfer.logistic import Floats, fit_logistic, folds_of
 from residua.transfer.result import CrossValidation, TransferResult
 from residua.weights.load import read_file
 from residua.weights.network import Logits, build_network
@@ -41,7 +47,6 @@ from residua.weights.network import Logits, build_network
 FEATURE_SHARE = 0.8  # of a budget that features may take if nothing follows
 INITIAL_SHARE = 0.15  # of the time left, for the features of an initial head
 HEAD_SHARE = 0.2  # of the time left, to train a head before other training follows
-ANNOUNCED_SECONDS = 2.0  # of computing features, from which on it is printed beforehand
 MAX_THREADS = 8  # that fit heads concurrently, each on its own rows
 
 
@@ -97,7 +102,7 @@ def fit_probe(
         result,
         _cached_predictor(context, best.layer, folder),
         _complete(scored.layers),
-        CrossValidated(scored.rows.samples, correct),
+        CrossValidated(scored.rows.samples, correct, _left_out(context, best, scored.rows)),
     )
 
 
@@ -146,7 +151,7 @@ def _score(
     half = None if deadline is None else (time.monotonic() + deadline) / 2
     context.features.prepare_engine()
     with context.console.bar("features") as move:
-        report = _announcing(context.console, move)
+        report = announcing(context.console, move, "features of")
         rows = rows_to_score(context, layers, members, half, report)
     with context.console.bar("cross-validation") as move:
         scores, estimated = score_layers(
@@ -185,22 +190,6 @@ def fold_keys(context: Context, samples: Integers) -> list[str]:
     return [first.setdefault(group, key) for group, key in zip(groups, keys, strict=True)]
 
 
-def _announcing(console: Console, report: Report) -> Report:
-    """`report`, which also prints after the first batch how long all of it will take."""
-    began = time.monotonic()
-    is_first = True
-
-    def announce(done: int, total: int) -> None:
-        nonlocal is_first
-        seconds = (time.monotonic() - began) * (total - done) / max(1, done)
-        if is_first and seconds >= ANNOUNCED_SECONDS:
-            console.print(f"features of {total:,} images: about {seconds:.0f} s")
-        is_first = False
-        report(done, total)
-
-    return announce
-
-
 def _complete(scores: Sequence[LayerScore]) -> dict[FeatureLayer, LayerScore]:
     return {score.layer: score for score in scores if not score.probes.abandoned}
 
@@ -225,6 +214,22 @@ def _cross_validation(scored: _Scored, training_images: int) -> CrossValidation 
         scored.estimate.images,
         training_images,
         skipped=int((~scored.layers[0].probes.evaluated).sum()),
+    )
+
+
+def _left_out(context: Context, best: LayerScore, rows: FeatureRows) -> Logits | None:
+    """Cross-validated predictions, if there are no others that a report could show."""
+    prepared, config = context.prepared, context.prepared.config
+    if len(prepared.splits["test"]) or len(prepared.splits["validation"]):
+        return None
+    labels = prepared.labels[rows.samples]
+    return left_out_logits(
+        rows.values[best.layer],
+        labels,
+        config.network.classes,
+        folds_of(labels, fold_keys(context, rows.samples), config.training.seed),
+        best.probes.c,
+        balanced=config.optimization.class_weights == "balanced",
     )
 
 
