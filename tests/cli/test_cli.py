@@ -99,6 +99,44 @@ def test_version_is_printed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirection", "status", "message"),
+    [
+        (">/dev/full", 1, "standard output cannot be written: No space left on device"),
+        (">&-", 1, "standard output cannot be written: Bad file descriptor"),
+        ("2>/dev/full", 0, ""),
+        ("2>&-", 0, ""),
+        ("<&-", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_streams_may_be_full_or_closed(
+    flag: str, redirection: str, status: int, message: str
+) -> None:
+    command = f"{shlex.quote(sys.executable)} -m residua {flag} {redirection}"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.returncode == status
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == status
+    assert bool(result.stdout) == (status == 0)
+
+
+@pytest.mark.slow
+def test_an_interruption_while_modules_are_imported_is_no_traceback() -> None:
+    code = (
+        "import sys, importlib.abc\n"
+        "class Interrupt(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from residua.__main__ import main\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+@pytest.mark.slow
 def test_a_process_reports_an_error_without_traceback_and_with_status_1(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "residua", "train", "nowhere"]
     result = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)

@@ -2,11 +2,64 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
-from residua.system.console import Console, counting, printable
+from residua.errors import ResiduaError
+from residua.system.console import Console, Output, counting, printable
+
+
+@pytest.fixture(params=["full", "without a reader", "closed", "none"])
+def broken(request: pytest.FixtureRequest) -> Iterator[TextIO | None]:
+    """A stream that cannot be written, as a process may get it."""
+    if request.param == "none":
+        yield None
+        return
+    if request.param == "full":
+        stream = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+        stream = os.fdopen(writing, "w", buffering=1)
+    if request.param == "closed":
+        stream.close()
+    yield stream
+    if not stream.closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        stream.close()
+
+
+def test_messages_that_cannot_be_written_are_dropped(
+    broken: TextIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", broken)
+    console = Console()
+    for _ in range(3):
+        console.print("owl " * 10_000)
+        console.warn("few images")
+    with console.bar("training", plain_seconds=-1) as move:
+        move(1, 2)
+
+
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    with Path("/dev/full").open("w") as stream:
+        output = Output(stream)
+        output.write("a")
+        with pytest.raises(ResiduaError, match="standard output cannot be written: No space left"):
+            output.flush()
+        output.write("what follows is dropped")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        output = Output(stream)
+        with pytest.raises(BrokenPipeError):
+            output.write("a" * 100_000)
 
 
 def test_control_characters_cannot_move_the_cursor() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -195,3 +197,18 @@ def test_trainings_in_threads_do_not_disturb_each_other_nor_the_caller(tmp_path:
     for name, other in zip("abc", others, strict=True):
         assert without_clocks(other.history) == without_clocks(alone.history)
         assert same(tmp_path / "alone/last.safetensors", tmp_path / name / "last.safetensors")
+
+
+def test_training_goes_on_when_nobody_reads_its_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        config = config_for()
+        folder = RunFolder(tmp_path)
+        progress = fit(network_for(config), task_for(config), config, folder, Console())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    assert progress.epoch == config.training.epochs
+    assert folder.read_history()[-1]["epoch"] == progress.epoch

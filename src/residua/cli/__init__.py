@@ -6,12 +6,13 @@ Machine-readable output goes to stdout, everything else to stderr. The settings 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -81,18 +82,10 @@ TUNABLES = (
 
 def main() -> None:
     """Run the command line; a ResiduaError ends as a message and exit status 1."""
-    for stream in (sys.stdout, sys.stderr):  # file names may not fit the terminal's encoding
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "demo", "study"):
         _restart_with_tuned_allocator()
-    try:
+    with _streams():
         app(prog_name="residua")  # also when restarted as a module
-    except ResiduaError as error:
-        from residua.system.console import Console
-
-        Console().error(str(error))
-        sys.exit(1)
 
 
 def root(
@@ -113,6 +106,43 @@ def root(
 
 
 app.callback(invoke_without_command=True, help=_help_of(root))(root)
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Standard streams that may be closed, full or without a reader; prints a ResiduaError.
+
+    A message to stderr that cannot be written is dropped; for stdout that is an error.
+    """
+    from residua.system.console import Console, Output, discard
+
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: without this, the next file that is opened would take its place
+            os.open(os.devnull, os.O_RDONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):  # file names may not fit the terminal's encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with contextlib.redirect_stdout(cast(TextIO, Output(sys.stdout))):
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        sys.exit(1)
+    except ResiduaError as error:
+        Console().error(str(error))
+        sys.exit(1)
+    finally:
+        try:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+        except OSError:
+            discard(sys.stderr)
 
 
 def _restart_with_tuned_allocator() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -134,7 +133,6 @@ def terminal() -> Iterator[Console]:
         yield console
         sys.stdout.flush()
     except BrokenPipeError:  # `residua ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.error("interrupted; anything not yet saved in a run folder is lost")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar, cast
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from residua.errors import ResiduaError
 
 Report = Callable[[int, int], None]  # (items done, items in all)
 ANNOUNCED_SECONDS = 2.0  # of work, from which on its time is printed beforehand
@@ -41,12 +45,84 @@ def printable(text: str) -> str:
     )
 
 
+class Output:
+    """Standard output. Raises ResiduaError where it cannot be written, and drops what follows.
+
+    BrokenPipeError passes: the reader has what it wants.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text; it may be buffered."""
+        with self._explained():
+            return self.stream.write(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._explained():
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            discard(self.stream)
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise ResiduaError(
+                f"standard output cannot be written: {error.strerror or error}. Redirect it to a "
+                "file on a disk with free space."
+            ) from error
+
+
+def discard(stream: TextIO) -> None:
+    """Send what is buffered and what follows to the null device, so that exiting cannot fail."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+class _Messages:
+    """sys.stderr. What cannot be written is dropped: work goes on when nobody reads of it."""
+
+    encoding = property(lambda self: getattr(self._stream, "encoding", None))
+
+    @property
+    def _stream(self) -> Any:
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # None if it is closed
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            return bool(self._stream.isatty())
+        return False
+
+
 class Console:
     """Prints lines, and one progress bar below them. quiet: prints nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.rich = RichConsole(
-            stderr=True, quiet=quiet, highlight=False, soft_wrap=True, emoji=False
+            file=cast(TextIO, _Messages()),
+            quiet=quiet,
+            highlight=False,
+            soft_wrap=True,
+            emoji=False,
         )
         self.moving = self.rich.is_terminal and not quiet
 
