@@ -141,7 +141,9 @@ def resume(folder: RunFolder, console: Console, data_path: str | None = None) ->
     weights = None
     if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():
         weights = initial_weights(config, console)  # else they are in the checkpoint
-    if weights is not None and weights.sha256() != folder.read_json("weights.json")["sha256"]:
+    if weights is not None and weights.sha256() != folder.read_json("weights.json", dict).get(
+        "sha256"
+    ):
         raise ResiduaError(
             f"{weights.path}: has changed since {folder.path} was created. Restore it, or "
             "train again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,19 @@ def pixels_of(png: bytes) -> npt.NDArray[np.uint8]:
 def test_images_of_one_channel_make_a_figure() -> None:
     grey = np.zeros((1, 8, 8, 1), np.uint8)
     assert pixels_of(figures.samples(grey, [0], fonts.lettering(["a"]))).std() > 0
+
+
+def test_settings_of_a_user_change_no_figure_and_figures_change_no_setting() -> None:
+    import matplotlib
+
+    grey, letters = np.zeros((1, 8, 8, 1), np.uint8), fonts.lettering(["a"])
+    expected = figures.samples(grey, [0], letters)
+    settings = {"text.usetex": True, "savefig.dpi": 30, "axes.titlesize": 40, "font.size": 3}
+    with matplotlib.rc_context(settings):
+        with ThreadPoolExecutor(4) as pool:
+            drawn = list(pool.map(lambda _: figures.samples(grey, [0], letters), range(4)))
+        assert {name: matplotlib.rcParams[name] for name in settings} == settings
+    assert set(drawn) == {expected}
 
 
 def test_the_frames_of_a_figure_are_green_and_red_and_the_wrong_one_is_dashed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def test_a_page_is_written_as_files_for_people_and_programs(tmp_path: Path) -> N
 
 def test_markdown_has_findings_tables_and_figures() -> None:
     text = markdown(PAGE)
-    assert text.startswith("# A <title>\n\n> A claim.\n\nIts source.\n\n- A finding & another.\n")
-    table = "| name | value |\n| --- | ---: |\n| a\\|b | 0.12 |\n| <i> |  |\n\nSource.\n"
+    assert text.startswith("# A \\<title>\n\n> A claim.\n\nIts source.\n\n- A finding & another.\n")
+    table = "| name | value |\n| --- | ---: |\n| a\\|b | 0.12 |\n| \\<i> |  |\n\nSource.\n"
     assert f"\n## Rows\n\n{table}" in text
     assert "\n![A caption.](figures/plot.png)\n" in text
     assert text.endswith("\nA condition.\n")
@@ -82,3 +83,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResiduaError, match="file"):
         write(PAGE, tmp_path / "file")
+
+
+def test_names_in_markdown_are_neither_html_nor_links_nor_lines() -> None:
+    name = "a|b <script> [x](http://x)\n# heading \x1b[2J"
+    page = Page(name, "", "", [f"`residua resume {name}`"], [Section("", (), [TABLE])])
+    text = markdown(page)
+    assert not re.search(r"(?<!\\)<|(?<!\\)\[|^# heading|\x1b", text, re.M)
+    assert r"| a\|b | 0.12 |" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -219,3 +220,45 @@ def test_a_run_that_was_killed_before_its_training_may_be_started_again(tmp_path
     (folder.path / "notes.txt").write_text("of the user")
     with pytest.raises(ResiduaError, match="is not empty"):
         RunFolder.new(str(folder.path), "data")
+
+
+DEEP = "[" * 100_000
+HUGE = "1" * 400
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("classes.json", text) for text in ("5", "null", '[["a"]]', "[]", "{}", DEEP, "\xff")),
+        *(("choices.json", text) for text in ("5", "[5]", '[{"setting": 1}]', '[{"a": 2}]', DEEP)),
+        *(("config.yaml", text) for text in ("5", "training: 5", f"training: {{epochs: {HUGE}}}")),
+        *(("split.csv", text) for text in ("", "path,class,split,sha256\na,b\n", "a,b\n1,2\n")),
+        ("split.csv", "path,class,split,sha256\na,b,odd,0\n"),
+        *(("history.csv", f"epoch,loss\n{text},1\n") for text in (HUGE, "nan", "2", "-1", "x")),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(old_run: RunFolder, name: str, content: str) -> None:
+    (old_run.path / name).write_text(content)
+    run = residua.load(old_run.path)
+    with pytest.raises(ResiduaError, match=name):
+        _ = (run.classes, run.folder.choices, run.config, run.folder.read_split(), run.history)
+    if name not in ("history.csv", "choices.json"):  # which it does not need
+        result = command("evaluate", str(old_run.path))
+        assert (result.status, name in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("row", ["5", "[]", '{"event": 1, "step": "x"}', "{}", DEEP])
+def test_a_damaged_line_of_the_log_is_dropped(tmp_path: Path, row: str) -> None:
+    path, good = tmp_path / "log.jsonl", '{"event": "epoch", "step": 1, "epoch": 1}\n'
+    path.write_text(f"{good}{row}\n")
+    Log(path, 3, 1).close()
+    assert path.read_text() == good
+
+
+def test_classes_that_contradict_the_weights_are_refused(old_run: RunFolder) -> None:
+    names = list(old_run.classes)
+    (old_run.path / "classes.json").write_text(json.dumps(names[::-1]))
+    for words in (["evaluate"], ["predict", str(old_run.path.parent / "data")]):
+        result = command(words[0], str(old_run.path), *words[1:])
+        assert result.status == 1
+        assert "classes.json: contradicts best.safetensors" in result.stderr

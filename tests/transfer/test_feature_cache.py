@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
 from residua.transfer.feature_cache import FeatureCache
 
@@ -121,7 +120,13 @@ def test_a_damaged_file_is_ignored_and_repaired(
     assert all(np.array_equal(rows[layer], VALUES[layer]) for layer in LAYERS)
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_one_warning(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResiduaError, match="file"):
-        FeatureCache(tmp_path / "file", "network").write(KEYS, VALUES)
+    warnings: list[str] = []
+    for folder in (tmp_path / "file", Path("/proc/residua")):
+        cache = FeatureCache(folder, "network", warnings.append)
+        for _ in range(2):
+            cache.write(KEYS, VALUES)
+        assert not read(cache)[0].any()
+    assert len(warnings) == 2
+    assert all("features are not cached" in text and "RESIDUA_CACHE" in text for text in warnings)

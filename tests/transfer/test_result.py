@@ -76,3 +76,22 @@ def test_parts_that_do_not_apply_are_not_written() -> None:
     scratch = TransferResult(predicted_epochs=3, predicted_seconds=4.5)
     assert scratch.to_json() == {"predicted_epochs": 3, "predicted_seconds": 4.5}
     assert TransferResult.from_json(scratch.to_json()) == scratch
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"layers": [{**RESULT.to_json()["layers"][0], "accuracy": "high"}]},
+        {"layers": 5},
+        {"layers": [5]},
+        {"trials": [{"strategy": "full"}]},
+        {"images": 10**400},
+        {"expected": {"full": "high"}},
+        {"expected": [1]},
+        {"scenario": []},
+        {"unknown": 1},
+    ],
+)
+def test_values_of_another_type_are_refused(damage: dict[str, Any]) -> None:
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        TransferResult.from_json({**RESULT.to_json(), **damage})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from references.weights_files import (
     refused,
 )
 
+from residua.weights.formats.hdf5 import Reader
 from residua.weights.load import read_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -151,3 +154,18 @@ def test_compressed_chunks_are_read(keras_file: Path) -> None:
         del group["0"]
         group.create_dataset("0", data=kernel, chunks=(7, 3), compression="gzip")
     assert torch.equal(read_file(keras_file, KERAS_NAME).tensors["head.weight"], before)
+
+
+def test_heaps_that_hide_in_each_other_are_refused_at_once(tmp_path: Path) -> None:
+    count, path = 8192, tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("layer")
+    end = 32 * count
+    blocks = [  # an object of 16 bytes, which are the start of a heap up to the end
+        struct.pack("<HHIQ", 1, 1, 0, 16) + b"GCOL\1\0\0\0" + struct.pack("<Q", end - 32 * n - 16)
+        for n in range(count)
+    ]
+    began, content = time.monotonic(), path.read_bytes() + b"".join(blocks) + bytes(32)
+    with pytest.raises(ValueError, match="its heaps overlap"):
+        Reader(path, content)
+    assert time.monotonic() - began < 2

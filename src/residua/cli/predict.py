@@ -54,6 +54,7 @@ def evaluate(
     with terminal():
         from residua import api
         from residua.report.view import evaluation_text
+        from residua.system.console import printable
 
         evaluation = api.evaluate(
             source,
@@ -67,7 +68,7 @@ def evaluate(
         if as_json:
             print_json(evaluation.to_json())
         else:
-            print(evaluation_text(evaluation))
+            print(printable(evaluation_text(evaluation)))
 
 
 def predict(

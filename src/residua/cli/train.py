@@ -95,8 +95,9 @@ def look(
     with terminal() as console:
         from residua.cli.look import overview
         from residua.config.recipes import compose
+        from residua.system.console import printable
 
-        print(overview(compose(data, None, settings), out, console))
+        print(printable(overview(compose(data, None, settings), out, console)))
 
 
 def demo(

@@ -100,12 +100,13 @@ def verify(
     """
     with terminal() as console:
         from residua.runs.sources import open_weights
+        from residua.system.console import printable
         from residua.weights import verify
 
         weights = open_weights(source, model, console)
         images = verify.images_for(weights.metadata.preprocessing, image or [])
         agreements = verify.verify(weights, images)
-        print(verify.table(agreements))
+        print(printable(verify.table(agreements)))
         if not all(agreement.good for agreement in agreements):
             raise typer.Exit(1)
 

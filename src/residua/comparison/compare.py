@@ -144,18 +144,16 @@ def _read(run: RunFolder, name: str) -> ComparedRun:
         epochs=len(history),
         images_per_second=median(speeds) if speeds else None,
         seconds=history[-1].get("seconds") if history else None,
-        device=_device(run.read_json("environment.json"), run),
+        device=_device(run.read_json("environment.json", dict), run),
     )
-    return ComparedRun(
-        run, config, predictions, history, tuple(run.read_json("classes.json")), facts
-    )
+    return ComparedRun(run, config, predictions, history, run.classes, facts)
 
 
 def _device(environment: Any, run: RunFolder) -> str:
     try:
         threads = counted(int(environment["threads"]), "thread")
         return f"{environment['device_name']}, {threads}"
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ResiduaError(
             f"{run.path / 'environment.json'}: expected device_name and threads."
         ) from error

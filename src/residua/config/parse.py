@@ -10,10 +10,11 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
+from residua.config import plain_yaml
 from residua.config.schema import AUTO, ORDERING_LETTERS, Config, Preprocessing
 from residua.errors import ResiduaError
 
@@ -30,6 +31,10 @@ RENAMED = {  # names in runs and recipes of version 0.1.0 -> names today
 RENAMED_VALUES = {("network.head", "own"): "default"} | {
     ("network.ordering", letter): name for letter, name in ORDERING_LETTERS.items()
 }
+
+_T = TypeVar("_T")
+
+MOST_HIDDEN = 16  # layers of a head
 
 _SECTIONS: dict[str, type[Any]] = typing.get_type_hints(Config)
 _TYPES = {section: typing.get_type_hints(owner) for section, owner in _SECTIONS.items()}
@@ -107,7 +112,7 @@ def from_mapping(mapping: object, where: str, base: Config | None = None) -> Con
     if mapping is None:
         mapping = {}
     if not isinstance(mapping, Mapping):
-        raise ResiduaError(f"{where}: expected sections such as 'training:', not {mapping!r}.")
+        raise ResiduaError(f"{where}: expected sections such as 'training:', not {shown(mapping)}.")
     flat: dict[str, object] = {}
     for section, values in mapping.items():
         if not isinstance(values, Mapping):
@@ -116,15 +121,40 @@ def from_mapping(mapping: object, where: str, base: Config | None = None) -> Con
     return with_settings(base or Config(), flat, f"{where}: ")
 
 
+def typed(owner: type[_T], values: object) -> _T:
+    """A dataclass from plain data, every value checked against its annotation.
+
+    Raises TypeError, ValueError or OverflowError.
+    """
+    kinds = typing.get_type_hints(owner)
+    if not isinstance(values, Mapping) or values.keys() - kinds.keys():
+        raise TypeError(f"expected {', '.join(kinds)}")
+    checked = {}
+    for name, value in values.items():
+        try:
+            checked[name] = _convert(value, kinds[name])
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} is {shown(value)}") from error
+    return owner(**checked)
+
+
+def shown(value: object) -> str:
+    """A value in a message: at most 200 characters of it."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def read_yaml(path: Path, base: Config | None = None) -> Config:
     """`base` with the settings of a YAML file. Raises ResiduaError."""
     try:
-        text = path.read_text("utf-8")
-        mapping = yaml.safe_load(text)
+        mapping = plain_yaml.read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ResiduaError(f"{path}: cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise ResiduaError(f"{path}: not valid YAML: {' '.join(str(error).split())}.") from error
+    except ValueError as error:
+        raise ResiduaError(f"{path}: not valid YAML: {error}.") from error
     return from_mapping(mapping, str(path), base)
 
 
@@ -151,10 +181,10 @@ def hidden_of(head: str) -> tuple[int, ...]:
     """
     if head == "linear":
         return ()
-    if not re.fullmatch(r"mlp:[1-9]\d{0,5}(,[1-9]\d{0,5})*", head):
+    if not re.fullmatch(rf"mlp:[1-9]\d{{0,5}}(,[1-9]\d{{0,5}}){{0,{MOST_HIDDEN - 1}}}", head):
         raise ResiduaError(
-            f"head {head!r} is unknown: expected linear, or mlp: and the widths of the hidden "
-            "layers, such as mlp:256 or mlp:4096,4096."
+            f"head {shown(head)} is unknown: expected linear, or mlp: and the widths of 1 to "
+            f"{MOST_HIDDEN} hidden layers, such as mlp:256 or mlp:4096,4096."
         )
     return tuple(int(width) for width in head.removeprefix("mlp:").split(","))
 
@@ -204,10 +234,10 @@ def _checked(value: object, field: dataclasses.Field[Any], kind: Any, where: str
         value = _from_text(value, kind)
     try:
         converted = _convert(value, kind)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         auto = ", or auto" if field.default is AUTO else ""
         raise ResiduaError(
-            f"{where} = {value!r}: expected {_describe(kind)}{auto}. {field.metadata['help']}"
+            f"{where} = {shown(value)}: expected {_describe(kind)}{auto}. {field.metadata['help']}"
         ) from None
     for number in converted if isinstance(converted, tuple) else (converted,):
         low, high = field.metadata["low"], field.metadata["high"]
@@ -215,7 +245,9 @@ def _checked(value: object, field: dataclasses.Field[Any], kind: Any, where: str
             continue
         if (low is not None and number < low) or (high is not None and number > high):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise ResiduaError(f"{where} = {value!r}: must be {bounds}. {field.metadata['help']}")
+            raise ResiduaError(
+                f"{where} = {shown(value)}: must be {bounds}. {field.metadata['help']}"
+            )
     return converted
 
 
@@ -226,13 +258,13 @@ def _from_text(value: str, kind: Any) -> object:
     """
     if get_origin(kind) is Literal and value in get_args(kind):
         return value
-    if re.fullmatch(r"[-+]?\d+", value):
+    if re.fullmatch(r"[-+]?\d{1,400}", value):
         return int(value)
     if re.fullmatch(r"[-+]?\d+(:\d+)+(\.\d*)?", value):
         return value
     try:
-        return typing.cast("object", yaml.safe_load(value))
-    except yaml.YAMLError:
+        return plain_yaml.load(value)
+    except ValueError:
         return value
 
 
@@ -255,9 +287,23 @@ def _convert(value: object, kind: Any) -> object:
         if not math.isfinite(number):
             raise ValueError
         return number
+    if origin in (list, dict, Mapping):
+        return _convert_collection(value, origin, get_args(kind))
+    if dataclasses.is_dataclass(kind):
+        return typed(typing.cast("type[Any]", kind), value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError
     return value
+
+
+def _convert_collection(value: object, origin: Any, kinds: tuple[Any, ...]) -> object:
+    if origin is list and isinstance(value, list):
+        return [_convert(entry, kinds[0]) for entry in value]
+    if origin is not list and isinstance(value, Mapping):
+        return {_convert(k, kinds[0]): _convert(v, kinds[1]) for k, v in value.items()}
+    raise TypeError
 
 
 def _without_none(kind: Any) -> Any:

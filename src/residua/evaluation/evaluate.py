@@ -18,9 +18,10 @@ from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, score_images
 from residua.runs.folder import RunFolder
 from residua.runs.provenance import earlier_images, images_seen, images_seen_by
+from residua.runs.sources import run_weights
 from residua.system.console import Console
 from residua.system.files import csv_text, short_name, user_path
-from residua.weights.load import Weights, read_file
+from residua.weights.load import Weights
 from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices, outputs_of
 
@@ -55,7 +56,7 @@ def evaluate_run(
     run's evaluations/. Raises ResiduaError if the run has no such split, if its images have changed
     since, or if DATA has a class that is not the run's.
     """
-    weights = weights or read_file(run.weights)
+    weights = weights or run_weights(run)
     max_pixels = run.config.data.max_pixels
     if data is None:
         split = held_out_split(run)
@@ -137,7 +138,7 @@ def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
 
 def run_classes(run: RunFolder) -> tuple[str, ...]:
     """The class names of a run, in the order of the logits."""
-    return tuple(run.read_json("classes.json"))
+    return run.classes
 
 
 def _read(dataset: Dataset, max_pixels: int, console: Console) -> Survey:

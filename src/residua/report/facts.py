@@ -148,8 +148,8 @@ def report_facts(
         evaluation=_split_metrics(evaluation, folder),
         choices=folder.choices,
         environment={
-            key: " ".join(value) if isinstance(value, list) else value
-            for key, value in folder.read_json("environment.json").items()
+            key: " ".join(map(str, value)) if isinstance(value, list) else value
+            for key, value in folder.read_json("environment.json", dict).items()
         }
         | {"precision": config.training.precision, "seed": config.training.seed}
         | ({"initial weights": config.network.weights} if pretrained else {}),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from residua.report import style, view
+from residua.system.console import printable
 from residua.system.files import csv_text, write_atomically
 
 if TYPE_CHECKING:
@@ -136,7 +138,12 @@ def markdown(page: Page) -> str:
     for figure in page.figures:
         lines += ["", f"![{figure.caption}](figures/{figure.name}.png)"]
     lines += ["", *page.conditions]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(map(_plain_line, lines)).rstrip() + "\n"
+
+
+def _plain_line(line: str) -> str:
+    """A line in which names of the user's are neither HTML, links nor further lines."""
+    return re.sub(r"(?<!!)([<\[])", r"\\\1", " ".join(printable(line).split("\n")))
 
 
 def table_lines(table: Table) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +41,7 @@ THEME = {
     "#14713f": "--test",
 }
 TOOLTIP = "tooltip: "
+_ONE = threading.Lock()  # the settings of matplotlib belong to the whole process
 
 
 def render(
@@ -64,7 +66,7 @@ def render(
         "svg.hashsalt": "residua",  # else ids are random
     }
     del settings["backend"]
-    with matplotlib.rc_context(settings):
+    with _ONE, matplotlib.rc_context(settings):
         canvas = Canvas(figsize=inches, layout="constrained")
         draw(canvas)
         stream = io.BytesIO()

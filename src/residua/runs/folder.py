@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from residua.config import auto, parse
 from residua.config.auto import Choice
 from residua.config.schema import Config
+from residua.data.dataset import SPLITS
 from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.system.files import (
@@ -115,13 +116,33 @@ class RunFolder:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         self.write_text(name, text + "\n")
 
-    def read_json(self, name: str) -> Any:
-        """Plain data of a JSON file of the run. Raises ResiduaError that names the file."""
+    def read_json(self, name: str, kind: type = object) -> Any:
+        """Plain data of a JSON file of the run. kind: dict or list, if nothing else is expected.
+
+        Raises ResiduaError that names the file.
+        """
         path = self.path / name
         try:
-            return json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise ResiduaError(f"{path}: cannot be read: {error}.") from error
+        if not isinstance(content, kind):
+            raise self._damaged(name, f"a JSON {'list' if kind is list else 'object'}")
+        return content
+
+    def _damaged(self, name: str, expected: str) -> ResiduaError:
+        return ResiduaError(
+            f"{self.path / name}: is damaged: expected {expected}. Restore the file, or train "
+            "again."
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the logits. Raises ResiduaError."""
+        names = self.read_json("classes.json", list)
+        if not names or not all(isinstance(name, str) for name in names):
+            raise self._damaged("classes.json", "the names of the classes")
+        return tuple(names)
 
     @property
     def config(self) -> Config:
@@ -138,9 +159,13 @@ class RunFolder:
     @property
     def choices(self) -> tuple[Choice, ...]:
         """The automatic settings with an effect, under their present names. Raises ResiduaError."""
+        try:
+            choices = [parse.typed(Choice, row) for row in self.read_json("choices.json", list)]
+        except (OverflowError, TypeError, ValueError) as error:
+            raise self._damaged("choices.json", f"setting, value and reason ({error})") from error
         return tuple(
-            Choice(parse.current_name(row["setting"]), row["value"], row["reason"])
-            for row in self.read_json("choices.json")
+            dataclasses.replace(choice, setting=parse.current_name(choice.setting))
+            for choice in choices
         )
 
     @property
@@ -171,6 +196,9 @@ class RunFolder:
 
     def read_split(self) -> tuple[Member, ...]:
         """The lines of split.csv. Raises ResiduaError."""
+        rows = self.read_csv("split.csv", ("path", "class", "split", "sha256"))
+        if any(None in row.values() or row["split"] not in SPLITS for row in rows):
+            raise self._damaged("split.csv", f"the split of each image, {', '.join(SPLITS)}")
         return tuple(
             Member(
                 row["path"],
@@ -179,7 +207,7 @@ class RunFolder:
                 row["sha256"],
                 row.get("pixels") or "",
             )
-            for row in self.read_csv("split.csv", ("path", "class", "split", "sha256"))
+            for row in rows
         )
 
     def images_used(self) -> set[str]:
@@ -207,12 +235,15 @@ class RunFolder:
             return []
         rows = self.read_csv("history.csv", ("epoch",))
         try:
-            return [{key: float(value) for key, value in row.items() if value} for row in rows]
+            history = [{key: float(value) for key, value in row.items() if value} for row in rows]
         except (TypeError, ValueError) as error:
             raise ResiduaError(
                 f"{self.path / 'history.csv'}: expected numbers: {error}. Restore the file, or "
                 "train again."
             ) from error
+        if [row.get("epoch") for row in history] != list(range(1, len(history) + 1)):
+            raise self._damaged("history.csv", "the epochs 1, 2, 3, ...")
+        return history
 
     def write_weights(self, name: str, tensors: Mapping[str, Tensor], metadata: Metadata) -> None:
         """A weights or state file with its metadata."""
@@ -270,9 +301,10 @@ class RunFolder:
             with path.open(encoding="utf-8", newline="") as stream:
                 reader = csv.DictReader(stream)
                 rows = [current_columns(row) for row in reader]
+                fields = reader.fieldnames or ()
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ResiduaError(f"{path}: cannot be read: {error}.") from error
-        present = current_columns(dict.fromkeys(reader.fieldnames or ()))
+        present = current_columns(dict.fromkeys(fields))
         missing = [name for name in columns if name not in present]
         if missing:
             raise ResiduaError(f"{path}: has no column {', '.join(missing)}.")
@@ -290,7 +322,8 @@ class Log:
         kept = []
         if path.exists():
             for line in path.read_text("utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError, KeyError):  # a line cut off by a crash
+                # A line cut off by a crash, or something else
+                with contextlib.suppress(KeyError, RecursionError, TypeError, ValueError):
                     row = json.loads(line)
                     ended = row["event"] == "epoch" and row["epoch"] > epochs
                     if row["step"] <= step and not ended:

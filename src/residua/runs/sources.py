@@ -71,7 +71,7 @@ def open_source(
             "model, classes and preprocessing."
         )
     run = RunFolder.existing(source)
-    return read_file(run.weights), run
+    return run_weights(run), run
 
 
 def locate(source: str | os.PathLike[str], model: str | None, console: Console) -> Path:
@@ -92,6 +92,19 @@ def locate(source: str | os.PathLike[str], model: str | None, console: Console) 
 def absolute_source(source: str) -> str:
     """The same source from any working directory."""
     return source if is_published(source) else str(user_path(source).absolute())
+
+
+def run_weights(run: RunFolder) -> Weights:
+    """The weights of a run, whose classes are those of its classes.json. Raises ResiduaError."""
+    weights = read_file(run.weights)
+    names = weights.metadata.classes
+    if names != run.classes:
+        listed = ", ".join(names[:5]) + ", ..." * bool(names[5:])
+        raise ResiduaError(
+            f"{run.path / 'classes.json'}: contradicts {run.weights.name}, whose classes are "
+            f"{listed}. Restore the file."
+        )
+    return weights
 
 
 def is_published(source: str | os.PathLike[str]) -> bool:

@@ -9,9 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from residua.config.parse import current_name, with_settings
+from residua.config import plain_yaml
+from residua.config.parse import current_name, shown, with_settings
 from residua.config.recipes import read_recipe
 from residua.config.schema import AUTO, Config
 from residua.errors import ResiduaError
@@ -111,11 +110,13 @@ def read(name: str, *, paper: bool = False) -> Definition:
 
 def _parsed(name: str, path: Path, where: str, paper: bool) -> Definition:
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or 30 February
+        content = plain_yaml.read(path)
+    except (OSError, ValueError) as error:
         raise ResiduaError(f"{where}: cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
-        raise ResiduaError(f"{where}: expected title, claim, source and rows, found {content!r}.")
+        raise ResiduaError(
+            f"{where}: expected title, claim, source and rows, found {shown(content)}."
+        )
     overlay = content.pop(PAPER, None) or {}
     if not isinstance(overlay, dict) or PAPER in overlay:
         raise ResiduaError(f"{where}: {PAPER} = {overlay!r}: expected keys of a study.")

@@ -72,7 +72,7 @@ def accuracy_on_test(run: RunFolder) -> tuple[float, int]:
         # Version 0.1.0 wrote "pictures"
         images = scores["images"] if "images" in scores else scores["pictures"]
         return float(scores["accuracy"]), int(images)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise ResiduaError(
             f"{run.path / name}: expected accuracy and images. `residua evaluate {run.path}` "
             "writes it again."

@@ -210,19 +210,18 @@ def new_folder(path: Path, prefix: str | None = None) -> Path:
 
 
 def remove_leftovers(folder: Path, seconds: float = 86_400.0) -> None:
-    """Delete what killed processes left half-written in a cache folder, a day after."""
+    """Delete what killed processes left half-written in a cache folder, a day after.
+
+    Only under the names that residua gives: $RESIDUA_CACHE may be a folder of the user's.
+    """
     before = time.time() - seconds
-    for parent, _, names in os.walk(folder):
-        in_folder = Path(parent).name.startswith(UNFINISHED)
-        for name in names:
-            # ".name.RANDOM" is of version 0.1.0
-            is_old_form = name.startswith(".") and name.count(".") > 1
-            if in_folder or is_old_form or name.startswith(TEMPORARY):
-                with contextlib.suppress(OSError):
-                    if Path(parent, name).stat().st_mtime < before:
-                        Path(parent, name).unlink()
-                        if in_folder:
-                            Path(parent).rmdir()
+    for pattern in (f"{TEMPORARY}*", f"*/{TEMPORARY}*", f"{UNFINISHED}*/pixels"):
+        for path in folder.glob(pattern):
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime < before:
+                    path.unlink()
+                    if path.parent.name.startswith(UNFINISHED):
+                        path.parent.rmdir()
 
 
 def cache_folder() -> Path:

@@ -145,11 +145,16 @@ def under(prefix: str, items: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): item for key, item in items.items() if key.startswith(prefix)}
 
 
+_WRONG_CONTENT = (
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+)
+
+
 @contextlib.contextmanager
 def _fitting(path: Path) -> Iterator[None]:
     """Turn errors about tensors that do not fit into a sentence that names the file."""
     try:
         yield
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except _WRONG_CONTENT as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ResiduaError(f"{path}: does not belong to this run: {first}.") from error

@@ -64,7 +64,18 @@ class Progress:
         known = {("images" if key == "pictures" else key): value for key, value in values.items()}
         known.pop("judged", None)  # a validation that was interrupted is repeated
         known["history"] = [current_columns(row) for row in known["history"]]
-        return cls(**known)
+        progress = cls(**known)
+        numbers = [value for row in progress.history for value in row.values()]
+        numbers += [progress.loss, progress.seconds, *(progress.best or ())]
+        counts = [progress.epoch, progress.step, progress.correct, progress.images]
+        counts += [progress.best_epoch, progress.waited]
+        if not all(type(value) in (int, float) for value in numbers):
+            raise TypeError("its progress has values that are no numbers")
+        if not all(type(value) is int and 0 <= value < 2**53 for value in counts):
+            raise TypeError("its progress has values that are no counts")
+        if len(progress.history) != progress.epoch:
+            raise ValueError("its history has other epochs than its progress")
+        return progress
 
     @property
     def has_begun(self) -> bool:

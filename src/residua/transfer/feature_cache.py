@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
+from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
 from residua.system.files import remove_leftovers, write_atomically
 
@@ -30,9 +31,11 @@ KEY = 32  # bytes of SHA-256
 class FeatureCache:
     """Rows of features of one network. owner: names it, and all that its features depend on."""
 
-    def __init__(self, folder: Path, owner: str) -> None:
+    def __init__(self, folder: Path, owner: str, warn: Callable[[str], None] | None = None) -> None:
+        """warn: receives one message if the folder cannot be written."""
         remove_leftovers(folder)
         self.folder = folder / hashlib.sha256(owner.encode()).hexdigest()[:32]
+        self.warn, self.is_writable = warn, True
 
     def read(
         self, keys: Sequence[bytes], into: Mapping[FeatureLayer, Floats]
@@ -74,7 +77,10 @@ class FeatureCache:
                     cached[layer][targets] = True
 
     def write(self, keys: Sequence[bytes], values: Mapping[FeatureLayer, Floats]) -> None:
-        """Add rows float32 [len(keys), D] per layer. Raises ResiduaError if the disk is full."""
+        """Add rows float32 [len(keys), D] per layer. Does nothing where the folder cannot be
+        written: a cache saves time only."""
+        if not self.is_writable:
+            return
         stacked = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY)
         tensors = {"keys": stacked} | {
             _name(layer): np.ascontiguousarray(rows, np.float32) for layer, rows in values.items()
@@ -82,7 +88,14 @@ class FeatureCache:
         content = stacked.tobytes() + "".join(sorted(tensors)).encode()
         digests = {name: _digest(tensor) for name, tensor in tensors.items()}
         path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
-        write_atomically(path, safetensors.numpy.save(tensors, digests))
+        try:
+            write_atomically(path, safetensors.numpy.save(tensors, digests))
+        except ResiduaError as error:
+            self.is_writable = False
+            if self.warn is not None:
+                self.warn(
+                    f"features are not cached: {error} RESIDUA_CACHE names the folder of the cache."
+                )
 
 
 def _verified(piece: Any, name: str, dtype: type, shape: tuple[int, int]) -> npt.NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -47,14 +47,20 @@ class FeatureRows:
 class FeatureExtractor:
     """A frozen network over the decoded images uint8 [N, S, S, C] of one data set."""
 
-    def __init__(self, network: Staged, prepared: Prepared, weights_sha256: str = "") -> None:
+    def __init__(
+        self,
+        network: Staged,
+        prepared: Prepared,
+        weights_sha256: str = "",
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         """weights_sha256: of the file of the network's weights, part of the cache's key; "" where
-        only `maps` is used, which is not cached."""
+        only `maps` is used, which is not cached. warn: see FeatureCache."""
         config = prepared.config
         self.network, self.config, self.labels = network, config, prepared.labels
         self.stages = FrozenStages(network, config.preprocessing, config.training.precision)
         self.images = DecodedImages(prepared.pixels, self.stages.device)
-        self.weights_sha256 = weights_sha256
+        self.weights_sha256, self.warn = weights_sha256, warn
         self.batch = int(min(512, max(8, BATCH_PIXELS // config.preprocessing.size**2)))
         self.refusal = ""  # why OpenVINO is not used, though it is installed
         self._digests: dict[int, bytes] = {}
@@ -79,7 +85,6 @@ class FeatureExtractor:
         view: 0 is the image itself; view v is augmented as in epoch v - 1 of a training.
         deadline: time.monotonic() at which to stop; samples are then computed in random order,
         after MIN_PER_CLASS of each class, which are computed in any case.
-        Raises ResiduaError if the cache cannot be written.
         """
         keys = self.keys(samples, view)
         dimensions = self.stages.dimensions(layers, *self.images.pixels.shape[1:])
@@ -158,7 +163,7 @@ class FeatureExtractor:
     def cache(self) -> FeatureCache:
         """The cached features of this network, by this engine."""
         owner = _owner(self.config, self.weights_sha256, self.stages, self.engine.name)
-        return FeatureCache(cache_folder() / "features", owner)
+        return FeatureCache(cache_folder() / "features", owner, self.warn)
 
     def _features(
         self, samples: Integers, view: int, layers: Sequence[FeatureLayer]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from residua.config.parse import typed
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
 
@@ -156,19 +157,11 @@ class TransferResult:
         known = _current(values)
         if "seconds" in known:  # of version 0.1.0
             known["feature_seconds"] = known.pop("seconds")["features"]
-        known["layers"] = tuple(LayerResult(**_current(row)) for row in known.get("layers", ()))
-        known["trials"] = tuple(TrialResult(**_current(row)) for row in known.get("trials", ()))
-        known["backbones"] = tuple(
-            BackboneResult(**_current(row)) for row in known.get("backbones", ())
-        )
-        parts = {
-            "cross_validation": CrossValidation,
-            "data": DataSummary,
-            "scenario": Scenario,
-        }
-        for key in parts.keys() & known.keys():
-            known[key] = parts[key](**_current(known[key]))
-        return cls(**known)
+        for key in ("layers", "trials", "backbones"):
+            known[key] = [_current(row) for row in known.get(key, ())]
+        for key in {"cross_validation", "data", "scenario"} & known.keys():
+            known[key] = _current(known[key])
+        return typed(cls, known)
 
 
 def result_of(folder: RunFolder) -> TransferResult:
@@ -178,7 +171,7 @@ def result_of(folder: RunFolder) -> TransferResult:
         return TransferResult()
     try:
         return TransferResult.from_json(folder.read_json(RESULT))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ResiduaError(
             f"{path}: is damaged: {error!r}; expected the measurements of a transfer strategy. "
             "Delete it; the run can be resumed without it."

@@ -382,11 +382,14 @@ def _ended_trial(context: Context, strategy: str, folder: RunFolder) -> Trial:
         progress = Progress(epoch=len(history), seconds=seconds, history=history)
         outcome = Outcome(prepared, progress, TransferResult(), saved_predictor(folder, prepared))
         return Trial(strategy, outcome, folder, _correct(outcome), seconds)
-    values = folder.read_json(ENDED)
-    result = TransferResult.from_json(values.get("result") or values["measured"])  # of 0.1.0
-    predict_logits = saved_predictor(folder, prepared)
-    outcome = Outcome(prepared, Progress.from_json(values["progress"]), result, predict_logits)
-    return Trial(strategy, outcome, folder, _correct(outcome), values["seconds"])
+    values = folder.read_json(ENDED, dict)
+    try:
+        result = TransferResult.from_json(values.get("result") or values["measured"])  # of 0.1.0
+        progress, seconds = Progress.from_json(values["progress"]), float(values["seconds"])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ResiduaError(f"{folder.path / ENDED}: is damaged: {error!r}.") from error
+    outcome = Outcome(prepared, progress, result, saved_predictor(folder, prepared))
+    return Trial(strategy, outcome, folder, _correct(outcome), seconds)
 
 
 def _with_strategy(prepared: Prepared, strategy: str, reason: str) -> Prepared:

@@ -40,5 +40,5 @@ def with_extractor(context: Context) -> Context:
     if weights is None or prepared.config.transfer.strategy == "scratch":
         return context
     network = build_network(weights, prepared.device, require_head=False)
-    extractor = FeatureExtractor(network, prepared, weights.sha256())
+    extractor = FeatureExtractor(network, prepared, weights.sha256(), context.console.warn)
     return dataclasses.replace(context, extractor=extractor)

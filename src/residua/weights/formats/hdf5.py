@@ -148,8 +148,11 @@ def _longest_text(content: Content) -> int:
     widths, base = SUPERBLOCKS[content[8]]
     if content[widths : widths + 2] != b"\x08\x08" or any(content[base : base + 8]):
         raise ValueError("its addresses are not 64 bits from its start")
-    sizes = [size for start in _positions(content, HEAP) for size in _object_sizes(content, start)]
-    longest = max(sizes, default=0)
+    longest, left = 0, len(content) // 8  # an object takes 16 bytes, and heaps do not overlap
+    for size in (s for at in _positions(content, HEAP) for s in _object_sizes(content, at)):
+        longest, left = max(longest, size), left - 1
+        if left < 0:
+            raise ValueError("its heaps overlap")
     for at in (at for name in TEXTS for at in _positions(content, name)):
         if max(_declared_lengths(content, at), default=0) > max(longest, USUAL_TEXT):
             raise ValueError("a text in it is longer than all that it stores")
