@@ -11,12 +11,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from references.command_line import every_command, parse, residua
 from references.images import write_colours
+from references.weights_files import NETWORK
 
 import residua as package
 from residua.config.parse import flags
@@ -119,6 +121,20 @@ def test_streams_may_be_full_or_closed(
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == status
     assert bool(result.stdout) == (status == 0)
+
+
+def test_names_of_classes_cannot_move_the_cursor(
+    tmp_path: Path, write_weights: Callable[..., Path]
+) -> None:
+    names = [f"\x1b[3{number}mname" for number in range(NETWORK.classes)]
+    write_colours(tmp_path / "data", dict.fromkeys(names, 0), 2, (16, 16), seed=1)
+    weights = write_weights(tmp_path / "weights.safetensors", 1)
+    evaluate = ["evaluate", str(weights), "data", "--classes", ",".join(names)]
+    for words in (["look", "data"], evaluate):
+        result = residua(*words, cwd=tmp_path)
+        assert result.status == 0, result.stderr
+        assert "\x1b" not in result.stdout + result.stderr
+        assert r"\x1b[30mname" in result.stdout
 
 
 @pytest.mark.slow

@@ -8,22 +8,26 @@ from pathlib import Path
 import pytest
 
 import residua
-from residua.report import html
-from residua.report.facts import ReportFacts
-from residua.runs.folder import RunFolder
+from residua.data.prepare import prepare
+from residua.report.facts import report_facts
+from residua.system.console import Console
+from residua.training.checkpoint import STATE
+from residua.training.progress import Progress
+from residua.weights.native import read_weights
 
 
 @pytest.mark.slow
 def test_facts_are_those_of_the_run_folder(
-    tmp_path: Path, write_digits: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_digits: Callable[..., Path]
 ) -> None:
-    reports: list[ReportFacts] = []
-    monkeypatch.setattr(html, "write", lambda facts, folder: reports.append(facts) or ())
     data = write_digits(tmp_path / "digits", 12)
     settings = {"network.name": "cifar_resnet20", "training.epochs": 1}
-    residua.train(data, out=tmp_path / "run", settings=settings, quiet=True)
-    (facts,) = reports
-    run = RunFolder.existing(tmp_path / "run")
+    trained = residua.train(data, out=tmp_path / "run", settings=settings, quiet=True)
+    run = trained.folder
+    prepared = prepare(run.config, Console(quiet=True))
+    _, state = read_weights(run.path / STATE)
+    progress = Progress.from_json(state.notes["progress"])
+    facts = report_facts(run, prepared, trained.evaluate(), progress, None)
     members = run.read_split()
     assert facts.classes == tuple(run.read_json("classes.json"))
     assert facts.data.images == len(members) == 120

@@ -12,7 +12,6 @@ from references.lines import Lines
 
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
-from residua.training.progress import Progress
 from residua.transfer.context import Context
 from residua.transfer.fine_tune import RESULT, _with_learning_rate, fine_tune
 from residua.transfer.result import TransferResult
@@ -127,11 +126,9 @@ def test_a_damaged_result_is_refused_with_a_way_out(
     weights: Path,
     folder: RunFolder,
     context_of: ContextOf,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     context = context_of(shapes, weights, "partial", training__epochs=1, transfer__views=1)
     fine_tune(context, folder)
-    monkeypatch.setattr("residua.transfer.fine_tune.fit", lambda *_: Progress())
     for content in ("[1]", '{"layers": [{"stage": 1}]}', '{"surprise": 1}'):
         (folder.path / RESULT).write_text(content)
         with pytest.raises(ResiduaError, match=r"transfer\.json: is damaged.*Delete it"):

@@ -16,7 +16,6 @@ from references.images import write_shapes
 from references.lines import Lines
 
 from residua.config.validate import check
-from residua.data.prepare import Prepared, prepare
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.signals import Interrupted
@@ -51,6 +50,15 @@ def _every_error_counts() -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
+
+
+class Killed(Lines):
+    """The process ends after the first trial."""
+
+    def print(self, line: str) -> None:
+        super().print(line)
+        if "full: val accuracy" in line:
+            raise SystemExit
 
 
 @dataclasses.dataclass
@@ -139,24 +147,18 @@ def test_a_search_interrupted_in_a_trial_ends_with_the_same_choice(
     weights: Path,
     folder: RunFolder,
     context_of: ContextOf,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Complete trials are not repeated; the interrupted one is."""
-    context = context_of(with_splits, weights, "auto", Lines(), **QUICK)
-    fine_tune, started = search.fine_tune, list[str]()
-
-    def stopped(context: Context, folder: RunFolder, *, final: bool) -> Outcome:
-        started.append(context.prepared.config.transfer.strategy)
-        if started == ["full", "partial"]:
-            raise Interrupted(signal.SIGTERM, str(folder.path))
-        return fine_tune(context, folder, final=final)
-
-    monkeypatch.setattr(search, "fine_tune", stopped)
-    with pytest.raises(Interrupted, match=f"residua resume {folder.path}$"):
-        search.search(context, folder)
+    """Complete trials are not repeated; one that has only begun is."""
+    with pytest.raises(SystemExit):
+        search.search(context_of(with_splits, weights, "auto", Killed(), **QUICK), folder)
     assert (folder.path / "best.safetensors").exists()  # the linear probe
-    outcome = search.search(context, folder)
-    assert started[:4] == ["full", "partial", "partial", "scratch"]
+    ended = RunFolder(folder.path / "tried" / "full").read_json("ended.json")
+    begun = folder.path / "tried" / "partial"
+    begun.mkdir()
+    (begun / "state.safetensors").write_bytes(b"half of a file")
+    outcome = search.search(context_of(with_splits, weights, "auto", **QUICK), folder)
+    (full,) = [t for t in outcome.result.trials if (t.strategy, t.phase) == ("full", "trial")]
+    assert full.seconds == ended["seconds"]
     assert without_clocks(outcome.result) == without_clocks(searched.outcome.result)
     assert outcome.prepared.config == searched.outcome.prepared.config
     assert same_weights(folder, searched.folder)
@@ -319,22 +321,14 @@ def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The small network is as if there were no weights, and its data is prepared once."""
-    prepared: list[int] = []
     monkeypatch.setattr(search, "LARGE_NETWORK", 1)
-
-    def counted(*args: Any, **named: Any) -> Prepared:
-        prepared.append(1)
-        return prepare(*args, **named)
-
-    monkeypatch.setattr(search, "prepare", counted)
     for data in (with_splits, shapes):
-        prepared.clear()
         console = Lines()
         settings = {"transfer__views": 2, "preprocessing__mean": [9.0] * 3, **QUICK}
         trials = Search(context_of(data, weights, "auto", console, **settings), folder)
         small = trials.context_for("scratch")
         assert trials.context_for("scratch") is small
-        assert (len(prepared), len(console.lines)) == (1, 1)
+        assert len(console.lines) == 1
         assert "scratch: cifar_resnet20 at 32 px (cifar_resnet20 takes too long" in console.text
         config = small.prepared.config
         check(config)
