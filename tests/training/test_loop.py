@@ -199,7 +199,7 @@ def test_trainings_in_threads_do_not_disturb_each_other_nor_the_caller(tmp_path:
         assert same(tmp_path / "alone/last.safetensors", tmp_path / name / "last.safetensors")
 
 
-def test_training_goes_on_when_nobody_reads_its_messages(
+def test_training_continues_when_nobody_reads_its_messages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = os.pipe()

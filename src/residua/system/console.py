@@ -90,7 +90,7 @@ def discard(stream: TextIO) -> None:
 
 
 class _Messages:
-    """sys.stderr. What cannot be written is dropped: work goes on when nobody reads of it."""
+    """sys.stderr. What cannot be written is dropped: work continues when nobody reads of it."""
 
     encoding = property(lambda self: getattr(self._stream, "encoding", None))
 

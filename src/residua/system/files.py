@@ -215,8 +215,9 @@ def remove_leftovers(folder: Path, seconds: float = 86_400.0) -> None:
     Only under the names that residua gives: $RESIDUA_CACHE may be a folder of the user's.
     """
     before = time.time() - seconds
-    for pattern in (f"{TEMPORARY}*", f"*/{TEMPORARY}*", f"{UNFINISHED}*/pixels"):
-        for path in folder.glob(pattern):
+    old_form = ".*.safetensors.*"  # of version 0.1.0
+    for pattern in (f"{TEMPORARY}*", old_form, f"{UNFINISHED}*/pixels"):
+        for path in folder.rglob(pattern):
             with contextlib.suppress(OSError):
                 if path.lstat().st_mtime < before:
                     path.unlink()
