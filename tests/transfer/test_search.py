@@ -15,6 +15,7 @@ import torch
 from references.images import write_shapes
 from references.lines import Lines
 
+from residua.config import auto
 from residua.config.validate import check
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
@@ -427,3 +428,23 @@ def test_few_images_without_errors_are_all_used(
     assert not len(outcome.prepared.splits["validation"])
     assert outcome.result.reason is not None
     assert "of 30 images misclassified in cross-validation" in outcome.result.reason
+
+
+def test_a_selected_probe_is_fitted_on_the_validation_images_too(
+    weights: Path,
+    folder: RunFolder,
+    tmp_path: Path,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(auto, "CROSS_VALIDATED", (20, 20))  # 30 images are many
+    monkeypatch.setattr(search, "MIN_ERRORS", 7)  # of 6
+    data = write_shapes(tmp_path / "data", 10)
+    context = context_of(data, weights, "auto", **QUICK)
+    assert len(context.prepared.splits["validation"]) == 6
+    outcome = search.search(context, folder)
+    assert (outcome.result.chosen, outcome.result.images) == ("features", 30)
+    assert {member.split for member in outcome.prepared.members} == {"train"}
+    own = {**QUICK, "data__val_fraction": 0.2}  # the user's stays
+    outcome = search.search(context_of(data, weights, "auto", **own), folder)
+    assert (outcome.result.images, len(outcome.prepared.splits["validation"])) == (24, 6)

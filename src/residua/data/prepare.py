@@ -214,6 +214,18 @@ def with_validation_set(prepared: Prepared, fraction: float, reason: str) -> Pre
     return dataclasses.replace(prepared, members=members, splits=by_split(readable, members))
 
 
+def without_validation_set(prepared: Prepared, reason: str) -> Prepared:
+    """The validation images join the training set."""
+    prepared = prepared.choose("data.val_fraction", 0.0, reason)
+    members = tuple(
+        dataclasses.replace(member, split="train") if member.split == "validation" else member
+        for member in prepared.members
+    )
+    readable = np.sort(np.concatenate(list(prepared.splits.values()))).tolist()
+    splits = by_split(readable, members)
+    return dataclasses.replace(prepared, members=members, splits=splits)
+
+
 def thinned(members: Integers, limit: int) -> Integers:
     """At most `limit` members, evenly spaced; 0: all."""
     if not 0 < limit < len(members):

@@ -26,7 +26,13 @@ import numpy.typing as npt
 from residua.config import parse
 from residua.config.auto import Choice
 from residua.config.schema import AUTO
-from residua.data.prepare import Prepared, prepare, thinned, with_validation_set
+from residua.data.prepare import (
+    Prepared,
+    prepare,
+    thinned,
+    with_validation_set,
+    without_validation_set,
+)
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import measure
 from residua.runs.folder import BEST, LAST, RunFolder
@@ -56,6 +62,7 @@ HELD_OUT = 0.2  # of the images, to compare strategies on
 MIN_ERRORS = 4  # of the probe on the validation set, below which any gain would be within the noise
 FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for the features of the first probe
 TRIAL_SHARE = 0.06  # of the budget, for each trial
+REFIT_SHARE = 0.9  # of the budget, until which a probe may use the validation images too
 MORE_SHARE = 0.75  # of the budget, for features if the first probe had only some of them
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
 LARGE_NETWORK = 100_000_000  # multiply-adds; above, a smaller network is trained from scratch
@@ -74,20 +81,21 @@ def search(context: Context, folder: RunFolder) -> Outcome:
     except Interrupted as error:  # it names the folder of a trial
         raise Interrupted(error.number, str(folder.path)) from None
     shutil.rmtree(folder.path / TRIED, ignore_errors=True)
+    outcome, measured = best.outcome, probe.outcome.result
+    if best.strategy == "features" and (refitted := runner.refitted()) is not None:
+        outcome, measured = refitted, refitted.result
     result = dataclasses.replace(
-        probe.outcome.result,
+        measured,
         trials=tuple(runner.rows),
         expected=runner.expected,
         data=data_summary(context.prepared),
-        scenario=scenario_of(
-            len(context.prepared.splits["train"]), probe.outcome.result.layers, runner.rows
-        ),
+        scenario=scenario_of(len(context.prepared.splits["train"]), measured.layers, runner.rows),
         chosen=best.strategy,
         reason=reason,
     )
     context.console.print(f"strategy {best.strategy}: {reason}")
-    prepared = _with_strategy(best.outcome.prepared, best.strategy, reason)
-    return dataclasses.replace(best.outcome, prepared=prepared, result=result)
+    prepared = _with_strategy(outcome.prepared, best.strategy, reason)
+    return dataclasses.replace(outcome, prepared=prepared, result=result)
 
 
 class Search:
@@ -121,6 +129,24 @@ class Search:
         if len(correct) and more.gain_over(first)[0] < 0:
             return first
         return self._promoted(more)
+
+    def refitted(self) -> Outcome | None:
+        """The probe fitted on the validation images too, which no comparison needs any more; None
+        if these are the user's, or time or memory do not suffice."""
+        prepared = self.context.prepared
+        is_own = prepared.has_own_splits or prepared.is_explicit("data.val_fraction")
+        if is_own or not len(prepared.splits["validation"]) or self.context.clock.left == 0:
+            return None
+        reason = "a linear probe: cross-validation selects it, so all images train it"
+        own = self.context.with_prepared(without_validation_set(prepared, reason))
+        try:
+            deadline = self.context.clock.at(REFIT_SHARE)
+            return fit_probe(
+                own.for_strategy("features"), self.folder, deadline=deadline, final=False
+            )
+        except (ResiduaError, RuntimeError, MemoryError) as error:
+            self.context.console.warn(f"validation images not used: {' '.join(str(error).split())}")
+            return None
 
     def best(self, probe: Trial) -> tuple[Trial, str]:
         """The best trial, its files in the run folder, and the reason of the choice.
