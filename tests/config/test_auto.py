@@ -144,8 +144,8 @@ def test_large_data_are_compared_on_a_thousand_images() -> None:
         assert made.config.data.val_fraction == fraction
 
 
-def test_near_duplicates_are_searched_among_few_images() -> None:
-    for images, expected in ((600, "near"), (60_000, "exact")):
+def test_near_duplicates_are_searched_among_few_images_of_enough_pixels() -> None:
+    for images, side, expected in ((600, 224, "near"), (60_000, 224, "exact"), (600, 28, "exact")):
         made = chooser()
-        auto.choose_duplicates(made, images)
+        auto.choose_duplicates(made, images, side)
         assert made.config.data.duplicates == expected

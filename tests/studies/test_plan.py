@@ -94,7 +94,7 @@ def test_options_that_spoil_a_comparison_are_refused(
 def test_a_mistake_before_the_first_run_records_nothing(file: Path, tmp_path: Path) -> None:
     study = definition.read(str(file))
     wrong = StudyOptions(settings={"network.name": "cifar_resnet21"})
-    with pytest.raises(ResiduaError, match=r"study tiny, row a: 'cifar_resnet21' is no"):
+    with pytest.raises(ResiduaError, match=r"study tiny, row a: unknown model 'cifar_resnet21'"):
         plan(study, wrong, tmp_path, QUIET)
     assert not (tmp_path / STUDY).exists()
 

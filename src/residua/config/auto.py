@@ -16,7 +16,7 @@ LEARNING_RATE = 0.1  # of SGD, for a batch of 128
 FINE_TUNING_RATE = 0.03  # the same, where training starts from pretrained weights
 ADAMW_FINE_TUNING_RATE = 3e-4  # for a batch of 32
 FEW = 100  # images per class: below, a linear probe uses cross-validation, not a validation set
-MOST_COMPARED = 5_000  # images that are searched for near-duplicates
+MOST_COMPARED, LEAST_COMPARED = 5_000, 32  # images, and their px, to search near-duplicates
 ENOUGH_TO_COMPARE = 1_000  # validation images
 FEW_SMALL = 5_000  # small images; more of them are enlarged less, for speed
 CROSS_VALIDATED = 2_000, 5_000  # images that cross-validation uses, for few and for many classes
@@ -111,11 +111,16 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
     chooser.choose("preprocessing.size", min(side, largest), reason)
 
 
-def choose_duplicates(chooser: Chooser, images: int) -> None:
-    """Set data.duplicates: comparing images takes 1 to 2 ms each."""
-    few = images <= MOST_COMPARED
-    reason = f"{images:,} images" if few else f"{images:,} images are many to compare"
-    chooser.choose("data.duplicates", "near" if few else "exact", reason)
+def choose_duplicates(chooser: Chooser, images: int, side: int) -> None:
+    """Set data.duplicates. side: median shorter side in px.
+
+    Comparing images takes 1 to 4 ms each, and different drawings of few pixels look alike.
+    """
+    if images > MOST_COMPARED:
+        chooser.choose("data.duplicates", "exact", f"{images:,} images are many to compare")
+    if side < LEAST_COMPARED:
+        chooser.choose("data.duplicates", "exact", f"images of {side} px are too small to compare")
+    chooser.choose("data.duplicates", "near", f"{images:,} images of {side} px")
 
 
 def choose_value_range(chooser: Chooser, low: float, high: float, images: int) -> None:

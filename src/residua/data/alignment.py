@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIDE = 64  # px of a thumbnail
-_LEVELS = (  # the first one is cheap and ends most pairs
-    (8, 3, 0.7),
-    (16, 5, 0.75),
+_LEVELS = (
+    (16, 6, 0.75),
     (32, 4, 0.8),
     (64, 4, 0.8),
 )  # side, iterations, correlation that the next one needs

@@ -156,7 +156,7 @@ def prepare(
     readable, unreadable = _readable(config, dataset, decoded)
     labels = np.array([entry.label for entry in dataset.entries], np.int64)
     near = None
-    auto.choose_duplicates(chooser, len(readable))
+    auto.choose_duplicates(chooser, len(readable), min(median_size(surveyed)))
     if chooser.config.data.duplicates == "near":
         near = near_duplicates_of(decoded.pixels, readable)
     groups = split_groups(
