@@ -82,7 +82,7 @@ images = np.stack([read(file) for file in files])
 for file, row in zip(files, session.run(["probabilities"], {"images": images})[0]):
     best = row.argsort(kind="stable")[::-1][:3]
     names = [classes[k] if k < len(classes) else f"output {k}" for k in best]
-    print(file, ", ".join(f"{name} {row[k]:.1%}" for name, k in zip(names, best)), sep="  ")
+    print(file, ", ".join(f"{name} {100 * row[k]:.1f} %" for name, k in zip(names, best)), sep="  ")
 """
 _FILTERS = {"nearest": "NEAREST", "antialias": "BILINEAR", "bicubic": "BICUBIC"}
 
