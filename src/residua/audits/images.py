@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from residua.config.recipes import compose
-from residua.config.schema import Data
+from residua.config.schema import IMAGENET, Data
 from residua.config.validate import checked
 from residua.data.alignment import Thumbnails
 from residua.data.dataset import Dataset, Header, Pixels, SplitName, Unreadable
@@ -166,7 +166,8 @@ def read(data: str, group_by: str, seconds: float, console: Console) -> AuditIma
 
 def _features(data: str, seconds: float, console: Console) -> tuple[Floats, Integers]:
     """Features [M, D] of the default pretrained network, and the entries that they are of."""
-    settings = {"network.weights": "imagenet", "transfer.strategy": "features"}
+    settings = {"network.weights": IMAGENET, "transfer.strategy": "features"}
+    settings |= {"data.duplicates": "exact"}  # the audit searches copies itself
     quiet = Console(quiet=True)
     config = checked(compose(data, None, settings))
     weights = initial_weights(config, quiet)
@@ -175,9 +176,10 @@ def _features(data: str, seconds: float, console: Console) -> tuple[Floats, Inte
     network = initial_network(prepared.config, weights, prepared.device)
     extractor = FeatureExtractor(network, prepared, weights.sha256())
     layer = FeatureLayer(extractor.stages.count, 1)
-    members = np.sort(np.concatenate(list(prepared.splits.values())))
     with console.bar("features") as move:
-        rows = extractor.rows([layer], members, deadline=time.monotonic() + seconds, report=move)
+        rows = extractor.rows(
+            [layer], prepared.readable, deadline=time.monotonic() + seconds, report=move
+        )
     return rows.values[layer], rows.samples
 
 

@@ -8,6 +8,7 @@ residua, and `transfer.effort` determines how far it goes. A training that is de
 from __future__ import annotations
 
 import dataclasses
+import os
 
 from residua.config.auto import Chooser
 from residua.config.schema import AUTO, IMAGENET, NONE, Config
@@ -51,7 +52,7 @@ def choose_start(chooser: Chooser, *, is_installed: bool) -> None:
     config, effort = chooser.config, chooser.config.transfer.effort
     several = len(weights_sources(config.network.weights)) > 1
     if config.transfer.strategy is None:
-        if (several or _is_published(config)) and not own_training(config):
+        if (several or is_published(config.network.weights)) and not own_training(config):
             strategy, budget = EFFORTS[effort or STANDARD]
             reason = f"--effort {effort or STANDARD}"
             chooser.choose("transfer.strategy", strategy, reason)
@@ -111,5 +112,6 @@ def wants_installed_weights(config: Config) -> bool:
     return not is_tiny and not own_training(config)
 
 
-def _is_published(config: Config) -> bool:
-    return config.network.weights.partition(":")[0] == IMAGENET
+def is_published(source: str | os.PathLike[str]) -> bool:
+    """Whether a source of weights means published ones, even if a file has that name."""
+    return os.fspath(source).partition(":")[0] == IMAGENET

@@ -63,10 +63,14 @@ class Prepared:
         counts: list[int] = np.bincount(self.labels[self.splits[name]], minlength=outputs).tolist()
         return counts
 
+    @property
+    def readable(self) -> Integers:
+        """Indices of the readable entries, ascending: those of `members`."""
+        return np.sort(np.concatenate(list(self.splits.values())))
+
     def groups_of(self, samples: Integers) -> list[str]:
         """The group of each of these readable entries."""
-        readable = np.sort(np.concatenate(list(self.splits.values())))
-        return [self.groups[at] for at in np.searchsorted(readable, samples)]
+        return [self.groups[at] for at in np.searchsorted(self.readable, samples)]
 
     @property
     def has_own_splits(self) -> bool:
@@ -195,7 +199,7 @@ def with_validation_set(prepared: Prepared, fraction: float, reason: str) -> Pre
     the test set stays as it is."""
     prepared = prepared.choose("data.val_fraction", fraction, reason)
     data, entries = prepared.config.data, prepared.dataset.entries
-    readable = np.sort(np.concatenate(list(prepared.splits.values()))).tolist()
+    readable = prepared.readable.tolist()
     found = split.stratified(
         [member.path for member in prepared.members],
         prepared.labels[readable].tolist(),
@@ -221,7 +225,7 @@ def without_validation_set(prepared: Prepared, reason: str) -> Prepared:
         dataclasses.replace(member, split="train") if member.split == "validation" else member
         for member in prepared.members
     )
-    readable = np.sort(np.concatenate(list(prepared.splits.values()))).tolist()
+    readable = prepared.readable.tolist()
     splits = by_split(readable, members)
     return dataclasses.replace(prepared, members=members, splits=splits)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels
-from residua.inference.engine import Engine, Floats, Job, engine_for
+from residua.inference.engine import Engine, Floats, Job, TorchEngine, engine_for
 from residua.inference.feature_layers import FeatureLayer, FrozenStages
 from residua.networks.analysis.cost import measure
 from residua.networks.staged import Staged
@@ -36,14 +36,13 @@ class Outputs:
     def __init__(self, job: Job, images: int) -> None:
         self.job, self.images = job, images
         self.engine: Engine | None = None
-        self.refusal = ""  # why OpenVINO is not used, though it is installed
 
     def run(self, pixels: Pixels) -> Floats:
         """uint8 [B, S, S, C] -> the job's output, float32 [B, D]; B may be 0."""
         if not len(pixels):
             return _no_rows()
         if self.engine is None:
-            self.engine, self.refusal = engine_for(self.job, pixels[:SAMPLE], self.images)
+            self.engine, _ = engine_for(self.job, pixels[:SAMPLE], self.images)
         (outputs,) = self.engine.run(pixels)
         return outputs
 
@@ -54,7 +53,7 @@ class Classifier(Outputs):
     def run(self, pixels: Pixels) -> Floats:
         """uint8 [B, S, S, C] -> logits, float32 [B, K]; B may be 0."""
         logits = super().run(pixels)
-        if self.engine is None or logits.shape[1] < 2 or self.engine.name.startswith("PyTorch"):
+        if self.engine is None or logits.shape[1] < 2 or isinstance(self.engine, TorchEngine):
             return logits
         best = np.sort(logits, axis=1)
         near = best[:, -1] - best[:, -2] < NEAR * np.abs(logits).max(axis=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from residua.config import parse
 from residua.config.auto import Chooser
 from residua.config.schema import AUTO, IMAGENET, NONE, Config, NetworkSpec, Preprocessing
-from residua.config.start import choose_start, wants_installed_weights
+from residua.config.start import choose_start, is_published, wants_installed_weights
 from residua.config.validate import checked
 from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
@@ -105,11 +105,6 @@ def run_weights(run: RunFolder) -> Weights:
             f"{listed}. Restore the file."
         )
     return weights
-
-
-def is_published(source: str | os.PathLike[str]) -> bool:
-    """Whether a source means published weights, even if a file has that name."""
-    return os.fspath(source).partition(":")[0] == IMAGENET
 
 
 def is_run(source: str | os.PathLike[str]) -> bool:

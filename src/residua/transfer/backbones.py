@@ -7,7 +7,6 @@ are evaluated too, but no such model is built.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from residua.transfer.linear_probe import MAX_THREADS, candidate_layers, fold_ke
 from residua.transfer.logistic import Floats, Labels, folds_of
 from residua.transfer.result import BackboneResult
 from residua.transfer.strategies import with_extractor
-from residua.transfer.trial import CLEAR
+from residua.transfer.trial import CLEAR, paired_gain
 from residua.weights.load import Weights
 
 SHARE = 0.3  # of a budget, for the features of all backbones
@@ -233,8 +232,7 @@ def _together(probes: Sequence[_Probe], labels: Labels, keys: Sequence[str], tas
     clauses = []
     for other, log in zip(others, logs[1:], strict=True):
         both = _correct(log_softmax((logs[0] + log) / 2), labels)[evaluated]
-        won, lost = int((both & ~alone).sum()), int((alone & ~both).sum())
-        gain, noise = (won - lost) / len(both), math.sqrt(won + lost) / len(both)
+        gain, noise = paired_gain(both, alone)
         if gain > CLEAR * noise:
             clauses.append(
                 (

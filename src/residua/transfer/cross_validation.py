@@ -312,40 +312,21 @@ def left_out_log_probabilities(
 ) -> npt.NDArray[np.float64]:
     """Log-probabilities of each row by a probe fitted on the other folds; float64 [N, classes].
 
-    Rows that no probe can predict have the same value for all classes.
+    At least -_MAX_LOSS, as for a class that the other folds lack.
     """
     result = np.full((len(labels), classes), -_MAX_LOSS)
     path = _Path(features, labels, classes, folds, balanced)
     with single_blas_thread(), no_convergence_warnings():
-        for fold in path.folds:
-            values = _log_probabilities(c, path, fold)
-            result[np.ix_(fold.left_out, fold.model.classes_)] = np.maximum(values, -_MAX_LOSS)
-    return result
-
-
-def left_out_logits(
-    features: Floats, labels: Labels, classes: int, folds: Labels, c: float, *, balanced: bool
-) -> npt.NDArray[np.float32]:
-    """Log-probabilities, float32 [N, K], of each row by a probe fitted on the other folds.
-
-    A class that the other folds lack gets the probability exp(-_MAX_LOSS), unnormalised.
-    """
-    rows = StandardRows.of(features).reduced.astype(np.float32)
-    logits = np.full((len(labels), classes), -_MAX_LOSS, np.float32)
-    with single_blas_thread(), no_convergence_warnings():
-        for fold in np.unique(folds):
-            train, left_out = folds != fold, np.flatnonzero(folds == fold)
+        for number in np.unique(folds):
+            train, left_out = folds != number, np.flatnonzero(folds == number)
             present = np.unique(labels[train])
             if len(present) < 2:
-                logits[np.ix_(left_out, present)] = 0.0
+                result[np.ix_(left_out, present)] = 0.0  # there is only one class to predict
                 continue
-            model = new_model(balanced, _COARSE)
-            refit(model, c, rows[train], labels[train])
-            values = model.decision_function(rows[left_out])
-            if values.ndim == 1:  # of two classes it gives the second's alone
-                values = np.stack([np.zeros_like(values), values], axis=1)
-            logits[np.ix_(left_out, model.classes_)] = log_softmax(values)
-    return logits
+            fold = _Fold(new_model(balanced, _COARSE), train, left_out)
+            values = _log_probabilities(c, path, fold)
+            result[np.ix_(left_out, present)] = np.maximum(values, -_MAX_LOSS)
+    return result
 
 
 def neighbours(

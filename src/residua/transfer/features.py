@@ -15,7 +15,7 @@ from residua.config.schema import Config
 from residua.data.batches import DecodedImages, TrainingBatches
 from residua.data.prepare import Prepared
 from residua.data.random import Integers, shuffled
-from residua.inference.engine import Engine, engine_for
+from residua.inference.engine import Engine, TorchEngine, engine_for
 from residua.inference.feature_layers import FeatureLayer, FrozenStages
 from residua.networks.staged import Staged
 from residua.system.console import Report
@@ -162,7 +162,7 @@ class FeatureExtractor:
     @cached_property
     def cache(self) -> FeatureCache:
         """The cached features of this network, by this engine."""
-        owner = _owner(self.config, self.weights_sha256, self.stages, self.engine.name)
+        owner = _owner(self.config, self.weights_sha256, self.stages, self.engine)
         return FeatureCache(cache_folder() / "features", owner, self.warn)
 
     def _features(
@@ -219,14 +219,14 @@ class FeatureExtractor:
         return self._digests[sample]
 
 
-def _owner(config: Config, weights_sha256: str, stages: FrozenStages, engine: str) -> str:
+def _owner(config: Config, weights_sha256: str, stages: FrozenStages, engine: Engine) -> str:
     """Everything but the pixels that features depend on."""
     spec, preprocessing = config.network_spec, config.preprocessing
     network = [spec.name, spec.channels, spec.ordering, spec.shortcut, spec.cardinality]
     normalisation = (preprocessing.channel_order, preprocessing.mean, preprocessing.std)
     device = stages.device.type  # each one rounds differently
     owner = (VERSION, weights_sha256, network, normalisation, stages.precision, device)
-    return repr(owner if engine.startswith("PyTorch") else (*owner, engine))
+    return repr(owner if isinstance(engine, TorchEngine) else (*owner, engine.name))
 
 
 def _rank(labels: Integers) -> Integers:

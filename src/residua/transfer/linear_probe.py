@@ -35,7 +35,7 @@ from residua.transfer.cross_validation import (
     Estimate,
     LayerScore,
     best_layer,
-    left_out_logits,
+    left_out_log_probabilities,
     score_layers,
 )
 from residua.transfer.features import FeatureRows
@@ -223,14 +223,14 @@ def _left_out(context: Context, best: LayerScore, rows: FeatureRows) -> Logits |
     if len(prepared.splits["test"]) or len(prepared.splits["validation"]):
         return None
     labels = prepared.labels[rows.samples]
-    return left_out_logits(
+    return left_out_log_probabilities(
         rows.values[best.layer],
         labels,
         config.network.classes,
         folds_of(labels, fold_keys(context, rows.samples), config.training.seed),
         best.probes.c,
         balanced=config.optimization.class_weights == "balanced",
-    )
+    ).astype(np.float32)
 
 
 def _summary(score: LayerScore, candidates: int, cross: CrossValidation | None) -> str:

@@ -130,12 +130,18 @@ class Search:
             return first
         return self._promoted(more)
 
+    @property
+    def _may_redraw(self) -> bool:
+        """Whether the validation set is not the user's."""
+        prepared = self.context.prepared
+        return not prepared.has_own_splits and not prepared.is_explicit("data.val_fraction")
+
     def refitted(self) -> Outcome | None:
         """The probe fitted on the validation images too, which no comparison needs any more; None
         if these are the user's, or time or memory do not suffice."""
         prepared = self.context.prepared
-        is_own = prepared.has_own_splits or prepared.is_explicit("data.val_fraction")
-        if is_own or not len(prepared.splits["validation"]) or self.context.clock.left == 0:
+        has_some = len(prepared.splits["validation"]) > 0
+        if not self._may_redraw or not has_some or self.context.clock.left == 0:
             return None
         reason = "a linear probe: cross-validation selects it, so all images train it"
         own = self.context.with_prepared(without_validation_set(prepared, reason))
@@ -216,7 +222,7 @@ class Search:
         """The probe evaluated on a validation set that is drawn now, where all images were used
         for training, by heads that were not fitted on them."""
         prepared, crossed = self.context.prepared, probe.outcome.cross_validated
-        if prepared.has_own_splits or prepared.is_explicit("data.val_fraction") or crossed is None:
+        if not self._may_redraw or crossed is None:
             return probe
         reason = "20 % held out to compare strategies"
         prepared = with_validation_set(prepared, HELD_OUT, reason)

@@ -38,15 +38,8 @@ class Trial:
         return float(self.correct.mean())
 
     def gain_over(self, other: Trial) -> tuple[float, float]:
-        """The difference of the accuracies, and its standard deviation if both are equally good.
-
-        Of the images that only one of them classifies correctly each is then as likely won as
-        lost (McNemar 1947).
-        """
-        won = int((self.correct & ~other.correct).sum())
-        lost = int((other.correct & ~self.correct).sum())
-        images = len(self.correct)
-        return (won - lost) / images, math.sqrt(won + lost) / images
+        """See `paired_gain`."""
+        return paired_gain(self.correct, other.correct)
 
     def compared_with(self, first: Trial, phase: Phase) -> TrialResult:
         """A row of transfer.json."""
@@ -61,6 +54,19 @@ class Trial:
             gain=gain,
             noise=noise,
         )
+
+
+def paired_gain(
+    correct: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    """The difference of two accuracies on the same images, and its standard deviation if both are
+    equally good; bool [N] each.
+
+    Of the images that only one of them classifies correctly each is then as likely won as lost
+    (McNemar 1947).
+    """
+    won, lost = int((correct & ~other).sum()), int((other & ~correct).sum())
+    return (won - lost) / len(correct), math.sqrt(won + lost) / len(correct)
 
 
 def has_time(clock: Clock, full: Trial, epochs: int) -> bool:
