@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +95,17 @@ def test_little_work_is_not_worth_a_conversion(
     monkeypatch.setattr(engine, "WORTH", 6 * job.multiply_adds)
     assert engine_for(job, pixels, 5)[0].name.startswith("PyTorch")
     assert engine_for(job, pixels, 6)[0].name.startswith("OpenVINO")
+
+
+def test_a_signal_after_two_freed_networks_is_harmless(job: Job, pixels: np.ndarray) -> None:
+    handled: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: handled.append(number))
+    first, _ = engine_for(job, pixels, 5)
+    second, _ = engine_for(job, pixels, 5)
+    del first
+    gc.collect()
+    del second
+    gc.collect()
+    signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+    assert handled == [signal.SIGINT]

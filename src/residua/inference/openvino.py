@@ -21,6 +21,7 @@ from torch import nn
 from residua._version import __version__
 from residua.data.dataset import Pixels
 from residua.system.files import cache_folder
+from residua.system.signals import preserved_signal_stack
 
 FAILURES = (RuntimeError, TypeError, ValueError, OSError, NotImplementedError)
 
@@ -46,7 +47,8 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self._network: Any = core.compile_model(core.read_model(path), "CPU", settings)
+        with preserved_signal_stack():
+            self._network: Any = core.compile_model(core.read_model(path), "CPU", settings)
 
     def run(self, pixels: Pixels) -> list[npt.NDArray[np.float32]]:
         """See `engine.Engine`."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -49,3 +53,27 @@ class Signals:
         if self.received:
             raise KeyboardInterrupt
         self.received = number
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of Linux, see sigaltstack(2)."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def preserved_signal_stack() -> Iterator[None]:
+    """Restore this thread's alternate signal stack at the end.
+
+    OpenVINO sets one for each compiled network and, when it frees them, restores the one before:
+    after two networks that is one of freed memory, on which the next signal would crash.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    set_stack, before = ctypes.CDLL(None).sigaltstack, _SignalStack()
+    set_stack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        set_stack(ctypes.byref(before), None)

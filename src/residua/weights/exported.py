@@ -18,6 +18,7 @@ import numpy.typing as npt
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.system.console import printable
+from residua.system.signals import preserved_signal_stack
 
 FORMAT = 1  # of the description in the metadata
 
@@ -109,7 +110,8 @@ def _openvino(path: Path) -> Loaded:
         model = core.read_model(path)
         metadata = model.get_rt_info("residua").value if model.has_rt_info("residua") else None
         # float32 whatever the processor offers: figures agree on every machine
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        with preserved_signal_stack():
+            compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         shapes = [compiled.input(0).partial_shape, compiled.output("logits").partial_shape]
         (_, *image_shape), (_, outputs) = (
             [None if side.is_dynamic else side.get_length() for side in shape] for shape in shapes
