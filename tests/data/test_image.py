@@ -191,6 +191,30 @@ def test_tiles_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(images.decode(content, 3, LIMIT), expected)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_is_prepared_as_its_decoded_pixels_are(channels: int) -> None:
+    colour = Image.fromarray(noise(19, 33))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    contents = [
+        encoded(colour),
+        encoded(colour, "JPEG"),
+        encoded(colour, "JPEG", exif=turned),
+        encoded(colour, transparency=tuple(noise(19, 33)[0, 0].tolist())),
+        encoded(colour.convert("CMYK"), "JPEG"),
+        *(encoded(colour.convert(mode)) for mode in ("L", "1", "P", "LA")),
+    ]
+    for resize in ("crop", "pad", "squash"):
+        for interpolation in ("bicubic", "bilinear"):
+            rule = Preprocessing(
+                size=16, channels=channels, resize=resize, interpolation=interpolation
+            )
+            for content in contents:
+                decoded = images.decode(content, channels, LIMIT)
+                expected = images.resize(decoded, rule)
+                np.testing.assert_array_equal(images.prepared(content, rule, LIMIT), expected)
+
+
 def test_decoding_needs_little_memory_besides_the_result() -> None:
     content = encoded(Image.new("I;16", (3000, 3000)))
     tracemalloc.start()
