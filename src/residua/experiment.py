@@ -15,6 +15,7 @@ from residua.config.auto import Chooser
 from residua.config.schema import AUTO, Config
 from residua.config.start import weights_sources
 from residua.data.batches import Inputs
+from residua.data.dataset import Dataset
 from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.data.random import Integers
@@ -83,10 +84,13 @@ class Trained:
     cross_validated: CrossValidated | None = None
 
 
-def train(config: Config, out: str | None, console: Console) -> RunFolder:
+def train(
+    config: Config, out: str | None, console: Console, dataset: Dataset | None = None
+) -> RunFolder:
     """Train as the config states, in a new run folder: `out`, else the next free runs/<data>-<n>.
 
-    Whatever can be refused is refused before an image is read. Raises ResiduaError.
+    dataset: the images, where they are in memory; None: those of data.path. Whatever can be refused
+    is refused before an image is read. Raises ResiduaError.
     """
     _check_settings(config, out)
     began = time.monotonic()
@@ -97,7 +101,7 @@ def train(config: Config, out: str | None, console: Console) -> RunFolder:
     weights = initial_weights(requested, console)
     config = _with_absolute_weights(requested, weights)
     expects = None if weights is None else weights.expects
-    prepared = prepare(config, console, expects, start.choices)
+    prepared = prepare(config, console, expects, start.choices, dataset=dataset)
     weights = _in_class_order(weights, prepared)
     with _explained(prepared.config):
         check_network(prepared, weights)
