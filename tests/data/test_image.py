@@ -207,7 +207,11 @@ def test_an_image_is_prepared_as_its_decoded_pixels_are(channels: int) -> None:
     for resize in ("crop", "pad", "squash"):
         for interpolation in ("bicubic", "bilinear"):
             rule = Preprocessing(
-                size=16, channels=channels, resize=resize, interpolation=interpolation
+                size=16,
+                channels=channels,
+                resize=resize,
+                crop=1.0,
+                interpolation=interpolation,
             )
             for content in contents:
                 decoded = images.decode(content, channels, LIMIT)
