@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from references import command_line
 from safetensors.torch import load_file
+from scipy.stats import binomtest
 
 import residua
 from residua.comparison.compare import differing
@@ -117,7 +118,8 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
             for sentence in comparison.page.findings
             if f"{number} images" in sentence and re.search(rf"\b{name}\b", sentence)
         )
-        assert ("no significant" in sentence) == (not pair.difference.significant)
+        assert ("no significant" in sentence) == (not pair.significant)
+        assert pair.p_value == pytest.approx(binomtest(gained, gained + lost).pvalue)
     text = (tmp_path / "out" / "compare.md").read_text("utf-8")
     assert "not the training seed" in text
     assert "Each of these 2 intervals" in text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from residua.comparison.page import ComparedRun, RunFacts, comparison_page
-from residua.comparison.pairing import ImageResult, Pair, RunPredictions, pair_runs
+from residua.comparison.pairing import ImageResult, RunPredictions, pair_runs
 from residua.config.schema import Config
 from residua.runs.folder import RunFolder
 
@@ -41,7 +41,7 @@ def run(folder: Path, name: str, correct: list[bool], split: str = "test") -> Co
 
 def findings(*runs: ComparedRun) -> list[str]:
     first, *others = [run.predictions for run in runs]
-    pairs = [pair_runs(first, other) for other in others]
+    pairs = pair_runs(first, others)
     return list(comparison_page(runs, pairs, {}).findings)
 
 
@@ -67,17 +67,36 @@ def test_too_few_shared_images_are_no_comparison(
     )
 
 
-def test_several_intervals_do_not_hold_jointly(
-    two: tuple[ComparedRun, ComparedRun], tmp_path: Path
-) -> None:
-    third = run(tmp_path, "c", [True, True, True])
-    assert any("these 2 intervals" in sentence for sentence in findings(*two, third))
+def test_a_better_run_is_named_with_both_kinds_of_images_and_the_p_value(tmp_path: Path) -> None:
+    """scipy.stats.binomtest(3, 15).pvalue = 0.03515625."""
+    first = [True] * 85 + [False] * 15
+    second = [True] * 82 + [False] * 3 + [True] * 12 + [False] * 3
+    sentence = findings(run(tmp_path, "a", first), run(tmp_path, "b", second))[0]
+    assert "b is better than a by 9.00 points" in sentence
+    assert "12 errors of a are correct in b, 3 the other way round (p = 0.035)" in sentence
+
+
+def test_p_values_of_several_runs_are_adjusted(tmp_path: Path) -> None:
+    """p = 0.035 of one comparison is no evidence if it is the better of two."""
+    runs = [
+        run(tmp_path, "a", [True] * 85 + [False] * 15),
+        run(tmp_path, "b", [True] * 82 + [False] * 3 + [True] * 12 + [False] * 3),
+        run(tmp_path, "c", [True] * 85 + [False] * 15),
+    ]
+    sentences = findings(*runs)
+    assert "no significant difference between a and b" in sentences[0]
+    assert "p = 0.07" in sentences[0]
+    assert any("adjusted for 2 comparisons (Holm)" in sentence for sentence in sentences)
+
+
+def test_few_images_can_show_no_difference(two: tuple[ComparedRun, ComparedRun]) -> None:
+    assert "no difference would be significant on so few images" in findings(*two)[0]
 
 
 def test_excluded_images_and_optimistic_accuracies_are_stated(tmp_path: Path) -> None:
     runs = [run(tmp_path, name, [True, False], "validation") for name in "ab"]
     pair = replace(
-        pair_runs(runs[0].predictions, runs[1].predictions), trained_on=(2, 0), relabelled=1
+        pair_runs(runs[0].predictions, [runs[1].predictions])[0], trained_on=(2, 0), relabelled=1
     )
     text = " ".join(comparison_page(runs, [pair], {}).findings)
     assert "2 of the 2 images that a was evaluated on are training images of a or b" in text
@@ -99,7 +118,7 @@ def test_other_classes_machines_and_unfinished_runs_are_stated(
 
 
 def test_settings_that_differ_are_listed(two: tuple[ComparedRun, ComparedRun]) -> None:
-    pairs: list[Pair] = [pair_runs(two[0].predictions, two[1].predictions)]
+    pairs = pair_runs(two[0].predictions, [two[1].predictions])
     settings = {"training.seed": (0, 1), "network.stage": (None, 2)}
     page = comparison_page(two, pairs, settings)
     assert "a and b differ in training.seed and network.stage only." in page.findings

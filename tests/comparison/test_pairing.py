@@ -17,9 +17,9 @@ def test_copies_are_matched_once_and_training_images_are_excluded() -> None:
         *(("3", "q", True), ("4", "r", True)),
     )
     second = results(("2", "p", True), ("9", "p", False), ("4", "r", False), ("5", "s", True))
-    pair = pair_runs(
+    (pair,) = pair_runs(
         RunPredictions("m", {"test": first}, frozenset("s")),
-        RunPredictions("n", {"test": second}, frozenset("q")),
+        [RunPredictions("n", {"test": second}, frozenset("q"))],
     )
     # 2 with 2, 1 with 9, 4 with 4; 6 has no partner left; 3 and 5 are training images of a run.
     assert (pair.images, pair.gained, pair.lost) == (3, 1, 2)
@@ -32,11 +32,13 @@ def test_the_test_set_is_compared_where_both_have_one() -> None:
     tested = RunPredictions("t", {"test": some}, NONE)
     selected = RunPredictions("v", {"validation": some}, NONE)
     both = RunPredictions("b", {"test": some, "validation": some}, NONE)
-    assert pair_runs(tested, both).splits == pair_runs(both, both).splits == ("test", "test")
-    assert pair_runs(both, selected).splits == ("validation", "validation")
-    assert pair_runs(tested, selected).splits == ("test", "validation")
-    assert pair_runs(tested, both).selected_on == 0
-    assert pair_runs(both, selected).selected_on == 2
+    assert (
+        pair_runs(tested, [both])[0].splits == pair_runs(both, [both])[0].splits == ("test", "test")
+    )
+    assert pair_runs(both, [selected])[0].splits == ("validation", "validation")
+    assert pair_runs(tested, [selected])[0].splits == ("test", "validation")
+    assert pair_runs(tested, [both])[0].selected_on == 0
+    assert pair_runs(both, [selected])[0].selected_on == 2
 
 
 def test_a_run_is_evaluated_on_its_test_set_if_it_has_one() -> None:
@@ -48,9 +50,11 @@ def test_a_run_is_evaluated_on_its_test_set_if_it_has_one() -> None:
 def test_two_shared_images_are_needed() -> None:
     some = results(("1", "p", True), ("2", "q", True))
     tested = RunPredictions("t", {"test": some}, NONE)
-    assert pair_runs(tested, RunPredictions("all", {}, NONE)).difference is None
-    assert pair_runs(tested, RunPredictions("one", {"test": some[:1]}, NONE)).difference is None
-    assert pair_runs(tested, tested).difference is not None
+    assert pair_runs(tested, [RunPredictions("all", {}, NONE)])[0].difference is None
+    assert (
+        pair_runs(tested, [RunPredictions("one", {"test": some[:1]}, NONE)])[0].difference is None
+    )
+    assert pair_runs(tested, [tested])[0].difference is not None
 
 
 def test_the_same_class_name_in_another_unicode_form_is_the_same_class() -> None:
@@ -58,5 +62,5 @@ def test_the_same_class_name_in_another_unicode_form_is_the_same_class() -> None
     runs = [
         RunPredictions(name, {"test": [ImageResult("1", "p", name, True)]}, NONE) for name in names
     ]
-    assert pair_runs(runs[0], runs[1]).relabelled == 0
-    assert pair_runs(runs[0], runs[2]).relabelled == 1
+    assert pair_runs(runs[0], [runs[1]])[0].relabelled == 0
+    assert pair_runs(runs[0], [runs[2]])[0].relabelled == 1

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ttest_rel, tukey_hsd
+from scipy.stats import binomtest, ttest_rel, tukey_hsd
 
 from residua.comparison.statistics import (
     Difference,
+    detectable_difference,
     difference_text,
+    holm,
     image_difference,
+    mcnemar,
     seed_differences,
 )
 
@@ -61,6 +64,57 @@ def test_intervals_over_images_contain_the_true_difference() -> None:
         difference = image_difference((kind == 0) | (kind == 2), (kind == 0) | (kind == 1))
         covered += difference.low <= gained - lost <= difference.high
     assert 0.935 < covered / 2000 < 0.975
+
+
+def test_mcnemars_test_is_the_binomial_test() -> None:
+    assert mcnemar(0, 0) == 1
+    for gained in range(12):
+        for lost in range(gained == 0, 12):
+            expected = binomtest(gained, gained + lost, 0.5).pvalue
+            assert mcnemar(gained, lost) == pytest.approx(expected)
+    assert mcnemar(2300, 2700) == pytest.approx(binomtest(2300, 5000, 0.5).pvalue)
+
+
+def test_of_equal_runs_at_most_5_percent_are_called_different_also_of_several() -> None:
+    random = np.random.default_rng(4)
+    single = several = 0
+    for _ in range(1000):
+        first = random.random(120) < 0.8
+        p_values = []
+        for _ in range(3):  # equally good, each with other errors
+            other = np.where(random.random(120) < 0.5, first, random.random(120) < 0.8)
+            p_values.append(mcnemar(int((other & ~first).sum()), int((first & ~other).sum())))
+        single += p_values[0] < 0.05
+        several += min(holm(p_values)) < 0.05
+    assert 0.015 < single / 1000 < 0.055
+    assert several / 1000 < 0.055
+
+
+def test_holms_adjustment_by_hand() -> None:
+    """Holm 1979, worked: 0.01 x 4, then 0.015 x 3, 0.03 x 2, and never below the one before."""
+    assert holm([0.03, 0.01, 0.5, 0.015]) == pytest.approx((0.06, 0.04, 0.5, 0.045))
+    assert holm([0.04, 0.03]) == pytest.approx((0.06, 0.06))
+
+
+def test_a_detectable_difference_is_found_in_four_of_five_test_sets() -> None:
+    random = np.random.default_rng(5)
+    images, gained, lost = 400, 30, 25
+    difference = detectable_difference(images, gained, lost)
+    assert difference is not None
+    share = (gained + lost + 1) / (images + 2)
+    better, worse = (share + difference) / 2, (share - difference) / 2
+    counts = random.multinomial(images, (better, worse, 1 - share), 1500)
+    found = sum(mcnemar(int(row[0]), int(row[1])) < 0.05 for row in counts)
+    assert 0.765 < found / 1500 < 0.835
+
+
+def test_more_images_show_smaller_differences() -> None:
+    detectable = [detectable_difference(10**power, 10 ** (power - 1), 0) for power in (2, 3, 4, 5)]
+    sizes = [size for size in detectable if size is not None]
+    assert len(sizes) == 4
+    assert sizes == sorted(sizes, reverse=True)
+    assert detectable_difference(5, 0, 0) is None  # 2 x 0.5^5 > 0.05
+    assert detectable_difference(30, 0, 0) == pytest.approx(0.24, abs=0.05)  # 6 of 30 are needed
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))

@@ -68,8 +68,9 @@ def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Compa
     """Compare each run with the first; as `residua compare`.
 
     Accuracies are compared on the images that both were evaluated on and neither was trained on,
-    with a paired interval. out: a new folder, else the next free comparisons/<n>, for the page, its
-    tables and figures. Raises ResiduaError, also for a run without predictions.
+    with a paired interval and McNemar's exact test. out: a new folder, else the next free
+    comparisons/<n>, for the page, its tables and figures. Raises ResiduaError, also for a run
+    without predictions.
     """
     paths = [run if isinstance(run, str | Path) else run.path for run in runs]
     folders = [RunFolder.existing(path) for path in paths]
@@ -78,7 +79,7 @@ def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Compa
     compared = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
     _check_folder(out, compared)
     first, *others = [run.predictions for run in compared]
-    pairs = tuple(pair_runs(first, other) for other in others)
+    pairs = pair_runs(first, others)
     settings = differing([run.config for run in compared])
     page = comparison_page(compared, pairs, settings)
     folder = _new_folder(out)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from residua._version import __version__
 from residua.comparison.curves import overlays
 from residua.comparison.pairing import LEAST, Pair, RunPredictions
-from residua.comparison.statistics import difference_text
+from residua.comparison.statistics import POWER, Difference
 from residua.config.schema import Config
 from residua.report.page import Cell, Page, Section, Table
 from residua.report.view import counted, joined
@@ -24,6 +24,11 @@ NOTE = (
     "Accuracy: of the saved weights on the run's own test or validation set. Parameters: without "
     "BatchNorm statistics. File: the weights on disk. Images/s: median over the epochs, training "
     "only. Seconds: the whole training, with validation and saving."
+)
+PAIRS_NOTE = (
+    "p: McNemar's exact test. Adjusted: for the number of comparisons (Holm); significant below "
+    f"0.05. Detectable: the smallest true difference that p < 0.05 would show in {POWER:.0%} of "
+    "all test sets of this size. Interval: Agresti and Min, of each comparison by itself."
 )
 
 
@@ -113,18 +118,21 @@ def _pairs_table(pairs: Sequence[Pair]) -> Table:
         *("first", "second", "shared images", "first %", "second %"),
         *("difference, points", "low", "high"),
         *("significant", "correct in the first only", "correct in the second only"),
+        *("p", "adjusted p", "detectable, points"),
     ]
     rows: list[list[Cell]] = []
     for pair in pairs:
         difference = pair.difference
-        cells: list[Cell] = [None] * 8
+        cells: list[Cell] = [None] * 11
         if difference is not None and pair.accuracies is not None:
             shares = (*pair.accuracies, difference.mean, difference.low, difference.high)
-            significant = "yes" if difference.significant else "no"
+            significant = "yes" if pair.significant else "no"
+            detectable = None if pair.detectable is None else 100 * pair.detectable
             cells = [*(100 * share for share in shares), significant, pair.lost, pair.gained]
+            cells += [_p_text(pair.p_value), _p_text(pair.adjusted_p_value), detectable]
         rows.append([pair.first, pair.second, pair.images, *cells])
     title = "Paired differences with 95 % intervals"
-    return Table("differences", title, columns, rows, 2, transposed=True)
+    return Table("differences", title, columns, rows, 2, PAIRS_NOTE, transposed=True)
 
 
 def _findings(pairs: Sequence[Pair]) -> list[str]:
@@ -137,16 +145,51 @@ def _findings(pairs: Sequence[Pair]) -> list[str]:
                 f"{LEAST} needed."
             )
         else:
-            split = " and ".join(dict.fromkeys(map(str, pair.splits)))
-            figure = f"{split.capitalize()} accuracy on the same {pair.images:,} images"
-            findings.append(difference_text(pair.first, pair.second, figure, pair.difference))
+            findings.append(_difference_text(pair, pair.difference))
     compared = sum(pair.difference is not None for pair in pairs)
     if compared > 1:
         findings.append(
-            f"Each of these {compared} intervals covers its difference with 95 % confidence; all "
-            "of them together with less."
+            f"The p values are adjusted for {compared} comparisons (Holm); each interval covers "
+            "its own difference with 95 % confidence."
         )
     return [*findings, *([TRAINING] if compared else []), *_excluded(pairs)]
+
+
+def _difference_text(pair: Pair, difference: Difference) -> str:
+    """One sentence, no stronger than the test."""
+    first, second = pair.first, pair.second
+    split = " and ".join(dict.fromkeys(map(str, pair.splits)))
+    figure = f"{split.capitalize()} accuracy on the same {pair.images:,} images"
+    low, high = (f"{100 * bound:+.2f}" for bound in (difference.low, difference.high))
+    interval = f"95 % CI {low} to {high}"
+    p_text = _p_text(pair.adjusted_p_value)
+    test = f"p {p_text}" if p_text.startswith("<") else f"p = {p_text}"
+    if pair.significant:
+        more = "better" if difference.mean > 0 else "worse"
+        return (
+            f"{figure}: {second} is {more} than {first} by {100 * abs(difference.mean):.2f} points "
+            f"({interval}): {counted(pair.gained, 'error')} of {first} "
+            f"{'is' if pair.gained == 1 else 'are'} correct in {second}, {pair.lost:,} the other "
+            f"way round ({test})."
+        )
+    detectable = (
+        "no difference would be significant on so few images"
+        if pair.detectable is None
+        else f"a true difference of {100 * pair.detectable:.1f} points would be found with a "
+        f"probability of {POWER:.0%}"
+    )
+    return (
+        f"{figure}: no significant difference between {first} and {second} "
+        f"({100 * difference.mean:+.2f} points, {interval}; {pair.gained:,} images are correct in "
+        f"{second} only, {pair.lost:,} in {first} only, {test}); {detectable}."
+    )
+
+
+def _p_text(p_value: float | None) -> str:
+    """A p value with two digits."""
+    if p_value is None:
+        return ""
+    return "<0.001" if p_value < 0.001 else f"{p_value:.2g}" if p_value < 0.1 else f"{p_value:.2f}"
 
 
 def _excluded(pairs: Sequence[Pair]) -> list[str]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import csv
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from residua.comparison.statistics import Difference, image_difference
+from residua.comparison.statistics import (
+    LEVEL,
+    Difference,
+    detectable_difference,
+    holm,
+    image_difference,
+    mcnemar,
+)
 from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder, current_columns
@@ -69,8 +76,10 @@ class Pair:
     splits: of each run. evaluated: images of each split. trained_on: how many of these are in a
     training set, so excluded. relabelled: shared images with different classes, excluded too.
     images: shared images that count; selected_on: how many of them are validation images that were
-    used for model selection. accuracies: in [0, 1]; they and the difference are None with fewer
-    than two images. gained: correct in the second run only; lost: in the first only.
+    used for model selection. gained: correct in the second run only; lost: in the first only.
+    accuracies: in [0, 1]. p_value: of `mcnemar`; adjusted_p_value: for all comparisons with the
+    first run. detectable: see `detectable_difference`. All four, and the difference, are None with
+    fewer than two images.
     """
 
     first: str
@@ -85,6 +94,14 @@ class Pair:
     lost: int
     accuracies: tuple[float, float] | None
     difference: Difference | None
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
+    detectable: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the runs differ, at 5 % for all comparisons with the first run together."""
+        return self.adjusted_p_value is not None and self.adjusted_p_value < 1 - LEVEL
 
 
 def read_predictions(run: RunFolder, name: str) -> RunPredictions:
@@ -113,8 +130,18 @@ def read_predictions(run: RunFolder, name: str) -> RunPredictions:
     return RunPredictions(name, results, trained_on, run.selected_on_validation)
 
 
-def pair_runs(first: RunPredictions, second: RunPredictions) -> Pair:
-    """Compare the second run with the first."""
+def pair_runs(first: RunPredictions, others: Sequence[RunPredictions]) -> tuple[Pair, ...]:
+    """Compare each of the others with the first run; p values are adjusted for their number."""
+    pairs = [_pair(first, other) for other in others]
+    known = [pair.p_value for pair in pairs if pair.p_value is not None]
+    adjusted = iter(holm(known))
+    return tuple(
+        pair if pair.p_value is None else replace(pair, adjusted_p_value=next(adjusted))
+        for pair in pairs
+    )
+
+
+def _pair(first: RunPredictions, second: RunPredictions) -> Pair:
     runs, splits = (first, second), _splits(first, second)
     evaluated = [
         () if split is None else run.results[split] for run, split in zip(runs, splits, strict=True)
@@ -129,6 +156,7 @@ def pair_runs(first: RunPredictions, second: RunPredictions) -> Pair:
     same = [pair for pair, (a, b) in zip(matched, normal, strict=True) if a == b]
     correct = np.array([(a.correct, b.correct) for a, b in same], bool).reshape(-1, 2).T
     enough = len(same) >= LEAST
+    gained, lost = (int((correct[at] & ~correct[1 - at]).sum()) for at in (1, 0))
     selected = any(
         split == "validation" and run.validation_selected
         for run, split in zip(runs, splits, strict=True)
@@ -142,10 +170,12 @@ def pair_runs(first: RunPredictions, second: RunPredictions) -> Pair:
         relabelled=len(matched) - len(same),
         images=len(same),
         selected_on=len(same) if selected else 0,
-        gained=int((correct[1] & ~correct[0]).sum()),
-        lost=int((correct[0] & ~correct[1]).sum()),
+        gained=gained,
+        lost=lost,
         accuracies=(float(correct[0].mean()), float(correct[1].mean())) if enough else None,
         difference=image_difference(correct[0], correct[1]) if enough else None,
+        p_value=mcnemar(gained, lost) if enough else None,
+        detectable=detectable_difference(len(same), gained, lost) if enough else None,
     )
 
 

@@ -1,13 +1,14 @@
 """Paired figures of two or more models -> their differences with intervals, and in sentences.
 
-`image_difference`: two models predict the same images; the interval covers other images of the same
-kind, not another training. `seed_differences`: several models are trained with the same seeds; the
-intervals cover other seeds. Legend: R rows (models), S seeds, N images.
+`image_difference`, `mcnemar`: two models predict the same images; interval and test cover other
+images of the same kind, not another training. `seed_differences`: several models are trained with
+the same seeds; the intervals cover other seeds. Legend: R rows (models), S seeds, N images.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 0.95
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,62 @@ def image_difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]
     half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(max(0.0, variance))
     mean = float(second.mean() - first.mean())
     return Difference(mean, min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half)))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p value of two classifiers being equally good on the same images.
+
+    gained, lost: images that only the second, only the first one classifies correctly. The exact
+    test (McNemar 1947): under equality `gained` is binomial with probability 1/2.
+    """
+    from scipy.stats import binom
+
+    return min(1.0, 2 * float(binom.cdf(min(gained, lost), gained + lost, 0.5)))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """p values adjusted for their number (Holm 1979): comparing each with 0.05 then claims a
+    difference that does not exist in at most 5 % of all comparisons, taken together."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return tuple(adjusted)
+
+
+def detectable_difference(images: int, gained: int, lost: int) -> float | None:
+    """The smallest true difference of two accuracies, in [0, 1], that `mcnemar` would find.
+
+    Found: p < 0.05 with a probability of 0.8 on this many images. The share of images that only one
+    of the two classifies correctly is as observed, with half an image added to both counts, or as
+    large as the difference, if that is larger. None: no difference would be found.
+    """
+    share = (gained + lost + 1) / (images + 2)
+    if _power(images, share, 1.0) < POWER:  # even if the second is never worse
+        low, high = share, 1.0
+        if _power(images, high, 1.0) < POWER:
+            return None
+    else:
+        low, high = 0.0, share
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        enough = _power(images, max(share, middle), min(1.0, middle / share)) >= POWER
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def _power(images: int, share: float, excess: float) -> float:
+    """The probability that `mcnemar` is below 0.05 in favour of the second.
+
+    share: probability that exactly one is correct. excess: of these, gained minus lost.
+    """
+    from scipy.stats import binom
+
+    low, high = binom.ppf((1e-9, 1 - 1e-9), images, share)
+    unequal = np.arange(low, high + 1)
+    fewest = binom.isf((1 - LEVEL) / 2, unequal, 0.5) + 1  # of `gained`, to be significant
+    found = binom.sf(fewest - 1, unequal, (1 + excess) / 2)
+    return float((binom.pmf(unequal, images, share) * found).sum())
 
 
 def seed_differences(
