@@ -10,6 +10,7 @@ from residua._version import __version__ as __version__
 __all__ = [
     "Comparison",
     "Evaluation",
+    "Explanation",
     "Features",
     "Prediction",
     "ResiduaError",
@@ -18,6 +19,7 @@ __all__ = [
     "build",
     "compare",
     "evaluate",
+    "explain",
     "export",
     "features",
     "load",
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         audit,
         build,
         evaluate,
+        explain,
         export,
         features,
         load,
@@ -47,12 +50,14 @@ if TYPE_CHECKING:
     )
     from residua.comparison.compare import Comparison, compare
     from residua.errors import ResiduaError
+    from residua.evaluation.explain import Explanation
     from residua.evaluation.predict import Features, Prediction
     from residua.evaluation.score import Evaluation
 
 HOMES = {  # modules of the public names that are not in residua.api
     "Comparison": "residua.comparison.compare",
     "Evaluation": "residua.evaluation.score",
+    "Explanation": "residua.evaluation.explain",
     "Features": "residua.evaluation.predict",
     "Prediction": "residua.evaluation.predict",
     "ResiduaError": "residua.errors",

@@ -122,7 +122,7 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
         assert pair.p_value == pytest.approx(binomtest(gained, gained + lost).pvalue)
     text = (tmp_path / "out" / "compare.md").read_text("utf-8")
     assert "not the training seed" in text
-    assert "Each of these 2 intervals" in text
+    assert "adjusted for 2 comparisons (Holm)" in text
     for name in ("curves", "end"):
         assert f"(figures/{name}.png)" in text
         with Image.open(tmp_path / "out" / "figures" / f"{name}.png") as image:

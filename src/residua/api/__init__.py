@@ -1,6 +1,7 @@
 """Arguments of the public functions -> calls of the internal modules; `residua.NAME` is here."""
 
 from residua.api.deployment import export, serve
+from residua.api.explanation import explain
 from residua.api.prediction import features, predict, transform
 from residua.api.training import Run, build, evaluate, load, models, resume, train
 from residua.audits.audit import audit
@@ -10,6 +11,7 @@ __all__ = [
     "audit",
     "build",
     "evaluate",
+    "explain",
     "export",
     "features",
     "load",

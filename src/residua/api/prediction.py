@@ -104,7 +104,7 @@ def predictions(
         weights,
         images,
         top,
-        max_pixels=_max_pixels(folder),
+        max_pixels=max_pixels_of(folder),
         allow_private=allow_private,
         value_range=checked_range(value_range),
         progress=progress,
@@ -130,7 +130,7 @@ def transform(
     """
     weights, folder = open_source(source, model, None, preprocessing, Console(quiet))
     rule = weights.metadata.preprocessing
-    return Transform(rule, _max_pixels(folder), checked_range(value_range))
+    return Transform(rule, max_pixels_of(folder), checked_range(value_range))
 
 
 def features(
@@ -163,7 +163,7 @@ def features(
         return features_of(
             weights,
             given,
-            max_pixels=_max_pixels(folder),
+            max_pixels=max_pixels_of(folder),
             stage=stage,
             pool_size=renamed("pool_size", pool_size, "side", side),
             value_range=checked_range(value_range),
@@ -179,5 +179,5 @@ def renamed(name: str, value: _T | None, earlier_name: str, earlier: _T | None) 
     return earlier if value is None else value
 
 
-def _max_pixels(run: RunFolder | None) -> int:
+def max_pixels_of(run: RunFolder | None) -> int:
     return run.config.data.max_pixels if run else Data.max_pixels

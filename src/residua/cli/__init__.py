@@ -19,6 +19,7 @@ import typer
 from residua._version import __version__
 from residua.cli import export, models, predict, serve, train, weights
 from residua.cli.audit import audit
+from residua.cli.explain import explain
 from residua.cli.options import with_settings
 from residua.cli.study import study
 from residua.errors import ResiduaError
@@ -54,7 +55,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # panel of `residua --
         train.resume,
         train.demo,
     ),
-    "Evaluation": (predict.evaluate, predict.predict, predict.features, predict.compare),
+    "Evaluation": (predict.evaluate, predict.predict, explain, predict.features, predict.compare),
     "Deployment": (export.export, serve.serve),
     "Models and studies": (models.models, study),
 }

@@ -1,0 +1,69 @@
+"""A run or weights, and images -> where the evidence for a class is, as a figure too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from residua.api.prediction import Source, max_pixels_of
+from residua.data.pixels import checked_range
+from residua.data.value_range import ValueRange
+from residua.evaluation.explain import Explanation, explain_images
+from residua.evaluation.inputs import Images, several
+from residua.evaluation.predict import Prediction
+from residua.report.figures import GRID, write_prediction_grid
+from residua.report.heat import overlay
+from residua.runs.sources import open_source
+from residua.system.console import Console
+from residua.system.files import check_output, user_path
+
+
+def explain(
+    source: Source,
+    images: Images | None = None,
+    *,
+    class_name: str | None = None,
+    out: str | Path | None = None,
+    model: str | None = None,
+    classes: Sequence[str] | None = None,
+    preprocessing: Mapping[str, object] | None = None,
+    value_range: ValueRange | None = None,
+    quiet: bool = True,
+) -> list[Explanation]:
+    """Where the evidence for a class is in each image, by Grad-CAM; one row per image, in order.
+
+    source, model, classes, preprocessing, quiet: see `evaluate`. images, value_range: see
+    `predict`. class_name: explain this class; None: the predicted one. out: a PNG file of the first
+    32 images, each beside its heat map; an earlier one of residua is replaced.
+
+    An unreadable image gets a row with the reason in `error`. Raises ResiduaError, also for weights
+    without a map of places: an exported file, or a network that reduces the images to one.
+    """
+    console = Console(quiet)
+    weights, folder = open_source(source, model, classes, preprocessing, console)
+    images = several(images)
+    if out is not None:
+        known = images if isinstance(images, list | tuple) else []
+        files = [os.fspath(image) for image in known if isinstance(image, str | os.PathLike)]
+        check_output(Path(out), (".png",), files, drawn=True)
+    rows = list(
+        explain_images(
+            weights,
+            images,
+            class_name,
+            max_pixels=max_pixels_of(folder),
+            value_range=checked_range(value_range),
+        )
+    )
+    if out is not None:
+        drawn = []
+        for row in [row for row in rows if row.error is None][: GRID // 2]:
+            prediction = Prediction(row.file, ((row.class_name, row.probability),))
+            image = np.broadcast_to(row.pixels, (*row.pixels.shape[:2], 3))
+            drawn += [(prediction, image), (prediction, overlay(row.pixels, row.heat))]
+        if warning := write_prediction_grid(drawn, user_path(out)):
+            console.caution(warning)
+    return rows

@@ -1,0 +1,71 @@
+"""`residua explain`: where the evidence for a class is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from residua.cli.common import (
+    ClassesOption,
+    ModelOption,
+    PreprocessingOption,
+    SourceArgument,
+    class_names,
+    preprocessing_fields,
+    terminal,
+)
+from residua.errors import ResiduaError
+
+
+def explain(
+    source: SourceArgument,
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="Image files or folders.", show_default=False),
+    ],
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class", metavar="NAME", help=r"Class to explain. [dim]\[default: predicted][/dim]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.png", help="Figure of the first 32 images.")
+    ] = Path("explanation.png"),
+    model: ModelOption = None,
+    classes: ClassesOption = None,
+    preprocessing: PreprocessingOption = None,
+) -> None:
+    """Draw where in the images the evidence for a class is (Grad-CAM), as heat maps.
+
+    Examples:
+      residua explain runs/photos-1 new.jpg
+      residua explain runs/photos-1 holiday --class owl --out owl.png
+    """
+    with terminal():
+        from residua import api
+        from residua.report.view import percent
+        from residua.system.console import printable
+
+        rows = api.explain(
+            source,
+            files,
+            class_name=class_name,
+            out=out,
+            model=model,
+            classes=class_names(classes),
+            preprocessing=preprocessing_fields(preprocessing),
+            quiet=False,
+        )
+        width = max((len(row.file) for row in rows), default=0)
+        for row in rows:
+            known = f"{row.class_name} {percent(row.probability, 1)}"
+            text = known if row.error is None else f"error: {row.error}"
+            print(printable(f"{row.file:<{width}}  {text}"))
+        if not rows:
+            raise ResiduaError(f"{', '.join(files)}: contains no images.")
+        if all(row.error is not None for row in rows):
+            raise ResiduaError(f"{', '.join(files)}: no image could be read.")
+        print(out)

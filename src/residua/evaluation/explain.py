@@ -1,0 +1,95 @@
+"""Weights and images -> for each image, where the evidence for a class is."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from residua.data.dataset import Pixels
+from residua.data.value_range import ValueRange
+from residua.errors import ResiduaError
+from residua.evaluation.inputs import Images, Reading, inputs_of, read_batches
+from residua.evaluation.metrics import softmax
+from residua.evaluation.score import NOT_FINITE
+from residua.evaluation.score import class_name as output_name
+from residua.inference.engine import Floats
+from residua.inference.grad_cam import grad_cam
+from residua.weights.load import Weights
+from residua.weights.network import default_device
+from residua.weights.published.classes import class_indices
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where the evidence for a class is in one image.
+
+    file: see Prediction. class_name: the predicted class, or the requested one. probability: of
+    this class, in [0, 1]. pixels: uint8 [S, S, C], as the network receives the image. heat: float32
+    [S, S], from 0 to 1 at the strongest evidence; all 0 if there is no evidence for the class.
+    error: why there is no explanation, or None; the other fields are then empty.
+    """
+
+    file: str
+    class_name: str
+    probability: float
+    pixels: Pixels
+    heat: Floats
+    error: str | None = None
+
+
+def explain_images(
+    weights: Weights,
+    images: Images | None,
+    class_name: str | None = None,
+    *,
+    max_pixels: int,
+    value_range: ValueRange | None = None,
+) -> Iterator[Explanation]:
+    """An explanation for each image, and for each image below each folder, by Grad-CAM.
+
+    class_name: explain this class; None: the predicted one. Other arguments: see `predict_images`.
+    An unreadable image yields its reason. Raises ResiduaError if the weights have no spatial map.
+    """
+    output = None if class_name is None else _output_of(class_name, weights)
+    explain = grad_cam(weights, default_device())
+    reading = Reading(weights.metadata.preprocessing, max_pixels, value_range=value_range)
+    for batch in read_batches(inputs_of(images, reading)):
+        pixels = [image for _, image in batch if not isinstance(image, str)]
+        if pixels:
+            outputs = None if output is None else np.full(len(pixels), output, np.int64)
+            heats, logits = explain(np.stack(pixels), outputs)
+            rows = iter(zip(heats, softmax(logits), strict=True))
+        for file, image in batch:
+            if isinstance(image, str):
+                yield _failed(file, image)
+                continue
+            heat, chances = next(rows)
+            if not np.isfinite(chances).all():
+                yield _failed(file, NOT_FINITE)
+                continue
+            chosen = int(chances.argmax()) if output is None else output
+            name = output_name(weights.metadata.classes, chosen)
+            yield Explanation(file, name, float(chances[chosen]), image, heat)
+
+
+def _failed(file: str, reason: str) -> Explanation:
+    empty = np.zeros((0, 0, 1), np.uint8)
+    return Explanation(file, "", 0.0, empty, np.zeros((0, 0), np.float32), reason)
+
+
+def _output_of(name: str, weights: Weights) -> int:
+    """The output of a class; names are compared in Unicode NFC. Raises ResiduaError."""
+    indices = class_indices(weights.metadata.classes)
+    key = unicodedata.normalize("NFC", name)
+    if key not in indices:
+        near = difflib.get_close_matches(key, indices, n=3, cutoff=0.5)
+        known = ", ".join(near or list(indices)[:20])
+        raise ResiduaError(
+            f"class {name!r}: is not a class of {weights.path}. "
+            f"{'Did you mean' if near else 'Expected one of'}: {known}?"
+        )
+    return indices[key]
