@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import compute_metrics, log_softmax, softmax, wilson_interval
+from residua.evaluation.metrics import compute_metrics
+from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.softmax import log_softmax, softmax
 
 
 def random_case(

@@ -13,9 +13,10 @@ import torch
 
 from residua.data.augmentation import normalise
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import compute_metrics, softmax
+from residua.evaluation.metrics import compute_metrics
 from residua.evaluation.score import Evaluation, class_name, score_images
 from residua.system.console import Console
+from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights, read_file
 from residua.weights.network import build_network
 

@@ -14,12 +14,12 @@ from references.command_line import residua
 
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run
-from residua.evaluation.metrics import softmax
 from residua.exports.classifier import Classifier
 from residua.exports.export import write_export
 from residua.exports.formats import FORMATS, Exporter
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
+from residua.uncertainty.softmax import softmax
 from residua.weights.exported import load_exported
 from residua.weights.load import read_file
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from residua.errors import ResiduaError
+from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.softmax import log_softmax
 
 TOP = 5
 
@@ -84,42 +85,6 @@ class Metrics:
             "confusion": self.confusion.tolist(),
             "outside": self.outside,
         }
-
-
-def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """float [..., K] -> probabilities float64 [..., K]."""
-    powers = np.exp(_shifted(logits))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def log_softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """float [..., K] -> log of the probabilities, float64 [..., K]."""
-    shifted = _shifted(logits)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
-
-
-def _shifted(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Logits in float64 minus their maximum, so that exp cannot overflow; inf - inf gives NaN."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-
-
-def wilson_interval(share: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
-    """The score interval of a share in [0, 1] of `total` trials, (low, high) in [0, 1].
-
-    Wilson 1927, without continuity correction. The share need not be a ratio of whole numbers, nor
-    `total` a whole number. Raises ResiduaError if `total` is 0, ValueError out of range.
-    """
-    if total == 0:
-        raise ResiduaError("There are no images to evaluate, so there is no accuracy.")
-    if not 0 <= share <= 1 or not total > 0 or not 0 < confidence < 1:
-        raise ValueError(f"wilson_interval({share}, {total}, {confidence}): out of range")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    scale = 1 + z * z / total
-    centre = (share + z * z / (2 * total)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    # The bounds at shares 0 and 1 are exact, where rounding would give 0.9999999999999999.
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def compute_metrics(

@@ -22,12 +22,12 @@ from residua.evaluation.inputs import (
     inputs_of,
     read_batches,
 )
-from residua.evaluation.metrics import softmax
 from residua.evaluation.score import NOT_FINITE, class_name
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.outputs import classifier_of, feature_outputs
 from residua.system.console import Report
 from residua.system.files import write_atomically
+from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 from residua.weights.network import (
     Logits,

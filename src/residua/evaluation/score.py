@@ -11,9 +11,10 @@ import torch
 from residua.data.dataset import Pixels
 from residua.data.random import Integers
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import Metrics, compute_metrics, softmax
+from residua.evaluation.metrics import Metrics, compute_metrics
 from residua.inference.outputs import classifier_of
 from residua.system.console import Console
+from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 from residua.weights.network import Logits
 

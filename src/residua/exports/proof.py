@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import softmax
 from residua.exports.images import Images
 from residua.exports.worker import BATCHES
 from residua.system.console import printable
+from residua.uncertainty.softmax import softmax
 
 Floats = npt.NDArray[np.float32]
 

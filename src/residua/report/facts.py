@@ -10,7 +10,7 @@ from residua.config.auto import Choice
 from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared
 from residua.data.random import shuffled
-from residua.evaluation.metrics import Metrics, softmax
+from residua.evaluation.metrics import Metrics
 from residua.evaluation.score import Evaluation
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
@@ -20,6 +20,7 @@ from residua.report.charts import History
 from residua.runs.folder import RunFolder
 from residua.training.progress import Progress
 from residua.transfer.result import TransferResult
+from residua.uncertainty.softmax import softmax
 
 SAMPLES = 24
 

@@ -13,13 +13,13 @@ import numpy as np
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels, Unreadable
 from residua.data.image import prepared
-from residua.evaluation.metrics import softmax
 from residua.evaluation.predict import Prediction, best_classes
 from residua.evaluation.score import NOT_FINITE
 from residua.inference.outputs import classifier_of
 from residua.serving.batcher import Batcher, Probabilities, Run
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
+from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 from residua.weights.network import default_device
 

@@ -21,7 +21,6 @@ from residua.config.auto import Choice, Chooser
 from residua.config.start import weights_sources
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import log_softmax
 from residua.runs.provenance import images_seen_by
 from residua.runs.sources import absolute_source, initial_weights, leakage_notes
 from residua.system.budget import Clock
@@ -41,6 +40,7 @@ from residua.transfer.logistic import Floats, Labels, folds_of
 from residua.transfer.result import BackboneResult
 from residua.transfer.strategies import with_extractor
 from residua.transfer.trial import CLEAR, paired_gain
+from residua.uncertainty.softmax import log_softmax
 from residua.weights.load import Weights
 
 SHARE = 0.3  # of a budget, for the features of all backbones

@@ -38,7 +38,6 @@ import numpy.typing as npt
 
 from residua.data.random import Integers, uniform
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import log_softmax, wilson_interval
 from residua.inference.feature_layers import FeatureLayer
 from residua.transfer.features import FeatureRows
 from residua.transfer.logistic import (
@@ -54,6 +53,8 @@ from residua.transfer.logistic import (
     single_blas_thread,
 )
 from residua.transfer.result import LayerResult
+from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.softmax import log_softmax
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of LogisticRegression, the smoothest first
 _COARSE = 1e-3, 60  # tolerance, iterations: starting from the solution of the last C

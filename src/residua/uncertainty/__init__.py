@@ -1,0 +1,1 @@
+"""Logits, features and labels -> probabilities, intervals and sets that hold; unknown images."""

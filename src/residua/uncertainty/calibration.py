@@ -1,0 +1,186 @@
+"""Probabilities and labels -> how far the probabilities can be trusted: error, bins, Brier score.
+
+The probability of the predicted class is compared with how often the prediction is right. Legend: N
+images, K classes, B bins, G groups, R resamples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.errors import ResiduaError
+from residua.uncertainty.intervals import group_resamples, wilson_interval
+
+Floats = npt.NDArray[np.float64]
+
+BINS = 15
+_IMAGES_PER_BIN = 20  # fewer bins where there are few images
+_RESAMPLES = 1000
+_BLOCK = 100  # resamples at a time, which bounds memory
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Images of similar confidence: mean confidence, accuracy with its 95 % interval, number."""
+
+    confidence: float
+    accuracy: float
+    interval: tuple[float, float]
+    images: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the probability of the predicted class is from the share of right predictions.
+
+    error: expected calibration error in [0, 1], debiased: about 0 for calibrated probabilities.
+    interval: its 95 % bootstrap interval, (low, high).
+    plain_error: the usual estimate, above 0 also for calibrated probabilities.
+    brier: mean squared distance of the probabilities from the label, in [0, 2].
+    confidence: mean probability of the predicted class. accuracy: share of right predictions.
+    bins: of equal numbers of images, by increasing confidence. images: evaluated images.
+    """
+
+    error: float
+    interval: tuple[float, float]
+    plain_error: float
+    brier: float
+    confidence: float
+    accuracy: float
+    bins: tuple[Bin, ...]
+    images: int
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data that is valid JSON, with the names of the fields."""
+        return asdict(self)
+
+
+class _Sums(NamedTuple):
+    """Sums over the groups of each bin; [..., B].
+
+    gap: of confidence minus correctness. images: weights. gap2, images2, product: of the squares
+    and products of the sums of a group. variance: of confidence x (1 - confidence).
+    """
+
+    gap: Floats
+    images: Floats
+    gap2: Floats
+    images2: Floats
+    product: Floats
+    variance: Floats
+
+
+def calibration_of(
+    probabilities: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    groups: npt.NDArray[np.integer] | None = None,
+    seed: int = 0,
+) -> Calibration:
+    """The calibration of probabilities float [N, K] against labels int [N] in [0, K).
+
+    groups: int [N], of near-copies, resampled as a whole. Rows that are not finite are left out.
+
+    The expected calibration error (Naeini et al. 2015) in bins of equal numbers of images (Nguyen
+    and O'Connor 2015), less its upward bias (Broecker 2012; Kumar et al. 2019, section 4): one
+    random half of a bin gives the sign of the gap and the other its size, averaged over all halves,
+    in closed form for normal sums. Interval: basic bootstrap with the bins fixed.
+    Raises ResiduaError if no row is finite, ValueError if shapes or labels do not fit.
+    """
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
+        raise ValueError(f"probabilities {probabilities.shape}, labels {labels.shape}")
+    if groups is not None and groups.shape != labels.shape:
+        raise ValueError(f"groups {groups.shape}, labels {labels.shape}")
+    usable = np.isfinite(probabilities).all(axis=1)
+    if not usable.any():
+        raise ResiduaError("No image has finite probabilities: calibration cannot be measured.")
+    rows, labels = probabilities[usable].astype(np.float64), labels[usable]
+    group = np.unique(
+        np.arange(len(rows)) if groups is None else groups[usable], return_inverse=True
+    )[1]
+    confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
+    bins = _bins(confidence)
+    terms = _group_terms(confidence, correct, bins, group)
+    sums = _Sums(*(term.sum(axis=0) for term in terms))
+    error, plain = float(_debiased(sums)), float(_plain(sums))
+    low, high = np.quantile(_resampled(terms, seed), [0.025, 0.975]).tolist()
+    brier = np.square(rows).sum(axis=1) - 2 * rows[np.arange(len(rows)), labels] + 1
+    return Calibration(
+        error=max(0.0, error),
+        interval=(max(0.0, min(error, error - high + plain)), max(0.0, error, error - low + plain)),
+        plain_error=plain,
+        brier=float(brier.mean()),
+        confidence=float(confidence.mean()),
+        accuracy=float(correct.mean()),
+        bins=_rows(confidence, correct, bins),
+        images=len(rows),
+    )
+
+
+def _bins(confidence: Floats) -> npt.NDArray[np.int64]:
+    """The bin of each image [N]: equal numbers of images, equal confidences together."""
+    count = min(BINS, max(1, len(confidence) // _IMAGES_PER_BIN))
+    edges = np.quantile(confidence, np.arange(1, count) / count)
+    return np.unique(np.searchsorted(edges, confidence, side="right"), return_inverse=True)[1]
+
+
+def _rows(
+    confidence: Floats, correct: npt.NDArray[np.bool_], bins: npt.NDArray[np.int64]
+) -> tuple[Bin, ...]:
+    rows = []
+    for number in range(bins.max() + 1):
+        here = bins == number
+        share, images = float(correct[here].mean()), int(here.sum())
+        interval = wilson_interval(share, images)
+        rows.append(Bin(float(confidence[here].mean()), share, interval, images))
+    return tuple(rows)
+
+
+def _group_terms(
+    confidence: Floats,
+    correct: npt.NDArray[np.bool_],
+    bins: npt.NDArray[np.int64],
+    group: npt.NDArray[np.int64],
+) -> _Sums:
+    """The sums of each group in each bin; [G, B]."""
+    shape = int(group.max()) + 1, int(bins.max()) + 1
+    cells = group * shape[1] + bins
+
+    def summed(values: Floats) -> Floats:
+        return np.bincount(cells, values, shape[0] * shape[1]).astype(np.float64).reshape(shape)
+
+    gap, images = summed(confidence - correct), summed(np.ones(len(confidence)))
+    variance = summed(confidence * (1 - confidence))
+    return _Sums(gap, images, gap**2, images**2, gap * images, variance)
+
+
+def _plain(sums: _Sums) -> Floats:
+    return np.asarray(np.abs(sums.gap).sum(axis=-1) / sums.images.sum(axis=-1))
+
+
+def _debiased(sums: _Sums) -> Floats:
+    """[...]: for halves A and B of a bin, E[sign(A) B + sign(B) A] given the sum S = A + B, where
+    A - B is normal with variance v: |S| (2 cdf(|S| / sqrt v) - 1) - 2 sqrt v pdf(|S| / sqrt v)."""
+    from scipy.special import ndtr
+
+    mean = sums.gap / np.maximum(sums.images, 1)
+    observed = sums.gap2 - 2 * mean * sums.product + mean**2 * sums.images2
+    spread = np.sqrt(np.maximum(observed, sums.variance))
+    size = np.abs(sums.gap)
+    ratio = size / np.where(spread > 0, spread, 1)
+    density = np.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
+    corrected = size * (2 * ndtr(ratio) - 1) - 2 * spread * density
+    return np.asarray(np.where(spread > 0, corrected, size).sum(axis=-1) / sums.images.sum(axis=-1))
+
+
+def _resampled(terms: _Sums, seed: int) -> Floats:
+    """The debiased error of R resamples of the groups, [R]."""
+    errors = []
+    for start in range(0, _RESAMPLES, _BLOCK):
+        weights = group_resamples(len(terms.gap), np.arange(start, start + _BLOCK), seed)
+        errors.append(_debiased(_Sums(*(weights @ term for term in terms))))
+    return np.concatenate(errors)

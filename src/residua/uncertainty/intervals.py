@@ -1,0 +1,162 @@
+"""Right and wrong predictions -> intervals of accuracy, balanced accuracy and macro F1.
+
+`groups` are images that are no independent evidence, such as near-copies or frames of one video:
+the intervals count them by what they add. Legend: N images, G groups, K classes, R resamples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.data.random import uniform
+from residua.errors import ResiduaError
+
+Integers = npt.NDArray[np.integer]
+Statistic = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+
+_RESAMPLES = 1000
+_BLOCK = 100  # resamples at a time, which bounds memory
+
+
+def wilson_interval(share: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
+    """The score interval of a share in [0, 1] of `total` trials, (low, high) in [0, 1].
+
+    Wilson 1927, without continuity correction. The share need not be a ratio of whole numbers, nor
+    `total` a whole number. Raises ResiduaError if `total` is 0, ValueError out of range.
+    """
+    if total == 0:
+        raise ResiduaError("There are no images to evaluate, so there is no accuracy.")
+    if not 0 <= share <= 1 or not total > 0 or not 0 < confidence < 1:
+        raise ValueError(f"wilson_interval({share}, {total}, {confidence}): out of range")
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    scale = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # The bounds at shares 0 and 1 are exact, where rounding would give 0.9999999999999999.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+
+
+def clustered_interval(
+    correct: npt.NDArray[np.bool_], groups: Integers, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The interval of the accuracy where images of a group are alike; (low, high) in [0, 1].
+
+    correct: bool [N]; groups: int [N], equal for images of one group.
+
+    Wilson's interval at the effective sample size N / deff, deff = 1 + (sum of squared group sizes
+    / N - 1) rho (Kish 1965, section 5.4; Korn and Graubard 1998 for small samples: Student's t of
+    G - 1 degrees of freedom). rho is the intraclass correlation by analysis of variance, in [0, 1];
+    1 where nothing was wrong, or right, so that nothing is known of it.
+    Raises ResiduaError without images, ValueError for shapes that differ.
+    """
+    if correct.shape != groups.shape or correct.ndim != 1:
+        raise ValueError(f"correct {correct.shape}, groups {groups.shape}")
+    images = len(correct)
+    if images == 0:
+        return wilson_interval(0.0, 0)
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    share = float(correct.mean())
+    means = np.bincount(group, weights=correct) / sizes
+    excess = float(np.square(sizes).sum()) / images - 1
+    effect = 1 + excess * _intraclass_correlation(share, means, sizes)
+    if len(sizes) == images:
+        return wilson_interval(share, images, confidence)
+    return _wilson_of_groups(share, images / effect, len(sizes), confidence)
+
+
+def _intraclass_correlation(
+    share: float, means: npt.NDArray[np.float64], sizes: npt.NDArray[np.integer]
+) -> float:
+    """Of right and wrong within groups, in [0, 1]: the ANOVA estimator (Donner 1986)."""
+    images, groups = int(sizes.sum()), len(sizes)
+    within = float((sizes * means * (1 - means)).sum())
+    if groups == 1 or images == groups or share in (0, 1):
+        return 1.0
+    between = float((sizes * np.square(means - share)).sum()) / (groups - 1)
+    within /= images - groups
+    size = (images - float(np.square(sizes).sum()) / images) / (groups - 1)
+    return min(1.0, max(0.0, (between - within) / (between + (size - 1) * within)))
+
+
+def _wilson_of_groups(
+    share: float, total: float, groups: int, confidence: float
+) -> tuple[float, float]:
+    """Wilson's interval with Student's t instead of the normal quantile."""
+    from scipy.stats import t
+
+    normal = NormalDist().inv_cdf(0.5 + confidence / 2)
+    student = float(t.ppf(0.5 + confidence / 2, max(1, groups - 1)))
+    return wilson_interval(share, total * (normal / student) ** 2, confidence)
+
+
+def balanced_accuracy(confusion: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean recall of the classes that have images, [...], of confusions [..., K, K]: rows are the
+    true class, columns the predicted one."""
+    support = confusion.sum(axis=-1)
+    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
+    recall = correct / np.where(support > 0, support, 1)
+    return np.asarray(recall.sum(axis=-1) / np.maximum((support > 0).sum(axis=-1), 1))
+
+
+def macro_f1(confusion: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean F1 of the classes that have images, [...], of confusions [..., K, K]."""
+    support, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = support + predicted
+    f1 = np.where(support > 0, 2 * correct / np.where(total > 0, total, 1), 0)
+    return np.asarray(f1.sum(axis=-1) / np.maximum((support > 0).sum(axis=-1), 1))
+
+
+def bootstrap_interval(
+    statistic: Statistic,
+    labels: Integers,
+    predicted: Integers,
+    groups: Integers | None = None,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """The interval of a statistic in [0, 1] such as `balanced_accuracy`; (low, high) in [0, 1].
+
+    statistic: of confusions float64 [R, K, K] -> float64 [R]. labels, predicted: int [N], >= 0; a
+    prediction that is no class, as -1, is wrong. groups: int [N], resampled as a whole.
+
+    Resampling groups gives the standard error; the interval is Wilson's at the sample size that has
+    this standard error, at most the number of groups. Unlike percentiles it neither collapses where
+    all is right nor leaves [0, 1]. Raises ResiduaError without images.
+    """
+    if labels.shape != predicted.shape or labels.ndim != 1:
+        raise ValueError(f"labels {labels.shape}, predicted {predicted.shape}")
+    if len(labels) == 0:
+        return wilson_interval(0.0, 0)
+    names, group = np.unique(
+        np.arange(len(labels)) if groups is None else groups, return_inverse=True
+    )
+    classes = int(max(labels.max(), predicted.max())) + 2  # the last for no class
+    cells = labels * classes + np.where(predicted < 0, classes - 1, predicted)
+
+    def confusion(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        counts = np.bincount(cells, weights[group], classes**2).astype(np.float64)
+        return counts.reshape(classes, classes)
+
+    value = float(statistic(confusion(np.ones(len(names)))[None])[0])
+    values = []
+    for start in range(0, _RESAMPLES, _BLOCK):
+        weights = group_resamples(len(names), np.arange(start, start + _BLOCK), seed)
+        values.append(statistic(np.stack([confusion(row) for row in weights])))
+    error = float(np.concatenate(values).std())
+    independent = value * (1 - value) / error**2 if error > 0 else math.inf
+    total = max(1.0, min(independent, float(len(names))))
+    return _wilson_of_groups(value, total, len(names), confidence)
+
+
+def group_resamples(
+    groups: int, resamples: npt.NDArray[np.int64], seed: int
+) -> npt.NDArray[np.float64]:
+    """How often each group is drawn in these resamples of a bootstrap, float64 [R, G]."""
+    drawn = (uniform(seed, 0, resamples, groups, "resample") * groups).astype(np.int64)
+    return np.stack([np.bincount(row, minlength=groups) for row in drawn]).astype(np.float64)

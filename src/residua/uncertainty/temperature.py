@@ -1,0 +1,79 @@
+"""Logits and labels -> the temperature that calibrates them, and probabilities cross-fitted by it.
+
+Legend: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.data.random import shuffled
+from residua.uncertainty.softmax import softmax
+
+LOWEST, HIGHEST = 0.05, 20.0
+_STEPS = 60  # halvings of the range of 1 / T: to the precision of float64
+
+
+def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
+    """The temperature T in [0.05, 20]; probabilities are softmax(logits / T).
+
+    logits: float [N, K]; labels: int [N] in [0, K). Rows that are not finite are ignored; without
+    others, or with one class, T is 1.
+
+    Minimises the negative log-likelihood (Guo et al. 2017, section 4.2), which is convex in 1 / T,
+    of the images and of one more with uniform labels. That one stands for the rule of succession,
+    as in Platt 1999: where all N images are right, about one error in N + 1 is still expected, and
+    T does not approach 0. Raises ValueError if shapes or labels do not fit.
+    """
+    _check(logits, labels)
+    usable = np.isfinite(logits).all(axis=1)
+    values = logits[usable].astype(np.float64)
+    images, classes = values.shape
+    if images == 0 or classes < 2:
+        return 1.0
+    values -= values.max(axis=1, keepdims=True)
+    observed = values[np.arange(images), labels[usable]].sum() + values.mean(axis=1).mean()
+    weight = 1 + 1 / images
+    low, high = 1 / HIGHEST, 1 / LOWEST  # of 1 / T
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        expected = weight * (softmax(values * middle) * values).sum()
+        low, high = (middle, high) if expected < observed else (low, middle)
+    return float(2 / (low + high))
+
+
+def cross_fitted(
+    logits: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    folds: int = 5,
+    seed: int = 0,
+    groups: npt.NDArray[np.integer] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Probabilities float64 [N, K], each by a temperature fitted on the other folds.
+
+    So figures of these probabilities against `labels` are not optimistic.
+    groups: int [N]; images of one group share a fold. Rows that are not finite give NaN.
+    """
+    _check(logits, labels)
+    fold = group_folds(np.arange(len(labels)) if groups is None else groups, folds, seed)
+    probabilities = np.full(logits.shape, np.nan)
+    for number in np.unique(fold):
+        here = fold == number
+        probabilities[here] = softmax(logits[here] / fit_temperature(logits[~here], labels[~here]))
+    return probabilities
+
+
+def group_folds(groups: npt.NDArray[np.integer], folds: int, seed: int) -> npt.NDArray[np.int64]:
+    """The fold of each image, int64 [N] in [0, folds): groups int [N] are dealt in random order."""
+    names, group = np.unique(groups, return_inverse=True)
+    fold = np.empty(len(names), np.int64)
+    fold[shuffled(seed, 0, np.arange(len(names)))] = np.arange(len(names)) % max(2, folds)
+    return fold[group]
+
+
+def _check(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits {logits.shape}, labels {labels.shape}")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+        raise ValueError(f"labels from {labels.min()} to {labels.max()} of {logits.shape[1]}")

@@ -1,0 +1,353 @@
+"""Features and labels of known images -> a detector of images that belong to no known class.
+
+Legend: N images, D features, K classes, G groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.data.random import shuffled
+from residua.uncertainty.quantiles import conformal_quantile
+from residua.uncertainty.stored import checked_array
+from residua.uncertainty.temperature import group_folds
+from residua.uncertainty.unknown_scores import MOST_REFERENCES, SCORES, Arrays, Head
+
+Floats = npt.NDArray[np.floating]
+Integers = npt.NDArray[np.int64]
+FitHead = Callable[[Floats, Integers], tuple[Floats, Floats]]
+
+DEFAULT = "mahalanobis"
+FALSE_ALARM_RATE = 0.05
+FOLDS = 5
+_MOST_LEFT_OUT = 5
+_LEAST_KNOWN = 2  # classes that remain when one is left out
+
+
+@dataclass(frozen=True, eq=False)
+class UnknownDetector:
+    """Decides whether an image belongs to none of the known classes.
+
+    name: of the score, a key of SCORES. threshold: a higher score is unknown.
+    false_alarm_rate: the share of known images that are called unknown, at most, on average.
+    auroc: area under the ROC curve, the mean over `left_out` classes that were left out in turn;
+    None if none were. features: D. temperature: the factor that gives back the network's own logits
+    from those passed to `scores`, which are divided by it.
+    arrays: what the score needs.
+    """
+
+    name: str
+    threshold: float
+    false_alarm_rate: float
+    auroc: float | None
+    left_out: int
+    features: int
+    temperature: float
+    arrays: Arrays
+
+    @property
+    def reason(self) -> str:
+        """Why an image is unknown, in a few words for users."""
+        return SCORES[self.name].reason
+
+    def scores(self, features: Floats, logits: Floats) -> npt.NDArray[np.float64]:
+        """float64 [N], higher is more unknown; infinite where a row is not finite.
+
+        features: float [N, D]; logits: float [N, K], divided by the temperature. Raises ValueError
+        if shapes do not fit.
+        """
+        if features.ndim != 2 or features.shape[1] != self.features:
+            raise ValueError(f"features {features.shape}, {self.features} columns expected")
+        if logits.ndim != 2 or len(logits) != len(features):
+            raise ValueError(f"features {features.shape}, logits {logits.shape}")
+        rows = self.arrays.get("gaps", self.arrays.get("weight"))
+        if rows is not None and len(rows) != logits.shape[1]:
+            raise ValueError(f"logits {logits.shape}, {len(rows)} columns expected")
+        return _scored(self.name, self.arrays, features, logits * self.temperature)
+
+    def is_unknown(self, features: Floats, logits: Floats) -> npt.NDArray[np.bool_]:
+        """bool [N]; arguments and errors as those of `scores`."""
+        return np.asarray(self.scores(features, logits) > self.threshold)
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        """Plain data and arrays, from which `from_arrays` makes the same object."""
+        values = {
+            "name": self.name,
+            "threshold": self.threshold,
+            "false_alarm_rate": self.false_alarm_rate,
+            "auroc": self.auroc,
+            "left_out": self.left_out,
+            "features": self.features,
+            "temperature": self.temperature,
+        }
+        return values, dict(self.arrays)
+
+    @classmethod
+    def from_arrays(
+        cls, values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> UnknownDetector:
+        """The object of `to_arrays`. Raises ValueError with a sentence if anything is damaged."""
+        if not isinstance(values, Mapping):
+            raise ValueError("unknown images: the values are missing.")
+        name, columns = values.get("name"), values.get("features")
+        if not isinstance(name, str) or name not in SCORES:
+            raise ValueError(
+                f"unknown images: the score {name!r:.60} is not known, expected one of "
+                f"{', '.join(SCORES)}."
+            )
+        if type(columns) is not int or not 1 <= columns <= 10_000_000:
+            raise ValueError(f"unknown images: features is {columns!r:.60}, expected a number.")
+        left_out = values.get("left_out")
+        if type(left_out) is not int or not 0 <= left_out <= _MOST_LEFT_OUT:
+            raise ValueError(f"unknown images: left_out is {left_out!r:.60}.")
+        auroc = values.get("auroc")
+        return cls(
+            name=name,
+            threshold=_number(values, "threshold", -math.inf, math.inf),
+            false_alarm_rate=_number(values, "false_alarm_rate", 0.0, 1.0),
+            auroc=None if auroc is None else _number(values, "auroc", 0.0, 1.0),
+            left_out=left_out,
+            features=columns,
+            temperature=_number(values, "temperature", 1e-3, 1e3),
+            arrays=_checked_arrays(name, columns, arrays),
+        )
+
+    @classmethod
+    def of_network(
+        cls,
+        reference: tuple[Floats, Integers],
+        calibration: tuple[Floats, Integers, Floats],
+        head: tuple[Floats, Floats] | None,
+        groups: Integers | None = None,
+        *,
+        temperature: float = 1.0,
+        false_alarm_rate: float = FALSE_ALARM_RATE,
+        seed: int = 0,
+    ) -> UnknownDetector:
+        """Of a network whose features of its training images are not those of new images, because
+        it was trained on them.
+
+        reference: features [M, D] and labels [M] of training images. calibration: features [N, D],
+        labels [N] and logits [N, K] of images that were not used for training, and their groups
+        [N]. The logits are the network's own; temperature: what they are divided by later.
+        head: weight [K, D] and bias [K] of the last layer; None if it is not linear.
+        No class can be left out of such a network, so the score is the default one.
+        Raises ValueError if shapes do not fit or an array is empty.
+        """
+        features, labels = reference
+        images, _, logits = calibration
+        _check(features, labels, len(features))
+        if images.ndim != 2 or images.shape[1] != features.shape[1] or not len(images):
+            raise ValueError(f"calibration features {images.shape}, features {features.shape}")
+        if len(logits) != len(images):
+            raise ValueError(f"calibration features {images.shape}, logits {logits.shape}")
+        layer = None if head is None else Head(*head)
+        rows = _references(labels, seed)
+        arrays = SCORES[DEFAULT].fit(features[rows], labels[rows], layer or _NO_HEAD)
+        scores = _scored(DEFAULT, arrays, images, logits)
+        return _detector(
+            DEFAULT, arrays, scores, groups, features.shape[1], temperature, false_alarm_rate
+        )
+
+
+class _Data(NamedTuple):
+    """Known images: features [N, D], labels [N], groups [N], and the function that fits a head."""
+
+    features: Floats
+    labels: Integers
+    groups: Integers
+    fit_head: FitHead
+    seed: int
+
+
+def choose(
+    features: Floats,
+    labels: npt.NDArray[np.integer],
+    groups: npt.NDArray[np.integer] | None,
+    fit_head: FitHead,
+    *,
+    temperature: float = 1.0,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    seed: int = 0,
+) -> UnknownDetector:
+    """The detector for a linear head on the features of a frozen network.
+
+    features: float [N, D], finite, of the images that the head is fitted on; labels: int [N] in
+    [0, K); groups: int [N], of near-copies, or None. fit_head: (features, labels in [0, k)) ->
+    (weight [k, D], bias [k]), called with some of the images or without a class. temperature: what
+    the logits are divided by before they are passed to the detector.
+
+    Up to five classes are left out in turn. Head and scores are fitted on the other images but a
+    fifth; AUROC is that between the left-out class and this fifth. The default score is replaced
+    by one that is better by more than the noise of this comparison. The threshold is the conformal
+    quantile of cross-fitted scores: known images exceed it with a probability of at most
+    `false_alarm_rate`, or 1 / (G + 1) if there are so few. With two classes none is left out.
+    Raises ValueError if shapes do not fit or there are no images.
+    """
+    _check(features, labels, 2)
+    if groups is not None and groups.shape != labels.shape:
+        raise ValueError(f"groups {groups.shape}, labels {labels.shape}")
+    group = np.arange(len(labels)) if groups is None else groups.astype(np.int64)
+    data = _Data(features, labels.astype(np.int64), group, fit_head, seed)
+    areas = _areas(data)
+    name = _best(areas)
+    fold = group_folds(group, FOLDS, seed)
+    scores = np.empty(len(labels))
+    for number in np.unique(fold):
+        here = fold == number
+        scores[here] = _fitted_scores(data, ~here, here, [name])[name]
+    head = _head(data, np.ones(len(labels), np.bool_)) if SCORES[name].uses_head else _NO_HEAD
+    rows = _references(data.labels, seed)
+    arrays = SCORES[name].fit(features[rows], data.labels[rows], head)
+    detector = _detector(
+        name, arrays, scores, group, features.shape[1], temperature, false_alarm_rate
+    )
+    area = float(np.mean([row[name] for row in areas])) if areas else None
+    return replace(detector, auroc=area, left_out=len(areas))
+
+
+def _areas(data: _Data) -> list[dict[str, float]]:
+    """AUROC of each score, for each class that is left out."""
+    names, counts = np.unique(data.labels, return_counts=True)
+    if len(names) <= _LEAST_KNOWN:
+        return []
+    left_out = names[np.argsort(-counts, kind="stable")][:_MOST_LEFT_OUT]
+    fold = group_folds(data.groups, FOLDS, data.seed)
+    areas = []
+    for turn, label in enumerate(left_out):
+        known = data.labels != label
+        reference = known & (fold != turn % FOLDS)
+        seen = np.unique(data.labels[reference])
+        if len(seen) < _LEAST_KNOWN:
+            continue
+        test = known & (fold == turn % FOLDS) & np.isin(data.labels, seen)
+        images = test | (~known & ~np.isin(data.groups, data.groups[reference]))
+        if not test.any() or not (images & ~known).any():
+            continue
+        scores = _fitted_scores(data, reference, images, list(SCORES))
+        areas.append({name: _area(scores[name], ~known[images]) for name in SCORES})
+    return areas
+
+
+def _best(areas: list[dict[str, float]]) -> str:
+    """The default score, or the best of those that exceed it by more than two standard errors."""
+    best, gain = DEFAULT, 0.0
+    for name in SCORES:
+        differences = np.array([row[name] - row[DEFAULT] for row in areas])
+        if len(differences) < 2:
+            continue
+        mean = float(differences.mean())
+        error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+        if mean > max(gain, 2 * error):
+            best, gain = name, mean
+    return best
+
+
+def _fitted_scores(
+    data: _Data,
+    reference: npt.NDArray[np.bool_],
+    images: npt.NDArray[np.bool_],
+    names: list[str],
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Scores of `images`, bool [N], by head and scores that are fitted on `reference`, bool [N]."""
+    labels = np.unique(data.labels[reference], return_inverse=True)[1]
+    head, logits = _NO_HEAD, np.zeros((int(images.sum()), 1))
+    rows = data.features[images]
+    if any(SCORES[name].uses_head for name in names):
+        head = _head(data, reference)
+        logits = rows @ head.weight.T + head.bias
+    chosen = _references(labels, data.seed)
+    features = data.features[reference][chosen]
+    return {
+        name: _scored(name, SCORES[name].fit(features, labels[chosen], head), rows, logits)
+        for name in names
+    }
+
+
+def _head(data: _Data, images: npt.NDArray[np.bool_]) -> Head:
+    labels = np.unique(data.labels[images], return_inverse=True)[1]
+    return Head(*data.fit_head(data.features[images], labels))
+
+
+def _references(labels: Integers, seed: int) -> Integers:
+    """Indices of at most MOST_REFERENCES images, as many of each class as possible; sorted."""
+    if len(labels) <= MOST_REFERENCES:
+        return np.arange(len(labels))
+    order = shuffled(seed, 0, np.arange(len(labels)))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    starts = np.searchsorted(labels[by_class], labels[by_class])
+    rank = np.arange(len(labels)) - starts
+    return np.sort(by_class[np.argsort(rank, kind="stable")[:MOST_REFERENCES]])
+
+
+def _detector(
+    name: str,
+    arrays: Arrays,
+    scores: npt.NDArray[np.float64],
+    groups: Integers | None,
+    columns: int,
+    temperature: float,
+    false_alarm_rate: float,
+) -> UnknownDetector:
+    count = len(scores) if groups is None else len(np.unique(groups))
+    rate = max(false_alarm_rate, 1 / (count + 1))
+    threshold = conformal_quantile(scores, groups, 1 - rate)
+    return UnknownDetector(name, threshold, rate, None, 0, columns, temperature, arrays)
+
+
+def _scored(name: str, arrays: Arrays, features: Floats, logits: Floats) -> npt.NDArray[np.float64]:
+    usable = np.isfinite(features).all(axis=1) & np.isfinite(logits).all(axis=1)
+    scores = np.full(len(features), np.inf)
+    scores[usable] = SCORES[name].score(arrays, features[usable], logits[usable])
+    return np.where(np.isnan(scores), np.inf, scores)
+
+
+def _area(scores: npt.NDArray[np.float64], unknown: npt.NDArray[np.bool_]) -> float:
+    """Area under the ROC curve: the share of pairs in order, ties counted half."""
+    from scipy.stats import rankdata
+
+    count = int(unknown.sum())
+    below = float(rankdata(scores)[unknown].sum()) - count * (count + 1) / 2
+    return below / (count * (len(scores) - count))
+
+
+def _check(features: Floats, labels: npt.NDArray[np.integer], least: int) -> None:
+    if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) < max(1, least):
+        raise ValueError(f"features {features.shape}, labels {labels.shape}")
+
+
+def _number(values: Mapping[str, Any], name: str, low: float, high: float) -> float:
+    value = values.get(name)
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and low <= number <= high:
+            return number
+    raise ValueError(f"unknown images: {name} is {value!r:.60}, expected a finite number.")
+
+
+def _checked_arrays(name: str, columns: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """The arrays that the score needs, and no others. Raises ValueError."""
+    checked = {}
+    sizes: dict[str, int | None] = {"D": columns}
+    for key, (dtype, *shape) in SCORES[name].stored.items():
+        expected = tuple(sizes.get(size) if isinstance(size, str) else size for size in shape)
+        checked[key] = checked_array(arrays, key, dtype, expected)
+        for size, length in zip(shape, checked[key].shape, strict=True):
+            if isinstance(size, str):
+                sizes[size] = length
+    if any(length == 0 for key, length in sizes.items() if key != "R"):
+        raise ValueError("unknown images: an array is empty.")
+    if "scales" in checked and not (
+        len(checked["scales"]) == len(checked["basis"]) + 1 and (checked["scales"] > 0).all()
+    ):
+        raise ValueError("unknown images: scales are not positive, or do not fit their basis.")
+    return checked
+
+
+_NO_HEAD = Head(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))
