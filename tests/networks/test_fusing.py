@@ -10,6 +10,7 @@ from references.worn_networks import close, images, wear
 from torch import nn
 
 from residua.config.schema import Ordering
+from residua.networks.layers import Convolution
 from residua.networks.residual import Shortcut
 from residua.networks.surgery.folding import fold_norms
 from residua.networks.surgery.fusing import FusedConvolution, FusedUnit, fuse
@@ -43,18 +44,31 @@ def test_units_are_fused_where_nothing_is_between(
 
 
 @pytest.mark.skipif(not FUSED, reason="needs oneDNN")
-def test_a_convolution_takes_the_relu_behind_it_and_no_other_layer() -> None:
+def test_a_convolution_takes_the_relu_or_relu6_behind_it_and_no_other_layer() -> None:
     layers = nn.Sequential(
-        nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU6(), nn.Conv2d(3, 2, 1)
+        *(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU6()),
+        *(nn.Conv2d(3, 3, 1), nn.ELU(), nn.Conv2d(3, 2, 1)),
     )
-    x = torch.randn(1, 2, 6, 6)
+    x = 20 * torch.randn(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
+        assert layers[:4](x).max() == 6
         expected = layers(x)
         fuse(layers)
         assert close(layers(x), expected, 1e-5)
     fused = [layer for layer in layers if isinstance(layer, FusedConvolution)]
-    assert [layer.activation for layer in fused] == ["relu", "none", "none"]
-    assert [type(layer) for layer in layers if layer not in fused] == [nn.Identity, nn.ReLU6]
+    assert [layer.activation for layer in fused] == ["relu", "hardtanh", "none", "none"]
+    others = [type(layer) for layer in layers if layer not in fused]
+    assert others == [nn.Identity, nn.Identity, nn.ELU]
+
+
+@pytest.mark.skipif(not FUSED, reason="needs oneDNN")
+@pytest.mark.parametrize("size", [9, 10])
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+def test_a_fused_convolution_pads_as_the_rule_of_keras_does(size: int, kernel: int) -> None:
+    layer = Convolution(3, 8, kernel, stride=2, padding="same")
+    x = torch.randn(2, 3, size, size).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        assert close(FusedConvolution(layer, "none")(x), layer(x), 1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")

@@ -90,9 +90,18 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 def pad_same(x: Tensor, kernel: tuple[int, int], stride: int, value: float) -> Tensor:
     """Pad [B, C, H, W] with `value` by that rule. kernel: (height, width)."""
-    axes = zip(x.shape[-2:], kernel, strict=True)
-    rows, columns = (same_padding(size, side, stride) for size, side in axes)
+    rows, columns = same_margins(x, kernel, stride)
     return F.pad(x, (*columns, *rows), value=value)
+
+
+def same_margins(
+    x: Tensor, kernel: tuple[int, int], stride: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Margins of [B, C, H, W] by that rule: (top, bottom), (left, right)."""
+    rows, columns = (
+        same_padding(size, side, stride) for size, side in zip(x.shape[-2:], kernel, strict=True)
+    )
+    return rows, columns
 
 
 class Convolution(nn.Conv2d):

@@ -11,14 +11,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from residua.networks.layers import Convolution
+from residua.networks.layers import Convolution, same_margins
 from residua.networks.residual import ResidualUnit
+
+Activation = Literal["none", "relu", "hardtanh"]
+_ACTIVATIONS: dict[type[nn.Module] | None, Activation] = {nn.ReLU: "relu", nn.ReLU6: "hardtanh"}
 
 
 class FusedConvolution(nn.Module):
-    """A convolution, an optional addition, and an optional ReLU. Kernels are packed for oneDNN."""
+    """A convolution, an optional addition, and an optional ReLU. Kernels are packed for oneDNN.
 
-    def __init__(self, convolution: nn.Conv2d, activation: Literal["none", "relu"]) -> None:
+    activation: "hardtanh" is ReLU6; not after an addition.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, activation: Activation) -> None:
         super().__init__()
         self.convolution, self.activation = convolution, activation
         self.geometry = (
@@ -34,11 +40,12 @@ class FusedConvolution(nn.Module):
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """other: added before the ReLU; has the output's shape."""
         layer, convolve = self.convolution, torch.ops.mkldnn._convolution_pointwise
-        if isinstance(layer, Convolution):
-            x = layer.padded(x)
+        if isinstance(layer, Convolution) and layer.rule == "same":
+            x = _padded(x, *same_margins(x, layer.kernel_size, layer.stride[0]))  # type: ignore[arg-type]
         arguments = (self.packed, layer.bias, *self.geometry)
         if other is None:
-            return convolve(x, *arguments, self.activation, [], "")  # type: ignore[no-any-return]
+            bounds = [0.0, 6.0] if self.activation == "hardtanh" else []
+            return convolve(x, *arguments, self.activation, bounds, "")  # type: ignore[no-any-return]
         activation = None if self.activation == "none" else self.activation
         return convolve.binary(x, other, *arguments, "add", 1.0, activation, [], "")  # type: ignore[no-any-return]
 
@@ -57,6 +64,23 @@ class FusedUnit(nn.Module):
         ready = self.before(x)
         shortcut = self.shortcut(ready if self.taps_before else x)
         return self.end(self.branch(ready), shortcut)  # type: ignore[no-any-return]
+
+
+def _padded(x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """[B, C, H, W] with zeros around it; F.pad, which fills all of the result first, is slower."""
+    height, width = x.shape[2:]
+    (top, bottom), (left, right) = rows, columns
+    shape = (*x.shape[:2], top + height + bottom, left + width + right)
+    result = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    result[:, :, top : top + height, left : left + width] = x
+    for rim in (
+        result[:, :, :top],
+        result[:, :, top + height :],
+        result[:, :, :, :left],
+        result[:, :, :, left + width :],
+    ):
+        rim.zero_()
+    return result
 
 
 def fuse(network: nn.Module) -> None:
@@ -94,12 +118,13 @@ def _layers(chain: nn.Sequential) -> list[nn.Module]:
 
 
 def _fuse_chain(chain: nn.Sequential) -> None:
-    """Fuse each convolution with the ReLU behind it; an identity replaces the ReLU."""
+    """Fuse each convolution with the ReLU or ReLU6 behind it; an identity replaces that."""
     layers = [item for item in chain.named_children() if not isinstance(item[1], nn.Identity)]
     for index, (name, layer) in enumerate(layers):
         if not isinstance(layer, nn.Conv2d):
             continue
-        follows = index + 1 < len(layers) and type(layers[index + 1][1]) is nn.ReLU
-        setattr(chain, name, FusedConvolution(layer, "relu" if follows else "none"))
-        if follows:
+        following = type(layers[index + 1][1]) if index + 1 < len(layers) else None
+        activation = _ACTIVATIONS.get(following, "none")
+        setattr(chain, name, FusedConvolution(layer, activation))
+        if activation != "none":
             setattr(chain, layers[index + 1][0], nn.Identity())
