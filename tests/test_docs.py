@@ -61,13 +61,19 @@ def commands(page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the reader: photos/, holiday/, new.jpg, a Keras file, a run, mine.yaml."""
+    """The folder of the reader: photos/, birds.csv, holiday/, new.jpg, a run, mine.yaml."""
     folder = tmp_path_factory.mktemp("reader")
     write_colours(folder / "photos", {"puffin": 0, "toucan": 2}, 15, (12, 12), seed=0)
     (folder / "holiday").mkdir()
     with Image.open(folder / "photos" / "toucan" / "14.png") as image:
         image.save(folder / "holiday" / "beach.jpg")
         image.save(folder / "new.jpg")
+    rows = [
+        f"photos/{name}/{number}.png,{name},{number % 5}"
+        for name in ("puffin", "toucan")
+        for number in range(15)
+    ]
+    (folder / "birds.csv").write_text("\n".join(["path,label,place", *rows]))
     (study,) = blocks(ROOT / "docs" / "studies.md", "yaml")
     (folder / "mine.yaml").write_text(study)
     words = ["train", "photos", "--test-fraction", "0.2", "--epochs", "1"]

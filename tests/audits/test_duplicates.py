@@ -10,11 +10,12 @@ from references.scenes import COPIES, scene, write_scenes
 from residua.audits.duplicates import Copies, check_duplicates, find_copies
 from residua.audits.finding import Finding
 from residua.audits.images import AuditImages, read
+from residua.config.schema import Data
 from residua.system.console import Console
 
 
 def audited(folder: Path, group_by: str = "") -> tuple[AuditImages, Copies, dict[str, Finding]]:
-    images = read(str(folder), group_by, 0, Console(quiet=True))
+    images = read(Data(str(folder), group_by=group_by), 0, Console(quiet=True))
     copies = find_copies(images)
     return images, copies, {f.kind: f for f in check_duplicates(images, copies)}
 

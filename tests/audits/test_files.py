@@ -12,11 +12,12 @@ from references.scenes import scene, write_scenes
 from residua.audits.files import check_files
 from residua.audits.finding import Finding
 from residua.audits.images import read
+from residua.config.schema import Data
 from residua.system.console import Console
 
 
 def findings(folder: Path) -> dict[str, Finding]:
-    images = read(str(folder), "", 0, Console(quiet=True))
+    images = read(Data(str(folder)), 0, Console(quiet=True))
     return {finding.kind: finding for finding in check_files(images)}
 
 
@@ -96,7 +97,7 @@ def test_exclusions_are_proposed_for_images_without_content(folder: Path) -> Non
 
 
 def test_array_data_sets_are_measured() -> None:
-    images = read("digits", "", 0, Console(quiet=True))
+    images = read(Data("digits"), 0, Console(quiet=True))
     assert len(images.measured) == 1797
     assert check_files(images) == []
     assert images.measured[0].contrast == pytest.approx(

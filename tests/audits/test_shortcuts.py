@@ -12,6 +12,7 @@ from references.scenes import scene
 
 from residua.audits.images import read
 from residua.audits.shortcuts import check_shortcuts
+from residua.config.schema import Data
 from residua.system.console import Console
 
 COUNT = 20  # images of a class
@@ -63,7 +64,7 @@ def test_a_planted_shortcut_is_found_and_nothing_else(kind: str, tmp_path: Path)
             file = tmp_path / ["heron", "owl", "duck"][label] / f"{100 * label + number:05}.png"
             file.parent.mkdir(exist_ok=True)
             PLANTED[kind](scene(1000 * label + number), file, label)
-    images = read(str(tmp_path), "", 0, Console(quiet=True))
+    images = read(Data(str(tmp_path)), 0, Console(quiet=True))
     found = check_shortcuts(images, np.arange(len(images.rows)), None)
     kinds = {finding.kind for finding in found} - {"shortcut-compression"}
     assert kinds == ({kind} if kind else set())
@@ -75,7 +76,7 @@ def test_names_after_their_class_are_no_shortcut(tmp_path: Path) -> None:
             file = tmp_path / name / f"{prefix}{number:03}.png"
             file.parent.mkdir(exist_ok=True)
             scene(1000 * label + number).save(file)
-    images = read(str(tmp_path), "", 0, Console(quiet=True))
+    images = read(Data(str(tmp_path)), 0, Console(quiet=True))
     assert check_shortcuts(images, np.arange(len(images.rows)), None) == []
 
 
@@ -88,7 +89,7 @@ def test_blurred_thumbnails_that_predict_as_well_as_the_network_are_found(tmp_pa
             file = tmp_path / f"class{label}" / f"{number}.png"
             file.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels).save(file)
-    images = read(str(tmp_path), "", 0, Console(quiet=True))
+    images = read(Data(str(tmp_path)), 0, Console(quiet=True))
     groups = np.arange(len(images.rows))
     kinds = {finding.kind for finding in check_shortcuts(images, groups, 1.0)}
     assert "shortcut-thumbnail" in kinds

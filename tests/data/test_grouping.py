@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from residua.data.dataset import Entry
 from residua.data.grouping import group_names
 from residua.errors import ResiduaError
 
-PATHS = ["cat/p1_a.png", "cat/p1_b.png", "dog/p2_a.png", "dog/other.png"]
+ENTRIES = [
+    Entry(path, 0, None)
+    for path in ("cat/p1_a.png", "cat/p1_b.png", "dog/p2_a.png", "dog/other.png")
+]
 
 
 @pytest.mark.parametrize(
@@ -22,15 +26,15 @@ PATHS = ["cat/p1_a.png", "cat/p1_b.png", "dog/p2_a.png", "dog/other.png"]
     ],
 )
 def test_groups_by_path(group_by: str, expected: list[str]) -> None:
-    assert group_names(group_by, PATHS) == expected
+    assert group_names(group_by, ENTRIES) == expected
 
 
 def test_groups_by_column(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text("path,patient\ncat/p1_a.png,ann\ndog/p2_a.png,ann\n")
-    assert group_names(f"{file}:patient", PATHS) == ["ann", "", "ann", ""]
+    assert group_names(f"{file}:patient", ENTRIES) == ["ann", "", "ann", ""]
     with pytest.raises(ResiduaError, match="no column 'age': its columns are path, patient"):
-        group_names(f"{file}:age", PATHS)
+        group_names(f"{file}:age", ENTRIES)
 
 
 @pytest.mark.parametrize(
@@ -43,4 +47,4 @@ def test_groups_by_column(tmp_path: Path) -> None:
 )
 def test_what_cannot_group_is_refused(group_by: str, message: str) -> None:
     with pytest.raises(ResiduaError, match=message):
-        group_names(group_by, PATHS)
+        group_names(group_by, ENTRIES)

@@ -12,8 +12,9 @@ import torch
 
 from residua import experiment
 from residua.api.prediction import Source, predict, renamed, transform
-from residua.config.recipes import compose
+from residua.config.recipes import compose, data_settings
 from residua.config.schema import Config, Preprocessing
+from residua.data.columns import Columns
 from residua.data.pixels import Transform
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
@@ -159,7 +160,8 @@ def train(
 
     Arguments left None are taken from the recipe, or else chosen automatically.
 
-    data: a folder of class folders, a folder of IDX files, a CIFAR archive, or "digits".
+    data: a folder of class folders, a table of paths and labels, a folder of IDX files, a CIFAR
+        archive, or "digits"; see docs/data.md.
     model: one of `models()`.
     weights: initial weights, see `build`; None: the installed ImageNet weights, unless model or
         settings of the training are set; "none": random initialisation, also with a recipe.
@@ -242,6 +244,7 @@ def evaluate(
     model: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
+    settings: Mapping[str, object] | None = None,
     quiet: bool = True,
     data_path: str | Path | None = None,
 ) -> Evaluation:
@@ -253,12 +256,14 @@ def evaluate(
     model: the network, where a weights file does not determine it.
     classes: names of the outputs in order, where a weights file does not record them.
     preprocessing: fields that a third-party file does not record, {"mean": [0, 0, 0]}.
+    settings: columns of data that are a table, {"data.label_column": "breed"}.
     quiet: print nothing; assumptions and leakage become Python warnings.
     data_path: where the run's own data are now, if they were moved, for its test set.
 
     Raises ResiduaError.
     """
     console = Console(quiet)
+    columns = Columns.of(data_settings(settings or {}))
     weights, folder = open_source(source, model, classes, preprocessing, console)
     if data_path is not None and (folder is None or data is not None):
         raise ResiduaError(
@@ -266,7 +271,7 @@ def evaluate(
         )
     if folder is not None:
         name, moved = (None if path is None else str(path) for path in (data, data_path))
-        return evaluate_run(folder, name, console, weights, moved)
+        return evaluate_run(folder, name, console, weights, moved, columns)
     if data is None:
         raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
-    return evaluate_weights(weights, str(data), console)
+    return evaluate_weights(weights, str(data), console, columns)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from residua.audits.images import AuditImages, read
 from residua.audits.labels import MIN_CLASS, check_labels, predict
 from residua.audits.learning_curve import LearningCurve, check_size, learning_curve
 from residua.audits.shortcuts import check_shortcuts
+from residua.config.recipes import data_settings
 from residua.data.fixes import Fix, write_fixes
 from residua.data.random import Integers
 from residua.system.console import Console
@@ -132,22 +135,25 @@ def audit(
     *,
     group_by: str = "",
     seconds: float = FEATURE_SECONDS,
+    settings: Mapping[str, object] | None = None,
     quiet: bool = True,
 ) -> Audit:
     """Check a data set before training: files, copies, labels, shortcuts; see docs/audit.md.
 
     data: see `train`. The folder is only read.
-    group_by: images that must share a split: "folder", a regular expression on paths, or
-        "FILE.csv:COLUMN".
+    group_by: images that must share a split: "folder", a column of a table, a regular expression
+        on paths, or "FILE.csv:COLUMN".
     seconds: time limit for features that are not cached yet; labels are checked on images with
         features. 0: none.
+    settings: columns of a table, {"data.label_column": "breed"}.
     quiet: print nothing.
 
     Raises ResiduaError if no image can be read.
     """
     timer = _Timer()
     data = str(data)
-    images = read(data, group_by, seconds, Console(quiet))
+    chosen = data_settings({"data.group_by": group_by, **(settings or {})})
+    images = read(dataclasses.replace(chosen, path=data), seconds, Console(quiet))
     timer.step("reading and features")
     findings = check_files(images)
     timer.step("files")

@@ -26,6 +26,7 @@ from residua.config.recipes import compose
 from residua.config.schema import IMAGENET, Data
 from residua.config.validate import checked
 from residua.data.alignment import Thumbnails
+from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Header, Pixels, SplitName, Unreadable
 from residua.data.grouping import group_names
 from residua.data.near_duplicates import thumbnails_of
@@ -45,6 +46,7 @@ BLURRED = 8  # px: side of the blurred colour thumbnail
 _SHARPNESS_SIDE = 128  # px, to which larger images are reduced before sharpness is measured
 _ROUNDING = 20 / 12  # variance of the Laplacian of values that were rounded to integers
 _TASK = 16  # images per task of the thread pool
+_ROLES = ("path", "label", "split")  # of columns of a table
 _ANIMATED = ("GIF", "WEBP")
 _WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
 
@@ -121,13 +123,13 @@ class AuditImages:
         return self.dataset.pixels(index, content, 3, Data.max_pixels)
 
 
-def read(data: str, group_by: str, seconds: float, console: Console) -> AuditImages:
+def read(data: Data, seconds: float, console: Console) -> AuditImages:
     """Measure every image once, and compute the features of as many as `seconds` allow.
 
-    group_by: see data.grouping. seconds: for features that are not cached yet; 0: no features.
-    Raises ResiduaError if there is no image.
+    data: path, groups and columns of a table. seconds: for features that are not cached yet; 0: no
+    features. Raises ResiduaError if there is no image.
     """
-    dataset = open_dataset(data)
+    dataset = open_dataset(data.path, columns=Columns.of(data))
     with console.bar("reading") as move:
         outcomes = _measure_all(dataset, move)
     rows = np.flatnonzero([isinstance(outcome, tuple) for outcome in outcomes])
@@ -138,7 +140,7 @@ def read(data: str, group_by: str, seconds: float, console: Console) -> AuditIma
         if isinstance(outcome, str)
     ]
     if not len(rows):
-        raise ResiduaError(f"{data}: none of its {len(outcomes):,} images can be read.")
+        raise ResiduaError(f"{data.path}: none of its {len(outcomes):,} images can be read.")
     images = AuditImages(
         dataset=dataset,
         rows=rows.astype(np.int64),
@@ -147,7 +149,7 @@ def read(data: str, group_by: str, seconds: float, console: Console) -> AuditIma
         blurred=np.stack([blurred for _, _, blurred in read_rows]),
         features=np.zeros((0, 1), np.float32),
         featured=np.zeros(0, np.int64),
-        group_names=group_names(group_by, [dataset.entries[row].path for row in rows.tolist()]),
+        group_names=group_names(data.group_by, [dataset.entries[row] for row in rows.tolist()]),
         unreadable=(*dataset.rejected, *failures),
     )
     if seconds <= 0 or len(np.unique(images.labels)) < 2:
@@ -164,12 +166,13 @@ def read(data: str, group_by: str, seconds: float, console: Console) -> AuditIma
     return dataclasses.replace(images, features=features[kept][order], featured=featured[order])
 
 
-def _features(data: str, seconds: float, console: Console) -> tuple[Floats, Integers]:
+def _features(data: Data, seconds: float, console: Console) -> tuple[Floats, Integers]:
     """Features [M, D] of the default pretrained network, and the entries that they are of."""
     settings = {"network.weights": IMAGENET, "transfer.strategy": "features"}
     settings |= {"data.duplicates": "exact"}  # the audit searches copies itself
     quiet = Console(quiet=True)
-    config = checked(compose(data, None, settings))
+    chosen = {f"data.{role}_column": getattr(data, f"{role}_column") for role in _ROLES}
+    config = checked(compose(data.path, None, {**settings, **chosen}))
     weights = initial_weights(config, quiet)
     assert weights is not None
     prepared = prepare(config, quiet, weights.expects)

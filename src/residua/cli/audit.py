@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from residua.cli.common import DataArgument, JsonOption, terminal
+from residua.cli.options import parse_assignments
 
 
 def audit(
@@ -26,8 +27,8 @@ def audit(
         str,
         typer.Option(
             metavar="GROUPS",
-            help="Images that must share a split: folder, a regular expression on paths, or "
-            "FILE.csv:COLUMN.",
+            help="Images that must share a split: folder, a column of a table, a regular "
+            "expression on paths, or FILE.csv:COLUMN.",
             show_default=False,
         ),
     ] = "",
@@ -40,6 +41,15 @@ def audit(
             "with features. 0: none.",
         ),
     ] = 60.0,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Columns of a table, e.g. data.label_column=breed; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check DATA before training: damaged files, copies, label errors, shortcuts.
@@ -56,10 +66,11 @@ def audit(
         from residua.audits.page import write
         from residua.system.files import check_output, user_path
 
+        settings = parse_assignments(assignments or ())
         for file, ending in ((html, ".html"), (fix_list, ".csv")):
             if file is not None:
                 check_output(user_path(file), (ending,), [data])
-        found = api.audit(data, group_by=group_by, seconds=seconds, quiet=False)
+        found = api.audit(data, group_by=group_by, seconds=seconds, settings=settings, quiet=False)
         if html is not None:
             console.print(f"page: {write(found, html)}")
         if fix_list is not None:

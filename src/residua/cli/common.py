@@ -28,8 +28,9 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Folder of class folders (optionally inside train, val and test folders), folder of "
-        "IDX files, CIFAR archive, or digits (built-in).",
+        help="Folder of class folders (optionally inside train, val and test folders), table of "
+        "paths and labels (.csv, .tsv, .jsonl, .parquet), folder of IDX files, CIFAR archive, or "
+        "digits (built-in).",
         show_default=False,
     ),
 ]
@@ -110,6 +111,15 @@ def class_names(text: str | None) -> list[str] | None:
         return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ResiduaError(f"{file}: cannot be read: {error}.") from error
+
+
+def split_settings(
+    assignments: list[str] | None,
+) -> tuple[list[str], dict[str, object]]:
+    """Values of --set: those of the preprocessing as written, those of the data by dotted name."""
+    others = [text for text in assignments or () if not text.strip().startswith("data.")]
+    own = [text for text in assignments or () if text.strip().startswith("data.")]
+    return others, parse_assignments(own)
 
 
 def preprocessing_fields(assignments: list[str] | None) -> dict[str, object]:

@@ -21,6 +21,7 @@ from residua.cli.common import (
     preprocessing_fields,
     print_json,
     print_predictions,
+    split_settings,
     terminal,
 )
 from residua.errors import ResiduaError
@@ -56,12 +57,14 @@ def evaluate(
         from residua.report.view import evaluation_text
         from residua.system.console import printable
 
+        fields, settings = split_settings(preprocessing)
         evaluation = api.evaluate(
             source,
             data,
             model=model,
             classes=class_names(classes),
-            preprocessing=preprocessing_fields(preprocessing),
+            preprocessing=preprocessing_fields(fields),
+            settings=settings,
             quiet=False,
             data_path=moved,
         )
@@ -170,11 +173,12 @@ def features(
     """
     with terminal() as console:
         from residua import api
-        from residua.evaluation.predict import import_pyarrow
+        from residua.data.table import import_pyarrow
+        from residua.evaluation.predict import NO_PARQUET
 
         check_output(out, (".npz", ".parquet"), files)
         if out.suffix.lower() == ".parquet":
-            import_pyarrow()  # fail before the computation, not after it
+            import_pyarrow(NO_PARQUET)  # fail before the computation, not after it
         out = user_path(out)
         table = api.features(
             source,

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from residua.config import parse
-from residua.config.schema import Config
+from residua.config.schema import Config, Data
 from residua.errors import ResiduaError
 from residua.system.files import user_path
 
@@ -16,6 +16,14 @@ def compose(data: str | Path, recipe: str | Path | None, settings: Mapping[str, 
     """Defaults, then the recipe, then `settings` (dotted name -> value). Raises ResiduaError."""
     config = read_recipe(recipe) if recipe is not None else Config()
     return parse.with_settings(config, {"data.path": str(data), **settings})
+
+
+def data_settings(settings: Mapping[str, object]) -> Data:
+    """Settings of the data alone, by dotted name. Raises ResiduaError for any other."""
+    for name in settings:
+        if not name.startswith("data."):
+            raise ResiduaError(f"{name}: expected a setting of the data, data.FIELD.")
+    return parse.with_settings(Config(), settings).data
 
 
 def recipes() -> list[str]:

@@ -46,8 +46,13 @@ class Data:
     """The data set and how it is split."""
 
     path: str = setting(
-        "", "Folder of class folders, folder of IDX files, CIFAR archive, or 'digits' (built-in)."
+        "",
+        "Folder of class folders, table of paths and labels, folder of IDX files, CIFAR archive, "
+        "or 'digits' (built-in).",
     )
+    path_column: str = setting("", "Column of paths in a table; empty: by its name.")
+    label_column: str = setting("", "Column of labels in a table; empty: by its name.")
+    split_column: str = setting("", "Column of splits in a table; empty: by its name.")
     split: Literal["stratified", "keras"] = setting(
         "stratified",
         "Split strategy: 'stratified', or 'keras': as image_dataset_from_directory.",
@@ -70,8 +75,8 @@ class Data:
     )
     group_by: str = setting(
         "",
-        "Images that stay in one split: 'folder', a regular expression on paths, or "
-        "FILE.csv:COLUMN.",
+        "Images that stay in one split: 'folder', a column of DATA (a table), a regular "
+        "expression on paths, or FILE.csv:COLUMN.",
         flag="--group-by",
     )
     fixes: str = setting(

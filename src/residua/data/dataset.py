@@ -24,11 +24,13 @@ class Entry:
 
     path: relative to the data set, with '/' on every platform; made up for arrays ("train/00012").
     label: index into the classes. split: as the data set defines it, None where it defines none.
+    group: images of a group must share a split, "" without one.
     """
 
     path: str
     label: int
     split: SplitName | None
+    group: str = ""
 
 
 @dataclass(frozen=True)

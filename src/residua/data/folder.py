@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from residua.data import image, recognition
-from residua.data.dataset import SPLITS, Entry, Header, Pixels, SplitName
+from residua.data import recognition
+from residua.data.dataset import SPLITS, SplitName
+from residua.data.scan import LINE_BREAK, SPLIT_NAMES, FileDataset, Scan, classes_of, entries_of
+from residua.data.table import is_table
 from residua.errors import ResiduaError
 
 LAYOUT = """Expected one folder per class, or such folders inside train/, val/ and test/:
@@ -23,11 +24,6 @@ LAYOUT = """Expected one folder per class, or such folders inside train/, val/ a
     DATA/owl/2.jpg               DATA/train/puffin/2.jpg
     DATA/puffin/3.jpg            DATA/test/owl/3.jpg"""
 
-_SPLIT_NAMES: dict[str, SplitName] = {
-    **dict.fromkeys(("train", "training", "training_set"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-    **dict.fromkeys(("test", "testing", "test_set"), "test"),
-}
 # Other names that suggest a split.
 _SPLIT_LIKE = re.compile(
     r"(train|training|val|valid|validation|test|testing|dev|eval|evaluation|hold[-_ ]?out|unseen)"
@@ -39,49 +35,12 @@ _SYSTEM = re.compile(
     re.DOTALL,
 )
 _PSEUDO = (("proc",), ("sys",), ("dev",))  # folders without end
-_LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _KERAS_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
 @dataclass(frozen=True)
-class FolderDataset:
+class FolderDataset(FileDataset):
     """Images in class folders; implements `Dataset`."""
-
-    root: Path
-    name: str
-    description: str
-    classes: tuple[str, ...]
-    entries: Sequence[Entry]
-    rejected: Sequence[tuple[str, str]]
-    warnings: Sequence[str]
-
-    def content(self, index: int) -> bytes:
-        """The bytes of the file. Raises Unreadable, also if it has been deleted."""
-        return recognition.read_file(self.root / self.entries[index].path)
-
-    def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        """See `image.header`."""
-        return image.header(content, max_pixels)
-
-    def pixels(
-        self,
-        index: int,
-        content: bytes,
-        channels: int,
-        max_pixels: int,
-        value_range: tuple[float, float] | None = None,
-    ) -> Pixels:
-        """See `image.decode`."""
-        return image.decode(content, channels, max_pixels, value_range)
-
-
-@dataclass
-class _Scan:
-    """The result of a scan. labelled: (path, class name, split). rejected: (path, reason)."""
-
-    labelled: list[tuple[str, str, SplitName | None]] = field(default_factory=list)
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 def find(root: Path, *, training: bool = True) -> FolderDataset:
@@ -97,14 +56,13 @@ def find(root: Path, *, training: bool = True) -> FolderDataset:
             raise ResiduaError(f"{root} {problem}.\n{LAYOUT}")
     if root.resolve().parts[1:2] in _PSEUDO:
         raise ResiduaError(f"{root}: is a folder of the system, not of images.\n{LAYOUT}")
-    scan = _Scan()
+    scan = Scan()
     splits = _split_folders(root, scan, training)
     for split, folder in splits.items():
         _scan_classes(root, folder, split, scan)
     if not scan.labelled:
         raise ResiduaError(_no_images(root, scan))
-    classes = _classes(scan, list(splits) if training else [])
-    labels = {_key(name): label for label, name in enumerate(classes)}
+    classes = classes_of(scan, list(splits) if training else [])
     if len(classes) == 1 and None in splits:
         scan.warnings.append(_single_class(root, classes[0]))
     return FolderDataset(
@@ -113,7 +71,7 @@ def find(root: Path, *, training: bool = True) -> FolderDataset:
         description="class folders"
         + (f", split into {', '.join(map(str, splits))}" if None not in splits else ""),
         classes=classes,
-        entries=[Entry(path, labels[_key(n)], split) for path, n, split in sorted(scan.labelled)],
+        entries=entries_of(scan, classes),
         rejected=sorted(scan.rejected),
         warnings=scan.warnings,
     )
@@ -149,19 +107,19 @@ def images_below(folder: Path) -> list[Path]:
     """
     return sorted(
         path
-        for path in _files(folder)
+        for path in files_below(folder)
         if not recognition.is_backup(path)
         and (recognition.objection(path) is None or recognition.is_claimed(path))
     )
 
 
-def _split_folders(root: Path, scan: _Scan, training: bool) -> dict[SplitName | None, Path]:
+def _split_folders(root: Path, scan: Scan, training: bool) -> dict[SplitName | None, Path]:
     """Split -> folder, train first; {None: root} without splits. Raises ResiduaError if unclear."""
     names = [entry.name for entry in _visible(root) if _is_folder(entry)]
-    exact = [name for name in names if name.casefold() in _SPLIT_NAMES]
+    exact = [name for name in names if name.casefold() in SPLIT_NAMES]
     like = [name for name in names if _SPLIT_LIKE.fullmatch(name.casefold()) and name not in exact]
     others = [name for name in names if name not in exact and name not in like]
-    splits = {_SPLIT_NAMES[name.casefold()]: _inner(root / name) for name in exact}
+    splits = {SPLIT_NAMES[name.casefold()]: _inner(root / name) for name in exact}
     if len(splits) < len(exact):
         raise ResiduaError(_question(root, exact, "Which of them is meant?"))
     if not exact and (others or not like):
@@ -191,7 +149,7 @@ def _refuse_splits_below(root: Path, classes: Sequence[str]) -> None:
     """Raise ResiduaError if a class folder is divided into training and other images."""
     for name in classes:
         inner = [entry.name for entry in _visible(root / name) if _is_folder(entry)]
-        splits = {_SPLIT_NAMES.get(folder.casefold()) for folder in inner} - {None}
+        splits = {SPLIT_NAMES.get(folder.casefold()) for folder in inner} - {None}
         if "train" in splits and len(splits) > 1:
             raise ResiduaError(
                 f"{root}: the class folder {name}/ contains {', '.join(inner)}: is it divided into "
@@ -219,7 +177,7 @@ def _question(root: Path, names: Sequence[str], question: str) -> str:
     )
 
 
-def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: _Scan) -> None:
+def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: Scan) -> None:
     """Add the images of every class folder in `folder`."""
     loose = 0
     for entry in _visible(folder):
@@ -227,7 +185,7 @@ def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: _Scan
             loose += recognition.objection(Path(entry.path)) is None
             continue
         before = len(scan.labelled)
-        for path in _files(Path(entry.path)):
+        for path in files_below(Path(entry.path)):
             _add(root, path, entry.name, split, scan)
         if len(scan.labelled) == before:
             shown = _shown(root, Path(entry.path))
@@ -238,7 +196,7 @@ def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: _Scan
         scan.warnings.append(f"Not used: {loose:,} {images} in {where}, outside the class folders.")
 
 
-def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: _Scan) -> None:
+def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: Scan) -> None:
     """Add one file as an image of class `name`, reject it, or ignore it."""
     shown = _shown(root, path)
     reason = recognition.objection(path)
@@ -247,7 +205,7 @@ def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: _Scan
             scan.rejected.append((shown, reason))
     elif recognition.is_backup(path):
         scan.rejected.append((shown, "has the name of a backup copy: rename it to use it"))
-    elif _LINE_BREAK.search(shown):
+    elif LINE_BREAK.search(shown):
         scan.rejected.append((shown, "has a line break in its name: rename it"))
     elif shown != path.relative_to(root).as_posix():
         scan.rejected.append((shown, "has a name that is not UTF-8: rename it"))
@@ -255,7 +213,7 @@ def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: _Scan
         scan.labelled.append((shown, name, split))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """Every visible file below a folder; links are followed, but no folder is entered twice."""
     waiting, entered = [folder], set()
     while waiting:
@@ -300,49 +258,15 @@ def _explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _classes(scan: _Scan, splits: Sequence[SplitName | None]) -> tuple[str, ...]:
-    """Class names in order, those of the first split, or of all images if no split is given; adds
-    warnings on missing classes."""
-    names: dict[SplitName | None, dict[str, str]] = {split: {} for split in splits}
-    known: dict[str, str] = {}
-    for _, name, split in sorted(scan.labelled, key=lambda labelled: labelled[1]):
-        (names[split] if splits else known).setdefault(_key(name), name)
-    if splits:
-        known = names[splits[0]]
-    for split in splits[1:]:
-        unknown = [name for key, name in names[split].items() if key not in known]
-        if unknown:
-            raise ResiduaError(
-                f"The {split} set has the class {unknown[0]!r}, which the training set lacks (its "
-                f"classes: {', '.join(known.values()) or 'none'}). Give it the same name in both, "
-                "or move it out."
-            )
-        missing = [name for key, name in known.items() if key not in names[split]]
-        if not names[split]:
-            scan.warnings.append(f"Not used: the {split} folder has no images in class folders.")
-        elif missing:
-            scan.warnings.append(f"The {split} set has no images of: {', '.join(missing)}.")
-    folded: dict[str, str] = {}
-    for key, name in known.items():
-        other = folded.setdefault("".join(key.casefold().split()), name)
-        if other != name:
-            differ = "differ only in case or spaces"
-            scan.warnings.append(f"The classes {other!r} and {name!r} {differ}.")
-    return tuple(known[key] for key in sorted(known))
-
-
-def _key(name: str) -> str:
-    """The identity of a class name: macOS may store accents as separate characters."""
-    return unicodedata.normalize("NFC", name)
-
-
 def _shown(root: Path, path: Path) -> str:
     """The path relative to the root with '/'; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _no_images(root: Path, scan: _Scan) -> str:
+def _no_images(root: Path, scan: Scan) -> str:
     details = " ".join(scan.warnings) or "It contains no images at all."
     for path, reason in scan.rejected[:1]:
         details += f" {len(scan.rejected):,} files are unusable, such as {path}: it {reason}."
+    if tables := [entry.name for entry in _visible(root) if is_table(Path(entry.name))]:
+        details += f" If {tables[0]} lists the images, give {root / tables[0]} as the data."
     return f"{root} contains no class folder with images. {details}\n{LAYOUT}"

@@ -1,4 +1,4 @@
-"""The setting `group_by` and paths -> the name of each image's group; groups stay in one split.
+"""The setting `group_by` and entries -> the name of each image's group; groups stay in one split.
 
 For what no comparison of pixels sees: images of the same patient, animal, burst or video.
 """
@@ -12,25 +12,31 @@ from pathlib import Path
 
 import numpy as np
 
+from residua.data.dataset import Entry
 from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.neighbours import Pairs
 from residua.errors import ResiduaError
 
 FOLDER = "folder"
 _TABLE = re.compile(r"(?P<file>.+\.csv):(?P<column>[^:]+)", re.IGNORECASE)
-_FORMS = "Expected folder, a regular expression on paths, or FILE.csv:COLUMN."
+_FORMS = (
+    "Expected folder, a column of the table that DATA is, a regular expression on paths, or "
+    "FILE.csv:COLUMN."
+)
 
 
-def group_names(group_by: str, paths: Sequence[str]) -> list[str]:
+def group_names(group_by: str, entries: Sequence[Entry]) -> list[str]:
     """The group of each image; "" for an image without one.
 
+    Groups that the data set defines, as a table may, come first: `group_by` is then a column of it.
     group_by: "": no groups. "folder": the folder of the file. FILE.csv:COLUMN: that column of a
     CSV file with a column `path`. Anything else: a regular expression; an image belongs to the
     group of its first match in the path: the text of its first parenthesis, or all of it.
     Raises ResiduaError if the file or expression cannot be used, or matches no path at all.
     """
-    if not group_by:
-        return [""] * len(paths)
+    if any(entry.group for entry in entries) or not group_by:
+        return [entry.group for entry in entries]
+    paths = [entry.path for entry in entries]
     if group_by == FOLDER:
         return [path.rpartition("/")[0] for path in paths]
     if table := _TABLE.fullmatch(group_by):
@@ -53,17 +59,17 @@ def group_names(group_by: str, paths: Sequence[str]) -> list[str]:
 
 
 def split_groups(
-    group_by: str, paths: Sequence[str], contents: Sequence[str], near: Pairs | None
+    group_by: str, entries: Sequence[Entry], contents: Sequence[str], near: Pairs | None
 ) -> list[str]:
     """A key per image, equal for images that must share a split. Raises ResiduaError.
 
     contents: a key per image, equal for equal pixels. near: pairs of near-duplicates, int64 [P, 2].
     """
-    names = group_names(group_by, paths)
+    names = group_names(group_by, entries)
     pairs = [equal_pairs(contents), equal_pairs([n or f"\0{at}" for at, n in enumerate(names)])]
     if near is not None:
         pairs.append(near)
-    return [str(group) for group in groups_of(len(paths), np.concatenate(pairs))]
+    return [str(group) for group in groups_of(len(entries), np.concatenate(pairs))]
 
 
 def _column(file: Path, column: str) -> dict[str, str]:

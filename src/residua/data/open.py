@@ -1,4 +1,4 @@
-"""DATA -> a Dataset: the built-in digits, IDX files, CIFAR, or a folder of images.
+"""DATA -> a Dataset: the built-in digits, a table, IDX files, CIFAR, or a folder of images.
 
 IDX, CIFAR and the digits are read at once into uint8 [N, H, W, C].
 """
@@ -14,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from residua.data import cifar, folder
+from residua.data import cifar, folder, listing
 from residua.data.arrays import ArrayDataset, Block, array_dataset, checked_block
+from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.data.recognition import objection
+from residua.data.table import is_table
 from residua.errors import ResiduaError
 from residua.system.files import is_there, user_path
 
+NO_CHOICE = Columns()
 EMBEDDED = "digits"  # a data set's name that is no path
 _DIGITS = tuple(str(digit) for digit in range(10))
 _IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
@@ -34,23 +37,23 @@ def resolved(data: str) -> str:
     return str(user_path(data).absolute())
 
 
-def open_recorded(data: str) -> Dataset:
-    """The data set that a run recorded: a folder by its absolute path. Raises ResiduaError."""
+def open_recorded(data: str, columns: Columns = NO_CHOICE) -> Dataset:
+    """The data set that a run recorded by its absolute path. Raises ResiduaError."""
     if data == EMBEDDED:
         return _digits()
     if not is_there(user_path(data)):
         raise ResiduaError(
             f"{data}: the data of this run were here and are gone. If they were moved, name their "
-            "present folder with --data; it is compared with split.csv."
+            "present path with --data; it is compared with split.csv."
         )
-    return open_dataset(data)
+    return open_dataset(data, columns=columns)
 
 
-def open_dataset(data: str, *, training: bool = True) -> Dataset:
+def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOICE) -> Dataset:
     """The data set of this name or path; an existing path comes first.
 
-    training: False accepts a folder with a validation or test set alone. Raises ResiduaError if it
-    is missing or damaged.
+    training: False accepts a folder with a validation or test set alone. columns: of a table.
+    Raises ResiduaError if it is missing or damaged, or if columns of another data set are chosen.
     """
     if data == EMBEDDED and not Path(data).exists():
         return _digits()
@@ -61,6 +64,12 @@ def open_dataset(data: str, *, training: bool = True) -> Dataset:
         is_file = root.is_file()
     except (OSError, ValueError) as error:  # such as no permission above it
         raise ResiduaError(f"{data} cannot be reached: {error}.") from error
+    if is_file and is_table(root):
+        return listing.find(root, columns, training=training)
+    if columns.chosen:
+        raise ResiduaError(
+            f"{columns.chosen[0]} has no effect: {data} is no table (.csv, .tsv, .jsonl, .parquet)."
+        )
     if is_file and (_is_archive(root) or objection(root) is None):
         kind = "an archive: unpack it, and give the folder" if _is_archive(root) else "an image"
         raise ResiduaError(f"{data}: is {kind}.\n{folder.LAYOUT}")

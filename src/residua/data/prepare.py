@@ -16,6 +16,7 @@ from residua.data import split
 from residua.data.assignment import assign_splits, by_split
 from residua.data.batches import DecodedImages, TrainingBatches, measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
+from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Header, Pixels, SplitName
 from residua.data.fixes import with_fixes
 from residua.data.grouping import split_groups
@@ -167,7 +168,7 @@ def prepare(
         near = near_duplicates_of(decoded.pixels, readable)
     groups = split_groups(
         chooser.config.data.group_by,
-        [dataset.entries[at].path for at in readable],
+        [dataset.entries[at] for at in readable],
         [decoded.digests[at] for at in readable],
         near,
     )
@@ -250,7 +251,10 @@ def _open(
     chooser: Chooser, console: Console, given: Dataset | None, *, is_recorded: bool
 ) -> Dataset:
     path = chooser.config.data.path
-    dataset = given or (open_recorded(path) if is_recorded else open_dataset(path))
+    columns = Columns.of(chooser.config.data)
+    dataset = given or (
+        open_recorded(path, columns) if is_recorded else open_dataset(path, columns=columns)
+    )
     if chooser.config.data.fixes:
         fixes = user_path(chooser.config.data.fixes).absolute()  # found from any working directory
         dataset = with_fixes(dataset, fixes)

@@ -11,8 +11,9 @@ import numpy as np
 
 from residua.config.schema import Data
 from residua.data.cache import Decoded, Survey, load, survey
+from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Entry, Selection
-from residua.data.open import open_dataset, open_recorded
+from residua.data.open import NO_CHOICE, open_dataset, open_recorded
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, score_images
@@ -49,12 +50,13 @@ def evaluate_run(
     console: Console,
     weights: Weights | None = None,
     data_path: str | None = None,
+    columns: Columns = NO_CHOICE,
 ) -> Evaluation:
     """Evaluate a run on DATA, or on its own test split, else its validation split.
 
-    weights: the run's, if already read. data_path: where its own data are, if moved. Writes to the
-    run's evaluations/. Raises ResiduaError if the run has no such split, if its images have changed
-    since, or if DATA has a class that is not the run's.
+    weights: the run's, if already read. data_path: where its own data are, if moved. columns: of
+    DATA, if it is a table. Writes to the run's evaluations/. Raises ResiduaError if the run has no
+    such split, if its images have changed since, or if DATA has a class that is not the run's.
     """
     weights = weights or run_weights(run)
     max_pixels = run.config.data.max_pixels
@@ -74,7 +76,7 @@ def evaluate_run(
         seen = earlier_images(run)
         location = None
     else:
-        dataset = open_dataset(data, training=False)
+        dataset = open_dataset(data, training=False, columns=columns)
         images = _labelled_images(dataset, run_classes(run), console)
         surveyed = _read(images.dataset, max_pixels, console)
         seen = images_seen(run)
@@ -92,8 +94,12 @@ def evaluate_run(
     return evaluation
 
 
-def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluation:
+def evaluate_weights(
+    weights: Weights, data: str, console: Console, columns: Columns = NO_CHOICE
+) -> Evaluation:
     """Evaluate weights of any origin on DATA; nothing is written. Raises ResiduaError.
+
+    columns: of DATA, if it is a table.
 
     If the weights have no class names and DATA has as many classes as they have outputs, its sorted
     class names are assumed, as Keras and torchvision number folders; a warning states it. Names
@@ -101,7 +107,8 @@ def evaluate_weights(weights: Weights, data: str, console: Console) -> Evaluatio
     """
     if not weights.has_head:
         raise ResiduaError(f"{weights.path}: {weights.no_head_reason}, so it cannot classify.")
-    dataset, classes = open_dataset(data, training=False), weights.metadata.classes
+    dataset = open_dataset(data, training=False, columns=columns)
+    classes = weights.metadata.classes
     outputs = weights.metadata.network.classes
     if weights.assumed_classes and outputs_of(dataset.classes, classes) is None:
         classes = ()  # the assumption is refuted
@@ -210,7 +217,7 @@ def split_images(run: RunFolder, split: str, data_path: str | None = None) -> Im
     data_path: where the run's data are, if moved.
     """
     data = data_path or run.config.data.path
-    dataset = open_recorded(data)
+    dataset = open_recorded(data, Columns.of(run.config.data))
     index_of = {entry.path: index for index, entry in enumerate(dataset.entries)}
     paths = [member.path for member in run.read_split() if member.split == split]
     missing = [path for path in paths if path not in index_of]

@@ -8,13 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Dataset, Pixels, Unreadable
 from residua.data.folder import images_below
 from residua.data.image import read_image, resize
+from residua.data.listing import listed_files
 from residua.data.open import EMBEDDED, open_dataset
 from residua.data.pixels import ImageLike, fitted, is_one_image
+from residua.data.table import is_table
 from residua.data.url import is_address, read_address
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
@@ -129,6 +132,9 @@ def _files(file: str, reading: Reading) -> Iterator[Input]:
         return
     try:
         path = user_path(file)
+        if not is_address(file) and is_table(path) and path.is_file():
+            yield from _rows(path, reading)
+            return
         if is_address(file) or not path.is_dir():
             yield file, partial(reading.read, file)
             return
@@ -148,6 +154,15 @@ def _dataset_image(dataset: Dataset, index: int, reading: Reading) -> Pixels:
     channels, content = reading.preprocessing.channels, dataset.content(index)
     pixels = dataset.pixels(index, content, channels, reading.max_pixels)
     return resize(pixels, reading.preprocessing)
+
+
+def _rows(table: Path, reading: Reading) -> Iterator[Input]:
+    """Every image that a table lists. Raises ResiduaError if no column is clearly the path."""
+    for shown, file in listed_files(table):
+        if isinstance(file, str):
+            yield shown, partial(_pixels_or_raise, file)
+        else:
+            yield shown, partial(read_image, file, reading.preprocessing, reading.max_pixels)
 
 
 def _read(item: Input) -> tuple[str, Pixels | str]:

@@ -6,12 +6,12 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from residua.data.dataset import Pixels
+from residua.data.table import import_pyarrow
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import (
@@ -34,6 +34,8 @@ from residua.weights.network import (
     build_network,
     default_device,
 )
+
+NO_PARQUET = "choose a file name that ends in .npz"  # without pyarrow
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Features:
         stream = io.BytesIO()
         ending = file.suffix.lower()
         if ending == ".parquet":
-            arrow = import_pyarrow()
+            arrow = import_pyarrow(NO_PARQUET)
             columns = {f"feature{index}": column for index, column in enumerate(self.values.T)}
             table = arrow.table({"file": list(self.files), **columns})
             arrow.parquet.write_table(table, stream)
@@ -181,19 +183,6 @@ def features_of(
         first = f": {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ": there is none"
         raise ResiduaError(f"no image could be read{first}.")
     return Features(tuple(names), np.stack(values), tuple(unreadable))
-
-
-def import_pyarrow() -> Any:
-    """The package pyarrow, which writes .parquet files. Raises ResiduaError if it is missing."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ResiduaError(
-            "a .parquet file needs pyarrow: pip install pyarrow, or choose a file name that ends "
-            "in .npz."
-        ) from error
-    return pyarrow
 
 
 def _stacked(batch: Batch) -> Pixels:

@@ -1,0 +1,126 @@
+"""Names of the columns of a table -> the columns of path, label, split and group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from residua.config.schema import Data
+from residua.errors import ResiduaError
+
+# Names in lower case with "_" for spaces and "-". Those of a later tuple count without an earlier.
+_FILES = "path file_name filename file file_path filepath image_path image_file image_name img_path"
+PATHS = (
+    tuple(_FILES.split()),
+    ("image", "image_id", "img", "id"),
+)
+LABELS = (("label", "labels", "class", "class_name", "classname", "target", "category"),)
+SPLITS = (("split", "subset", "partition"),)
+GROUPS = (("group", "groups"),)
+WEIGHTS = ("weight", "weights", "sample_weight")  # not used
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that the user chose, "" where the name decides.
+
+    group: the setting data.group_by, which is a column if the table has it.
+    """
+
+    path: str = ""
+    label: str = ""
+    split: str = ""
+    group: str = ""
+
+    @classmethod
+    def of(cls, data: Data) -> Columns:
+        """The choices in the settings."""
+        return cls(data.path_column, data.label_column, data.split_column, data.group_by)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The settings that only a table has a use for."""
+        named = {"path": self.path, "label": self.label, "split": self.split}
+        return tuple(f"data.{role}_column" for role, name in named.items() if name)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Columns of a table by their role; "" if there is none."""
+
+    path: str
+    label: str
+    split: str
+    group: str
+
+
+def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
+    """The role of each column. Raises ResiduaError if a role is unclear or has no column.
+
+    Without a known name for the label, the only other column is the label: as in id,breed.
+    """
+    path = path_column(names, where, chosen.path)
+    split = _column(names, chosen.split, SPLITS, "split", where)
+    is_group = chosen.group in names
+    group = chosen.group if is_group else ""
+    if not chosen.group:
+        group = _column(names, "", GROUPS, "group", where)
+    others = [name for name in names if name not in ("", path)]
+    label = _column(others, chosen.label, LABELS, "label", where, names)
+    if not label:
+        rest = [n for n in others if n not in (split, group) and _plain(n) not in WEIGHTS]
+        if len(rest) != 1:
+            raise ResiduaError(_unclear("label", [], names, where))
+        label = rest[0]
+    if label == path:
+        raise ResiduaError(f"{where}: the column {label!r} cannot be both path and label.")
+    return Roles(path, label, split, group)
+
+
+def path_column(names: Sequence[str], where: str, chosen: str = "") -> str:
+    """The column of paths. Raises ResiduaError if it is unclear or missing."""
+    path = _column(names, chosen, PATHS, "path", where)
+    if not path:
+        raise ResiduaError(_unclear("path", [], names, where))
+    return path
+
+
+def _column(
+    names: Sequence[str],
+    chosen: str,
+    known: Sequence[Sequence[str]],
+    role: str,
+    where: str,
+    shown: Sequence[str] = (),
+) -> str:
+    """The column of a role, "" if there is none. shown: all columns, for messages."""
+    if chosen:
+        if chosen not in names:
+            raise ResiduaError(
+                f"{where}: has no column {chosen!r} (data.{role}_column): its columns are "
+                f"{', '.join(shown or names)}."
+            )
+        return chosen
+    for tier in known:
+        found = [name for name in names if _plain(name) in tier]
+        if len(found) > 1:
+            raise ResiduaError(_unclear(role, found, shown or names, where))
+        if found:
+            return found[0]
+    return ""
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _unclear(role: str, found: Sequence[str], names: Sequence[str], where: str) -> str:
+    columns = ", ".join(name for name in names if name) or "none"
+    if role == "group":
+        how = f"rename a column, or use --group-by {found[0] if found else 'COLUMN'}"
+    else:
+        example = found[0] if found else "COLUMN"
+        how = f"choose one with --set data.{role}_column={example}"
+    how += f", or name the column {role}"
+    problem = f"{' and '.join(found)} may both be" if found else "no column is clearly"
+    return f"{where}: {problem} the {role} of an image: {how}. Its columns are {columns}."

@@ -1,0 +1,306 @@
+"""A table of paths and labels -> a Dataset: files found, classes, splits, groups, and what is
+wrong with each row.
+
+Paths are relative to the table's folder; files elsewhere may be listed too. Rows whose file or
+label is missing are rejected like damaged files; rows that contradict each other are errors.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from residua.data import recognition
+from residua.data.columns import WEIGHTS, Columns, path_column, roles_of
+from residua.data.dataset import SPLITS, SplitName
+from residua.data.folder import files_below
+from residua.data.scan import LINE_BREAK, SPLIT_NAMES, FileDataset, Scan, classes_of, entries_of
+from residua.data.table import Table, read_table
+from residua.errors import ResiduaError
+
+_MAX_LABEL = 200  # characters
+_MAX_SEARCHED = 2_000_000  # files below the table's folder
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_WHOLE = re.compile(r"([+-]?\d{1,18})\.0+")
+_FRACTION = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_GENERIC = ("train", "training", "test", "labels", "metadata", "data", "annotations")
+
+
+@dataclass(frozen=True)
+class TableDataset(FileDataset):
+    """Images in files that a table lists; implements `Dataset`."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    number: int
+    label: str
+    split: SplitName | None
+
+
+@dataclass
+class _Listing:
+    """The rows so far. rows: path -> its row. groups: path -> group. repeated: equal rows."""
+
+    scan: Scan = field(default_factory=Scan)
+    rows: dict[str, _Row] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    repeated: int = 0
+
+
+def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset:
+    """The data set that a table file lists.
+
+    training: whether the training set defines the classes; else all sets do, and none is needed.
+    Raises ResiduaError that names the table, the row and what to do.
+    """
+    table = read_table(file)
+    roles = roles_of(table.names, columns, _with_others(table))
+    listing = _listed(table, roles.path, roles.label, roles.split, roles.group)
+    scan = listing.scan
+    if not scan.labelled:
+        path, reason = (*scan.rejected, ("", "has no rows"))[0]
+        raise ResiduaError(
+            f"{file}: none of its {len(table.numbers):,} rows can be used. The first: {path}: "
+            f"{reason}. Expected a label, and a path relative to {file.parent}."
+        )
+    present = {split for _, _, split in scan.labelled}
+    splits = [split for split in SPLITS if split in present]
+    if splits and None in present:
+        scan.labelled = [(path, name, split or "train") for path, name, split in scan.labelled]
+        scan.warnings.append("Rows without a split are in the training set.")
+        splits = [split for split in SPLITS if split in present | {"train"}]
+    if training and splits and splits[0] != "train":
+        raise ResiduaError(f"{file}: no row has the split 'train': its splits are {splits}.")
+    if listing.repeated:
+        rows = "row repeats" if listing.repeated == 1 else "rows repeat"
+        scan.warnings.append(f"{listing.repeated:,} {rows} an earlier row exactly.")
+    scan.warnings += [
+        f"The column {name!r} has no effect: residua does not weight single images."
+        for name in table.names
+        if name.lower() in WEIGHTS and name not in (roles.path, roles.label)
+    ]
+    names = {name for _, name, _ in scan.labelled}
+    is_numeric = all(_INTEGER.fullmatch(name) for name in names)
+    try:
+        classes = classes_of(scan, splits if training else [], _by_number if is_numeric else str)
+    except ResiduaError as error:  # a class that the training set lacks
+        raise ResiduaError(f"{file}: {error}") from error
+    return TableDataset(
+        root=file.parent,
+        name=file.stem if file.stem.lower() not in _GENERIC else _parent_name(file),
+        description=f"table of images (columns {roles.path!r}, {roles.label!r})"
+        + (f", split into {', '.join(splits)}" if splits else "")
+        + (f", grouped by {roles.group!r}" if roles.group else ""),
+        classes=classes,
+        entries=entries_of(scan, classes, listing.groups),
+        rejected=sorted(scan.rejected),
+        warnings=scan.warnings,
+    )
+
+
+def listed_files(file: Path) -> list[tuple[str, Path | str]]:
+    """Path as shown, and file or reason why there is none, of each row of a table; labels are not
+    needed. Raises ResiduaError."""
+    table = read_table(file)
+    name = path_column(table.names, _with_others(table))
+    files = _Files(file.parent)
+    found: list[tuple[str, Path | str]] = []
+    for cell in _texts(table, name, "path"):
+        path, reason = files.locate(cell)
+        shown = str(file.parent / path) if path else cell
+        found.append((shown, reason or file.parent / path))
+    return found
+
+
+def _parent_name(file: Path) -> str:
+    return file.absolute().parent.name or file.stem
+
+
+def _with_others(table: Table) -> str:
+    """The table's name for messages on its columns, with the columns that hold something else."""
+    if not table.others:
+        return str(table.file)
+    return (
+        f"{table.file} (whose columns {', '.join(table.others)} hold neither text nor numbers, so "
+        "not paths)"
+    )
+
+
+def _listed(table: Table, path: str, label: str, split: str, group: str) -> _Listing:
+    """Every row as a labelled image, or rejected. Raises ResiduaError on contradicting rows."""
+    listing, files = _Listing(), _Files(table.file.parent)
+    empty = [""] * len(table.numbers)
+    labels = _labels(_texts(table, label, "label"), table, label)
+    groups = _texts(table, group, "group") if group else empty
+    splits = _splits(table, split) if split else [None] * len(empty)
+    texts = _texts(table, path, "path")
+    for number, text, name, part, group_name in zip(
+        table.numbers, texts, labels, splits, groups, strict=True
+    ):
+        found, reason = files.locate(text)
+        if not reason and not name:
+            reason = f"has no label in the column {label!r}"
+        if reason:
+            shown = found or text[:_MAX_LABEL] or f"row {number}"
+            listing.scan.rejected.append((shown, f"row {number}: {reason}"))
+            continue
+        row = _Row(number, name, part)
+        first = listing.rows.setdefault(found, row)
+        if first is not row:
+            _check_repeated(table, found, first, row)
+            listing.repeated += 1
+            continue
+        listing.scan.labelled.append((found, name, part))
+        if group_name:
+            listing.groups[found] = group_name
+    return listing
+
+
+def _check_repeated(table: Table, path: str, first: _Row, row: _Row) -> None:
+    """Raise ResiduaError if two rows of an image differ."""
+    for role, before, now in (
+        ("label", first.label, row.label),
+        ("split", first.split, row.split),
+    ):
+        if before != now:
+            raise ResiduaError(
+                f"{table.file}, row {row.number}: {path} has the {role} {now!r}, but {before!r} in "
+                f"row {first.number}: delete one of the rows. An image has one {role}."
+            )
+
+
+def _texts(table: Table, column: str, role: str) -> list[str]:
+    """The cells of a column as text. Raises ResiduaError for lists and objects."""
+    return [
+        _text(cell, table, number, column, role)
+        for cell, number in zip(table.columns[column], table.numbers, strict=True)
+    ]
+
+
+def _text(cell: object, table: Table, number: int, column: str, role: str) -> str:
+    if isinstance(cell, str):
+        return cell.strip()
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    if isinstance(cell, int | float):
+        return str(cell)
+    raise ResiduaError(
+        f"{table.file}, row {number}: the {role} in the column {column!r} is of type "
+        f"{type(cell).__name__}: expected text or a number, one {role} for each image."
+    )
+
+
+def _labels(texts: list[str], table: Table, column: str) -> list[str]:
+    """Class names; "1.0", as pandas writes whole numbers beside empty cells, becomes "1"."""
+    used = [text for text in texts if text]
+    if used and all(_WHOLE.fullmatch(text) for text in used):
+        texts = [_WHOLE.sub(r"\1", text) for text in texts]
+    elif used and all(_FRACTION.fullmatch(text) for text in used):
+        raise ResiduaError(
+            f"{table.file}: the column {column!r} holds measurements such as {used[0]}: expected "
+            "classes. Choose another with --set data.label_column=COLUMN."
+        )
+    for number, text in zip(table.numbers, texts, strict=True):
+        problem = ""
+        if len(text) > _MAX_LABEL:
+            problem = f"has {len(text):,} characters: expected at most {_MAX_LABEL}"
+        elif LINE_BREAK.search(text) or any(ord(letter) < 32 for letter in text):
+            problem = f"{text!r} contains a line break or control character: remove it"
+        elif any("\ud800" <= letter <= "\udfff" for letter in text):
+            problem = f"{text!r} is not valid Unicode"
+        if problem:
+            raise ResiduaError(f"{table.file}, row {number}: the label {problem}.")
+    return texts
+
+
+def _splits(table: Table, column: str) -> list[SplitName | None]:
+    splits: list[SplitName | None] = []
+    for number, text in zip(table.numbers, _texts(table, column, "split"), strict=True):
+        if text and text.casefold() not in SPLIT_NAMES:
+            raise ResiduaError(
+                f"{table.file}, row {number}: the split {text!r} is unknown: expected train, "
+                "validation (or val) or test. If the column is not a split, rename it."
+            )
+        splits.append(SPLIT_NAMES.get(text.casefold()))
+    return splits
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    return int(name), name
+
+
+class _Files:
+    """The files that paths of a table mean."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - links stay as written
+
+    def locate(self, text: str) -> tuple[str, str]:
+        """Path relative to the folder (absolute for a file elsewhere), and why it is unusable.
+
+        A path without a file, as Kaggle's ids, may be the name of a file in any folder below, with
+        or without suffix.
+        """
+        if not text:
+            return "", "has no path"
+        if _ADDRESS.match(text):
+            return "", "is an address: download the image, and list the file"
+        try:
+            found = self._existing(text) or self._existing(text.replace("\\", "/"))
+            named = [found] if found else self._named(text.replace("\\", "/"))
+            if len(named) != 1:
+                missing = "there is no such file" if not named else "may be "
+                return "", missing + " or ".join(sorted(named)[:3])
+            (found,) = named
+            found.encode()
+            reason = recognition.objection(self._folder / found)
+        except (OSError, ValueError) as error:
+            return "", f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        if LINE_BREAK.search(found):
+            return "", "has a line break in its name: rename it"
+        return found, reason or ""
+
+    def _existing(self, text: str) -> str:
+        path = os.path.normpath(self._absolute / text)
+        if not os.path.exists(path):  # noqa: PTH110 - of text, twice as fast
+            return ""
+        plain = PurePosixPath(Path(path).as_posix())
+        if plain.is_relative_to(self._absolute.as_posix()):
+            return plain.relative_to(self._absolute.as_posix()).as_posix()
+        relative = os.path.normpath(text).replace(os.sep, "/")
+        return plain.as_posix() if Path(text).is_absolute() else relative
+
+    def _named(self, text: str) -> list[str]:
+        wanted = PurePosixPath(text)
+        if wanted.is_absolute() or ".." in wanted.parts:
+            return []
+        return [
+            path
+            for path in self._by_name.get(wanted.name, ())
+            if f"/{path}".endswith(f"/{text}")
+            or f"/{path.removesuffix(PurePosixPath(path).suffix)}".endswith(f"/{text}")
+        ]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Sequence[str]]:
+        """Image files below the folder by their name, with and without suffix."""
+        index: dict[str, list[str]] = {}
+        for path in islice(files_below(self._folder), _MAX_SEARCHED):
+            if recognition.is_claimed(path):
+                shown = path.relative_to(self._folder).as_posix()
+                for name in {path.name, path.stem}:
+                    index.setdefault(name, []).append(shown)
+        return index
