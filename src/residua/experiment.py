@@ -20,8 +20,14 @@ from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import record
-from residua.evaluation.score import CROSS_VALIDATION, Evaluation, evaluation_of, score_images
+from residua.evaluation.evaluate import record, selection_caveat
+from residua.evaluation.score import (
+    CROSS_VALIDATION,
+    Evaluation,
+    evaluation_of,
+    score_images,
+    with_slices,
+)
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.facts import report_facts
@@ -251,7 +257,10 @@ def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evalua
         split,
         prepared.device,
         console,
+        groups=prepared.groups_of(members),
     )
+    evaluation = dataclasses.replace(evaluation, caveat=selection_caveat(folder, split))
+    evaluation = with_slices(evaluation, [prepared.headers[member] for member in members.tolist()])
     record(folder, split, evaluation)
     low, high = evaluation.metrics.interval
     console.print(
@@ -285,8 +294,10 @@ def _left_out(folder: RunFolder, trained: Trained) -> Evaluation | None:
         [prepared.dataset.entries[sample].path for sample in crossed.samples],
         CROSS_VALIDATION,
         prepared.dataset.classes,
+        groups=prepared.groups_of(crossed.samples),
     )
-    return record(folder, CROSS_VALIDATION, evaluation)
+    headers = [prepared.headers[sample] for sample in crossed.samples.tolist()]
+    return record(folder, CROSS_VALIDATION, with_slices(evaluation, headers))
 
 
 def _check_settings(config: Config, out: str | None) -> None:

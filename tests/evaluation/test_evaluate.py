@@ -19,6 +19,7 @@ from residua.evaluation.evaluate import evaluate_run, evaluate_weights
 from residua.networks.zoo.catalogue import build_from
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
+from residua.uncertainty.intervals import wilson_interval
 from residua.weights.load import read_file
 
 QUIET = Console(quiet=True)
@@ -210,3 +211,23 @@ def test_an_evaluation_that_cannot_be_recorded_is_returned_with_a_warning(run: R
     (run.path / "evaluations").write_text("as on a disk that is read-only")
     with pytest.warns(UserWarning, match="the evaluation is not recorded in the run"):
         assert evaluate_run(run, None, QUIET).metrics.images == 12
+
+
+def test_copies_count_as_one_image_and_selection_is_stated(
+    shapes: Path, write_run: WriteRun, tmp_path: Path
+) -> None:
+    data = tmp_path / "copied"
+    shutil.copytree(shapes, data)
+    for file in sorted(data.rglob("*.png")):
+        shutil.copy(file, file.with_name(f"{file.stem}-copy.png"))
+    run = write_run(data, data__val_fraction=0.4, data__test_fraction=0.0)
+    evaluation = evaluate_run(run, None, QUIET)
+    metrics = evaluation.metrics
+    assert metrics.groups == metrics.images / 2
+    low, high = wilson_interval(metrics.accuracy, metrics.images)
+    assert metrics.interval[1] - metrics.interval[0] > high - low
+    assert evaluation.caveat.startswith("optimistic, because the validation set")
+    assert evaluation.to_json()["caveat"] == evaluation.caveat
+    with pytest.warns(UserWarning, match="were used to train"):
+        other = evaluate_run(run, str(data), QUIET)  # equal pixels, without split.csv
+    assert (other.metrics.groups, other.caveat) == (60, "")

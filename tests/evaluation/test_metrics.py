@@ -94,6 +94,71 @@ def test_metrics_equal_plain_loops_and_scikit_learn() -> None:
     assert macro["f1"] == pytest.approx(report["macro avg"]["f1-score"])
 
 
+def predictions_of(
+    confusion: np.ndarray, labels: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Logits of predictions drawn from the rows of a confusion matrix of shares."""
+    chosen = (random.random(len(labels))[:, None] > confusion.cumsum(1)[labels]).sum(1)
+    return np.eye(len(confusion), dtype=np.float32)[chosen.clip(0, len(confusion) - 1)]
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+@pytest.mark.parametrize(("counts", "accuracy"), [((40, 40, 40), 0.85), ((90, 40, 20, 10), 0.9)])
+def test_intervals_cover_also_with_few_images_of_a_class_and_with_near_copies(
+    counts: tuple[int, ...], accuracy: float, copies: int
+) -> None:
+    """Each image has `copies` near-copies with the same prediction, in one group."""
+    random = np.random.default_rng(copies)
+    number = len(counts)
+    confusion = np.full((number, number), (1 - accuracy) / (number - 1))
+    np.fill_diagonal(confusion, accuracy)
+    joint = confusion * np.array(counts)[:, None] / sum(counts)
+    f1 = np.mean(2 * np.diag(joint) / (joint.sum(0) + joint.sum(1)))
+    labels = np.repeat(np.arange(number), counts)
+    covered, naive = np.zeros(4), 0
+    for _ in range(250):
+        logits = np.repeat(predictions_of(confusion, labels, random), copies, axis=0)
+        groups = [str(at) for at in range(len(labels)) for _ in range(copies)]
+        every = np.repeat(labels, copies)
+        metrics = compute_metrics(logits, every, "abcd"[:number], groups)
+        intervals = (metrics.interval, metrics.balanced_interval, metrics.macro_f1_interval)
+        for at, (truth, (low, high)) in enumerate(
+            zip((accuracy, accuracy, f1), intervals, strict=True)
+        ):
+            covered[at] += low <= truth <= high
+        recall = metrics.per_class[0].recall_interval
+        assert recall is not None
+        covered[3] += recall[0] <= accuracy <= recall[1]
+        low, high = wilson_interval(metrics.accuracy, len(every))
+        naive += low <= accuracy <= high
+    assert metrics.groups == len(labels)
+    assert (covered / 250 > 0.91).all(), covered / 250
+    assert (covered / 250 < 0.998).any()
+    assert (naive / 250 < 0.75) == (copies == 5)  # copies counted as images are too optimistic
+
+
+def test_without_any_error_an_interval_still_counts_the_images_of_each_class() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    metrics = compute_metrics(np.eye(2, dtype=np.float32)[labels], labels, "ab")
+    assert metrics.interval == wilson_interval(1.0, 100)
+    assert metrics.balanced_interval == pytest.approx(wilson_interval(1.0, 4 / (1 / 90 + 1 / 10)))
+    assert metrics.per_class[1].recall_interval == wilson_interval(1.0, 10)
+
+
+def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    logits, labels, classes = random_case(200, 5)
+    metrics, predicted = compute_metrics(logits, labels, classes), logits.argmax(1)
+    assert metrics.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert metrics.macro_f1 == pytest.approx(f1_score(labels, predicted, average="macro"))
+    for low, value, high in (
+        (metrics.balanced_interval[0], metrics.balanced_accuracy, metrics.balanced_interval[1]),
+        (metrics.macro_f1_interval[0], metrics.macro_f1, metrics.macro_f1_interval[1]),
+    ):
+        assert 0 < low < value < high < 1
+
+
 def test_softmax_is_that_of_scipy_in_float64() -> None:
     import scipy.special
 
@@ -152,7 +217,8 @@ def test_undefined_metrics_are_none_and_the_json_is_valid() -> None:
     wanted = {"accuracy", "interval", "top5", "loss", "images", "per_class", "confusion"}
     assert wanted <= plain.keys()
     assert plain["per_class"][2] == {
-        "class": "c", "precision": None, "recall": None, "f1": None, "support": 0
+        "class": "c", "precision": None, "recall": None, "f1": None, "support": 0,
+        "recall_interval": None,
     }  # fmt: skip
 
 

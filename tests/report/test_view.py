@@ -112,12 +112,14 @@ def test_an_evaluation_is_printed_with_its_interval_classes_and_unreadable_files
         (("x.jpg", "cut"),),
     )
     low, high = metrics.interval
-    head, columns, *rows, unreadable = evaluation_text(evaluation).splitlines()
+    head, balanced, macro_f1, columns, *rows, unreadable = evaluation_text(evaluation).splitlines()
     assert head.startswith(f"test: accuracy 0.6667 (95 % CI {low:.4f} to {high:.4f}), loss ")
-    assert columns.split() == ["class", "precision", "recall", "F1", "images"]
-    assert [row.split() for row in rows] == [
-        ["a", "1.000", "0.500", "0.667", "2"],
-        ["b", "0.500", "1.000", "0.667", "1"],
+    assert balanced.startswith("balanced accuracy 0.7500 (95 % CI ")
+    assert macro_f1.startswith("macro F1 0.6667 (95 % CI ")
+    assert columns.split() == [*("class", "precision", "recall", "(95", "%", "CI)", "F1", "images")]
+    assert [row.split() for row in rows] == [  # Wilson's intervals of 1 of 2, and of 1 of 1
+        ["a", "1.000", "0.500", "0.095", "to", "0.905", "0.667", "2"],
+        ["b", "0.500", "1.000", "0.207", "to", "1.000", "0.667", "1"],
     ]
     assert len({len(line) for line in (columns, *rows)}) == 1
     assert unreadable == "not readable: x.jpg: cut"

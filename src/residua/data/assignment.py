@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,9 +70,13 @@ def assign_splits(
             if name in given and was_set and fraction > 0
         ]
         names, notes = found.splits, [*notes, *found.notes, *unused]
+    sizes = Counter(groups)
+    shared = [group if sizes[group] > 1 else "" for group in groups]
     members = tuple(
-        Member(path, dataset.classes[label], name, *digests)
-        for path, label, name, *digests in zip(paths, labels, names, sha256, contents, strict=True)
+        Member(path, dataset.classes[label], name, *rest)
+        for path, label, name, *rest in zip(
+            paths, labels, names, sha256, contents, shared, strict=True
+        )
     )
     return members, tuple(notes)
 

@@ -25,7 +25,8 @@ class Member:
     """A row of split.csv: one readable image of the data set.
 
     path: relative to the data set. label: name of its class. sha256: of its content. pixels:
-    SHA-256 of its decoded pixels; "" in runs that did not record it.
+    SHA-256 of its decoded pixels; "" in runs that did not record it. group: equal for images that
+    belong together, such as near-duplicates; "" for an image by itself.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Member:
     split: SplitName
     sha256: str
     pixels: str = ""
+    group: str = ""
 
     @property
     def digests(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -15,8 +16,9 @@ from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Entry, Selection
 from residua.data.open import NO_CHOICE, open_dataset, open_recorded
 from residua.data.random import Integers
+from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.evaluation.score import Evaluation, score_images
+from residua.evaluation.score import Evaluation, score_images, with_slices
 from residua.runs.folder import RunFolder
 from residua.runs.provenance import earlier_images, images_seen, images_seen_by
 from residua.runs.sources import run_weights
@@ -72,17 +74,21 @@ def evaluate_run(
             )
         images = split_images(run, split, data_path)
         surveyed = _read(images.dataset, max_pixels, console)
-        _check_unchanged(run, surveyed)
+        members = {member.path: member for member in run.read_split()}
+        _check_unchanged(members, surveyed)
         seen = earlier_images(run)
-        location = None
+        location, groups = None, {path: member.group for path, member in members.items()}
     else:
         dataset = open_dataset(data, training=False, columns=columns)
         images = _labelled_images(dataset, run_classes(run), console)
         surveyed = _read(images.dataset, max_pixels, console)
         seen = images_seen(run)
         path = user_path(data)
+        groups = None
         location = {"data": str(path.resolve()) if path.exists() else data}
-    evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen)
+    evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen, groups)
+    if location is None:
+        evaluation = dataclasses.replace(evaluation, caveat=selection_caveat(run, images.split))
     try:
         name = images.split
         if location is not None:
@@ -160,10 +166,12 @@ def _evaluate(
     max_pixels: int,
     console: Console,
     used: Collection[str] = (),
+    groups: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Decode the images and evaluate the weights on those that are readable.
 
-    used: digests of images to warn of.
+    used: digests of images to warn of. groups: path -> group, see `compute_metrics`; None: images
+    with equal pixels.
     """
     dataset, preprocessing = images.dataset, weights.metadata.preprocessing
     with console.bar("decoding") as move:
@@ -177,17 +185,22 @@ def _evaluate(
     if not readable:
         raise ResiduaError(f"{dataset.name}: none of its images can be read.")
     samples = np.array(readable, np.int64)
-    return score_images(
+    paths = [dataset.entries[index].path for index in readable]
+    if groups is None:
+        groups = dict(zip(paths, (decoded.digests[index] for index in readable), strict=True))
+    evaluation = score_images(
         weights,
         decoded.pixels,
         samples,
         images.labels[samples],
-        [dataset.entries[index].path for index in readable],
+        paths,
         images.split,
         default_device(),
         console,
         unreadable=unreadable,
+        groups=[groups[path] for path in paths],
     )
+    return with_slices(evaluation, [surveyed.headers[index] for index in readable])
 
 
 def _folder_name(run: RunFolder, dataset: str, location: Mapping[str, str]) -> str:
@@ -202,6 +215,16 @@ def _folder_name(run: RunFolder, dataset: str, location: Mapping[str, str]) -> s
         ):
             break
     return name
+
+
+def selection_caveat(run: RunFolder, split: str) -> str:
+    """Why metrics of a run on its own split are optimistic; "" if they are not."""
+    if split != "validation" or not run.selected_on_validation:
+        return ""
+    return (
+        "optimistic, because the validation set was also used for model selection; train with "
+        "--test-fraction 0.2 for an unbiased estimate"
+    )
 
 
 def held_out_split(run: RunFolder) -> str | None:
@@ -291,13 +314,12 @@ def _warn_of_leakage(
         )
 
 
-def _check_unchanged(run: RunFolder, surveyed: Survey) -> None:
-    """Raise ResiduaError if images differ from split.csv."""
-    expected = {member.path: member.sha256 for member in run.read_split()}
+def _check_unchanged(members: Mapping[str, Member], surveyed: Survey) -> None:
+    """Raise ResiduaError if images differ from split.csv. members: path -> its line."""
     changed = [
         entry.path
         for entry, digest in zip(surveyed.dataset.entries, surveyed.sha256, strict=True)
-        if expected[entry.path] != digest
+        if members[entry.path].sha256 != digest
     ]
     if changed:
         raise ResiduaError(

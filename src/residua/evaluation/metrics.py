@@ -1,6 +1,6 @@
-"""Logits, labels and class names -> accuracy with its interval, loss, per-class metrics, confusion.
+"""Logits, labels and class names -> metrics with intervals, loss, per-class metrics, confusion.
 
-Knows no files, no images and no torch.
+Knows no files, no images and no torch. Legend: N images, K classes.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from residua.errors import ResiduaError
-from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.intervals import clustered_interval, wilson_interval
 from residua.uncertainty.softmax import log_softmax
 
 TOP = 5
@@ -25,6 +26,7 @@ class ClassMetrics:
 
     Where scikit-learn would divide by zero they are None instead: recall and F1 of a class without
     images, precision if the class also was never predicted. support: evaluated images of the class.
+    recall_interval: 95 %, (low, high).
     """
 
     name: str
@@ -32,10 +34,13 @@ class ClassMetrics:
     recall: float | None
     f1: float | None
     support: int
+    recall_interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Plain data with the keys class, precision, recall, f1, support."""
+        """Plain data with the keys class, precision, recall, f1, support, recall_interval."""
         values = asdict(self)
+        if self.recall_interval is not None:
+            values["recall_interval"] = list(self.recall_interval)
         return {"class": values.pop("name"), **values}
 
 
@@ -44,7 +49,11 @@ class Metrics:
     """The metrics of a classifier on some images.
 
     accuracy: correct / images.
-    interval: 95 % Wilson interval of the accuracy, (low, high).
+    interval: 95 % interval of the accuracy, (low, high): Wilson's; clustered where images belong
+        together.
+    balanced_accuracy, macro_f1: means of recall and F1 over the classes with images; and their 95 %
+        intervals.
+    groups: number of groups of images that belong together; `images` if none do.
     top5: share of images whose class is among the five largest outputs; None up to five classes.
     loss: mean cross entropy in nats; may be infinite or NaN, which `to_json` turns into None.
     images: number of evaluated images.
@@ -61,6 +70,11 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]
     confusion: npt.NDArray[np.int64]
     outside: int
+    balanced_accuracy: float
+    balanced_interval: tuple[float, float]
+    macro_f1: float
+    macro_f1_interval: tuple[float, float]
+    groups: int
 
     @property
     def correct(self) -> int:
@@ -84,17 +98,66 @@ class Metrics:
             },
             "confusion": self.confusion.tolist(),
             "outside": self.outside,
+            "balanced_accuracy": self.balanced_accuracy,
+            "balanced_interval": list(self.balanced_interval),
+            "macro_f1_interval": list(self.macro_f1_interval),
+            "groups": self.groups,
         }
 
 
+def effective_interval(
+    value: float,
+    influences: npt.NDArray[np.float64],
+    most: float,
+    groups: npt.NDArray[np.int64] | None,
+) -> tuple[float, float]:
+    """95 % interval of a mean in [0, 1], (low, high): Wilson's with an effective number of images.
+
+    influences: float64 [N], the first-order change of the value by each image; their sum is 0.
+    Their squares, summed within a group first, are the variance (the sandwich of clustered data;
+    Rao and Scott 1992 for shares), which a binomial share of `value` has with fewer images. most:
+    images that the value is worth if errors are equally frequent everywhere: an observed variance
+    of few images may be too small. groups: int64 [N] in 0..G-1; None: each image by itself. With
+    few groups, Student's quantile with G - 1 degrees of freedom widens the interval.
+    """
+    variance = float(np.square(influences).sum()) * (1 - 1e-12)  # its rounding counts no image
+    worst = most
+    if groups is not None:
+        sizes = np.bincount(groups)
+        number = len(sizes)
+        if number < 2:
+            return 0.0, 1.0
+        sums = np.bincount(groups, influences)
+        widening = (_student(number - 1) / NormalDist().inv_cdf(0.975)) ** 2
+        clustered = float(np.square(sums).sum()) * number / (number - 1) * widening
+        alike = float(np.square(sizes).sum()) / len(groups)  # design effect if groups are uniform
+        worst = most / alike / widening
+        most /= max(1.0, clustered / variance) if variance > 0 else 1.0
+        variance = clustered
+    is_known = variance > 0 and 0 < value < 1
+    return wilson_interval(value, min(most, value * (1 - value) / variance) if is_known else worst)
+
+
+def _student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, freedom))
+
+
 def compute_metrics(
-    logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], classes: Sequence[str]
+    logits: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    classes: Sequence[str],
+    groups: Sequence[str] = (),
 ) -> Metrics:
     """The metrics of `logits` [N, K_out] against `labels` [N], integers in [0, len(classes)).
 
     K_out may exceed the number of classes (a 1000-way head evaluated on 4 classes): outputs beyond
     the classes are wrong predictions and part of the softmax. A row of logits with a NaN is a wrong
     prediction. Of equal logits the lower index wins, as in argmax. Classes may be without labels.
+    groups: a key for each image, equal for images that belong together, such as near-duplicates;
+    () or "": an image by itself.
 
     Raises ResiduaError without images, ValueError if shapes or labels do not fit.
     """
@@ -112,16 +175,68 @@ def compute_metrics(
     np.add.at(confusion, (labels[inside], predicted[inside]), 1)
     accuracy = int(np.trace(confusion)) / len(labels)
     loss = np.take_along_axis(log_softmax(logits), labels[:, None], axis=1).mean()
+    group_of = _numbered(groups)
+    per_class = _per_class(labels, predicted, classes, group_of)
+    balanced, macro_f1 = (
+        _mean(getattr(row, name) for row in per_class if row.support) or 0.0
+        for name in ("recall", "f1")
+    )
+    recall_influences, f1_influences, most = _influences(labels, predicted, number)
     return Metrics(
         accuracy=accuracy,
-        interval=wilson_interval(accuracy, len(labels)),
+        interval=_share_interval(predicted == labels, group_of),
         top5=float((ranks < TOP).mean()) if number > TOP else None,
         loss=abs(float(loss)),  # never above 0 before; not "-", which would make 0 a -0
         images=len(labels),
-        per_class=_per_class(labels, predicted, classes),
+        per_class=per_class,
         confusion=confusion,
         outside=int((~inside).sum()),
+        balanced_accuracy=balanced,
+        balanced_interval=effective_interval(balanced, recall_influences, most, group_of),
+        macro_f1=macro_f1,
+        macro_f1_interval=effective_interval(macro_f1, f1_influences, most, group_of),
+        groups=len(labels) if group_of is None else int(group_of.max()) + 1,
     )
+
+
+def _share_interval(
+    right: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | None
+) -> tuple[float, float]:
+    """95 % interval of the share of True, bool [N]."""
+    numbers = np.arange(len(right)) if groups is None else groups
+    return clustered_interval(right, numbers)
+
+
+def _numbered(groups: Sequence[str]) -> npt.NDArray[np.int64] | None:
+    """Groups as numbers from 0, int64 [N]; None if each image is by itself."""
+    keys = [group or f"\0{index}" for index, group in enumerate(groups)]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    if len(numbers) == len(keys):
+        return None
+    return np.array([numbers[key] for key in keys], np.int64)
+
+
+def _influences(
+    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], number: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+    """Of balanced accuracy and of macro F1, [N] each; and what images they are at most worth.
+
+    The last is K^2 / sum(1 / images of a class): errors of small classes weigh more.
+    """
+    right, inside = predicted == labels, predicted < number
+    support = np.bincount(labels, minlength=number + 1).astype(np.float64)
+    called = np.bincount(np.where(inside, predicted, number), minlength=number + 1)
+    called[number] = 0
+    hits = np.bincount(labels[right], minlength=number + 1)
+    present = support > 0
+    count = int(present.sum())
+    recall = hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(support + called, 1)
+    weight = present / np.maximum(support + called, 1) / count
+    guess = np.where(inside, predicted, number)
+    recall_influences = (right - recall[labels]) / (count * support[labels])
+    f1_influences = (2 * right - f1[labels]) * weight[labels] - f1[guess] * weight[guess]
+    return recall_influences, f1_influences, count**2 / float((1 / support[present]).sum())
 
 
 def _ranks(
@@ -136,7 +251,10 @@ def _ranks(
 
 
 def _per_class(
-    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: Sequence[str]
+    labels: npt.NDArray[np.integer],
+    predicted: npt.NDArray[np.integer],
+    classes: Sequence[str],
+    groups: npt.NDArray[np.int64] | None,
 ) -> tuple[ClassMetrics, ...]:
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -144,6 +262,16 @@ def _per_class(
         labels, predicted, labels=np.arange(len(classes)), zero_division=0
     )
     predictions = np.bincount(predicted, minlength=len(classes))
+    right = predicted == labels
+
+    def recall_interval(k: int) -> tuple[float, float] | None:
+        own = np.flatnonzero(labels == k)
+        return (
+            _share_interval(right[own], None if groups is None else groups[own])
+            if support[k]
+            else None
+        )
+
     return tuple(
         ClassMetrics(
             name=name,
@@ -151,6 +279,7 @@ def _per_class(
             recall=float(recall[k]) if support[k] else None,
             f1=float(f1[k]) if support[k] else None,
             support=int(support[k]),
+            recall_interval=recall_interval(k),
         )
         for k, name in enumerate(classes)
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from residua.data.dataset import Pixels
+from residua.data.dataset import Header, Pixels
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, compute_metrics
+from residua.evaluation.slices import Slice, Values, find_slices, properties_of
 from residua.inference.outputs import classifier_of
 from residua.system.console import Console
 from residua.uncertainty.softmax import softmax
@@ -37,6 +39,9 @@ class Evaluation:
     logits: float32 [N, K].
     pixels: uint8 [N, S, S, C], the images as decoded for the network.
     unreadable: (path, reason) of every image that is left out.
+    caveat: why the metrics are optimistic, in a sentence; "" if nothing is known.
+    slices: in which the accuracy is significantly lower, see `find_slices`.
+    groups: of each image, see `compute_metrics`.
     """
 
     split: str
@@ -47,6 +52,9 @@ class Evaluation:
     logits: Logits
     pixels: Pixels
     unreadable: tuple[tuple[str, str], ...]
+    caveat: str = ""
+    slices: tuple[Slice, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -59,11 +67,22 @@ class Evaluation:
         """Deprecated name of `metrics`."""
         return self.metrics
 
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each image is classified correctly, bool [N]."""
+        is_finite = np.isfinite(softmax(self.logits)).all(axis=1)
+        return np.asarray((self.logits.argmax(axis=1) == self.labels) & is_finite)
+
     def to_json(self) -> dict[str, object]:
-        """The object that `residua evaluate --json` prints: the metrics and the key split."""
+        """The object that `residua evaluate --json` prints: metrics, split and caveat."""
         values = self.metrics.to_json()
         first = ("accuracy", "interval", "top5", "loss", "images")
-        return {key: values.pop(key) for key in first} | {"split": self.split} | values
+        own: dict[str, object] = {"split": self.split}
+        if self.caveat:
+            own["caveat"] = self.caveat
+        if self.slices:
+            own["slices"] = [entry.to_json() for entry in self.slices]
+        return {key: values.pop(key) for key in first} | own | values
 
     def rows(self) -> list[tuple[str, str, str, float, bool]]:
         """For each image: path, class, predicted class, its probability, whether it is correct."""
@@ -94,10 +113,12 @@ def score_images(
     console: Console,
     *,
     unreadable: Sequence[tuple[str, str]] = (),
+    groups: Sequence[str] = (),
 ) -> Evaluation:
     """Evaluate weights in float32 on the rows `samples` [N] of decoded images.
 
     pixels: uint8 [M, S, S, C]. labels, paths: of the N samples. split, unreadable: see Evaluation.
+    groups: of the samples, see `compute_metrics`.
     Raises ResiduaError if the weights cannot classify images.
     """
     classify = classifier_of(weights, device, len(samples))
@@ -112,7 +133,7 @@ def score_images(
         raise ResiduaError(f"{weights.path}: {NOT_FINITE}.")
     if broken:
         console.caution(f"{broken:,} of {len(logits):,} images count as wrong: {NOT_FINITE}")
-    return evaluation_of(logits, pixels, samples, labels, paths, split, classes, unreadable)
+    return evaluation_of(logits, pixels, samples, labels, paths, split, classes, unreadable, groups)
 
 
 def evaluation_of(
@@ -124,18 +145,34 @@ def evaluation_of(
     split: str,
     classes: tuple[str, ...],
     unreadable: Sequence[tuple[str, str]] = (),
+    groups: Sequence[str] = (),
 ) -> Evaluation:
     """The evaluation of logits float32 [N, K] of the rows `samples` [N] of decoded images."""
     return Evaluation(
         split=split,
-        metrics=compute_metrics(logits, labels, classes),
+        metrics=compute_metrics(logits, labels, classes, groups),
         classes=classes,
         paths=tuple(paths),
         labels=labels,
         logits=logits,
         pixels=pixels if len(samples) == len(pixels) else pixels[samples],
         unreadable=tuple(unreadable),
+        groups=tuple(groups),
     )
+
+
+def with_slices(
+    evaluation: Evaluation,
+    headers: Sequence[Header | None],
+    columns: Mapping[str, Values] | None = None,
+) -> Evaluation:
+    """The evaluation with its `slices`. headers: of its images. columns: of a table, see
+    `properties_of`."""
+    properties = properties_of(
+        evaluation.paths, headers, evaluation.pixels, evaluation.classes, columns
+    )
+    slices = find_slices(evaluation.correct, evaluation.labels, properties, evaluation.groups)
+    return replace(evaluation, slices=slices)
 
 
 def class_name(classes: tuple[str, ...], output: int) -> str:

@@ -17,6 +17,7 @@ from residua.evaluation.metrics import ClassMetrics, Metrics
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
+    from residua.evaluation.slices import Slice
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -191,20 +192,47 @@ def evaluation_text(evaluation: Evaluation) -> str:
     metrics = evaluation.metrics
     low, high = metrics.interval
     top5 = "" if metrics.top5 is None else f", top-5 {metrics.top5:.4f}"
+    related = "" if metrics.groups == metrics.images else f" in {metrics.groups:,} groups"
     width = max(len("class"), *(len(score.name) for score in metrics.per_class))
     lines = [
         f"{evaluation.split}: accuracy {metrics.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
-        f"{top5}, loss {metrics.loss:.4f}, {metrics.images:,} images",
-        f"{'class':<{width}}  precision  recall      F1  images",
+        f"{top5}, loss {metrics.loss:.4f}, {metrics.images:,} images{related}",
+        *([evaluation.caveat] if evaluation.caveat else []),
+        *(
+            f"{name} {value:.4f} (95 % CI {low:.4f} to {high:.4f})"
+            for name, value, (low, high) in (
+                ("balanced accuracy", metrics.balanced_accuracy, metrics.balanced_interval),
+                ("macro F1", metrics.macro_f1, metrics.macro_f1_interval),
+            )
+        ),
+        f"{'class':<{width}}  precision  recall  {'(95 % CI)':<14}{'F1':>8}  images",
     ]
     for score in metrics.per_class:
         precision, recall, f1 = (
             "-" if value is None else f"{value:.3f}"
             for value in (score.precision, score.recall, score.f1)
         )
-        lines.append(f"{score.name:<{width}} {precision:>10}{recall:>8}{f1:>8}{score.support:>8,}")
+        bounds = score.recall_interval
+        interval = "-" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+        lines.append(
+            f"{score.name:<{width}} {precision:>10}{recall:>8}  {interval:<14}{f1:>8}"
+            f"{score.support:>8,}"
+        )
+    lines += [slice_text(entry) for entry in evaluation.slices]
     lines += [f"not readable: {path}: {reason}" for path, reason in evaluation.unreadable]
     return "\n".join(lines)
+
+
+def slice_text(entry: Slice) -> str:
+    """One sentence about images in which the accuracy is significantly lower."""
+    low, high = entry.interval
+    p_text = "< 0.001" if entry.p_value < 0.001 else f"= {entry.p_value:.2g}"
+    return (
+        f"{entry.description}: accuracy {percent(entry.accuracy, 1)} on "
+        f"{counted(entry.images, 'image')} ({percent(low, 1)} to {percent(high, 1)}), "
+        f"{percent(entry.elsewhere, 1)} on the others (p {p_text}; interval and p allow for the "
+        f"{counted(entry.examined, 'slice')} examined)"
+    )
 
 
 def _cell(count: int, support: int, hit: bool) -> Cell:

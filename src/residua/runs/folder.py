@@ -192,7 +192,8 @@ class RunFolder:
     def write_split(self, members: Sequence[Member]) -> None:
         """split.csv: the split of each image."""
         rows = [dataclasses.astuple(member) for member in members]
-        self.write_text("split.csv", csv_text(("path", "class", "split", "sha256", "pixels"), rows))
+        columns = ("path", "class", "split", "sha256", "pixels", "group")
+        self.write_text("split.csv", csv_text(columns, rows))
 
     def read_split(self) -> tuple[Member, ...]:
         """The lines of split.csv. Raises ResiduaError."""
@@ -206,6 +207,7 @@ class RunFolder:
                 row["split"],  # type: ignore[arg-type]
                 row["sha256"],
                 row.get("pixels") or "",
+                row.get("group") or "",
             )
             for row in rows
         )
