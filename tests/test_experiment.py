@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from references.command_line import residua as command
 from references.images import write_shapes
+from references.scenes import COPIES, scene, write_scenes
 from safetensors.torch import load_file
 
 import residua
@@ -370,3 +371,29 @@ def test_a_run_on_all_images_reports_cross_validated_predictions(
     report = (run.path / "report.html").read_text("utf-8")
     assert "left out in turn (cross-validation): rows are true classes" in report
     assert "cross-validated accuracy" in report
+
+
+@pytest.mark.slow
+def test_copies_in_the_users_own_splits_are_errors_of_the_data_check(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    write_scenes(data / "train", count=8)
+    for label in (0, 1):
+        (data / "test" / f"class{label}").mkdir(parents=True)
+        scene(5000 + label).save(data / "test" / f"class{label}" / "0.png")
+    COPIES["mirrored"](scene(3)).save(data / "test" / "class0" / "copy.png")
+    for name, is_found in (("found", True), ("clean", False)):
+        if not is_found:
+            (data / "test" / "class0" / "copy.png").unlink()
+        settings = {**FAST, "network.stage": None, "network.name": "cifar_resnet14"}
+        run = residua.train(data, epochs=1, settings=settings, out=tmp_path / name)
+        report = (run.path / "report.html").read_text("utf-8")
+        printed = capfd.readouterr().err
+        title = "1 pair of images with near-duplicates in different splits"
+        assert (title in report, title in printed) == (is_found, is_found)
+        assert (run.path / "audit.json").exists() == ("Data check" in report) == is_found
+    found = json.loads((tmp_path / "found" / "audit.json").read_text("utf-8"))["findings"]
+    assert [(f["kind"], f["severity"]) for f in found] == [
+        ("near-duplicates-across-splits", "error")
+    ]

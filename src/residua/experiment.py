@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from residua.audits.audit import Audit, check_training
 from residua.config import parse
 from residua.config.auto import Chooser
 from residua.config.schema import AUTO, Config
@@ -55,6 +59,7 @@ from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
 from residua.training.recorder import tensorboard_writer
 from residua.transfer.context import CrossValidated
+from residua.transfer.features import FeatureRows
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
 from residua.weights.load import Weights, read_file
 
@@ -81,13 +86,14 @@ class Trained:
     """The result of training, besides the files in the folder.
 
     transfer: the measurements of a transfer strategy; None for plain training. cross_validated: the
-    predictions of a linear probe.
+    predictions of a linear probe. features: that a strategy computed.
     """
 
     prepared: Prepared
     progress: Progress
     transfer: TransferResult | None = None
     cross_validated: CrossValidated | None = None
+    features: FeatureRows | None = None
 
 
 def train(
@@ -178,7 +184,12 @@ def _run(experiment: Experiment) -> None:
             if evaluation is None:
                 evaluation = _left_out(folder, trained)
             facts = report_facts(
-                folder, trained.prepared, evaluation, trained.progress, trained.transfer
+                folder,
+                trained.prepared,
+                evaluation,
+                trained.progress,
+                trained.transfer,
+                _check_data(folder, trained, console),
             )
             for warning in html.write(facts, folder.path):
                 console.warn(warning)
@@ -204,7 +215,13 @@ def _train(experiment: Experiment) -> Trained:
         experiment.console,
     )
     outcome = transfer(context, experiment.folder)
-    return Trained(outcome.prepared, outcome.progress, outcome.result, outcome.cross_validated)
+    return Trained(
+        outcome.prepared,
+        outcome.progress,
+        outcome.result,
+        outcome.cross_validated,
+        outcome.features,
+    )
 
 
 def _train_plainly(experiment: Experiment) -> Trained:
@@ -268,6 +285,22 @@ def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evalua
         f"(95 % CI {low:.4f} to {high:.4f}, {evaluation.metrics.images:,} images)"
     )
     return evaluation
+
+
+def _check_data(folder: RunFolder, trained: Trained, console: Console) -> Audit:
+    """The audit of the data; in audit.json, and in a line if something is serious."""
+    rows, prepared = trained.features, trained.prepared
+    samples, features = np.zeros(0, np.int64), np.zeros((0, 1), np.float32)
+    if rows is not None:
+        samples, (features,) = rows.samples, rows.values.values()
+    audit = check_training(prepared, samples, features)
+    if audit.findings:
+        folder.write_json("audit.json", audit.to_json())
+    if audit.alarm:
+        path = prepared.config.data.path
+        more = f" `residua audit {shlex.quote(path)}` shows them." if Path(path).exists() else ""
+        console.warn(f"data check: {audit.alarm}.{more}")
+    return audit
 
 
 def _with_one_backbone(

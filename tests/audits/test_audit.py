@@ -9,11 +9,11 @@ import pytest
 from references.scenes import COPIES, scene, write_scenes
 
 import residua
-from residua.audits import page
 from residua.audits.audit import Audit
 from residua.data.fixes import with_fixes
 from residua.data.open import open_dataset
 from residua.errors import ResiduaError
+from residua.report import audit_page as page
 
 
 @pytest.fixture(scope="module")

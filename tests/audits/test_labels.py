@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from residua.audits.images import main_axes
 from residua.audits.labels import check_labels, find_issues, predict
 
 CLASSES = 4
@@ -24,7 +25,7 @@ def drawn(seed: int = 0, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 def kinds(features: np.ndarray, labels: np.ndarray) -> dict[str, list[str]]:
     groups = np.arange(len(labels))
-    predictions = predict(features, labels, groups, CLASSES)
+    predictions = predict(main_axes(features), labels, groups, CLASSES)
     names = [f"class{n}" for n in range(CLASSES)]
     paths = [str(n) for n in range(len(labels))]
     found = check_labels(predictions, labels, names, paths)
@@ -37,10 +38,11 @@ def test_planted_errors_are_found_and_relabelled(seed: int) -> None:
     labels = true.copy()
     wrong = np.random.default_rng(seed).choice(len(labels), 20, replace=False)
     labels[wrong] = (labels[wrong] + 1) % CLASSES
-    predictions = predict(features, labels, np.arange(len(labels)), CLASSES)
+    predictions = predict(main_axes(features), labels, np.arange(len(labels)), CLASSES)
     issues = find_issues(predictions, labels)
     assert set(issues.flagged.tolist()) <= set(wrong.tolist())
-    assert len(issues.flagged) >= 19
+    assert len(issues.flagged) >= 15  # their number is estimated
+    assert set(np.argsort(issues.score)[:20]) == set(wrong.tolist())
     assert (issues.suggested[wrong] == true[wrong]).all()
     assert issues.interval[0] <= 20 <= issues.interval[1]
 
@@ -55,7 +57,7 @@ def test_an_image_is_not_predicted_by_its_own_copies() -> None:
     features[1:3], groups = features[0], np.arange(len(labels))
     groups[:3] = 0
     labels[:3] = 2
-    predictions = predict(features, labels, groups, CLASSES)
+    predictions = predict(main_axes(features), labels, groups, CLASSES)
     assert predictions.probabilities[:3].argmax(axis=1).tolist() == [0, 0, 0]
     assert predictions.neighbours[:3].argmax(axis=1).tolist() == [0, 0, 0]
 
@@ -67,7 +69,7 @@ def test_classes_that_overlap_are_named() -> None:
     groups = np.arange(len(labels))
     names = ["cat", "kitten", "dog", "fox"]
     found = check_labels(
-        predict(features, labels, groups, CLASSES), labels, names, names * len(labels)
+        predict(main_axes(features), labels, groups, CLASSES), labels, names, names * len(labels)
     )
     overlaps = [f for f in found if f.kind == "overlapping-classes"]
     assert len(overlaps) == 1

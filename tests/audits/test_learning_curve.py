@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from residua.audits.images import main_axes
 from residua.audits.learning_curve import check_size, learning_curve
 
 CLASSES = 3
@@ -14,7 +15,7 @@ def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     centres = np.random.default_rng(99).normal(size=(CLASSES, 64)) * 0.45
     labels = np.repeat(np.arange(CLASSES), count)
     features = centres[labels] + generator.normal(size=(len(labels), 64))
-    return features.astype(np.float32), labels.astype(np.int64)
+    return main_axes(features.astype(np.float32)), labels.astype(np.int64)
 
 
 def test_hard_classes_would_gain_from_more_images() -> None:

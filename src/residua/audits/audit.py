@@ -11,21 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from residua.audits.duplicates import check_duplicates, find_copies
+from residua.audits.duplicates import Copies, check_duplicates, find_copies
 from residua.audits.files import check_files
 from residua.audits.finding import SEVERITIES, Finding, counted, worst_first
-from residua.audits.images import AuditImages, read
+from residua.audits.images import AuditImages, Floats, of_prepared, read
 from residua.audits.labels import MIN_CLASS, check_labels, predict
 from residua.audits.learning_curve import LearningCurve, check_size, learning_curve
 from residua.audits.shortcuts import check_shortcuts
 from residua.config.recipes import data_settings
 from residua.data.fixes import Fix, write_fixes
+from residua.data.prepare import Prepared
 from residua.data.random import Integers
 from residua.system.console import Console
 from residua.system.files import check_output, user_path
+from residua.transfer.logistic import single_blas_thread
 
 FEATURE_SECONDS = 60.0  # for features that are not cached yet
 _TEXT_EXAMPLES = 3  # images of a finding in the text
+_ALARMS = 3  # findings that are named in a line
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,18 @@ class Audit:
                     if fix.action == action:
                         chosen.setdefault(fix.path, fix)
         return sorted(chosen.values(), key=lambda fix: fix.path)
+
+    @property
+    def beyond_files(self) -> list[Finding]:
+        """Findings that reading the data has not reported already."""
+        return [f for f in self.findings if f.kind not in ("unreadable", "structure")]
+
+    @property
+    def alarm(self) -> str:
+        """The errors and warnings of `beyond_files` in a line; "" if there are none."""
+        serious = [f.title for f in self.beyond_files if f.severity != "note"]
+        more = [f"{len(serious) - _ALARMS} more"] if len(serious) > _ALARMS else []
+        return "; ".join(serious[:_ALARMS] + more)
 
     @property
     def coverage(self) -> str:
@@ -150,32 +165,36 @@ def audit(
 
     Raises ResiduaError if no image can be read.
     """
-    timer = _Timer()
-    data = str(data)
+    began = time.monotonic()
     chosen = data_settings({"data.group_by": group_by, **(settings or {})})
-    images = read(dataclasses.replace(chosen, path=data), seconds, Console(quiet))
-    timer.step("reading and features")
-    findings = check_files(images)
-    timer.step("files")
-    copies = find_copies(images)
+    images = read(dataclasses.replace(chosen, path=str(data)), seconds, Console(quiet))
+    return examine(str(data), images, find_copies(images), time.monotonic() - began)
+
+
+def examine(data: str, images: AuditImages, copies: Copies, seconds: float = 0.0) -> Audit:
+    """The findings on measured images of `data`. seconds: that were spent on them before."""
+    timer = _Timer({"reading, features and copies": seconds})
+    findings = check_files(images) if images.measured else []
     findings += check_duplicates(images, copies)
-    timer.step("duplicates")
+    timer.step("files")
     accuracy, curve = None, None
     usable = _usable(images)
-    if len(usable):
-        features = images.features[usable]
-        rows = images.featured[usable]
-        labels, groups = images.labels[rows], copies.groups[rows]
-        classes = len(images.classes)
-        predictions = predict(features, labels, groups, classes)
-        accuracy = float((predictions.combined.argmax(axis=1) == labels).mean())
-        paths = images.paths
-        findings += check_labels(predictions, labels, images.classes, [paths[r] for r in rows])
-        timer.step("labels")
-        curve = learning_curve(features, labels, groups, classes)
-        findings += check_size(curve, images.classes)
-        timer.step("learning curve")
-    findings += check_shortcuts(images, copies.groups, accuracy)
+    with single_blas_thread():
+        if len(usable):
+            features = images.features[usable]
+            rows = images.featured[usable]
+            labels, groups = images.labels[rows], copies.groups[rows]
+            classes = len(images.classes)
+            predictions = predict(features, labels, groups, classes)
+            accuracy = float((predictions.combined.argmax(axis=1) == labels).mean())
+            paths = [images.paths[row] for row in rows]
+            findings += check_labels(predictions, labels, images.classes, paths)
+            timer.step("labels")
+            curve = learning_curve(features, labels, groups, classes)
+            findings += check_size(curve, images.classes)
+            timer.step("learning curve")
+        if images.measured:
+            findings += check_shortcuts(images, copies.groups, accuracy)
     timer.step("shortcuts")
     return Audit(
         data=data,
@@ -191,6 +210,15 @@ def audit(
     )
 
 
+def check_training(prepared: Prepared, samples: Integers, features: Floats) -> Audit:
+    """The audit of a training's images, without reading them again.
+
+    samples, features: entries int64 [M] whose features float32 [M, D] are at hand.
+    """
+    images = of_prepared(prepared, samples, features)
+    return examine(prepared.config.data.path, images, find_copies(images, prepared.near))
+
+
 def _usable(images: AuditImages) -> Integers:
     """Rows of the features whose class has enough images to be checked."""
     labels = images.labels[images.featured]
@@ -202,8 +230,8 @@ def _usable(images: AuditImages) -> Integers:
 class _Timer:
     """Seconds of consecutive steps."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
         self._last = time.monotonic()
 
     def step(self, name: str) -> None:

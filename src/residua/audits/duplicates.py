@@ -28,16 +28,11 @@ class Copies:
     groups: Integers
 
 
-def find_copies(images: AuditImages) -> Copies:
-    """Compare all images of a data set."""
+def find_copies(images: AuditImages, near: Pairs | None = None) -> Copies:
+    """Compare all images of a data set. near: pairs of near-duplicates, if these are known."""
     count = len(images.rows)
-    exact = equal_pairs([measured.digest for measured in images.measured])
-    is_complete = len(images.featured) == count
-    found = find_near_duplicates(
-        count,
-        lambda rows: images.thumbnails[rows],
-        images.features if is_complete else None,
-    ).pairs
+    exact = equal_pairs(images.digests)
+    found = _near_duplicates(images) if near is None else near
     known = {tuple(pair) for pair in exact.tolist()}
     first = np.arange(count)
     for low, high in exact.tolist():
@@ -48,6 +43,14 @@ def find_copies(images: AuditImages) -> Copies:
     near = found[np.array(is_new, np.bool_)]
     named = equal_pairs([name or f"\0{row}" for row, name in enumerate(images.group_names)])
     return Copies(exact, near, groups_of(count, np.concatenate([exact, near, named])))
+
+
+def _near_duplicates(images: AuditImages) -> Pairs:
+    is_complete = len(images.featured) == len(images.rows)
+    features = images.features if is_complete else None
+    return find_near_duplicates(
+        len(images.rows), lambda rows: images.thumbnails[rows], features
+    ).pairs
 
 
 def check_duplicates(images: AuditImages, copies: Copies) -> list[Finding]:

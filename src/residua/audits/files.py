@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.audits.finding import EXAMPLES, Example, Finding, counted
-from residua.audits.images import AuditImages, Measured, file_suffix
+from residua.audits.images import AuditImages, file_suffix
 from residua.data.dataset import SPLITS
 from residua.data.fixes import Fix
+from residua.data.measurements import Measured
 
 SUFFIXES = {  # of a format; other formats are not compared
     "JPEG": {"jpg", "jpeg", "jpe", "jfif"},

@@ -5,10 +5,7 @@ Legend: N readable images, M <= N images with features, D features of an image.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import io
 import os
 import time
 from collections.abc import Sequence
@@ -20,18 +17,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
 
 from residua.config.recipes import compose
 from residua.config.schema import IMAGENET, Data
 from residua.config.validate import checked
 from residua.data.alignment import Thumbnails
 from residua.data.columns import Columns
-from residua.data.dataset import Dataset, Header, Pixels, SplitName, Unreadable
+from residua.data.dataset import Dataset, Pixels, SplitName, Unreadable
 from residua.data.grouping import group_names
+from residua.data.image import digest
+from residua.data.measurements import Measured, measure
 from residua.data.near_duplicates import thumbnails_of
+from residua.data.neighbours import reduced
 from residua.data.open import open_dataset
-from residua.data.prepare import prepare
+from residua.data.prepare import Prepared, prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
@@ -43,45 +43,20 @@ from residua.transfer.features import FeatureExtractor
 Floats = npt.NDArray[np.float32]
 
 BLURRED = 8  # px: side of the blurred colour thumbnail
-_SHARPNESS_SIDE = 128  # px, to which larger images are reduced before sharpness is measured
-_ROUNDING = 20 / 12  # variance of the Laplacian of values that were rounded to integers
+DIMENSIONS = 256  # main axes of features
 _TASK = 16  # images per task of the thread pool
 _ROLES = ("path", "label", "split")  # of columns of a table
-_ANIMATED = ("GIF", "WEBP")
-_WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The measurements of one image.
-
-    size: of its file, bytes. orientation: of EXIF, 1..8. camera: make and model of EXIF, or "".
-    frames: of an animation. digest: of the decoded pixels. brightness, contrast: mean and standard
-    deviation of the grey values, 0..255. sharpness: standard deviation of the Laplacian at 128 px,
-    divided by the contrast. colour: mean R, G, B. border: mean and standard deviation of the outer
-    2 % of the image, 0..255.
-    """
-
-    header: Header
-    size: int
-    orientation: int
-    camera: str
-    frames: int
-    digest: bytes
-    brightness: float
-    contrast: float
-    sharpness: float
-    colour: tuple[float, float, float]
-    border: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
 class AuditImages:
     """A data set as the audit needs it; rows are readable images.
 
-    paths, labels (int64 [N]), splits: as the data set defines them. sha256: of each file.
-    thumbnails: uint8 [N, 64, 64], grey. blurred: uint8 [N, 8, 8, 3].
-    features: float32 [M, D] of the images `featured`, int64 [M]; M is 0 without features.
+    paths, labels (int64 [N]), splits: as the data set defines them. measured: empty if files are
+    not checked. digests: of the decoded pixels. thumbnails: uint8 [N, 64, 64], grey; empty if
+    copies are known. blurred: uint8 [N, 8, 8, C].
+    features: float32 [M, D <= 256] of the images `featured`, int64 [M], on their main axes, of unit
+    length; M is 0 without features.
     group_names: what images must share a split by, "" for none; of --group-by.
     unreadable: (path, reason). warnings: of the data set.
     """
@@ -89,6 +64,7 @@ class AuditImages:
     dataset: Dataset
     rows: Integers
     measured: Sequence[Measured]
+    digests: Sequence[str]
     thumbnails: Thumbnails
     blurred: npt.NDArray[np.uint8]
     features: Floats
@@ -144,9 +120,10 @@ def read(data: Data, seconds: float, console: Console) -> AuditImages:
     images = AuditImages(
         dataset=dataset,
         rows=rows.astype(np.int64),
-        measured=[measured for measured, _, _ in read_rows],
-        thumbnails=np.stack([thumbnail for _, thumbnail, _ in read_rows]),
-        blurred=np.stack([blurred for _, _, blurred in read_rows]),
+        measured=[row[0] for row in read_rows],
+        digests=[row[1] for row in read_rows],
+        thumbnails=np.stack([row[2] for row in read_rows]),
+        blurred=np.stack([row[3] for row in read_rows]),
         features=np.zeros((0, 1), np.float32),
         featured=np.zeros(0, np.int64),
         group_names=group_names(data.group_by, [dataset.entries[row] for row in rows.tolist()]),
@@ -163,7 +140,38 @@ def read(data: Data, seconds: float, console: Console) -> AuditImages:
     kept = [n for n, entry in enumerate(entries.tolist()) if entry in position]
     featured = np.array([position[int(entries[n])] for n in kept], np.int64)
     order = np.argsort(featured)
-    return dataclasses.replace(images, features=features[kept][order], featured=featured[order])
+    return dataclasses.replace(
+        images, features=main_axes(features[kept][order]), featured=featured[order]
+    )
+
+
+def main_axes(features: Floats) -> Floats:
+    """Features [M, D] as AuditImages has them."""
+    return reduced(features, min(DIMENSIONS, features.shape[1])) if len(features) else features
+
+
+def of_prepared(prepared: Prepared, samples: Integers, features: Floats) -> AuditImages:
+    """The images of a training, without reading them again.
+
+    samples, features: entries int64 [M] whose features float32 [M, D] are at hand.
+    """
+    rows = prepared.readable
+    entries = [prepared.dataset.entries[row] for row in rows]
+    measured = [row for row in prepared.measured if row is not None]
+    return AuditImages(
+        dataset=prepared.dataset,
+        rows=rows,
+        measured=measured,
+        digests=[member.pixels for member in prepared.members],
+        thumbnails=np.zeros((0, 64, 64), np.uint8),
+        blurred=np.stack([_blurred(prepared.pixels[row]) for row in rows])
+        if measured
+        else np.zeros((0, BLURRED, BLURRED, 3), np.uint8),
+        features=main_axes(features),
+        featured=np.searchsorted(rows, samples),
+        group_names=group_names(prepared.config.data.group_by, entries),
+        unreadable=prepared.unreadable,
+    )
 
 
 def _features(data: Data, seconds: float, console: Console) -> tuple[Floats, Integers]:
@@ -187,7 +195,7 @@ def _features(data: Data, seconds: float, console: Console) -> tuple[Floats, Int
 
 
 def _measure_all(dataset: Dataset, report: Any) -> list[Any]:
-    """(Measured, thumbnail, blurred) of each entry, or why it cannot be read."""
+    """(Measured, digest, thumbnail, blurred) of each entry, or why it cannot be read."""
     count = len(dataset.entries)
     tasks = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
     results: list[Any] = []
@@ -208,61 +216,15 @@ def _measure(dataset: Dataset, index: int) -> Any:
         pixels = dataset.pixels(index, content, 3, Data.max_pixels)
     except Unreadable as error:
         return str(error)
-    orientation, camera, frames = _metadata(header.format, content)
-    grey = pixels.mean(axis=2, dtype=np.float32)
-    height, width = grey.shape
-    edge = max(1, min(height, width) // 50)
-    border = np.concatenate(
-        [grey[:edge].ravel(), grey[-edge:].ravel(), grey[:, :edge].ravel(), grey[:, -edge:].ravel()]
-    )
-    contrast = float(grey.std())
-    measured = Measured(
-        header=header,
-        size=len(content),
-        orientation=orientation,
-        camera=camera,
-        frames=frames,
-        digest=hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes()).digest()[:16],
-        brightness=float(grey.mean()),
-        contrast=contrast,
-        sharpness=_sharpness(pixels) / max(contrast, 1.0),
-        colour=tuple(pixels.mean(axis=(0, 1)).tolist()),
-        border=(float(border.mean()), float(border.std())),
-    )
-    blurred = Image.fromarray(pixels).resize((BLURRED, BLURRED), Image.Resampling.BOX)
-    return measured, thumbnails_of(pixels[None])[0], np.asarray(blurred)
+    thumbnail = thumbnails_of(pixels[None])[0]
+    return measure(header, content, pixels), digest(pixels), thumbnail, _blurred(pixels)
 
 
-def _sharpness(pixels: Pixels) -> float:
-    """Standard deviation of the Laplacian of the grey image, at most 128 px wide and high."""
-    image = Image.fromarray(pixels).convert("L")
-    size = (min(_SHARPNESS_SIDE, image.width), min(_SHARPNESS_SIDE, image.height))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BOX)
-    grey = np.asarray(image, np.float32)
-    if min(grey.shape) < 3:
-        return 0.0
-    centre = grey[1:-1, 1:-1]
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    variance = float((4 * centre - around).var())
-    return float(max(0.0, variance - _ROUNDING) ** 0.5)
-
-
-def _metadata(format: str, content: bytes) -> tuple[int, str, int]:
-    """EXIF orientation, camera and frames of a file; 1, "" and 1 where there is none."""
-    orientation, camera, frames = 1, "", 1
-    if format not in _WITH_EXIF and format not in _ANIMATED:
-        return orientation, camera, frames
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
-        if format in _ANIMATED:
-            frames = int(getattr(image, "n_frames", 1))
-        # The base class's method: that of PNG would decode the image to read chunks after it.
-        exif = Image.Image.getexif(image)
-        number = exif.get(ExifTags.Base.Orientation, 1)
-        orientation = int(number) if number in range(1, 9) else 1
-        names = (exif.get(tag) for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
-        camera = " ".join(str(name).strip() for name in names if name)
-    return orientation, camera, frames
+def _blurred(pixels: Pixels) -> Pixels:
+    """[H, W, C] -> [8, 8, C]."""
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    small = np.asarray(image.resize((BLURRED, BLURRED), Image.Resampling.BOX))
+    return small.reshape(BLURRED, BLURRED, -1)
 
 
 def file_suffix(path: str) -> str:

@@ -1,10 +1,11 @@
 """Features, labels and groups -> likely label errors, overlapping classes, outliers of a class.
 
 A label is predicted from images other than the image itself and its near-duplicates, in two ways:
-by logistic regression, cross-validated, and by the vote of the nearest neighbours. The rank is that
-of the mean of both, by the probability of the label (as confident learning: Northcutt et al. 2021,
-"Confident learning: estimating uncertainty in dataset labels", section 3) and its margin.
-Legend: M images, K classes, D features.
+by logistic regression, cross-validated, and by the vote of the nearest neighbours. Errors are
+counted where the mean of both is surest, as there it is hardly ever wrong, and ranked by the
+probability of the label, its margin, and which classes are mistaken for which (Northcutt et al.
+2021, "Confident learning: estimating uncertainty in dataset labels", section 3, counts these too).
+Legend: M images, K classes, D features on their main axes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy.typing as npt
 
 from residua.audits.finding import Example, Finding, counted
 from residua.data.fixes import Fix
-from residua.data.neighbours import nearest, reduced
+from residua.data.neighbours import nearest
 from residua.data.random import Integers, uniform
+from residua.evaluation.metrics import wilson_interval
 from residua.transfer.logistic import (
     Floats,
     folds_of,
@@ -30,17 +32,18 @@ from residua.transfer.logistic import (
 
 Probabilities = npt.NDArray[np.float64]  # [M, K], rows sum to 1
 
-DIMENSIONS = 256  # main axes of the features that are classified
-C = 0.005  # of the logistic regression; features have unit variance on average
+C = 0.01  # of the logistic regression; features have unit variance on average
 MOST = 20_000  # rows that a classifier is fitted on
 PRECISION = 1e-3, 60  # tolerance, iterations
 NEIGHBOURS = 10
-NEIGHBOUR_WEIGHT = 0.5  # of the neighbours' vote in the combined probability
-MARGIN_WEIGHT = 0.3  # of the margin to the likeliest other class, in the rank
+NEIGHBOUR_WEIGHT = 0.4  # of the neighbours' vote in the combined probability
+MARGIN_WEIGHT = 0.5  # of the margin to the likeliest other class, in the rank
+SURE = 1 / 3, 0.8  # a third of the predictions, or all of this probability: to count errors
+COMMON = 1 / 2  # of the predictions: to count which class is mistaken for which
+PRIOR_IMAGES = 10  # that the assumption of errors to all classes alike counts as, for each class
 MIN_CLASS = 3  # images, without which a class is not checked
 OVERLAP = 0.1, 5  # share of two classes' images confused with each other, and their number
 OUTLIER = 5.0  # robust standard deviations of the similarity to the nearest images
-_RESAMPLES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +71,8 @@ class LabelIssues:
 
     score: float64 [M], how likely the label is right: the lower, the likelier an error.
     flagged: indices of likely errors, the likeliest first. suggested: int64 [M], the likeliest
-    class. estimate, interval: number of flagged labels, with a 95 % bootstrap interval of the
-    sampling error alone: where classes overlap, the number of wrong labels may be outside it
-    (benchmarks/results/audit-labels.txt).
+    class. estimate, interval: number of wrong labels, with a 95 % interval of the sampling error
+    alone: where classes overlap, fewer labels are wrong (benchmarks/results/audit-labels.txt).
     """
 
     score: npt.NDArray[np.float64]
@@ -83,9 +85,11 @@ class LabelIssues:
 def predict(
     features: Floats, labels: Integers, groups: Integers, classes: int, seed: int = 0
 ) -> Predictions:
-    """Predict each image's class without it and its group; features float32 [M, D]."""
-    rows = reduced(features, min(DIMENSIONS, features.shape[1]))
-    rows = rows * np.float32(rows.shape[1] ** 0.5)
+    """Predict each image's class without it and its group.
+
+    features: float32 [M, D], of unit length, as `main_axes` returns them.
+    """
+    rows = features * np.float32(features.shape[1] ** 0.5)
     folds = folds_of(labels, [str(group) for group in groups], seed)
     probabilities = np.full((len(labels), classes), 1e-6)
     chance = uniform(seed, 0, np.arange(len(labels)), 1, "rows")[:, 0]
@@ -106,30 +110,49 @@ def predict(
     return Predictions(probabilities, vote, closeness)
 
 
-def find_issues(predictions: Predictions, labels: Integers, seed: int = 0) -> LabelIssues:
-    """Rank labels by predictions from other images; flag those that both predictions contradict.
+def find_issues(predictions: Predictions, labels: Integers) -> LabelIssues:
+    """Rank labels by predictions from other images, and flag as many as are likely wrong.
 
-    A label is flagged if classifier and neighbours agree on the same other class, and the
-    neighbours' share of it is at least 1 - a / 2, where a is the share of labels that the
-    neighbours confirm: where even these are often wrong, they must be surer.
+    The share of wrong labels is that of the sure predictions that contradict their label; so many
+    of the lowest scores are flagged, if the prediction contradicts them too.
     """
-    probabilities, count = predictions.combined, len(labels)
-    own = probabilities[np.arange(count), labels]
+    probabilities, every = predictions.combined, np.arange(len(labels))
+    predicted = probabilities.argmax(axis=1)
     rival = probabilities.copy()
-    rival[np.arange(count), labels] = -1
-    score = own + MARGIN_WEIGHT * (own - rival.max(axis=1))
-    voted = predictions.neighbours.argmax(axis=1)
-    least = 1 - float((voted == labels).mean()) / 2
-    wrong = (voted != labels) & (predictions.probabilities.argmax(axis=1) == voted)
-    wrong &= predictions.neighbours.max(axis=1) >= least
-    flagged = np.flatnonzero(wrong)
-    flagged = flagged[np.argsort(score[flagged], kind="stable")]
-    chance = uniform(seed, 0, np.arange(_RESAMPLES), count, "bootstrap")
-    drawn = [wrong[(row * count).astype(np.int64)].sum() for row in chance]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    rival[every, labels] = -1
+    own = probabilities[every, labels]
+    margin = own - rival.max(axis=1)
+    given = probabilities * _confusion(probabilities, labels)[:, labels].T
+    posterior = given[every, labels] / given.sum(axis=1)
+    score = (own + MARGIN_WEIGHT * (margin + 1)) / 2 + posterior
+    likely = float((probabilities.max(axis=1) >= SURE[1]).mean())
+    sure = _surest(probabilities, max(SURE[0], likely))
+    share = float((predicted[sure] != labels[sure]).mean())
+    order = np.argsort(score, kind="stable")
+    flagged = order[predicted[order] != labels[order]][: round(share * len(labels))]
+    low, high = wilson_interval(share, len(sure))
+    count = len(labels)
     return LabelIssues(
-        score, flagged, rival.argmax(axis=1), float(wrong.sum()), (float(low), float(high))
+        score, flagged, rival.argmax(axis=1), share * count, (low * count, high * count)
     )
+
+
+def _confusion(probabilities: Probabilities, labels: Integers) -> npt.NDArray[np.float64]:
+    """[j, k]: the probability that an image of class j has the label k, from sure predictions."""
+    classes, sure = probabilities.shape[1], _surest(probabilities, COMMON)
+    predicted = probabilities[sure].argmax(axis=1)
+    share = max(float((predicted != labels[sure]).mean()), 1e-3)
+    prior = np.full((classes, classes), share / max(classes - 1, 1))
+    np.fill_diagonal(prior, 1 - share)
+    counts = PRIOR_IMAGES * prior
+    np.add.at(counts, (predicted, labels[sure]), 1)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def _surest(probabilities: Probabilities, share: float) -> Integers:
+    """Indices of this share of the images, those with the highest probability of any class."""
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    return order[: max(1, round(share * len(order)))]
 
 
 def check_labels(
@@ -145,11 +168,13 @@ def check_labels(
     flagged = issues.flagged[~np.isin(issues.flagged, outliers)]  # of those, the vote means little
     if len(flagged):
         names = [classes[n] for n in issues.suggested]
+        low, high = issues.interval
         findings.append(
             Finding(
                 "label-errors",
                 "warning",
-                f"{counted(len(flagged), 'label')} likely wrong, of {len(labels):,}",
+                f"{counted(len(flagged), 'label')} likely wrong, of {len(labels):,} (estimated "
+                f"number: {low:.0f} to {high:.0f})",
                 len(flagged),
                 "Check them, the likeliest first; --fix-list proposes the suggested labels.",
                 tuple(Example(paths[n], f"{classes[labels[n]]} -> {names[n]}") for n in flagged),
@@ -175,9 +200,8 @@ def _neighbour_vote(
     features: Floats, labels: Integers, groups: Integers, classes: int
 ) -> tuple[Probabilities, Floats]:
     """The classes of the nearest images of other groups, and the mean similarity to these."""
-    vectors = reduced(features, min(DIMENSIONS, features.shape[1]))
     count = min(NEIGHBOURS + 5, max(len(labels) - 1, 1))
-    indices, similarities = nearest(vectors, vectors, count)
+    indices, similarities = nearest(features, features, count)
     usable = (indices >= 0) & (groups[indices] != groups[:, None])
     usable &= np.cumsum(usable, axis=1) <= NEIGHBOURS
     votes = np.where(usable, np.maximum(similarities, 0) ** 2, 0).astype(np.float64)

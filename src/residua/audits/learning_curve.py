@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from residua.audits.discriminants import classify
 from residua.audits.finding import Finding
-from residua.audits.labels import DIMENSIONS
-from residua.data.neighbours import reduced
 from residua.data.random import Integers, uniform
 from residua.transfer.logistic import Floats, folds_of
 
@@ -47,7 +46,7 @@ class LearningCurve:
 def learning_curve(
     features: Floats, labels: Integers, groups: Integers, classes: int, seed: int = 0
 ) -> LearningCurve | None:
-    """The curve from subsets of cached features float32 [M, D]; None with too few images."""
+    """The curve from subsets of features float32 [M, D <= 256]; None with too few images."""
     counts = np.bincount(labels, minlength=classes)
     if counts.min() < MIN_CLASS or classes < 2:
         return None
@@ -58,13 +57,12 @@ def learning_curve(
         counts = np.bincount(labels, minlength=classes)
         if counts.min() < MIN_CLASS:
             return None
-    values = reduced(features, min(DIMENSIONS, features.shape[1]))
     folds = folds_of(labels, [str(group) for group in groups], seed) % 4
     errors = np.zeros((len(FRACTIONS), len(labels)))  # mean over the repeats
     for at, fraction in enumerate(FRACTIONS):
         repeats = REPEATS if fraction < 1 else 1
         for repeat in range(repeats):
-            wrong = _wrong(values, labels, folds, fraction, seed + repeat)
+            wrong = _wrong(features, labels, folds, fraction, seed + repeat)
             errors[at] += wrong / repeats
     images = np.array([fraction * 0.75 * len(labels) / classes for fraction in FRACTIONS])
     now = len(labels) / classes
@@ -113,8 +111,6 @@ def _wrong(
     values: Floats, labels: Integers, folds: Integers, fraction: float, seed: int
 ) -> npt.NDArray[np.float64]:
     """1 where linear discriminants err that were fitted on a fraction of the other folds."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
     wrong = np.zeros(len(labels))
     chance = uniform(seed, 0, np.arange(len(labels)), 1, "subset")[:, 0]
     for fold in np.unique(folds):
@@ -125,9 +121,8 @@ def _wrong(
             order = np.argsort(np.argsort(chance[train[members]]))
             ranks[members] = (order + 0.5) / len(members)
         few = train[ranks < max(fraction, 2 / np.bincount(labels[train]).min())]
-        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE)
         out = folds == fold
-        wrong[out] = model.fit(values[few], labels[few]).predict(values[out]) != labels[out]
+        wrong[out] = classify(values[few], labels[few], values[out], SHRINKAGE) != labels[out]
     return wrong
 
 

@@ -15,8 +15,10 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from residua.audits.discriminants import classify
 from residua.audits.finding import Example, Finding
-from residua.audits.images import AuditImages, Measured, file_suffix
+from residua.audits.images import AuditImages, file_suffix
+from residua.data.measurements import Measured
 from residua.data.random import Integers, uniform
 from residua.transfer.logistic import folds_of
 
@@ -30,6 +32,7 @@ COLOUR_RECOGNISED = 0.9  # the same of the mean colour, which may be what the cl
 VALUES = 12  # most frequent texts that become a column each
 MEANINGFUL = 48  # px: median shorter side from which on 8 x 8 px hide what an image shows
 BLURRED_GAP = 0.02  # accuracy that the network must gain over the blurred thumbnail
+_SHRINKAGE = 0.1  # of the discriminants of thumbnails
 _ADVICE = "Make it equal for all classes, such as by converting all images in the same way."
 
 
@@ -197,11 +200,8 @@ def _blurred(
 
 def _linear(values: npt.NDArray[np.float32], labels: Integers, folds: Integers) -> Integers:
     """Classes predicted by linear discriminants that were fitted on the other folds."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
     predicted = np.zeros_like(labels)
     for fold in np.unique(folds):
         train = folds != fold
-        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
-        predicted[~train] = model.fit(values[train], labels[train]).predict(values[~train])
+        predicted[~train] = classify(values[train], labels[train], values[~train], _SHRINKAGE)
     return predicted

@@ -63,7 +63,7 @@ def audit(
     """
     with terminal() as console:
         from residua import api
-        from residua.audits.page import write
+        from residua.report.audit_page import write
         from residua.system.files import check_output, user_path
 
         settings = parse_assignments(assignments or ())

@@ -17,19 +17,21 @@ import statistics
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, TypeVar
+from typing import IO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
 
 from residua.config.schema import Preprocessing
 from residua.data import image
+from residua.data.arrays import ArrayDataset
 from residua.data.dataset import Dataset, Header, Pixels, Unreadable
+from residua.data.measurements import Measured, measure
 from residua.data.value_range import Values, of_dataset
 from residua.errors import ResiduaError
 from residua.system.console import Report
@@ -38,10 +40,11 @@ from residua.system.files import UNFINISHED, cache_folder, remove_leftovers
 Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
 
-_CACHE_VERSION = 3  # increased when decoding or resizing changes
+_CACHE_VERSION = 4  # increased when decoding or resizing changes
 _MEASURED, _VALUES = 256, 2**14  # images, and values of each, that the range is measured on
 _LEAST_RANGE = 26  # of 255; an image that uses less has few grey levels
 _TASK = 16  # entries per task of the thread pool
+_MOST_FILES = 20_000  # image files that are measured; of more it would take too long
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +68,15 @@ class Decoded:
     pixels: uint8 [entries, size, size, C], RGB or greyscale, row i for entry i, zero for a failure;
     may be a read-only memory map. failures: entry -> reason, including those of the survey.
     digests: of each entry's decoded pixels before resizing, "" for a failure. flat: entries that
-    use less than a tenth of the grey levels. where: location and size of the pixels, for the user.
+    use less than a tenth of the grey levels. measured: of each entry, None for a failure; empty for
+    arrays and more than 20,000 files. where: location and size of the pixels, for the user.
     """
 
     pixels: Pixels
     failures: dict[int, str]
     digests: tuple[str, ...]
     flat: tuple[int, ...]
+    measured: tuple[Measured | None, ...]
     where: str
 
 
@@ -156,7 +161,7 @@ def load(
         raise ResiduaError(f"{amount} of images exceed the memory: use data.cache=file.") from None
     facts = job.decode(pixels.__setitem__)
     where = f"in memory ({amount})"
-    return Decoded(pixels, facts.failures, facts.digests, facts.flat, where)
+    return Decoded(pixels, facts.failures, facts.digests, facts.flat, facts.measured, where)
 
 
 @dataclass(frozen=True)
@@ -171,21 +176,46 @@ class _Facts:
     flat: tuple[int, ...]
     temporary: frozenset[int]
     checksums: tuple[int, ...]
+    measured: tuple[Measured | None, ...]
 
     def to_bytes(self) -> bytes:
         """The end of a cache file: JSON and its checksum."""
-        text = json.dumps([self.failures, self.digests, self.flat, self.checksums]).encode()
+        measured = [row and row.to_json() for row in self.measured]
+        facts = self.failures, self.digests, self.flat, self.checksums, measured
+        text = json.dumps(facts).encode()
         return text + zlib.crc32(text).to_bytes(4, "big")
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> _Facts:
+    def from_bytes(cls, content: bytes, headers: Sequence[Header | None]) -> _Facts:
         """Raises ValueError if the content is damaged."""
         text, checksum = content[:-4], content[-4:]
         if zlib.crc32(text).to_bytes(4, "big") != checksum:
             raise ValueError("damaged")
-        failures, digests, flat, checksums = json.loads(text)
+        failures, digests, flat, checksums, rows = json.loads(text)
         failures = {int(index): reason for index, reason in failures.items()}
-        return cls(failures, tuple(digests), tuple(flat), frozenset(), tuple(checksums))
+        measured = (
+            Measured.from_json(header, row) if header and row else None
+            for header, row in zip(headers, rows, strict=bool(rows))
+        )
+        return cls(
+            failures,
+            tuple(digests),
+            tuple(flat),
+            frozenset(),
+            tuple(checksums),
+            tuple(measured),
+        )
+
+
+class _Row(NamedTuple):
+    """The facts of one entry; see _Facts."""
+
+    checksum: int
+    failure: str
+    is_temporary: bool = False
+    digest: str = ""
+    is_flat: bool = False
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)
@@ -207,17 +237,19 @@ class _Job:
         survey, preprocessing = self.survey, self.preprocessing
         failed = zlib.crc32(bytes(math.prod(self.shape[1:])))  # its row is zero
 
-        def decode(index: int) -> tuple[str, bool, str, bool, int]:
-            """Failure, whether it may be temporary, digest, whether flat, checksum."""
+        is_array = isinstance(survey.dataset, ArrayDataset)
+        is_measured = not is_array and len(survey.sha256) <= _MOST_FILES
+
+        def decode(index: int) -> _Row:
             header = survey.headers[index]
             if header is None:
-                return survey.failures[index], True, "", False, failed
+                return _Row(failed, survey.failures[index], is_temporary=True)
             try:
                 content = survey.dataset.content(index)
             except Unreadable as error:
-                return str(error), True, "", False, failed
+                return _Row(failed, str(error), is_temporary=True)
             if hashlib.sha256(content).hexdigest() != survey.sha256[index]:
-                return "has changed during the run", True, "", False, failed
+                return _Row(failed, "has changed during the run", is_temporary=True)
             try:
                 with image.one_at_a_time(header):
                     decoded = survey.dataset.pixels(
@@ -230,18 +262,21 @@ class _Job:
                     digest = image.digest(decoded)
                     is_flat = int(decoded.max()) - int(decoded.min()) < _LEAST_RANGE
                     resized = np.ascontiguousarray(image.resize(decoded, preprocessing))
+                    measured = measure(header, content, decoded) if is_measured else None
             except Unreadable as error:
-                return str(error), False, "", False, failed
+                return _Row(failed, str(error))
             store(index, resized)
-            return "", False, digest, is_flat, zlib.crc32(resized.data)
+            return _Row(zlib.crc32(resized.data), "", False, digest, is_flat, measured)
 
-        ends = _map(decode, len(survey.sha256), self.progress)
+        rows = _map(decode, len(survey.sha256), self.progress)
+        measured = tuple(row.measured for row in rows)
         return _Facts(
-            failures={index: end[0] for index, end in enumerate(ends) if end[0]},
-            digests=tuple(end[2] for end in ends),
-            flat=tuple(index for index, end in enumerate(ends) if end[3]),
-            temporary=frozenset(index for index, end in enumerate(ends) if end[1]),
-            checksums=tuple(end[4] for end in ends),
+            failures={index: row.failure for index, row in enumerate(rows) if row.failure},
+            digests=tuple(row.digest for row in rows),
+            flat=tuple(index for index, row in enumerate(rows) if row.is_flat),
+            temporary=frozenset(index for index, row in enumerate(rows) if row.is_temporary),
+            checksums=tuple(row.checksum for row in rows),
+            measured=measured if any(measured) else (),
         )
 
     def file_name(self, excluded: Collection[int]) -> str:
@@ -259,12 +294,13 @@ def _load_into_file(job: _Job, amount: str) -> Decoded:
     """Map the cache file, after writing it if there is none."""
     folder = cache_folder()
     path = folder / job.file_name(job.survey.failures)
-    cached, origin = _cached(path, job.shape), " of an earlier run"
+    headers = job.survey.headers
+    cached, origin = _cached(path, job.shape, headers), " of an earlier run"
     try:
         if cached is None:
             remove_leftovers(folder)
             path = _write(job, folder)
-            cached, origin = _cached(path, job.shape), ""
+            cached, origin = _cached(path, job.shape, headers), ""
         if cached is None:
             raise OSError("the file just written is gone or damaged")
     except OSError as error:
@@ -274,7 +310,7 @@ def _load_into_file(job: _Job, amount: str) -> Decoded:
         ) from error
     pixels, facts = cached
     where = f"in {path}{origin} ({amount})"
-    return Decoded(pixels, facts.failures, facts.digests, facts.flat, where)
+    return Decoded(pixels, facts.failures, facts.digests, facts.flat, facts.measured, where)
 
 
 def _write(job: _Job, folder: Path) -> Path:
@@ -314,12 +350,14 @@ def _rows_of(file: IO[bytes], length: int) -> Store:
     return store
 
 
-def _cached(path: Path, shape: tuple[int, ...]) -> tuple[Pixels, _Facts] | None:
+def _cached(
+    path: Path, shape: tuple[int, ...], headers: Sequence[Header | None]
+) -> tuple[Pixels, _Facts] | None:
     """Pixels and facts of a complete, undamaged cache file; None if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(math.prod(shape))
-            facts = _Facts.from_bytes(file.read())
+            facts = _Facts.from_bytes(file.read(), headers)
         pixels = np.memmap(path, np.uint8, "r", shape=shape)
     except (OSError, ValueError):
         return None

@@ -21,7 +21,9 @@ from residua.data.dataset import Dataset, Header, Pixels, SplitName
 from residua.data.fixes import with_fixes
 from residua.data.grouping import split_groups
 from residua.data.image import is_deep
+from residua.data.measurements import Measured
 from residua.data.near_duplicates import near_duplicates_of
+from residua.data.neighbours import Pairs
 from residua.data.open import open_dataset, open_recorded, resolved
 from residua.data.random import Integers
 from residua.data.split import Member
@@ -37,9 +39,10 @@ class Prepared:
 
     config: no value is "auto"; choices: those that were, with their reasons.
     headers, pixels, labels: a row per entry; pixels uint8 [N, S, S, C], labels int64 [N].
+    measured: the same, or empty, see Decoded.
     splits: indices of the readable entries of each split.
     members: the lines of split.csv. groups: a key of each, equal for images that must share a split
-    or a fold.
+    or a fold. near: pairs of positions in `members`, near-duplicates; empty if not searched.
     duplicates: readable images beyond the first of each group of identical pixels.
     notes: warnings about the data.
     """
@@ -50,10 +53,12 @@ class Prepared:
     device: torch.device
     headers: Sequence[Header | None]
     pixels: Pixels
+    measured: Sequence[Measured | None]
     labels: Integers
     splits: dict[SplitName, Integers]
     members: tuple[Member, ...]
     groups: tuple[str, ...]
+    near: Pairs
     unreadable: tuple[tuple[str, str], ...]
     duplicates: int
     notes: tuple[str, ...]
@@ -187,10 +192,12 @@ def prepare(
         device=device,
         headers=surveyed.headers,
         pixels=decoded.pixels,
+        measured=decoded.measured,
         labels=labels,
         splits=splits,
         members=members,
         groups=tuple(groups),
+        near=np.zeros((0, 2), np.int64) if near is None else near,
         unreadable=unreadable,
         duplicates=len(readable) - len({member.pixels for member in members}),
         notes=(*dataset.warnings, *notes),

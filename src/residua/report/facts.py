@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from residua.audits.audit import Audit
 from residua.config.auto import Choice
 from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared
@@ -16,6 +17,7 @@ from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo.catalogue import build_from
+from residua.report.audit_page import ShownFindings, shown_in_report
 from residua.report.charts import History
 from residua.runs.folder import RunFolder
 from residua.training.progress import Progress
@@ -122,6 +124,7 @@ class ReportFacts:
     samples: Samples | None = None
     predictions: Predictions | None = None
     transfer: TransferResult | None = None
+    audit: ShownFindings | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -135,6 +138,7 @@ def report_facts(
     evaluation: Evaluation | None,
     progress: Progress,
     transfer: TransferResult | None,
+    audit: Audit | None = None,
 ) -> ReportFacts:
     """The facts of a finished run."""
     config = prepared.config
@@ -161,6 +165,7 @@ def report_facts(
         samples=Samples(prepared.pixels[first], prepared.labels[first].tolist()),
         predictions=_predictions(evaluation),
         transfer=transfer if transfer and transfer.layers else None,
+        audit=None if audit is None else shown_in_report(audit, prepared),
     )
 
 

@@ -23,7 +23,7 @@ from residua.system.console import Console
 from residua.training.initial import initial_metadata, initial_network
 from residua.training.progress import Progress
 from residua.transfer.cross_validation import LayerScore
-from residua.transfer.features import FeatureExtractor
+from residua.transfer.features import FeatureExtractor, FeatureRows
 from residua.transfer.result import TransferResult
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata
@@ -145,6 +145,7 @@ class Outcome:
     predict_logits: by the saved weights, in the precision of the training.
     scores: the layers that were cross-validated completely.
     cross_validated: of a linear probe.
+    features: of the last stage, pooled, of the images for which they are cached.
     """
 
     prepared: Prepared
@@ -153,6 +154,7 @@ class Outcome:
     predict_logits: PredictLogits
     scores: Mapping[FeatureLayer, LayerScore] = field(default_factory=dict)
     cross_validated: CrossValidated | None = None
+    features: FeatureRows | None = None
 
 
 def saved_predictor(folder: RunFolder, prepared: Prepared) -> PredictLogits:

@@ -116,6 +116,16 @@ class FeatureExtractor:
             values = {layer: rows[known] for layer, rows in values.items()}
         return FeatureRows(samples[known], values, done, time.monotonic() - began)
 
+    def cached(self, layer: FeatureLayer, samples: Integers) -> FeatureRows:
+        """Features of those samples for which a strategy computed them."""
+        none = FeatureRows(samples[:0], {layer: np.zeros((0, 1), np.float32)}, 0, 0.0)
+        if "cache" not in vars(self):
+            return none
+        dimension = self.stages.dimensions([layer], *self.images.pixels.shape[1:])[layer]
+        values = {layer: np.zeros((len(samples), dimension), np.float32)}
+        known = self.cache.read(self.keys(samples), values)
+        return FeatureRows(samples[known], {layer: values[layer][known]}, 0, 0.0)
+
     def maps(self, samples: Integers, stages: int, view: int = 0) -> torch.Tensor:
         """[N, C, h, w] after the first `stages` stages, in the training's precision, on the
         device; N >= 1."""

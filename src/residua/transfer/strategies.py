@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
 from residua.transfer.context import Context, Outcome
 from residua.transfer.features import FeatureExtractor
@@ -28,10 +29,15 @@ def transfer(context: Context, folder: RunFolder) -> Outcome:
     strategy = context.prepared.config.transfer.strategy
     assert strategy is not None
     backbones = result_of(folder).backbones  # compared before the run began
-    outcome = STRATEGIES[strategy](with_extractor(context), folder)
+    context = with_extractor(context)
+    outcome = STRATEGIES[strategy](context, folder)
     result = dataclasses.replace(outcome.result, backbones=backbones)
     folder.write_json(RESULT, result.to_json())
-    return dataclasses.replace(outcome, result=result)
+    features = None
+    if (extractor := context.extractor) is not None:
+        last = FeatureLayer(extractor.stages.count, 1)
+        features = extractor.cached(last, outcome.prepared.readable)
+    return dataclasses.replace(outcome, result=result, features=features)
 
 
 def with_extractor(context: Context) -> Context:

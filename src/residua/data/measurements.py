@@ -1,0 +1,116 @@
+"""A decoded image and its file -> size, exposure, sharpness, border, camera, as audits use them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from residua.data.dataset import Header, Pixels
+
+_SIDE = 128  # px: the shorter side is reduced to at least this many before it is measured
+_ROUNDING = 20 / 12  # variance of the Laplacian of values that were rounded to integers
+_ANIMATED = ("GIF", "WEBP")
+_WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The measurements of one image.
+
+    size: of its file, bytes. orientation: of EXIF, 1..8. camera: make and model of EXIF, or "".
+    frames: of an animation. brightness, contrast: mean and standard deviation of the grey values,
+    0..255, at about 128 px. sharpness: standard deviation of the Laplacian at 128 px, divided by
+    the contrast. colour: mean R, G, B. border: mean and standard deviation of the outer 2 % of the
+    image, 0..255.
+    """
+
+    header: Header
+    size: int
+    orientation: int
+    camera: str
+    frames: int
+    brightness: float
+    contrast: float
+    sharpness: float
+    colour: tuple[float, ...]
+    border: tuple[float, ...]
+
+    def to_json(self) -> list[Any]:
+        """All but the header."""
+        return list(dataclasses.astuple(self)[1:])
+
+    @classmethod
+    def from_json(cls, header: Header, row: Sequence[Any]) -> Measured:
+        """With the header."""
+        size, orientation, camera, frames, brightness, contrast, sharpness, colour, border = row
+        numbers = size, orientation, camera, frames, brightness, contrast, sharpness
+        return cls(header, *numbers, tuple(colour), tuple(border))
+
+
+def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
+    """Measure an image. content: of its file. pixels: decoded, uint8 [H, W, C], C 1 or 3."""
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    factor = min(image.size) // _SIDE
+    if factor > 1:
+        image = image.reduce(factor)
+    small = np.asarray(image)
+    colour = small.reshape(-1, pixels.shape[2]).mean(axis=0).tolist() * (3 // pixels.shape[2])
+    grey = np.asarray(image.convert("L"), np.float32)
+    edge = max(1, min(grey.shape) // 50)
+    sides = grey[:edge], grey[-edge:], grey[:, :edge], grey[:, -edge:]
+    border = np.concatenate([side.ravel() for side in sides])
+    contrast = float(grey.std())
+    return Measured(
+        header,
+        len(content),
+        *_metadata(header.format, content),
+        brightness=round(float(grey.mean()), 3),
+        contrast=round(contrast, 3),
+        sharpness=round(_sharpness(image) / max(contrast, 1.0), 4),
+        colour=tuple(round(value, 3) for value in colour),
+        border=(round(float(border.mean()), 3), round(float(border.std()), 3)),
+    )
+
+
+def _sharpness(image: Image.Image) -> float:
+    """Standard deviation of the Laplacian of the grey image, at most 128 px wide and high."""
+    image = image.convert("L")
+    size = (min(_SIDE, image.width), min(_SIDE, image.height))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BOX)
+    grey = np.asarray(image, np.float32)
+    if min(grey.shape) < 3:
+        return 0.0
+    centre = grey[1:-1, 1:-1]
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    variance = float((4 * centre - around).var())
+    return float(max(0.0, variance - _ROUNDING) ** 0.5)
+
+
+def _metadata(format: str, content: bytes) -> tuple[int, str, int]:
+    """EXIF orientation, camera and frames of a file; 1, "" and 1 where there is none."""
+    orientation, camera, frames = 1, "", 1
+    if format not in _ANIMATED and not (format in _WITH_EXIF and _may_have_exif(content)):
+        return orientation, camera, frames
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
+        if format in _ANIMATED:
+            frames = int(getattr(image, "n_frames", 1))
+        # The base class's method: that of PNG would decode the image to read chunks after it.
+        exif = Image.Image.getexif(image)
+        number = exif.get(ExifTags.Base.Orientation, 1)
+        orientation = int(number) if number in range(1, 9) else 1
+        names = (exif.get(tag) for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
+        camera = " ".join(str(name).strip() for name in names if name)
+    return orientation, camera, frames
+
+
+def _may_have_exif(content: bytes) -> bool:
+    """Whether it is worth opening the file once more."""
+    return any(word in content for word in (b"Exif", b"eXIf", b"exif", b"II*\0", b"MM\0*", b"<x:"))

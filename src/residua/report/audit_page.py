@@ -1,0 +1,70 @@
+"""An Audit -> one HTML file with its findings and their images, or their part of a report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from residua.audits.audit import Audit
+from residua.audits.finding import EXAMPLES, Finding
+from residua.data.dataset import Pixels, Unreadable
+from residua.data.prepare import Prepared
+from residua.report import view
+from residua.system.files import check_output, user_path, write_atomically
+
+IN_REPORT = 6  # images of a finding in the report of a run
+# Controls, and the halves of undecodable file names: HTML forbids them
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class ShownFindings:
+    """Findings, and path -> data URI of the images that are shown, at most `most` of each."""
+
+    findings: Sequence[Finding]
+    uris: dict[str, str]
+    most: int
+
+
+def write(audit: Audit, path: str | Path) -> Path:
+    """Write the page, a .html file outside the data folder. Raises ResiduaError."""
+    target = user_path(path)
+    check_output(target, (".html",), [audit.data])
+    write_atomically(target, render(audit))
+    return target
+
+
+def render(audit: Audit) -> str:
+    """The page as one HTML document."""
+    rows = {path: row for row, path in enumerate(audit.measured.paths)}
+    shown = _shown(audit.findings, lambda path: audit.measured.pixels(rows[path]), rows, EXAMPLES)
+    template = view.templates().get_template("audit.html.j2")
+    return _FORBIDDEN.sub("\ufffd", template.render(audit=audit, shown=shown))
+
+
+def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:
+    """What a report adds to its facts on the data, with images at the network's input size."""
+    rows = {entry.path: row for row, entry in enumerate(prepared.dataset.entries)}
+    findings = audit.beyond_files
+    if not findings:
+        return None
+    return _shown(findings, lambda path: prepared.pixels[rows[path]], rows, IN_REPORT)
+
+
+def _shown(
+    findings: Sequence[Finding],
+    pixels: Callable[[str], Pixels],
+    known: dict[str, int],
+    most: int,
+) -> ShownFindings:
+    uris: dict[str, str] = {}
+    for finding in findings:
+        for example in finding.examples[:most]:
+            if example.path in known and example.path not in uris:
+                try:
+                    uris[example.path] = view.data_uri(pixels(example.path))
+                except Unreadable:
+                    continue
+    return ShownFindings(findings, uris, most)
