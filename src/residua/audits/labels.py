@@ -20,7 +20,6 @@ from residua.audits.finding import Example, Finding, counted
 from residua.data.fixes import Fix
 from residua.data.neighbours import nearest
 from residua.data.random import Integers, uniform
-from residua.evaluation.metrics import wilson_interval
 from residua.transfer.logistic import (
     Floats,
     folds_of,
@@ -29,6 +28,7 @@ from residua.transfer.logistic import (
     refit,
     single_blas_thread,
 )
+from residua.uncertainty.intervals import wilson_interval
 
 Probabilities = npt.NDArray[np.float64]  # [M, K], rows sum to 1
 
