@@ -113,8 +113,8 @@ def predict(
 def find_issues(predictions: Predictions, labels: Integers) -> LabelIssues:
     """Rank labels by predictions from other images, and flag as many as are likely wrong.
 
-    The share of wrong labels is that of the sure predictions that contradict their label; so many
-    of the lowest scores are flagged, if the prediction contradicts them too.
+    The share of wrong labels is that of the sure predictions that contradict their label. As many
+    labels are flagged, those of the lowest scores among the contradicted ones.
     """
     probabilities, every = predictions.combined, np.arange(len(labels))
     predicted = probabilities.argmax(axis=1)

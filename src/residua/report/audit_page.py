@@ -45,7 +45,7 @@ def render(audit: Audit) -> str:
 
 
 def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:
-    """What a report adds to its facts on the data, with images at the network's input size."""
+    """The findings for a report, with images at the network's input size; None without any."""
     rows = {entry.path: row for row, entry in enumerate(prepared.dataset.entries)}
     findings = audit.beyond_files
     if not findings:
