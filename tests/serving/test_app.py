@@ -67,6 +67,9 @@ def test_raw_bytes_and_base64_get_the_same_rows(
 
 
 FORM = "multipart/form-data; boundary=x"
+NAMED = (
+    b'--x\r\nContent-Disposition: form-data; name="images"; filename="a-!"\r\n\r\nx\r\n--x--\r\n'
+)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +88,7 @@ FORM = "multipart/form-data; boundary=x"
         (b"--x--\r\n", FORM, 422, "contains no image"),
         (b"nonsense", FORM, 422, "the form cannot be read"),
         (b"x", "multipart/form-data", 422, "the form cannot be read"),
+        (NAMED, f"{FORM}; charset=punycode", 422, "the form cannot be read"),
     ],
 )
 def test_a_bad_request_gets_a_reason(
@@ -288,6 +292,11 @@ def test_pages_load_nothing_from_elsewhere(client: httpx.Client) -> None:
     assert "POST /predict" in client.get("/docs").text
     body = description["paths"]["/predict"]["post"]["requestBody"]["content"]
     assert set(body) == {"multipart/form-data", "application/octet-stream", "application/json"}
+    infer = description["paths"]["/v2/models/{name}/infer"]["post"]
+    assert [(row["name"], row["schema"]["enum"]) for row in infer["parameters"]] == [
+        ("name", ["net"])
+    ]
+    assert infer["responses"].keys() == {"200", "401", "404", "413", "415", "422", "429", "503"}
 
 
 def test_a_class_name_is_data_not_html(client: httpx.Client, images: list[Path]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +110,23 @@ def tensor(shape: object, data: object, **more: object) -> dict[str, object]:
         (tensor([1], "bm9uZQ==", datatype="BYTES"), "expected a list"),
         (tensor([1], [], datatype="BYTES"), "contains no image"),
         ({"inputs": [{"datatype": "BYTES", "shape": [1]}]}, "neither data nor binary data"),
+        (
+            tensor([2], ["bm9uZQ=="], datatype="BYTES"),
+            "1 images: expected as many as",
+        ),
+        (
+            tensor([1], ["bm9uZQ=="], datatype="BYTES") | {"id": math.nan},
+            "id nan: expected a str",
+        ),
+        (
+            tensor([1, 16, 16, 3], [0] * 768)
+            | {"outputs": [{"name": "labels", "parameters": {"classification": 2}}]},
+            "the classification extension is not supported",
+        ),
     ],
 )
 def test_a_bad_input_gets_a_reason(body: object, reason: str, client: httpx.Client) -> None:
-    response = client.post(INFER, json=body)
+    response = client.post(INFER, content=json.dumps(body))
     assert response.status_code == 422
     assert reason in response.json()["error"]
 
@@ -140,3 +155,17 @@ def test_damaged_binary_data_get_a_reason(
 def test_too_many_images_are_refused(client: httpx.Client) -> None:
     response = client.post(INFER, json=tensor([65, 16, 16, 3], [0]))
     assert response.status_code == 413
+
+
+def test_text_that_utf8_cannot_encode_is_returned_as_it_came(client: httpx.Client) -> None:
+    body = tensor([1, 16, 16, 3], [0] * 768) | {"id": "\ud800"}
+    response = client.post(INFER, content=json.dumps(body))
+    assert response.status_code == 200
+    assert json.loads(response.content)["id"] == "\ud800"
+
+
+def test_a_compressed_body_is_refused_with_a_reason(client: httpx.Client) -> None:
+    body = gzip.compress(json.dumps(tensor([1, 16, 16, 3], [0] * 768)).encode())
+    response = client.post(INFER, content=body, headers={"Content-Encoding": "gzip"})
+    assert response.status_code == 415
+    assert response.json() == {"error": "content encoding gzip: send the body uncompressed"}

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from residua._version import __version__
@@ -17,39 +17,24 @@ from residua.serving.guard import Guard
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
 from residua.serving.pages import docs_page, start_page
+from residua.serving.responses import Json, documented
 from residua.serving.service import Model, Service
 from residua.serving.uploads import files_of
 
-BODY = {  # of POST /predict, for the OpenAPI description
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "images": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                }
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "images": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "byte"},
-                        }
-                    },
-                }
-            },
-        },
-    }
-}
+POST = (401, 413, 415, 422, 429, 503)  # refusals of a request with a body
+
+
+def _body(schemas: dict[str, dict[str, object]]) -> dict[str, Any]:
+    """The request body of a route in the OpenAPI description. schemas: by content type."""
+    content = {kind: {"schema": schema} for kind, schema in schemas.items()}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _images(format: str) -> dict[str, object]:
+    """The schema of {"images": [...]}."""
+    items = {"type": "string", "format": format, "minLength": 1}
+    images = {"type": "array", "items": items, "minItems": 1}
+    return {"type": "object", "properties": {"images": images}, "required": ["images"]}
 
 
 def create_app(
@@ -88,21 +73,29 @@ def _add_errors(app: FastAPI) -> None:
     """Errors of FastAPI and Starlette in the form of all others, {"error": reason}."""
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> Json:
         reasons = "; ".join(f"{row['loc'][-1]}: {row['msg']}" for row in error.errors())
-        return JSONResponse({"error": reasons}, 422)
+        return Json({"error": reasons}, 422)
 
     @app.exception_handler(HTTPException)
-    async def failed(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    async def failed(_: Request, error: HTTPException) -> Json:
+        return Json({"error": error.detail}, error.status_code, error.headers)
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
-    @app.post("/predict", tags=["prediction"], openapi_extra=BODY)
+    body = _body(
+        {
+            "multipart/form-data": _images("binary"),
+            "application/octet-stream": {"type": "string", "format": "binary", "minLength": 1},
+            "application/json": _images("byte"),
+        }
+    )
+
+    @app.post("/predict", tags=["prediction"], openapi_extra=body, responses=documented(*POST))
     async def predict(
         request: Request,
         top: Annotated[int, Query(ge=1, description="Classes per image.")] = 3,
-    ) -> JSONResponse:
+    ) -> Json:
         """Predict the classes of images: the rows of `residua predict --format json`.
 
         Send one or several files as multipart/form-data, one image as raw bytes, or
@@ -114,12 +107,19 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         content: Any = [row.to_json() for row in rows]
         if all(row.error for row in rows):
             reasons = "; ".join(f"{row.file}: {row.error}" for row in rows)
-            return JSONResponse({"error": reasons, "predictions": content}, 422)
-        return JSONResponse(content)
+            return Json({"error": reasons, "predictions": content}, 422)
+        return Json(content)
 
 
 def _add_open_inference(app: FastAPI, service: Service) -> None:
     tags: Any = ["Open Inference Protocol v2"]
+    rules: Any = {"tags": tags, "responses": documented(401)}
+    of_model: Any = {"tags": tags, "responses": documented(401, 404)}
+    posted: Any = {"tags": tags, "responses": documented(404, *POST)}
+    posted["openapi_extra"] = _body({"application/json": open_inference.SCHEMA})
+    # stated in the description alone: `check` has the better message
+    own: Any = Path(json_schema_extra={"enum": [service.model.name]})
+    first: Any = Path(json_schema_extra={"enum": [open_inference.VERSION]})
 
     def check(name: str, version: str = open_inference.VERSION) -> None:
         if (name, version) != (service.model.name, open_inference.VERSION):
@@ -136,33 +136,46 @@ def _add_open_inference(app: FastAPI, service: Service) -> None:
         """Whether the model is loaded."""
         return {"ready": True}
 
-    @app.get("/v2", tags=tags)
+    @app.get("/v2", **rules)
     async def server() -> dict[str, object]:
         """Name, version and extensions of the server."""
         return open_inference.server_metadata()
 
-    @app.get("/v2/models/{name}", tags=tags)
-    @app.get("/v2/models/{name}/versions/{version}", tags=tags)
-    async def model(name: str, version: str = open_inference.VERSION) -> dict[str, object]:
+    @app.get("/v2/models/{name}", **of_model)
+    async def model(name: str = own) -> dict[str, object]:
+        """Inputs and outputs of the model."""
+        check(name)
+        return open_inference.model_metadata(service.model)
+
+    @app.get("/v2/models/{name}/versions/{version}", **of_model)
+    async def model_version(name: str = own, version: str = first) -> dict[str, object]:
         """Inputs and outputs of the model."""
         check(name, version)
         return open_inference.model_metadata(service.model)
 
-    @app.get("/v2/models/{name}/ready", tags=tags)
-    @app.get("/v2/models/{name}/versions/{version}/ready", tags=tags)
-    async def model_ready(name: str, version: str = open_inference.VERSION) -> dict[str, object]:
+    @app.get("/v2/models/{name}/ready", **of_model)
+    async def model_ready(name: str = own) -> dict[str, object]:
+        """Whether the model is loaded."""
+        check(name)
+        return {"name": name, "ready": True}
+
+    @app.get("/v2/models/{name}/versions/{version}/ready", **of_model)
+    async def version_ready(name: str = own, version: str = first) -> dict[str, object]:
         """Whether the model is loaded."""
         check(name, version)
         return {"name": name, "ready": True}
 
-    @app.post("/v2/models/{name}/infer", tags=tags)
-    @app.post("/v2/models/{name}/versions/{version}/infer", tags=tags)
-    async def infer(
-        name: str, request: Request, version: str = open_inference.VERSION
-    ) -> JSONResponse:
+    @app.post("/v2/models/{name}/infer", **posted)
+    async def infer(request: Request, name: str = own) -> Json:
+        """Probabilities and labels of one input: BYTES (image files) or UINT8 (pixels)."""
+        check(name)
+        return Json(await open_inference.infer(request, service))
+
+    @app.post("/v2/models/{name}/versions/{version}/infer", **posted)
+    async def version_infer(request: Request, name: str = own, version: str = first) -> Json:
         """Probabilities and labels of one input: BYTES (image files) or UINT8 (pixels)."""
         check(name, version)
-        return JSONResponse(await open_inference.infer(request, service))
+        return Json(await open_inference.infer(request, service))
 
 
 def _add_pages(app: FastAPI, service: Service, *, needs_token: bool) -> None:
@@ -177,7 +190,9 @@ def _add_pages(app: FastAPI, service: Service, *, needs_token: bool) -> None:
         page = docs_page(app.openapi())
         return HTMLResponse(page.html, headers=page.headers)
 
-    @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
+    @app.get(
+        "/metrics", response_class=PlainTextResponse, tags=["operation"], responses=documented(401)
+    )
     async def metrics() -> PlainTextResponse:
         """Counts and times in Prometheus' text format."""
         text = service.metrics.text(service.batcher.waiting)

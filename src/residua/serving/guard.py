@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
+from residua.serving.responses import Json
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -104,6 +105,9 @@ class Guard:
                 raise Refused(401, "a bearer token is needed: Authorization: Bearer TOKEN")
         if scope["method"] != "POST":
             return
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        if encoding.lower() != "identity":
+            raise Refused(415, f"content encoding {encoding}: send the body uncompressed")
         if self.metrics.active > self.limits.requests:
             raise Refused(429, "too many requests at the same time", retry_after=1)
         with contextlib.suppress(ValueError):
@@ -122,7 +126,5 @@ async def _drain(receive: Receive) -> None:
 
 
 async def _respond(refusal: Refused, scope: Scope, receive: Receive, send: Send) -> None:
-    from starlette.responses import JSONResponse
-
-    response = JSONResponse({"error": refusal.reason}, refusal.status, refusal.headers)
+    response = Json({"error": refusal.reason}, refusal.status, refusal.headers)
     await response(scope, receive, send)

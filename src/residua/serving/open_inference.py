@@ -23,6 +23,36 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("probabilities", "labels")
 VERSION = "1"
+SCHEMA: dict[str, Any] = {  # of a request without binary data, for the OpenAPI description
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "inputs": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape", "data"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "datatype": {"enum": ["BYTES", "UINT8"]},
+                    "shape": {"type": "array", "items": {"type": "integer"}},
+                    "data": {"type": "array"},
+                },
+            },
+        },
+        "outputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"enum": list(OUTPUTS)}},
+            },
+        },
+    },
+}
 
 
 def server_metadata() -> dict[str, object]:
@@ -54,6 +84,8 @@ async def infer(request: Request, service: Service) -> dict[str, object]:
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise Refused(422, "expected one input: BYTES image files, or UINT8 images")
     wanted = _wanted(body.get("outputs"))
+    if not isinstance(body.get("id", ""), str):
+        raise Refused(422, f"id {body['id']!r}: expected a string")
     entry = inputs[0]
     images: list[Pixels]
     if entry.get("datatype") == "BYTES":
@@ -99,11 +131,16 @@ def _wanted(outputs: object) -> tuple[str, ...]:
     """The names of the requested outputs."""
     if not outputs:
         return OUTPUTS
-    names = [entry.get("name") if isinstance(entry, dict) else None for entry in _list(outputs)]
-    for name in names:
+    names = []
+    for entry in _list(outputs):
+        name = entry.get("name") if isinstance(entry, dict) else None
         if name not in OUTPUTS:
             raise Refused(422, f"output {name!r} is unknown: expected {' or '.join(OUTPUTS)}")
-    return tuple(str(name) for name in names)
+        parameters = entry.get("parameters")
+        if isinstance(parameters, dict) and parameters.get("classification"):
+            raise Refused(422, "the classification extension is not supported: omit class_count")
+        names.append(str(name))
+    return tuple(names)
 
 
 def _list(value: object) -> list[Any]:
@@ -123,6 +160,9 @@ async def _files(entry: dict[str, Any], binary: bytes, service: Service) -> list
         contents = _split(_own(entry, binary))
     if not contents:
         raise Refused(422, "the input contains no image")
+    shape = _list(entry.get("shape", [len(contents)]))
+    if not all(type(side) is int for side in shape) or math.prod(shape) != len(contents):
+        raise Refused(422, f"{len(contents)} images: expected as many as shape {shape} has")
     images = await service.read(contents)
     for number, image in enumerate(images, start=1):
         if isinstance(image, str):
@@ -168,7 +208,7 @@ def _shape(value: object, service: Service) -> tuple[int, ...]:
     is_whole = all(type(side) is int for side in shape)
     if not is_whole or shape[1:] != service.model.shape or shape[0] < 1:
         expected = ", ".join(map(str, service.model.shape))
-        raise Refused(422, f"shape {value}: expected [N, {expected}] with N of at least 1")
+        raise Refused(422, f"shape {value!r}: expected [N, {expected}] with N of at least 1")
     if shape[0] > service.limits.images:
         raise Refused(413, f"{shape[0]} images: at most {service.limits.images}")
     return shape

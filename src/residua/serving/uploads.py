@@ -60,6 +60,8 @@ async def _form_files(request: Request, limits: Limits) -> list[tuple[str, bytes
     except HTTPException as error:
         status = 413 if "Too many" in str(error.detail) else 422
         raise Refused(status, f"the form cannot be read: {error.detail}") from error
+    except UnicodeError as error:  # of the charset that the client states
+        raise Refused(422, f"the form cannot be read: {error}") from error
     files: list[tuple[str, bytes]] = []
     for _, value in form.multi_items():
         if isinstance(value, UploadFile):

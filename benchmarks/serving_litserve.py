@@ -1,0 +1,42 @@
+"""LitServe with a run's model, for serving_load.py: python benchmarks/serving_litserve.py RUN PORT
+
+Decoding, batches and the network are residua's; everything around them is LitServe's.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from typing import Any
+
+import litserve
+
+from residua.data.image import prepared
+from residua.evaluation.predict import best_classes
+from residua.runs.sources import open_source
+from residua.serving.limits import Limits
+from residua.serving.service import Model
+from residua.system.console import Console
+
+
+class Api(litserve.LitAPI):
+    """{"image": base64} -> the three most likely classes, as `residua serve` answers."""
+
+    def setup(self, device: str) -> None:
+        self.model = Model.of(open_source(sys.argv[1], None, None, None, Console(True))[0], "model")
+
+    def decode_request(self, request):  # an annotation would change what LitServe passes
+        return prepared(base64.b64decode(request["image"]), self.model.preprocessing, 10**9)
+
+    def predict(self, images: Any) -> Any:
+        return list(self.model.run(images))
+
+    def encode_response(self, row: Any) -> Any:
+        best = best_classes(row.tolist(), 3, self.model.classes)
+        return [{"top": [{"class": name, "probability": chance} for name, chance in best]}]
+
+
+if __name__ == "__main__":
+    api = Api(max_batch_size=Limits.batch, batch_timeout=Limits.delay)
+    server = litserve.LitServer(api, accelerator="cpu", timeout=False)
+    server.run("127.0.0.1", int(sys.argv[2]), generate_client_file=False, log_level="error")
