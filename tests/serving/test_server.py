@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from references.command_line import residua
 from serving.conftest import png
@@ -36,7 +38,8 @@ def process(*words: str) -> Iterator[tuple[subprocess.Popen[str], list[str], int
             assert match
             yield server, lines, int(match[1])
         finally:
-            server.kill()
+            server.terminate()  # with its workers
+            server.wait(20)
 
 
 @pytest.mark.slow
@@ -72,6 +75,35 @@ def test_a_process_warns_of_its_host_and_finishes_a_request_on_sigterm(
         assert server.wait(10) in (0, -signal.SIGTERM)
         assert server.stderr is not None
         assert "Traceback" not in server.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_killed_worker_comes_back(write_weights: Callable[..., Path], tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "net.safetensors", 5)
+
+    def ask(port: int) -> list[str]:
+        head = {"Content-Type": "image/png"}
+        address = f"http://127.0.0.1:{port}/predict"
+        (row,) = httpx.post(address, content=png(16, 16), headers=head, timeout=60).json()
+        return [entry["class"] for entry in row["top"]]
+
+    with process(str(weights), "--workers", "1") as (server, _, port):
+        before = ask(port)
+        (worker,) = workers_of(server.pid)
+        os.kill(worker, signal.SIGKILL)
+        while worker in workers_of(server.pid):
+            time.sleep(0.1)
+        assert ask(port) == before
+        assert workers_of(server.pid) != [worker]
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+
+
+def workers_of(parent: int) -> list[int]:
+    """Processes of multiprocessing below a process, without its resource tracker."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text("utf-8").split()
+    lines = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, line in lines.items() if b"spawn_main" in line]
 
 
 def refuses_connections(port: int) -> bool:

@@ -1,6 +1,6 @@
 """Arguments of the public functions -> calls of the internal modules; `residua.NAME` is here."""
 
-from residua.api.deployment import export, serve
+from residua.api.deployment import export, push, serve
 from residua.api.explanation import explain
 from residua.api.prediction import features, predict, transform
 from residua.api.training import Run, build, evaluate, load, models, resume, train
@@ -17,6 +17,7 @@ __all__ = [
     "load",
     "models",
     "predict",
+    "push",
     "resume",
     "serve",
     "train",

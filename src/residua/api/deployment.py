@@ -1,18 +1,28 @@
-"""A run or weights -> a file for another runtime, or an HTTP server."""
+"""A run or weights -> a file for another runtime, an HTTP server, or a repository."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from residua.api.prediction import Source
+from residua.errors import ResiduaError
 from residua.exports.export import Exported, write_export
+from residua.exports.push import push_run
+from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.serving.limits import Limits
-from residua.serving.server import check_installed, serve_model
+from residua.serving.server import check_installed, serve_application
 from residua.serving.service import Model
 from residua.system.console import Console
 from residua.system.files import check_output
+from residua.weights.load import Weights
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 def export(
@@ -47,6 +57,17 @@ def export(
     )
 
 
+def push(run: Source, repository: str, *, private: bool = False) -> str:
+    """Upload a run to Hugging Face: model card, weights, and descriptions in JSON.
+
+    run: a run or its folder. repository: OWNER/NAME, created if necessary; hub:OWNER/NAME then
+    is a source of its weights. private: of a new repository. Needs the extra `hub` and a token.
+
+    Returns the address of the repository. Raises ResiduaError.
+    """
+    return push_run(RunFolder.existing(run), repository, private=private)
+
+
 def serve(
     source: Source,
     *,
@@ -57,6 +78,7 @@ def serve(
     max_pixels: int | None = None,
     max_requests: int = Limits.requests,
     timeout: float = Limits.seconds,
+    workers: int | None = None,
     model: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
@@ -69,15 +91,45 @@ def serve(
     token: bearer token that clients must send.
     max_bytes, max_requests, timeout: bytes and seconds of a request, requests at the same time.
     max_pixels: of an image; None: as in the run's settings.
+    workers: processes, each with the model and these limits; one that ends is replaced. None: no
+        other process.
 
     Raises ResiduaError if the weights or the address cannot be used.
     """
     check_installed()
+    if workers is not None and (isinstance(workers, bool) or workers < 1):
+        raise ResiduaError(f"workers = {workers!r}: must be at least 1.")
     console = Console(quiet)
     weights, folder = open_source(source, model, classes, preprocessing, console)
     name = folder.path.resolve().name if folder else weights.path.name.split(".")[0]
     if max_pixels is None:
         max_pixels = folder.config.data.max_pixels if folder else Limits.pixels
     limits = Limits(bytes=max_bytes, pixels=max_pixels, requests=max_requests, seconds=timeout)
-    served = Model.of(weights, name)
-    serve_model(served, console, host=host, port=port, limits=limits, token=token)
+    create = partial(_application, weights, name, limits, token, console)
+    if workers is not None:  # each worker reads the weights itself
+        again = partial(open_source, os.fspath(source), model, classes, preprocessing)
+        create = partial(_reopened, again, name, limits, token, quiet)
+        del weights
+    serve_application(
+        create, name, console, host=host, port=port, limits=limits, token=token, workers=workers
+    )
+
+
+def _application(
+    weights: Weights, name: str, limits: Limits, token: str | None, console: Console
+) -> FastAPI:
+    from residua.serving.app import create_app
+
+    return create_app(Model.of(weights, name), limits, token=token, report=console.error)
+
+
+def _reopened(
+    again: Callable[[Console], tuple[Weights, object]],
+    name: str,
+    limits: Limits,
+    token: str | None,
+    quiet: bool,
+) -> FastAPI:
+    """The application in a worker; warnings were printed before it was started."""
+    weights, _ = again(Console(quiet=True))
+    return _application(weights, name, limits, token, Console(quiet))

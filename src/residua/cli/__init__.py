@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # panel of `residua --
         train.demo,
     ),
     "Evaluation": (predict.evaluate, predict.predict, explain, predict.features, predict.compare),
-    "Deployment": (export.export, serve.serve),
+    "Deployment": (export.export, export.push, serve.serve),
     "Models and studies": (models.models, study),
 }
 

@@ -50,8 +50,8 @@ SourceArgument = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A run folder, a weights file of residua, Keras or PyTorch, imagenet, or "
-        "imagenet:NAME.",
+        help="A run folder, a weights file of residua, Keras or PyTorch, imagenet, "
+        "imagenet:NAME, or hub:OWNER/NAME.",
         show_default=False,
     ),
 ]
@@ -60,7 +60,7 @@ ClassifierArgument = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="A run folder, a weights file of residua, Keras or PyTorch, an exported .onnx or .xml "
-        "file, imagenet, or imagenet:NAME.",
+        "file, imagenet, imagenet:NAME, or hub:OWNER/NAME.",
         show_default=False,
     ),
 ]

@@ -1,4 +1,4 @@
-"""The command that exports a classifier to other runtimes: export."""
+"""Commands that take a classifier elsewhere: export, push."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from residua.cli.common import (
     JsonOption,
     ModelOption,
     PreprocessingOption,
+    RunArgument,
     SourceArgument,
     class_names,
     preprocessing_fields,
@@ -94,3 +95,31 @@ def export(
             print(json.dumps(exported.to_json(), ensure_ascii=False, indent=2))
         else:
             print(printable(str(exported.path)))
+
+
+def push(
+    run: RunArgument,
+    repository: Annotated[
+        str,
+        typer.Argument(
+            metavar="REPO", help="Repository OWNER/NAME on Hugging Face.", show_default=False
+        ),
+    ],
+    private: Annotated[
+        bool, typer.Option("--private", metavar="", help="Make a new repository private.")
+    ] = False,
+) -> None:
+    """Upload a run to Hugging Face: model card, weights, and descriptions in JSON.
+
+    hub:OWNER/NAME is then a source of weights for every command. Needs the extra `hub` and a token
+    (`hf auth login`, or HF_TOKEN).
+
+    Examples:
+      residua push runs/photos-1 me/photos
+      residua predict hub:me/photos new.jpg
+    """
+    with terminal():
+        from residua import api
+        from residua.system.console import printable
+
+        print(printable(api.push(run, repository, private=private)))

@@ -60,6 +60,15 @@ def serve(
             metavar="SECONDS", help="Time for a request.", min=0.1, rich_help_panel=LIMITS
         ),
     ] = 30.0,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes, each with the model; one that ends is replaced.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     model: ModelOption = None,
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
@@ -85,6 +94,7 @@ def serve(
             max_pixels=max_pixels,
             max_requests=max_requests,
             timeout=timeout,
+            workers=workers,
             model=model,
             classes=class_names(classes),
             preprocessing=preprocessing_fields(preprocessing),

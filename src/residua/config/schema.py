@@ -215,8 +215,8 @@ class Network:
     weights: str = setting(
         "",
         "Initial weights: run folder, weights file, 'imagenet' (installed, the default), "
-        "'imagenet:NAME' (downloaded) or 'none' (from scratch). Several, separated by commas: the "
-        "best is chosen.",
+        "'imagenet:NAME' or 'hub:OWNER/NAME' (downloaded) or 'none' (from scratch). Several, "
+        "separated by commas: the best is chosen.",
         flag="--weights",
     )
     new_head: bool = setting(

@@ -1,4 +1,4 @@
-"""A run, a weights file or imagenet:NAME -> weights; weights -> the start of a training."""
+"""A run, a file, imagenet:NAME or hub:REPO -> weights; weights -> the start of a training."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import cache_folder, is_there, user_path
 from residua.weights.exported import is_exported
+from residua.weights.hub import HUB, hub_file, is_hub
 from residua.weights.key_maps.layers import head_layers, with_counters
 from residua.weights.load import Weights, read_exported, read_file
 from residua.weights.native import Origin
@@ -33,7 +34,7 @@ FIXED = ("name", "channels", "ordering", "shortcut", "cardinality")  # that weig
 
 
 def open_weights(source: str | os.PathLike[str], model: str | None, console: Console) -> Weights:
-    """The weights of a run, a file or imagenet:NAME, downloaded if necessary.
+    """The weights of a run, a file, imagenet:NAME or hub:REPO, downloaded if necessary.
 
     model: the network, where the source does not determine it; "imagenet" alone means
     imagenet:`model`, and without a model the weights that are installed with residua. Raises
@@ -60,7 +61,7 @@ def open_source(
     """
     if not is_run(source):
         path = user_path(source)
-        is_program = not is_published(source) and is_exported(path)
+        is_program = not is_remote(source) and is_exported(path)
         weights = read_exported(path) if is_program else open_weights(source, model, console)
         if is_program and model not in (None, weights.metadata.network.name):
             raise ResiduaError(f"{path}: is of {weights.metadata.network.name}, not of {model}.")
@@ -78,20 +79,27 @@ def locate(source: str | os.PathLike[str], model: str | None, console: Console) 
     """The path of the weights file of a source, downloaded if necessary. Raises ResiduaError."""
     if is_published(source):
         return _published_file(_network_name(source, model), model, console)
+    if is_hub(source):
+        return hub_file(os.fspath(source))
     path = user_path(source)
     if is_run(path):
         return RunFolder.existing(path).weights
     if not is_there(path):
         raise ResiduaError(
-            f"{source}: there is no such file or folder. Expected a run, a weights file or "
-            f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50."
+            f"{source}: there is no such file or folder. Expected a run, a weights file, "
+            f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50, or {HUB}:OWNER/NAME."
         )
     return path
 
 
 def absolute_source(source: str) -> str:
     """The same source from any working directory."""
-    return source if is_published(source) else str(user_path(source).absolute())
+    return source if is_remote(source) else str(user_path(source).absolute())
+
+
+def is_remote(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is imagenet:NAME or hub:REPO, and so no path."""
+    return is_published(source) or is_hub(source)
 
 
 def run_weights(run: RunFolder) -> Weights:
@@ -109,7 +117,7 @@ def run_weights(run: RunFolder) -> Weights:
 
 def is_run(source: str | os.PathLike[str]) -> bool:
     """Whether a source is a folder, as a run is."""
-    return is_there(user_path(source), folder=True)
+    return not is_hub(source) and is_there(user_path(source), folder=True)
 
 
 def start_from(weights: Weights, spec: NetworkSpec, *, new_head: bool, seed: int | None) -> Staged:

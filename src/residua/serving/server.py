@@ -1,10 +1,11 @@
-"""A model and an address -> a server that runs until SIGINT or SIGTERM."""
+"""An application and an address -> a server that runs until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from residua.errors import ResiduaError
@@ -12,7 +13,7 @@ from residua.serving.limits import Limits
 from residua.system.console import Console
 
 if TYPE_CHECKING:
-    from residua.serving.service import Model
+    from fastapi import FastAPI
 
 
 def check_installed() -> None:
@@ -28,43 +29,52 @@ def check_installed() -> None:
         ) from error
 
 
-def serve_model(
-    model: Model,
+def serve_application(
+    create: Callable[[], FastAPI],
+    name: str,
     console: Console,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: Limits | None = None,
     token: str | None = None,
+    workers: int | None = None,
 ) -> None:
-    """Serve a model until SIGINT or SIGTERM; requests in progress are finished.
+    """Serve an application until SIGINT or SIGTERM; requests in progress are finished.
 
-    port: 0 for any free one. token: see `create_app`. Raises ResiduaError if the address cannot be
-    used.
+    create: makes it; can be pickled. name: for the user. port: 0 for any free one. workers:
+    processes that each run the application, replaced when they end or hang; None: it runs in this
+    process. Raises ResiduaError if the address cannot be used.
     """
     import uvicorn
+    from uvicorn.supervisors import Multiprocess
 
-    from residua.serving.app import create_app
-
-    limits = limits or Limits()
+    seconds = (limits or Limits()).seconds
     with _listening(host, port) as listener:
         address = _address(host, listener.getsockname()[1])
         if not is_local(host):
             advice = "" if token else "; set --token to require a bearer token"
             console.warn(f"{host}: every machine that reaches it can send requests{advice}")
-        app = create_app(model, limits, token=token, report=console.error)
         config = uvicorn.Config(
-            app,
+            create,
+            factory=True,
+            workers=workers,
             log_level="warning",
             access_log=False,
             server_header=False,
             ws="none",
             timeout_keep_alive=5,
-            timeout_graceful_shutdown=int(limits.seconds) + 5,
+            timeout_graceful_shutdown=int(seconds) + 5,
+            timeout_worker_healthcheck=int(seconds),  # a worker that is busy is not dead
         )
-        console.print(f"serving {model.name} at {address} (Ctrl-C to stop)")
+        if workers is None:
+            config.load()  # the model is there before the address is printed
+        console.print(f"serving {name} at {address} (Ctrl-C to stop)")
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listener])
+            if workers is None:
+                uvicorn.Server(config).run(sockets=[listener])
+            else:
+                Multiprocess(config, [listener]).run()
         console.print("stopped")
 
 
