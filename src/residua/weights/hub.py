@@ -121,7 +121,7 @@ def _explained(source: str, repository: str, revision: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         advice = " Check the token (`hf auth login`, HF_TOKEN)." if status in (401, 403) else ""
-        raise ResiduaError(f"{source}: {_endpoint()} answered with status {status}.{advice}") from (
+        raise ResiduaError(f"{source}: {_endpoint()} returned status {status}.{advice}") from (
             error
         )
     except Exception as error:  # of its HTTP client, which is another package
