@@ -19,7 +19,7 @@ from residua.uncertainty.intervals import group_resamples, wilson_interval
 Floats = npt.NDArray[np.float64]
 
 BINS = 15
-_IMAGES_PER_BIN = 20  # fewer bins where there are few images
+_IMAGES_PER_BIN = 25  # fewer bins where there are few images
 _RESAMPLES = 1000
 _BLOCK = 100  # resamples at a time, which bounds memory
 
@@ -38,9 +38,9 @@ class Bin:
 class Calibration:
     """How far the probability of the predicted class is from the share of right predictions.
 
-    error: expected calibration error in [0, 1], debiased: about 0 for calibrated probabilities.
-    interval: its 95 % bootstrap interval, (low, high).
-    plain_error: the usual estimate, above 0 also for calibrated probabilities.
+    error: expected calibration error in [0, 1], as a root mean square over bins and debiased: about
+    0 for calibrated probabilities. interval: its 95 % bootstrap interval, (low, high).
+    plain_error: the usual mean absolute error over bins, above 0 for calibrated probabilities too.
     brier: mean squared distance of the probabilities from the label, in [0, 2].
     confidence: mean probability of the predicted class. accuracy: share of right predictions.
     bins: of equal numbers of images, by increasing confidence. images: evaluated images.
@@ -63,16 +63,16 @@ class Calibration:
 class _Sums(NamedTuple):
     """Sums over the groups of each bin; [..., B].
 
-    gap: of confidence minus correctness. images: weights. gap2, images2, product: of the squares
-    and products of the sums of a group. variance: of confidence x (1 - confidence).
+    gap: of confidence minus correctness. images, groups: numbers. gap2, images2, product: of the
+    squares and products of the sums of a group.
     """
 
     gap: Floats
     images: Floats
+    groups: Floats
     gap2: Floats
     images2: Floats
     product: Floats
-    variance: Floats
 
 
 def calibration_of(
@@ -85,10 +85,10 @@ def calibration_of(
 
     groups: int [N], of near-copies, resampled as a whole. Rows that are not finite are left out.
 
-    The expected calibration error (Naeini et al. 2015) in bins of equal numbers of images (Nguyen
-    and O'Connor 2015), less its upward bias (Broecker 2012; Kumar et al. 2019, section 4): one
-    random half of a bin gives the sign of the gap and the other its size, averaged over all halves,
-    in closed form for normal sums. Interval: basic bootstrap with the bins fixed.
+    Bins have equal numbers of images (Nguyen and O'Connor 2015). The square of each bin's gap is
+    lessened by its variance, which makes their mean unbiased (Broecker 2012; Kumar et al. 2019,
+    section 4; with groups, by the variance of their sums). Interval: basic bootstrap of this mean
+    with the bins fixed. plain_error: Naeini et al. 2015.
     Raises ResiduaError if no row is finite, ValueError if shapes or labels do not fit.
     """
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
@@ -106,13 +106,15 @@ def calibration_of(
     bins = _bins(confidence)
     terms = _group_terms(confidence, correct, bins, group)
     sums = _Sums(*(term.sum(axis=0) for term in terms))
-    error, plain = float(_debiased(sums)), float(_plain(sums))
+    square, biased = float(_mean_square(sums)), float(_mean_square(sums, debiased=False))
     low, high = np.quantile(_resampled(terms, seed), [0.025, 0.975]).tolist()
+    error = _root(square)
+    interval = min(error, _root(square - high + biased)), max(error, _root(square - low + biased))
     brier = np.square(rows).sum(axis=1) - 2 * rows[np.arange(len(rows)), labels] + 1
     return Calibration(
-        error=max(0.0, error),
-        interval=(max(0.0, min(error, error - high + plain)), max(0.0, error, error - low + plain)),
-        plain_error=plain,
+        error=error,
+        interval=interval,
+        plain_error=float(np.abs(sums.gap).sum() / sums.images.sum()),
         brier=float(brier.mean()),
         confidence=float(confidence.mean()),
         accuracy=float(correct.mean()),
@@ -154,33 +156,28 @@ def _group_terms(
         return np.bincount(cells, values, shape[0] * shape[1]).astype(np.float64).reshape(shape)
 
     gap, images = summed(confidence - correct), summed(np.ones(len(confidence)))
-    variance = summed(confidence * (1 - confidence))
-    return _Sums(gap, images, gap**2, images**2, gap * images, variance)
+    return _Sums(gap, images, (images > 0).astype(np.float64), gap**2, images**2, gap * images)
 
 
-def _plain(sums: _Sums) -> Floats:
-    return np.asarray(np.abs(sums.gap).sum(axis=-1) / sums.images.sum(axis=-1))
+def _mean_square(sums: _Sums, debiased: bool = True) -> Floats:
+    """The mean over the images of the squared gap of their bin, [...]."""
+    images = np.maximum(sums.images, 1)
+    mean = sums.gap / images
+    spread = sums.gap2 - 2 * mean * sums.product + mean**2 * sums.images2
+    spread = spread * sums.groups / np.maximum(sums.groups - 1, 1)
+    spread = np.where(sums.groups > 1, np.maximum(spread, 0), sums.gap**2)  # unknown of one group
+    squares = sums.gap**2 - spread if debiased else sums.gap**2
+    return np.asarray((squares / images).sum(axis=-1) / sums.images.sum(axis=-1))
 
 
-def _debiased(sums: _Sums) -> Floats:
-    """[...]: for halves A and B of a bin, E[sign(A) B + sign(B) A] given the sum S = A + B, where
-    A - B is normal with variance v: |S| (2 cdf(|S| / sqrt v) - 1) - 2 sqrt v pdf(|S| / sqrt v)."""
-    from scipy.special import ndtr
-
-    mean = sums.gap / np.maximum(sums.images, 1)
-    observed = sums.gap2 - 2 * mean * sums.product + mean**2 * sums.images2
-    spread = np.sqrt(np.maximum(observed, sums.variance))
-    size = np.abs(sums.gap)
-    ratio = size / np.where(spread > 0, spread, 1)
-    density = np.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
-    corrected = size * (2 * ndtr(ratio) - 1) - 2 * spread * density
-    return np.asarray(np.where(spread > 0, corrected, size).sum(axis=-1) / sums.images.sum(axis=-1))
+def _root(square: float) -> float:
+    return math.sqrt(min(1.0, max(0.0, square)))
 
 
 def _resampled(terms: _Sums, seed: int) -> Floats:
-    """The debiased error of R resamples of the groups, [R]."""
-    errors = []
+    """The debiased mean square of R resamples of the groups, [R]."""
+    squares = []
     for start in range(0, _RESAMPLES, _BLOCK):
         weights = group_resamples(len(terms.gap), np.arange(start, start + _BLOCK), seed)
-        errors.append(_debiased(_Sums(*(weights @ term for term in terms))))
-    return np.concatenate(errors)
+        squares.append(_mean_square(_Sums(*(weights @ term for term in terms))))
+    return np.concatenate(squares)

@@ -22,9 +22,10 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     others, or with one class, T is 1.
 
     Minimises the negative log-likelihood (Guo et al. 2017, section 4.2), which is convex in 1 / T,
-    of the images and of one more with uniform labels. That one stands for the rule of succession,
-    as in Platt 1999: where all N images are right, about one error in N + 1 is still expected, and
-    T does not approach 0. Raises ValueError if shapes or labels do not fit.
+    of the images and of one more: that of median margin between its two best classes, with a label
+    that is either of them with equal probability. It stands for the rule of succession, as in
+    Platt 1999: if all N images are right, about half an error in N + 1 is still expected, and T
+    does not approach 0. Raises ValueError if shapes or labels do not fit.
     """
     _check(logits, labels)
     usable = np.isfinite(logits).all(axis=1)
@@ -33,12 +34,14 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     if images == 0 or classes < 2:
         return 1.0
     values -= values.max(axis=1, keepdims=True)
-    observed = values[np.arange(images), labels[usable]].sum() + values.mean(axis=1).mean()
-    weight = 1 + 1 / images
+    two = np.partition(values, classes - 2, axis=1)[:, -2:]
+    median = np.argsort(two[:, 1] - two[:, 0], kind="stable")[images // 2]
+    observed = values[np.arange(images), labels[usable]].sum() + two[median].mean()
+    values = np.concatenate([values, values[median][None]])
     low, high = 1 / HIGHEST, 1 / LOWEST  # of 1 / T
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        expected = weight * (softmax(values * middle) * values).sum()
+        expected = (softmax(values * middle) * values).sum()
         low, high = (middle, high) if expected < observed else (low, middle)
     return float(2 / (low + high))
 

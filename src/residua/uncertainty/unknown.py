@@ -17,29 +17,52 @@ from residua.data.random import shuffled
 from residua.uncertainty.quantiles import conformal_quantile
 from residua.uncertainty.stored import checked_array
 from residua.uncertainty.temperature import group_folds
-from residua.uncertainty.unknown_scores import MOST_REFERENCES, SCORES, Arrays, Head
+from residua.uncertainty.unknown_scores import (
+    MOST_REFERENCES,
+    SCORES,
+    Arrays,
+    Head,
+    combined,
+    standardisation,
+)
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.int64]
 FitHead = Callable[[Floats, Integers], tuple[Floats, Floats]]
 
-DEFAULT = "mahalanobis"
+# The scores to choose from, the default first; A+B is the combination of A and B. All have a part
+# that measures distances: scores of the head alone recognise other classes of the same kind, but
+# may rank foreign images as the most known of all (benchmarks/results/uncertainty.txt).
+CANDIDATES = (
+    "mahalanobis+nci+probability",
+    "mahalanobis+probability",
+    "mahalanobis+nci",
+    "knn+nci",
+    "mahalanobis",
+    "knn",
+)
+WITHOUT_HEAD = "mahalanobis"
 FALSE_ALARM_RATE = 0.05
-FOLDS = 5
+FOLDS = 10  # for the threshold: with fewer the reference is sparser than it will be
+_COMPARED_FOLDS = 5
 _MOST_LEFT_OUT = 5
+_MANY = 1000  # images that make fits slow, and references dense
+_MOST_COMPARED = 800  # images on which scores are compared
+_MOST_CALIBRATED = 4000  # images that the threshold is from
 _LEAST_KNOWN = 2  # classes that remain when one is left out
+_LEAST_COMPARED = 3  # classes left out, for a standard error
 
 
 @dataclass(frozen=True, eq=False)
 class UnknownDetector:
     """Decides whether an image belongs to none of the known classes.
 
-    name: of the score, a key of SCORES. threshold: a higher score is unknown.
+    name: of the score, one of CANDIDATES. threshold: a higher score is unknown.
     false_alarm_rate: the share of known images that are called unknown, at most, on average.
     auroc: area under the ROC curve, the mean over `left_out` classes that were left out in turn;
     None if none were. features: D. temperature: the factor that gives back the network's own logits
     from those passed to `scores`, which are divided by it.
-    arrays: what the score needs.
+    arrays: what the score needs, as "nci.weight"; "centres" and "scales" of its parts.
     """
 
     name: str
@@ -54,7 +77,8 @@ class UnknownDetector:
     @property
     def reason(self) -> str:
         """Why an image is unknown, in a few words for users."""
-        return SCORES[self.name].reason
+        parts = self.name.split("+")
+        return SCORES[parts[0]].reason if len(parts) == 1 else "unlike the training images"
 
     def scores(self, features: Floats, logits: Floats) -> npt.NDArray[np.float64]:
         """float64 [N], higher is more unknown; infinite where a row is not finite.
@@ -66,10 +90,12 @@ class UnknownDetector:
             raise ValueError(f"features {features.shape}, {self.features} columns expected")
         if logits.ndim != 2 or len(logits) != len(features):
             raise ValueError(f"features {features.shape}, logits {logits.shape}")
-        rows = self.arrays.get("gaps", self.arrays.get("weight"))
-        if rows is not None and len(rows) != logits.shape[1]:
-            raise ValueError(f"logits {logits.shape}, {len(rows)} columns expected")
-        return _scored(self.name, self.arrays, features, logits * self.temperature)
+        weight = self.arrays.get("nci.weight")
+        if weight is not None and len(weight) != logits.shape[1]:
+            raise ValueError(f"logits {logits.shape}, {len(weight)} columns expected")
+        names = self.name.split("+")
+        parts = _scored(names, self.arrays, features, logits * self.temperature)
+        return _sum(parts, names, self.arrays)
 
     def is_unknown(self, features: Floats, logits: Floats) -> npt.NDArray[np.bool_]:
         """bool [N]; arguments and errors as those of `scores`."""
@@ -96,10 +122,10 @@ class UnknownDetector:
         if not isinstance(values, Mapping):
             raise ValueError("unknown images: the values are missing.")
         name, columns = values.get("name"), values.get("features")
-        if not isinstance(name, str) or name not in SCORES:
+        if not isinstance(name, str) or name not in CANDIDATES:
             raise ValueError(
                 f"unknown images: the score {name!r:.60} is not known, expected one of "
-                f"{', '.join(SCORES)}."
+                f"{', '.join(CANDIDATES)}."
             )
         if type(columns) is not int or not 1 <= columns <= 10_000_000:
             raise ValueError(f"unknown images: features is {columns!r:.60}, expected a number.")
@@ -137,22 +163,23 @@ class UnknownDetector:
         labels [N] and logits [N, K] of images that were not used for training, and their groups
         [N]. The logits are the network's own; temperature: what they are divided by later.
         head: weight [K, D] and bias [K] of the last layer; None if it is not linear.
-        No class can be left out of such a network, so the score is the default one.
-        Raises ValueError if shapes do not fit or an array is empty.
+        No class can be left out of such a network, so the score is the default one, or without a
+        head `WITHOUT_HEAD`. Raises ValueError if shapes do not fit or an array is empty.
         """
         features, labels = reference
         images, _, logits = calibration
-        _check(features, labels, len(features))
+        _check(features, labels, 1)
         if images.ndim != 2 or images.shape[1] != features.shape[1] or not len(images):
             raise ValueError(f"calibration features {images.shape}, features {features.shape}")
         if len(logits) != len(images):
             raise ValueError(f"calibration features {images.shape}, logits {logits.shape}")
-        layer = None if head is None else Head(*head)
-        rows = _references(labels, seed)
-        arrays = SCORES[DEFAULT].fit(features[rows], labels[rows], layer or _NO_HEAD)
-        scores = _scored(DEFAULT, arrays, images, logits)
+        name = WITHOUT_HEAD if head is None else CANDIDATES[0]
+        rows = _references(labels, MOST_REFERENCES, seed)
+        layer = _NO_HEAD if head is None else Head(*head)
+        arrays = _fitted(name.split("+"), features[rows], labels[rows], layer)
+        parts = _scored(name.split("+"), arrays, images, logits)
         return _detector(
-            DEFAULT, arrays, scores, groups, features.shape[1], temperature, false_alarm_rate
+            name, arrays, parts, groups, features.shape[1], temperature, false_alarm_rate
         )
 
 
@@ -164,6 +191,18 @@ class _Data(NamedTuple):
     groups: Integers
     fit_head: FitHead
     seed: int
+
+    def part(self, images: int) -> _Data:
+        """At most so many images, as many of each class as possible."""
+        rows = _references(self.labels, images, self.seed)
+        return self._replace(
+            features=self.features[rows], labels=self.labels[rows], groups=self.groups[rows]
+        )
+
+    def head(self) -> Head:
+        """The head fitted on these images, of the classes that they have."""
+        labels = np.unique(self.labels, return_inverse=True)[1]
+        return Head(*self.fit_head(self.features, labels))
 
 
 def choose(
@@ -194,19 +233,24 @@ def choose(
     if groups is not None and groups.shape != labels.shape:
         raise ValueError(f"groups {groups.shape}, labels {labels.shape}")
     group = np.arange(len(labels)) if groups is None else groups.astype(np.int64)
-    data = _Data(features, labels.astype(np.int64), group, fit_head, seed)
-    areas = _areas(data)
+    everything = _Data(features, labels.astype(np.int64), group, fit_head, seed)
+    areas = _areas(everything.part(_MOST_COMPARED))
     name = _best(areas)
-    fold = group_folds(group, FOLDS, seed)
-    scores = np.empty(len(labels))
+    names = name.split("+")
+    data = everything.part(_MOST_CALIBRATED)
+    folds = FOLDS if len(data.labels) <= _MANY else _COMPARED_FOLDS
+    alone = len(np.unique(data.groups)) == 1  # then nothing is left without its images
+    fold = group_folds(np.arange(len(data.labels)) if alone else data.groups, folds, seed)
+    parts = {part: np.empty(len(data.labels)) for part in names}
     for number in np.unique(fold):
         here = fold == number
-        scores[here] = _fitted_scores(data, ~here, here, [name])[name]
-    head = _head(data, np.ones(len(labels), np.bool_)) if SCORES[name].uses_head else _NO_HEAD
-    rows = _references(data.labels, seed)
-    arrays = SCORES[name].fit(features[rows], data.labels[rows], head)
+        for part, values in _fitted_scores(data, ~here, here, names).items():
+            parts[part][here] = values
+    head = everything.head() if any(SCORES[part].uses_head for part in names) else _NO_HEAD
+    rows = _references(everything.labels, MOST_REFERENCES, seed)
+    arrays = _fitted(names, features[rows], everything.labels[rows], head)
     detector = _detector(
-        name, arrays, scores, group, features.shape[1], temperature, false_alarm_rate
+        name, arrays, parts, data.groups, features.shape[1], temperature, false_alarm_rate
     )
     area = float(np.mean([row[name] for row in areas])) if areas else None
     return replace(detector, auroc=area, left_out=len(areas))
@@ -218,29 +262,34 @@ def _areas(data: _Data) -> list[dict[str, float]]:
     if len(names) <= _LEAST_KNOWN:
         return []
     left_out = names[np.argsort(-counts, kind="stable")][:_MOST_LEFT_OUT]
-    fold = group_folds(data.groups, FOLDS, data.seed)
+    fold = group_folds(data.groups, _COMPARED_FOLDS, data.seed)
     areas = []
     for turn, label in enumerate(left_out):
         known = data.labels != label
-        reference = known & (fold != turn % FOLDS)
+        reference = known & (fold != turn % _COMPARED_FOLDS)
         seen = np.unique(data.labels[reference])
         if len(seen) < _LEAST_KNOWN:
             continue
-        test = known & (fold == turn % FOLDS) & np.isin(data.labels, seen)
+        test = known & (fold == turn % _COMPARED_FOLDS) & np.isin(data.labels, seen)
         images = test | (~known & ~np.isin(data.groups, data.groups[reference]))
         if not test.any() or not (images & ~known).any():
             continue
-        scores = _fitted_scores(data, reference, images, list(SCORES))
-        areas.append({name: _area(scores[name], ~known[images]) for name in SCORES})
+        parts = _fitted_scores(data, reference, images, list(SCORES))
+        unknown, row = ~known[images], {}
+        for name in (*CANDIDATES, *SCORES):
+            scores = [parts[part] for part in name.split("+")]
+            of_known = standardisation([score[~unknown] for score in scores])
+            row[name] = _area(combined(scores, *of_known), unknown)
+        areas.append(row)
     return areas
 
 
 def _best(areas: list[dict[str, float]]) -> str:
     """The default score, or the best of those that exceed it by more than two standard errors."""
-    best, gain = DEFAULT, 0.0
-    for name in SCORES:
-        differences = np.array([row[name] - row[DEFAULT] for row in areas])
-        if len(differences) < 2:
+    best, gain = CANDIDATES[0], 0.0
+    for name in CANDIDATES[1:]:
+        differences = np.array([row[name] - row[CANDIDATES[0]] for row in areas])
+        if len(differences) < _LEAST_COMPARED:
             continue
         mean = float(differences.mean())
         error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
@@ -256,56 +305,78 @@ def _fitted_scores(
     names: list[str],
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Scores of `images`, bool [N], by head and scores that are fitted on `reference`, bool [N]."""
-    labels = np.unique(data.labels[reference], return_inverse=True)[1]
+    part = data._replace(
+        features=data.features[reference],
+        labels=np.unique(data.labels[reference], return_inverse=True)[1],
+        groups=data.groups[reference],
+    )
     head, logits = _NO_HEAD, np.zeros((int(images.sum()), 1))
     rows = data.features[images]
     if any(SCORES[name].uses_head for name in names):
-        head = _head(data, reference)
+        head = part.head()
         logits = rows @ head.weight.T + head.bias
-    chosen = _references(labels, data.seed)
-    features = data.features[reference][chosen]
-    return {
-        name: _scored(name, SCORES[name].fit(features, labels[chosen], head), rows, logits)
-        for name in names
-    }
+    chosen = _references(part.labels, MOST_REFERENCES, data.seed)
+    arrays = _fitted(names, part.features[chosen], part.labels[chosen], head)
+    return _scored(names, arrays, rows, logits)
 
 
-def _head(data: _Data, images: npt.NDArray[np.bool_]) -> Head:
-    labels = np.unique(data.labels[images], return_inverse=True)[1]
-    return Head(*data.fit_head(data.features[images], labels))
+def _fitted(names: list[str], features: Floats, labels: Integers, head: Head) -> Arrays:
+    arrays = {}
+    for name in names:
+        for key, array in SCORES[name].fit(features, labels, head).items():
+            arrays[f"{name}.{key}"] = array
+    return arrays
 
 
-def _references(labels: Integers, seed: int) -> Integers:
-    """Indices of at most MOST_REFERENCES images, as many of each class as possible; sorted."""
-    if len(labels) <= MOST_REFERENCES:
+def _references(labels: Integers, most: int, seed: int) -> Integers:
+    """Indices of at most `most` images, as many of each class as possible; sorted."""
+    if len(labels) <= most:
         return np.arange(len(labels))
     order = shuffled(seed, 0, np.arange(len(labels)))
     by_class = order[np.argsort(labels[order], kind="stable")]
     starts = np.searchsorted(labels[by_class], labels[by_class])
     rank = np.arange(len(labels)) - starts
-    return np.sort(by_class[np.argsort(rank, kind="stable")[:MOST_REFERENCES]])
+    return np.sort(by_class[np.argsort(rank, kind="stable")[:most]])
 
 
 def _detector(
     name: str,
     arrays: Arrays,
-    scores: npt.NDArray[np.float64],
+    parts: dict[str, npt.NDArray[np.float64]],
     groups: Integers | None,
     columns: int,
     temperature: float,
     false_alarm_rate: float,
 ) -> UnknownDetector:
+    """parts: scores of known images that were not used to fit the arrays."""
+    names = name.split("+")
+    centres, scales = standardisation([parts[part] for part in names])
+    arrays = {**arrays, "centres": centres, "scales": scales}
+    scores = _sum(parts, names, arrays)
     count = len(scores) if groups is None else len(np.unique(groups))
     rate = max(false_alarm_rate, 1 / (count + 1))
     threshold = conformal_quantile(scores, groups, 1 - rate)
     return UnknownDetector(name, threshold, rate, None, 0, columns, temperature, arrays)
 
 
-def _scored(name: str, arrays: Arrays, features: Floats, logits: Floats) -> npt.NDArray[np.float64]:
+def _sum(
+    parts: dict[str, npt.NDArray[np.float64]], names: list[str], arrays: Arrays
+) -> npt.NDArray[np.float64]:
+    return combined([parts[part] for part in names], arrays["centres"], arrays["scales"])
+
+
+def _scored(
+    names: list[str], arrays: Arrays, features: Floats, logits: Floats
+) -> dict[str, npt.NDArray[np.float64]]:
+    """float64 [N] of each score; infinite where a row is not finite."""
     usable = np.isfinite(features).all(axis=1) & np.isfinite(logits).all(axis=1)
-    scores = np.full(len(features), np.inf)
-    scores[usable] = SCORES[name].score(arrays, features[usable], logits[usable])
-    return np.where(np.isnan(scores), np.inf, scores)
+    scores = {}
+    for name in names:
+        own = {key: arrays[f"{name}.{key}"] for key in SCORES[name].stored}
+        values = np.full(len(features), np.inf)
+        values[usable] = SCORES[name].score(own, features[usable], logits[usable])
+        scores[name] = np.where(np.isnan(values), np.inf, values)
+    return scores
 
 
 def _area(scores: npt.NDArray[np.float64], unknown: npt.NDArray[np.bool_]) -> float:
@@ -333,20 +404,27 @@ def _number(values: Mapping[str, Any], name: str, low: float, high: float) -> fl
 
 def _checked_arrays(name: str, columns: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     """The arrays that the score needs, and no others. Raises ValueError."""
-    checked = {}
-    sizes: dict[str, int | None] = {"D": columns}
-    for key, (dtype, *shape) in SCORES[name].stored.items():
-        expected = tuple(sizes.get(size) if isinstance(size, str) else size for size in shape)
-        checked[key] = checked_array(arrays, key, dtype, expected)
-        for size, length in zip(shape, checked[key].shape, strict=True):
-            if isinstance(size, str):
-                sizes[size] = length
-    if any(length == 0 for key, length in sizes.items() if key != "R"):
-        raise ValueError("unknown images: an array is empty.")
-    if "scales" in checked and not (
-        len(checked["scales"]) == len(checked["basis"]) + 1 and (checked["scales"] > 0).all()
-    ):
-        raise ValueError("unknown images: scales are not positive, or do not fit their basis.")
+    names = name.split("+")
+    sizes: dict[str, int] = {"D": columns}
+    checked = {
+        key: checked_array(arrays, key, np.float64, (len(names),)) for key in ("centres", "scales")
+    }
+    for part in names:
+        for field, (dtype, *shape) in SCORES[part].stored.items():
+            expected = tuple(sizes.get(size) if isinstance(size, str) else size for size in shape)
+            key = f"{part}.{field}"
+            checked[key] = checked_array(arrays, key, dtype, expected)
+            sizes.update(
+                (size, length)
+                for size, length in zip(shape, checked[key].shape, strict=True)
+                if isinstance(size, str)
+            )
+    variances, basis = checked.get("mahalanobis.variances"), checked.get("mahalanobis.basis")
+    fits = variances is None or basis is None or len(variances) == len(basis) + 1
+    if not fits or (variances is not None and not (variances > 0).all()):
+        raise ValueError("unknown images: variances are not positive, or not one a direction.")
+    if not (checked["scales"] > 0).all() or 0 in {sizes.get(size) for size in "KCM"}:
+        raise ValueError("unknown images: a scale is not positive, or an array is empty.")
     return checked
 
 

@@ -1,0 +1,374 @@
+"""Intervals, calibration, prediction sets and unknown images, against planted or held-out truth.
+
+    python benchmarks/uncertainty.py ../shared/data
+
+Features of the installed ImageNet weights of birds6, flowers5, cifar10_png1k and digits, and a
+logistic regression on half of the images; the other half calibrates and evaluates. Features are
+cached in the folder `--features`. Writes results/uncertainty.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import os
+import platform
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import scipy
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+
+import residua
+from residua.system.device import environment
+from residua.transfer.logistic import fit_logistic, single_blas_thread
+from residua.uncertainty import unknown
+from residua.uncertainty.calibration import calibration_of
+from residua.uncertainty.intervals import clustered_interval, wilson_interval
+from residua.uncertainty.prediction_sets import PredictionSets, confidence_threshold
+from residua.uncertainty.softmax import softmax
+from residua.uncertainty.temperature import cross_fitted, fit_temperature
+from residua.uncertainty.unknown_scores import SCORES, Head
+
+RESULT = Path(__file__).parent / "results" / "uncertainty.txt"
+SETS = ("birds6", "flowers5", "cifar10_png1k", "digits")
+MOST = 1000  # images of a data set
+SEEDS = 5
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of the logistic regression, by validation loss
+
+Rows = tuple[np.ndarray, np.ndarray]
+
+
+def data_sets(folder: Path, cache: Path) -> dict[str, Rows]:
+    """Features and labels of at most MOST images of each."""
+    cache.mkdir(parents=True, exist_ok=True)
+    rows = {}
+    for name in SETS:
+        file = cache / f"{name}.npz"
+        if not file.exists():
+            features = residua.features("imagenet", name if name == "digits" else folder / name)
+            if name == "digits":
+                labels = load_digits().target
+            else:
+                parents = [Path(path).parent.name for path in features.files]
+                labels = np.unique(parents, return_inverse=True)[1]
+            np.savez(file, features=features.values, labels=labels.astype(np.int64))
+        with np.load(file) as stored:
+            features, labels = stored["features"], stored["labels"]
+        chosen = np.random.default_rng(0).permutation(len(labels))[:MOST]
+        rows[name] = features[chosen], labels[chosen]
+    return rows
+
+
+def fit_head(features: np.ndarray, labels: np.ndarray, c: float = 1e-3) -> Rows:
+    head = fit_logistic(features, labels, int(labels.max()) + 1, c)
+    return head.weight, head.bias
+
+
+def held_out(rows: Rows, seed: int, c: float) -> Rows:
+    """Logits and labels of the half of the images that the head was not fitted on."""
+    features, labels = rows
+    order = np.random.default_rng(seed).permutation(len(labels))
+    train, rest = order[: len(order) // 2], order[len(order) // 2 :]
+    weight, bias = fit_head(features[train], labels[train], c)
+    return features[rest] @ weight.T + bias, labels[rest]
+
+
+def intervals() -> list[str]:
+    lines = [
+        "",
+        "## 95 % intervals of an accuracy: coverage in 1,000 draws (93 to 97 % is required)",
+    ]
+    for groups, share, copies, alike in (
+        (100, 0.9, 1, 1.0),
+        (300, 0.8, 1, 1.0),
+        (100, 0.9, 5, 1.0),
+        (100, 0.8, 5, 1.0),
+        (100, 0.85, 5, 0.9),
+        (300, 0.95, 5, 0.9),
+        (60, 0.8, 5, 0.5),
+    ):
+        counts = np.zeros(2)
+        for seed in range(1000):
+            random = np.random.default_rng(seed)
+            image = np.repeat(random.random(groups) < share, copies)
+            own = random.random(groups * copies) < share
+            correct = np.where(random.random(groups * copies) < alike, image, own)
+            group = np.repeat(np.arange(groups), copies)
+            for at, (low, high) in enumerate(
+                (
+                    clustered_interval(correct, group),
+                    wilson_interval(float(correct.mean()), len(correct)),
+                )
+            ):
+                counts[at] += low <= share <= high
+        lines.append(
+            f"{groups} images, accuracy {share}, {copies} copies each, alike with probability "
+            f"{alike}: clustered {counts[0] / 10:.1f} %, naive Wilson {counts[1] / 10:.1f} %"
+        )
+    return lines
+
+
+def calibration(rows: dict[str, Rows]) -> list[str]:
+    lines = [
+        "",
+        "## Calibration error (root mean square, debiased) before and after the temperature, which",
+        "is cross-fitted on the same held-out half; mean of 5 splits. C is the inverse",
+        "regularisation of the head; * has the lowest cross-entropy.",
+    ]
+    for name in SETS:
+        found = {}
+        for c in STRENGTHS:
+            values = []
+            for seed in range(SEEDS):
+                logits, labels = held_out(rows[name], seed, c)
+                after = cross_fitted(logits, labels, seed=seed)
+                first, second = (calibration_of(p, labels) for p in (softmax(logits), after))
+                loss = -np.log(softmax(logits)[np.arange(len(labels)), labels] + 1e-300).mean()
+                values.append(
+                    (
+                        first.error,
+                        second.error,
+                        first.plain_error,
+                        second.plain_error,
+                        first.brier,
+                        second.brier,
+                        fit_temperature(logits, labels),
+                        loss,
+                    )
+                )
+            found[c] = np.mean(values, axis=0)
+        best = min(STRENGTHS, key=lambda c: found[c][-1])
+        lines.extend(
+            f"{name:14} C {c:<6g}{'*' if c == best else ' '} error {v[0]:.4f} -> {v[1]:.4f}, plain "
+            f"{v[2]:.4f} -> {v[3]:.4f}, Brier {v[4]:.4f} -> {v[5]:.4f}, temperature {v[6]:.2f}"
+            for c, v in found.items()
+        )
+    return lines
+
+
+def aps_sets(probabilities: Rows, labels: np.ndarray, penalty: float) -> np.ndarray:
+    """Adaptive sets (APS, Romano et al. 2020), or RAPS with its penalty (Angelopoulos 2021)."""
+    calibrate, evaluate = probabilities
+    random = np.random.default_rng(0)
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        order = np.argsort(-rows, axis=1)
+        ranks = np.argsort(order, axis=1)
+        before = np.take_along_axis(np.cumsum(np.sort(rows)[:, ::-1], axis=1), ranks, axis=1) - rows
+        return before + random.random((len(rows), 1)) * rows + penalty * np.maximum(ranks - 1, 0)
+
+    own = np.sort(scores(calibrate)[np.arange(len(labels)), labels])
+    level = own[min(len(own) - 1, int(np.ceil((len(own) + 1) * 0.9)) - 1)]
+    chosen = scores(evaluate) <= level
+    chosen[np.arange(len(evaluate)), evaluate.argmax(axis=1)] = True
+    return chosen
+
+
+def lac_by_mapie(logits: Rows, labels: np.ndarray) -> np.ndarray | None:
+    """MAPIE's sets of the same probabilities, as an oracle."""
+    try:
+        from mapie.classification import SplitConformalClassifier
+    except ImportError:
+        return None
+    from sklearn.base import BaseEstimator, ClassifierMixin
+
+    class Given(ClassifierMixin, BaseEstimator):
+        def fit(self, x: np.ndarray, y: np.ndarray) -> Given:
+            self.classes_ = np.arange(x.shape[1])
+            return self
+
+        def predict_proba(self, x: np.ndarray) -> np.ndarray:
+            return x
+
+        def predict(self, x: np.ndarray) -> np.ndarray:
+            return x.argmax(axis=1)
+
+    model = SplitConformalClassifier(
+        Given().fit(logits[0], labels), confidence_level=0.9, conformity_score="lac", prefit=True
+    )
+    model.conformalize(logits[0], labels)
+    return np.asarray(model.predict_set(logits[1])[1])[:, :, 0]
+
+
+def prediction_sets(rows: dict[str, Rows]) -> list[str]:
+    lines = [
+        "",
+        "## Prediction sets of 90 %: half of the held-out images calibrates, the other evaluates;",
+        "20 splits. Coverage (should be 90 %, or more: the predicted class is always in the set),",
+        "the lowest coverage of a class, mean size; `marginal` has one threshold for all classes.",
+    ]
+    for name in SETS:
+        found: dict[str, list[tuple[float, float, float]]] = {}
+        mapie, guaranteed = [], []
+        for seed in range(20):
+            logits, labels = held_out(rows[name], seed, 1e-2)
+            half = len(labels) // 2
+            temperature = fit_temperature(logits[:half], labels[:half])
+            first, second = (
+                softmax(logits[:half] / temperature),
+                softmax(logits[half:] / temperature),
+            )
+            truth = labels[half:]
+            sets = PredictionSets.fit(first, labels[:half])
+            level = np.full(sets.classes, np.sort(sets.scores)[int(np.ceil((half + 1) * 0.9)) - 1])
+            marginal = (1 - second <= level) | (second == second.max(axis=1, keepdims=True))
+            for kind, chosen in (
+                ("by class", sets.sets(second)),
+                ("marginal", marginal),
+                ("APS", aps_sets((first, second), labels[:half], 0.0)),
+                ("RAPS", aps_sets((first, second), labels[:half], 0.05)),
+            ):
+                inside = chosen[np.arange(len(truth)), truth]
+                worst = min(inside[truth == k].mean() for k in np.unique(truth))
+                found.setdefault(kind, []).append((inside.mean(), worst, chosen.sum(1).mean()))
+            oracle = lac_by_mapie((first, second), labels[:half])
+            if oracle is not None:
+                mapie.append(float((oracle == (1 - second <= level)).all(axis=1).mean()))
+            threshold = confidence_threshold(first, labels[:half], 0.95)
+            if threshold is not None:
+                above = second.max(axis=1) >= threshold
+                if above.any():
+                    right = second.argmax(axis=1)[above] == truth[above]
+                    guaranteed.append((right.mean(), above.mean()))
+        for kind, values in found.items():
+            mean, error = np.mean(values, axis=0), np.std([v[0] for v in values]) / np.sqrt(20)
+            lines.append(
+                f"{name:14} {kind:9} coverage {100 * mean[0]:.1f} +- {100 * error:.1f} %, lowest "
+                f"of a class {100 * mean[1]:.1f} %, size {mean[2]:.2f}"
+            )
+        if mapie:
+            lines.append(
+                f"{name:14} MAPIE's sets equal the marginal ones before the predicted class is "
+                f"added: {100 * np.mean(mapie):.2f} % of images"
+            )
+        if guaranteed:
+            right, predicted = np.mean(guaranteed, axis=0)
+            reached = np.mean([accuracy >= 0.95 for accuracy, _ in guaranteed])
+            lines.append(
+                f"{name:14} threshold for 95 % accuracy: found in {len(guaranteed)} of 20 splits; "
+                f"accuracy above it {100 * right:.1f} % on average, at least 95 % in "
+                f"{100 * reached:.0f} % of splits, of {100 * predicted:.0f} % of the images"
+            )
+    return lines
+
+
+def unknown_cases(rows: dict[str, Rows]) -> list[tuple[str, tuple[int, ...], str]]:
+    """(known set, its classes that are unknown, unknown set): five pairs of classes, all sets."""
+    cases = []
+    for name in SETS:
+        pairs = list(itertools.combinations(range(int(rows[name][1].max()) + 1), 2))
+        for at in np.random.default_rng(1).permutation(len(pairs))[:5]:
+            cases.append((name, pairs[at], ""))
+        cases.extend((name, (), other) for other in SETS if other != name)
+    return cases
+
+
+def unknown_images(rows: dict[str, Rows], c: float) -> list[str]:
+    lines = [
+        "",
+        f"## Unknown images, C {c:g}: AUROC of each fixed score and of the choice, and its alarms.",
+        "Three quarters of the known images are for training; the others, and the images of two",
+        "classes or of another data set, are evaluated. At most 5 % false alarms are stated.",
+    ]
+    table, seconds, alarms, names = [], [], [], list(SCORES)
+    cases = unknown_cases(rows)
+    for seed, (name, left_out, other) in enumerate(cases):
+        features, labels = rows[name]
+        is_known = ~np.isin(labels, left_out)
+        known, label = features[is_known], np.unique(labels[is_known], return_inverse=True)[1]
+        foreign = rows[other][0][:400] if other else features[~is_known]
+        order = np.random.default_rng(seed).permutation(len(label))
+        train, test = order[: 3 * len(order) // 4], order[3 * len(order) // 4 :]
+        images = np.concatenate([known[test], foreign])
+        truth = np.arange(len(images)) >= len(test)
+        fit = partial(fit_head, c=c)
+        weight, bias = fit(known[train], label[train])
+        logits = images @ weight.T + bias
+        began = time.perf_counter()
+        chosen = unknown.choose(known[train], label[train], None, fit)
+        seconds.append((len(train), time.perf_counter() - began))
+        areas = [roc_auc_score(truth, chosen.scores(images, logits))]
+        head = Head(weight, bias)
+        for fixed in SCORES:
+            fitted = SCORES[fixed].fit(known[train], label[train], head)
+            areas.append(roc_auc_score(truth, SCORES[fixed].score(fitted, images, logits)))
+        alarm = chosen.is_unknown(images, logits)
+        alarms.append((alarm[~truth].mean(), alarm[truth].mean(), len(test)))
+        table.append(areas)
+        what = other or "classes " + " and ".join(map(str, left_out))
+        fixed_text = " ".join(f"{n} {a:.3f}" for n, a in zip(names, areas[1:], strict=True))
+        estimate = "none" if chosen.auroc is None else f"{chosen.auroc:.3f}"
+        lines.append(
+            f"{name} without {what}: choice {areas[0]:.3f} ({chosen.name}, estimated {estimate}); "
+            f"{fixed_text}; false alarms {100 * alarms[-1][0]:.1f} %, found "
+            f"{100 * alarms[-1][1]:.1f} %"
+        )
+    return lines + _summary(np.array(table), names, cases, alarms, seconds)
+
+
+def _summary(
+    areas: np.ndarray,
+    names: list[str],
+    cases: list[tuple[str, tuple[int, ...], str]],
+    alarms: list[tuple[float, float, int]],
+    seconds: list[tuple[int, float]],
+) -> list[str]:
+    near = np.array([not other for *_, other in cases])
+    lines = [
+        f"mean AUROC, all {areas[:, at].mean():.4f}, classes {areas[near, at].mean():.4f}, other "
+        f"sets {areas[~near, at].mean():.4f}: {name}"
+        for at, name in enumerate(["choice", *names])
+    ]
+    fixed = areas[:, 1 : 1 + len(SCORES)]
+    best = int(fixed.mean(axis=0).argmax())
+    below = areas[:, 0] - fixed[:, best]
+    oracle = areas[:, 0] - fixed.max(axis=1)
+    images = sum(count for *_, count in alarms)
+    false = sum(rate * count for rate, _, count in alarms) / images
+    return [
+        *lines,
+        f"best fixed score by mean: {names[best]}; choice less this: mean {below.mean():+.4f}, "
+        f"lowest {below.min():+.4f} in {cases[int(below.argmin())]}; cases below -.03: "
+        f"{int((below < -0.03).sum())} of {len(below)}",
+        f"choice less the best of the five in each case, known only afterwards: mean "
+        f"{oracle.mean():+.4f}, lowest {oracle.min():+.4f}; cases below -.03: "
+        f"{int((oracle < -0.03).sum())}",
+        f"false alarms of the choice: {100 * false:.2f} % of {images:,} known images; found: "
+        f"{100 * np.mean([found for _, found, _ in alarms]):.1f} % of the unknown on average",
+        "seconds of a choice by number of images: "
+        + ", ".join(f"{count}: {value:.2f}" for count, value in sorted(seconds)[::8]),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--features", type=Path, default=Path("/tmp/residua-uncertainty"))
+    options = parser.parse_args()
+    facts = environment(torch.device("cpu"))
+    began = time.perf_counter()
+    with single_blas_thread():
+        rows = data_sets(options.data, options.features)
+        lines = [
+            "# intervals, calibration, prediction sets and unknown images",
+            f"# {datetime.date.today()}; {facts['device_name']}, {os.cpu_count()} cores, 1 thread; "
+            f"residua {facts['residua']}, torch {facts['torch']}, numpy {np.__version__}, scipy "
+            f"{scipy.__version__}, Python {platform.python_version()}",
+            "# " + ", ".join(f"{name}: {len(row[1])} images" for name, row in rows.items()),
+        ]
+        lines += calibration(rows) + prediction_sets(rows) + intervals()
+        for c in (1e-3, 1e-1):
+            lines += unknown_images(rows, c)
+    lines.append(f"# {time.perf_counter() - began:.0f} s, less if the features are cached")
+    RESULT.write_text("\n".join(lines) + "\n", "utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Calibration error of draws whose true error is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from residua.errors import ResiduaError
+from residua.uncertainty.calibration import calibration_of
+
+
+def draw(
+    images: int, gap: float, seed: int, copies: int = 1
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Two-class probabilities that exceed the true ones by `gap`, labels, and groups."""
+    random = np.random.default_rng(seed)
+    true = random.uniform(0.55, 0.9, images)
+    labels = (random.random(images) > true).astype(np.int64)
+    top = np.repeat(true + gap, copies)
+    return (
+        np.stack([top, 1 - top], axis=1),
+        np.repeat(labels, copies),
+        np.repeat(np.arange(images), copies),
+    )
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_calibrated_probabilities_have_no_error(copies: int) -> None:
+    found = [calibration_of(*draw(250, 0.0, seed, copies)) for seed in range(40)]
+    assert np.mean([c.plain_error for c in found]) > 0.05  # the bias that is removed
+    assert np.median([c.error for c in found]) < 0.03
+    assert np.mean([c.error == 0 for c in found]) > 0.35  # as often below the truth as above
+    assert np.mean([c.interval[0] == 0 for c in found]) > 0.9
+
+
+def test_a_planted_error_is_measured_and_its_interval_contains_it() -> None:
+    found = [calibration_of(*draw(400, 0.09, seed), seed=seed) for seed in range(40)]
+    squares = np.mean([c.error**2 for c in found])
+    assert squares == pytest.approx(0.09**2, rel=0.15)
+    assert np.mean([c.interval[0] <= 0.09 <= c.interval[1] for c in found]) >= 0.85
+
+
+def test_copies_of_each_image_are_no_more_evidence() -> None:
+    plain = calibration_of(*draw(200, 0.05, 1))
+    copied = calibration_of(*draw(200, 0.05, 1, copies=6))
+    naive = calibration_of(*draw(200, 0.05, 1, copies=6)[:2])
+    width, wide, narrow = (c.interval[1] - c.interval[0] for c in (plain, copied, naive))
+    assert wide == pytest.approx(width, rel=0.25)
+    assert narrow < 0.75 * width
+
+
+def test_the_brier_score_is_scikit_learns_and_bins_are_equal() -> None:
+    from sklearn.metrics import brier_score_loss
+
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(4), 450)
+    labels = random.integers(0, 4, 450)
+    calibration = calibration_of(probabilities, labels)
+    expected = brier_score_loss(labels, probabilities, labels=range(4), scale_by_half=False)
+    assert calibration.brier == pytest.approx(expected)
+    assert [b.images for b in calibration.bins] == [30] * 15
+    confidences = [b.confidence for b in calibration.bins]
+    assert confidences == sorted(confidences)
+    gaps = [abs(b.confidence - b.accuracy) * b.images for b in calibration.bins]
+    assert calibration.plain_error == pytest.approx(sum(gaps) / 450)
+    json.dumps(calibration.to_json(), allow_nan=False)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 60), st.integers(1, 4), st.floats(0, 3), st.integers(0, 99))
+def test_every_input_gives_finite_figures(
+    images: int, classes: int, power: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.full(classes, 10**-power), images)
+    probabilities[1:][random.random(images - 1) < 0.1] = np.nan
+    if not np.isfinite(probabilities).all(axis=1).any():
+        probabilities[0] = 1 / classes
+    calibration = calibration_of(probabilities, random.integers(0, classes, images))
+    json.dumps(calibration.to_json(), allow_nan=False)
+    assert 0 <= calibration.interval[0] <= calibration.error <= calibration.interval[1]
+
+
+def test_without_finite_probabilities_nothing_is_measured() -> None:
+    with pytest.raises(ResiduaError, match="finite"):
+        calibration_of(np.full((3, 2), np.nan), np.zeros(3, np.int64))

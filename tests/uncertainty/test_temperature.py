@@ -1,0 +1,98 @@
+"""Temperatures against planted ones, and on the inputs that break a plain minimiser."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from residua.uncertainty.softmax import softmax
+from residua.uncertainty.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperature
+
+
+def calibrated(
+    images: int, classes: int, seed: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Logits, and labels drawn from their softmax."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 2, (images, classes))
+    labels = (softmax(logits).cumsum(axis=1) < random.random((images, 1))).sum(axis=1)
+    return logits, np.minimum(labels, classes - 1)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 4.0])
+def test_a_planted_temperature_is_recovered(temperature: float) -> None:
+    logits, labels = calibrated(6000, 5, 0)
+    assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_it_minimises_the_likelihood_as_scipy_does() -> None:
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    logits, labels = calibrated(20_000, 4, 1)
+    logits = logits * 3
+
+    def loss(temperature: float) -> float:
+        return -float(log_softmax(logits / temperature, axis=1)[np.arange(20_000), labels].mean())
+
+    best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-7}).x
+    assert fit_temperature(logits, labels) == pytest.approx(best, rel=2e-3)
+
+
+def test_a_few_images_that_are_all_right_are_no_reason_for_certainty() -> None:
+    logits = np.tile([4.0, 0.0, 0.0], (10, 1))
+    labels = np.zeros(10, np.int64)
+    probability = softmax(logits / fit_temperature(logits, labels))[0, 0]
+    assert 0.9 < probability < 0.97  # about half an error in 11
+    few = fit_temperature(logits[:1], labels[:1])
+    assert (
+        few
+        > fit_temperature(logits, labels)
+        > fit_temperature(np.tile(logits, (99, 1)), np.zeros(990, int))
+    )
+
+
+def test_rows_that_are_not_finite_do_not_matter() -> None:
+    logits, labels = calibrated(300, 3, 2)
+    damaged = np.concatenate([logits, [[np.nan, 0, 0], [np.inf, 0, 0], [0, -np.inf, 0]]])
+    more = np.concatenate([labels, [0, 1, 2]])
+    assert fit_temperature(damaged, more) == fit_temperature(logits, labels)
+    probabilities = cross_fitted(damaged, more)
+    assert np.isfinite(probabilities[:300]).all()
+    assert np.isnan(probabilities[300]).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 12), st.integers(1, 5), st.floats(-3, 4), st.integers(0, 99))
+def test_every_input_gives_a_temperature_in_range(
+    images: int, classes: int, power: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 10**power, (images, classes)).astype(np.float32)
+    logits[random.random(logits.shape) < 0.1] = np.nan
+    labels = random.integers(0, classes, images)
+    assert LOWEST <= fit_temperature(logits, labels) <= HIGHEST
+    probabilities = cross_fitted(logits, labels)
+    usable = np.isfinite(logits).all(axis=1)
+    np.testing.assert_allclose(probabilities[usable].sum(axis=1), 1)
+
+
+def test_no_image_is_calibrated_by_its_own_group() -> None:
+    """Changing labels of a group changes the probabilities of other images alone."""
+    logits, labels = calibrated(200, 3, 3)
+    groups = np.arange(200) // 4
+    changed = labels.copy()
+    changed[groups == 7] = (labels[groups == 7] + 1) % 3
+    before, after = (cross_fitted(logits, given, groups=groups) for given in (labels, changed))
+    np.testing.assert_array_equal(before[groups == 7], after[groups == 7])
+    assert (before != after).any()
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="logits"):
+        fit_temperature(np.zeros((2, 3)), np.zeros(3, np.int64))
+    with pytest.raises(ValueError, match="labels"):
+        fit_temperature(np.zeros((2, 3)), np.array([0, 3]))
