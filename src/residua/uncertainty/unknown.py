@@ -193,7 +193,7 @@ class _Data(NamedTuple):
     seed: int
 
     def part(self, images: int) -> _Data:
-        """At most so many images, as many of each class as possible."""
+        """At most `images` of these, as many of each class as possible."""
         rows = _references(self.labels, images, self.seed)
         return self._replace(
             features=self.features[rows], labels=self.labels[rows], groups=self.groups[rows]
