@@ -53,7 +53,8 @@ if TYPE_CHECKING:
     from residua.comparison.compare import Comparison, compare
     from residua.errors import ResiduaError
     from residua.evaluation.explain import Explanation
-    from residua.evaluation.predict import Features, Prediction
+    from residua.evaluation.predict import Features
+    from residua.evaluation.predictor import Prediction
     from residua.evaluation.score import Evaluation
 
 HOMES = {  # modules of the public names that are not in residua.api
@@ -61,7 +62,7 @@ HOMES = {  # modules of the public names that are not in residua.api
     "Evaluation": "residua.evaluation.score",
     "Explanation": "residua.evaluation.explain",
     "Features": "residua.evaluation.predict",
-    "Prediction": "residua.evaluation.predict",
+    "Prediction": "residua.evaluation.predictor",
     "ResiduaError": "residua.errors",
     "compare": "residua.comparison.compare",
 }

@@ -24,11 +24,11 @@ from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
+from residua.evaluation.calibrate import HeldOut, calibrate
 from residua.evaluation.evaluate import record, selection_caveat
 from residua.evaluation.score import (
     CROSS_VALIDATION,
     Evaluation,
-    evaluation_of,
     score_images,
     with_slices,
 )
@@ -61,6 +61,7 @@ from residua.training.recorder import tensorboard_writer
 from residua.transfer.context import CrossValidated
 from residua.transfer.features import FeatureRows
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
+from residua.uncertainty.record import Uncertainty
 from residua.weights.load import Weights, read_file
 
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
@@ -94,6 +95,13 @@ class Trained:
     transfer: TransferResult | None = None
     cross_validated: CrossValidated | None = None
     features: FeatureRows | None = None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """The cross-validated predictions, if the saved head is a linear probe like theirs."""
+        if self.cross_validated is None or self.prepared.config.network.head != "logistic":
+            return None
+        return self.cross_validated.held_out(self.prepared)
 
 
 def train(
@@ -180,9 +188,10 @@ def _run(experiment: Experiment) -> None:
             trained = _train(experiment)
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
+            uncertainty = calibrate(folder, trained.prepared, trained.held_out, console)
             evaluation = _evaluate(folder, trained.prepared, console)
             if evaluation is None:
-                evaluation = _left_out(folder, trained)
+                evaluation = _left_out(folder, trained, uncertainty)
             facts = report_facts(
                 folder,
                 trained.prepared,
@@ -190,6 +199,7 @@ def _run(experiment: Experiment) -> None:
                 trained.progress,
                 trained.transfer,
                 _check_data(folder, trained, console),
+                uncertainty,
             )
             for warning in html.write(facts, folder.path):
                 console.warn(warning)
@@ -314,23 +324,15 @@ def _with_one_backbone(
     return choose_backbone(start, clock, console)
 
 
-def _left_out(folder: RunFolder, trained: Trained) -> Evaluation | None:
+def _left_out(
+    folder: RunFolder, trained: Trained, uncertainty: Uncertainty | None
+) -> Evaluation | None:
     """The cross-validated predictions of a linear probe that all images were used for."""
-    prepared, crossed = trained.prepared, trained.cross_validated
-    if crossed is None or crossed.logits is None:
+    if trained.cross_validated is None:
         return None
-    evaluation = evaluation_of(
-        crossed.logits,
-        prepared.pixels,
-        crossed.samples,
-        prepared.labels[crossed.samples],
-        [prepared.dataset.entries[sample].path for sample in crossed.samples],
-        CROSS_VALIDATION,
-        prepared.dataset.classes,
-        groups=prepared.groups_of(crossed.samples),
-    )
-    headers = [prepared.headers[sample] for sample in crossed.samples.tolist()]
-    return record(folder, CROSS_VALIDATION, with_slices(evaluation, headers))
+    temperature = 1.0 if uncertainty is None else uncertainty.temperature
+    evaluation = trained.cross_validated.evaluation(trained.prepared, temperature)
+    return record(folder, CROSS_VALIDATION, evaluation)
 
 
 def _check_settings(config: Config, out: str | None) -> None:

@@ -109,7 +109,7 @@ def test_output_for_programs_is_valid_in_every_encoding(encoding: str) -> None:
             ((row,),) = [json.loads(text)]
             assert (row["file"], row["top"][0]["class"]) == ("café \U0001f600.png", "été")
         else:
-            assert text.splitlines()[1] == "café \U0001f600.png,été,1.000000,"
+            assert text.splitlines()[1] == "café \U0001f600.png,été,1.000000,,"
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json"])

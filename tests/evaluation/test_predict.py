@@ -58,7 +58,8 @@ def test_predictions_are_the_most_likely_classes_in_order(
         assert row.error is None
     assert rows[2].top == ()
     assert "is not an image" in str(rows[2].error)
-    assert rows[2].to_json() == {"file": files[2], "top": [], "error": rows[2].error}
+    nothing = {"set": None, "unknown": None}
+    assert rows[2].to_json() == {"file": files[2], "top": [], **nothing, "error": rows[2].error}
     (alone,) = predict_images(weights, files[:1], 1, max_pixels=LIMIT)
     assert alone.top == ((rows[0].top[0][0], pytest.approx(rows[0].top[0][1])),)
     with pytest.raises(ResiduaError, match="top = 0: must be a whole number of at least 1"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from residua.inference import engine
-from residua.inference.outputs import Classifier, FromPixels, classifier_of
+from residua.inference.outputs import Classifier, FromPixels, classifier_of, featured_classifier
 from residua.weights.load import Weights, read_file
 from residua.weights.network import build_network
 
@@ -34,7 +34,9 @@ def pixels() -> np.ndarray:
 
 
 def exact(weights: Weights, pixels: np.ndarray) -> np.ndarray:
-    network = FromPixels(build_network(weights, CPU), weights.metadata.preprocessing)
+    network = FromPixels(
+        build_network(weights, CPU), weights.metadata.preprocessing, features=False
+    )
     with torch.inference_mode():
         return network(torch.from_numpy(pixels))[0].numpy()
 
@@ -45,6 +47,15 @@ def test_both_engines_give_the_logits_of_the_network(weights: Weights, pixels: n
         classify = classifier_of(weights, CPU, images)
         np.testing.assert_allclose(classify(pixels), expected, rtol=1e-4, atol=1e-5)
         assert classify(pixels[:0]).shape[0] == 0
+
+
+def test_features_are_those_that_the_head_reads(weights: Weights, pixels: np.ndarray) -> None:
+    network = build_network(weights, CPU)
+    for images in (0, len(pixels)):
+        logits, features = featured_classifier(weights, CPU, images)(pixels)
+        head = network.head(torch.from_numpy(features)).detach().numpy()
+        np.testing.assert_allclose(head, logits, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(logits, exact(weights, pixels), rtol=1e-4, atol=1e-5)
 
 
 def test_near_ties_are_decided_by_pytorch(weights: Weights, pixels: np.ndarray) -> None:

@@ -202,7 +202,8 @@ def test_layers_are_scored_on_the_same_folds_and_the_best_is_chosen() -> None:
 
 
 def test_of_equal_layers_the_later_stage_is_chosen() -> None:
-    probes = ProbeScores(np.ones((4, 6), bool), np.ones((4, 6)), np.ones(4, bool), False)
+    one = np.ones((4, 6))
+    probes = ProbeScores(one > 0, one, np.ones(4, bool), False, np.zeros((4, 2), np.float32))
     scores = [LayerScore(FeatureLayer(stage, 1), 8, probes, 1.0) for stage in (1, 3, 2)]
     assert best_layer(scores).layer.stage == 3
 

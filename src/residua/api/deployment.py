@@ -34,20 +34,23 @@ def export(
     model: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
+    check: bool = True,
     quiet: bool = True,
 ) -> Exported:
     """Export a classifier to another runtime, as a file that takes uint8 images.
 
     The file is written only if it agrees with PyTorch on the run's held-out images.
 
-    source, model, classes, preprocessing, quiet: see `evaluate`.
+    source, model, classes, preprocessing, check, quiet: see `evaluate`.
     format: "onnx", "openvino", "pt2" or "torchscript"; None: by the suffix of `out`, else "onnx".
     precision: "fp32", "fp16" or "int8".
     out: a new file; None: model.<suffix> in the run's folder, else in the working directory.
 
     Raises ResiduaError, with the differences if the file does not compute what PyTorch does.
     """
-    weights, folder = open_source(source, model, classes, preprocessing, Console(quiet))
+    weights, folder = open_source(
+        source, model, classes, preprocessing, Console(quiet), check=check
+    )
     target = None if out is None else Path(out)
     if target is not None:
         inputs = [weights.path] if folder is None else [folder.config.data.path]
@@ -82,11 +85,12 @@ def serve(
     model: str | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
+    check: bool = True,
     quiet: bool = False,
 ) -> None:
     """Serve a classifier over HTTP until SIGINT or SIGTERM; needs the extra `serve`.
 
-    source, model, classes, preprocessing, quiet: see `evaluate`.
+    source, model, classes, preprocessing, check, quiet: see `evaluate`.
     host, port: address to listen on; port 0 is any free one.
     token: bearer token that clients must send.
     max_bytes, max_requests, timeout: bytes and seconds of a request, requests at the same time.
@@ -100,7 +104,7 @@ def serve(
     if workers is not None and (isinstance(workers, bool) or workers < 1):
         raise ResiduaError(f"workers = {workers!r}: must be at least 1.")
     console = Console(quiet)
-    weights, folder = open_source(source, model, classes, preprocessing, console)
+    weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     name = folder.path.resolve().name if folder else weights.path.name.split(".")[0]
     if max_pixels is None:
         max_pixels = folder.config.data.max_pixels if folder else Limits.pixels

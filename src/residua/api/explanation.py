@@ -13,7 +13,7 @@ from residua.data.pixels import checked_range
 from residua.data.value_range import ValueRange
 from residua.evaluation.explain import Explanation, explain_images
 from residua.evaluation.inputs import Images, several
-from residua.evaluation.predict import Prediction
+from residua.evaluation.predictor import Prediction
 from residua.report.figures import GRID, write_prediction_grid
 from residua.report.heat import overlay
 from residua.runs.sources import open_source

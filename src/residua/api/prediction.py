@@ -13,7 +13,8 @@ from residua.data.pixels import Transform, checked_range
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, several
-from residua.evaluation.predict import Features, Prediction, features_of, predict_images
+from residua.evaluation.predict import Features, features_of, predict_images
+from residua.evaluation.predictor import Prediction
 from residua.report.figures import GRID, write_prediction_grid
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
@@ -33,19 +34,23 @@ def predict(
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     value_range: ValueRange | None = None,
+    coverage: float | None = None,
     allow_private: bool = False,
     grid: str | Path | None = None,
+    check: bool = True,
     quiet: bool = True,
     files: Images | None = None,
 ) -> list[Prediction]:
     """Predict the classes of images, one row per image, in order.
 
-    source, model, classes, preprocessing, quiet: see `evaluate`.
+    source, model, classes, preprocessing, check, quiet: see `evaluate`.
     images: one or several, also from a generator, which is read 32 images at a time: paths, folders
         (all images below them), http(s) URLs, bytes of a file, Pillow images, arrays
         [H, W] or [H, W, C], tensors [C, H, W]; uint8, uint16 or floating-point numbers in 0..1.
     top: number of most likely classes per image.
     value_range: (black, white) of arrays and tensors with other values.
+    coverage: share of images whose prediction set contains the true class, in (0, 1); None: 0.9 if
+        the weights have prediction sets.
     allow_private: also read URLs in private networks.
     grid: PNG file in which to draw the images with their classes; it may exist only if residua
         drew it. A failure to draw is only a warning.
@@ -65,8 +70,10 @@ def predict(
                 classes=classes,
                 preprocessing=preprocessing,
                 value_range=value_range,
+                coverage=coverage,
                 allow_private=allow_private,
                 grid=grid,
+                check=check,
                 console=Console(quiet),
                 progress=move,
             )
@@ -82,13 +89,15 @@ def predictions(
     classes: Sequence[str] | None,
     preprocessing: Mapping[str, object] | None,
     value_range: ValueRange | None = None,
+    coverage: float | None,
     allow_private: bool,
     grid: str | Path | None,
+    check: bool,
     console: Console,
     progress: Report | None,
 ) -> Iterator[Prediction]:
     """The rows of `predict`, each as soon as it is made."""
-    weights, folder = open_source(source, model, classes, preprocessing, console)
+    weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     images = several(images)
     if grid is not None:
         known = images if isinstance(images, list | tuple) else []
@@ -107,6 +116,7 @@ def predictions(
         max_pixels=max_pixels_of(folder),
         allow_private=allow_private,
         value_range=checked_range(value_range),
+        coverage=coverage,
         progress=progress,
         keep=None if grid is None else keep,
     )

@@ -19,7 +19,7 @@ from residua.data.pixels import Transform
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.inputs import Images, several
-from residua.evaluation.predict import Prediction
+from residua.evaluation.predictor import Prediction
 from residua.evaluation.score import Evaluation
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
@@ -245,6 +245,7 @@ def evaluate(
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     settings: Mapping[str, object] | None = None,
+    check: bool = True,
     quiet: bool = True,
     data_path: str | Path | None = None,
 ) -> Evaluation:
@@ -257,6 +258,8 @@ def evaluate(
     classes: names of the outputs in order, where a weights file does not record them.
     preprocessing: fields that a third-party file does not record, {"mean": [0, 0, 0]}.
     settings: columns of data that are a table, {"data.label_column": "breed"}.
+    check: check first that the network still gives the outputs for golden images that are stored
+        in its weights.
     quiet: print nothing; assumptions and leakage become Python warnings.
     data_path: where the run's own data are now, if they were moved, for its test set.
 
@@ -264,7 +267,7 @@ def evaluate(
     """
     console = Console(quiet)
     columns = Columns.of(data_settings(settings or {}))
-    weights, folder = open_source(source, model, classes, preprocessing, console)
+    weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     if data_path is not None and (folder is None or data is not None):
         raise ResiduaError(
             f"--data {data_path}: is where the own data of a run are now; without DATA beside it."

@@ -18,7 +18,7 @@ from residua.errors import ResiduaError
 from residua.system.files import user_path, write_csv
 
 if TYPE_CHECKING:
-    from residua.evaluation.predict import Prediction
+    from residua.evaluation.predictor import Prediction
     from residua.system.console import Console
 
 CHUNK = 32  # predictions that are printed together, aligned
@@ -93,6 +93,14 @@ ClassesOption = Annotated[
         rich_help_panel=THIRD_PARTY,
     ),
 ]
+NoCheckOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        metavar="",
+        help="Skip the check that the weights still give the stored outputs for golden images.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
 
 
@@ -162,15 +170,21 @@ def print_json(value: object) -> None:
 
 
 def print_predictions(
-    predictions: Iterable[Prediction], form: str, top: int, out: TextIO
+    predictions: Iterable[Prediction], form: str, top: int, out: TextIO, *, sets: bool = False
 ) -> tuple[int, int]:
     """Print a row per image as soon as it is there; the numbers of rows and of errors.
 
-    form: table, csv or json. After an interruption the output is valid, with the rows so far.
+    form: table, csv or json, which always has the prediction sets. sets: print them.
+    After an interruption the output is valid, with the rows so far.
     """
     counts = [0, 0]
-    write = {"table": _write_table, "csv": _write_csv, "json": _write_json}[form]
-    write(_chunks(predictions, out, counts), top, out)
+    chunks = _chunks(predictions, out, counts)
+    if form == "table":
+        _write_table(chunks, sets, out)
+    elif form == "csv":
+        _write_csv(chunks, top, sets, out)
+    else:
+        _write_json(chunks, out)
     return counts[0], counts[1]
 
 
@@ -186,7 +200,7 @@ def _chunks(
         counts[1] += sum(prediction.error is not None for prediction in chunk)
 
 
-def _write_table(chunks: Iterator[list[Prediction]], _: int, out: TextIO) -> None:
+def _write_table(chunks: Iterator[list[Prediction]], sets: bool, out: TextIO) -> None:
     from residua.report.view import percent
     from residua.system.console import printable
 
@@ -196,15 +210,19 @@ def _write_table(chunks: Iterator[list[Prediction]], _: int, out: TextIO) -> Non
         for prediction in chunk:
             classes = ", ".join(f"{name} {percent(chance, 1)}" for name, chance in prediction.top)
             outcome = classes or f"error: {prediction.error}"
+            if sets and prediction.set is not None and prediction.unknown is None:
+                outcome += f"; set {{{', '.join(prediction.set)}}}"
+            if prediction.unknown is not None:
+                outcome += f"; unknown: {prediction.unknown}"
             print(printable(f"{prediction.file:<{width}}  {outcome}"), file=out)
 
 
-def _write_csv(chunks: Iterator[list[Prediction]], top: int, out: TextIO) -> None:
+def _write_csv(chunks: Iterator[list[Prediction]], top: int, sets: bool, out: TextIO) -> None:
     if isinstance(out, io.TextIOWrapper) and not out.isatty():
         out.reconfigure(encoding="utf-8")  # other programs read it, not this terminal
     ranks = range(1, top + 1)
     columns = [name for rank in ranks for name in (f"class{rank}", f"probability{rank}")]
-    header = ["file", *columns, "error"]
+    header = ["file", *columns, *["set"] * sets, "unknown", "error"]
     for chunk in chunks:
         if header:
             write_csv(out, [header])
@@ -212,10 +230,12 @@ def _write_csv(chunks: Iterator[list[Prediction]], top: int, out: TextIO) -> Non
         for prediction in chunk:
             cells = [cell for name, chance in prediction.top for cell in (name, f"{chance:.6f}")]
             padding = [""] * (2 * top - len(cells))
-            write_csv(out, [[prediction.file, *cells, *padding, prediction.error or ""]])
+            members = ["|".join(prediction.set or ())] * sets
+            reasons = [prediction.unknown or "", prediction.error or ""]
+            write_csv(out, [[prediction.file, *cells, *padding, *members, *reasons]])
 
 
-def _write_json(chunks: Iterator[list[Prediction]], _: int, out: TextIO) -> None:
+def _write_json(chunks: Iterator[list[Prediction]], out: TextIO) -> None:
     """A list, closed whatever happens."""
     opening, closing = "[", ""
     try:

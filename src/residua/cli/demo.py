@@ -15,7 +15,7 @@ from residua.config.recipes import compose
 from residua.config.schema import IMAGENET, NONE
 from residua.data.open import EMBEDDED, open_dataset
 from residua.errors import ResiduaError
-from residua.evaluation.predict import Prediction
+from residua.evaluation.predictor import Prediction
 from residua.experiment import train
 from residua.system.console import Console
 

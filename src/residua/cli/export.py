@@ -12,6 +12,7 @@ from residua.cli.common import (
     ClassesOption,
     JsonOption,
     ModelOption,
+    NoCheckOption,
     PreprocessingOption,
     RunArgument,
     SourceArgument,
@@ -60,6 +61,7 @@ def export(
     model: ModelOption = None,
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
+    no_check: NoCheckOption = False,
 ) -> None:
     """Export a classifier to ONNX, OpenVINO, torch.export or TorchScript.
 
@@ -86,6 +88,7 @@ def export(
             model=model,
             classes=class_names(classes),
             preprocessing=preprocessing_fields(preprocessing),
+            check=not no_check,
             quiet=False,
         )
         console.print(exported.proof.text())

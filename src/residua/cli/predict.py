@@ -15,6 +15,7 @@ from residua.cli.common import (
     JsonOption,
     ModelOption,
     MovedDataOption,
+    NoCheckOption,
     PreprocessingOption,
     SourceArgument,
     class_names,
@@ -44,6 +45,7 @@ def evaluate(
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
     moved: MovedDataOption = None,
+    no_check: NoCheckOption = False,
 ) -> None:
     """Evaluate a run or weights: accuracy (95 % CI), per-class metrics, confusion matrix.
 
@@ -67,6 +69,7 @@ def evaluate(
             settings=settings,
             quiet=False,
             data_path=moved,
+            check=not no_check,
         )
         if as_json:
             print_json(evaluation.to_json())
@@ -93,10 +96,27 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE.png", help="Write a PNG of the images with their predictions."),
     ] = None,
+    sets: Annotated[
+        bool,
+        typer.Option(
+            "--sets",
+            metavar="",
+            help="Print prediction sets: classes that contain the true one for 90 % of images.",
+        ),
+    ] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help=r"Coverage of the prediction sets, e.g. 0.95; implies --sets.",
+            show_default=False,
+        ),
+    ] = None,
     allow_private: Annotated[
         bool,
         typer.Option("--allow-private", metavar="", help="Allow URLs in private networks."),
     ] = False,
+    no_check: NoCheckOption = False,
     model: ModelOption = None,
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
@@ -108,10 +128,15 @@ def predict(
     Examples:
       residua predict runs/photos-1 new.jpg holiday --top 1
       residua predict runs/photos-1 holiday --format csv --grid holiday.png
+      residua predict runs/photos-1 holiday --coverage 0.95
       residua predict imagenet:resnet50 new.jpg
     """
     with terminal() as console:
         from residua.api.prediction import predictions
+        from residua.evaluation.predictor import COVERAGE
+
+        if sets and coverage is None:
+            coverage = COVERAGE
 
         stdout = sys.stdout  # a moving bar takes its place
         # on a terminal the rows themselves show the progress
@@ -124,12 +149,14 @@ def predict(
                 model=model,
                 classes=class_names(classes),
                 preprocessing=preprocessing_fields(preprocessing),
+                coverage=coverage,
                 allow_private=allow_private,
+                check=not no_check,
                 grid=grid,
                 console=console,
                 progress=move,
             )
-            images, errors = print_predictions(rows, form, top, stdout)
+            images, errors = print_predictions(rows, form, top, stdout, sets=coverage is not None)
         if not images:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")
         if images == errors:

@@ -10,6 +10,7 @@ from residua.cli.common import (
     ClassesOption,
     ClassifierArgument,
     ModelOption,
+    NoCheckOption,
     PreprocessingOption,
     class_names,
     preprocessing_fields,
@@ -72,6 +73,7 @@ def serve(
     model: ModelOption = None,
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
+    no_check: NoCheckOption = False,
 ) -> None:
     """Serve a classifier over HTTP: a page for images, and predictions as JSON.
 
@@ -98,4 +100,5 @@ def serve(
             model=model,
             classes=class_names(classes),
             preprocessing=preprocessing_fields(preprocessing),
+            check=not no_check,
         )

@@ -78,6 +78,10 @@ class Prepared:
         """The group of each of these readable entries."""
         return [self.groups[at] for at in np.searchsorted(self.readable, samples)]
 
+    def group_numbers(self, samples: Integers) -> Integers:
+        """A number for each of these readable entries, equal within a group; int64 [N]."""
+        return np.unique(self.groups_of(samples), return_inverse=True)[1].astype(np.int64)
+
     @property
     def has_own_splits(self) -> bool:
         """Whether the dataset itself assigns images to splits."""

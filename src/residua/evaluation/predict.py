@@ -22,12 +22,12 @@ from residua.evaluation.inputs import (
     inputs_of,
     read_batches,
 )
-from residua.evaluation.score import NOT_FINITE, class_name
+from residua.evaluation.predictor import Prediction, predictor_of
+from residua.evaluation.score import NOT_FINITE
 from residua.inference.feature_layers import FeatureLayer
-from residua.inference.outputs import classifier_of, feature_outputs
+from residua.inference.outputs import feature_outputs
 from residua.system.console import Report
 from residua.system.files import write_atomically
-from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 from residua.weights.network import (
     Logits,
@@ -36,26 +36,6 @@ from residua.weights.network import (
 )
 
 NO_PARQUET = "choose a file name that ends in .npz"  # without pyarrow
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one image.
-
-    file: path or address as given; paths below a folder for a folder; "image N" for the image at
-    position N, from 0, that is no file.
-    top: (class, probability) of the most likely classes, best first; empty with an error.
-    error: why there is no prediction, or None.
-    """
-
-    file: str
-    top: tuple[tuple[str, float], ...]
-    error: str | None = None
-
-    def to_json(self) -> dict[str, object]:
-        """The object that `residua predict --format json` prints for the file."""
-        top = [{"class": name, "probability": probability} for name, probability in self.top]
-        return {"file": self.file, "top": top, "error": self.error}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +81,7 @@ def predict_images(
     max_pixels: int,
     allow_private: bool = False,
     value_range: ValueRange | None = None,
+    coverage: float | None = None,
     progress: Report | None = None,
     keep: Callable[[Prediction, Pixels], None] | None = None,
 ) -> Iterator[Prediction]:
@@ -108,9 +89,9 @@ def predict_images(
 
     images: paths, folders, addresses, bytes, Pillow images, arrays, tensors; see `inputs_of`.
     top: how many classes per image. max_pixels: larger images are refused. allow_private: also
-    read addresses in private networks. value_range: of arrays, see `data.pixels`. keep: called with
-    the pixels of each prediction. An unreadable image yields its reason. Raises ResiduaError if
-    top < 1 or the weights cannot classify.
+    read addresses in private networks. value_range: of arrays, see `data.pixels`. coverage: see
+    `predictor_of`. keep: called with the pixels of each prediction. An unreadable image yields its
+    reason. Raises ResiduaError if top < 1, the weights cannot classify, or have no such sets.
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise ResiduaError(f"top = {top!r}: must be a whole number of at least 1.")
@@ -118,19 +99,15 @@ def predict_images(
     device, classes = default_device(), weights.metadata.classes
     inputs = inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
-    classify = classifier_of(weights, device, total)
+    predict = predictor_of(weights, device, total, coverage)
     for batch in read_batches(inputs):
-        probabilities = iter(softmax(classify(_stacked(batch))))
+        outputs = iter(predict(_stacked(batch)))
         for name, image in batch:
             if isinstance(image, str):
                 yield Prediction(name, (), image)
                 continue
-            chances = next(probabilities)
-            if not np.isfinite(chances).all():
-                yield Prediction(name, (), NOT_FINITE)
-                continue
-            prediction = Prediction(name, best_classes(chances.tolist(), top, classes))
-            if keep is not None:
+            prediction = next(outputs).prediction(name, top, classes)
+            if keep is not None and prediction.error is None:
                 keep(prediction, image)
             yield prediction
         done += len(batch)
@@ -189,11 +166,3 @@ def _stacked(batch: Batch) -> Pixels:
     """The readable images of a batch, uint8 [B, S, S, C]."""
     images = [image for _, image in batch if not isinstance(image, str)]
     return np.stack(images) if images else np.zeros((0, 1, 1, 1), np.uint8)
-
-
-def best_classes(
-    probabilities: Sequence[float], top: int, classes: tuple[str, ...]
-) -> tuple[tuple[str, float], ...]:
-    """The `top` most likely (class, probability), best first."""
-    best = sorted(range(len(probabilities)), key=lambda output: -probabilities[output])[:top]
-    return tuple((class_name(classes, output), probabilities[output]) for output in best)

@@ -18,12 +18,14 @@ from residua.data.dataset import Pixels
 from residua.inference.engine import Engine, Floats, Job, TorchEngine, engine_for
 from residua.inference.feature_layers import FeatureLayer, FrozenStages
 from residua.networks.analysis.cost import measure
-from residua.networks.staged import Staged
+from residua.networks.staged import Staged, pooled
 from residua.networks.surgery.folding import fold_norms, folded
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 
+MAX_HEAD_FEATURES = 4096
 SAMPLE = 16  # images that engines are compared on
+_OUTPUTS = {False: "logits", True: "logits and features"}
 NEAR = 1e-3  # of the largest logit: a smaller gap between the two best is decided by PyTorch
 
 
@@ -38,30 +40,34 @@ class Outputs:
         self.engine: Engine | None = None
 
     def run(self, pixels: Pixels) -> Floats:
-        """uint8 [B, S, S, C] -> the job's output, float32 [B, D]; B may be 0."""
+        """uint8 [B, S, S, C] -> the job's first output, float32 [B, D]; B may be 0."""
+        return self.run_all(pixels)[0]
+
+    def run_all(self, pixels: Pixels) -> list[Floats]:
+        """uint8 [B, S, S, C] -> each output of the job; B may be 0."""
         if not len(pixels):
-            return _no_rows()
+            return [_no_rows()]
         if self.engine is None:
             self.engine, _ = engine_for(self.job, pixels[:SAMPLE], self.images)
-        (outputs,) = self.engine.run(pixels)
-        return outputs
+        return self.engine.run(pixels)
 
 
 class Classifier(Outputs):
-    """Logits of weights; near ties are decided by PyTorch, whatever the engine."""
+    """Logits of weights, and the features that their head reads if the job has them; near ties are
+    decided by PyTorch, whatever the engine."""
 
-    def run(self, pixels: Pixels) -> Floats:
-        """uint8 [B, S, S, C] -> logits, float32 [B, K]; B may be 0."""
-        logits = super().run(pixels)
+    def run_all(self, pixels: Pixels) -> list[Floats]:
+        """uint8 [B, S, S, C] -> logits, float32 [B, K], and features [B, D]; B may be 0."""
+        logits, *features = super().run_all(pixels)
         if self.engine is None or logits.shape[1] < 2 or isinstance(self.engine, TorchEngine):
-            return logits
+            return [logits, *features]
         best = np.sort(logits, axis=1)
         near = best[:, -1] - best[:, -2] < NEAR * np.abs(logits).max(axis=1)
         if near.any():
             with torch.inference_mode():
-                (exact,) = self.job.plain(torch.from_numpy(np.ascontiguousarray(pixels[near])))
+                exact, *_ = self.job.plain(torch.from_numpy(np.ascontiguousarray(pixels[near])))
             logits[near] = exact.numpy()
-        return logits
+        return [logits, *features]
 
 
 def classifier_of(
@@ -76,7 +82,25 @@ def classifier_of(
     if (exported := weights.exported) is not None:
         return lambda pixels: exported.run(pixels)[0] if len(pixels) else _no_rows()
     network = build_network(weights, device)
-    return Classifier(_logits_job(network, weights), images).run
+    return Classifier(_logits_job(network, weights, features=False), images).run
+
+
+def featured_classifier(
+    weights: Weights, device: torch.device, images: int
+) -> Callable[[Pixels], tuple[Floats, Floats]]:
+    """As `classifier_of`, with the features float32 [B, D] that the head reads.
+
+    A map whose pooled features would be too many is averaged. Raises ResiduaError if the weights
+    cannot classify images, or are an exported file.
+    """
+    network = build_network(weights, device)
+    classifier = Classifier(_logits_job(network, weights, features=True), images)
+
+    def run(pixels: Pixels) -> tuple[Floats, Floats]:
+        logits, *features = classifier.run_all(pixels)
+        return logits, features[0] if features else _no_rows()
+
+    return run
 
 
 def feature_outputs(network: Staged, layer: FeatureLayer, weights: Weights, images: int) -> Outputs:
@@ -86,28 +110,35 @@ def feature_outputs(network: Staged, layer: FeatureLayer, weights: Weights, imag
 
 
 class FromPixels(nn.Module):
-    """uint8 [B, S, S, C] -> (logits,) of a network in float32."""
+    """uint8 [B, S, S, C] -> logits and, if requested, features of a network in float32."""
 
-    def __init__(self, network: Staged, preprocessing: Preprocessing) -> None:
+    def __init__(self, network: Staged, preprocessing: Preprocessing, features: bool) -> None:
         super().__init__()
-        self.network, self.preprocessing = network, preprocessing
+        self.network, self.preprocessing, self.features = network, preprocessing, features
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor]:
-        return (self.network(normalise(pixels, self.preprocessing)),)
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        x = self.network.enter(normalise(pixels, self.preprocessing), len(self.network.stages))
+        logits = self.network.classify(x)
+        return (logits, head_features(x, self.network.pool_size)) if self.features else (logits,)
+
+
+def head_features(x: Tensor, pool_size: int) -> Tensor:
+    """The last map [B, C, H, W] as the head reads it, or averaged if that is too much; [B, D]."""
+    return pooled(x, pool_size if x.shape[1] * pool_size**2 <= MAX_HEAD_FEATURES else 1)
 
 
 def _no_rows() -> Floats:
     return np.zeros((0, 1), np.float32)
 
 
-def _logits_job(network: Staged, weights: Weights) -> Job:
+def _logits_job(network: Staged, weights: Weights, *, features: bool) -> Job:
     preprocessing = weights.metadata.preprocessing
     size, channels = preprocessing.size, preprocessing.channels
     return Job(
-        FromPixels(fold_norms(network, "fp32"), preprocessing),
-        FromPixels(folded(network), preprocessing),
+        FromPixels(fold_norms(network, "fp32"), preprocessing, features),
+        FromPixels(folded(network), preprocessing, features),
         "fp32",
         next(network.parameters()).device,
-        repr(("logits", weights.sha256(), dataclasses.asdict(preprocessing))),
+        repr((_OUTPUTS[features], weights.sha256(), dataclasses.asdict(preprocessing))),
         measure(network, (channels, size, size)).multiply_adds,
     )

@@ -12,6 +12,7 @@ from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared
 from residua.data.random import shuffled
 from residua.evaluation.metrics import Metrics
+from residua.evaluation.reliability import Reliability, reliability_of
 from residua.evaluation.score import Evaluation
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
@@ -22,7 +23,9 @@ from residua.report.charts import History
 from residua.runs.folder import RunFolder
 from residua.training.progress import Progress
 from residua.transfer.result import TransferResult
+from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.softmax import softmax
+from residua.uncertainty.unknown import UnknownDetector
 
 SAMPLES = 24
 
@@ -107,7 +110,7 @@ class ReportFacts:
 
     evaluation: the headline, or cross-validated predictions. best_epoch: the epoch, from 1, of the
     saved weights. history: rows as in history.csv. environment: name -> value. seconds: duration of
-    the training.
+    the training. reliability, unknown: see evaluation/reliability.py and uncertainty/unknown.py.
     """
 
     title: str
@@ -125,6 +128,8 @@ class ReportFacts:
     predictions: Predictions | None = None
     transfer: TransferResult | None = None
     audit: ShownFindings | None = None
+    reliability: Reliability | None = None
+    unknown: UnknownDetector | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -139,6 +144,7 @@ def report_facts(
     progress: Progress,
     transfer: TransferResult | None,
     audit: Audit | None = None,
+    uncertainty: Uncertainty | None = None,
 ) -> ReportFacts:
     """The facts of a finished run."""
     config = prepared.config
@@ -166,6 +172,8 @@ def report_facts(
         predictions=_predictions(evaluation),
         transfer=transfer if transfer and transfer.layers else None,
         audit=None if audit is None else shown_in_report(audit, prepared),
+        reliability=None if evaluation is None else reliability_of(evaluation, uncertainty),
+        unknown=None if uncertainty is None else uncertainty.unknown,
     )
 
 

@@ -20,7 +20,7 @@ from residua.system.files import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
-    from residua.evaluation.predict import Prediction
+    from residua.evaluation.predictor import Prediction
 
 Pixels = npt.NDArray[np.uint8]
 

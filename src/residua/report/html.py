@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from residua.report import charts, figures, view
+from residua.report import charts, figures, reliability_charts, view
 from residua.report.fonts import Lettering, lettering
 from residua.runs.folder import HISTORY
 from residua.system.files import write_atomically
@@ -54,6 +54,10 @@ def render(facts: ReportFacts) -> str:
         weakest=view.weakest(metrics) if metrics else [],
         macro=metrics.to_json()["macro"] if metrics else None,
         shown=_shown(facts.predictions, GRID),
+        reliability=(reliability := facts.reliability),
+        diagram=reliability_charts.reliability_diagram(reliability) if reliability else None,
+        selective=reliability_charts.selective_curve(reliability) if reliability else None,
+        unknown=facts.unknown,
         largest=max(counts, default=0),
         name=lambda label: _name(facts.classes, label),
     )

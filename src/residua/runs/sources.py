@@ -21,6 +21,7 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import cache_folder, is_there, user_path
 from residua.weights.exported import is_exported
+from residua.weights.golden import check_golden
 from residua.weights.hub import HUB, hub_file, is_hub
 from residua.weights.key_maps.layers import head_layers, with_counters
 from residua.weights.load import Weights, read_exported, read_file
@@ -54,10 +55,13 @@ def open_source(
     classes: Sequence[str] | None,
     preprocessing: Mapping[str, object] | None,
     console: Console,
+    *,
+    check: bool = True,
 ) -> tuple[Weights, RunFolder | None]:
     """The weights of a source, with the user's overrides; and its run, if it is one.
 
-    The source may also be an exported file, whose weights can only classify images.
+    The source may also be an exported file, whose weights can only classify images. check: run the
+    golden images first, see `check_golden`.
     """
     if not is_run(source):
         path = user_path(source)
@@ -65,6 +69,8 @@ def open_source(
         weights = read_exported(path) if is_program else open_weights(source, model, console)
         if is_program and model not in (None, weights.metadata.network.name):
             raise ResiduaError(f"{path}: is of {weights.metadata.network.name}, not of {model}.")
+        if check:
+            check_golden(weights)
         return with_overrides(weights, classes, preprocessing or {}, console), None
     if model is not None or classes is not None or preprocessing:
         raise ResiduaError(
@@ -72,7 +78,10 @@ def open_source(
             "model, classes and preprocessing."
         )
     run = RunFolder.existing(source)
-    return run_weights(run), run
+    weights = run_weights(run)
+    if check:
+        check_golden(weights)
+    return weights, run
 
 
 def locate(source: str | os.PathLike[str], model: str | None, console: Console) -> Path:

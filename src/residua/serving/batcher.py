@@ -1,4 +1,4 @@
-"""Single images from many threads -> batches for the network -> a probability row for each."""
+"""Single images from many threads -> batches for the network -> an output for each."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residua.data.dataset import Pixels
+from residua.evaluation.predictor import Output, Predictor
 from residua.serving.limits import Limits, Refused
 
-Probabilities = npt.NDArray[Any]  # [K] or [N, K]
-Run = Callable[[Pixels], Probabilities]  # uint8 [N, S, S, C] -> [N, K]
-
-_Item = tuple[Pixels, "Future[Probabilities]"]
+_Item = tuple[Pixels, "Future[Output]"]
 
 
 class Batcher:
@@ -28,7 +24,7 @@ class Batcher:
     the size of every batch.
     """
 
-    def __init__(self, run: Run, limits: Limits, observe: Callable[[int], None]) -> None:
+    def __init__(self, run: Predictor, limits: Limits, observe: Callable[[int], None]) -> None:
         self._run, self._limits, self._observe = run, limits, observe
         self._queue: queue.Queue[_Item | None] = queue.Queue()
         self._lock = threading.Lock()
@@ -41,14 +37,14 @@ class Batcher:
         """Images in the queue."""
         return self._queue.qsize()
 
-    def submit(self, images: Sequence[Pixels]) -> list[Future[Probabilities]]:
+    def submit(self, images: Sequence[Pixels]) -> list[Future[Output]]:
         """Queue all images, uint8 [S, S, C], or none. Raises Refused if the queue is full."""
         with self._lock:
             if self._closed:
                 raise Refused(503, "the server is shutting down", retry_after=5)
             if self.waiting + len(images) > self._limits.waiting:
                 raise Refused(429, "too many images are waiting", retry_after=1)
-            futures: list[Future[Probabilities]] = [Future() for _ in images]
+            futures: list[Future[Output]] = [Future() for _ in images]
             for item in zip(images, futures, strict=True):
                 self._queue.put(item)
         return futures

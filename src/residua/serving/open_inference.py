@@ -94,7 +94,9 @@ async def infer(request: Request, service: Service) -> dict[str, object]:
         images = list(_pixels(entry, binary, service))
     else:
         raise Refused(422, f"datatype {entry.get('datatype')!r}: expected BYTES or UINT8")
-    rows = await service.probabilities(images)
+    results = await service.outputs(images)
+    rows = np.array([result.probabilities for result in results])
+    rows = rows.reshape(len(results), service.model.outputs)
     if not np.isfinite(rows).all():
         raise Refused(500, NOT_FINITE)
     names = [class_name(service.model.classes, int(best)) for best in rows.argmax(1)]

@@ -13,13 +13,10 @@ import numpy as np
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels, Unreadable
 from residua.data.image import prepared
-from residua.evaluation.predict import Prediction, best_classes
-from residua.evaluation.score import NOT_FINITE
-from residua.inference.outputs import classifier_of
-from residua.serving.batcher import Batcher, Probabilities, Run
+from residua.evaluation.predictor import Output, Prediction, Predictor, predictor_of
+from residua.serving.batcher import Batcher
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
-from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 from residua.weights.network import default_device
 
@@ -30,29 +27,24 @@ MANY = 1_000_000  # images, for the choice of the engine
 class Model:
     """The classifier that is served.
 
-    name: in addresses of the Open Inference Protocol. classes: of the outputs. outputs: K. run:
-    uint8 [N, S, S, C] -> probabilities [N, K].
+    name: in addresses of the Open Inference Protocol. classes: of the outputs. outputs: K.
     """
 
     name: str
     classes: tuple[str, ...]
     outputs: int
     preprocessing: Preprocessing
-    run: Run
+    run: Predictor
 
     @classmethod
     def of(cls, weights: Weights, name: str) -> Model:
         """The model of weights; its predictions are those of `residua predict`. Raises
         ResiduaError if the weights cannot classify."""
         device, metadata = default_device(), weights.metadata
-        classify = classifier_of(weights, device, MANY)
+        run = predictor_of(weights, device, MANY)
         size, channels = metadata.preprocessing.size, metadata.preprocessing.channels
         noise = np.random.default_rng(0).integers(0, 256, (2, size, size, channels), np.uint8)
-        classify(noise)  # the engine is chosen before the first request
-
-        def run(pixels: Pixels) -> Probabilities:
-            return softmax(classify(pixels))
-
+        run(noise)  # the engine is chosen before the first request
         return cls(name, metadata.classes, metadata.network.classes, metadata.preprocessing, run)
 
     @property
@@ -87,30 +79,24 @@ class Service:
         self.metrics.images("unreadable", unreadable)
         return list(images)
 
-    async def probabilities(self, images: Sequence[Pixels]) -> Probabilities:
-        """uint8 [S, S, C] each -> [N, K]. Raises Refused if too many images wait."""
+    async def outputs(self, images: Sequence[Pixels]) -> list[Output]:
+        """uint8 [S, S, C] each -> an output each. Raises Refused if too many images wait."""
         futures = self.batcher.submit(images)
-        rows = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        self.metrics.images("predicted", len(rows))
-        return np.stack(rows) if rows else np.zeros((0, self.model.outputs))
+        outputs = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        self.metrics.images("predicted", len(outputs))
+        return outputs
 
     async def predict(self, files: Sequence[tuple[str, bytes]], top: int) -> list[Prediction]:
         """(name, content) of files -> a prediction for each, in order."""
         images = await self.read([content for _, content in files])
         readable = [image for image in images if not isinstance(image, str)]
-        rows = iter(await self.probabilities(readable))
-        predictions = []
-        for (name, _), image in zip(files, images, strict=True):
-            if isinstance(image, str):
-                predictions.append(Prediction(name, (), image))
-                continue
-            row = next(rows)
-            if np.isfinite(row).all():
-                best = best_classes(row.tolist(), top, self.model.classes)
-                predictions.append(Prediction(name, best))
-            else:
-                predictions.append(Prediction(name, (), NOT_FINITE))
-        return predictions
+        outputs = iter(await self.outputs(readable))
+        return [
+            Prediction(name, (), image)
+            if isinstance(image, str)
+            else next(outputs).prediction(name, top, self.model.classes)
+            for (name, _), image in zip(files, images, strict=True)
+        ]
 
     def _read(self, content: bytes) -> Pixels | str:
         rule = self.model.preprocessing

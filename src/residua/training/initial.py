@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
 from residua.config.schema import Config
 from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import smallest_input
-from residua.networks.analysis.shapes import REFUSALS, on_meta
+from residua.networks.analysis.shapes import REFUSALS
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze, freeze_statistics
 from residua.networks.zoo.catalogue import build_from
@@ -41,23 +39,18 @@ def initial_network(config: Config, weights: Weights | None, device: torch.devic
 
 def check_network(prepared: Prepared, weights: Weights | None) -> None:
     """Raise ResiduaError where the weights or the size of the images do not fit the network."""
-    config, size = prepared.config, prepared.config.preprocessing.size
-    with on_meta():  # shapes are enough
-        if weights is not None:
-            shapes = {name: tensor.to("meta") for name, tensor in weights.tensors.items()}
-            weights = dataclasses.replace(weights, tensors=shapes)
-        network = initial_network(config, weights, torch.device("meta")).eval()
-        try:
-            network(torch.zeros(1, config.preprocessing.channels, size, size))
-            return
-        except REFUSALS as error:
-            refusal = error
-    if size >= (smallest := smallest_input(network)):
-        raise refusal
-    raise ResiduaError(
-        f"{config.network.name} needs images of at least {smallest} px, not {size}: use "
-        f"--size {smallest} or another --model."
-    ) from refusal
+    config, device = prepared.config, prepared.device
+    network, size = initial_network(config, weights, device).eval(), config.preprocessing.size
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, config.preprocessing.channels, size, size, device=device))
+    except REFUSALS as error:
+        if size >= (smallest := smallest_input(network)):
+            raise
+        raise ResiduaError(
+            f"{config.network.name} needs images of at least {smallest} px, not {size}: use "
+            f"--size {smallest} or another --model."
+        ) from error
 
 
 def initial_metadata(prepared: Prepared) -> Metadata:

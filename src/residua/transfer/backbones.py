@@ -31,12 +31,11 @@ from residua.transfer.cross_validation import (
     Estimate,
     LayerScore,
     best_layer,
-    left_out_log_probabilities,
     score_layers,
 )
 from residua.transfer.features import FeatureRows
 from residua.transfer.linear_probe import MAX_THREADS, candidate_layers, fold_keys, rows_to_score
-from residua.transfer.logistic import Floats, Labels, folds_of
+from residua.transfer.logistic import Labels
 from residua.transfer.result import BackboneResult
 from residua.transfer.strategies import with_extractor
 from residua.transfer.trial import CLEAR, paired_gain
@@ -79,12 +78,11 @@ class _Task:
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """The best layer of a candidate, and its features float32 [N, D]."""
+    """The best layer of a candidate."""
 
     candidate: _Candidate
     score: LayerScore
     estimate: Estimate
-    features: Floats
 
     @property
     def result(self) -> BackboneResult:
@@ -129,7 +127,7 @@ def choose_backbone(
         for note in probe.candidate.notes:
             console.warn(note)
     results = tuple(probe.result for probe in probes)
-    reason = _reason(results) + _together(probes, task.labels[samples], shared, task)
+    reason = _reason(results) + _together(probes, task.labels[samples])
     console.print(f"initial weights {results[0].source}: {reason}")
     chosen = absolute_source(results[0].source)
     config = parse.with_settings(start.config, {"network.weights": chosen})
@@ -197,8 +195,7 @@ def _probe(
         raise ResiduaError(
             "no class has two images, so several --weights cannot be compared: name one of them."
         )
-    best = best_layer(scores)
-    return _Probe(candidate, best, estimate, rows.values[best.layer])
+    return _Probe(candidate, best_layer(scores), estimate)
 
 
 def _reason(results: Sequence[BackboneResult]) -> str:
@@ -212,20 +209,9 @@ def _reason(results: Sequence[BackboneResult]) -> str:
     return f"smallest cross-validated loss, {listed[0]}; " + "; ".join(others[1:])
 
 
-def _together(probes: Sequence[_Probe], labels: Labels, keys: Sequence[str], task: _Task) -> str:
+def _together(probes: Sequence[_Probe], labels: Labels) -> str:
     """A clause on the pair with the best that gains most in accuracy; "" if within the noise."""
-    folds = folds_of(labels, keys, task.seed)
-    logs = [
-        left_out_log_probabilities(
-            probe.features,
-            labels,
-            task.classes,
-            folds,
-            probe.score.probes.c,
-            balanced=task.balanced,
-        )
-        for probe in probes
-    ]
+    logs = [probe.score.probes.log_probabilities for probe in probes]
     best, *others = probes
     evaluated = best.score.probes.evaluated
     alone = _correct(logs[0], labels)[evaluated]
@@ -244,5 +230,5 @@ def _together(probes: Sequence[_Probe], labels: Labels, keys: Sequence[str], tas
     return max(clauses, default=(0.0, ""))[1]
 
 
-def _correct(log_probabilities: npt.NDArray[np.float64], labels: Labels) -> npt.NDArray[np.bool_]:
+def _correct(log_probabilities: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[np.bool_]:
     return np.asarray(log_probabilities.argmax(axis=1) == labels)

@@ -15,6 +15,8 @@ from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO, Config
 from residua.data.prepare import Prepared
 from residua.data.random import Integers
+from residua.evaluation.calibrate import HeldOut
+from residua.evaluation.score import CROSS_VALIDATION, Evaluation, evaluation_of, with_slices
 from residua.inference.feature_layers import FeatureLayer
 from residua.networks.staged import Staged
 from residua.runs.folder import RunFolder
@@ -23,7 +25,9 @@ from residua.system.console import Console
 from residua.training.initial import initial_metadata, initial_network
 from residua.training.progress import Progress
 from residua.transfer.cross_validation import LayerScore
+from residua.transfer.feature_cache import Floats
 from residua.transfer.features import FeatureExtractor, FeatureRows
+from residua.transfer.logistic import fit_logistic
 from residua.transfer.result import TransferResult
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata
@@ -119,15 +123,19 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class CrossValidated:
-    """Images and whether a linear probe that was not fitted on them classifies each correctly.
+    """The predictions of linear probes for images that they were not fitted on.
 
-    samples: int64 [N]. correct: bool [N]. logits: log-probabilities float32 [N, K], where there is
-    neither a validation nor a test set.
+    samples: int64 [N]. correct: bool [N]. evaluated: bool [N], see ProbeScores. logits:
+    log-probabilities float32 [N, K]. features: float32 [N, D], which the probe reads. c: its
+    inverse regularisation strength.
     """
 
     samples: Integers
     correct: npt.NDArray[np.bool_]
-    logits: Logits | None = None
+    evaluated: npt.NDArray[np.bool_]
+    logits: Logits
+    features: Floats
+    c: float
 
     def correct_for(self, samples: Integers) -> npt.NDArray[np.bool_] | None:
         """`correct` of these samples; None unless all were evaluated."""
@@ -135,6 +143,38 @@ class CrossValidated:
         if not set(samples.tolist()) <= found.keys():
             return None
         return np.array([found[sample] for sample in samples.tolist()], bool)
+
+    def held_out(self, prepared: Prepared) -> HeldOut:
+        """The evaluated predictions, to calibrate a probe on all images with."""
+        rows, samples = self.evaluated, self.samples[self.evaluated]
+        balanced = prepared.config.optimization.class_weights == "balanced"
+
+        def fit_head(features: Floats, labels: Integers) -> tuple[Floats, Floats]:
+            head = fit_logistic(features, labels, int(labels.max()) + 1, self.c, balanced=balanced)
+            return head.weight, head.bias
+
+        return HeldOut(
+            "cross-validation",
+            self.logits[rows],
+            self.features[rows],
+            prepared.labels[samples],
+            prepared.group_numbers(samples),
+            fit_head,
+        )
+
+    def evaluation(self, prepared: Prepared, temperature: float) -> Evaluation:
+        """The predictions with calibrated probabilities, as an evaluation of all images."""
+        evaluation = evaluation_of(
+            self.logits / np.float32(temperature),
+            prepared.pixels,
+            self.samples,
+            prepared.labels[self.samples],
+            [prepared.dataset.entries[sample].path for sample in self.samples],
+            CROSS_VALIDATION,
+            prepared.dataset.classes,
+            groups=prepared.groups_of(self.samples),
+        )
+        return with_slices(evaluation, [prepared.headers[at] for at in self.samples.tolist()])
 
 
 @dataclass(frozen=True)

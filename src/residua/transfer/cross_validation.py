@@ -72,12 +72,15 @@ class ProbeScores:
     correct: bool [N, S]. loss: float64 [N, S], nats, weighted by class if the probes are balanced.
     evaluated: bool [N], False where no other fold has the row's class, so no probe can predict it.
     abandoned: whether larger values of C were not tried, as another layer is better in any case.
+    log_probabilities: float32 [N, K] at the best C, at least -_MAX_LOSS, as for a class that the
+    other folds lack.
     """
 
     correct: npt.NDArray[np.bool_]
     loss: npt.NDArray[np.float64]
     evaluated: npt.NDArray[np.bool_]
     abandoned: bool
+    log_probabilities: Floats
 
     @property
     def best(self) -> int:
@@ -213,16 +216,19 @@ def race(
             running = [path for path in paths if not path.ended]
             jobs = [(path, fold) for path in running for fold in path.folds]
             outcomes = list(pool.map(partial(_evaluate_fold, c), jobs))
-            for (path, fold), outcome in zip(jobs, outcomes, strict=True):
-                path.record(index, fold, *outcome)
+            for (path, fold), log_probabilities in zip(jobs, outcomes, strict=True):
+                path.record(index, fold, log_probabilities)
             for path in running:
-                path.means[index] = path.loss[:, index].mean()
+                path.end_value(index)
             lowest = min(float(path.means.min()) for path in paths)
             for path in running:
                 path.end_if_decided(index, lowest)
             if report:
                 report(index + 1, len(C_VALUES))
-    return [ProbeScores(path.correct, path.loss, path.evaluated, path.abandoned) for path in paths]
+    return [
+        ProbeScores(path.correct, path.loss, path.evaluated, path.abandoned, path.best)
+        for path in paths
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +247,7 @@ class _Path:
     """The regularisation path of one layer, from the smallest C on; see ProbeScores.
 
     means: mean losses, [S], infinite where not yet known. ended: whether no larger C is tried.
+    current, best: log-probabilities [N, K] at the last C, and at the best so far.
     """
 
     def __init__(
@@ -254,6 +261,8 @@ class _Path:
         self.evaluated = np.zeros(len(labels), np.bool_)
         self.ended = self.abandoned = False
         self.means = np.full(len(C_VALUES), np.inf)
+        self.current = np.full((len(labels), classes), -_MAX_LOSS, np.float32)
+        self.best = self.current
         self.folds: list[_Fold] = []
         for fold in np.unique(folds):
             train, left_out = folds != fold, np.flatnonzero(folds == fold)
@@ -262,19 +271,24 @@ class _Path:
             self.evaluated[left_out] = True
             if len(present) < 2:
                 self.correct[left_out] = True  # there is only one class to predict
+                self.current[np.ix_(left_out, present)] = 0.0
             elif len(left_out):
                 self.folds.append(_Fold(new_model(balanced, _COARSE), train, left_out))
 
-    def record(
-        self,
-        index: int,
-        fold: _Fold,
-        correct: npt.NDArray[np.bool_],
-        loss: npt.NDArray[np.float64],
-    ) -> None:
-        """Add the results of a fold for a value of C."""
-        self.correct[fold.left_out, index] = correct
-        self.loss[fold.left_out, index] = loss * self.weights[fold.left_out]
+    def record(self, index: int, fold: _Fold, log_probabilities: npt.NDArray[np.float64]) -> None:
+        """Add the predictions of a fold for a value of C."""
+        rows, classes = fold.left_out, fold.model.classes_
+        targets = np.searchsorted(classes, self.labels[rows])
+        true = log_probabilities[np.arange(len(rows)), targets]
+        self.correct[rows, index] = log_probabilities.argmax(axis=1) == targets
+        self.loss[rows, index] = -np.maximum(true, -_MAX_LOSS) * self.weights[rows]
+        self.current[np.ix_(rows, classes)] = np.maximum(log_probabilities, -_MAX_LOSS)
+
+    def end_value(self, index: int) -> None:
+        """After all folds of a value of C."""
+        self.means[index] = self.loss[:, index].mean()
+        if self.means[index] < min(self.means[:index], default=np.inf):
+            self.best = self.current.copy()
 
     def end_if_decided(self, index: int, lowest: float) -> None:
         """End the path if a larger C is worse or cannot win. lowest: mean loss of any path."""
@@ -288,46 +302,14 @@ class _Path:
             self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
 
 
-def _evaluate_fold(
-    c: float, job: tuple[_Path, _Fold]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Correct predictions and losses, nats, on the left-out rows of a fold."""
+def _evaluate_fold(c: float, job: tuple[_Path, _Fold]) -> npt.NDArray[np.float64]:
+    """Log-probabilities of a fold's left-out rows for the classes of its model."""
     path, fold = job
-    log_probabilities = _log_probabilities(c, path, fold)
-    targets = np.searchsorted(fold.model.classes_, path.labels[fold.left_out])
-    true = log_probabilities[np.arange(len(targets)), targets]
-    return log_probabilities.argmax(axis=1) == targets, -np.maximum(true, -_MAX_LOSS)
-
-
-def _log_probabilities(c: float, path: _Path, fold: _Fold) -> npt.NDArray[np.float64]:
-    """Of the left-out rows, for the classes of the model, by a probe fitted on the others."""
     refit(fold.model, c, path.rows[fold.train], path.labels[fold.train])
     logits = fold.model.decision_function(path.rows[fold.left_out])
     if logits.ndim == 1:  # of two classes it gives the second's alone
         logits = np.stack([np.zeros_like(logits), logits], axis=1)
     return log_softmax(logits)
-
-
-def left_out_log_probabilities(
-    features: Floats, labels: Labels, classes: int, folds: Labels, c: float, *, balanced: bool
-) -> npt.NDArray[np.float64]:
-    """Log-probabilities of each row by a probe fitted on the other folds; float64 [N, classes].
-
-    At least -_MAX_LOSS, as for a class that the other folds lack.
-    """
-    result = np.full((len(labels), classes), -_MAX_LOSS)
-    path = _Path(features, labels, classes, folds, balanced)
-    with single_blas_thread(), no_convergence_warnings():
-        for number in np.unique(folds):
-            train, left_out = folds != number, np.flatnonzero(folds == number)
-            present = np.unique(labels[train])
-            if len(present) < 2:
-                result[np.ix_(left_out, present)] = 0.0  # there is only one class to predict
-                continue
-            fold = _Fold(new_model(balanced, _COARSE), train, left_out)
-            values = _log_probabilities(c, path, fold)
-            result[np.ix_(left_out, present)] = np.maximum(values, -_MAX_LOSS)
-    return result
 
 
 def neighbours(

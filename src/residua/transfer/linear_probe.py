@@ -35,11 +35,10 @@ from residua.transfer.cross_validation import (
     Estimate,
     LayerScore,
     best_layer,
-    left_out_log_probabilities,
     score_layers,
 )
 from residua.transfer.features import FeatureRows
-from residua.transfer.logistic import Floats, fit_logistic, folds_of
+from residua.transfer.logistic import Floats, fit_logistic
 from residua.transfer.result import CrossValidation, TransferResult
 from residua.weights.load import read_file
 from residua.weights.network import Logits, build_network
@@ -95,14 +94,22 @@ def fit_probe(
     else:
         task = _head_task(context, best.layer, rows, deadline)
         context, progress = _train_head(context, folder, task, final, is_resumed)
-    correct = best.probes.correct[:, best.probes.best]
+    probes = best.probes
+    crossed = CrossValidated(
+        scored.rows.samples,
+        probes.correct[:, probes.best],
+        probes.evaluated,
+        probes.log_probabilities,
+        scored.rows.values[best.layer],
+        probes.c,
+    )
     return Outcome(
         context.prepared,
         progress,
         result,
         _cached_predictor(context, best.layer, folder),
         _complete(scored.layers),
-        CrossValidated(scored.rows.samples, correct, _left_out(context, best, scored.rows)),
+        crossed,
     )
 
 
@@ -215,22 +222,6 @@ def _cross_validation(scored: _Scored, training_images: int) -> CrossValidation 
         training_images,
         skipped=int((~scored.layers[0].probes.evaluated).sum()),
     )
-
-
-def _left_out(context: Context, best: LayerScore, rows: FeatureRows) -> Logits | None:
-    """Cross-validated predictions, if there are no others that a report could show."""
-    prepared, config = context.prepared, context.prepared.config
-    if len(prepared.splits["test"]) or len(prepared.splits["validation"]):
-        return None
-    labels = prepared.labels[rows.samples]
-    return left_out_log_probabilities(
-        rows.values[best.layer],
-        labels,
-        config.network.classes,
-        folds_of(labels, fold_keys(context, rows.samples), config.training.seed),
-        best.probes.c,
-        balanced=config.optimization.class_weights == "balanced",
-    ).astype(np.float32)
 
 
 def _summary(score: LayerScore, candidates: int, cross: CrossValidation | None) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, get_args, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
 
 from residua.config import parse
 from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
+from residua.uncertainty.record import Uncertainty
 from residua.weights.formats.guards import (
     FLOATS,
     damaged,
@@ -45,12 +49,40 @@ class Origin:
     assumed_classes: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """Images and the logits that the network gave for them when its file was written.
+
+    images: uint8 [N, H, W, C], before resizing. logits: float32 [N, K].
+    """
+
+    images: npt.NDArray[np.uint8]
+    logits: npt.NDArray[np.float32]
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        """Plain data and arrays, as stored."""
+        return {}, {"images": self.images, "logits": self.logits}
+
+    @classmethod
+    def from_arrays(cls, values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The inverse of `to_arrays`. Raises ValueError or KeyError if it is something else."""
+        images, logits = arrays["images"], arrays["logits"]
+        if images.dtype != np.uint8 or logits.dtype != np.float32:
+            raise ValueError(f"images {images.dtype}, logits {logits.dtype}")
+        sides = images.shape[1:3]
+        if images.ndim != 4 or logits.ndim != 2 or not 1 <= len(images) == len(logits) <= 64:
+            raise ValueError(f"images {images.shape}, logits {logits.shape}")
+        if not 1 <= min(sides) <= max(sides) <= 1024 or images.shape[3] not in (1, 3):
+            raise ValueError(f"images {images.shape}")
+        return cls(images, logits)
+
+
 @dataclass(frozen=True)
 class Metadata:
     """The description in a weights file: enough to use the weights without their run.
 
     classes: names in the order of the logits; () if unknown. notes: plain data of the writer, such
-    as the epoch or the state of the optimizer.
+    as the epoch or the state of the optimizer. uncertainty, golden: of a finished run.
     """
 
     network: NetworkSpec
@@ -58,14 +90,29 @@ class Metadata:
     preprocessing: Preprocessing
     notes: dict[str, Any]
     origin: Origin = Origin()
+    uncertainty: Uncertainty | None = None
+    golden: Golden | None = None
+
+
+_ATTACHED: dict[str, type[Uncertainty] | type[Golden]] = {
+    "uncertainty": Uncertainty,
+    "golden": Golden,
+}
 
 
 def to_bytes(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
     """The content of a weights file."""
+    import torch
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return save(plain, {"residua": json.dumps(description(metadata), ensure_ascii=False)})
+    header = description(metadata)
+    for key in _ATTACHED:
+        if (part := getattr(metadata, key)) is not None:
+            header[key], arrays = part.to_arrays()
+            for name, array in arrays.items():
+                plain[f"{key}.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    return save(plain, {"residua": json.dumps(header, ensure_ascii=False)})
 
 
 def description(metadata: Metadata) -> dict[str, Any]:
@@ -106,7 +153,32 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
                 "of a run, or a file that `residua weights convert` wrote."
             )
         ordered = {name: tensors[name] for name in header if name in tensors}
-        return ordered, metadata_from(path, json.loads(text))
+        values = json.loads(text)
+        metadata = metadata_from(path, values)
+        for key, kind in _ATTACHED.items():
+            if key in values:
+                part = _attached(path, kind, key, values[key], ordered)
+                metadata = replace(metadata, **{key: part})  # type: ignore[arg-type]
+        return ordered, metadata
+
+
+def _attached(
+    path: Path,
+    kind: type[Uncertainty] | type[Golden],
+    key: str,
+    values: Any,
+    tensors: dict[str, Tensor],
+) -> Uncertainty | Golden:
+    """The entry under a key and its arrays, which are removed from `tensors`.
+
+    Raises ResiduaError if it is damaged.
+    """
+    names = [name for name in tensors if name.startswith(f"{key}.")]
+    try:
+        arrays = {name.removeprefix(f"{key}."): tensors.pop(name).numpy() for name in names}
+        return kind.from_arrays(values, arrays)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise damaged(path, f"its entry {key} is unusable ({error!r})") from error
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -23,7 +23,7 @@ class Shapes(TorchFunctionMode):
     """Counts multiply-adds, and replaces functions whose output shape is known beforehand.
 
     PyTorch's own versions on "meta" are decompositions in Python, which dominate the time there and
-    import its compiler and SymPy first, for half a second.
+    import its compiler first.
     """
 
     multiply_adds = 0
@@ -36,48 +36,12 @@ class Shapes(TorchFunctionMode):
             return values[0] if (kwargs or {}).get("inplace") else values[0].view_as(values[0])
         if word == "adaptive_avg_pool2d" and isinstance(values[1], int):
             return torch.empty(*values[0].shape[:-2], values[1], values[1], device="meta")
-        shape = _SHAPES[word](*values) if word in _SHAPES else None
-        output = torch.empty(shape, device="meta") if shape else call(*args, **(kwargs or {}))
+        if word == "linear":  # a bias changes no shape
+            args, kwargs = values[:2], {}
+        output = call(*args, **(kwargs or {}))
         if word in _MULTIPLIES:  # every output pixel reads all weights once
             self.multiply_adds += output.numel() // len(values[1]) * values[1].numel()
         return output
-
-
-def _convolved(
-    x: torch.Tensor,
-    kernels: torch.Tensor,
-    bias: object = None,
-    stride: Any = (1, 1),
-    padding: Any = (0, 0),
-    dilation: Any = (1, 1),
-    groups: int = 1,
-) -> tuple[int, ...] | None:
-    """The shape of a convolution's result; None for arguments that PyTorch is to check."""
-    pairs = (stride, padding, dilation)
-    if x.ndim != 4 or not all(isinstance(pair, tuple) for pair in pairs):
-        return None
-    if x.shape[1] != kernels.shape[1] * groups:
-        return None
-    lengths = [
-        (size + 2 * margin - gap * (side - 1) - 1) // step + 1
-        for size, side, step, margin, gap in zip(
-            x.shape[2:], kernels.shape[2:], *pairs, strict=True
-        )
-    ]
-    return (len(x), len(kernels), *lengths) if min(lengths) > 0 else None
-
-
-def _multiplied(
-    x: torch.Tensor, weight: torch.Tensor, bias: object = None
-) -> tuple[int, ...] | None:
-    """The shape of a linear layer's result; None for arguments that PyTorch is to check."""
-    return (*x.shape[:-1], len(weight)) if x.ndim and x.shape[-1] == weight.shape[1] else None
-
-
-_SHAPES: dict[str, Callable[..., tuple[int, ...] | None]] = {
-    "conv2d": _convolved,
-    "linear": _multiplied,
-}
 
 
 def _are_alike(values: list[Any]) -> bool:
@@ -98,8 +62,7 @@ def weightless(network: nn.Module) -> Any:
     memo: dict[int, Any] = {}
     for tensor in chain(network.parameters(), network.buffers()):
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-        # not empty_like, which imports SymPy for a tensor on "meta"
-        empty = torch.empty(tensor.shape, dtype=dtype, device="meta")
+        empty = torch.empty_like(tensor, dtype=dtype, device="meta", requires_grad=False)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
     return copy.deepcopy(network, memo).eval()

@@ -1,0 +1,176 @@
+"""A trained run and predictions that it was not fitted on -> its weights, with calibrated
+probabilities, prediction sets, a detector of unknown images, and golden images."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from residua.data.dataset import Pixels
+from residua.data.prepare import Prepared, thinned
+from residua.data.random import Integers, shuffled
+from residua.inference.outputs import featured_classifier
+from residua.runs.folder import RunFolder
+from residua.system.console import Console
+from residua.uncertainty.prediction_sets import PredictionSets
+from residua.uncertainty.record import Source, Uncertainty
+from residua.uncertainty.softmax import log_softmax, softmax
+from residua.uncertainty.temperature import cross_fitted, fit_temperature
+from residua.uncertainty.unknown import FitHead, UnknownDetector, choose
+from residua.weights.golden import golden_of, mark_checked
+from residua.weights.key_maps.layers import head_layers
+from residua.weights.load import Weights, read_file
+from residua.weights.network import Logits, build_network
+
+Floats = npt.NDArray[np.float32]
+
+REFERENCE = 1000  # training images that new ones are compared with
+LIMIT = 2000  # validation images
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Predictions for images that the network was not fitted on, and the features behind them.
+
+    logits: float32 [N, K]. features: float32 [N, D]. labels: int64 [N]. groups: int64 [N], equal
+    for near-duplicates. fit_head: features [N, D] and labels -> weight [K, D] and bias [K], where
+    the head alone is trained; None for other networks.
+    """
+
+    source: Source
+    logits: Logits
+    features: Floats
+    labels: Integers
+    groups: Integers
+    fit_head: FitHead | None = None
+
+
+def calibrate(
+    folder: RunFolder, prepared: Prepared, held_out: HeldOut | None, console: Console
+) -> Uncertainty | None:
+    """Rewrite the weights of a finished run with what is known of their probabilities.
+
+    held_out: cross-validated predictions; None: those for the validation set are computed, if
+    there is one. Returns what is stored. Weights that are calibrated already stay as they are.
+    """
+    weights = read_file(folder.weights)
+    if weights.metadata.golden is not None:
+        return weights.metadata.uncertainty
+    if held_out is None:
+        held_out = _validation_predictions(weights, prepared, console)
+    uncertainty = None
+    if held_out is not None and weights.metadata.network.classes == len(prepared.dataset.classes):
+        uncertainty = _uncertainty(weights, prepared, held_out, console)
+    temperature = 1.0 if uncertainty is None else uncertainty.temperature
+    tensors = _with_temperature(weights, temperature)
+    calibrated = dataclasses.replace(weights, tensors=tensors)
+    network = build_network(calibrated, torch.device("cpu"))
+    metadata = dataclasses.replace(
+        weights.metadata,
+        uncertainty=uncertainty,
+        golden=golden_of(network, weights.metadata.preprocessing),
+    )
+    folder.write_weights(weights.path.name, tensors, metadata)
+    mark_checked(read_file(folder.weights))
+    return uncertainty
+
+
+def _uncertainty(
+    weights: Weights, prepared: Prepared, held_out: HeldOut, console: Console
+) -> Uncertainty | None:
+    logits, labels, groups = held_out.logits, held_out.labels, held_out.groups
+    finite = np.isfinite(logits).all(axis=1) & np.isfinite(held_out.features).all(axis=1)
+    if not finite.all() or not len(labels):
+        return None
+    temperature = _temperature(held_out)
+    return Uncertainty(
+        held_out.source,
+        len(labels),
+        temperature,
+        PredictionSets.fit(softmax(logits / temperature), labels, groups),
+        _detector(weights, prepared, held_out, temperature, console),
+    )
+
+
+def _temperature(held_out: HeldOut) -> float:
+    """1.0 unless another one, fitted on four fifths of the images, is better for the others."""
+    logits, labels = held_out.logits, held_out.labels
+    fitted = cross_fitted(logits, labels, groups=held_out.groups)
+    rows = np.arange(len(labels))
+    before = log_softmax(logits)[rows, labels]
+    after = np.log(np.maximum(fitted[rows, labels], np.finfo(np.float64).tiny))
+    return fit_temperature(logits, labels) if after.mean() > before.mean() else 1.0
+
+
+def _detector(
+    weights: Weights,
+    prepared: Prepared,
+    held_out: HeldOut,
+    temperature: float,
+    console: Console,
+) -> UnknownDetector | None:
+    features, labels, groups = held_out.features, held_out.labels, held_out.groups
+    if held_out.fit_head is not None:
+        return choose(features, labels, groups, held_out.fit_head, temperature=temperature)
+    members = shuffled(0, 0, prepared.training_members)[:REFERENCE]
+    _, reference = _outputs(weights, prepared.pixels, members, prepared.device, console)
+    return UnknownDetector.of_network(
+        (reference, prepared.labels[members]),
+        (features, labels, held_out.logits),
+        _linear_head(weights),
+        groups,
+        temperature=temperature,
+    )
+
+
+def _validation_predictions(
+    weights: Weights, prepared: Prepared, console: Console
+) -> HeldOut | None:
+    members = thinned(prepared.splits["validation"], LIMIT)
+    if not len(members):
+        return None
+    logits, features = _outputs(weights, prepared.pixels, members, prepared.device, console)
+    labels, groups = prepared.labels[members], prepared.group_numbers(members)
+    return HeldOut("validation", logits, features, labels, groups)
+
+
+def _outputs(
+    weights: Weights, pixels: Pixels, samples: Integers, device: torch.device, console: Console
+) -> tuple[Logits, Floats]:
+    """Logits [N, K] and features [N, D] of rows of decoded images; N >= 1."""
+    run = featured_classifier(weights, device, len(samples))
+    logits, features = [], []
+    with console.bar("calibrating") as move:
+        for start in range(0, len(samples), BATCH):
+            rows = run(pixels[samples[start : start + BATCH]])
+            logits.append(rows[0])
+            features.append(rows[1])
+            move(start + BATCH, len(samples), "")
+    return np.concatenate(logits), np.concatenate(features)
+
+
+def _linear_head(weights: Weights) -> tuple[Floats, Floats] | None:
+    """Weight [K, D] and bias [K] of a head of one linear layer; None for others."""
+    head = {name for name in weights.tensors if name.startswith("head.")}
+    if head != {"head.weight", "head.bias"}:
+        return None
+    weight, bias = (weights.tensors[f"head.{part}"].float().numpy() for part in ("weight", "bias"))
+    return weight, bias
+
+
+def _with_temperature(weights: Weights, temperature: float) -> dict[str, Tensor]:
+    """The tensors, with those of the last layer divided by a temperature: so are the logits."""
+    if temperature == 1.0:
+        return weights.tensors
+    last = head_layers(build_network(weights, torch.device("cpu")))[-1]
+    scaled = {f"{last}.weight", f"{last}.bias"}
+    return {
+        name: tensor / temperature if name in scaled else tensor
+        for name, tensor in weights.tensors.items()
+    }

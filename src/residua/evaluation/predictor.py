@@ -1,0 +1,129 @@
+"""Weights and uint8 images -> for each its probabilities, its prediction set, and whether it is
+unknown.
+
+Legend: B batch, S side of the images, C channels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from residua.data.dataset import Pixels
+from residua.errors import ResiduaError
+from residua.evaluation.score import NOT_FINITE, class_name
+from residua.inference.outputs import classifier_of, featured_classifier
+from residua.uncertainty.softmax import softmax
+from residua.weights.load import Weights
+
+COVERAGE = 0.9  # of prediction sets, unless another one is requested
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for one image.
+
+    file: path or address as given; paths below a folder for a folder; "image N" for the image at
+    position N, from 0, that is no file.
+    top: (class, probability) of the most likely classes, best first; empty with an error.
+    error: why there is no prediction, or None.
+    set: the classes that contain the true one with the stated coverage, most likely first; None
+    where the weights have no prediction sets.
+    unknown: why the image seems to show none of the classes; None if it does not, or if the
+    weights have no detector of unknown images.
+    """
+
+    file: str
+    top: tuple[tuple[str, float], ...]
+    error: str | None = None
+    set: tuple[str, ...] | None = None
+    unknown: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The object that `residua predict --format json` prints for the file."""
+        top = [{"class": name, "probability": probability} for name, probability in self.top]
+        return {
+            "file": self.file,
+            "top": top,
+            "set": None if self.set is None else list(self.set),
+            "unknown": self.unknown,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """The result for one image, without names.
+
+    probabilities: float64 [K]. members: bool [K], of its prediction set, or None. unknown: see
+    Prediction.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    members: npt.NDArray[np.bool_] | None = None
+    unknown: str | None = None
+
+    def prediction(self, file: str, top: int, classes: tuple[str, ...]) -> Prediction:
+        """With names, for `top` classes."""
+        chances = self.probabilities
+        if not np.isfinite(chances).all():
+            return Prediction(file, (), NOT_FINITE)
+        order = np.argsort(-chances, kind="stable")
+        best = tuple((class_name(classes, int(k)), float(chances[k])) for k in order[:top])
+        if self.members is None:
+            return Prediction(file, best, unknown=self.unknown)
+        inside = tuple(class_name(classes, int(k)) for k in order if self.members[k])
+        return Prediction(file, best, set=inside, unknown=self.unknown)
+
+
+Predictor = Callable[[Pixels], list[Output]]  # uint8 [B, S, S, C], B may be 0 -> B outputs
+
+
+def predictor_of(
+    weights: Weights, device: torch.device, images: int, coverage: float | None = None
+) -> Predictor:
+    """The predictor of some weights.
+
+    images: that will be predicted, as far as known. coverage: of the prediction sets, in (0, 1);
+    None: COVERAGE, where the weights have sets. Raises ResiduaError if the weights cannot classify,
+    or have no sets of the requested coverage.
+    """
+    uncertainty = weights.metadata.uncertainty
+    sets = None if uncertainty is None else uncertainty.sets
+    unknown = None if uncertainty is None or weights.exported else uncertainty.unknown
+    if sets is None and coverage is not None:
+        raise ResiduaError(
+            f"{weights.path}: has no prediction sets: they come with a run of `residua train` that "
+            "has a validation set or is cross-validated."
+        )
+    wanted = COVERAGE if coverage is None else coverage
+    if sets is not None and coverage is None and sets.highest_coverage < wanted:
+        sets = None
+    elif sets is not None:
+        sets.threshold(wanted)  # refuses what the data do not support
+    classify = classifier_of(weights, device, images) if unknown is None else None
+    featured = None if unknown is None else featured_classifier(weights, device, images)
+
+    def predict(pixels: Pixels) -> list[Output]:
+        if not len(pixels):
+            return []
+        reasons: list[str | None] = [None] * len(pixels)
+        if featured is not None and unknown is not None:
+            logits, features = featured(pixels)
+            found = unknown.is_unknown(features, logits)
+            reasons = [unknown.reason if is_unknown else None for is_unknown in found]
+        else:
+            assert classify is not None
+            logits = classify(pixels)
+        probabilities = softmax(logits)
+        members = None if sets is None else sets.sets(probabilities, wanted)
+        return [
+            Output(row, None if members is None else members[at], reasons[at])
+            for at, row in enumerate(probabilities)
+        ]
+
+    return predict

@@ -1,0 +1,91 @@
+"""The reliability of an evaluation -> its two charts, as inline SVG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from residua.report.charts import SPLITS
+from residua.report.style import FAINT, INK, TOOLTIP, inline_svg, tidy
+from residua.report.view import percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+    from residua.evaluation.reliability import Reliability
+
+SIZE = (5, 3.25)  # inches
+
+
+def reliability_diagram(reliability: Reliability) -> str:
+    """Accuracy against confidence in bins, with 95 % intervals, as an <svg> element."""
+    return inline_svg(
+        lambda canvas: _draw_bins(canvas, reliability),
+        SIZE,
+        "Accuracy against the probability of the predicted class",
+    )
+
+
+def selective_curve(reliability: Reliability) -> str:
+    """Accuracy of the most confident images against their share, as an <svg> element."""
+    return inline_svg(
+        lambda canvas: _draw_curve(canvas, reliability),
+        SIZE,
+        "Accuracy against the share of images that are predicted, the most confident first",
+    )
+
+
+def _draw_bins(canvas: Canvas, reliability: Reliability) -> None:
+    axes = canvas.subplots()
+    axes.plot([0, 1], [0, 1], color=FAINT, lw=0.8, ls=(0, (2, 3)), zorder=0)
+    for bin in reliability.after.bins:
+        low, high = bin.interval
+        axes.plot([bin.confidence] * 2, [low, high], color=SPLITS["validation"].colour, lw=1.2)
+        text = f"confidence {percent(bin.confidence, 1)}: {percent(bin.accuracy, 1)} correct"
+        axes.plot(
+            bin.confidence,
+            bin.accuracy,
+            "o",
+            ms=5,
+            color=SPLITS["validation"].colour,
+            gid=f"{TOOLTIP}{text} ({bin.images:,} images)",
+        )
+    lowest = min([0.9, *(min(bin.confidence, bin.interval[0]) for bin in reliability.after.bins)])
+    axes.set_xlim(max(0.0, lowest - 0.02), 1.01)
+    axes.set_ylim(max(0.0, lowest - 0.02), 1.01)
+    tidy(axes, "", "probability of the predicted class")
+    axes.set_title("Accuracy", loc="left", color=INK, fontsize=11, fontweight="bold")
+    _in_percent(axes.xaxis)
+    _in_percent(axes.yaxis)
+
+
+def _draw_curve(canvas: Canvas, reliability: Reliability) -> None:
+    axes, curve = canvas.subplots(), reliability.selective
+    axes.plot(curve.coverage, curve.accuracy, color=SPLITS["train"].colour, lw=1.6)
+    for threshold in reliability.thresholds:
+        at = int((curve.confidence >= threshold.confidence).sum()) - 1
+        text = f"probability at least {threshold.confidence:.3f}: {percent(threshold.share, 1)}"
+        axes.plot(
+            threshold.share,
+            curve.accuracy[at],
+            "o",
+            ms=5,
+            color=SPLITS["train"].colour,
+            gid=f"{TOOLTIP}{text} of the images",
+        )
+    axes.set_xlim(0, 1.01)
+    low, high = float(curve.accuracy.min()), float(curve.accuracy.max())
+    axes.set_ylim(max(0.0, low - 0.05), min(1.01, high + 0.05))
+    tidy(axes, "", "share of images that are predicted")
+    title = "Accuracy if only the most confident are predicted"
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    _in_percent(axes.xaxis)
+    _in_percent(axes.yaxis)
+
+
+def _in_percent(axis: object) -> None:
+    from matplotlib.axis import Axis
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    assert isinstance(axis, Axis)
+    axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))

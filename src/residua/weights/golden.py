@@ -1,0 +1,97 @@
+"""A network -> its logits for eight synthetic images; these, read again -> whether it still gives
+them.
+
+They are stored in each weights file of a finished run, so that wrong preprocessing, a swapped
+channel order or a broken kernel is noticed when the file is loaded. The images are drawn, so a file
+reveals nothing of the images that it was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+
+import numpy as np
+import torch
+from torch import nn
+
+from residua._version import __version__
+from residua.config.schema import Preprocessing
+from residua.data.augmentation import normalise
+from residua.data.dataset import Pixels
+from residua.data.image import resize
+from residua.errors import ResiduaError
+from residua.system.files import cache_folder, write_atomically
+from residua.weights.load import Weights
+from residua.weights.native import Golden
+from residua.weights.network import build_network
+
+COUNT, HEIGHT, WIDTH = 8, 48, 64
+TOLERANCE = 1e-3  # relative difference of the logits, by norm; float32 differs by up to 1e-5
+
+
+def golden_of(network: nn.Module, preprocessing: Preprocessing) -> Golden:
+    """Draw the images, and compute the logits of a float32 network in eval mode."""
+    images = _drawn(preprocessing.channels)
+    return Golden(images, _logits(network, images, preprocessing))
+
+
+def check_golden(weights: Weights) -> None:
+    """Raise ResiduaError if the network gives other logits than when the file was written.
+
+    Weights without golden images pass. A file is checked once on each machine and version of torch.
+    """
+    golden = weights.metadata.golden
+    if golden is None or not weights.has_head:
+        return
+    marker = cache_folder() / "golden" / _environment(weights)
+    if marker.exists():
+        return
+    network = build_network(weights, torch.device("cpu"))
+    logits = _logits(network, golden.images, weights.metadata.preprocessing)
+    difference = np.linalg.norm(logits - golden.logits) / np.linalg.norm(golden.logits)
+    if not difference <= TOLERANCE:  # not a number differs too
+        raise ResiduaError(
+            f"{weights.path}: its network gives other outputs for the golden images than when the "
+            f"file was written (difference {difference:.2%}, at most {TOLERANCE:.1%} expected): "
+            "its preprocessing or weights were changed, or this machine computes other numbers. "
+            "Restore the file, or skip this check with --no-check."
+        )
+    mark_checked(weights)
+
+
+def mark_checked(weights: Weights) -> None:
+    """Remember that the file was checked, or written, in this environment."""
+    write_atomically(cache_folder() / "golden" / _environment(weights), "")
+
+
+def _environment(weights: Weights) -> str:
+    content = (weights.sha256(), __version__, torch.__version__, platform.processor())
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+
+
+def _drawn(channels: int) -> Pixels:
+    """Waves of several lengths with a bright rectangle each, uint8 [8, 48, 64, channels]."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH] / HEIGHT
+    images = []
+    for _ in range(COUNT):
+        waves = sum(
+            np.sin(2 * np.pi * (fy * y[..., None] + fx * x[..., None]) + phase)
+            for fy, fx, phase in random.uniform(0, 6, (4, 3, channels))
+        )
+        image = np.clip(128 + 40 * np.asarray(waves), 0, 255)
+        top, left = random.integers(4, 20, 2)
+        image[top : top + 16, left : left + 24] = random.uniform(0, 255, channels)
+        images.append(image)
+    return np.stack(images).astype(np.uint8)
+
+
+@torch.inference_mode()
+def _logits(
+    network: nn.Module, images: Pixels, preprocessing: Preprocessing
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    pixels = np.stack([resize(image, preprocessing) for image in images])
+    device = next(network.parameters()).device
+    inputs = normalise(torch.from_numpy(pixels).to(device), preprocessing)
+    return np.asarray(network(inputs).float().cpu().numpy())

@@ -1,0 +1,94 @@
+"""A weights file whose network no longer gives its stored outputs is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from references.weights_files import NAME, PREPARED
+
+from residua.config.schema import Preprocessing
+from residua.errors import ResiduaError
+from residua.networks.zoo.catalogue import build
+from residua.runs.sources import open_source
+from residua.system.console import Console
+from residua.weights.golden import check_golden, golden_of
+from residua.weights.load import read_file
+from residua.weights.native import Metadata, to_bytes
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SMALL = dataclasses.replace(PREPARED, size=16)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Callable[..., Path]:
+    """Writes weights with golden images; `stated` replaces the preprocessing afterwards."""
+
+    def write(stated: Preprocessing = SMALL, seed: int = 0, other_seed: int | None = None) -> Path:
+        from residua.config.schema import NetworkSpec
+
+        network = build(NAME, seed=seed).eval()
+        golden = golden_of(network, SMALL)
+        kept = build(NAME, seed=seed if other_seed is None else other_seed).eval()
+        metadata = Metadata(NetworkSpec(NAME, 10, 3), (), stated, {}, golden=golden)
+        file = tmp_path / "weights.safetensors"
+        file.write_bytes(to_bytes(kept.state_dict(), metadata))
+        return file
+
+    return write
+
+
+def test_unchanged_weights_pass(store: Callable[..., Path]) -> None:
+    check_golden(read_file(store()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"channel_order": "bgr"},
+        {"mean": (0.0, 0.0, 0.0)},
+        {"std": tuple(value * 1.1 for value in PREPARED.std)},
+        {"resize": "pad"},
+        {"interpolation": "nearest"},
+    ],
+)
+def test_another_preprocessing_is_refused(
+    store: Callable[..., Path], change: dict[str, object]
+) -> None:
+    file = store(dataclasses.replace(SMALL, **change))  # type: ignore[arg-type]
+    with pytest.raises(ResiduaError, match=r"other outputs for the golden images .*--no-check"):
+        open_source(file, None, None, None, Console(quiet=True))
+    open_source(file, None, None, None, Console(quiet=True), check=False)
+
+
+def test_other_weights_are_refused_even_after_a_check(store: Callable[..., Path]) -> None:
+    check_golden(read_file(store()))
+    with pytest.raises(ResiduaError, match="golden images"):
+        check_golden(read_file(store(other_seed=1)))
+
+
+def test_damaged_golden_images_are_refused(store: Callable[..., Path]) -> None:
+    from safetensors.torch import load, save
+
+    file = store()
+    content = file.read_bytes()
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    import json
+
+    text = json.loads(header)["__metadata__"]
+    tensors = load(content)
+    for broken in (tensors["golden.images"][:3], tensors["golden.images"].float()):
+        file.write_bytes(save({**tensors, "golden.images": broken}, text))
+        with pytest.raises(ResiduaError, match="its entry golden is unusable"):
+            read_file(file)
+    del tensors["golden.logits"]
+    file.write_bytes(save(tensors, text))
+    with pytest.raises(ResiduaError, match="its entry golden is unusable"):
+        read_file(file)
