@@ -12,6 +12,7 @@ __all__ = [
     "Evaluation",
     "Explanation",
     "Features",
+    "ImageClassifier",
     "Prediction",
     "ResiduaError",
     "Run",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         train,
         transform,
     )
+    from residua.api.estimator import ImageClassifier
     from residua.comparison.compare import Comparison, compare
     from residua.errors import ResiduaError
     from residua.evaluation.explain import Explanation
@@ -62,6 +64,7 @@ HOMES = {  # modules of the public names that are not in residua.api
     "Evaluation": "residua.evaluation.score",
     "Explanation": "residua.evaluation.explain",
     "Features": "residua.evaluation.predict",
+    "ImageClassifier": "residua.api.estimator",
     "Prediction": "residua.evaluation.predictor",
     "ResiduaError": "residua.errors",
     "compare": "residua.comparison.compare",

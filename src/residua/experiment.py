@@ -35,7 +35,7 @@ from residua.evaluation.score import (
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.facts import report_facts
-from residua.report.view import counted
+from residua.report.header import print_header
 from residua.runs.folder import Busy, RunFolder
 from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
@@ -53,7 +53,14 @@ from residua.system.files import check_writable, refuse_inside
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
-from residua.training.initial import check_network, initial_metadata, initial_network
+from residua.training.initial import (
+    check_network,
+    check_own,
+    initial_metadata,
+    initial_network,
+    own_of,
+    with_own,
+)
 from residua.training.loop import fit
 from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
@@ -105,12 +112,17 @@ class Trained:
 
 
 def train(
-    config: Config, out: str | None, console: Console, dataset: Dataset | None = None
+    config: Config,
+    out: str | None,
+    console: Console,
+    dataset: Dataset | None = None,
+    *,
+    report: bool = True,
 ) -> RunFolder:
     """Train as the config states, in a new run folder: `out`, else the next free runs/<data>-<n>.
 
-    dataset: the images, where they are in memory; None: those of data.path. Whatever can be refused
-    is refused before an image is read. Raises ResiduaError.
+    dataset: the images, where they are in memory; None: those of data.path. report: whether to
+    write one. Whatever can be refused is refused before an image is read. Raises ResiduaError.
     """
     _check_settings(config, out)
     began = time.monotonic()
@@ -135,7 +147,7 @@ def train(
         _write_inputs(folder, prepared, weights)
         if weights is not None:
             report_initial_weights(weights, prepared, console)
-        _run(Experiment(prepared, weights, requested, folder, clock, console))
+        _run(Experiment(prepared, weights, requested, folder, clock, console), report)
     except (Busy, Diverged):
         raise
     except ResiduaError:
@@ -144,12 +156,18 @@ def train(
     return folder
 
 
-def resume(folder: RunFolder, console: Console, data_path: str | None = None) -> None:
+def resume(
+    folder: RunFolder,
+    console: Console,
+    data_path: str | None = None,
+    model: str | None = None,
+) -> None:
     """Complete an interrupted run. Raises ResiduaError if its data or weights have changed.
 
-    data_path: where the data are now, if they were moved.
+    data_path: where the data are now, if they were moved. model: its network, where that is the
+    user's own.
     """
-    config, choices = folder.config, folder.choices
+    config, choices = with_own(folder.config, model), folder.choices
     if config.network.freeze_norms == AUTO:  # of version 0.1.0
         config = parse.with_settings(config, {"network.freeze_norms": False})
     clock = Clock(seconds_of(config.transfer.budget))
@@ -179,10 +197,10 @@ def resume(folder: RunFolder, console: Console, data_path: str | None = None) ->
     _run(Experiment(prepared, weights, requested, folder, clock, console))
 
 
-def _run(experiment: Experiment) -> None:
-    """Train, evaluate, report: what a new and a resumed run have in common."""
+def _run(experiment: Experiment, report: bool = True) -> None:
+    """Train, evaluate, and write a report, if any: what a new and a resumed run have in common."""
     folder, console = experiment.folder, experiment.console
-    _print_header(experiment)
+    print_header(experiment.prepared, folder, console)
     with _explained(experiment.prepared.config), folder.lock():
         try:
             trained = _train(experiment)
@@ -192,22 +210,24 @@ def _run(experiment: Experiment) -> None:
             evaluation = _evaluate(folder, trained.prepared, console)
             if evaluation is None:
                 evaluation = _left_out(folder, trained, uncertainty)
-            facts = report_facts(
-                folder,
-                trained.prepared,
-                evaluation,
-                trained.progress,
-                trained.transfer,
-                _check_data(folder, trained, console),
-                uncertainty,
-            )
-            for warning in html.write(facts, folder.path):
-                console.warn(warning)
+            if report:
+                facts = report_facts(
+                    folder,
+                    trained.prepared,
+                    evaluation,
+                    trained.progress,
+                    trained.transfer,
+                    _check_data(folder, trained, console),
+                    uncertainty,
+                )
+                for warning in html.write(facts, folder.path):
+                    console.warn(warning)
         except KeyboardInterrupt:  # where nothing waits for a signal; done work is in the cache
             raise Interrupted(signal.SIGINT, str(folder.path)) from None
     seconds, total = trained.progress.seconds, experiment.clock.passed
     console.print(f"training {seconds:.1f} s, total {total:.1f} s")
-    console.print(f"report: {folder.path / 'report.html'}")
+    if report:
+        console.print(f"report: {folder.path / 'report.html'}")
 
 
 def _train(experiment: Experiment) -> Trained:
@@ -276,7 +296,7 @@ def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evalua
     if not len(members):
         return None
     evaluation = score_images(
-        read_file(folder.weights),
+        read_file(folder.weights, own_of(prepared.config)),
         prepared.pixels,
         members,
         prepared.labels[members],
@@ -339,6 +359,7 @@ def _check_settings(config: Config, out: str | None) -> None:
     """Raise ResiduaError where the settings alone show that the run cannot be done."""
     if config.network.name != AUTO:
         config_of(config.network_spec)
+    check_own(config)
     if out is not None:
         RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)
@@ -377,53 +398,6 @@ def _write_inputs(folder: RunFolder, prepared: Prepared, weights: Weights | None
         start = {"sha256": weights.sha256(), **origin, **weights.metadata.notes}
         folder.write_json("weights.json", start)
     folder.write_settings(prepared.config, prepared.choices)
-
-
-def _print_header(experiment: Experiment) -> None:
-    """The data, the network and the settings that a user would want to know."""
-    prepared, console = experiment.prepared, experiment.console
-    config, device = prepared.config, prepared.device
-    console.print(prepared.summary)
-    for note in prepared.notes:
-        console.warn(note)
-    for file, reason in prepared.unreadable:
-        console.warn(f"{file} skipped: {reason}")
-    name, size = environment(device)["device_name"], config.preprocessing.size
-    console.print(
-        f"model {config.network.name}, input {size} x {size} px, {config.training.precision} on "
-        f"{device} ({name})"
-    )
-    if config.transfer.strategy in ("none", "scratch"):
-        console.print(f"{_schedule(config)}; {_augmentation(config)}")
-    path = experiment.folder.path
-    console.print(f"run folder: {path}; automatic settings: choices.json")
-
-
-def _schedule(config: Config) -> str:
-    training, optimization = config.training, config.optimization
-    return (
-        f"{counted(training.epochs, 'epoch')}, batch size {training.batch_size}, "
-        f"{optimization.optimizer} with lr {optimization.learning_rate:.3g} "
-        f"({optimization.schedule} schedule)"
-    )
-
-
-def _augmentation(config: Config) -> str:
-    augmentation = config.augmentation
-    used = {
-        "flip": augmentation.flip,
-        "crop": augmentation.crop_padding,
-        "shift": augmentation.shift,
-        "rotation": augmentation.rotation,
-        "shear": augmentation.shear,
-        "zoom": augmentation.zoom != (1, 1),
-        "colour jitter": augmentation.brightness or augmentation.contrast,
-        "erasing": augmentation.erase,
-        "mixup": augmentation.mixup,
-        "cutmix": augmentation.cutmix,
-    }
-    names = ", ".join(name for name, is_used in used.items() if is_used)
-    return f"augmentation: {names or 'none'}"
 
 
 @contextmanager

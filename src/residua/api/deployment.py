@@ -12,6 +12,7 @@ from residua.api.prediction import Source
 from residua.errors import ResiduaError
 from residua.exports.export import Exported, write_export
 from residua.exports.push import push_run
+from residua.networks.own import ModelLike
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.serving.limits import Limits
@@ -31,7 +32,7 @@ def export(
     format: str | None = None,
     precision: str = "fp32",
     out: str | Path | None = None,
-    model: str | None = None,
+    model: ModelLike | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     check: bool = True,
@@ -82,7 +83,7 @@ def serve(
     max_requests: int = Limits.requests,
     timeout: float = Limits.seconds,
     workers: int | None = None,
-    model: str | None = None,
+    model: ModelLike | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     check: bool = True,

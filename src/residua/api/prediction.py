@@ -15,6 +15,7 @@ from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predict import Features, features_of, predict_images
 from residua.evaluation.predictor import Prediction
+from residua.networks.own import ModelLike
 from residua.report.figures import GRID, write_prediction_grid
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
@@ -30,7 +31,7 @@ def predict(
     images: Images | None = None,
     *,
     top: int = 3,
-    model: str | None = None,
+    model: ModelLike | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     value_range: ValueRange | None = None,
@@ -85,7 +86,7 @@ def predictions(
     images: Images | None,
     *,
     top: int,
-    model: str | None,
+    model: ModelLike | None,
     classes: Sequence[str] | None,
     preprocessing: Mapping[str, object] | None,
     value_range: ValueRange | None = None,
@@ -127,7 +128,7 @@ def predictions(
 def transform(
     source: Source,
     *,
-    model: str | None = None,
+    model: ModelLike | None = None,
     preprocessing: Mapping[str, object] | None = None,
     value_range: ValueRange | None = None,
     quiet: bool = True,
@@ -147,7 +148,7 @@ def features(
     source: Source,
     images: Images | None = None,
     *,
-    model: str | None = None,
+    model: ModelLike | None = None,
     preprocessing: Mapping[str, object] | None = None,
     stage: int | None = None,
     pool_size: int | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -21,10 +22,12 @@ from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_clas
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predictor import Prediction
 from residua.evaluation.score import Evaluation
+from residua.networks.own import ModelLike, is_named, is_own, own_name
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
-from residua.runs.sources import open_source, open_weights, start_from
+from residua.runs.sources import open_source, open_weights, own_model, start_from
 from residua.system.console import Console
+from residua.training.initial import own_of, with_own
 from residua.weights.load import read_file
 from residua.weights.network import build_network, default_device
 
@@ -32,8 +35,9 @@ from residua.weights.network import build_network, default_device
 class Run:
     """A run folder, finished or not: its settings, metrics and network."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, model: str | None = None) -> None:
+        """model: its network, where that is the user's own."""
+        self.folder, self.model = folder, model
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -69,7 +73,7 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """The best network: preprocessed float32 [B, C, S, S] -> logits [B, K]; in eval mode."""
-        return build_network(read_file(self.folder.weights), default_device())
+        return build_network(read_file(self.folder.weights, self.model), default_device())
 
     def evaluate(self, data: str | Path | None = None) -> Evaluation:
         """See `residua.evaluate`."""
@@ -131,7 +135,7 @@ def build(
 def train(
     data: str | Path,
     *,
-    model: str | None = None,
+    model: ModelLike | None = None,
     weights: str | Path | None = None,
     new_head: bool | None = None,
     freeze: int | None = None,
@@ -162,7 +166,9 @@ def train(
 
     data: a folder of class folders, a table of paths and labels, a folder of IDX files, a CIFAR
         archive, or "digits"; see docs/data.md.
-    model: one of `models()`.
+    model: one of `models()`; or a network of your own, which maps float [B, C, H, W] to logits
+        [B, K]: "MODULE:FUNCTION" or a function, of the number of classes; an nn.Module (a copy
+        is trained); "timm:NAME".
     weights: initial weights, see `build`; None: the installed ImageNet weights, unless model or
         settings of the training are set; "none": random initialisation, also with a recipe.
         Several, separated by commas, are compared by linear probes; the best are trained further.
@@ -191,8 +197,8 @@ def train(
     Raises ResiduaError if data, weights or settings are invalid.
     """
     named = {
-        "network.name": model,
-        "network.weights": None if weights is None else str(weights),
+        "network.name": None if model is None else own_name(model),
+        "network.weights": None if weights is None else os.fspath(weights),
         "network.new_head": new_head,
         "network.freeze": freeze,
         "network.head": head,
@@ -215,33 +221,52 @@ def train(
     if settings is not None and not isinstance(settings, Mapping):
         raise ResiduaError(f"settings = {settings!r}: expected values by dotted name.")
     config = compose(data, recipe, {**arguments, **(settings or {})})
-    return Run(experiment.train(config, None if out is None else str(out), Console(quiet)))
+    console, name = Console(quiet), config.network.name
+    folder = experiment.train(config, None if out is None else str(out), console)
+    if is_own(name) and not is_named(name):
+        console.caution(
+            f"{folder.path}: of model {name} only the state dict was saved, for its code has no "
+            "name: to load the run, give the module again, model=MODULE."
+        )
+    return Run(folder, own_of(config))
 
 
-def resume(run: Source, quiet: bool = False, data_path: str | Path | None = None) -> Run:
+def resume(
+    run: Source,
+    quiet: bool = False,
+    data_path: str | Path | None = None,
+    model: ModelLike | None = None,
+) -> Run:
     """Resume an interrupted run; on a CPU the final weights are those of an uninterrupted run.
 
     run: a run or its folder.
     quiet: print nothing.
     data_path: the present path of its data, if moved; they are compared with split.csv.
+    model: its network, where that is your own, see `train`.
 
     Raises ResiduaError if the folder is not a run folder or its data have changed.
     """
-    folder = RunFolder.existing(run)
-    experiment.resume(folder, Console(quiet), None if data_path is None else str(data_path))
-    return Run(folder)
+    folder, own = RunFolder.existing(run), own_model(run, model)
+    experiment.resume(folder, Console(quiet), None if data_path is None else str(data_path), own)
+    return Run(folder, own)
 
 
-def load(run: Source) -> Run:
-    """Open a run folder. Raises ResiduaError if it is not one."""
-    return Run(RunFolder.existing(run))
+def load(run: Source, model: ModelLike | None = None) -> Run:
+    """Open a run folder. Raises ResiduaError if it is not one.
+
+    model: its network, where that is your own, see `train`.
+    """
+    folder, own = RunFolder.existing(run), own_model(run, model)
+    if own is not None:
+        with_own(folder.config, own)
+    return Run(folder, own)
 
 
 def evaluate(
     source: Source,
     data: str | Path | None = None,
     *,
-    model: str | None = None,
+    model: ModelLike | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     settings: Mapping[str, object] | None = None,
@@ -254,7 +279,8 @@ def evaluate(
     source: a run, which gets scores.json and predictions.csv in its folder evaluations/; a weights
         file of residua, Keras or PyTorch; "imagenet" or "imagenet:NAME".
     data: see `train`; None: the run's test set, else its validation set.
-    model: the network, where a weights file does not determine it.
+    model: the network, where a weights file does not determine it, or where it is your own, see
+        `train`; a `Run` that was loaded or trained with it needs none.
     classes: names of the outputs in order, where a weights file does not record them.
     preprocessing: fields that a third-party file does not record, {"mean": [0, 0, 0]}.
     settings: columns of data that are a table, {"data.label_column": "breed"}.

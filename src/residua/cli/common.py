@@ -68,7 +68,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Network name, if the weights file does not record it.",
+        help="Network name, if the weights file does not record it; MODULE:FUNCTION, if a run's "
+        "network is your own.",
         rich_help_panel=THIRD_PARTY,
     ),
 ]

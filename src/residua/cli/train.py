@@ -16,6 +16,15 @@ from residua.cli.common import (
 )
 from residua.cli.options import OUTPUT
 
+OwnModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FUNCTION",
+        help="The run's network, if it is your own.",
+        show_default=False,
+    ),
+]
 RunOption = typer.Option(
     metavar="RUN",
     help=r"Run folder to create. [dim]\[default: runs/<data>-<n>][/dim]",
@@ -53,11 +62,14 @@ def train(
     with terminal() as console:
         from residua.config.recipes import compose
         from residua.experiment import train as train_config
+        from residua.networks.own import own_name
 
+        if isinstance(model := settings.get("network.name"), str):
+            settings = {**settings, "network.name": own_name(model)}
         print(train_config(compose(data, recipe, settings), out, console).path)
 
 
-def resume(run: RunArgument, data: MovedDataOption = None) -> None:
+def resume(run: RunArgument, data: MovedDataOption = None, model: OwnModelOption = None) -> None:
     """Resume an interrupted run; on a CPU the final weights are those of an uninterrupted run.
 
     Examples:
@@ -67,7 +79,7 @@ def resume(run: RunArgument, data: MovedDataOption = None) -> None:
     with terminal():
         from residua import api
 
-        print(api.resume(run, data_path=data).path)
+        print(api.resume(run, data_path=data, model=model).path)
 
 
 def look(

@@ -224,7 +224,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
-    return value
+    return str(value) if isinstance(value, str) else value  # also an own network's name
 
 
 def _checked(value: object, field: dataclasses.Field[Any], kind: Any, where: str) -> object:

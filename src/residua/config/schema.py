@@ -179,7 +179,11 @@ class Augmentation:
 class Network:
     """The model and modifications of it."""
 
-    name: str = setting(AUTO, "Model name; `residua models` lists them.", flag="--model")
+    name: str = setting(
+        AUTO,
+        "Model name; `residua models` lists them. Your own: MODULE:FUNCTION; timm's: timm:NAME.",
+        flag="--model",
+    )
     classes: int = setting(AUTO, "Outputs of the head; at least the number of classes.", low=1)
     ordering: Ordering | None = setting(  # noqa: RUF009 - it returns a field
         None,

@@ -15,6 +15,7 @@ from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.inference.outputs import featured_classifier
+from residua.networks.own import is_own
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.uncertainty.prediction_sets import PredictionSets
@@ -59,10 +60,12 @@ def calibrate(
     held_out: cross-validated predictions; None: those for the validation set are computed, if
     there is one. Returns what is stored. Weights that are calibrated already stay as they are.
     """
-    weights = read_file(folder.weights)
+    name = prepared.config.network.name
+    own = name if is_own(name) else None
+    weights = read_file(folder.weights, own)
     if weights.metadata.golden is not None:
         return weights.metadata.uncertainty
-    if held_out is None:
+    if held_out is None and own is None:  # a network of the user's own has no head to scale
         held_out = _validation_predictions(weights, prepared, console)
     uncertainty = None
     if held_out is not None and weights.metadata.network.classes == len(prepared.dataset.classes):
@@ -77,7 +80,7 @@ def calibrate(
         golden=golden_of(network, weights.metadata.preprocessing),
     )
     folder.write_weights(weights.path.name, tensors, metadata)
-    mark_checked(read_file(folder.weights))
+    mark_checked(read_file(folder.weights, own))
     return uncertainty
 
 

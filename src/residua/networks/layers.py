@@ -31,10 +31,17 @@ class BatchNorm(nn.BatchNorm2d):
         return super().train(mode and not self.frozen)
 
 
-class Dropout(nn.Dropout):
-    """Dropout that draws from `generator` where one is set, else from torch's global generator."""
+class Random:
+    """A module that draws from `generator` where one is set, else from torch's global generator."""
 
     generator: torch.Generator | None = None
+
+    def __getstate__(self) -> dict[str, Any]:  # a generator cannot be copied
+        return {**self.__dict__, "generator": None}
+
+
+class Dropout(Random, nn.Dropout):
+    """Dropout that can draw from a generator of its own."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.generator is None or not self.training or self.p in (0, 1):
@@ -43,14 +50,11 @@ class Dropout(nn.Dropout):
         noise = torch.empty_like(x).bernoulli_(1 - self.p, generator=self.generator)
         return x * noise.div_(1 - self.p)
 
-    def __getstate__(self) -> dict[str, Any]:  # a generator cannot be copied
-        return {**self.__dict__, "generator": None}
-
 
 def draw_dropout_from(network: nn.Module, generator: torch.Generator) -> None:
     """Let all dropout layers of a network draw from `generator`, in the order of their calls."""
     for module in network.modules():
-        if isinstance(module, Dropout):
+        if isinstance(module, Random):
             module.generator = generator
 
 

@@ -15,9 +15,8 @@ from residua.evaluation.metrics import Metrics
 from residua.evaluation.reliability import Reliability, reliability_of
 from residua.evaluation.score import Evaluation
 from residua.networks.analysis.cost import measure
-from residua.networks.analysis.shapes import on_meta
 from residua.networks.surgery.freezing import freeze
-from residua.networks.zoo.catalogue import build_from
+from residua.networks.zoo.catalogue import outline_of
 from residua.report.audit_page import ShownFindings, shown_in_report
 from residua.report.charts import History
 from residua.runs.folder import RunFolder
@@ -179,8 +178,7 @@ def report_facts(
 
 def _network_facts(prepared: Prepared) -> NetworkFacts:
     config, preprocessing = prepared.config, prepared.config.preprocessing
-    with on_meta():
-        network = build_from(config.network_spec)
+    network = outline_of(config.network_spec)
     if config.transfer.strategy == "features":
         freeze(network, len(network.stages))
     elif config.transfer.strategy != "scratch":

@@ -14,9 +14,9 @@ from residua.config.start import choose_start, is_published, wants_installed_wei
 from residua.config.validate import checked
 from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
-from residua.networks.analysis.shapes import on_meta
+from residua.networks.own import ModelLike, is_own, own_name
 from residua.networks.staged import Staged
-from residua.networks.zoo.catalogue import build_from, row
+from residua.networks.zoo.catalogue import build_from, outline_of, row
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import cache_folder, is_there, user_path
@@ -51,7 +51,7 @@ def open_weights(source: str | os.PathLike[str], model: str | None, console: Con
 
 def open_source(
     source: str | os.PathLike[str],
-    model: str | None,
+    model: ModelLike | None,
     classes: Sequence[str] | None,
     preprocessing: Mapping[str, object] | None,
     console: Console,
@@ -63,6 +63,7 @@ def open_source(
     The source may also be an exported file, whose weights can only classify images. check: run the
     golden images first, see `check_golden`.
     """
+    model = own_model(source, model)
     if not is_run(source):
         path = user_path(source)
         is_program = not is_remote(source) and is_exported(path)
@@ -72,16 +73,23 @@ def open_source(
         if check:
             check_golden(weights)
         return with_overrides(weights, classes, preprocessing or {}, console), None
-    if model is not None or classes is not None or preprocessing:
+    run = RunFolder.existing(source)
+    own = model if model is not None and is_own(run.config.network.name) else None
+    if own is not model or classes is not None or preprocessing:
         raise ResiduaError(
             f"{os.fspath(source)}: a run records its network, classes and preprocessing: omit "
             "model, classes and preprocessing."
         )
-    run = RunFolder.existing(source)
-    weights = run_weights(run)
+    weights = run_weights(run, own)
     if check:
         check_golden(weights)
     return weights, run
+
+
+def own_model(source: object, model: ModelLike | None) -> str | None:
+    """A model's name, see `own_name`; without one, that of a Run with a network of the user's."""
+    given = getattr(source, "model", None) if model is None else model
+    return None if given is None else own_name(given)
 
 
 def locate(source: str | os.PathLike[str], model: str | None, console: Console) -> Path:
@@ -111,9 +119,12 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
     return is_published(source) or is_hub(source)
 
 
-def run_weights(run: RunFolder) -> Weights:
-    """The weights of a run, whose classes are those of its classes.json. Raises ResiduaError."""
-    weights = read_file(run.weights)
+def run_weights(run: RunFolder, own: str | None = None) -> Weights:
+    """The weights of a run, whose classes are those of its classes.json. Raises ResiduaError.
+
+    own: its network, where that is the user's own.
+    """
+    weights = read_file(run.weights, own)
     names = weights.metadata.classes
     if names != run.classes:
         listed = ", ".join(names[:5]) + ", ..." * bool(names[5:])
@@ -210,8 +221,9 @@ def in_class_order(weights: Weights, names: tuple[str, ...]) -> Weights:
     if outputs is None:
         return weights
     order = outputs + [output for output in range(spec.classes) if output not in outputs]
-    with on_meta():
-        layers = tuple(f"{name}." for name in head_layers(build_from(spec)))
+    if is_own(spec.name):
+        return weights
+    layers = tuple(f"{name}." for name in head_layers(outline_of(spec)))
     tensors = {
         name: tensor[order] if name.startswith(layers) and tensor.ndim else tensor
         for name, tensor in weights.tensors.items()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
+from residua.networks.own import is_own
 from residua.networks.zoo import catalogue
 from residua.weights.companion import read_companion
 from residua.weights.exported import Loaded, load_exported
@@ -118,16 +119,23 @@ def read_file(path: Path, model: str | None = None) -> Weights:
     Raises ResiduaError if no network of the catalogue, or not `model`, has such weights, naming
     the first tensors that do not fit; or if several networks have.
     """
-    if model is not None:
+    if model is not None and not is_own(model):
         catalogue.row(model)
     stamp = _stamp(path)
     if is_native(path):
         tensors, metadata = read_weights(path)
+        if model is not None and is_own(model) and is_own(metadata.network.name):
+            network = dataclasses.replace(metadata.network, name=model)  # which can be built
+            metadata = dataclasses.replace(metadata, network=network)
         if model is not None and metadata.network.name != model:
             raise ResiduaError(f"{path}: has weights of {metadata.network.name}, not of {model}.")
         has_head = check_tensors(path, tensors, metadata)
         weights = Weights(path, tensors, metadata, "residua safetensors", has_head, None, stamp)
         return _with_classes_for_each(weights)
+    if model is not None and is_own(model):
+        raise ResiduaError(
+            f"{path}: was not written by residua: weights of {model} are read from its runs alone."
+        )
     recorded, unused = read_companion(path)
     raw = read_raw(path)
     raw, reading = find_network(raw, model or (recorded.network.name if recorded else None))

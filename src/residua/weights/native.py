@@ -105,7 +105,13 @@ def to_bytes(tensors: Mapping[str, Tensor], metadata: Metadata) -> bytes:
     import torch
     from safetensors.torch import save
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in tensors.items():
+        plain[name] = tensor.detach().cpu().contiguous()
+        if plain[name].data_ptr() in stored:  # weights that layers share
+            plain[name] = plain[name].clone()
+        stored.add(plain[name].data_ptr())
     header = description(metadata)
     for key in _ATTACHED:
         if (part := getattr(metadata, key)) is not None:
@@ -186,13 +192,11 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata)
 
     Raises ResiduaError that names the first tensor that does not fit or has unusable numbers.
     """
-    from residua.networks.analysis.shapes import on_meta
-    from residua.networks.zoo.catalogue import build_from
+    from residua.networks.zoo.catalogue import outline_of
 
     network = metadata.network.name
     with translated(path, f"weights of {network}"):
-        with on_meta():
-            wanted = build_from(metadata.network).state_dict()
+        wanted = outline_of(metadata.network).state_dict()
         weights = [name for name in wanted if not name.endswith("num_batches_tracked")]
         missing = [name for name in weights if name not in tensors]
         has_head = not missing

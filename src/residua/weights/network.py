@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from residua.errors import ResiduaError
-from residua.networks.analysis.shapes import on_meta
+from residua.networks.own import Whole
 from residua.networks.staged import Staged
-from residua.networks.zoo.catalogue import build_from
+from residua.networks.zoo.catalogue import outline_of
 from residua.weights.key_maps.layers import with_counters
 from residua.weights.load import Weights
 
@@ -48,8 +48,7 @@ def build_network(weights: Weights, device: torch.device, *, require_head: bool 
         for name, tensor in weights.tensors.items()
     }
     try:
-        with on_meta():  # initialising what is replaced would cost time and random numbers
-            network = build_from(weights.metadata.network)
+        network = outline_of(weights.metadata.network)
         if not weights.has_head:
             head = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
             tensors |= {name: torch.zeros(tensor.shape) for name, tensor in head.items()}
@@ -63,7 +62,12 @@ def build_network(weights: Weights, device: torch.device, *, require_head: bool 
 
 
 def on_device(network: N, device: torch.device) -> N:
-    """The network on the device, in channels_last memory format, the fastest for convolutions."""
+    """The network on the device, in channels_last memory format, the fastest for convolutions.
+
+    A network of the user's own keeps its format.
+    """
+    if isinstance(network, Whole):
+        return network.to(device)
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

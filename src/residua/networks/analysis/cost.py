@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from residua.config.schema import NetworkSpec
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import REFUSALS, Shapes, on_meta, weightless
+from residua.networks.own import Whole
 from residua.networks.zoo import catalogue
 
 Size = tuple[int, int, int]  # C, H, W
@@ -95,9 +96,7 @@ class Cost(Counts):
 
 def costs_of(spec: NetworkSpec, size: int) -> Cost:
     """The cost of a spec's network for images of `size` x `size` pixels."""
-    with on_meta():
-        network = catalogue.build_from(spec)
-    return measure(network, (spec.channels, size, size))
+    return measure(catalogue.outline_of(spec), (spec.channels, size, size))
 
 
 def measure(network: nn.Module, input: Size) -> Cost:
@@ -106,6 +105,8 @@ def measure(network: nn.Module, input: Size) -> Cost:
     The network may be on any device and in any mode; it is not changed. Raises ResiduaError if the
     network does not accept such an image.
     """
+    if isinstance(network, Whole):
+        return _whole_cost(network, input)
     skeleton, image = weightless(network), torch.empty(1, *input, device="meta")
     recorder = _Recorder(skeleton, image)
     try:
@@ -118,6 +119,16 @@ def measure(network: nn.Module, input: Size) -> Cost:
         ) from error
     counts, layers = _counts(network, recorder.multiply_adds), tuple(recorder.layers)
     return Cost(**vars(counts), layers=layers, stages=_stages(layers))
+
+
+def _whole_cost(network: Whole, input: Size) -> Cost:
+    """The cost of a network of the user's own: no layers, and 0 multiply-adds where its code cannot
+    run without values."""
+    multiply_adds = 0
+    with suppress(Exception), on_meta() as shapes:
+        weightless(network)(torch.empty(1, *input))
+        multiply_adds = shapes.multiply_adds
+    return Cost(**vars(_counts(network, multiply_adds)), layers=(), stages=())
 
 
 def smallest_input(network: nn.Module) -> int:

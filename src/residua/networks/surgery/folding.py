@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from residua.networks.own import Whole
 from residua.networks.staged import Staged
 from residua.networks.surgery.fusing import fuse
 
@@ -23,6 +24,8 @@ def folded(network: Staged) -> Staged:
     section 3.2).
     """
     copied = copy.deepcopy(network).eval().requires_grad_(False)
+    if isinstance(copied, Whole):  # whose code may use a norm's input elsewhere too
+        return copied
     for module in list(copied.modules()):
         if isinstance(module, nn.Sequential):
             _fold(module)
@@ -35,6 +38,8 @@ def fold_norms(network: Staged, precision: str) -> Staged:
     precision: "bf16" rounds the kernels, not the other norms.
     """
     copied = folded(network)
+    if isinstance(copied, Whole):
+        return copied
     body = [child for name, child in copied.named_children() if name != "head"]
     if precision == "bf16":
         for module in {module for child in body for module in child.modules()}:

@@ -10,6 +10,8 @@ from typing import get_args
 
 from residua.config.schema import ORDERING_LETTERS, NetworkSpec
 from residua.errors import ResiduaError
+from residua.networks.analysis.shapes import on_meta
+from residua.networks.own import OwnConfig, is_own
 from residua.networks.residual import ORDERINGS, ResNetConfig, Shortcut
 from residua.networks.staged import Staged
 from residua.networks.surgery.heads import replace_head
@@ -33,7 +35,10 @@ def row(name: str) -> Row:
             if near
             else ""
         )
-        raise ResiduaError(f"unknown model {name!r}.{hint} `residua models` lists all of them.")
+        raise ResiduaError(
+            f"unknown model {name!r}.{hint} `residua models` lists all of them; one of your own is "
+            "MODULE:FUNCTION."
+        )
     return ROWS[name]
 
 
@@ -44,11 +49,18 @@ def config_of(spec: NetworkSpec) -> NetworkConfig:
     the others in proportion to their outputs (Xie 2017, sections 3.1 and 3.4). Raises ResiduaError
     if the network has no residual units or a value is unknown.
     """
-    config = row(spec.name).config
+    config = OwnConfig(spec.name) if is_own(spec.name) else row(spec.name).config
     keys = ("ordering", "shortcut", "cardinality")
     changes = {key: value for key in keys if (value := getattr(spec, key)) is not None}
+    if isinstance(config, OwnConfig) and spec.head is not None:
+        changes["head"] = spec.head
     if not changes:
         return config
+    if isinstance(config, OwnConfig):
+        raise ResiduaError(
+            f"model {spec.name}: is a network of your own, in which residua replaces no layers: "
+            f"omit {', '.join(changes)}."
+        )
     if not isinstance(config, ResNetConfig):
         listed = ", ".join(f"{key} {value!r}" for key, value in changes.items())
         raise ResiduaError(f"{spec.name} has no residual units: {listed} does not apply.")
@@ -94,11 +106,11 @@ def build(
 
     ordering: a name, or its letter a to e in He et al. 2016, figure 4.
     """
-    defaults = row(name)
+    usual = (1000, 3) if is_own(name) else (row(name).classes, row(name).channels)
     spec = NetworkSpec(
         name,
-        defaults.classes if classes is None else classes,
-        defaults.channels if channels is None else channels,
+        usual[0] if classes is None else classes,
+        usual[1] if channels is None else channels,
         ordering,
         shortcut,
         cardinality,
@@ -107,6 +119,15 @@ def build(
         pool_size,
     )
     return build_from(spec, seed=seed)
+
+
+def outline_of(spec: NetworkSpec) -> Staged:
+    """The network of a spec, without values on the "meta" device; one of the user's own is built,
+    since its code may need real numbers."""
+    if is_own(spec.name):
+        return build_from(spec, seed=0)
+    with on_meta():
+        return build_from(spec)
 
 
 def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:

@@ -1,0 +1,247 @@
+"""Images X and labels y -> a classifier with the interface of scikit-learn."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
+
+from residua import experiment
+from residua.config.parse import with_settings
+from residua.config.recipes import compose
+from residua.config.schema import Config, Preprocessing
+from residua.config.start import wants_installed_weights
+from residua.data.dataset import Pixels
+from residua.data.listed import labelled
+from residua.data.pixels import ImageLike, checked_range
+from residua.data.value_range import ValueRange
+from residua.errors import ResiduaError
+from residua.evaluation.inputs import Input, Reading, read_batches
+from residua.inference.engine import Floats
+from residua.inference.outputs import classifier_of
+from residua.networks.own import ModelLike, own_name
+from residua.system.console import Console
+from residua.system.files import new_folder, user_path
+from residua.training.initial import own_of
+from residua.uncertainty.softmax import softmax
+from residua.weights.load import read_file
+from residua.weights.network import default_device
+
+Images = npt.NDArray[Any] | torch.Tensor | Sequence[ImageLike]
+SHAPES = "an array [N, H, W] or [N, H, W, C], or a list of images"
+GROWTH = 4  # times more images than before: the engine is chosen again
+
+
+class InputError(ResiduaError, ValueError):
+    """X, y or a parameter cannot be used; a ValueError, as scikit-learn expects."""
+
+
+class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """An image classifier as scikit-learn defines classifiers.
+
+    X: an array [N, H, W] or [N, H, W, C], C = 1, 3 or 4, of uint8, uint16 or floating-point numbers
+    in 0..1; a tensor [N, C, H, W]; or a list of paths, bytes of files, Pillow images, arrays or
+    tensors, of any sizes. y: [N] class names or numbers.
+
+    effort: see `residua.train`; None: "quick", a linear probe on the installed ImageNet weights,
+        unless other parameters describe another training.
+    model, weights, transfer, epochs, lr, batch_size, size, device, settings: see `residua.train`.
+    seed: of initialisation, shuffling, augmentation, and the split where one is drawn.
+    value_range: (black, white) of arrays with other values, such as (0, 255) for floats.
+    runs: folder in which each fit creates a run folder, with a report; None: none is kept.
+    quiet: print nothing.
+
+    Attributes after `fit`: classes_, the labels in ascending order; network_, the weights; and
+    run_, the run folder, if `runs` is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        effort: Literal["quick", "standard", "best"] | None = None,
+        model: ModelLike | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        transfer: str | None = None,
+        epochs: int | None = None,
+        lr: float | None = None,
+        batch_size: int | None = None,
+        size: int | None = None,
+        seed: int = 0,
+        device: str | None = None,
+        settings: Mapping[str, object] | None = None,
+        value_range: tuple[float, float] | None = None,
+        runs: str | os.PathLike[str] | None = None,
+        quiet: bool = True,
+    ) -> None:
+        self.effort = effort
+        self.model = model
+        self.weights = weights
+        self.transfer = transfer
+        self.epochs = epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.size = size
+        self.seed = seed
+        self.device = device
+        self.settings = settings
+        self.value_range = value_range
+        self.runs = runs
+        self.quiet = quiet
+
+    def fit(self, X: Images, y: npt.ArrayLike) -> ImageClassifier:  # noqa: N803
+        """Train on images and their labels.
+
+        Every image must be readable. Raises InputError.
+        """
+        if y is None:
+            raise InputError("requires y to be passed, but the target y is None.")
+        images = _listed(X)
+        y = check_array(y, dtype=None, ensure_2d=False, ensure_min_samples=0, input_name="y")
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(images, y)
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise InputError(f"y has {len(classes)} class: a classifier needs two classes or more.")
+        names = tuple(map(str, classes.tolist()))
+        keeps = self.runs is not None
+        try:
+            dataset = labelled(images, labels.tolist(), names, checked_range(self.value_range))
+            config, console = self._config(dataset.description), Console(self.quiet)
+            with tempfile.TemporaryDirectory(prefix="residua-") as temporary:
+                parent = user_path(self.runs) if self.runs is not None else Path(temporary)
+                out = str(new_folder(parent, "fit-"))
+                folder = experiment.train(config, out, console, dataset, report=keeps)
+                content, max_pixels = folder.weights.read_bytes(), config.data.max_pixels
+                self.network_ = Network(content, max_pixels, own_of(config))
+        except ResiduaError as error:
+            raise InputError(str(error)) from error
+        self.classes_ = classes
+        if keeps:
+            self.run_ = folder.path
+        return self
+
+    def predict_proba(self, X: Images) -> npt.NDArray[np.float64]:  # noqa: N803
+        """Probabilities [N, K] of the classes, in the order of classes_. Raises InputError."""
+        check_is_fitted(self)
+        try:
+            return self.network_.probabilities(_listed(X), checked_range(self.value_range))
+        except ResiduaError as error:
+            raise InputError(str(error)) from error
+
+    def predict(self, X: Images) -> npt.NDArray[Any]:  # noqa: N803
+        """The most likely class of each image, [N]. Raises InputError."""
+        best: npt.NDArray[np.int64] = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _config(self, description: str) -> Config:
+        named = {
+            "transfer.effort": self.effort,
+            "network.name": None if self.model is None else own_name(self.model),
+            "network.weights": None if self.weights is None else os.fspath(self.weights),
+            "transfer.strategy": self.transfer,
+            "training.epochs": self.epochs,
+            "optimization.learning_rate": self.lr,
+            "training.batch_size": self.batch_size,
+            "preprocessing.size": self.size,
+            "training.seed": self.seed,
+            "data.split_seed": self.seed,
+            "training.device": self.device,
+            "data.unreadable": "fail",  # each row of X counts
+        }
+        given = {name: value for name, value in named.items() if value is not None}
+        config = compose(description, None, {**given, **(self.settings or {})})
+        transfer = config.transfer
+        is_open = transfer.effort is None and transfer.strategy is None
+        if is_open and wants_installed_weights(config):
+            config = with_settings(config, {"transfer.effort": "quick"})
+        return config
+
+
+class Network:
+    """The weights of a fit: the content of a weights file, which can be pickled."""
+
+    def __init__(self, content: bytes, max_pixels: int, model: str | None) -> None:
+        """model: the network, where that is the user's own."""
+        self.content, self.max_pixels, self.model = content, max_pixels, model
+        self._built: tuple[Callable[[Pixels], Floats], Preprocessing, int] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_built": None}
+
+    def probabilities(
+        self, images: Sequence[ImageLike], value_range: ValueRange | None
+    ) -> npt.NDArray[np.float64]:
+        """The probabilities of the classes, [N, K]. Raises ResiduaError."""
+        classify, preprocessing = self._classifier(len(images))
+        reading = Reading(preprocessing, self.max_pixels, value_range=value_range)
+        inputs: list[Input] = [
+            (_name(image, number), partial(reading.read, image))
+            for number, image in enumerate(images)
+        ]
+        logits = []
+        for batch in read_batches(inputs):
+            for name, image in batch:
+                if isinstance(image, str):
+                    raise ResiduaError(f"{name}: {image}.")
+            pixels = np.stack([image for _, image in batch if not isinstance(image, str)])
+            logits.append(classify(pixels))
+        return softmax(np.concatenate(logits))
+
+    def _classifier(self, images: int) -> tuple[Callable[[Pixels], Floats], Preprocessing]:
+        """The function from pixels to logits; more images may be worth a faster engine."""
+        if self._built is None or images > GROWTH * self._built[2]:
+            with tempfile.TemporaryDirectory(prefix="residua-") as folder:
+                path = Path(folder, "fitted.safetensors")
+                path.write_bytes(self.content)
+                weights = read_file(path, self.model)
+                classify = classifier_of(weights, default_device(), images)
+            self._built = classify, weights.metadata.preprocessing, images
+        return self._built[:2]
+
+
+def _listed(images: object) -> Sequence[ImageLike]:
+    """X as a sequence of images. Raises InputError if it is something else."""
+    shape = getattr(images, "shape", None)
+    if issparse(images):
+        raise InputError(f"X is a sparse matrix, which is not supported: expected {SHAPES}.")
+    is_array = isinstance(images, np.ndarray | torch.Tensor)
+    if isinstance(images, np.ndarray) and images.ndim == 1 and images.dtype.kind in "UO":
+        images = images.tolist()  # of paths or images
+    elif is_array and len(shape or ()) not in (3, 4):
+        raise InputError(f"X has the shape {tuple(shape or ())}: expected {SHAPES}.")
+    elif isinstance(images, str | bytes | os.PathLike | Image.Image) or not (
+        is_array or (hasattr(images, "__len__") and hasattr(images, "__iter__"))
+    ):
+        raise InputError(f"X is of type {type(images).__name__}: expected {SHAPES}.")
+    listed: list[ImageLike] = list(images)  # type: ignore[call-overload]
+    if not listed:
+        raise InputError(f"X has 0 images, while a minimum of 1 is required: expected {SHAPES}.")
+    return listed
+
+
+def _name(image: object, number: int) -> str:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
