@@ -28,18 +28,11 @@ def test_a_planted_temperature_is_recovered(temperature: float) -> None:
     assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.05)
 
 
-def test_it_minimises_the_likelihood_as_scipy_does() -> None:
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
-
-    logits, labels = calibrated(20_000, 4, 1)
-    logits = logits * 3
-
-    def loss(temperature: float) -> float:
-        return -float(log_softmax(logits / temperature, axis=1)[np.arange(20_000), labels].mean())
-
-    best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-7}).x
-    assert fit_temperature(logits, labels) == pytest.approx(best, rel=2e-3)
+def test_a_few_extreme_logits_do_not_decide() -> None:
+    """Foreign images among 2,000: the likelihood alone would give a temperature above 5."""
+    logits, labels = calibrated(2000, 5, 1)
+    logits[:20] = np.random.default_rng(0).normal(0, 300, (20, 5))
+    assert fit_temperature(logits, labels) == pytest.approx(1, rel=0.1)
 
 
 def test_a_few_images_that_are_all_right_are_no_reason_for_certainty() -> None:
@@ -65,7 +58,7 @@ def test_rows_that_are_not_finite_do_not_matter() -> None:
     assert np.isnan(probabilities[300]).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(0, 12), st.integers(1, 5), st.floats(-3, 4), st.integers(0, 99))
 def test_every_input_gives_a_temperature_in_range(
     images: int, classes: int, power: float, seed: int

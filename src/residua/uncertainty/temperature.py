@@ -5,6 +5,8 @@ Legend: N images, K classes.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +14,9 @@ from residua.data.random import shuffled
 from residua.uncertainty.softmax import softmax
 
 LOWEST, HIGHEST = 0.05, 20.0
-_STEPS = 60  # halvings of the range of 1 / T: to the precision of float64
+_GRID = 25  # temperatures that are tried first, and in each refinement
+_REFINEMENTS = 3
+_MOST_NUMBERS = 5_000_000  # logits that are used, of evenly spaced images: enough for one number
 
 
 def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
@@ -21,29 +25,38 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     logits: float [N, K]; labels: int [N] in [0, K). Rows that are not finite are ignored; without
     others, or with one class, T is 1.
 
-    Minimises the negative log-likelihood (Guo et al. 2017, section 4.2), which is convex in 1 / T,
-    of the images and of one more: that of median margin between its two best classes, with a label
-    that is either of them with equal probability. It stands for the rule of succession, as in
-    Platt 1999: if all N images are right, about half an error in N + 1 is still expected, and T
-    does not approach 0. Raises ValueError if shapes or labels do not fit.
+    Temperature scaling (Guo et al. 2017, section 4.2), by the Brier score instead of the negative
+    log-likelihood. Both are proper, but a few images of extreme logits and a wrong class, far from
+    all training images, can decide the likelihood alone. One image is added: that of median margin
+    between its two best classes, with a label that is either of them with equal probability. It
+    stands for the rule of succession, as in Platt 1999: if all N images are right, about half an
+    error in N + 1 is still expected, and T does not approach 0.
+    Raises ValueError if shapes or labels do not fit.
     """
     _check(logits, labels)
-    usable = np.isfinite(logits).all(axis=1)
-    values = logits[usable].astype(np.float64)
-    images, classes = values.shape
-    if images == 0 or classes < 2:
+    rows = np.flatnonzero(np.isfinite(logits).all(axis=1))
+    classes = logits.shape[1]
+    if len(rows) == 0 or classes < 2:
         return 1.0
-    values -= values.max(axis=1, keepdims=True)
+    rows = rows[:: math.ceil(len(rows) * classes / _MOST_NUMBERS)]
+    values = logits[rows].astype(np.float64)
     two = np.partition(values, classes - 2, axis=1)[:, -2:]
-    median = np.argsort(two[:, 1] - two[:, 0], kind="stable")[images // 2]
-    observed = values[np.arange(images), labels[usable]].sum() + two[median].mean()
-    values = np.concatenate([values, values[median][None]])
-    low, high = 1 / HIGHEST, 1 / LOWEST  # of 1 / T
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        expected = (softmax(values * middle) * values).sum()
-        low, high = (middle, high) if expected < observed else (low, middle)
-    return float(2 / (low + high))
+    median = np.argsort(two[:, 1] - two[:, 0], kind="stable")[len(rows) // 2]
+    both = np.argsort(values[median], kind="stable")[-2:]
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    best = 0.0
+    for _ in range(_REFINEMENTS):
+        tried = np.linspace(low, high, _GRID)
+        losses = []
+        for temperature in np.exp(tried):
+            probabilities = softmax(values / temperature)
+            right = probabilities[np.arange(len(rows)), labels[rows]].sum()
+            added = np.square(probabilities[median]).sum() - probabilities[median, both].sum()
+            losses.append(np.square(probabilities).sum() - 2 * right + added)
+        best = float(tried[int(np.argmin(losses))])
+        step = (high - low) / (_GRID - 1)
+        low, high = max(low, best - step), min(high, best + step)
+    return min(HIGHEST, max(LOWEST, math.exp(best)))
 
 
 def cross_fitted(

@@ -7,6 +7,7 @@ reference images, R directions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -215,11 +216,13 @@ def combined(parts: Sequence[Floats], centres: Floats, scales: Floats) -> npt.ND
 
     A part alone counts as it is. Several are standardised, by mean and standard deviation of known
     images, and added as exponentials of half of them: high if one of them is high, so that a
-    foreign image to which the network assigns a class with confidence does not become known.
+    foreign image to which the network assigns a class with confidence does not become known. The
+    first, a distance, counts as much as the others together.
     """
     if len(parts) == 1:
         return parts[0].astype(np.float64)
     standard = [(part - c) / (2 * s) for part, c, s in zip(parts, centres, scales, strict=True)]
+    standard[0] = standard[0] + math.log(len(standard) - 1)
     return np.asarray(np.logaddexp.reduce(standard, axis=0))
 
 
