@@ -461,3 +461,13 @@ def test_peak_memory_on_messy(shared_data: Path, tmp_path: Path) -> None:
         shutil.copy(shared_data / "messy" / name, tmp_path / "plain" / name)
     more = peak_memory(shared_data / "messy") - peak_memory(tmp_path / "plain")
     assert more < 200e6
+
+
+def test_measurements_are_the_same_from_the_cache_file(zoo: Path) -> None:
+    found = surveyed(zoo, max_pixels=1_000_000)
+    fresh = cache.load(found, SMALL, LIMIT, "memory").measured
+    cache.load(found, SMALL, LIMIT, "file")
+    again = cache.load(found, SMALL, LIMIT, "file")
+    assert "earlier run" in again.where
+    assert again.measured == fresh
+    assert [index for index, row in enumerate(fresh) if row is None] == [5, 7, 9]

@@ -54,9 +54,8 @@ def check_shortcuts(
     folds = folds_of(labels[rows], [str(groups[row]) for row in rows], 0)
     findings: list[Finding] = []
     paths = images.paths
-    tables = _tables(
-        [images.measured[row] for row in rows.tolist()], [paths[row] for row in rows.tolist()]
-    )
+    measured = [images.measured[row] for row in rows.tolist()]
+    tables = _tables(measured, [paths[row] for row in rows.tolist()])
     tables["the file name"] = _names([paths[row] for row in rows.tolist()], images, labels[rows])
     for family, table in tables.items():
         if not len(table.T) or not np.ptp(table, axis=0).any():
@@ -83,6 +82,7 @@ def _tables(measured: Sequence[Measured], paths: Sequence[str]) -> dict[str, Tab
         "the file format": _columns(texts),
         "the compression": np.array(per_pixel)[:, None],
         "the mean colour": np.array([m.colour for m in measured]),
+        "the colour cast": _white(measured),
         "the border": np.array(
             [
                 ((m.border[0] + 1) / (m.brightness + 1), m.border[1] / (m.contrast + 1))
@@ -91,6 +91,12 @@ def _tables(measured: Sequence[Measured], paths: Sequence[str]) -> dict[str, Tab
         ),
         "the EXIF camera": _columns([m.camera for m in measured]),
     }
+
+
+def _white(measured: Sequence[Measured]) -> Table:
+    """Largest R, G, B, and their ratios, which a colour cast limits."""
+    white = np.array([m.white for m in measured], np.float64)
+    return np.column_stack([white, (white[:, [0, 2, 2]] + 1) / (white[:, [1, 1, 0]] + 1)])
 
 
 def _columns(texts: Sequence[str]) -> Table:

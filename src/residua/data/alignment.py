@@ -109,12 +109,12 @@ def _refine(base: Tensor, moved: Tensor, motion: Tensor, iterations: int) -> tup
             -pixels,  # gain
             -torch.ones_like(pixels),  # offset
         )
-        system = (torch.stack(unknowns, dim=-1) * mask[..., None]).flatten(1, 2)
+        system = (torch.stack(unknowns, dim=1) * mask[:, None]).flatten(2)
         target = -(warped[:, 0] * mask).flatten(1)[..., None]
-        normal = system.transpose(1, 2) @ system
+        normal = system @ system.transpose(1, 2)
         damping = normal.diagonal(dim1=1, dim2=2).mean(dim=1) * 1e-5 + 1e-6
         normal = normal + damping[:, None, None] * torch.eye(len(unknowns))
-        change = torch.linalg.solve(normal, system.transpose(1, 2) @ target)[:, :4, 0]
+        change = torch.linalg.solve(normal, system @ target)[:, :4, 0]
         motion = motion + change.clamp(-_STEP, _STEP)
         scale, shift = motion[:, :2].clamp(*_SCALE), motion[:, 2:].clamp(-_SHIFT, _SHIFT)
         motion = torch.cat([scale, shift], dim=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageStat
 
 from residua.data.dataset import Header, Pixels
 
@@ -27,8 +27,8 @@ class Measured:
     size: of its file, bytes. orientation: of EXIF, 1..8. camera: make and model of EXIF, or "".
     frames: of an animation. brightness, contrast: mean and standard deviation of the grey values,
     0..255, at about 128 px. sharpness: standard deviation of the Laplacian at 128 px, divided by
-    the contrast. colour: mean R, G, B. border: mean and standard deviation of the outer 2 % of the
-    image, 0..255.
+    the contrast. colour, white: mean and largest R, G, B. border: mean and standard deviation of
+    the outer 2 % of the image, 0..255.
     """
 
     header: Header
@@ -40,6 +40,7 @@ class Measured:
     contrast: float
     sharpness: float
     colour: tuple[float, ...]
+    white: tuple[float, ...]
     border: tuple[float, ...]
 
     def to_json(self) -> list[Any]:
@@ -49,9 +50,21 @@ class Measured:
     @classmethod
     def from_json(cls, header: Header, row: Sequence[Any]) -> Measured:
         """With the header."""
-        size, orientation, camera, frames, brightness, contrast, sharpness, colour, border = row
-        numbers = size, orientation, camera, frames, brightness, contrast, sharpness
-        return cls(header, *numbers, tuple(colour), tuple(border))
+        size, orientation, camera, frames, brightness, contrast, sharpness = row[:-3]
+        colour, white, border = map(tuple, row[-3:])
+        return cls(
+            header,
+            size,
+            orientation,
+            camera,
+            frames,
+            brightness,
+            contrast,
+            sharpness,
+            colour,
+            white,
+            border,
+        )
 
 
 def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
@@ -60,28 +73,32 @@ def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
     factor = min(image.size) // _SIDE
     if factor > 1:
         image = image.reduce(factor)
-    small = np.asarray(image)
-    colour = small.reshape(-1, pixels.shape[2]).mean(axis=0).tolist() * (3 // pixels.shape[2])
-    grey = np.asarray(image.convert("L"), np.float32)
+    each = 3 // pixels.shape[2]  # a grey value counts as R, G and B
+    colour = ImageStat.Stat(image).mean * each
+    extrema: Any = image.getextrema()
+    white = [high for _, high in (extrema if each == 1 else (extrema,))] * each
+    shades = image.convert("L")
+    grey = np.asarray(shades)
     edge = max(1, min(grey.shape) // 50)
     sides = grey[:edge], grey[-edge:], grey[:, :edge], grey[:, -edge:]
     border = np.concatenate([side.ravel() for side in sides])
-    contrast = float(grey.std())
+    statistics = ImageStat.Stat(shades)
+    contrast = statistics.stddev[0]
     return Measured(
         header,
         len(content),
         *_metadata(header.format, content),
-        brightness=round(float(grey.mean()), 3),
+        brightness=round(statistics.mean[0], 3),
         contrast=round(contrast, 3),
-        sharpness=round(_sharpness(image) / max(contrast, 1.0), 4),
+        sharpness=round(_sharpness(shades) / max(contrast, 1.0), 4),
         colour=tuple(round(value, 3) for value in colour),
+        white=tuple(map(float, white)),
         border=(round(float(border.mean()), 3), round(float(border.std()), 3)),
     )
 
 
 def _sharpness(image: Image.Image) -> float:
-    """Standard deviation of the Laplacian of the grey image, at most 128 px wide and high."""
-    image = image.convert("L")
+    """Standard deviation of the Laplacian of a grey image, at most 128 px wide and high."""
     size = (min(_SIDE, image.width), min(_SIDE, image.height))
     if size != image.size:
         image = image.resize(size, Image.Resampling.BOX)

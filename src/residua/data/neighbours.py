@@ -85,7 +85,12 @@ def reduced(vectors: Floats, dimensions: int) -> Floats:
     """
     sample = vectors[:: max(1, len(vectors) // 4096)].astype(np.float64)
     mean = sample.mean(axis=0)
-    _, axes = np.linalg.eigh((sample - mean).T @ (sample - mean))
+    sample = sample - mean
+    if dimensions < len(sample) < sample.shape[1]:  # the smaller of two matrices of equal rank
+        _, weights = np.linalg.eigh(sample @ sample.T)
+        axes = unit((sample.T @ weights[:, -dimensions:]).T).T
+    else:
+        _, axes = np.linalg.eigh(sample.T @ sample)
     projection = axes[:, -dimensions:].astype(np.float32)
     return unit((vectors - mean.astype(np.float32)) @ projection)
 
