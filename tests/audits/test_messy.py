@@ -1,4 +1,4 @@
-"""Everything that messy.json says of a messy folder is found; what it calls ordinary is not."""
+"""Every trouble that messy.json lists is found; ordinary images are not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import residua
 
-EXPECTED = {  # words of messy.json -> the finding
+EXPECTED = {  # words of messy.json -> finding
     "extension lies": "wrong-suffix",
     "grey-scale JPEG": "colour-modes",
     "alpha": "colour-modes",
@@ -28,7 +28,7 @@ EXPECTED = {  # words of messy.json -> the finding
 
 
 @pytest.mark.slow
-def test_all_that_the_list_of_troubles_says_is_found(shared_data: Path) -> None:
+def test_every_listed_trouble_is_found(shared_data: Path) -> None:
     audited = residua.audit(shared_data / "messy", seconds=0)
     found: dict[str, set[str]] = {}
     for finding in audited.findings:
