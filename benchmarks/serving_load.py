@@ -82,7 +82,12 @@ async def load(
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while time.monotonic() < end:
             number, began = next(numbers) % len(bodies), time.monotonic()
-            status, headers, content = await request(reader, writer, path, kind, bodies[number])
+            try:
+                status, headers, content = await request(reader, writer, path, kind, bodies[number])
+            except (ConnectionError, asyncio.IncompleteReadError):  # it was idle for 5 s
+                tally.statuses["connection lost"] += 1
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                continue
             took = time.monotonic() - began
             tally.statuses[str(status)] += 1
             if status == 200:
