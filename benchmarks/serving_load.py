@@ -38,7 +38,7 @@ from residua.serving.limits import Limits
 from residua.system.device import environment
 
 LARGEST = 1e-3  # difference of a probability: engines may round differently
-CLIENTS, SECONDS = 16, 15.0  # of a round of throughput
+CLIENTS, SECONDS = 16, 8.0  # of a round of throughput
 Post = Callable[[int], Awaitable[None]]
 
 
