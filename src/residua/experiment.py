@@ -17,7 +17,7 @@ from residua.audits.audit import Audit, check_training
 from residua.config import parse
 from residua.config.auto import Chooser
 from residua.config.schema import AUTO, Config
-from residua.config.start import weights_sources
+from residua.config.start import PROBING, weights_sources
 from residua.data.batches import Inputs
 from residua.data.dataset import Dataset
 from residua.data.open import resolved
@@ -46,6 +46,7 @@ from residua.runs.sources import (
     leakage_notes,
     report_initial_weights,
 )
+from residua.system.ahead import import_ahead
 from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
 from residua.system.device import environment
@@ -71,6 +72,8 @@ from residua.transfer.result import RESULT, BackboneResult, TransferResult
 from residua.uncertainty.record import Uncertainty
 from residua.weights.load import Weights, read_file
 
+# Imported while images are decoded; the first one by a linear probe alone
+HEAVY = ("sklearn.linear_model", "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -127,6 +130,7 @@ def train(
     _check_settings(config, out)
     began = time.monotonic()
     start = chosen_start(config, console)
+    import_ahead(*(HEAVY if start.config.transfer.strategy in PROBING else HEAVY[1:]))
     clock = Clock(seconds_of(start.config.transfer.budget), began)
     start, backbones = _with_one_backbone(start, clock, console)
     requested = start.config

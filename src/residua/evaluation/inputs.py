@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from residua.system.files import user_path
 
 BATCH = 32
 THREADS = 4  # that read images
+AHEAD = 8  # batches
 
 Images = ImageLike | Iterable[ImageLike]  # one image, or several
 Input = tuple[str, Callable[[], Pixels]]  # the image's name, and how to read it
@@ -94,21 +96,31 @@ def dataset_inputs(images: Images | None, reading: Reading) -> list[Input]:
 
 
 def read_batches(inputs: Iterable[Input]) -> Iterator[Batch]:
-    """The images, BATCH at a time; of a known list, the next ones are read in the meantime."""
-    waiting, reads_ahead = iter(inputs), isinstance(inputs, Sequence)
+    """The images, BATCH at a time; of a known list, up to AHEAD batches are read in the meantime,
+    from the call on."""
+    waiting = iter(inputs)
     pool = ThreadPoolExecutor(max_workers=THREADS)
 
     def begun() -> list[Future[tuple[str, Pixels | str]]]:
         return [pool.submit(_read, item) for item in islice(waiting, BATCH)]
 
-    try:
-        batch = begun()
-        while batch:
-            following = begun() if reads_ahead else None
-            yield [image.result() for image in batch]
-            batch = begun() if following is None else following
-    finally:
-        pool.shutdown(cancel_futures=True)
+    ahead = AHEAD if isinstance(inputs, Sequence) else 0
+    queue = deque(begun() for _ in range(ahead))
+
+    def batches() -> Iterator[Batch]:
+        try:
+            yield []  # from here on, closing it stops the threads
+            while True:
+                queue.append(begun())
+                if not (batch := queue.popleft()):
+                    return
+                yield [image.result() for image in batch]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    reading = batches()
+    next(reading)
+    return reading
 
 
 def _is_file(image: object) -> bool:

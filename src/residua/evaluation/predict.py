@@ -99,8 +99,9 @@ def predict_images(
     device, classes = default_device(), weights.metadata.classes
     inputs = inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
+    batches = read_batches(inputs)  # which begins to read, while the network is built
     predict = predictor_of(weights, device, total, coverage)
-    for batch in read_batches(inputs):
+    for batch in batches:
         outputs = iter(predict(_stacked(batch)))
         for name, image in batch:
             if isinstance(image, str):

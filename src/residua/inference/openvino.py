@@ -43,11 +43,13 @@ class OpenVinoEngine:
         core, path = openvino.Core(), _path(key)
         if not path.is_file():
             _store(_converted(network, example), path)
-        settings = {
+        settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         with preserved_signal_stack():
+            if os.access(path.parent, os.W_OK):  # compiled once for this processor
+                settings["CACHE_DIR"] = str(path.parent)
             self._network: Any = core.compile_model(core.read_model(path), "CPU", settings)
 
     def run(self, pixels: Pixels) -> list[npt.NDArray[np.float32]]:

@@ -119,9 +119,13 @@ def finishing_seconds(prepared: Prepared, image_seconds: float) -> float:
 _FLOAT32 = 2.0  # factor of the time of the final evaluation, which is float32
 
 
-def deadline(prepared: Prepared, clock: Clock) -> float | None:
-    """time.monotonic() after which no epoch begins; None if the epochs are explicit."""
-    return None if prepared.is_explicit("training.epochs") else clock.at(1.0)
+def deadline(prepared: Prepared, clock: Clock, finish: float = 0.0) -> float | None:
+    """time.monotonic() after which no epoch begins; None if the epochs are explicit.
+
+    finish: seconds of the budget that evaluation and report need.
+    """
+    end = clock.at(1.0)
+    return None if end is None or prepared.is_explicit("training.epochs") else end - finish
 
 
 def plan_epochs(

@@ -49,7 +49,7 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
     clock, console = context.clock, context.console
     batches, cached_stages = batches_after(network, context.prepared, clock, console)
     limit = throughput.validation_limit(clock)
-    result = result_of(folder) if is_resumed else TransferResult()
+    result, needed = result_of(folder) if is_resumed else TransferResult(), 0.0
     scores: dict[FeatureLayer, LayerScore] = {}
     if not is_resumed:
         if is_pretrained:
@@ -71,6 +71,8 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
             result, predicted_epochs=epochs, predicted_seconds=epochs * schedule.epoch
         )
         if clock.bounded:
+            if final:  # an epoch begins only if it can end in time
+                needed = schedule.epoch + schedule.finish
             seconds = max(0.0, clock.left - (schedule.finish if final else 0.0))
             prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
             context = context.with_prepared(prepared)
@@ -87,7 +89,7 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
         context.prepared.counts("train"),
         context.metadata(),
         cached_stages,
-        throughput.deadline(context.prepared, clock),
+        throughput.deadline(context.prepared, clock, needed),
         evaluate_first=is_pretrained,
     )
     progress = fit(network, task, context.prepared.config, folder, console)

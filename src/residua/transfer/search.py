@@ -82,7 +82,7 @@ def search(context: Context, folder: RunFolder) -> Outcome:
         raise Interrupted(error.number, str(folder.path)) from None
     shutil.rmtree(folder.path / TRIED, ignore_errors=True)
     outcome, measured = best.outcome, probe.outcome.result
-    if best.strategy == "features" and (refitted := runner.refitted()) is not None:
+    if best.strategy == "features" and (refitted := runner.refitted(probe)) is not None:
         outcome, measured = refitted, refitted.result
     result = dataclasses.replace(
         measured,
@@ -136,17 +136,26 @@ class Search:
         prepared = self.context.prepared
         return not prepared.has_own_splits and not prepared.is_explicit("data.val_fraction")
 
-    def refitted(self) -> Outcome | None:
+    def refitted(self, probe: Trial) -> Outcome | None:
         """The probe fitted on the validation images too, which no comparison needs any more; None
         if these are the user's, or time or memory do not suffice."""
-        prepared = self.context.prepared
+        prepared, clock = self.context.prepared, self.context.clock
         has_some = len(prepared.splits["validation"]) > 0
-        if not self._may_redraw or not has_some or self.context.clock.left == 0:
+        if not self._may_redraw or not has_some:
+            return None
+        measured = probe.outcome.result
+        seconds = measured.feature_seconds or 0.0
+        of_an_image = seconds / max(1, measured.computed or 0)
+        needed = probe.seconds - seconds  # cross-validation
+        needed += throughput.finishing_seconds(prepared, of_an_image)
+        if clock.left < needed:
             return None
         reason = "a linear probe: cross-validation selects it, so all images train it"
         own = self.context.with_prepared(without_validation_set(prepared, reason))
         try:
-            deadline = self.context.clock.at(REFIT_SHARE)
+            deadline = clock.at(REFIT_SHARE)
+            if deadline is not None:
+                deadline = min(deadline, time.monotonic() + clock.left - needed)
             return fit_probe(
                 own.for_strategy("features"), self.folder, deadline=deadline, final=False
             )
