@@ -31,7 +31,7 @@ LAYERS = [FeatureLayer(1, 2), FeatureLayer(3, 1)]
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
-    monkeypatch.setattr(engine, "WORTH", 0)
+    monkeypatch.setattr(engine, "WORTH", {"fp32": 0, "bf16": 0})
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_network_that_cannot_be_converted_runs_in_pytorch(job: Job, pixels: np
 def test_little_work_is_not_worth_a_conversion(
     job: Job, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "WORTH", 6 * job.multiply_adds)
+    monkeypatch.setattr(engine, "WORTH", dict.fromkeys(("fp32", "bf16"), 6 * job.multiply_adds))
     assert engine_for(job, pixels, 5)[0].name.startswith("PyTorch")
     assert engine_for(job, pixels, 6)[0].name.startswith("OpenVINO")
 

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
-    monkeypatch.setattr(engine, "WORTH", 1)
+    monkeypatch.setattr(engine, "WORTH", {"fp32": 1, "bf16": 1})
 
 
 @pytest.fixture

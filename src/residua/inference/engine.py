@@ -23,7 +23,8 @@ from residua.inference import openvino
 
 Floats = npt.NDArray[np.float32]
 
-WORTH = 4e11  # multiply-adds, as of 1,000 photos in EfficientNet-Lite0; else conversion costs more
+# Multiply-adds below which conversion costs more: 500 or 1,000 photos in EfficientNet-Lite0
+WORTH = {"fp32": 2e11, "bf16": 4e11}
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.15}  # relative difference; bf16 PyTorch itself is at .07
 
 
@@ -77,7 +78,8 @@ def engine_for(job: Job, sample: Pixels, images: int) -> tuple[Engine, str]:
     """
     if job.device.type != "cpu" or not len(sample) or not openvino.is_installed():
         return TorchEngine(job), ""
-    if images * job.multiply_adds < WORTH:  # whatever is cached: figures must not depend on it
+    # whatever is cached: figures must not depend on it
+    if images * job.multiply_adds < WORTH[job.precision]:
         return TorchEngine(job), ""
     try:
         engine = openvino.OpenVinoEngine(job.plain, sample[:2], job.precision, job.key)

@@ -1,4 +1,4 @@
-"""Names of modules -> these, imported in a thread while other work goes on."""
+"""Names of modules -> the modules, imported by a thread while images are decoded."""
 
 from __future__ import annotations
 
