@@ -23,9 +23,12 @@ from pathlib import Path
 
 import torch
 
+from residua.cli import TUNABLES
 from residua.system.device import environment
 
 RESULT = Path(__file__).parent / "results" / "first-answer.txt"
+# With the allocator's settings in the environment, the command does not restart itself, which would
+# undo WITHOUT.
 MAIN = "from residua.__main__ import main; main()"
 WITHOUT = "import sys; sys.modules['openvino'] = None; " + MAIN
 BY_HAND = """
@@ -65,7 +68,7 @@ def train(photos: str, code: str, folder: Path) -> tuple[float, float]:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-            env=os.environ | {"RESIDUA_CACHE": f"{place}/cache"},
+            env=os.environ | {"RESIDUA_CACHE": f"{place}/cache", "GLIBC_TUNABLES": TUNABLES},
         ) as process:
             assert process.stderr is not None
             for line in process.stderr:
