@@ -34,8 +34,10 @@ from residua.evaluation.score import (
 )
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
+from residua.report.evidence import Evidence, evidence_of
 from residua.report.facts import report_facts
 from residua.report.header import print_header
+from residua.report.model_card import write_model_card
 from residua.runs.folder import Busy, RunFolder
 from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
@@ -67,7 +69,7 @@ from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
 from residua.training.recorder import tensorboard_writer
 from residua.transfer.context import CrossValidated
-from residua.transfer.features import FeatureRows
+from residua.transfer.features import FeatureExtractor, FeatureRows
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
 from residua.uncertainty.record import Uncertainty
 from residua.weights.load import Weights, read_file
@@ -97,7 +99,7 @@ class Trained:
     """The result of training, besides the files in the folder.
 
     transfer: the measurements of a transfer strategy; None for plain training. cross_validated: the
-    predictions of a linear probe. features: that a strategy computed.
+    predictions of a linear probe. features: that a strategy computed. extractor: see Outcome.
     """
 
     prepared: Prepared
@@ -105,6 +107,7 @@ class Trained:
     transfer: TransferResult | None = None
     cross_validated: CrossValidated | None = None
     features: FeatureRows | None = None
+    extractor: FeatureExtractor | None = None
 
     @property
     def held_out(self) -> HeldOut | None:
@@ -223,9 +226,11 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                     trained.transfer,
                     _check_data(folder, trained, console),
                     uncertainty,
+                    _evidence(experiment, trained, evaluation),
                 )
                 for warning in html.write(facts, folder.path):
                     console.warn(warning)
+                write_model_card(folder, facts)
         except KeyboardInterrupt:  # where nothing waits for a signal; done work is in the cache
             raise Interrupted(signal.SIGINT, str(folder.path)) from None
     seconds, total = trained.progress.seconds, experiment.clock.passed
@@ -255,6 +260,7 @@ def _train(experiment: Experiment) -> Trained:
         outcome.result,
         outcome.cross_validated,
         outcome.features,
+        outcome.extractor,
     )
 
 
@@ -357,6 +363,17 @@ def _left_out(
     temperature = 1.0 if uncertainty is None else uncertainty.temperature
     evaluation = trained.cross_validated.evaluation(trained.prepared, temperature)
     return record(folder, CROSS_VALIDATION, evaluation)
+
+
+def _evidence(
+    experiment: Experiment, trained: Trained, evaluation: Evaluation | None
+) -> Evidence | None:
+    """Baselines and explained images of the report; nearest training images, if time is left."""
+    if evaluation is None:
+        return None
+    weights = read_file(experiment.folder.weights)
+    seconds = experiment.clock.left
+    return evidence_of(weights, trained.prepared, evaluation, trained.extractor, seconds)
 
 
 def _check_settings(config: Config, out: str | None) -> None:

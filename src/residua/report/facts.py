@@ -19,6 +19,7 @@ from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo.catalogue import outline_of
 from residua.report.audit_page import ShownFindings, shown_in_report
 from residua.report.charts import History
+from residua.report.evidence import Evidence
 from residua.runs.folder import RunFolder
 from residua.training.progress import Progress
 from residua.transfer.result import TransferResult
@@ -129,6 +130,7 @@ class ReportFacts:
     audit: ShownFindings | None = None
     reliability: Reliability | None = None
     unknown: UnknownDetector | None = None
+    evidence: Evidence | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -144,6 +146,7 @@ def report_facts(
     transfer: TransferResult | None,
     audit: Audit | None = None,
     uncertainty: Uncertainty | None = None,
+    evidence: Evidence | None = None,
 ) -> ReportFacts:
     """The facts of a finished run."""
     config = prepared.config
@@ -173,6 +176,7 @@ def report_facts(
         audit=None if audit is None else shown_in_report(audit, prepared),
         reliability=None if evaluation is None else reliability_of(evaluation, uncertainty),
         unknown=None if uncertainty is None else uncertainty.unknown,
+        evidence=evidence,
     )
 
 

@@ -64,6 +64,7 @@ def templates() -> Any:
         "number": number,
         "integer": "{:,}".format,
         "counted": counted,
+        "sentence": slice_text,
     }
     return environment
 

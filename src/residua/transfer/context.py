@@ -186,6 +186,7 @@ class Outcome:
     scores: the layers that were cross-validated completely.
     cross_validated: of a linear probe.
     features: of the last stage, pooled, of the images for which they are cached.
+    extractor: whose features of the training set are cached; None if they are not.
     """
 
     prepared: Prepared
@@ -195,6 +196,7 @@ class Outcome:
     scores: Mapping[FeatureLayer, LayerScore] = field(default_factory=dict)
     cross_validated: CrossValidated | None = None
     features: FeatureRows | None = None
+    extractor: FeatureExtractor | None = None
 
 
 def saved_predictor(folder: RunFolder, prepared: Prepared) -> PredictLogits:

@@ -33,11 +33,13 @@ def transfer(context: Context, folder: RunFolder) -> Outcome:
     outcome = STRATEGIES[strategy](context, folder)
     result = dataclasses.replace(outcome.result, backbones=backbones)
     folder.write_json(RESULT, result.to_json())
-    features = None
-    if (extractor := context.extractor) is not None:
+    features, extractor = None, context.extractor
+    if extractor is not None:
         last = FeatureLayer(extractor.stages.count, 1)
         features = extractor.cached(last, outcome.prepared.readable)
-    return dataclasses.replace(outcome, result=result, features=features)
+    if strategy not in ("features", "auto") and not outcome.scores:
+        extractor = None
+    return dataclasses.replace(outcome, result=result, features=features, extractor=extractor)
 
 
 def with_extractor(context: Context) -> Context:

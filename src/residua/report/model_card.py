@@ -1,0 +1,195 @@
+"""The facts of a run -> a model card: Markdown with the front matter of Hugging Face.
+
+After Mitchell et al. 2019. What is not known, such as the licence, is left out; what was not
+measured is listed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import PurePath
+
+from residua.config import parse
+from residua.errors import ResiduaError
+from residua.evaluation.score import CROSS_VALIDATION
+from residua.report.facts import ReportFacts
+from residua.report.view import counted, percent, slice_text
+from residua.runs.folder import RunFolder
+
+MODEL_CARD = "model_card.md"
+FEW = 20  # evaluated images of a class, below which its recall is uncertain
+NAMED = 10  # classes that a sentence lists
+
+
+def model_card(run: RunFolder) -> str:
+    """The model card of a finished run, Markdown. Raises ResiduaError if there is none."""
+    path = run.path / MODEL_CARD
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResiduaError(
+            f"{path}: cannot be read: {error}. A training writes it when it ends: "
+            f"`residua resume {run.path}` writes it again."
+        ) from error
+
+
+def write_model_card(run: RunFolder, facts: ReportFacts) -> None:
+    """Write the run's model_card.md."""
+    config = run.config
+    data = dataclasses.replace(
+        config.data, path=_name(config.data.path), fixes=_name(config.data.fixes)
+    )
+    network = dataclasses.replace(config.network, weights=_name(config.network.weights))
+    shown = dataclasses.replace(config, data=data, network=network)
+    run.write_text(MODEL_CARD, card_text(facts, parse.to_yaml(shown)))
+
+
+def card_text(facts: ReportFacts, config: str) -> str:
+    """The model card. config: the text of config.yaml."""
+    network = facts.network
+    channels, height, width = network.input
+    names = ", ".join(facts.classes[:NAMED]) + ", ..." * (len(facts.classes) > NAMED)
+    summary = (
+        f"{network.name} ({network.parameters:,} parameters), trained with residua to classify "
+        f"images into {len(facts.classes):,} classes: {_escaped(names)}. Input: {channels} x "
+        f"{height} x {width}; the preprocessing is stored with the weights."
+    )
+    limits = "\n".join(f"- {line}" for line in _limits(facts))
+    fence = "`" * 8  # no setting has as many
+    sections = [
+        f"# {_escaped(facts.title)}",
+        summary,
+        f"## Evaluation\n\n{_evaluation(facts)}",
+        f"## Limits\n\n{limits}",
+        f"## Data\n\n{_data(facts)}",
+        f"## Recipe\n\n{fence}yaml\n{config.strip()}\n{fence}",
+    ]
+    return f"---\n{front_matter(facts)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def front_matter(facts: ReportFacts) -> str:
+    """YAML: library_name, pipeline_tag, tags, and the metrics as a model-index."""
+    import yaml
+
+    fields: dict[str, object] = {
+        "library_name": "residua",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "residua", facts.network.name],
+    }
+    if facts.evaluation is not None:
+        metrics, split = facts.evaluation.metrics, facts.evaluation.split
+        rows = (
+            ("accuracy", "accuracy", metrics.accuracy, metrics.interval),
+            ("balanced_accuracy", "balanced accuracy", *_balanced(facts)),
+            ("f1", "macro F1", metrics.macro_f1, metrics.macro_f1_interval),
+        )
+        dataset = {"name": facts.title, "type": "image-folder"}
+        if split in ("validation", "test"):
+            dataset["split"] = split
+        result = {
+            "task": {"type": "image-classification"},
+            "dataset": dataset,
+            "metrics": [
+                {
+                    "type": kind,
+                    "value": round(value, 6),
+                    "name": f"{name}, {_split_name(split)} (95 % CI {low:.4f} to {high:.4f})",
+                }
+                for kind, name, value, (low, high) in rows
+            ],
+        }
+        fields["model-index"] = [{"name": facts.title, "results": [result]}]
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _balanced(facts: ReportFacts) -> tuple[float, tuple[float, float]]:
+    assert facts.evaluation is not None
+    return facts.evaluation.metrics.balanced_accuracy, facts.evaluation.metrics.balanced_interval
+
+
+def _split_name(split: str) -> str:
+    return "cross-validated" if split == CROSS_VALIDATION else f"{split} set"
+
+
+def _evaluation(facts: ReportFacts) -> str:
+    if facts.evaluation is None:
+        return "Not evaluated: all images were used for training."
+    metrics = facts.evaluation.metrics
+    related = f" in {metrics.groups:,} groups" if metrics.groups < metrics.images else ""
+    lines = [
+        f"On {metrics.images:,} images{related} ({_split_name(facts.evaluation.split)}):",
+        "",
+        "| metric | value | 95 % CI |",
+        "|---|---|---|",
+    ]
+    rows = (
+        ("accuracy", metrics.accuracy, metrics.interval),
+        ("balanced accuracy", metrics.balanced_accuracy, metrics.balanced_interval),
+        ("macro F1", metrics.macro_f1, metrics.macro_f1_interval),
+        *(
+            (f"recall of {_escaped(row.name)} ({row.support:,} images)", row.recall, interval)
+            for row in metrics.per_class[:100]
+            if row.recall is not None and (interval := row.recall_interval) is not None
+        ),
+    )
+    lines += [
+        f"| {name} | {percent(value, 1)} | {percent(low, 1)} to {percent(high, 1)} |"
+        for name, value, (low, high) in rows
+    ]
+    if facts.evidence and facts.evidence.baselines:
+        lines += ["", "Without a network, on the same images:", ""]
+        lines += [f"- {row.name}: {percent(row.accuracy, 1)}" for row in facts.evidence.baselines]
+    return "\n".join(lines)
+
+
+def _limits(facts: ReportFacts) -> list[str]:
+    lines = []
+    if facts.evaluation is not None:
+        metrics = facts.evaluation.metrics
+        if facts.evaluation.selected:
+            lines.append(
+                "The metrics are optimistic, because the validation set was also used for model "
+                "selection."
+            )
+        few = [row.name for row in metrics.per_class if row.support < FEW]
+        if few:
+            names = ", ".join(few[:NAMED]) + ", ..." * (len(few) > NAMED)
+            lines.append(
+                f"{len(few):,} of {len(metrics.per_class):,} classes have fewer than {FEW} "
+                f"evaluated images: {_escaped(names)}."
+            )
+        if facts.evidence:
+            lines += [_escaped(slice_text(entry)) for entry in facts.evidence.slices]
+    lines += [_escaped(warning) for warning in facts.data.warnings]
+    return [
+        *lines,
+        "Measured on images of the same source as the training images, not on those of other "
+        "cameras, places, times or subjects.",
+        "Not measured: robustness to damaged or altered images, fairness between groups of people. "
+        "An image of none of the classes is still assigned to one of them.",
+    ]
+
+
+def _data(facts: ReportFacts) -> str:
+    data = facts.data
+    splits = [("train", "training"), ("validation", "validation"), ("test", "test")]
+    counts = ", ".join(f"{data.total(name):,} {word}" for name, word in splits if data.total(name))
+    return (
+        f"{_escaped(facts.title)}, {data.description}: {counted(data.images, 'image')} ({counts}), "
+        f"{counted(data.duplicates, 'exact duplicate')}, "
+        f"{counted(len(data.unreadable), 'unreadable file')}."
+    )
+
+
+def _name(path: str) -> str:
+    """The last part of an absolute path: a public page does not show the user's folders."""
+    return PurePath(path).name if PurePath(path).is_absolute() else path
+
+
+def _escaped(text: str) -> str:
+    """A name as text of Markdown, in one line."""
+    line = " ".join(text.split())
+    return "".join(
+        f"\\{character}" if character in "\\`*_[]<>|#" else character for character in line
+    )

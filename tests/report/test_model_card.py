@@ -1,0 +1,74 @@
+"""The model card of a run is valid and states what is known, and what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import yaml
+
+from residua.evaluation.metrics import compute_metrics
+from residua.report.evidence import Evidence
+from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts, SplitMetrics
+from residua.report.model_card import card_text
+from residua.transfer.thumbnail import Baseline
+
+CLASSES = ("owl", "| <b> `gull`")
+
+
+def facts() -> ReportFacts:
+    labels = np.repeat([0, 1], [40, 10])
+    logits = np.eye(2, dtype=np.float32)[labels]
+    logits[:5] = logits[:5, ::-1]
+    metrics = compute_metrics(logits, labels, CLASSES)
+    return ReportFacts(
+        title="birds: 2",
+        network=NetworkFacts("resnet18", 11_000_000, 1000, 0, (3, 224, 224), 1_800_000_000),
+        data=DataFacts(
+            "/home/me/birds", "class folders", 250, [ClassCount(n, 90, 0, 35) for n in CLASSES]
+        ),
+        history=[],
+        evaluation=SplitMetrics("test", metrics, False),
+        choices=[],
+        environment={},
+        seconds=1.0,
+        train_command="",
+        predict_command="",
+        evidence=Evidence(baselines=(Baseline("majority class", 0.8),)),
+    )
+
+
+def test_the_front_matter_is_what_hugging_face_reads() -> None:
+    text = card_text(facts(), "seed: 0\n")
+    _, front, _ = text.split("---\n", 2)
+    fields = yaml.safe_load(front)
+    assert fields["library_name"] == "residua"
+    assert fields["pipeline_tag"] == "image-classification"
+    assert "license" not in fields
+    (model,) = fields["model-index"]
+    (result,) = model["results"]
+    assert result["dataset"]["split"] == "test"
+    accuracy, balanced, f1 = result["metrics"]
+    assert (accuracy["type"], accuracy["value"]) == ("accuracy", 0.9)
+    assert "95 % CI 0.78" in accuracy["name"]  # Wilson: 0.786 to 0.957
+    assert balanced["value"] == 0.9375
+    assert f1["type"] == "f1"
+    try:
+        from huggingface_hub import ModelCard
+    except ImportError:
+        return
+    assert ModelCard(text).data.to_dict()["model-index"][0]["name"] == "birds: 2"
+
+
+def test_limits_are_stated_and_names_are_text() -> None:
+    text = card_text(facts(), "seed: 0\n")
+    assert "1 of 2 classes have fewer than 20 evaluated images" in text
+    assert "majority class: 80.0 %" in text
+    assert "<b>" not in text.replace("\\<b\\>", "")
+    assert "/home/me" not in text  # a public page does not show the user's folders
+    assert "optimistic" not in text
+    chosen = facts()
+    assert chosen.evaluation is not None
+    selected = replace(chosen, evaluation=replace(chosen.evaluation, selected=True))
+    assert "optimistic, because the validation set" in card_text(selected, "")
+    assert "Not evaluated" in card_text(replace(chosen, evaluation=None), "")
