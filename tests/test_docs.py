@@ -163,6 +163,7 @@ def test_the_python_code_of_a_page_runs(
     folder = tmp_path / "reader"
     shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
     for code in blocks(ROOT / name, "python"):
         exec(compile(code, name, "exec"), {})
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from references.command_line import residua as command
 
@@ -95,3 +97,29 @@ def test_the_commands_read_tables(
     features = command("features", "imagenet", str(table), "--out", "f.npz", cwd=tmp_path)
     assert features.status == 0, features.stderr
     assert "gone is left out: there is no such file" in features.stderr
+
+
+def test_arrays_are_found_again_or_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    labels = np.arange(48) % 3
+    images = generator.uniform(0, 500, (48, 16, 16))
+    images[:, 4:12, 4:12] += labels[:, None, None] * 200.0
+    run = trained((images, labels), tmp_path / "run", value_range=(0, 1000), test_fraction=0.25)
+    assert run.classes == ("0", "1", "2")
+    assert (run.preprocessing.channels, run.preprocessing.value_range) == (1, (0, 1000))
+    scores = run.evaluate()
+    assert scores.metrics.images == 12
+    with pytest.warns(UserWarning, match="36 of 48 images were used to train"):
+        assert residua.evaluate(run, (images, labels)).metrics.images == 48
+    assert residua.audit((images, labels), value_range=(0, 1000), seconds=0).images == 48
+
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(residua.ResiduaError, match="Give them again"):
+        run.evaluate()
+    with pytest.raises(residua.ResiduaError, match="changed"):
+        residua.evaluate(run, data_path=(images[::-1], labels))
+    assert residua.evaluate(run, data_path=(images, labels)).to_json() == scores.to_json()
+    assert run.evaluate().to_json() == scores.to_json()

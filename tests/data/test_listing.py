@@ -101,6 +101,11 @@ def test_a_folder_of_a_table_and_its_images_leads_to_the_table(folder: Path) -> 
         open_dataset(str(folder))
 
 
+def test_one_column_cannot_be_both(folder: Path) -> None:
+    rows = ["path,label", "a.png,x"]
+    assert "cannot be both path and label" in refusal(folder, rows, path="path", label="path")
+
+
 def test_columns_of_what_is_no_table(folder: Path) -> None:
     with pytest.raises(ResiduaError, match=r"data\.label_column has no effect"):
         open_dataset(str(folder), columns=Columns(label="breed"))
@@ -116,6 +121,12 @@ def test_files_are_found_where_tables_mean_them(folder: Path) -> None:
     assert "2 rows repeat an earlier row exactly." in dataset.warnings
     for index, entry in enumerate(dataset.entries):
         assert dataset.content(index) == (folder / "sub" / entry.path).read_bytes()
+
+
+def test_a_path_in_another_unicode_form(folder: Path) -> None:
+    """macOS writes accents as separate characters."""
+    put(folder, "\u00fc.png")
+    assert labels(found(folder, ["path,label", "u\u0308.png,x"])) == {"\u00fc.png": "x"}
 
 
 def test_rows_without_a_usable_file_or_label_are_listed(folder: Path) -> None:

@@ -13,10 +13,13 @@ import torch
 
 from residua import experiment
 from residua.api.prediction import Source, predict, renamed, transform
+from residua.config.parse import with_settings
 from residua.config.recipes import compose, data_settings
 from residua.config.schema import Config, Preprocessing
 from residua.data.columns import Columns
-from residua.data.pixels import Transform
+from residua.data.given import DataLike, Ranges, path_of
+from residua.data.pixels import Transform, checked_range
+from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.inputs import Images, several
@@ -75,7 +78,7 @@ class Run:
         """The best network: preprocessed float32 [B, C, S, S] -> logits [B, K]; in eval mode."""
         return build_network(read_file(self.folder.weights, self.model), default_device())
 
-    def evaluate(self, data: str | Path | None = None) -> Evaluation:
+    def evaluate(self, data: DataLike | None = None) -> Evaluation:
         """See `residua.evaluate`."""
         return evaluate(self, data)
 
@@ -133,7 +136,7 @@ def build(
 
 
 def train(
-    data: str | Path,
+    data: DataLike,
     *,
     model: ModelLike | None = None,
     weights: str | Path | None = None,
@@ -155,6 +158,7 @@ def train(
     test_fraction: float | None = None,
     device: str | None = None,
     precision: str | None = None,
+    value_range: ValueRange | None = None,
     out: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
     quiet: bool = False,
@@ -165,7 +169,8 @@ def train(
     Arguments left None are taken from the recipe, or else chosen automatically.
 
     data: a folder of class folders, a table of paths and labels, a folder of IDX files, a CIFAR
-        archive, or "digits"; see docs/data.md.
+        archive, or "digits"; or a list of (path, label), arrays (X, y), a data set of (image,
+        label) as PyTorch's, a datasets.Dataset, a dictionary of these by split; docs/data.md.
     model: one of `models()`; or a network of your own, which maps float [B, C, H, W] to logits
         [B, K]: "MODULE:FUNCTION" or a function, of the number of classes; an nn.Module (a copy
         is trained); "timm:NAME".
@@ -189,6 +194,7 @@ def train(
     val_fraction, test_fraction: fractions held out for validation and test set, in [0, 0.9].
     device: "cpu" or "cuda".
     precision: "fp32" or "bf16".
+    value_range: (black, white) of arrays and tensors with other values than uint8, uint16 or 0..1.
     out: the run folder; None: the next free runs/<data>-<n>.
     settings: any other setting by dotted name, {"preprocessing.channels": 1}.
     quiet: print nothing.
@@ -216,11 +222,14 @@ def train(
         "data.test_fraction": test_fraction,
         "training.device": device,
         "training.precision": precision,
+        "preprocessing.value_range": checked_range(value_range),
     }
     arguments = {name: value for name, value in named.items() if value is not None}
     if settings is not None and not isinstance(settings, Mapping):
         raise ResiduaError(f"settings = {settings!r}: expected values by dotted name.")
-    config = compose(data, recipe, {**arguments, **(settings or {})})
+    config = compose("", recipe, {**arguments, **(settings or {})})
+    path = path_of(data, Columns.of(config.data), Ranges(config.preprocessing.value_range))
+    config = with_settings(config, {"data.path": path})
     console, name = Console(quiet), config.network.name
     folder = experiment.train(config, None if out is None else str(out), console)
     if is_own(name) and not is_named(name):
@@ -234,20 +243,22 @@ def train(
 def resume(
     run: Source,
     quiet: bool = False,
-    data_path: str | Path | None = None,
+    data_path: DataLike | None = None,
     model: ModelLike | None = None,
 ) -> Run:
     """Resume an interrupted run; on a CPU the final weights are those of an uninterrupted run.
 
     run: a run or its folder.
     quiet: print nothing.
-    data_path: the present path of its data, if moved; they are compared with split.csv.
+    data_path: the present path of its data, if moved, or the data themselves, if they were given in
+        Python; they are compared with split.csv.
     model: its network, where that is your own, see `train`.
 
     Raises ResiduaError if the folder is not a run folder or its data have changed.
     """
     folder, own = RunFolder.existing(run), own_model(run, model)
-    experiment.resume(folder, Console(quiet), None if data_path is None else str(data_path), own)
+    path = None if data_path is None else _path(data_path, folder.config)
+    experiment.resume(folder, Console(quiet), path, own)
     return Run(folder, own)
 
 
@@ -264,15 +275,16 @@ def load(run: Source, model: ModelLike | None = None) -> Run:
 
 def evaluate(
     source: Source,
-    data: str | Path | None = None,
+    data: DataLike | None = None,
     *,
     model: ModelLike | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     settings: Mapping[str, object] | None = None,
+    value_range: ValueRange | None = None,
     check: bool = True,
     quiet: bool = True,
-    data_path: str | Path | None = None,
+    data_path: DataLike | None = None,
 ) -> Evaluation:
     """Evaluate a run or weights on labelled images.
 
@@ -284,10 +296,12 @@ def evaluate(
     classes: names of the outputs in order, where a weights file does not record them.
     preprocessing: fields that a third-party file does not record, {"mean": [0, 0, 0]}.
     settings: columns of data that are a table, {"data.label_column": "breed"}.
+    value_range: (black, white) of arrays and tensors; None: as in training.
     check: check first that the network still gives the outputs for golden images that are stored
         in its weights.
     quiet: print nothing; assumptions and leakage become Python warnings.
-    data_path: where the run's own data are now, if they were moved, for its test set.
+    data_path: where the run's own data are now, if they were moved, or the data themselves, if they
+        were given in Python; for its test set.
 
     Raises ResiduaError.
     """
@@ -298,9 +312,17 @@ def evaluate(
         raise ResiduaError(
             f"--data {data_path}: is where the own data of a run are now; without DATA beside it."
         )
+    ranges = Ranges(checked_range(value_range), weights.metadata.preprocessing.value_range)
+    name = None if data is None else path_of(data, columns, ranges)
     if folder is not None:
-        name, moved = (None if path is None else str(path) for path in (data, data_path))
+        moved = None if data_path is None else _path(data_path, folder.config)
         return evaluate_run(folder, name, console, weights, moved, columns)
-    if data is None:
+    if name is None:
         raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
-    return evaluate_weights(weights, str(data), console, columns)
+    return evaluate_weights(weights, name, console, columns)
+
+
+def _path(data: DataLike, config: Config) -> str:
+    """The path of the data of a run, which may be given in Python again."""
+    ranges = Ranges(config.preprocessing.value_range)
+    return path_of(data, Columns.of(config.data), ranges)

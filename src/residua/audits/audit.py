@@ -19,9 +19,13 @@ from residua.audits.labels import MIN_CLASS, check_labels, predict
 from residua.audits.learning_curve import LearningCurve, check_size, learning_curve
 from residua.audits.shortcuts import check_shortcuts
 from residua.config.recipes import data_settings
+from residua.data.columns import Columns
 from residua.data.fixes import Fix, write_fixes
+from residua.data.given import DataLike, Ranges, path_of
+from residua.data.pixels import checked_range
 from residua.data.prepare import Prepared
 from residua.data.random import Integers
+from residua.data.value_range import ValueRange
 from residua.system.console import Console
 from residua.system.files import check_output, user_path
 from residua.transfer.logistic import single_blas_thread
@@ -146,11 +150,12 @@ class Audit:
 
 
 def audit(
-    data: str | Path,
+    data: DataLike,
     *,
     group_by: str = "",
     seconds: float = FEATURE_SECONDS,
     settings: Mapping[str, object] | None = None,
+    value_range: ValueRange | None = None,
     quiet: bool = True,
 ) -> Audit:
     """Check a data set before training: files, copies, labels, shortcuts; see docs/audit.md.
@@ -161,14 +166,16 @@ def audit(
     seconds: time limit for features that are not cached yet; labels are checked on images with
         features. 0: none.
     settings: columns of a table, {"data.label_column": "breed"}.
+    value_range: (black, white) of arrays and tensors with other values than uint8 or 0..1.
     quiet: print nothing.
 
     Raises ResiduaError if no image can be read.
     """
     began = time.monotonic()
     chosen = data_settings({"data.group_by": group_by, **(settings or {})})
-    images = read(dataclasses.replace(chosen, path=str(data)), seconds, Console(quiet))
-    return examine(str(data), images, find_copies(images), time.monotonic() - began)
+    path = path_of(data, Columns.of(chosen), Ranges(checked_range(value_range)))
+    images = read(dataclasses.replace(chosen, path=path), seconds, Console(quiet))
+    return examine(path, images, find_copies(images), time.monotonic() - began)
 
 
 def examine(data: str, images: AuditImages, copies: Copies, seconds: float = 0.0) -> Audit:

@@ -28,9 +28,9 @@ DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Folder of class folders (optionally inside train, val and test folders), table of "
-        "paths and labels (.csv, .tsv, .jsonl, .parquet), folder of IDX files, CIFAR archive, or "
-        "digits (built-in).",
+        help="Folder of class folders (optionally inside train, val and test folders), zip or tar "
+        "of it, table of paths and labels (.csv, .tsv, .jsonl, .parquet), folder of IDX files, "
+        "CIFAR archive, or digits (built-in).",
         show_default=False,
     ),
 ]

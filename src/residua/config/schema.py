@@ -47,8 +47,8 @@ class Data:
 
     path: str = setting(
         "",
-        "Folder of class folders, table of paths and labels, folder of IDX files, CIFAR archive, "
-        "or 'digits' (built-in).",
+        "Folder of class folders, zip or tar of it, table of paths and labels, folder of IDX "
+        "files, CIFAR archive, or 'digits' (built-in).",
     )
     path_column: str = setting("", "Column of paths in a table; empty: by its name.")
     label_column: str = setting("", "Column of labels in a table; empty: by its name.")

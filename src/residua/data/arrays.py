@@ -1,4 +1,4 @@
-"""Arrays of images of one size and their labels -> a Dataset."""
+"""Arrays of images and their labels -> a Dataset."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ Block = tuple[Pixels, Labels]  # uint8 [N, H, W, C] and int64 [N]
 
 @dataclass(frozen=True, eq=False)
 class ArrayDataset:
-    """Images of one size in one array, uint8 [N, H, W, C]; implements `Dataset`."""
+    """Images in memory or in a mapped file, each uint8 [H, W, C]; implements `Dataset`."""
 
     name: str
     description: str
     classes: tuple[str, ...]
     entries: Sequence[Entry]
-    array: Pixels
+    images: Sequence[Pixels]
     format: str
     rejected: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
 
     def content(self, index: int) -> bytes:
         """The pixels of one image, row by row, channels last."""
-        content: bytes = self.array[index].tobytes()
+        content: bytes = self.images[index].tobytes()
         return content
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        """The same for every image; `max_pixels` has no effect."""
-        height, width, channels = self.array.shape[1:]
+        """Size and channels; `max_pixels` has no effect."""
+        height, width, channels = self.images[index].shape
         return Header(width, height, self.format, "RGB" if channels == 3 else "L")
 
     def pixels(
@@ -48,8 +48,8 @@ class ArrayDataset:
         value_range: tuple[float, float] | None = None,
     ) -> Pixels:
         """uint8 [H, W, channels]; greyscale by Pillow's weights."""
-        pixels = np.frombuffer(content, np.uint8).reshape(self.array.shape[1:])
-        if self.array.shape[3] == channels:
+        pixels = np.frombuffer(content, np.uint8).reshape(self.images[index].shape)
+        if self.images[index].shape[2] == channels:
             return pixels
         if channels == 3:
             return np.repeat(pixels, 3, axis=2)
@@ -74,7 +74,7 @@ def array_dataset(
         for split, (_, labels) in blocks.items()
         for number, label in enumerate(labels)
     ]
-    return ArrayDataset(name, description, classes, entries, array, format)
+    return ArrayDataset(name, description, classes, entries, list(array), format)
 
 
 def checked_block(pixels: Pixels, labels: Labels, classes: int, where: str) -> Block:

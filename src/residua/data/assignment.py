@@ -17,7 +17,6 @@ from residua.data.folder import FolderDataset, keras_listing
 from residua.data.random import Integers
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.system.files import user_path
 
 
 def assign_splits(
@@ -111,7 +110,7 @@ def _keras_split(config: Config, dataset: Dataset, paths: Sequence[str]) -> list
         )
     validation = set(
         split.keras(
-            keras_listing(user_path(config.data.path)),
+            keras_listing(dataset.root),
             val_fraction=config.data.val_fraction,
             seed=config.data.split_seed,
         )

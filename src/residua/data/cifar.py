@@ -51,13 +51,11 @@ _VERSIONS = (
 )
 
 
-def from_archive(path: Path) -> ArrayDataset:
-    """The data set in a tar archive. Raises ResiduaError."""
+def from_archive(path: Path) -> ArrayDataset | None:
+    """The data set in a tar archive; None if it is not CIFAR. Raises ResiduaError."""
     files = _archive_files(path)
     version = _version(files)
-    if version is None:
-        raise ResiduaError(f"{path}: contains neither CIFAR-10 nor CIFAR-100: unpack it first.")
-    return _dataset(path, version, files)
+    return None if version is None else _dataset(path, version, files)
 
 
 def from_files(root: Path, paths: Mapping[str, Path]) -> ArrayDataset | None:
@@ -147,7 +145,11 @@ def _archive_files(path: Path) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path) as archive:
+            read = 0
             for member in archive:
+                read += member.size
+                if not contents and read > _MAX_BYTES:  # no version has as much beside its files
+                    break
                 name = member.name.rpartition("/")[2]
                 if not member.isfile() or not any(_belongs(version, name) for version in _VERSIONS):
                     continue
@@ -159,7 +161,7 @@ def _archive_files(path: Path) -> dict[str, bytes]:
         raise
     except Exception as error:  # tarfile, gzip, bz2 and lzma raise their own, undocumented ones
         raise ResiduaError(
-            f"{path} is a file, and cannot be read as a CIFAR archive: {error}.\n{folder.LAYOUT}"
+            f"{path} is a file, and cannot be read as an archive: {error}.\n{folder.LAYOUT}"
         ) from error
     return contents
 

@@ -60,6 +60,8 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
     Without a known name for the label, the only other column is the label: as in id,breed.
     """
     path = path_column(names, where, chosen.path)
+    if chosen.label == path:
+        raise ResiduaError(f"{where}: the column {path!r} cannot be both path and label.")
     split = _column(names, chosen.split, SPLITS, "split", where)
     is_group = chosen.group in names
     group = chosen.group if is_group else ""
@@ -72,8 +74,6 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
         if len(rest) != 1:
             raise ResiduaError(_unclear("label", [], names, where))
         label = rest[0]
-    if label == path:
-        raise ResiduaError(f"{where}: the column {label!r} cannot be both path and label.")
     return Roles(path, label, split, group)
 
 
@@ -98,7 +98,7 @@ def _column(
         if chosen not in names:
             raise ResiduaError(
                 f"{where}: has no column {chosen!r} (data.{role}_column): its columns are "
-                f"{', '.join(shown or names)}."
+                f"{_shown(shown or names)}."
             )
         return chosen
     for tier in known:
@@ -110,12 +110,17 @@ def _column(
     return ""
 
 
+def _shown(names: Sequence[str]) -> str:
+    named = [name for name in names if name]
+    return ", ".join([*named[:20], "..."] if named[20:] else named) or "none"
+
+
 def _plain(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _unclear(role: str, found: Sequence[str], names: Sequence[str], where: str) -> str:
-    columns = ", ".join(name for name in names if name) or "none"
+    columns = _shown(names)
     if role == "group":
         how = f"rename a column, or use --group-by {found[0] if found else 'COLUMN'}"
     else:

@@ -230,9 +230,14 @@ def files_below(folder: Path) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
+def is_system(name: str) -> bool:
+    """Whether a file or folder is hidden or of an operating system, by its name."""
+    return _SYSTEM.fullmatch(name.casefold()) is not None
+
+
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     """The entries of a folder by name, without hidden ones and those of operating systems."""
-    return [entry for entry in _entries(folder) if not _SYSTEM.fullmatch(entry.name.casefold())]
+    return [entry for entry in _entries(folder) if not is_system(entry.name)]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Any
+from unicodedata import normalize
 
 from residua.data import recognition
 from residua.data.columns import WEIGHTS, Columns, path_column, roles_of
@@ -87,10 +89,9 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
         for name in table.names
         if name.lower() in WEIGHTS and name not in (roles.path, roles.label)
     ]
-    names = {name for _, name, _ in scan.labelled}
-    is_numeric = all(_INTEGER.fullmatch(name) for name in names)
+    order = _order({name for _, name, _ in scan.labelled})
     try:
-        classes = classes_of(scan, splits if training else [], _by_number if is_numeric else str)
+        classes = classes_of(scan, splits if training else [], order)
     except ResiduaError as error:  # a class that the training set lacks
         raise ResiduaError(f"{file}: {error}") from error
     return TableDataset(
@@ -237,6 +238,15 @@ def _splits(table: Table, column: str) -> list[SplitName | None]:
     return splits
 
 
+def class_order(names: Collection[str]) -> list[str]:
+    """Names of classes in order: whole numbers by value, anything else by text."""
+    return sorted(names, key=_order(names))
+
+
+def _order(names: Collection[str]) -> Callable[[str], Any]:
+    return _by_number if all(map(_INTEGER.fullmatch, names)) else str
+
+
 def _by_number(name: str) -> tuple[int, str]:
     return int(name), name
 
@@ -259,7 +269,8 @@ class _Files:
         if _ADDRESS.match(text):
             return "", "is an address: download the image, and list the file"
         try:
-            found = self._existing(text) or self._existing(text.replace("\\", "/"))
+            forms = [text, text.replace("\\", "/"), *(normalize(f, text) for f in ("NFC", "NFD"))]
+            found = next(filter(None, map(self._existing, dict.fromkeys(forms))), "")
             named = [found] if found else self._named(text.replace("\\", "/"))
             if len(named) != 1:
                 missing = "there is no such file" if not named else "may be "

@@ -5,6 +5,7 @@ IDX, CIFAR and the digits are read at once into uint8 [N, H, W, C].
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import math
 import re
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from residua.data import cifar, folder, listing
+from residua.data import archive, cifar, folder, listing, store
 from residua.data.arrays import ArrayDataset, Block, array_dataset, checked_block
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.data.recognition import objection
+from residua.data.scan import FileDataset
 from residua.data.table import is_table
 from residua.errors import ResiduaError
 from residua.system.files import is_there, user_path
@@ -42,6 +44,11 @@ def open_recorded(data: str, columns: Columns = NO_CHOICE) -> Dataset:
     if data == EMBEDDED:
         return _digits()
     if not is_there(user_path(data)):
+        if store.is_stored(user_path(data)):
+            raise ResiduaError(
+                f"{data}: the data that this run was given in Python were stored here, and are "
+                "gone. Give them again: evaluate or resume with data_path=..."
+            )
         raise ResiduaError(
             f"{data}: the data of this run were here and are gone. If they were moved, name their "
             "present path with --data; it is compared with split.csv."
@@ -65,16 +72,18 @@ def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOI
     except (OSError, ValueError) as error:  # such as no permission above it
         raise ResiduaError(f"{data} cannot be reached: {error}.") from error
     if is_file and is_table(root):
-        return listing.find(root, columns, training=training)
+        return _table(root, columns, training)
+    if store.is_stored(root) and (root / store.INDEX).exists():
+        return store.open_images(root)
+    if is_file and (kind := archive.kind_of(root)):
+        return _archive(root, kind, columns, training)
     if columns.chosen:
         raise ResiduaError(
             f"{columns.chosen[0]} has no effect: {data} is no table (.csv, .tsv, .jsonl, .parquet)."
         )
-    if is_file and (_is_archive(root) or objection(root) is None):
-        kind = "an archive: unpack it, and give the folder" if _is_archive(root) else "an image"
-        raise ResiduaError(f"{data}: is {kind}.\n{folder.LAYOUT}")
     if is_file:
-        return cifar.from_archive(root)
+        kind = "an image" if objection(root) is None else "no table, archive or folder"
+        raise ResiduaError(f"{data}: is {kind}.\n{folder.LAYOUT}")
     for path in (root, root / "raw"):  # torchvision stores MNIST in raw/
         files = {file.name: file for file in _files(path)}
         if any(map(_IDX.fullmatch, files)):
@@ -84,13 +93,34 @@ def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOI
     return folder.find(root, training=training)
 
 
-def _is_archive(file: Path) -> bool:
-    """Whether a file is an archive other than tar, which CIFAR may be in."""
+def _table(file: Path, columns: Columns, training: bool) -> Dataset:
+    """The data set of a table; its name in messages is not that of a file in the cache."""
+    if not store.is_stored(file):
+        return listing.find(file, columns, training=training)
     try:
-        with file.open("rb") as stream:
-            return stream.read(8).startswith((b"PK\3\4", b"7z\xbc\xaf", b"Rar!"))
-    except OSError:
-        return False
+        return listing.find(file, Columns(group=columns.group), training=training)
+    except ResiduaError as error:
+        raise ResiduaError(str(error).replace(str(file), "the list given as data")) from error
+
+
+def _archive(file: Path, kind: str, columns: Columns, training: bool) -> Dataset:
+    """The data set in an archive: CIFAR, class folders, or a table with its images."""
+    if kind not in ("zip", "tar"):
+        raise ResiduaError(f"{file}: is {kind}: unpack it, and give the folder.\n{folder.LAYOUT}")
+    if kind == "tar" and (dataset := cifar.from_archive(file)):
+        return dataset
+    root = archive.unpacked(file)
+    tables = [entry for entry in _files(root) if is_table(entry)]
+    name, title = archive.short_name(file), f"{kind} archive, "
+    try:
+        found: FileDataset
+        if len(tables) == 1:
+            found = listing.find(tables[0], columns, training=training)
+        else:
+            found = folder.find(root, training=training)
+    except ResiduaError as error:
+        raise ResiduaError(str(error).replace(str(root), str(file))) from error
+    return dataclasses.replace(found, name=name, description=title + found.description)
 
 
 def _files(path: Path) -> list[Path]:

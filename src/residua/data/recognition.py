@@ -8,7 +8,7 @@ from pathlib import Path
 
 from residua.data.dataset import Unreadable
 
-_START = 256  # bytes that identify the format of a file
+START = 256  # bytes that identify the format of a file
 _MAX_BYTES = 2**30  # of a file; 100 megapixels of 16-bit RGBA are 0.8e9
 _MAX_COMPRESSED = 2**28  # of one that is always compressed
 _COMPRESSED = ("JPEG", "GIF", "WEBP", "JPEG2000", "AVIF")
@@ -75,7 +75,7 @@ def objection(path: Path) -> str | None:
             path.stat()
             return "is a folder, not an image" if path.is_dir() else "is not a regular file"
         with path.open("rb") as file:
-            start = file.read(_START)
+            start = file.read(START)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     return objection_to(start)
@@ -83,7 +83,7 @@ def objection(path: Path) -> str | None:
 
 def objection_to(content: bytes) -> str | None:
     """Why content with these first bytes is not an image; None if it may be one."""
-    start = content[:_START]
+    start = content[:START]
     if not start or format_of(without_blanks(start)):
         return None if start else "is empty"
     for description, signature in _FOREIGN.items():
@@ -96,14 +96,14 @@ def objection_to(content: bytes) -> str | None:
 def format_of(content: bytes) -> str | None:
     """The format, such as "JPEG", by the first bytes; None if they are not an image's."""
     for name, signature in _FORMATS.items():
-        if re.match(signature, content[:_START], re.DOTALL):
+        if re.match(signature, content[:START], re.DOTALL):
             return name
     return None
 
 
 def without_blanks(content: bytes) -> bytes:
     """The content without blank bytes before an image."""
-    blanks = _BLANKS.match(content[:_START])
+    blanks = _BLANKS.match(content[:START])
     return content[blanks.end() :] if blanks else content
 
 
@@ -113,7 +113,7 @@ def read_file(path: Path) -> bytes:
         if not path.is_file():
             raise Unreadable(objection(path) or "is not a regular file")
         with path.open("rb") as file:
-            start = without_blanks(file.read(_START))
+            start = without_blanks(file.read(START))
             limit = _MAX_COMPRESSED if format_of(start) in _COMPRESSED else _MAX_BYTES
             if os.fstat(file.fileno()).st_size > limit:
                 raise Unreadable(objection_to(start) or f"is larger than {limit:,} bytes")

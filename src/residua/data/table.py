@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def _separated(file: Path, text: str) -> Table:
 def _header(file: Path, row: Sequence[str]) -> list[str]:
     """Names of columns; the index that pandas writes without a name is a column named ""."""
     names = [name.strip() for name in row]
-    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ResiduaError(f"{file}: has two columns named {twice[0]!r}: rename one.")
     return names

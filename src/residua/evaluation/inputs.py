@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from residua.config.schema import Preprocessing
+from residua.data.archive import is_archive, unpacked
 from residua.data.dataset import Dataset, Pixels, Unreadable
 from residua.data.folder import images_below
 from residua.data.image import read_image, resize
@@ -147,6 +148,9 @@ def _files(file: str, reading: Reading) -> Iterator[Input]:
         if not is_address(file) and is_table(path) and path.is_file():
             yield from _rows(path, reading)
             return
+        if not is_address(file) and is_archive(path):
+            yield from _archived(path, reading)
+            return
         if is_address(file) or not path.is_dir():
             yield file, partial(reading.read, file)
             return
@@ -175,6 +179,14 @@ def _rows(table: Path, reading: Reading) -> Iterator[Input]:
             yield shown, partial(_pixels_or_raise, file)
         else:
             yield shown, partial(read_image, file, reading.preprocessing, reading.max_pixels)
+
+
+def _archived(archive: Path, reading: Reading) -> Iterator[Input]:
+    """Every image in an archive, by the archive's path and that inside it."""
+    root = unpacked(archive)
+    for image in images_below(root):
+        shown = f"{archive}/{image.relative_to(root).as_posix()}"
+        yield shown, partial(read_image, image, reading.preprocessing, reading.max_pixels)
 
 
 def _read(item: Input) -> tuple[str, Pixels | str]:

@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import secrets
+import shutil
 import stat
 import sys
 import time
@@ -223,6 +224,15 @@ def remove_leftovers(folder: Path, seconds: float = 86_400.0) -> None:
                     path.unlink()
                     if path.parent.name.startswith(UNFINISHED):
                         path.parent.rmdir()
+
+
+def remove_old_folders(parent: Path, seconds: float = 86_400.0) -> None:
+    """Delete the unfinished folders in `parent`, a folder of residua's, a day after."""
+    before = time.time() - seconds
+    for path in parent.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_mtime < before:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def cache_folder() -> Path:

@@ -1,0 +1,240 @@
+"""DATA as Python programs have it -> the path of a data set.
+
+Paths stay as they are. A list of (path, label) becomes a table, images of any other form become
+uint8 pixels; both are stored in the user's cache, where resume and evaluate find them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from residua.config.schema import Data
+from residua.data.columns import Columns, roles_of
+from residua.data.dataset import SplitName, Unreadable
+from residua.data.listing import class_order
+from residua.data.pixels import pixels_of
+from residua.data.scan import SPLIT_NAMES
+from residua.data.store import Labelled, store_images, store_rows
+from residua.data.value_range import ValueRange
+from residua.errors import ResiduaError
+from residua.system.files import user_path
+
+DataLike = str | os.PathLike[str] | Iterable[Any] | Mapping[str, Any] | Any
+KINDS = (
+    "a path, a list of (path, label), arrays (X, y), a data set of (image, label) as PyTorch's, a "
+    "datasets.Dataset, or a dictionary of these by split"
+)
+_GREY = ("1", "L", "LA", "La", "I", "F")
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image, or its path, and its label; where: for messages."""
+
+    image: Any
+    label: str
+    split: SplitName | None
+    where: str
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Values of arrays and tensors that are black and white: of these images, else of those that
+    the network was trained on; see `pixels_of`."""
+
+    own: ValueRange | None = None
+    trained: ValueRange | None = None
+
+
+NO_RANGES = Ranges()
+
+
+def path_of(data: DataLike, columns: Columns, ranges: Ranges = NO_RANGES) -> str:
+    """The path of DATA, stored if it has none. Raises ResiduaError.
+
+    columns: of a datasets.Dataset.
+    """
+    if isinstance(data, str | os.PathLike):
+        return os.fspath(data)
+    items = _all_items(data, columns)
+    first = next(items, None)
+    if first is None:
+        raise ResiduaError(f"the data given has no images: expected {KINDS}.")
+    known = _class_names(data)
+    if isinstance(first.image, str | os.PathLike):
+        return str(store_rows(_rows(first, items)))
+
+    def ordered(names: Sequence[str]) -> Sequence[str]:
+        present = [name for name in known if name in names]
+        return present if set(present) == set(names) else class_order(names)
+
+    return str(store_images(_images(first, items, ranges), ordered))
+
+
+def _rows(first: _Item, others: Iterator[_Item]) -> Iterator[dict[str, str]]:
+    for item in _chained(first, others):
+        if not isinstance(item.image, str | os.PathLike):
+            raise ResiduaError(f"{item.where}: is no path, as the first image is.")
+        path = user_path(item.image).absolute()
+        yield {"path": str(path), "label": item.label, "split": item.split or ""}
+
+
+def _images(first: _Item, others: Iterator[_Item], ranges: Ranges) -> Iterator[Labelled]:
+    for item in _chained(first, others):
+        if isinstance(item.image, str | os.PathLike):
+            raise ResiduaError(f"{item.where}: is a path, but the first image is none.")
+        try:
+            channels = 1 if _is_grey(item.image) else 3
+            pixels = pixels_of(item.image, channels, Data.max_pixels, ranges.own, ranges.trained)
+        except Unreadable as error:
+            raise ResiduaError(f"{item.where}: {error}.") from error
+        yield Labelled(pixels, item.label, item.split)
+
+
+def _chained(first: _Item, others: Iterator[_Item]) -> Iterator[_Item]:
+    yield first
+    yield from others
+
+
+def _is_grey(image: object) -> bool:
+    if isinstance(image, bytes | bytearray | memoryview):
+        try:
+            with Image.open(BytesIO(image)) as opened:
+                return _is_grey(opened)
+        except (OSError, UnidentifiedImageError, ValueError):
+            return False  # decoding explains it
+    if isinstance(image, Image.Image):
+        return image.mode.partition(";")[0] in _GREY
+    if isinstance(image, np.ndarray):
+        return image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1)
+    if isinstance(image, torch.Tensor):
+        return image.ndim == 2 or (image.ndim == 3 and len(image) == 1)
+    return False
+
+
+def _all_items(data: Any, columns: Columns) -> Iterator[_Item]:
+    """Every image with its label, of all splits."""
+    if not isinstance(data, Mapping):
+        yield from _items(data, columns, None, "")
+        return
+    for name, part in data.items():
+        split = SPLIT_NAMES.get(str(name).casefold())
+        if split is None:
+            raise ResiduaError(
+                f"the data given has the split {name!r}: expected train, validation or test."
+            )
+        if isinstance(part, str | os.PathLike | Mapping):
+            raise ResiduaError(
+                f"the {name} data given is of type {type(part).__name__}: expected a list, arrays "
+                "or a data set. Give one folder or table with all splits as DATA."
+            )
+        yield from _items(part, columns, split, f"{name} ")
+
+
+def _items(data: Any, columns: Columns, split: SplitName | None, prefix: str) -> Iterator[_Item]:
+    names = _class_names(data)
+    for number, (image, label) in enumerate(_pairs(data, columns, prefix)):
+        where = f"{prefix}image {number} of the data given"
+        yield _Item(image, _name(label, names, where), split, where)
+
+
+def _pairs(data: Any, columns: Columns, prefix: str) -> Iterator[tuple[Any, Any]]:
+    """(image, label) of each image."""
+    if _is_arrays(data):
+        images, labels = data
+        if len(images) != len(labels):
+            raise ResiduaError(
+                f"the {prefix}data given has {len(images):,} images but {len(labels):,} labels."
+            )
+        yield from zip(images, labels, strict=True)
+    elif hasattr(data, "column_names") and hasattr(data, "features"):
+        yield from _table_pairs(data, columns)
+    else:
+        for number, pair in enumerate(_each(data)):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise ResiduaError(
+                    f"{prefix}image {number} of the data given: expected (image, label), found "
+                    f"{type(pair).__name__}. Expected as data {KINDS}."
+                )
+            yield pair[0], pair[1]
+
+
+def _is_arrays(data: Any) -> bool:
+    """Whether data is (images, labels); a tuple of two pairs is not."""
+    return (
+        isinstance(data, tuple)
+        and len(data) == 2
+        and isinstance(data[0], np.ndarray | torch.Tensor | list)
+        and isinstance(data[1], Sequence | np.ndarray | torch.Tensor)
+    )
+
+
+def _each(data: Any) -> Iterator[Any]:
+    """The elements of a sequence, a data set of PyTorch, or anything that can be iterated."""
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return (data[number] for number in range(len(data)))
+    if hasattr(data, "__iter__"):
+        return iter(data)
+    raise ResiduaError(f"data of type {type(data).__name__}: expected {KINDS}.")
+
+
+def _table_pairs(data: Any, columns: Columns) -> Iterator[tuple[Any, Any]]:
+    """(image, label) of the rows of a `datasets.Dataset`, which is not imported."""
+    features = data.features
+    images = [name for name in data.column_names if type(features[name]).__name__ == "Image"]
+    path = columns.path or (images[0] if len(images) == 1 else "")
+    chosen = Columns(path=path, label=columns.label)
+    roles = roles_of(data.column_names, chosen, "the datasets.Dataset given")
+    for row in _each(data):
+        image = row[roles.path]
+        if isinstance(image, Mapping):  # not decoded
+            image = image.get("bytes") or image.get("path")
+        yield image, row[roles.label]
+
+
+def _class_names(data: Any) -> Sequence[str]:
+    """The names that a data set has for labels 0, 1, ...; also that of a subset of it."""
+    if isinstance(data, Mapping):
+        return next(filter(None, map(_class_names, data.values())), ())
+    features = getattr(data, "features", None)
+    if isinstance(features, Mapping):
+        named = [feature.names for feature in features.values() if hasattr(feature, "names")]
+        return tuple(map(str, named[0])) if len(named) == 1 else ()
+    inner = data
+    while inner is not None:
+        classes = getattr(inner, "classes", None)
+        if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
+            return cast("Sequence[str]", classes)
+        following = getattr(inner, "dataset", None)  # of torch.utils.data.Subset
+        inner = following if following is not inner else None
+    return ()
+
+
+def _name(label: Any, names: Sequence[str], where: str) -> str:
+    """The class of a label: text, or a whole number. Raises ResiduaError for anything else."""
+    if isinstance(label, torch.Tensor):
+        label = label.detach().cpu().numpy()
+    if isinstance(label, np.ndarray | np.generic) and label.size == 1:
+        label = label.item()
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    if isinstance(label, int) and not isinstance(label, bool) and names:
+        if not 0 <= label < len(names):
+            raise ResiduaError(f"{where}: label {label}: expected 0 to {len(names) - 1}.")
+        return names[label]
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, int) or (isinstance(label, str) and label.strip()):
+        return str(label).strip()
+    raise ResiduaError(
+        f"{where}: label {str(label)[:60]!r} of type {type(label).__name__}: expected one class, "
+        "as text or a whole number."
+    )

@@ -1,0 +1,149 @@
+"""Labelled images that are not in files of the user -> a data set in the user's cache, and back.
+
+A data set is a folder <cache>/data/<digest>, so equal images are stored once and runs find them
+again. Pixels are in one file, one image after the other; index.json describes them. The digest is
+that of the index, which has the digest of the pixels: both are verified when they are opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from residua.data.arrays import ArrayDataset
+from residua.data.dataset import Entry, Pixels, SplitName
+from residua.errors import ResiduaError
+from residua.system.files import UNFINISHED, cache_folder, remove_old_folders
+
+INDEX, PIXELS, ROWS = "index.json", "pixels", "images.jsonl"
+_AGAIN = (
+    "Delete the folder, and give the images again: train(data), or evaluate(run, data_path=...)."
+)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An image of a data set: uint8 [H, W, C], the name of its class, its split if it has one."""
+
+    pixels: Pixels
+    label: str
+    split: SplitName | None
+
+
+def store_folder() -> Path:
+    """The folder of all stored data sets. Raises ResiduaError."""
+    return cache_folder() / "data"
+
+
+def is_stored(root: Path) -> bool:
+    """Whether a path is of a stored data set."""
+    with suppress(ResiduaError, OSError, ValueError):
+        return root.absolute().is_relative_to(store_folder())
+    return False
+
+
+def store_rows(rows: Iterable[dict[str, str]]) -> Path:
+    """Store a table of paths, labels and splits; returns its file. Raises ResiduaError."""
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+
+    def write(folder: Path) -> str:
+        (folder / ROWS).write_text(text, "utf-8")
+        return digest
+
+    return _stored(write) / ROWS
+
+
+def store_images(
+    images: Iterable[Labelled], order: Callable[[Sequence[str]], Sequence[str]]
+) -> Path:
+    """Store images one by one; returns the folder. Raises ResiduaError.
+
+    order: names of classes -> the same names in the order of the labels.
+    """
+
+    def write(folder: Path) -> str:
+        digest = hashlib.sha256()
+        rows: list[tuple[str, SplitName | None, tuple[int, ...]]] = []
+        with (folder / PIXELS).open("xb") as file:
+            for image in images:
+                content = image.pixels.tobytes()
+                file.write(content)
+                digest.update(content)
+                rows.append((image.label, image.split, image.pixels.shape))
+        classes = list(order(sorted({label for label, _, _ in rows})))
+        index = {"classes": classes, "images": rows, "sha256": digest.hexdigest()}
+        text = json.dumps(index)
+        (folder / INDEX).write_text(text, "utf-8")
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    return _stored(write)
+
+
+def open_images(root: Path) -> ArrayDataset:
+    """The images in a folder that `store_images` wrote. Raises ResiduaError if it is damaged."""
+    try:
+        text = (root / INDEX).read_text("utf-8")
+        index = json.loads(text)
+        with (root / PIXELS).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        named = hashlib.sha256(text.encode()).hexdigest()[: len(root.name)]
+        if digest != index["sha256"] or named != root.name:
+            raise ValueError("it has changed")
+        pixels = np.memmap(root / PIXELS, np.uint8, "r")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResiduaError(f"{root}: stored images are damaged: {error}. {_AGAIN}") from error
+    images: list[Pixels] = []
+    start = 0
+    for _, _, shape in index["images"]:
+        end = start + math.prod(shape)
+        images.append(pixels[start:end].reshape(shape))
+        start = end
+    labels = {name: label for label, name in enumerate(index["classes"])}
+    digits = len(str(len(images)))
+    entries = [
+        Entry(f"{split or 'images'}/{number:0{digits}}", labels[name], split)
+        for number, (name, split, _) in enumerate(index["images"])
+    ]
+    classes = tuple(index["classes"])
+    return ArrayDataset("images", "images given in Python", classes, entries, images, "array")
+
+
+def _stored(write: Callable[[Path], str]) -> Path:
+    """The folder that `write` fills; it returns the digest. An equal one is replaced by nothing."""
+    parent = store_folder()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_old_folders(parent)
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=parent) as temporary:
+            digest = write(Path(temporary))
+            folder = parent / digest[:32]
+            fresh = Path(temporary)
+            if not _is_whole(folder, fresh):
+                shutil.rmtree(folder, ignore_errors=True)
+                try:
+                    fresh.rename(folder)
+                except OSError:  # another process was faster
+                    if not _is_whole(folder, fresh):
+                        raise
+    except OSError as error:
+        raise ResiduaError(
+            f"the images cannot be stored in {parent}: {error.strerror or error}. Set "
+            "RESIDUA_CACHE to a folder on another disk."
+        ) from error
+    return folder
+
+
+def _is_whole(folder: Path, fresh: Path) -> bool:
+    """Whether a stored folder has the files of a fresh one, in their sizes."""
+    files = {file.name: file.stat().st_size for file in fresh.iterdir()}
+    return folder.is_dir() and files == {f.name: f.stat().st_size for f in folder.iterdir()}

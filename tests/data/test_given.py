@@ -1,0 +1,216 @@
+"""Images given in Python become stored data sets, the same for the same images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Subset, TensorDataset
+
+from residua.data.columns import Columns
+from residua.data.dataset import Dataset
+from residua.data.given import Ranges, path_of
+from residua.data.open import open_dataset, open_recorded
+from residua.errors import ResiduaError
+
+GENERATOR = np.random.default_rng(0)
+COLOUR = GENERATOR.integers(0, 256, (4, 5, 6, 3), np.uint8)
+GREY = GENERATOR.integers(0, 256, (4, 5, 6), np.uint8)
+LABELS = [10, 9, 10, 9]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def opened(data: object, **arguments: Any) -> Dataset:
+    return open_dataset(path_of(data, Columns(**arguments)))
+
+
+def pixels(dataset: Dataset, channels: int = 3) -> list[list[Any]]:
+    return [
+        dataset.pixels(index, dataset.content(index), channels, 100).tolist()
+        for index in range(len(dataset.entries))
+    ]
+
+
+def names(dataset: Dataset) -> list[str]:
+    return [dataset.classes[entry.label] for entry in dataset.entries]
+
+
+class Pairs:
+    """A map-style data set that is no sequence, with names of classes, as those of torchvision."""
+
+    classes = ("owl", "cat", "unused")
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(COLOUR[index]), index % 2
+
+
+def encoded(array: np.ndarray) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(array).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        (COLOUR, LABELS),
+        (COLOUR, np.array(LABELS, np.float32)),
+        (torch.from_numpy(COLOUR).permute(0, 3, 1, 2), torch.tensor(LABELS)),
+        (COLOUR / 255, np.array(LABELS)),
+        ([Image.fromarray(array) for array in COLOUR], LABELS),
+        [(encoded(array), str(label)) for array, label in zip(COLOUR, LABELS, strict=True)],
+        list(zip(COLOUR, LABELS, strict=True)),
+        TensorDataset(torch.from_numpy(COLOUR).permute(0, 3, 1, 2), torch.tensor(LABELS)),
+    ],
+    ids=["arrays", "floats", "tensors", "0..1", "Pillow", "bytes", "pairs", "TensorDataset"],
+)
+def test_images_of_any_form(data: object) -> None:
+    dataset = opened(data)
+    assert pixels(dataset) == COLOUR.tolist()
+    assert names(dataset) == ["10", "9", "10", "9"]
+    assert dataset.classes == ("9", "10")
+    assert [entry.path for entry in dataset.entries] == [f"images/{n}" for n in range(4)]
+    assert path_of(data, Columns()) == path_of((COLOUR, LABELS), Columns())
+
+
+def test_grey_images_of_different_sizes() -> None:
+    data = [(GREY[0], "a"), (GREY[1, :3, :4, None], "b"), (torch.from_numpy(GREY[2, 1:]), "a")]
+    dataset = opened(data)
+    assert pixels(dataset, 1) == [
+        GREY[0][..., None].tolist(),
+        *([GREY[1, :3, :4, None].tolist(), GREY[2, 1:, :, None].tolist()]),
+    ]
+    headers = [dataset.header(n, dataset.content(n), 100) for n in range(3)]
+    assert [(h.width, h.height, h.mode) for h in headers] == [
+        (6, 5, "L"),
+        (4, 3, "L"),
+        (6, 4, "L"),
+    ]
+
+
+def test_a_range_is_stated_or_that_of_the_training() -> None:
+    data = (GREY * 16.0, LABELS)
+    with pytest.raises(ResiduaError, match=r"image 0 of the data given: .*state their range"):
+        path_of(data, Columns())
+    for ranges in (Ranges((0, 4080)), Ranges(None, (0, 4080))):
+        dataset = open_dataset(path_of(data, Columns(), ranges))
+        assert pixels(dataset, 1) == GREY[..., None].tolist()
+
+
+def test_names_of_classes_in_their_order() -> None:
+    assert opened(Pairs()).classes == ("owl", "cat")
+    assert names(opened(Subset(Pairs(), [3, 0, 1]))) == ["cat", "owl", "cat"]  # type: ignore[arg-type]
+
+
+def test_splits_by_name() -> None:
+    dataset = opened({"train": (COLOUR, LABELS), "val": Pairs2(), "test": (COLOUR, LABELS)})
+    splits = [entry.split for entry in dataset.entries]
+    assert splits == ["train"] * 4 + ["validation"] * 2 + ["test"] * 4
+
+
+class Pairs2(Pairs):
+    classes = ("9", "10")  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_a_list_of_paths_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(COLOUR[0]).save(name)
+    rows = [("a.png", "cat"), (tmp_path / "b.png", "dog"), ("gone.png", "dog")]
+    dataset = opened(rows)
+    assert [entry.path for entry in dataset.entries] == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
+    assert dataset.rejected == [(f"{tmp_path}/gone.png", "row 3: there is no such file")]
+    assert names(opened((["a.png", "b.png"], ["cat", "dog"]))) == ["cat", "dog"]
+    assert names(opened((("a.png", "x"), ("b.png", "y")))) == ["x", "y"]
+    with pytest.raises(ResiduaError, match=r"the list given as data, row 2: .* the label 'dog'"):
+        opened([("a.png", "cat"), ("a.png", "dog")])
+
+
+def test_a_dataset_of_hugging_face() -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["owl", "cat"])}
+    )
+    images = [Image.fromarray(array) for array in COLOUR]
+    train = datasets.Dataset.from_dict({"image": images, "label": [0, 1, 1, 0]}, features=features)
+    dataset = opened(train)
+    assert (dataset.classes, names(dataset)) == (("owl", "cat"), ["owl", "cat", "cat", "owl"])
+    assert pixels(dataset) == COLOUR.tolist()
+    assert len(opened(datasets.DatasetDict(train=train, test=train)).entries) == 8
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "data of type NoneType: expected a path, a list of"),
+        (7, "data of type int"),
+        ([], "the data given has no images"),
+        ([COLOUR[0]], r"image 0 of the data given: expected \(image, label\), found ndarray"),
+        (COLOUR, r"image 0 of the data given: expected \(image, label\)"),
+        ((COLOUR, [1, 2]), "has 4 images but 2 labels"),
+        ((COLOUR, np.eye(4)), r"image 0 of the data given: label .* expected one class"),
+        ((COLOUR, [0.5] * 4), "expected one class, as text or a whole number"),
+        ((COLOUR, [None] * 4), "expected one class"),
+        ((COLOUR.transpose(0, 3, 1, 2), LABELS), r"is an array of shape \(3, 5, 6\)"),
+        ((COLOUR.reshape(4, -1), LABELS), r"is an array of shape \(90,\)"),
+        ([(COLOUR[0], 1), ("a.png", 2)], "image 1 of the data given: is a path"),
+        ([("a.png", 1), (COLOUR[0], 2)], "image 1 of the data given: is no path"),
+        ({"dev": (COLOUR, LABELS)}, "has the split 'dev'"),
+        ({"train": "photos"}, "the train data given is of type str"),
+        ([(b"no image", 1)], "image 0 of the data given: is not an image"),
+        ([("a.png", "x" * 300)], "the label has 300 characters"),
+    ],
+)
+def test_what_is_no_data_is_explained(data: object, message: str) -> None:
+    with pytest.raises(ResiduaError, match=message):
+        opened(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda root: (root / "pixels").write_bytes(b"x" * 360),
+        lambda root: (root / "pixels").write_bytes(b""),
+        lambda root: (root / "index.json").write_text("{}"),
+        lambda root: os.truncate(root / "pixels", 10),
+    ],
+)
+def test_damaged_or_deleted_storage_is_found(damage: Callable[[Path], None]) -> None:
+    root = Path(path_of((COLOUR, LABELS), Columns()))
+    damage(root)
+    with pytest.raises(ResiduaError, match="stored images are damaged"):
+        open_recorded(str(root))
+    for file in root.iterdir():
+        file.unlink()
+    root.rmdir()
+    with pytest.raises(ResiduaError, match="given in Python were stored here, and are gone"):
+        open_recorded(str(root))
+    assert path_of((COLOUR, LABELS), Columns()) == str(root)
+    assert len(open_recorded(str(root)).entries) == 4
+
+
+def test_storage_without_space_or_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ResiduaError, match=r"cannot be stored in .* Set RESIDUA_CACHE"):
+        path_of((COLOUR, LABELS), Columns())
