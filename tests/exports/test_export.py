@@ -12,8 +12,11 @@ import pytest
 import torch
 from references.command_line import residua
 
+from residua.data.prepare import prepare
 from residua.errors import ResiduaError
+from residua.evaluation.calibrate import calibrate
 from residua.evaluation.evaluate import evaluate_run
+from residua.evaluation.predict import predict_images
 from residua.exports.classifier import Classifier
 from residua.exports.export import write_export
 from residua.exports.formats import FORMATS, Exporter
@@ -21,7 +24,8 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.uncertainty.softmax import softmax
 from residua.weights.exported import load_exported
-from residua.weights.load import read_file
+from residua.weights.golden import check_golden
+from residua.weights.load import read_exported, read_file
 
 QUIET = Console(quiet=True)
 TRACED = "TorchScript"
@@ -54,6 +58,34 @@ def test_a_file_of_each_format_computes_what_evaluate_does(
     assert loaded.description["preprocessing"]["size"] == weights.metadata.preprocessing.size
     assert loaded.description["precision"] == precision
     assert [file.name for file in run.path.glob(".export-*")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_an_exported_run_keeps_its_prediction_sets_and_golden_images(
+    name: str,
+    shapes: Path,
+    write_run: Callable[..., RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = write_run(shapes, data__val_fraction=0.3)
+    prepared = prepare(run.config, QUIET, recorded=run.read_split())
+    calibrate(run, prepared, None, QUIET)
+    weights = read_file(run.weights)
+    exported = read_exported(write_export(weights, run, QUIET, format=name).path)
+    check_golden(exported)
+    images = list(prepared.pixels[:10])
+    expected, found = (
+        list(predict_images(source, images, max_pixels=10**6, coverage=0.8))
+        for source in (weights, exported)
+    )
+    assert [row.set for row in found] == [row.set for row in expected]
+    rule = dataclasses.replace(exported.metadata.preprocessing, resize="pad")
+    other = dataclasses.replace(exported.metadata, preprocessing=rule)
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "where nothing was checked"))
+    with pytest.raises(ResiduaError, match="golden images"):
+        check_golden(dataclasses.replace(exported, metadata=other, stamp=exported.stamp))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.uncertainty.prediction_sets import PredictionSets
 from residua.uncertainty.record import Source, Uncertainty
-from residua.uncertainty.softmax import log_softmax, softmax
+from residua.uncertainty.softmax import softmax
 from residua.uncertainty.temperature import cross_fitted, fit_temperature
 from residua.uncertainty.unknown import FitHead, UnknownDetector, choose
 from residua.weights.golden import golden_of, mark_checked
@@ -104,11 +104,10 @@ def _uncertainty(
 def _temperature(held_out: HeldOut) -> float:
     """1.0 unless another one, fitted on four fifths of the images, is better for the others."""
     logits, labels = held_out.logits, held_out.labels
-    fitted = cross_fitted(logits, labels, groups=held_out.groups)
-    rows = np.arange(len(labels))
-    before = log_softmax(logits)[rows, labels]
-    after = np.log(np.maximum(fitted[rows, labels], np.finfo(np.float64).tiny))
-    return fit_temperature(logits, labels) if after.mean() > before.mean() else 1.0
+    truth = np.eye(logits.shape[1])[labels]
+    before = np.square(softmax(logits) - truth).mean()  # the Brier score, as temperatures are fitted
+    after = np.square(cross_fitted(logits, labels, groups=held_out.groups) - truth).mean()
+    return fit_temperature(logits, labels) if after < before else 1.0
 
 
 def _detector(

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from residua._version import __version__
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
+from residua.evaluation.predictor import COVERAGE
 from residua.networks.surgery.folding import folded
 from residua.weights.exported import FORMAT
 from residua.weights.load import Weights
+from residua.weights.native import attached_json
 from residua.weights.network import build_network
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -64,7 +66,25 @@ def description(weights: Weights, precision: Precision) -> dict[str, Any]:
         "outputs": "logits, probabilities: float32 [N, classes]",
         "resizing": resizing(preprocessing),
         "normalisation": "inside the file",
+        **_trust(weights),
     }
+
+
+def _trust(weights: Weights) -> dict[str, Any]:
+    """Temperature, thresholds of prediction sets, golden images; see docs/export.md."""
+    entries = attached_json(weights.metadata)
+    uncertainty = weights.metadata.uncertainty
+    if uncertainty is None:
+        return entries
+    entries["temperature"] = f"{uncertainty.temperature:g}, the logits are divided by it"
+    sets = uncertainty.sets
+    if sets is not None and sets.highest_coverage >= COVERAGE:
+        entries["prediction_sets"] = {
+            "coverage": COVERAGE,
+            "rule": "a class is in the set if 1 - probability <= its threshold, or if it is first",
+            "thresholds": sets.threshold(COVERAGE).tolist(),
+        }
+    return entries
 
 
 def resizing(preprocessing: Preprocessing) -> str:

@@ -8,8 +8,10 @@ reveals nothing of the images that it was trained on.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,13 +23,14 @@ from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels
 from residua.data.image import resize
 from residua.errors import ResiduaError
-from residua.system.files import cache_folder, write_atomically
+from residua.system.files import cache_folder, is_there, write_atomically
 from residua.weights.load import Weights
 from residua.weights.native import Golden
 from residua.weights.network import build_network
 
 COUNT, HEIGHT, WIDTH = 8, 48, 64
-TOLERANCE = 1e-3  # relative difference of the logits, by norm; float32 differs by up to 1e-5
+# Relative difference of the logits, by norm. float32 differs by up to 1e-5; int8 is not checked.
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.02}
 
 
 def golden_of(network: nn.Module, preprocessing: Preprocessing) -> Golden:
@@ -41,33 +44,39 @@ def check_golden(weights: Weights) -> None:
 
     Weights without golden images pass. A file is checked once on each machine and version of torch.
     """
-    golden = weights.metadata.golden
-    if golden is None or not weights.has_head:
+    golden, exported = weights.metadata.golden, weights.exported
+    precision = "fp32" if exported is None else str(exported.description.get("precision"))
+    if golden is None or not weights.has_head or precision not in TOLERANCE:
         return
-    marker = cache_folder() / "golden" / _environment(weights)
-    if marker.exists():
+    if is_there(_marker(weights)):
         return
-    network = build_network(weights, torch.device("cpu"))
-    logits = _logits(network, golden.images, weights.metadata.preprocessing)
+    rule = weights.metadata.preprocessing
+    if exported is None:
+        logits = _logits(build_network(weights, torch.device("cpu")), golden.images, rule)
+    else:
+        logits, _ = exported.run(_resized(golden.images, rule))
     difference = np.linalg.norm(logits - golden.logits) / np.linalg.norm(golden.logits)
-    if not difference <= TOLERANCE:  # not a number differs too
+    if not difference <= TOLERANCE[precision]:  # not a number differs too
         raise ResiduaError(
             f"{weights.path}: its network gives other outputs for the golden images than when the "
-            f"file was written (difference {difference:.2%}, at most {TOLERANCE:.1%} expected): "
-            "its preprocessing or weights were changed, or this machine computes other numbers. "
-            "Restore the file, or skip this check with --no-check."
+            f"file was written (difference {difference:.2%}, expected at most "
+            f"{TOLERANCE[precision]:.1%}): its preprocessing or weights were changed, or this "
+            "machine computes other numbers. Restore the file, or skip this check with --no-check."
         )
     mark_checked(weights)
 
 
 def mark_checked(weights: Weights) -> None:
     """Remember that the file was checked, or written, in this environment."""
-    write_atomically(cache_folder() / "golden" / _environment(weights), "")
+    with contextlib.suppress(ResiduaError):  # without a cache, it is checked each time
+        write_atomically(_marker(weights), "")
 
 
-def _environment(weights: Weights) -> str:
+def _marker(weights: Weights) -> Path:
+    """An empty file in the user's cache, of the weights file and the environment."""
     content = (weights.sha256(), __version__, torch.__version__, platform.processor())
-    return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+    name = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+    return cache_folder() / "golden" / name
 
 
 def _drawn(channels: int) -> Pixels:
@@ -87,11 +96,15 @@ def _drawn(channels: int) -> Pixels:
     return np.stack(images).astype(np.uint8)
 
 
+def _resized(images: Pixels, preprocessing: Preprocessing) -> Pixels:
+    return np.stack([resize(image, preprocessing) for image in images])
+
+
 @torch.inference_mode()
 def _logits(
     network: nn.Module, images: Pixels, preprocessing: Preprocessing
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    pixels = np.stack([resize(image, preprocessing) for image in images])
+    pixels = _resized(images, preprocessing)
     device = next(network.parameters()).device
     inputs = normalise(torch.from_numpy(pixels).to(device), preprocessing)
     return np.asarray(network(inputs).float().cpu().numpy())

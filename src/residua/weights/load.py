@@ -32,6 +32,7 @@ from residua.weights.native import (
     is_native,
     metadata_from,
     read_weights,
+    with_attached,
 )
 from residua.weights.published.defaults import defaults_for
 from residua.weights.sigmoid import ASSUMED, with_two_outputs
@@ -170,6 +171,7 @@ def read_exported(path: Path) -> Weights:
     """
     stamp, loaded = _stamp(path), load_exported(path)
     metadata = metadata_from(path, {"notes": {}, **loaded.description})
+    metadata = with_attached(path, metadata, loaded.description)
     rule, outputs = metadata.preprocessing, metadata.network.classes
     expected = (rule.size, rule.size, rule.channels), outputs
     if (loaded.image_shape, loaded.outputs) != expected:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeGuard, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +58,8 @@ class Golden:
     images: uint8 [N, H, W, C], before resizing. logits: float32 [N, K].
     """
 
+    LARGEST: ClassVar[int] = 1024  # side of an image that is read
+
     images: npt.NDArray[np.uint8]
     logits: npt.NDArray[np.float32]
 
@@ -72,7 +76,7 @@ class Golden:
         sides = images.shape[1:3]
         if images.ndim != 4 or logits.ndim != 2 or not 1 <= len(images) == len(logits) <= 64:
             raise ValueError(f"images {images.shape}, logits {logits.shape}")
-        if not 1 <= min(sides) <= max(sides) <= 1024 or images.shape[3] not in (1, 3):
+        if not 1 <= min(sides) <= max(sides) <= cls.LARGEST or images.shape[3] not in (1, 3):
             raise ValueError(f"images {images.shape}")
         return cls(images, logits)
 
@@ -92,6 +96,61 @@ class Metadata:
     origin: Origin = Origin()
     uncertainty: Uncertainty | None = None
     golden: Golden | None = None
+
+
+def attached_json(metadata: Metadata) -> dict[str, Any]:
+    """Golden images and uncertainty as plain data, for files that have no tensors of ours.
+
+    Images as PNG files in base64. A detector of unknown images, which reads features, is omitted.
+    """
+    entries: dict[str, Any] = {}
+    if (golden := metadata.golden) is not None:
+        entries["golden"] = [
+            {"png": base64.b64encode(_png(image)).decode(), "logits": logits.tolist()}
+            for image, logits in zip(golden.images, golden.logits, strict=True)
+        ]
+    if metadata.uncertainty is not None:
+        values, arrays = replace(metadata.uncertainty, unknown=None).to_arrays()
+        listed = {name: array.tolist() for name, array in arrays.items()}
+        entries["uncertainty"] = {**values, "arrays": listed}
+    return entries
+
+
+def with_attached(path: Path, metadata: Metadata, entries: Mapping[str, Any]) -> Metadata:
+    """The inverse of `attached_json`. Raises ResiduaError that names the file."""
+    try:
+        if "golden" in entries:
+            rows = entries["golden"]
+            images = np.stack([_pixels(base64.b64decode(row["png"])) for row in rows])
+            logits = np.array([row["logits"] for row in rows], np.float32)
+            golden = Golden.from_arrays({}, {"images": images, "logits": logits})
+            metadata = replace(metadata, golden=golden)
+        if "uncertainty" in entries:
+            values = dict(entries["uncertainty"])
+            listed = values.pop("arrays").items()
+            arrays = {name: np.array(numbers) for name, numbers in listed}
+            metadata = replace(metadata, uncertainty=Uncertainty.from_arrays(values, arrays))
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        raise damaged(path, f"its golden images or uncertainty are unusable ({error})") from error
+    return metadata
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _pixels(content: bytes) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        if max(image.size) > Golden.LARGEST:
+            raise ValueError(f"a golden image has {image.size} pixels")
+        pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 _ATTACHED: dict[str, type[Uncertainty] | type[Golden]] = {
