@@ -105,7 +105,9 @@ def _temperature(held_out: HeldOut) -> float:
     """1.0 unless another one, fitted on four fifths of the images, is better for the others."""
     logits, labels = held_out.logits, held_out.labels
     truth = np.eye(logits.shape[1])[labels]
-    before = np.square(softmax(logits) - truth).mean()  # the Brier score, as temperatures are fitted
+    before = np.square(
+        softmax(logits) - truth
+    ).mean()  # the Brier score, as temperatures are fitted
     after = np.square(cross_fitted(logits, labels, groups=held_out.groups) - truth).mean()
     return fit_temperature(logits, labels) if after < before else 1.0
 
