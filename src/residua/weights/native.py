@@ -99,7 +99,7 @@ class Metadata:
 
 
 def attached_json(metadata: Metadata) -> dict[str, Any]:
-    """Golden images and uncertainty as plain data, for files that have no tensors of ours.
+    """Golden images and uncertainty as plain data, for files of other runtimes.
 
     Images as PNG files in base64. A detector of unknown images, which reads features, is omitted.
     """
