@@ -12,7 +12,6 @@ from typing import Any
 import litserve
 
 from residua.data.image import prepared
-from residua.evaluation.predict import best_classes
 from residua.runs.sources import open_source
 from residua.serving.limits import Limits
 from residua.serving.service import Model
@@ -29,11 +28,10 @@ class Api(litserve.LitAPI):
         return prepared(base64.b64decode(request["image"]), self.model.preprocessing, 10**9)
 
     def predict(self, images: Any) -> Any:
-        return list(self.model.run(images))
+        return self.model.run(images)
 
     def encode_response(self, row: Any) -> Any:
-        best = best_classes(row.tolist(), 3, self.model.classes)
-        return [{"top": [{"class": name, "probability": chance} for name, chance in best]}]
+        return [row.prediction("image1", 3, self.model.classes).to_json()]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from serving.conftest import png, serving
 
 from residua.data.dataset import Pixels
 from residua.evaluation.predict import predict_images
-from residua.serving.batcher import Probabilities
+from residua.evaluation.predictor import Output
 from residua.serving.limits import Limits
 from residua.serving.service import Model
 from residua.weights.load import Weights
@@ -145,7 +145,7 @@ class Gate:
         self.model = dataclasses.replace(model, run=self.run)
         self.inner = model.run
 
-    def run(self, pixels: Pixels) -> Probabilities:
+    def run(self, pixels: Pixels) -> list[Output]:
         self.batches.append(len(pixels))
         self.entered.set()
         assert self.open.wait(20)
@@ -216,7 +216,7 @@ def test_a_request_that_takes_too_long_gets_503(gate: Gate) -> None:
 
 
 def test_an_internal_error_is_reported_without_a_traceback(model: Model) -> None:
-    def fail(_: Pixels) -> Probabilities:
+    def fail(_: Pixels) -> list[Output]:
         raise RuntimeError("the secret reason")
 
     errors: list[str] = []
@@ -229,7 +229,9 @@ def test_an_internal_error_is_reported_without_a_traceback(model: Model) -> None
 
 
 def test_outputs_that_are_not_finite_are_an_error(model: Model) -> None:
-    broken = dataclasses.replace(model, run=lambda pixels: np.full((len(pixels), 10), np.nan))
+    broken = dataclasses.replace(
+        model, run=lambda pixels: [Output(np.full(10, np.nan))] * len(pixels)
+    )
     with serving(broken) as client:
         headers = {"Content-Type": "image/png"}
         response = client.post("/predict", content=png(4, 4), headers=headers)

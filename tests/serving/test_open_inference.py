@@ -48,7 +48,7 @@ def test_metadata_and_health(client: httpx.Client) -> None:
 def test_all_forms_of_input_get_the_probabilities_of_the_model(
     client: httpx.Client, model: Model, images: list[Path], pixels: Any
 ) -> None:
-    expected = model.run(pixels)
+    expected = np.stack([output.probabilities for output in model.run(pixels)])
     contents = [file.read_bytes() for file in images[:2]]
     texts = [base64.b64encode(content).decode() for content in contents]
     elements = b"".join(len(data).to_bytes(4, "little") + data for data in contents)
