@@ -341,7 +341,7 @@ def _summary(
         f"{int((oracle < -0.03).sum())}",
         f"false alarms of the choice: {100 * false:.2f} % of {images:,} known images; found: "
         f"{100 * np.mean([found for _, found, _ in alarms]):.1f} % of the unknown on average",
-        "seconds of a choice by number of images: "
+        "seconds of a choice by number of images, beside other load: "
         + ", ".join(f"{count}: {value:.2f}" for count, value in sorted(seconds)[::8]),
     ]
 

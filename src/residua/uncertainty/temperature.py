@@ -16,7 +16,7 @@ from residua.uncertainty.softmax import softmax
 LOWEST, HIGHEST = 0.05, 20.0
 _GRID = 25  # temperatures that are tried first, and in each refinement
 _REFINEMENTS = 3
-_MOST_NUMBERS = 5_000_000  # logits that are used, of evenly spaced images: enough for one number
+_MOST_NUMBERS = 2_000_000  # logits that are used, of evenly spaced images: enough for one number
 
 
 def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
