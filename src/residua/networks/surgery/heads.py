@@ -46,12 +46,17 @@ def replace_head(
         raise ResiduaError(f"stage = {stage}: the network has stages 1 to {count}.")
     if not 1 <= pool_size <= LARGEST_POOL:
         raise ResiduaError(f"pool_size = {pool_size}: expected 1 to {LARGEST_POOL}.")
-    if stage is not None and stage < count:
+    is_cut = stage is not None and stage < count
+    if is_cut:
         network.stages = network.stages[:stage]
         if getattr(network, "tail", None) is not None:
             network.tail = nn.Sequential()
+    if isinstance(network.head, nn.Linear) and not is_cut:
+        channels = network.head.in_features // network.pool_size**2
+    else:
+        channels = _channels(network, input)
     network.pool_size = pool_size
-    inputs = _channels(network, input) * pool_size**2
+    inputs = channels * pool_size**2
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, width in enumerate((*hidden, classes), start=1):
         if number > len(hidden) > 0:
