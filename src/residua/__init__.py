@@ -16,6 +16,7 @@ __all__ = [
     "Prediction",
     "ResiduaError",
     "Run",
+    "Tracker",
     "audit",
     "build",
     "compare",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from residua.evaluation.predict import Features
     from residua.evaluation.predictor import Prediction
     from residua.evaluation.score import Evaluation
+    from residua.runs.tracking import Tracker
 
 HOMES = {  # modules of the public names that are not in residua.api
     "Comparison": "residua.comparison.compare",
@@ -67,6 +69,7 @@ HOMES = {  # modules of the public names that are not in residua.api
     "ImageClassifier": "residua.api.estimator",
     "Prediction": "residua.evaluation.predictor",
     "ResiduaError": "residua.errors",
+    "Tracker": "residua.runs.tracking",
     "compare": "residua.comparison.compare",
 }
 

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ from residua.runs.sources import (
     leakage_notes,
     report_initial_weights,
 )
+from residua.runs.tracking import Tracker, Trackers, trackers_for
 from residua.system.ahead import import_ahead
 from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
@@ -56,6 +57,7 @@ from residua.system.files import check_writable, refuse_inside
 from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
+from residua.training.explained import explained
 from residua.training.initial import (
     check_network,
     check_own,
@@ -67,7 +69,6 @@ from residua.training.initial import (
 from residua.training.loop import fit
 from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
-from residua.training.recorder import tensorboard_writer
 from residua.transfer.context import CrossValidated
 from residua.transfer.features import FeatureExtractor, FeatureRows
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
@@ -76,7 +77,6 @@ from residua.weights.load import Weights, read_file
 
 # Imported while images are decoded; the first one by a linear probe alone
 HEAVY = ("sklearn.linear_model", "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
-_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,16 @@ def train(
     dataset: Dataset | None = None,
     *,
     report: bool = True,
+    track: Sequence[Tracker] = (),
 ) -> RunFolder:
     """Train as the config states, in a new run folder: `out`, else the next free runs/<data>-<n>.
 
     dataset: the images, where they are in memory; None: those of data.path. report: whether to
-    write one. Whatever can be refused is refused before an image is read. Raises ResiduaError.
+    write one. track: the user's trackers. Whatever can be refused is refused before an image is
+    read. Raises ResiduaError.
     """
     _check_settings(config, out)
+    trackers = Trackers(trackers_for(config, track), console)
     began = time.monotonic()
     start = chosen_start(config, console)
     import_ahead(*(HEAVY if start.config.transfer.strategy in PROBING else HEAVY[1:]))
@@ -142,7 +145,7 @@ def train(
     expects = None if weights is None else weights.expects
     prepared = prepare(config, console, expects, start.choices, dataset=dataset)
     weights = _in_class_order(weights, prepared)
-    with _explained(prepared.config):
+    with explained(prepared.config):
         check_network(prepared, weights)
     seen = set() if config.transfer.strategy == "scratch" else images_seen_by(weights)
     prepared = _with_leakage_notes(seen, config, prepared)
@@ -154,6 +157,7 @@ def train(
         _write_inputs(folder, prepared, weights)
         if weights is not None:
             report_initial_weights(weights, prepared, console)
+        folder.trackers = trackers
         _run(Experiment(prepared, weights, requested, folder, clock, console), report)
     except (Busy, Diverged):
         raise
@@ -168,15 +172,17 @@ def resume(
     console: Console,
     data_path: str | None = None,
     model: str | None = None,
+    track: Sequence[Tracker] = (),
 ) -> None:
     """Complete an interrupted run. Raises ResiduaError if its data or weights have changed.
 
     data_path: where the data are now, if they were moved. model: its network, where that is the
-    user's own.
+    user's own. track: the user's trackers.
     """
     config, choices = with_own(folder.config, model), folder.choices
     if config.network.freeze_norms == AUTO:  # of version 0.1.0
         config = parse.with_settings(config, {"network.freeze_norms": False})
+    folder.trackers = Trackers(trackers_for(config, track), console)
     clock = Clock(seconds_of(config.transfer.budget))
     path = config.data.path if data_path is None else resolved(data_path)
     data = dataclasses.replace(config.data, path=path, cache=AUTO)  # there may be less memory now
@@ -208,7 +214,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
     """Train, evaluate, and write a report, if any: what a new and a resumed run have in common."""
     folder, console = experiment.folder, experiment.console
     print_header(experiment.prepared, folder, console)
-    with _explained(experiment.prepared.config), folder.lock():
+    with explained(experiment.prepared.config), folder.lock(), _tracked(experiment) as metrics:
         try:
             trained = _train(experiment)
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
@@ -217,6 +223,9 @@ def _run(experiment: Experiment, report: bool = True) -> None:
             evaluation = _evaluate(folder, trained.prepared, console)
             if evaluation is None:
                 evaluation = _left_out(folder, trained, uncertainty)
+            if evaluation is not None:
+                name = evaluation.split.replace(" ", "_")
+                metrics[f"{name}_accuracy"] = evaluation.metrics.accuracy
             if report:
                 facts = report_facts(
                     folder,
@@ -237,6 +246,21 @@ def _run(experiment: Experiment, report: bool = True) -> None:
     console.print(f"training {seconds:.1f} s, total {total:.1f} s")
     if report:
         console.print(f"report: {folder.path / 'report.html'}")
+
+
+@contextmanager
+def _tracked(experiment: Experiment) -> Iterator[dict[str, float]]:
+    """Trackers follow what is done inside; at the end they get the metrics put into the dict."""
+    folder, config = experiment.folder, experiment.prepared.config
+    trackers = folder.trackers or Trackers((), experiment.console)
+    trackers.begin(folder.path, config, len(folder.read_history()))
+    metrics: dict[str, float] = {}
+    try:
+        yield metrics
+    except BaseException as error:
+        trackers.end({}, "interrupted" if isinstance(error, Interrupted) else "failed")
+        raise
+    trackers.end(metrics, "finished")
 
 
 def _train(experiment: Experiment) -> Trained:
@@ -385,8 +409,7 @@ def _check_settings(config: Config, out: str | None) -> None:
         RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)
     check_writable(Path(out or "runs"))
-    if config.training.tensorboard:
-        tensorboard_writer()
+    trackers_for(config, ())
 
 
 def _in_class_order(weights: Weights | None, prepared: Prepared) -> Weights | None:
@@ -419,25 +442,3 @@ def _write_inputs(folder: RunFolder, prepared: Prepared, weights: Weights | None
         start = {"sha256": weights.sha256(), **origin, **weights.metadata.notes}
         folder.write_json("weights.json", start)
     folder.write_settings(prepared.config, prepared.choices)
-
-
-@contextmanager
-def _explained(config: Config) -> Iterator[None]:
-    """Turn PyTorch's errors about memory and single images into a sentence with advice."""
-    training, size = config.training, config.preprocessing.size
-    try:
-        yield
-    except (RuntimeError, MemoryError, ValueError) as error:
-        message = str(error)
-        if isinstance(error, MemoryError) or any(words in message for words in _NO_MEMORY):
-            raise ResiduaError(
-                f"there is not enough memory for {config.network.name} at {size} px with batch "
-                f"size {training.batch_size}. Try --batch-size {max(2, training.batch_size // 2)}, "
-                f"a smaller --size or another --model. ({(message.splitlines() or [''])[0]})"
-            ) from error
-        if "more than 1 value per channel" in message:
-            raise ResiduaError(
-                f"--batch-size {training.batch_size} leaves a batch of a single image, for which "
-                "BatchNorm has no variance. Use a larger --batch-size, or more images."
-            ) from error
-        raise

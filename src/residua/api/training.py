@@ -29,6 +29,7 @@ from residua.networks.own import ModelLike, is_named, is_own, own_name
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source, open_weights, own_model, start_from
+from residua.runs.tracking import Tracker, by_kind
 from residua.system.console import Console
 from residua.training.initial import own_of, with_own
 from residua.weights.load import read_file
@@ -161,6 +162,7 @@ def train(
     value_range: ValueRange | None = None,
     out: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
+    track: str | Tracker | Sequence[str | Tracker] = (),
     quiet: bool = False,
     batch: int | None = None,
 ) -> Run:
@@ -197,12 +199,14 @@ def train(
     value_range: (black, white) of arrays and tensors with other values than uint8, uint16 or 0..1.
     out: the run folder; None: the next free runs/<data>-<n>.
     settings: any other setting by dotted name, {"preprocessing.channels": 1}.
+    track: "tensorboard", "mlflow", "wandb" or "trackio", an object with the methods of `Tracker`,
+        or several of them.
     quiet: print nothing.
     batch: deprecated name of batch_size.
 
     Raises ResiduaError if data, weights or settings are invalid.
     """
-    named = {
+    named: dict[str, object] = {
         "network.name": None if model is None else own_name(model),
         "network.weights": None if weights is None else os.fspath(weights),
         "network.new_head": new_head,
@@ -224,6 +228,8 @@ def train(
         "training.precision": precision,
         "preprocessing.value_range": checked_range(value_range),
     }
+    names, trackers = by_kind(track)
+    named["training.track"] = names or None
     arguments = {name: value for name, value in named.items() if value is not None}
     if settings is not None and not isinstance(settings, Mapping):
         raise ResiduaError(f"settings = {settings!r}: expected values by dotted name.")
@@ -231,7 +237,7 @@ def train(
     path = path_of(data, Columns.of(config.data), Ranges(config.preprocessing.value_range))
     config = with_settings(config, {"data.path": path})
     console, name = Console(quiet), config.network.name
-    folder = experiment.train(config, None if out is None else str(out), console)
+    folder = experiment.train(config, None if out is None else str(out), console, track=trackers)
     if is_own(name) and not is_named(name):
         console.caution(
             f"{folder.path}: of model {name} only the state dict was saved, for its code has no "
@@ -245,6 +251,7 @@ def resume(
     quiet: bool = False,
     data_path: DataLike | None = None,
     model: ModelLike | None = None,
+    track: Tracker | Sequence[Tracker] = (),
 ) -> Run:
     """Resume an interrupted run; on a CPU the final weights are those of an uninterrupted run.
 
@@ -253,12 +260,13 @@ def resume(
     data_path: the present path of its data, if moved, or the data themselves, if they were given in
         Python; they are compared with split.csv.
     model: its network, where that is your own, see `train`.
+    track: further trackers, see `train`; those that it names are recorded.
 
     Raises ResiduaError if the folder is not a run folder or its data have changed.
     """
     folder, own = RunFolder.existing(run), own_model(run, model)
     path = None if data_path is None else _path(data_path, folder.config)
-    experiment.resume(folder, Console(quiet), path, own)
+    experiment.resume(folder, Console(quiet), path, own, by_kind(track)[1])
     return Run(folder, own)
 
 

@@ -24,6 +24,7 @@ PANELS = {  # of a section, or of a single setting
     "training": "Training",
     "training.save_every": "Output",
     "training.tensorboard": "Output",
+    "training.track": "Output",
 }
 OUTPUT = "Output"
 METAVARS = {  # where a type is too vague, or a list of choices is too wide

@@ -165,6 +165,15 @@ def to_yaml(config: Config) -> str:
     )
 
 
+def flat(config: Config) -> dict[str, str | int | float | bool | None]:
+    """Every setting by dotted name; lists as text."""
+    return {
+        f"{section}.{name}": str(list(value)) if isinstance(value, tuple) else value
+        for section, values in dataclasses.asdict(config).items()
+        for name, value in values.items()
+    }
+
+
 def preprocessing_from(mapping: object, where: str) -> Preprocessing:
     """The preprocessing stored with weights. Raises ResiduaError if it is incomplete or wrong."""
     preprocessing = from_mapping({"preprocessing": mapping}, where).preprocessing

@@ -351,7 +351,13 @@ class Training:
         low=0,
     )
     save_seconds: float = setting(15.0, "Seconds between checkpoints.", low=0, high=20)
-    tensorboard: bool = setting(False, "Write TensorBoard event files.", flag="--tensorboard")
+    tensorboard: bool = setting(False, "The same as --track tensorboard.", flag="--tensorboard")
+    track: str = setting(
+        "",
+        "Also record the training with tensorboard, mlflow, wandb or trackio; several: separated "
+        "by commas.",
+        flag="--track",
+    )
 
 
 @dataclass(frozen=True)

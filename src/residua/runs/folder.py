@@ -21,6 +21,7 @@ from residua.config.schema import Config
 from residua.data.dataset import SPLITS
 from residua.data.split import Member
 from residua.errors import ResiduaError
+from residua.runs.tracking import Trackers
 from residua.system.files import (
     TEMPORARY,
     check_unused,
@@ -72,6 +73,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.trackers: Trackers | None = None  # that record the run too
 
     @classmethod
     def existing(cls, path: str | os.PathLike[str]) -> RunFolder:

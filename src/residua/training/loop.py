@@ -168,7 +168,6 @@ def fit(
             console,
             epochs=training.epochs,
             steps=task.batches.steps,
-            tensorboard=training.tensorboard,
         )
 
         def after_batch() -> None:  # of a validation

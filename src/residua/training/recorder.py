@@ -1,4 +1,4 @@
-"""Steps and epochs of a training -> bar, printed lines, log.jsonl, history.csv, TensorBoard."""
+"""Steps and epochs of a training -> bar, printed lines, log.jsonl, history.csv, trackers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import contextlib
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
 from torch import nn
 
-from residua.errors import ResiduaError
 from residua.runs.folder import METRICS, Log, RunFolder
 from residua.system.console import Console
 from residua.system.signals import Interrupted
@@ -32,18 +30,12 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         *,
         epochs: int,
         steps: int,
-        tensorboard: bool,
     ) -> None:
         self.progress, self.meter, self.folder, self.console = progress, meter, folder, console
         self.epochs, self.steps = epochs, steps
         self.resources = contextlib.ExitStack()
         self.log = Log(folder.path / "log.jsonl", self.total_steps, progress.epoch)
         self.resources.callback(self.log.close)
-        self.board: Any = None
-        if tensorboard:
-            writer = tensorboard_writer()
-            self.board = writer(str(folder.path / "tensorboard"), purge_step=progress.epoch + 1)
-            self.resources.callback(self.board.close)
         self.moved = time.monotonic()
         self.images, self.training_seconds = 0, 0.0  # of this epoch, in this process
 
@@ -121,10 +113,8 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         """Write a completed epoch everywhere."""
         self.folder.write_history(self.progress.history)
         self.log.write("epoch", self.total_steps, best=improved, **row)
-        if self.board is not None:
-            for name, value in row.items():
-                self.board.add_scalar(name, value, int(row["epoch"]))
-            self.board.flush()
+        if self.folder.trackers is not None:
+            self.folder.trackers.epoch(row)
         figures = [f"{name} {row[name]:.4f}" for name in METRICS if name in row]
         line = [f"epoch {int(row['epoch']):>3}/{self.epochs}", *figures]
         line.append(f"{row['images_per_second']:,.0f} images/s")
@@ -146,15 +136,3 @@ def short_count(number: int) -> str:
         if number >= limit:
             return f"{number / limit:.1f}{unit}"
     return str(number)
-
-
-def tensorboard_writer() -> Any:
-    """TensorBoard's writer class. Raises ResiduaError where the package is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ResiduaError(
-            "TensorBoard is not installed: pip install tensorboard, or leave out "
-            "--tensorboard; history.csv and log.jsonl hold the same numbers."
-        ) from error
-    return SummaryWriter

@@ -1,0 +1,91 @@
+"""Trackers: the events they get, TensorBoard's files, and failures that end no training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import residua
+from residua.errors import ResiduaError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+QUICK: dict[str, Any] = {
+    "model": "cifar_resnet14",
+    "epochs": 2,
+    "batch_size": 30,
+    "test_fraction": 0.2,
+    "quiet": True,
+    "settings": {"network.head": "linear", "network.stage": 1},
+}
+
+
+class Recorded:
+    """Keeps its events; fails at an event if it is told to."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.failing = failing
+        self.events: list[tuple[str, Any]] = []
+
+    def begin(self, run: Path, settings: Mapping[str, Any], epochs: int) -> None:
+        self._keep("begin", (run, settings["training.epochs"], epochs))
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        self._keep("epoch", row)
+
+    def end(self, metrics: Mapping[str, float], status: str) -> None:
+        self._keep("end", (metrics, status))
+
+    def _keep(self, name: str, value: Any) -> None:
+        self.events.append((name, value))
+        if name == self.failing:
+            raise ConnectionError("no server")
+
+
+def test_a_tracker_gets_every_event_and_a_failing_one_ends_no_training(
+    shapes: Path, tmp_path: Path
+) -> None:
+    good, bad = Recorded(), Recorded("epoch")
+    with pytest.warns(UserWarning, match="Recorded stopped tracking: ConnectionError: no server"):
+        run = residua.train(shapes, out=tmp_path / "run", track=["tensorboard", good, bad], **QUICK)
+    assert [name for name, _ in good.events] == ["begin", "epoch", "epoch", "end"]
+    assert good.events[0][1] == (run.path, 2, 0)
+    assert [row for name, row in good.events if name == "epoch"] == run.history
+    accuracy = run.evaluate().metrics.accuracy
+    assert good.events[-1][1] == ({"test_accuracy": accuracy}, "finished")
+    assert [name for name, _ in bad.events] == ["begin", "epoch"]
+    board = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("val_accuracy")] == [1, 2]
+    assert board.Scalars("test_accuracy")[0].value == pytest.approx(accuracy)
+    assert run.config.training.track == "tensorboard"
+
+
+def test_the_earlier_setting_still_writes_tensorboard_files(shapes: Path, tmp_path: Path) -> None:
+    settings = {**QUICK, "settings": {**QUICK["settings"], "training.tensorboard": True}}
+    run = residua.train(shapes, out=tmp_path / "run", **settings)
+    assert list((run.path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("track", "message"),
+    [
+        ("tensorbord", "--track tensorbord: is unknown"),
+        ([3], "expected an object with the methods begin, epoch and end"),
+        ([Recorded], "expected an object with the methods"),
+    ],
+)
+def test_what_cannot_track_is_refused(shapes: Path, track: Any, message: str) -> None:
+    with pytest.raises(ResiduaError, match=message):
+        residua.train(shapes, track=track, **QUICK)
+
+
+@pytest.mark.parametrize("package", ["mlflow", "wandb", "trackio"])
+def test_a_missing_package_is_named(shapes: Path, package: str) -> None:
+    try:
+        __import__(package)
+    except ImportError:
+        with pytest.raises(ResiduaError, match=f"pip install {package}"):
+            residua.train(shapes, track=package, **QUICK)
