@@ -409,7 +409,6 @@ def _check_settings(config: Config, out: str | None) -> None:
         RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)
     check_writable(Path(out or "runs"))
-    trackers_for(config, ())
 
 
 def _in_class_order(weights: Weights | None, prepared: Prepared) -> Weights | None:
