@@ -19,7 +19,6 @@ from residua.config.auto import Chooser
 from residua.config.schema import AUTO, Config
 from residua.config.start import PROBING, weights_sources
 from residua.data.batches import Inputs
-from residua.data.dataset import Dataset
 from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.data.random import Integers
@@ -121,16 +120,14 @@ def train(
     config: Config,
     out: str | None,
     console: Console,
-    dataset: Dataset | None = None,
     *,
     report: bool = True,
     track: Sequence[Tracker] = (),
 ) -> RunFolder:
     """Train as the config states, in a new run folder: `out`, else the next free runs/<data>-<n>.
 
-    dataset: the images, where they are in memory; None: those of data.path. report: whether to
-    write one. track: the user's trackers. Whatever can be refused is refused before an image is
-    read. Raises ResiduaError.
+    report: whether to write one. track: the user's trackers. Whatever can be refused is refused
+    before an image is read. Raises ResiduaError.
     """
     _check_settings(config, out)
     trackers = Trackers(trackers_for(config, track), console)
@@ -143,7 +140,7 @@ def train(
     weights = initial_weights(requested, console)
     config = _with_absolute_weights(requested, weights)
     expects = None if weights is None else weights.expects
-    prepared = prepare(config, console, expects, start.choices, dataset=dataset)
+    prepared = prepare(config, console, expects, start.choices)
     weights = _in_class_order(weights, prepared)
     with explained(prepared.config):
         check_network(prepared, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -28,11 +29,14 @@ from residua.config.parse import with_settings
 from residua.config.recipes import compose
 from residua.config.schema import Config, Preprocessing
 from residua.config.start import wants_installed_weights
+from residua.data.columns import Columns
 from residua.data.dataset import Pixels
-from residua.data.listed import labelled
+from residua.data.given import Ranges, path_of
 from residua.data.pixels import ImageLike, checked_range
+from residua.data.scan import class_key
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
+from residua.evaluation.evaluate import run_classes
 from residua.evaluation.inputs import Input, Reading, read_batches
 from residua.inference.engine import Floats
 from residua.inference.outputs import classifier_of
@@ -45,6 +49,7 @@ from residua.weights.load import read_file
 from residua.weights.network import default_device
 
 Images = npt.NDArray[Any] | torch.Tensor | Sequence[ImageLike]
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
 SHAPES = "an array [N, H, W] or [N, H, W, C], or a list of images"
 GROWTH = 4  # times more images than before: the engine is chosen again
 
@@ -57,8 +62,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """An image classifier as scikit-learn defines classifiers.
 
     X: an array [N, H, W] or [N, H, W, C], C = 1, 3 or 4, of uint8, uint16 or floating-point numbers
-    in 0..1; a tensor [N, C, H, W]; or a list of paths, bytes of files, Pillow images, arrays or
-    tensors, of any sizes. y: [N] class names or numbers.
+    in 0..1; a tensor [N, C, H, W]; a list of paths, of which equal ones count once; or a list of
+    bytes of files, Pillow images, arrays or tensors, of any sizes. y: [N] class names or numbers.
 
     effort: see `residua.train`; None: "quick", a linear probe on the installed ImageNet weights,
         unless other parameters describe another training.
@@ -120,21 +125,23 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         classes, labels = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise InputError(f"y has {len(classes)} class: a classifier needs two classes or more.")
-        names = tuple(map(str, classes.tolist()))
-        keeps = self.runs is not None
+        names = _names(classes)
         try:
-            dataset = labelled(images, labels.tolist(), names, checked_range(self.value_range))
-            config, console = self._config(dataset.description), Console(self.quiet)
+            ranges = Ranges(checked_range(self.value_range))
             with tempfile.TemporaryDirectory(prefix="residua-") as temporary:
-                parent = user_path(self.runs) if self.runs is not None else Path(temporary)
-                out = str(new_folder(parent, "fit-"))
-                folder = experiment.train(config, out, console, dataset, report=keeps)
-                content, max_pixels = folder.weights.read_bytes(), config.data.max_pixels
-                self.network_ = Network(content, max_pixels, own_of(config))
+                kept = user_path(self.runs) if self.runs is not None else None
+                data = (images, [names[label] for label in labels])
+                path = path_of(data, Columns(), ranges, None if kept else Path(temporary))
+                config, console = self._config(path), Console(self.quiet)
+                out = str(new_folder(kept or Path(temporary), "fit-"))
+                folder = experiment.train(config, out, console, report=kept is not None)
+                content, stored = folder.weights.read_bytes(), run_classes(folder)
+            order = [stored.index(name) for name in names]
+            self.network_ = Network(content, order, config.data.max_pixels, own_of(config))
         except ResiduaError as error:
             raise InputError(str(error)) from error
         self.classes_ = classes
-        if keeps:
+        if self.runs is not None:
             self.run_ = folder.path
         return self
 
@@ -157,7 +164,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.three_d_array = True
         return tags
 
-    def _config(self, description: str) -> Config:
+    def _config(self, data: str) -> Config:
         named = {
             "transfer.effort": self.effort,
             "network.name": None if self.model is None else own_name(self.model),
@@ -173,7 +180,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "data.unreadable": "fail",  # each row of X counts
         }
         given = {name: value for name, value in named.items() if value is not None}
-        config = compose(description, None, {**given, **(self.settings or {})})
+        config = compose(data, None, {**given, **(self.settings or {})})
         transfer = config.transfer
         is_open = transfer.effort is None and transfer.strategy is None
         if is_open and wants_installed_weights(config):
@@ -184,9 +191,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 class Network:
     """The weights of a fit: the content of a weights file, which can be pickled."""
 
-    def __init__(self, content: bytes, max_pixels: int, model: str | None) -> None:
-        """model: the network, where that is the user's own."""
-        self.content, self.max_pixels, self.model = content, max_pixels, model
+    def __init__(
+        self, content: bytes, order: Sequence[int], max_pixels: int, model: str | None
+    ) -> None:
+        """order: the output of each class. model: the network, where that is the user's own."""
+        self.content, self.order = content, list(order)
+        self.max_pixels, self.model = max_pixels, model
         self._built: tuple[Callable[[Pixels], Floats], Preprocessing, int] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -209,7 +219,7 @@ class Network:
                     raise ResiduaError(f"{name}: {image}.")
             pixels = np.stack([image for _, image in batch if not isinstance(image, str)])
             logits.append(classify(pixels))
-        return softmax(np.concatenate(logits))
+        return softmax(np.concatenate(logits))[:, self.order]
 
     def _classifier(self, images: int) -> tuple[Callable[[Pixels], Floats], Preprocessing]:
         """The function from pixels to logits; more images may be worth a faster engine."""
@@ -241,6 +251,14 @@ def _listed(images: object) -> Sequence[ImageLike]:
     if not listed:
         raise InputError(f"X has 0 images, while a minimum of 1 is required: expected {SHAPES}.")
     return listed
+
+
+def _names(classes: npt.NDArray[Any]) -> list[str]:
+    """The names of the classes in a data set. Raises InputError if two of them are alike."""
+    names = [_WHOLE.sub(r"\1", str(label).strip()) for label in classes.tolist()]
+    if len(set(map(class_key, names))) < len(names):
+        raise InputError(f"y has classes that cannot be distinguished as text: {classes.tolist()}.")
+    return names
 
 
 def _name(image: object, number: int) -> str:

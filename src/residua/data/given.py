@@ -1,7 +1,7 @@
 """DATA as Python programs have it -> the path of a data set.
 
 Paths stay as they are. A list of (path, label) becomes a table, images of any other form become
-uint8 pixels; both are stored in the user's cache, where resume and evaluate find them.
+uint8 pixels; both are stored, by default in the user's cache, where resume and evaluate find them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -57,10 +58,12 @@ class Ranges:
 NO_RANGES = Ranges()
 
 
-def path_of(data: DataLike, columns: Columns, ranges: Ranges = NO_RANGES) -> str:
+def path_of(
+    data: DataLike, columns: Columns, ranges: Ranges = NO_RANGES, parent: Path | None = None
+) -> str:
     """The path of DATA, stored if it has none. Raises ResiduaError.
 
-    columns: of a datasets.Dataset.
+    columns: of a datasets.Dataset. parent: the folder to store in; None: one in the user's cache.
     """
     if isinstance(data, str | os.PathLike):
         return os.fspath(data)
@@ -70,13 +73,13 @@ def path_of(data: DataLike, columns: Columns, ranges: Ranges = NO_RANGES) -> str
         raise ResiduaError(f"the data given has no images: expected {KINDS}.")
     known = _class_names(data)
     if isinstance(first.image, str | os.PathLike):
-        return str(store_rows(_rows(first, items)))
+        return str(store_rows(_rows(first, items), parent))
 
     def ordered(names: Sequence[str]) -> Sequence[str]:
         present = [name for name in known if name in names]
         return present if set(present) == set(names) else class_order(names)
 
-    return str(store_images(_images(first, items, ranges), ordered))
+    return str(store_images(_images(first, items, ranges), ordered, parent))
 
 
 def _rows(first: _Item, others: Iterator[_Item]) -> Iterator[dict[str, str]]:

@@ -150,19 +150,17 @@ def prepare(
     required: tuple[NetworkSpec, Preprocessing] | None = None,
     choices: Iterable[Choice] = (),
     recorded: Sequence[Member] | None = None,
-    dataset: Dataset | None = None,
 ) -> Prepared:
     """Scan the data, decode it once, assign splits, resolve every "auto". Raises ResiduaError.
 
     required: by the initial weights; chosen before anything else. choices: made already. recorded:
-    the images and splits of the run that is resumed; ResiduaError if the data differ. dataset: in
-    memory; None: that of data.path.
+    the images and splits of the run that is resumed; ResiduaError if the data differ.
     """
     chooser = Chooser(config, choices)
     if required is not None:
         auto.choose_from_weights(chooser, *required)
     device = _choose_device(chooser)
-    dataset = _open(chooser, console, dataset, is_recorded=recorded is not None)
+    dataset = _open(chooser, console, is_recorded=recorded is not None)
     is_installed = chooser.config.network.weights == IMAGENET
     size = required[1].size if required is not None and is_installed else None
     surveyed = _survey(chooser, dataset, size, console)
@@ -258,21 +256,18 @@ def _choose_device(chooser: Chooser) -> torch.device:
     return device
 
 
-def _open(
-    chooser: Chooser, console: Console, given: Dataset | None, *, is_recorded: bool
-) -> Dataset:
+def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
     path = chooser.config.data.path
     columns = Columns.of(chooser.config.data)
-    dataset = given or (
-        open_recorded(path, columns) if is_recorded else open_dataset(path, columns=columns)
-    )
+    opened = open_recorded if is_recorded else open_dataset
+    dataset = opened(path, columns=columns)
     if chooser.config.data.fixes:
         fixes = user_path(chooser.config.data.fixes).absolute()  # found from any working directory
         dataset = with_fixes(dataset, fixes)
         data = dataclasses.replace(chooser.config.data, fixes=str(fixes))
         chooser.config = dataclasses.replace(chooser.config, data=data)
     console.print(f"{path}: {dataset.description}")
-    if not is_recorded and given is None:
+    if not is_recorded:
         # absolute, so that it is found from any working directory
         data = dataclasses.replace(chooser.config.data, path=resolved(path))
         chooser.config = dataclasses.replace(chooser.config, data=data)

@@ -1,8 +1,9 @@
-"""Labelled images that are not in files of the user -> a data set in the user's cache, and back.
+"""Labelled images that are not in files of the user -> a stored data set, and back.
 
-A data set is a folder <cache>/data/<digest>, so equal images are stored once and runs find them
-again. Pixels are in one file, one image after the other; index.json describes them. The digest is
-that of the index, which has the digest of the pixels: both are verified when they are opened.
+A data set is a folder residua-<digest>, by default in the user's cache, so equal images are stored
+once and runs find them again. Pixels are in one file, one image after the other; index.json
+describes them. The digest is that of the index, which has the digest of the pixels: both are
+verified when they are opened.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from residua.data.dataset import Entry, Pixels, SplitName
 from residua.errors import ResiduaError
 from residua.system.files import UNFINISHED, cache_folder, remove_old_folders
 
+_NAME = re.compile("residua-[0-9a-f]{32}")
 INDEX, PIXELS, ROWS = "index.json", "pixels", "images.jsonl"
 _AGAIN = (
     "Delete the folder, and give the images again: train(data), or evaluate(run, data_path=...)."
@@ -39,36 +41,34 @@ class Labelled:
     split: SplitName | None
 
 
-def store_folder() -> Path:
-    """The folder of all stored data sets. Raises ResiduaError."""
-    return cache_folder() / "data"
-
-
 def is_stored(root: Path) -> bool:
-    """Whether a path is of a stored data set."""
-    with suppress(ResiduaError, OSError, ValueError):
-        return root.absolute().is_relative_to(store_folder())
-    return False
+    """Whether a path is of a stored data set, by its name; it may be gone."""
+    folder = root.parent if root.name == ROWS else root
+    return bool(_NAME.fullmatch(folder.name))
 
 
-def store_rows(rows: Iterable[dict[str, str]]) -> Path:
-    """Store a table of paths, labels and splits; returns its file. Raises ResiduaError."""
+def store_rows(rows: Iterable[dict[str, str]], parent: Path | None = None) -> Path:
+    """Store a table of paths, labels and splits; returns its file. Raises ResiduaError.
+
+    parent: the folder to store it in; None: one in the user's cache.
+    """
     text = "".join(f"{json.dumps(row)}\n" for row in rows)
-    digest = hashlib.sha256(text.encode()).hexdigest()
 
     def write(folder: Path) -> str:
         (folder / ROWS).write_text(text, "utf-8")
-        return digest
+        return _name(hashlib.sha256(text.encode()))
 
-    return _stored(write) / ROWS
+    return _stored(write, parent) / ROWS
 
 
 def store_images(
-    images: Iterable[Labelled], order: Callable[[Sequence[str]], Sequence[str]]
+    images: Iterable[Labelled],
+    order: Callable[[Sequence[str]], Sequence[str]],
+    parent: Path | None = None,
 ) -> Path:
     """Store images one by one; returns the folder. Raises ResiduaError.
 
-    order: names of classes -> the same names in the order of the labels.
+    order: names of classes -> the same names in the order of the labels. parent: see `store_rows`.
     """
 
     def write(folder: Path) -> str:
@@ -84,9 +84,9 @@ def store_images(
         index = {"classes": classes, "images": rows, "sha256": digest.hexdigest()}
         text = json.dumps(index)
         (folder / INDEX).write_text(text, "utf-8")
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _name(hashlib.sha256(text.encode()))
 
-    return _stored(write)
+    return _stored(write, parent)
 
 
 def open_images(root: Path) -> ArrayDataset:
@@ -96,8 +96,7 @@ def open_images(root: Path) -> ArrayDataset:
         index = json.loads(text)
         with (root / PIXELS).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        named = hashlib.sha256(text.encode()).hexdigest()[: len(root.name)]
-        if digest != index["sha256"] or named != root.name:
+        if digest != index["sha256"] or root.name != _name(hashlib.sha256(text.encode())):
             raise ValueError("it has changed")
         pixels = np.memmap(root / PIXELS, np.uint8, "r")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -118,29 +117,32 @@ def open_images(root: Path) -> ArrayDataset:
     return ArrayDataset("images", "images given in Python", classes, entries, images, "array")
 
 
-def _stored(write: Callable[[Path], str]) -> Path:
-    """The folder that `write` fills; it returns the digest. An equal one is replaced by nothing."""
-    parent = store_folder()
+def _name(digest: hashlib._Hash) -> str:
+    return f"residua-{digest.hexdigest()[:32]}"
+
+
+def _stored(write: Callable[[Path], str], parent: Path | None) -> Path:
+    """The folder that `write` fills; it returns the name. An equal one is replaced by nothing."""
+    folder = parent or cache_folder() / "data"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        remove_old_folders(parent)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=parent) as temporary:
-            digest = write(Path(temporary))
-            folder = parent / digest[:32]
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_old_folders(folder)
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary:
             fresh = Path(temporary)
-            if not _is_whole(folder, fresh):
-                shutil.rmtree(folder, ignore_errors=True)
+            stored = folder / write(fresh)
+            if not _is_whole(stored, fresh):
+                shutil.rmtree(stored, ignore_errors=True)
                 try:
-                    fresh.rename(folder)
+                    fresh.rename(stored)
                 except OSError:  # another process was faster
-                    if not _is_whole(folder, fresh):
+                    if not _is_whole(stored, fresh):
                         raise
     except OSError as error:
         raise ResiduaError(
-            f"the images cannot be stored in {parent}: {error.strerror or error}. Set "
-            "RESIDUA_CACHE to a folder on another disk."
+            f"the images cannot be stored in {folder}: {error.strerror or error}. Set "
+            f"{'TMPDIR' if parent else 'RESIDUA_CACHE'} to a folder on another disk."
         ) from error
-    return folder
+    return stored
 
 
 def _is_whole(folder: Path, fresh: Path) -> bool:
