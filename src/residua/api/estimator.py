@@ -62,7 +62,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """An image classifier as scikit-learn defines classifiers.
 
     X: an array [N, H, W] or [N, H, W, C], C = 1, 3 or 4, of uint8, uint16 or floating-point numbers
-    in 0..1; a tensor [N, C, H, W]; a list of paths, of which equal ones count once; or a list of
+    in 0..1; a tensor [N, C, H, W]; a list of paths (equal ones count once); or a list of
     bytes of files, Pillow images, arrays or tensors, of any sizes. y: [N] class names or numbers.
 
     effort: see `residua.train`; None: "quick", a linear probe on the installed ImageNet weights,

@@ -64,7 +64,7 @@ class MLflow:
     """A run of MLflow, in the store that MLFLOW_TRACKING_URI names; see Tracker."""
 
     def __init__(self) -> None:
-        self.mlflow = _imported("mlflow", "mlflow-skinny")
+        self.mlflow = _imported("mlflow", "mlflow")
 
     def begin(self, run: Path, settings: Settings, epochs: int) -> None:
         """See Tracker."""
@@ -145,7 +145,7 @@ class Trackers:
                 call(tracker)
             except Exception as error:
                 self.trackers.remove(tracker)
-                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
                 self.console.caution(f"{type(tracker).__name__} stopped tracking: {reason}")
 
 
