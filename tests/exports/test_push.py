@@ -18,8 +18,10 @@ import yaml
 
 import residua
 from residua.errors import ResiduaError
+from residua.report.model_card import model_card
 from residua.runs.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY, TOKEN = "me/birds", "hf_secret"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -117,12 +119,21 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         thread.join()
 
 
+@pytest.fixture(scope="module")
+def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A trained run, which has a model card."""
+    settings = {"network.head": "linear", "network.stage": 1, "training.precise_bn_images": 0}
+    out = tmp_path_factory.mktemp("trained") / "run"
+    return residua.train(
+        shapes, model="cifar_resnet14", size=16, epochs=1, out=out, quiet=True, settings=settings
+    ).folder
+
+
 def predictions(source: object, images: Path) -> Any:
     return [(row.file, row.top) for row in residua.predict(source, images)]  # type: ignore[arg-type]
 
 
-def test_a_run_travels_to_a_repository_and_back(hub: Hub, run: RunFolder) -> None:
-    residua.evaluate(run.path)
+def test_a_run_travels_to_a_repository_and_back(hub: Hub, run: RunFolder, tmp_path: Path) -> None:
     assert residua.push(run.path, REPOSITORY) == f"{hub.address}/{REPOSITORY}"
     files = hub.files[REPOSITORY]
     assert set(files) == {
@@ -133,10 +144,13 @@ def test_a_run_travels_to_a_repository_and_back(hub: Hub, run: RunFolder) -> Non
     }
     _, front, text = files["README.md"].decode().split("---\n", 2)
     assert yaml.safe_load(front)["pipeline_tag"] == "image-classification"
-    assert "    class0\n    class1\n    class2\n" in text
-    scores = run.read_json("evaluations/test/scores.json", dict)
-    assert f"Accuracy {scores['accuracy']:.4f}" in text
+    card = model_card(run)
+    assert files["README.md"].decode().startswith(card)
     assert f"residua predict hub:{REPOSITORY} image.jpg" in text
+    (run.path / "model_card.md").rename(tmp_path / "moved")
+    with pytest.raises(ResiduaError, match=r"model_card\.md: cannot be read"):
+        residua.push(run.path, REPOSITORY)
+    (tmp_path / "moved").rename(run.path / "model_card.md")
     config = json.loads(files["config.json"])
     assert config["id2label"] == {"0": "class0", "1": "class1", "2": "class2"}
     size = run.config.preprocessing.size

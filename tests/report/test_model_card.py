@@ -8,10 +8,14 @@ import numpy as np
 import yaml
 
 from residua.evaluation.metrics import compute_metrics
+from residua.evaluation.reliability import reliability_of
+from residua.evaluation.score import Evaluation
 from residua.report.evidence import Evidence
 from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts, SplitMetrics
 from residua.report.model_card import card_text
 from residua.transfer.thumbnail import Baseline
+from residua.uncertainty.record import Uncertainty
+from residua.uncertainty.unknown import UnknownDetector
 
 CLASSES = ("owl", "| <b> `gull`")
 
@@ -71,4 +75,28 @@ def test_limits_are_stated_and_names_are_text() -> None:
     assert chosen.evaluation is not None
     selected = replace(chosen, evaluation=replace(chosen.evaluation, selected=True))
     assert "optimistic, because the validation set" in card_text(selected, "")
+    assert "none of the classes is still assigned to one of them" in text
     assert "Not evaluated" in card_text(replace(chosen, evaluation=None), "")
+
+
+def test_it_states_how_far_probabilities_carry() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    logits = (rng.normal(size=(300, 2)) + 2 * np.eye(2)[labels]).astype(np.float32)
+    paths = tuple(f"{number}.png" for number in range(300))
+    pixels = np.zeros((300, 4, 4, 3), np.uint8)
+    metrics = compute_metrics(logits, labels, CLASSES)
+    evaluation = Evaluation("validation", metrics, CLASSES, paths, labels, logits, pixels, ())
+    detector = UnknownDetector("knn", 0.0, 0.05, 0.875, 3, 2, 1.0, {})
+    reliability = reliability_of(evaluation, Uncertainty("validation", 300))
+    assert reliability is not None
+    text = card_text(replace(facts(), reliability=reliability, unknown=detector), "")
+    error, (low, high) = reliability.after.error, reliability.after.interval
+    assert f"calibration error: {error:.4f} (95 % CI {low:.4f} to {high:.4f})" in text
+    assert "separated from the others with an AUROC of 0.875. At most 5 % of the images" in text
+    assert "prediction sets at 90 % coverage: " in text
+    assert "each fifth is evaluated with those of the other four" in text
+    assert "still assigned" not in text
+    unmeasured = replace(detector, auroc=None, left_out=0)
+    text = card_text(replace(facts(), unknown=unmeasured), "")
+    assert "how reliably was not measured" in text

@@ -13,6 +13,7 @@ from residua.errors import ResiduaError
 from residua.exports.export import Exported, write_export
 from residua.exports.push import push_run
 from residua.networks.own import ModelLike
+from residua.report.model_card import model_card
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.serving.limits import Limits
@@ -20,6 +21,7 @@ from residua.serving.server import check_installed, serve_application
 from residua.serving.service import Model
 from residua.system.console import Console
 from residua.system.files import check_output
+from residua.weights.hub import checked_name
 from residua.weights.load import Weights
 
 if TYPE_CHECKING:
@@ -69,7 +71,9 @@ def push(run: Source, repository: str, *, private: bool = False) -> str:
 
     Returns the address of the repository. Raises ResiduaError.
     """
-    return push_run(RunFolder.existing(run), repository, private=private)
+    folder = RunFolder.existing(run)
+    card = model_card(folder, checked_name(repository))
+    return push_run(folder, repository, card, private=private)
 
 
 def serve(

@@ -9,21 +9,22 @@ from typing import Any
 
 from residua._version import __version__
 from residua.exports.classifier import resizing
-from residua.exports.model_card import model_card
 from residua.runs.folder import RunFolder
 from residua.runs.sources import run_weights
-from residua.weights.hub import WEIGHTS, checked_name, upload
+from residua.weights.hub import WEIGHTS, upload
 from residua.weights.load import Weights
 from residua.weights.native import description
 
 
-def push_run(run: RunFolder, repository: str, *, private: bool) -> str:
-    """Upload a run's best network; the address of the repository. Raises ResiduaError."""
+def push_run(run: RunFolder, repository: str, card: str, *, private: bool) -> str:
+    """Upload a run's best network; the address of the repository. Raises ResiduaError.
+
+    card: the model card, Markdown.
+    """
     weights = run_weights(run)
-    checked_name(repository)
     with tempfile.TemporaryDirectory(prefix="residua-push-") as name:
         folder = Path(name)
-        (folder / "README.md").write_text(model_card(run, repository), "utf-8")
+        (folder / "README.md").write_text(card, "utf-8")
         (folder / WEIGHTS).write_bytes(weights.path.read_bytes())
         for file, values in (
             ("config.json", _config(weights)),

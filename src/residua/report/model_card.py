@@ -11,26 +11,43 @@ from pathlib import PurePath
 
 from residua.config import parse
 from residua.errors import ResiduaError
+from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import CROSS_VALIDATION
 from residua.report.facts import ReportFacts
 from residua.report.view import counted, percent, slice_text
 from residua.runs.folder import RunFolder
+from residua.uncertainty.unknown import UnknownDetector
 
 MODEL_CARD = "model_card.md"
 FEW = 20  # evaluated images of a class, below which its recall is uncertain
 NAMED = 10  # classes that a sentence lists
 
 
-def model_card(run: RunFolder) -> str:
-    """The model card of a finished run, Markdown. Raises ResiduaError if there is none."""
+def model_card(run: RunFolder, repository: str = "") -> str:
+    """The model card of a finished run, Markdown. Raises ResiduaError if there is none.
+
+    repository: OWNER/NAME on Hugging Face; the card then ends with the commands that use it.
+    """
     path = run.path / MODEL_CARD
     try:
-        return path.read_text("utf-8")
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ResiduaError(
             f"{path}: cannot be read: {error}. A training writes it when it ends: "
             f"`residua resume {run.path}` writes it again."
         ) from error
+    return text if not repository else f"{text}{_usage(repository)}"
+
+
+def _usage(repository: str) -> str:
+    return f"""
+## Use
+
+```sh
+pip install 'residua[hub]'
+residua predict hub:{repository} image.jpg
+```
+"""
 
 
 def write_model_card(run: RunFolder, facts: ReportFacts) -> None:
@@ -137,10 +154,50 @@ def _evaluation(facts: ReportFacts) -> str:
         f"| {name} | {percent(value, 1)} | {percent(low, 1)} to {percent(high, 1)} |"
         for name, value, (low, high) in rows
     ]
+    if facts.reliability is not None:
+        lines += ["", *_probabilities(facts.reliability)]
     if facts.evidence and facts.evidence.baselines:
         lines += ["", "Without a network, on the same images:", ""]
         lines += [f"- {row.name}: {percent(row.accuracy, 1)}" for row in facts.evidence.baselines]
     return "\n".join(lines)
+
+
+def _probabilities(reliability: Reliability) -> list[str]:
+    """How far the probabilities carry: calibration, and prediction sets."""
+    error, (low, high) = reliability.after.error, reliability.after.interval
+    lines = [f"- calibration error: {error:.4f} (95 % CI {low:.4f} to {high:.4f})"]
+    if (sets := reliability.sets) is not None:
+        low, high = sets.interval
+        lines.append(
+            f"- prediction sets at {percent(sets.coverage)} coverage: {sets.size:.2f} classes on "
+            f"average; {percent(sets.covered, 1)} contain the true class (95 % CI "
+            f"{percent(low, 1)} to {percent(high, 1)})"
+        )
+    if reliability.cross_fitted:
+        lines.append(
+            "- temperature and prediction sets were fitted on these images too, so each fifth is "
+            "evaluated with those of the other four"
+        )
+    return lines
+
+
+def _unknown(detector: UnknownDetector | None) -> str:
+    """The treatment of images of none of the classes, in a sentence or two."""
+    if detector is None:
+        return "An image of none of the classes is still assigned to one of them."
+    rate = percent(detector.false_alarm_rate)
+    if detector.auroc is None:
+        return (
+            "An image of none of the classes may be reported as unknown; how reliably was not "
+            f"measured. At most {rate} of the images of known classes are reported as unknown, on "
+            "average."
+        )
+    return (
+        f"An image of none of the classes may be reported as unknown: {detector.left_out:,} "
+        "classes, left out in turn, were separated from the others with an AUROC of "
+        f"{detector.auroc:.3f}. At most {rate} of the images of known classes are reported as "
+        "unknown, on average."
+    )
 
 
 def _limits(facts: ReportFacts) -> list[str]:
@@ -166,8 +223,8 @@ def _limits(facts: ReportFacts) -> list[str]:
         *lines,
         "Measured on images of the same source as the training images, not on those of other "
         "cameras, places, times or subjects.",
-        "Not measured: robustness to damaged or altered images, fairness between groups of people. "
-        "An image of none of the classes is still assigned to one of them.",
+        "Not measured: robustness to damaged or altered images, fairness between groups of people.",
+        _unknown(facts.unknown),
     ]
 
 
