@@ -225,7 +225,7 @@ def test_resume_refuses_changed_data_and_accepts_moved_ones(tmp_path: Path) -> N
     data = write_shapes(tmp_path / "data", 8)
     run = residua.train(data, epochs=1, out=tmp_path / "run", settings=FAST, quiet=True)
     data = data.rename(tmp_path / "moved")
-    with pytest.raises(ResiduaError, match="name their present folder with --data"):
+    with pytest.raises(ResiduaError, match="name their present path with --data"):
         residua.resume(run, quiet=True)
     residua.resume(run, quiet=True, data_path=data)
     assert run.config.data.path == str(data)

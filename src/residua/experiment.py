@@ -392,7 +392,7 @@ def _evidence(
     """Baselines and explained images of the report; nearest training images, if time is left."""
     if evaluation is None:
         return None
-    weights = read_file(experiment.folder.weights)
+    weights = read_file(experiment.folder.weights, own_of(trained.prepared.config))
     seconds = experiment.clock.left
     return evidence_of(weights, trained.prepared, evaluation, trained.extractor, seconds)
 

@@ -71,7 +71,8 @@ def test_a_server_can_use_an_exported_file(run: RunFolder, exported: Path) -> No
         Model.of(open_source(source, None, None, None, Console(quiet=True))[0], "m").run(pixels)
         for source in (run.path, exported)
     ]
-    np.testing.assert_allclose(rows[1], rows[0], atol=1e-5)
+    expected, found = ([output.probabilities for output in outputs] for outputs in rows)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @onnx

@@ -21,6 +21,7 @@ from residua.evaluation.slices import Slice
 from residua.inference.engine import Floats
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.grad_cam import grad_cam
+from residua.networks.own import is_own
 from residua.report.heat import jpeg_uri, overlay
 from residua.report.view import most_instructive
 from residua.transfer.features import FeatureExtractor
@@ -150,7 +151,8 @@ def _neighbours(
 ) -> tuple[list[tuple[Neighbour, ...]], int]:
     """The nearest training images of each sample, and among how many they were searched."""
     train = thinned(prepared.splits["train"], MOST)
-    if not len(samples) or not len(train) or seconds <= 0:
+    has_features = not is_own(weights.metadata.network.name)
+    if not has_features or not len(samples) or not len(train) or seconds <= 0:
         return [()] * len(samples), 0
     deadline = time.monotonic() + seconds
     if extractor is not None:

@@ -190,7 +190,7 @@ def _network_facts(prepared: Prepared) -> NetworkFacts:
     shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
     cost = measure(network, shape)
     return NetworkFacts(
-        config.network.name,
+        str(config.network.name),  # not the factory that an own network has
         cost.parameters,
         cost.trainable,
         cost.buffers,

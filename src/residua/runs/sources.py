@@ -137,7 +137,8 @@ def run_weights(run: RunFolder, own: str | None = None) -> Weights:
 
 def is_run(source: str | os.PathLike[str]) -> bool:
     """Whether a source is a folder, as a run is."""
-    return not is_hub(source) and is_there(user_path(source), folder=True)
+    path = user_path(source)  # refuses what is no path
+    return not is_hub(source) and is_there(path, folder=True)
 
 
 def start_from(weights: Weights, spec: NetworkSpec, *, new_head: bool, seed: int | None) -> Staged:
