@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from residua.api.prediction import Source
 from residua.errors import ResiduaError
+from residua.exports.classifier import Precision
 from residua.exports.export import Exported, write_export
+from residua.exports.formats import FormatName
 from residua.exports.push import push_run
 from residua.networks.own import ModelLike
 from residua.report.model_card import model_card
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 def export(
     source: Source,
     *,
-    format: str | None = None,
-    precision: str = "fp32",
+    format: FormatName | None = None,
+    precision: Precision = "fp32",
     out: str | Path | None = None,
     model: ModelLike | None = None,
     classes: Sequence[str] | None = None,

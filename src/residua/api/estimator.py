@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from sklearn.utils.validation import (
 from residua import experiment
 from residua.config.parse import with_settings
 from residua.config.recipes import compose
-from residua.config.schema import Config, Preprocessing
+from residua.config.schema import Config, Effort, Preprocessing, Strategy
 from residua.config.start import wants_installed_weights
 from residua.data.columns import Columns
 from residua.data.dataset import Pixels
@@ -80,10 +80,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        effort: Literal["quick", "standard", "best"] | None = None,
+        effort: Effort | None = None,
         model: ModelLike | None = None,
         weights: str | os.PathLike[str] | None = None,
-        transfer: str | None = None,
+        transfer: Strategy | None = None,
         epochs: int | None = None,
         lr: float | None = None,
         batch_size: int | None = None,

@@ -15,7 +15,14 @@ from residua import experiment
 from residua.api.prediction import Source, predict, renamed, transform
 from residua.config.parse import with_settings
 from residua.config.recipes import compose, data_settings
-from residua.config.schema import Config, Preprocessing
+from residua.config.schema import (
+    Config,
+    Effort,
+    Preprocessing,
+    Shortcut,
+    Strategy,
+    TrainingPrecision,
+)
 from residua.data.columns import Columns
 from residua.data.given import DataLike, Ranges, path_of
 from residua.data.pixels import Transform, checked_range
@@ -103,11 +110,12 @@ def build(
     classes: int | None = None,
     channels: int | None = None,
     ordering: str | None = None,
-    shortcut: str | None = None,
+    shortcut: Shortcut | None = None,
     cardinality: str | None = None,
     seed: int | None = None,
     weights: str | Path | None = None,
     new_head: bool = False,
+    quiet: bool = True,
 ) -> torch.nn.Module:
     """A network: float32 [B, channels, H, W] -> logits [B, classes]; in training mode.
 
@@ -119,6 +127,7 @@ def build(
     seed: fixes the initialisation without touching torch's global generator.
     weights: a run, a weights file of residua, Keras or PyTorch, "imagenet" or "imagenet:NAME".
     new_head: initialise the last layer at random instead of from the weights.
+    quiet: print nothing; assumptions about the weights become Python warnings.
 
     Returns a networks.staged.Staged. Raises ResiduaError.
     """
@@ -130,7 +139,7 @@ def build(
         if name is None:
             raise ResiduaError("name: which network? `residua.models()` lists their names.")
         return catalogue.build(name, **choices, seed=seed)
-    opened = open_weights(weights, name, Console())
+    opened = open_weights(weights, name, Console(quiet))
     changes = {key: value for key, value in choices.items() if value is not None}
     spec = dataclasses.replace(opened.metadata.network, **changes)
     return start_from(opened, spec, new_head=new_head, seed=seed)
@@ -144,8 +153,8 @@ def train(
     new_head: bool | None = None,
     freeze: int | None = None,
     head: str | None = None,
-    effort: str | None = None,
-    transfer: str | None = None,
+    effort: Effort | None = None,
+    transfer: Strategy | None = None,
     views: int | None = None,
     budget: str | None = None,
     recipe: str | Path | None = None,
@@ -158,7 +167,7 @@ def train(
     val_fraction: float | None = None,
     test_fraction: float | None = None,
     device: str | None = None,
-    precision: str | None = None,
+    precision: TrainingPrecision | None = None,
     value_range: ValueRange | None = None,
     out: str | Path | None = None,
     settings: Mapping[str, object] | None = None,

@@ -21,6 +21,10 @@ Ordering = Literal[  # of the layers in a residual unit: He et al. 2016b, figure
     "relu_only_preactivation",
     "full_preactivation",
 ]
+Shortcut = Literal["none", "A", "B", "D"]
+Effort = Literal["quick", "standard", "best"]
+Strategy = Literal["none", "features", "partial", "full", "scratch", "auto"]
+TrainingPrecision = Literal["fp32", "bf16"]
 ORDERING_LETTERS: dict[str, Ordering] = dict(zip("abcde", get_args(Ordering), strict=True))
 
 
@@ -190,7 +194,7 @@ class Network:
         "Order of the layers in a residual unit, or its letter a to e (He et al. 2016, figure 4); "
         "null: as in the model.",
     )
-    shortcut: Literal["none", "A", "B", "D"] | None = setting(
+    shortcut: Shortcut | None = setting(
         None, "Shortcut where the shape changes: 'A', 'B', 'D', 'none'; null: as in the model."
     )
     cardinality: str | None = setting(
@@ -241,14 +245,14 @@ class Network:
 class Transfer:
     """How pretrained weights are used."""
 
-    effort: Literal["quick", "standard", "best"] | None = setting(
+    effort: Effort | None = setting(
         None,
         "From ImageNet weights: 'quick': linear probe, in seconds; 'standard' (default): also "
         "fine-tuning if its expected gain exceeds the noise, within 3 minutes; 'best': the same "
         "without time limit.",
         flag="--effort",
     )
-    strategy: Literal["none", "features", "partial", "full", "scratch", "auto"] | None = setting(
+    strategy: Strategy | None = setting(
         None,
         "'features': linear probe on frozen features; 'partial': fine-tune the last stages; "
         "'full': fine-tune all layers; 'scratch': random initialisation; 'auto': the one with "
@@ -324,7 +328,7 @@ class Training:
         high=2**32 - 1,
     )
     device: str = setting(AUTO, "Device: cpu, cuda or cuda:N.", flag="--device")
-    precision: Literal["fp32", "bf16"] = setting(
+    precision: TrainingPrecision = setting(
         AUTO, "Precision: fp32, or bf16 (autocast).", flag="--precision"
     )
     select: Literal["accuracy", "loss"] = setting(

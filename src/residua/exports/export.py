@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,14 @@ from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.exports.classifier import Classifier, Precision, description
-from residua.exports.formats import FORMATS, Exporter, Format, int8_exporters, quiet_exporters
+from residua.exports.formats import (
+    FORMATS,
+    Exporter,
+    Format,
+    FormatName,
+    int8_exporters,
+    quiet_exporters,
+)
 from residua.exports.images import AT_LEAST, held_out_images, training_images
 from residua.exports.proof import Proof, compare
 from residua.exports.quantisation import CALIBRATION_IMAGES
@@ -28,7 +35,7 @@ from residua.system.files import user_path
 from residua.weights.load import Weights
 from residua.weights.network import Logits, default_device
 
-DEFAULT_FORMAT = "onnx"
+DEFAULT_FORMAT: FormatName = "onnx"
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,8 @@ class Exported:
     """
 
     path: Path
-    format: str
-    precision: str
+    format: FormatName
+    precision: Precision
     preprocessing: Preprocessing
     exporter: str
     rejected: dict[str, str]
@@ -65,8 +72,8 @@ def write_export(
     run: RunFolder | None,
     console: Console,
     *,
-    format: str | None = None,
-    precision: str = "fp32",
+    format: FormatName | None = None,
+    precision: Precision = "fp32",
     out: Path | None = None,
 ) -> Exported:
     """Write weights as a file of another format.
@@ -97,8 +104,8 @@ def write_export(
         calibration = training_images(weights, run, console, CALIBRATION_IMAGES)
         exporters = int8_exporters(name, calibration.pixels)
     path = _path(weights, run, kind, precision, out)
-    classifier = Classifier(weights, cast(Precision, precision))
-    text = json.dumps(description(weights, cast(Precision, precision)), ensure_ascii=False)
+    classifier = Classifier(weights, precision)
+    text = json.dumps(description(weights, precision), ensure_ascii=False)
     images = held_out_images(weights, run, console)
     expected = _logits(weights, images.padded())
     example = torch.from_numpy(images.padded()[:2])
@@ -125,7 +132,7 @@ def write_export(
     )
 
 
-def _format_name(format: str | None, out: Path | None) -> str:
+def _format_name(format: FormatName | None, out: Path | None) -> FormatName:
     """The name of the format. Raises ResiduaError if it is unknown or contradicts the suffix."""
     suffixes = {kind.suffix: name for name, kind in FORMATS.items()}
     if format is None:
@@ -139,7 +146,7 @@ def _format_name(format: str | None, out: Path | None) -> str:
 
 
 def _path(
-    weights: Weights, run: RunFolder | None, kind: Format, precision: str, out: Path | None
+    weights: Weights, run: RunFolder | None, kind: Format, precision: Precision, out: Path | None
 ) -> Path:
     if out is not None:
         return user_path(out)

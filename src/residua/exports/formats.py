@@ -14,19 +14,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from residua.data.dataset import Pixels
-from residua.exports.classifier import INPUT, OUTPUTS, Classifier
+from residua.exports.classifier import INPUT, OUTPUTS, Classifier, Precision
 from residua.exports.quantisation import quantise
 from residua.weights.exported import missing_package
 
 # (classifier, example uint8 [2, S, S, C], description as JSON, file to write)
 Exporter = Callable[[Classifier, Tensor, str, Path], None]
 
+FormatName = Literal["onnx", "openvino", "pt2", "torchscript"]
 OPSET = 18  # of ONNX; every runtime since 2023 reads it
 
 
@@ -43,7 +44,7 @@ class Format:
     suffix: str
     packages: Mapping[str, str]
     exporters: Mapping[str, Exporter]
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     companion: str = ""
 
     def check_installed(self) -> None:
@@ -167,7 +168,7 @@ def int8_exporters(name: str, pixels: Pixels) -> dict[str, Exporter]:
     return {exporter: quantised(write) for exporter, write in exporters.items()}
 
 
-FORMATS = {
+FORMATS: Mapping[FormatName, Format] = {
     "onnx": Format(
         "ONNX",
         ".onnx",
