@@ -19,9 +19,9 @@ from residua.config.auto import Chooser
 from residua.config.schema import AUTO, Config
 from residua.config.start import PROBING, weights_sources
 from residua.data.batches import Inputs
+from residua.data.dataset import SplitName
 from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
-from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import HeldOut, calibrate
 from residua.evaluation.evaluate import record, selection_caveat
@@ -322,8 +322,8 @@ def _train_plainly(experiment: Experiment) -> Trained:
 
 def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evaluation | None:
     """Evaluate the saved weights on the test set, else on the validation set, if there is one."""
-    split = "test" if len(prepared.splits["test"]) else "validation"
-    members: Integers = prepared.splits[split]  # type: ignore[index]
+    split: SplitName = "test" if len(prepared.splits["test"]) else "validation"
+    members = prepared.splits[split]
     if not len(members):
         return None
     evaluation = score_images(

@@ -189,7 +189,7 @@ class Network:
         flag="--model",
     )
     classes: int = setting(AUTO, "Outputs of the head; at least the number of classes.", low=1)
-    ordering: Ordering | None = setting(  # noqa: RUF009 - it returns a field
+    ordering: Ordering | None = setting(
         None,
         "Order of the layers in a residual unit, or its letter a to e (He et al. 2016, figure 4); "
         "null: as in the model.",

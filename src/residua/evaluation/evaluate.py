@@ -13,12 +13,12 @@ import numpy as np
 from residua.config.schema import Data
 from residua.data.cache import Decoded, Survey, load, survey
 from residua.data.columns import Columns
-from residua.data.dataset import Dataset, Entry, Selection
+from residua.data.dataset import Dataset, Entry, Selection, SplitName
 from residua.data.open import NO_CHOICE, open_dataset, open_recorded
 from residua.data.random import Integers
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.evaluation.score import Evaluation, score_images, with_slices
+from residua.evaluation.score import EvaluatedSplit, Evaluation, score_images, with_slices
 from residua.runs.folder import RunFolder
 from residua.runs.provenance import earlier_images, images_seen, images_seen_by
 from residua.runs.sources import run_weights
@@ -29,7 +29,10 @@ from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices, outputs_of
 
 PREDICTION_COLUMNS = ("path", "class", "predicted", "probability", "correct")
-HELD_OUT = ("test", "validation")  # splits to evaluate on, the better one first
+HELD_OUT: tuple[SplitName, ...] = (
+    "test",
+    "validation",
+)  # the better one first
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class Images:
     """
 
     dataset: Dataset
-    split: str
+    split: EvaluatedSplit
     labels: Integers
 
 
@@ -90,7 +93,7 @@ def evaluate_run(
     if location is None:
         evaluation = dataclasses.replace(evaluation, caveat=selection_caveat(run, images.split))
     try:
-        name = images.split
+        name: str = images.split
         if location is not None:
             name = _folder_name(run, images.dataset.name, location)
             run.write_json(f"evaluations/{name}/data.json", location)
@@ -227,13 +230,13 @@ def selection_caveat(run: RunFolder, split: str) -> str:
     )
 
 
-def held_out_split(run: RunFolder) -> str | None:
+def held_out_split(run: RunFolder) -> SplitName | None:
     """The split to evaluate a run on: "test", else "validation"; None without either."""
     present = {member.split for member in run.read_split()}
     return next((name for name in HELD_OUT if name in present), None)
 
 
-def split_images(run: RunFolder, split: str, data_path: str | None = None) -> Images:
+def split_images(run: RunFolder, split: SplitName, data_path: str | None = None) -> Images:
     """The images of a run's split, in the order of split.csv. Raises ResiduaError if one
     is missing.
 
@@ -257,7 +260,7 @@ def split_images(run: RunFolder, split: str, data_path: str | None = None) -> Im
 def _labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Console) -> Images:
     """A data set's test split, else its validation split, else all of it."""
     present = {entry.split for entry in dataset.entries}
-    split = next((name for name in HELD_OUT if name in present), "all")
+    split: EvaluatedSplit = next((name for name in HELD_OUT if name in present), "all")
     indices = [i for i, entry in enumerate(dataset.entries) if split in ("all", entry.split)]
     selection = Selection(dataset, indices)
     folders = {entry.path.split("/")[0] for entry in selection.entries}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from residua.data.dataset import Header, Pixels
+from residua.data.dataset import Header, Pixels, SplitName
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, compute_metrics
@@ -21,7 +22,8 @@ from residua.weights.load import Weights
 from residua.weights.network import Logits
 
 BATCH = 64
-CROSS_VALIDATION = "cross-validation"  # as the name of a split: every image was left out in turn
+CROSS_VALIDATION: Final = "cross-validation"  # every image was left out in turn
+EvaluatedSplit = SplitName | Literal["all", "cross-validation"]
 NOT_FINITE = (
     "the network's outputs are not finite (NaN or infinity): its weights or preprocessing are wrong"
 )
@@ -44,7 +46,7 @@ class Evaluation:
     groups: of each image, see `compute_metrics`.
     """
 
-    split: str
+    split: EvaluatedSplit
     metrics: Metrics
     classes: tuple[str, ...]
     paths: tuple[str, ...]
@@ -108,7 +110,7 @@ def score_images(
     samples: Integers,
     labels: Integers,
     paths: Sequence[str],
-    split: str,
+    split: EvaluatedSplit,
     device: torch.device,
     console: Console,
     *,
@@ -142,7 +144,7 @@ def evaluation_of(
     samples: Integers,
     labels: Integers,
     paths: Sequence[str],
-    split: str,
+    split: EvaluatedSplit,
     classes: tuple[str, ...],
     unreadable: Sequence[tuple[str, str]] = (),
     groups: Sequence[str] = (),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from residua.data.cache import load, survey
-from residua.data.dataset import Pixels, Selection
+from residua.data.dataset import Pixels, Selection, SplitName
 from residua.data.image import resize
 from residua.data.random import Integers
 from residua.errors import ResiduaError
@@ -56,7 +56,7 @@ def training_images(weights: Weights, run: RunFolder, console: Console, limit: i
 
 
 def _read(
-    weights: Weights, run: RunFolder, split: str, console: Console, limit: int = LIMIT
+    weights: Weights, run: RunFolder, split: SplitName, console: Console, limit: int = LIMIT
 ) -> Images:
     images = split_images(run, split)
     count = len(images.labels)
