@@ -25,7 +25,7 @@ _NAME = r"[A-Za-z0-9][\w.-]*"
 
 def is_hub(source: str | os.PathLike[str]) -> bool:
     """Whether a source of weights is a repository, even if a file has that name."""
-    return os.fspath(source).partition(":")[0] == HUB
+    return str(source).partition(":")[0] == HUB
 
 
 def hub_file(source: str) -> Path:
