@@ -2,10 +2,11 @@
 
     python benchmarks/default.py run FOLDER NAME=DATA ... --budget 1m --seeds 1
     python benchmarks/default.py table FOLDER --untouched NAME ...   # results/default.txt
+    python benchmarks/default.py seeds FOLDER NAME=DATA ... --seeds 3  # results/default-seeds.txt
 
 Each run is a process of its own with a cold cache, one thread and the same time budget, evaluated
 on a test set that was never used for selection: the data set's own, or a fifth of it. `run` skips
-what FOLDER has already.
+what FOLDER has already. `seeds` runs the default alone, with its own time limit, for some seeds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 
 from residua.system.device import environment
 
+SEEDS_RESULT = Path(__file__).parent / "results" / "default-seeds.txt"
 RESULT = Path(__file__).parent / "results" / "default.txt"
 STRATEGIES = {
     "default": (),
@@ -54,7 +56,13 @@ def one(out: Path, data: str, budget: str, seed: int, words: tuple[str, ...]) ->
     has_test = (Path(data) / "test").is_dir() or "mnist" in data
     test = () if has_test else ("--test-fraction", "0.2")
     command = [sys.executable, "-m", "residua", "train", data, *words, *test]
-    command += ["--budget", budget, "--seed", str(seed), "--split-seed", str(seed)]
+    command += [
+        *(("--budget", budget) if budget else ()),
+        "--seed",
+        str(seed),
+        "--split-seed",
+        str(seed),
+    ]
     began, first = time.monotonic(), None
     with subprocess.Popen(
         [*command, "--out", str(out)],
@@ -123,9 +131,39 @@ def table(folder: Path, budget: str, untouched: list[str]) -> None:
     print("\n".join(lines))
 
 
+def seeds_table(folder: Path) -> None:
+    rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    facts = environment(torch.device("cpu"))
+    lines = [
+        "residua train DATA: mean and standard deviation of the test accuracy, on a test set that",
+        "was never used for selection; mean seconds to the first result and to the saved report.",
+        "Default settings and effort; one thread, cold cache.",
+        f"{facts['device_name']}, Python {facts['python']}, torch {facts['torch']}, "
+        f"{datetime.now(UTC).date().isoformat()}",
+        "",
+        f"{'data':12}{'test images':>12}{'accuracy':>20}{'first':>8}{'report':>8}{'seeds':>7}  chosen",
+    ]
+    for name in dict.fromkeys(row["data"] for row in rows):
+        own = [row for row in rows if row["data"] == name]
+        accuracies = [row["accuracy"] for row in own]
+        spread = statistics.stdev(accuracies) if len(own) > 1 else 0.0
+        first, seconds = (
+            statistics.mean(row[key] or row["seconds"] for row in own)
+            for key in ("first", "seconds")
+        )
+        chosen = "/".join(sorted({str(row["chosen"]) for row in own}))
+        accuracy = f"{statistics.mean(accuracies):.4f} +- {spread:.4f}"
+        lines.append(
+            f"{name:12}{own[0]['images']:>12,}{accuracy:>20}{first:8.0f}{seconds:8.0f}"
+            f"{len(own):>7}  {chosen}"
+        )
+    SEEDS_RESULT.write_text("\n".join(lines) + "\n", "utf-8")
+    print("\n".join(lines))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("action", choices=("run", "table", "seeds"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("data", nargs="*", help="NAME=DATA")
     parser.add_argument("--budget", default="1m")
@@ -135,6 +173,15 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.action == "run":
         run(given.folder, dict(d.split("=", 1) for d in given.data), given.budget, given.seeds)
+    elif given.action == "seeds":
+        for seed in range(given.seeds):
+            for name, path in (d.split("=", 1) for d in given.data):
+                row = given.folder / f"{name}-{seed}.json"
+                if not row.exists():
+                    measured = one(given.folder / "run", path, "", seed, ())
+                    row.write_text(json.dumps({"data": name} | measured))
+                    print(row.stem, measured, flush=True)
+        seeds_table(given.folder)
     else:
         table(given.folder, given.budget, given.untouched)
 
