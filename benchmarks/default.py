@@ -56,13 +56,8 @@ def one(out: Path, data: str, budget: str, seed: int, words: tuple[str, ...]) ->
     has_test = (Path(data) / "test").is_dir() or "mnist" in data
     test = () if has_test else ("--test-fraction", "0.2")
     command = [sys.executable, "-m", "residua", "train", data, *words, *test]
-    command += [
-        *(("--budget", budget) if budget else ()),
-        "--seed",
-        str(seed),
-        "--split-seed",
-        str(seed),
-    ]
+    limit = ("--budget", budget) if budget else ()
+    command += [*limit, "--seed", str(seed), "--split-seed", str(seed)]
     began, first = time.monotonic(), None
     with subprocess.Popen(
         [*command, "--out", str(out)],
@@ -141,16 +136,15 @@ def seeds_table(folder: Path) -> None:
         f"{facts['device_name']}, Python {facts['python']}, torch {facts['torch']}, "
         f"{datetime.now(UTC).date().isoformat()}",
         "",
-        f"{'data':12}{'test images':>12}{'accuracy':>20}{'first':>8}{'report':>8}{'seeds':>7}  chosen",
+        f"{'data':12}{'test images':>12}{'accuracy':>20}{'first':>8}{'report':>8}{'seeds':>7}"
+        "  chosen",
     ]
     for name in dict.fromkeys(row["data"] for row in rows):
         own = [row for row in rows if row["data"] == name]
         accuracies = [row["accuracy"] for row in own]
         spread = statistics.stdev(accuracies) if len(own) > 1 else 0.0
-        first, seconds = (
-            statistics.mean(row[key] or row["seconds"] for row in own)
-            for key in ("first", "seconds")
-        )
+        first = statistics.mean(row["first"] or row["seconds"] for row in own)
+        seconds = statistics.mean(row["seconds"] for row in own)
         chosen = "/".join(sorted({str(row["chosen"]) for row in own}))
         accuracy = f"{statistics.mean(accuracies):.4f} +- {spread:.4f}"
         lines.append(

@@ -19,7 +19,12 @@ from residua.networks.own import is_own
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.uncertainty.prediction_sets import PredictionSets
-from residua.uncertainty.record import Source, Uncertainty
+from residua.uncertainty.record import (
+    CALIBRATION_IMAGES,
+    REFERENCE_IMAGES,
+    Source,
+    Uncertainty,
+)
 from residua.uncertainty.softmax import softmax
 from residua.uncertainty.temperature import cross_fitted, fit_temperature
 from residua.uncertainty.unknown import FitHead, UnknownDetector, choose
@@ -30,8 +35,6 @@ from residua.weights.network import Logits, build_network
 
 Floats = npt.NDArray[np.float32]
 
-REFERENCE = 1000  # training images that new ones are compared with
-LIMIT = 2000  # validation images
 BATCH = 64
 
 
@@ -122,7 +125,7 @@ def _detector(
     features, labels, groups = held_out.features, held_out.labels, held_out.groups
     if held_out.fit_head is not None:
         return choose(features, labels, groups, held_out.fit_head, temperature=temperature)
-    members = shuffled(0, 0, prepared.training_members)[:REFERENCE]
+    members = shuffled(0, 0, prepared.training_members)[:REFERENCE_IMAGES]
     _, reference = _outputs(weights, prepared.pixels, members, prepared.device, console)
     return UnknownDetector.of_network(
         (reference, prepared.labels[members]),
@@ -136,7 +139,7 @@ def _detector(
 def _validation_predictions(
     weights: Weights, prepared: Prepared, console: Console
 ) -> HeldOut | None:
-    members = thinned(prepared.splits["validation"], LIMIT)
+    members = thinned(prepared.splits["validation"], CALIBRATION_IMAGES)
     if not len(members):
         return None
     logits, features = _outputs(weights, prepared.pixels, members, prepared.device, console)

@@ -19,6 +19,7 @@ from residua.networks.layers import draw_dropout_from
 from residua.system.budget import Clock
 from residua.system.device import autocast
 from residua.training.validation import forward
+from residua.uncertainty.record import CALIBRATION_IMAGES, REFERENCE_IMAGES
 
 STEPS = 3  # that are timed, after a warm-up step
 EVAL_IMAGES = 32  # that are timed
@@ -112,7 +113,11 @@ def epoch_seconds(throughput: Throughput, batches: Inputs, config: Config, valid
 
 def finishing_seconds(prepared: Prepared, image_seconds: float) -> float:
     """Seconds that evaluation and report take after training. image_seconds: of one image."""
-    images = len(prepared.splits["test"]) or len(prepared.splits["validation"])
+    validation = len(prepared.splits["validation"])
+    images = len(prepared.splits["test"]) or validation
+    if validation and prepared.config.transfer.strategy != "features":  # for its calibration
+        images += min(validation, CALIBRATION_IMAGES)
+        images += min(len(prepared.splits["train"]), REFERENCE_IMAGES)
     return images * image_seconds * _FLOAT32 + REPORT_SECONDS
 
 

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from residua.uncertainty.prediction_sets import PredictionSets
 from residua.uncertainty.unknown import UnknownDetector
 
+REFERENCE_IMAGES = 1000  # training images that new ones are compared with
+CALIBRATION_IMAGES = 2000  # validation images, at most
+
 Source = Literal["cross-validation", "validation"]
 
 
