@@ -40,6 +40,12 @@ def test_grids_show_the_surest_errors_first_and_reserve_room_for_correct_predict
     assert most_instructive(truth, guess, sure, 8) == [6, 2, 3, 1, 7, 5, 0, 4]
 
 
+def test_grids_show_correct_predictions_of_every_class() -> None:
+    labels = [0, 0, 0, 1, 1, 2]
+    assert most_instructive(labels, labels, [0.9] * 6, 3) == [0, 3, 5]
+    assert most_instructive(labels, labels, [0.9] * 6, 5) == [0, 3, 5, 1, 4]
+
+
 def test_percent_never_rounds_to_certainty() -> None:
     assert percent(0.9996) == "99 %"
     assert percent(0.99996, 1) == "99.9 %"

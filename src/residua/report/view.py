@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -127,14 +128,21 @@ def weakest(metrics: Metrics) -> list[ClassMetrics]:
 def most_instructive(
     truth: Sequence[int], predicted: Sequence[int], probability: Sequence[float], most: int
 ) -> list[int]:
-    """Indices for a grid: wrong predictions, the surest first, then a quarter of correct ones."""
+    """Indices for a grid: wrong predictions, the surest first, then a quarter of correct ones, of
+    each class in turn."""
     pairs = list(zip(truth, predicted, strict=True))
     wrong = [index for index, (label, guess) in enumerate(pairs) if label != guess]
-    right = [index for index, (label, guess) in enumerate(pairs) if label == guess]
+    turns: Counter[int] = Counter()
+    right: list[tuple[int, int]] = []
+    for index, (label, guess) in enumerate(pairs):
+        if label == guess:
+            right.append((turns[label], index))
+            turns[label] += 1
+    right.sort()
     known = [value if math.isfinite(value) else -1.0 for value in probability]
     wrong.sort(key=lambda index: (-known[index], index))
     reserved = min(len(right), max(most // 4, most - len(wrong)))
-    return wrong[: most - reserved] + right[:reserved]
+    return wrong[: most - reserved] + [index for _, index in right[:reserved]]
 
 
 def data_uri(pixels: Pixels, side: int = THUMBNAIL) -> str:
