@@ -296,6 +296,21 @@ def test_arguments_of_the_wrong_type_are_refused(call: Callable[[], object], rea
         call()
 
 
+def test_a_device_can_be_chosen(weights: Path, tmp_path: Path) -> None:
+    image = np.full((8, 8, 3), 90, np.uint8)
+    assert residua.predict(weights, image, device="cpu") == residua.predict(weights, image)
+    calls: list[Callable[[str], object]] = [
+        lambda device: residua.predict(weights, image, device=device),
+        lambda device: residua.features(weights, image, device=device),
+        lambda device: residua.explain(weights, image, device=device),
+        lambda device: residua.evaluate(weights, tmp_path, device=device),
+    ]
+    for call in calls:
+        for name in ("gpu", "cuda:99"):
+            with pytest.raises(ResiduaError, match=f"device '{name}' is"):
+                call(name)
+
+
 def test_class_names_are_a_list(weights: Path) -> None:
     for classes in ("abcdefghij", [1] * 10):
         with pytest.raises(ResiduaError, match="expected a list of names"):

@@ -14,11 +14,13 @@ from residua.data.value_range import ValueRange
 from residua.evaluation.explain import Explanation, explain_images
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predictor import Prediction
+from residua.networks.own import ModelLike
 from residua.report.figures import GRID, write_prediction_grid
 from residua.report.heat import overlay
 from residua.runs.sources import open_source
 from residua.system.console import Console
 from residua.system.files import check_output, user_path
+from residua.weights.network import default_device
 
 
 def explain(
@@ -27,22 +29,23 @@ def explain(
     *,
     class_name: str | None = None,
     out: str | Path | None = None,
-    model: str | None = None,
+    model: ModelLike | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
     value_range: ValueRange | None = None,
+    device: str | None = None,
     quiet: bool = True,
 ) -> list[Explanation]:
     """Where the evidence for a class is in each image, by Grad-CAM; one row per image, in order.
 
-    source, model, classes, preprocessing, quiet: see `evaluate`. images, value_range: see
+    source, model, classes, preprocessing, device, quiet: see `evaluate`. images, value_range: see
     `predict`. class_name: explain this class; None: the predicted one. out: a PNG file of the first
     32 images, each beside its heat map; an earlier one of residua is replaced.
 
     An unreadable image gets a row with the reason in `error`. Raises ResiduaError, also for weights
     without a map of places: an exported file, or a network that reduces the images to one.
     """
-    console = Console(quiet)
+    console, chosen = Console(quiet), default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console)
     images = several(images)
     if out is not None:
@@ -56,6 +59,7 @@ def explain(
             class_name,
             max_pixels=max_pixels_of(folder),
             value_range=checked_range(value_range),
+            device=chosen,
         )
     )
     if out is not None:

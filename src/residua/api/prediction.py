@@ -21,6 +21,7 @@ from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.system.console import Console, Report
 from residua.system.files import check_output, user_path
+from residua.weights.network import default_device
 
 Source = str | os.PathLike[str]  # a Run is one too
 _T = TypeVar("_T")
@@ -36,6 +37,7 @@ def predict(
     preprocessing: Mapping[str, object] | None = None,
     value_range: ValueRange | None = None,
     coverage: float | None = None,
+    device: str | None = None,
     allow_private: bool = False,
     grid: str | Path | None = None,
     check: bool = True,
@@ -44,7 +46,7 @@ def predict(
 ) -> list[Prediction]:
     """Predict the classes of images, one row per image, in order.
 
-    source, model, classes, preprocessing, check, quiet: see `evaluate`.
+    source, model, classes, preprocessing, device, check, quiet: see `evaluate`.
     images: one or several, also from a generator, which is read 32 images at a time: paths, folders
         (all images below them), http(s) URLs, bytes of a file, Pillow images, arrays
         [H, W] or [H, W, C], tensors [C, H, W]; uint8, uint16 or floating-point numbers in 0..1.
@@ -72,6 +74,7 @@ def predict(
                 preprocessing=preprocessing,
                 value_range=value_range,
                 coverage=coverage,
+                device=device,
                 allow_private=allow_private,
                 grid=grid,
                 check=check,
@@ -91,6 +94,7 @@ def predictions(
     preprocessing: Mapping[str, object] | None,
     value_range: ValueRange | None = None,
     coverage: float | None,
+    device: str | None = None,
     allow_private: bool,
     grid: str | Path | None,
     check: bool,
@@ -98,6 +102,7 @@ def predictions(
     progress: Report | None,
 ) -> Iterator[Prediction]:
     """The rows of `predict`, each as soon as it is made."""
+    chosen = default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     images = several(images)
     if grid is not None:
@@ -118,6 +123,7 @@ def predictions(
         allow_private=allow_private,
         value_range=checked_range(value_range),
         coverage=coverage,
+        device=chosen,
         progress=progress,
         keep=None if grid is None else keep,
     )
@@ -153,13 +159,14 @@ def features(
     stage: int | None = None,
     pool_size: int | None = None,
     value_range: ValueRange | None = None,
+    device: str | None = None,
     quiet: bool = True,
     side: int | None = None,
     files: Images | None = None,
 ) -> Features:
     """Extract the features of images: a feature map, average-pooled, as float32 [N, C x P x P].
 
-    source, model, preprocessing, quiet: see `evaluate`.
+    source, model, preprocessing, device, quiet: see `evaluate`.
     images, value_range: see `predict`; images may also be a data set such as MNIST or "digits".
     stage: the stage whose output map is used, from 1; None: the last.
     pool_size: P; None: as in the run's head, otherwise 1.
@@ -167,7 +174,7 @@ def features(
 
     Images that cannot be read are omitted and listed with their reasons. Raises ResiduaError.
     """
-    console = Console(quiet)
+    console, chosen = Console(quiet), default_device(device)
     given = cast("Images | None", renamed("images", images, "files", files))
     weights, folder = open_source(source, model, None, preprocessing, console)
     with console.bar("extracting") as move:
@@ -178,6 +185,7 @@ def features(
             stage=stage,
             pool_size=renamed("pool_size", pool_size, "side", side),
             value_range=checked_range(value_range),
+            device=chosen,
             progress=move,
         )
 

@@ -299,6 +299,7 @@ def evaluate(
     preprocessing: Mapping[str, object] | None = None,
     settings: Mapping[str, object] | None = None,
     value_range: ValueRange | None = None,
+    device: str | None = None,
     check: bool = True,
     quiet: bool = True,
     data_path: DataLike | None = None,
@@ -314,6 +315,7 @@ def evaluate(
     preprocessing: fields that a third-party file does not record, {"mean": [0, 0, 0]}.
     settings: columns of data that are a table, {"data.label_column": "breed"}.
     value_range: (black, white) of arrays and tensors; None: as in training.
+    device: "cpu", "cuda" or "cuda:N"; None: the GPU if there is one.
     check: check first that the network still gives the outputs for golden images that are stored
         in its weights.
     quiet: print nothing; assumptions and leakage become Python warnings.
@@ -322,7 +324,7 @@ def evaluate(
 
     Raises ResiduaError.
     """
-    console = Console(quiet)
+    console, where = Console(quiet), default_device(device)
     columns = Columns.of(data_settings(settings or {}))
     weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     if data_path is not None and (folder is None or data is not None):
@@ -333,10 +335,10 @@ def evaluate(
     name = None if data is None else path_of(data, columns, ranges)
     if folder is not None:
         moved = None if data_path is None else _path(data_path, folder.config)
-        return evaluate_run(folder, name, console, weights, moved, columns)
+        return evaluate_run(folder, name, console, weights, moved, columns, where)
     if name is None:
         raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
-    return evaluate_weights(weights, name, console, columns)
+    return evaluate_weights(weights, name, console, columns, where)
 
 
 def _path(data: DataLike, config: Config) -> str:

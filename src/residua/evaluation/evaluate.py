@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from residua.config.schema import Data
 from residua.data.cache import Decoded, Survey, load, survey
@@ -56,12 +57,14 @@ def evaluate_run(
     weights: Weights | None = None,
     data_path: str | None = None,
     columns: Columns = NO_CHOICE,
+    device: torch.device | None = None,
 ) -> Evaluation:
     """Evaluate a run on DATA, or on its own test split, else its validation split.
 
     weights: the run's, if already read. data_path: where its own data are, if moved. columns: of
-    DATA, if it is a table. Writes to the run's evaluations/. Raises ResiduaError if the run has no
-    such split, if its images have changed since, or if DATA has a class that is not the run's.
+    DATA, if it is a table. device: None: see `default_device`. Writes to the run's evaluations/.
+    Raises ResiduaError if the run has no such split, if its images have changed since, or if DATA
+    has a class that is not the run's.
     """
     weights = weights or run_weights(run)
     max_pixels = run.config.data.max_pixels
@@ -89,7 +92,7 @@ def evaluate_run(
         path = user_path(data)
         groups = None
         location = {"data": str(path.resolve()) if path.exists() else data}
-    evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen, groups)
+    evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen, groups, device)
     if location is None:
         evaluation = dataclasses.replace(evaluation, caveat=selection_caveat(run, images.split))
     try:
@@ -104,11 +107,15 @@ def evaluate_run(
 
 
 def evaluate_weights(
-    weights: Weights, data: str, console: Console, columns: Columns = NO_CHOICE
+    weights: Weights,
+    data: str,
+    console: Console,
+    columns: Columns = NO_CHOICE,
+    device: torch.device | None = None,
 ) -> Evaluation:
     """Evaluate weights of any origin on DATA; nothing is written. Raises ResiduaError.
 
-    columns: of DATA, if it is a table.
+    columns: of DATA, if it is a table. device: None: see `default_device`.
 
     If the weights have no class names and DATA has as many classes as they have outputs, its sorted
     class names are assumed, as Keras and torchvision number folders; a warning states it. Names
@@ -138,7 +145,7 @@ def evaluate_weights(
     images = _labelled_images(dataset, classes, console)
     surveyed = _read(images.dataset, Data.max_pixels, console)
     seen = images_seen_by(weights)
-    return _evaluate(weights, images, surveyed, Data.max_pixels, console, seen)
+    return _evaluate(weights, images, surveyed, Data.max_pixels, console, seen, device=device)
 
 
 def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
@@ -170,6 +177,7 @@ def _evaluate(
     console: Console,
     used: Collection[str] = (),
     groups: Mapping[str, str] | None = None,
+    device: torch.device | None = None,
 ) -> Evaluation:
     """Decode the images and evaluate the weights on those that are readable.
 
@@ -198,7 +206,7 @@ def _evaluate(
         images.labels[samples],
         paths,
         images.split,
-        default_device(),
+        device or default_device(),
         console,
         unreadable=unreadable,
         groups=[groups[path] for path in paths],

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from residua.data.dataset import Pixels
 from residua.data.value_range import ValueRange
@@ -48,6 +49,7 @@ def explain_images(
     *,
     max_pixels: int,
     value_range: ValueRange | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[Explanation]:
     """An explanation for each image, and for each image below each folder, by Grad-CAM.
 
@@ -55,7 +57,7 @@ def explain_images(
     An unreadable image yields its reason. Raises ResiduaError if the weights have no spatial map.
     """
     output = None if class_name is None else _output_of(class_name, weights)
-    explain = grad_cam(weights, default_device())
+    explain = grad_cam(weights, device or default_device())
     reading = Reading(weights.metadata.preprocessing, max_pixels, value_range=value_range)
     for batch in read_batches(inputs_of(images, reading)):
         pixels = [image for _, image in batch if not isinstance(image, str)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from residua.data.dataset import Pixels
 from residua.data.table import import_pyarrow
@@ -82,6 +83,7 @@ def predict_images(
     allow_private: bool = False,
     value_range: ValueRange | None = None,
     coverage: float | None = None,
+    device: torch.device | None = None,
     progress: Report | None = None,
     keep: Callable[[Prediction, Pixels], None] | None = None,
 ) -> Iterator[Prediction]:
@@ -90,13 +92,14 @@ def predict_images(
     images: paths, folders, addresses, bytes, Pillow images, arrays, tensors; see `inputs_of`.
     top: how many classes per image. max_pixels: larger images are refused. allow_private: also
     read addresses in private networks. value_range: of arrays, see `data.pixels`. coverage: see
-    `predictor_of`. keep: called with the pixels of each prediction. An unreadable image yields its
-    reason. Raises ResiduaError if top < 1, the weights cannot classify, or have no such sets.
+    `predictor_of`. device: None: see `default_device`. keep: called with the pixels of each
+    prediction. An unreadable image yields its reason. Raises ResiduaError if top < 1, the weights
+    cannot classify, or have no such sets.
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise ResiduaError(f"top = {top!r}: must be a whole number of at least 1.")
     reading = Reading(weights.metadata.preprocessing, max_pixels, allow_private, value_range)
-    device, classes = default_device(), weights.metadata.classes
+    device, classes = device or default_device(), weights.metadata.classes
     inputs = inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
     batches = read_batches(inputs)  # which begins to read, while the network is built
@@ -124,15 +127,17 @@ def features_of(
     stage: int | None = None,
     pool_size: int | None = None,
     value_range: ValueRange | None = None,
+    device: torch.device | None = None,
     progress: Report | None = None,
 ) -> Features:
     """The feature map of each image after a stage, average-pooled and flattened: [N, C x P x P].
 
     images: see `predict_images`; or one data set without image files. stage: from 1; None: the
-    last. pool_size: P; None: as the weights' new head reads the map, else 1. Raises ResiduaError if
+    last. pool_size: P; None: as the weights' new head reads the map, else 1. device: None:
+    see `default_device`. Raises ResiduaError if
     no image can be read or the network has no such stage.
     """
-    device, metadata = default_device(), weights.metadata
+    device, metadata = device or default_device(), weights.metadata
     network = build_network(weights, device, require_head=False)
     stages = len(network.stages)
     if stage is not None and not 1 <= stage <= stages:

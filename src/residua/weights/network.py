@@ -15,6 +15,7 @@ from residua.errors import ResiduaError
 from residua.networks.own import Whole
 from residua.networks.staged import Staged
 from residua.networks.zoo.catalogue import outline_of
+from residua.system.device import device_named
 from residua.weights.key_maps.layers import with_counters
 from residua.weights.load import Weights
 
@@ -71,6 +72,11 @@ def on_device(network: N, device: torch.device) -> N:
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def default_device() -> torch.device:
-    """The GPU if there is one; evaluation and prediction run on it in float32."""
+def default_device(name: str | None = None) -> torch.device:
+    """The GPU if there is one; evaluation and prediction run on it in float32.
+
+    name: another device, see `device_named`. Raises ResiduaError if it is not available.
+    """
+    if name is not None:
+        return device_named(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
