@@ -14,6 +14,7 @@ __all__ = [
     "Features",
     "ImageClassifier",
     "Prediction",
+    "Predictions",
     "ResiduaError",
     "Run",
     "Tracker",
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from residua.errors import ResiduaError
     from residua.evaluation.explain import Explanation
     from residua.evaluation.predict import Features
-    from residua.evaluation.predictor import Prediction
+    from residua.evaluation.predictor import Prediction, Predictions
     from residua.evaluation.score import Evaluation
     from residua.runs.tracking import Tracker
 
@@ -68,6 +69,7 @@ HOMES = {  # modules of the public names that are not in residua.api
     "Features": "residua.evaluation.predict",
     "ImageClassifier": "residua.api.estimator",
     "Prediction": "residua.evaluation.predictor",
+    "Predictions": "residua.evaluation.predictor",
     "ResiduaError": "residua.errors",
     "Tracker": "residua.runs.tracking",
     "compare": "residua.comparison.compare",

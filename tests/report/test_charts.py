@@ -89,4 +89,4 @@ def test_an_svg_follows_the_theme_and_has_tooltips() -> None:
 
 
 def test_a_png_is_drawn_even_without_a_history() -> None:
-    assert charts.chart_png([], "cifar_resnet20")[1:4] == b"PNG"
+    assert charts.both_charts([], "cifar_resnet20").png()[1:4] == b"PNG"

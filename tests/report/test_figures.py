@@ -22,18 +22,18 @@ def pixels_of(png: bytes) -> npt.NDArray[np.uint8]:
 
 def test_images_of_one_channel_make_a_figure() -> None:
     grey = np.zeros((1, 8, 8, 1), np.uint8)
-    assert pixels_of(figures.samples(grey, [0], fonts.lettering(["a"]))).std() > 0
+    assert pixels_of(figures.samples(grey, [0], fonts.lettering(["a"])).png()).std() > 0
 
 
 def test_settings_of_a_user_change_no_figure_and_figures_change_no_setting() -> None:
     import matplotlib
 
     grey, letters = np.zeros((1, 8, 8, 1), np.uint8), fonts.lettering(["a"])
-    expected = figures.samples(grey, [0], letters)
+    expected = figures.samples(grey, [0], letters).png()
     settings = {"text.usetex": True, "savefig.dpi": 30, "axes.titlesize": 40, "font.size": 3}
     with matplotlib.rc_context(settings):
         with ThreadPoolExecutor(4) as pool:
-            drawn = list(pool.map(lambda _: figures.samples(grey, [0], letters), range(4)))
+            drawn = list(pool.map(lambda _: figures.samples(grey, [0], letters).png(), range(4)))
         assert {name: matplotlib.rcParams[name] for name in settings} == settings
     assert set(drawn) == {expected}
 
@@ -41,7 +41,9 @@ def test_settings_of_a_user_change_no_figure_and_figures_change_no_setting() -> 
 def test_the_frames_of_a_figure_are_green_and_red_and_the_wrong_one_is_dashed() -> None:
     black = np.zeros((2, 8, 8, 3), np.uint8)
     letters = fonts.lettering(["a", "b"])
-    png = pixels_of(figures.predictions(black, [0, 0], [0, 1], [0.9, 0.9], letters)).astype(int)
+    png = pixels_of(figures.predictions(black, [0, 0], [0, 1], [0.9, 0.9], letters).png()).astype(
+        int
+    )
     near = [np.abs(png - colour).sum(axis=2) < 30 for colour in ((26, 127, 75), (196, 50, 10))]
     green, red = (mask.sum() for mask in near)
     assert green > 1000
@@ -52,7 +54,7 @@ def test_the_frames_of_a_figure_are_green_and_red_and_the_wrong_one_is_dashed() 
 def test_a_confusion_figure_has_numbers_up_to_thirty_classes() -> None:
     for count in (1, 30, 31):
         letters = fonts.lettering([f"class {k}" for k in range(count)])
-        png = pixels_of(figures.confusion(np.eye(count, dtype=np.int64) * 7, letters))
+        png = pixels_of(figures.confusion(np.eye(count, dtype=np.int64) * 7, letters).png())
         blue = (png == figures.cell_colours(np.eye(count))[0, 0]).all(axis=2)
         rows = np.flatnonzero(blue.any(axis=1))
         # the white 7 on the first blue square

@@ -51,8 +51,10 @@ def test_a_font_that_has_the_names_is_found(
     assert letters == fonts.Lettering((fonts.BASE, "Residua Snow"), ("owl", "雪鸮"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of every missing glyph
-        drawn = figures.samples(np.zeros((1, 8, 8, 3), np.uint8), [1], letters)
-    bare = figures.samples(np.zeros((1, 8, 8, 3), np.uint8), [1], fonts.lettering(["owl", "owl"]))
+        drawn = figures.samples(np.zeros((1, 8, 8, 3), np.uint8), [1], letters).png()
+    bare = figures.samples(
+        np.zeros((1, 8, 8, 3), np.uint8), [1], fonts.lettering(["owl", "owl"])
+    ).png()
     assert drawn != bare
 
 
@@ -67,7 +69,7 @@ def test_names_without_a_font_are_numbered_with_one_warning(
         assert word in letters.warning
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.samples(np.zeros((4, 8, 8, 3), np.uint8), range(4), letters)
+        figures.samples(np.zeros((4, 8, 8, 3), np.uint8), range(4), letters).png()
 
 
 def test_real_fonts_draw_every_name_without_a_missing_glyph() -> None:
@@ -76,7 +78,7 @@ def test_real_fonts_draw_every_name_without_a_missing_glyph() -> None:
     letters = fonts.lettering(names)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.samples(np.zeros((13, 8, 8, 3), np.uint8), range(13), letters)
+        figures.samples(np.zeros((13, 8, 8, 3), np.uint8), range(13), letters).png()
     assert letters.name(9) == "$x_1$"
     assert letters.name(11) == "class 11"
     assert letters.name(99) == "output 99"

@@ -14,7 +14,7 @@ from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predict import Features, features_of, predict_images
-from residua.evaluation.predictor import Prediction
+from residua.evaluation.predictor import Prediction, Predictions
 from residua.networks.own import ModelLike
 from residua.report.figures import GRID, write_prediction_grid
 from residua.runs.folder import RunFolder
@@ -43,7 +43,7 @@ def predict(
     check: bool = True,
     quiet: bool = True,
     files: Images | None = None,
-) -> list[Prediction]:
+) -> Predictions:
     """Predict the classes of images, one row per image, in order.
 
     source, model, classes, preprocessing, device, check, quiet: see `evaluate`.
@@ -64,7 +64,7 @@ def predict(
     """
     given = cast("Images | None", renamed("images", images, "files", files))
     with Console(quiet).bar("predicting") as move:
-        return list(
+        return Predictions(
             predictions(
                 source,
                 given,

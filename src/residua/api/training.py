@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -30,7 +30,7 @@ from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
 from residua.evaluation.inputs import Images, several
-from residua.evaluation.predictor import Prediction
+from residua.evaluation.predictor import Predictions
 from residua.evaluation.score import Evaluation
 from residua.networks.own import ModelLike, is_named, is_own, own_name
 from residua.networks.zoo import catalogue
@@ -38,9 +38,13 @@ from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source, open_weights, own_model, start_from
 from residua.runs.tracking import Tracker, by_kind
 from residua.system.console import Console
+from residua.system.notebook import shown
 from residua.training.initial import own_of, with_own
 from residua.weights.load import read_file
 from residua.weights.network import build_network, default_device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Run:
@@ -56,6 +60,16 @@ class Run:
     def __fspath__(self) -> str:
         """The folder, so that a Run can be given for its path."""
         return str(self.path)
+
+    def _repr_html_(self) -> str:
+        return str(shown("run_html", self.folder))
+
+    def plot_history(self) -> Figure:
+        """Accuracy and loss of each epoch, as in the report; a figure that pyplot does not hold.
+
+        Raises ResiduaError if the run has no history, as a linear probe.
+        """
+        return cast("Figure", shown("history_figure", self.folder))
 
     @property
     def path(self) -> Path:
@@ -90,7 +104,7 @@ class Run:
         """See `residua.evaluate`."""
         return evaluate(self, data)
 
-    def predict(self, *images: Images, top: int = 3) -> list[Prediction]:
+    def predict(self, *images: Images, top: int = 3) -> Predictions:
         """See `residua.predict`; `run.predict(a, b)` is the same as `run.predict([a, b])`."""
         return predict(self, chain.from_iterable(map(several, images)), top=top)
 

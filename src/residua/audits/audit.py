@@ -28,6 +28,7 @@ from residua.data.random import Integers
 from residua.data.value_range import ValueRange
 from residua.system.console import Console
 from residua.system.files import check_output, user_path
+from residua.system.notebook import shown
 from residua.transfer.logistic import single_blas_thread
 
 FEATURE_SECONDS = 60.0  # for features that are not cached yet
@@ -58,6 +59,9 @@ class Audit:
 
     def __repr__(self) -> str:
         return f"Audit({self.summary!r})"
+
+    def _repr_html_(self) -> str:
+        return str(shown("audit_html", self))
 
     @property
     def summary(self) -> str:

@@ -19,6 +19,7 @@ from residua.report.page import Cell, Page, cell_text, write
 from residua.report.view import counted
 from residua.runs.folder import RunFolder, throughputs
 from residua.system.files import check_unused, new_folder, refuse_inside, user_path
+from residua.system.notebook import shown
 
 PARENT = "comparisons"
 WIDEST = 30  # columns of a cell on a terminal
@@ -36,6 +37,9 @@ class Comparison:
     pairs: tuple[Pair, ...]
     settings: Mapping[str, tuple[object, ...]]
     page: Page
+
+    def _repr_html_(self) -> str:
+        return str(shown("page_html", self.page))
 
     def to_json(self) -> dict[str, object]:
         """The object that `residua compare --json` prints; differences are fractions."""

@@ -18,6 +18,7 @@ from residua.evaluation.score import NOT_FINITE
 from residua.evaluation.score import class_name as output_name
 from residua.inference.engine import Floats
 from residua.inference.grad_cam import grad_cam
+from residua.system.notebook import shown
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 from residua.weights.network import default_device
@@ -40,6 +41,9 @@ class Explanation:
     pixels: Pixels
     heat: Floats
     error: str | None = None
+
+    def _repr_html_(self) -> str:
+        return str(shown("explanation_html", self))
 
 
 def explain_images(

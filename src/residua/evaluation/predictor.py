@@ -17,6 +17,7 @@ from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.evaluation.score import NOT_FINITE, class_name
 from residua.inference.outputs import classifier_of, featured_classifier
+from residua.system.notebook import shown
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 
@@ -53,6 +54,16 @@ class Prediction:
             "unknown": self.unknown,
             "error": self.error,
         }
+
+    def _repr_html_(self) -> str:
+        return str(shown("predictions_html", [self]))
+
+
+class Predictions(list[Prediction]):
+    """A list of predictions; a notebook shows it as images and bars."""
+
+    def _repr_html_(self) -> str:
+        return str(shown("predictions_html", self))
 
 
 @dataclass(frozen=True, eq=False)

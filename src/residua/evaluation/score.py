@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,14 @@ from residua.evaluation.metrics import Metrics, compute_metrics
 from residua.evaluation.slices import Slice, Values, find_slices, properties_of
 from residua.inference.outputs import classifier_of
 from residua.system.console import Console
+from residua.system.notebook import shown
+from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 from residua.weights.network import Logits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BATCH = 64
 CROSS_VALIDATION: Final = "cross-validation"  # every image was left out in turn
@@ -44,6 +49,7 @@ class Evaluation:
     caveat: why the metrics are optimistic, in a sentence; "" if nothing is known.
     slices: in which the accuracy is significantly lower, see `find_slices`.
     groups: of each image, see `compute_metrics`.
+    uncertainty: of the weights; None if they have none.
     """
 
     split: EvaluatedSplit
@@ -57,12 +63,32 @@ class Evaluation:
     caveat: str = ""
     slices: tuple[Slice, ...] = ()
     groups: tuple[str, ...] = ()
+    uncertainty: Uncertainty | None = None
 
     def __repr__(self) -> str:
         return (
             f"Evaluation({self.split}: accuracy {self.metrics.accuracy:.4f}, "
             f"{self.metrics.images:,} images, {len(self.classes):,} classes)"
         )
+
+    def _repr_html_(self) -> str:
+        return str(shown("evaluation_html", self))
+
+    def plot_confusion(self) -> Figure:
+        """The confusion matrix, as in the report; a figure that pyplot does not hold."""
+        return cast("Figure", shown("confusion_figure", self))
+
+    def plot_errors(self) -> Figure:
+        """The most confident errors and some correct predictions, as in the report."""
+        return cast("Figure", shown("predictions_figure", self))
+
+    def plot_reliability(self) -> Figure:
+        """Accuracy against confidence, and against the share of images that are predicted.
+
+        Raises ResiduaError if no probability is finite or the network has more outputs than
+        classes.
+        """
+        return cast("Figure", shown("reliability_figure", self))
 
     @property
     def scores(self) -> Metrics:
@@ -135,7 +161,10 @@ def score_images(
         raise ResiduaError(f"{weights.path}: {NOT_FINITE}.")
     if broken:
         console.caution(f"{broken:,} of {len(logits):,} images count as wrong: {NOT_FINITE}")
-    return evaluation_of(logits, pixels, samples, labels, paths, split, classes, unreadable, groups)
+    evaluation = evaluation_of(
+        logits, pixels, samples, labels, paths, split, classes, unreadable, groups
+    )
+    return replace(evaluation, uncertainty=weights.metadata.uncertainty)
 
 
 def evaluation_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,6 @@ from residua.report import view
 from residua.system.files import check_output, user_path, write_atomically
 
 IN_REPORT = 6  # images of a finding in the report of a run
-# Controls, and the halves of undecodable file names: HTML forbids them
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -38,10 +35,15 @@ def write(audit: Audit, path: str | Path) -> Path:
 
 def render(audit: Audit) -> str:
     """The page as one HTML document."""
-    rows = {path: row for row, path in enumerate(audit.measured.paths)}
-    shown = _shown(audit.findings, lambda path: audit.measured.pixels(rows[path]), rows, EXAMPLES)
+    shown = shown_findings(audit, EXAMPLES)
     template = view.templates().get_template("audit.html.j2")
-    return _FORBIDDEN.sub("\ufffd", template.render(audit=audit, shown=shown))
+    return view.allowed(template.render(audit=audit, shown=shown))
+
+
+def shown_findings(audit: Audit, most: int) -> ShownFindings:
+    """All findings, each with at most `most` of its images."""
+    rows = {path: row for row, path in enumerate(audit.measured.paths)}
+    return _shown(audit.findings, lambda path: audit.measured.pixels(rows[path]), rows, most)
 
 
 def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:

@@ -1,4 +1,4 @@
-"""History rows -> charts of accuracy and loss over the epochs, as PNG and as inline SVG."""
+"""History rows -> charts of accuracy and loss over the epochs, as a figure and as inline SVG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from residua.report.style import FAINT, INK, TOOLTIP, draw_curve, inline_svg, render, tidy
+from residua.report.style import FAINT, INK, TOOLTIP, Drawing, draw_curve, inline_svg, tidy
 from residua.report.view import joined, percent
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def chart_svg(history: History, kind: str, best_epoch: int | None = None) -> str
     )
 
 
-def chart_png(history: History, title: str = "", best_epoch: int | None = None) -> bytes:
-    """Both charts side by side, 12 x 4 inches.
+def both_charts(history: History, title: str = "", best_epoch: int | None = None) -> Drawing:
+    """Accuracy and loss side by side, 12 x 4 inches.
 
     history: rows with epoch (from 1), loss, accuracy, val_loss, val_accuracy, test_loss,
     test_accuracy. A missing, None, NaN or infinite value leaves a gap.
@@ -66,7 +66,7 @@ def chart_png(history: History, title: str = "", best_epoch: int | None = None) 
         if title:
             canvas.suptitle(title, color=INK, fontsize=13, parse_math=False)
 
-    return render(draw, (12, 4))
+    return Drawing(draw, (12, 4))
 
 
 def finite(row: Mapping[str, float | None], key: str) -> float:

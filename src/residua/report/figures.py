@@ -1,4 +1,4 @@
-"""Images, predictions and confusion matrices -> PNG bytes."""
+"""Images, predictions and confusion matrices -> figures, drawn when they are needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from residua.errors import ResiduaError
 from residua.report.fonts import Lettering, lettering
-from residua.report.style import FAINT, INK, render
+from residua.report.style import FAINT, INK, Drawing
 from residua.report.view import percent
 from residua.system.files import write_atomically
 
@@ -40,7 +40,7 @@ class Caption:
     frame: str = ""
 
 
-def samples(pixels: Pixels, labels: Sequence[int], lettering: Lettering) -> bytes:
+def samples(pixels: Pixels, labels: Sequence[int], lettering: Lettering) -> Drawing:
     """Images uint8 [N, S, S, C] with their class names, 2 x 4 for eight (A 0.7). N at least 1."""
     return _grid(pixels, [Caption(lettering.name(label, 20)) for label in labels], lettering)
 
@@ -51,7 +51,7 @@ def predictions(
     predicted: Sequence[int],
     probability: Sequence[float],
     lettering: Lettering,
-) -> bytes:
+) -> Drawing:
     """Images uint8 [N, S, S, C] with the predicted class and its probability (A 0.14).
 
     Correct and wrong predictions differ by the colour of the frame, its line (solid, dashed), a
@@ -68,7 +68,7 @@ def predictions(
     return _grid(pixels, [caption(index) for index in range(len(pixels))], lettering, lines=2)
 
 
-def confusion(matrix: npt.NDArray[np.int64], lettering: Lettering) -> bytes:
+def confusion(matrix: npt.NDArray[np.int64], lettering: Lettering) -> Drawing:
     """Counts [K, K], rows are true classes: shares of each row as colour, blue on the diagonal.
 
     With counts up to 30 classes; beyond that a heat map, which names every class up to 60.
@@ -98,7 +98,7 @@ def confusion(matrix: npt.NDArray[np.int64], lettering: Lettering) -> bytes:
             spine.set_visible(False)
 
     side = min(max(4.5, 1.9 + 0.42 * count), 14.5)
-    return render(draw, (side + 0.6, side), families=lettering.families)
+    return Drawing(draw, (side + 0.6, side), lettering.families)
 
 
 def cell_colours(shares: npt.NDArray[np.floating]) -> Pixels:
@@ -122,8 +122,8 @@ def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path)
     distinct = list(dict.fromkeys(names))
     letters = lettering(distinct)
     try:
-        png = samples(np.stack(images), [distinct.index(name) for name in names], letters)
-        write_atomically(file, png)
+        drawing = samples(np.stack(images), [distinct.index(name) for name in names], letters)
+        write_atomically(file, drawing.png())
     except ResiduaError as error:
         return str(error)
     return letters.warning
@@ -131,7 +131,7 @@ def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path)
 
 def _grid(
     pixels: Pixels, captions: Sequence[Caption], lettering: Lettering, lines: int = 1
-) -> bytes:
+) -> Drawing:
     """Images in four columns for up to eight, more beyond. lines: of text above each.
 
     All are drawn in one Axes, whose unit is an inch: an Axes each takes most of a report's time.
@@ -178,4 +178,4 @@ def _grid(
                 parse_math=False,
             )
 
-    return render(draw, (width, height), families=lettering.families)
+    return Drawing(draw, (width, height), lettering.families)

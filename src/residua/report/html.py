@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from residua.report import charts, figures, reliability_charts, view
 from residua.report.fonts import Lettering, lettering
+from residua.report.style import Drawing
 from residua.runs.folder import HISTORY
 from residua.system.files import write_atomically
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 SAMPLES = 8  # images of samples.png
 GRID = 24  # predictions in the HTML
 FIGURE = 12  # and in predictions.png
-# Controls, and the halves of undecodable file names: HTML forbids them
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 COLUMNS = tuple(name for name in HISTORY if name != "images_per_second")  # of the epochs' table
 
 
@@ -31,8 +29,8 @@ def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
     that names a file that cannot be written.
     """
     letters = lettering(facts.classes)
-    for name, content in _figures(facts, letters).items():
-        write_atomically(folder / "figures" / f"{name}.png", content)
+    for name, drawing in _figures(facts, letters).items():
+        write_atomically(folder / "figures" / f"{name}.png", drawing.png())
     write_atomically(folder / "report.html", render(facts))
     return (letters.warning,) if letters.warning else ()
 
@@ -45,6 +43,7 @@ def render(facts: ReportFacts) -> str:
     template = view.templates().get_template("report.html.j2")
     text = template.render(
         facts=facts,
+        classes=facts.classes,
         charts=[svg for svg in svgs if svg],
         columns=[key for key in COLUMNS if any(row.get(key) is not None for row in facts.history)],
         metrics=metrics,
@@ -61,29 +60,29 @@ def render(facts: ReportFacts) -> str:
         largest=max(counts, default=0),
         name=lambda label: _name(facts.classes, label),
     )
-    return _FORBIDDEN.sub("\ufffd", text)
+    return view.allowed(text)
 
 
-def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, bytes]:
-    """File stem -> PNG."""
-    pngs = {}
+def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, Drawing]:
+    """File stem -> figure."""
+    drawings = {}
     if facts.history:
-        pngs["curves"] = charts.chart_png(facts.history, facts.network.name, facts.best_epoch)
+        drawings["curves"] = charts.both_charts(facts.history, facts.network.name, facts.best_epoch)
     if (samples := facts.samples) is not None and len(samples.pixels):
         labels = samples.labels[:SAMPLES]
-        pngs["samples"] = figures.samples(samples.pixels[:SAMPLES], labels, letters)
+        drawings["samples"] = figures.samples(samples.pixels[:SAMPLES], labels, letters)
     if facts.evaluation:
-        pngs["confusion"] = figures.confusion(facts.evaluation.metrics.confusion, letters)
+        drawings["confusion"] = figures.confusion(facts.evaluation.metrics.confusion, letters)
     if (predictions := facts.predictions) is not None and len(predictions.pixels):
         shown = _shown(predictions, FIGURE)
-        pngs["predictions"] = figures.predictions(
+        drawings["predictions"] = figures.predictions(
             predictions.pixels[shown],
             [predictions.truth[index] for index in shown],
             [predictions.predicted[index] for index in shown],
             [predictions.probability[index] for index in shown],
             letters,
         )
-    return pngs
+    return drawings
 
 
 def _shown(predictions: Predictions | None, most: int) -> list[int]:

@@ -52,6 +52,10 @@ class Table:
             for column in zip(*self.lines[1:], strict=True)
         ] or [False] * len(self.lines[0])
 
+    def text(self, cell: Cell) -> str:
+        """A cell as it is shown."""
+        return cell_text(cell, self.digits)
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -122,9 +126,7 @@ def write(page: Page, folder: Path, text: str = "tables.md") -> Path:
         write_atomically(folder / "figures" / f"{figure.name}.svg", svg)
         drawings[figure.name] = base64.b64encode(svg).decode()
     write_atomically(folder / text, markdown(page))
-    environment = view.templates()
-    environment.filters["cell"] = cell_text
-    html = environment.get_template("study.html.j2").render(page=page, drawings=drawings)
+    html = view.templates().get_template("study.html.j2").render(page=page, drawings=drawings)
     write_atomically(folder / "index.html", html)
     return folder / "index.html"
 

@@ -1,15 +1,16 @@
-"""The reliability of an evaluation -> its two charts, as inline SVG."""
+"""The reliability of an evaluation -> its two charts, as inline SVG or as a figure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from residua.report.charts import SPLITS
-from residua.report.style import FAINT, INK, TOOLTIP, inline_svg, tidy
+from residua.report.style import FAINT, INK, TOOLTIP, Drawing, inline_svg, tidy
 from residua.report.view import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.figure import FigureBase
 
     from residua.evaluation.reliability import Reliability
 
@@ -34,7 +35,18 @@ def selective_curve(reliability: Reliability) -> str:
     )
 
 
-def _draw_bins(canvas: Canvas, reliability: Reliability) -> None:
+def both_charts(reliability: Reliability) -> Drawing:
+    """The reliability diagram and the selective curve side by side."""
+
+    def draw(canvas: Canvas) -> None:
+        panels: Any = canvas.subfigures(1, 2)
+        _draw_bins(panels[0], reliability)
+        _draw_curve(panels[1], reliability)
+
+    return Drawing(draw, (2 * SIZE[0], SIZE[1]))
+
+
+def _draw_bins(canvas: FigureBase, reliability: Reliability) -> None:
     axes = canvas.subplots()
     axes.plot([0, 1], [0, 1], color=FAINT, lw=0.8, ls=(0, (2, 3)), zorder=0)
     for bin in reliability.after.bins:
@@ -58,7 +70,7 @@ def _draw_bins(canvas: Canvas, reliability: Reliability) -> None:
     _in_percent(axes.yaxis)
 
 
-def _draw_curve(canvas: Canvas, reliability: Reliability) -> None:
+def _draw_curve(canvas: FigureBase, reliability: Reliability) -> None:
     axes, curve = canvas.subplots(), reliability.selective
     axes.plot(curve.coverage, curve.accuracy, color=SPLITS["train"].colour, lw=1.6)
     for threshold in reliability.thresholds:

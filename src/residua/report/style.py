@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,6 +46,43 @@ TOOLTIP = "tooltip: "
 _ONE = threading.Lock()  # the settings of matplotlib belong to the whole process
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that is drawn when it is needed.
+
+    draw: draws on an empty canvas. inches: width and height. families: see `render`.
+    """
+
+    draw: Callable[[Canvas], None]
+    inches: tuple[float, float]
+    families: Sequence[str] = (BASE,)
+
+    def png(self) -> bytes:
+        """As a PNG file."""
+        return render(self.draw, self.inches, families=self.families)
+
+    def on(self, canvas: Canvas) -> None:
+        """Draw on an empty figure, which may be of any size."""
+        with _settings(self.families):
+            self.draw(canvas)
+
+
+@contextmanager
+def _settings(families: Sequence[str], text: str = "path") -> Iterator[None]:
+    """The settings of matplotlib while something is drawn; those of the user afterwards."""
+    import matplotlib
+
+    settings: Any = {
+        **matplotlib.rcParamsDefault,
+        "font.family": list(families),
+        "svg.fonttype": text,
+        "svg.hashsalt": "residua",  # else ids are random
+    }
+    del settings["backend"]
+    with _ONE, matplotlib.rc_context(settings):
+        yield
+
+
 def render(
     draw: Callable[[Canvas], None],
     inches: tuple[float, float],
@@ -56,17 +95,9 @@ def render(
     families: fonts, best first; a later one supplies the characters that the earlier ones lack.
     text: how an SVG stores text, as outlines, the same everywhere, or as text.
     """
-    import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    settings: Any = {
-        **matplotlib.rcParamsDefault,
-        "font.family": list(families),
-        "svg.fonttype": text,
-        "svg.hashsalt": "residua",  # else ids are random
-    }
-    del settings["backend"]
-    with _ONE, matplotlib.rc_context(settings):
+    with _settings(families, text):
         canvas = Canvas(figsize=inches, layout="constrained")
         draw(canvas)
         stream = io.BytesIO()

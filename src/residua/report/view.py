@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ Pixels = npt.NDArray[np.uint8]
 
 THUMBNAIL = 128  # largest side of an image inside the HTML, in pixels
 MAP = 800  # side of the heat map that replaces a large confusion matrix, in pixels
+# Controls, and the halves of undecodable file names: HTML forbids them
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 TABLE = 40  # classes up to which the confusion matrix is a table of counts
 
 
@@ -68,6 +71,11 @@ def templates() -> Any:
         "sentence": slice_text,
     }
     return environment
+
+
+def allowed(html: str) -> str:
+    """HTML with replacement characters for those that it may not contain."""
+    return _FORBIDDEN.sub("\ufffd", html)
 
 
 def confusions(metrics: Metrics, classes: Sequence[str], most: int = 8) -> list[Confusion]:

@@ -1,4 +1,7 @@
-"""Messages and progress -> stderr: moving bars on a terminal, plain lines elsewhere."""
+"""Messages and progress -> stderr: moving bars on a terminal, plain lines elsewhere.
+
+In a notebook they are the output of a cell, on stdout: what is on stderr resembles an error there.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from residua.errors import ResiduaError
+from residua.system.notebook import NotebookBar, is_notebook, time_left
 
 Report = Callable[[int, int], None]  # (items done, items in all)
 ANNOUNCED_SECONDS = 2.0  # of work, from which on its time is printed beforehand
@@ -90,13 +94,17 @@ def discard(stream: TextIO) -> None:
 
 
 class _Messages:
-    """sys.stderr. What cannot be written is dropped: work continues when nobody reads of it."""
+    """sys.stderr, in a notebook sys.stdout.
+
+    What cannot be written is dropped: work continues when nobody reads of it.
+    """
 
     encoding = property(lambda self: getattr(self._stream, "encoding", None))
 
     @property
     def _stream(self) -> Any:
-        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # None if it is closed
+        stream = sys.stdout if is_notebook() else sys.stderr
+        return getattr(stream, "rich_proxied_file", stream)  # None if it is closed
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -117,8 +125,12 @@ class Console:
     """Prints lines, and one progress bar below them. quiet: prints nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
+        self.in_notebook = is_notebook()
         self.rich = RichConsole(
             file=cast(TextIO, _Messages()),
+            # Plain lines: a kernel sets FORCE_COLOR, and rich would make each line an output
+            force_jupyter=False,
+            force_terminal=False if self.in_notebook else None,
             quiet=quiet,
             highlight=False,
             soft_wrap=True,
@@ -147,7 +159,11 @@ class Console:
 
     @contextlib.contextmanager
     def bar(self, description: str, plain_seconds: float = 10.0) -> Iterator[Bar]:
-        """A progress bar; without a terminal, a line every `plain_seconds`."""
+        """A progress bar; without a terminal or notebook, a line every `plain_seconds`."""
+        if self.in_notebook and not self.rich.quiet:
+            with contextlib.closing(NotebookBar(description)) as bar:
+                yield bar
+            return
         if not self.moving:
             yield _PlainBar(self, description, plain_seconds)
             return
@@ -183,9 +199,8 @@ class _PlainBar:
         if self.first is None:
             self.first, self.began = done, now
         if now >= self.due and done < total:
-            left = (total - done) * (now - self.began) / max(done - self.first, 1)
-            minutes, seconds = divmod(round(left), 60)
-            line = f"{self.description}: {done:,} of {total:,}, {minutes}:{seconds:02} left, {note}"
+            left = time_left(self.first, self.began, done, total)
+            line = f"{self.description}: {done:,} of {total:,}, {left} left, {note}"
             self.console.print(line.rstrip(", "))
             self.due = now + self.seconds
 

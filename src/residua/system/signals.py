@@ -23,6 +23,10 @@ class Interrupted(Exception):  # noqa: N818 - a request of the user, not an erro
         super().__init__(f"interrupted by {name}; checkpoint saved, continue with: {command}")
         self.number = number
 
+    def _render_traceback_(self) -> list[str]:
+        """The lines that a notebook shows: the user stopped the work, so no traceback is needed."""
+        return [str(self)]
+
 
 class Signals:
     """Context in which `received` is the number of the first SIGINT or SIGTERM, else 0.

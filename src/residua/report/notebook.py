@@ -1,0 +1,220 @@
+"""A result -> the HTML or the figure that a notebook shows, by the templates of the report.
+
+The HTML is self-contained: no scripts, no requests. Its styles apply to its own elements only.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from residua.audits.audit import Audit
+from residua.config.schema import Data
+from residua.data.dataset import Unreadable
+from residua.data.image import decode
+from residua.data.recognition import read_file
+from residua.errors import ResiduaError
+from residua.evaluation.evaluate import held_out_split
+from residua.evaluation.explain import Explanation
+from residua.evaluation.predictor import Prediction
+from residua.evaluation.reliability import reliability_of
+from residua.evaluation.score import CROSS_VALIDATION, Evaluation
+from residua.report import charts, figures, reliability_charts, view
+from residua.report.audit_page import IN_REPORT, shown_findings
+from residua.report.fonts import lettering
+from residua.report.heat import jpeg_uri, overlay
+from residua.report.page import Page
+from residua.report.style import DPI, Drawing
+from residua.runs.folder import RunFolder
+from residua.system.files import user_path
+from residua.training.progress import Progress
+from residua.uncertainty.softmax import softmax
+
+MOST = 24  # predictions that are shown
+ERRORS = 12  # of a figure
+SIDE = 160  # px: of a thumbnail
+HEAT_SIDE = 320
+
+
+@dataclass(frozen=True)
+class ShownPrediction:
+    """A prediction with its image as a data URI; "" without a file."""
+
+    prediction: Prediction
+    uri: str
+
+
+class NotebookFigure(Figure):
+    """A figure outside pyplot that a notebook shows, also without `%matplotlib inline`."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=DPI / 2)
+        return stream.getvalue()
+
+
+def run_html(run: RunFolder) -> str:
+    """The accuracy and the curves of a run; the reason if its files cannot be read."""
+    try:
+        history, split = run.read_history(), held_out_split(run) or CROSS_VALIDATION
+        scores: dict[str, Any] = {}
+        if (run.path / "evaluations" / split / "scores.json").exists():
+            scores = run.read_json(f"evaluations/{split}/scores.json", dict)
+        is_complete = {"accuracy", "interval", "images"} <= scores.keys()  # not of other versions
+        best = _best_epoch(run, history)
+        return _html(
+            "run",
+            run=run,
+            classes=run.classes,
+            config=run.config,
+            split=split,
+            scores={"caveat": "", **scores} if is_complete else {},
+            is_finished=(run.path / "report.html").exists(),
+            charts=[charts.chart_svg(history, kind, best) for kind in charts.KINDS],
+        )
+    except ResiduaError as error:
+        return _html("error", text=str(error))
+
+
+def evaluation_html(evaluation: Evaluation) -> str:
+    """Accuracy, confusion matrix, and classes."""
+    metrics = evaluation.metrics
+    return _html(
+        "evaluation",
+        evaluation=evaluation,
+        metrics=metrics,
+        digits=2 if metrics.images >= 5000 else 1,
+        low=metrics.interval[0],
+        high=metrics.interval[1],
+        majority=max(score.support for score in metrics.per_class) / metrics.images,
+        classes=evaluation.classes,
+        matrix=view.confusion_cells(metrics),
+        confusion_map=view.confusion_map(metrics),
+        confusions=view.confusions(metrics, evaluation.classes),
+        weakest=view.weakest(metrics),
+        images_of="On these images",
+    )
+
+
+def predictions_html(predictions: Sequence[Prediction]) -> str:
+    """The images, if they are files, with bars, prediction sets and reasons to distrust."""
+    shown = [ShownPrediction(row, _thumbnail(row.file)) for row in predictions[:MOST]]
+    return _html("predictions", shown=shown, more=len(predictions) - len(shown))
+
+
+def explanation_html(explanation: Explanation) -> str:
+    """The image beside its heat map."""
+    if explanation.error is not None:
+        return _html("error", text=f"{explanation.file}: {explanation.error}")
+    heat = jpeg_uri(overlay(explanation.pixels, explanation.heat), HEAT_SIDE)
+    image = jpeg_uri(explanation.pixels, HEAT_SIDE)
+    return _html("explanation", explanation=explanation, image_uri=image, heat_uri=heat)
+
+
+def audit_html(audit: Audit) -> str:
+    """The findings with some of their images."""
+    return _html("audit", audit=audit, shown=shown_findings(audit, IN_REPORT))
+
+
+def page_html(page: Page) -> str:
+    """The findings and tables of a comparison."""
+    return _html("page", page=page)
+
+
+def history_figure(run: RunFolder) -> Figure:
+    """Both charts of a run. Raises ResiduaError without a history."""
+    history = run.read_history()
+    if not history:
+        raise ResiduaError(
+            f"{run.path}: has no history to plot: no epoch is complete, or it is a linear probe."
+        )
+    best = _best_epoch(run, history)
+    return _figure(charts.both_charts(history, run.config.network.name, best))
+
+
+def confusion_figure(evaluation: Evaluation) -> Figure:
+    """The confusion matrix."""
+    letters = lettering(evaluation.classes)
+    return _figure(figures.confusion(evaluation.metrics.confusion, letters))
+
+
+def predictions_figure(evaluation: Evaluation) -> Figure:
+    """Images with their predictions: errors first, the most confident first."""
+    truth, chances = evaluation.labels.tolist(), softmax(evaluation.logits)
+    predicted, probability = chances.argmax(1).tolist(), chances.max(1).tolist()
+    rows = view.most_instructive(truth, predicted, probability, ERRORS)
+    return _figure(
+        figures.predictions(
+            evaluation.pixels[rows],
+            [truth[row] for row in rows],
+            [predicted[row] for row in rows],
+            [probability[row] for row in rows],
+            lettering(evaluation.classes),
+        )
+    )
+
+
+def reliability_figure(evaluation: Evaluation) -> Figure:
+    """The reliability diagram and the selective curve. Raises ResiduaError without either."""
+    reliability = reliability_of(evaluation, evaluation.uncertainty)
+    if reliability is None:
+        raise ResiduaError(
+            f"{evaluation.split}: has no probabilities of its {len(evaluation.classes)} classes to "
+            "plot: they are not finite, or the network has more outputs."
+        )
+    return _figure(reliability_charts.both_charts(reliability))
+
+
+def _figure(drawing: Drawing) -> Figure:
+    canvas = NotebookFigure(figsize=drawing.inches, layout="constrained", facecolor="white")
+    drawing.on(canvas)
+    return canvas
+
+
+def _best_epoch(run: RunFolder, history: Sequence[dict[str, float]]) -> int | None:
+    """The epoch of the saved weights; None where the initial weights may be better."""
+    config, progress = run.config, Progress()
+    if config.transfer.strategy not in (None, "none", "scratch"):
+        return None
+    for row in history:
+        progress.improve({"val_loss": math.nan, **row}, config.training.select, int(row["epoch"]))
+    return progress.best_epoch or None
+
+
+def _thumbnail(file: str) -> str:
+    """The image of a file as a data URI; "" if there is no such file, or it cannot be read."""
+    try:
+        path = user_path(file)
+        if not path.is_file():
+            return ""
+        return jpeg_uri(np.ascontiguousarray(decode(read_file(path), 3, Data.max_pixels)), SIDE)
+    except (OSError, ValueError, ResiduaError, Unreadable):
+        return ""
+
+
+def _html(kind: str, **values: object) -> str:
+    template = view.templates().get_template(f"notebook_{kind}.html.j2")
+    return view.allowed(template.render(styles=_styles(), **values))
+
+
+@cache
+def _styles() -> Markup:
+    """The styles of the report for the elements below .residua, also in the themes of notebooks."""
+    environment = view.templates()
+    names = ("report.css.j2", "study.css.j2", "notebook.css.j2")
+    text = "\n".join(environment.get_template(name).render() for name in names)
+    light, dark = re.findall(r":root \{(.*?)\}", text, re.S)[:2]
+    text = re.sub(r"(?m)(^|[ ,])(?::root|body)(?= \{)", r"\1&", text)
+    light_theme = '[data-jp-theme-light="true"] &, .vscode-light &'
+    dark_theme = '[data-jp-theme-light="false"] &, .vscode-dark &'
+    themes = f"{light_theme} {{{light}}}\n{dark_theme} {{{dark}}}"
+    return Markup(f".residua {{\n{text}\n{themes}\n}}")
