@@ -5,5 +5,10 @@ class ResiduaError(Exception):
     """A problem in the user's input, files or machine.
 
     The message names the file or value, what was expected and what to do. The command line prints
-    it without a traceback and exits with status 1; in Python it is an ordinary exception.
+    it without a traceback and exits with status 1, and a notebook shows it alone; in Python it is
+    an ordinary exception.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """The lines that a notebook shows."""
+        return [f"{type(self).__name__}: {self}"]
