@@ -22,6 +22,7 @@ _LEVELS = (
     (64, 4, 0.8),
 )  # side, iterations, correlation that the next one needs
 _DETAIL_SIDE = 32  # px; finer detail is lost by recompression
+_ROUGH_DETAIL = 0.3  # its correlation after each level, below which pairs are different images
 _STEP = 0.1  # largest change of a parameter in an iteration
 _SCALE, _SHIFT = (0.75, 1.34), 0.3  # limits
 _MIN_COVER = 0.6  # share of the first image that the second must cover
@@ -65,7 +66,7 @@ def _align(
     rows = torch.arange(len(base))
     motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(base), 1)
     correlation, detail = torch.zeros(len(base)), torch.zeros(len(base))
-    best = torch.zeros(0)
+    best = found = torch.zeros(0)
     for side, iterations, enough in _LEVELS:
         smaller = SIDE // side
         best, motion = _refine(
@@ -76,12 +77,14 @@ def _align(
         )
         fits = best > enough
         rows, motion, best = rows[fits], motion[fits], best[fits]
-    if len(rows):
-        correlation[rows] = best
         smaller = SIDE // _DETAIL_SIDE
-        detail[rows] = _detail(
+        found = _detail(
             F.avg_pool2d(base[rows], smaller), F.avg_pool2d(moved[rows], smaller), motion
         )
+        if side < SIDE:
+            alike = found > _ROUGH_DETAIL
+            rows, motion, best = rows[alike], motion[alike], best[alike]
+    correlation[rows], detail[rows] = best, found
     return correlation.numpy(), detail.numpy()
 
 
