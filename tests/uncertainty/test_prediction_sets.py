@@ -82,7 +82,7 @@ def test_thresholds_of_few_images_are_exact() -> None:
     assert sets.highest_coverage == pytest.approx(0.9)
     np.testing.assert_allclose(sets.threshold(0.9), 0.9)
     np.testing.assert_allclose(sets.threshold(0.5), 0.5)
-    with pytest.raises(ResiduaError, match=r"8 calibration images.* 9 are needed.*at most 0\.889"):
+    with pytest.raises(ResiduaError, match=r"8 calibration images.* 9 are needed.*at most 0\.888"):
         PredictionSets.fit(probabilities[:8], np.zeros(8, np.int64)).threshold(0.9)
 
 

@@ -92,3 +92,18 @@ def test_damaged_golden_images_are_refused(store: Callable[..., Path]) -> None:
     file.write_bytes(save(tensors, text))
     with pytest.raises(ResiduaError, match="its entry golden is unusable"):
         read_file(file)
+
+
+def test_golden_images_of_another_number_of_classes_are_refused(store: Callable[..., Path]) -> None:
+    import json
+
+    from safetensors.torch import load, save
+
+    file = store()
+    content = file.read_bytes()
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    tensors = load(content)
+    tensors["golden.logits"] = tensors["golden.logits"][:, :7].contiguous()
+    file.write_bytes(save(tensors, json.loads(header)["__metadata__"]))
+    with pytest.raises(ResiduaError, match="has 10 outputs, but golden images or sets of 7 classes"):
+        read_file(file)

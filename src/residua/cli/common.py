@@ -211,7 +211,7 @@ def _write_table(chunks: Iterator[list[Prediction]], sets: bool, out: TextIO) ->
         for prediction in chunk:
             classes = ", ".join(f"{name} {percent(chance, 1)}" for name, chance in prediction.top)
             outcome = classes or f"error: {prediction.error}"
-            if sets and prediction.set is not None and prediction.unknown is None:
+            if sets and prediction.set is not None:
                 outcome += f"; set {{{', '.join(prediction.set)}}}"
             if prediction.unknown is not None:
                 outcome += f"; unknown: {prediction.unknown}"

@@ -36,6 +36,7 @@ from residua.weights.network import Logits, build_network
 Floats = npt.NDArray[np.float32]
 
 BATCH = 64
+LEAST_GROUPS = 19  # of held-out images, for a false-alarm rate of 5 %
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +124,8 @@ def _detector(
     console: Console,
 ) -> UnknownDetector | None:
     features, labels, groups = held_out.features, held_out.labels, held_out.groups
+    if len(np.unique(groups)) < LEAST_GROUPS:
+        return None
     if held_out.fit_head is not None:
         return choose(features, labels, groups, held_out.fit_head, temperature=temperature)
     members = shuffled(0, 0, prepared.training_members)[:REFERENCE_IMAGES]

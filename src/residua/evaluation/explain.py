@@ -93,9 +93,7 @@ def _output_of(name: str, weights: Weights) -> int:
     key = unicodedata.normalize("NFC", name)
     if key not in indices:
         near = difflib.get_close_matches(key, indices, n=3, cutoff=0.5)
-        known = ", ".join(near or list(indices)[:20])
-        raise ResiduaError(
-            f"class {name!r}: is not a class of {weights.path}. "
-            f"{'Did you mean' if near else 'Expected one of'}: {known}?"
-        )
+        known = ", ".join(weights.metadata.classes[:20])
+        advice = f"Did you mean {', '.join(near)}?" if near else f"Expected one of {known}."
+        raise ResiduaError(f"class {name!r}: is not a class of {weights.path}. {advice}")
     return indices[key]

@@ -30,6 +30,7 @@ Probabilities = npt.NDArray[np.float64]
 
 WANTED = (0.9, 0.95, 0.99)  # accuracies that a threshold of confidence is searched for
 FOLDS = 5
+LEAST = 20  # images, below which a calibration error means nothing
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ class Reliability:
 
 
 def reliability_of(evaluation: Evaluation, uncertainty: Uncertainty | None) -> Reliability | None:
-    """None where no probability is finite, or the outputs are more than the classes."""
+    """None of fewer than LEAST usable images, or where the outputs are more than the classes."""
     logits, labels = evaluation.logits, evaluation.labels
     usable = np.isfinite(logits).all(axis=1)
-    if not usable.any() or logits.shape[1] != len(evaluation.classes):
+    if usable.sum() < LEAST or logits.shape[1] != len(evaluation.classes):
         return None
     logits, labels = logits[usable], labels[usable]
     names = np.array(evaluation.groups)[usable] if evaluation.groups else np.arange(len(labels))

@@ -104,6 +104,9 @@ def write_export(
         calibration = training_images(weights, run, console, CALIBRATION_IMAGES)
         exporters = int8_exporters(name, calibration.pixels)
     path = _path(weights, run, kind, precision, out)
+    uncertainty = weights.metadata.uncertainty
+    if uncertainty is not None and uncertainty.unknown is not None:
+        console.caution("exported files do not detect unknown images: only the run does")
     classifier = Classifier(weights, precision)
     text = json.dumps(description(weights, precision), ensure_ascii=False)
     images = held_out_images(weights, run, console)

@@ -146,10 +146,11 @@ class PredictionSets:
         if coverage > self.highest_coverage + 1e-9:
             groups = len(np.unique(self.groups))
             needed = math.ceil(coverage / (1 - coverage) - 1e-6)
+            highest = math.floor(1000 * self.highest_coverage) / 1000
             raise ResiduaError(
                 f"{groups:,} calibration images, not counting near-duplicates, cannot support "
                 f"prediction sets with a coverage of {coverage:g}: {needed:,} are needed. Use a "
-                f"coverage of at most {self.highest_coverage:.3g}, or more images."
+                f"coverage of at most {highest:g}, or more images."
             )
 
 

@@ -223,8 +223,19 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
         for key, kind in _ATTACHED.items():
             if key in values:
                 part = _attached(path, kind, key, values[key], ordered)
+                _check_classes(path, part, metadata.network.classes)
                 metadata = replace(metadata, **{key: part})  # type: ignore[arg-type]
         return ordered, metadata
+
+
+def _check_classes(path: Path, part: Uncertainty | Golden, outputs: int) -> None:
+    """Raise ResiduaError unless an entry is of a network with so many outputs."""
+    if isinstance(part, Golden):
+        found = part.logits.shape[1]
+    else:
+        found = outputs if part.sets is None else part.sets.classes
+    if found != outputs:
+        raise damaged(path, f"has {outputs} outputs, but golden images or sets of {found} classes")
 
 
 def _attached(
