@@ -229,7 +229,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
 
 
 def _check_classes(path: Path, part: Uncertainty | Golden, outputs: int) -> None:
-    """Raise ResiduaError unless an entry is of a network with so many outputs."""
+    """Raise ResiduaError unless an entry is of a network with this number of outputs."""
     if isinstance(part, Golden):
         found = part.logits.shape[1]
     else:
