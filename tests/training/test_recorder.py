@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from references.tasks import config_for, network_for, task_for
 
 from residua.runs.folder import RunFolder
@@ -36,18 +35,3 @@ def test_numbers_of_parameters_are_short() -> None:
         "269.7 k",
         "11.2 M",
     ]
-
-
-@pytest.mark.slow
-def test_tensorboard_gets_every_metric(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    config = config_for(training__epochs=2, training__tensorboard=True)
-    progress = fit(
-        network_for(config), task_for(config), config, RunFolder(tmp_path), Console(quiet=True)
-    )
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    for name in ("loss", "val_accuracy", "learning_rate"):
-        values = torch.tensor([event.value for event in events.Scalars(name)])
-        torch.testing.assert_close(values, torch.tensor([row[name] for row in progress.history]))
