@@ -204,6 +204,7 @@ def test_without_a_connection_the_reason_is_stated(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # its retries
     with pytest.raises(ResiduaError, match=r"127\.0\.0\.1:9 cannot be reached"):
         residua.predict(f"hub:{REPOSITORY}", "image.jpg")
 
