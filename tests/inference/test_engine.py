@@ -18,6 +18,7 @@ from residua.inference.engine import Job, TorchEngine, engine_for, largest_diffe
 from residua.inference.feature_layers import FeatureLayer, FrozenStages
 from residua.networks.zoo.catalogue import build
 
+pytestmark = pytest.mark.slow  # OpenVINO takes seconds to convert a network
 PREPROCESSING = Preprocessing(
     size=32,
     channels=3,

@@ -14,6 +14,7 @@ from residua.inference.outputs import Classifier, FromPixels, classifier_of, fea
 from residua.weights.load import Weights, read_file
 from residua.weights.network import build_network
 
+pytestmark = pytest.mark.slow  # OpenVINO takes seconds to convert a network
 CPU = torch.device("cpu")
 
 
