@@ -31,6 +31,7 @@ from residua.evaluation.score import (
     score_images,
     with_slices,
 )
+from residua.networks.own import own_of
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.evidence import Evidence, evidence_of
@@ -62,7 +63,6 @@ from residua.training.initial import (
     check_own,
     initial_metadata,
     initial_network,
-    own_of,
     with_own,
 )
 from residua.training.loop import fit

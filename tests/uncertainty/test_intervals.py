@@ -9,13 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residua.errors import ResiduaError
-from residua.uncertainty.intervals import (
-    balanced_accuracy,
-    bootstrap_interval,
-    clustered_interval,
-    macro_f1,
-    wilson_interval,
-)
+from residua.uncertainty.intervals import clustered_interval, wilson_interval
 
 DRAWS = 1000
 
@@ -58,41 +52,6 @@ def test_one_group_is_little_evidence_however_large() -> None:
     assert high == 1
 
 
-@pytest.mark.parametrize("copies", [1, 4])
-@pytest.mark.parametrize("statistic", [balanced_accuracy, macro_f1])
-def test_bootstrap_intervals_cover(statistic, copies: int) -> None:  # type: ignore[no-untyped-def]
-    truth = np.array([[0.9, 0.1, 0], [0.05, 0.9, 0.05], [0.2, 0.1, 0.7]])
-    sizes, covered, draws = np.array([60, 40, 25]), 0, 60
-    expected = float(statistic(truth * sizes[:, None]))
-    for seed in range(draws):
-        random = np.random.default_rng(seed)
-        labels = np.repeat([0, 1, 2], sizes)
-        predicted = (truth.cumsum(1)[labels] < random.random((len(labels), 1))).sum(axis=1)
-        groups = np.repeat(np.arange(len(labels)), copies)
-        low, high = bootstrap_interval(
-            statistic, np.repeat(labels, copies), np.repeat(predicted, copies), groups, seed
-        )
-        covered += low <= expected <= high
-    assert covered / draws > 0.86  # 0.95 less three standard errors
-
-
-def test_statistics_are_scikit_learns() -> None:
-    from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
-
-    random = np.random.default_rng(0)
-    labels, predicted = random.integers(0, 5, (2, 300))
-    confusion = confusion_matrix(labels, predicted).astype(np.float64)
-    assert balanced_accuracy(confusion) == pytest.approx(balanced_accuracy_score(labels, predicted))
-    assert macro_f1(confusion) == pytest.approx(f1_score(labels, predicted, average="macro"))
-
-
-def test_perfect_predictions_still_have_an_interval() -> None:
-    labels = np.arange(60) % 3
-    low, high = bootstrap_interval(balanced_accuracy, labels, labels)
-    assert 0.9 < low < 0.96
-    assert high == 1
-
-
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(0, 99))
 def test_every_input_gives_an_interval_around_the_estimate(
@@ -104,8 +63,6 @@ def test_every_input_gives_an_interval_around_the_estimate(
     group = random.integers(0, groups, images)
     low, high = clustered_interval(labels == predicted, group)
     assert 0 <= low <= (labels == predicted).mean() <= high <= 1
-    low, high = bootstrap_interval(macro_f1, labels, predicted, group)
-    assert 0 <= low <= high <= 1
 
 
 def test_no_images_no_interval() -> None:

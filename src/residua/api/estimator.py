@@ -40,10 +40,9 @@ from residua.evaluation.evaluate import run_classes
 from residua.evaluation.inputs import Input, Reading, read_batches
 from residua.inference.engine import Floats
 from residua.inference.outputs import classifier_of
-from residua.networks.own import ModelLike, own_name
+from residua.networks.own import ModelLike, own_name, own_of
 from residua.system.console import Console
 from residua.system.files import new_folder, user_path
-from residua.training.initial import own_of
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import read_file
 from residua.weights.network import default_device

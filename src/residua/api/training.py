@@ -32,14 +32,14 @@ from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_clas
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predictor import Predictions
 from residua.evaluation.score import Evaluation
-from residua.networks.own import ModelLike, is_named, is_own, own_name
+from residua.networks.own import ModelLike, is_named, is_own, own_name, own_of
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source, open_weights, own_model, start_from
 from residua.runs.tracking import Tracker, by_kind
 from residua.system.console import Console
 from residua.system.notebook import shown
-from residua.training.initial import own_of, with_own
+from residua.training.initial import with_own
 from residua.weights.load import read_file
 from residua.weights.network import build_network, default_device
 

@@ -15,9 +15,10 @@ from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.inference.outputs import featured_classifier
-from residua.networks.own import is_own
+from residua.networks.own import own_of
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
+from residua.uncertainty.calibration import brier_score
 from residua.uncertainty.prediction_sets import PredictionSets
 from residua.uncertainty.record import (
     CALIBRATION_IMAGES,
@@ -64,8 +65,7 @@ def calibrate(
     held_out: cross-validated predictions; None: those for the validation set are computed, if
     there is one. Returns what is stored. Weights that are calibrated already stay as they are.
     """
-    name = prepared.config.network.name
-    own = name if is_own(name) else None
+    own = own_of(prepared.config)
     weights = read_file(folder.weights, own)
     if weights.metadata.golden is not None:
         return weights.metadata.uncertainty
@@ -108,11 +108,8 @@ def _uncertainty(
 def _temperature(held_out: HeldOut) -> float:
     """1.0 unless another one, fitted on four fifths of the images, is better for the others."""
     logits, labels = held_out.logits, held_out.labels
-    truth = np.eye(logits.shape[1])[labels]
-    before = np.square(
-        softmax(logits) - truth
-    ).mean()  # the Brier score, as temperatures are fitted
-    after = np.square(cross_fitted(logits, labels, groups=held_out.groups) - truth).mean()
+    before = brier_score(softmax(logits), labels)
+    after = brier_score(cross_fitted(logits, labels, groups=held_out.groups), labels)
     return fit_temperature(logits, labels) if after < before else 1.0
 
 

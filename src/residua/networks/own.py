@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from residua.config.schema import Config
 from residua.errors import ResiduaError
 from residua.networks.layers import Initialisation, Random
 from residua.networks.staged import Staged
@@ -108,6 +109,11 @@ class OwnConfig:
 def is_own(name: object) -> bool:
     """Whether a model's name is that of a network outside the catalogue."""
     return isinstance(name, str) and ":" in name
+
+
+def own_of(config: Config) -> str | None:
+    """The name of the settings' network, where it is the user's own."""
+    return config.network.name if is_own(config.network.name) else None
 
 
 def own_name(model: ModelLike) -> str:

@@ -12,7 +12,7 @@ from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import smallest_input
 from residua.networks.analysis.shapes import REFUSALS
-from residua.networks.own import OwnConfig, is_own
+from residua.networks.own import OwnConfig, is_own, own_of
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze, freeze_statistics
 from residua.networks.zoo.catalogue import build_from
@@ -76,11 +76,6 @@ def _check_outputs(prepared: Prepared, weights: Weights | None) -> None:
     if not is_tensor or outputs.shape != (1, spec.classes):
         found = list(outputs.shape) if is_tensor else type(outputs).__name__
         raise ResiduaError(f"model {spec.name}: returned {found}; {expected}.")
-
-
-def own_of(config: Config) -> str | None:
-    """The name of the settings' network, where it is the user's own."""
-    return config.network.name if is_own(config.network.name) else None
 
 
 def with_own(config: Config, model: str | None) -> Config:

@@ -110,17 +110,22 @@ def calibration_of(
     low, high = np.quantile(_resampled(terms, seed), [0.025, 0.975]).tolist()
     error = _root(square)
     interval = min(error, _root(square - high + biased)), max(error, _root(square - low + biased))
-    brier = np.square(rows).sum(axis=1) - 2 * rows[np.arange(len(rows)), labels] + 1
     return Calibration(
         error=error,
         interval=interval,
         plain_error=float(np.abs(sums.gap).sum() / sums.images.sum()),
-        brier=float(brier.mean()),
+        brier=brier_score(rows, labels),
         confidence=float(confidence.mean()),
         accuracy=float(correct.mean()),
         bins=_rows(confidence, correct, bins),
         images=len(rows),
     )
+
+
+def brier_score(probabilities: Floats, labels: npt.NDArray[np.integer]) -> float:
+    """The mean squared distance of probabilities [N, K] from labels [N], in [0, 2]; N >= 1."""
+    true = probabilities[np.arange(len(probabilities)), labels]
+    return float((np.square(probabilities).sum(axis=1) - 2 * true + 1).mean())
 
 
 def _bins(confidence: Floats) -> npt.NDArray[np.int64]:

@@ -1,13 +1,12 @@
-"""Right and wrong predictions -> intervals of accuracy, balanced accuracy and macro F1.
+"""Right and wrong predictions -> intervals of their accuracy.
 
 `groups` are images that are no independent evidence, such as near-copies or frames of one video:
-the intervals count them by what they add. Legend: N images, G groups, K classes, R resamples.
+the intervals count them by what they add. Legend: N images, G groups, R resamples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
@@ -17,10 +16,6 @@ from residua.data.random import uniform
 from residua.errors import ResiduaError
 
 Integers = npt.NDArray[np.integer]
-Statistic = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-
-_RESAMPLES = 1000
-_BLOCK = 100  # resamples at a time, which bounds memory
 
 
 def wilson_interval(share: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -92,66 +87,6 @@ def _wilson_of_groups(
     normal = NormalDist().inv_cdf(0.5 + confidence / 2)
     student = float(t.ppf(0.5 + confidence / 2, max(1, groups - 1)))
     return wilson_interval(share, total * (normal / student) ** 2, confidence)
-
-
-def balanced_accuracy(confusion: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean recall of the classes that have images, [...], of confusions [..., K, K]: rows are the
-    true class, columns the predicted one."""
-    support = confusion.sum(axis=-1)
-    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
-    recall = correct / np.where(support > 0, support, 1)
-    return np.asarray(recall.sum(axis=-1) / np.maximum((support > 0).sum(axis=-1), 1))
-
-
-def macro_f1(confusion: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean F1 of the classes that have images, [...], of confusions [..., K, K]."""
-    support, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    correct = np.diagonal(confusion, axis1=-2, axis2=-1)
-    total = support + predicted
-    f1 = np.where(support > 0, 2 * correct / np.where(total > 0, total, 1), 0)
-    return np.asarray(f1.sum(axis=-1) / np.maximum((support > 0).sum(axis=-1), 1))
-
-
-def bootstrap_interval(
-    statistic: Statistic,
-    labels: Integers,
-    predicted: Integers,
-    groups: Integers | None = None,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """The interval of a statistic in [0, 1] such as `balanced_accuracy`; (low, high) in [0, 1].
-
-    statistic: of confusions float64 [R, K, K] -> float64 [R]. labels, predicted: int [N], >= 0; a
-    prediction that is no class, as -1, is wrong. groups: int [N], resampled as a whole.
-
-    Resampling groups gives the standard error; the interval is Wilson's at the sample size that has
-    this standard error, at most the number of groups. Unlike percentiles it neither collapses where
-    all is right nor leaves [0, 1]. Raises ResiduaError without images.
-    """
-    if labels.shape != predicted.shape or labels.ndim != 1:
-        raise ValueError(f"labels {labels.shape}, predicted {predicted.shape}")
-    if len(labels) == 0:
-        return wilson_interval(0.0, 0)
-    names, group = np.unique(
-        np.arange(len(labels)) if groups is None else groups, return_inverse=True
-    )
-    classes = int(max(labels.max(), predicted.max())) + 2  # the last for no class
-    cells = labels * classes + np.where(predicted < 0, classes - 1, predicted)
-
-    def confusion(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        counts = np.bincount(cells, weights[group], classes**2).astype(np.float64)
-        return counts.reshape(classes, classes)
-
-    value = float(statistic(confusion(np.ones(len(names)))[None])[0])
-    values = []
-    for start in range(0, _RESAMPLES, _BLOCK):
-        weights = group_resamples(len(names), np.arange(start, start + _BLOCK), seed)
-        values.append(statistic(np.stack([confusion(row) for row in weights])))
-    error = float(np.concatenate(values).std())
-    independent = value * (1 - value) / error**2 if error > 0 else math.inf
-    total = max(1.0, min(independent, float(len(names))))
-    return _wilson_of_groups(value, total, len(names), confidence)
 
 
 def group_resamples(
