@@ -338,7 +338,7 @@ def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evalua
         groups=prepared.groups_of(members),
     )
     evaluation = dataclasses.replace(evaluation, caveat=selection_caveat(folder, split))
-    evaluation = with_slices(evaluation, [prepared.headers[member] for member in members.tolist()])
+    evaluation = with_slices(evaluation, members, prepared.headers, prepared.dataset.columns)
     record(folder, split, evaluation)
     low, high = evaluation.metrics.interval
     console.print(

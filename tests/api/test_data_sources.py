@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from references.command_line import residua as command
 
 import residua
@@ -97,6 +99,35 @@ def test_the_commands_read_tables(
     features = command("features", "imagenet", str(table), "--out", "f.npz", cwd=tmp_path)
     assert features.status == 0, features.stderr
     assert "gone is left out: there is no such file" in features.stderr
+
+
+def test_a_weak_slice_in_a_column_of_a_table_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of one camera show noise; heights and row numbers say nothing."""
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    rows = ["row,path,label,camera,height"]
+    for number in range(120):
+        camera, channel = ("old" if number % 4 == 0 else "new"), number // 4 % 2
+        pixels = random.integers(0, 100, (24, 24, 3), dtype=np.uint8)
+        pixels[..., channel if camera == "new" else 2] += 100
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number},{number}.png,{'rg'[channel]},{camera},{random.normal(100, 9):.2f}")
+    (tmp_path / "birds.csv").write_text("\n".join(rows))
+    words = ["train", "birds.csv", "--effort", "quick", "--test-fraction", "0.5", "--size", "32"]
+    assert command(*words, cwd=tmp_path).status == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    (found,) = json.loads((run / "evaluations/test/scores.json").read_text())["slices"]
+    assert found["description"] == "camera old"
+    assert found["accuracy"] < 0.8 < 0.95 < found["elsewhere"]
+    assert "camera old: accuracy" in (run / "report.html").read_text("utf-8")
+
+    (tmp_path / "birds.csv").rename(tmp_path / "more.csv")
+    printed = command("evaluate", str(run), "more.csv", cwd=tmp_path).stdout
+    assert "\ncamera old: accuracy" in printed
+    assert not [line for line in printed.splitlines() if line.startswith(("height", "row"))]
+    assert command("evaluate", str(run), "--data", "more.csv", "--json", cwd=tmp_path).status == 0
 
 
 def test_arrays_are_found_again_or_given_again(

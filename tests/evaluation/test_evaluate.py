@@ -137,6 +137,16 @@ def test_the_test_split_of_other_data_is_preferred_and_unreadable_files_are_list
     assert "data: has no images of class2" in printed
 
 
+def test_groups_of_a_table_count_once(run: RunFolder, shapes: Path, tmp_path: Path) -> None:
+    files = sorted(shapes.rglob("*.png"))
+    rows = [f"{file},{file.parent.name},{at // 4}" for at, file in enumerate(files)]
+    table = tmp_path / "seen.csv"
+    table.write_text("\n".join(["path,label,group", *rows]))
+    with pytest.warns(UserWarning, match="were used to train"):
+        metrics = evaluate_run(run, str(table), QUIET).metrics
+    assert (metrics.images, metrics.groups) == (60, 15)
+
+
 def test_an_unknown_class_is_refused(run: RunFolder, tmp_path: Path) -> None:
     write_shapes(tmp_path / "data", 1, classes=4)
     with pytest.raises(ResiduaError, match="class 'class3' is not among the"):

@@ -75,6 +75,17 @@ def test_near_copies_count_once() -> None:
     assert find_slices(correct, labels, {"brightness": dark}, groups) == ()
 
 
+def test_slices_of_a_table_are_described_in_a_line() -> None:
+    correct = np.arange(100) >= 20
+    labels, texts = np.zeros(100, np.int64), ["cloudy,\n" + 99 * "x"] * 20 + ["clear"] * 80
+    (slice_of_text,) = find_slices(correct, labels, {"sky": texts})
+    assert slice_of_text.description.startswith("sky cloudy, xxx")
+    assert len(slice_of_text.description) == 60
+    years = {"year": np.repeat([2018.0, 2020.0, 2021.0], [20, 10, 70])}
+    (slice_of_years,) = find_slices(correct, labels, years)
+    assert slice_of_years.description == "year below 2020"
+
+
 def test_nothing_to_find_where_all_is_right_or_a_property_has_one_value() -> None:
     labels, ones = np.zeros(50, np.int64), np.ones(50)
     assert find_slices(np.ones(50, bool), labels, {"a": np.arange(50.0)}) == ()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from residua.data.dataset import Entry, Header, Pixels, SplitName
+from residua.data.dataset import Entry, Header, Pixels, SplitName, Values
 from residua.errors import ResiduaError
 
 Labels = npt.NDArray[np.int64]
@@ -28,6 +28,7 @@ class ArrayDataset:
     format: str
     rejected: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
+    columns: Mapping[str, Values] = field(default_factory=dict)
 
     def content(self, index: int) -> bytes:
         """The pixels of one image, row by row, channels last."""

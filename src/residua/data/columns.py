@@ -70,7 +70,7 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
     others = [name for name in names if name not in ("", path)]
     label = _column(others, chosen.label, LABELS, "label", where, names)
     if not label:
-        rest = [n for n in others if n not in (split, group) and _plain(n) not in WEIGHTS]
+        rest = [n for n in others if n not in (split, group) and plain_name(n) not in WEIGHTS]
         if len(rest) != 1:
             raise ResiduaError(_unclear("label", [], names, where))
         label = rest[0]
@@ -102,7 +102,7 @@ def _column(
             )
         return chosen
     for tier in known:
-        found = [name for name in names if _plain(name) in tier]
+        found = [name for name in names if plain_name(name) in tier]
         if len(found) > 1:
             raise ResiduaError(_unclear(role, found, shown or names, where))
         if found:
@@ -115,7 +115,8 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join([*named[:20], "..."] if named[20:] else named) or "none"
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The name of a column as it is compared."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, C], C = 3 (RGB) or 1 (greyscale)
+Values = Sequence[str] | npt.NDArray[np.float64]  # a property of images: text, or numbers
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -70,6 +71,10 @@ class Dataset(Protocol):
     def warnings(self) -> Sequence[str]:
         """Sentences for the user, such as on empty class folders."""
 
+    @property
+    def columns(self) -> Mapping[str, Values]:
+        """Further columns of a table by name: a value for each entry, "" or NaN without one."""
+
     def content(self, index: int) -> bytes:
         """The bytes that define image `index`: its file, or its pixels. Raises Unreadable."""
 
@@ -90,6 +95,16 @@ class Dataset(Protocol):
         """
 
 
+def values_at(columns: Mapping[str, Values], indices: Sequence[int]) -> dict[str, Values]:
+    """The values of some entries, in the order of `indices`."""
+    return {
+        name: values[indices]
+        if isinstance(values, np.ndarray)
+        else [values[index] for index in indices]
+        for name, values in columns.items()
+    }
+
+
 class Selection:
     """Some images of a data set, as a data set: entry i is entry `indices[i]` of the other."""
 
@@ -98,6 +113,7 @@ class Selection:
         self.name, self.description = dataset.name, dataset.description
         self.classes, self.warnings = dataset.classes, dataset.warnings
         self.entries = [dataset.entries[index] for index in indices]
+        self.columns = values_at(dataset.columns, indices)
         self.rejected: Sequence[tuple[str, str]] = ()
 
     def content(self, index: int) -> bytes:

@@ -7,7 +7,7 @@ label is missing are rejected like damaged files; rows that contradict each othe
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,8 +22,9 @@ from residua.data import recognition
 from residua.data.columns import WEIGHTS, Columns, path_column, roles_of
 from residua.data.dataset import SPLITS, SplitName
 from residua.data.folder import files_below
+from residua.data.properties import properties_in
 from residua.data.scan import LINE_BREAK, SPLIT_NAMES, FileDataset, Scan, classes_of, entries_of
-from residua.data.table import Table, read_table
+from residua.data.table import Table, read_table, text_of
 from residua.errors import ResiduaError
 
 _MAX_LABEL = 200  # characters
@@ -42,6 +43,7 @@ class TableDataset(FileDataset):
 
 @dataclass(frozen=True)
 class _Row:
+    at: int  # in the table
     number: int
     label: str
     split: SplitName | None
@@ -94,6 +96,8 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
         classes = classes_of(scan, splits if training else [], order)
     except ResiduaError as error:  # a class that the training set lacks
         raise ResiduaError(f"{file}: {error}") from error
+    entries = entries_of(scan, classes, listing.groups)
+    positions = [listing.rows[entry.path].at for entry in entries]
     return TableDataset(
         root=file.parent,
         name=file.stem if file.stem.lower() not in _GENERIC else _parent_name(file),
@@ -101,9 +105,10 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
         + (f", split into {', '.join(splits)}" if splits else "")
         + (f", grouped by {roles.group!r}" if roles.group else ""),
         classes=classes,
-        entries=entries_of(scan, classes, listing.groups),
+        entries=entries,
         rejected=sorted(scan.rejected),
         warnings=scan.warnings,
+        columns=properties_in(table, positions, dataclasses.astuple(roles)),
     )
 
 
@@ -143,8 +148,8 @@ def _listed(table: Table, path: str, label: str, split: str, group: str) -> _Lis
     groups = _texts(table, group, "group") if group else empty
     splits = _splits(table, split) if split else [None] * len(empty)
     texts = _texts(table, path, "path")
-    for number, text, name, part, group_name in zip(
-        table.numbers, texts, labels, splits, groups, strict=True
+    for at, (number, text, name, part, group_name) in enumerate(
+        zip(table.numbers, texts, labels, splits, groups, strict=True)
     ):
         found, reason = files.locate(text)
         if not reason and not name:
@@ -153,7 +158,7 @@ def _listed(table: Table, path: str, label: str, split: str, group: str) -> _Lis
             shown = found or text[:_MAX_LABEL] or f"row {number}"
             listing.scan.rejected.append((shown, f"row {number}: {reason}"))
             continue
-        row = _Row(number, name, part)
+        row = _Row(at, number, name, part)
         first = listing.rows.setdefault(found, row)
         if first is not row:
             _check_repeated(table, found, first, row)
@@ -187,16 +192,9 @@ def _texts(table: Table, column: str, role: str) -> list[str]:
 
 
 def _text(cell: object, table: Table, number: int, column: str, role: str) -> str:
-    if isinstance(cell, str):
-        return cell.strip()
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    if isinstance(cell, bool):
-        return str(cell).lower()
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    if isinstance(cell, int | float):
-        return str(cell)
+    text = text_of(cell)
+    if text is not None:
+        return text
     raise ResiduaError(
         f"{table.file}, row {number}: the {role} in the column {column!r} is of type "
         f"{type(cell).__name__}: expected text or a number, one {role} for each image."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,19 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """Names of the columns that can be used."""
         return tuple(self.columns)
+
+
+def text_of(cell: object) -> str | None:
+    """A cell as text: "" if it is empty, None if it is neither text nor a number."""
+    if isinstance(cell, str):
+        return cell.strip()
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    return str(cell) if isinstance(cell, int | float) else None
 
 
 def is_table(path: Path) -> bool:

@@ -15,6 +15,7 @@ from residua.config.schema import Data
 from residua.data.cache import Decoded, Survey, load, survey
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Entry, Selection, SplitName
+from residua.data.grouping import split_groups
 from residua.data.open import NO_CHOICE, open_dataset, open_recorded
 from residua.data.random import Integers
 from residua.data.split import Member
@@ -181,8 +182,8 @@ def _evaluate(
 ) -> Evaluation:
     """Decode the images and evaluate the weights on those that are readable.
 
-    used: digests of images to warn of. groups: path -> group, see `compute_metrics`; None: images
-    with equal pixels.
+    used: digests of images to warn of. groups: path -> group, see `compute_metrics`; None: those
+    of the data set, and images with equal pixels.
     """
     dataset, preprocessing = images.dataset, weights.metadata.preprocessing
     with console.bar("decoding") as move:
@@ -198,7 +199,9 @@ def _evaluate(
     samples = np.array(readable, np.int64)
     paths = [dataset.entries[index].path for index in readable]
     if groups is None:
-        groups = dict(zip(paths, (decoded.digests[index] for index in readable), strict=True))
+        entries = [dataset.entries[index] for index in readable]
+        keys = split_groups("", entries, [decoded.digests[index] for index in readable], None)
+        groups = dict(zip(paths, keys, strict=True))
     evaluation = score_images(
         weights,
         decoded.pixels,
@@ -211,7 +214,7 @@ def _evaluate(
         unreadable=unreadable,
         groups=[groups[path] for path in paths],
     )
-    return with_slices(evaluation, [surveyed.headers[index] for index in readable])
+    return with_slices(evaluation, samples, surveyed.headers, dataset.columns)
 
 
 def _folder_name(run: RunFolder, dataset: str, location: Mapping[str, str]) -> str:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from residua.data.dataset import Header, Pixels, SplitName
+from residua.data.dataset import Header, Pixels, SplitName, Values, values_at
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, compute_metrics
-from residua.evaluation.slices import Slice, Values, find_slices, properties_of
+from residua.evaluation.slices import Slice, find_slices, properties_of
 from residua.inference.outputs import classifier_of
 from residua.system.console import Console
 from residua.system.notebook import shown
@@ -194,13 +194,19 @@ def evaluation_of(
 
 def with_slices(
     evaluation: Evaluation,
+    samples: Integers,
     headers: Sequence[Header | None],
-    columns: Mapping[str, Values] | None = None,
+    columns: Mapping[str, Values],
 ) -> Evaluation:
-    """The evaluation with its `slices`. headers: of its images. columns: of a table, see
-    `properties_of`."""
+    """The evaluation with its `slices`. headers, columns: of a data set, whose entries `samples`
+    [N] are evaluated."""
+    rows = samples.tolist()
     properties = properties_of(
-        evaluation.paths, headers, evaluation.pixels, evaluation.classes, columns
+        evaluation.paths,
+        [headers[row] for row in rows],
+        evaluation.pixels,
+        evaluation.classes,
+        values_at(columns, rows),
     )
     slices = find_slices(evaluation.correct, evaluation.labels, properties, evaluation.groups)
     return replace(evaluation, slices=slices)

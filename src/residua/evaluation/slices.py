@@ -19,16 +19,15 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.dataset import Header, Pixels
+from residua.data.dataset import Header, Pixels, Values
+from residua.data.properties import FEW
 from residua.data.random import Integers
 from residua.uncertainty.intervals import wilson_interval
-
-Values = Sequence[str] | npt.NDArray[np.float64]  # of a property: text, or numbers
 
 LEVEL = 0.05  # of a false alarm, for all slices together
 SHARES = (0.1, 0.25, 0.5)  # of the images, that are a slice at either end of a number
 LEAST = 10  # units of a slice
-VALUES = 20  # most frequent texts that are a slice each
+LONGEST = 60  # characters of a description
 SHOWN = 3
 MOST = 10_000  # units that are examined, evenly spaced
 PERMUTATIONS, BLOCK = 1000, 50
@@ -116,7 +115,7 @@ def properties_of(
     headers: Sequence[Header | None],
     pixels: Pixels,
     classes: Sequence[str],
-    columns: Mapping[str, Values] | None = None,
+    columns: Mapping[str, Values],
 ) -> dict[str, Values]:
     """The properties by which images are divided: size, aspect, brightness, format, folder.
 
@@ -133,7 +132,7 @@ def properties_of(
         "brightness (0 to 255)": brightness,
         "file format": [header.format if header else "" for header in headers],
         "folder": _folders(paths, classes),
-        **(columns or {}),
+        **columns,
     }
 
 
@@ -165,9 +164,9 @@ def _candidates(name: str, values: Values, first: Integers) -> list[_Candidate]:
     if isinstance(values, np.ndarray):
         return _ends(name, values[first])
     texts = [values[index] for index in first.tolist()]
-    frequent = Counter(text for text in texts if text).most_common(VALUES)
+    frequent = Counter(text for text in texts if text).most_common(FEW)
     slices = [
-        _Candidate(name, f"{name} {text}", np.array([other == text for other in texts]))
+        _Candidate(name, _line(f"{name} {text}"), np.array([other == text for other in texts]))
         for text, _ in frequent
     ]
     return [candidate for candidate in slices if _is_sizable(candidate.inside)]
@@ -180,9 +179,21 @@ def _ends(name: str, numbers: npt.NDArray[np.float64]) -> list[_Candidate]:
     slices = []
     for share in SHARES:
         low, high = np.quantile(known, share), np.quantile(known, 1 - share)
-        slices.append(_Candidate(name, f"{name} below {low:.3g}", numbers < low))
-        slices.append(_Candidate(name, f"{name} above {high:.3g}", numbers > high))
+        below, above = (_line(f"{name} {text}") for text in ("below", "above"))
+        slices.append(_Candidate(name, f"{below} {_figure(low)}", numbers < low))
+        slices.append(_Candidate(name, f"{above} {_figure(high)}", numbers > high))
     return [candidate for candidate in slices if _is_sizable(candidate.inside)]
+
+
+def _line(text: str) -> str:
+    """A text of any origin as one short line."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _figure(number: float) -> str:
+    """A number with three digits, or all of its whole digits, as of a year."""
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
 
 
 def _is_sizable(inside: npt.NDArray[np.bool_]) -> bool:

@@ -174,7 +174,7 @@ class CrossValidated:
             prepared.dataset.classes,
             groups=prepared.groups_of(self.samples),
         )
-        return with_slices(evaluation, [prepared.headers[at] for at in self.samples.tolist()])
+        return with_slices(evaluation, self.samples, prepared.headers, prepared.dataset.columns)
 
 
 @dataclass(frozen=True)
