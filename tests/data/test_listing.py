@@ -222,8 +222,13 @@ def test_group_by_a_column_of_the_table(folder: Path) -> None:
 
 
 def test_a_column_of_weights_is_reported_as_unused(folder: Path) -> None:
-    (warning,) = found(folder, ["path,label,weight", "a.png,x,2", "b.png,y,1"]).warnings
-    assert warning.startswith("The column 'weight' has no effect")
+    for name in ("weight", "Sample Weight"):
+        rows = [f"path,label,{name}", "a.png,x,2", "b.png,y,1"]
+        (warning,) = found(folder, rows).warnings
+        assert warning.startswith(f"The column {name!r} does not weight images in training")
+    assert (
+        found(folder, ["path,weight", "a.png,light", "b.png,heavy"], label="weight").warnings == []
+    )
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -17,7 +17,7 @@ PATHS = (
 LABELS = (("label", "labels", "class", "class_name", "classname", "target", "category"),)
 SPLITS = (("split", "subset", "partition"),)
 GROUPS = (("group", "groups"),)
-WEIGHTS = ("weight", "weights", "sample_weight")  # not used
+WEIGHTS = ("weight", "weights", "sample_weight", "sample_weights")  # warned of
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 from unicodedata import normalize
 
 from residua.data import recognition
-from residua.data.columns import WEIGHTS, Columns, path_column, roles_of
+from residua.data.columns import WEIGHTS, Columns, path_column, plain_name, roles_of
 from residua.data.dataset import SPLITS, SplitName
 from residua.data.folder import files_below
 from residua.data.properties import properties_in
@@ -87,9 +87,10 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
         rows = "row repeats" if listing.repeated == 1 else "rows repeat"
         scan.warnings.append(f"{listing.repeated:,} {rows} an earlier row exactly.")
     scan.warnings += [
-        f"The column {name!r} has no effect: residua does not weight single images."
+        f"The column {name!r} does not weight images in training: only classes are weighted "
+        "(optimization.class_weights)."
         for name in table.names
-        if name.lower() in WEIGHTS and name not in (roles.path, roles.label)
+        if plain_name(name) in WEIGHTS and name not in dataclasses.astuple(roles)
     ]
     order = _order({name for _, name, _ in scan.labelled})
     try:
