@@ -14,11 +14,16 @@ from residua.config.schema import Config
 from residua.runs.folder import RunFolder
 
 
-def run(folder: Path, name: str, correct: list[bool], split: str = "test") -> ComparedRun:
-    """A finished run with one epoch."""
+def run(
+    folder: Path, name: str, correct: list[bool], split: str = "test", copies: int = 1
+) -> ComparedRun:
+    """A finished run with one epoch. copies: images that follow one another and form a group."""
     (folder / name).mkdir()
     (folder / name / "report.html").touch()
-    results = [ImageResult(str(i), str(i), "x", right) for i, right in enumerate(correct)]
+    results = [
+        ImageResult(str(i), str(i), "x", right, group=str(i // copies) if copies > 1 else "")
+        for i, right in enumerate(correct)
+    ]
     predictions = RunPredictions(name, {split: results}, frozenset())
     facts = RunFacts(
         name=name,
@@ -91,6 +96,21 @@ def test_p_values_of_several_runs_are_adjusted(tmp_path: Path) -> None:
 
 def test_few_images_can_show_no_difference(two: tuple[ComparedRun, ComparedRun]) -> None:
     assert "no difference would be significant on so few images" in findings(*two)[0]
+
+
+def test_groups_are_stated_with_their_test(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, "a", [True, False] * 20, copies=4),
+        run(tmp_path, "b", [True] * 40, copies=4),
+    ]
+    sentence = findings(*runs)[0]
+    assert "accuracy on the same 40 images in 10 groups: b is better than a by 50.0" in sentence
+    assert "(p = 0.002, sign-flip permutation test in which each group counts once)" in sentence
+    alone = [run(tmp_path, name, [True, False], copies=2) for name in "cd"]
+    assert findings(*alone)[0] == (
+        "c and d are not compared: 2 common test images in 1 group outside both training sets, "
+        "2 needed."
+    )
 
 
 def test_excluded_images_and_optimistic_accuracies_are_stated(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from residua.comparison.pairing import ImageResult, RunPredictions, pair_runs
+from residua.comparison.pairing import ImageResult, Pair, RunPredictions, pair_runs
 
 NONE: frozenset[str] = frozenset()
 
@@ -24,7 +24,53 @@ def test_copies_are_matched_once_and_training_images_are_excluded() -> None:
     # 2 with 2, 1 with 9, 4 with 4; 6 has no partner left; 3 and 5 are training images of a run.
     assert (pair.images, pair.gained, pair.lost) == (3, 1, 2)
     assert pair.trained_on == (1, 1)
-    assert pair.accuracies == (2 / 3, 1 / 3)
+    # 1 and 2 are copies: a group.
+    assert (pair.groups, pair.accuracies) == (2, (3 / 4, 1 / 4))
+
+
+def test_copies_make_no_difference_significant() -> None:
+    """Of 20 images, each run mistakes some that the other does not; then each is there five times,
+    as near-duplicates in the groups of either run, or as equal pixels."""
+    right = {"a": [True] * 13 + [False] * 7, "b": [True] * 11 + [False] * 2 + [True] * 7}
+
+    def compared(copies: int, group: str = "", content: str = "") -> Pair:
+        first, second = (
+            RunPredictions(
+                name,
+                {
+                    "test": [
+                        ImageResult(
+                            f"{image}-{copy}",
+                            f"{image}-{copy}",
+                            "x",
+                            is_right,
+                            str(image) if content else f"{image}-{copy}",
+                            str(image) if group in (name, "both") else "",
+                        )
+                        for image, is_right in enumerate(row)
+                        for copy in range(copies)
+                    ]
+                },
+                NONE,
+            )
+            for name, row in right.items()
+        )
+        return pair_runs(first, [second])[0]
+
+    single, independent = compared(1), compared(5)
+    assert (single.groups, single.images, single.gained, single.lost) == (20, 20, 7, 2)
+    assert not single.significant
+    assert independent.significant  # if images are five times as many
+    for group, content in (("a", ""), ("b", ""), ("both", ""), ("", "pixels")):
+        copied = compared(5, group, content)
+        assert (copied.groups, copied.images) == (20, 100)
+        assert copied.p_value == single.p_value
+        assert copied.accuracies == single.accuracies
+        assert copied.detectable == single.detectable
+        assert copied.difference is not None
+        assert single.difference is not None
+        assert copied.difference.low <= single.difference.low
+        assert not copied.difference.significant
 
 
 def test_the_test_set_is_compared_where_both_have_one() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, ttest_rel, tukey_hsd
+from scipy.stats import binomtest, permutation_test, ttest_rel, tukey_hsd
 
 from residua.comparison.statistics import (
     Difference,
@@ -18,7 +18,13 @@ from residua.comparison.statistics import (
     image_difference,
     mcnemar,
     seed_differences,
+    sign_flip,
 )
+
+
+def changes(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of correct predictions, bool [N]."""
+    return second.astype(np.float64) - first
 
 
 def test_two_rows_are_compared_by_the_paired_t_test() -> None:
@@ -61,7 +67,7 @@ def test_intervals_over_images_contain_the_true_difference() -> None:
     gained, lost, covered = 0.06, 0.03, 0
     for _ in range(2000):
         kind = random.choice(4, 250, p=(0.8, gained, lost, 1 - 0.8 - gained - lost))
-        difference = image_difference((kind == 0) | (kind == 2), (kind == 0) | (kind == 1))
+        difference = image_difference((kind == 1) * 1.0 - (kind == 2))
         covered += difference.low <= gained - lost <= difference.high
     assert 0.935 < covered / 2000 < 0.975
 
@@ -73,6 +79,49 @@ def test_mcnemars_test_is_the_binomial_test() -> None:
             expected = binomtest(gained, gained + lost, 0.5).pvalue
             assert mcnemar(gained, lost) == pytest.approx(expected)
     assert mcnemar(2300, 2700) == pytest.approx(binomtest(2300, 5000, 0.5).pvalue)
+
+
+def test_copies_change_no_p_value_and_no_interval() -> None:
+    """Whatever is copied, equally often or not: a group counts once."""
+    random = np.random.default_rng(6)
+    for _ in range(20):
+        first, second = random.random((2, 60)) < np.array([[0.7], [0.85]])
+        times = random.integers(1, 6, 60) if random.random() < 0.5 else np.full(60, 5)
+        group = np.repeat(np.arange(60), times)
+        shares = [np.bincount(group, np.repeat(row, times)) / times for row in (first, second)]
+        single = changes(first, second)
+        assert sign_flip(shares[1] - shares[0]) == pytest.approx(sign_flip(single))
+        assert sign_flip(single) == mcnemar(int((single > 0).sum()), int((single < 0).sum()))
+        naive = np.repeat(single, times)
+        assert sign_flip(single) >= mcnemar(int((naive > 0).sum()), int((naive < 0).sum()))
+
+
+def test_the_sign_flip_test_of_groups_is_that_of_scipy() -> None:
+    random = np.random.default_rng(8)
+    for number, tolerance in ((6, 1e-9), (14, 1e-9), (40, 0.015)):
+        values = random.normal(0.1, 0.3, number).round(2)
+        expected = permutation_test(
+            (values,),
+            np.sum,
+            permutation_type="samples",
+            n_resamples=2**number if number <= 14 else 20_000,
+            rng=np.random.default_rng(0),
+        ).pvalue
+        assert sign_flip(values) == pytest.approx(expected, abs=tolerance)
+    assert sign_flip(np.zeros(5)) == 1
+    assert sign_flip(np.zeros(0)) == 1
+
+
+def test_of_equal_runs_on_groups_at_most_5_percent_are_called_different() -> None:
+    """Twelve patients of five images each, all of which one run or the other mistakes."""
+    random, naive, found = np.random.default_rng(9), 0, 0
+    for _ in range(400):
+        shares = random.integers(-5, 6, 12) / 5
+        found += sign_flip(shares) < 0.05
+        images = np.rint(5 * shares)
+        naive += mcnemar(int(images[images > 0].sum()), int(-images[images < 0].sum())) < 0.05
+    assert found / 400 < 0.075
+    assert naive / 400 > 0.2
 
 
 def test_of_equal_runs_at_most_5_percent_are_called_different_also_of_several() -> None:
@@ -99,7 +148,7 @@ def test_holms_adjustment_by_hand() -> None:
 def test_a_detectable_difference_is_found_in_four_of_five_test_sets() -> None:
     random = np.random.default_rng(5)
     images, gained, lost = 400, 30, 25
-    difference = detectable_difference(images, gained, lost)
+    difference = detectable_difference(images, gained + lost)
     assert difference is not None
     share = (gained + lost + 1) / (images + 2)
     better, worse = (share + difference) / 2, (share - difference) / 2
@@ -109,18 +158,19 @@ def test_a_detectable_difference_is_found_in_four_of_five_test_sets() -> None:
 
 
 def test_more_images_show_smaller_differences() -> None:
-    detectable = [detectable_difference(10**power, 10 ** (power - 1), 0) for power in (2, 3, 4, 5)]
+    detectable = [detectable_difference(10**power, 10 ** (power - 1)) for power in (2, 3, 4, 5)]
     sizes = [size for size in detectable if size is not None]
     assert len(sizes) == 4
     assert sizes == sorted(sizes, reverse=True)
-    assert detectable_difference(5, 0, 0) is None  # 2 x 0.5^5 > 0.05
-    assert detectable_difference(30, 0, 0) == pytest.approx(0.24, abs=0.05)  # 6 of 30 are needed
+    assert detectable_difference(5, 0) is None  # 2 x 0.5^5 > 0.05
+    assert detectable_difference(30, 0) == pytest.approx(0.24, abs=0.05)  # 6 of 30 are needed
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))
 def test_an_interval_is_symmetric_in_the_runs(pairs: list[tuple[bool, bool]]) -> None:
     first, second = np.array(pairs).T
-    difference, back = image_difference(first, second), image_difference(second, first)
+    difference = image_difference(changes(first, second))
+    back = image_difference(changes(second, first))
     assert -1 <= difference.low <= difference.mean <= difference.high <= 1
     assert difference.mean == pytest.approx(second.mean() - first.mean())
     assert (back.low, back.high) == pytest.approx((-difference.high, -difference.low))
@@ -133,8 +183,8 @@ def test_equal_counts_of_few_images_are_not_significant() -> None:
 
 
 def test_empty_figures_are_refused() -> None:
-    with pytest.raises(ValueError, match="correct predictions"):
-        image_difference(np.zeros(0, bool), np.zeros(0, bool))
+    with pytest.raises(ValueError, match="changes"):
+        image_difference(np.zeros(0))
     with pytest.raises(ValueError, match="rows"):
         seed_differences(np.zeros((1, 3)))
 

@@ -72,7 +72,8 @@ def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Compa
     """Compare each run with the first; as `residua compare`.
 
     Accuracies are compared on the images that both were evaluated on and neither was trained on,
-    with a paired interval and McNemar's exact test. out: a new folder, else the next free
+    with a paired interval and McNemar's exact test; near-duplicates and groups of --group-by count
+    once, in a sign-flip permutation test. out: a new folder, else the next free
     comparisons/<n>, for the page, its tables and figures. Raises ResiduaError, also for a run
     without predictions.
     """

@@ -26,9 +26,12 @@ NOTE = (
     "only. Seconds: the whole training, with validation and saving."
 )
 PAIRS_NOTE = (
-    "p: McNemar's exact test. Adjusted: for the number of comparisons (Holm); significant below "
-    f"0.05. Detectable: the smallest true difference that p < 0.05 would show in {POWER:.0%} of "
-    "all test sets of this size. Interval: Agresti and Min, of each comparison by itself."
+    "p: McNemar's exact test. Where images form groups, such as near-duplicates or those of "
+    "--group-by, each group counts once, with its mean accuracy, and p is that of a sign-flip "
+    "permutation test. "
+    "Adjusted: for the number of comparisons (Holm); significant below 0.05. Detectable: the "
+    f"smallest true difference that p < 0.05 would show in {POWER:.0%} of all test sets of this "
+    "size. Interval: Agresti and Min, of each comparison by itself."
 )
 
 
@@ -115,7 +118,7 @@ def _runs_table(runs: Sequence[ComparedRun]) -> Table:
 
 def _pairs_table(pairs: Sequence[Pair]) -> Table:
     columns = [
-        *("first", "second", "shared images", "first %", "second %"),
+        *("first", "second", "shared images", "groups", "first %", "second %"),
         *("difference, points", "low", "high"),
         *("significant", "correct in the first only", "correct in the second only"),
         *("p", "adjusted p", "detectable, points"),
@@ -130,7 +133,8 @@ def _pairs_table(pairs: Sequence[Pair]) -> Table:
             detectable = None if pair.detectable is None else 100 * pair.detectable
             cells = [*(100 * share for share in shares), significant, pair.lost, pair.gained]
             cells += [_p_text(pair.p_value), _p_text(pair.adjusted_p_value), detectable]
-        rows.append([pair.first, pair.second, pair.images, *cells])
+        groups = None if pair.groups == pair.images else pair.groups
+        rows.append([pair.first, pair.second, pair.images, groups, *cells])
     title = "Paired differences with 95 % intervals"
     return Table("differences", title, columns, rows, 2, PAIRS_NOTE, transposed=True)
 
@@ -141,8 +145,8 @@ def _findings(pairs: Sequence[Pair]) -> list[str]:
         if pair.difference is None:
             findings.append(
                 f"{pair.first} and {pair.second} are not compared: "
-                f"{counted(pair.images, 'common test image')} outside both training sets, "
-                f"{LEAST} needed."
+                f"{counted(pair.images, 'common test image')}{_in_groups(pair)} outside both "
+                f"training sets, {LEAST} needed."
             )
         else:
             findings.append(_difference_text(pair, pair.difference))
@@ -159,11 +163,13 @@ def _difference_text(pair: Pair, difference: Difference) -> str:
     """One sentence, no stronger than the test."""
     first, second = pair.first, pair.second
     split = " and ".join(dict.fromkeys(map(str, pair.splits)))
-    figure = f"{split.capitalize()} accuracy on the same {pair.images:,} images"
+    figure = f"{split.capitalize()} accuracy on the same {pair.images:,} images{_in_groups(pair)}"
     low, high = (f"{100 * bound:+.2f}" for bound in (difference.low, difference.high))
     interval = f"95 % CI {low} to {high}"
     p_text = _p_text(pair.adjusted_p_value)
     test = f"p {p_text}" if p_text.startswith("<") else f"p = {p_text}"
+    if pair.groups < pair.images:
+        test += ", sign-flip permutation test in which each group counts once"
     if pair.significant:
         more = "better" if difference.mean > 0 else "worse"
         return (
@@ -183,6 +189,11 @@ def _difference_text(pair: Pair, difference: Difference) -> str:
         f"({100 * difference.mean:+.2f} points, {interval}; {pair.gained:,} images are correct in "
         f"{second} only, {pair.lost:,} in {first} only, {test}); {detectable}."
     )
+
+
+def _in_groups(pair: Pair) -> str:
+    """The number of groups, where images belong together."""
+    return "" if pair.groups == pair.images else f" in {counted(pair.groups, 'group')}"
 
 
 def _p_text(p_value: float | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from residua.comparison.statistics import (
     LEVEL,
@@ -16,26 +17,28 @@ from residua.comparison.statistics import (
     detectable_difference,
     holm,
     image_difference,
-    mcnemar,
+    sign_flip,
 )
+from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder, current_columns
 
 SPLITS = ("test", "validation")  # the first one that a run has is compared
-LEAST = 2  # shared images that a comparison needs
+LEAST = 2  # shared images, or groups of them, that a comparison needs
 COLUMNS = ("path", "class", "correct")
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """An evaluated image: path and digests as in split.csv, true class, correctly predicted."""
+    """An evaluated image: path, digests, group as in split.csv; true class, correctly predicted."""
 
     path: str
     sha256: str
     label: str
     correct: bool
     pixels: str = ""
+    group: str = ""
 
     @property
     def digests(self) -> frozenset[str]:
@@ -76,10 +79,11 @@ class Pair:
     splits: of each run. evaluated: images of each split. trained_on: how many of these are in a
     training set, so excluded. relabelled: shared images with different classes, excluded too.
     images: shared images that count; selected_on: how many of them are validation images that were
-    used for model selection. gained: correct in the second run only; lost: in the first only.
-    accuracies: in [0, 1]. p_value: of `mcnemar`; adjusted_p_value: for all comparisons with the
-    first run. detectable: see `detectable_difference`. All four, and the difference, are None with
-    fewer than two images.
+    used for model selection. groups: of images that belong together in either run, such as
+    near-duplicates; `images` if none do. gained: images correct in the second run only; lost: in
+    the first only. accuracies: in [0, 1], the mean over the groups. p_value: of `sign_flip`;
+    adjusted_p_value: for all comparisons with the first run. detectable: see
+    `detectable_difference`. All four, and the difference, are None with fewer than two groups.
     """
 
     first: str
@@ -89,6 +93,7 @@ class Pair:
     trained_on: tuple[int, int]
     relabelled: int
     images: int
+    groups: int
     selected_on: int
     gained: int
     lost: int
@@ -155,7 +160,9 @@ def _pair(first: RunPredictions, second: RunPredictions) -> Pair:
     normal = [[unicodedata.normalize("NFC", result.label) for result in pair] for pair in matched]
     same = [pair for pair, (a, b) in zip(matched, normal, strict=True) if a == b]
     correct = np.array([(a.correct, b.correct) for a, b in same], bool).reshape(-1, 2).T
-    enough = len(same) >= LEAST
+    shares = _by_group(correct, same)
+    changes, groups = shares[1] - shares[0], shares.shape[1]
+    enough = groups >= LEAST
     gained, lost = (int((correct[at] & ~correct[1 - at]).sum()) for at in (1, 0))
     selected = any(
         split == "validation" and run.validation_selected
@@ -169,14 +176,34 @@ def _pair(first: RunPredictions, second: RunPredictions) -> Pair:
         trained_on=(len(evaluated[0]) - len(unseen[0]), len(evaluated[1]) - len(unseen[1])),
         relabelled=len(matched) - len(same),
         images=len(same),
+        groups=groups,
         selected_on=len(same) if selected else 0,
         gained=gained,
         lost=lost,
-        accuracies=(float(correct[0].mean()), float(correct[1].mean())) if enough else None,
-        difference=image_difference(correct[0], correct[1]) if enough else None,
-        p_value=mcnemar(gained, lost) if enough else None,
-        detectable=detectable_difference(len(same), gained, lost) if enough else None,
+        accuracies=(float(shares[0].mean()), float(shares[1].mean())) if enough else None,
+        difference=image_difference(changes, grouped=groups < len(same)) if enough else None,
+        p_value=sign_flip(changes) if enough else None,
+        detectable=(
+            detectable_difference(groups, float(np.square(changes).sum())) if enough else None
+        ),
     )
+
+
+def _by_group(
+    correct: npt.NDArray[np.bool_], images: Sequence[tuple[ImageResult, ImageResult]]
+) -> npt.NDArray[np.float64]:
+    """The accuracy of both runs on each group, float64 [2, G]; correct: of the images, [2, N].
+
+    Images with a common group in either run, or equal pixels, are in one group.
+    """
+    keys = [
+        [image.group or f"\0{at}" for at, image in enumerate(run)]
+        for run in zip(*images, strict=True)
+    ]
+    keys.append([first.pixels or first.sha256 for first, _ in images])
+    connected = groups_of(len(images), np.concatenate([equal_pairs(row) for row in keys]))
+    _, group, sizes = np.unique(connected, return_inverse=True, return_counts=True)
+    return np.stack([np.bincount(group, row, len(sizes)) / sizes for row in correct])
 
 
 def _splits(first: RunPredictions, second: RunPredictions) -> tuple[str | None, str | None]:
@@ -224,7 +251,12 @@ def _read_results(file: Path, contents: Mapping[str, Member], run: RunFolder) ->
         raise ResiduaError(f"{file}: correct is {odd[0]!r}, expected true or false. {again}")
     return [
         ImageResult(
-            member.path, member.sha256, row["class"], row["correct"] == "true", member.pixels
+            member.path,
+            member.sha256,
+            row["class"],
+            row["correct"] == "true",
+            member.pixels,
+            member.group,
         )
         for row in rows
         for member in [contents[row["path"]]]

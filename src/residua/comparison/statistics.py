@@ -1,8 +1,9 @@
 """Paired figures of two or more models -> their differences with intervals, and in sentences.
 
-`image_difference`, `mcnemar`: two models predict the same images; interval and test cover other
+`image_difference`, `sign_flip`: two models predict the same images; interval and test cover other
 images of the same kind, not another training. `seed_differences`: several models are trained with
-the same seeds; the intervals cover other seeds. Legend: R rows (models), S seeds, N images.
+the same seeds; the intervals cover other seeds. Legend: R rows (models), S seeds, U units: images,
+or groups of images that belong together, each counted once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy.typing as npt
 
 LEVEL = 0.95
 POWER = 0.8
+EXACT = 16  # unequal groups, up to which all flips of their signs are counted
+FLIPS = 10_000  # random ones of more groups
 
 
 @dataclass(frozen=True)
@@ -42,23 +45,55 @@ class Difference:
         return (self.high - self.low) / 2
 
 
-def image_difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Difference:
-    """The difference of two accuracies on the same images; bool [N] each: correct or not.
+def image_difference(changes: npt.NDArray[np.float64], *, grouped: bool = False) -> Difference:
+    """The difference of two accuracies on the same images.
+
+    changes: accuracy of the second minus that of the first on each unit, [U] in [-1, 1].
 
     Agresti and Min 2005 ("Simple improved confidence intervals for comparing matched proportions"):
     Wald's interval after adding half a pair to each of the four cells, in [-1, 1]; the mean is the
-    plain one. Raises ValueError without images, or if the arrays do not match.
+    plain one. grouped: units are groups: Student's quantile with U - 1 degrees of freedom, as there
+    may be few. Raises ValueError without units.
     """
-    if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise ValueError(f"correct predictions {first.shape} and {second.shape}")
-    number = len(first) + 2
-    gained = float((second & ~first).sum()) + 0.5
-    lost = float((first & ~second).sum()) + 0.5
-    centre = (gained - lost) / number
-    variance = (gained + lost - (gained - lost) ** 2 / number) / number**2
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(max(0.0, variance))
-    mean = float(second.mean() - first.mean())
+    if changes.ndim != 1 or not len(changes):
+        raise ValueError(f"changes {changes.shape}")
+    number, total = len(changes) + 2, float(changes.sum())
+    variance = (float(np.square(changes).sum()) + 1 - total**2 / number) / number**2
+    half = _quantile(len(changes) - 1 if grouped else None) * math.sqrt(max(0.0, variance))
+    centre, mean = total / number, float(changes.mean())
     return Difference(mean, min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half)))
+
+
+def _quantile(freedom: int | None) -> float:
+    """The two-sided 95 % quantile of Student's t; None: of the normal distribution."""
+    if freedom is None:
+        return NormalDist().inv_cdf((1 + LEVEL) / 2)
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, max(1, freedom)))
+
+
+def sign_flip(changes: npt.NDArray[np.float64]) -> float:
+    """Two-sided p value of two classifiers being equally good; changes: see `image_difference`.
+
+    Under equality the two are exchangeable within each unit, so every sign of every change is
+    equally probable (Fisher 1935; Good 2005, section 3.2): p is the share of flips whose sum is as
+    far from 0 as the observed one. Changes of one size, as of single images, make it `mcnemar`.
+    Exact for up to EXACT unequal units; else of FLIPS random flips, the same in each call.
+    """
+    unequal = changes[changes != 0]
+    sizes = np.abs(unequal)
+    if not len(sizes) or np.ptp(sizes) < 1e-9:
+        return mcnemar(int((unequal > 0).sum()), int((unequal < 0).sum()))
+    observed, number = abs(float(unequal.sum())) - 1e-9, len(unequal)
+    if number <= EXACT:
+        flips = (np.arange(2**number)[:, None] >> np.arange(number)) & 1
+        return float((np.abs((2 * flips - 1) @ sizes) >= observed).mean())
+    random, reached = np.random.default_rng(0), 1
+    for _ in range(0, FLIPS, 1000):  # 1000 at once, to limit memory
+        signs = 2 * random.integers(0, 2, (1000, number), np.int8) - 1
+        reached += int((np.abs(signs @ sizes) >= observed).sum())
+    return reached / (1 + FLIPS)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -82,14 +117,15 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def detectable_difference(images: int, gained: int, lost: int) -> float | None:
+def detectable_difference(images: int, unequal: float) -> float | None:
     """The smallest true difference of two accuracies, in [0, 1], that `mcnemar` would find.
 
-    Found: p < 0.05 with a probability of 0.8 on this many images. The share of images that only one
-    of the two classifies correctly is as observed, with half an image added to both counts, or as
-    large as the difference, if that is larger. None: no difference would be found.
+    Found: p < 0.05 with a probability of 0.8 on this many images. unequal: images that only one of
+    the two classifies correctly, or the sum of squared changes of groups. Their share is as
+    observed, with one image added, or as large as the difference, if that is larger. None: no
+    difference would be found.
     """
-    share = (gained + lost + 1) / (images + 2)
+    share = (unequal + 1) / (images + 2)
     if _power(images, share, 1.0) < POWER:  # even if the second is never worse
         low, high = share, 1.0
         if _power(images, high, 1.0) < POWER:
