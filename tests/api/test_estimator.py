@@ -77,6 +77,16 @@ def test_it_predicts_in_the_order_of_its_classes(fitted: residua.ImageClassifier
     assert fitted.score(images, names) == 1
 
 
+def test_the_device_of_predictions_can_be_chosen(fitted: residua.ImageClassifier) -> None:
+    images, _ = colours(4)
+    expected = fitted.predict_proba(images)
+    there = pickle.loads(pickle.dumps(fitted)).set_params(device="cuda:99")
+    with pytest.raises(ResiduaError, match="device 'cuda:99' is not available"):
+        there.predict(images)
+    for device in ("cpu", "auto"):
+        assert np.allclose(there.set_params(device=device).predict_proba(images), expected)
+
+
 def test_classes_are_in_numpys_order_whatever_their_order_in_a_data_set() -> None:
     images, names = colours(48)
     labels = np.array([{"red": "10", "green": "9", "blue": "100"}[name] for name in names])

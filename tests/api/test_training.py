@@ -304,6 +304,7 @@ def test_a_device_can_be_chosen(weights: Path, tmp_path: Path) -> None:
         lambda device: residua.features(weights, image, device=device),
         lambda device: residua.explain(weights, image, device=device),
         lambda device: residua.evaluate(weights, tmp_path, device=device),
+        lambda device: residua.serve(weights, device=device),
     ]
     for call in calls:
         for name in ("gpu", "cuda:99"):

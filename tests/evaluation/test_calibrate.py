@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from references.command_line import residua as command
 from references.images import write_shapes
 
+import residua
 from residua.data.prepare import Prepared, prepare
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import HeldOut, calibrate
@@ -130,6 +133,26 @@ def test_noise_is_unknown_and_known_images_are_not(
     (row,) = [strange[0].prediction("noise.png", 1, run.classes)]
     if row.unknown is not None:
         assert row.to_json()["unknown"] == row.unknown
+
+
+def test_an_explanation_states_that_an_image_is_unknown(
+    overconfident: tuple[RunFolder, Prepared, HeldOut], tmp_path: Path
+) -> None:
+    run, prepared, held_out = overconfident
+    calibrate(run, prepared, held_out, QUIET)
+    random = np.random.default_rng(0)
+    for number in range(6):
+        noise = random.integers(0, 256, prepared.pixels.shape[1:], np.uint8)
+        pixels = noise if number % 2 else prepared.pixels[number]
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    files = [str(tmp_path / f"{number}.png") for number in range(6)]
+    expected = [row.unknown for row in residua.predict(run.path, files)]
+    assert None in expected
+    assert [row.unknown for row in residua.explain(run.path, files)] == expected
+    printed = command("explain", str(run.path), *files, cwd=tmp_path).stdout.splitlines()
+    for line, reason in zip(printed, expected, strict=False):
+        assert line.endswith(f"; unknown: {reason}" if reason else "%")
+    assert any("unknown" in line for line in printed)
 
 
 def test_prediction_sets_grow_with_their_coverage(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from references.command_line import residua
 
 from residua.api.prediction import predict
@@ -68,7 +69,9 @@ def test_a_server_can_use_an_exported_file(run: RunFolder, exported: Path) -> No
     size = read_file(run.weights).metadata.preprocessing.size
     pixels = np.resize(pixels, (3, size, size, 3))
     rows = [
-        Model.of(open_source(source, None, None, None, Console(quiet=True))[0], "m").run(pixels)
+        Model.of(
+            open_source(source, None, None, None, Console(quiet=True))[0], "m", torch.device("cpu")
+        ).run(pixels)
         for source in (run.path, exported)
     ]
     expected, found = ([output.probabilities for output in outputs] for outputs in rows)

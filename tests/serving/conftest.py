@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 import uvicorn
 from PIL import Image
 
@@ -34,7 +35,7 @@ def weights(
 
 @pytest.fixture(scope="package")
 def model(weights: Weights) -> Model:
-    return Model.of(weights, "net")
+    return Model.of(weights, "net", torch.device("cpu"))
 
 
 @pytest.fixture(scope="package")

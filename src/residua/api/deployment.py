@@ -25,8 +25,10 @@ from residua.system.console import Console
 from residua.system.files import check_output
 from residua.weights.hub import checked_name
 from residua.weights.load import Weights
+from residua.weights.network import default_device
 
 if TYPE_CHECKING:
+    import torch
     from fastapi import FastAPI
 
 
@@ -92,12 +94,13 @@ def serve(
     model: ModelLike | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, object] | None = None,
+    device: str | None = None,
     check: bool = True,
     quiet: bool = False,
 ) -> None:
     """Serve a classifier over HTTP until SIGINT or SIGTERM; needs the extra `serve`.
 
-    source, model, classes, preprocessing, check, quiet: see `evaluate`.
+    source, model, classes, preprocessing, device, check, quiet: see `evaluate`.
     host, port: address to listen on; port 0 is any free one.
     token: bearer token that clients must send.
     max_bytes, max_requests, timeout: bytes and seconds of a request, requests at the same time.
@@ -110,16 +113,16 @@ def serve(
     check_installed()
     if workers is not None and (isinstance(workers, bool) or workers < 1):
         raise ResiduaError(f"workers = {workers!r}: must be at least 1.")
-    console = Console(quiet)
+    console, chosen = Console(quiet), default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     name = folder.path.resolve().name if folder else weights.path.name.split(".")[0]
     if max_pixels is None:
         max_pixels = folder.config.data.max_pixels if folder else Limits.pixels
     limits = Limits(bytes=max_bytes, pixels=max_pixels, requests=max_requests, seconds=timeout)
-    create = partial(_application, weights, name, limits, token, console)
+    create = partial(_application, weights, name, chosen, limits, token, console)
     if workers is not None:  # each worker reads the weights itself
         again = partial(open_source, os.fspath(source), model, classes, preprocessing)
-        create = partial(_reopened, again, name, limits, token, quiet)
+        create = partial(_reopened, again, name, chosen, limits, token, quiet)
         del weights
     serve_application(
         create, name, console, host=host, port=port, limits=limits, token=token, workers=workers
@@ -127,20 +130,26 @@ def serve(
 
 
 def _application(
-    weights: Weights, name: str, limits: Limits, token: str | None, console: Console
+    weights: Weights,
+    name: str,
+    device: torch.device,
+    limits: Limits,
+    token: str | None,
+    console: Console,
 ) -> FastAPI:
     from residua.serving.app import create_app
 
-    return create_app(Model.of(weights, name), limits, token=token, report=console.error)
+    return create_app(Model.of(weights, name, device), limits, token=token, report=console.error)
 
 
 def _reopened(
     again: Callable[[Console], tuple[Weights, object]],
     name: str,
+    device: torch.device,
     limits: Limits,
     token: str | None,
     quiet: bool,
 ) -> FastAPI:
     """The application in a worker; warnings were printed before it was started."""
     weights, _ = again(Console(quiet=True))
-    return _application(weights, name, limits, token, Console(quiet))
+    return _application(weights, name, device, limits, token, Console(quiet))

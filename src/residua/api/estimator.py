@@ -27,7 +27,7 @@ from sklearn.utils.validation import (
 from residua import experiment
 from residua.config.parse import with_settings
 from residua.config.recipes import compose
-from residua.config.schema import Config, Effort, Preprocessing, Strategy
+from residua.config.schema import AUTO, Config, Effort, Preprocessing, Strategy
 from residua.config.start import wants_installed_weights
 from residua.data.columns import Columns
 from residua.data.dataset import Pixels
@@ -148,7 +148,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Probabilities [N, K] of the classes, in the order of classes_. Raises InputError."""
         check_is_fitted(self)
         try:
-            return self.network_.probabilities(_listed(X), checked_range(self.value_range))
+            device = default_device(None if self.device == AUTO else self.device)
+            return self.network_.probabilities(_listed(X), checked_range(self.value_range), device)
         except ResiduaError as error:
             raise InputError(str(error)) from error
 
@@ -196,16 +197,17 @@ class Network:
         """order: the output of each class. model: the network, where that is the user's own."""
         self.content, self.order = content, list(order)
         self.max_pixels, self.model = max_pixels, model
-        self._built: tuple[Callable[[Pixels], Floats], Preprocessing, int] | None = None
+        self._built: tuple[torch.device, int, Callable[[Pixels], Floats], Preprocessing] | None
+        self._built = None  # device, number of images, what `_classifier` returns
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_built": None}
 
     def probabilities(
-        self, images: Sequence[ImageLike], value_range: ValueRange | None
+        self, images: Sequence[ImageLike], value_range: ValueRange | None, device: torch.device
     ) -> npt.NDArray[np.float64]:
         """The probabilities of the classes, [N, K]. Raises ResiduaError."""
-        classify, preprocessing = self._classifier(len(images))
+        classify, preprocessing = self._classifier(len(images), device)
         reading = Reading(preprocessing, self.max_pixels, value_range=value_range)
         inputs: list[Input] = [
             (_name(image, number), partial(reading.read, image))
@@ -220,16 +222,19 @@ class Network:
             logits.append(classify(pixels))
         return softmax(np.concatenate(logits))[:, self.order]
 
-    def _classifier(self, images: int) -> tuple[Callable[[Pixels], Floats], Preprocessing]:
+    def _classifier(
+        self, images: int, device: torch.device
+    ) -> tuple[Callable[[Pixels], Floats], Preprocessing]:
         """The function from pixels to logits; more images may be worth a faster engine."""
-        if self._built is None or images > GROWTH * self._built[2]:
+        built = self._built
+        if built is None or device != built[0] or images > GROWTH * built[1]:
             with tempfile.TemporaryDirectory(prefix="residua-") as folder:
                 path = Path(folder, "fitted.safetensors")
                 path.write_bytes(self.content)
                 weights = read_file(path, self.model)
-                classify = classifier_of(weights, default_device(), images)
-            self._built = classify, weights.metadata.preprocessing, images
-        return self._built[:2]
+                classify = classifier_of(weights, device, images)
+            self._built = built = device, images, classify, weights.metadata.preprocessing
+        return built[2:]
 
 
 def _listed(images: object) -> Sequence[ImageLike]:

@@ -102,6 +102,14 @@ NoCheckOption = Annotated[
         help="Skip the check that the weights still give the stored outputs for golden images.",
     ),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help=r"cpu, cuda or cuda:N. [dim]\[default: the GPU if there is one][/dim]",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
 
 

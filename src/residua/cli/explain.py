@@ -9,6 +9,7 @@ import typer
 
 from residua.cli.common import (
     ClassesOption,
+    DeviceOption,
     ModelOption,
     PreprocessingOption,
     SourceArgument,
@@ -34,6 +35,7 @@ def explain(
     out: Annotated[
         Path, typer.Option(metavar="FILE.png", help="Figure of the first 32 images.")
     ] = Path("explanation.png"),
+    device: DeviceOption = None,
     model: ModelOption = None,
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
@@ -57,12 +59,16 @@ def explain(
             model=model,
             classes=class_names(classes),
             preprocessing=preprocessing_fields(preprocessing),
+            device=device,
             quiet=False,
         )
         width = max((len(row.file) for row in rows), default=0)
         for row in rows:
-            known = f"{row.class_name} {percent(row.probability, 1)}"
-            text = known if row.error is None else f"error: {row.error}"
+            text = f"{row.class_name} {percent(row.probability, 1)}"
+            if row.unknown is not None:
+                text += f"; unknown: {row.unknown}"
+            if row.error is not None:
+                text = f"error: {row.error}"
             print(printable(f"{row.file:<{width}}  {text}"))
         if not rows:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")

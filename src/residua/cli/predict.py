@@ -12,6 +12,7 @@ import typer
 from residua.cli.common import (
     ClassesOption,
     ClassifierArgument,
+    DeviceOption,
     JsonOption,
     ModelOption,
     MovedDataOption,
@@ -45,6 +46,7 @@ def evaluate(
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
     moved: MovedDataOption = None,
+    device: DeviceOption = None,
     no_check: NoCheckOption = False,
 ) -> None:
     """Evaluate a run or weights: accuracy (95 % CI), per-class metrics, confusion matrix.
@@ -67,6 +69,7 @@ def evaluate(
             classes=class_names(classes),
             preprocessing=preprocessing_fields(fields),
             settings=settings,
+            device=device,
             quiet=False,
             data_path=moved,
             check=not no_check,
@@ -116,6 +119,7 @@ def predict(
         bool,
         typer.Option("--allow-private", metavar="", help="Allow URLs in private networks."),
     ] = False,
+    device: DeviceOption = None,
     no_check: NoCheckOption = False,
     model: ModelOption = None,
     classes: ClassesOption = None,
@@ -150,6 +154,7 @@ def predict(
                 classes=class_names(classes),
                 preprocessing=preprocessing_fields(preprocessing),
                 coverage=coverage,
+                device=device,
                 allow_private=allow_private,
                 check=not no_check,
                 grid=grid,
@@ -189,6 +194,7 @@ def features(
         ),
     ] = None,
     old_pool_size: Annotated[int | None, typer.Option("--side", min=1, hidden=True)] = None,
+    device: DeviceOption = None,
     model: ModelOption = None,
     preprocessing: PreprocessingOption = None,
 ) -> None:
@@ -214,6 +220,7 @@ def features(
             preprocessing=preprocessing_fields(preprocessing),
             stage=stage,
             pool_size=old_pool_size if pool_size is None else pool_size,
+            device=device,
             quiet=False,
         )
         for file, reason in table.unreadable:

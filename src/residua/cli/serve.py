@@ -9,6 +9,7 @@ import typer
 from residua.cli.common import (
     ClassesOption,
     ClassifierArgument,
+    DeviceOption,
     ModelOption,
     NoCheckOption,
     PreprocessingOption,
@@ -70,6 +71,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    device: DeviceOption = None,
     model: ModelOption = None,
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
@@ -100,5 +102,6 @@ def serve(
             model=model,
             classes=class_names(classes),
             preprocessing=preprocessing_fields(preprocessing),
+            device=device,
             check=not no_check,
         )

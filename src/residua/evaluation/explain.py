@@ -14,6 +14,7 @@ from residua.data.dataset import Pixels
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, Reading, inputs_of, read_batches
+from residua.evaluation.predictor import predictor_of
 from residua.evaluation.score import NOT_FINITE
 from residua.evaluation.score import class_name as output_name
 from residua.inference.engine import Floats
@@ -32,7 +33,8 @@ class Explanation:
     file: see Prediction. class_name: the predicted class, or the requested one. probability: of
     this class, in [0, 1]. pixels: uint8 [S, S, C], as the network receives the image. heat: float32
     [S, S], from 0 to 1 at the strongest evidence; all 0 if there is no evidence for the class.
-    error: why there is no explanation, or None; the other fields are then empty.
+    error: why there is no explanation, or None; the other fields are then empty. unknown: see
+    Prediction.
     """
 
     file: str
@@ -41,6 +43,7 @@ class Explanation:
     pixels: Pixels
     heat: Floats
     error: str | None = None
+    unknown: str | None = None
 
     def _repr_html_(self) -> str:
         return str(shown("explanation_html", self))
@@ -61,25 +64,32 @@ def explain_images(
     An unreadable image yields its reason. Raises ResiduaError if the weights have no spatial map.
     """
     output = None if class_name is None else _output_of(class_name, weights)
-    explain = grad_cam(weights, device or default_device())
+    device, uncertainty = device or default_device(), weights.metadata.uncertainty
+    explain = grad_cam(weights, device)
+    has_detector = uncertainty is not None and uncertainty.unknown is not None
+    predict = predictor_of(weights, device, 0) if has_detector else None
     reading = Reading(weights.metadata.preprocessing, max_pixels, value_range=value_range)
     for batch in read_batches(inputs_of(images, reading)):
         pixels = [image for _, image in batch if not isinstance(image, str)]
         if pixels:
             outputs = None if output is None else np.full(len(pixels), output, np.int64)
-            heats, logits = explain(np.stack(pixels), outputs)
-            rows = iter(zip(heats, softmax(logits), strict=True))
+            stacked = np.stack(pixels)
+            heats, logits = explain(stacked, outputs)
+            reasons: list[str | None] = [None] * len(pixels)
+            if predict is not None:
+                reasons = [prediction.unknown for prediction in predict(stacked)]
+            rows = iter(zip(heats, softmax(logits), reasons, strict=True))
         for file, image in batch:
             if isinstance(image, str):
                 yield _failed(file, image)
                 continue
-            heat, chances = next(rows)
+            heat, chances, unknown = next(rows)
             if not np.isfinite(chances).all():
                 yield _failed(file, NOT_FINITE)
                 continue
             chosen = int(chances.argmax()) if output is None else output
             name = output_name(weights.metadata.classes, chosen)
-            yield Explanation(file, name, float(chances[chosen]), image, heat)
+            yield Explanation(file, name, float(chances[chosen]), image, heat, unknown=unknown)
 
 
 def _failed(file: str, reason: str) -> Explanation:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels, Unreadable
@@ -18,7 +19,6 @@ from residua.serving.batcher import Batcher
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
 from residua.weights.load import Weights
-from residua.weights.network import default_device
 
 MANY = 1_000_000  # images, for the choice of the engine
 
@@ -37,10 +37,10 @@ class Model:
     run: Predictor
 
     @classmethod
-    def of(cls, weights: Weights, name: str) -> Model:
+    def of(cls, weights: Weights, name: str, device: torch.device) -> Model:
         """The model of weights; its predictions are those of `residua predict`. Raises
         ResiduaError if the weights cannot classify."""
-        device, metadata = default_device(), weights.metadata
+        metadata = weights.metadata
         run = predictor_of(weights, device, MANY)
         size, channels = metadata.preprocessing.size, metadata.preprocessing.channels
         noise = np.random.default_rng(0).integers(0, 256, (2, size, size, channels), np.uint8)
