@@ -203,6 +203,16 @@ def test_an_image_that_cannot_be_used_keeps_its_row(
     assert re.search(reason, str(rows[1].error))
 
 
+def test_a_float_file_of_nan_is_no_black_image(weights: Path, tmp_path: Path) -> None:
+    file = tmp_path / "missing.tif"
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(file)
+    (row,) = residua.predict(weights, file)
+    assert (row.file, row.top) == (str(file), ())
+    assert "not numbers (NaN or infinite)" in str(row.error)
+    with pytest.raises(ResiduaError, match=r"missing\.tif: has values that are not numbers"):
+        residua.features(weights, file)
+
+
 def test_what_is_no_image_at_all_is_refused(weights: Path, shapes: Path) -> None:
     for images in (None, 5):
         with pytest.raises(ResiduaError, match="expected an image or several"):

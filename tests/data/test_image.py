@@ -102,13 +102,21 @@ def test_16_bit_big_endian_and_dark() -> None:
         ([0.0, 127.0, 255.0], [0, 127, 255]),
         ([0.0, 257.0, 65535.0], [0, 1, 255]),
         ([-1.0, 0.0, 1.0], [0, 128, 255]),
-        ([float("nan"), float("inf"), 1.0], [0, 0, 255]),
         ([1e30, 1e30, 1e30], [0, 0, 0]),
     ],
 )
 def test_floating_point_images(values: list[float], expected: list[int]) -> None:
     content = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
     assert images.decode(content, 1, LIMIT).ravel().tolist() == expected
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    values = np.full((3, 4), 0.5, np.float32)
+    values[1, 2] = value
+    for value_range in (None, (0.0, 1.0)):
+        with pytest.raises(Unreadable, match="not numbers"):
+            images.decode(encoded(Image.fromarray(values), "TIFF"), 1, LIMIT, value_range)
 
 
 def test_a_white_zero_tiff_of_16_bits_is_no_negative() -> None:

@@ -317,6 +317,16 @@ def _array(pixels: Pixels | Image.Image) -> Pixels:
     return array if array.ndim == 3 else array[:, :, None]
 
 
+def finite(numbers: Values) -> Values:
+    """The numbers. Raises Unreadable if one is NaN or infinite: no grey level would be right."""
+    if not np.isfinite(numbers).all():
+        raise Unreadable(
+            "has values that are not numbers (NaN or infinite): replace them, for example by the "
+            "value of black"
+        )
+    return numbers
+
+
 def values(content: bytes, max_pixels: int, count: int) -> Values:
     """About `count` evenly spaced values of a deep image, and its extremes. Raises Unreadable."""
     format, image = _open(content, max_pixels)
@@ -326,11 +336,14 @@ def values(content: bytes, max_pixels: int, count: int) -> Values:
 
 
 def _values_of(image: Image.Image) -> Callable[[Image.Image], Values]:
-    """A function from a tile of a deep image to its values, float64 [h, w], black below white."""
+    """A function from a tile of a deep image to its values, float64 [h, w], black below white.
+
+    It raises Unreadable where a value is not finite.
+    """
     inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
 
     def values_of(tile: Image.Image) -> Values:
-        found = np.asarray(tile).astype(np.float64)
+        found = finite(np.asarray(tile).astype(np.float64))
         return 65535 - found if inverted else found
 
     return values_of
@@ -342,15 +355,13 @@ def _sample(image: Image.Image, count: int) -> Values:
     step = max(1, round((image.width * image.height / count) ** 0.5))
     for tile, _ in _tiles(image):
         tile_values = values_of(tile)
-        finite = tile_values[np.isfinite(tile_values)]
-        if finite.size:
-            thin = tile_values[::step, ::step]
-            found += [thin[np.isfinite(thin)], np.array([finite.min(), finite.max()])]
-    return np.concatenate(found) if found else np.zeros(0)
+        extremes = np.array([tile_values.min(), tile_values.max()])
+        found += [tile_values[::step, ::step].ravel(), extremes]
+    return np.concatenate(found)
 
 
 def _scale(image: Image.Image, value_range: ValueRange | None) -> Callable[[Image.Image], Pixels]:
-    """A function from a tile of a deep image to uint8 [h, w]; not finite values become 0."""
+    """A function from a tile of a deep image to uint8 [h, w]."""
     if value_range is None:
         stated = image.tag_v2.get(_LARGEST) if image.format == "TIFF" else None  # type: ignore[attr-defined]
         value_range = of_image(_sample(image, 2**16), image.mode, stated)
@@ -358,8 +369,8 @@ def _scale(image: Image.Image, value_range: ValueRange | None) -> Callable[[Imag
     values_of, factor = _values_of(image), 255 / max(high - low, 1e-30)
 
     def to_byte(tile: Image.Image) -> Pixels:
-        found = np.nan_to_num(values_of(tile), nan=low, posinf=low, neginf=low)
-        return np.rint(np.clip((found - low) * factor, 0, 255)).astype(np.uint8)
+        scaled = (values_of(tile) - low) * factor
+        return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
 
     return to_byte
 

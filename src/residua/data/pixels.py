@@ -14,7 +14,7 @@ from PIL import Image
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels, Unreadable
-from residua.data.image import decode, from_pillow, prepared, resize
+from residua.data.image import decode, finite, from_pillow, prepared, resize
 from residua.data.recognition import read_file
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
@@ -105,6 +105,8 @@ def pixels_of(
             f"is an array of shape {image.shape}: expected (H, W) or (H, W, C) with 1, 3 or 4 "
             "channels"
         )
+    if array.dtype.kind == "f":
+        finite(array)
     if value_range is None and stored is not None and array.dtype not in (np.uint8, np.bool_):
         array, value_range = np.clip(array, *stored), stored
     return from_pillow(Image.fromarray(_bytes(array, value_range)), channels, max_pixels)
@@ -141,8 +143,6 @@ def _bytes(values: npt.NDArray[Any], value_range: ValueRange | None) -> Pixels:
     low, high = value_range or usual[values.dtype.kind]
     numbers = values.astype(np.float64)
     least, most = float(numbers.min()), float(numbers.max())
-    if least != least or most != most:
-        raise Unreadable("has values that are not numbers (NaN)")
     if not low <= least <= most <= high:
         raise Unreadable(
             f"has values from {least:g} to {most:g}, outside {low:g}..{high:g}: state their range, "
