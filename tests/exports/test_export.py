@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from references.command_line import residua
+from references.images import write_shapes
 
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import calibrate
 from residua.evaluation.evaluate import evaluate_run
 from residua.evaluation.predict import predict_images
+from residua.evaluation.predictor import Prediction
 from residua.exports.classifier import Classifier
 from residua.exports.export import write_export
 from residua.exports.formats import FORMATS, Exporter
@@ -25,7 +27,8 @@ from residua.system.console import Console
 from residua.uncertainty.softmax import softmax
 from residua.weights.exported import load_exported
 from residua.weights.golden import check_golden
-from residua.weights.load import read_exported, read_file
+from residua.weights.load import Weights, exported_metadata, read_exported, read_file
+from residua.weights.native import attached_json
 
 QUIET = Console(quiet=True)
 TRACED = "TorchScript"
@@ -60,32 +63,125 @@ def test_a_file_of_each_format_computes_what_evaluate_does(
     assert [file.name for file in run.path.glob(".export-*")] == []
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough images for a detector of unknown images."""
+    return write_shapes(tmp_path_factory.mktemp("many"), 40)
+
+
+@pytest.fixture
+def calibrated(many: Path, write_run: Callable[..., RunFolder]) -> RunFolder:
+    """A run with prediction sets, a detector of unknown images and golden images."""
+    run = write_run(many, data__val_fraction=0.3)
+    prepared = prepare(run.config, QUIET, recorded=run.read_split())
+    uncertainty = calibrate(run, prepared, None, QUIET)
+    assert uncertainty is not None
+    assert uncertainty.unknown is not None
+    return run
+
+
+def known_and_unknown(run: RunFolder) -> list[np.ndarray]:
+    """Images of the run, and noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    return [*prepare(run.config, QUIET, recorded=run.read_split()).pixels[:40], *noise]
+
+
+def predictions(source: Weights, images: list[np.ndarray]) -> list[Prediction]:
+    return list(predict_images(source, images, max_pixels=10**6, coverage=0.8))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_an_exported_run_keeps_its_prediction_sets_and_golden_images(
-    name: str,
-    shapes: Path,
-    write_run: Callable[..., RunFolder],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_exported_run_keeps_its_sets_unknown_images_and_golden_images(
+    name: str, calibrated: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = write_run(shapes, data__val_fraction=0.3)
-    prepared = prepare(run.config, QUIET, recorded=run.read_split())
-    calibrate(run, prepared, None, QUIET)
-    weights = read_file(run.weights)
-    exported = read_exported(write_export(weights, run, QUIET, format=name).path)
+    weights = read_file(calibrated.weights)
+    result = write_export(weights, calibrated, QUIET, format=name)
+    assert result.proof.unknown_difference == 0
+    exported = read_exported(result.path)
     check_golden(exported)
-    images = list(prepared.pixels[:10])
-    expected, found = (
-        list(predict_images(source, images, max_pixels=10**6, coverage=0.8))
-        for source in (weights, exported)
-    )
+    images = known_and_unknown(calibrated)
+    expected, found = (predictions(source, images) for source in (weights, exported))
     assert [row.set for row in found] == [row.set for row in expected]
+    assert [row.unknown for row in found] == [row.unknown for row in expected]
+    assert {row.unknown for row in found} == {None, "unlike the training images"}
     rule = dataclasses.replace(exported.metadata.preprocessing, resize="pad")
     other = dataclasses.replace(exported.metadata, preprocessing=rule)
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "where nothing was checked"))
     with pytest.raises(ResiduaError, match="golden images"):
         check_golden(dataclasses.replace(exported, metadata=other, stamp=exported.stamp))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated")
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("pt2", "fp32"), ("torchscript", "fp32"), ("onnx", "fp16"), ("openvino", "fp16")],
+)
+def test_a_file_of_each_format_has_the_features_and_the_detector_that_reads_them(
+    name: str, precision: str, calibrated: RunFolder
+) -> None:
+    weights, images = read_file(calibrated.weights), np.stack(known_and_unknown(calibrated))
+    file = write_export(weights, calibrated, QUIET, format=name, precision=precision).path
+    loaded = load_exported(file)
+    logits, _, features = loaded.run(images)
+    stored = exported_metadata(file, loaded).uncertainty
+    assert stored is not None
+    assert stored.unknown is not None
+    found = stored.unknown.is_unknown(features, logits)
+    expected = [row.unknown is not None for row in predictions(weights, list(images))]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.slow
+def test_damaged_detectors_and_files_of_earlier_versions(
+    calibrated: RunFolder, with_exporters: Callable[..., None]
+) -> None:
+    import onnx
+
+    with_exporters(traced=write_traced)
+    weights = read_file(calibrated.weights)
+    file = write_export(weights, calibrated, QUIET).path
+    images = known_and_unknown(calibrated)
+    expected = predictions(read_exported(file), images)
+    model = onnx.load(file)
+    values = json.loads(model.metadata_props[0].value)
+
+    def rewrite(uncertainty: object) -> None:
+        text = json.dumps(values | {"uncertainty": uncertainty})
+        onnx.helper.set_model_props(model, {"residua": text})
+        onnx.save(model, file)
+
+    entry = values["uncertainty"]
+    for damage in (
+        entry | {"arrays": entry["arrays"][:-8]},
+        entry | {"arrays": "no base64"},
+        entry | {"unknown": entry["unknown"] | {"features": 15}},
+    ):
+        rewrite(damage)
+        with pytest.raises(ResiduaError, match="golden images or uncertainty are unusable"):
+            read_exported(file)
+    uncertainty = weights.metadata.uncertainty
+    assert uncertainty is not None
+    assert uncertainty.unknown is not None
+    arrays = uncertainty.unknown.arrays
+    arrays = arrays | {"nci.weight": arrays["nci.weight"][:2]}
+    detector = dataclasses.replace(uncertainty.unknown, arrays=arrays)
+    other = dataclasses.replace(uncertainty, sets=None, unknown=detector)
+    metadata = dataclasses.replace(weights.metadata, uncertainty=other)
+    rewrite(attached_json(metadata)["uncertainty"])
+    with pytest.raises(ResiduaError, match="3 outputs, but golden images or uncertainty of 2"):
+        read_exported(file)
+    assert model.graph.output.pop().name == "features"
+    rewrite(entry)
+    with pytest.raises(ResiduaError, match="has 0 features, but its detector of unknown images"):
+        read_exported(file)
+    # before, arrays were lists of numbers, and there was no detector
+    early, arrays = dataclasses.replace(uncertainty, unknown=None).to_arrays()
+    rewrite(early | {"arrays": {key: array.tolist() for key, array in arrays.items()}})
+    rows = predictions(read_exported(file), images)
+    assert [(row.top, row.set) for row in rows] == [(row.top, row.set) for row in expected]
+    assert {row.unknown for row in rows} == {None}
 
 
 @pytest.fixture
@@ -115,6 +211,22 @@ def one_batch_size(classifier: Classifier, example: torch.Tensor, text: str, fil
     torch.onnx.export(classifier, (example,), str(file), dynamo=False, opset_version=18)
 
 
+class OtherFeatures(torch.nn.Module):
+    """A classifier whose features are reversed: known images seem unknown."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier, self.outputs = classifier, classifier.outputs
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits, probabilities, *features = self.classifier(images)
+        return logits, probabilities, *(rows.flip(1) for rows in features)
+
+
+def other_features(classifier: Classifier, example: torch.Tensor, text: str, file: Path) -> None:
+    write_traced(OtherFeatures(classifier), example, text, file)  # type: ignore[arg-type]
+
+
 def crashing(classifier: Classifier, example: torch.Tensor, text: str, file: Path) -> None:
     raise RuntimeError("unsupported operator aten::whatever")
 
@@ -131,6 +243,23 @@ def test_a_wrong_file_is_refused_and_the_second_exporter_is_tried(
     assert exported.exporter == "older"
     assert exported.proof.difference < 1e-5
     assert list(exported.rejected) == ["new"]
+
+
+@pytest.mark.slow
+def test_a_detector_that_decides_otherwise_is_left_out(
+    calibrated: RunFolder, with_exporters: Callable[..., None]
+) -> None:
+    with_exporters(other=other_features)
+    with pytest.warns(
+        UserWarning,
+        match=r"does not detect unknown images: its decision differs from PyTorch's for \d+\.\d% "
+        r"of 24 test images, the limit is 1%",
+    ):
+        exported = write_export(read_file(calibrated.weights), calibrated, QUIET)
+    assert exported.proof.unknown_difference is None
+    assert exported.rejected == {}
+    rows = predictions(read_exported(exported.path), known_and_unknown(calibrated))
+    assert all(row.unknown is None and row.set for row in rows)
 
 
 @pytest.mark.slow

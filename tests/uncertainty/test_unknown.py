@@ -212,3 +212,15 @@ def test_many_images_leave_a_small_file() -> None:
         (features, labels), (features, labels, np.zeros((2600, 3))), None
     )
     assert sum(array.nbytes for array in found.arrays.values()) < 40 * 40 * 8
+
+
+def test_rounding_makes_no_known_image_unknown(known: tuple[Floats, Integers]) -> None:
+    head, (images, labels) = fit_head(*known), draw(100, range(4), 1)
+    logits = logits_of(images, head)
+    found = UnknownDetector.of_network(known, (images, labels, logits), head)
+    assert found.threshold in found.scores(images, logits)
+    for seed in range(10):
+        noise = 1e-6 * np.random.default_rng(seed).standard_normal(images.shape)
+        rounded = (images * (1 + noise)).astype(np.float32)
+        unknown = found.is_unknown(rounded, logits_of(rounded, head))
+        np.testing.assert_array_equal(unknown, found.is_unknown(images, logits))

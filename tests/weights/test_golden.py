@@ -105,5 +105,5 @@ def test_golden_images_of_another_number_of_classes_are_refused(store: Callable[
     tensors = load(content)
     tensors["golden.logits"] = tensors["golden.logits"][:, :7].contiguous()
     file.write_bytes(save(tensors, json.loads(header)["__metadata__"]))
-    with pytest.raises(ResiduaError, match="golden images or sets of 7 classes"):
+    with pytest.raises(ResiduaError, match="10 outputs, but golden images or uncertainty of 7"):
         read_file(file)

@@ -105,7 +105,7 @@ def predictor_of(
     """
     uncertainty = weights.metadata.uncertainty
     sets = None if uncertainty is None else uncertainty.sets
-    unknown = None if uncertainty is None or weights.exported else uncertainty.unknown
+    unknown = None if uncertainty is None else uncertainty.unknown
     if sets is None and coverage is not None:
         raise ResiduaError(
             f"{weights.path}: has no prediction sets: they come with a run of `residua train` that "

@@ -1,4 +1,4 @@
-"""Weights -> one module from uint8 images to logits and probabilities, and its description."""
+"""Weights -> one module from uint8 images to all outputs of an exported file; its description."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from residua._version import __version__
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.evaluation.predictor import COVERAGE
+from residua.inference.outputs import head_features
 from residua.networks.surgery.folding import folded
-from residua.weights.exported import FORMAT
+from residua.uncertainty.unknown import UnknownDetector
+from residua.weights.exported import FORMAT, OUTPUTS
 from residua.weights.load import Weights
 from residua.weights.native import attached_json
 from residua.weights.network import build_network
 
 Precision = Literal["fp32", "fp16", "int8"]
 
-INPUT, OUTPUTS = "images", ("logits", "probabilities")
+INPUT = "images"
 RESIZING = {
     "squash": "resize to size x size, ignoring the aspect ratio",
     "crop": "centre crop to a square whose side is `crop` times the shorter side, resized to size",
@@ -31,8 +33,9 @@ RESIZING = {
 class Classifier(nn.Module):
     """uint8 [N, S, S, C], RGB or greyscale -> logits and probabilities, float32 [N, K].
 
-    Norms are folded into the convolutions before them. precision: "fp16" stores and computes all
-    but preprocessing and softmax in half precision.
+    Of weights that detect unknown images also the features that this reads, float32 [N, D]. Norms
+    are folded into the convolutions before them. precision: "fp16" stores and computes all but
+    preprocessing and softmax in half precision.
     """
 
     def __init__(self, weights: Weights, precision: Precision) -> None:
@@ -40,20 +43,32 @@ class Classifier(nn.Module):
         network = build_network(weights, torch.device("cpu"))
         self.network = folded(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.preprocessing = weights.metadata.preprocessing
+        self.outputs = OUTPUTS if detector_of(weights) else OUTPUTS[:2]
         self.half_precision = precision == "fp16"
         if self.half_precision:
             self.network.half()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """One tensor for each of `outputs`."""
         x = normalise(images, self.preprocessing)
-        logits = self.network(x.half() if self.half_precision else x).float()
-        return logits, logits.softmax(1)
+        x = self.network.enter(x.half() if self.half_precision else x, len(self.network.stages))
+        logits = self.network.classify(x).float()
+        if len(self.outputs) == 2:
+            return logits, logits.softmax(1)
+        return logits, logits.softmax(1), head_features(x, self.network.pool_size).float()
+
+
+def detector_of(weights: Weights) -> UnknownDetector | None:
+    """The detector of unknown images of some weights, if they have one."""
+    uncertainty = weights.metadata.uncertainty
+    return None if uncertainty is None else uncertainty.unknown
 
 
 def description(weights: Weights, precision: Precision) -> dict[str, Any]:
     """The entries that a program needs to use the file: plain data, stored as JSON in it."""
     preprocessing, metadata = weights.metadata.preprocessing, weights.metadata
     size, channels = preprocessing.size, preprocessing.channels
+    detector = detector_of(weights)
     return {
         "format": FORMAT,
         "residua": __version__,
@@ -63,7 +78,8 @@ def description(weights: Weights, precision: Precision) -> dict[str, Any]:
         "precision": precision,
         "input": f"{INPUT}: uint8 [N, {size}, {size}, {channels}], "
         + ("RGB" if channels == 3 else "greyscale"),
-        "outputs": "logits, probabilities: float32 [N, classes]",
+        "outputs": "logits, probabilities: float32 [N, classes]"
+        + (f"; features: float32 [N, {detector.features}]" if detector else ""),
         "resizing": resizing(preprocessing),
         "normalisation": "inside the file",
         **_trust(weights),

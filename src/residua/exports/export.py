@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -16,7 +17,7 @@ import torch
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
-from residua.exports.classifier import Classifier, Precision, description
+from residua.exports.classifier import Classifier, Precision, description, detector_of
 from residua.exports.formats import (
     FORMATS,
     Exporter,
@@ -25,15 +26,15 @@ from residua.exports.formats import (
     int8_exporters,
     quiet_exporters,
 )
-from residua.exports.images import AT_LEAST, held_out_images, training_images
-from residua.exports.proof import Proof, compare
+from residua.exports.images import AT_LEAST, Images, held_out_images, training_images
+from residua.exports.proof import Expected, Proof, compare
 from residua.exports.quantisation import CALIBRATION_IMAGES
-from residua.inference.outputs import classifier_of
+from residua.inference.outputs import classifier_of, featured_classifier
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import user_path
 from residua.weights.load import Weights
-from residua.weights.network import Logits, default_device
+from residua.weights.network import default_device
 
 DEFAULT_FORMAT: FormatName = "onnx"
 
@@ -85,13 +86,7 @@ def write_export(
     """
     name = _format_name(format, out)
     kind = FORMATS[name]
-    if precision not in get_args(Precision):
-        raise ResiduaError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}.")
-    if precision not in kind.precisions:
-        raise ResiduaError(
-            f"{kind.title} files are exported in {' or '.join(kind.precisions)}, not in "
-            f"{precision}: choose another --format or --precision."
-        )
+    _check_precision(kind, precision)
     kind.check_installed()
     exporters = kind.exporters
     if precision == "int8":
@@ -104,21 +99,18 @@ def write_export(
         calibration = training_images(weights, run, console, CALIBRATION_IMAGES)
         exporters = int8_exporters(name, calibration.pixels)
     path = _path(weights, run, kind, precision, out)
-    uncertainty = weights.metadata.uncertainty
-    if uncertainty is not None and uncertainty.unknown is not None:
-        console.caution("exported files do not detect unknown images: only the run does")
-    classifier = Classifier(weights, precision)
-    text = json.dumps(description(weights, precision), ensure_ascii=False)
     images = held_out_images(weights, run, console)
-    expected = _logits(weights, images.padded())
-    example = torch.from_numpy(images.padded()[:2])
+    expected = _expected(weights, images.padded())
     rejected: dict[str, str] = {}
     with _temporary_folder(path) as folder:
         file = Path(folder, path.name)
         for exporter, write in exporters.items():
             try:
-                _write(write, classifier, example, text, file)
-                proof = compare(file, images, expected, precision)
+                proof = _proved(write, weights, precision, images, expected, file)
+                if not proof.problem and (reason := proof.detector_problem):
+                    console.caution(f"the file does not detect unknown images: {reason}")
+                    weights = _without_detector(weights)
+                    proof = _proved(write, weights, precision, images, expected, file)
             except ResiduaError as error:
                 rejected[exporter] = str(error)
             else:
@@ -148,6 +140,17 @@ def _format_name(format: FormatName | None, out: Path | None) -> FormatName:
     return format
 
 
+def _check_precision(kind: Format, precision: str) -> None:
+    """Raise ResiduaError if the format does not have it."""
+    if precision not in get_args(Precision):
+        raise ResiduaError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}.")
+    if precision not in kind.precisions:
+        raise ResiduaError(
+            f"{kind.title} files are exported in {' or '.join(kind.precisions)}, not in "
+            f"{precision}: choose another --format or --precision."
+        )
+
+
 def _path(
     weights: Weights, run: RunFolder | None, kind: Format, precision: Precision, out: Path | None
 ) -> Path:
@@ -167,16 +170,34 @@ def _temporary_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
         raise ResiduaError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def _write(
-    write: Exporter, classifier: Classifier, example: torch.Tensor, text: str, file: Path
-) -> None:
-    """Write the file. Raises ResiduaError, whatever the exporter raises."""
+def _proved(
+    write: Exporter,
+    weights: Weights,
+    precision: Precision,
+    images: Images,
+    expected: Expected,
+    file: Path,
+) -> Proof:
+    """Write the file and compare it. Raises ResiduaError, whatever the exporter raises."""
+    classifier = Classifier(weights, precision)
+    text = json.dumps(description(weights, precision), ensure_ascii=False)
+    example = torch.from_numpy(images.padded()[:2])
     try:
         with quiet_exporters():
             write(classifier, example, text, file)
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ResiduaError(f"it cannot write the network: {reason}") from error
+    return compare(file, images, expected, precision)
+
+
+def _without_detector(weights: Weights) -> Weights:
+    """The weights without their detector of unknown images, which they have."""
+    uncertainty = weights.metadata.uncertainty
+    assert uncertainty is not None
+    uncertainty = dataclasses.replace(uncertainty, unknown=None)
+    metadata = dataclasses.replace(weights.metadata, uncertainty=uncertainty)
+    return dataclasses.replace(weights, metadata=metadata)
 
 
 def _rename(file: Path, path: Path, kind: Format) -> None:
@@ -192,8 +213,15 @@ def _rename(file: Path, path: Path, kind: Format) -> None:
         raise ResiduaError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def _logits(weights: Weights, pixels: Pixels) -> Logits:
-    """The logits that PyTorch computes in float32, [N, K]."""
-    classify = classifier_of(weights, default_device(), images=0)
-    starts = range(0, len(pixels), AT_LEAST)
-    return np.concatenate([classify(pixels[start : start + AT_LEAST]) for start in starts])
+def _expected(weights: Weights, pixels: Pixels) -> Expected:
+    """The outputs of PyTorch in float32."""
+    detector, starts = detector_of(weights), range(0, len(pixels), AT_LEAST)
+    batches = (pixels[start : start + AT_LEAST] for start in starts)
+    if detector is None:
+        classify = classifier_of(weights, default_device(), images=0)
+        return Expected(np.concatenate([classify(batch) for batch in batches]))
+    run = featured_classifier(weights, default_device(), images=0)
+    logits, features = (
+        np.concatenate(rows) for rows in zip(*(run(batch) for batch in batches), strict=True)
+    )
+    return Expected(logits, detector.is_unknown(features, logits))

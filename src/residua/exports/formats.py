@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from residua.data.dataset import Pixels
-from residua.exports.classifier import INPUT, OUTPUTS, Classifier, Precision
+from residua.exports.classifier import INPUT, Classifier, Precision
 from residua.exports.quantisation import quantise
 from residua.weights.exported import missing_package
 
@@ -70,7 +70,7 @@ def _onnx_from_export(
         dynamo=True,
         dynamic_shapes=({0: "N"},),
         input_names=[INPUT],
-        output_names=list(OUTPUTS),
+        output_names=list(classifier.outputs),
         opset_version=OPSET,
         verbose=False,
     )
@@ -85,9 +85,9 @@ def _onnx_from_trace(classifier: Classifier, example: Tensor, description: str, 
         (example,),
         str(file),
         dynamo=False,
-        dynamic_axes={name: {0: "N"} for name in (INPUT, *OUTPUTS)},
+        dynamic_axes={name: {0: "N"} for name in (INPUT, *classifier.outputs)},
         input_names=[INPUT],
-        output_names=list(OUTPUTS),
+        output_names=list(classifier.outputs),
         opset_version=OPSET,
     )
     _describe_onnx(file, description)
@@ -128,7 +128,7 @@ def _save_openvino(
     model = openvino.convert_model(source, **arguments)
     model.reshape([-1, *example.shape[1:]])
     model.inputs[0].tensor.set_names({INPUT})
-    for output, name in zip(model.outputs, OUTPUTS, strict=True):
+    for output, name in zip(model.outputs, classifier.outputs, strict=True):
         output.tensor.set_names({name})
     model.set_rt_info(description, "residua")
     openvino.save_model(model, file, compress_to_fp16=classifier.half_precision)

@@ -25,6 +25,17 @@ LARGEST_DIFFERENCE = {"fp32": 0.001, "fp16": 0.02, "int8": 1.0}
 # int8 rounds so coarsely that single probabilities may differ: what counts are the decisions.
 LOWEST_AGREEMENT = {"fp32": 0.0, "fp16": 0.98, "int8": 0.9}
 LARGEST_LOSS = {"fp32": 0.0, "fp16": 0.01, "int8": 0.02}  # of accuracy; one image is always allowed
+# Share of images that are unknown to the file alone or to PyTorch alone; one is always allowed.
+# Known images are unknown in 5 % of cases, so more would be another detector.
+LARGEST_UNKNOWN_DIFFERENCE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """Outputs of PyTorch. logits: float32 [N, K]. unknown: bool [N], None without a detector."""
+
+    logits: Floats
+    unknown: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,8 @@ class Proof:
     difference: largest difference of a probability, at every batch size.
     agreement: share of images with the same most likely class.
     accuracy, exported_accuracy: of PyTorch and of the file; None without labels.
+    unknown_difference: share of images that are unknown to one of both; None if the file does not
+    detect unknown images.
     problem: why the file is not usable; "" if it is.
     """
 
@@ -45,10 +58,11 @@ class Proof:
     agreement: float
     accuracy: float | None
     exported_accuracy: float | None
+    unknown_difference: float | None
     problem: str = ""
 
     def text(self) -> str:
-        """Two lines for the user."""
+        """Lines for the user."""
         batches = ", ".join(map(str, sorted(BATCHES)))
         lines = [
             f"checked in {self.runtime} on {self.images:,} {self.origin} at batch {batches}: "
@@ -61,20 +75,34 @@ class Proof:
                 f"accuracy: PyTorch {self.accuracy:.4f}, exported {self.exported_accuracy:.4f} "
                 f"({0.0 - lost:+.2f} points)"
             )
+        if self.unknown_difference is not None:
+            same = 1 - self.unknown_difference
+            lines.append(f"unknown images: same decision for {same:.2%}")
         return "\n".join(lines)
+
+    @property
+    def detector_problem(self) -> str:
+        """Why the file must not detect unknown images, in a clause; "" if it may."""
+        different, bound = self.unknown_difference or 0.0, LARGEST_UNKNOWN_DIFFERENCE
+        if different <= max(bound, 1.01 / self.images):
+            return ""
+        return (
+            f"its decision differs from PyTorch's for {different:.1%} of {self.images:,} "
+            f"{self.origin}, the limit is {bound:.0%}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
 
 
-def compare(file: Path, images: Images, expected: Floats, precision: str) -> Proof:
-    """Run the file in a fresh process and compare it with PyTorch's logits of `images.padded()`.
+def compare(file: Path, images: Images, expected: Expected, precision: str) -> Proof:
+    """Run the file in a fresh process and compare it with PyTorch's outputs of `images.padded()`.
 
     Raises ResiduaError if the file cannot be loaded or run.
     """
     outputs = _run(file, images)
-    reference = softmax(expected)
+    reference = softmax(expected.logits)
     difference = 0.0
     for batch in BATCHES:
         logits, probabilities = outputs[f"logits{batch}"], outputs[f"probabilities{batch}"]
@@ -90,20 +118,20 @@ def compare(file: Path, images: Images, expected: Floats, precision: str) -> Pro
             if np.isnan(difference):
                 break
     count = len(images.pixels)
-    best, exported_best = expected[:count].argmax(1), outputs["logits32"][:count].argmax(1)
+    best, exported_best = expected.logits[:count].argmax(1), outputs["logits32"][:count].argmax(1)
+    unknown, exported_unknown = expected.unknown, outputs.get("unknown")
     labels = images.labels
-    accuracies = (
-        (None, None)
-        if labels is None
-        else tuple(float((top == labels).mean()) for top in (best, exported_best))
-    )
     proof = Proof(
         str(outputs["runtime"]),
         count,
         images.origin,
         difference,
         float((best == exported_best).mean()),
-        *accuracies,
+        None if labels is None else float((best == labels).mean()),
+        None if labels is None else float((exported_best == labels).mean()),
+        None
+        if unknown is None or exported_unknown is None
+        else float((unknown != exported_unknown)[:count].mean()),
     )
     return Proof(**asdict(proof) | {"problem": _problem(proof, precision)})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from residua.inference.feature_layers import FeatureLayer, FrozenStages
 from residua.networks.analysis.cost import measure
 from residua.networks.staged import Staged, pooled
 from residua.networks.surgery.folding import fold_norms, folded
+from residua.weights.exported import Loaded
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 
@@ -91,8 +93,10 @@ def featured_classifier(
     """As `classifier_of`, with the features float32 [B, D] that the head reads.
 
     A map whose pooled features would be too many is averaged. Raises ResiduaError if the weights
-    cannot classify images, or are an exported file.
+    cannot classify images, or are an exported file without features.
     """
+    if (exported := weights.exported) is not None and exported.features:
+        return partial(_exported_features, exported)
     network = build_network(weights, device)
     classifier = Classifier(_logits_job(network, weights, features=True), images)
 
@@ -101,6 +105,13 @@ def featured_classifier(
         return logits, features[0] if features else _no_rows()
 
     return run
+
+
+def _exported_features(exported: Loaded, pixels: Pixels) -> tuple[Floats, Floats]:
+    if not len(pixels):
+        return _no_rows(), _no_rows()
+    logits, _, features = exported.run(pixels)
+    return logits, features
 
 
 def feature_outputs(network: Staged, layer: FeatureLayer, weights: Weights, images: int) -> Outputs:

@@ -33,6 +33,13 @@ class Uncertainty:
     sets: PredictionSets | None = None
     unknown: UnknownDetector | None = None
 
+    @property
+    def outputs(self) -> set[int]:
+        """The numbers of logits that the parts are for."""
+        sets = None if self.sets is None else self.sets.classes
+        unknown = None if self.unknown is None else self.unknown.outputs
+        return {count for count in (sets, unknown) if count is not None}
+
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Plain data and arrays; `from_arrays` is the inverse."""
         values: dict[str, Any] = {

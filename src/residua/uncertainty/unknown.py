@@ -51,6 +51,9 @@ _MOST_COMPARED = 800  # images on which scores are compared
 _MOST_CALIBRATED = 4000  # images that the threshold is from
 _LEAST_KNOWN = 2  # classes that remain when one is left out
 _LEAST_COMPARED = 3  # classes left out, for a standard error
+# Scores of one image differ by up to 1e-5 between runtimes. The threshold is the score of a known
+# image, which must not exceed it anywhere.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,12 @@ class UnknownDetector:
     arrays: Arrays
 
     @property
+    def outputs(self) -> int | None:
+        """The number of logits that the score needs; None if any number will do."""
+        weight = self.arrays.get("nci.weight")
+        return None if weight is None else len(weight)
+
+    @property
     def reason(self) -> str:
         """Why an image is unknown, in a few words for users."""
         parts = self.name.split("+")
@@ -90,16 +99,16 @@ class UnknownDetector:
             raise ValueError(f"features {features.shape}, {self.features} columns expected")
         if logits.ndim != 2 or len(logits) != len(features):
             raise ValueError(f"features {features.shape}, logits {logits.shape}")
-        weight = self.arrays.get("nci.weight")
-        if weight is not None and len(weight) != logits.shape[1]:
-            raise ValueError(f"logits {logits.shape}, {len(weight)} columns expected")
+        if self.outputs not in (None, logits.shape[1]):
+            raise ValueError(f"logits {logits.shape}, {self.outputs} columns expected")
         names = self.name.split("+")
         parts = _scored(names, self.arrays, features, logits * self.temperature)
         return _sum(parts, names, self.arrays)
 
     def is_unknown(self, features: Floats, logits: Floats) -> npt.NDArray[np.bool_]:
         """bool [N]; arguments and errors as those of `scores`."""
-        return np.asarray(self.scores(features, logits) > self.threshold)
+        rounding = _ROUNDING * max(1.0, abs(self.threshold))
+        return np.asarray(self.scores(features, logits) > self.threshold + rounding)
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Plain data and arrays, from which `from_arrays` makes the same object."""

@@ -1,4 +1,4 @@
-"""An exported file -> a function from uint8 images to logits and probabilities; without torch.
+"""An exported file -> a function from uint8 images to its outputs; without torch.
 
 Each format runs in its own runtime: ONNX Runtime, OpenVINO, torch.export or TorchScript.
 """
@@ -22,16 +22,19 @@ from residua.system.signals import preserved_signal_stack
 
 FORMAT = 1  # of the description in the metadata
 
-Outputs = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]  # logits, probabilities [N, K]
+# Of an exported network: logits and probabilities, float32 [N, K]; features, float32 [N, D], where
+# a detector of unknown images reads them.
+OUTPUTS = ("logits", "probabilities", "features")
+Outputs = tuple[npt.NDArray[np.float32], ...]
 
 
 @dataclass(frozen=True)
 class Loaded:
     """An exported file, ready to run.
 
-    run: uint8 [N, S, S, C], N >= 1 -> logits and probabilities. description: its metadata.
-    kind: name of the format. runtime: name and version. image_shape, outputs: (S, S, C) and K of
-    the program itself; () and 0 where it does not state them.
+    run: uint8 [N, S, S, C], N >= 1 -> OUTPUTS. description: its metadata. kind: name of the format.
+    runtime: name and version. image_shape, outputs, features: (S, S, C), K and D of the program
+    itself; () and 0 where it does not state them, and D = 0 without features.
     """
 
     run: Callable[[Pixels], Outputs]
@@ -40,6 +43,7 @@ class Loaded:
     runtime: str
     image_shape: tuple[object, ...] = ()
     outputs: object = 0
+    features: object = 0
 
 
 def is_exported(path: Path) -> bool:
@@ -81,11 +85,12 @@ def _onnx(path: Path) -> Loaded:
             str(path), options, providers=["CPUExecutionProvider"]
         )
         metadata = session.get_modelmeta().custom_metadata_map
-        (images,), (first, _) = session.get_inputs(), session.get_outputs()
+        (images,) = session.get_inputs()
+        widths = {output.name: output.shape[-1] for output in session.get_outputs()}
+        names = [name for name in OUTPUTS if name in widths]
 
     def run(pixels: Pixels) -> Outputs:
-        logits, probabilities = session.run(None, {images.name: pixels})
-        return logits, probabilities
+        return tuple(session.run(names, {images.name: pixels}))
 
     return Loaded(
         run,
@@ -93,7 +98,8 @@ def _onnx(path: Path) -> Loaded:
         "ONNX",
         f"ONNX Runtime {onnxruntime.__version__}",
         tuple(images.shape[1:]),
-        first.shape[-1],
+        widths.get("logits", 0),
+        widths.get("features", 0),
     )
 
 
@@ -112,14 +118,15 @@ def _openvino(path: Path) -> Loaded:
         # float32 whatever the processor offers: figures agree on every machine
         with preserved_signal_stack():
             compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        shapes = [compiled.input(0).partial_shape, compiled.output("logits").partial_shape]
-        (_, *image_shape), (_, outputs) = (
-            [None if side.is_dynamic else side.get_length() for side in shape] for shape in shapes
-        )
+        (_, *image_shape) = _lengths(compiled.input(0))
+        widths = {  # an output may have several names
+            name: _lengths(output)[-1] for output in compiled.outputs for name in output.get_names()
+        }
+        names = [name for name in OUTPUTS if name in widths]
 
     def run(pixels: Pixels) -> Outputs:
         results = compiled([pixels])
-        return np.array(results["logits"]), np.array(results["probabilities"])
+        return tuple(np.array(results[name]) for name in names)
 
     version = openvino.__version__.split("-")[0]
     return Loaded(
@@ -128,8 +135,14 @@ def _openvino(path: Path) -> Loaded:
         "OpenVINO",
         f"OpenVINO {version}",
         tuple(image_shape),
-        outputs,
+        widths.get("logits", 0),
+        widths.get("features", 0),
     )
+
+
+def _lengths(port: Any) -> list[object]:
+    """The shape of an input or output of OpenVINO; None for any length."""
+    return [None if side.is_dynamic else side.get_length() for side in port.partial_shape]
 
 
 def _torch_export(path: Path) -> Loaded:
@@ -163,8 +176,8 @@ def _torch_runner(program: Any) -> Callable[[Pixels], Outputs]:
 
     def run(pixels: Pixels) -> Outputs:
         with torch.inference_mode():
-            logits, probabilities = program(torch.from_numpy(np.ascontiguousarray(pixels)))
-        return logits.numpy(), probabilities.numpy()
+            outputs = program(torch.from_numpy(np.ascontiguousarray(pixels)))
+        return tuple(output.numpy() for output in outputs)
 
     return run
 

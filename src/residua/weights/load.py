@@ -170,8 +170,7 @@ def read_exported(path: Path) -> Weights:
     Raises ResiduaError if its runtime is missing, or if it is not a file of `residua export`.
     """
     stamp, loaded = _stamp(path), load_exported(path)
-    metadata = metadata_from(path, {"notes": {}, **loaded.description})
-    metadata = with_attached(path, metadata, loaded.description)
+    metadata = exported_metadata(path, loaded)
     rule, outputs = metadata.preprocessing, metadata.network.classes
     expected = (rule.size, rule.size, rule.channels), outputs
     if (loaded.image_shape, loaded.outputs) != expected:
@@ -179,7 +178,18 @@ def read_exported(path: Path) -> Weights:
             path,
             f"takes images {loaded.image_shape}, but describes {expected[0]} for {outputs} outputs",
         )
+    uncertainty = metadata.uncertainty
+    unknown = None if uncertainty is None else uncertainty.unknown
+    if unknown is not None and loaded.features != unknown.features:
+        has = f"has {loaded.features} features"
+        raise damaged(path, f"{has}, but its detector of unknown images reads {unknown.features}")
     return Weights(path, {}, metadata, f"{loaded.kind} of residua", stamp=stamp, exported=loaded)
+
+
+def exported_metadata(path: Path, loaded: Loaded) -> Metadata:
+    """The metadata in an exported file. Raises ResiduaError if it is damaged."""
+    metadata = metadata_from(path, {"notes": {}, **loaded.description})
+    return with_attached(path, metadata, loaded.description)
 
 
 def _metadata(raw: RawWeights, reading: Match) -> Metadata:

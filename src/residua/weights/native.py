@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard, get_args, get_
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 
 from residua.config import parse
 from residua.config.schema import NetworkSpec, Preprocessing
@@ -101,7 +102,7 @@ class Metadata:
 def attached_json(metadata: Metadata) -> dict[str, Any]:
     """Golden images and uncertainty as plain data, for files of other runtimes.
 
-    Images as PNG files in base64. A detector of unknown images, which reads features, is omitted.
+    Images as PNG files, arrays as a safetensors file, in base64: a place that every format has.
     """
     entries: dict[str, Any] = {}
     if (golden := metadata.golden) is not None:
@@ -110,9 +111,11 @@ def attached_json(metadata: Metadata) -> dict[str, Any]:
             for image, logits in zip(golden.images, golden.logits, strict=True)
         ]
     if metadata.uncertainty is not None:
-        values, arrays = replace(metadata.uncertainty, unknown=None).to_arrays()
-        listed = {name: array.tolist() for name, array in arrays.items()}
-        entries["uncertainty"] = {**values, "arrays": listed}
+        from safetensors.numpy import save
+
+        values, arrays = metadata.uncertainty.to_arrays()
+        content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        entries["uncertainty"] = {**values, "arrays": base64.b64encode(content).decode()}
     return entries
 
 
@@ -124,15 +127,25 @@ def with_attached(path: Path, metadata: Metadata, entries: Mapping[str, Any]) ->
             images = np.stack([_pixels(base64.b64decode(row["png"])) for row in rows])
             logits = np.array([row["logits"] for row in rows], np.float32)
             golden = Golden.from_arrays({}, {"images": images, "logits": logits})
+            _check_classes(path, golden, metadata.network.classes)
             metadata = replace(metadata, golden=golden)
         if "uncertainty" in entries:
             values = dict(entries["uncertainty"])
-            listed = values.pop("arrays").items()
-            arrays = {name: np.array(numbers) for name, numbers in listed}
-            metadata = replace(metadata, uncertainty=Uncertainty.from_arrays(values, arrays))
-    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            uncertainty = Uncertainty.from_arrays(values, _arrays(values.pop("arrays")))
+            _check_classes(path, uncertainty, metadata.network.classes)
+            metadata = replace(metadata, uncertainty=uncertainty)
+    except (AttributeError, LookupError, OSError, SafetensorError, TypeError, ValueError) as error:
         raise damaged(path, f"its golden images or uncertainty are unusable ({error})") from error
     return metadata
+
+
+def _arrays(stored: Any) -> dict[str, npt.NDArray[Any]]:
+    """Arrays in a description: a safetensors file in base64; before, lists of numbers."""
+    from safetensors.numpy import load
+
+    if isinstance(stored, str):
+        return load(base64.b64decode(stored, validate=True))
+    return {name: np.array(numbers) for name, numbers in stored.items()}
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -230,12 +243,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
 
 def _check_classes(path: Path, part: Uncertainty | Golden, outputs: int) -> None:
     """Raise ResiduaError unless an entry is of a network with this number of outputs."""
-    if isinstance(part, Golden):
-        found = part.logits.shape[1]
-    else:
-        found = outputs if part.sets is None else part.sets.classes
-    if found != outputs:
-        raise damaged(path, f"has {outputs} outputs, but golden images or sets of {found} classes")
+    found = {part.logits.shape[1]} if isinstance(part, Golden) else part.outputs
+    for other in found - {outputs}:
+        raise damaged(path, f"has {outputs} outputs, but golden images or uncertainty of {other}")
 
 
 def _attached(
