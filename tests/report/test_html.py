@@ -251,7 +251,7 @@ def test_a_prediction_outside_the_classes_has_a_name() -> None:
 
 TRANSFER = TransferResult(
     layers=(LayerResult(3, 2, 256, 0.9, 0.8, 1.0, 0.3, abandoned=True),),
-    cross_validation=CrossValidation(0.9, (0.8, 0.95), 58, training_images=59, skipped=1),
+    cross_validation=CrossValidation(0.9, (0.8, 0.95), 58, training_images=59, skipped=1, errors=6),
     trials=(TrialResult("full", "trial", 2, 1.5, 30.0, 0.92, 0.02, 0.01),),
     expected={"full": 0.95},
     data=DataSummary(60, 3, 1.5, 8, 9),
@@ -277,13 +277,17 @@ def test_a_transfer_shows_its_probes_and_trials() -> None:
 def test_without_held_out_images_the_headline_is_cross_validated() -> None:
     facts = replace(make(), evaluation=None, predictions=None, transfer=TRANSFER)
     words = Page(render(facts)).words
-    assert "90.0% cross-validated accuracy" in words
-    assert "accuracy of a model trained on all of them: 80.0 % to 95.0 %." in words
+    assert "90.0% expected accuracy" in words
+    assert "6 of 58 images were misclassified by linear probes that were trained without" in words
+    assert "95 % CI 80.0 % to 95.0 %, is that of a model trained on all of them, for new" in words
     assert "1 image without another of the same class is excluded." in words
     assert TRANSFER.cross_validation is not None
     more = replace(TRANSFER.cross_validation, training_images=500)
     words = Page(render(replace(facts, transfer=replace(TRANSFER, cross_validation=more)))).words
-    assert "of a model trained on that many of the 500 images: 80.0 % to 95.0 %." in words
+    assert "that of a model trained on that many of the 500 images, for new images" in words
+    earlier = replace(TRANSFER.cross_validation, errors=None)
+    words = Page(render(replace(facts, transfer=replace(TRANSFER, cross_validation=earlier)))).words
+    assert "each of 58 images was classified by a linear probe that was trained without it" in words
 
 
 @pytest.mark.slow

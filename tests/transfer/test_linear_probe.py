@@ -111,7 +111,13 @@ def test_few_images_are_all_trained_on_and_cross_validated(
     low, high = cross.interval
     assert 0 < low < cross.accuracy < high <= 1
     assert (cross.images, cross.training_images, cross.skipped) == (60, 60, 0)
-    expected = f"cross-validated accuracy {cross.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f}, 60"
+    assert outcome.cross_validated is not None
+    errors = int((~outcome.cross_validated.correct).sum())
+    assert cross.errors == errors > 0
+    expected = (
+        f"{errors} of 60 images misclassified in cross-validation, expected accuracy "
+        f"{cross.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
+    )
     assert expected in console.text
 
 

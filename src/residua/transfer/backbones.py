@@ -201,8 +201,8 @@ def _probe(
 def _reason(results: Sequence[BackboneResult]) -> str:
     """The accuracies of all, the best first."""
     listed = [
-        f"{result.loss:.3f} (accuracy {result.accuracy:.4f}, 95 % CI {result.interval[0]:.4f} to "
-        f"{result.interval[1]:.4f})"
+        f"{result.loss:.3f} (expected accuracy {result.accuracy:.4f}, 95 % CI "
+        f"{result.interval[0]:.4f} to {result.interval[1]:.4f})"
         for result in results
     ]
     others = [f"{result.source} {line}" for result, line in zip(results, listed, strict=True)]

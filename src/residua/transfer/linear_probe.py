@@ -88,7 +88,7 @@ def fit_probe(
     )
     if context.prepared.config.network.head == "logistic":
         progress = _save_logistic_head(context, folder, best, rows, deadline)
-        cross_validation = _cross_validation(scored, len(rows.samples))
+        cross_validation = _cross_validation(scored, best, len(rows.samples))
         result = dataclasses.replace(result, cross_validation=cross_validation)
         context.console.print(_summary(best, len(scored.layers), cross_validation))
     else:
@@ -212,20 +212,24 @@ def _with_layer(context: Context, best: LayerScore) -> Context:
     return context.choose("network.pool_size", layer.pool_size, reason)
 
 
-def _cross_validation(scored: _Scored, training_images: int) -> CrossValidation | None:
+def _cross_validation(
+    scored: _Scored, best: LayerScore, training_images: int
+) -> CrossValidation | None:
     if scored.estimate is None:
         return None
+    probes = best.probes
     return CrossValidation(
         scored.estimate.accuracy,
         scored.estimate.interval,
         scored.estimate.images,
         training_images,
-        skipped=int((~scored.layers[0].probes.evaluated).sum()),
+        skipped=int((~probes.evaluated).sum()),
+        errors=int((~probes.correct[probes.evaluated, probes.best]).sum()),
     )
 
 
 def _summary(score: LayerScore, candidates: int, cross: CrossValidation | None) -> str:
-    """The layer, its regularisation and its accuracy, in a line."""
+    """The layer, its regularisation, its errors and expected accuracy, in a line."""
     compared = f", best of {candidates} layers" if candidates > 1 else ""
     line = f"linear probe on {score.layer} (C = {score.probes.c:g}{compared})"
     if cross is None:
@@ -233,8 +237,8 @@ def _summary(score: LayerScore, candidates: int, cross: CrossValidation | None) 
         return f"{line}: cross-validated accuracy {accuracy:.4f}" if accuracy else line
     low, high = cross.interval
     line += (
-        f": cross-validated accuracy {cross.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f}, "
-        f"{cross.images:,} images)"
+        f": {cross.errors:,} of {cross.images:,} images misclassified in cross-validation, "
+        f"expected accuracy {cross.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
     )
     alone = f"; {cross.skipped:,} without another image of the same class skipped"
     return line + alone if cross.skipped else line

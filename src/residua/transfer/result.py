@@ -57,7 +57,8 @@ class BackboneResult:
 class CrossValidation:
     """The expected accuracy of a linear probe on new images, see `cross_validation.estimate`.
 
-    interval: 95 % CI. images: that were left out in turn and evaluated.
+    interval: 95 % CI. images: that were left out in turn and evaluated. errors: of these,
+    misclassified; None where an earlier version did not record it.
     skipped: images alone in their class, which cannot be evaluated.
     training_images: that the saved head was fitted on.
     """
@@ -67,6 +68,7 @@ class CrossValidation:
     images: int
     training_images: int
     skipped: int = 0
+    errors: int | None = None
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ class Search:
         if len(probe.correct):
             correct, images, share, where = probe.correct, "validation images", 1.0, ""
         elif crossed is not None:
-            correct, images, share = crossed.correct, "images", HELD_OUT
+            correct, images, share = crossed.correct[crossed.evaluated], "images", HELD_OUT
             where = " in cross-validation"
         else:
             return ""
