@@ -105,11 +105,12 @@ def test_an_exported_run_keeps_its_sets_unknown_images_and_golden_images(
     assert [row.set for row in found] == [row.set for row in expected]
     assert [row.unknown for row in found] == [row.unknown for row in expected]
     assert {row.unknown for row in found} == {None, "unlike the training images"}
-    rule = dataclasses.replace(exported.metadata.preprocessing, resize="pad")
-    other = dataclasses.replace(exported.metadata, preprocessing=rule)
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "where nothing was checked"))
-    with pytest.raises(ResiduaError, match="golden images"):
-        check_golden(dataclasses.replace(exported, metadata=other, stamp=exported.stamp))
+    for change in ({"resize": "pad"}, {"value_range": (0.0, 300.0)}):
+        rule = dataclasses.replace(exported.metadata.preprocessing, **change)
+        other = dataclasses.replace(exported.metadata, preprocessing=rule)
+        with pytest.raises(ResiduaError, match="golden images"):
+            check_golden(dataclasses.replace(exported, metadata=other, stamp=exported.stamp))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from residua.weights.native import Metadata, to_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = dataclasses.replace(PREPARED, size=16)
+DEEP = dataclasses.replace(SMALL, value_range=(-40.0, 4095.0))
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +32,16 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def store(tmp_path: Path) -> Callable[..., Path]:
     """Writes weights with golden images; `stated` replaces the preprocessing afterwards."""
 
-    def write(stated: Preprocessing = SMALL, seed: int = 0, other_seed: int | None = None) -> Path:
+    def write(
+        stated: Preprocessing = SMALL,
+        seed: int = 0,
+        other_seed: int | None = None,
+        true: Preprocessing = SMALL,
+    ) -> Path:
         from residua.config.schema import NetworkSpec
 
         network = build(NAME, seed=seed).eval()
-        golden = golden_of(network, SMALL)
+        golden = golden_of(network, true)
         kept = build(NAME, seed=seed if other_seed is None else other_seed).eval()
         metadata = Metadata(NetworkSpec(NAME, 10, 3), (), stated, {}, golden=golden)
         file = tmp_path / "weights.safetensors"
@@ -57,6 +63,7 @@ def test_unchanged_weights_pass(store: Callable[..., Path]) -> None:
         {"std": tuple(value * 1.1 for value in PREPARED.std)},
         {"resize": "pad"},
         {"interpolation": "nearest"},
+        {"value_range": (0.0, 300.0)},
     ],
 )
 def test_another_preprocessing_is_refused(
@@ -66,6 +73,30 @@ def test_another_preprocessing_is_refused(
     with pytest.raises(ResiduaError, match=r"other outputs for the golden images .*--no-check"):
         open_source(file, None, None, None, Console(quiet=True))
     open_source(file, None, None, None, Console(quiet=True), check=False)
+
+
+def test_another_range_of_values_is_refused(store: Callable[..., Path]) -> None:
+    check_golden(read_file(store(DEEP, true=DEEP)))
+    for value_range in (None, (0.0, 65535.0), (-40.0, 4500.0)):
+        file = store(dataclasses.replace(DEEP, value_range=value_range), true=DEEP)
+        with pytest.raises(ResiduaError, match="other outputs for the golden images"):
+            check_golden(read_file(file))
+
+
+def test_golden_images_without_a_range_are_those_of_earlier_versions(
+    store: Callable[..., Path],
+) -> None:
+    weights = read_file(store(DEEP, true=DEEP))
+    golden = weights.metadata.golden
+    assert golden is not None
+    assert golden.value_range == (-40, 4095)
+    earlier = dataclasses.replace(golden, value_range=None)
+    metadata = dataclasses.replace(weights.metadata, golden=earlier)
+    weights.path.write_bytes(to_bytes(weights.tensors, metadata))
+    again = read_file(weights.path)
+    assert again.metadata.golden is not None
+    assert again.metadata.golden.value_range is None
+    check_golden(again)
 
 
 def test_other_weights_are_refused_even_after_a_check(store: Callable[..., Path]) -> None:

@@ -4,6 +4,9 @@ them.
 They are stored in each weights file of a finished run, so that wrong preprocessing, a swapped
 channel order or a broken kernel is noticed when the file is loaded. The images are drawn, so a file
 reveals nothing of the images that it was trained on.
+
+The check covers everything from the values of a file to the logits. It does not cover the
+thresholds of prediction sets and of unknown images: they are numbers that nothing computes again.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels
 from residua.data.image import resize
+from residua.data.pixels import pixels_of
 from residua.errors import ResiduaError
 from residua.system.files import cache_folder, is_there, write_atomically
 from residua.weights.load import Weights
@@ -29,14 +33,15 @@ from residua.weights.native import Golden
 from residua.weights.network import build_network
 
 COUNT, HEIGHT, WIDTH = 8, 48, 64
+BYTES = (0.0, 255.0)  # values of images of 8 bits
 # Relative difference of the logits, by norm. float32 differs by up to 1e-5; int8 is not checked.
 TOLERANCE = {"fp32": 1e-3, "fp16": 0.02}
 
 
 def golden_of(network: nn.Module, preprocessing: Preprocessing) -> Golden:
     """Draw the images, and compute the logits of a float32 network in eval mode."""
-    images = _drawn(preprocessing.channels)
-    return Golden(images, _logits(network, images, preprocessing))
+    images, value_range = _drawn(preprocessing.channels), preprocessing.value_range or BYTES
+    return Golden(images, _logits(network, images, preprocessing), value_range)
 
 
 def check_golden(weights: Weights) -> None:
@@ -51,10 +56,11 @@ def check_golden(weights: Weights) -> None:
     if is_there(_marker(weights)):
         return
     rule = weights.metadata.preprocessing
+    images = _as_read(golden, rule)
     if exported is None:
-        logits = _logits(build_network(weights, torch.device("cpu")), golden.images, rule)
+        logits = _logits(build_network(weights, torch.device("cpu")), images, rule)
     else:
-        logits, *_ = exported.run(_resized(golden.images, rule))
+        logits, *_ = exported.run(_resized(images, rule))
     difference = np.linalg.norm(logits - golden.logits) / np.linalg.norm(golden.logits)
     if not difference <= TOLERANCE[precision]:  # not a number differs too
         raise ResiduaError(
@@ -94,6 +100,16 @@ def _drawn(channels: int) -> Pixels:
         image[top : top + 16, left : left + 24] = random.uniform(0, 255, channels)
         images.append(image)
     return np.stack(images).astype(np.uint8)
+
+
+def _as_read(golden: Golden, preprocessing: Preprocessing) -> Pixels:
+    """The images as the preprocessing of the file reads the values that they mean, uint8."""
+    if golden.value_range is None:
+        return golden.images
+    low, high = golden.value_range
+    values = low + golden.images * ((high - low) / 255)
+    channels, stored = preprocessing.channels, preprocessing.value_range or BYTES
+    return np.stack([pixels_of(x, channels, x.size, stored=stored) for x in values])
 
 
 def _resized(images: Pixels, preprocessing: Preprocessing) -> Pixels:

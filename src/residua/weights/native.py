@@ -56,17 +56,21 @@ class Origin:
 class Golden:
     """Images and the logits that the network gave for them when its file was written.
 
-    images: uint8 [N, H, W, C], before resizing. logits: float32 [N, K].
+    images: uint8 [N, H, W, C], before resizing. logits: float32 [N, K]. value_range: the
+    values that 0 and 255 of the images mean, as the preprocessing defined when the file was
+    written; None in files of earlier versions.
     """
 
     LARGEST: ClassVar[int] = 1024  # side of an image that is read
 
     images: npt.NDArray[np.uint8]
     logits: npt.NDArray[np.float32]
+    value_range: tuple[float, float] | None = None
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Plain data and arrays, as stored."""
-        return {}, {"images": self.images, "logits": self.logits}
+        arrays: dict[str, npt.NDArray[Any]] = {"images": self.images, "logits": self.logits}
+        return {} if self.value_range is None else {"value_range": [*self.value_range]}, arrays
 
     @classmethod
     def from_arrays(cls, values: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -79,7 +83,12 @@ class Golden:
             raise ValueError(f"images {images.shape}, logits {logits.shape}")
         if not 1 <= min(sides) <= max(sides) <= cls.LARGEST or images.shape[3] not in (1, 3):
             raise ValueError(f"images {images.shape}")
-        return cls(images, logits)
+        if (value_range := values.get("value_range")) is None:
+            return cls(images, logits)
+        low, high = map(float, value_range)
+        if not -np.inf < low < high < np.inf:
+            raise ValueError(f"value_range {value_range}")
+        return cls(images, logits, (low, high))
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ def attached_json(metadata: Metadata) -> dict[str, Any]:
             {"png": base64.b64encode(_png(image)).decode(), "logits": logits.tolist()}
             for image, logits in zip(golden.images, golden.logits, strict=True)
         ]
+        entries["golden_range"] = golden.value_range and [*golden.value_range]
     if metadata.uncertainty is not None:
         from safetensors.numpy import save
 
@@ -126,7 +136,8 @@ def with_attached(path: Path, metadata: Metadata, entries: Mapping[str, Any]) ->
             rows = entries["golden"]
             images = np.stack([_pixels(base64.b64decode(row["png"])) for row in rows])
             logits = np.array([row["logits"] for row in rows], np.float32)
-            golden = Golden.from_arrays({}, {"images": images, "logits": logits})
+            values = {"value_range": entries.get("golden_range")}
+            golden = Golden.from_arrays(values, {"images": images, "logits": logits})
             _check_classes(path, golden, metadata.network.classes)
             metadata = replace(metadata, golden=golden)
         if "uncertainty" in entries:
