@@ -51,7 +51,7 @@ def theirs(model: nn.Module, images: Tensor) -> list[Tensor]:
 def ours(network: Staged, images: Tensor) -> list[Tensor]:
     """The same of ours."""
     maps = network.features(images)
-    return [*maps, network.classify(maps[-1])]
+    return [*maps, network.classify(network.pool(maps[-1:]))]
 
 
 def main(folder: Path) -> None:

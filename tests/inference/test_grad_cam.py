@@ -105,13 +105,33 @@ def test_of_an_averaging_head_it_is_the_paper_s_map(one_thread: None) -> None:
     with torch.no_grad():
         images = normalise(torch.from_numpy(pixels), PREPARED)
         last = network.enter(images, len(network.stages))
-        expected = network.classify(last)
+        expected = network.leave(last, len(network.stages))
         head = network.get_parameter("head.weight")[[3, 0]]
         maps = torch.einsum("nc,nchw->nhw", head, last).relu()
     assert logits == pytest.approx(expected.numpy(), abs=1e-4)
     for heat, small in zip(heats, maps.numpy(), strict=True):
         scaled = F.interpolate(torch.from_numpy(small)[None, None], (32, 32), mode="bilinear")[0, 0]
         assert heat == pytest.approx((scaled / scaled.max()).numpy(), abs=1e-3)
+
+
+def test_of_a_head_that_reads_several_stages_it_is_the_sum_of_what_each_place_adds(
+    one_thread: None,
+) -> None:
+    """The mean of the unscaled evidence over all places is the logit less the bias."""
+    spec = NetworkSpec("cifar_resnet14", 2, 3, head="linear", earlier_pools=(1, 1))
+    network = catalogue.build_from(spec, seed=4).eval()
+    pixels = np.random.default_rng(4).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    heats, _ = grad_cam(weights_of(network, spec, 32), CPU)(pixels, np.array([1]))
+    with torch.no_grad():
+        maps = network.head_maps(normalise(torch.from_numpy(pixels), PREPARED), 0)
+        parts = network.get_parameter("head.weight")[1].split([x.shape[1] for x in maps])
+        places = sum(
+            F.interpolate(torch.einsum("c,nchw->nhw", part, x)[:, None], (32, 32), mode="bilinear")
+            for part, x in zip(parts, maps, strict=True)
+        )
+        assert isinstance(places, torch.Tensor)
+        expected = places[0, 0].relu() / places.relu().max()
+    assert heats[0] == pytest.approx(expected.numpy(), abs=1e-3)
 
 
 def test_a_head_that_reads_a_grid_of_an_early_stage_points_to_the_right_field() -> None:

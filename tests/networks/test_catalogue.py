@@ -74,7 +74,7 @@ def test_a_row_has_its_published_parameters_and_strides(name: str) -> None:
     with on_meta():
         network: Any = catalogue.build(name).eval()
         maps = network.features(torch.empty(2, row.channels, row.size, row.size))
-        logits = network.classify(maps[-1])
+        logits = network.classify(network.pool(maps[-1:]))
     trainable = sum(weight.numel() for weight in network.parameters())
     statistics = sum(x.numel() for x in network.buffers() if x.ndim)
     assert trainable == row.trainable
@@ -175,8 +175,14 @@ def test_a_cardinality_is_groups_and_width(cardinality: str) -> None:
         ({"name": "vgg16_bn", "shortcut": "none"}, "vgg16_bn has no residual units: shortcut"),
         ({"name": "resnet18", "classes": 0}, "classes = 0"),
         ({"name": "resnet18", "channels": -1}, "channels = -1"),
-        ({"name": "cifar_resnet14", "stage": 2}, "stage and pool_size belong to another head"),
-        ({"name": "cifar_resnet14", "pool_size": 2}, "stage and pool_size belong to another head"),
+        (
+            {"name": "cifar_resnet14", "stage": 2},
+            "stage, pool_size and earlier_pools belong to another head",
+        ),
+        (
+            {"name": "cifar_resnet14", "pool_size": 2},
+            "stage, pool_size and earlier_pools belong to another head",
+        ),
     ],
 )
 def test_errors_name_what_cannot_be_built(options: dict[str, Any], words: str) -> None:

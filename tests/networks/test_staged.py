@@ -53,6 +53,16 @@ def test_stem_and_tail_belong_to_the_first_and_the_last_stage() -> None:
     assert network(x).unique().tolist() == [11_111]  # dropout before the head
 
 
+def test_a_head_that_reads_several_maps_gets_them_side_by_side_and_can_be_cut_before_them() -> None:
+    network, x = Tiny(), torch.arange(4.0).reshape(1, 1, 2, 2)
+    network.pool_size, network.earlier_pools = 1, (2,)
+    assert network.last_cut == 1
+    expected = [11.0, 12.0, 13.0, 14.0, 1112.5]
+    assert [value - 10_000 for value in network(x)[0].tolist()] == expected
+    for cut in (0, 1):
+        assert torch.equal(network.leave(network.enter(x, cut), cut), network(x))
+
+
 def test_pooling_averages_and_flattens() -> None:
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert pooled(x, 1).tolist() == [[7.5]]

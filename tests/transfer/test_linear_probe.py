@@ -43,6 +43,29 @@ def accuracy_of(outcome: Outcome, split: str) -> float:
     return float((predicted == outcome.prepared.labels[members]).mean())
 
 
+def test_a_probe_on_several_stages_is_saved_as_a_network_that_reads_them(
+    with_splits: Path, weights: Path, folder: RunFolder, context_of: ContextOf
+) -> None:
+    several = {"network__stage": 3, "network__pool_size": 1, "network__earlier_pools": [4, 2]}
+    context = context_of(with_splits, weights, "features", network__head="logistic", **several)
+    outcome = fit_probe(context, folder)
+    saved = read_file(folder.weights)
+    assert saved.metadata.network.earlier_pools == (4, 2)
+    network = build_network(saved, torch.device("cpu"))
+    members = outcome.prepared.splits["test"]
+    images = context.features.stages.normalised(
+        DecodedImages(outcome.prepared.pixels, torch.device("cpu")).take(members)
+    )
+    with torch.inference_mode():
+        expected = network(images)
+        cut = network.leave(network.enter(images, network.last_cut), network.last_cut)
+    torch.testing.assert_close(cut, expected)
+    np.testing.assert_allclose(
+        outcome.predict_logits(members), expected.numpy(), rtol=1e-3, atol=1e-3
+    )
+    assert accuracy_of(outcome, "test") > 0.6
+
+
 @pytest.mark.parametrize("head", ["logistic", "linear", "mlp:16"])
 def test_only_the_head_changes_and_it_predicts_new_images(
     with_splits: Path, weights: Path, folder: RunFolder, context_of: ContextOf, head: str
@@ -80,13 +103,13 @@ def test_the_best_layer_is_chosen_unless_the_settings_name_one(
     best = min(layers, key=lambda layer: layer.loss)
     network = free.prepared.config.network
     assert {layer.stage for layer in layers} == {1, 2, 3}
-    if (best.stage, best.pool_size) != (3, 1):
+    if best.name != "stage 3":
         assert (network.stage, network.pool_size) == (best.stage, best.pool_size)
+        assert (network.earlier_pools or ()) == best.earlier_pools
         chosen = {choice.setting for choice in free.prepared.choices}
         assert {"network.stage", "network.pool_size"} < chosen
     (line,) = console.lines
-    grid = f", {best.pool_size} x {best.pool_size}" if best.pool_size > 1 else ""
-    assert f"linear probe on stage {best.stage}{grid} (C = {best.c:g}, best of 4 layers)" in line
+    assert f"linear probe on {best.name} (C = {best.c:g}, best of 5 layers)" in line
     other = next(layer for layer in layers if layer.stage != best.stage)
     settings = {"network__stage": other.stage, "network__pool_size": other.pool_size}
     own = fit_probe(context_of(shapes, weights, "features", **settings), RunFolder(tmp_path))

@@ -153,7 +153,7 @@ def choose_from_weights(
     for name in ("name", "ordering", "shortcut", "cardinality"):
         chooser.choose(f"network.{name}", getattr(network, name), reason)
     if not chooser.config.network.new_head:
-        for name in ("head", "stage", "pool_size"):
+        for name in ("head", "stage", "pool_size", "earlier_pools"):
             chooser.choose(f"network.{name}", getattr(network, name), reason)
     elif network.stage is not None:  # the weights end there
         chooser.choose("network.stage", network.stage, "the last stage in the weights file")

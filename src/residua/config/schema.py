@@ -220,6 +220,12 @@ class Network:
         "else 1.",
         low=1,
     )
+    earlier_pools: tuple[int, ...] | None = setting(
+        None,
+        "Grid sizes of the average pooling of the stages before that one that a new head reads "
+        "too, such as [2, 2]; null: selected by the linear probe, else none.",
+        low=1,
+    )
     weights: str = setting(
         "",
         "Initial weights: run folder, weights file, 'imagenet' (installed, the default), "
@@ -371,7 +377,7 @@ class NetworkSpec:
     name: of the model. classes: outputs of the head. channels: of the input, 1 or 3.
     ordering, shortcut, cardinality: None for the model's. head: None for the model's, "linear" or
     "mlp:256"; then stage and pool_size are the stage that it reads and its pooling grid, None for
-    the last stage and 1.
+    the last stage and 1, and earlier_pools the grids of the stages before it that it reads too.
     """
 
     name: str
@@ -383,6 +389,7 @@ class NetworkSpec:
     head: str | None = None
     stage: int | None = None
     pool_size: int | None = None
+    earlier_pools: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Replace an ordering's letter, as version 0.1.0 wrote it, by its name."""
@@ -417,4 +424,5 @@ class Config:
             head,
             network.stage if head else None,
             network.pool_size if head else None,
+            network.earlier_pools if head else None,
         )

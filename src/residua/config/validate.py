@@ -54,10 +54,10 @@ def check(config: Config) -> None:
         )
     if strategy == "features" and config.training.curve_test:
         raise ResiduaError("--transfer features has no epochs to evaluate: omit --curve-test.")
-    if (network.stage or network.pool_size) and network.head == "default":
+    if (network.stage or network.pool_size or network.earlier_pools) and network.head == "default":
         raise ResiduaError(
-            "network.stage and network.pool_size describe a new head: use a --head other than "
-            "default."
+            "network.stage, network.pool_size and network.earlier_pools describe a new head: use a "
+            "--head other than default."
         )
     if strategy == "partial" and network.stage == 1:
         raise ResiduaError("--transfer partial needs at least two stages: network.stage is 1.")

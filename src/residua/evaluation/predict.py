@@ -142,11 +142,13 @@ def features_of(
     stages = len(network.stages)
     if stage is not None and not 1 <= stage <= stages:
         raise ResiduaError(f"stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
-    pool_size = pool_size or (network.pool_size if metadata.network.head else 1)
+    layer = FeatureLayer(stage or stages, pool_size or 1)
+    if stage is None and pool_size is None and metadata.network.head:
+        layer = FeatureLayer(stages, network.pool_size, network.earlier_pools)
     reading = Reading(metadata.preprocessing, max_pixels, False, value_range)
     inputs = dataset_inputs(images, reading) or inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
-    extractor = feature_outputs(network, FeatureLayer(stage or stages, pool_size), weights, total)
+    extractor = feature_outputs(network, layer, weights, total)
     names: list[str] = []
     values: list[Logits] = []
     unreadable: list[tuple[str, str]] = []

@@ -12,7 +12,7 @@ from residua._version import __version__
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.evaluation.predictor import COVERAGE
-from residua.inference.outputs import head_features
+from residua.inference.outputs import logits_and_features
 from residua.networks.surgery.folding import folded
 from residua.uncertainty.unknown import UnknownDetector
 from residua.weights.exported import FORMAT, OUTPUTS
@@ -51,11 +51,9 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """One tensor for each of `outputs`."""
         x = normalise(images, self.preprocessing)
-        x = self.network.enter(x.half() if self.half_precision else x, len(self.network.stages))
-        logits = self.network.classify(x).float()
-        if len(self.outputs) == 2:
-            return logits, logits.softmax(1)
-        return logits, logits.softmax(1), head_features(x, self.network.pool_size).float()
+        x = x.half() if self.half_precision else x
+        logits, features = (y.float() for y in logits_and_features(self.network, x))
+        return (logits, logits.softmax(1), features)[: len(self.outputs)]
 
 
 def detector_of(weights: Weights) -> UnknownDetector | None:

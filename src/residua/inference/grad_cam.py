@@ -5,7 +5,7 @@ Legend: N images, S side of the images, C channels, K classes, h and w of the la
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ def grad_cam(weights: Weights, device: torch.device) -> Explainer:
     map before the head, scaled to a maximum of 1; 0 everywhere without positive evidence. For a
     head that averages the map this is Grad-CAM (Selvaraju et al. 2017, equations 1 and 2). Other
     heads weight each place by itself, so its own gradient is used there (HiResCAM: Draelos and
-    Carin 2020, section 3.3), where an average over all places could point to a wrong one.
+    Carin 2020, section 3.3), where an average over all places could point to a wrong one. Where the
+    head reads several maps, their sums are added on the grid of the finest one.
 
     Raises ResiduaError if the weights have no such map: an exported file, or a map of one pixel.
     """
@@ -65,8 +66,8 @@ def _explain(
 ) -> tuple[Floats, Floats]:
     """Heat maps [B, S, S] and logits [B, K] of normalised images [B, C, S, S]."""
     with torch.no_grad():
-        last = network.enter(images, len(network.stages)).float()
-    height, width = last.shape[2:]
+        maps = [x.float() for x in network.head_maps(images, 0)]
+    height, width = maps[0].shape[2:]
     if height * width == 1:
         raise ResiduaError(
             f"{name} reduces images of {images.shape[3]} px to a single position before its "
@@ -74,11 +75,21 @@ def _explain(
             "stage (--stage) leave a map."
         )
     with torch.enable_grad():
-        last = last.clone().requires_grad_(True)
-        logits = network.classify(last)
-        chosen = logits.argmax(1) if outputs is None else torch.from_numpy(outputs).to(last.device)
-        (gradient,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), last)
-    heat = (gradient * last.detach()).sum(1, keepdim=True).relu().nan_to_num(0, 0, 0)
-    heat = F.interpolate(heat, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+        maps = [x.clone().requires_grad_(True) for x in maps]
+        logits = network.classify(network.pool(maps))
+        chosen = (
+            logits.argmax(1) if outputs is None else torch.from_numpy(outputs).to(logits.device)
+        )
+        gradients = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), maps)
+    evidence = torch.zeros(len(images), 1, height, width, device=images.device)
+    for x, gradient in zip(maps, gradients, strict=True):
+        density = (gradient * x.detach()).sum(1, keepdim=True) * (x.shape[2] * x.shape[3])
+        evidence += _resized(density, (height, width))
+    heat = _resized(evidence.relu().nan_to_num(0, 0, 0), images.shape[2:])[:, 0]
     heat = heat / heat.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
     return heat.cpu().numpy(), logits.detach().cpu().numpy()
+
+
+def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """[B, 1, h, w] -> [B, 1, H, W], bilinear."""
+    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)

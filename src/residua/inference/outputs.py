@@ -92,8 +92,8 @@ def featured_classifier(
 ) -> Callable[[Pixels], tuple[Floats, Floats]]:
     """As `classifier_of`, with the features float32 [B, D] that the head reads.
 
-    A map whose pooled features would be too many is averaged. Raises ResiduaError if the weights
-    cannot classify images, or are an exported file without features.
+    If these are too many, the average of the last map. Raises ResiduaError if the weights cannot
+    classify images, or are an exported file without features.
     """
     if (exported := weights.exported) is not None and exported.features:
         return partial(_exported_features, exported)
@@ -128,14 +128,17 @@ class FromPixels(nn.Module):
         self.network, self.preprocessing, self.features = network, preprocessing, features
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        x = self.network.enter(normalise(pixels, self.preprocessing), len(self.network.stages))
-        logits = self.network.classify(x)
-        return (logits, head_features(x, self.network.pool_size)) if self.features else (logits,)
+        logits, features = logits_and_features(self.network, normalise(pixels, self.preprocessing))
+        return (logits, features) if self.features else (logits,)
 
 
-def head_features(x: Tensor, pool_size: int) -> Tensor:
-    """The last map [B, C, H, W] as the head reads it, or averaged if that is too much; [B, D]."""
-    return pooled(x, pool_size if x.shape[1] * pool_size**2 <= MAX_HEAD_FEATURES else 1)
+def logits_and_features(network: Staged, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalised images [B, C, S, S] -> logits [B, K], and the features [B, D] that the head reads,
+    or the average of the last map if these are too many."""
+    maps = network.head_maps(x, 0)
+    features = network.pool(maps)
+    logits = network.classify(features)
+    return logits, features if features.shape[1] <= MAX_HEAD_FEATURES else pooled(maps[-1], 1)
 
 
 def _no_rows() -> Floats:

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from residua.networks.layers import (
     PLAIN_NORM,
@@ -30,7 +30,7 @@ from residua.networks.layers import (
     initialise,
 )
 from residua.networks.residual import ConvPlan, ResidualUnit, UnitPlan
-from residua.networks.staged import Staged, pooled
+from residua.networks.staged import Staged
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,3 @@ class InvertedResidualNet(Staged):
         self.dropout = Dropout(config.dropout)
         self.head = nn.Linear(head, classes)
         initialise(self, config.initialisation)
-
-    def classify(self, x: Tensor) -> Tensor:
-        """The last map [B, C, H, W] -> logits [B, K]."""
-        return self.head(self.dropout(pooled(x, self.pool_size)))  # type: ignore[no-any-return]

@@ -43,7 +43,7 @@ class OwnName(str):
 
 
 class Whole(Random, Staged):
-    """A module of any kind as a network of one stage, whose features are its outputs.
+    """A module of any kind as a network of one stage, whose map [B, K, 1, 1] are its outputs.
 
     It gets contiguous tensors, since `view` fails on channels_last ones. What it draws in training,
     such as dropout, comes from `generator` where that is set.
@@ -67,10 +67,6 @@ class Whole(Random, Staged):
             if x.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
             return self.stages[0](x)[..., None, None]  # type: ignore[no-any-return]
-
-    def classify(self, x: Tensor) -> Tensor:
-        """The module's outputs as a map of one pixel, [B, K, 1, 1], are the logits."""
-        return x[..., 0, 0]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """Images [B, C, H, W] -> logits [B, K]: stem, stages, tail, pool and head of every network.
 
-A network can be cut after any stage: `enter` computes the map at the cut, `leave` the logits from
-it. The frozen layers before a cut need to run only once per image.
+A network can be cut after a stage: `enter` computes the map at the cut, `leave` the logits from it.
+The frozen layers before a cut need to run only once per image.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +25,22 @@ class Staged(nn.Module):
 
     stages, head: set by every architecture. stem, tail, dropout (before the head): set by some.
     pool_size: side of the average-pooled map that the head reads.
+    earlier_pools: such sides for the stages before the last one, where the head reads several maps
+    side by side, the earliest first (as Evci et al. 2022, "Head2Toe", section 3).
     """
 
     stages: nn.ModuleList
     head: nn.Module
     pool_size = 1
+    earlier_pools: tuple[int, ...] = ()
+
+    @property
+    def last_cut(self) -> int:
+        """The number of stages up to the first map that the head reads: no cut is behind it."""
+        return len(self.stages) - len(self.earlier_pools)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> one map per stage; the last one has passed the tail: the head pools it.
+        """[B, C, H, W] -> one map per stage, the last one after the tail.
 
         H and W of the maps are those of x divided by the stage's stride, rounded as its padding
         requires.
@@ -55,16 +65,30 @@ class Staged(nn.Module):
         return self.between(x, 0, stages)
 
     def leave(self, x: Tensor, stages: int) -> Tensor:
-        """The map after the first `stages` stages -> logits [B, K]."""
-        return self.classify(self.between(x, stages, len(self.stages)))
+        """The map after the first `stages` stages, at most `last_cut` -> logits [B, K]."""
+        return self.classify(self.pool(self.head_maps(x, stages)))
 
-    def classify(self, x: Tensor) -> Tensor:
-        """The last map [B, C, H, W] -> logits [B, K]."""
-        y = self._optional("dropout", pooled(x, self.pool_size))
-        return self.head(y)  # type: ignore[no-any-return]
+    def head_maps(self, x: Tensor, stages: int) -> list[Tensor]:
+        """The map after the first `stages` stages -> the maps that the head reads, the last stage's
+        last."""
+        maps = []
+        for stage in range(self.last_cut, len(self.stages) + 1):
+            x, stages = self.between(x, stages, stage), stage
+            maps.append(x)
+        return maps
+
+    def pool(self, maps: Sequence[Tensor]) -> Tensor:
+        """The maps that the head reads -> its input, [B, D]."""
+        sizes = (*self.earlier_pools, self.pool_size)
+        parts = [pooled(x, size) for x, size in zip(maps, sizes, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """The input of the head, [B, D] -> logits [B, K]."""
+        return self.head(self._optional("dropout", features))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classify(self.enter(x, len(self.stages)))
+        return self.leave(x, 0)
 
     def _optional(self, name: str, x: Tensor) -> Tensor:
         layers = getattr(self, name, None)

@@ -151,10 +151,9 @@ def start_from(weights: Weights, spec: NetworkSpec, *, new_head: bool, seed: int
     stored = weights.metadata.network
     _check_fit(weights, spec, new_head)
     network = build_from(spec, seed=seed)
-    same_head = (spec.head, spec.stage, spec.pool_size) == (
-        stored.head,
-        stored.stage,
-        stored.pool_size,
+    same_head = all(
+        getattr(spec, name) == getattr(stored, name)
+        for name in ("head", "stage", "pool_size", "earlier_pools")
     )
     fresh: tuple[str, ...] = ()  # prefixes of tensors that keep their random initialisation
     if new_head:

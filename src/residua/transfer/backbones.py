@@ -93,6 +93,7 @@ class _Probe:
             network=self.candidate.network,
             stage=layer.stage,
             pool_size=layer.pool_size,
+            earlier_pools=layer.earlier_pools,
             loss=self.score.probes.mean_loss,
             accuracy=estimate.accuracy,
             interval=estimate.interval,

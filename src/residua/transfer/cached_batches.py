@@ -94,7 +94,7 @@ def batches_after(
     """
     config, members = prepared.config, prepared.training_members
     images = prepared.training_batches()
-    stages, views = config.network.freeze, config.transfer.views
+    stages, views = min(config.network.freeze, network.last_cut), config.transfer.views
     mixes = config.augmentation.mixup or config.augmentation.cutmix
     if stages == 0 or mixes or not (views or changes_nothing(config.augmentation)):
         return images, 0

@@ -33,7 +33,12 @@ from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata
 from residua.weights.network import Logits, build_network
 
-NO_FROZEN_STAGES = {"network.stage": None, "network.pool_size": None, "transfer.views": 0}
+NO_FROZEN_STAGES = {
+    "network.stage": None,
+    "network.pool_size": None,
+    "network.earlier_pools": None,
+    "transfer.views": 0,
+}
 OF_A_STRATEGY = (  # automatic settings that depend on the strategy
     "network.freeze_norms",
     "network.head",
@@ -205,11 +210,11 @@ def saved_predictor(folder: RunFolder, prepared: Prepared) -> PredictLogits:
     def predict_logits(samples: Integers) -> Logits:
         network = build_network(read_file(folder.weights), prepared.device)
         extractor = FeatureExtractor(network, prepared)
-        logits, stages = [], len(network.stages)
+        logits, stages = [], network.last_cut
         for start in range(0, len(samples), extractor.batch):
             maps = extractor.maps(samples[start : start + extractor.batch], stages)
             with torch.inference_mode():
-                logits.append(network.classify(maps.float()).float().cpu().numpy())
+                logits.append(network.leave(maps.float(), stages).float().cpu().numpy())
         return np.concatenate(logits)
 
     return predict_logits

@@ -119,6 +119,7 @@ class LayerScore:
         return LayerResult(
             stage=self.layer.stage,
             pool_size=self.layer.pool_size,
+            earlier_pools=self.layer.earlier_pools,
             features=self.dimension,
             accuracy=self.probes.accuracy,
             neighbours=self.neighbours,

@@ -16,7 +16,13 @@ from residua.data.batches import DecodedImages, TrainingBatches
 from residua.data.prepare import Prepared
 from residua.data.random import Integers, shuffled
 from residua.inference.engine import Engine, TorchEngine, engine_for
-from residua.inference.feature_layers import FeatureLayer, FrozenStages
+from residua.inference.feature_layers import (
+    FeatureLayer,
+    FrozenStages,
+    joined,
+    joint_layer,
+    parts_of,
+)
 from residua.networks.staged import Staged
 from residua.system.console import Report
 from residua.system.files import cache_folder
@@ -67,9 +73,15 @@ class FeatureExtractor:
 
     @cached_property
     def layers(self) -> list[FeatureLayer]:
-        """The layers worth comparing, see FrozenStages."""
+        """The layers of one stage worth comparing, see FrozenStages."""
         preprocessing = self.config.preprocessing
         return self.stages.layers(preprocessing.size, preprocessing.channels)
+
+    @property
+    def candidates(self) -> list[FeatureLayer]:
+        """The layers worth comparing: of one stage, and the later stages side by side."""
+        joint = joint_layer(self.layers)
+        return self.layers if joint is None else [*self.layers, joint]
 
     def rows(
         self,
@@ -87,11 +99,8 @@ class FeatureExtractor:
         after MIN_PER_CLASS of each class, which are computed in any case.
         """
         keys = self.keys(samples, view)
-        dimensions = self.stages.dimensions(layers, *self.images.pixels.shape[1:])
-        values = {
-            layer: np.zeros((len(samples), dimension), np.float32)
-            for layer, dimension in dimensions.items()
-        }
+        parts = parts_of(layers)
+        values = self._empty(parts, len(samples))
         known = self.cache.read(keys, values)
         order, required = np.flatnonzero(~known), 0
         if deadline is not None:
@@ -102,8 +111,8 @@ class FeatureExtractor:
             deadline is None or done < required or time.monotonic() < deadline
         ):
             batch = order[done : done + self.batch]
-            for layer, features in self._features(samples[batch], view, layers).items():
-                values[layer][batch] = features
+            for part, features in self._features(samples[batch], view, parts).items():
+                values[part][batch] = features
             known[batch] = True
             done += len(batch)
             if time.monotonic() - saved > PIECE_SECONDS or done - written >= PIECE_ROWS:
@@ -113,18 +122,23 @@ class FeatureExtractor:
                 report(int(known.sum()), len(samples))
         self._write(keys, order[written:done], values)
         if not known.all():
-            values = {layer: rows[known] for layer, rows in values.items()}
-        return FeatureRows(samples[known], values, done, time.monotonic() - began)
+            values = {part: rows[known] for part, rows in values.items()}
+        found = {layer: joined(values, layer) for layer in layers}
+        return FeatureRows(samples[known], found, done, time.monotonic() - began)
 
     def cached(self, layer: FeatureLayer, samples: Integers) -> FeatureRows:
         """Features of those samples for which a strategy computed them."""
         none = FeatureRows(samples[:0], {layer: np.zeros((0, 1), np.float32)}, 0, 0.0)
         if "cache" not in vars(self):
             return none
-        dimension = self.stages.dimensions([layer], *self.images.pixels.shape[1:])[layer]
-        values = {layer: np.zeros((len(samples), dimension), np.float32)}
+        values = self._empty(parts_of([layer]), len(samples))
         known = self.cache.read(self.keys(samples), values)
-        return FeatureRows(samples[known], {layer: values[layer][known]}, 0, 0.0)
+        return FeatureRows(samples[known], {layer: joined(values, layer)[known]}, 0, 0.0)
+
+    def _empty(self, parts: Sequence[FeatureLayer], rows: int) -> dict[FeatureLayer, Floats]:
+        """Zeros float32 [rows, D] for layers of one stage."""
+        dimensions = self.stages.dimensions(parts, *self.images.pixels.shape[1:])
+        return {part: np.zeros((rows, width), np.float32) for part, width in dimensions.items()}
 
     def maps(self, samples: Integers, stages: int, view: int = 0) -> torch.Tensor:
         """[N, C, h, w] after the first `stages` stages, in the training's precision, on the

@@ -117,7 +117,7 @@ def initialise_head(
     context: Context, network: Staged, folder: RunFolder
 ) -> tuple[TransferResult, dict[FeatureLayer, LayerScore]]:
     """Fit the head of `network` on its frozen features, in place."""
-    layer = FeatureLayer(len(network.stages), network.pool_size)
+    layer = FeatureLayer(len(network.stages), network.pool_size, network.earlier_pools)
     members, deadline = context.prepared.training_members, context.clock.ahead(INITIAL_SHARE)
     if layer in context.scores:
         score, rows = context.scores[layer], None
@@ -140,11 +140,15 @@ def candidate_layers(context: Context) -> list[FeatureLayer]:
     """The layer of the settings, or else those that are worth comparing."""
     prepared, network = context.prepared, context.prepared.config.network
     last = context.features.stages.count
-    if prepared.is_explicit("network.stage") or prepared.is_explicit("network.pool_size"):
-        return [FeatureLayer(network.stage or last, network.pool_size or 1)]
+    if any(
+        map(prepared.is_explicit, ("network.stage", "network.pool_size", "network.earlier_pools"))
+    ):
+        return [
+            FeatureLayer(network.stage or last, network.pool_size or 1, network.earlier_pools or ())
+        ]
     if network.head != "logistic":  # as tutorials 2 and 3: the input of the network's own head
         return [FeatureLayer(last, 1)]
-    return context.features.layers
+    return context.features.candidates
 
 
 def _score(
@@ -209,7 +213,10 @@ def _with_layer(context: Context, best: LayerScore) -> Context:
         return context
     reason = f"smallest cross-validated loss, {best.probes.mean_loss:.3f}"
     context = context.choose("network.stage", layer.stage, reason)
-    return context.choose("network.pool_size", layer.pool_size, reason)
+    context = context.choose("network.pool_size", layer.pool_size, reason)
+    if not layer.earlier_pools:
+        return context
+    return context.choose("network.earlier_pools", list(layer.earlier_pools), reason)
 
 
 def _cross_validation(
@@ -419,8 +426,8 @@ def _cached_predictor(context: Context, layer: FeatureLayer, folder: RunFolder) 
         network = build_network(read_file(folder.weights), context.prepared.device)
         values = context.features.rows([layer], samples).values[layer]
         with torch.inference_mode():
-            maps = _as_maps(values, layer, context.prepared.device)
-            return network.classify(maps).float().cpu().numpy()
+            features = torch.from_numpy(values).to(context.prepared.device)
+            return network.classify(features).float().cpu().numpy()
 
     return predict_logits
 

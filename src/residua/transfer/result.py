@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from residua.config.parse import typed
 from residua.errors import ResiduaError
+from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
 
 RESULT = "transfer.json"
@@ -18,7 +19,8 @@ Phase = Literal["first", "trial", "final"]
 class LayerResult:
     """How well the frozen features of one layer separate the classes, by cross-validation.
 
-    stage: from 1. pool_size: side of the average-pooled map. features: numbers per image.
+    stage: from 1. pool_size: side of the average-pooled map. earlier_pools: of the stages before it
+    whose features come first. features: numbers per image.
     accuracy: of a linear probe. neighbours: accuracy of the ten nearest neighbours.
     c: inverse regularisation strength of the probe, C of scikit-learn's LogisticRegression.
     loss: of the probe, nats; an upper bound if `abandoned`.
@@ -33,13 +35,20 @@ class LayerResult:
     c: float
     loss: float
     abandoned: bool = False
+    earlier_pools: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The layer in words."""
+        return str(FeatureLayer(self.stage, self.pool_size, self.earlier_pools))
 
 
 @dataclass(frozen=True)
 class BackboneResult:
     """One of several initial weights, compared by linear probes on the same images and folds.
 
-    source: as in --weights. stage, pool_size, loss: of its best layer, see LayerResult.
+    source: as in --weights. stage, pool_size, earlier_pools, loss: of its best layer, see
+    LayerResult.
     accuracy, interval: see `cross_validation.estimate`. images: that were evaluated.
     """
 
@@ -51,6 +60,7 @@ class BackboneResult:
     accuracy: float
     interval: tuple[float, float]
     images: int
+    earlier_pools: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def _facts(weights: Weights) -> dict[str, Any]:
     facts: dict[str, Any] = {"network": network.name}
     if weights.match is not None:
         facts["names"] = f"of {weights.match.key_map.source}"
-    options = ("ordering", "shortcut", "cardinality", "head", "stage", "pool_size")
+    options = ("ordering", "shortcut", "cardinality", "head", "stage", "pool_size", "earlier_pools")
     facts |= {name: value for name in options if (value := getattr(network, name))}
     facts |= {
         "outputs": network.classes if weights.has_head else f"none: it {weights.no_head_reason}",

@@ -8,7 +8,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Self,
+    TypeGuard,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +43,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of weights and state files
 SPEC_TYPES = {  # of the fields of NetworkSpec
-    name: get_args(hint) or (hint,) for name, hint in get_type_hints(NetworkSpec).items()
+    name: tuple(get_origin(kind) or kind for kind in get_args(hint) or (hint,))
+    for name, hint in get_type_hints(NetworkSpec).items()
 }
 
 
@@ -356,6 +366,8 @@ def _spec(path: Path, values: dict[str, Any]) -> NetworkSpec:
     network = values.get("network")
     if isinstance(network, dict):  # until version 0.1.0, pool_size was called side
         network = {"pool_size" if key == "side" else key: value for key, value in network.items()}
+        if isinstance(pools := network.get("earlier_pools"), list):
+            network["earlier_pools"] = tuple(pools)
     if not _is_spec(network):
         raise damaged(path, f"its network is {network!r}, expected {', '.join(SPEC_TYPES)}")
     spec = NetworkSpec(**network)
@@ -375,6 +387,7 @@ def _is_spec(value: object) -> TypeGuard[dict[str, Any]]:
         and {"name", "classes", "channels"} <= value.keys() <= SPEC_TYPES.keys()
         and all(type(value[key]) in SPEC_TYPES[key] for key in value)
         and min(value["classes"], value["channels"]) >= 1
+        and all(type(size) is int for size in value.get("earlier_pools") or ())
     )
 
 

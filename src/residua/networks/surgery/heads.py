@@ -1,4 +1,4 @@
-"""A network -> the same network with another head, which may read an earlier stage."""
+"""A network -> the same network with another head, which may read an earlier stage, or several."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def replace_head(
     input: tuple[int, int, int],
     stage: int | None = None,
     pool_size: int | None = None,
+    earlier_pools: tuple[int, ...] | None = None,
     initialisation: Initialisation = "he",
 ) -> None:
     """Replace the head in place by a new one with `classes` outputs.
@@ -37,26 +38,34 @@ def replace_head(
     input: (C, H, W) of an image.
     stage: the stage that the head reads, from 1; later stages and the tail are dropped. None: the
         last one.
-    pool_size: side of the average-pooled map that the head reads; None: 1.
-    Raises ResiduaError if stage or pool_size is out of range.
+    pool_size: side of the average-pooled map that the head reads; None: 1. earlier_pools: of the
+    stages before it that the head reads too; None: none.
+    Raises ResiduaError if stage, pool_size or earlier_pools is out of range.
     """
     hidden, count = hidden_of(head), len(network.stages)
     pool_size = 1 if pool_size is None else pool_size
     if stage is not None and not 1 <= stage <= count:
         raise ResiduaError(f"stage = {stage}: the network has stages 1 to {count}.")
-    if not 1 <= pool_size <= LARGEST_POOL:
-        raise ResiduaError(f"pool_size = {pool_size}: expected 1 to {LARGEST_POOL}.")
+    earlier_pools = earlier_pools or ()
+    for size in (*earlier_pools, pool_size):
+        if not 1 <= size <= LARGEST_POOL:
+            raise ResiduaError(f"pool_size = {size}: expected 1 to {LARGEST_POOL}.")
+    last = stage or count
+    if len(earlier_pools) >= last:
+        raise ResiduaError(
+            f"earlier_pools = {list(earlier_pools)}: {last - 1} stages precede stage {last}."
+        )
     is_cut = stage is not None and stage < count
     if is_cut:
         network.stages = network.stages[:stage]
         if getattr(network, "tail", None) is not None:
             network.tail = nn.Sequential()
-    if isinstance(network.head, nn.Linear) and not is_cut:
-        channels = network.head.in_features // network.pool_size**2
+    is_same = (pool_size, earlier_pools) == (network.pool_size, network.earlier_pools)
+    network.pool_size, network.earlier_pools = pool_size, earlier_pools
+    if isinstance(network.head, nn.Linear) and is_same and not is_cut:
+        inputs = network.head.in_features
     else:
-        channels = _channels(network, input)
-    network.pool_size = pool_size
-    inputs = channels * pool_size**2
+        inputs = _inputs(network, input)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, width in enumerate((*hidden, classes), start=1):
         if number > len(hidden) > 0:
@@ -69,7 +78,8 @@ def replace_head(
     initialise(network.head, initialisation)
 
 
-def _channels(network: Staged, input: tuple[int, int, int]) -> int:
-    """Channels of the last map, for an image (C, H, W)."""
+def _inputs(network: Staged, input: tuple[int, int, int]) -> int:
+    """Features that the head reads, for an image (C, H, W)."""
     with on_meta():
-        return int(weightless(network).enter(torch.empty(1, *input), len(network.stages)).shape[1])
+        outline = weightless(network)
+        return int(outline.pool(outline.head_maps(torch.empty(1, *input), 0)).shape[1])

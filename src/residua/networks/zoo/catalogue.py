@@ -100,6 +100,7 @@ def build(
     head: str | None = None,
     stage: int | None = None,
     pool_size: int | None = None,
+    earlier_pools: tuple[int, ...] | None = None,
     seed: int | None = None,
 ) -> Staged:
     """A freshly initialised network; see `build_from`. None: the row's default.
@@ -117,6 +118,7 @@ def build(
         head,
         stage,
         pool_size,
+        earlier_pools,
     )
     return build_from(spec, seed=seed)
 
@@ -140,8 +142,10 @@ def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:
     for key, value in (("classes", spec.classes), ("channels", spec.channels)):
         if value < 1:
             raise ResiduaError(f"{name}: {key} = {value}: must be at least 1.")
-    if spec.head is None and (spec.stage is not None or spec.pool_size is not None):
-        raise ResiduaError(f"{name}: stage and pool_size belong to another head: give head too.")
+    if spec.head is None and (spec.stage, spec.pool_size, spec.earlier_pools) != (None,) * 3:
+        raise ResiduaError(
+            f"{name}: stage, pool_size and earlier_pools belong to another head: give head too."
+        )
     with contextlib.nullcontext() if seed is None else Seeded(seed):
         network = config.build(spec.classes, spec.channels)
         if spec.head is not None:
@@ -153,6 +157,7 @@ def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:
                 input=(spec.channels, size, size),
                 stage=spec.stage,
                 pool_size=spec.pool_size,
+                earlier_pools=spec.earlier_pools,
                 initialisation=config.initialisation,
             )
     return network
