@@ -31,7 +31,6 @@ from residua.evaluation.score import (
     score_images,
     with_slices,
 )
-from residua.networks.own import own_of
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.evidence import Evidence, evidence_of
@@ -72,7 +71,7 @@ from residua.transfer.context import CrossValidated
 from residua.transfer.features import FeatureExtractor, FeatureRows
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
 from residua.uncertainty.record import Uncertainty
-from residua.weights.load import Weights, read_file
+from residua.weights.load import Weights
 
 # Imported while images are decoded; the first one by a linear probe alone
 HEAVY = ("sklearn.linear_model", "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
@@ -216,10 +215,10 @@ def _run(experiment: Experiment, report: bool = True) -> None:
             trained = _train(experiment)
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
-            uncertainty = calibrate(folder, trained.prepared, trained.held_out, console)
-            evaluation = _evaluate(folder, trained.prepared, console)
+            weights = calibrate(folder, trained.prepared, trained.held_out, console)
+            evaluation = _evaluate(weights, folder, trained.prepared, console)
             if evaluation is None:
-                evaluation = _left_out(folder, trained, uncertainty)
+                evaluation = _left_out(folder, trained, weights.metadata.uncertainty)
             if evaluation is not None:
                 name = evaluation.split.replace(" ", "_")
                 metrics[f"{name}_accuracy"] = evaluation.metrics.accuracy
@@ -231,8 +230,8 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                     trained.progress,
                     trained.transfer,
                     _check_data(folder, trained, console),
-                    uncertainty,
-                    _evidence(experiment, trained, evaluation),
+                    weights.metadata.uncertainty,
+                    _evidence(experiment.clock, weights, trained, evaluation),
                 )
                 for warning in html.write(facts, folder.path):
                     console.warn(warning)
@@ -320,14 +319,16 @@ def _train_plainly(experiment: Experiment) -> Trained:
     return Trained(prepared, fit(network, task, prepared.config, folder, experiment.console))
 
 
-def _evaluate(folder: RunFolder, prepared: Prepared, console: Console) -> Evaluation | None:
-    """Evaluate the saved weights on the test set, else on the validation set, if there is one."""
+def _evaluate(
+    weights: Weights, folder: RunFolder, prepared: Prepared, console: Console
+) -> Evaluation | None:
+    """Evaluate saved weights on the test set, else on the validation set, if there is one."""
     split: SplitName = "test" if len(prepared.splits["test"]) else "validation"
     members = prepared.splits[split]
     if not len(members):
         return None
     evaluation = score_images(
-        read_file(folder.weights, own_of(prepared.config)),
+        weights,
         prepared.pixels,
         members,
         prepared.labels[members],
@@ -387,14 +388,12 @@ def _left_out(
 
 
 def _evidence(
-    experiment: Experiment, trained: Trained, evaluation: Evaluation | None
+    clock: Clock, weights: Weights, trained: Trained, evaluation: Evaluation | None
 ) -> Evidence | None:
     """Baselines and explained images of the report; nearest training images, if time is left."""
     if evaluation is None:
         return None
-    weights = read_file(experiment.folder.weights, own_of(trained.prepared.config))
-    seconds = experiment.clock.left
-    return evidence_of(weights, trained.prepared, evaluation, trained.extractor, seconds)
+    return evidence_of(weights, trained.prepared, evaluation, trained.extractor, clock.left)
 
 
 def _check_settings(config: Config, out: str | None) -> None:

@@ -82,7 +82,7 @@ def test_the_temperature_becomes_part_of_the_weights(
 ) -> None:
     run, prepared, held_out = overconfident
     before = classifier_of(read_file(run.weights), CPU, 0)(prepared.pixels[:20])
-    uncertainty = calibrate(run, prepared, held_out, QUIET)
+    uncertainty = calibrate(run, prepared, held_out, QUIET).metadata.uncertainty
     assert uncertainty is not None
     assert uncertainty.temperature > 2
     weights = read_file(run.weights)
@@ -179,7 +179,7 @@ def test_a_network_is_calibrated_on_its_validation_set(
 ) -> None:
     run = write_run(many, data__val_fraction=0.3)
     prepared = prepare(run.config, QUIET, recorded=run.read_split())
-    uncertainty = calibrate(run, prepared, None, QUIET)
+    uncertainty = calibrate(run, prepared, None, QUIET).metadata.uncertainty
     assert uncertainty is not None
     assert (uncertainty.source, uncertainty.images) == ("validation", 54)
     assert uncertainty.unknown is not None
@@ -192,7 +192,7 @@ def test_without_held_out_images_only_golden_images_are_stored(
     run = write_run(many, data__val_fraction=0.0, data__test_fraction=0.0)
     prepared = prepare(run.config, QUIET, recorded=run.read_split())
     before = read_file(run.weights).tensors
-    assert calibrate(run, prepared, None, QUIET) is None
+    assert calibrate(run, prepared, None, QUIET).metadata.uncertainty is None
     weights = read_file(run.weights)
     assert weights.metadata.golden is not None
     assert all(torch.equal(weights.tensors[name], before[name]) for name in before)
@@ -207,7 +207,9 @@ def test_images_of_a_group_count_as_one(
 ) -> None:
     run, prepared, held_out = overconfident
     groups = np.arange(len(held_out.labels)) // 30
-    uncertainty = calibrate(run, prepared, dataclasses.replace(held_out, groups=groups), QUIET)
+    uncertainty = calibrate(
+        run, prepared, dataclasses.replace(held_out, groups=groups), QUIET
+    ).metadata.uncertainty
     assert uncertainty is not None
     assert uncertainty.sets is not None
     assert uncertainty.sets.highest_coverage == pytest.approx(3 / 4)

@@ -59,16 +59,16 @@ class HeldOut:
 
 def calibrate(
     folder: RunFolder, prepared: Prepared, held_out: HeldOut | None, console: Console
-) -> Uncertainty | None:
-    """Rewrite the weights of a finished run with what is known of their probabilities.
+) -> Weights:
+    """Rewrite the weights of a finished run with what is known of their probabilities; return them.
 
     held_out: cross-validated predictions; None: those for the validation set are computed, if
-    there is one. Returns what is stored. Weights that are calibrated already stay as they are.
+    there is one. Weights that are calibrated already stay as they are.
     """
     own = own_of(prepared.config)
     weights = read_file(folder.weights, own)
     if weights.metadata.golden is not None:
-        return weights.metadata.uncertainty
+        return weights
     if held_out is None and own is None:  # a network of the user's own has no head to scale
         held_out = _validation_predictions(weights, prepared, console)
     uncertainty = None
@@ -84,8 +84,9 @@ def calibrate(
         golden=golden_of(network, weights.metadata.preprocessing),
     )
     folder.write_weights(weights.path.name, tensors, metadata)
-    mark_checked(read_file(folder.weights, own))
-    return uncertainty
+    weights = read_file(folder.weights, own)
+    mark_checked(weights)
+    return weights
 
 
 def _uncertainty(
