@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, cast
 
 import numpy as np
@@ -95,10 +96,15 @@ class Evaluation:
         """Deprecated name of `metrics`."""
         return self.metrics
 
+    @cached_property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """Of the classes for each image, float64 [N, K]; NaN where a logit is not finite."""
+        return softmax(self.logits)
+
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each image is classified correctly, bool [N]."""
-        is_finite = np.isfinite(softmax(self.logits)).all(axis=1)
+        is_finite = np.isfinite(self.probabilities).all(axis=1)
         return np.asarray((self.logits.argmax(axis=1) == self.labels) & is_finite)
 
     def to_json(self) -> dict[str, object]:
@@ -114,9 +120,8 @@ class Evaluation:
 
     def rows(self) -> list[tuple[str, str, str, float, bool]]:
         """For each image: path, class, predicted class, its probability, whether it is correct."""
-        probabilities = softmax(self.logits)
-        best = probabilities.argmax(1)
-        columns = zip(self.paths, self.labels, best, probabilities, strict=True)
+        best = self.probabilities.argmax(1)
+        columns = zip(self.paths, self.labels, best, self.probabilities, strict=True)
         names = self.classes
         return [
             (

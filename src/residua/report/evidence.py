@@ -26,7 +26,6 @@ from residua.report.heat import jpeg_uri, overlay
 from residua.report.view import most_instructive
 from residua.transfer.features import FeatureExtractor
 from residua.transfer.thumbnail import Baseline, baselines
-from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 
@@ -94,7 +93,7 @@ def evidence_of(
     sample_of = {entry.path: index for index, entry in enumerate(prepared.dataset.entries)}
     samples = np.array([sample_of[path] for path in evaluation.paths], np.int64)
     is_crossed = evaluation.split == CROSS_VALIDATION
-    chances = softmax(evaluation.logits)
+    chances = evaluation.probabilities
     predicted, truth = chances.argmax(axis=1), evaluation.labels
     shown = most_instructive(
         truth.tolist(), predicted.tolist(), chances.max(axis=1).tolist(), EXAMPLES

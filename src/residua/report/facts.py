@@ -24,7 +24,6 @@ from residua.runs.folder import RunFolder
 from residua.training.progress import Progress
 from residua.transfer.result import TransferResult
 from residua.uncertainty.record import Uncertainty
-from residua.uncertainty.softmax import softmax
 from residua.uncertainty.unknown import UnknownDetector
 
 SAMPLES = 24
@@ -223,7 +222,7 @@ def _split_metrics(evaluation: Evaluation | None, folder: RunFolder) -> SplitMet
 def _predictions(evaluation: Evaluation | None) -> Predictions | None:
     if evaluation is None:
         return None
-    probabilities = softmax(evaluation.logits)
+    probabilities = evaluation.probabilities
     return Predictions(
         evaluation.pixels,
         evaluation.labels.tolist(),

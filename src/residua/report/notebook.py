@@ -37,7 +37,6 @@ from residua.report.style import DPI, Drawing
 from residua.runs.folder import RunFolder
 from residua.system.files import user_path
 from residua.training.progress import Progress
-from residua.uncertainty.softmax import softmax
 
 MOST = 24  # predictions that are shown
 ERRORS = 12  # of a figure
@@ -149,7 +148,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
 
 def predictions_figure(evaluation: Evaluation) -> Figure:
     """Images with their predictions: errors first, the most confident first."""
-    truth, chances = evaluation.labels.tolist(), softmax(evaluation.logits)
+    truth, chances = evaluation.labels.tolist(), evaluation.probabilities
     predicted, probability = chances.argmax(1).tolist(), chances.max(1).tolist()
     rows = view.most_instructive(truth, predicted, probability, ERRORS)
     return _figure(
