@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,13 @@ def compare(file: Path, images: Images, expected: Expected, precision: str) -> P
 
     Raises ResiduaError if the file cannot be loaded or run.
     """
-    outputs = _run(file, images)
+    return proof_of(_run(file, images), images, expected, precision)
+
+
+def proof_of(
+    outputs: Mapping[str, npt.NDArray[Any]], images: Images, expected: Expected, precision: str
+) -> Proof:
+    """Compare the outputs of `worker.outputs_of` with those of PyTorch. Raises ResiduaError."""
     reference = softmax(expected.logits)
     difference = 0.0
     for batch in BATCHES:

@@ -6,10 +6,14 @@ python -m residua.exports.worker FILE PIXELS.npy OUTPUTS.npz
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.weights.exported import OUTPUTS, load_exported
 from residua.weights.load import exported_metadata
@@ -19,13 +23,18 @@ BATCHES = (32, 7, 1)
 COUNTS = {32: None, 7: 67, 1: 32}
 
 
-def main(file: Path, pixels_file: Path, outputs_file: Path) -> None:
-    """Run the file and save `logits32`, `probabilities32`, ... and the runtime's name; `unknown`,
-    bool [N], if it detects unknown images."""
-    loaded, pixels = load_exported(file), np.load(pixels_file)
-    outputs = {"runtime": np.array(loaded.runtime)}
+def outputs_of(
+    file: Path, pixels: Pixels, counts: Mapping[int, int | None] = COUNTS
+) -> dict[str, npt.NDArray[Any]]:
+    """`logits32`, `probabilities32`, ... of images uint8 [N, S, S, C], N >= 32; the runtime's name;
+    `unknown`, bool [N], if the file detects unknown images. Raises ResiduaError.
+
+    counts: as COUNTS.
+    """
+    loaded = load_exported(file)
+    outputs: dict[str, npt.NDArray[Any]] = {"runtime": np.array(loaded.runtime)}
     for batch in BATCHES:
-        count = COUNTS[batch] or len(pixels)
+        count = counts[batch] or len(pixels)
         starts = range(0, min(count, len(pixels)), batch)
         parts = [loaded.run(pixels[start : min(start + batch, count)]) for start in starts]
         for name, arrays in zip(OUTPUTS, zip(*parts, strict=True), strict=False):
@@ -34,7 +43,12 @@ def main(file: Path, pixels_file: Path, outputs_file: Path) -> None:
     if uncertainty is not None and uncertainty.unknown is not None:
         features, logits = outputs["features32"], outputs["logits32"]
         outputs["unknown"] = uncertainty.unknown.is_unknown(features, logits)
-    np.savez(outputs_file, **outputs)  # type: ignore[arg-type]
+    return outputs
+
+
+def main(file: Path, pixels_file: Path, outputs_file: Path) -> None:
+    """Run the file on stored images and save its outputs."""
+    np.savez(outputs_file, **outputs_of(file, np.load(pixels_file)))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
