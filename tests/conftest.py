@@ -10,14 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from references.images import write_shapes
+from references.runs import untrained
 from references.weights_files import NETWORK, PREPARED
 
-from residua.config.parse import with_settings
-from residua.config.schema import Config
-from residua.data.prepare import prepare
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
-from residua.system.console import Console
 from residua.weights.native import Metadata, to_bytes
 
 # Files that take long, longest first: begun late, one runs on while the other process is idle.
@@ -26,14 +23,6 @@ LONG = (
     *("test_docs", "test_load", "test_bombs", "test_search"),
 )
 KERAS = ("test_keras_parity.py", "test_verify.py", "test_keras_networks.py")
-
-RUN_SETTINGS = {
-    "network.name": "cifar_resnet14",
-    "network.head": "linear",
-    "network.stage": 1,
-    "data.test_fraction": 0.2,
-    "training.epochs": 1,
-}
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -118,18 +107,8 @@ def write_run(tmp_path: Path) -> Callable[..., RunFolder]:
     """Writes the run folder of a training on a data folder, with the weights of a fresh network."""
 
     def write(data: Path, name: str = "run", **settings: object) -> RunFolder:
-        keywords = {key.replace("__", "."): value for key, value in settings.items()}
-        config = with_settings(Config(), {"data.path": str(data), **RUN_SETTINGS, **keywords})
-        prepared = prepare(config, Console(quiet=True))
-        config, classes = prepared.config, prepared.dataset.classes
-        network = catalogue.build_from(config.network_spec, seed=3)
-        run = RunFolder.new(str(tmp_path / name), "data")
-        run.write_json("classes.json", list(classes))
-        run.write_split(prepared.members)
-        metadata = Metadata(config.network_spec, classes, config.preprocessing, {})
-        run.write_weights("best.safetensors", network.state_dict(), metadata)
-        run.write_settings(config, prepared.choices)
-        return run
+        named = {key.replace("__", "."): value for key, value in settings.items()}
+        return untrained(data, tmp_path / name, named)
 
     return write
 

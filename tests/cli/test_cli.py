@@ -22,6 +22,7 @@ from references.weights_files import NETWORK
 
 import residua as package
 from residua.config.parse import flags
+from residua.networks.zoo import catalogue
 
 
 @pytest.fixture(scope="module")
@@ -100,18 +101,23 @@ def test_version_is_printed() -> None:
     assert residua("--version").stdout == f"residua {package.__version__}\n"
 
 
+FULL = "standard output cannot be written: No space left on device"
+CLOSED = "standard output cannot be written: Bad file descriptor"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("redirection", "status", "message"),
+    ("flag", "redirection", "status", "message"),
     [
-        (">/dev/full", 1, "standard output cannot be written: No space left on device"),
-        (">&-", 1, "standard output cannot be written: Bad file descriptor"),
-        ("2>/dev/full", 0, ""),
-        ("2>&-", 0, ""),
-        ("<&-", 0, ""),
+        ("--version", ">/dev/full", 1, FULL),
+        ("--version", ">&-", 1, CLOSED),
+        ("--version", "2>/dev/full", 0, ""),
+        ("--version", "2>&-", 0, ""),
+        ("--version", "<&-", 0, ""),
+        ("--help", ">/dev/full", 1, FULL),
+        ("--help", ">&-", 1, CLOSED),
     ],
 )
-@pytest.mark.parametrize("flag", ["--version", "--help"])
 def test_streams_may_be_full_or_closed(
     flag: str, redirection: str, status: int, message: str
 ) -> None:
@@ -154,7 +160,7 @@ def test_an_interruption_while_modules_are_imported_is_no_traceback() -> None:
 
 @pytest.mark.slow
 def test_a_process_reports_an_error_without_traceback_and_with_status_1(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "residua", "train", "nowhere"]
+    words = [sys.executable, "-m", "residua", "look", "nowhere"]
     result = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 1
     assert "nowhere" in result.stderr
@@ -208,10 +214,12 @@ def test_a_run_can_be_moved_and_predicts_without_its_data(
     assert residua("predict", str(tmp_path / "moved"), str(image), cwd=tmp_path).stdout == before
 
 
-@pytest.mark.slow
-def test_models_are_listed_as_json() -> None:
+def test_models_are_listed_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: catalogue.ROWS[name] for name in ("alexnet", "resnet50")}
+    monkeypatch.setattr(catalogue, "ROWS", few)  # all of them: tests/networks/test_catalogue.py
     rows = json.loads(residua("models", "--json").stdout)
     by_name = {row["name"]: row for row in rows}
+    assert by_name.keys() == few.keys()
     assert by_name["resnet50"]["multiply_adds"] == 4_089_184_256
 
 

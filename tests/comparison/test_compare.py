@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from references import command_line
+from references.runs import ONE_STAGE, trained
 from safetensors.torch import load_file
 from scipy.stats import binomtest
 
 import residua
-from residua.comparison.compare import differing
+from residua.comparison.compare import Comparison, differing
 from residua.config.schema import Config, Network, Training
 from residua.errors import ResiduaError
 from residua.runs.folder import Member, RunFolder
@@ -30,11 +31,10 @@ ODD = {"0": 'a|b, "q"', "1": "<b> $x$_{1}", "2": "Käuzchen 猫"}
 
 
 def train(folder: Path, data: Path, **settings: object) -> Path:
-    """A run of a second, an epoch unless `settings` differ."""
-    network = {} if "network.weights" in settings else {"network.name": "cifar_resnet20"}
+    """A run of one stage of a network, an epoch unless `settings` differ."""
+    network = {} if "network.weights" in settings else ONE_STAGE
     tiny = {"training.epochs": 1, "data.test_fraction": 0.25}
-    residua.train(data, out=folder, settings={**network, **tiny, **settings}, quiet=True)
-    return folder
+    return trained(data, folder, {**network, **tiny, **settings}).path
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,22 @@ def runs(
     two = {"training.epochs": 2, "training.curve_test": True}
     train(folder / "a", data, **two)
     train(folder / "b", data, **two, **{"training.seed": 1})
-    deeper = {"network.name": "cifar_resnet32", "optimization.learning_rate": 0.02}
+    deeper = {"network.name": "cifar_resnet20", "optimization.learning_rate": 0.02}
     train(folder / "c", data, **two, **deeper)
     train(folder / "other", data, **{"data.split_seed": 5})
     return folder
+
+
+@pytest.fixture(scope="module")
+def seeds(runs: Path) -> Comparison:
+    """Runs a and b compared."""
+    return residua.compare(residua.load(runs / "a"), str(runs / "b"), out=runs / "seeds")
+
+
+@pytest.fixture(scope="module")
+def networks(runs: Path) -> Comparison:
+    """Runs a and c compared."""
+    return residua.compare(runs / "a", runs / "c", out=runs / "networks")
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +145,8 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
         assert ET.parse(svg).getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_facts_are_those_of_the_files(runs: Path, tmp_path: Path) -> None:
-    comparison = residua.compare(runs / "a", runs / "c", out=tmp_path / "out")
-    for facts, row in zip(comparison.runs, rows_of(tmp_path / "out" / "compare.csv"), strict=True):
+def test_facts_are_those_of_the_files(networks: Comparison, runs: Path) -> None:
+    for facts, row in zip(networks.runs, rows_of(runs / "networks" / "compare.csv"), strict=True):
         run = RunFolder.existing(facts.path)
         history = rows_of(run.path / "history.csv")
         tensors = load_file(run.weights)
@@ -157,18 +168,18 @@ def test_facts_are_those_of_the_files(runs: Path, tmp_path: Path) -> None:
         assert facts.epochs == len(history) == 2
 
 
-def test_settings_that_differ_are_exact(runs: Path, tmp_path: Path) -> None:
-    seeds = residua.compare(residua.load(runs / "a"), str(runs / "b"), out=tmp_path / "seeds")
+def test_settings_that_differ_are_exact(
+    seeds: Comparison, networks: Comparison, runs: Path, tmp_path: Path
+) -> None:
     assert seeds.settings == {"training.seed": (0, 1)}
     assert "a and b differ in training.seed only." in seeds.page.findings
     rate = residua.load(runs / "a").config.optimization.learning_rate
-    networks = residua.compare(runs / "a", runs / "c", out=tmp_path / "networks")
     assert networks.settings == {
-        "network.name": ("cifar_resnet20", "cifar_resnet32"),
+        "network.name": ("cifar_resnet14", "cifar_resnet20"),
         "optimization.learning_rate": (rate, 0.02),
     }
-    rows = rows_of(tmp_path / "networks" / "settings.csv")
-    assert rows[0] == {"setting": "network.name", "a": "cifar_resnet20", "c": "cifar_resnet32"}
+    rows = rows_of(runs / "networks" / "settings.csv")
+    assert rows[0] == {"setting": "network.name", "a": "cifar_resnet14", "c": "cifar_resnet20"}
     for name in ("x/seed", "y/seed"):
         shutil.copytree(runs / "a", tmp_path / name)
     same = residua.compare(tmp_path / "x" / "seed", tmp_path / "y" / "seed", out=tmp_path / "same")
@@ -211,7 +222,9 @@ def test_runs_with_other_splits_are_compared_on_images_that_neither_was_trained_
     assert any(sentence in text and "excluded" in text for text in comparison.page.findings)
 
 
-def test_images_are_matched_by_content(runs: Path, copied: Path, tmp_path: Path) -> None:
+def test_images_are_matched_by_content(
+    seeds: Comparison, runs: Path, copied: Path, tmp_path: Path
+) -> None:
     run = RunFolder.existing(copied)
     moved = [
         Member(f"moved/{member.path}", member.label, member.split, member.sha256)
@@ -221,10 +234,9 @@ def test_images_are_matched_by_content(runs: Path, copied: Path, tmp_path: Path)
     file = copied / "evaluations" / "test" / "predictions.csv"
     head, *lines = file.read_text().splitlines()
     file.write_text("\n".join([head, *(f"moved/{line}" for line in reversed(lines))]) + "\n")
-    plain = residua.compare(runs / "a", runs / "b", out=tmp_path / "plain").pairs[0]
     by_content = residua.compare(runs / "a", copied, out=tmp_path / "content").pairs[0]
-    assert by_content.difference == plain.difference
-    assert by_content.gained == plain.gained
+    assert by_content.difference == seeds.pairs[0].difference
+    assert by_content.gained == seeds.pairs[0].gained
 
 
 def test_images_are_compared_under_odd_and_changed_class_names(odd: Path, tmp_path: Path) -> None:
@@ -293,6 +305,7 @@ def test_runs_that_cannot_be_compared_are_refused(runs: Path, copied: Path, tmp_
         residua.compare(runs / "a", runs / "b", runs / "b" / ".." / "a")
     with pytest.raises(ResiduaError, match=r"nowhere: .*expected a run folder"):
         residua.compare(runs / "a", tmp_path / "nowhere")
+    (copied / "report.html").touch()  # the last file of a finished run
     shutil.rmtree(copied / "evaluations")
     with pytest.raises(ResiduaError, match=r"copy: has no predictions\. `residua evaluate .*copy"):
         residua.compare(runs / "a", copied)
@@ -363,6 +376,6 @@ def test_the_command_prints_tables_or_json(runs: Path, tmp_path: Path) -> None:
     assert content["folder"] == "comparisons/2"
     assert (tmp_path / "comparisons" / "2" / "compare.csv").exists()
     assert [run["name"] for run in content["runs"]] == ["a", "c"]
-    assert content["settings"]["network.name"] == ["cifar_resnet20", "cifar_resnet32"]
+    assert content["settings"]["network.name"] == ["cifar_resnet14", "cifar_resnet20"]
     difference = content["pairs"][0]["difference"]
     assert difference["low"] <= difference["mean"] <= difference["high"]

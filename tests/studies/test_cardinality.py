@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from references.runs import trained
 from references.study_pages import all_finite, check_page
 from scipy.stats import t
 from torch import Tensor
@@ -139,18 +140,17 @@ def test_networks_without_a_cardinality_are_named(name: str, cardinality: str, w
 
 
 @pytest.mark.slow
-def test_a_run_saves_the_cardinality_with_its_weights(tmp_path: Path) -> None:
-    settings = {"network.cardinality": "2x2d", "training.max_images": 64, "training.epochs": 1}
-    run = residua.train(
-        "digits",
-        model="cifar_resnext29_8x64d",
-        settings=settings,
-        out=tmp_path / "run",
-        quiet=True,
-    )
+def test_a_run_saves_the_cardinality_with_its_weights(shapes: Path, tmp_path: Path) -> None:
+    settings = {
+        "network.name": "cifar_resnext29_8x64d",
+        "network.cardinality": "2x2d",
+        "preprocessing.size": 8,
+        "training.epochs": 1,
+    }
+    run = trained(shapes, tmp_path / "run", settings)
     again = residua.build(weights=run.path)
     groups = {layer.groups for layer in again.modules() if isinstance(layer, torch.nn.Conv2d)}
     assert groups == {1, 2}
-    assert 0 <= residua.evaluate(run).scores.accuracy <= 1
+    assert 0 <= residua.evaluate(run.path).scores.accuracy <= 1
     with pytest.raises(ResiduaError, match=r"cardinality '2x2d', but .*4x1d"):
         residua.build("cifar_resnext29_8x64d", weights=run.path, cardinality="4x1d")

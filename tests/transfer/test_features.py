@@ -27,6 +27,12 @@ from residua.transfer.features import FeatureExtractor
 from residua.weights.load import read_file
 
 LAYERS = [FeatureLayer(1, 4), FeatureLayer(3, 1)]
+SAVES_EACH_BATCH = """
+from residua.__main__ import main
+from residua.transfer import features
+features.PIECE_SECONDS, features.BATCH_PIXELS = 0.0, 64 * 16 * 16
+main()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -168,13 +174,14 @@ def write_idx(folder: Path, count: int) -> Path:
 def test_a_killed_run_resumes_with_the_features_that_it_had_saved(
     weights: Path, cache: Path, tmp_path: Path, extractor_of: Callable[..., FeatureExtractor]
 ) -> None:
-    count, layer = 9_000, FeatureLayer(1, 1)
+    count, layer = 2_000, FeatureLayer(1, 1)
     data, run = write_idx(tmp_path / "data", count), tmp_path / "run"
-    words = [sys.executable, "-m", "residua", "train", str(data), "--weights", str(weights)]
+    words = [sys.executable, "-c", SAVES_EACH_BATCH, "train", str(data), "--weights", str(weights)]
     words += ["--transfer", "features", "--val-fraction", "0", "--out", str(run)]
     for setting in ("network.stage=1", "network.pool_size=1", "training.precision=fp32"):
         words += ["--set", setting]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    restarted = {"OMP_NUM_THREADS": "1", "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1000000"}
+    environment = {**os.environ, **restarted}
     process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
     while len(list(cache.rglob("*.safetensors"))) < 2:
         assert process.poll() is None

@@ -105,7 +105,7 @@ def test_an_interrupted_run_resumes_with_the_same_bits(
     named = {"transfer.strategy": strategy, "network.weights": str(weights), **settings}
     named |= {"training.epochs": 2, "training.precision": "fp32"}
     config = compose(shapes, None, named)
-    whole = train(config, str(tmp_path / "whole"), Console(quiet=True))
+    whole = train(config, str(tmp_path / "whole"), Console(quiet=True), report=False)
     stopping = Lines(stop="epoch 1/2")
     if strategy == "full":
         stopping = Lines(stop="before training")  # not while its head alone is trained
@@ -150,10 +150,10 @@ def test_the_settings_of_a_finished_search_train_the_same_weights(
 ) -> None:
     named = {"transfer.strategy": "auto", "network.weights": str(weights), **QUICK}
     config = compose(with_splits, None, {**named, "training.epochs": 1})
-    first = train(config, str(tmp_path / "first"), Console(quiet=True))
+    first = train(config, str(tmp_path / "first"), Console(quiet=True), report=False)
     assert first.config.transfer.strategy != "auto"
     recipe = compose(with_splits, first.path / "config.yaml", {})
-    again = train(recipe, str(tmp_path / "again"), Console(quiet=True))
+    again = train(recipe, str(tmp_path / "again"), Console(quiet=True), report=False)
     assert again.config == first.config
     tensors, others = read_file(first.weights).tensors, read_file(again.weights).tensors
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
