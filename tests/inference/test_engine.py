@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import signal
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,19 @@ def test_openvino_agrees_with_pytorch_for_any_batch(job: Job, pixels: np.ndarray
         outputs, expected = fastest.run(batch), TorchEngine(job).run(batch)
         assert [output.shape for output in outputs] == [(len(batch), 64), (len(batch), 64)]
         assert largest_difference(outputs, expected) < 1e-4
+
+
+def test_images_of_a_mapped_file_give_no_warning(job: Job, pixels: np.ndarray) -> None:
+    """Many decoded images are in a file that is mapped for reading only."""
+    pixels.flags.writeable = False
+    torch.set_warn_always(True)  # else only the first one of the process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fastest, _ = engine_for(job, pixels[:2], len(pixels))
+    finally:
+        torch.set_warn_always(False)
+    assert fastest.name.split()[0] == "OpenVINO"
 
 
 def test_a_converted_network_is_read_from_the_cache(
