@@ -238,6 +238,9 @@ def test_cached_rows_count_among_the_first_of_each_class(
     again = extractor.rows(LAYERS, every(extractor), deadline=0.0)
     assert again.computed == 0
     assert np.array_equal(np.sort(again.samples), np.sort(first.samples))
+    more = extractor.rows(LAYERS, every(extractor), deadline=0.0, least=40)
+    assert more.computed == 16
+    assert len(more.samples) == 40
 
 
 def test_the_key_of_a_network_is_that_of_version_0_1_0(

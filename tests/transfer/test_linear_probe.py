@@ -16,12 +16,15 @@ from torch import nn
 from residua.config import auto
 from residua.config.validate import check
 from residua.data.batches import DecodedImages
+from residua.data.prepare import without_validation_set
 from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.training import throughput
 from residua.transfer.context import Context, Outcome
-from residua.transfer.linear_probe import fit_probe, initialise_head
+from residua.transfer.cross_validation import best_layer
+from residua.transfer.linear_probe import fit_probe, initialise_head, refit_probe
+from residua.transfer.logistic import fit_logistic
 from residua.weights.load import read_file
 from residua.weights.network import build_network
 
@@ -41,6 +44,28 @@ def accuracy_of(outcome: Outcome, split: str) -> float:
     members = outcome.prepared.splits[split]  # type: ignore[index]
     predicted = outcome.predict_logits(members).argmax(1)
     return float((predicted == outcome.prepared.labels[members]).mean())
+
+
+def test_a_probe_is_refitted_on_more_images_with_its_layer_and_regularisation(
+    shapes: Path, weights: Path, folder: RunFolder, context_of: ContextOf
+) -> None:
+    context = context_of(shapes, weights, "features", data__val_fraction=0.2)
+    first = fit_probe(context, folder)
+    before = read_file(folder.weights)
+    everything = without_validation_set(context.prepared, "of this test")
+    again = refit_probe(context.with_prepared(everything), folder, first, None)
+    assert first.result.images == 48
+    assert again.result.images == len(everything.training_members) == 60
+    assert again.result.cross_validation is not None
+    assert again.result.cross_validation.training_images == 60
+    after = read_file(folder.weights)
+    assert after.metadata.network == before.metadata.network
+    layer = best_layer(list(first.scores.values())).layer
+    rows = context.features.rows([layer], everything.training_members)
+    head = fit_logistic(
+        rows.values[layer], everything.labels[rows.samples], 3, after.metadata.notes["C"]
+    )
+    np.testing.assert_array_equal(after.tensors["head.weight"].numpy(), head.weight)
 
 
 def test_a_probe_on_several_stages_is_saved_as_a_network_that_reads_them(

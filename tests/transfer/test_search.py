@@ -293,6 +293,7 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
 ) -> None:
     """The first probe, in a hurry, is fitted on fewer; the final one on all."""
     monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("residua.transfer.context.LEAST_IMAGES", 0)
     monkeypatch.setattr(features, "BATCH_PIXELS", 1)  # small batches
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
     console = Lines()

@@ -49,6 +49,8 @@ OF_A_STRATEGY = (  # automatic settings that depend on the strategy
     "training.epochs",
 )
 
+LEAST_IMAGES = 1_000
+
 PredictLogits = Callable[[Integers], Logits]  # [N] sample indices -> logits [N, K]
 
 
@@ -69,6 +71,12 @@ class Context:
     console: Console
     extractor: FeatureExtractor | None = None
     scores: Mapping[FeatureLayer, LayerScore] = field(default_factory=dict)
+
+    @property
+    def least_images(self) -> int:
+        """Images whose features are computed however little time there is: without an explicit
+        time limit, enough for a result that means something on a slow machine too."""
+        return 0 if self.prepared.is_explicit("transfer.budget") else LEAST_IMAGES
 
     @property
     def features(self) -> FeatureExtractor:
@@ -192,6 +200,7 @@ class Outcome:
     cross_validated: of a linear probe.
     features: of the last stage, pooled, of the images for which they are cached.
     extractor: whose features of the training set are cached; None if they are not.
+    fit_seconds: that the final logistic regression took.
     """
 
     prepared: Prepared
@@ -202,6 +211,7 @@ class Outcome:
     cross_validated: CrossValidated | None = None
     features: FeatureRows | None = None
     extractor: FeatureExtractor | None = None
+    fit_seconds: float = 0.0
 
 
 def saved_predictor(folder: RunFolder, prepared: Prepared) -> PredictLogits:

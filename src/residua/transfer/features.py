@@ -90,13 +90,14 @@ class FeatureExtractor:
         *,
         view: int = 0,
         deadline: float | None = None,
+        least: int = 0,
         report: Report | None = None,
     ) -> FeatureRows:
         """Features of `samples`, from the cache, or computed and cached.
 
         view: 0 is the image itself; view v is augmented as in epoch v - 1 of a training.
         deadline: time.monotonic() at which to stop; samples are then computed in random order,
-        after MIN_PER_CLASS of each class, which are computed in any case.
+        after MIN_PER_CLASS of each class. These, and `least` in all, are computed in any case.
         """
         keys = self.keys(samples, view)
         parts = parts_of(layers)
@@ -105,6 +106,7 @@ class FeatureExtractor:
         order, required = np.flatnonzero(~known), 0
         if deadline is not None:
             order, required = self._most_needed_first(samples, known)
+            required = max(required, least - int(known.sum()))
         began = saved = time.monotonic()
         done = written = 0
         while done < len(order) and (

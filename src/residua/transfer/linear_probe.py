@@ -86,6 +86,7 @@ def fit_probe(
         engine=context.features.engine.name,
         refusal=context.features.refusal or None,
     )
+    began = time.monotonic()
     if context.prepared.config.network.head == "logistic":
         progress = _save_logistic_head(context, folder, best, rows, deadline)
         cross_validation = _cross_validation(scored, best, len(rows.samples))
@@ -94,6 +95,7 @@ def fit_probe(
     else:
         task = _head_task(context, best.layer, rows, deadline)
         context, progress = _train_head(context, folder, task, final, is_resumed)
+    fit_seconds = time.monotonic() - began
     probes = best.probes
     crossed = CrossValidated(
         scored.rows.samples,
@@ -110,6 +112,30 @@ def fit_probe(
         _cached_predictor(context, best.layer, folder),
         _complete(scored.layers),
         crossed,
+        fit_seconds=fit_seconds,
+    )
+
+
+def refit_probe(
+    context: Context, folder: RunFolder, probe: Outcome, deadline: float | None
+) -> Outcome:
+    """The logistic regression of `probe`, its layer and C, on the training set of `context`, which
+    has more images: as many as there are features of until the deadline. Its file replaces the one
+    in `folder`; the cross-validation stays that of `probe`."""
+    best, measured = best_layer(list(probe.scores.values())), probe.result
+    context = _with_layer(context, best)
+    members = context.prepared.training_members
+    rows = _training_rows(context, best.layer, members, None, deadline)
+    progress = _save_logistic_head(context, folder, best, rows, deadline)
+    images, crossed = len(rows.samples), measured.cross_validation
+    if crossed is not None:
+        crossed = dataclasses.replace(crossed, training_images=images)
+    return dataclasses.replace(
+        probe,
+        prepared=context.prepared,
+        progress=progress,
+        result=dataclasses.replace(measured, images=images, cross_validation=crossed),
+        predict_logits=_cached_predictor(context, best.layer, folder),
     )
 
 
@@ -190,7 +216,9 @@ def rows_to_score(
     count = cross_validated(config.network.classes)
     if len(members) > count:
         members = shuffled(config.training.seed, 0, members)[:count]
-    return context.features.rows(layers, members, deadline=deadline, report=report)
+    return context.features.rows(
+        layers, members, deadline=deadline, least=context.least_images, report=report
+    )
 
 
 def fold_keys(context: Context, samples: Integers) -> list[str]:

@@ -44,7 +44,7 @@ from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
 from residua.transfer.context import NO_FROZEN_STAGES, Context, Outcome, saved_predictor
 from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune
-from residua.transfer.linear_probe import fit_probe
+from residua.transfer.linear_probe import fit_probe, refit_probe
 from residua.transfer.result import Phase, TransferResult, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
 from residua.transfer.trial import (
@@ -138,16 +138,14 @@ class Search:
 
     def refitted(self, probe: Trial) -> Outcome | None:
         """The probe fitted on the validation images too, which no comparison needs any more; None
-        if these are the user's, or time or memory do not suffice."""
+        if these are the user's, the head is none of a probe, or time or memory do not suffice."""
         prepared, clock = self.context.prepared, self.context.clock
-        has_some = len(prepared.splits["validation"]) > 0
-        if not self._may_redraw or not has_some:
+        is_probe = probe.outcome.prepared.config.network.head == "logistic"
+        if not is_probe or not self._may_redraw or not len(prepared.splits["validation"]):
             return None
         measured = probe.outcome.result
-        seconds = measured.feature_seconds or 0.0
-        of_an_image = seconds / max(1, measured.computed or 0)
-        needed = probe.seconds - seconds  # cross-validation
-        needed += throughput.finishing_seconds(prepared, of_an_image)
+        of_an_image = (measured.feature_seconds or 0.0) / max(1, measured.computed or 0)
+        needed = probe.outcome.fit_seconds + throughput.finishing_seconds(prepared, of_an_image)
         if clock.left < needed:
             return None
         reason = "a linear probe: cross-validation selects it, so all images train it"
@@ -156,9 +154,8 @@ class Search:
             deadline = clock.at(REFIT_SHARE)
             if deadline is not None:
                 deadline = min(deadline, time.monotonic() + clock.left - needed)
-            return fit_probe(
-                own.for_strategy("features"), self.folder, deadline=deadline, final=False
-            )
+            own = own.for_strategy("features")
+            return refit_probe(own, self.folder, probe.outcome, deadline)
         except (ResiduaError, RuntimeError, MemoryError) as error:
             self.context.console.warn(f"validation images not used: {' '.join(str(error).split())}")
             return None
