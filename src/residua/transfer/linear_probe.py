@@ -5,9 +5,7 @@ It is the result of `--transfer features` and the initial head of fine-tuning.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,19 +15,14 @@ import torch
 from torch import nn
 
 from residua.config.auto import cross_validated
-from residua.data.prepare import thinned
 from residua.data.random import Integers, shuffled
 from residua.inference.feature_layers import FeatureLayer
 from residua.networks.staged import Staged
-from residua.networks.surgery.freezing import freeze
 from residua.runs.folder import BEST, RunFolder
 from residua.system.console import Report, announcing
-from residua.system.signals import Interrupted
 from residua.training import throughput
 from residua.training.checkpoint import STATE
-from residua.training.loop import fit
-from residua.training.progress import Progress, Task
-from residua.transfer.cached_batches import CachedBatches
+from residua.training.progress import Progress
 from residua.transfer.context import Context, CrossValidated, Outcome, PredictLogits
 from residua.transfer.cross_validation import (
     Estimate,
@@ -38,14 +31,14 @@ from residua.transfer.cross_validation import (
     score_layers,
 )
 from residua.transfer.features import FeatureRows
-from residua.transfer.logistic import Floats, fit_logistic
+from residua.transfer.logistic import fit_logistic
 from residua.transfer.result import CrossValidation, TransferResult
+from residua.transfer.trained_head import head_task, pretrain_head, train_head, views_of
 from residua.weights.load import read_file
 from residua.weights.network import Logits, build_network
 
 FEATURE_SHARE = 0.8  # of a budget that features may take if nothing follows
 INITIAL_SHARE = 0.15  # of the time left, for the features of an initial head
-HEAD_SHARE = 0.2  # of the time left, to train a head before other training follows
 MAX_THREADS = 8  # that fit heads concurrently, each on its own rows
 
 
@@ -65,7 +58,7 @@ def fit_probe(
 
     deadline: time.monotonic() at which to stop computing features; None: at FEATURE_SHARE of the
     budget. final: a head that is trained may use the whole budget but for evaluation and report;
-    else HEAD_SHARE of the time left. Raises Interrupted after a signal; computed features are
+    else a share of the time left. Raises Interrupted after a signal; computed features are
     cached then.
     """
     members = context.prepared.training_members
@@ -93,8 +86,8 @@ def fit_probe(
         result = dataclasses.replace(result, cross_validation=cross_validation)
         context.console.print(_summary(best, len(scored.layers), cross_validation))
     else:
-        task = _head_task(context, best.layer, rows, deadline)
-        context, progress = _train_head(context, folder, task, final, is_resumed)
+        task = head_task(context, best.layer, rows, deadline)
+        context, progress = train_head(context, folder, task, final, is_resumed)
     fit_seconds = time.monotonic() - began
     probes = best.probes
     crossed = CrossValidated(
@@ -155,7 +148,7 @@ def initialise_head(
         _solve_head(context, network.head, score, rows, deadline)
         context.console.print(f"head initialised: {_summary(score, 1, None)}")
     else:
-        _pretrain_head(context, network, folder, _head_task(context, layer, rows, deadline))
+        pretrain_head(context, network, folder, head_task(context, layer, rows, deadline))
     return TransferResult(layers=(score.result,), images=len(rows.samples)), _complete([score])
 
 
@@ -311,23 +304,6 @@ def _training_rows(
     return rows
 
 
-def _views(
-    context: Context, layer: FeatureLayer, samples: Integers, deadline: float | None
-) -> list[Floats]:
-    """Features of the augmented views, as many views as time allows."""
-    views: list[Floats] = []
-    for view in range(1, context.prepared.config.transfer.views + 1):
-        with context.console.bar(f"view {view}") as move:
-            rows = context.features.rows(
-                [layer], samples, view=view, deadline=deadline, report=move
-            )
-        if len(rows.samples) < len(samples):
-            context.console.warn(f"the time budget allows {len(views)} augmented views")
-            break
-        views.append(rows.values[layer])
-    return views
-
-
 # A head by logistic regression
 
 
@@ -351,7 +327,7 @@ def _solve_head(
 ) -> None:
     """Set a linear head to the logistic regression on all rows and views, in place."""
     config = context.prepared.config
-    views = _views(context, score.layer, rows.samples, deadline)
+    views = views_of(context, score.layer, rows.samples, deadline)
     values = np.concatenate([rows.values[score.layer], *views])
     labels = np.tile(context.prepared.labels[rows.samples], 1 + len(views))
     c = score.probes.c / (1 + len(views))  # C multiplies the sum over all rows
@@ -360,88 +336,6 @@ def _solve_head(
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(solved.weight))
         head.bias.copy_(torch.from_numpy(solved.bias))
-
-
-# A head by gradient descent
-
-
-def _head_task(
-    context: Context, layer: FeatureLayer, rows: FeatureRows, deadline: float | None
-) -> Task:
-    """Training a head on the features of the training set, with those of the validation set."""
-    prepared, config = context.prepared, context.prepared.config
-    limit = throughput.validation_limit(context.clock)
-    validated = thinned(prepared.splits["validation"], limit)
-    values = [rows.values[layer]]
-    if len(validated):
-        values.append(context.features.rows([layer], validated).values[layer])
-    batches = CachedBatches(
-        _as_maps(np.concatenate(values), layer, prepared.device),
-        np.concatenate([rows.samples, validated]),
-        prepared.labels,
-        rows.samples,
-        batch=config.training.batch_size,
-        seed=config.training.seed,
-        views=tuple(
-            _as_maps(view, layer, prepared.device)
-            for view in _views(context, layer, rows.samples, deadline)
-        ),
-    )
-    return Task(
-        batches,
-        {"validation": validated} if len(validated) else {},
-        prepared.counts("train"),
-        context.metadata(),
-        cached_stages=layer.stage,
-    )
-
-
-def _train_head(
-    context: Context, folder: RunFolder, task: Task, final: bool, is_resumed: bool
-) -> tuple[Context, Progress]:
-    """Train the head in the run folder. final: see fit_probe."""
-    network = context.network()
-    if is_resumed:
-        deadline = throughput.deadline(context.prepared, context.clock)
-        task = dataclasses.replace(task, deadline=deadline)
-    else:
-        context, task = _scheduled(context, network, task, None if final else HEAD_SHARE)
-    if final:  # a resumed run does not replan
-        folder.write_settings(context.prepared.config, context.prepared.choices)
-    return context, fit(network, task, context.prepared.config, folder, context.console)
-
-
-def _pretrain_head(context: Context, network: Staged, folder: RunFolder, task: Task) -> None:
-    """Train a head with hidden layers alone, in a temporary folder, before the other layers."""
-    temporary = RunFolder(folder.path / "head")
-    temporary.path.mkdir(exist_ok=True)
-    frozen = copy.deepcopy(network)
-    freeze(frozen, len(frozen.stages))
-    scheduled, task = _scheduled(context, frozen, task, HEAD_SHARE)
-    try:
-        fit(frozen, task, scheduled.prepared.config, temporary, context.console)
-    except Interrupted as error:
-        raise Interrupted(error.number, str(folder.path)) from None
-    network.load_state_dict(read_file(temporary.weights).tensors)
-    shutil.rmtree(temporary.path)
-
-
-def _scheduled(
-    context: Context, network: Staged, task: Task, share: float | None
-) -> tuple[Context, Task]:
-    """With as many epochs as fit into a share of the time left; None: all but the finishing."""
-    clock, prepared, batches = context.clock, context.prepared, task.batches
-    if not clock.bounded:
-        return context, task
-    deadline = throughput.deadline(prepared, clock)
-    validated = sum(map(len, task.eval_splits.values()))
-    schedule = throughput.measure_schedule(
-        network, batches, prepared, task.cached_stages, validated
-    )
-    left = clock.left
-    seconds = max(0.0, left - schedule.finish if share is None else left * share)
-    prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches, whole=True)
-    return context.with_prepared(prepared), dataclasses.replace(task, deadline=deadline)
 
 
 # Predictions
@@ -458,10 +352,3 @@ def _cached_predictor(context: Context, layer: FeatureLayer, folder: RunFolder) 
             return network.classify(features).float().cpu().numpy()
 
     return predict_logits
-
-
-def _as_maps(values: Floats, layer: FeatureLayer, device: torch.device) -> torch.Tensor:
-    """Features [N, D] -> maps [N, C, pool_size, pool_size], which pooling leaves unchanged."""
-    side = layer.pool_size
-    shape = (len(values), values.shape[1] // side**2, side, side)
-    return torch.from_numpy(values).view(shape).to(device)
