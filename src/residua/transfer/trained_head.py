@@ -1,4 +1,4 @@
-"""Frozen features -> a head trained by gradient descent, with as many epochs as the budget allows."""
+"""Frozen features -> a head trained by gradient descent, within the budget."""
 
 from __future__ import annotations
 
