@@ -30,6 +30,7 @@ from residua.transfer.trial import (
     has_time,
     most_accurate,
     most_promising,
+    worth_continuing,
 )
 from residua.weights.load import read_file
 
@@ -374,6 +375,14 @@ def test_partial_is_continued_only_if_it_is_clearly_better_than_full() -> None:
     assert most_promising([little], errors, much) is little
     # full would train for 2 epochs, partial caches its frozen stages and trains for more
     assert most_promising([full, little], errors, Clock(20.0)) is little
+
+
+def test_a_trial_that_is_clearly_worse_is_continued_only_without_a_time_limit() -> None:
+    probe = trial(*[False] * 20, *[True] * 80)
+    equal = trial(*[True] * 3, *[False] * 21, *[True] * 76)
+    worse = trial(*[False] * 40, *[True] * 60)
+    assert worth_continuing([equal, worse], probe, Clock(60.0)) == [equal]
+    assert worth_continuing([equal, worse], probe, Clock(math.inf)) == [equal, worse]
 
 
 def test_errors_fall_with_the_root_of_the_time_left() -> None:

@@ -54,6 +54,7 @@ from residua.transfer.trial import (
     has_time,
     most_accurate,
     most_promising,
+    worth_continuing,
 )
 
 TRIED, ENDED = "tried", "ended.json"
@@ -185,8 +186,8 @@ class Search:
         clock, trials = self.context.clock, self._trials(probe)
         errors = {trial.strategy: expected_error(clock, trial) for trial in trials}
         self.expected = {strategy: 1 - error for strategy, error in errors.items()}
-        if trials:
-            promising = most_promising(trials, errors, clock)
+        if hopeful := worth_continuing(trials, probe, clock):
+            promising = most_promising(hopeful, errors, clock)
             gain = 1 - probe.accuracy - errors[promising.strategy]
             if gain > promising.gain_over(probe)[1]:
                 longer = self._continued(promising.strategy, probe)
