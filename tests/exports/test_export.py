@@ -74,7 +74,7 @@ def calibrated(many: Path, write_run: Callable[..., RunFolder]) -> RunFolder:
     """A run with prediction sets, a detector of unknown images and golden images."""
     run = write_run(many, data__val_fraction=0.3)
     prepared = prepare(run.config, QUIET, recorded=run.read_split())
-    uncertainty = calibrate(run, prepared, None, QUIET)
+    uncertainty = calibrate(run, prepared, None, QUIET).metadata.uncertainty
     assert uncertainty is not None
     assert uncertainty.unknown is not None
     return run
