@@ -30,9 +30,15 @@ PREPROCESSING = Preprocessing(
 LAYERS = [FeatureLayer(1, 2), FeatureLayer(3, 1)]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder in which the network is converted once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(cache))
     monkeypatch.setattr(engine, "WORTH", {"fp32": 0, "bf16": 0})
 
 
@@ -43,7 +49,7 @@ def pixels() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 @pytest.fixture
 def job() -> Job:
-    network = build("cifar_resnet20", classes=4, seed=0).eval()
+    network = build("cifar_resnet14", classes=4, seed=0).eval()
     with torch.no_grad():  # statistics that folding must take into account
         for index, norm in enumerate(m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.running_mean.fill_(0.01 * index)
@@ -74,8 +80,9 @@ def test_images_of_a_mapped_file_give_no_warning(job: Job, pixels: np.ndarray) -
 
 
 def test_a_converted_network_is_read_from_the_cache(
-    job: Job, pixels: np.ndarray, tmp_path: Path
+    job: Job, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
     first, _ = engine_for(job, pixels, 5)
     (stored,) = tmp_path.glob("engines/*.xml")
     written = stored.stat().st_mtime_ns
@@ -87,7 +94,7 @@ def test_a_converted_network_is_read_from_the_cache(
 def test_a_wrong_network_is_refused(job: Job, pixels: np.ndarray) -> None:
     """Such as one from the cache that belongs to other weights."""
     engine_for(job, pixels, 5)
-    other = FrozenStages(build("cifar_resnet20", seed=1).eval(), PREPROCESSING, "fp32")
+    other = FrozenStages(build("cifar_resnet14", seed=1).eval(), PREPROCESSING, "fp32")
     wrong = dataclasses.replace(other.job(LAYERS, ""), key=job.key)
     chosen, refusal = engine_for(wrong, pixels, 5)
     assert chosen.name == "PyTorch (fp32)"
@@ -99,7 +106,9 @@ def test_a_network_that_cannot_be_converted_runs_in_pytorch(job: Job, pixels: np
         def forward(self, images: Tensor) -> tuple[Tensor, ...]:
             raise RuntimeError("no such operator")
 
-    chosen, refusal = engine_for(dataclasses.replace(job, plain=Strange()), pixels, 5)
+    chosen, refusal = engine_for(
+        dataclasses.replace(job, plain=Strange(), key="strange"), pixels, 5
+    )
     assert chosen.name == "PyTorch (fp32)"
     assert "OpenVINO failed: " in refusal
 

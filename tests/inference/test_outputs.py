@@ -18,15 +18,21 @@ pytestmark = pytest.mark.slow  # OpenVINO takes seconds to convert a network
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights, and a cache in which they are converted once."""
+    return tmp_path_factory.mktemp("outputs")
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
+def _own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(folder))
     monkeypatch.setattr(engine, "WORTH", {"fp32": 1, "bf16": 1})
 
 
-@pytest.fixture
-def weights(tmp_path: Path, write_weights: Callable[..., Path]) -> Weights:
-    return read_file(write_weights(tmp_path / "weights.safetensors", 7))
+@pytest.fixture(scope="module")
+def weights(folder: Path, write_weights: Callable[..., Path]) -> Weights:
+    return read_file(write_weights(folder / "weights.safetensors", 7))
 
 
 @pytest.fixture

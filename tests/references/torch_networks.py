@@ -20,6 +20,8 @@ from torch import Tensor
 from references.torch_inceptions import googlenet, inception_v3, inception_v4, mobilenet, xception
 from references.torch_walk import COUNTER, Walk
 
+HIDDEN = 4096  # width of the hidden layers of VGG and AlexNet
+
 
 def shapes(name: str, classes: int | None = None) -> dict[str, Tensor]:
     """The keys of a published checkpoint with meta tensors: shapes and types without memory."""
@@ -181,11 +183,11 @@ def _vgg(walk: Walk, x: Tensor, counts: Sequence[int], norm: bool, timm: bool) -
     if timm:  # the 7x7 convolution slides over a larger map, a smaller one is blown up
         x = F.adaptive_avg_pool2d(x, (max(7, x.shape[2]), max(7, x.shape[3])))
         for key, kernel in (("fc1", 7), ("fc2", 1)):
-            x = F.relu(walk.conv(x, f"pre_logits.{key}", 4096, kernel, bias=True))
+            x = F.relu(walk.conv(x, f"pre_logits.{key}", HIDDEN, kernel, bias=True))
         return walk.head(x, "head.fc")
     x = F.adaptive_avg_pool2d(x, 7).flatten(1)
     for key in ("classifier.0", "classifier.3"):
-        x = F.relu(walk.linear(x, key, 4096))
+        x = F.relu(walk.linear(x, key, HIDDEN))
     return walk.head(x, "classifier.6")
 
 
@@ -197,7 +199,7 @@ def _alexnet(walk: Walk, x: Tensor) -> Tensor:
             x = walk.tap(F.max_pool2d(x, 3, 2))
     x = F.adaptive_avg_pool2d(x, 6).flatten(1)
     for key in ("classifier.1", "classifier.4"):
-        x = F.relu(walk.linear(x, key, 4096))
+        x = F.relu(walk.linear(x, key, HIDDEN))
     return walk.head(x, "classifier.6")
 
 
