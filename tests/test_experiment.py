@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from references.command_line import residua as command
 from references.images import write_shapes
+from references.runs import trained
 from references.scenes import COPIES, scene, write_scenes
 from safetensors.torch import load_file
 
@@ -108,13 +109,8 @@ def test_the_same_seed_gives_the_same_weights(
     run: residua.Run, shapes: Path, tmp_path: Path
 ) -> None:
     for name, seed in (("again", 0), ("other", 1)):
-        residua.train(
-            shapes,
-            recipe=run.path / "config.yaml",
-            seed=seed,
-            out=tmp_path / name,
-            quiet=True,
-        )
+        config = compose(shapes, run.path / "config.yaml", {"training.seed": seed})
+        experiment.train(config, str(tmp_path / name), Console(quiet=True), report=False)
     first = load_file(run.path / "last.safetensors")
     again = load_file(tmp_path / "again" / "last.safetensors")
     other = load_file(tmp_path / "other" / "last.safetensors")
@@ -158,9 +154,8 @@ def test_evaluations_on_other_data_are_stored_beside_the_runs_own(
 
 
 def test_without_validation_the_last_weights_are_used(shapes: Path, tmp_path: Path) -> None:
-    run = residua.train(
-        shapes, epochs=1, val_fraction=0, out=tmp_path / "run", settings=FAST, quiet=True
-    )
+    settings = {**FAST, "training.epochs": 1, "data.val_fraction": 0}
+    run = residua.load(trained(shapes, tmp_path / "run", settings).path)
     assert run.folder.weights.name == "last.safetensors"
     assert {row.split for row in run.folder.read_split()} == {"train"}
     with pytest.raises(ResiduaError, match="all its images"):
@@ -173,58 +168,49 @@ def cli(*words: str) -> list[str]:
 
 BUSY = ["--set", "optimization.ema_decay=0.9", "--set", "augmentation.mixup=0.3", "--curve-test"]
 BUSY += ["--set", "optimization.optimizer=adamw", "--set", "optimization.learning_rate=0.01"]
-BUSY += ["--test-fraction", "0.2", "--epochs", "4", "--batch", "12"]
+BUSY += ["--test-fraction", "0.2", "--epochs", "6", "--batch", "12"]
 BUSY += ["--set", "training.save_seconds=0", "--set", "network.stage=1", "--head", "linear"]
 
 
-def test_killed_and_resumed_is_bit_identical(shapes: Path, tmp_path: Path) -> None:
-    """SIGKILL twice, in the middle of epochs and of validations."""
+def awaited(process: subprocess.Popen[str], state: Path) -> None:
+    """Wait until the process has written its state, and a little longer."""
+    began = time.time()
+    while not state.exists() or state.stat().st_mtime < began:
+        assert process.poll() is None
+        time.sleep(0.005)
+    time.sleep(0.05)
+    assert process.poll() is None, "it ended before it got a signal"
+
+
+def test_terminated_killed_and_resumed_is_bit_identical(shapes: Path, tmp_path: Path) -> None:
+    """SIGTERM and SIGKILL, in the middle of epochs or validations."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert command("train", str(shapes), "--out", str(whole), *BUSY).status == 0
     words = cli("train", str(shapes), "--out", str(broken), *BUSY)
-    for kill in range(2):
-        process = subprocess.Popen(words)
-        state, began = broken / "state.safetensors", time.time()
-        while not state.exists() or state.stat().st_mtime < began:
-            assert process.poll() is None
-            time.sleep(0.005)
-        time.sleep(0.05 * (kill + 1))
-        assert process.poll() is None, "it ended before it could be killed"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        awaited(process, broken / "state.safetensors")
+        process.send_signal(number)
+        _, printed = process.communicate(timeout=60)
+        if number == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM
+            assert f"residua resume {broken}" in printed
+            assert "Traceback" not in printed
+            last = (broken / "log.jsonl").read_text().splitlines()[-1]
+            assert json.loads(last)["event"] == "interrupted"
         words = cli("resume", str(broken))
     assert command("resume", str(broken)).status == 0
     assert digests(whole) == digests(broken)
     assert without_clocks(residua.load(whole)) == without_clocks(residua.load(broken))
     events = [json.loads(line) for line in (broken / "log.jsonl").read_text().splitlines()]
     epochs = [event["epoch"] for event in events if event["event"] == "epoch"]
-    assert epochs == list(range(1, 5))  # no epoch twice in the log either
-
-
-def test_a_signal_saves_a_checkpoint_and_prints_how_to_continue(
-    shapes: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
-    words = cli("train", str(shapes), "--out", str(run), "--epochs", "500", "--val-fraction", "0")
-    words += ["--set", "training.save_seconds=20"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    while not (run / "last.safetensors").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert f"residua resume {run}" in printed
-    assert "Traceback" not in printed
-    assert len((run / "history.csv").read_text().splitlines()) < 50  # not only after 20 seconds
-    assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["event"] == "interrupted"
-    assert residua.load(run).predict(shapes / "class0" / "000.png")[0].error is None
+    assert epochs == list(range(1, 7))  # no epoch twice in the log either
 
 
 def test_resume_refuses_changed_data_and_accepts_moved_ones(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", 8)
-    run = residua.train(data, epochs=1, out=tmp_path / "run", settings=FAST, quiet=True)
-    data = data.rename(tmp_path / "moved")
+    folder = trained(data, tmp_path / "run", {**FAST, "training.epochs": 1})
+    run, data = residua.load(folder.path), data.rename(tmp_path / "moved")
     with pytest.raises(ResiduaError, match="name their present path with --data"):
         residua.resume(run, quiet=True)
     residua.resume(run, quiet=True, data_path=data)
@@ -286,7 +272,7 @@ def test_few_lines_are_printed_before_the_first_epoch(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = {**FAST, "training.epochs": 1}
-    experiment.train(compose(shapes, None, given), str(tmp_path / "run"), Console())
+    experiment.train(compose(shapes, None, given), str(tmp_path / "run"), Console(), report=False)
     lines = capsys.readouterr().err.splitlines()
     first = next(index for index, line in enumerate(lines) if line.startswith("epoch"))
     assert first <= 7
@@ -296,15 +282,14 @@ def test_few_lines_are_printed_before_the_first_epoch(
 
 
 def test_a_resumed_run_still_warns_of_images_that_its_weights_were_trained_on(
-    shapes: Path, tmp_path: Path
+    run: residua.Run, shapes: Path, tmp_path: Path
 ) -> None:
-    options = {"epochs": 1, "test_fraction": 0.3, "settings": FAST, "quiet": True}
-    first = residua.train(shapes, split_seed=0, out=tmp_path / "first", **options)
-    again = residua.train(
-        shapes, weights=first.path, split_seed=1, out=tmp_path / "again", **options
-    )
+    settings = {**FAST, "training.epochs": 1, "data.test_fraction": 0.3}
+    first = trained(shapes, tmp_path / "first", {**settings, "data.split_seed": 0})
+    settings |= {"network.weights": str(first.path), "data.split_seed": 1}
+    again = residua.train(shapes, settings=settings, out=tmp_path / "again", quiet=True)
     warning = "images were used to train"
-    assert warning not in (first.path / "report.html").read_text("utf-8")
+    assert warning not in (run.path / "report.html").read_text("utf-8")
     assert warning in (again.path / "report.html").read_text("utf-8")
     (again.path / "report.html").unlink()
     residua.resume(again, quiet=True)
