@@ -1,15 +1,13 @@
-"""The Inceptions and their sentences against the papers' maps and real Keras."""
+"""The Inceptions and their sentences against the maps of the papers; real Keras: tests/weights."""
 
-import os
 import re
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
@@ -18,7 +16,6 @@ from residua.networks.inception import (
     INCEPTION_V3,
     INCEPTION_V4,
     KERAS_INCEPTION_V3,
-    NORM,
     Block,
     ConvItem,
     InceptionConfig,
@@ -219,99 +216,3 @@ def test_where_inceptions_drop(name: str) -> None:
     network(torch.randn(16, 1, 8, 8))  # no average of so many places is zero
     zeros = (seen[0] == 0).float().mean().item()
     assert zeros == pytest.approx(rate, abs=0.02)
-
-
-# Against Keras ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def keras_model() -> Any:
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras")
-    model = keras.applications.InceptionV3(
-        weights=None, input_shape=(75, 75, 3), classes=7, classifier_activation=None
-    )
-    random = np.random.default_rng(0)
-    for layer in model.layers:
-        if layer.name.startswith("batch_normalization"):
-            layer.beta.assign(random.uniform(-0.1, 0.3, layer.beta.shape))
-            layer.moving_mean.assign(random.uniform(-0.2, 0.2, layer.beta.shape))
-            layer.moving_variance.assign(random.uniform(0.3, 1.2, layer.beta.shape))
-    return model
-
-
-def in_order(model: Any, name: str) -> list[Any]:
-    """Layers with automatic names, in the order of creation: theirs start at no certain number."""
-    found = {
-        int(match[1] or 0): layer
-        for layer in model.layers
-        if (match := re.fullmatch(rf"{name}(?:_(\d+))?", layer.name))
-    }
-    return [found[number] for number in sorted(found)]
-
-
-def of_kind(network: nn.Module, kind: type[nn.Module]) -> list[Any]:
-    return [module for module in network.modules() if isinstance(module, kind)]
-
-
-def moved(model: Any, config: InceptionConfig) -> Any:
-    """A network of ours with the weights of the Keras model, both in the order of creation."""
-    network = config.build(7, 3).eval()
-
-    def fill(tensor: Tensor, variable: Any, order: tuple[int, ...] = ()) -> None:
-        value = torch.as_tensor(np.asarray(variable.numpy()))
-        value = value.permute(order) if order else value
-        assert tensor.shape == value.shape
-        tensor.copy_(value)
-
-    with torch.no_grad():
-        pairs = zip(of_kind(network, nn.Conv2d), in_order(model, "conv2d"), strict=True)
-        for mine, other in pairs:
-            fill(mine.weight, other.kernel, (3, 2, 0, 1))
-        norms = in_order(model, "batch_normalization")
-        for mine, other in zip(of_kind(network, nn.BatchNorm2d), norms, strict=True):
-            fill(mine.bias, other.beta)
-            fill(mine.running_mean, other.moving_mean)
-            fill(mine.running_var, other.moving_variance)
-        fill(network.head.weight, model.get_layer("predictions").kernel, (1, 0))
-        fill(network.head.bias, model.get_layer("predictions").bias)
-    return network
-
-
-@pytest.mark.slow
-def test_modules_are_in_keras_order(keras_model: Any) -> None:
-    ours = [tuple(layer.weight.shape) for layer in of_kind(meta(KERAS_INCEPTION_V3), nn.Conv2d)]
-    theirs = [tuple(layer.kernel.shape) for layer in in_order(keras_model, "conv2d")]
-    assert len(ours) == 94
-    assert [(rows, columns, i, o) for o, i, rows, columns in ours] == theirs
-
-
-def largest_difference(model: Any, network: Any) -> float:
-    """Of the logits, as a share of the largest."""
-    images = np.random.default_rng(1).uniform(-1, 1, (3, 75, 75, 3)).astype("float32")
-    expected = torch.as_tensor(np.asarray(model.predict_on_batch(images)))
-    with torch.inference_mode():
-        logits = network(torch.as_tensor(images).permute(0, 3, 1, 2))
-    return float((logits - expected).abs().max() / expected.abs().max())
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:__array__")
-def test_logits_are_those_of_keras(keras_model: Any) -> None:
-    assert largest_difference(keras_model, moved(keras_model, KERAS_INCEPTION_V3)) < 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:__array__")
-@pytest.mark.parametrize("wrong", ["epsilon", "average", "split"])
-def test_planted_errors_are_far_beyond_the_bound(keras_model: Any, wrong: str) -> None:
-    config = KERAS_INCEPTION_V3
-    if wrong == "epsilon":
-        config = replace(config, norm=replace(NORM, epsilon=1e-5, scale=False))
-    if wrong == "average":
-        config = replace(config, pool_counts_padding=True)
-    network = moved(keras_model, config)
-    if wrong == "split":
-        ends = network.stages[4].blocks[2].branches[1][1]
-        ends.branches = nn.ModuleList(reversed(list(ends.branches)))
-    assert largest_difference(keras_model, network) > 20 * 1e-4
