@@ -20,7 +20,7 @@ from residua.evaluation.calibrate import HeldOut, calibrate
 from residua.evaluation.predictor import predictor_of
 from residua.evaluation.reliability import reliability_of
 from residua.evaluation.score import CROSS_VALIDATION, evaluation_of
-from residua.inference.outputs import classifier_of, featured_classifier
+from residua.inference.outputs import MAX_HEAD_FEATURES, classifier_of, featured_classifier
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.transfer.logistic import fit_logistic
@@ -184,6 +184,18 @@ def test_a_network_is_calibrated_on_its_validation_set(
     assert (uncertainty.source, uncertainty.images) == ("validation", 54)
     assert uncertainty.unknown is not None
     assert read_file(run.weights).metadata.golden is not None
+
+
+def test_a_head_that_reads_very_many_features_is_calibrated_too(
+    many: Path, write_run: Callable[..., RunFolder]
+) -> None:
+    wide = {"network__stage": 2, "network__pool_size": 16}
+    run = write_run(many, data__val_fraction=0.3, **wide)
+    prepared = prepare(run.config, QUIET, recorded=run.read_split())
+    calibrate(run, prepared, None, QUIET)
+    weights = read_file(run.weights)
+    assert weights.tensors["head.weight"].shape[1] > MAX_HEAD_FEATURES
+    assert len(predictor_of(weights, CPU, 0)(prepared.pixels[:3])) == 3
 
 
 def test_without_held_out_images_only_golden_images_are_stored(

@@ -14,7 +14,7 @@ from torch import Tensor
 from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared, thinned
 from residua.data.random import Integers, shuffled
-from residua.inference.outputs import featured_classifier
+from residua.inference.outputs import MAX_HEAD_FEATURES, featured_classifier
 from residua.networks.own import own_of
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
@@ -125,13 +125,15 @@ def _detector(
     if len(np.unique(groups)) < LEAST_GROUPS:
         return None
     if held_out.fit_head is not None:
+        if features.shape[1] > MAX_HEAD_FEATURES:  # which `featured_classifier` averages
+            return None
         return choose(features, labels, groups, held_out.fit_head, temperature=temperature)
     members = shuffled(0, 0, prepared.training_members)[:REFERENCE_IMAGES]
     _, reference = _outputs(weights, prepared.pixels, members, prepared.device, console)
     return UnknownDetector.of_network(
         (reference, prepared.labels[members]),
         (features, labels, held_out.logits),
-        _linear_head(weights),
+        _linear_head(weights, features.shape[1]),
         groups,
         temperature=temperature,
     )
@@ -163,13 +165,13 @@ def _outputs(
     return np.concatenate(logits), np.concatenate(features)
 
 
-def _linear_head(weights: Weights) -> tuple[Floats, Floats] | None:
-    """Weight [K, D] and bias [K] of a head of one linear layer; None for others."""
+def _linear_head(weights: Weights, inputs: int) -> tuple[Floats, Floats] | None:
+    """Weight [K, D] and bias [K] of a head of one linear layer, D = `inputs`; None for others."""
     head = {name for name in weights.tensors if name.startswith("head.")}
     if head != {"head.weight", "head.bias"}:
         return None
     weight, bias = (weights.tensors[f"head.{part}"].float().numpy() for part in ("weight", "bias"))
-    return weight, bias
+    return (weight, bias) if weight.shape[1] == inputs else None
 
 
 def _with_temperature(weights: Weights, temperature: float) -> dict[str, Tensor]:
