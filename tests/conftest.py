@@ -1,21 +1,19 @@
-"""Fixtures that several tests share."""
+"""Fixtures that several tests share.
+
+They import what they need when they run: the process that hands out the tests needs none of it.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from references.images import write_shapes
-from references.runs import untrained
-from references.weights_files import NETWORK, PREPARED
 
-from residua.networks.zoo import catalogue
-from residua.runs.folder import RunFolder
-from residua.weights.native import Metadata, to_bytes
+if TYPE_CHECKING:
+    from residua.runs.folder import RunFolder
 
 # Files that take long, longest first: begun late, one runs on while the other process is idle.
 LONG = (
@@ -39,6 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small tensors on two threads that others need too take far longer."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -48,6 +48,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three class folders of 20 images of 16 px that a network can tell apart."""
+    from references.images import write_shapes
+
     return write_shapes(tmp_path_factory.mktemp("shapes"), 20)
 
 
@@ -69,6 +71,8 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def write_digits() -> Callable[..., Path]:
     """Writes real images of handwritten digits as class folders: 8 px, PNG."""
+    import numpy as np
+    from PIL import Image
     from sklearn.datasets import load_digits
 
     held = load_digits()
@@ -88,6 +92,12 @@ def write_digits() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def write_weights() -> Callable[..., Path]:
     """Writes a weights file of cifar_resnet20 for images of 16 px that has learnt nothing yet."""
+    import torch
+    from references.weights_files import NETWORK, PREPARED
+
+    from residua.networks.zoo import catalogue
+    from residua.weights.native import Metadata, to_bytes
+
     colours = {"mean": (80.0, 90.0, 100.0), "std": (60.0, 60.0, 60.0)}
     preprocessing = dataclasses.replace(PREPARED, size=16, **colours)
 
@@ -105,6 +115,7 @@ def write_weights() -> Callable[..., Path]:
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., RunFolder]:
     """Writes the run folder of a training on a data folder, with the weights of a fresh network."""
+    from references.runs import untrained
 
     def write(data: Path, name: str = "run", **settings: object) -> RunFolder:
         named = {key.replace("__", "."): value for key, value in settings.items()}

@@ -154,8 +154,7 @@ def test_evaluations_on_other_data_are_stored_beside_the_runs_own(
 
 
 def test_without_validation_the_last_weights_are_used(shapes: Path, tmp_path: Path) -> None:
-    settings = {**FAST, "training.epochs": 1, "data.val_fraction": 0}
-    run = residua.load(trained(shapes, tmp_path / "run", settings).path)
+    run = trained(shapes, tmp_path / "run", FAST, epochs=1, val_fraction=0)
     assert run.folder.weights.name == "last.safetensors"
     assert {row.split for row in run.folder.read_split()} == {"train"}
     with pytest.raises(ResiduaError, match="all its images"):
@@ -209,8 +208,8 @@ def test_terminated_killed_and_resumed_is_bit_identical(shapes: Path, tmp_path: 
 
 def test_resume_refuses_changed_data_and_accepts_moved_ones(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", 8)
-    folder = trained(data, tmp_path / "run", {**FAST, "training.epochs": 1})
-    run, data = residua.load(folder.path), data.rename(tmp_path / "moved")
+    run = trained(data, tmp_path / "run", FAST, epochs=1)
+    data = data.rename(tmp_path / "moved")
     with pytest.raises(ResiduaError, match="name their present path with --data"):
         residua.resume(run, quiet=True)
     residua.resume(run, quiet=True, data_path=data)
@@ -284,10 +283,10 @@ def test_few_lines_are_printed_before_the_first_epoch(
 def test_a_resumed_run_still_warns_of_images_that_its_weights_were_trained_on(
     run: residua.Run, shapes: Path, tmp_path: Path
 ) -> None:
-    settings = {**FAST, "training.epochs": 1, "data.test_fraction": 0.3}
-    first = trained(shapes, tmp_path / "first", {**settings, "data.split_seed": 0})
-    settings |= {"network.weights": str(first.path), "data.split_seed": 1}
-    again = residua.train(shapes, settings=settings, out=tmp_path / "again", quiet=True)
+    options = {"epochs": 1, "test_fraction": 0.3}
+    first = trained(shapes, tmp_path / "first", FAST, split_seed=0, **options)
+    options |= {"weights": first.path, "split_seed": 1, "settings": FAST, "quiet": True}
+    again = residua.train(shapes, out=tmp_path / "again", **options)
     warning = "images were used to train"
     assert warning not in (run.path / "report.html").read_text("utf-8")
     assert warning in (again.path / "report.html").read_text("utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,10 @@ def test_a_table_as_kaggle_publishes_it(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_the_commands_read_tables(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shapes: Path,
+    write_weights: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
     table = write_table(tmp_path / "birds", shapes)
@@ -96,7 +100,8 @@ def test_the_commands_read_tables(
     assert "unreadable: gone: row 25: there is no such file" in look.stdout
     audit = command("audit", str(table), "--group-by", "patient", "--seconds", "0", cwd=tmp_path)
     assert (audit.status, "1 file cannot be read" in audit.stdout) == (0, True), audit.stderr
-    features = command("features", "imagenet", str(table), "--out", "f.npz", cwd=tmp_path)
+    weights = str(write_weights(tmp_path / "weights.safetensors", 1))
+    features = command("features", weights, str(table), "--out", "f.npz", cwd=tmp_path)
     assert features.status == 0, features.stderr
     assert "gone is left out: there is no such file" in features.stderr
 

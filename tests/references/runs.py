@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from residua.config.parse import with_settings
+import residua
+from residua.config.parse import flags, with_settings
 from residua.config.recipes import compose
 from residua.config.schema import Config
 from residua.data.prepare import prepare
@@ -16,15 +17,22 @@ from residua.system.console import Console
 from residua.weights.native import Metadata
 
 ONE_STAGE = {"network.name": "cifar_resnet14", "network.head": "linear", "network.stage": 1}
-QUIET = Console(quiet=True)
+FLAGS, QUIET = flags(), Console(quiet=True)
 
 
-def trained(data: Path, out: Path, settings: Mapping[str, object]) -> RunFolder:
-    """Train by `settings` (dotted name -> value); no report, which takes half of a small training.
+def trained(
+    data: Path, out: Path, settings: Mapping[str, object] | None = None, **arguments: object
+) -> residua.Run:
+    """Train into the new folder `out`; no report, which takes half of a small training.
 
-    out: a new folder.
+    settings: dotted name -> value. arguments: those of residua.train.
     """
-    return train(compose(data, None, settings), str(out), QUIET, report=False)
+    named = {
+        FLAGS[f"--{name.replace('_', '-')}"]: str(value) if isinstance(value, Path) else value
+        for name, value in arguments.items()
+    }
+    config = compose(data, None, {**named, **(settings or {})})
+    return residua.load(train(config, str(out), QUIET, report=False).path)
 
 
 def untrained(data: Path, out: Path, settings: Mapping[str, object]) -> RunFolder:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from references.runs import trained
 
-import residua
 from residua.data.prepare import prepare
 from residua.report.facts import report_facts
 from residua.system.console import Console
@@ -21,13 +21,12 @@ def test_facts_are_those_of_the_run_folder(
     tmp_path: Path, write_digits: Callable[..., Path]
 ) -> None:
     data = write_digits(tmp_path / "digits", 12)
-    settings = {"network.name": "cifar_resnet20", "training.epochs": 1}
-    trained = residua.train(data, out=tmp_path / "run", settings=settings, quiet=True)
-    run = trained.folder
+    finished = trained(data, tmp_path / "run", model="cifar_resnet14", epochs=1)
+    run = finished.folder
     prepared = prepare(run.config, Console(quiet=True))
     _, state = read_weights(run.path / STATE)
     progress = Progress.from_json(state.notes["progress"])
-    facts = report_facts(run, prepared, trained.evaluate(), progress, None)
+    facts = report_facts(run, prepared, finished.evaluate(), progress, None)
     members = run.read_split()
     assert facts.classes == tuple(run.read_json("classes.json"))
     assert facts.data.images == len(members) == 120

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from references.images import write_shapes
+from references.runs import ONE_STAGE, trained
 
 import residua
 from residua.runs.folder import RunFolder
@@ -19,7 +20,7 @@ from residua.weights.convert import convert
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 QUIET = Console(quiet=True)
-SMALL = {"epochs": 1, "size": 16, "batch_size": 12, "quiet": True}
+SMALL = {"epochs": 1, "size": 16, "batch_size": 12}
 
 
 @pytest.fixture(scope="module")
@@ -31,20 +32,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first(data: Path, tmp_path_factory: pytest.TempPathFactory) -> residua.Run:
     """A run with a test set of its own."""
     out = tmp_path_factory.mktemp("runs") / "first"
-    settings = {"network.head": "linear", "network.stage": 1}
-    return residua.train(
-        data, model="cifar_resnet14", test_fraction=0.2, out=out, settings=settings, **SMALL
-    )
+    return trained(data, out, ONE_STAGE, test_fraction=0.2, **SMALL)
 
 
 def test_images_of_the_first_of_three_runs_are_known_to_the_third(
     first: residua.Run, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_shapes(tmp_path / "other", 6, size=17)
-    second = residua.train(other, weights=first.path, out=tmp_path / "second", **SMALL)
+    second = trained(other, tmp_path / "second", weights=first.path, **SMALL)
     assert first.folder.images_used() <= images_seen(second.folder)
     shutil.copytree(first.path, tmp_path / "moved")  # and the record needs no earlier run
-    options = {**SMALL, "quiet": False, "split_seed": 5, "test_fraction": 0.2}
+    options = {**SMALL, "split_seed": 5, "test_fraction": 0.2}
     third = residua.train(data, weights=second.path, out=tmp_path / "third", **options)
     assert "test images were used to train" in capsys.readouterr().err
     with pytest.warns(UserWarning, match="or by the weights that they started from"):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references.runs import trained
 from references.weights_files import NETWORK, PREPARED
 
 import residua
@@ -130,8 +131,8 @@ def test_an_explicit_setting_wins_over_the_weights(cifar: Path, digits: Path) ->
 
 @pytest.mark.slow
 def test_a_run_is_a_source_too(pretrained: residua.Run, digits: Path, tmp_path: Path) -> None:
-    options = {"epochs": 1, "test_fraction": 0.2, "val_fraction": 0.2, "quiet": True}
-    again = residua.train(digits, weights=pretrained.path, out=tmp_path / "run", **options)
+    options = {"epochs": 1, "test_fraction": 0.2, "val_fraction": 0.2}
+    again = trained(digits, tmp_path / "run", weights=pretrained.path, **options)
     assert again.preprocessing == pretrained.preprocessing
     assert again.history[0]["loss"] < pretrained.history[0]["loss"]
 
@@ -247,8 +248,7 @@ def test_resume_needs_the_weights_until_the_first_checkpoint(
 ) -> None:
     file, config = tmp_path / "weights.th", tmp_path / "run" / "config.yaml"
     shutil.copy(cifar, file)
-    options = {"new_head": True, "epochs": 1, "out": config.parent, "quiet": True}
-    run = residua.train(digits, weights=file, **options)
+    run = trained(digits, config.parent, weights=file, new_head=True, epochs=1)
     first, (whole, _) = run.history, read_weights(run.folder.weights)
     one_epoch = config.read_text()
 
@@ -275,8 +275,8 @@ def test_resume_needs_the_weights_until_the_first_checkpoint(
 
 @pytest.mark.slow
 def test_frozen_stages_do_not_change(cifar: Path, digits: Path, tmp_path: Path) -> None:
-    options = {"weights": cifar, "new_head": True, "quiet": True}
-    run = residua.train(digits, epochs=2, freeze=2, out=tmp_path / "run", **options)
+    options = {"weights": cifar, "new_head": True}
+    run = trained(digits, tmp_path / "run", epochs=2, freeze=2, **options)
     before, after = read_file(cifar).tensors, read_weights(run.folder.weights)[0]
     frozen = ("stem.", "stages.0.", "stages.1.")
     for name, tensor in before.items():
@@ -296,7 +296,7 @@ def test_frozen_stages_do_not_change(cifar: Path, digits: Path, tmp_path: Path) 
             assert torch.equal(tensor, before.get(name, tensor)), name
             assert "num_batches" not in name or tensor == 0, name
     with pytest.raises(ResiduaError, match="has 3 stages"):
-        residua.train(digits, freeze=4, out=tmp_path / "four", **options)
+        trained(digits, tmp_path / "four", freeze=4, **options)
 
 
 def test_a_given_mean_leaves_the_class_names_assumed(cifar: Path) -> None:

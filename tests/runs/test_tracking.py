@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from references.runs import ONE_STAGE, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import residua
@@ -64,8 +65,8 @@ def test_a_tracker_gets_every_event_and_a_failing_one_ends_no_training(
 
 
 def test_the_earlier_setting_still_writes_tensorboard_files(shapes: Path, tmp_path: Path) -> None:
-    settings = {**QUICK, "settings": {**QUICK["settings"], "training.tensorboard": True}}
-    run = residua.train(shapes, out=tmp_path / "run", **settings)
+    settings = {**ONE_STAGE, "training.tensorboard": True}
+    run = trained(shapes, tmp_path / "run", settings, epochs=1)
     assert list((run.path / "tensorboard").iterdir())
 
 

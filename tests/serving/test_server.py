@@ -66,7 +66,7 @@ def test_a_process_warns_of_its_host_and_finishes_a_request_on_sigterm(
                 assert b"200 OK" in b"".join(iter(lambda: other.recv(4096), b""))
             server.send_signal(signal.SIGTERM)
             while not refuses_connections(port):
-                pass
+                time.sleep(0.01)
             client.sendall(content[20:])
             answer = b"".join(iter(lambda: client.recv(4096), b"")).decode()
         assert "200 OK" in answer

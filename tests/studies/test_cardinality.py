@@ -141,16 +141,12 @@ def test_networks_without_a_cardinality_are_named(name: str, cardinality: str, w
 
 @pytest.mark.slow
 def test_a_run_saves_the_cardinality_with_its_weights(shapes: Path, tmp_path: Path) -> None:
-    settings = {
-        "network.name": "cifar_resnext29_8x64d",
-        "network.cardinality": "2x2d",
-        "preprocessing.size": 8,
-        "training.epochs": 1,
-    }
-    run = trained(shapes, tmp_path / "run", settings)
+    settings = {"network.cardinality": "2x2d"}
+    options = {"model": "cifar_resnext29_8x64d", "size": 8, "epochs": 1}
+    run = trained(shapes, tmp_path / "run", settings, **options)
     again = residua.build(weights=run.path)
     groups = {layer.groups for layer in again.modules() if isinstance(layer, torch.nn.Conv2d)}
     assert groups == {1, 2}
-    assert 0 <= residua.evaluate(run.path).scores.accuracy <= 1
+    assert 0 <= run.evaluate().scores.accuracy <= 1
     with pytest.raises(ResiduaError, match=r"cardinality '2x2d', but .*4x1d"):
         residua.build("cifar_resnext29_8x64d", weights=run.path, cardinality="4x1d")

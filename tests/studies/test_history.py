@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 @pytest.fixture(scope="module")
 def page(one_thread: None) -> Page:
-    return study(("alexnet", "mobilenet_v1"), batch=1, repeats=1, side=64)
+    return study(("googlenet", "mobilenet_v1"), batch=1, repeats=1, side=64)
 
 
 def test_the_page_is_complete(page: Page) -> None:
