@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from references.images import write_shapes
+from references.scenes import COPIES, write_scenes
 
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights
@@ -104,6 +105,21 @@ def test_leaked_images_are_known_by_their_pixels(
         Image.open(file).save(target)
     with pytest.warns(UserWarning, match="48 of 60 images were used to train"):
         evaluate_run(run, str(tmp_path / "again"), QUIET)
+
+
+def test_near_duplicates_of_other_data_are_one_group(run: RunFolder, tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "photos", count=4)
+    for file in sorted(data.rglob("*.png")):
+        for name in ("recompressed", "brightened", "mirrored"):
+            COPIES[name](Image.open(file)).save(file.with_name(f"{file.stem}-{name}.bmp"))
+    for found in (
+        evaluate_run(run, str(data), QUIET),
+        evaluate_weights(read_file(run.weights), str(data), QUIET),
+    ):
+        assert (found.metrics.images, found.metrics.groups) == (32, 8)
+        low, high = found.metrics.interval
+        naive_low, naive_high = wilson_interval(found.metrics.accuracy, 32)
+        assert high - low > 1.2 * (naive_high - naive_low)
 
 
 def test_data_sets_of_equal_names_have_different_folders(run: RunFolder, tmp_path: Path) -> None:

@@ -52,6 +52,9 @@ def test_copies_of_each_image_are_no_more_evidence() -> None:
     width, wide, narrow = (c.interval[1] - c.interval[0] for c in (plain, copied, naive))
     assert wide == pytest.approx(width, rel=0.25)
     assert narrow < 0.75 * width
+    for interval in zip(*([b.interval for b in c.bins[:1]] for c in (copied, naive)), strict=True):
+        (wide_low, wide_high), (low, high) = interval
+        assert wide_high - wide_low > 1.5 * (high - low)
 
 
 def test_the_brier_score_is_scikit_learns_and_bins_are_equal() -> None:

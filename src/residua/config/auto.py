@@ -112,15 +112,21 @@ def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
 
 
 def choose_duplicates(chooser: Chooser, images: int, side: int) -> None:
-    """Set data.duplicates. side: median shorter side in px.
+    """Set data.duplicates. side: median shorter side in px."""
+    if reason := too_costly_to_compare(images, side):
+        chooser.choose("data.duplicates", "exact", reason)
+    chooser.choose("data.duplicates", "near", f"{images:,} images of {side} px")
 
-    Comparing images takes 1 to 4 ms each, and different drawings of few pixels look alike.
+
+def too_costly_to_compare(images: int, side: int) -> str:
+    """Why near-duplicates are not searched among so many images, "" if they are.
+
+    side: median shorter side in px. Comparing images takes 1 to 4 ms each, and different drawings
+    of few pixels look alike.
     """
     if images > MOST_COMPARED:
-        chooser.choose("data.duplicates", "exact", f"{images:,} images are many to compare")
-    if side < LEAST_COMPARED:
-        chooser.choose("data.duplicates", "exact", f"images of {side} px are too small to compare")
-    chooser.choose("data.duplicates", "near", f"{images:,} images of {side} px")
+        return f"{images:,} images are many to compare"
+    return f"images of {side} px are too small to compare" if side < LEAST_COMPARED else ""
 
 
 def choose_value_range(chooser: Chooser, low: float, high: float, images: int) -> None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from residua.config.auto import too_costly_to_compare
 from residua.config.schema import Data
-from residua.data.cache import Decoded, Survey, load, survey
+from residua.data.cache import Decoded, Survey, load, median_size, survey
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Entry, Selection, SplitName
 from residua.data.grouping import split_groups
+from residua.data.near_duplicates import near_duplicates_of
 from residua.data.open import NO_CHOICE, open_dataset, open_recorded
 from residua.data.random import Integers
 from residua.data.split import Member
@@ -183,7 +185,7 @@ def _evaluate(
     """Decode the images and evaluate the weights on those that are readable.
 
     used: digests of images to warn of. groups: path -> group, see `compute_metrics`; None: those
-    of the data set, and images with equal pixels.
+    of the data set, images with equal pixels, and near-duplicates as `prepare` finds them.
     """
     dataset, preprocessing = images.dataset, weights.metadata.preprocessing
     with console.bar("decoding") as move:
@@ -200,7 +202,10 @@ def _evaluate(
     paths = [dataset.entries[index].path for index in readable]
     if groups is None:
         entries = [dataset.entries[index] for index in readable]
-        keys = split_groups("", entries, [decoded.digests[index] for index in readable], None)
+        near = None
+        if not too_costly_to_compare(len(readable), min(median_size(surveyed))):
+            near = near_duplicates_of(decoded.pixels, readable)
+        keys = split_groups("", entries, [decoded.digests[index] for index in readable], near)
         groups = dict(zip(paths, keys, strict=True))
     evaluation = score_images(
         weights,

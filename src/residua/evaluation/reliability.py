@@ -15,7 +15,7 @@ import numpy.typing as npt
 from residua.evaluation.predictor import COVERAGE
 from residua.evaluation.score import CROSS_VALIDATION, Evaluation
 from residua.uncertainty.calibration import Calibration, calibration_of
-from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.intervals import clustered_interval
 from residua.uncertainty.prediction_sets import (
     PredictionSets,
     Selective,
@@ -38,7 +38,7 @@ class SetSummary:
     """Prediction sets on the evaluated images.
 
     coverage: as stated. covered: share of images whose set contains the right class.
-    interval: 95 %. size: classes in a set, on average. single: share of sets of one class.
+    interval: 95 %, clustered. size: classes in a set, on average. single: share of sets of one class.
     """
 
     coverage: float
@@ -111,7 +111,7 @@ def reliability_of(evaluation: Evaluation, uncertainty: Uncertainty | None) -> R
         is_own,
         calibration_of(before, labels, groups),
         calibration_of(probabilities, labels, groups),
-        None if members is None else _summary(members, labels),
+        None if members is None else _summary(members, labels, groups),
         _thresholds(probabilities, labels, groups),
         accuracy_against_coverage(probabilities, labels),
     )
@@ -139,13 +139,15 @@ def _cross_fitted(
     return probabilities, members
 
 
-def _summary(members: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64]) -> SetSummary:
-    covered = float(members[np.arange(len(labels)), labels].mean())
+def _summary(
+    members: npt.NDArray[np.bool_], labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]
+) -> SetSummary:
+    covered = members[np.arange(len(labels)), labels]
     sizes = members.sum(axis=1)
     return SetSummary(
         COVERAGE,
-        covered,
-        wilson_interval(covered, len(labels)),
+        float(covered.mean()),
+        clustered_interval(covered, groups),
         float(sizes.mean()),
         float((sizes == 1).mean()),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.errors import ResiduaError
-from residua.uncertainty.intervals import group_resamples, wilson_interval
+from residua.uncertainty.intervals import clustered_interval, group_resamples
 
 Floats = npt.NDArray[np.float64]
 
@@ -117,7 +117,7 @@ def calibration_of(
         brier=brier_score(rows, labels),
         confidence=float(confidence.mean()),
         accuracy=float(correct.mean()),
-        bins=_rows(confidence, correct, bins),
+        bins=_rows(confidence, correct, bins, group),
         images=len(rows),
     )
 
@@ -136,13 +136,16 @@ def _bins(confidence: Floats) -> npt.NDArray[np.int64]:
 
 
 def _rows(
-    confidence: Floats, correct: npt.NDArray[np.bool_], bins: npt.NDArray[np.int64]
+    confidence: Floats,
+    correct: npt.NDArray[np.bool_],
+    bins: npt.NDArray[np.int64],
+    group: npt.NDArray[np.int64],
 ) -> tuple[Bin, ...]:
     rows = []
     for number in range(bins.max() + 1):
         here = bins == number
         share, images = float(correct[here].mean()), int(here.sum())
-        interval = wilson_interval(share, images)
+        interval = clustered_interval(correct[here], group[here])
         rows.append(Bin(float(confidence[here].mean()), share, interval, images))
     return tuple(rows)
 
