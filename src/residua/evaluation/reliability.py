@@ -38,7 +38,8 @@ class SetSummary:
     """Prediction sets on the evaluated images.
 
     coverage: as stated. covered: share of images whose set contains the right class.
-    interval: 95 %, clustered. size: classes in a set, on average. single: share of sets of one class.
+    interval: 95 %, clustered. size: classes in a set, on average. single: share of sets of one
+    class.
     """
 
     coverage: float
