@@ -119,7 +119,7 @@ def choose_duplicates(chooser: Chooser, images: int, side: int) -> None:
 
 
 def too_costly_to_compare(images: int, side: int) -> str:
-    """Why near-duplicates are not searched among so many images, "" if they are.
+    """Why near-duplicates are not searched among this many images, "" if they are.
 
     side: median shorter side in px. Comparing images takes 1 to 4 ms each, and different drawings
     of few pixels look alike.
