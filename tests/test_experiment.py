@@ -206,6 +206,22 @@ def test_terminated_killed_and_resumed_is_bit_identical(shapes: Path, tmp_path: 
     assert epochs == list(range(1, 7))  # no epoch twice in the log either
 
 
+def test_a_finished_run_is_left_as_it_is(
+    run: residua.Run, shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    residua.resume(run)
+    printed = " ".join(capsys.readouterr().err.split())
+    accuracy = json.loads((run.path / "evaluations" / "test" / "scores.json").read_text())[
+        "accuracy"
+    ]
+    assert f"is finished and was not changed: test accuracy {accuracy:.4f}, report" in printed
+    further = printed.split("residua ")[-1]
+    assert further == f"train {shapes} --weights {run.path} --transfer full --epochs 10"
+    after = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert after == before
+
+
 def test_resume_refuses_changed_data_and_accepts_moved_ones(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", 8)
     run = trained(data, tmp_path / "run", FAST, epochs=1)
@@ -215,6 +231,7 @@ def test_resume_refuses_changed_data_and_accepts_moved_ones(tmp_path: Path) -> N
     residua.resume(run, quiet=True, data_path=data)
     assert run.config.data.path == str(data)
     Image.new("RGB", (16, 16), "white").save(data / "class0" / "000.png")
+    (run.path / "report.html").unlink()
     with pytest.raises(ResiduaError, match=r"differ from split\.csv"):
         residua.resume(run, quiet=True)
 

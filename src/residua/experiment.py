@@ -24,7 +24,7 @@ from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import HeldOut, calibrate
-from residua.evaluation.evaluate import record, selection_caveat
+from residua.evaluation.evaluate import record, recorded_scores, selection_caveat
 from residua.evaluation.score import (
     CROSS_VALIDATION,
     Evaluation,
@@ -37,7 +37,8 @@ from residua.report.evidence import Evidence, evidence_of
 from residua.report.facts import report_facts
 from residua.report.header import print_header
 from residua.report.model_card import write_model_card
-from residua.runs.folder import Busy, RunFolder
+from residua.report.view import finished_text
+from residua.runs.folder import REPORT, Busy, RunFolder
 from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
     absolute_source,
@@ -170,11 +171,16 @@ def resume(
     model: str | None = None,
     track: Sequence[Tracker] = (),
 ) -> None:
-    """Complete an interrupted run. Raises ResiduaError if its data or weights have changed.
+    """Complete an interrupted run; a finished one is reported and not changed.
+
+    Raises ResiduaError if its data or weights have changed.
 
     data_path: where the data are now, if they were moved. model: its network, where that is the
     user's own. track: the user's trackers.
     """
+    if folder.is_finished:
+        console.print(finished_text(folder, *recorded_scores(folder)))
+        return
     config, choices = with_own(folder.config, model), folder.choices
     if config.network.freeze_norms == AUTO:  # of version 0.1.0
         config = parse.with_settings(config, {"network.freeze_norms": False})
@@ -233,15 +239,15 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                     weights.metadata.uncertainty,
                     _evidence(experiment.clock, weights, trained, evaluation),
                 )
-                for warning in html.write(facts, folder.path):
-                    console.warn(warning)
                 write_model_card(folder, facts)
+                for warning in html.write(facts, folder.path):  # last: the run is finished then
+                    console.warn(warning)
         except KeyboardInterrupt:  # where nothing waits for a signal; done work is in the cache
             raise Interrupted(signal.SIGINT, str(folder.path)) from None
     seconds, total = trained.progress.seconds, experiment.clock.passed
     console.print(f"training {seconds:.1f} s, total {total:.1f} s")
     if report:
-        console.print(f"report: {folder.path / 'report.html'}")
+        console.print(f"report: {folder.path / REPORT}")
 
 
 @contextmanager
@@ -346,6 +352,8 @@ def _evaluate(
         f"{split} accuracy {evaluation.metrics.accuracy:.4f} "
         f"(95 % CI {low:.4f} to {high:.4f}, {evaluation.metrics.images:,} images)"
     )
+    if evaluation.caveat:
+        console.print(evaluation.caveat)
     return evaluation
 
 

@@ -93,7 +93,6 @@ def test_a_file_cannot_have_its_code_imported(run: residua.Run, shapes: Path) ->
         lambda: residua.predict(str(run.path), np.zeros((16, 16, 3), np.uint8)),
         lambda: residua.predict(run.folder.weights, np.zeros((16, 16, 3), np.uint8)),
         lambda: residua.load(run.path).network(),
-        lambda: residua.resume(str(run.path)),
         lambda: residua.train(shapes, recipe=run.path / "config.yaml", quiet=True),
         lambda: residua.build(weights=run.path),
     ):
@@ -113,6 +112,8 @@ def test_a_resumed_training_has_the_bits_of_an_uninterrupted_one(
     own_nets.STOP[:] = [True, False, False, False, False]  # in the fifth step
     with pytest.raises(Interrupted):
         residua.train(shapes, model=own_nets.Net, out=folder / "stopped", **QUICK)
+    with pytest.raises(ResiduaError, match=r"code outside residua.*--model own_nets:Net"):
+        residua.resume(folder / "stopped")
     resumed = residua.resume(folder / "stopped", quiet=True, model="own_nets:Net")
     contents = [one.network().state_dict() for one in (run, resumed)]
     assert all(torch.equal(contents[0][name], contents[1][name]) for name in contents[0])

@@ -176,5 +176,6 @@ def test_a_run_trains_the_chosen_weights_and_records_the_others(
     assert [row["source"] for row in recorded] == [weights.name, str(blind)]
     assert "Initial weights" in (run.path / "report.html").read_text()
     monkeypatch.chdir(tmp_path)
+    (run.path / "report.html").unlink()  # as if it had been killed before
     resume(run.folder, Console(quiet=True))
     assert json.loads((run.path / "transfer.json").read_text())["backbones"] == recorded

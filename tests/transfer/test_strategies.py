@@ -159,6 +159,23 @@ def test_the_settings_of_a_finished_search_train_the_same_weights(
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
+@pytest.mark.slow
+def test_a_search_killed_before_its_report_keeps_its_trials_and_its_reason(
+    with_splits: Path, weights: Path, tmp_path: Path
+) -> None:
+    named = {"transfer.strategy": "auto", "network.weights": str(weights), **QUICK}
+    config = compose(with_splits, None, {**named, "training.epochs": 1})
+    run = train(config, str(tmp_path / "run"), Console(quiet=True), report=False)
+    names = ("trials", "expected", "data", "scenario", "chosen", "reason")
+    before, chosen = run.read_json("transfer.json"), run.choices
+    assert before["chosen"] == "features"
+    resume(run, Console(quiet=True))
+    after = run.read_json("transfer.json")
+    assert [after.get(name) for name in names] == [before.get(name) for name in names]
+    assert run.choices == chosen
+    assert run.is_finished
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

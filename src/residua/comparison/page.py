@@ -259,7 +259,7 @@ def _caveats(runs: Sequence[ComparedRun]) -> list[str]:
             sentences.append(
                 f"{name} has no history.csv (as a linear probe): no curves, no throughput."
             )
-        if not (run.folder.path / "report.html").exists():
+        if not run.folder.is_finished:
             sentences.append(
                 f"{name} is unfinished: {run.facts.epochs} of {run.config.training.epochs} "
                 f"epochs; `residua resume {run.folder.path}` continues it."

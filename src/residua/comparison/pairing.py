@@ -122,7 +122,7 @@ def read_predictions(run: RunFolder, name: str) -> RunPredictions:
         if file.is_file():
             results[split] = _read_results(file, contents, run)
     if not results and any(member.split in SPLITS for member in members):
-        if (run.path / "report.html").exists():
+        if run.is_finished:
             raise ResiduaError(
                 f"{run.path}: has no predictions. `residua evaluate {run.path}` writes them."
             )

@@ -7,6 +7,7 @@ import itertools
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,13 @@ from residua.data.open import NO_CHOICE, open_dataset, open_recorded
 from residua.data.random import Integers
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.evaluation.score import EvaluatedSplit, Evaluation, score_images, with_slices
+from residua.evaluation.score import (
+    CROSS_VALIDATION,
+    EvaluatedSplit,
+    Evaluation,
+    score_images,
+    with_slices,
+)
 from residua.runs.folder import RunFolder
 from residua.runs.provenance import earlier_images, images_seen, images_seen_by
 from residua.runs.sources import run_weights
@@ -250,6 +257,16 @@ def held_out_split(run: RunFolder) -> SplitName | None:
     """The split to evaluate a run on: "test", else "validation"; None without either."""
     present = {member.split for member in run.read_split()}
     return next((name for name in HELD_OUT if name in present), None)
+
+
+def recorded_scores(run: RunFolder) -> tuple[str, dict[str, Any]]:
+    """The split that a run was evaluated on when it ended, and its scores.json; {} if there is
+    none with accuracy, interval and images. Raises ResiduaError."""
+    split = held_out_split(run) or CROSS_VALIDATION
+    name = f"evaluations/{split}/scores.json"
+    scores = run.read_json(name, dict) if (run.path / name).exists() else {}
+    is_complete = {"accuracy", "interval", "images"} <= scores.keys()  # not of other versions
+    return split, {"caveat": "", **scores} if is_complete else {}
 
 
 def split_images(run: RunFolder, split: SplitName, data_path: str | None = None) -> Images:

@@ -15,7 +15,7 @@ from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import CROSS_VALIDATION
 from residua.report.facts import ReportFacts
 from residua.report.view import counted, percent, slice_text
-from residua.runs.folder import RunFolder
+from residua.runs.folder import REPORT, RunFolder
 from residua.uncertainty.unknown import UnknownDetector
 
 MODEL_CARD = "model_card.md"
@@ -33,8 +33,8 @@ def model_card(run: RunFolder, repository: str = "") -> str:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ResiduaError(
-            f"{path}: cannot be read: {error}. A training writes it when it ends: "
-            f"`residua resume {run.path}` writes it again."
+            f"{path}: cannot be read: {error}. To write it again, remove "
+            f"{run.path / REPORT}, then `residua resume {run.path}`."
         ) from error
     return text if not repository else f"{text}{_usage(repository)}"
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -23,11 +22,11 @@ from residua.data.dataset import Unreadable
 from residua.data.image import decode
 from residua.data.recognition import read_file
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import held_out_split
+from residua.evaluation.evaluate import recorded_scores
 from residua.evaluation.explain import Explanation
 from residua.evaluation.predictor import Prediction
 from residua.evaluation.reliability import reliability_of
-from residua.evaluation.score import CROSS_VALIDATION, Evaluation
+from residua.evaluation.score import Evaluation
 from residua.report import charts, figures, reliability_charts, view
 from residua.report.audit_page import IN_REPORT, shown_findings
 from residua.report.fonts import lettering
@@ -64,11 +63,8 @@ class NotebookFigure(Figure):
 def run_html(run: RunFolder) -> str:
     """The accuracy and the curves of a run; the reason if its files cannot be read."""
     try:
-        history, split = run.read_history(), held_out_split(run) or CROSS_VALIDATION
-        scores: dict[str, Any] = {}
-        if (run.path / "evaluations" / split / "scores.json").exists():
-            scores = run.read_json(f"evaluations/{split}/scores.json", dict)
-        is_complete = {"accuracy", "interval", "images"} <= scores.keys()  # not of other versions
+        history = run.read_history()
+        split, scores = recorded_scores(run)
         best = _best_epoch(run, history)
         return _html(
             "run",
@@ -76,8 +72,8 @@ def run_html(run: RunFolder) -> str:
             classes=run.classes,
             config=run.config,
             split=split,
-            scores={"caveat": "", **scores} if is_complete else {},
-            is_finished=(run.path / "report.html").exists(),
+            scores=scores,
+            is_finished=run.is_finished,
             charts=[charts.chart_svg(history, kind, best) for kind in charts.KINDS],
         )
     except ResiduaError as error:

@@ -6,8 +6,9 @@ import base64
 import io
 import math
 import re
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.evaluation.metrics import ClassMetrics, Metrics
+from residua.runs.folder import REPORT
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
     from residua.evaluation.slices import Slice
+    from residua.runs.folder import RunFolder
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -238,6 +241,16 @@ def evaluation_text(evaluation: Evaluation) -> str:
     lines += [slice_text(entry) for entry in evaluation.slices]
     lines += [f"not readable: {path}: {reason}" for path, reason in evaluation.unreadable]
     return "\n".join(lines)
+
+
+def finished_text(run: RunFolder, split: str, scores: Mapping[str, Any]) -> str:
+    """The line that `resume` prints for a finished run. scores: of scores.json, if it exists."""
+    accuracy = f"{split} accuracy {scores['accuracy']:.4f}, " if scores else ""
+    data, path = shlex.quote(run.config.data.path), shlex.quote(str(run.path))
+    return (
+        f"{run.path}: is finished and was not changed: {accuracy}report {run.path / REPORT}. "
+        f"To train further: residua train {data} --weights {path} --transfer full --epochs 10"
+    )
 
 
 def slice_text(entry: Slice) -> str:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+REPORT = "report.html"  # the last file that a training writes
 LOCK = ".lock"
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 HISTORY = ("epoch", *METRICS, "learning_rate", "images_per_second", "seconds")  # history.csv
@@ -169,6 +170,11 @@ class RunFolder:
             dataclasses.replace(choice, setting=parse.current_name(choice.setting))
             for choice in choices
         )
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do for `residua resume`."""
+        return (self.path / REPORT).exists()
 
     @property
     def selected_on_validation(self) -> bool:

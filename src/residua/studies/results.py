@@ -57,8 +57,8 @@ def has_diverged(path: Path) -> bool:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether nothing is left to train: the report is the last file that a run writes."""
-    return (path / "report.html").exists() or has_diverged(path)
+    """Whether nothing is left to train."""
+    return RunFolder(path).is_finished or has_diverged(path)
 
 
 def accuracy_on_test(run: RunFolder) -> tuple[float, int]:

@@ -28,10 +28,13 @@ def transfer(context: Context, folder: RunFolder) -> Outcome:
     """Train by the strategy of the settings."""
     strategy = context.prepared.config.transfer.strategy
     assert strategy is not None
-    backbones = result_of(folder).backbones  # compared before the run began
+    earlier = result_of(folder)
     context = with_extractor(context)
     outcome = STRATEGIES[strategy](context, folder)
-    result = dataclasses.replace(outcome.result, backbones=backbones)
+    result = dataclasses.replace(outcome.result, backbones=earlier.backbones)
+    if result.chosen is None and earlier.chosen is not None:  # by `auto`, before an interruption
+        kept = ("trials", "expected", "data", "scenario", "chosen", "reason")
+        result = dataclasses.replace(result, **{name: getattr(earlier, name) for name in kept})
     folder.write_json(RESULT, result.to_json())
     features, extractor = None, context.extractor
     if extractor is not None:
