@@ -18,6 +18,7 @@ import json
 import re
 import shlex
 import shutil
+import tomllib
 import typing
 from pathlib import Path
 
@@ -166,6 +167,33 @@ def test_the_python_code_of_a_page_runs(
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
     for code in blocks(ROOT / name, "python"):
         exec(compile(code, name, "exec"), {})
+
+
+@pytest.mark.slow
+def test_the_examples_of_weights_convert_run_for_a_default_run(
+    prepared: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(cache))
+    shutil.copytree(prepared / "photos", tmp_path / "photos")
+    assert residua("train", "photos", "--effort", "quick", cwd=tmp_path).status == 0
+    text = residua("weights", "convert", "--help").stdout
+    examples = [shlex.split(words) for words in re.findall(r"^   residua (.+?) *$", text, re.M)]
+    examples = [words for words in examples if not words[2].endswith(".h5")]  # docs/weights.md
+    assert len(examples) == 2
+    for words in examples:
+        result = residua(*words, cwd=tmp_path)
+        assert result.stdout == f"{words[3]}\n", result.stderr
+
+
+def test_the_extras_in_the_readme_are_those_of_the_package() -> None:
+    """residua is in no package index: a command that installs from there cannot work."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (line,) = re.findall(r"^.*pip install '\.\[.*$", readme, re.M)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = set(project["optional-dependencies"]) - {"test", "lint"}
+    assert extras <= set(re.findall(r"`(\w+)`", line))
+    for page in PAGES:
+        assert not re.search(r"pip install \S?residua", page.read_text("utf-8")), page
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -70,6 +71,15 @@ def test_help_of_a_command_has_an_example_and_fits_80_columns(words: tuple[str, 
     assert max(map(len, lines)) <= 80
     assert "[]" not in result.stdout
     assert re.search(r"\n Examples: *\n   residua " + " ".join(words), result.stdout)
+
+
+@pytest.mark.parametrize("words", [("train",), ("export",), ("push",)], ids=" ".join)
+def test_a_paragraph_of_help_fills_the_lines(words: tuple[str, ...]) -> None:
+    start, _, _ = residua(*words, "--help").stdout.partition("\n Examples:")
+    lines = start.splitlines()
+    for line, following in itertools.pairwise(lines):
+        if line.strip() and following.strip():
+            assert len(f"{line.rstrip()} {following.split()[0]}") > 78, line
 
 
 @pytest.mark.parametrize("words", list(every_command()), ids=" ".join)

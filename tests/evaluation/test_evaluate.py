@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def test_a_run_is_evaluated_on_its_test_split_and_stores_the_result(run: RunFold
     for row, expected in zip(rows, evaluation.rows(), strict=True):
         assert (row["path"], row["predicted"]) == (expected[0], expected[2])
         assert float(row["probability"]) == pytest.approx(expected[3], abs=1e-6)
+    counts = Counter((row["class"], row["predicted"]) for row in rows)
+    with (run.path / "evaluations/test/confusion.csv").open(newline="") as stream:
+        (corner, *predicted), *matrix = csv.reader(stream)
+    assert corner == "actual"
+    assert predicted == [actual for actual, *_ in matrix] == list(run.classes)
+    for actual, *cells in matrix:
+        assert list(map(int, cells)) == [counts[actual, name] for name in predicted]
 
 
 def test_without_a_test_split_the_validation_split_is_used(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def run_script(
 
 
 @pytest.mark.slow
-def test_the_script_prints_the_predictions_of_residua(
+def test_the_script_prints_the_predictions_of_residua_or_what_is_wrong(
     run: RunFolder,
     files: list[str],
     tmp_path: Path,
@@ -69,6 +70,12 @@ def test_the_script_prints_the_predictions_of_residua(
     assert [line.split() for line in printed.splitlines()] == [
         line.split() for line in expected.splitlines()
     ]
+    with pytest.raises(SystemExit, match=r"^usage: python .+ IMAGE\.\.\.$"):
+        run_script(text, tmp_path, [], monkeypatch)
+    missing, no_image = str(tmp_path / "missing.png"), str(tmp_path / "script.py")
+    for file in (missing, no_image):
+        with pytest.raises(SystemExit, match=f"^{re.escape(file)}: cannot be read: "):
+            run_script(text, tmp_path, [*files, file], monkeypatch)
 
 
 @pytest.mark.parametrize("channels", [3, 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -341,6 +342,12 @@ def test_int8_is_calibrated_on_training_images_and_its_loss_is_measured(
     content = exported.path.read_bytes()
     assert b"QuantizeLinear" in content if name == "onnx" else b"FakeQuantize" in content
     assert load_exported(exported.path).description["precision"] == "int8"
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ResiduaError, match=r"onnxscript: pip install onnx onnxscript onnxruntime$"):
+        FORMATS["onnx"].check_installed()
 
 
 def test_int8_needs_the_training_images_of_a_run(

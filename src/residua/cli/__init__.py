@@ -62,8 +62,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {  # panel of `residua --
 
 
 def _help_of(command: Callable[..., None]) -> str:
-    """Its docstring; a third newline after the summary keeps the examples indented."""
-    return (inspect.getdoc(command) or "").replace("\n\n", "\n\n\n", 1)
+    """Its docstring, with each paragraph in one line: the terminal's width breaks it.
+
+    A third newline after the summary keeps the examples indented.
+    """
+    paragraphs = [
+        paragraph if paragraph.startswith("Examples:") else paragraph.replace("\n", " ")
+        for paragraph in (inspect.getdoc(command) or "").split("\n\n")
+    ]
+    return "\n\n".join(paragraphs).replace("\n\n", "\n\n\n", 1)
 
 
 for panel, commands in COMMANDS.items():

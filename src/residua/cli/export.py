@@ -114,8 +114,8 @@ def push(
 ) -> None:
     """Upload a run to Hugging Face: model card, weights, and descriptions in JSON.
 
-    hub:OWNER/NAME is then a source of weights for every command. Needs the extra `hub` and a token
-    (`hf auth login`, or HF_TOKEN).
+    hub:OWNER/NAME is then a source of weights for every command. Needs huggingface_hub and a
+    token (`hf auth login`, or HF_TOKEN).
 
     Examples:
       residua push runs/photos-1 me/photos

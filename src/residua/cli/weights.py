@@ -58,7 +58,8 @@ def convert(
 
     Examples:
       residua weights convert model.weights.h5 model.safetensors
-      residua weights convert runs/photos-1 photos.pth
+      residua weights convert runs/photos-1 photos.safetensors
+      residua weights convert imagenet:resnet18 resnet18.pth
     """
     with terminal() as console:
         from residua.runs.provenance import with_provenance

@@ -159,13 +159,22 @@ def evaluate_weights(
 
 
 def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
-    """Write scores.json (the metrics) and predictions.csv to the run's evaluations/<name>/."""
+    """Write scores.json (the metrics), predictions.csv and confusion.csv to the run's
+    evaluations/<name>/."""
     run.write_json(f"evaluations/{name}/scores.json", evaluation.to_json())
     rows = [
         (*names, f"{probability:.6f}", str(correct).lower())
         for *names, probability, correct in evaluation.rows()
     ]
     run.write_text(f"evaluations/{name}/predictions.csv", csv_text(PREDICTION_COLUMNS, rows))
+    confusion = [
+        (actual, *counts)
+        for actual, counts in zip(
+            evaluation.classes, evaluation.metrics.confusion.tolist(), strict=True
+        )
+    ]
+    header = ("actual", *evaluation.classes)  # of the predicted classes
+    run.write_text(f"evaluations/{name}/confusion.csv", csv_text(header, confusion))
     return evaluation
 
 

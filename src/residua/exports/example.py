@@ -16,6 +16,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+if not sys.argv[1:]:
+    sys.exit(f"usage: python {{sys.argv[0]}} IMAGE...")
 session = onnxruntime.InferenceSession({path!r})
 description = json.loads(session.get_modelmeta().custom_metadata_map["residua"])
 classes, size = description["classes"], {size}
@@ -77,9 +79,14 @@ _FITS = {
 """,
 }
 _TAIL = """\
-files = sys.argv[1:]
-images = np.stack([read(file) for file in files])
-for file, row in zip(files, session.run(["probabilities"], {"images": images})[0]):
+images = []
+for file in sys.argv[1:]:
+    try:
+        images.append(read(file))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        sys.exit(f"{file}: cannot be read: {error}")
+rows = session.run(["probabilities"], {"images": np.stack(images)})[0]
+for file, row in zip(sys.argv[1:], rows):
     best = row.argsort(kind="stable")[::-1][:3]
     names = [classes[k] if k < len(classes) else f"output {k}" for k in best]
     print(file, ", ".join(f"{name} {100 * row[k]:.1f} %" for name, k in zip(names, best)), sep="  ")

@@ -35,25 +35,24 @@ OPSET = 18  # of ONNX; every runtime since 2023 reads it
 class Format:
     """A file format.
 
-    title: for the user. suffix: of its files; a second file has `companion`. packages: package ->
-    extra of residua that installs it. exporters: by description, the preferred one first.
-    precisions: that it can have.
+    title: for the user. suffix: of its files; a second file has `companion`. packages: that it
+    needs. exporters: by description, the preferred one first. precisions: that it can have.
     """
 
     title: str
     suffix: str
-    packages: Mapping[str, str]
+    packages: tuple[str, ...]
     exporters: Mapping[str, Exporter]
     precisions: tuple[Precision, ...]
     companion: str = ""
 
     def check_installed(self) -> None:
         """Raise ResiduaError if a package is missing."""
-        for package, extra in self.packages.items():
+        for package in self.packages:
             try:
                 importlib.import_module(package)
             except ImportError as error:
-                raise missing_package(package, extra) from error
+                raise missing_package(package, " ".join(self.packages)) from error
 
 
 def _exported(classifier: Classifier, example: Tensor) -> torch.export.ExportedProgram:
@@ -172,23 +171,23 @@ FORMATS: Mapping[FormatName, Format] = {
     "onnx": Format(
         "ONNX",
         ".onnx",
-        {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx"},
+        ("onnx", "onnxscript", "onnxruntime"),
         {"torch.export (dynamo)": _onnx_from_export, "TorchScript": _onnx_from_trace},
         ("fp32", "fp16", "int8"),
     ),
     "openvino": Format(
         "OpenVINO",
         ".xml",
-        {"openvino": "openvino"},
+        ("openvino",),
         {"torch.export (dynamo)": _openvino_from_export, "TorchScript": _openvino_from_trace},
         ("fp32", "fp16", "int8"),
         companion=".bin",
     ),
     "pt2": Format(
-        "torch.export", ".pt2", {}, {"torch.export (dynamo)": _torch_export}, ("fp32", "fp16")
+        "torch.export", ".pt2", (), {"torch.export (dynamo)": _torch_export}, ("fp32", "fp16")
     ),
     "torchscript": Format(
-        "TorchScript", ".torchscript", {}, {"TorchScript": _torchscript}, ("fp32", "fp16")
+        "TorchScript", ".torchscript", (), {"TorchScript": _torchscript}, ("fp32", "fp16")
     ),
 }
 

@@ -24,8 +24,7 @@ def check_installed() -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise ResiduaError(
-            f"serving needs {error.name}: pip install 'residua[serve]' (or pip install fastapi "
-            "uvicorn python-multipart)."
+            f"serving needs {error.name}: pip install fastapi uvicorn python-multipart"
         ) from error
 
 

@@ -66,18 +66,16 @@ def load_exported(path: Path) -> Loaded:
     return loaders[path.suffix.lower()](path)
 
 
-def missing_package(package: str, extra: str) -> ResiduaError:
-    """The error where an optional package is not installed."""
-    return ResiduaError(
-        f"this format needs {package}: pip install 'residua[{extra}]' (or pip install {package})."
-    )
+def missing_package(package: str, packages: str) -> ResiduaError:
+    """The error where an optional package is not installed. packages: all that the format needs."""
+    return ResiduaError(f"this format needs {package}: pip install {packages}")
 
 
 def _onnx(path: Path) -> Loaded:
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing_package("onnxruntime", "onnx") from error
+        raise missing_package("onnxruntime", "onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     with _readable(path, "an ONNX model"):

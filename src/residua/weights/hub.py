@@ -81,8 +81,7 @@ def _hub() -> Any:
         import huggingface_hub
     except ImportError as error:
         raise ResiduaError(
-            "repositories of Hugging Face need huggingface_hub: pip install 'residua[hub]' (or pip "
-            "install huggingface_hub)."
+            "repositories of Hugging Face need huggingface_hub: pip install huggingface_hub"
         ) from error
     return huggingface_hub
 
