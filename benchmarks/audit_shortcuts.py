@@ -48,6 +48,7 @@ PLANTED = {
     "format": lambda image, file, label: image.save(
         file.with_suffix(".png") if label == 0 else file, quality=90
     ),
+    "compression": lambda image, file, label: image.save(file, quality=75 if label == 0 else 90),
     "camera": lambda image, file, label: image.save(file, quality=90, exif=camera(label)),
     "name": lambda image, file, label: image.save(
         file.with_name(f"{'scan' if label == 0 else 'IMG'}_{file.name}"), quality=90
@@ -82,7 +83,7 @@ def main(arguments):
         for kind in PLANTED:
             with tempfile.TemporaryDirectory() as target:
                 kinds = found(Path(folder), names.split(","), kind, Path(target) / "data")
-            print(f"  {kind:8} found: {', '.join(kinds) or 'nothing'}", flush=True)
+            print(f"  {kind:11} found: {', '.join(kinds) or 'nothing'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -391,7 +391,7 @@ def test_copies_in_the_users_own_splits_are_errors_of_the_data_check(
         run = residua.train(data, epochs=1, settings=settings, out=tmp_path / name)
         report = (run.path / "report.html").read_text("utf-8")
         printed = capfd.readouterr().err
-        title = "1 pair of images with near-duplicates in different splits"
+        title = "2 images with near-duplicates in different splits"
         assert (title in report, title in printed) == (is_found, is_found)
         assert (run.path / "audit.json").exists() == ("Data check" in report) == is_found
     found = json.loads((tmp_path / "found" / "audit.json").read_text("utf-8"))["findings"]

@@ -40,6 +40,19 @@ def test_copies_are_reported_by_what_they_harm(tmp_path: Path) -> None:
     assert len(np.unique(group)) == len(group) - 3
 
 
+def test_an_image_is_counted_and_listed_once_however_many_copies_it_has(tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    for number in range(3):
+        scene(4).save(tmp_path / "class0" / f"same{number}.bmp")
+    for kind in ("cropped", "brightened", "resized"):
+        COPIES[kind](scene(1005)).save(tmp_path / "class1" / f"{kind}.png")
+    for finding in audited(tmp_path)[2].values():
+        paths = [example.path for example in finding.examples]
+        assert len(paths) == len(set(paths)) == finding.count == 4
+        assert finding.title.startswith("4 images with ")
+        assert finding.examples[0].note == f"= {paths[1]} and 2 more"
+
+
 def test_copies_in_two_splits_are_errors_with_a_fix(tmp_path: Path) -> None:
     write_scenes(tmp_path / "train", count=6)
     for label in (0, 1):

@@ -67,7 +67,7 @@ def test_identical_files_are_counted_and_stay_on_one_side(tmp_path: Path) -> Non
     for number in range(3):
         (data / "class1" / f"copy{number}.png").write_bytes(first.read_bytes())
     made = prepared(data, data__test_fraction=0.3)
-    assert made.duplicates == 3
+    assert made.duplicates == 4
     splits = {member.sha256: set() for member in made.members}  # type: ignore[var-annotated]
     for member in made.members:
         splits[member.sha256].add(member.split)
@@ -89,7 +89,7 @@ def test_equal_pixels_in_other_files_stay_on_one_side(tmp_path: Path) -> None:
     for file in sorted(data.rglob("*.png")):
         save_again(file)
     made = prepared(data, data__test_fraction=0.3, data__duplicates="exact")
-    assert made.duplicates == 3 * 18
+    assert made.duplicates == 4 * 18
     splits: dict[str, set[str]] = {}
     for member in made.members:
         splits.setdefault(member.path.split(".")[0].split("-")[0], set()).add(member.split)
@@ -116,8 +116,8 @@ def test_an_image_in_two_classes_is_a_contradiction(tmp_path: Path) -> None:
     (data / "class1/copy.png").write_bytes((data / "class1/000.png").read_bytes())
     (note,) = (note for note in prepared(data).notes if "contradict" in note)
     assert note == (
-        "2 images are in more than one class, for example class0/002.png = class2/copy2.bmp: "
-        "their labels contradict each other. Remove the wrong copies."
+        "4 images with identical pixels in different classes, for example class0/002.png = "
+        "class2/copy2.bmp: their labels contradict each other. Remove the wrong copies."
     )
 
 
@@ -261,7 +261,7 @@ def test_near_duplicates_with_two_labels_are_noted(tmp_path: Path) -> None:
     write_scenes(tmp_path, count=8)
     COPIES["resized"](scene(0)).save(tmp_path / "class1" / "x.png")
     notes = " ".join(prepared(tmp_path).notes)
-    assert "1 pair of near-duplicates with different labels" in notes
+    assert "2 images with near-duplicates in different classes" in notes
     assert "class0/00.png and class1/x.png" in notes
 
 

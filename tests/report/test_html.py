@@ -165,7 +165,7 @@ def test_all_facts_are_shown(page: Page) -> None:
         "setting value reason training.epochs 12 few images", "residua train data/birds",
         "best epoch 2", "Validation, epoch 3: 66.7 %", "learning rate",
         "180 images in 3 classes: 120 training, 30 validation, 30 test; 1 unreadable file, "
-        "0 exact duplicates.",
+        "0 with identical pixels.",
     ):  # fmt: skip
         assert fact in page.words
 

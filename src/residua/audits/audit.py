@@ -94,7 +94,8 @@ class Audit:
     def alarm(self) -> str:
         """The errors and warnings of `beyond_files` in a line; "" if there are none."""
         serious = [f.title for f in self.beyond_files if f.severity != "note"]
-        more = [f"{len(serious) - _ALARMS} more"] if len(serious) > _ALARMS else []
+        rest = len(serious) - _ALARMS
+        more = [counted(rest, "more finding")] if rest > 0 else []
         return "; ".join(serious[:_ALARMS] + more)
 
     @property

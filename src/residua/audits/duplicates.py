@@ -105,7 +105,7 @@ def _across_splits(images: AuditImages, pairs: Pairs, prefix: str, what: str) ->
         pairs,
         f"{prefix}-across-splits",
         "error",
-        f"{counted(len(pairs), 'pair')} of images with {what} in different splits",
+        f"{counted(len(np.unique(pairs)), 'image')} with {what} in different splits",
         "Metrics on such images are too optimistic: exclude the copy in the training set.",
         fixes,
     )
@@ -161,12 +161,14 @@ def _finding(
     action: str,
     fixes: Sequence[Fix],
 ) -> Finding | None:
+    """A finding about the images of `pairs`, each listed once, copies of each other in a row."""
     if not len(pairs):
         return None
-    paths = images.paths
-    examples = [
-        example
-        for low, high in pairs.tolist()
-        for example in (Example(paths[low], f"= {paths[high]}"), Example(paths[high]))
-    ]
-    return Finding(kind, severity, title, len(pairs), action, tuple(examples), tuple(fixes))
+    members = np.unique(pairs)
+    group_of = groups_of(len(images.rows), pairs)
+    examples = []
+    for group in np.unique(group_of[members]):
+        first, second, *others = [images.paths[row] for row in members[group_of[members] == group]]
+        more = f" and {len(others)} more" if others else ""
+        examples += [Example(first, f"= {second}{more}"), *map(Example, (second, *others))]
+    return Finding(kind, severity, title, len(members), action, tuple(examples), tuple(fixes))

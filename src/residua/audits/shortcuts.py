@@ -30,7 +30,7 @@ MIN_CLASS = 10  # images of a class
 RECOGNISED = 0.8  # F1 of a class, from which on a family predicts it
 COLOUR_RECOGNISED = 0.9  # the same of the mean colour, which may be what the class means
 VALUES = 12  # most frequent texts that become a column each
-MEANINGFUL = 48  # px: median shorter side from which on 8 x 8 px hide what an image shows
+MEANINGFUL = 48  # px: median shorter side from which on 8 x 8 px or the border hide the content
 BLURRED_GAP = 0.02  # accuracy that the network must gain over the blurred thumbnail
 _SHRINKAGE = 0.1  # of the discriminants of thumbnails
 _ADVICE = "Make it equal for all classes, such as by converting all images in the same way."
@@ -57,6 +57,9 @@ def check_shortcuts(
     measured = [images.measured[row] for row in rows.tolist()]
     tables = _tables(measured, [paths[row] for row in rows.tolist()])
     tables["the file name"] = _names([paths[row] for row in rows.tolist()], images, labels[rows])
+    short = np.median([min(m.header.width, m.header.height) for m in images.measured])
+    if short < MEANINGFUL:
+        del tables["the border"]
     for family, table in tables.items():
         if not len(table.T) or not np.ptp(table, axis=0).any():
             continue
@@ -64,7 +67,6 @@ def check_shortcuts(
         limit = COLOUR_RECOGNISED if family == "the mean colour" else RECOGNISED
         finding = _finding(family, images, rows, predicted, limit)
         findings += [finding] if finding else []
-    short = np.median([min(m.header.width, m.header.height) for m in images.measured])
     if network_accuracy is not None and short >= MEANINGFUL:
         findings += _blurred(images, rows, folds, network_accuracy)
     return findings
@@ -75,12 +77,11 @@ def _tables(measured: Sequence[Measured], paths: Sequence[str]) -> dict[str, Tab
     headers = [m.header for m in measured]
     sizes = np.array([(h.width, h.height) for h in headers], np.float64)
     size = np.column_stack([sizes, sizes[:, 0] / sizes[:, 1]])
-    per_pixel = [8 * m.size / (h.width * h.height) for m, h in zip(measured, headers, strict=True)]
     texts = [f"{h.format} {h.mode} .{file_suffix(p)}" for h, p in zip(headers, paths, strict=True)]
     return {
         "the image size": size,
         "the file format": _columns(texts),
-        "the compression": np.array(per_pixel)[:, None],
+        "the JPEG compression": np.array([m.quantisation for m in measured])[:, None],
         "the mean colour": np.array([m.colour for m in measured]),
         "the colour cast": _white(measured),
         "the border": np.array(
@@ -108,12 +109,16 @@ def _columns(texts: Sequence[str]) -> Table:
 def _names(paths: Sequence[str], images: AuditImages, labels: Integers) -> Table:
     """Letters, length and number of a file name, without an abbreviation of its class."""
     stems = [PurePosixPath(path).stem.casefold() for path in paths]
-    words = []
-    for stem, label in zip(stems, labels.tolist(), strict=True):
-        letters = re.sub(r"[\W\d_]+", " ", stem).strip()
-        name = re.sub(r"[\W\d_]+", "", images.classes[label].casefold())
-        first = letters.partition(" ")[0]
-        words.append("" if _abbreviates(first, name) else letters[:12])
+    letters = [re.sub(r"[\W\d_]+", " ", stem).strip() for stem in stems]
+    first = [text.partition(" ")[0] for text in letters]
+    names = [re.sub(r"[\W\d_]+", "", name.casefold()) for name in images.classes]
+    is_class = [_abbreviates(word, names[label]) for word, label in zip(first, labels, strict=True)]
+    # such as the b of batch_1, which is no abbreviation of bird
+    shared = {word for word, is_own in zip(first, is_class, strict=True) if not is_own}
+    words = [
+        "" if is_own and word not in shared else text[:12]
+        for text, word, is_own in zip(letters, first, is_class, strict=True)
+    ]
     with_class = any(
         not word and re.search(r"[^\W\d_]", s) for word, s in zip(words, stems, strict=True)
     )
@@ -171,7 +176,7 @@ def _finding(
         f"{accuracy:.0%} cross-validated accuracy; the largest class, {majority:.0%})",
         len(found),
         _ADVICE,
-        tuple(Example(images.paths[rows[n]], images.classes[labels[n]]) for n in found[:100]),
+        tuple(Example(images.paths[rows[n]], images.classes[labels[n]]) for n in found),
     )
 
 

@@ -40,7 +40,7 @@ from residua.system.files import UNFINISHED, cache_folder, remove_leftovers
 Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
 
-_CACHE_VERSION = 6  # increased when decoding or resizing changes
+_CACHE_VERSION = 7  # increased when decoding, resizing or measuring changes
 _MEASURED, _VALUES = 256, 2**14  # images, and values of each, that the range is measured on
 _LEAST_RANGE = 26  # of 255; an image that uses less has few grey levels
 _TASK = 16  # entries per task of the thread pool

@@ -1,4 +1,4 @@
-"""A decoded image and its file -> size, exposure, sharpness, border, camera, as audits use them."""
+"""A decoded image and its file -> exposure, sharpness, border, camera and so on, for audits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
 class Measured:
     """The measurements of one image.
 
-    size: of its file, bytes. orientation: of EXIF, 1..8. camera: make and model of EXIF, or "".
+    quantisation: mean divisor of the first (luminance) table of a JPEG file, the larger the stronger
+    the compression; 0 in other formats. orientation: of EXIF, 1..8. camera: make and model of EXIF, or "".
     frames: of an animation. brightness, contrast: mean and standard deviation of the grey values,
     0..255, at about 128 px. sharpness: standard deviation of the Laplacian at 128 px, divided by
     the contrast. colour, white: mean and largest R, G, B. border: mean and standard deviation of
@@ -32,7 +33,7 @@ class Measured:
     """
 
     header: Header
-    size: int
+    quantisation: float
     orientation: int
     camera: str
     frames: int
@@ -50,11 +51,11 @@ class Measured:
     @classmethod
     def from_json(cls, header: Header, row: Sequence[Any]) -> Measured:
         """With the header."""
-        size, orientation, camera, frames, brightness, contrast, sharpness = row[:-3]
+        quantisation, orientation, camera, frames, brightness, contrast, sharpness = row[:-3]
         colour, white, border = map(tuple, row[-3:])
         return cls(
             header,
-            size,
+            quantisation,
             orientation,
             camera,
             frames,
@@ -86,7 +87,7 @@ def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
     contrast = statistics.stddev[0]
     return Measured(
         header,
-        len(content),
+        _quantisation(content) if header.format == "JPEG" else 0.0,
         *_metadata(header.format, content),
         brightness=round(statistics.mean[0], 3),
         contrast=round(contrast, 3),
@@ -126,6 +127,22 @@ def _metadata(format: str, content: bytes) -> tuple[int, str, int]:
         names = (exif.get(tag) for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
         camera = " ".join(str(name).strip() for name in names if name)
     return orientation, camera, frames
+
+
+def _quantisation(content: bytes) -> float:
+    """The mean of the first quantisation table of a JPEG file (ITU T.81, B.2.4.1); 0 without one."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF:
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker == 0xDB:
+            is_wide = content[at + 4 : at + 5] >= b"\x10"  # 16 bits a value
+            table = content[at + 5 : at + 5 + (128 if is_wide else 64)]
+            values = np.frombuffer(table[: len(table) // 2 * 2], ">u2" if is_wide else "u1")
+            return round(float(values.mean()), 3) if len(values) else 0.0
+        if marker == 0xDA:  # image data follow
+            break
+        at += 2 + length
+    return 0.0
 
 
 def _may_have_exif(content: bytes) -> bool:

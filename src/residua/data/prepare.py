@@ -43,7 +43,7 @@ class Prepared:
     splits: indices of the readable entries of each split.
     members: the lines of split.csv. groups: a key of each, equal for images that must share a split
     or a fold. near: pairs of positions in `members`, near-duplicates; empty if not searched.
-    duplicates: readable images beyond the first of each group of identical pixels.
+    duplicates: readable images whose pixels another image has too.
     notes: warnings about the data.
     """
 
@@ -137,10 +137,9 @@ class Prepared:
             for name, members in self.splits.items()
             if name == "train" or len(members)
         )
-        duplicates = "duplicate" if self.duplicates == 1 else "duplicates"
         return (
             f"{len(self.members):,} images in {len(self.dataset.classes)} classes: {counts}; "
-            f"{len(self.unreadable):,} unreadable, {self.duplicates:,} exact {duplicates}"
+            f"{len(self.unreadable):,} unreadable, {self.duplicates:,} with identical pixels"
         )
 
 
@@ -201,7 +200,7 @@ def prepare(
         groups=tuple(groups),
         near=np.zeros((0, 2), np.int64) if near is None else near,
         unreadable=unreadable,
-        duplicates=len(readable) - len({member.pixels for member in members}),
+        duplicates=split.shared([member.pixels for member in members]),
         notes=(*dataset.warnings, *notes),
     )
 

@@ -266,21 +266,24 @@ def class_notes(
     ]
 
 
+def shared(contents: Sequence[str]) -> int:
+    """The number of images whose content another one has too."""
+    return sum(count for count in Counter(contents).values() if count > 1)
+
+
 def label_notes(paths: Sequence[str], labels: Sequence[int], contents: Sequence[str]) -> list[str]:
     """A note on equal content in several classes."""
-    known: dict[str, tuple[str, int]] = {}  # content -> its first path and label
-    twins: dict[str, tuple[str, str]] = {}  # content -> two paths with different labels
+    known: dict[str, list[tuple[str, int]]] = {}  # content -> paths and labels
     for path, label, content in sorted(zip(paths, labels, contents, strict=True)):
-        first, expected = known.setdefault(content, (path, label))
-        if label != expected:
-            twins.setdefault(content, (first, path))
+        known.setdefault(content, []).append((path, label))
+    twins = [copies for copies in known.values() if len({label for _, label in copies}) > 1]
     if not twins:
         return []
-    first, second = min(twins.values())
-    images = "image is" if len(twins) == 1 else "images are"
+    (first, label), *others = twins[0]
+    second = next(path for path, other in others if other != label)
     return [
-        f"{len(twins):,} {images} in more than one class, for example {first} = {second}: their "
-        "labels contradict each other. Remove the wrong copies."
+        f"{sum(map(len, twins)):,} images with identical pixels in different classes, for example "
+        f"{first} = {second}: their labels contradict each other. Remove the wrong copies."
     ]
 
 
@@ -313,10 +316,10 @@ def near_duplicate_notes(members: Sequence[Member], pairs: Sequence[tuple[int, i
     contradicting = [(first, second) for first, second in near if first.label != second.label]
     if contradicting:
         first, second = contradicting[0]
-        number = "1 pair" if len(contradicting) == 1 else f"{len(contradicting):,} pairs"
+        number = len({member.path for pair in contradicting for member in pair})
         notes.append(
-            f"{number} of near-duplicates with different labels, such as {first.path} and "
-            f"{second.path}: `residua audit` lists them."
+            f"{number:,} images with near-duplicates in different classes, such as {first.path} "
+            f"and {second.path}: `residua audit` lists them."
         )
     for earlier, later in itertools.combinations(SPLITS, 2):
         across = {

@@ -56,7 +56,7 @@ class ClassCount:
 class DataFacts:
     """The data set: path, recognised format, readable images, and what is odd in it.
 
-    unreadable: (path, reason). duplicates: exact ones beyond the first of each group.
+    unreadable: (path, reason). duplicates: images whose pixels another image has too.
     """
 
     path: str

@@ -234,7 +234,7 @@ def _data(facts: ReportFacts) -> str:
     counts = ", ".join(f"{data.total(name):,} {word}" for name, word in splits if data.total(name))
     return (
         f"{_escaped(facts.title)}, {data.description}: {counted(data.images, 'image')} ({counts}), "
-        f"{counted(data.duplicates, 'exact duplicate')}, "
+        f"{data.duplicates:,} with identical pixels, "
         f"{counted(len(data.unreadable), 'unreadable file')}."
     )
 
