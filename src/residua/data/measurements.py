@@ -24,9 +24,9 @@ _WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
 class Measured:
     """The measurements of one image.
 
-    quantisation: mean divisor of the first (luminance) table of a JPEG file, the larger the stronger
-    the compression; 0 in other formats. orientation: of EXIF, 1..8. camera: make and model of EXIF, or "".
-    frames: of an animation. brightness, contrast: mean and standard deviation of the grey values,
+    quantisation: mean of the first (luminance) quantisation table of a JPEG file, the larger the
+    stronger the compression; 0 in other formats. orientation: of EXIF, 1..8. camera: make and model
+    of EXIF, or "". frames: of an animation. brightness, contrast: mean and standard deviation of the grey values,
     0..255, at about 128 px. sharpness: standard deviation of the Laplacian at 128 px, divided by
     the contrast. colour, white: mean and largest R, G, B. border: mean and standard deviation of
     the outer 2 % of the image, 0..255.
@@ -130,7 +130,7 @@ def _metadata(format: str, content: bytes) -> tuple[int, str, int]:
 
 
 def _quantisation(content: bytes) -> float:
-    """The mean of the first quantisation table of a JPEG file (ITU T.81, B.2.4.1); 0 without one."""
+    """The mean of the first quantisation table of a JPEG file (ITU T.81, B.2.4.1), 0 without."""
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
