@@ -26,10 +26,10 @@ class Measured:
 
     quantisation: mean of the first (luminance) quantisation table of a JPEG file, the larger the
     stronger the compression; 0 in other formats. orientation: of EXIF, 1..8. camera: make and model
-    of EXIF, or "". frames: of an animation. brightness, contrast: mean and standard deviation of the grey values,
-    0..255, at about 128 px. sharpness: standard deviation of the Laplacian at 128 px, divided by
-    the contrast. colour, white: mean and largest R, G, B. border: mean and standard deviation of
-    the outer 2 % of the image, 0..255.
+    of EXIF, or "". frames: of an animation. brightness, contrast: mean and standard deviation of
+    the grey values, 0..255, at about 128 px. sharpness: standard deviation of the Laplacian at
+    128 px, divided by the contrast. colour, white: mean and largest R, G, B. border: mean and
+    standard deviation of the outer 2 % of the image, 0..255.
     """
 
     header: Header
