@@ -80,6 +80,15 @@ def test_predictions_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
+def test_all_rows_of_a_table_have_the_same_width(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"{number}.png" for number in range(2 * CHUNK + 1)]
+    rows = [Prediction(name, (("owl", 1.0),), None) for name in names]
+    print_predictions(iter(rows), "table", 1, sys.stdout, names=names)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(names)
+    assert {line.index("owl") for line in lines} == {len(names[-1]) + 2}
+
+
 def test_predictions_as_csv_have_a_column_per_rank(capsys: pytest.CaptureFixture[str]) -> None:
     print_predictions(PREDICTIONS, "csv", 3, sys.stdout)
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

@@ -302,7 +302,7 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     settings = {**QUICK, "data__val_fraction": 0}
     outcome = search.search(context_of(data, weights, "auto", console, **settings), folder)
     result = outcome.result
-    assert "warning: the time budget allows features of 24 of 39 images" in console.text
+    assert "warning: the time budget suffices for features of 24 of 39 images" in console.text
     assert (result.chosen, result.images, result.trials) == ("features", 39, ())
     assert result.cross_validation is not None
     assert result.cross_validation.images == 39

@@ -37,8 +37,8 @@ def audit(
         typer.Option(
             metavar="N",
             min=0,
-            help="Time limit for features that are not cached yet; labels are checked on images "
-            "with features. 0: none.",
+            help="Time limit for computing features that are not cached; labels are checked on "
+            "images with features only. 0: compute none.",
         ),
     ] = 60.0,
     assignments: Annotated[

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from residua.evaluation.predictor import Prediction
     from residua.system.console import Console
 
-CHUNK = 32  # predictions that are printed together, aligned
+CHUNK = 32  # predictions that are printed together
 THIRD_PARTY = "Third-party weights"  # panel of what a weights file may not record
 
 DataArgument = Annotated[
@@ -42,7 +42,7 @@ MovedDataOption = Annotated[
     typer.Option(
         "--data",
         metavar="PATH",
-        help="Where the run's own data are now, if they were moved; compared with split.csv.",
+        help="New path of the run's own data, if it was moved; checked against split.csv.",
         show_default=False,
     ),
 ]
@@ -179,17 +179,24 @@ def print_json(value: object) -> None:
 
 
 def print_predictions(
-    predictions: Iterable[Prediction], form: str, top: int, out: TextIO, *, sets: bool = False
+    predictions: Iterable[Prediction],
+    form: str,
+    top: int,
+    out: TextIO,
+    *,
+    sets: bool = False,
+    names: Iterable[str] = (),
 ) -> tuple[int, int]:
     """Print a row per image as soon as it is there; the numbers of rows and of errors.
 
-    form: table, csv or json, which always has the prediction sets. sets: print them.
+    form: table, csv or json, which always has the prediction sets. sets: print them. names: of all
+    images, to which the rows of a table are aligned.
     After an interruption the output is valid, with the rows so far.
     """
     counts = [0, 0]
     chunks = _chunks(predictions, out, counts)
     if form == "table":
-        _write_table(chunks, sets, out)
+        _write_table(chunks, sets, out, max(map(len, names), default=0))
     elif form == "csv":
         _write_csv(chunks, top, sets, out)
     else:
@@ -209,11 +216,10 @@ def _chunks(
         counts[1] += sum(prediction.error is not None for prediction in chunk)
 
 
-def _write_table(chunks: Iterator[list[Prediction]], sets: bool, out: TextIO) -> None:
+def _write_table(chunks: Iterator[list[Prediction]], sets: bool, out: TextIO, width: int) -> None:
     from residua.report.view import percent
     from residua.system.console import printable
 
-    width = 0
     for chunk in chunks:
         width = max(width, *(len(prediction.file) for prediction in chunk))
         for prediction in chunk:

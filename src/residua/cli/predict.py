@@ -104,7 +104,7 @@ def predict(
         typer.Option(
             "--sets",
             metavar="",
-            help="Print prediction sets: classes that contain the true one for 90 % of images.",
+            help="Print prediction sets, which contain the true class for 90 % of images.",
         ),
     ] = False,
     coverage: Annotated[
@@ -137,6 +137,7 @@ def predict(
     """
     with terminal() as console:
         from residua.api.prediction import predictions
+        from residua.evaluation.inputs import listed_names
         from residua.evaluation.predictor import COVERAGE
 
         if sets and coverage is None:
@@ -161,7 +162,10 @@ def predict(
                 console=console,
                 progress=move,
             )
-            images, errors = print_predictions(rows, form, top, stdout, sets=coverage is not None)
+            names = listed_names(files) if form == "table" else ()
+            images, errors = print_predictions(
+                rows, form, top, stdout, sets=coverage is not None, names=names
+            )
         if not images:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")
         if images == errors:

@@ -41,32 +41,32 @@ def serve(
     ] = None,
     max_bytes: Annotated[
         int,
-        typer.Option(metavar="N", help="Bytes of a request.", min=1, rich_help_panel=LIMITS),
+        typer.Option(metavar="N", help="Largest request in bytes.", min=1, rich_help_panel=LIMITS),
     ] = 32 * 2**20,
     max_pixels: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help=r"Pixels of an image. [dim]\[default: as in training][/dim]",
+            help=r"Largest image in pixels. [dim]\[default: as in training][/dim]",
             min=1,
             rich_help_panel=LIMITS,
         ),
     ] = None,
     max_requests: Annotated[
         int,
-        typer.Option(metavar="N", help="Requests at the same time.", min=1, rich_help_panel=LIMITS),
+        typer.Option(metavar="N", help="Concurrent requests.", min=1, rich_help_panel=LIMITS),
     ] = 32,
     timeout: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", help="Time for a request.", min=0.1, rich_help_panel=LIMITS
+            metavar="SECONDS", help="Longest time of a request.", min=0.1, rich_help_panel=LIMITS
         ),
     ] = 30.0,
     workers: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Processes, each with the model; one that ends is replaced.",
+            help="Processes, each with its own copy of the model; one that ends is replaced.",
             min=1,
             show_default=False,
         ),

@@ -236,7 +236,11 @@ def choose_network(chooser: Chooser, classes: int, images: int) -> None:
     else:
         chooser.choose("network.head", "default", "the model's own head")
     is_tuned = strategy in ("partial", "full")
-    reason = "a head fitted on the features needs them as they are" if is_tuned else "batches"
+    reason = (
+        "the head is initialised on features that were computed with them"
+        if is_tuned
+        else "training uses the statistics of each batch"
+    )
     chooser.choose("network.freeze_norms", is_tuned, reason)
 
 

@@ -75,7 +75,8 @@ class Data:
     split_seed: int = setting(0, "Seed of the split.", flag="--split-seed", low=0, high=2**32 - 1)
     duplicates: Literal["near", "exact"] = setting(
         AUTO,
-        "Images that stay in one split: near-duplicates, or images with equal pixels alone.",
+        "Images that stay in one split: 'near': near-duplicates; 'exact': only images with equal "
+        "pixels.",
     )
     group_by: str = setting(
         "",
@@ -131,7 +132,7 @@ class Preprocessing:
     )
     value_range: tuple[float, float] | None = setting(
         None,
-        "Values of 16-bit and float images that become 0 and 255; null: measured on the data set.",
+        "Values of 16-bit and float images that become 0 and 255; default: measured on the data.",
     )
     mean: tuple[float, ...] = setting(AUTO, "Mean per channel, 0..255, in channel order.")
     std: tuple[float, ...] = setting(
@@ -192,15 +193,15 @@ class Network:
     ordering: Ordering | None = setting(
         None,
         "Order of the layers in a residual unit, or its letter a to e (He et al. 2016, figure 4); "
-        "null: as in the model.",
+        "default: as in the model.",
     )
     shortcut: Shortcut | None = setting(
-        None, "Shortcut where the shape changes: 'A', 'B', 'D', 'none'; null: as in the model."
+        None, "Shortcut where the shape changes: 'A', 'B', 'D', 'none'; default: as in the model."
     )
     cardinality: str | None = setting(
         None,
-        "Groups x width per group in the first stage, e.g. 32x4d (Xie et al. 2017); null: as in "
-        "the model.",
+        "Groups x width per group in the first stage, e.g. 32x4d (Xie et al. 2017); default: as "
+        "in the model.",
     )
     head: str = setting(
         AUTO,
@@ -210,20 +211,20 @@ class Network:
     )
     stage: int | None = setting(
         None,
-        "Stage (1, 2, ...) whose output feeds a new head; null: selected by the linear probe, else "
-        "the last.",
+        "Stage (1, 2, ...) whose output feeds a new head; default: selected by the linear probe, "
+        "else the last.",
         low=1,
     )
     pool_size: int | None = setting(
         None,
-        "Grid size of the average pooling before a new head; null: selected by the linear probe, "
-        "else 1.",
+        "Grid size of the average pooling before a new head; default: selected by the linear "
+        "probe, else 1.",
         low=1,
     )
     earlier_pools: tuple[int, ...] | None = setting(
         None,
-        "Grid sizes of the average pooling of the stages before that one that a new head reads "
-        "too, such as [2, 2]; null: selected by the linear probe, else none.",
+        "Grid sizes of the average pooling of earlier stages that a new head also reads, such as "
+        "[2, 2]; default: selected by the linear probe, else none.",
         low=1,
     )
     weights: str = setting(
@@ -233,9 +234,7 @@ class Network:
         "separated by commas: the best is chosen.",
         flag="--weights",
     )
-    new_head: bool = setting(
-        False, "Replace the head of the initial weights by a new one.", flag="--new-head"
-    )
+    new_head: bool = setting(False, "Replace the head of the initial weights.", flag="--new-head")
     freeze: int = setting(
         0,
         "Freeze the first N stages of the initial weights; 0 with --transfer partial: automatic.",
@@ -262,7 +261,8 @@ class Transfer:
         None,
         "'features': linear probe on frozen features; 'partial': fine-tune the last stages; "
         "'full': fine-tune all layers; 'scratch': random initialisation; 'auto': the one with "
-        "the best validation accuracy; 'none': all layers that are not frozen; null: see --effort.",
+        "the best validation accuracy; 'none': all layers that are not frozen; default: see "
+        "--effort.",
         flag="--transfer",
     )
     views: int = setting(
@@ -295,7 +295,8 @@ class Optimization:
     )
     warmup_epochs: float = setting(AUTO, "Epochs of linear warm-up.", low=0)
     steps: tuple[tuple[float, float], ...] = setting(
-        (), "Schedule 'steps': pairs [epoch, factor]; the factor of the peak rate from that epoch."
+        (),
+        "Schedule 'steps': pairs [epoch, factor]: from that epoch on, the peak rate times factor.",
     )
     decay: float = setting(
         0.0, "Schedule 'inverse_time': learning rate / (1 + decay x step).", low=0

@@ -299,7 +299,8 @@ def _training_rows(
         rows = context.features.rows([layer], members, deadline=deadline, report=move)
     if len(rows.samples) < len(members):
         context.console.warn(
-            f"the time budget allows features of {len(rows.samples):,} of {len(members):,} images"
+            f"the time budget suffices for features of {len(rows.samples):,} of "
+            f"{len(members):,} images"
         )
     return rows
 

@@ -44,12 +44,11 @@ def scenario_of(
     is_large = images >= LARGE
     scratch = [trial for trial in trials if trial.strategy == "scratch"]
     if not scratch:
-        numbers = [NAMES[is_large, is_similar][0] for is_similar in (True, False)]
         best = min(layers, key=lambda layer: layer.loss)
         last = max(layer.stage for layer in layers)
         reason = (
-            f"stage {best.stage} of {last} has the best features; no training from scratch to "
-            f"compare with: scenario {min(numbers)} or {max(numbers)}"
+            f"stage {best.stage} of {last} has the best features; no network was trained from "
+            "scratch to compare with"
         )
         return Scenario(None, None, is_large, None, f"{images:,} training images; {reason}")
     probes = (trial.accuracy for trial in trials if trial.strategy == "features")
@@ -59,6 +58,6 @@ def scenario_of(
     number, name = NAMES[is_large, is_similar]
     reason = (
         f"frozen features {features:.3f}, training from scratch {best_scratch.accuracy:.3f} after "
-        f"{best_scratch.seconds:.0f} s: scenario {number}, {name}"
+        f"{best_scratch.seconds:.0f} s: {name}"
     )
     return Scenario(number, name, is_large, is_similar, f"{images:,} training images; {reason}")

@@ -39,7 +39,7 @@ def views_of(
                 [layer], samples, view=view, deadline=deadline, report=move
             )
         if len(rows.samples) < len(samples):
-            context.console.warn(f"the time budget allows {len(views)} augmented views")
+            context.console.warn(f"the time budget suffices for {len(views)} augmented views")
             break
         views.append(rows.values[layer])
     return views

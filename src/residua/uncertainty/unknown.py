@@ -84,6 +84,11 @@ class UnknownDetector:
         return None if weight is None else len(weight)
 
     @property
+    def title(self) -> str:
+        """The score in words for users."""
+        return " and ".join(SCORES[part].title for part in self.name.split("+"))
+
+    @property
     def reason(self) -> str:
         """Why an image is unknown, in a few words for users."""
         parts = self.name.split("+")

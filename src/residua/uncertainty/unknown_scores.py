@@ -37,11 +37,12 @@ class Head(NamedTuple):
 
 class Score(NamedTuple):
     """fit: of features [M, D], labels [M] and the head -> arrays. score: of these, features [N, D]
-    and logits [N, K] -> [N]. reason: why an image is unknown, for users. uses_head: or only
-    features. stored: type and shape of each array."""
+    and logits [N, K] -> [N]. title, reason: the score, and why an image is unknown, for users.
+    uses_head: or only features. stored: type and shape of each array."""
 
     fit: Callable[[Floats, npt.NDArray[np.int64], Head], Arrays]
     score: Callable[[Fitted, Floats, Floats], Floats]
+    title: str
     reason: str
     uses_head: bool
     stored: Mapping[str, tuple[Any, ...]]
@@ -182,6 +183,7 @@ SCORES: Mapping[str, Score] = {
     "fdbd": Score(
         _fit_boundaries,
         _boundaries,
+        "distance to the decision boundaries (fDBD)",
         "no class clearly preferred",
         True,
         {**_MEAN, "gaps": (_SINGLE, "K", "K")},
@@ -189,6 +191,7 @@ SCORES: Mapping[str, Score] = {
     "nci": Score(
         _fit_collapse,
         _collapse,
+        "neural collapse (NCI)",
         "unlike its predicted class",
         True,
         {**_MEAN, "weight": (_SINGLE, "K", "D"), "factor": (_DOUBLE, 1)},
@@ -196,6 +199,7 @@ SCORES: Mapping[str, Score] = {
     "knn": Score(
         _fit_neighbours,
         _neighbours,
+        "distance to the nearest training images",
         "far from every training image",
         False,
         {"reference": (_HALF, "M", "D")},
@@ -203,11 +207,19 @@ SCORES: Mapping[str, Score] = {
     "mahalanobis": Score(
         _fit_mahalanobis,
         _mahalanobis,
+        "Mahalanobis distance to the nearest class",
         "far from every class",
         False,
         {"means": (_SINGLE, "C", "D"), "basis": (_HALF, "R", "D"), "variances": (_DOUBLE, "S")},
     ),
-    "probability": Score(_fit_probability, _probability, "no class clearly preferred", True, {}),
+    "probability": Score(
+        _fit_probability,
+        _probability,
+        "maximum probability",
+        "no class clearly preferred",
+        True,
+        {},
+    ),
 }
 
 

@@ -21,7 +21,7 @@ LABELS = {  # of facts whose JSON keys are those of version 0.1.0
     "form": "format",
     "names": "layer names",
     "biases": "conv biases",
-    "numbers": "values",
+    "numbers": "elements",
     "stored as": "dtypes",
 }
 
@@ -125,7 +125,11 @@ def _short(classes: tuple[str, ...]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         units = dict.fromkeys(("mean", "std"), " of 0..255")
-        return ", ".join(f"{key} {_text(item)}{units.get(key, '')}" for key, item in value.items())
+        return ", ".join(
+            f"{key} {_text(item)}{units.get(key, '')}"
+            for key, item in value.items()
+            if item is not None
+        )
     if isinstance(value, tuple | list):
         return "(" + ", ".join(f"{item:g}" for item in value) + ")"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -158,7 +158,7 @@ def listing() -> Iterator[tuple[str, Size, Counts]]:
 def layer_table(cost: Cost) -> str:
     """The layers (name and kind, output shape, parameters, connections) and the totals as text."""
     longest = max(len(layer.name) for layer in cost.layers)
-    rows = [("layer", "output", "numbers", "connected to")]
+    rows = [("layer", "output", "params + buffers", "connected to")]
     for layer in cost.layers:
         shape = " x ".join(map(str, layer.output))
         first, *more = layer.connected_to or ("",)
