@@ -87,16 +87,21 @@ def test_it_states_how_far_probabilities_carry() -> None:
     pixels = np.zeros((300, 4, 4, 3), np.uint8)
     metrics = compute_metrics(logits, labels, CLASSES)
     evaluation = Evaluation("validation", metrics, CLASSES, paths, labels, logits, pixels, ())
-    detector = UnknownDetector("knn", 0.0, 0.05, 0.875, 3, 2, 1.0, {})
+    detector = UnknownDetector("knn", 0.0, 0.05, 0.875, 3, 2, 1.0, {}, 40, 10)
     reliability = reliability_of(evaluation, Uncertainty("validation", 300))
     assert reliability is not None
     text = card_text(replace(facts(), reliability=reliability, unknown=detector), "")
     error, (low, high) = reliability.after.error, reliability.after.interval
     assert f"calibration error: {error:.4f} (95 % CI {low:.4f} to {high:.4f})" in text
-    assert "separated from the others with an AUROC of 0.875. At most 5 % of the images" in text
+    assert "Of the images of 3 classes that were left out in turn, 25 % (10 of 40) are" in text
+    assert "(AUROC 0.875). At most 5 % of the images" in text
     assert "prediction sets at 90 % coverage: " in text
     assert "each fifth is evaluated with those of the other four" in text
     assert "still assigned" not in text
     unmeasured = replace(detector, auroc=None, left_out=0)
-    text = card_text(replace(facts(), unknown=unmeasured), "")
-    assert "how reliably was not measured" in text
+    two = facts().data.classes[:2]
+    for classes, reason in ((two, "with two classes"), (two * 2, "trained on all classes")):
+        data = replace(facts().data, classes=classes)
+        text = card_text(replace(facts(), unknown=unmeasured, data=data), "")
+        (line,) = [row for row in text.splitlines() if reason in row]
+        assert "was not measured" in line

@@ -58,9 +58,20 @@ def test_other_classes_are_found_with_few_false_alarms(
     assert detector.is_unknown(other, logits_of(other, head)).mean() > 0.6
     assert detector.auroc is not None
     assert detector.auroc > 0.85
-    assert detector.left_out == 4
+    assert (detector.left_out, detector.tested) == (4, 240)
     assert detector.false_alarm_rate == 0.05
     assert detector.name in CANDIDATES
+
+
+def test_fewer_images_of_left_out_classes_are_reported_where_classes_are_alike(
+    known: tuple[Floats, Integers], detector: UnknownDetector
+) -> None:
+    features, labels = known
+    noise = np.random.default_rng(5).normal(0, 0.6, features.shape)
+    alike = (features.mean(axis=0) + 0.15 * (features - features.mean(axis=0)) + noise).clip(0)
+    found = choose(alike.astype(np.float32), labels, None, fit_head)
+    assert found.tested == detector.tested == len(labels)
+    assert found.reported < 0.3 * found.tested < 0.7 * detector.tested < detector.reported
 
 
 def test_false_alarms_are_as_rare_as_stated_also_with_copies() -> None:

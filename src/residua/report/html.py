@@ -56,7 +56,7 @@ def render(facts: ReportFacts) -> str:
         reliability=(reliability := facts.reliability),
         diagram=reliability_charts.reliability_diagram(reliability) if reliability else None,
         selective=reliability_charts.selective_curve(reliability) if reliability else None,
-        unknown=facts.unknown,
+        unknown=facts.unknown and view.unknown_text(facts.unknown, len(facts.classes)),
         largest=max(counts, default=0),
         name=lambda label: _name(facts.classes, label),
     )

@@ -14,9 +14,8 @@ from residua.errors import ResiduaError
 from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import CROSS_VALIDATION
 from residua.report.facts import ReportFacts
-from residua.report.view import counted, percent, slice_text
+from residua.report.view import counted, percent, slice_text, unknown_text
 from residua.runs.folder import REPORT, RunFolder
-from residua.uncertainty.unknown import UnknownDetector
 
 MODEL_CARD = "model_card.md"
 FEW = 20  # evaluated images of a class, below which its recall is uncertain
@@ -181,25 +180,6 @@ def _probabilities(reliability: Reliability) -> list[str]:
     return lines
 
 
-def _unknown(detector: UnknownDetector | None) -> str:
-    """The treatment of images of none of the classes, in a sentence or two."""
-    if detector is None:
-        return "An image of none of the classes is still assigned to one of them."
-    rate = percent(detector.false_alarm_rate)
-    if detector.auroc is None:
-        return (
-            "An image of none of the classes may be reported as unknown; how reliably was not "
-            f"measured. At most {rate} of the images of known classes are reported as unknown, on "
-            "average."
-        )
-    return (
-        f"An image of none of the classes may be reported as unknown: {detector.left_out:,} "
-        "classes, left out in turn, were separated from the others with an AUROC of "
-        f"{detector.auroc:.3f}. At most {rate} of the images of known classes are reported as "
-        "unknown, on average."
-    )
-
-
 def _limits(facts: ReportFacts) -> list[str]:
     lines = []
     if facts.evaluation is not None:
@@ -224,7 +204,7 @@ def _limits(facts: ReportFacts) -> list[str]:
         "Measured on images of the same source as the training images, not on those of other "
         "cameras, places, times or subjects.",
         "Not measured: robustness to damaged or altered images, fairness between groups of people.",
-        _unknown(facts.unknown),
+        unknown_text(facts.unknown, len(facts.classes)),
     ]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
     from residua.evaluation.slices import Slice
     from residua.runs.folder import RunFolder
+    from residua.uncertainty.unknown import UnknownDetector
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -271,3 +272,29 @@ def _cell(count: int, support: int, hit: bool) -> Cell:
     if share >= 0.6:
         return Cell(count, f"{style} deep", 0.88 + 0.3 * (share - 0.6))
     return Cell(count, style, 0.08 + 0.58 * math.sqrt(share / 0.6))
+
+
+def unknown_text(detector: UnknownDetector | None, classes: int) -> str:
+    """What happens to images of none of the classes, as far as it was measured."""
+    if detector is None:
+        return "An image of none of the classes is still assigned to one of them."
+    rate = percent(detector.false_alarm_rate)
+    alarms = f"At most {rate} of the images of known classes are reported as unknown, on average."
+    if detector.auroc is None:
+        reason = (
+            "with two classes, none can be left out"
+            if classes <= 2
+            else "the network was trained on all classes, so none can be left out"
+        )
+        return (
+            "How many images of none of the classes are reported as unknown was not measured: "
+            f"{reason}. {alarms}"
+        )
+    left_out = f"{detector.left_out:,} classes that were left out in turn"
+    if not detector.tested:  # of a run of 0.1.0
+        return f"Images of {left_out}: AUROC {detector.auroc:.3f}. {alarms}"
+    return (
+        f"Of the images of {left_out}, {percent(detector.reported / detector.tested)} "
+        f"({detector.reported:,} of {detector.tested:,}) are reported as unknown (AUROC "
+        f"{detector.auroc:.3f}). {alarms} Images of other kinds of classes were not tested."
+    )

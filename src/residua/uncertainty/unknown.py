@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from residua.data.random import shuffled
 from residua.uncertainty.quantiles import conformal_quantile
-from residua.uncertainty.stored import checked_array
 from residua.uncertainty.temperature import group_folds
 from residua.uncertainty.unknown_scores import (
     MOST_REFERENCES,
     SCORES,
     Arrays,
     Head,
+    checked_arrays,
     combined,
     standardisation,
 )
@@ -63,8 +63,9 @@ class UnknownDetector:
     name: of the score, one of CANDIDATES. threshold: a higher score is unknown.
     false_alarm_rate: the share of known images that are called unknown, at most, on average.
     auroc: area under the ROC curve, the mean over `left_out` classes that were left out in turn;
-    None if none were. features: D. temperature: the factor that gives back the network's own logits
-    from those passed to `scores`, which are divided by it.
+    None if none were. tested, reported: images of these classes, and those of them that a threshold
+    with this false-alarm rate reports; 0 if not recorded. features: D. temperature: the factor that
+    gives back the network's own logits from those passed to `scores`, which are divided by it.
     arrays: what the score needs, as "nci.weight"; "centres" and "scales" of its parts.
     """
 
@@ -76,6 +77,8 @@ class UnknownDetector:
     features: int
     temperature: float
     arrays: Arrays
+    tested: int = 0
+    reported: int = 0
 
     @property
     def outputs(self) -> int | None:
@@ -123,6 +126,8 @@ class UnknownDetector:
             "false_alarm_rate": self.false_alarm_rate,
             "auroc": self.auroc,
             "left_out": self.left_out,
+            "tested": self.tested,
+            "reported": self.reported,
             "features": self.features,
             "temperature": self.temperature,
         }
@@ -146,6 +151,9 @@ class UnknownDetector:
         left_out = values.get("left_out")
         if type(left_out) is not int or not 0 <= left_out <= _MOST_LEFT_OUT:
             raise ValueError(f"unknown images: left_out is {left_out!r:.60}.")
+        tested, reported = values.get("tested", 0), values.get("reported", 0)
+        if not type(tested) is type(reported) is int or not 0 <= reported <= tested:
+            raise ValueError(f"unknown images: reported is {reported!r:.60} of {tested!r:.60}.")
         auroc = values.get("auroc")
         return cls(
             name=name,
@@ -155,7 +163,9 @@ class UnknownDetector:
             left_out=left_out,
             features=columns,
             temperature=_number(values, "temperature", 1e-3, 1e3),
-            arrays=_checked_arrays(name, columns, arrays),
+            arrays=checked_arrays(name, columns, arrays),
+            tested=tested,
+            reported=reported,
         )
 
     @classmethod
@@ -248,8 +258,8 @@ def choose(
         raise ValueError(f"groups {groups.shape}, labels {labels.shape}")
     group = np.arange(len(labels)) if groups is None else groups.astype(np.int64)
     everything = _Data(features, labels.astype(np.int64), group, fit_head, seed)
-    areas = _areas(everything.part(_MOST_COMPARED))
-    name = _best(areas)
+    turns = _turns(everything.part(_MOST_COMPARED), false_alarm_rate)
+    name = _best([turn.areas for turn in turns])
     names = name.split("+")
     data = everything.part(_MOST_CALIBRATED)
     folds = FOLDS if len(data.labels) <= _MANY else _COMPARED_FOLDS
@@ -266,18 +276,31 @@ def choose(
     detector = _detector(
         name, arrays, parts, data.groups, features.shape[1], temperature, false_alarm_rate
     )
-    area = float(np.mean([row[name] for row in areas])) if areas else None
-    return replace(detector, auroc=area, left_out=len(areas))
+    return replace(
+        detector,
+        auroc=float(np.mean([turn.areas[name] for turn in turns])) if turns else None,
+        left_out=len(turns),
+        tested=sum(turn.images for turn in turns),
+        reported=sum(turn.reported[name] for turn in turns),
+    )
 
 
-def _areas(data: _Data) -> list[dict[str, float]]:
-    """AUROC of each score, for each class that is left out."""
+class _Turn(NamedTuple):
+    """A class that is left out: AUROC of each score, images of the class, those reported by it."""
+
+    areas: dict[str, float]
+    images: int
+    reported: dict[str, int]
+
+
+def _turns(data: _Data, false_alarm_rate: float) -> list[_Turn]:
+    """Each class that is left out in turn."""
     names, counts = np.unique(data.labels, return_counts=True)
     if len(names) <= _LEAST_KNOWN:
         return []
     left_out = names[np.argsort(-counts, kind="stable")][:_MOST_LEFT_OUT]
     fold = group_folds(data.groups, _COMPARED_FOLDS, data.seed)
-    areas = []
+    turns = []
     for turn, label in enumerate(left_out):
         known = data.labels != label
         reference = known & (fold != turn % _COMPARED_FOLDS)
@@ -289,13 +312,18 @@ def _areas(data: _Data) -> list[dict[str, float]]:
         if not test.any() or not (images & ~known).any():
             continue
         parts = _fitted_scores(data, reference, images, list(SCORES))
-        unknown, row = ~known[images], {}
+        unknown, groups = ~known[images], data.groups[test]
+        found = _Turn({}, int(unknown.sum()), {})
+        rate = max(false_alarm_rate, 1 / (len(np.unique(groups)) + 1))
         for name in (*CANDIDATES, *SCORES):
             scores = [parts[part] for part in name.split("+")]
             of_known = standardisation([score[~unknown] for score in scores])
-            row[name] = _area(combined(scores, *of_known), unknown)
-        areas.append(row)
-    return areas
+            total = combined(scores, *of_known)
+            threshold = conformal_quantile(total[~unknown], groups, 1 - rate)
+            found.areas[name] = _area(total, unknown)
+            found.reported[name] = int((total[unknown] > threshold).sum())
+        turns.append(found)
+    return turns
 
 
 def _best(areas: list[dict[str, float]]) -> str:
@@ -414,32 +442,6 @@ def _number(values: Mapping[str, Any], name: str, low: float, high: float) -> fl
         if math.isfinite(number) and low <= number <= high:
             return number
     raise ValueError(f"unknown images: {name} is {value!r:.60}, expected a finite number.")
-
-
-def _checked_arrays(name: str, columns: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    """The arrays that the score needs, and no others. Raises ValueError."""
-    names = name.split("+")
-    sizes: dict[str, int] = {"D": columns}
-    checked = {
-        key: checked_array(arrays, key, np.float64, (len(names),)) for key in ("centres", "scales")
-    }
-    for part in names:
-        for field, (dtype, *shape) in SCORES[part].stored.items():
-            expected = tuple(sizes.get(size) if isinstance(size, str) else size for size in shape)
-            key = f"{part}.{field}"
-            checked[key] = checked_array(arrays, key, dtype, expected)
-            sizes.update(
-                (size, length)
-                for size, length in zip(shape, checked[key].shape, strict=True)
-                if isinstance(size, str)
-            )
-    variances, basis = checked.get("mahalanobis.variances"), checked.get("mahalanobis.basis")
-    fits = variances is None or basis is None or len(variances) == len(basis) + 1
-    if not fits or (variances is not None and not (variances > 0).all()):
-        raise ValueError("unknown images: variances are not positive, or not one a direction.")
-    if not (checked["scales"] > 0).all() or 0 in {sizes.get(size) for size in "KCM"}:
-        raise ValueError("unknown images: a scale is not positive, or an array is empty.")
-    return checked
 
 
 _NO_HEAD = Head(np.zeros((1, 1), np.float32), np.zeros(1, np.float32))

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.uncertainty.softmax import softmax
+from residua.uncertainty.stored import checked_array
 
 Floats = npt.NDArray[np.floating]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -244,3 +245,29 @@ def standardisation(parts: Sequence[Floats]) -> tuple[Floats, Floats]:
     centres = np.array([part.mean() if len(part) else 0.0 for part in values])
     scales = np.array([part.std() if len(part) else 0.0 for part in values])
     return centres, np.where(scales > 0, scales, 1.0)
+
+
+def checked_arrays(name: str, columns: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """The arrays that the score needs, and no others. Raises ValueError."""
+    names = name.split("+")
+    sizes: dict[str, int] = {"D": columns}
+    checked = {
+        key: checked_array(arrays, key, np.float64, (len(names),)) for key in ("centres", "scales")
+    }
+    for part in names:
+        for field, (dtype, *shape) in SCORES[part].stored.items():
+            expected = tuple(sizes.get(size) if isinstance(size, str) else size for size in shape)
+            key = f"{part}.{field}"
+            checked[key] = checked_array(arrays, key, dtype, expected)
+            sizes.update(
+                (size, length)
+                for size, length in zip(shape, checked[key].shape, strict=True)
+                if isinstance(size, str)
+            )
+    variances, basis = checked.get("mahalanobis.variances"), checked.get("mahalanobis.basis")
+    fits = variances is None or basis is None or len(variances) == len(basis) + 1
+    if not fits or (variances is not None and not (variances > 0).all()):
+        raise ValueError("unknown images: variances are not positive, or not one a direction.")
+    if not (checked["scales"] > 0).all() or 0 in {sizes.get(size) for size in "KCM"}:
+        raise ValueError("unknown images: a scale is not positive, or an array is empty.")
+    return checked
