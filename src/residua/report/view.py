@@ -275,7 +275,7 @@ def _cell(count: int, support: int, hit: bool) -> Cell:
 
 
 def unknown_text(detector: UnknownDetector | None, classes: int) -> str:
-    """What happens to images of none of the classes, as far as it was measured."""
+    """A statement about images of none of the classes, as far as it was measured."""
     if detector is None:
         return "An image of none of the classes is still assigned to one of them."
     rate = percent(detector.false_alarm_rate)
