@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from residua.config import auto
-from residua.config.auto import Choice, Chooser, effective, is_explicit
-from residua.config.parse import with_settings
+from residua.config.auto import Choice, Chooser, effective, has_effect, is_explicit
+from residua.config.parse import to_yaml, with_settings
 from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
 
 
@@ -135,6 +136,10 @@ def test_choices_without_effect_are_left_out() -> None:
     mlp = with_settings(config, {"network.head": "mlp:8"})
     assert effective(mlp, choices) == choices
     assert effective(Config(), choices) == choices
+    text = to_yaml(config, lambda setting: has_effect(config, setting))
+    assert set(yaml.safe_load(text)["optimization"]) == {"class_weights"}
+    assert not {"epochs", "batch_size"} & set(yaml.safe_load(text)["training"])
+    assert "augmentation" not in yaml.safe_load(text)
 
 
 def test_large_data_are_compared_on_a_thousand_images() -> None:

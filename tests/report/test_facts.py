@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -49,4 +50,5 @@ def test_facts_are_those_of_the_run_folder(
     assert facts.network.parameters >= facts.network.trainable > facts.network.buffers
     assert facts.transfer is None
     assert facts.environment["seed"] == 0
+    assert str(facts.environment["date"])[:10] == datetime.now().astimezone().date().isoformat()
     assert facts.train_command == f"residua train {data} --recipe {tmp_path / 'run'}/config.yaml"

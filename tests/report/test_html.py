@@ -18,6 +18,7 @@ from residua.config.auto import Choice
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import compute_metrics
 from residua.report import fonts
+from residua.report.evidence import Evidence
 from residua.report.facts import (
     ClassCount,
     DataFacts,
@@ -37,6 +38,7 @@ from residua.transfer.result import (
     TransferResult,
     TrialResult,
 )
+from residua.transfer.thumbnail import Baseline
 
 VOID = {"meta", "img", "br"}
 FOREIGN = ["雪鸮", "بومة الثلج", "นกเค้าแมว", "שלג", "снежная", "ψαρόνι"]
@@ -141,6 +143,14 @@ def test_links_within_the_page_have_targets(page: Page) -> None:
     assert {link[1:] for link in links if link} <= ids
 
 
+def test_the_navigation_names_every_section_in_its_order(page: Page) -> None:
+    baselines = Evidence(baselines=(Baseline("majority class", 0.8),))
+    for shown in (page, Page(render(replace(make(), evidence=baselines)))):
+        sections = [a["id"] for tag, a in shown.elements if tag == "section" and a.get("id")]
+        links = [a["href"] for tag, a in shown.elements if tag == "a"]
+        assert links == [f"#{name}" for name in sections]
+
+
 def test_the_headline_has_an_interval_and_warns_of_model_selection(page: Page) -> None:
     evaluation = make().evaluation
     assert evaluation is not None
@@ -161,7 +171,7 @@ def test_the_headline_has_an_interval_and_warns_of_model_selection(page: Page) -
 
 def test_all_facts_are_shown(page: Page) -> None:
     for fact in (
-        "272,474", "270,906", "1,568", "41,000,000", "1 min 15 s", "a.jpg", "cut", "threads",
+        "272,474", "270,906", "1,568", "41.0 M", "1 min 15 s", "a.jpg", "cut", "threads",
         "setting value reason training.epochs 12 few images", "residua train data/birds",
         "best epoch 2", "Validation, epoch 3: 66.7 %", "learning rate",
         "180 images in 3 classes: 120 training, 30 validation, 30 test; 1 unreadable file, "

@@ -13,6 +13,7 @@ from residua.evaluation.score import Evaluation
 from residua.report.evidence import Evidence
 from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts, SplitMetrics
 from residua.report.model_card import card_text
+from residua.report.view import percent
 from residua.transfer.thumbnail import Baseline
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.unknown import UnknownDetector
@@ -79,6 +80,21 @@ def test_limits_are_stated_and_names_are_text() -> None:
     assert "Not evaluated" in card_text(replace(chosen, evaluation=None), "")
 
 
+def test_it_states_where_the_weights_come_from_and_what_they_are_for() -> None:
+    text = card_text(facts(), "")
+    assert "trained from scratch" in text
+    assert "## Intended use" in text
+    started = replace(
+        facts(),
+        initial_weights="imagenet (Apache-2.0)",
+        environment={"residua": "1.2.3", "date": "2026-01-02 03:04:05+00:00"},
+    )
+    text = card_text(started, "")
+    assert "Weights at the start: imagenet (Apache-2.0)." in text
+    assert "Trained on 2026-01-02 03:04:05+00:00 with residua 1.2.3." in text
+    assert "scratch" not in text
+
+
 def test_it_states_how_far_probabilities_carry() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 300)
@@ -92,7 +108,8 @@ def test_it_states_how_far_probabilities_carry() -> None:
     assert reliability is not None
     text = card_text(replace(facts(), reliability=reliability, unknown=detector), "")
     error, (low, high) = reliability.after.error, reliability.after.interval
-    assert f"calibration error: {error:.4f} (95 % CI {low:.4f} to {high:.4f})" in text
+    shown = [percent(value, 1) for value in (error, low, high)]
+    assert "calibration error: {} (95 % CI {} to {})".format(*shown) in text
     assert "Of the images of 3 classes that were left out in turn, 25 % (10 of 40) are" in text
     assert "(AUROC 0.875). At most 5 % of the images" in text
     assert "prediction sets at 90 % coverage: " in text

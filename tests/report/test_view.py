@@ -66,7 +66,8 @@ def test_texts_of_numbers_and_lists() -> None:
         "a and b",
         "a, b and c",
     ]
-    assert [number(value) for value in (None, 0.12345, float("inf"))] == ["", "0.1235", "n/a"]
+    values = (None, 0.12345, 12345.6, float("inf"))
+    assert [number(value) for value in values] == ["", "0.123", "12,346", "n/a"]
 
 
 def metrics_of(truth: list[int], predicted: list[int], classes: str) -> Metrics:

@@ -23,6 +23,7 @@ from residua.system.files import (
     refuse_inside,
     refuse_undecodable,
     remove_leftovers,
+    shown_path,
     unwritable,
     write_atomically,
 )
@@ -46,6 +47,15 @@ def test_leftovers_of_killed_processes_are_deleted_after_a_day(tmp_path: Path) -
     remove_leftovers(tmp_path)
     left = sorted(file.name for file in tmp_path.rglob("*"))
     assert left == [".residua-4567", "features", "new", "x.safetensors"]
+
+
+def test_paths_are_shown_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outside = str(tmp_path.parent / "photos")
+    paths = (str(tmp_path / "runs" / "a"), outside, "digits")
+    assert [shown_path(path) for path in paths] == ["runs/a", outside, "digits"]
 
 
 def test_a_path_that_is_not_utf8_is_refused() -> None:

@@ -9,9 +9,8 @@ import pytest
 from references.tasks import config_for, network_for, task_for
 
 from residua.runs.folder import RunFolder
-from residua.system.console import Console
+from residua.system.console import Console, short_count
 from residua.training.loop import fit
-from residua.training.recorder import short_count
 
 
 def test_history_log_and_lines_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,4 +123,5 @@ def sources() -> None:
 
         for name, source in SOURCES.items():
             digest = source.digest or "no published hash; that of the first download is recorded"
-            print(f"{name}\n  {source.address}\n  {source.publisher}; {digest}")
+            publisher = ", ".join(filter(None, (source.publisher, source.licence)))
+            print(f"{name}\n  {source.address}\n  {publisher}; {digest}")

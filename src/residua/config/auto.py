@@ -23,7 +23,10 @@ CROSS_VALIDATED = 2_000, 5_000  # images that cross-validation uses, for few and
 IMBALANCE = 3.0  # ratio of the largest to the smallest class above which classes are weighted
 UNSET = (AUTO, None, "")
 OFF_AT_ZERO = ("network.freeze", "training.max_images")  # 0 is the default, not a user's choice
-NOT_IN_A_PROBE = ("training.batch_size", "training.epochs", "optimization.")  # unused without SGD
+NOT_IN_A_PROBE = (  # settings, or what they begin with: unused without SGD
+    *("training.batch_size", "training.epochs", "training.select", "training.patience"),
+    *("training.precise_bn_images", "training.curve_test", "training.save_", "optimization."),
+)
 
 
 @dataclass(frozen=True)
@@ -64,15 +67,18 @@ def is_explicit(config: Config, choices: Collection[Choice], setting: str) -> bo
 
 
 def effective(config: Config, choices: Iterable[Choice]) -> list[Choice]:
-    """The choices that change anything: a linear probe has no batches, epochs or learning rate."""
+    """The choices that change anything."""
+    return [choice for choice in choices if has_effect(config, choice.setting)]
+
+
+def has_effect(config: Config, setting: str) -> bool:
+    """Whether a setting changes anything: a linear probe has no epochs or learning rate."""
     if config.transfer.strategy != "features" or config.network.head != "logistic":
-        return list(choices)
+        return True
+    if setting == "optimization.class_weights":
+        return True
     unused = NOT_IN_A_PROBE if config.transfer.views else (*NOT_IN_A_PROBE, "augmentation.")
-    return [
-        choice
-        for choice in choices
-        if not choice.setting.startswith(unused) or choice.setting == "optimization.class_weights"
-    ]
+    return not setting.startswith(unused)
 
 
 def choose_device(chooser: Chooser, gpu: bool) -> None:

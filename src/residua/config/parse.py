@@ -8,7 +8,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -158,11 +158,17 @@ def read_yaml(path: Path, base: Config | None = None) -> Config:
     return from_mapping(mapping, str(path), base)
 
 
-def to_yaml(config: Config) -> str:
-    """YAML text from which `read_yaml` restores an equal Config."""
-    return yaml.safe_dump(
-        _plain(dataclasses.asdict(config)), sort_keys=False, allow_unicode=True, width=100
-    )
+def to_yaml(config: Config, shown: Callable[[str], bool] = lambda setting: True) -> str:
+    """YAML text from which `read_yaml` restores an equal Config.
+
+    shown: whether to write the setting of a dotted name; those that are left out have defaults.
+    """
+    values = {
+        section: {name: value for name, value in rows.items() if shown(f"{section}.{name}")}
+        for section, rows in dataclasses.asdict(config).items()
+    }
+    values = {section: rows for section, rows in values.items() if rows}
+    return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=100)
 
 
 def flat(config: Config) -> dict[str, str | int | float | bool | None]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from residua.audits.audit import Audit
 from residua.config.auto import Choice
+from residua.config.schema import Config
+from residua.config.start import is_published
 from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared
 from residua.data.random import shuffled
@@ -21,10 +24,13 @@ from residua.report.audit_page import ShownFindings, shown_in_report
 from residua.report.charts import History
 from residua.report.evidence import Evidence
 from residua.runs.folder import RunFolder
+from residua.system.files import shown_path
 from residua.training.progress import Progress
 from residua.transfer.result import TransferResult
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.unknown import UnknownDetector
+from residua.weights.hub import is_hub
+from residua.weights.published.imagenet import SOURCES
 
 SAMPLES = 24
 
@@ -109,7 +115,8 @@ class ReportFacts:
 
     evaluation: the headline, or cross-validated predictions. best_epoch: the epoch, from 1, of the
     saved weights. history: rows as in history.csv. environment: name -> value. seconds: duration of
-    the training. reliability, unknown: see evaluation/reliability.py and uncertainty/unknown.py.
+    the training. initial_weights: their source and licence. reliability, unknown: see
+    evaluation/reliability.py and uncertainty/unknown.py.
     """
 
     title: str
@@ -130,6 +137,7 @@ class ReportFacts:
     reliability: Reliability | None = None
     unknown: UnknownDetector | None = None
     evidence: Evidence | None = None
+    initial_weights: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -151,7 +159,7 @@ def report_facts(
     config = prepared.config
     pretrained = bool(config.network.weights) and config.transfer.strategy != "scratch"
     first = shuffled(config.training.seed, 0, prepared.splits["train"])[:SAMPLES]
-    run = shlex.quote(str(folder.path))
+    run, data = (shlex.quote(shown_path(path)) for path in (str(folder.path), config.data.path))
     return ReportFacts(
         title=prepared.dataset.name,
         network=_network_facts(prepared),
@@ -164,9 +172,9 @@ def report_facts(
             for key, value in folder.read_json("environment.json", dict).items()
         }
         | {"precision": config.training.precision, "seed": config.training.seed}
-        | ({"initial weights": config.network.weights} if pretrained else {}),
+        | ({"initial weights": shown_path(config.network.weights)} if pretrained else {}),
         seconds=progress.seconds,
-        train_command=f"residua train {shlex.quote(config.data.path)} --recipe {run}/config.yaml",
+        train_command=f"residua train {data} --recipe {run}/config.yaml",
         predict_command=f"residua predict {run} IMAGE_OR_FOLDER",
         best_epoch=progress.best_epoch or None,
         samples=Samples(prepared.pixels[first], prepared.labels[first].tolist()),
@@ -176,7 +184,18 @@ def report_facts(
         reliability=None if evaluation is None else reliability_of(evaluation, uncertainty),
         unknown=None if uncertainty is None else uncertainty.unknown,
         evidence=evidence,
+        initial_weights=_initial_weights(config) if pretrained else "",
     )
+
+
+def _initial_weights(config: Config) -> str:
+    """The weights that training started from, who published them, and their licence."""
+    source = config.network.weights
+    if not is_published(source):
+        return f"{PurePath(source).name if not is_hub(source) else source}, under its own licence"
+    published = SOURCES[source.partition(":")[2] or str(config.network.name)]
+    licence = published.licence or "the licence is that of the publisher"
+    return f"{source}, trained on ImageNet ({published.publisher}, {published.address}; {licence})"
 
 
 def _network_facts(prepared: Prepared) -> NetworkFacts:
@@ -202,7 +221,7 @@ def _data_facts(prepared: Prepared) -> DataFacts:
     counts = [prepared.counts(split) for split in prepared.splits]
     names = prepared.dataset.classes
     return DataFacts(
-        path=prepared.config.data.path,
+        path=shown_path(prepared.config.data.path),
         description=prepared.dataset.description,
         images=len(prepared.members),
         classes=[ClassCount(*row) for row in zip(names, *counts, strict=False)],

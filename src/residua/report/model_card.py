@@ -1,7 +1,7 @@
 """The facts of a run -> a model card: Markdown with the front matter of Hugging Face.
 
-After Mitchell et al. 2019. What is not known, such as the licence, is left out; what was not
-measured is listed.
+After Mitchell et al. 2019. What is not known, such as a licence of the data, is left out; what was
+not measured is listed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import PurePath
 
-from residua.config import parse
+from residua.config import auto, parse
 from residua.errors import ResiduaError
 from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import CROSS_VALIDATION
@@ -20,6 +20,12 @@ from residua.runs.folder import REPORT, RunFolder
 MODEL_CARD = "model_card.md"
 FEW = 20  # evaluated images of a class, below which its recall is uncertain
 NAMED = 10  # classes that a sentence lists
+INTENDED_USE = (
+    "Images like those it was trained on, each of which shows one of these classes. For images of "
+    "other cameras, places or subjects, evaluate it on such images first: `residua evaluate RUN "
+    "DATA`. It is not meant for decisions about people, or where an error does harm, without a "
+    "person who checks them."
+)
 
 
 def model_card(run: RunFolder, repository: str = "") -> str:
@@ -57,11 +63,12 @@ def write_model_card(run: RunFolder, facts: ReportFacts) -> None:
     )
     network = dataclasses.replace(config.network, weights=_name(config.network.weights))
     shown = dataclasses.replace(config, data=data, network=network)
-    run.write_text(MODEL_CARD, card_text(facts, parse.to_yaml(shown)))
+    recipe = parse.to_yaml(shown, lambda setting: auto.has_effect(config, setting))
+    run.write_text(MODEL_CARD, card_text(facts, recipe))
 
 
 def card_text(facts: ReportFacts, config: str) -> str:
-    """The model card. config: the text of config.yaml."""
+    """The model card. config: the text of config.yaml, with the settings that have an effect."""
     network = facts.network
     channels, height, width = network.input
     names = ", ".join(facts.classes[:NAMED]) + ", ..." * (len(facts.classes) > NAMED)
@@ -70,11 +77,21 @@ def card_text(facts: ReportFacts, config: str) -> str:
         f"images into {len(facts.classes):,} classes: {_escaped(names)}. Input: {channels} x "
         f"{height} x {width}; the preprocessing is stored with the weights."
     )
+    origin = [
+        f"Weights at the start: {_escaped(facts.initial_weights)}."
+        if facts.initial_weights
+        else "Weights at the start: random, trained from scratch."
+    ]
+    if facts.environment.get("date"):
+        environment = facts.environment
+        origin.append(f"Trained on {environment['date']} with residua {environment['residua']}.")
     limits = "\n".join(f"- {line}" for line in _limits(facts))
     fence = "`" * 8  # no setting has as many
     sections = [
         f"# {_escaped(facts.title)}",
         summary,
+        " ".join(origin),
+        f"## Intended use\n\n{INTENDED_USE}",
         f"## Evaluation\n\n{_evaluation(facts)}",
         f"## Limits\n\n{limits}",
         f"## Data\n\n{_data(facts)}",
@@ -164,7 +181,8 @@ def _evaluation(facts: ReportFacts) -> str:
 def _probabilities(reliability: Reliability) -> list[str]:
     """How far the probabilities carry: calibration, and prediction sets."""
     error, (low, high) = reliability.after.error, reliability.after.interval
-    lines = [f"- calibration error: {error:.4f} (95 % CI {low:.4f} to {high:.4f})"]
+    interval = f"95 % CI {percent(low, 1)} to {percent(high, 1)}"
+    lines = [f"- calibration error: {percent(error, 1)} ({interval})"]
     if (sets := reliability.sets) is not None:
         low, high = sets.interval
         lines.append(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from residua.evaluation.metrics import ClassMetrics, Metrics
 from residua.runs.folder import REPORT
+from residua.system.console import short_count
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -70,6 +71,7 @@ def templates() -> Any:
         "duration": duration,
         "image": data_uri,
         "number": number,
+        "short": short_count,
         "integer": "{:,}".format,
         "counted": counted,
         "sentence": slice_text,
@@ -202,10 +204,12 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """A figure with four digits; nothing where there is none, "n/a" where it is not finite."""
+    """A figure with three digits; nothing where there is none, "n/a" where it is not finite."""
     if value is None:
         return ""
-    return f"{value:.4g}" if math.isfinite(value) else "n/a"
+    if not math.isfinite(value):
+        return "n/a"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def evaluation_text(evaluation: Evaluation) -> str:

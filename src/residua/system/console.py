@@ -219,3 +219,11 @@ def announcing(console: Console, report: Report, task: str) -> Report:
         report(done, total)
 
     return announce
+
+
+def short_count(number: int) -> str:
+    """ "11.2 M", "269.7 k" or "512"."""
+    for limit, unit in ((1_000_000, " M"), (1_000, " k")):
+        if number >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return str(number)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,8 +64,15 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
-        "command": sys.argv,
+        "command": [_program(sys.argv[0]), *sys.argv[1:]],
+        "date": datetime.now().astimezone().isoformat(" ", "seconds"),
     }
+
+
+def _program(path: str) -> str:
+    """The name of the program; "residua" for `python -m residua`."""
+    name = Path(path).name
+    return "residua" if name == "__main__.py" else name
 
 
 def _processor() -> str:

@@ -122,6 +122,14 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         return path
 
 
+def shown_path(path: str) -> str:
+    """A path as reports show it: relative to the working directory, if it is below that."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except (OSError, ValueError):
+        return path
+
+
 def is_there(path: Path, *, folder: bool = False) -> bool:
     """Whether a file or folder exists, or is a folder. Raises ResiduaError where that is unknown:
     without permission, or for a name that is too long or has a null character."""

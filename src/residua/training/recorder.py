@@ -10,7 +10,7 @@ from types import TracebackType
 from torch import nn
 
 from residua.runs.folder import METRICS, Log, RunFolder
-from residua.system.console import Console
+from residua.system.console import Console, short_count
 from residua.system.signals import Interrupted
 from residua.training.meter import Meter
 from residua.training.progress import Progress
@@ -128,11 +128,3 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
     def end(self) -> None:
         """Log that training is complete."""
         self.log.write("end", self.total_steps, best_epoch=self.progress.best_epoch)
-
-
-def short_count(number: int) -> str:
-    """ "11.2 M", "269.7 k" or "512"."""
-    for limit, unit in ((1_000_000, " M"), (1_000, " k")):
-        if number >= limit:
-            return f"{number / limit:.1f}{unit}"
-    return str(number)

