@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +53,7 @@ from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
 from residua.system.device import environment
 from residua.system.files import check_writable, refuse_inside
-from residua.system.signals import Interrupted
+from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
 from residua.training.explained import explained
@@ -158,7 +157,7 @@ def train(
         _run(Experiment(prepared, weights, requested, folder, clock, console), report)
     except (Busy, Diverged):
         raise
-    except ResiduaError:
+    except (ResiduaError, KeyboardInterrupt):
         folder.discard_untrained()
         raise
     return folder
@@ -242,8 +241,9 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                 write_model_card(folder, facts)
                 for warning in html.write(facts, folder.path):  # last: the run is finished then
                     console.warn(warning)
-        except KeyboardInterrupt:  # where nothing waits for a signal; done work is in the cache
-            raise Interrupted(signal.SIGINT, str(folder.path)) from None
+        except KeyboardInterrupt as error:  # where nothing waits for a signal
+            saved = "weights saved" if folder.has_weights else "no weights saved yet"
+            raise Interrupted(signal_of(error), str(folder.path), saved) from None
     seconds, total = trained.progress.seconds, experiment.clock.passed
     console.print(f"training {seconds:.1f} s, total {total:.1f} s")
     if report:

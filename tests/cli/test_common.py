@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,22 @@ def test_an_interrupted_command_reports_it_and_exits_with_the_status_of_its_sign
         raise error
     assert exit_.value.exit_code == status
     assert message in capsys.readouterr().err
+
+
+def test_a_terminated_command_removes_its_temporary_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(typer.Exit) as exit_,
+        terminal(),
+        tempfile.TemporaryDirectory(dir=tmp_path),
+    ):
+        signal.raise_signal(signal.SIGTERM)
+    assert exit_.value.exit_code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_other_errors_pass_through_the_terminal() -> None:

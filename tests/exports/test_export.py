@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from residua.evaluation.predict import predict_images
 from residua.evaluation.predictor import Prediction
 from residua.exports.classifier import Classifier
 from residua.exports.export import write_export
-from residua.exports.formats import FORMATS, Exporter
+from residua.exports.formats import FORMATS, Exporter, FormatName
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.uncertainty.softmax import softmax
@@ -61,7 +63,6 @@ def test_a_file_of_each_format_computes_what_evaluate_does(
     assert loaded.description["classes"] == ["class0", "class1", "class2"]
     assert loaded.description["preprocessing"]["size"] == weights.metadata.preprocessing.size
     assert loaded.description["precision"] == precision
-    assert [file.name for file in run.path.glob(".export-*")] == []
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +281,27 @@ def test_without_a_correct_file_none_is_written_and_an_earlier_one_stays(
     assert "second: it cannot be run" in message
     assert "third: it cannot write the network: unsupported operator" in message
     assert file.read_bytes() == b"earlier"
-    assert list(run.path.glob(".export-*")) == []
+
+
+@pytest.mark.parametrize("name", ["torchscript", "pt2"])
+def test_a_file_that_the_disk_does_not_take_is_an_error_of_the_disk(
+    name: FormatName, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no fault of the exporter: another one is not tried."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    weights, before = read_file(run.weights), set(run.path.iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(ResiduaError, match="cannot be written: File too large") as raised:
+            write_export(weights, run, QUIET, format=name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(raised.value).startswith(f"{folder}: ")
+    assert list(folder.iterdir()) == []
+    assert set(run.path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -40,4 +40,5 @@ def test_an_interruption_prints_how_to_continue() -> None:
     assert text == (
         "interrupted by SIGINT; checkpoint saved, continue with: residua resume runs/birds-1"
     )
-    assert "continue with: residua study x" in str(Interrupted(15, "runs", "residua study x"))
+    text = str(Interrupted(signal.SIGTERM, "runs", "", "the same command resumes the study"))
+    assert text == "interrupted by SIGTERM; the same command resumes the study"

@@ -154,21 +154,19 @@ def preprocessing_fields(assignments: list[str] | None) -> dict[str, object]:
 def terminal() -> Iterator[Console]:
     """A console; an interruption becomes a message on it and an exit status."""
     from residua.system.console import Console
+    from residua.system.signals import Interrupted, signal_of, sigterm_raises
 
     console = Console()
     try:
-        yield console
-        sys.stdout.flush()
+        with sigterm_raises():
+            yield console
+            sys.stdout.flush()
     except BrokenPipeError:  # `residua ... | head`
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.error("interrupted; anything not yet saved in a run folder is lost")
-        raise typer.Exit(130) from None
-    except Exception as error:
-        from residua.system.signals import Interrupted
-
-        if not isinstance(error, Interrupted):
-            raise
+    except KeyboardInterrupt as error:
+        console.print("interrupted")
+        raise typer.Exit(128 + signal_of(error)) from None
+    except Interrupted as error:
         console.print(str(error))
         raise typer.Exit(128 + error.number) from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,7 +31,14 @@ from residua.exports.quantisation import CALIBRATION_IMAGES
 from residua.inference.outputs import classifier_of, featured_classifier
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
-from residua.system.files import user_path
+from residua.system.files import (
+    Unwritable,
+    check_space,
+    check_writable,
+    unwritable,
+    user_path,
+    write_atomically,
+)
 from residua.weights.load import Weights
 from residua.weights.network import default_device
 
@@ -79,8 +85,8 @@ def write_export(
 ) -> Exported:
     """Write weights as a file of another format.
 
-    The file is written under a temporary name, run by its own runtime in a fresh process on the
-    run's held-out images, and renamed if it agrees with PyTorch. run: of the weights, if any.
+    The file is written to the system's temporary folder, run by its own runtime in a fresh process
+    on the run's held-out images, and copied if it agrees with PyTorch. run: of the weights, if any.
     format: None: by the suffix of `out`, else "onnx". out: None: in the run's folder, else in the
     working directory. Raises ResiduaError with the numbers if no exporter writes a correct file.
     """
@@ -99,10 +105,11 @@ def write_export(
         calibration = training_images(weights, run, console, CALIBRATION_IMAGES)
         exporters = int8_exporters(name, calibration.pixels)
     path = _path(weights, run, kind, precision, out)
+    check_writable(path.parent)
     images = held_out_images(weights, run, console)
     expected = _expected(weights, images.padded())
     rejected: dict[str, str] = {}
-    with _temporary_folder(path) as folder:
+    with _temporary_folder() as folder:
         file = Path(folder, path.name)
         for exporter, write in exporters.items():
             try:
@@ -111,11 +118,13 @@ def write_export(
                     console.caution(f"the file does not detect unknown images: {reason}")
                     weights = _without_detector(weights)
                     proof = _proved(write, weights, precision, images, expected, file)
+            except Unwritable:
+                raise
             except ResiduaError as error:
                 rejected[exporter] = str(error)
             else:
                 if not proof.problem:
-                    _rename(file, path, kind)
+                    _copy(file, path, kind)
                     rule = weights.metadata.preprocessing
                     return Exported(path, name, precision, rule, exporter, rejected, proof)
                 rejected[exporter] = f"{proof.problem} ({proof.text().splitlines()[0]})"
@@ -161,13 +170,12 @@ def _path(
     return Path(name) if run is None else run.path / name
 
 
-def _temporary_folder(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """A hidden folder beside the file. Raises ResiduaError."""
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """In the system's folder for such. Raises Unwritable."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent)
+        return tempfile.TemporaryDirectory(prefix="residua-export-")
     except OSError as error:
-        raise ResiduaError(f"{path}: cannot be written: {error.strerror}.") from error
+        raise unwritable(Path("TMPDIR, the folder for temporary files"), error) from error
 
 
 def _proved(
@@ -186,6 +194,7 @@ def _proved(
         with quiet_exporters():
             write(classifier, example, text, file)
     except Exception as error:
+        check_space(file.parent, sum(tensor.nbytes for tensor in weights.tensors.values()))
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ResiduaError(f"it cannot write the network: {reason}") from error
     return compare(file, images, expected, precision)
@@ -200,17 +209,11 @@ def _without_detector(weights: Weights) -> Weights:
     return dataclasses.replace(weights, metadata=metadata)
 
 
-def _rename(file: Path, path: Path, kind: Format) -> None:
-    """Give the file, and before it its companion, the final name; flushed to disk."""
+def _copy(file: Path, path: Path, kind: Format) -> None:
+    """Write the file, and before it its companion, to the final name."""
     suffixes: Iterable[str] = (kind.companion, kind.suffix) if kind.companion else (kind.suffix,)
-    try:
-        for suffix in suffixes:
-            source = file.with_suffix(suffix)
-            with source.open("rb+") as stream:
-                os.fsync(stream.fileno())
-            source.replace(path.with_suffix(suffix))
-    except OSError as error:
-        raise ResiduaError(f"{path}: cannot be written: {error.strerror}.") from error
+    for suffix in suffixes:
+        write_atomically(path.with_suffix(suffix), file.with_suffix(suffix).read_bytes())
 
 
 def _expected(weights: Weights, pixels: Pixels) -> Expected:

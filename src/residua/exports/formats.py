@@ -7,6 +7,7 @@ PyTorch's newer exporter (torch.export, "dynamo") has written networks that comp
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import tempfile
 import warnings
@@ -135,13 +136,17 @@ def _save_openvino(
 
 def _torch_export(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:
     program = _exported(classifier, example)
-    torch.export.save(program, file, extra_files={"residua.json": description})
+    stream = io.BytesIO()  # on a full disk, PyTorch's own writer of files ends the process
+    torch.export.save(program, stream, extra_files={"residua.json": description})
+    file.write_bytes(stream.getbuffer())
 
 
 def _torchscript(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:
     with torch.no_grad():
         program = torch.jit.trace(classifier, (example,))  # type: ignore[no-untyped-call]
-    torch.jit.save(program, file, _extra_files={"residua.json": description})
+    stream = io.BytesIO()
+    torch.jit.save(program, stream, _extra_files={"residua.json": description})
+    file.write_bytes(stream.getbuffer())
 
 
 def int8_exporters(name: str, pixels: Pixels) -> dict[str, Exporter]:

@@ -17,6 +17,7 @@ from residua.errors import ResiduaError
 from residua.exports.images import Images
 from residua.exports.worker import BATCHES
 from residua.system.console import printable
+from residua.system.files import check_space
 from residua.uncertainty.softmax import softmax
 
 Floats = npt.NDArray[np.float32]
@@ -166,12 +167,15 @@ def _run(file: Path, images: Images) -> dict[str, npt.NDArray[Any]]:
     """The outputs of the worker. Raises ResiduaError with the last line of its error."""
     with tempfile.TemporaryDirectory(prefix="residua-export-") as folder:
         pixels, outputs = Path(folder, "pixels.npy"), Path(folder, "outputs.npz")
-        np.save(pixels, images.padded())
+        content = images.padded()
+        check_space(pixels.parent, content.nbytes)
+        np.save(pixels, content)
         words = [sys.executable, "-P", "-m", "residua.exports.worker"]
         done = subprocess.run(
             [*words, file, pixels, outputs], capture_output=True, text=True, errors="replace"
         )
         if done.returncode:
+            check_space(pixels.parent, content.nbytes)
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise ResiduaError(f"it cannot be run: {printable(lines[-1][:300])}")
         with np.load(outputs) as arrays:

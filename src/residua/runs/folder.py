@@ -293,15 +293,16 @@ class RunFolder:
 
     @property
     def _resume_advice(self) -> str:
-        return f"`residua resume {self.path}` continues the run." * self._has_weights
+        return f"`residua resume {self.path}` continues the run." * self.has_weights
 
     @property
-    def _has_weights(self) -> bool:
+    def has_weights(self) -> bool:
+        """Whether any were saved."""
         return any((self.path / name).is_file() for name in (BEST, LAST))
 
     def discard_untrained(self) -> None:
         """Remove the folder unless it has weights: of a run that was refused nothing remains."""
-        if not self._has_weights:
+        if not self.has_weights:
             shutil.rmtree(self.path, ignore_errors=True)
 
     def read_csv(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from residua.studies.results import (
 from residua.studies.study import StudyOptions
 from residua.studies.workers import workers
 from residua.system.console import Bar, Console
-from residua.system.signals import Interrupted
+from residua.system.signals import Interrupted, signal_of
 from residua.training.meter import Diverged
 
 
@@ -70,9 +69,9 @@ def run_rows(
         with workers(min(options.jobs, len(study.rows)), _train_quietly, runs):
             _train_all(runs, console)
     except Interrupted as error:
-        raise Interrupted(error.number, str(folder), advice) from None
-    except KeyboardInterrupt:
-        raise Interrupted(signal.SIGINT, str(folder), advice) from None
+        raise Interrupted(error.number, str(folder), "", advice) from None
+    except KeyboardInterrupt as error:
+        raise Interrupted(signal_of(error), str(folder), "", advice) from None
     check_same_splits(folder, study.rows, options.seeds)
     return [outcome_of(row, folder, options.seeds) for row in study.rows]
 

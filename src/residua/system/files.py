@@ -26,7 +26,12 @@ _ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free disk space or choose
 _ADVICE |= dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS), "Choose a folder in which you may write."
 )
+_ADVICE[errno.EFBIG] = "Raise the limit of file sizes (ulimit -f) or choose another disk."
 _ADVICE[errno.ENAMETOOLONG] = "Choose a shorter name."
+
+
+class Unwritable(ResiduaError):  # noqa: N818 - what is wrong with the file or its disk
+    """A file that cannot be written, because of its folder or disk."""
 
 
 def write_atomically(path: Path, content: str | bytes, advice: str = "") -> None:
@@ -52,11 +57,29 @@ def write_atomically(path: Path, content: str | bytes, advice: str = "") -> None
             temporary.unlink(missing_ok=True)
 
 
-def unwritable(path: Path, error: OSError, advice: str = "") -> ResiduaError:
+def unwritable(path: Path, error: OSError, advice: str = "") -> Unwritable:
     """The error of a file or folder that cannot be written, with what to do about its cause."""
     cause = _ADVICE.get(error.errno or 0, "Choose another folder.")
     reason = error.strerror or error
-    return ResiduaError(f"{path}: cannot be written: {reason}. {cause} {advice}".rstrip())
+    return Unwritable(f"{path}: cannot be written: {reason}. {cause} {advice}".rstrip())
+
+
+def check_space(folder: Path, size: int) -> None:
+    """Raise Unwritable unless a file of `size` bytes can be written in a temporary folder.
+
+    Called after a library failed that hides why a file could not be written.
+    """
+    probe = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
+    try:
+        with probe.open("xb") as stream:
+            for written in range(0, size, 1 << 20):
+                stream.write(bytes(min(1 << 20, size - written)))
+    except OSError as error:
+        advice = "TMPDIR sets the folder for temporary files."
+        raise unwritable(folder.parent, error, advice) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

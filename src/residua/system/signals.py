@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM -> a flag that the training loop reads between two steps."""
+"""SIGINT and SIGTERM -> a flag that the training loop reads between two steps, or an exception."""
 
 from __future__ import annotations
 
@@ -12,15 +12,45 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):  # noqa: N818 - a request of the user, not an error
-    """A signal ended the work after its state was saved in folder `run`.
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where nothing waits for a signal: like Ctrl-C, it removes unfinished files."""
 
-    number: of the signal. command: how to continue, if not by `residua resume`.
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Context in which SIGTERM raises Terminated, unless the process has another handler of it."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def signal_of(error: KeyboardInterrupt) -> int:
+    """The number of the signal that raised it."""
+    return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+
+
+class Interrupted(Exception):  # noqa: N818 - a request of the user, not an error
+    """A signal ended the work on folder `run`, which can be continued.
+
+    number: of the signal. saved: the state of the work. advice: how to continue, if not by
+    `residua resume`.
     """
 
-    def __init__(self, number: int, run: str, command: str = "") -> None:
-        name, command = signal.Signals(number).name, command or f"residua resume {run}"
-        super().__init__(f"interrupted by {name}; checkpoint saved, continue with: {command}")
+    def __init__(
+        self, number: int, run: str, saved: str = "checkpoint saved", advice: str = ""
+    ) -> None:
+        name, advice = signal.Signals(number).name, advice or f"continue with: residua resume {run}"
+        super().__init__(f"interrupted by {name}; {saved}{', ' * bool(saved)}{advice}")
         self.number = number
 
     def _render_traceback_(self) -> list[str]:
@@ -55,7 +85,7 @@ class Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
-            raise KeyboardInterrupt
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self.received = number
 
 

@@ -38,7 +38,7 @@ from residua.networks.analysis.cost import measure
 from residua.runs.folder import BEST, LAST, RunFolder
 from residua.system.budget import Clock
 from residua.system.console import Console
-from residua.system.signals import Interrupted
+from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
@@ -80,7 +80,7 @@ def search(context: Context, folder: RunFolder) -> Outcome:
         probe = runner.probe()
         best, reason = runner.best(probe)
     except Interrupted as error:  # it names the folder of a trial
-        raise Interrupted(error.number, str(folder.path)) from None
+        raise Interrupted(error.number, str(folder.path), "completed trials saved") from None
     shutil.rmtree(folder.path / TRIED, ignore_errors=True)
     outcome, measured = best.outcome, probe.outcome.result
     if best.strategy == "features" and (refitted := runner.refitted(probe)) is not None:
@@ -178,7 +178,8 @@ class Search:
         try:
             return self._best_of_all(probe)
         except (Interrupted, KeyboardInterrupt) as error:
-            if isinstance(error, Interrupted) and error.number != signal.SIGINT:
+            number = error.number if isinstance(error, Interrupted) else signal_of(error)
+            if number != signal.SIGINT:
                 raise
             return self._chosen(self._ended(), probe, "stopped by Ctrl-C: ")
 

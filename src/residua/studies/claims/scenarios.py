@@ -244,8 +244,8 @@ def _train(settings: Mapping[str, object], path: Path) -> RunFolder:
             config = parse.with_settings(Config(), settings)
             train(config, str(path), Console(quiet=True))
         except Interrupted as error:
-            resume = "the same command resumes the study"
-            raise Interrupted(error.number, str(path), resume) from None
+            advice = "the same command resumes the study"
+            raise Interrupted(error.number, str(path), "", advice) from None
     return RunFolder(path)
 
 
