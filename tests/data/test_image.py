@@ -331,6 +331,21 @@ def test_every_orientation_is_decoded_upright(format: str, orientation: int) -> 
     assert (header.width, header.height) == (32, 16)
 
 
+def test_a_png_with_a_changed_byte_is_called_damaged() -> None:
+    """Its checksum or its compressed data are wrong."""
+    whole, reasons = encoded(Image.fromarray(noise(16, 16)), "PNG"), []
+    for index in range(whole.index(b"IHDR"), whole.index(b"IEND") - 8):
+        content = bytearray(whole)
+        content[index] ^= 0xFF
+        try:
+            images.decode(bytes(content), 3, LIMIT)
+        except Unreadable as error:
+            reasons.append(str(error))
+    expected = ("is a damaged PNG file: ", "is truncated")
+    assert [reason for reason in reasons if not reason.startswith(expected)] == []
+    assert len(reasons) > 30
+
+
 def test_damaged_exif_loses_the_orientation_not_the_image() -> None:
     words = struct.pack(">2sHIHHHI4sI", b"MM", 42, 8, 1, 0x0112, 2, 4, b"up!\0", 0)
     for exif in (b"rubbish", b"MM\0*\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff", words):

@@ -39,7 +39,7 @@ _LARGE = 2**24  # pixels; larger images are decoded one at a time, to fit in mem
 _LARGE_LOCK = threading.Lock()
 _UNSUPPORTED = re.compile(
     r"unsupported|not supported|cannot handle|unknown pixel mode|not available|unknown data org|"
-    r"unrecognized|unknown (raw|image) mode|bad image mode|unknown colou?r",
+    r"unknown (raw|image) mode|bad image mode|unknown colou?r",
     re.IGNORECASE,
 )
 _BITS, _PHOTOMETRIC, _LARGEST, _PLANES = 258, 262, 281, 284  # tags of TIFF
