@@ -170,6 +170,17 @@ def test_the_python_code_of_a_page_runs(
 
 
 @pytest.mark.slow
+def test_every_file_of_a_run_is_on_its_page(prepared: Path) -> None:
+    page = (ROOT / "docs" / "run-folder.md").read_text("utf-8")
+    run = prepared / "runs" / "photos-1"
+    files = [file.relative_to(run) for file in run.rglob("*") if file.is_file()]
+    assert len(files) > 15
+    for file in files:
+        shown = f"{file.parts[0]}/" if file.parts[0] == "figures" else file.name
+        assert f"`{shown}`" in page, file
+
+
+@pytest.mark.slow
 def test_the_examples_of_weights_convert_run_for_a_default_run(
     prepared: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

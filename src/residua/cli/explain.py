@@ -40,7 +40,7 @@ def explain(
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
 ) -> None:
-    """Draw where in the images the evidence for a class is (Grad-CAM), as heat maps.
+    """Draw heat maps of the evidence for a class in images (Grad-CAM).
 
     Examples:
       residua explain runs/photos-1 new.jpg

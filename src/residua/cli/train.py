@@ -49,8 +49,8 @@ def train(
 
     Starts from installed ImageNet weights: a linear probe, then fine-tuning if its expected
     gain exceeds the noise (see --effort). With --model, --epochs or another setting of the
-    training, trains that network by these settings. choices.json records each automatic
-    setting with its reason.
+    network or the training, that network is trained with these settings instead. choices.json
+    records each automatic setting with its reason.
 
     Examples:
       residua train photos --test-fraction 0.2
@@ -121,7 +121,7 @@ def demo(
     ] = None,
     split_seed: Annotated[int, typer.Option(metavar="N", help="Seed of the split.")] = 0,
 ) -> None:
-    """Train on handwritten digits, predict ten held-out images, and name two photos.
+    """Train on handwritten digits, predict ten held-out images, and classify two photos.
 
     Examples:
       residua demo

@@ -54,9 +54,9 @@ class Data:
         "Folder of class folders, zip or tar of it, table of paths and labels, folder of IDX "
         "files, CIFAR archive, or 'digits' (built-in).",
     )
-    path_column: str = setting("", "Column of paths in a table; empty: by its name.")
-    label_column: str = setting("", "Column of labels in a table; empty: by its name.")
-    split_column: str = setting("", "Column of splits in a table; empty: by its name.")
+    path_column: str = setting("", "Column of paths in a table; empty: found by its name.")
+    label_column: str = setting("", "Column of labels in a table; empty: found by its name.")
+    split_column: str = setting("", "Column of splits in a table; empty: found by its name.")
     split: Literal["stratified", "keras"] = setting(
         "stratified",
         "Split strategy: 'stratified', or 'keras': as image_dataset_from_directory.",
@@ -365,8 +365,8 @@ class Training:
     tensorboard: bool = setting(False, "The same as --track tensorboard.", flag="--tensorboard")
     track: str = setting(
         "",
-        "Also record the training with tensorboard, mlflow, wandb or trackio; several: separated "
-        "by commas.",
+        "Also record the training with tensorboard, mlflow, wandb or trackio "
+        "(several: separated by commas).",
         flag="--track",
     )
 
