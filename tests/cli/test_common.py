@@ -98,7 +98,7 @@ def test_predictions_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_rows_of_a_table_have_the_same_width(capsys: pytest.CaptureFixture[str]) -> None:
-    names = [f"{number}.png" for number in range(2 * CHUNK + 1)]
+    names = [*(f"{number}.png" for number in range(CHUNK)), "the-longest-name.png"]
     rows = [Prediction(name, (("owl", 1.0),), None) for name in names]
     print_predictions(iter(rows), "table", 1, sys.stdout, names=names)
     lines = capsys.readouterr().out.splitlines()

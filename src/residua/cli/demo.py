@@ -1,4 +1,4 @@
-"""The built-in digits -> a trained run and predictions of ten held-out images; two photos -> classes.
+"""The built-in digits -> a trained run and ten predictions; two photos -> their ImageNet classes.
 
 Nothing is downloaded: digits and photos are scikit-learn's, the ImageNet weights are installed.
 """
