@@ -146,3 +146,17 @@ def test_settings_that_differ_are_listed(two: tuple[ComparedRun, ComparedRun]) -
     assert list(table.rows) == [["training.seed", "0", "1"], ["network.stage", "null", "2"]]
     many = {f"data.x{k}": (0, k) for k in range(1, 6)}
     assert "a and b differ in 5 settings." in comparison_page(two, pairs, many).findings
+
+
+def test_no_difference_has_no_sign_and_values_that_no_run_has_no_line(tmp_path: Path) -> None:
+    runs = [
+        replace(made, facts=replace(made.facts, images_per_second=None, seconds=None))
+        for made in (run(tmp_path, name, [True, True, False]) for name in "ab")
+    ]
+    pairs = pair_runs(runs[0].predictions, [runs[1].predictions])
+    page = comparison_page(runs, pairs, {})
+    assert "(b less a: 0.00 points, " in page.findings[0]
+    shown = [line[0] for line in page.tables[0].lines]
+    assert "epochs" in shown
+    assert not {"images/s", "seconds"} & set(shown)
+    assert {"images/s", "seconds"} <= set(page.tables[0].columns)  # the CSV has all columns

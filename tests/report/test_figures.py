@@ -64,6 +64,23 @@ def test_a_confusion_figure_has_numbers_up_to_thirty_classes() -> None:
         assert ((inside == 255).all(axis=2).sum() > 5) == (count <= 30)
 
 
+def test_a_prediction_grid_shows_class_probability_file_and_unknown_images(tmp_path: Path) -> None:
+    pixels = np.full((8, 8, 3), 128, np.uint8)
+    shown = []
+    for file, top, unknown in (
+        ("a.png", ("owl", 0.9), None),
+        ("b.png", ("owl", 0.9), None),
+        ("a.png", ("owl", 0.6), None),
+        ("a.png", ("owl", 0.9), "far from every class"),
+    ):
+        prediction = Prediction(file, (top,), unknown=unknown)
+        assert figures.write_prediction_grid([(prediction, pixels)], tmp_path / "grid.png") is None
+        shown.append(pixels_of((tmp_path / "grid.png").read_bytes()))
+    assert all((shown[0] != other).any() for other in shown[1:])
+    red = [(image == (0xC4, 0x32, 0x0A)).all(axis=2).sum() > 100 for image in shown]
+    assert red == [False, False, False, True]
+
+
 def test_a_prediction_grid_shows_readable_images_and_never_raises(tmp_path: Path) -> None:
     (tmp_path / "red.png").touch()
     pixels = np.full((8, 8, 3), (200, 10, 10), np.uint8)

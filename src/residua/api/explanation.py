@@ -65,7 +65,8 @@ def explain(
     if out is not None:
         drawn = []
         for row in [row for row in rows if row.error is None][: GRID // 2]:
-            prediction = Prediction(row.file, ((row.class_name, row.probability),))
+            top = ((row.class_name, row.probability),)
+            prediction = Prediction(row.file, top, unknown=row.unknown)
             image = np.broadcast_to(row.pixels, (*row.pixels.shape[:2], 3))
             drawn += [(prediction, image), (prediction, overlay(row.pixels, row.heat))]
         if warning := write_prediction_grid(drawn, user_path(out)):

@@ -12,7 +12,7 @@ from residua.comparison.pairing import LEAST, Pair, RunPredictions
 from residua.comparison.statistics import POWER, Difference
 from residua.config.schema import Config
 from residua.report.page import Cell, Page, Section, Table
-from residua.report.view import counted, joined
+from residua.report.view import counted, joined, percent
 from residua.runs.folder import RunFolder
 
 FEW = 4  # settings that a sentence lists
@@ -26,12 +26,12 @@ NOTE = (
     "only. Seconds: the whole training, with validation and saving."
 )
 PAIRS_NOTE = (
-    "p: McNemar's exact test. Where images form groups, such as near-duplicates or those of "
-    "--group-by, each group counts once, with its mean accuracy, and p is that of a sign-flip "
-    "permutation test. "
-    "Adjusted: for the number of comparisons (Holm); significant below 0.05. Detectable: the "
-    f"smallest true difference that p < 0.05 would show in {POWER:.0%} of all test sets of this "
-    "size. Interval: Agresti and Min, of each comparison by itself."
+    "Difference: second less first. p: McNemar's exact test. Where images form groups, such as "
+    "near-duplicates or those of --group-by, each group counts once, with its mean accuracy, and p "
+    "is that of a sign-flip permutation test. Adjusted: for the number of comparisons (Holm); "
+    "significant below 0.05. Detectable: the smallest true difference that would be significant in "
+    f"{percent(POWER)} of all test sets of this size. Interval: Agresti and Min, of each "
+    "comparison by itself."
 )
 
 
@@ -164,7 +164,7 @@ def _difference_text(pair: Pair, difference: Difference) -> str:
     first, second = pair.first, pair.second
     split = " and ".join(dict.fromkeys(map(str, pair.splits)))
     figure = f"{split.capitalize()} accuracy on the same {pair.images:,} images{_in_groups(pair)}"
-    low, high = (f"{100 * bound:+.2f}" for bound in (difference.low, difference.high))
+    points, low, high = map(_points, (difference.mean, difference.low, difference.high))
     interval = f"95 % CI {low} to {high}"
     p_text = _p_text(pair.adjusted_p_value)
     test = f"p {p_text}" if p_text.startswith("<") else f"p = {p_text}"
@@ -181,14 +181,20 @@ def _difference_text(pair: Pair, difference: Difference) -> str:
     detectable = (
         "no difference would be significant on so few images"
         if pair.detectable is None
-        else f"a true difference of {100 * pair.detectable:.1f} points would be found with a "
-        f"probability of {POWER:.0%}"
+        else f"only a true difference of {100 * pair.detectable:.1f} points or more would be "
+        f"significant in at least {percent(POWER)} of all test sets of this size"
     )
     return (
         f"{figure}: no significant difference between {first} and {second} "
-        f"({100 * difference.mean:+.2f} points, {interval}; {pair.gained:,} images are correct in "
-        f"{second} only, {pair.lost:,} in {first} only, {test}); {detectable}."
+        f"({second} less {first}: {points} points, {interval}; {pair.gained:,} images are correct "
+        f"in {second} only, {pair.lost:,} in {first} only, {test}); {detectable}."
     )
+
+
+def _points(difference: float) -> str:
+    """A difference in points, with its sign if it is not 0."""
+    text = f"{100 * difference:+.2f}"
+    return "0.00" if float(text) == 0 else text
 
 
 def _in_groups(pair: Pair) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +110,9 @@ def cell_colours(shares: npt.NDArray[np.floating]) -> Pixels:
 
 
 def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path) -> str | None:
-    """Write at most GRID images, as the network sees them, under their predicted classes.
+    """Write at most GRID images, as the network sees them, under their class and file name.
+
+    An image of none of the classes has a dashed frame and "unknown" as its class.
 
     Returns a warning where no font has a name, or why there is no grid: predictions are worth more
     than their image, so nothing is raised.
@@ -118,11 +120,21 @@ def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path)
     if not rows:
         return f"{file}: no grid: none of the files is readable."
     names = [row.top[0][0] for row, _ in rows]
-    images = [pixels for _, pixels in rows]
-    distinct = list(dict.fromkeys(names))
+    files = [PurePath(row.file).name for row, _ in rows]
+    distinct = list(dict.fromkeys(names + files))
     letters = lettering(distinct)
+
+    def caption(row: Prediction) -> Caption:
+        name, probability = row.top[0]
+        shown = letters.name(distinct.index(name), 14)
+        text = f"{shown} {percent(probability)}" if row.unknown is None else f"unknown ({shown}?)"
+        file = letters.name(distinct.index(PurePath(row.file).name), 20)
+        colour, frame = (INK, "") if row.unknown is None else (WRONG, "--")
+        return Caption(f"{text}\n{file}", colour, frame)
+
     try:
-        drawing = samples(np.stack(images), [distinct.index(name) for name in names], letters)
+        captions = [caption(row) for row, _ in rows]
+        drawing = _grid(np.stack([pixels for _, pixels in rows]), captions, letters, lines=2)
         write_atomically(file, drawing.png())
     except ResiduaError as error:
         return str(error)

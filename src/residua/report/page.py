@@ -40,9 +40,12 @@ class Table:
 
     @property
     def lines(self) -> Sequence[Sequence[Cell]]:
-        """A heading and lines, as they are shown."""
-        lines = [self.columns, *self.rows]
-        return list(zip(*lines, strict=True)) if self.transposed else lines
+        """A heading and lines, as they are shown; transposed, without those of empty cells."""
+        lines: list[Sequence[Cell]] = [self.columns, *self.rows]
+        if not self.transposed:
+            return lines
+        columns = list(zip(*lines, strict=True))
+        return [line for line in columns if any(cell is not None for cell in line[1:])]
 
     @property
     def numeric(self) -> list[bool]:
