@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +112,7 @@ def cell_colours(shares: npt.NDArray[np.floating]) -> Pixels:
 def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path) -> str | None:
     """Write at most GRID images, as the network sees them, under their class and file name.
 
-    An image of none of the classes has a dashed frame and "unknown" as its class.
+    An image of none of the classes has a dashed frame and "unknown" before its class.
 
     Returns a warning where no font has a name, or why there is no grid: predictions are worth more
     than their image, so nothing is raised.
@@ -121,20 +121,24 @@ def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path)
         return f"{file}: no grid: none of the files is readable."
     names = [row.top[0][0] for row, _ in rows]
     files = [PurePath(row.file).name for row, _ in rows]
-    distinct = list(dict.fromkeys(names + files))
-    letters = lettering(distinct)
+    distinct = list(dict.fromkeys(names))
+    letters, of_files = lettering(distinct), lettering(files, "image")
 
-    def caption(row: Prediction) -> Caption:
-        name, probability = row.top[0]
-        shown = letters.name(distinct.index(name), 14)
-        text = f"{shown} {percent(probability)}" if row.unknown is None else f"unknown ({shown}?)"
-        file = letters.name(distinct.index(PurePath(row.file).name), 20)
-        colour, frame = (INK, "") if row.unknown is None else (WRONG, "--")
-        return Caption(f"{text}\n{file}", colour, frame)
+    def caption(index: int) -> Caption:
+        row = rows[index][0]
+        label, probability = distinct.index(names[index]), percent(row.top[0][1])
+        file = of_files.name(index, 20)
+        if row.unknown is None:
+            return Caption(f"{letters.name(label, 14)} {probability}\n{file}")
+        return Caption(f"unknown: {letters.name(label, 9)} {probability}\n{file}", WRONG, "--")
 
     try:
-        captions = [caption(row) for row, _ in rows]
-        drawing = _grid(np.stack([pixels for _, pixels in rows]), captions, letters, lines=2)
+        drawing = _grid(
+            np.stack([pixels for _, pixels in rows]),
+            [caption(index) for index in range(len(rows))],
+            replace(letters, families=tuple(dict.fromkeys(letters.families + of_files.families))),
+            lines=2,
+        )
         write_atomically(file, drawing.png())
     except ResiduaError as error:
         return str(error)

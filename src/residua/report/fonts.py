@@ -31,13 +31,16 @@ class Lettering:
         return shorten(self.classes[label] if known else f"output {label}", width)
 
 
-def lettering(classes: Sequence[str]) -> Lettering:
-    """Find installed fonts for the class names; searches beyond the first only where needed."""
+def lettering(classes: Sequence[str], noun: str = "class") -> Lettering:
+    """Find installed fonts for the class names; searches beyond the first only where needed.
+
+    noun: what the names are of, which replaces them where no font has their characters.
+    """
     cleaned = [_visible(name) for name in classes]
     needed = frozenset(character for name in cleaned for character in name)
     families, missing = _families(needed)
     shown = tuple(
-        f"class {label}" if not name or missing & set(name) else name
+        f"{noun} {label}" if not name or missing & set(name) else name
         for label, name in enumerate(cleaned)
     )
     lost = [name for name in cleaned if missing & set(name)]
