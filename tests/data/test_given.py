@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,86 @@ def test_a_dataset_of_hugging_face() -> None:
     assert (dataset.classes, names(dataset)) == (("owl", "cat"), ["owl", "cat", "cat", "owl"])
     assert pixels(dataset) == COLOUR.tolist()
     assert len(opened(datasets.DatasetDict(train=train, test=train)).entries) == 8
+
+
+class Value:
+    """The feature of text and numbers in `datasets`, which is known by the name of its class."""
+
+
+class ClassLabel:
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+class HuggingFace:
+    """A `datasets.Dataset`, as far as residua uses it."""
+
+    def __init__(self, images: Sequence[object], **columns: Sequence[object]) -> None:
+        plain = {name: Value() for name in columns}
+        classes = {"label": ClassLabel("owl", "cat"), "light": ClassLabel("day", "night")}
+        image = type("Image", (), {})()
+        self.features = {"image": image, **plain, **{n: classes[n] for n in classes if n in plain}}
+        self.rows = {"image": images, **columns}
+        self.column_names = list(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows["image"])
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        return {name: cells[index] for name, cells in self.rows.items()}
+
+
+@pytest.mark.parametrize("form", ["pixels", "paths"])
+def test_further_columns_of_a_hugging_face_dataset_are_those_of_a_table(
+    form: str, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for file, array in zip(files, COLOUR, strict=True):
+        Image.fromarray(array).save(file)
+    images = [Image.fromarray(array) for array in COLOUR] if form == "pixels" else files
+    data = HuggingFace(
+        [str(image) if form == "paths" else image for image in images],
+        label=[0, 1, 1, 0],
+        split=["train", "train", "val", "test"],
+        group=["p1", "p1", "p2", "p3"],
+        camera=["a", "b", None, "b"],
+        light=[1, 0, 1, 0],
+        site=["s", "s", "t", "t"],
+    )
+    dataset = opened(data)
+    assert names(dataset) == ["owl", "cat", "cat", "owl"]
+    assert [entry.split for entry in dataset.entries] == ["train", "train", "validation", "test"]
+    assert [entry.group for entry in dataset.entries] == ["p1", "p1", "p2", "p3"]
+    assert dataset.columns == {
+        "camera": ["a", "b", "", "b"],
+        "light": ["night", "day", "night", "day"],
+        "site": ["s", "s", "t", "t"],
+    }
+    by_site = open_dataset(path_of(data, Columns()), columns=Columns(group="site"))
+    assert [entry.group for entry in by_site.entries] == ["s", "s", "t", "t"]
+    assert "site" not in by_site.columns
+    table = [
+        f"{file},{name},{split},{group},{camera},{light},{site}"
+        for file, name, split, group, camera, light, site in zip(
+            files,
+            names(dataset),
+            data.rows["split"],
+            data.rows["group"],
+            ["a", "b", "", "b"],
+            ["night", "day", "night", "day"],
+            data.rows["site"],
+            strict=True,
+        )
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,split,group,camera,light,site", *table]))
+    assert open_dataset(str(tmp_path / "t.csv")).columns == dataset.columns
+
+
+def test_an_unknown_split_of_a_hugging_face_dataset_is_named() -> None:
+    images = [Image.fromarray(array) for array in COLOUR[:2]]
+    data = HuggingFace(images, label=[0, 1], split=["train", "dev2"])
+    with pytest.raises(ResiduaError, match="image 1 of the data given: split 'dev2'"):
+        opened(data)
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,7 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
     if chosen.label == path:
         raise ResiduaError(f"{where}: the column {path!r} cannot be both path and label.")
     split = _column(names, chosen.split, SPLITS, "split", where)
-    is_group = chosen.group in names
-    group = chosen.group if is_group else ""
-    if not chosen.group:
-        group = _column(names, "", GROUPS, "group", where)
+    group = group_column(names, chosen.group, where)
     others = [name for name in names if name not in ("", path)]
     label = _column(others, chosen.label, LABELS, "label", where, names)
     if not label:
@@ -75,6 +72,13 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
             raise ResiduaError(_unclear("label", [], names, where))
         label = rest[0]
     return Roles(path, label, split, group)
+
+
+def group_column(names: Sequence[str], chosen: str, where: str = "the data given") -> str:
+    """The column of groups, "" if there is none. chosen: the setting data.group_by."""
+    if chosen:
+        return chosen if chosen in names else ""
+    return _column(names, "", GROUPS, "group", where)
 
 
 def path_column(names: Sequence[str], where: str, chosen: str = "") -> str:

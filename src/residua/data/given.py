@@ -18,12 +18,13 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from residua.config.schema import Data
-from residua.data.columns import Columns, roles_of
+from residua.data.columns import Columns, Roles, roles_of
 from residua.data.dataset import SplitName, Unreadable
 from residua.data.listing import class_order
 from residua.data.pixels import pixels_of
 from residua.data.scan import SPLIT_NAMES
-from residua.data.store import Labelled, store_images, store_rows
+from residua.data.store import Cells, Labelled, store_images, store_rows
+from residua.data.table import text_of
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.system.files import user_path
@@ -38,12 +39,13 @@ _GREY = ("1", "L", "LA", "La", "I", "F")
 
 @dataclass(frozen=True)
 class _Item:
-    """An image, or its path, and its label; where: for messages."""
+    """An image, or its path, and its label; where: for messages. cells: see Labelled."""
 
     image: Any
     label: str
     split: SplitName | None
     where: str
+    cells: Cells
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def path_of(
     first = next(items, None)
     if first is None:
         raise ResiduaError(f"the data given has no images: expected {KINDS}.")
-    known = _class_names(data)
+    known = _class_names(data, columns)
     if isinstance(first.image, str | os.PathLike):
         return str(store_rows(_rows(first, items), parent))
 
@@ -82,12 +84,12 @@ def path_of(
     return str(store_images(_images(first, items, ranges), ordered, parent))
 
 
-def _rows(first: _Item, others: Iterator[_Item]) -> Iterator[dict[str, str]]:
+def _rows(first: _Item, others: Iterator[_Item]) -> Iterator[dict[str, object]]:
     for item in _chained(first, others):
         if not isinstance(item.image, str | os.PathLike):
             raise ResiduaError(f"{item.where}: is no path, as the first image is.")
         path = user_path(item.image).absolute()
-        yield {"path": str(path), "label": item.label, "split": item.split or ""}
+        yield {**item.cells, "path": str(path), "label": item.label, "split": item.split or ""}
 
 
 def _images(first: _Item, others: Iterator[_Item], ranges: Ranges) -> Iterator[Labelled]:
@@ -99,7 +101,7 @@ def _images(first: _Item, others: Iterator[_Item], ranges: Ranges) -> Iterator[L
             pixels = pixels_of(item.image, channels, Data.max_pixels, ranges.own, ranges.trained)
         except Unreadable as error:
             raise ResiduaError(f"{item.where}: {error}.") from error
-        yield Labelled(pixels, item.label, item.split)
+        yield Labelled(pixels, item.label, item.split, item.cells)
 
 
 def _chained(first: _Item, others: Iterator[_Item]) -> Iterator[_Item]:
@@ -143,13 +145,16 @@ def _all_items(data: Any, columns: Columns) -> Iterator[_Item]:
 
 
 def _items(data: Any, columns: Columns, split: SplitName | None, prefix: str) -> Iterator[_Item]:
-    names = _class_names(data)
-    for number, (image, label) in enumerate(_pairs(data, columns, prefix)):
+    names = _class_names(data, columns)
+    if _is_hugging_face(data):
+        yield from _table_items(data, columns, split, prefix)
+        return
+    for number, (image, label) in enumerate(_pairs(data, prefix)):
         where = f"{prefix}image {number} of the data given"
-        yield _Item(image, _name(label, names, where), split, where)
+        yield _Item(image, _name(label, names, where), split, where, {})
 
 
-def _pairs(data: Any, columns: Columns, prefix: str) -> Iterator[tuple[Any, Any]]:
+def _pairs(data: Any, prefix: str) -> Iterator[tuple[Any, Any]]:
     """(image, label) of each image."""
     if _is_arrays(data):
         images, labels = data
@@ -158,8 +163,6 @@ def _pairs(data: Any, columns: Columns, prefix: str) -> Iterator[tuple[Any, Any]
                 f"the {prefix}data given has {len(images):,} images but {len(labels):,} labels."
             )
         yield from zip(images, labels, strict=True)
-    elif hasattr(data, "column_names") and hasattr(data, "features"):
-        yield from _table_pairs(data, columns)
     else:
         for number, pair in enumerate(_each(data)):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -189,28 +192,70 @@ def _each(data: Any) -> Iterator[Any]:
     raise ResiduaError(f"data of type {type(data).__name__}: expected {KINDS}.")
 
 
-def _table_pairs(data: Any, columns: Columns) -> Iterator[tuple[Any, Any]]:
-    """(image, label) of the rows of a `datasets.Dataset`, which is not imported."""
-    features = data.features
-    images = [name for name in data.column_names if type(features[name]).__name__ == "Image"]
+def _is_hugging_face(data: Any) -> bool:
+    """Whether data is a `datasets.Dataset`, which is not imported."""
+    return hasattr(data, "column_names") and isinstance(getattr(data, "features", None), Mapping)
+
+
+def _roles(data: Any, columns: Columns) -> Roles:
+    """The columns of a `datasets.Dataset`. Raises ResiduaError."""
+    images = [name for name in data.column_names if _is_image(data, name)]
     path = columns.path or (images[0] if len(images) == 1 else "")
-    chosen = Columns(path=path, label=columns.label)
-    roles = roles_of(data.column_names, chosen, "the datasets.Dataset given")
-    for row in _each(data):
+    chosen = Columns(path, columns.label, columns.split, columns.group)
+    return roles_of(data.column_names, chosen, "the datasets.Dataset given")
+
+
+def _is_image(data: Any, name: str) -> bool:
+    return type(data.features[name]).__name__ == "Image"
+
+
+def _is_plain(data: Any, name: str) -> bool:
+    return type(data.features[name]).__name__ in ("Value", "ClassLabel")
+
+
+def _table_items(
+    data: Any, columns: Columns, split: SplitName | None, prefix: str
+) -> Iterator[_Item]:
+    """The rows of a `datasets.Dataset`: image, label, split, and the further columns."""
+    roles, names = _roles(data, columns), _class_names(data, columns)
+    used = (roles.path, roles.label, roles.split)
+    others = [name for name in data.column_names if name not in used and _is_plain(data, name)]
+    for number, row in enumerate(_each(data)):
+        where = f"{prefix}image {number} of the data given"
         image = row[roles.path]
         if isinstance(image, Mapping):  # not decoded
             image = image.get("bytes") or image.get("path")
-        yield image, row[roles.label]
+        cells = {name: _cell(row[name], data.features[name]) for name in others}
+        own = split or (_split(row[roles.split], where) if roles.split else None)
+        yield _Item(image, _name(row[roles.label], names, where), own, where, cells)
 
 
-def _class_names(data: Any) -> Sequence[str]:
+def _split(cell: object, where: str) -> SplitName | None:
+    text = text_of(cell)
+    if text and text.casefold() in SPLIT_NAMES:
+        return SPLIT_NAMES[text.casefold()]
+    if text == "":
+        return None
+    raise ResiduaError(f"{where}: split {cell!r:.60}: expected train, validation or test.")
+
+
+def _cell(value: Any, feature: object) -> str:
+    """A cell as text, by its class name where it has one; "" for what is no text or number."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    names = getattr(feature, "names", None)
+    if names and isinstance(value, int):
+        value = names[value] if 0 <= value < len(names) else ""
+    return text_of(value) or ""
+
+
+def _class_names(data: Any, columns: Columns) -> Sequence[str]:
     """The names that a data set has for labels 0, 1, ...; also that of a subset of it."""
     if isinstance(data, Mapping):
-        return next(filter(None, map(_class_names, data.values())), ())
-    features = getattr(data, "features", None)
-    if isinstance(features, Mapping):
-        named = [feature.names for feature in features.values() if hasattr(feature, "names")]
-        return tuple(map(str, named[0])) if len(named) == 1 else ()
+        return next(filter(None, (_class_names(part, columns) for part in data.values())), ())
+    if _is_hugging_face(data):
+        names = getattr(data.features[_roles(data, columns).label], "names", ())
+        return tuple(map(str, names))
     inner = data
     while inner is not None:
         classes = getattr(inner, "classes", None)

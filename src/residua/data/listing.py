@@ -109,7 +109,7 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
         entries=entries,
         rejected=sorted(scan.rejected),
         warnings=scan.warnings,
-        columns=properties_in(table, positions, dataclasses.astuple(roles)),
+        columns=properties_in(table.columns, positions, dataclasses.astuple(roles)),
     )
 
 

@@ -74,7 +74,7 @@ def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOI
     if is_file and is_table(root):
         return _table(root, columns, training)
     if store.is_stored(root) and (root / store.INDEX).exists():
-        return store.open_images(root)
+        return store.open_images(root, columns.group)
     if is_file and (kind := archive.kind_of(root)):
         return _archive(root, kind, columns, training)
     if columns.chosen:
@@ -97,8 +97,9 @@ def _table(file: Path, columns: Columns, training: bool) -> Dataset:
     """The data set of a table; its name in messages is not that of a file in the cache."""
     if not store.is_stored(file):
         return listing.find(file, columns, training=training)
+    stored = Columns("path", "label", "split", columns.group)
     try:
-        return listing.find(file, Columns(group=columns.group), training=training)
+        return listing.find(file, stored, training=training)
     except ResiduaError as error:
         raise ResiduaError(str(error).replace(str(file), "the list given as data")) from error
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from residua.data.columns import plain_name
 from residua.data.dataset import Values
-from residua.data.table import Table, text_of
+from residua.data.table import text_of
 
 FEW = 20  # different numbers are categories; more are quantities
 MOST = 50  # columns
@@ -19,16 +19,18 @@ _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 _ID = re.compile(r"|(.*_)?(id|uuid|index)|unnamed:_\d+")  # "": the index that pandas writes
 
 
-def properties_in(table: Table, rows: Sequence[int], roles: Collection[str]) -> dict[str, Values]:
+def properties_in(
+    columns: Mapping[str, Sequence[object]], rows: Sequence[int], roles: Collection[str]
+) -> dict[str, Values]:
     """Name -> a value for each image, of at most MOST columns.
 
-    rows: of the images, as positions in the table. roles: columns that are no property, such as
-    path and label. More than FEW different numbers are numbers, anything else is text. Omitted are
-    columns of lists, of a single value, and of ids: numbers that are named so, and whole numbers
-    or texts of which no two are equal.
+    columns: name -> cells of a table. rows: of the images, as positions in it. roles: columns that
+    are no property, such as path and label. More than FEW different numbers are numbers, anything
+    else is text. Omitted are columns of lists, of a single value, and of ids: numbers that are
+    named so, and whole numbers or texts of which no two are equal.
     """
     found: dict[str, Values] = {}
-    for name, cells in table.columns.items():
+    for name, cells in columns.items():
         if name in roles or len(found) == MOST:
             continue
         texts = [text for row in rows if (text := text_of(cells[row])) is not None]

@@ -14,17 +14,20 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from residua.data.arrays import ArrayDataset
+from residua.data.columns import group_column
 from residua.data.dataset import Entry, Pixels, SplitName
+from residua.data.properties import properties_in
 from residua.errors import ResiduaError
 from residua.system.files import UNFINISHED, cache_folder, remove_old_folders
 
+Cells = Mapping[str, str]
 _NAME = re.compile("residua-[0-9a-f]{32}")
 INDEX, PIXELS, ROWS = "index.json", "pixels", "images.jsonl"
 _AGAIN = (
@@ -34,11 +37,15 @@ _AGAIN = (
 
 @dataclass(frozen=True)
 class Labelled:
-    """An image of a data set: uint8 [H, W, C], the name of its class, its split if it has one."""
+    """An image of a data set: uint8 [H, W, C], the name of its class, its split if it has one.
+
+    cells: of further columns by name, "" without a value.
+    """
 
     pixels: Pixels
     label: str
     split: SplitName | None
+    cells: Cells = field(default_factory=dict)
 
 
 def is_stored(root: Path) -> bool:
@@ -47,8 +54,8 @@ def is_stored(root: Path) -> bool:
     return bool(_NAME.fullmatch(folder.name))
 
 
-def store_rows(rows: Iterable[dict[str, str]], parent: Path | None = None) -> Path:
-    """Store a table of paths, labels and splits; returns its file. Raises ResiduaError.
+def store_rows(rows: Iterable[Mapping[str, object]], parent: Path | None = None) -> Path:
+    """Store a table of paths, labels, splits and so on; returns its file. Raises ResiduaError.
 
     parent: the folder to store it in; None: one in the user's cache.
     """
@@ -74,14 +81,18 @@ def store_images(
     def write(folder: Path) -> str:
         digest = hashlib.sha256()
         rows: list[tuple[str, SplitName | None, tuple[int, ...]]] = []
+        cells: list[Cells] = []
         with (folder / PIXELS).open("xb") as file:
             for image in images:
                 content = image.pixels.tobytes()
                 file.write(content)
                 digest.update(content)
                 rows.append((image.label, image.split, image.pixels.shape))
+                cells.append(image.cells)
         classes = list(order(sorted({label for label, _, _ in rows})))
         index = {"classes": classes, "images": rows, "sha256": digest.hexdigest()}
+        if names := sorted({name for row in cells for name in row}):
+            index["columns"] = {name: [row.get(name, "") for row in cells] for name in names}
         text = json.dumps(index)
         (folder / INDEX).write_text(text, "utf-8")
         return _name(hashlib.sha256(text.encode()))
@@ -89,8 +100,11 @@ def store_images(
     return _stored(write, parent)
 
 
-def open_images(root: Path) -> ArrayDataset:
-    """The images in a folder that `store_images` wrote. Raises ResiduaError if it is damaged."""
+def open_images(root: Path, group: str = "") -> ArrayDataset:
+    """The images in a folder that `store_images` wrote. Raises ResiduaError if it is damaged.
+
+    group: the setting data.group_by, which may be a further column.
+    """
     try:
         text = (root / INDEX).read_text("utf-8")
         index = json.loads(text)
@@ -109,12 +123,22 @@ def open_images(root: Path) -> ArrayDataset:
         start = end
     labels = {name: label for label, name in enumerate(index["classes"])}
     digits = len(str(len(images)))
+    cells: dict[str, list[str]] = index.get("columns", {})
+    grouping = group_column(list(cells), group)
+    groups = cells.get(grouping) or [""] * len(images)
     entries = [
-        Entry(f"{split or 'images'}/{number:0{digits}}", labels[name], split)
+        Entry(f"{split or 'images'}/{number:0{digits}}", labels[name], split, groups[number])
         for number, (name, split, _) in enumerate(index["images"])
     ]
-    classes = tuple(index["classes"])
-    return ArrayDataset("images", "images given in Python", classes, entries, images, "array")
+    return ArrayDataset(
+        "images",
+        "images given in Python" + (f", grouped by {grouping!r}" if grouping else ""),
+        tuple(index["classes"]),
+        entries,
+        images,
+        "array",
+        columns=properties_in(cells, range(len(images)), {grouping}),
+    )
 
 
 def _name(digest: hashlib._Hash) -> str:
