@@ -283,6 +283,23 @@ def test_without_a_correct_file_none_is_written_and_an_earlier_one_stays(
     assert file.read_bytes() == b"earlier"
 
 
+def test_a_file_of_the_user_is_not_replaced(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the named file, nor the second one of OpenVINO, nor one in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    weights = read_file(run.weights)
+    for name, arguments in (
+        ("net.onnx", {"out": Path("net.onnx")}),
+        ("net.bin", {"out": Path("net.xml")}),
+        ("best.torchscript", {"run": None, "format": "torchscript"}),
+    ):
+        Path(name).write_text("precious")
+        with pytest.raises(ResiduaError, match=rf"{name}: exists already"):
+            write_export(weights, console=QUIET, **({"run": run} | arguments))  # type: ignore[arg-type]
+        assert Path(name).read_text() == "precious"
+
+
 @pytest.mark.parametrize("name", ["torchscript", "pt2"])
 def test_a_file_that_the_disk_does_not_take_is_an_error_of_the_disk(
     name: FormatName, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -180,6 +180,15 @@ def test_all_facts_are_shown(page: Page) -> None:
         assert fact in page.words
 
 
+def test_the_epoch_of_the_saved_weights_is_named() -> None:
+    assert "The saved weights are those of epoch 2" in render(
+        replace(make(), history=[row(1), row(2)])
+    )
+    text = render(replace(make(), history=[row(1)], best_epoch=0))
+    assert "No epoch was better than the weights before fine-tuning, so these are saved" in text
+    assert "those of epoch" not in text
+
+
 def test_class_names_cannot_inject_markup() -> None:
     evil = [
         "<script>alert(1)</script>",

@@ -149,7 +149,9 @@ def test_without_a_validation_set_the_last_weights_are_written_early(tmp_path: P
     assert (tmp_path / "early/last.safetensors").exists()
 
 
-def test_initial_weights_can_be_the_best(tmp_path: Path) -> None:
+def test_initial_weights_can_be_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = config_for(training__epochs=4)
     trained = network_for(config)
     folder = tmp_path / "first"
@@ -159,10 +161,12 @@ def test_initial_weights_can_be_the_best(tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     task = task_for(harmful)
     task = Task(task.batches, task.eval_splits, task.class_counts, task.metadata, 0, None, True)
-    progress = fit(trained, task, harmful, RunFolder(tmp_path / "second"), QUIET)
+    progress = fit(trained, task, harmful, RunFolder(tmp_path / "second"), Console())
     assert progress.best_epoch == 0
     assert progress.best is not None
     assert progress.best[0] > progress.history[0]["val_accuracy"]
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "no epoch was better than the weights before fine-tuning" in printed
 
 
 def test_training_leaves_the_global_generator_alone(tmp_path: Path) -> None:

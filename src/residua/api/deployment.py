@@ -22,7 +22,6 @@ from residua.serving.limits import Limits
 from residua.serving.server import check_installed, serve_application
 from residua.serving.service import Model
 from residua.system.console import Console
-from residua.system.files import check_output
 from residua.weights.hub import checked_name
 from residua.weights.load import Weights
 from residua.weights.network import default_device
@@ -59,9 +58,6 @@ def export(
         source, model, classes, preprocessing, Console(quiet), check=check
     )
     target = None if out is None else Path(out)
-    if target is not None:
-        inputs = [weights.path] if folder is None else [folder.config.data.path]
-        check_output(target, (target.suffix.lower(),), inputs)
     return write_export(
         weights, folder, Console(quiet), format=format, precision=precision, out=target
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -33,6 +32,7 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import (
     Unwritable,
+    check_output,
     check_space,
     check_writable,
     unwritable,
@@ -94,7 +94,12 @@ def write_export(
     kind = FORMATS[name]
     _check_precision(kind, precision)
     kind.check_installed()
-    exporters = kind.exporters
+    exporters, path = kind.exporters, _path(weights, run, kind, precision, out)
+    if out is not None or run is None:
+        inputs = [weights.path] if run is None else [run.config.data.path]
+        for suffix in kind.suffixes:
+            check_output(path.with_suffix(suffix), (suffix,), inputs)
+    check_writable(path.parent)
     if precision == "int8":
         FORMATS["onnx"].check_installed()  # OpenVINO's int8 files are converted from ONNX
         if run is None:
@@ -104,8 +109,6 @@ def write_export(
             )
         calibration = training_images(weights, run, console, CALIBRATION_IMAGES)
         exporters = int8_exporters(name, calibration.pixels)
-    path = _path(weights, run, kind, precision, out)
-    check_writable(path.parent)
     images = held_out_images(weights, run, console)
     expected = _expected(weights, images.padded())
     rejected: dict[str, str] = {}
@@ -211,8 +214,7 @@ def _without_detector(weights: Weights) -> Weights:
 
 def _copy(file: Path, path: Path, kind: Format) -> None:
     """Write the file, and before it its companion, to the final name."""
-    suffixes: Iterable[str] = (kind.companion, kind.suffix) if kind.companion else (kind.suffix,)
-    for suffix in suffixes:
+    for suffix in kind.suffixes:
         write_atomically(path.with_suffix(suffix), file.with_suffix(suffix).read_bytes())
 
 

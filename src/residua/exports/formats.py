@@ -47,6 +47,11 @@ class Format:
     precisions: tuple[Precision, ...]
     companion: str = ""
 
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of its files, the one that users name last."""
+        return (self.companion, self.suffix) if self.companion else (self.suffix,)
+
     def check_installed(self) -> None:
         """Raise ResiduaError if a package is missing."""
         for package in self.packages:

@@ -114,9 +114,9 @@ class ReportFacts:
     """Everything that a report shows; it leaves out what is None or empty.
 
     evaluation: the headline, or cross-validated predictions. best_epoch: the epoch, from 1, of the
-    saved weights. history: rows as in history.csv. environment: name -> value. seconds: duration of
-    the training. initial_weights: their source and licence. reliability, unknown: see
-    evaluation/reliability.py and uncertainty/unknown.py.
+    saved weights; 0: of those before fine-tuning. history: rows as in history.csv. environment:
+    name -> value. seconds: duration of the training. initial_weights: their source and licence.
+    reliability, unknown: see evaluation/reliability.py and uncertainty/unknown.py.
     """
 
     title: str
@@ -176,7 +176,7 @@ def report_facts(
         seconds=progress.seconds,
         train_command=f"residua train {data} --recipe {run}/config.yaml",
         predict_command=f"residua predict {run} IMAGE_OR_FOLDER",
-        best_epoch=progress.best_epoch or None,
+        best_epoch=0 if progress.kept_initial else progress.best_epoch or None,
         samples=Samples(prepared.pixels[first], prepared.labels[first].tolist()),
         predictions=_predictions(evaluation),
         transfer=transfer if transfer and transfer.layers else None,

@@ -78,6 +78,11 @@ class Progress:
         return progress
 
     @property
+    def kept_initial(self) -> bool:
+        """Whether the weights before training are still the best after an epoch."""
+        return self.best is not None and self.best_epoch == 0 and self.epoch > 0
+
+    @property
     def has_begun(self) -> bool:
         """Whether any step was taken, or the initial weights were evaluated."""
         return self.best is not None or self.step > 0 or self.epoch > 0

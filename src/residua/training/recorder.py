@@ -126,5 +126,9 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         self.console.print(f"stopped after epoch {self.progress.epoch}: {reason}")
 
     def end(self) -> None:
-        """Log that training is complete."""
+        """Log that training is complete; print if it improved nothing."""
+        if self.progress.kept_initial:
+            self.console.print(
+                "no epoch was better than the weights before fine-tuning, so these are the result"
+            )
         self.log.write("end", self.total_steps, best_epoch=self.progress.best_epoch)
