@@ -28,16 +28,19 @@ from residua.system.files import (
     user_path,
     write_atomically,
 )
+from residua.transfer.search import HELD_OUT
 
 COLUMNS, ROWS = 8, 4  # of a grid
 MIN_TILE = 64  # px; smaller images are enlarged by a whole factor
 GAP = 2  # px between tiles
+BATCH = "training-batch.png"
 
 
 def overview(config: Config, out: str | None, console: Console) -> str:
     """Write a grid per class and a training batch as the network receives it; return the summary.
 
-    The PNG files go to the folder `out`, by default looks/<data>. Raises ResiduaError.
+    A linear probe without views is trained on the images of the grids: there is no batch. The PNG
+    files go to the folder `out`, by default looks/<data>. Raises ResiduaError.
     """
     refuse_inside(Path(out or "looks"), config.data.path)
     check_writable(Path(out or "looks"))
@@ -47,17 +50,40 @@ def overview(config: Config, out: str | None, console: Console) -> str:
     prepared = prepare(start.config, console, expects, start.choices)
     folder = user_path(out) if out else Path("looks") / short_name(prepared.dataset.name)
     _write_class_grids(prepared, folder)
-    batch = folder / "training-batch.png"
-    _write_grid(batch, _training_batch(prepared))
+    written = "a grid of images for each class"
+    transfer = prepared.config.transfer
+    if transfer.strategy != "features" or transfer.views:
+        _write_grid(folder / BATCH, _training_batch(prepared))
+        written += f", and {BATCH}"
     lines = [
         prepared.summary,
         *_class_counts(prepared),
         *_sizes_and_formats([header for header in prepared.headers if header]),
         *(f"warning: {note}" for note in prepared.notes),
         *(f"unreadable: {path}: {reason}" for path, reason in prepared.unreadable),
-        f"written to {folder}: a grid of images for each class, and {batch.name}",
+        *_plans(prepared),
+        f"written to {folder}: {written}",
     ]
     return "\n".join(lines)
+
+
+def _plans(prepared: Prepared) -> list[str]:
+    """How `train` may use the images otherwise than the counts and the training batch show."""
+    transfer = prepared.config.transfer
+    if transfer.strategy == "features" and not transfer.views:
+        return ["training: a linear probe, on the images as in the grids, without augmentation"]
+    if transfer.strategy != "auto":
+        return []
+    lines = [
+        f"training: a linear probe on the images as in the grids; {BATCH} shows the augmentation "
+        "of other strategies, which are tried if they may be better"
+    ]
+    if prepared.is_explicit("data.val_fraction") or prepared.has_own_splits:
+        return lines
+    if len(prepared.splits["validation"]):
+        return [*lines, "if the linear probe is best, it is trained on the validation images too"]
+    share = f"{HELD_OUT:.0%}".replace("%", " %")
+    return [*lines, f"if others are tried, {share} of the training images become a validation set"]
 
 
 def _write_class_grids(prepared: Prepared, folder: Path) -> None:

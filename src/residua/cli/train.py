@@ -97,8 +97,8 @@ def look(
 ) -> None:
     """Summarise DATA before training: counts, sizes, formats, sample images.
 
-    Writes a grid of images per class and an augmented training batch as PNG files.
-    Accepts the settings of `residua train`; nothing is trained.
+    Writes a grid of images per class and, unless a linear probe alone is trained, an augmented
+    training batch as PNG files. Accepts the settings of `residua train`; nothing is trained.
 
     Examples:
       residua look photos
