@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from residua.cli.common import (
     CHUNK,
+    check_order,
     class_names,
     preprocessing_fields,
     print_predictions,
@@ -48,6 +50,20 @@ def test_only_preprocessing_can_be_set_for_a_weights_file() -> None:
     for assignment in ("training.epochs=3", "size=64", "preprocessing.size"):
         with pytest.raises(ResiduaError, match="expected"):
             preprocessing_fields([assignment])
+
+
+def test_a_run_after_its_images_is_named_with_the_right_order(tmp_path: Path) -> None:
+    run, photo = tmp_path / "run", tmp_path / "new.jpg"
+    run.mkdir()
+    for name in ("config.yaml", "classes.json"):
+        (run / name).write_text("")
+    Image.new("L", (2, 2)).save(photo)
+    for source in (photo, tmp_path):
+        with pytest.raises(ResiduaError) as raised:
+            check_order("predict", str(source), ["other.jpg", str(run)])
+        assert str(raised.value).endswith(f"comes first: residua predict {run} {source}")
+    for source in (str(run), "imagenet", "hub:me/net", "missing.jpg", "\0"):
+        check_order("predict", source, [str(photo), str(run)])
 
 
 @pytest.mark.parametrize(

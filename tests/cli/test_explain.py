@@ -45,5 +45,5 @@ def test_the_predicted_class_is_explained_unless_one_is_named(run: RunFolder) ->
     assert row.probability == pytest.approx(probability, abs=1e-4)
     assert row.heat.shape == row.pixels.shape[:2]
     assert row.heat.dtype == np.float32
-    with pytest.raises(ResiduaError, match=r"class 'clas1'.*Did you mean class"):
+    with pytest.raises(ResiduaError, match=r"has no class 'clas1'.*Did you mean class"):
         residua.explain(run.path, photo, class_name="clas1")

@@ -53,8 +53,8 @@ def test_settings_survive_yaml(values: dict[str, object]) -> None:
         ("augmentation.zoom", [1, 2, 3], "a list"),
         ("augmentation.flip", "perhaps", "true or false"),
         ("training.epoch", 3, "training has epochs"),
-        ("trainin.epochs", 3, "expected SECTION.FIELD"),
-        ("epochs", 3, "expected SECTION.FIELD"),
+        ("trainin.epochs", 3, "Expected SECTION.FIELD"),
+        ("epochs", 3, "Expected SECTION.FIELD"),
         ("data.path", "auto", None),
         ("data.split_seed", "auto", "a whole number"),
         ("network.ordering", "f", "'original', 'bn_after_addition', .*, or null"),
@@ -171,3 +171,21 @@ def test_preprocessing_stored_with_weights_is_complete_and_fits_its_channels() -
     ):
         with pytest.raises(ResiduaError, match=reason):
             parse.preprocessing_from({**stored, **change}, "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("optimisation.lr", "optimization.learning_rate"),
+        ("optimization.lr", "optimization.learning_rate"),
+        ("lr", "optimization.learning_rate"),
+        ("optimisation.lerning_rate", "optimization.learning_rate"),
+        ("training.batchsize", "training.batch_size"),
+        ("network.size", "preprocessing.size"),
+    ],
+)
+def test_the_error_of_an_unknown_setting_suggests_a_similar_one(name: str, meant: str) -> None:
+    with pytest.raises(ResiduaError, match=rf"is not a setting\. Did you mean {meant}\?"):
+        parse.field_of(name)
+    with pytest.raises(ResiduaError, match=r"is not a setting\. Expected SECTION"):
+        parse.field_of("qqqq")

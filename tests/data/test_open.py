@@ -51,7 +51,7 @@ def test_an_image_is_no_data_set(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("L", (2, 2)).save(tmp_path / "1.png")
-    assert "is an image." in refusal(tmp_path / "1.png")
+    assert "is an image, not a data set." in refusal(tmp_path / "1.png")
 
 
 def test_no_data_is_explained() -> None:

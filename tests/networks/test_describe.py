@@ -44,6 +44,11 @@ def test_a_size_is_at_least_one_pixel() -> None:
         describe("cifar_resnet14", size=0)
 
 
+def test_a_network_of_timm_is_sent_to_train() -> None:
+    with pytest.raises(ResiduaError, match=r"residua train DATA --model timm:resnet18$"):
+        describe("timm:resnet18")
+
+
 def test_the_list_names_parameters_input_and_source(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("resnet18", "tutorial_resnet18")
     monkeypatch.setattr(catalogue, "ROWS", {name: catalogue.row(name) for name in names})

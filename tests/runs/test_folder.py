@@ -89,6 +89,9 @@ def test_a_new_run_never_takes_a_folder_that_is_in_use(
     assert [RunFolder.new(None, "a b").path.name for _ in range(2)] == ["a-b-1", "a-b-2"]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    with pytest.raises(ResiduaError, match=r"is not empty: expected a new folder for the run\.$"):
+        RunFolder.new(str(tmp_path / "full"), "x")
+    (tmp_path / "full" / "config.yaml").touch()
     with pytest.raises(ResiduaError, match=r"is not empty.*residua resume"):
         RunFolder.new(str(tmp_path / "full"), "x")
 

@@ -348,3 +348,18 @@ def test_an_overview_splits_as_a_training_on_a_linear_head_would(
     text = overview(config, str(tmp_path / "overview"), QUIET)
     assert "test" in text.splitlines()[0]
     assert "validation" not in text.splitlines()[0]  # all others are used for training
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [("imagnet", "imagenet"), ("imagnet:resnet50", "imagenet:resnet50"), ("phots-1", "photos-1")],
+)
+def test_the_error_of_a_misspelt_source_suggests_a_similar_one(
+    source: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos-1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ResiduaError, match=rf"{source}: there .* Did you mean {meant}\? Expected"):
+        open_weights(source, None, QUIET)
+    with pytest.raises(ResiduaError, match=r"no such file or folder\. Expected a run"):
+        open_weights("something", None, QUIET)

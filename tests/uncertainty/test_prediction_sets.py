@@ -93,6 +93,12 @@ def test_impossible_coverages_are_refused(coverage: float) -> None:
         sets.threshold(coverage)
 
 
+def test_the_error_of_a_coverage_in_per_cent_suggests_the_fraction() -> None:
+    sets = PredictionSets.fit(*draw(50, np.random.default_rng(0)))
+    with pytest.raises(ResiduaError, match=r"coverage 95: .* such as 0\.95\.$"):
+        sets.threshold(95)
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 5), st.floats(0.05, 0.95), st.integers(0, 99))
 def test_no_set_is_empty_and_a_higher_coverage_only_adds(

@@ -13,6 +13,7 @@ from residua.cli.common import (
     ModelOption,
     PreprocessingOption,
     SourceArgument,
+    check_order,
     class_names,
     preprocessing_fields,
     terminal,
@@ -51,6 +52,7 @@ def explain(
         from residua.report.view import percent
         from residua.system.console import printable
 
+        check_order("explain", source, files)
         rows = api.explain(
             source,
             files,

@@ -19,6 +19,7 @@ from residua.cli.common import (
     NoCheckOption,
     PreprocessingOption,
     SourceArgument,
+    check_order,
     class_names,
     preprocessing_fields,
     print_json,
@@ -61,6 +62,7 @@ def evaluate(
         from residua.report.view import evaluation_text
         from residua.system.console import printable
 
+        check_order("evaluate", source, [data] if data else [])
         fields, settings = split_settings(preprocessing)
         evaluation = api.evaluate(
             source,
@@ -140,6 +142,7 @@ def predict(
         from residua.evaluation.inputs import listed_names
         from residua.evaluation.predictor import COVERAGE
 
+        check_order("predict", source, files)
         if sets and coverage is None:
             coverage = COVERAGE
 
@@ -213,6 +216,7 @@ def features(
         from residua.data.table import import_pyarrow
         from residua.evaluation.predict import NO_PARQUET
 
+        check_order("features", source, files)
         check_output(out, (".npz", ".parquet"), files)
         if out.suffix.lower() == ".parquet":
             import_pyarrow(NO_PARQUET)  # fail before the computation, not after it

@@ -62,17 +62,34 @@ def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
     section, _, key = current_name(name).partition(".")
     if section not in _SECTIONS or not key:
         raise ResiduaError(
-            f"{where}{name!r} is not a setting: expected SECTION.FIELD, where SECTION is one of "
-            f"{', '.join(_SECTIONS)}."
+            f"{where}{name!r} is not a setting.{_did_you_mean(name)} Expected SECTION.FIELD, where "
+            f"SECTION is one of {', '.join(_SECTIONS)}."
         )
     fields = {field.name: field for field in dataclasses.fields(_SECTIONS[section])}
     if key not in fields:
-        near = difflib.get_close_matches(key, fields, n=1)
-        hint = f" Did you mean {section}.{near[0]}?" if near else ""
         raise ResiduaError(
-            f"{where}{name!r} is not a setting.{hint} {section} has {', '.join(fields)}."
+            f"{where}{name!r} is not a setting.{_did_you_mean(name)} {section} has "
+            f"{', '.join(fields)}."
         )
     return fields[key]
+
+
+def _did_you_mean(name: str) -> str:
+    """A question that names the setting of a similar name, or of the option --NAME; or ""."""
+    option = f"--{name.rpartition('.')[2].replace('_', '-')}"
+    if (setting := flags().get(option)) is None:
+        names = [
+            f"{section}.{field.name}"
+            for section, owner in _SECTIONS.items()
+            for field in dataclasses.fields(owner)
+        ]
+        by_field = {setting.partition(".")[2]: setting for setting in reversed(names)}
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+        near += [by_field[key] for key in difflib.get_close_matches(name, by_field, n=1)]
+        if not near:
+            return ""
+        setting = near[0]
+    return f" Did you mean {setting}?"
 
 
 def accepts_auto(name: str) -> bool:

@@ -82,8 +82,8 @@ def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOI
             f"{columns.chosen[0]} has no effect: {data} is no table (.csv, .tsv, .jsonl, .parquet)."
         )
     if is_file:
-        kind = "an image" if objection(root) is None else "no table, archive or folder"
-        raise ResiduaError(f"{data}: is {kind}.\n{folder.LAYOUT}")
+        kind = "an image" if objection(root) is None else "neither a table nor an archive"
+        raise ResiduaError(f"{data}: is {kind}, not a data set.\n{folder.LAYOUT}")
     for path in (root, root / "raw"):  # torchvision stores MNIST in raw/
         files = {file.name: file for file in _files(path)}
         if any(map(_IDX.fullmatch, files)):

@@ -105,5 +105,5 @@ def _output_of(name: str, weights: Weights) -> int:
         near = difflib.get_close_matches(key, indices, n=3, cutoff=0.5)
         known = ", ".join(weights.metadata.classes[:20])
         advice = f"Did you mean {', '.join(near)}?" if near else f"Expected one of {known}."
-        raise ResiduaError(f"class {name!r}: is not a class of {weights.path}. {advice}")
+        raise ResiduaError(f"{weights.path}: has no class {name!r}. {advice}")
     return indices[key]

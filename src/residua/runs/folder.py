@@ -108,7 +108,8 @@ class RunFolder:
         folder = user_path(path)
         refuse_undecodable(folder)
         if not _is_unstarted(folder):
-            check_unused(folder, "the run", f"`residua resume {folder}` continues an earlier one.")
+            is_run = (folder / "config.yaml").exists()
+            check_unused(folder, "the run", f"`residua resume {folder}` continues it." * is_run)
 
     def write_text(self, name: str, content: str | bytes) -> None:
         """Write one file of the run atomically."""

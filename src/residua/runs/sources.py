@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,10 +104,23 @@ def locate(source: str | os.PathLike[str], model: str | None, console: Console) 
         return RunFolder.existing(path).weights
     if not is_there(path):
         raise ResiduaError(
-            f"{source}: there is no such file or folder. Expected a run, a weights file, "
-            f"{IMAGENET}:NAME, such as {IMAGENET}:resnet50, or {HUB}:OWNER/NAME."
+            f"{source}: there is no such file or folder.{_did_you_mean(path)} Expected a run, a "
+            f"weights file, {IMAGENET}:NAME, such as {IMAGENET}:resnet50, or {HUB}:OWNER/NAME."
         )
     return path
+
+
+def _did_you_mean(path: Path) -> str:
+    """A question that names a similar source: imagenet, or a file in the same folder; or ""."""
+    name, colon, model = path.name.partition(":")
+    if difflib.get_close_matches(name, [IMAGENET]):
+        return f" Did you mean {IMAGENET}{colon}{model}?"
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f" Did you mean {path.with_name(near[0])}?" if near else ""
 
 
 def absolute_source(source: str) -> str:

@@ -60,8 +60,8 @@ def write_atomically(path: Path, content: str | bytes, advice: str = "") -> None
 def unwritable(path: Path, error: OSError, advice: str = "") -> Unwritable:
     """The error of a file or folder that cannot be written, with what to do about its cause."""
     cause = _ADVICE.get(error.errno or 0, "Choose another folder.")
-    reason = error.strerror or error
-    return Unwritable(f"{path}: cannot be written: {reason}. {cause} {advice}".rstrip())
+    reason, name = error.strerror or error, "the working directory" if path == Path() else path
+    return Unwritable(f"{name}: cannot be written: {reason}. {cause} {advice}".rstrip())
 
 
 def check_space(folder: Path, size: int) -> None:

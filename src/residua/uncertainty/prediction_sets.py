@@ -139,9 +139,9 @@ class PredictionSets:
 
     def _check(self, coverage: float) -> None:
         if not 0 < coverage < 1:
+            share = coverage / 100 if 1 < coverage < 100 else 0.9
             raise ResiduaError(
-                f"A coverage of {coverage:g} is impossible: expected a number between 0 and 1, "
-                "such as 0.9."
+                f"coverage {coverage:g}: expected a number between 0 and 1, such as {share:g}."
             )
         if coverage > self.highest_coverage + 1e-9:
             groups = len(np.unique(self.groups))

@@ -20,6 +20,7 @@ from residua.system.files import cache_folder
 HUB = "hub"
 WEIGHTS = "model.safetensors"
 ADDRESS = "https://huggingface.co"
+CONNECTION_SECONDS = 5.0
 _NAME = r"[A-Za-z0-9][\w.-]*"
 
 
@@ -35,13 +36,15 @@ def hub_file(source: str) -> Path:
     """
     repository, _, revision = source.partition(":")[2].partition("@")
     hub = _hub()
-    with _explained(source, checked_name(repository), revision):
+    address = f"{_endpoint()}/{checked_name(repository)}/resolve/{revision or 'main'}/{WEIGHTS}"
+    with _explained(source, repository, revision):
         path = hub.hf_hub_download(
             repository,
             WEIGHTS,
             revision=revision or None,
             cache_dir=cache_folder() / "hub",
             endpoint=_endpoint(),
+            local_files_only=not _is_reachable(hub, address),
         )
     return Path(path)
 
@@ -56,6 +59,10 @@ def upload(folder: Path, repository: str, message: str, *, private: bool) -> str
     if hub.get_token() is None:
         raise ResiduaError(
             f"{repository}: uploading needs a token: run `hf auth login`, or set HF_TOKEN."
+        )
+    if not _is_reachable(hub, _endpoint()):
+        raise ResiduaError(
+            f"{repository}: {_endpoint()} cannot be reached. Check the connection and HF_ENDPOINT."
         )
     with _explained(repository, repository, ""):
         api = hub.HfApi(endpoint=_endpoint())
@@ -73,6 +80,15 @@ def checked_name(repository: str) -> str:
 
 def _endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", ADDRESS).rstrip("/")
+
+
+def _is_reachable(hub: Any, address: str) -> bool:
+    """Whether the server can be reached; huggingface_hub would retry for half a minute."""
+    try:
+        hub.utils.get_session().head(address, timeout=CONNECTION_SECONDS)
+    except Exception:  # of its HTTP client, which is another package
+        return False
+    return True
 
 
 def _hub() -> Any:

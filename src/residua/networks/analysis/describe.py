@@ -12,6 +12,7 @@ from torch import nn
 from residua.errors import ResiduaError
 from residua.networks.analysis import cost, drawing
 from residua.networks.analysis.shapes import on_meta
+from residua.networks.own import is_own
 from residua.networks.zoo import catalogue
 from residua.system.files import check_output, write_atomically
 
@@ -47,6 +48,11 @@ def describe(
     shortcut: str | None = None,
 ) -> Description:
     """The row `name` with these changes; None: the row's default. Raises ResiduaError."""
+    if is_own(name):
+        raise ResiduaError(
+            f"{name}: is not one of residua's networks, which alone are described here. To train "
+            f"it: residua train DATA --model {name}"
+        )
     row = catalogue.row(name)
     size = row.size if size is None else size
     if size < 1:
