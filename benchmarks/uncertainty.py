@@ -28,10 +28,10 @@ import residua
 from residua.system.device import environment
 from residua.transfer.logistic import fit_logistic, single_blas_thread
 from residua.uncertainty import unknown
-from residua.uncertainty.calibration import calibration_of
+from residua.uncertainty.calibration import brier_score, calibration_of
 from residua.uncertainty.intervals import clustered_interval, wilson_interval
 from residua.uncertainty.prediction_sets import PredictionSets, confidence_threshold
-from residua.uncertainty.softmax import softmax
+from residua.uncertainty.softmax import log_softmax, softmax
 from residua.uncertainty.temperature import cross_fitted, fit_temperature
 from residua.uncertainty.unknown_scores import SCORES, Head
 
@@ -149,6 +149,57 @@ def calibration(rows: dict[str, Rows]) -> list[str]:
             f"{v[2]:.4f} -> {v[3]:.4f}, Brier {v[4]:.4f} -> {v[5]:.4f}, temperature {v[6]:.2f}"
             for c, v in found.items()
         )
+    return lines
+
+
+def small_sets(rows: dict[str, Rows]) -> list[str]:
+    """Temperatures from cross-validated logits of few images, where errors are rare or absent."""
+    lines = [
+        "",
+        "## Temperature from the cross-validated logits of N images, for the other images of the",
+        "set; mean of 5 draws. Log loss and Brier score with temperature 1 -> with the fitted one,",
+        "whose range is given; errors among the N images.",
+    ]
+    for name in SETS:
+        features, labels = rows[name]
+        classes = int(labels.max()) + 1
+        for images in (60, 180, 400):
+            found, fitted, errors = [], [], []
+            for seed in range(SEEDS):
+                order = np.random.default_rng(seed).permutation(len(labels))
+                train, rest = order[:images], order[images:]
+                fold = np.arange(images) % 5
+                best, loss = None, np.inf
+                for c in STRENGTHS:
+                    logits = np.zeros((images, classes))
+                    for number in range(5):
+                        weight, bias = fit_head(
+                            features[train[fold != number]], labels[train[fold != number]], c
+                        )
+                        logits[fold == number] = (
+                            features[train[fold == number]] @ weight.T + bias[None]
+                        )
+                    present = log_softmax(logits)[np.arange(images), labels[train]]
+                    if -present.mean() < loss:
+                        best, loss = (c, logits), float(-present.mean())
+                assert best is not None
+                c, logits = best
+                temperature = fit_temperature(logits, labels[train])
+                weight, bias = fit_head(features[train], labels[train], c)
+                others = features[rest] @ weight.T + bias
+                row = []
+                for divisor in (1.0, temperature):
+                    logs = log_softmax(others / divisor)[np.arange(len(rest)), labels[rest]]
+                    row += [-logs.mean(), brier_score(softmax(others / divisor), labels[rest])]
+                found.append(row)
+                fitted.append(temperature)
+                errors.append(int((logits.argmax(axis=1) != labels[train]).sum()))
+            loss, brier, loss_after, brier_after = np.mean(found, axis=0)
+            lines.append(
+                f"{name:14} N {images:3}  log loss {loss:.4f} -> {loss_after:.4f}, Brier "
+                f"{brier:.4f} -> {brier_after:.4f}, temperature {min(fitted):.2f} to "
+                f"{max(fitted):.2f}, errors {min(errors)} to {max(errors)}"
+            )
     return lines
 
 
@@ -362,7 +413,7 @@ def main() -> None:
             f"{scipy.__version__}, Python {platform.python_version()}",
             "# " + ", ".join(f"{name}: {len(row[1])} images" for name, row in rows.items()),
         ]
-        lines += calibration(rows) + prediction_sets(rows) + intervals()
+        lines += calibration(rows) + small_sets(rows) + prediction_sets(rows) + intervals()
         for c in (1e-3, 1e-1):
             lines += unknown_images(rows, c)
     lines.append(f"# {time.perf_counter() - began:.0f} s, less if the features are cached")

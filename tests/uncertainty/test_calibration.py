@@ -92,3 +92,11 @@ def test_every_input_gives_finite_figures(
 def test_without_finite_probabilities_nothing_is_measured() -> None:
     with pytest.raises(ResiduaError, match="finite"):
         calibration_of(np.full((3, 2), np.nan), np.zeros(3, np.int64))
+
+
+@pytest.mark.parametrize(("errors", "is_measured"), [(0, False), (4, False), (5, True)])
+def test_a_handful_of_errors_is_no_measurement(errors: int, is_measured: bool) -> None:
+    labels = np.zeros(200, np.int64)
+    labels[:errors] = 1
+    calibration = calibration_of(np.tile([0.99, 0.01], (200, 1)), labels)
+    assert (calibration.errors, calibration.is_measured) == (errors, is_measured)

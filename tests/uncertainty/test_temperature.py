@@ -48,6 +48,20 @@ def test_a_few_images_that_are_all_right_are_no_reason_for_certainty() -> None:
     )
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.integers(20, 400), st.integers(2, 6), st.integers(0, 99))
+def test_without_errors_about_half_an_error_is_still_expected(
+    images: int, classes: int, seed: int
+) -> None:
+    """Margins of all sizes: a certain answer for most images would gain with the few others."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, images)
+    logits = random.normal(0, 1, (images, classes))
+    logits[np.arange(images), labels] = logits.max(axis=1) + random.exponential(4, images)
+    confidence = softmax(logits / fit_temperature(logits, labels)).max(axis=1)
+    assert (1 - confidence).sum() > 0.25
+
+
 def test_rows_that_are_not_finite_do_not_matter() -> None:
     logits, labels = calibrated(300, 3, 2)
     damaged = np.concatenate([logits, [[np.nan, 0, 0], [np.inf, 0, 0], [0, -np.inf, 0]]])

@@ -180,9 +180,16 @@ def _evaluation(facts: ReportFacts) -> str:
 
 def _probabilities(reliability: Reliability) -> list[str]:
     """How far the probabilities carry: calibration, and prediction sets."""
-    error, (low, high) = reliability.after.error, reliability.after.interval
-    interval = f"95 % CI {percent(low, 1)} to {percent(high, 1)}"
-    lines = [f"- calibration error: {percent(error, 1)} ({interval})"]
+    after = reliability.after
+    error, (low, high) = after.error, after.interval
+    if after.is_measured:
+        interval = f"95 % CI {percent(low, 1)} to {percent(high, 1)}"
+        lines = [f"- calibration error: {percent(error, 1)} ({interval})"]
+    else:
+        lines = [
+            f"- calibration: {after.errors} of {after.images:,} predictions are wrong, too few to "
+            f"measure it; mean probability of the predicted class {percent(after.confidence, 1)}"
+        ]
     if (sets := reliability.sets) is not None:
         low, high = sets.interval
         lines.append(

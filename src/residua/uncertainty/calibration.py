@@ -19,6 +19,7 @@ from residua.uncertainty.intervals import clustered_interval, group_resamples
 Floats = npt.NDArray[np.float64]
 
 BINS = 15
+FEWEST_ERRORS = 5  # with fewer, calibration errors and their intervals are near 0 by chance
 _IMAGES_PER_BIN = 25  # fewer bins where there are few images
 _RESAMPLES = 1000
 _BLOCK = 100  # resamples at a time, which bounds memory
@@ -54,6 +55,16 @@ class Calibration:
     accuracy: float
     bins: tuple[Bin, ...]
     images: int
+
+    @property
+    def errors(self) -> int:
+        """The number of wrong predictions."""
+        return round((1 - self.accuracy) * self.images)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are enough wrong predictions for `error` and `interval` to mean much."""
+        return self.errors >= FEWEST_ERRORS
 
     def to_json(self) -> dict[str, object]:
         """Plain data that is valid JSON, with the names of the fields."""

@@ -25,12 +25,12 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     logits: float [N, K]; labels: int [N] in [0, K). Rows that are not finite are ignored; without
     others, or with one class, T is 1.
 
-    Temperature scaling (Guo et al. 2017, section 4.2), by the Brier score instead of the negative
-    log-likelihood. Both are proper, but a few images of extreme logits and a wrong class, far from
-    all training images, can decide the likelihood alone. One image is added: that of median margin
-    between its two best classes, with a label that is either of them with equal probability. It
-    stands for the rule of succession, as in Platt 1999: if all N images are right, about half an
-    error in N + 1 is still expected, and T does not approach 0.
+    Temperature scaling (Guo et al. 2017, section 4.2) with two safeguards, each worth one image:
+    - An image of median margin between its two best classes counts as half an error, in the spirit
+      of the rule of succession (Platt 1999, section 2.2). So if all images are right, about half
+      an error among them is still expected, and T does not approach 0.
+    - Each label is unrelated to its image with probability 1 / (N + 1). So the few images far
+      from all others, with extreme logits and a wrong class, do not decide T alone.
     Raises ValueError if shapes or labels do not fit.
     """
     _check(logits, labels)
@@ -40,19 +40,18 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
         return 1.0
     rows = rows[:: math.ceil(len(rows) * classes / _MOST_NUMBERS)]
     values = logits[rows].astype(np.float64)
-    two = np.partition(values, classes - 2, axis=1)[:, -2:]
-    median = np.argsort(two[:, 1] - two[:, 0], kind="stable")[len(rows) // 2]
-    both = np.argsort(values[median], kind="stable")[-2:]
+    second, first = np.partition(values, classes - 2, axis=1)[:, -2:].T
+    half_error = float(np.median(first - second)) / 2
+    unrelated = 1 / (len(rows) + 1)
     low, high = math.log(LOWEST), math.log(HIGHEST)
     best = 0.0
     for _ in range(_REFINEMENTS):
         tried = np.linspace(low, high, _GRID)
         losses = []
         for temperature in np.exp(tried):
-            probabilities = softmax(values / temperature)
-            right = probabilities[np.arange(len(rows)), labels[rows]].sum()
-            added = np.square(probabilities[median]).sum() - probabilities[median, both].sum()
-            losses.append(np.square(probabilities).sum() - 2 * right + added)
+            right = softmax(values / temperature)[np.arange(len(rows)), labels[rows]]
+            likelihood = (1 - unrelated) * right + unrelated / classes
+            losses.append(half_error / temperature - np.log(likelihood).sum())
         best = float(tried[int(np.argmin(losses))])
         step = (high - low) / (_GRID - 1)
         low, high = max(low, best - step), min(high, best + step)
