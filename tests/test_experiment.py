@@ -30,12 +30,13 @@ from residua.runs.sources import open_weights
 from residua.system.budget import Clock
 from residua.system.console import Console
 
-FAST = {
+HEAD = {
     "training.precise_bn_images": 32,
     "network.head": "linear",
     "network.stage": 1,
     "optimization.learning_rate": 0.1,
 }
+FAST = {"network.weights": "none", **HEAD}
 pytestmark = pytest.mark.slow
 
 
@@ -167,7 +168,7 @@ def cli(*words: str) -> list[str]:
 
 BUSY = ["--set", "optimization.ema_decay=0.9", "--set", "augmentation.mixup=0.3", "--curve-test"]
 BUSY += ["--set", "optimization.optimizer=adamw", "--set", "optimization.learning_rate=0.01"]
-BUSY += ["--test-fraction", "0.2", "--epochs", "6", "--batch", "12"]
+BUSY += ["--weights", "none", "--test-fraction", "0.2", "--epochs", "6", "--batch", "12"]
 BUSY += ["--set", "training.save_seconds=0", "--set", "network.stage=1", "--head", "linear"]
 
 
@@ -272,7 +273,7 @@ def test_a_class_without_a_readable_image_is_named(tmp_path: Path) -> None:
     for file in (data / "class1").iterdir():
         file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(ResiduaError, match="class1"):
-        residua.train(data, epochs=1, out=tmp_path / "run", quiet=True)
+        residua.train(data, weights="none", epochs=1, out=tmp_path / "run", quiet=True)
 
 
 def test_a_time_budget_plans_the_epochs(shapes: Path, tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_a_resumed_run_still_warns_of_images_that_its_weights_were_trained_on(
 ) -> None:
     options = {"epochs": 1, "test_fraction": 0.3}
     first = trained(shapes, tmp_path / "first", FAST, split_seed=0, **options)
-    options |= {"weights": first.path, "split_seed": 1, "settings": FAST, "quiet": True}
+    options |= {"weights": first.path, "split_seed": 1, "settings": HEAD, "quiet": True}
     again = residua.train(shapes, out=tmp_path / "again", **options)
     warning = "images were used to train"
     assert warning not in (run.path / "report.html").read_text("utf-8")

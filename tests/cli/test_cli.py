@@ -25,6 +25,8 @@ import residua as package
 from residua.config.parse import flags
 from residua.networks.zoo import catalogue
 
+FROM_SCRATCH = ("--weights", "none", "--epochs", "3")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Path:
     """A run on these images."""
-    result = residua("train", "data", "--epochs", "3", "--val-fraction", "0.25", cwd=folder)
+    result = residua("train", "data", *FROM_SCRATCH, "--val-fraction", "0.25", cwd=folder)
     assert result.status == 0, result.stderr
     assert result.stdout == "runs/data-1\n"
     assert "24 images in 2 classes: 18 train, 6 validation" in result.stderr
@@ -180,7 +182,7 @@ def test_a_process_reports_an_error_without_traceback_and_with_status_1(tmp_path
 
 @pytest.mark.slow
 def test_next_run_gets_the_next_number(folder: Path, run: Path) -> None:
-    assert residua("train", "data/", "--epochs", "1", cwd=folder).stdout == "runs/data-2\n"
+    assert residua("train", "data/", *FROM_SCRATCH, cwd=folder).stdout == "runs/data-2\n"
 
 
 @pytest.mark.slow

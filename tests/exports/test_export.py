@@ -83,9 +83,10 @@ def calibrated(many: Path, write_run: Callable[..., RunFolder]) -> RunFolder:
 
 
 def known_and_unknown(run: RunFolder) -> list[np.ndarray]:
-    """Images of the run, and noise."""
+    """Training images, as thresholds are scores of the validation images exactly; and noise."""
     noise = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
-    return [*prepare(run.config, QUIET, recorded=run.read_split()).pixels[:40], *noise]
+    prepared = prepare(run.config, QUIET, recorded=run.read_split())
+    return [*prepared.pixels[prepared.splits["train"][:40]], *noise]
 
 
 def predictions(source: Weights, images: list[np.ndarray]) -> list[Prediction]:

@@ -170,8 +170,14 @@ def test_weights_of_a_run_bring_their_ordering_and_shortcut(digits: Path, tmp_pa
 def test_missing_weights_are_errors_with_a_way_out(digits: Path, tmp_path: Path) -> None:
     for arguments, reason in (
         ({"weights": tmp_path / "nowhere.pth"}, r"nowhere\.pth: there is no such file"),
-        ({"new_head": True}, "--new-head needs pretrained weights: add --weights"),
-        ({"freeze": 1}, "--freeze needs pretrained weights: add --weights"),
+        (
+            {"model": "resnet18", "new_head": True},
+            "--new-head needs pretrained weights: add --weights",
+        ),
+        (
+            {"model": "resnet18", "freeze": 1},
+            "--freeze needs pretrained weights: add --weights",
+        ),
         (
             {"model": "cifar_resnet20", "weights": "imagenet"},
             "no published ImageNet weights of cifar_resnet20",
@@ -261,13 +267,19 @@ def test_resume_needs_the_weights_until_the_first_checkpoint(
 
     shutil.copy(cifar, file)
     config.write_text(one_epoch)
-    for path in (run.path / STATE, run.path / "history.csv", *run.path.glob("[bl]*.safetensors")):
-        path.unlink()
+    written = ("history.csv", "report.html")
+    for path in (
+        run.path / STATE,
+        *map(run.path.joinpath, written),
+        *run.path.glob("*.safetensors"),
+    ):
+        path.unlink(missing_ok=True)
     residua.resume(run, quiet=True)
     again, _ = read_weights(run.folder.weights)
     assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 
-    (run.path / STATE).unlink()
+    for name in (STATE, "report.html"):
+        (run.path / name).unlink()
     file.write_bytes(pretrained.folder.weights.read_bytes())
     with pytest.raises(ResiduaError, match="has changed since"):
         residua.resume(run, quiet=True)

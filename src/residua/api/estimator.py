@@ -28,7 +28,7 @@ from residua import experiment
 from residua.config.parse import with_settings
 from residua.config.recipes import compose
 from residua.config.schema import AUTO, Config, Effort, Preprocessing, Strategy
-from residua.config.start import wants_installed_weights
+from residua.config.start import own_training, reason_against_installed
 from residua.data.columns import Columns
 from residua.data.dataset import Pixels
 from residua.data.given import Ranges, path_of
@@ -46,6 +46,7 @@ from residua.system.files import new_folder, user_path
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import read_file
 from residua.weights.network import default_device
+from residua.weights.published.embedded import DEFAULT
 
 Images = npt.NDArray[Any] | torch.Tensor | Sequence[ImageLike]
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
@@ -183,7 +184,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         config = compose(data, None, {**given, **(self.settings or {})})
         transfer = config.transfer
         is_open = transfer.effort is None and transfer.strategy is None
-        if is_open and wants_installed_weights(config):
+        if is_open and not own_training(config) and not reason_against_installed(config, DEFAULT):
             config = with_settings(config, {"transfer.effort": "quick"})
         return config
 

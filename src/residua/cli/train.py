@@ -48,14 +48,15 @@ def train(
     """Train a classifier on DATA, evaluate it and write a report.
 
     Starts from installed ImageNet weights: a linear probe, then fine-tuning if its expected
-    gain exceeds the noise (see --effort). With --model, --epochs or another setting of the
-    network or the training, that network is trained with these settings instead. choices.json
-    records each automatic setting with its reason.
+    gain exceeds the noise (see --effort). With --epochs, --lr or another setting of the
+    training, fine-tunes all layers with these settings; with --model or --weights none, trains
+    from scratch. choices.json records each automatic setting with its reason.
 
     Examples:
       residua train photos --test-fraction 0.2
       residua train photos --effort quick
-      residua train photos --model resnet50 --size 160 --epochs 30 --lr 0.05
+      residua train photos --epochs 10 --lr 0.0003
+      residua train photos --weights none --model resnet50 --size 160 --epochs 30
       residua train photos --weights imagenet:resnet50 --transfer full
       residua train photos --recipe runs/photos-1/config.yaml --seed 1
     """

@@ -1,8 +1,8 @@
 """Settings -> where training starts: initial weights, strategy and time budget, each with a reason.
 
-Without --model and --weights, training starts from the ImageNet weights that are installed with
-residua, and `transfer.effort` determines how far it goes. A training that is described in detail
-(OWN_TRAINING), like the recipes of the tutorials, starts from random weights.
+Training starts from the ImageNet weights that are installed with residua, unless --model, --weights
+or the shape of the images rule them out. `transfer.effort` determines how far it goes; settings of
+a training of one's own (OWN_TRAINING), such as --epochs, mean fine-tuning by these settings.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ EFFORTS = {"quick": ("features", "1m"), "standard": ("auto", "3m"), "best": ("au
 STANDARD = "standard"
 SMALLEST = 32  # px: the stride of the installed network
 PROBING = ("features", "auto")  # strategies that begin with a linear probe
+ARCHITECTURE = ("network.ordering", "network.shortcut", "network.cardinality")
 OWN_TRAINING = (  # sections and settings
     "optimization",
     "augmentation",
-    "network.ordering",
-    "network.shortcut",
-    "network.cardinality",
-    "network.head",
     "network.freeze",
-    "network.new_head",
     "training.epochs",
     "training.batch_size",
     "training.select",
@@ -39,36 +35,67 @@ OWN_TRAINING = (  # sections and settings
     "training.save_every",
     "training.tensorboard",
 )
+OF_ANY_TRAINING = ("optimization.class_weights",)  # of a linear probe too
 
 
-def choose_start(chooser: Chooser, *, is_installed: bool) -> None:
+def choose_start(chooser: Chooser, installed: str | None) -> None:
     """Set network.weights, transfer.strategy and transfer.budget where they are not explicit.
 
-    is_installed: whether the package of the weights IMAGENET is. Raises ResiduaError if --effort
-    contradicts other settings.
+    installed: the network of the weights IMAGENET; None if their package is missing. Raises
+    ResiduaError if --effort contradicts other settings.
     """
-    if wants_installed_weights(chooser.config) and is_installed:
+    if installed and not reason_against_installed(chooser.config, installed):
         chooser.choose("network.weights", IMAGENET, "installed with residua")
     config, effort = chooser.config, chooser.config.transfer.effort
-    several = len(weights_sources(config.network.weights)) > 1
+    weights = config.network.weights
+    several = len(weights_sources(weights)) > 1
     if config.transfer.strategy is None:
-        if (several or is_published(config.network.weights)) and not own_training(config):
-            strategy, budget = EFFORTS[effort or STANDARD]
-            reason = f"--effort {effort or STANDARD}"
-            chooser.choose("transfer.strategy", strategy, reason)
-            chooser.choose("transfer.budget", budget or None, reason)
+        own = own_training(config)
+        is_pretrained = weights not in ("", NONE)
+        if is_pretrained and effort and own:
+            raise ResiduaError(
+                f"--effort {effort} chooses strategy and training, but {own[0]} is set. Omit one "
+                "of them; --budget limits the time of your own training."
+            )
+        is_plain = config.network.new_head and not effort
+        if not is_plain and (several or is_published(weights) or (is_pretrained and effort)):
+            _choose_strategy(chooser, own)
+            if own and several:
+                _refuse_several(weights)
             return
         chooser.choose("transfer.strategy", "none", "plain training")
     if several and chooser.config.transfer.strategy not in PROBING:
-        raise ResiduaError(
-            f"--weights {config.network.weights}: several weights are compared by linear probes. "
-            "Add --transfer features or --transfer auto, or name one of them."
-        )
+        _refuse_several(weights)
     if effort is not None:
         raise ResiduaError(
-            f"--effort {effort} is for a training that starts from ImageNet weights and chooses "
+            f"--effort {effort} is for a training that starts from pretrained weights and chooses "
             "its own strategy. With these settings, use --budget to limit the time."
         )
+
+
+def _choose_strategy(chooser: Chooser, own: list[str]) -> None:
+    """Set strategy and budget of a training that starts from pretrained weights.
+
+    own: the settings that describe a training of one's own.
+    """
+    config = chooser.config
+    effort = config.transfer.effort or STANDARD
+    strategy, budget = EFFORTS[effort]
+    reason = f"--effort {effort}"
+    if own or config.network.head == "default":
+        strategy = "partial" if config.network.freeze else "full"
+        names = ", ".join(own[:3]) + ", ..." * bool(own[3:])
+        reason = f"explicit: {names or 'network.head'}"
+    chooser.choose("transfer.strategy", strategy, reason)
+    if config.training.epochs == AUTO:
+        chooser.choose("transfer.budget", budget or None, f"--effort {effort}")
+
+
+def _refuse_several(weights: str) -> None:
+    raise ResiduaError(
+        f"--weights {weights}: several weights are compared by linear probes. Add --transfer "
+        "features or --transfer auto, or name one of them."
+    )
 
 
 def weights_sources(weights: str) -> tuple[str, ...]:
@@ -90,26 +117,39 @@ def weights_sources(weights: str) -> tuple[str, ...]:
 
 
 def own_training(config: Config) -> list[str]:
-    """The explicit settings that describe a training of one's own, by dotted name."""
+    """The settings that describe a training of one's own, by dotted name: those of OWN_TRAINING
+    that differ from their default."""
     names = []
     for section in dataclasses.fields(Config):
         values = getattr(config, section.name)
         for field in dataclasses.fields(values):
             name = f"{section.name}.{field.name}"
-            if name.startswith(OWN_TRAINING) and getattr(values, field.name) != field.default:
+            is_own = name.startswith(OWN_TRAINING) and name not in OF_ANY_TRAINING
+            if is_own and getattr(values, field.name) != field.default:
                 names.append(name)
     return names
 
 
-def wants_installed_weights(config: Config) -> bool:
-    """Whether nothing in the settings speaks against the installed weights."""
-    preprocessing, strategy = config.preprocessing, config.transfer.strategy
-    if config.network.weights or config.network.name != AUTO or preprocessing.channels == 1:
-        return False
-    if strategy is not None:
-        return strategy in TRANSFERS
-    is_tiny = preprocessing.size != AUTO and preprocessing.size < SMALLEST
-    return not is_tiny and not own_training(config)
+def reason_against_installed(config: Config, installed: str) -> str:
+    """Why a training does not start from the installed weights; "" if it does.
+
+    installed: their network.
+    """
+    network, preprocessing = config.network, config.preprocessing
+    if network.weights:
+        return "weights are set"
+    if config.transfer.strategy not in (None, *TRANSFERS):
+        return f"--transfer {config.transfer.strategy}"
+    if network.name not in (AUTO, installed):
+        return f"--model {network.name}"
+    for setting in ARCHITECTURE:
+        if getattr(network, setting.partition(".")[2]) is not None:
+            return f"{setting} is set"
+    if preprocessing.channels == 1:
+        return "they need colour images, but preprocessing.channels is 1"
+    if preprocessing.size != AUTO and preprocessing.size < SMALLEST:
+        return f"they need at least {SMALLEST} px, but preprocessing.size is {preprocessing.size}"
+    return ""
 
 
 def is_published(source: str | os.PathLike[str]) -> bool:

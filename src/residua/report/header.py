@@ -23,7 +23,8 @@ def print_header(prepared: Prepared, folder: RunFolder, console: Console) -> Non
         f"model {config.network.name}, input {size} x {size} px, {config.training.precision} on "
         f"{device} ({name})"
     )
-    if config.transfer.strategy in ("none", "scratch"):
+    strategy, budget = config.transfer.strategy, config.transfer.budget
+    if strategy in ("none", "scratch") or (strategy in ("partial", "full") and not budget):
         console.print(f"{_schedule(config)}; {_augmentation(config)}")
     console.print(f"run folder: {folder.path}; automatic settings: choices.json")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from residua.config import parse
 from residua.config.auto import Chooser
 from residua.config.schema import AUTO, IMAGENET, NONE, Config, NetworkSpec, Preprocessing
-from residua.config.start import choose_start, is_published, wants_installed_weights
+from residua.config.start import choose_start, is_published, reason_against_installed
 from residua.config.validate import checked
 from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
@@ -191,11 +191,22 @@ def chosen_start(config: Config, console: Console) -> Chooser:
     """The settings, checked, with weights, strategy and budget chosen. Raises ResiduaError."""
     chooser, source = Chooser(config), SOURCES[DEFAULT]
     missing = missing_package(source)
-    choose_start(chooser, is_installed=not missing)
-    if missing and wants_installed_weights(chooser.config):
-        console.warn(f"training from scratch: {missing}")
+    choose_start(chooser, None if missing else DEFAULT)
+    if config.transfer.strategy is None and not chooser.config.network.weights:
+        _report_start_from_scratch(config, missing, console)
     chooser.config = checked(chooser.config)
     return chooser
+
+
+def _report_start_from_scratch(config: Config, missing: str, console: Console) -> None:
+    """Print why training does not start from pretrained weights. missing: a sentence, or ""."""
+    reason = reason_against_installed(config, DEFAULT)
+    if not reason:
+        console.warn(f"training from scratch: {missing}")
+        return
+    name = config.network.name
+    hint = f"; --weights {IMAGENET} starts from its ImageNet weights" if name in SOURCES else ""
+    console.print(f"training from scratch, not from ImageNet weights: {reason}{hint}")
 
 
 def initial_weights(config: Config, console: Console) -> Weights | None:
