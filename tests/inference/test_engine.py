@@ -107,7 +107,7 @@ def test_a_network_that_cannot_be_converted_runs_in_pytorch(job: Job, pixels: np
             raise RuntimeError("no such operator")
 
     chosen, refusal = engine_for(
-        dataclasses.replace(job, plain=Strange(), key="strange"), pixels, 5
+        dataclasses.replace(job, plain=Strange, key=lambda: "strange"), pixels, 5
     )
     assert chosen.name == "PyTorch (fp32)"
     assert "OpenVINO failed: " in refusal
@@ -116,7 +116,7 @@ def test_a_network_that_cannot_be_converted_runs_in_pytorch(job: Job, pixels: np
 def test_little_work_is_not_worth_a_conversion(
     job: Job, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "WORTH", dict.fromkeys(("fp32", "bf16"), 6 * job.multiply_adds))
+    monkeypatch.setattr(engine, "WORTH", dict.fromkeys(("fp32", "bf16"), 6 * job.multiply_adds()))
     assert engine_for(job, pixels, 5)[0].name.startswith("PyTorch")
     assert engine_for(job, pixels, 6)[0].name.startswith("OpenVINO")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from residua.config.schema import Ordering
 from residua.networks.layers import Convolution
 from residua.networks.residual import Shortcut
-from residua.networks.surgery.folding import fold_norms
+from residua.networks.surgery.folding import fold_norms_
 from residua.networks.surgery.fusing import FusedConvolution, FusedUnit, fuse
 from residua.networks.zoo import catalogue
 
@@ -31,7 +32,7 @@ def test_units_are_fused_where_nothing_is_between(
         fused = fused and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     network = wear(catalogue.build("cifar_resnet14", ordering=ordering, shortcut=shortcut, seed=0))
     x = images("cifar_resnet14")
-    quick = fold_norms(network, precision)
+    quick = fold_norms_(copy.deepcopy(network), precision)
     dtype, tolerance = (torch.float32, 1e-4) if precision == "fp32" else (torch.bfloat16, 0.05)
     with torch.inference_mode():
         result = quick.between(x.to(dtype), 0, 3).float()

@@ -39,7 +39,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A network, and what an engine for it depends on.
+    """A network, and what an engine for it depends on: functions, as most jobs need only some.
 
     network: uint8 [B, S, S, C] on the device -> outputs [B, D]; PyTorch in `precision`.
     plain: the same as a module in float32 on the CPU, of layers that can be converted.
@@ -48,11 +48,11 @@ class Job:
     """
 
     network: Callable[[Tensor], Sequence[Tensor]]
-    plain: nn.Module
+    plain: Callable[[], nn.Module]
     precision: str
     device: torch.device
-    key: str
-    multiply_adds: int
+    key: Callable[[], str]
+    multiply_adds: Callable[[], int]
 
 
 class TorchEngine:
@@ -79,10 +79,10 @@ def engine_for(job: Job, sample: Pixels, images: int) -> tuple[Engine, str]:
     if job.device.type != "cpu" or not len(sample) or not openvino.is_installed():
         return TorchEngine(job), ""
     # whatever is cached: figures must not depend on it
-    if images * job.multiply_adds < WORTH[job.precision]:
+    if images * job.multiply_adds() < WORTH[job.precision]:
         return TorchEngine(job), ""
     try:
-        engine = openvino.OpenVinoEngine(job.plain, sample[:2], job.precision, job.key)
+        engine = openvino.OpenVinoEngine(job.plain(), sample[:2], job.precision, job.key())
         outputs = engine.run(sample)
     except openvino.FAILURES as error:
         return TorchEngine(job), f"OpenVINO failed: {' '.join(str(error).split())[:200]}"
@@ -104,5 +104,5 @@ def largest_difference(outputs: Sequence[Floats], reference: Sequence[Floats]) -
 def _reference(job: Job, sample: Pixels) -> list[Floats]:
     """The outputs of float32 PyTorch, of unfused layers."""
     with torch.inference_mode():
-        outputs = job.plain(torch.from_numpy(np.array(sample)))  # a mapped file cannot be written
+        outputs = job.plain()(torch.from_numpy(np.array(sample)))  # a mapped file cannot be written
     return [output.numpy() for output in outputs]

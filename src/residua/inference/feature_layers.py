@@ -5,6 +5,8 @@ Legend: B batch, S side of the images, C channels, D features: C x pool_size x p
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +21,7 @@ from residua.data.augmentation import normalise
 from residua.inference.engine import Job
 from residua.networks.analysis.cost import measure
 from residua.networks.staged import Staged, pooled
-from residua.networks.surgery.folding import fold_norms, folded
+from residua.networks.surgery.folding import fold_norms_, folded
 
 Floats = npt.NDArray[np.float32]
 
@@ -86,7 +88,7 @@ class FrozenStages:
     def __init__(self, network: Staged, preprocessing: Preprocessing, precision: str) -> None:
         self.device = next(network.parameters()).device
         self.preprocessing, self.precision = preprocessing, precision
-        self.original, self.network = network, fold_norms(network, precision)
+        self.original, self.network = network, fold_norms_(copy.deepcopy(network), precision)
         self.count = len(self.network.stages)
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
@@ -111,13 +113,16 @@ class FrozenStages:
             features = self.features(self.normalised(pixels), layers)
             return [features[layer] for layer in layers]
 
+        def plain() -> nn.Module:
+            return LayerFeatures(folded(self.original), layers, self.preprocessing)
+
         return Job(
             network,
-            LayerFeatures(folded(self.original), layers, self.preprocessing),
+            functools.cache(plain),
             self.precision,
             self.device,
-            repr((weights_sha256, tuple(layers), self.preprocessing, self.precision)),
-            measure(self.original, (channels, size, size)).multiply_adds,
+            lambda: repr((weights_sha256, tuple(layers), self.preprocessing, self.precision)),
+            lambda: measure(self.original, (channels, size, size)).multiply_adds,
         )
 
     @torch.inference_mode()

@@ -18,7 +18,7 @@ from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.engine import Floats
 from residua.networks.staged import Staged
-from residua.networks.surgery.folding import fold_norms
+from residua.networks.surgery.folding import fold_norms_
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 
@@ -44,7 +44,7 @@ def grad_cam(weights: Weights, device: torch.device) -> Explainer:
             f"{weights.path}: is an exported file, which has no gradients: explain the weights "
             "that it was exported from."
         )
-    network = fold_norms(build_network(weights, device), "fp32")
+    network = fold_norms_(build_network(weights, device), "fp32")
     rule, name = weights.metadata.preprocessing, weights.metadata.network.name
 
     def explain(pixels: Pixels, outputs: Integers | None) -> tuple[Floats, Floats]:

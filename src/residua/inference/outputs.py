@@ -6,6 +6,7 @@ Legend: B batch, S side of the images, C channels, K classes, D features.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 
@@ -18,9 +19,10 @@ from residua.data.augmentation import normalise
 from residua.data.dataset import Pixels
 from residua.inference.engine import Engine, Floats, Job, TorchEngine, engine_for
 from residua.inference.feature_layers import FeatureLayer, FrozenStages
-from residua.networks.analysis.cost import measure
+from residua.networks.analysis.cost import costs_of, measure
+from residua.networks.own import is_own
 from residua.networks.staged import Staged, pooled
-from residua.networks.surgery.folding import fold_norms, folded
+from residua.networks.surgery.folding import fold_norms_, folded
 from residua.weights.exported import Loaded
 from residua.weights.load import Weights
 from residua.weights.network import build_network
@@ -67,7 +69,7 @@ class Classifier(Outputs):
         near = best[:, -1] - best[:, -2] < NEAR * np.abs(logits).max(axis=1)
         if near.any():
             with torch.inference_mode():
-                exact, *_ = self.job.plain(torch.from_numpy(np.ascontiguousarray(pixels[near])))
+                exact, *_ = self.job.plain()(torch.from_numpy(np.ascontiguousarray(pixels[near])))
             logits[near] = exact.numpy()
         return [logits, *features]
 
@@ -83,8 +85,7 @@ def classifier_of(
     """
     if (exported := weights.exported) is not None:
         return lambda pixels: exported.run(pixels)[0] if len(pixels) else _no_rows()
-    network = build_network(weights, device)
-    return Classifier(_logits_job(network, weights, features=False), images).run
+    return Classifier(_logits_job(weights, device, features=False), images).run
 
 
 def featured_classifier(
@@ -97,8 +98,7 @@ def featured_classifier(
     """
     if (exported := weights.exported) is not None and exported.features:
         return partial(_exported_features, exported)
-    network = build_network(weights, device)
-    classifier = Classifier(_logits_job(network, weights, features=True), images)
+    classifier = Classifier(_logits_job(weights, device, features=True), images)
 
     def run(pixels: Pixels) -> tuple[Floats, Floats]:
         logits, *features = classifier.run_all(pixels)
@@ -145,14 +145,27 @@ def _no_rows() -> Floats:
     return np.zeros((0, 1), np.float32)
 
 
-def _logits_job(network: Staged, weights: Weights, *, features: bool) -> Job:
+def _logits_job(weights: Weights, device: torch.device, features: bool) -> Job:
     preprocessing = weights.metadata.preprocessing
     size, channels = preprocessing.size, preprocessing.channels
+    network = fold_norms_(build_network(weights, device), "fp32")
+
+    def plain() -> nn.Module:
+        unfused = folded(build_network(weights, torch.device("cpu")))
+        return FromPixels(unfused, preprocessing, features)
+
+    def multiply_adds() -> int:
+        spec = weights.metadata.network
+        cost = (
+            measure(network, (channels, size, size)) if is_own(spec.name) else costs_of(spec, size)
+        )
+        return cost.multiply_adds
+
     return Job(
-        FromPixels(fold_norms(network, "fp32"), preprocessing, features),
-        FromPixels(folded(network), preprocessing, features),
+        FromPixels(network, preprocessing, features),
+        functools.cache(plain),
         "fp32",
-        next(network.parameters()).device,
-        repr((_OUTPUTS[features], weights.sha256(), dataclasses.asdict(preprocessing))),
-        measure(network, (channels, size, size)).multiply_adds,
+        device,
+        lambda: repr((_OUTPUTS[features], weights.sha256(), dataclasses.asdict(preprocessing))),
+        multiply_adds,
     )

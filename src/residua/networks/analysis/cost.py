@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -94,6 +95,7 @@ class Cost(Counts):
     stages: tuple[Stage, ...]
 
 
+@lru_cache(maxsize=32)
 def costs_of(spec: NetworkSpec, size: int) -> Cost:
     """The cost of a spec's network for images of `size` x `size` pixels."""
     return measure(catalogue.outline_of(spec), (spec.channels, size, size))

@@ -23,33 +23,37 @@ def folded(network: Staged) -> Staged:
     Such a norm becomes part of the kernel and bias, exact except for rounding (Jacob et al. 2017,
     section 3.2).
     """
-    copied = copy.deepcopy(network).eval().requires_grad_(False)
-    if isinstance(copied, Whole):  # whose code may use a norm's input elsewhere too
-        return copied
-    for module in list(copied.modules()):
-        if isinstance(module, nn.Sequential):
-            _fold(module)
-    return copied
+    return _folded_in_place(copy.deepcopy(network))
 
 
-def fold_norms(network: Staged, precision: str) -> Staged:
-    """A `folded` copy for inference only, for [B, C, H, W] in channels_last; its head is unchanged.
+def fold_norms_(network: Staged, precision: str) -> Staged:
+    """The same network, changed in place for inference only: `folded`, fused where it is on a CPU,
+    for [B, C, H, W] in channels_last; its head is unchanged.
 
     precision: "bf16" rounds the kernels, not the other norms.
     """
-    copied = folded(network)
-    if isinstance(copied, Whole):
-        return copied
-    body = [child for name, child in copied.named_children() if name != "head"]
+    if isinstance(_folded_in_place(network), Whole):
+        return network
+    body = [child for name, child in network.named_children() if name != "head"]
     if precision == "bf16":
         for module in {module for child in body for module in child.modules()}:
             if isinstance(module, nn.Conv2d):
                 module.to(torch.bfloat16)
-    copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if next(copied.parameters()).device.type == "cpu":
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if next(network.parameters()).device.type == "cpu":
         for child in body:
             fuse(child)
-    return copied
+    return network
+
+
+def _folded_in_place(network: Staged) -> Staged:
+    network.eval().requires_grad_(False)
+    if isinstance(network, Whole):  # whose code may use a norm's input elsewhere too
+        return network
+    for module in list(network.modules()):
+        if isinstance(module, nn.Sequential):
+            _fold(module)
+    return network
 
 
 def _fold(chain: nn.Sequential) -> None:
