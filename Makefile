@@ -7,7 +7,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# not compiled: of 14,000 files a third is ever imported, and Python keeps what it compiles then
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile --constraint constraints.txt
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo quick test lint clean
 
@@ -15,10 +18,10 @@ demo: $(VENV)/.installed
 	$(BIN)/residua demo
 
 quick: $(VENV)/.tested-with
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: $(VENV)/.tested-with
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 lint: $(VENV)/.tested-with
 	$(BIN)/ruff check src tests benchmarks
@@ -28,13 +31,16 @@ lint: $(VENV)/.tested-with
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info
 
-# torch comes first and by itself: a range alone would take the newest build, with gigabytes of CUDA
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --constraint constraints.txt torch setuptools
-	$(PIP) install --constraint constraints.txt --no-build-isolation --editable .
+	$(PIP) setuptools
 	touch $@
 
-$(VENV)/.tested-with: $(VENV)/.installed
-	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[test,lint]'
+# beside a target that needs the tools too, it waits: two pip at once would disturb each other
+$(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.made $(if $(filter quick test lint,$(MAKECMDGOALS)),$(VENV)/.tested-with)
+	$(PIP) --no-build-isolation --editable .
 	touch $@
+
+$(VENV)/.tested-with: pyproject.toml constraints.txt $(VENV)/.made
+	$(PIP) --no-build-isolation --editable '.[test,lint]'
+	touch $(VENV)/.installed $@
