@@ -211,6 +211,17 @@ def test_predict_prints_a_row_for_every_file(folder: Path, run: Path) -> None:
     table = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [row["file"] for row in table] == files
     assert table[1]["class1"] == "猫头鹰"
+    for form in ("csv", "json"):
+        printed = residua("predict", str(run), *files, "--format", form, cwd=folder).stdout
+        arguments = ("predict", str(run), *files, "--out", f"rows.{form}")
+        result = residua(*arguments, cwd=folder)
+        assert (result.status, result.stdout) == (0, f"rows.{form}\n")
+        written = (folder / f"rows.{form}").read_text("utf-8")
+        assert "猫头鹰" in written
+        assert written == printed if form == "csv" else json.loads(written) == json.loads(printed)
+        assert "exists already" in residua(*arguments, cwd=folder).stderr
+    result = residua("predict", str(run), *files, "--out", "a.csv", "--format", "json", cwd=folder)
+    assert "--out a.csv: is a csv file, so omit --format json" in result.stderr
     result = residua("predict", str(run), "data/猫头鹰", "--grid", "grid.png", cwd=folder)
     assert len(result.stdout.splitlines()) == 12
     assert Image.open(folder / "grid.png").width > 300

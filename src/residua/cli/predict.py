@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,7 +29,7 @@ from residua.cli.common import (
     terminal,
 )
 from residua.errors import ResiduaError
-from residua.system.files import check_output, user_path
+from residua.system.files import check_output, user_path, write_atomically
 
 
 def evaluate(
@@ -97,6 +98,13 @@ def predict(
         Literal["table", "csv", "json"],
         typer.Option("--format", metavar="table|csv|json", help="Output format."),
     ] = "table",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=r"Write the rows to a new .csv or .json file. [dim]\[default: to stdout][/dim]",
+        ),
+    ] = None,
     grid: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="Write a PNG of the images with their predictions."),
@@ -134,6 +142,7 @@ def predict(
     Examples:
       residua predict runs/photos-1 new.jpg holiday --top 1
       residua predict runs/photos-1 holiday --format csv --grid holiday.png
+      residua predict runs/photos-1 holiday --out holiday.csv
       residua predict runs/photos-1 holiday --coverage 0.95
       residua predict imagenet:resnet50 new.jpg
     """
@@ -143,12 +152,17 @@ def predict(
         from residua.evaluation.predictor import COVERAGE
 
         check_order("predict", source, files)
+        if out is not None:
+            check_output(out, (".csv", ".json"), files)
+            form = _format_of(out, form)
         if sets and coverage is None:
             coverage = COVERAGE
 
-        stdout = sys.stdout  # a moving bar takes its place
+        stream = sys.stdout  # a moving bar takes its place
+        if out is not None:
+            stream = io.TextIOWrapper(io.BytesIO(), "utf-8")
         # on a terminal the rows themselves show the progress
-        bar = nullcontext() if stdout.isatty() else console.bar("predicting")
+        bar = nullcontext() if stream.isatty() else console.bar("predicting")
         with bar as move:
             rows = predictions(
                 source,
@@ -167,12 +181,24 @@ def predict(
             )
             names = listed_names(files) if form == "table" else ()
             images, errors = print_predictions(
-                rows, form, top, stdout, sets=coverage is not None, names=names
+                rows, form, top, stream, sets=coverage is not None, names=names
             )
         if not images:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")
+        if out is not None:
+            stream.seek(0)
+            write_atomically(user_path(out), stream.read())
+            print(out)
         if images == errors:
             raise ResiduaError(f"{', '.join(files)}: no image could be read.")
+
+
+def _format_of(out: Path, form: str) -> Literal["csv", "json"]:
+    """The format of a file of predictions. Raises ResiduaError if --format is another one."""
+    named: Literal["csv", "json"] = "csv" if out.suffix.lower() == ".csv" else "json"
+    if form not in ("table", named):
+        raise ResiduaError(f"--out {out}: is a {named} file, so omit --format {form}.")
+    return named
 
 
 def features(
