@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from references.scenes import scene
 
-from residua.data.alignment import SIDE, align
+from residua.data.alignment import SIDE, Fit, align
 from residua.data.near_duplicates import thumbnails_of
 
 LARGE = scene(0, 120)
@@ -16,6 +16,13 @@ def thumbnail(box: tuple[int, int, int, int]) -> np.ndarray:
     return thumbnails_of(np.asarray(LARGE.crop(box))[None])
 
 
+def fit_of(first: np.ndarray, second: np.ndarray, mirrored: bool = False) -> Fit:
+    """Each of the second thumbnails fitted on the one of the same position."""
+    count = len(first)
+    pairs = np.stack([np.arange(count), count + np.arange(count)], axis=1)
+    return align(np.concatenate([first, second]), pairs, np.full(count, mirrored))
+
+
 @pytest.mark.parametrize(
     "box", [(8, 0, 120, 120), (0, 0, 108, 114), (6, 6, 114, 114), (0, 12, 120, 120)]
 )
@@ -23,7 +30,7 @@ def thumbnail(box: tuple[int, int, int, int]) -> np.ndarray:
 def test_a_crop_fits(box: tuple[int, int, int, int], mirrored: bool) -> None:
     copy = thumbnail(box)
     copy = copy[:, :, ::-1] if mirrored else copy
-    fit = align(thumbnail((0, 0, 120, 120)), copy, np.array([mirrored]))
+    fit = fit_of(thumbnail((0, 0, 120, 120)), copy, mirrored)
     assert fit.correlation[0] > 0.95
     assert fit.detail[0] > 0.85
 
@@ -31,12 +38,12 @@ def test_a_crop_fits(box: tuple[int, int, int, int], mirrored: bool) -> None:
 def test_gain_and_offset_do_not_matter() -> None:
     image = thumbnail((0, 0, 120, 120))
     darker = (image * 0.6 + 20).astype(np.uint8)
-    assert align(image, darker, np.array([False])).correlation[0] > 0.99
+    assert fit_of(image, darker).correlation[0] > 0.99
 
 
 def test_different_images_do_not_fit() -> None:
     others = np.concatenate([thumbnails_of(np.asarray(scene(n))[None]) for n in range(1, 21)])
     image = np.repeat(thumbnail((0, 0, 120, 120)), 20, axis=0)
     assert image.shape == (20, SIDE, SIDE)
-    fit = align(image, others, np.zeros(20, bool))
+    fit = fit_of(image, others)
     assert fit.detail.max() < 0.5

@@ -183,7 +183,7 @@ def _features(data: Data, seconds: float, console: Console) -> tuple[Floats, Int
     config = checked(compose(data.path, None, {**settings, **chosen}))
     weights = initial_weights(config, quiet)
     assert weights is not None
-    prepared = prepare(config, quiet, weights.expects)
+    prepared = prepare(config, quiet, weights.expects, measured=False)
     network = initial_network(prepared.config, weights, prepared.device)
     extractor = FeatureExtractor(network, prepared, weights.sha256())
     layer = FeatureLayer(extractor.stages.count, 1)

@@ -29,6 +29,7 @@ _MIN_COVER = 0.6  # share of the first image that the second must cover
 _CHUNK = 512  # pairs at once
 
 Thumbnails = npt.NDArray[np.uint8]  # [N, 64, 64], grey
+Pairs = npt.NDArray[np.int64]  # [P, 2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +44,17 @@ class Fit:
     detail: npt.NDArray[np.float32]
 
 
-def align(first: Thumbnails, second: Thumbnails, mirrored: npt.NDArray[np.bool_]) -> Fit:
-    """Fit each second thumbnail, mirrored or not, on the first one; uint8 [P, 64, 64] each."""
+@torch.inference_mode()
+def align(thumbnails: Thumbnails, pairs: Pairs, mirrored: npt.NDArray[np.bool_]) -> Fit:
+    """Fit the second image of each pair, mirrored or not, on the first one.
+
+    thumbnails: uint8 [N, 64, 64]. pairs: int64 [P, 2], of these. mirrored: bool [P].
+    """
+    levels = _levels(thumbnails)
+    rows, flags = torch.from_numpy(pairs), torch.from_numpy(mirrored)
     fits = [
-        _align(first[chunk], second[chunk], mirrored[chunk])
-        for chunk in (slice(at, at + _CHUNK) for at in range(0, len(first), _CHUNK))
+        _align(levels, rows[chunk], flags[chunk])
+        for chunk in (slice(at, at + _CHUNK) for at in range(0, len(pairs), _CHUNK))
     ]
     none = np.zeros(0, np.float32)
     return Fit(
@@ -56,31 +63,36 @@ def align(first: Thumbnails, second: Thumbnails, mirrored: npt.NDArray[np.bool_]
     )
 
 
-@torch.inference_mode()
+def _levels(thumbnails: Thumbnails) -> dict[int, Tensor]:
+    """Side -> float32 [N, 1, side, side]; those of 64 px stay uint8, as few are needed."""
+    full = torch.from_numpy(np.ascontiguousarray(thumbnails))[:, None]
+    parts = [full[at : at + _CHUNK] for at in range(0, len(full), _CHUNK)]
+    pooled = {
+        side: torch.cat([F.avg_pool2d(part.float(), SIDE // side) for part in parts])
+        for side in {side for side, _, _ in _LEVELS if side < SIDE} | {_DETAIL_SIDE}
+    }
+    return {**pooled, SIDE: full}
+
+
 def _align(
-    first: Thumbnails, second: Thumbnails, mirrored: npt.NDArray[np.bool_]
+    levels: dict[int, Tensor], pairs: Tensor, mirrored: Tensor
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    flipped = np.where(mirrored[:, None, None], second[:, :, ::-1], second)
-    base, moved = (torch.from_numpy(np.ascontiguousarray(x)).float() for x in (first, flipped))
-    base, moved = base[:, None], moved[:, None]
-    rows = torch.arange(len(base))
-    motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(base), 1)
-    correlation, detail = torch.zeros(len(base)), torch.zeros(len(base))
+    rows = torch.arange(len(pairs))
+    motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(pairs), 1)
+    correlation, detail = torch.zeros(len(pairs)), torch.zeros(len(pairs))
     best = found = torch.zeros(0)
+
+    def images(side: int) -> tuple[Tensor, Tensor]:
+        base, moved = (levels[side][pairs[rows, column]].float() for column in (0, 1))
+        flags = mirrored[rows]
+        moved[flags] = moved[flags].flip(-1)
+        return base, moved
+
     for side, iterations, enough in _LEVELS:
-        smaller = SIDE // side
-        best, motion = _refine(
-            F.avg_pool2d(base[rows], smaller),
-            F.avg_pool2d(moved[rows], smaller),
-            motion,
-            iterations,
-        )
+        best, motion = _refine(*images(side), motion, iterations)
         fits = best > enough
         rows, motion, best = rows[fits], motion[fits], best[fits]
-        smaller = SIDE // _DETAIL_SIDE
-        found = _detail(
-            F.avg_pool2d(base[rows], smaller), F.avg_pool2d(moved[rows], smaller), motion
-        )
+        found = _detail(*images(_DETAIL_SIDE), motion)
         if side < SIDE:
             alike = found > _ROUGH_DETAIL
             rows, motion, best = rows[alike], motion[alike], best[alike]
@@ -96,12 +108,13 @@ def _refine(base: Tensor, moved: Tensor, motion: Tensor, iterations: int) -> tup
     stack = torch.cat([moved, *_gradients(moved)], dim=1)
     best, best_motion = torch.full((len(base),), -1.0), motion
     for iteration in range(iterations + 1):
-        warped, mask = _warp(stack, motion)
+        is_last = iteration == iterations  # which needs no gradients
+        warped, mask = _warp(moved if is_last else stack, motion)
         fit = _correlation(pixels, warped[:, 0], mask)
         better = fit > best
         best = torch.where(better, fit, best)
         best_motion = torch.where(better[:, None], motion, best_motion)
-        if iteration == iterations:
+        if is_last:
             break
         slopes_x, slopes_y = warped[:, 1], warped[:, 2]
         unknowns = (
@@ -112,12 +125,13 @@ def _refine(base: Tensor, moved: Tensor, motion: Tensor, iterations: int) -> tup
             -pixels,  # gain
             -torch.ones_like(pixels),  # offset
         )
-        system = (torch.stack(unknowns, dim=1) * mask[:, None]).flatten(2)
-        target = -(warped[:, 0] * mask).flatten(1)[..., None]
-        normal = system @ system.transpose(1, 2)
+        # The right-hand side is one more column: a product of its own takes far longer.
+        system = (torch.stack((*unknowns, warped[:, 0]), dim=1) * mask[:, None]).flatten(2)
+        products = system @ system.transpose(1, 2)
+        normal, target = products[:, :-1, :-1], -products[:, :-1, -1:]
         damping = normal.diagonal(dim1=1, dim2=2).mean(dim=1) * 1e-5 + 1e-6
         normal = normal + damping[:, None, None] * torch.eye(len(unknowns))
-        change = torch.linalg.solve(normal, system @ target)[:, :4, 0]
+        change = torch.linalg.solve(normal, target)[:, :4, 0]
         motion = motion + change.clamp(-_STEP, _STEP)
         scale, shift = motion[:, :2].clamp(*_SCALE), motion[:, 2:].clamp(-_SHIFT, _SHIFT)
         motion = torch.cat([scale, shift], dim=1)
@@ -142,10 +156,11 @@ def _warp(images: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
     """Images [P, C, S, S] after the motion, and where they cover the base: 0 or 1, [P, S, S]."""
     columns, rows = _coordinates(images.shape[-1])
     scale_x, scale_y, shift_x, shift_y = motion[:, :, None, None].unbind(1)
-    x = scale_x * columns + shift_x + 0 * rows
-    y = scale_y * rows + shift_y + 0 * columns
+    x = scale_x * columns + shift_x
+    y = scale_y * rows + shift_y
     mask = ((x.abs() <= 1) & (y.abs() <= 1)).float()
-    grid = torch.stack([x, y], dim=-1)
+    grid = torch.empty(*mask.shape, 2)
+    grid[..., 0], grid[..., 1] = x, y
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False), mask
 
 

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, TypeVar
 
@@ -141,20 +141,23 @@ def load(
     max_pixels: int,
     cache: Literal["auto", "memory", "file"] = "auto",
     progress: Report | None = None,
+    *,
+    measured: bool = True,
 ) -> Decoded:
     """Decode and resize every image of a survey, or open the cache file of an earlier run.
 
+    measured: whether to measure images for an audit too; a cache file has measurements always.
     Images that cannot be decoded, or have changed since the survey, become failures. Raises
     ResiduaError if the pixels do not fit into memory or the cache folder.
     """
-    job = _Job(survey, preprocessing, max_pixels, progress)
+    job = _Job(survey, preprocessing, max_pixels, progress, measured)
     needed, free = math.prod(job.shape), free_memory()
     amount = f"{needed / 1e6:,.0f} MB"
     if cache == "auto":
         cache = "memory" if needed <= free // 4 else "file"
         amount += f"; limit: a quarter of {free / 1e6:,.0f} MB free memory"
     if cache == "file":
-        return _load_into_file(job, amount)
+        return _load_into_file(replace(job, measured=True), amount)
     try:
         pixels = np.zeros(job.shape, np.uint8)
     except MemoryError:
@@ -226,6 +229,7 @@ class _Job:
     preprocessing: Preprocessing
     max_pixels: int
     progress: Report | None
+    measured: bool
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -238,7 +242,7 @@ class _Job:
         failed = zlib.crc32(bytes(math.prod(self.shape[1:])))  # its row is zero
 
         is_array = isinstance(survey.dataset, ArrayDataset)
-        is_measured = not is_array and len(survey.sha256) <= _MOST_FILES
+        is_measured = self.measured and not is_array and len(survey.sha256) <= _MOST_FILES
 
         def decode(index: int) -> _Row:
             header = survey.headers[index]

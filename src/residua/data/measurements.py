@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageStat
+import numpy.typing as npt
+from PIL import ExifTags, Image
 
 from residua.data.dataset import Header, Pixels
 
 _SIDE = 128  # px: the shorter side is reduced to at least this many before it is measured
+_VALUES = np.arange(256)
 _ROUNDING = 20 / 12  # variance of the Laplacian of values that were rounded to integers
 _ANIMATED = ("GIF", "WEBP")
 _WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
@@ -75,27 +77,38 @@ def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
     if factor > 1:
         image = image.reduce(factor)
     each = 3 // pixels.shape[2]  # a grey value counts as R, G and B
-    colour = ImageStat.Stat(image).mean * each
-    extrema: Any = image.getextrema()
-    white = [high for _, high in (extrema if each == 1 else (extrema,))] * each
+    channels = [_statistics(counts) for counts in _histograms(image)] * each
     shades = image.convert("L")
     grey = np.asarray(shades)
     edge = max(1, min(grey.shape) // 50)
     sides = grey[:edge], grey[-edge:], grey[:, :edge], grey[:, -edge:]
     border = np.concatenate([side.ravel() for side in sides])
-    statistics = ImageStat.Stat(shades)
-    contrast = statistics.stddev[0]
+    brightness, contrast, _ = _statistics(_histograms(shades)[0])
     return Measured(
         header,
         _quantisation(content) if header.format == "JPEG" else 0.0,
         *_metadata(header.format, content),
-        brightness=round(statistics.mean[0], 3),
+        brightness=round(brightness, 3),
         contrast=round(contrast, 3),
         sharpness=round(_sharpness(shades) / max(contrast, 1.0), 4),
-        colour=tuple(round(value, 3) for value in colour),
-        white=tuple(map(float, white)),
+        colour=tuple(round(mean, 3) for mean, _, _ in channels),
+        white=tuple(float(largest) for _, _, largest in channels),
         border=(round(float(border.mean()), 3), round(float(border.std()), 3)),
     )
+
+
+def _histograms(image: Image.Image) -> npt.NDArray[np.int64]:
+    """How often each channel has each value, int64 [C, 256]."""
+    return np.array(image.histogram(), np.int64).reshape(-1, len(_VALUES))
+
+
+def _statistics(counts: npt.NDArray[np.int64]) -> tuple[float, float, int]:
+    """Mean, standard deviation and largest of the values 0..255, from how often each occurs."""
+    number = int(counts.sum())
+    total, squares = int(counts @ _VALUES), int(counts @ _VALUES**2)
+    mean = total / number
+    variance = (squares - total**2 / number) / number
+    return mean, max(0.0, variance) ** 0.5, int(np.flatnonzero(counts)[-1])
 
 
 def _sharpness(image: Image.Image) -> float:

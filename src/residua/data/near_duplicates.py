@@ -84,8 +84,7 @@ def find_near_duplicates(
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
         members, places = np.unique(block, return_inverse=True)
-        thumbnails = take(members)[places.reshape(block.shape)]
-        fit = align(thumbnails[:, 0], thumbnails[:, 1], mirrored[start : start + _BLOCK])
+        fit = align(take(members), places.reshape(block.shape), mirrored[start : start + _BLOCK])
         fits.append(fit.correlation)
         details.append(fit.detail)
     fit_of, detail_of = np.concatenate(fits), np.concatenate(details)
@@ -171,8 +170,7 @@ def _are_drawings(take: Take, usable: npt.NDArray[np.bool_]) -> bool:
     pairs = images[(chance * len(images)).astype(np.int64)]
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     members, places = np.unique(pairs, return_inverse=True)
-    thumbnails = take(members)[places.reshape(pairs.shape)]
-    fit = align(thumbnails[:, 0], thumbnails[:, 1], np.zeros(len(pairs), np.bool_))
+    fit = align(take(members), places.reshape(pairs.shape), np.zeros(len(pairs), np.bool_))
     aligned = (fit.correlation > 0) & (fit.detail < MATCH)  # the others may be copies
     return float(aligned.mean()) > _DRAWINGS
 

@@ -149,11 +149,14 @@ def prepare(
     required: tuple[NetworkSpec, Preprocessing] | None = None,
     choices: Iterable[Choice] = (),
     recorded: Sequence[Member] | None = None,
+    *,
+    measured: bool = True,
 ) -> Prepared:
     """Scan the data, decode it once, assign splits, resolve every "auto". Raises ResiduaError.
 
     required: by the initial weights; chosen before anything else. choices: made already. recorded:
-    the images and splits of the run that is resumed; ResiduaError if the data differ.
+    the images and splits of the run that is resumed; ResiduaError if the data differ. measured:
+    whether to measure images for an audit.
     """
     chooser = Chooser(config, choices)
     if required is not None:
@@ -165,7 +168,7 @@ def prepare(
     surveyed = _survey(chooser, dataset, size, console)
     if recorded is None:
         _choose_value_range(chooser, surveyed, console)
-    decoded = _decode(chooser, surveyed, console)
+    decoded = _decode(chooser, surveyed, console, measured)
     readable, unreadable = _readable(config, dataset, decoded)
     labels = np.array([entry.label for entry in dataset.entries], np.int64)
     near = None
@@ -339,7 +342,7 @@ def _range_notes(
     return (f"{note}.",)
 
 
-def _decode(chooser: Chooser, surveyed: Survey, console: Console) -> Decoded:
+def _decode(chooser: Chooser, surveyed: Survey, console: Console, measured: bool) -> Decoded:
     config = chooser.config
     with console.bar("decoding") as move:
         decoded = load(
@@ -348,6 +351,7 @@ def _decode(chooser: Chooser, surveyed: Survey, console: Console) -> Decoded:
             config.data.max_pixels,
             config.data.cache,
             move,
+            measured=measured,
         )
     cache = "file" if isinstance(decoded.pixels, np.memmap) else "memory"
     chooser.choose("data.cache", cache, decoded.where)
