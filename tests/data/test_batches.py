@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from residua.config.schema import Augmentation, Preprocessing
-from residua.data.augmentation import OFF, normalise
+from residua.data.augmentation import OFF, draw_mixing, normalise
 from residua.data.batches import (
     DecodedImages,
     TrainingBatches,
@@ -107,6 +109,26 @@ def test_labels_of_mixed_images_are_those_of_the_larger_share(images: np.ndarray
     assert batch.targets.shape == (6, 3)
     assert torch.allclose(batch.targets.sum(1), torch.ones(6))
     assert torch.equal(batch.targets.argmax(1), batch.labels)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_weights_follow_their_images(images: np.ndarray, mixup: float) -> None:
+    members = np.arange(len(images))
+    weights = members + 1.0
+    batches = batches_of(images, members, 4)
+    assert batches.batch(0, 0).weights is None
+    batches.weights = weights
+    batches.augmentation = replace(OFF, mixup=mixup)
+    samples = batches.samples(0, 1)
+    found = batches.batch(0, 1).weights
+    assert found is not None
+    assert found.dtype == torch.float32
+    mixing = draw_mixing(batches.augmentation, SIZE, batches.seed, 0, samples, members)
+    expected = weights[samples]
+    if mixing is not None:
+        expected = mixing.share * expected + (1 - mixing.share) * weights[mixing.partner]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    assert (mixing is None) == (mixup == 0)
 
 
 def test_a_gpu_copy_and_host_memory_give_the_same_pixels(images: np.ndarray) -> None:

@@ -221,14 +221,28 @@ def test_group_by_a_column_of_the_table(folder: Path) -> None:
         assert [entry.group for entry in entries] == groups
 
 
-def test_a_column_of_weights_is_reported_as_unused(folder: Path) -> None:
-    for name in ("weight", "Sample Weight"):
-        rows = [f"path,label,{name}", "a.png,x,2", "b.png,y,1"]
-        (warning,) = found(folder, rows).warnings
-        assert warning.startswith(f"The column {name!r} does not weight images in training")
-    assert (
-        found(folder, ["path,weight", "a.png,light", "b.png,heavy"], label="weight").warnings == []
-    )
+def test_weights_of_images_in_training(folder: Path) -> None:
+    for name, chosen in (("weight", ""), ("Sample Weight", ""), ("trust", "trust")):
+        rows = [f"path,label,{name}", "b.png,x,2", "a.png,y,.5"]
+        dataset = found(folder, rows, label="label", weight=chosen)
+        assert [entry.weight for entry in dataset.entries] == [0.5, 2.0]
+        assert f"weighted by {name!r}" in dataset.description
+        assert dataset.columns == {}
+    labelled = found(folder, ["path,weight", "a.png,light", "b.png,heavy"], label="weight")
+    assert {entry.weight for entry in labelled.entries} == {1.0}
+
+
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "heavy", ""])
+def test_a_weight_that_is_no_number_above_0_names_its_row(folder: Path, weight: str) -> None:
+    rows = ["path,label,weight", "a.png,x,1", f"b.png,y,{weight}"]
+    with pytest.raises(ResiduaError, match=r"row 3: the weight .* rename it"):
+        found(folder, rows)
+
+
+def test_an_image_has_one_weight(folder: Path) -> None:
+    rows = ["path,label,weight", "a.png,x,1", "b.png,y,1", "a.png,x,2"]
+    with pytest.raises(ResiduaError, match=r"has the weight 2\.0, but 1\.0 in row 2"):
+        found(folder, rows)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

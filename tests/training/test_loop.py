@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from references.tasks import config_for, network_for, task_for
@@ -17,12 +18,14 @@ from safetensors.torch import load_file
 
 from residua.config.schema import Config
 from residua.data.batches import Batch
-from residua.runs.folder import RunFolder
+from residua.runs.folder import BEST, RunFolder
 from residua.system.console import Console
 from residua.system.signals import Interrupted
 from residua.training.loop import Trainer, fit
 from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
+from residua.weights.load import read_file
+from residua.weights.network import build_network
 
 QUIET = Console(quiet=True)
 
@@ -113,6 +116,22 @@ def test_the_best_epoch_is_saved_and_the_earlier_of_equals(tmp_path: Path) -> No
     run(tmp_path / "every", every)
     epoch = f"epoch-{progress.best_epoch:04}.safetensors"
     assert same(tmp_path / "run/best.safetensors", tmp_path / "every" / epoch)
+
+
+def test_weights_multiply_the_losses(tmp_path: Path) -> None:
+    """Equal weights change no bit; without the others, images of one class train the network."""
+    config = config_for(training__epochs=4)
+    plain, equal, single = (task_for(config) for _ in range(3))
+    labels = equal.batches.labels
+    equal.batches.weights = np.ones(len(labels))
+    single.batches.weights = np.where(labels == 1, 3.0, 1e-6)
+    for name, task in (("plain", plain), ("equal", equal), ("single", single)):
+        run(tmp_path / name, config, task)
+    assert same(tmp_path / "plain" / BEST, tmp_path / "equal" / BEST)
+    network = build_network(read_file(tmp_path / "single" / BEST), torch.device("cpu"))
+    with torch.inference_mode():
+        logits = network(single.batches.plain(single.batches.members))
+    assert (logits.argmax(dim=1) == 1).all()
 
 
 def test_patience_stops_training_and_the_best_weights_remain(tmp_path: Path) -> None:

@@ -52,6 +52,21 @@ def test_cross_validation_is_that_of_scikit_learn(rows: int, width: int) -> None
     assert scores.accuracy == scores.correct[:, scores.best].mean()
 
 
+def test_rows_of_little_weight_neither_train_nor_select() -> None:
+    features, labels = clouds(400, 6, 2, distance=1.5)
+    wrong = np.arange(400) % 3 == 0
+    labels[wrong] = 1 - labels[wrong]
+    labels[wrong & (np.arange(400) < 300)] = 0  # and most of them as one class
+    weights = np.where(wrong, 1e-4, 1.0)
+    folds = folds_of(labels, [str(n) for n in range(400)], 1)
+    plain, weighted = (
+        race([features], labels, 2, folds, weights=given)[0] for given in (None, weights)
+    )
+    of_the_others = [probes.correct[~wrong, probes.best].mean() for probes in (plain, weighted)]
+    assert of_the_others[1] > of_the_others[0] + 0.02
+    assert weighted.loss[wrong].max() < 0.01
+
+
 def test_balanced_probes_are_selected_by_balanced_losses() -> None:
     """Each class counts as much as every other, in the fit and in what selects C."""
     features, labels = clouds(400, 6, 2, distance=0.5)

@@ -41,6 +41,24 @@ def test_the_head_is_that_of_scikit_learn(rows: int, width: int, classes: int, c
     np.testing.assert_allclose(ours, theirs, atol=1e-2 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize("balanced", [False, True])
+def test_weights_of_rows_are_those_of_scikit_learn(balanced: bool) -> None:
+    features, labels = clouds(300, 6, 3, distance=0.5)
+    weights = np.random.default_rng(0).exponential(1, 300)
+    weights[labels == 0] *= 20
+    ours = logits_of(
+        fit_logistic(features, labels, 3, 0.1, balanced=balanced, weights=weights), features
+    )
+    standard = StandardScaler().fit_transform(features.astype(np.float64))
+    model = LogisticRegression(
+        C=0.1, tol=1e-9, max_iter=5000, class_weight="balanced" if balanced else None
+    )
+    theirs = model.fit(standard, labels, weights).decision_function(standard)
+    np.testing.assert_allclose(ours, theirs, atol=1e-2 * np.abs(theirs).max())
+    plain = logits_of(fit_logistic(features, labels, 3, 0.1, balanced=balanced), features)
+    assert np.abs(plain - ours).max() > 0.1 * np.abs(theirs).max()
+
+
 def test_constant_columns_and_units_do_not_matter() -> None:
     features, labels = clouds(60, 8, 3)
     plain = logits_of(fit_logistic(features, labels, 3, 0.1), features)

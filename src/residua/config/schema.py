@@ -57,6 +57,9 @@ class Data:
     path_column: str = setting("", "Column of paths in a table; empty: found by its name.")
     label_column: str = setting("", "Column of labels in a table; empty: found by its name.")
     split_column: str = setting("", "Column of splits in a table; empty: found by its name.")
+    weight_column: str = setting(
+        "", "Column of training weights in a table; empty: found by its name."
+    )
     split: Literal["stratified", "keras"] = setting(
         "stratified",
         "Split strategy: 'stratified', or 'keras': as image_dataset_from_directory.",

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +19,8 @@ from residua.config.schema import Augmentation, Preprocessing
 from residua.data.augmentation import changes_nothing, draw, draw_mixing, mix, normalise, transform
 from residua.data.dataset import Pixels
 from residua.data.random import Integers, shuffled
+
+SampleWeights = npt.NDArray[np.float64]  # [N], of images in training
 
 DEVICE_SHARE = 0.25  # of a GPU's free memory that decoded images may use
 
@@ -47,11 +50,13 @@ class DecodedImages:
 @dataclass(frozen=True)
 class Batch:
     """images: float32 [B, C, S, S], channels_last. targets: int64 [B], or float32 [B, K] for mixed
-    images. labels: int64 [B], of a mixed image that of the larger share."""
+    images. labels: int64 [B], of a mixed image that of the larger share. weights: float32 [B],
+    factors of the losses; None: all 1."""
 
     images: Tensor
     targets: Tensor
     labels: Tensor
+    weights: Tensor | None = None
 
 
 class Inputs(Protocol):
@@ -83,6 +88,15 @@ def in_step(order: Integers, step: int, steps: int) -> Integers:
     return order[step * count // steps : (step + 1) * count // steps]
 
 
+def weights_of(
+    weights: SampleWeights | None, samples: Integers, device: torch.device
+) -> Tensor | None:
+    """The weights of some samples, float32 [B]; None: all 1."""
+    if weights is None:
+        return None
+    return torch.from_numpy(weights[samples].astype(np.float32)).to(device)
+
+
 class TrainingBatches:
     """The training set with augmentation; implements `Inputs`."""
 
@@ -97,10 +111,12 @@ class TrainingBatches:
         seed: int,
         preprocessing: Preprocessing,
         augmentation: Augmentation,
+        weights: SampleWeights | None = None,
     ) -> None:
-        """labels: int64 [N], of all images. members: sample indices of the training set."""
+        """labels: int64 [N], weights: float64 [N], of all images; None: all 1. members: sample
+        indices of the training set."""
         self.decoded, self.labels, self.members = decoded, labels, members
-        self.classes, self.seed = classes, seed
+        self.classes, self.seed, self.weights = classes, seed, weights
         self.preprocessing, self.augmentation = preprocessing, augmentation
         self.unchanged = changes_nothing(augmentation)
         self.steps = -(-len(members) // batch_size)
@@ -118,13 +134,17 @@ class TrainingBatches:
         size = self.preprocessing.size
         mixing = draw_mixing(self.augmentation, size, self.seed, epoch, samples, self.members)
         if mixing is None:
-            return Batch(images, labels, labels)
+            return Batch(images, labels, labels, weights_of(self.weights, samples, self.device))
         images = mix(images, self.images(epoch, mixing.partner), mixing)
         share = torch.from_numpy(mixing.share).to(images.device, torch.float32).unsqueeze(1)
         targets = F.one_hot(labels, self.classes)
         others = self._labels(mixing.partner)
         targets = targets * share + F.one_hot(others, self.classes) * (1 - share)
-        return Batch(images, targets, torch.where(share[:, 0] >= 0.5, labels, others))
+        weights = weights_of(self.weights, samples, self.device)
+        other = weights_of(self.weights, mixing.partner, self.device)
+        if weights is not None and other is not None:
+            weights = torch.lerp(other, weights, share[:, 0])
+        return Batch(images, targets, torch.where(share[:, 0] >= 0.5, labels, others), weights)
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""Names of the columns of a table -> the columns of path, label, split and group."""
+"""Names of the columns of a table -> the columns of path, label, split, group and weight."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATHS = (
 LABELS = (("label", "labels", "class", "class_name", "classname", "target", "category"),)
 SPLITS = (("split", "subset", "partition"),)
 GROUPS = (("group", "groups"),)
-WEIGHTS = ("weight", "weights", "sample_weight", "sample_weights")  # warned of
+WEIGHTS = (("weight", "weights", "sample_weight", "sample_weights"),)
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,28 @@ class Columns:
     label: str = ""
     split: str = ""
     group: str = ""
+    weight: str = ""
 
     @classmethod
     def of(cls, data: Data) -> Columns:
         """The choices in the settings."""
-        return cls(data.path_column, data.label_column, data.split_column, data.group_by)
+        return cls(
+            data.path_column,
+            data.label_column,
+            data.split_column,
+            data.group_by,
+            data.weight_column,
+        )
 
     @property
     def chosen(self) -> tuple[str, ...]:
         """The settings that only a table has a use for."""
-        named = {"path": self.path, "label": self.label, "split": self.split}
+        named = {
+            "path": self.path,
+            "label": self.label,
+            "split": self.split,
+            "weight": self.weight,
+        }
         return tuple(f"data.{role}_column" for role, name in named.items() if name)
 
 
@@ -52,6 +64,7 @@ class Roles:
     label: str
     split: str
     group: str
+    weight: str
 
 
 def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
@@ -64,14 +77,16 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
         raise ResiduaError(f"{where}: the column {path!r} cannot be both path and label.")
     split = _column(names, chosen.split, SPLITS, "split", where)
     group = group_column(names, chosen.group, where)
+    free = [name for name in names if name not in (path, chosen.label)]
+    weight = _column(free, chosen.weight, WEIGHTS, "weight", where, names)
     others = [name for name in names if name not in ("", path)]
     label = _column(others, chosen.label, LABELS, "label", where, names)
     if not label:
-        rest = [n for n in others if n not in (split, group) and plain_name(n) not in WEIGHTS]
+        rest = [name for name in others if name not in (split, group, weight)]
         if len(rest) != 1:
             raise ResiduaError(_unclear("label", [], names, where))
         label = rest[0]
-    return Roles(path, label, split, group)
+    return Roles(path, label, split, group, weight)
 
 
 def group_column(names: Sequence[str], chosen: str, where: str = "the data given") -> str:

@@ -26,12 +26,14 @@ class Entry:
     path: relative to the data set, with '/' on every platform; made up for arrays ("train/00012").
     label: index into the classes. split: as the data set defines it, None where it defines none.
     group: images of a group must share a split, "" without one.
+    weight: factor of the image's loss in training, above 0.
     """
 
     path: str
     label: int
     split: SplitName | None
     group: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ label is missing are rejected like damaged files; rows that contradict each othe
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 from unicodedata import normalize
 
 from residua.data import recognition
-from residua.data.columns import WEIGHTS, Columns, path_column, plain_name, roles_of
+from residua.data.columns import Columns, Roles, path_column, roles_of
 from residua.data.dataset import SPLITS, SplitName
 from residua.data.folder import files_below
 from residua.data.properties import properties_in
@@ -47,6 +48,7 @@ class _Row:
     number: int
     label: str
     split: SplitName | None
+    weight: float
 
 
 @dataclass
@@ -67,7 +69,7 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
     """
     table = read_table(file)
     roles = roles_of(table.names, columns, _with_others(table))
-    listing = _listed(table, roles.path, roles.label, roles.split, roles.group)
+    listing = _listed(table, roles)
     scan = listing.scan
     if not scan.labelled:
         path, reason = (*scan.rejected, ("", "has no rows"))[0]
@@ -86,25 +88,21 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
     if listing.repeated:
         rows = "row repeats" if listing.repeated == 1 else "rows repeat"
         scan.warnings.append(f"{listing.repeated:,} {rows} an earlier row exactly.")
-    scan.warnings += [
-        f"The column {name!r} does not weight images in training: only classes are weighted "
-        "(optimization.class_weights)."
-        for name in table.names
-        if plain_name(name) in WEIGHTS and name not in dataclasses.astuple(roles)
-    ]
     order = _order({name for _, name, _ in scan.labelled})
     try:
         classes = classes_of(scan, splits if training else [], order)
     except ResiduaError as error:  # a class that the training set lacks
         raise ResiduaError(f"{file}: {error}") from error
-    entries = entries_of(scan, classes, listing.groups)
+    weights = {path: row.weight for path, row in listing.rows.items()}
+    entries = entries_of(scan, classes, listing.groups, weights)
     positions = [listing.rows[entry.path].at for entry in entries]
     return TableDataset(
         root=file.parent,
         name=file.stem if file.stem.lower() not in _GENERIC else _parent_name(file),
         description=f"table of images (columns {roles.path!r}, {roles.label!r})"
         + (f", split into {', '.join(splits)}" if splits else "")
-        + (f", grouped by {roles.group!r}" if roles.group else ""),
+        + (f", grouped by {roles.group!r}" if roles.group else "")
+        + (f", weighted by {roles.weight!r}" if roles.weight else ""),
         classes=classes,
         entries=entries,
         rejected=sorted(scan.rejected),
@@ -141,16 +139,18 @@ def _with_others(table: Table) -> str:
     )
 
 
-def _listed(table: Table, path: str, label: str, split: str, group: str) -> _Listing:
+def _listed(table: Table, roles: Roles) -> _Listing:
     """Every row as a labelled image, or rejected. Raises ResiduaError on contradicting rows."""
     listing, files = _Listing(), _Files(table.file.parent)
     empty = [""] * len(table.numbers)
+    label = roles.label
     labels = _labels(_texts(table, label, "label"), table, label)
-    groups = _texts(table, group, "group") if group else empty
-    splits = _splits(table, split) if split else [None] * len(empty)
-    texts = _texts(table, path, "path")
-    for at, (number, text, name, part, group_name) in enumerate(
-        zip(table.numbers, texts, labels, splits, groups, strict=True)
+    groups = _texts(table, roles.group, "group") if roles.group else empty
+    splits = _splits(table, roles.split) if roles.split else [None] * len(empty)
+    weights = _weights(table, roles.weight) if roles.weight else [1.0] * len(empty)
+    texts = _texts(table, roles.path, "path")
+    for at, (number, text, name, part, group_name, weight) in enumerate(
+        zip(table.numbers, texts, labels, splits, groups, weights, strict=True)
     ):
         found, reason = files.locate(text)
         if not reason and not name:
@@ -159,7 +159,7 @@ def _listed(table: Table, path: str, label: str, split: str, group: str) -> _Lis
             shown = found or text[:_MAX_LABEL] or f"row {number}"
             listing.scan.rejected.append((shown, f"row {number}: {reason}"))
             continue
-        row = _Row(at, number, name, part)
+        row = _Row(at, number, name, part, weight)
         first = listing.rows.setdefault(found, row)
         if first is not row:
             _check_repeated(table, found, first, row)
@@ -176,6 +176,7 @@ def _check_repeated(table: Table, path: str, first: _Row, row: _Row) -> None:
     for role, before, now in (
         ("label", first.label, row.label),
         ("split", first.split, row.split),
+        ("weight", first.weight, row.weight),
     ):
         if before != now:
             raise ResiduaError(
@@ -223,6 +224,24 @@ def _labels(texts: list[str], table: Table, column: str) -> list[str]:
         if problem:
             raise ResiduaError(f"{table.file}, row {number}: the label {problem}.")
     return texts
+
+
+def _weights(table: Table, column: str) -> list[float]:
+    """Numbers above 0. Raises ResiduaError that names the row of another cell."""
+    weights: list[float] = []
+    for number, text in zip(table.numbers, _texts(table, column, "weight"), strict=True):
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = math.nan
+        if not 0 < weight < math.inf:
+            raise ResiduaError(
+                f"{table.file}, row {number}: the weight {text!r} in the column {column!r} is not "
+                "a number above 0. Correct it; if the column is no weight of images in training, "
+                "rename it."
+            )
+        weights.append(weight)
+    return weights
 
 
 def _splits(table: Table, column: str) -> list[SplitName | None]:

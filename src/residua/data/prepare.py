@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO, IMAGENET, Config, NetworkSpec, Preprocessing
 from residua.data import split
 from residua.data.assignment import assign_splits, by_split
-from residua.data.batches import DecodedImages, TrainingBatches, measure_colours
+from residua.data.batches import DecodedImages, SampleWeights, TrainingBatches, measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Header, Pixels, SplitName
@@ -92,6 +93,18 @@ class Prepared:
         """Entries that are trained on: the training set, or training.max_images of it."""
         return thinned(self.splits["train"], self.config.training.max_images)
 
+    @cached_property
+    def weights(self) -> SampleWeights | None:
+        """The weight of each entry in training, float64 [N], with mean 1 over the training members;
+        None if all weights are equal."""
+        weights = np.array([entry.weight for entry in self.dataset.entries], np.float64)
+        weights /= weights[self.training_members].mean()
+        return None if np.ptp(weights[self.training_members]) == 0 else weights
+
+    def weights_of(self, samples: Integers) -> SampleWeights | None:
+        """`weights` of these entries."""
+        return None if self.weights is None else self.weights[samples]
+
     def eval_splits(self, limit: int = 0) -> dict[str, Integers]:
         """The splits evaluated after each epoch: validation, test if training.curve_test is set.
 
@@ -114,6 +127,7 @@ class Prepared:
             seed=config.training.seed,
             preprocessing=config.preprocessing,
             augmentation=config.augmentation,
+            weights=self.weights,
         )
 
     def is_explicit(self, setting: str) -> bool:

@@ -105,11 +105,15 @@ def class_key(name: str) -> str:
 
 
 def entries_of(
-    scan: Scan, classes: Sequence[str], groups: Mapping[str, str] | None = None
+    scan: Scan,
+    classes: Sequence[str],
+    groups: Mapping[str, str] | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> list[Entry]:
-    """The entries by path. groups: path -> the group that the data set defines."""
+    """The entries by path. groups, weights: path -> what the data set defines."""
     labels = {class_key(name): label for label, name in enumerate(classes)}
+    groups, weights = groups or {}, weights or {}
     return [
-        Entry(path, labels[class_key(name)], split, (groups or {}).get(path, ""))
+        Entry(path, labels[class_key(name)], split, groups.get(path, ""), weights.get(path, 1.0))
         for path, name, split in sorted(scan.labelled)
     ]

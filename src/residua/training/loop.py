@@ -75,7 +75,7 @@ class Trainer:
                 reduction="none",  # "mean" would divide by the sum of the class weights
                 label_smoothing=optimization.label_smoothing,
             )
-            loss = losses.mean()
+            loss = (losses if batch.weights is None else losses * batch.weights).mean()
             self.meter.add(loss.detach(), logits.detach(), batch.labels, lr)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -35,7 +35,7 @@ from residua.transfer.cross_validation import (
 )
 from residua.transfer.features import FeatureRows
 from residua.transfer.linear_probe import MAX_THREADS, candidate_layers, fold_keys, rows_to_score
-from residua.transfer.logistic import Labels
+from residua.transfer.logistic import Labels, SampleWeights
 from residua.transfer.result import BackboneResult
 from residua.transfer.strategies import with_extractor
 from residua.transfer.trial import CLEAR, paired_gain
@@ -68,12 +68,14 @@ class _Candidate:
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """Data and settings that all candidates share. labels: int64 [entries]."""
+    """Data and settings that all candidates share. labels: int64 [entries]. weights: float64
+    [entries], see Prepared."""
 
     labels: Labels
     classes: int
     seed: int
     balanced: bool
+    weights: SampleWeights | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +176,7 @@ def _task(context: Context) -> _Task:
         config.network.classes,
         config.training.seed,
         config.optimization.class_weights == "balanced",
+        context.prepared.weights,
     )
 
 
@@ -189,6 +192,7 @@ def _probe(
             task.classes,
             task.seed,
             balanced=task.balanced,
+            weights=None if task.weights is None else task.weights[samples],
             report=move,
             threads=min(MAX_THREADS, torch.get_num_threads()),
         )

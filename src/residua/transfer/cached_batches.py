@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from residua.data.augmentation import changes_nothing
-from residua.data.batches import Batch, Inputs, in_step
+from residua.data.batches import Batch, Inputs, SampleWeights, in_step, weights_of
 from residua.data.cache import free_memory
 from residua.data.prepare import Prepared
 from residua.data.random import Integers, shuffled
@@ -32,7 +32,7 @@ class CachedBatches:
 
     plain_maps: [N, C, h, w] of `samples`, int64 [N], without augmentation.
     views: [M, C, h, w] each, of `members` in their order, augmented. Epoch e uses view e modulo
-    their number + 1; view 0 is without augmentation.
+    their number + 1; view 0 is without augmentation. weights: see `TrainingBatches`.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class CachedBatches:
         batch: int,
         seed: int,
         views: tuple[Tensor, ...] = (),
+        weights: SampleWeights | None = None,
     ) -> None:
         self.plain_maps, self.views = plain_maps, views
-        self.labels, self.members = labels, members
+        self.labels, self.members, self.weights = labels, members, weights
         self.steps = -(-len(members) // batch)
         self._sample_rows = _rows_of(samples, len(labels))
         self._member_rows = _rows_of(members, len(labels))
@@ -67,7 +68,7 @@ class CachedBatches:
         else:
             x = self.plain_maps[self._index(self._sample_rows, samples)]
         labels = torch.from_numpy(self.labels[samples]).to(self.device)
-        return Batch(x.float(), labels, labels)
+        return Batch(x.float(), labels, labels, weights_of(self.weights, samples, self.device))
 
     def plain(self, samples: Integers) -> Tensor:
         """See Inputs."""
@@ -123,6 +124,7 @@ def batches_after(
         batch=config.training.batch_size,
         seed=config.training.seed,
         views=tuple(extractor.maps(members, stages, view) for view in range(1, views + 1)),
+        weights=prepared.weights,
     )
     return batches, stages
 

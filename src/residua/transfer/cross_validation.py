@@ -43,6 +43,7 @@ from residua.transfer.features import FeatureRows
 from residua.transfer.logistic import (
     Floats,
     Labels,
+    SampleWeights,
     StandardRows,
     check,
     class_weights,
@@ -69,7 +70,7 @@ _RESAMPLES = 200  # of the bootstrap
 class ProbeScores:
     """Predictions of linear probes for rows that they were not trained on, at each value of C.
 
-    correct: bool [N, S]. loss: float64 [N, S], nats, weighted by class if the probes are balanced.
+    correct: bool [N, S]. loss: float64 [N, S], nats, weighted as the probes are.
     evaluated: bool [N], False where no other fold has the row's class, so no probe can predict it.
     abandoned: whether larger values of C were not tried, as another layer is better in any case.
     log_probabilities: float32 [N, K] at the best C, at least -_MAX_LOSS, as for a class that the
@@ -150,10 +151,12 @@ def score_layers(
     seed: int,
     *,
     balanced: bool,
+    weights: SampleWeights | None = None,
     report: Callable[[int, int], None] | None = None,
     threads: int = 1,
 ) -> tuple[list[LayerScore], Estimate | None]:
-    """Cross-validate every layer on the same folds; labels and contents are those of the rows.
+    """Cross-validate every layer on the same folds; labels, contents and weights are those of the
+    rows.
 
     The estimate is of the layer and C that will be chosen; None if no class has two images. Raises
     ResiduaError if there is nothing to cross-validate.
@@ -161,7 +164,14 @@ def score_layers(
     folds, layers = folds_of(labels, contents, seed), sorted(rows.values)
     features = [rows.values[layer] for layer in layers]
     probes = race(
-        features, labels, classes, folds, balanced=balanced, report=report, threads=threads
+        features,
+        labels,
+        classes,
+        folds,
+        balanced=balanced,
+        weights=weights,
+        report=report,
+        threads=threads,
     )
     scores = [
         LayerScore(layer, values.shape[1], probe, float(neighbours(values, labels, folds).mean()))
@@ -192,6 +202,7 @@ def race(
     folds: Labels,
     *,
     balanced: bool = False,
+    weights: SampleWeights | None = None,
     report: Callable[[int, int], None] | None = None,
     threads: int = 1,
 ) -> list[ProbeScores]:
@@ -200,7 +211,8 @@ def race(
     Features are standardised once, on all rows, which uses no label. As C grows the loss falls,
     ever more slowly, and then rises. A layer whose loss rises is complete; one that could not
     become the best even if its loss fell further at the last rate is abandoned.
-    report: called after each C. threads: concurrent fits. Raises ResiduaError as `fit_logistic`.
+    weights: see `fit_logistic`. report: called after each C. threads: concurrent fits. Raises
+    ResiduaError as `fit_logistic`.
     """
     for values in features:
         check(values, labels, classes)
@@ -211,7 +223,9 @@ def race(
         )
     with single_blas_thread(), no_convergence_warnings(), ThreadPoolExecutor(threads) as pool:
         paths = list(
-            pool.map(lambda values: _Path(values, labels, classes, folds, balanced), features)
+            pool.map(
+                lambda values: _Path(values, labels, classes, folds, balanced, weights), features
+            )
         )
         for index, c in enumerate(C_VALUES):
             running = [path for path in paths if not path.ended]
@@ -252,10 +266,19 @@ class _Path:
     """
 
     def __init__(
-        self, features: Floats, labels: Labels, classes: int, folds: Labels, balanced: bool
+        self,
+        features: Floats,
+        labels: Labels,
+        classes: int,
+        folds: Labels,
+        balanced: bool,
+        weights: SampleWeights | None,
     ) -> None:
         self.labels, self.rows = labels, StandardRows.of(features).reduced.astype(np.float32)
+        self.sample_weights = weights
         self.weights = class_weights(labels) if balanced else np.ones(len(labels))
+        if weights is not None:
+            self.weights = self.weights * weights
         shape = len(labels), len(C_VALUES)
         self.correct = np.zeros(shape, np.bool_)
         self.loss = np.full(shape, np.log(classes)) * self.weights[:, None]
@@ -306,7 +329,8 @@ class _Path:
 def _evaluate_fold(c: float, job: tuple[_Path, _Fold]) -> npt.NDArray[np.float64]:
     """Log-probabilities of a fold's left-out rows for the classes of its model."""
     path, fold = job
-    refit(fold.model, c, path.rows[fold.train], path.labels[fold.train])
+    weights = None if path.sample_weights is None else path.sample_weights[fold.train]
+    refit(fold.model, c, path.rows[fold.train], path.labels[fold.train], weights)
     logits = fold.model.decision_function(path.rows[fold.left_out])
     if logits.ndim == 1:  # of two classes it gives the second's alone
         logits = np.stack([np.zeros_like(logits), logits], axis=1)

@@ -191,6 +191,7 @@ def _score(
             config.network.classes,
             config.training.seed,
             balanced=config.optimization.class_weights == "balanced",
+            weights=context.prepared.weights_of(rows.samples),
             report=move,
             threads=min(MAX_THREADS, torch.get_num_threads()),
         )
@@ -333,7 +334,10 @@ def _solve_head(
     labels = np.tile(context.prepared.labels[rows.samples], 1 + len(views))
     c = score.probes.c / (1 + len(views))  # C multiplies the sum over all rows
     balanced = config.optimization.class_weights == "balanced"
-    solved = fit_logistic(values, labels, config.network.classes, c, balanced=balanced)
+    weights = context.prepared.weights_of(np.tile(rows.samples, 1 + len(views)))
+    solved = fit_logistic(
+        values, labels, config.network.classes, c, balanced=balanced, weights=weights
+    )
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(solved.weight))
         head.bias.copy_(torch.from_numpy(solved.bias))

@@ -22,6 +22,7 @@ from residua.errors import ResiduaError
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+SampleWeights = npt.NDArray[np.float64]
 
 FINAL = 1e-4, 300  # tolerance of the gradient, iterations: of a head that is saved
 _RANK_TOLERANCE = 1e-10  # variance relative to the largest, below which it is rounding
@@ -44,12 +45,19 @@ def class_weights(labels: Labels) -> npt.NDArray[np.float64]:
 
 
 def fit_logistic(
-    features: Floats, labels: Labels, classes: int, c: float, *, balanced: bool = False
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    c: float,
+    *,
+    balanced: bool = False,
+    weights: SampleWeights | None = None,
 ) -> LinearHead:
     """The head fitted on all rows; features float32 [N, D], labels int64 [N] in 0..classes-1.
 
     c: inverse regularisation strength, scikit-learn's C.
-    balanced: weight each class by its inverse frequency.
+    balanced: weight each class by its inverse frequency. weights: float64 [N], factors of the
+    losses of the rows; None: all 1.
     A class without rows gets weight 0 and a bias so low that it is never predicted. Raises
     ResiduaError if fewer than two classes have rows or a feature is not finite.
     """
@@ -57,7 +65,7 @@ def fit_logistic(
     with single_blas_thread(), no_convergence_warnings():
         rows = StandardRows.of(features)
         model = new_model(balanced, FINAL)
-        refit(model, c, rows.reduced.astype(np.float32), labels)
+        refit(model, c, rows.reduced.astype(np.float32), labels, weights)
     weight, bias = _for_all_classes(model.coef_, model.intercept_, model.classes_, classes)
     weight = rows.unreduced(weight) / rows.std
     bias = bias - weight @ rows.mean
@@ -138,12 +146,18 @@ def new_model(balanced: bool, precision: tuple[float, int]) -> Any:
     )
 
 
-def refit(model: Any, c: float, rows: npt.NDArray[np.floating], labels: Labels) -> None:
+def refit(
+    model: Any,
+    c: float,
+    rows: npt.NDArray[np.floating],
+    labels: Labels,
+    weights: SampleWeights | None = None,
+) -> None:
     """Fit in place, without repeating checks of the input."""
     from sklearn import config_context
 
     with config_context(assume_finite=True, skip_parameter_validation=True):
-        model.set_params(C=c).fit(rows, labels)
+        model.set_params(C=c).fit(rows, labels, weights)
 
 
 @contextmanager

@@ -66,6 +66,7 @@ def head_task(
             _as_maps(view, layer, prepared.device)
             for view in views_of(context, layer, rows.samples, deadline)
         ),
+        weights=prepared.weights,
     )
     return Task(
         batches,
