@@ -201,7 +201,7 @@ def test_damaged_binaries_are_refused(
 
 def test_other_files_and_archives_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"text")
-    assert "is no table, archive or folder" in refusal(tmp_path / "notes.txt")
+    assert "is neither a table nor an archive" in refusal(tmp_path / "notes.txt")
     put_archive(tmp_path / "other.tar.gz", {"readme": b"hello"})
     assert "contains no class folder with images" in refusal(tmp_path / "other.tar.gz")
     whole = put_archive(tmp_path / "c.tar.gz", cifar_files(10, "binary")[0]).read_bytes()

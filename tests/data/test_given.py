@@ -197,6 +197,7 @@ def test_further_columns_of_a_hugging_face_dataset_are_those_of_a_table(
         label=[0, 1, 1, 0],
         split=["train", "train", "val", "test"],
         group=["p1", "p1", "p2", "p3"],
+        weight=[1, 0.5, 2, 1],
         camera=["a", "b", None, "b"],
         light=[1, 0, 1, 0],
         site=["s", "s", "t", "t"],
@@ -205,6 +206,7 @@ def test_further_columns_of_a_hugging_face_dataset_are_those_of_a_table(
     assert names(dataset) == ["owl", "cat", "cat", "owl"]
     assert [entry.split for entry in dataset.entries] == ["train", "train", "validation", "test"]
     assert [entry.group for entry in dataset.entries] == ["p1", "p1", "p2", "p3"]
+    assert [entry.weight for entry in dataset.entries] == [1, 0.5, 2, 1]
     assert dataset.columns == {
         "camera": ["a", "b", "", "b"],
         "light": ["night", "day", "night", "day"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
     split = _column(names, chosen.split, SPLITS, "split", where)
     group = group_column(names, chosen.group, where)
     free = [name for name in names if name not in (path, chosen.label)]
-    weight = _column(free, chosen.weight, WEIGHTS, "weight", where, names)
+    weight = weight_column(free, chosen.weight, where)
     others = [name for name in names if name not in ("", path)]
     label = _column(others, chosen.label, LABELS, "label", where, names)
     if not label:
@@ -94,6 +95,25 @@ def group_column(names: Sequence[str], chosen: str, where: str = "the data given
     if chosen:
         return chosen if chosen in names else ""
     return _column(names, "", GROUPS, "group", where)
+
+
+def weight_column(names: Sequence[str], chosen: str, where: str = "the data given") -> str:
+    """The column of weights, "" if there is none. chosen: the setting data.weight_column."""
+    return _column(names, chosen, WEIGHTS, "weight", where)
+
+
+def weight_of(text: str, column: str, where: str) -> float:
+    """A cell of the column of weights. where: of the cell. Raises ResiduaError."""
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if 0 < weight < math.inf:
+        return weight
+    raise ResiduaError(
+        f"{where}: the weight {text!r} in the column {column!r} is not a number above 0. Correct "
+        "it; if the column is no weight of images in training, rename it."
+    )
 
 
 def path_column(names: Sequence[str], where: str, chosen: str = "") -> str:

@@ -201,7 +201,7 @@ def _roles(data: Any, columns: Columns) -> Roles:
     """The columns of a `datasets.Dataset`. Raises ResiduaError."""
     images = [name for name in data.column_names if _is_image(data, name)]
     path = columns.path or (images[0] if len(images) == 1 else "")
-    chosen = Columns(path, columns.label, columns.split, columns.group)
+    chosen = Columns(path, columns.label, columns.split, columns.group, columns.weight)
     return roles_of(data.column_names, chosen, "the datasets.Dataset given")
 
 

@@ -8,7 +8,6 @@ label is missing are rejected like damaged files; rows that contradict each othe
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 from unicodedata import normalize
 
 from residua.data import recognition
-from residua.data.columns import Columns, Roles, path_column, roles_of
+from residua.data.columns import Columns, Roles, path_column, roles_of, weight_of
 from residua.data.dataset import SPLITS, SplitName
 from residua.data.folder import files_below
 from residua.data.properties import properties_in
@@ -227,21 +226,10 @@ def _labels(texts: list[str], table: Table, column: str) -> list[str]:
 
 
 def _weights(table: Table, column: str) -> list[float]:
-    """Numbers above 0. Raises ResiduaError that names the row of another cell."""
-    weights: list[float] = []
-    for number, text in zip(table.numbers, _texts(table, column, "weight"), strict=True):
-        try:
-            weight = float(text)
-        except ValueError:
-            weight = math.nan
-        if not 0 < weight < math.inf:
-            raise ResiduaError(
-                f"{table.file}, row {number}: the weight {text!r} in the column {column!r} is not "
-                "a number above 0. Correct it; if the column is no weight of images in training, "
-                "rename it."
-            )
-        weights.append(weight)
-    return weights
+    return [
+        weight_of(text, column, f"{table.file}, row {number}")
+        for number, text in zip(table.numbers, _texts(table, column, "weight"), strict=True)
+    ]
 
 
 def _splits(table: Table, column: str) -> list[SplitName | None]:

@@ -74,7 +74,7 @@ def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOI
     if is_file and is_table(root):
         return _table(root, columns, training)
     if store.is_stored(root) and (root / store.INDEX).exists():
-        return store.open_images(root, columns.group)
+        return store.open_images(root, columns.group, columns.weight)
     if is_file and (kind := archive.kind_of(root)):
         return _archive(root, kind, columns, training)
     if columns.chosen:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from residua.data.arrays import ArrayDataset
-from residua.data.columns import group_column
+from residua.data.columns import group_column, weight_column, weight_of
 from residua.data.dataset import Entry, Pixels, SplitName
 from residua.data.properties import properties_in
 from residua.errors import ResiduaError
@@ -100,10 +100,10 @@ def store_images(
     return _stored(write, parent)
 
 
-def open_images(root: Path, group: str = "") -> ArrayDataset:
+def open_images(root: Path, group: str = "", weight: str = "") -> ArrayDataset:
     """The images in a folder that `store_images` wrote. Raises ResiduaError if it is damaged.
 
-    group: the setting data.group_by, which may be a further column.
+    group, weight: the settings data.group_by and data.weight_column, which may be columns.
     """
     try:
         text = (root / INDEX).read_text("utf-8")
@@ -126,18 +126,31 @@ def open_images(root: Path, group: str = "") -> ArrayDataset:
     cells: dict[str, list[str]] = index.get("columns", {})
     grouping = group_column(list(cells), group)
     groups = cells.get(grouping) or [""] * len(images)
+    weighting = weight_column(list(cells), weight)
+    weights = [
+        weight_of(text, weighting, f"image {number} of the data given")
+        for number, text in enumerate(cells.get(weighting, ()))
+    ] or [1.0] * len(images)
     entries = [
-        Entry(f"{split or 'images'}/{number:0{digits}}", labels[name], split, groups[number])
+        Entry(
+            f"{split or 'images'}/{number:0{digits}}",
+            labels[name],
+            split,
+            groups[number],
+            weights[number],
+        )
         for number, (name, split, _) in enumerate(index["images"])
     ]
     return ArrayDataset(
         "images",
-        "images given in Python" + (f", grouped by {grouping!r}" if grouping else ""),
+        "images given in Python"
+        + (f", grouped by {grouping!r}" if grouping else "")
+        + (f", weighted by {weighting!r}" if weighting else ""),
         tuple(index["classes"]),
         entries,
         images,
         "array",
-        columns=properties_in(cells, range(len(images)), {grouping}),
+        columns=properties_in(cells, range(len(images)), {grouping, weighting}),
     )
 
 
