@@ -110,7 +110,8 @@ def test_no_file_is_too_long_to_read() -> None:
 def test_what_must_not_import_torch_does_not() -> None:
     code = (
         "import sys, residua, residua.cli, residua.config.schema, residua.data.image, "
-        "residua.data.folder, residua.data.split, residua.evaluation.metrics, residua.report.html; "
+        "residua.data.folder, residua.data.split, residua.evaluation.metrics, residua.report.html, "
+        "residua.exports.worker; "
         "heavy = {'torch', 'sklearn', 'matplotlib', 'scipy', 'jinja2'} & set(sys.modules); "
         "sys.exit(f'imports {heavy}' if heavy else 0)"
     )

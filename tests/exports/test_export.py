@@ -129,7 +129,7 @@ def test_a_file_of_each_format_has_the_features_and_the_detector_that_reads_them
     file = write_export(weights, calibrated, QUIET, format=name, precision=precision).path
     loaded = load_exported(file)
     logits, _, features = loaded.run(images)
-    stored = exported_metadata(file, loaded).uncertainty
+    stored = exported_metadata(file, loaded.description).uncertainty
     assert stored is not None
     assert stored.unknown is not None
     found = stored.unknown.is_unknown(features, logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from residua.exports.worker import BATCHES
 from residua.system.console import printable
 from residua.system.files import check_space
 from residua.uncertainty.softmax import softmax
+from residua.weights.load import exported_metadata
 
 Floats = npt.NDArray[np.float32]
 
@@ -103,13 +105,21 @@ def compare(file: Path, images: Images, expected: Expected, precision: str) -> P
 
     Raises ResiduaError if the file cannot be loaded or run.
     """
-    return proof_of(_run(file, images), images, expected, precision)
+    outputs = _run(file, images)
+    uncertainty = exported_metadata(file, json.loads(str(outputs["description"]))).uncertainty
+    if uncertainty is not None and uncertainty.unknown is not None:
+        features, logits = outputs["features32"], outputs["logits32"]
+        outputs["unknown"] = uncertainty.unknown.is_unknown(features, logits)
+    return proof_of(outputs, images, expected, precision)
 
 
 def proof_of(
     outputs: Mapping[str, npt.NDArray[Any]], images: Images, expected: Expected, precision: str
 ) -> Proof:
-    """Compare the outputs of `worker.outputs_of` with those of PyTorch. Raises ResiduaError."""
+    """Compare the outputs of `worker.outputs_of` with those of PyTorch. Raises ResiduaError.
+
+    outputs: with `unknown`, bool [N], if the file detects unknown images.
+    """
     reference = softmax(expected.logits)
     difference = 0.0
     for batch in BATCHES:

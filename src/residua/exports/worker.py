@@ -1,10 +1,13 @@
 """An exported file and images -> its outputs in batches of several sizes, in a process of its own.
 
 python -m residua.exports.worker FILE PIXELS.npy OUTPUTS.npz
+
+torch is imported for files of PyTorch's formats alone: the others run without it elsewhere too.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +19,6 @@ import numpy.typing as npt
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.weights.exported import OUTPUTS, load_exported
-from residua.weights.load import exported_metadata
 
 BATCHES = (32, 7, 1)
 # Images at each batch size (None: all); 67 so that the last batch of 7 is incomplete.
@@ -27,22 +29,19 @@ def outputs_of(
     file: Path, pixels: Pixels, counts: Mapping[int, int | None] = COUNTS
 ) -> dict[str, npt.NDArray[Any]]:
     """`logits32`, `probabilities32`, ... of images uint8 [N, S, S, C], N >= 32; the runtime's name;
-    `unknown`, bool [N], if the file detects unknown images. Raises ResiduaError.
+    the file's description as JSON. Raises ResiduaError.
 
     counts: as COUNTS.
     """
     loaded = load_exported(file)
-    outputs: dict[str, npt.NDArray[Any]] = {"runtime": np.array(loaded.runtime)}
+    texts = {"runtime": loaded.runtime, "description": json.dumps(loaded.description)}
+    outputs: dict[str, npt.NDArray[Any]] = {name: np.array(text) for name, text in texts.items()}
     for batch in BATCHES:
         count = counts[batch] or len(pixels)
         starts = range(0, min(count, len(pixels)), batch)
         parts = [loaded.run(pixels[start : min(start + batch, count)]) for start in starts]
         for name, arrays in zip(OUTPUTS, zip(*parts, strict=True), strict=False):
             outputs[f"{name}{batch}"] = np.concatenate(arrays)
-    uncertainty = exported_metadata(file, loaded).uncertainty
-    if uncertainty is not None and uncertainty.unknown is not None:
-        features, logits = outputs["features32"], outputs["logits32"]
-        outputs["unknown"] = uncertainty.unknown.is_unknown(features, logits)
     return outputs
 
 

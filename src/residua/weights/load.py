@@ -7,10 +7,10 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
@@ -170,7 +170,7 @@ def read_exported(path: Path) -> Weights:
     Raises ResiduaError if its runtime is missing, or if it is not a file of `residua export`.
     """
     stamp, loaded = _stamp(path), load_exported(path)
-    metadata = exported_metadata(path, loaded)
+    metadata = exported_metadata(path, loaded.description)
     rule, outputs = metadata.preprocessing, metadata.network.classes
     expected = (rule.size, rule.size, rule.channels), outputs
     if (loaded.image_shape, loaded.outputs) != expected:
@@ -186,10 +186,9 @@ def read_exported(path: Path) -> Weights:
     return Weights(path, {}, metadata, f"{loaded.kind} of residua", stamp=stamp, exported=loaded)
 
 
-def exported_metadata(path: Path, loaded: Loaded) -> Metadata:
-    """The metadata in an exported file. Raises ResiduaError if it is damaged."""
-    metadata = metadata_from(path, {"notes": {}, **loaded.description})
-    return with_attached(path, metadata, loaded.description)
+def exported_metadata(path: Path, description: Mapping[str, Any]) -> Metadata:
+    """The metadata in the description of an exported file. Raises ResiduaError if it is damaged."""
+    return with_attached(path, metadata_from(path, {"notes": {}, **description}), description)
 
 
 def _metadata(raw: RawWeights, reading: Match) -> Metadata:
