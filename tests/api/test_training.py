@@ -84,6 +84,7 @@ def test_earlier_argument_names_still_work(weights: Path, shapes: Path) -> None:
         residua.features(weights, file, side=2, pool_size=2)
 
 
+@pytest.mark.slow
 def test_build_starts_from_weights(weights: Path) -> None:
     images = torch.randn(2, 3, 16, 16)
     network = residua.build("cifar_resnet20", weights=weights)
@@ -139,6 +140,7 @@ def test_weights_need_data_to_evaluate_on(weights: Path) -> None:
         residua.evaluate(weights)
 
 
+@pytest.mark.slow
 def test_every_kind_of_image_gives_the_same_prediction(weights: Path, shapes: Path) -> None:
     file = shapes / "class0" / "000.png"
     with Image.open(file) as opened:
@@ -160,6 +162,7 @@ def test_every_kind_of_image_gives_the_same_prediction(weights: Path, shapes: Pa
     np.testing.assert_allclose(values, np.tile(values[0], (9, 1)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_any_iterable_of_images_is_read_once(weights: Path, shapes: Path) -> None:
     names = sorted(map(str, (shapes / "class0").glob("*.png")))
     for images in (map(str, sorted((shapes / "class0").glob("*.png"))), iter(names), tuple(names)):

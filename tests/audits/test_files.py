@@ -96,6 +96,7 @@ def test_exclusions_are_proposed_for_images_without_content(folder: Path) -> Non
     assert (fix.path, fix.action) == ("class1/red.png", "exclude")
 
 
+@pytest.mark.slow
 def test_array_data_sets_are_measured() -> None:
     images = read(Data("digits"), 0, Console(quiet=True))
     assert len(images.measured) == 1797

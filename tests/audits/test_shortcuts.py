@@ -60,6 +60,7 @@ PLANTED: dict[str, Save] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_planted_shortcut_is_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
     for label in range(3):
@@ -73,6 +74,7 @@ def test_a_planted_shortcut_is_found_and_nothing_else(kind: str, tmp_path: Path)
     assert kinds == ({kind} if kind else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "suffix"), [(64, ".png"), (64, ".jpg"), (8, ".png")])
 def test_what_a_drawing_shows_is_no_shortcut(side: int, suffix: str, tmp_path: Path) -> None:
     """Strokes need more bytes the longer they are, and reach the border of few pixels."""
@@ -108,6 +110,7 @@ def test_a_letter_of_all_file_names_is_no_abbreviation_of_one_class(tmp_path: Pa
     assert check_shortcuts(images, np.arange(len(images.rows)), None) == []
 
 
+@pytest.mark.slow
 def test_blurred_thumbnails_that_predict_as_well_as_the_network_are_found(tmp_path: Path) -> None:
     for label in range(2):
         for number in range(COUNT):

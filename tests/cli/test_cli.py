@@ -141,6 +141,7 @@ def test_streams_may_be_full_or_closed(
     assert bool(result.stdout) == (status == 0)
 
 
+@pytest.mark.slow
 def test_names_of_classes_cannot_move_the_cursor(
     tmp_path: Path, write_weights: Callable[..., Path]
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_model_is_described_and_drawn(tmp_path: Path) -> None:
     assert drawing.read_text().startswith("<")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

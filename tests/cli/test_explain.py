@@ -14,6 +14,7 @@ from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
 
 
+@pytest.mark.slow
 def test_a_row_and_a_heat_map_for_each_image(run: RunFolder, tmp_path: Path) -> None:
     data = Path(run.config.data.path)
     (tmp_path / "broken.png").write_bytes(b"no image")

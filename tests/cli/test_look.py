@@ -19,6 +19,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_look_summarises_the_data_and_writes_grids(data: Path) -> None:
     result = residua("look", "data", cwd=data.parent)
     assert result.status == 0, result.stderr
@@ -44,6 +45,7 @@ def test_look_summarises_the_data_and_writes_grids(data: Path) -> None:
     assert red[red.min(-1) < 255][:, 0].mean() > 150  # the tiles, on white
 
 
+@pytest.mark.slow
 def test_look_leaves_the_data_alone(data: Path) -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in data.rglob("*"))
     residua("look", "data", cwd=data.parent)
@@ -62,6 +64,7 @@ def test_the_training_batch_is_as_the_network_receives_it(data: Path) -> None:
     assert batch.size == (4 * (tile + 2) + 2, tile + 2 + 2)
 
 
+@pytest.mark.slow
 def test_the_split_and_the_augmentation_that_train_would_use_are_stated(data: Path) -> None:
     probe = residua("look", "data", "--transfer", "features", cwd=data.parent)
     assert "a linear probe, on the images as in the grids, without augmentation" in probe.stdout

@@ -357,6 +357,7 @@ def test_rows_may_be_written_by_many_threads(tmp_path: Path) -> None:
     assert (tmp_path / "rows").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_two_loads_may_race(zoo: Path) -> None:
     found = surveyed(zoo)
     expected = cache.load(found, SMALL, LIMIT, "memory")

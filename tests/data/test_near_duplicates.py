@@ -48,6 +48,7 @@ def test_constant_images_are_copies_of_nothing() -> None:
     assert found(thumbnails(SCENES + flat)) == []
 
 
+@pytest.mark.slow
 def test_similar_drawings_are_not_copies_but_equal_ones_are() -> None:
     from sklearn.datasets import load_digits
 

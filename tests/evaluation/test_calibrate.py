@@ -77,6 +77,7 @@ def overconfident(
     return run, prepared, held_out
 
 
+@pytest.mark.slow
 def test_the_temperature_becomes_part_of_the_weights(
     overconfident: tuple[RunFolder, Prepared, HeldOut],
 ) -> None:
@@ -109,6 +110,7 @@ def test_the_temperature_becomes_part_of_the_weights(
     assert low <= 0.9 <= high + 0.05
 
 
+@pytest.mark.slow
 def test_finished_weights_stay_as_they_are(
     overconfident: tuple[RunFolder, Prepared, HeldOut],
 ) -> None:
@@ -119,6 +121,7 @@ def test_finished_weights_stay_as_they_are(
     assert run.weights.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_noise_is_unknown_and_known_images_are_not(
     overconfident: tuple[RunFolder, Prepared, HeldOut],
 ) -> None:
@@ -135,6 +138,7 @@ def test_noise_is_unknown_and_known_images_are_not(
         assert row.to_json()["unknown"] == row.unknown
 
 
+@pytest.mark.slow
 def test_an_explanation_states_that_an_image_is_unknown(
     overconfident: tuple[RunFolder, Prepared, HeldOut], tmp_path: Path
 ) -> None:
@@ -155,6 +159,7 @@ def test_an_explanation_states_that_an_image_is_unknown(
     assert any("unknown" in line for line in printed)
 
 
+@pytest.mark.slow
 def test_prediction_sets_grow_with_their_coverage(
     overconfident: tuple[RunFolder, Prepared, HeldOut],
 ) -> None:
@@ -174,6 +179,7 @@ def test_prediction_sets_grow_with_their_coverage(
             predictor_of(weights, CPU, 0, coverage)
 
 
+@pytest.mark.slow
 def test_a_network_is_calibrated_on_its_validation_set(
     many: Path, write_run: Callable[..., RunFolder]
 ) -> None:
@@ -186,6 +192,7 @@ def test_a_network_is_calibrated_on_its_validation_set(
     assert read_file(run.weights).metadata.golden is not None
 
 
+@pytest.mark.slow
 def test_a_head_that_reads_very_many_features_is_calibrated_too(
     many: Path, write_run: Callable[..., RunFolder]
 ) -> None:
@@ -214,6 +221,7 @@ def test_without_held_out_images_only_golden_images_are_stored(
     assert (output.members, output.unknown) == (None, None)
 
 
+@pytest.mark.slow
 def test_images_of_a_group_count_as_one(
     overconfident: tuple[RunFolder, Prepared, HeldOut],
 ) -> None:

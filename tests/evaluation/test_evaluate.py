@@ -115,6 +115,7 @@ def test_leaked_images_are_known_by_their_pixels(
         evaluate_run(run, str(tmp_path / "again"), QUIET)
 
 
+@pytest.mark.slow
 def test_near_duplicates_of_other_data_are_one_group(run: RunFolder, tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "photos", count=4)
     for file in sorted(data.rglob("*.png")):

@@ -102,6 +102,7 @@ def predictions_of(
     return np.eye(len(confusion), dtype=np.float32)[chosen.clip(0, len(confusion) - 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", [1, 5])
 @pytest.mark.parametrize(("counts", "accuracy"), [((40, 40, 40), 0.85), ((90, 40, 20, 10), 0.9)])
 def test_intervals_cover_also_with_few_images_of_a_class_and_with_near_copies(

@@ -78,6 +78,7 @@ def test_the_script_prints_the_predictions_of_residua_or_what_is_wrong(
             run_script(text, tmp_path, [*files, file], monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [3, 1])
 def test_the_script_resizes_as_residua_does(
     channels: int,

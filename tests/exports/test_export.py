@@ -284,6 +284,7 @@ def test_without_a_correct_file_none_is_written_and_an_earlier_one_stays(
     assert file.read_bytes() == b"earlier"
 
 
+@pytest.mark.slow
 def test_a_file_of_the_user_is_not_replaced(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +302,7 @@ def test_a_file_of_the_user_is_not_replaced(
         assert Path(name).read_text() == "precious"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchscript", "pt2"])
 def test_a_file_that_the_disk_does_not_take_is_an_error_of_the_disk(
     name: FormatName, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -63,6 +63,7 @@ def test_predictions_and_evaluations_are_those_of_the_run(run: RunFolder, export
     assert scores[1]["loss"] == pytest.approx(scores[0]["loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 @onnx
 def test_a_server_can_use_an_exported_file(run: RunFolder, exported: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
@@ -78,6 +79,7 @@ def test_a_server_can_use_an_exported_file(run: RunFolder, exported: Path) -> No
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @onnx
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -101,6 +103,7 @@ def test_an_exported_file_is_refused_where_weights_are_needed(
     assert message in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 @onnx
 def test_third_party_and_damaged_files_are_refused(exported: Path, tmp_path: Path) -> None:
     import onnx

@@ -134,6 +134,7 @@ def predictions(source: object, images: Path) -> Any:
     return [(row.file, row.top) for row in residua.predict(source, images)]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_travels_to_a_repository_and_back(hub: Hub, run: RunFolder, tmp_path: Path) -> None:
     assert residua.push(run.path, REPOSITORY) == f"{hub.address}/{REPOSITORY}"
     files = hub.files[REPOSITORY]
@@ -169,6 +170,7 @@ def test_a_run_travels_to_a_repository_and_back(hub: Hub, run: RunFolder, tmp_pa
     assert predictions(f"hub:{REPOSITORY}@{COMMIT}", images) == expected  # from the cache
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_a_repository(hub: Hub, run: RunFolder, tmp_path: Path) -> None:
     residua.push(run.path, REPOSITORY)
     trained = residua.train(

@@ -82,6 +82,7 @@ FAMILIES = [  # one network of each family, at a small size that leaves a map
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), FAMILIES)
 def test_every_family_has_maps(name: str, size: int, one_thread: None) -> None:
     spec = NetworkSpec(name, 3, 3)
@@ -114,6 +115,7 @@ def test_of_an_averaging_head_it_is_the_paper_s_map(one_thread: None) -> None:
         assert heat == pytest.approx((scaled / scaled.max()).numpy(), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_of_a_head_that_reads_several_stages_it_is_the_sum_of_what_each_place_adds(
     one_thread: None,
 ) -> None:

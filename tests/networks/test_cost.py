@@ -82,6 +82,7 @@ SOME = (
 )
 
 
+@pytest.mark.slow
 def test_the_listing_has_what_measure_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The catalogue's own tests compare every row with its published count."""
     monkeypatch.setattr(catalogue, "ROWS", {name: catalogue.row(name) for name in SOME})
@@ -325,6 +326,7 @@ def test_the_smallest_input_is_the_networks_own(name: str, side: int) -> None:
     assert cost.smallest_input(meta(name)) == side
 
 
+@pytest.mark.slow
 def test_smallest_input_is_the_smallest_that_runs() -> None:
     network = catalogue.build("tutorial_vgg16_mnist").eval()
     side = cost.smallest_input(network)

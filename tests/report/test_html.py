@@ -180,6 +180,7 @@ def test_all_facts_are_shown(page: Page) -> None:
         assert fact in page.words
 
 
+@pytest.mark.slow
 def test_the_epoch_of_the_saved_weights_is_named() -> None:
     assert "The saved weights are those of epoch 2" in render(
         replace(make(), history=[row(1), row(2)])

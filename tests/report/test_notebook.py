@@ -169,6 +169,7 @@ def test_an_explanation_shows_the_image_and_its_heat_map() -> None:
     assert "a.png: is damaged" in Fragment(failed._repr_html_()).text
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_beside_pyplot(evaluation: Evaluation, run: RunFolder) -> None:
     run.write_history([{"epoch": 1, "loss": 1.0, "accuracy": 0.5}])
     own = pyplot.figure()

@@ -29,6 +29,7 @@ PAGE = Page(
 )
 
 
+@pytest.mark.slow
 def test_a_page_is_written_as_files_for_people_and_programs(tmp_path: Path) -> None:
     index = write(PAGE, tmp_path)
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))

@@ -336,6 +336,7 @@ def test_recorded_preprocessing_cannot_be_changed(
         with_preprocessing(weights, {"mean": [0, 0, 0]})
 
 
+@pytest.mark.slow
 def test_an_overview_prepares_images_as_the_weights_require(
     cifar: Path, digits: Path, tmp_path: Path
 ) -> None:

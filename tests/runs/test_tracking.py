@@ -46,6 +46,7 @@ class Recorded:
             raise ConnectionError("no server")
 
 
+@pytest.mark.slow
 def test_a_tracker_gets_every_event_and_a_failing_one_ends_no_training(
     shapes: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_every_round_is_timed() -> None:
     assert all(min(each.seconds) > 0 for each in found)
 
 
+@pytest.mark.slow
 def test_resnext_is_resnet_with_another_cardinality() -> None:
     ours = catalogue.build("resnet50", cardinality="32x4d", classes=5, seed=0).eval()
     published = catalogue.build("resnext50_32x4d", classes=5, seed=1).eval()
@@ -119,6 +120,7 @@ def test_resnext_is_resnet_with_another_cardinality() -> None:
         torch.testing.assert_close(ours(images), published(images))
 
 
+@pytest.mark.slow
 def test_one_group_of_64_is_the_bottleneck_of_resnet() -> None:
     ours = catalogue.build("resnet50", cardinality="1x64d", seed=0).state_dict()
     plain = catalogue.build("resnet50", seed=0).state_dict()

@@ -45,6 +45,7 @@ def choose(start: Chooser, budget: float = math.inf) -> tuple[Chooser, Any]:
     return choose_backbone(start, Clock(budget), Console(quiet=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_first", [True, False])
 def test_features_that_separate_the_classes_win(
     shapes: Path, weights: Path, blind: Path, is_first: bool
@@ -63,6 +64,7 @@ def test_features_that_separate_the_classes_win(
         assert f"accuracy {result.accuracy:.4f}, 95 % CI {result.interval[0]:.4f}" in choice.reason
 
 
+@pytest.mark.slow
 def test_of_equals_the_first_is_chosen(shapes: Path, weights: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(weights.read_bytes())
@@ -73,6 +75,7 @@ def test_of_equals_the_first_is_chosen(shapes: Path, weights: Path, tmp_path: Pa
         assert "averaged" not in chosen.choices[-1].reason  # twice the same gains nothing
 
 
+@pytest.mark.slow
 def test_a_probe_of_the_chosen_one_computes_no_feature_again(
     shapes: Path, weights: Path, blind: Path, context_of: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -86,6 +89,7 @@ def test_a_probe_of_the_chosen_one_computes_no_feature_again(
     assert min(layer.loss for layer in outcome.result.layers) == pytest.approx(good.loss)
 
 
+@pytest.mark.slow
 def test_a_spent_budget_compares_on_the_images_that_all_have(
     shapes: Path, weights: Path, blind: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +113,7 @@ def write_combinations(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_predictions_that_complement_each_other_are_reported(tmp_path: Path, weights: Path) -> None:
     """One network sees red alone, the other green alone."""
     data = write_combinations(tmp_path / "data")

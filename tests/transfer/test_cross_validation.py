@@ -157,6 +157,7 @@ def test_neighbours_are_the_nearest_of_other_folds() -> None:
     np.testing.assert_array_equal(neighbours(features, labels, folds), expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(2, 12), st.integers(1, 12), st.integers(0, 1000))
 def test_the_smallest_and_strangest_data_have_a_head_and_no_warning(
@@ -177,6 +178,7 @@ def test_the_smallest_and_strangest_data_have_a_head_and_no_warning(
     assert np.isfinite(scores.loss).all()
 
 
+@pytest.mark.slow
 def test_a_race_selects_what_cross_validating_each_layer_would() -> None:
     """Weakly regularised probes of noise cannot win any more, so they are not tried."""
     good, labels = clouds(300, 12, 3, distance=0.6)
@@ -198,6 +200,7 @@ def test_a_race_selects_what_cross_validating_each_layer_would() -> None:
     assert reported == [(number, len(C_VALUES)) for number in range(1, len(C_VALUES) + 1)]
 
 
+@pytest.mark.slow
 def test_layers_are_scored_on_the_same_folds_and_the_best_is_chosen() -> None:
     good, labels = clouds(90, 12, 3, distance=1.5)
     noise = np.random.default_rng(0).normal(size=(90, 20)).astype(np.float32)

@@ -88,6 +88,7 @@ def test_one_changed_pixel_is_one_row(
     assert np.flatnonzero(differs).tolist() == [17]
 
 
+@pytest.mark.slow
 def test_other_weights_and_other_preprocessing_are_other_rows(
     shapes: Path,
     weights: Path,
@@ -107,6 +108,7 @@ def test_other_weights_and_other_preprocessing_are_other_rows(
     assert extractor.rows(LAYERS, every(extractor)).computed == 0
 
 
+@pytest.mark.slow
 def test_cached_values_are_the_computed_ones_and_those_of_the_network(
     shapes: Path, weights: Path, extractor_of: Callable[..., FeatureExtractor]
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_killed_run_resumes_with_the_features_that_it_had_saved(
     assert read_file(resumed.folder.weights).metadata.network.stage == 1
 
 
+@pytest.mark.slow
 def test_a_view_depends_on_the_seed_its_number_and_the_sample(
     shapes: Path, weights: Path, extractor_of: Callable[..., FeatureExtractor]
 ) -> None:

@@ -29,6 +29,7 @@ def draw(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copies", [1, 5])
 def test_calibrated_probabilities_have_no_error(copies: int) -> None:
     found = [calibration_of(*draw(250, 0.0, seed, copies)) for seed in range(40)]
@@ -38,6 +39,7 @@ def test_calibrated_probabilities_have_no_error(copies: int) -> None:
     assert np.mean([c.interval[0] == 0 for c in found]) > 0.9
 
 
+@pytest.mark.slow
 def test_a_planted_error_is_measured_and_its_interval_contains_it() -> None:
     found = [calibration_of(*draw(400, 0.09, seed), seed=seed) for seed in range(40)]
     squares = np.mean([c.error**2 for c in found])

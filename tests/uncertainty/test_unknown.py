@@ -74,6 +74,7 @@ def test_fewer_images_of_left_out_classes_are_reported_where_classes_are_alike(
     assert found.reported < 0.3 * found.tested < 0.7 * detector.tested < detector.reported
 
 
+@pytest.mark.slow
 def test_false_alarms_are_as_rare_as_stated_also_with_copies() -> None:
     rates = []
     for seed in range(8):

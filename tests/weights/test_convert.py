@@ -60,6 +60,7 @@ def test_no_file_is_replaced(name: str, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_bfloat16_becomes_float32_in_keras_files(tmp_path: Path) -> None:
     network = residua.build("keras_mobilenet", classes=5, seed=1).bfloat16()
     torch.save(network.state_dict(), tmp_path / "half.pth")

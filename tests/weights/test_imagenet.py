@@ -72,6 +72,7 @@ def expected(file: Path, state: dict[str, torch.Tensor]) -> torch.Tensor:
         return torch_networks.logits(NAME, state, x.contiguous()).softmax(1)[0]
 
 
+@pytest.mark.slow
 def test_the_top_three_are_wnid_label_and_probability(
     images: Path, state: dict[str, torch.Tensor]
 ) -> None:
@@ -86,6 +87,7 @@ def test_the_top_three_are_wnid_label_and_probability(
         )
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_predictions(images: Path, state: dict[str, torch.Tensor]) -> None:
     file = str(images / "n02504013" / "photo.png")
     best = imagenet_classes()[int(expected(Path(file), state).argmax())]
@@ -119,6 +121,7 @@ def test_class_folders_may_be_named_by_wnid_or_label(
         residua.evaluate(f"imagenet:{NAME}", images)
 
 
+@pytest.mark.slow
 def test_images_may_be_addresses(images: Path) -> None:
     content = (images / "n02504013" / "photo.png").read_bytes()
 

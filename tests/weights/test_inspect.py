@@ -34,6 +34,7 @@ from residua.weights.load import read_file
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("command", ["inspect", "predict"])
 def test_the_command_line_prints_one_line(
@@ -80,6 +81,7 @@ def test_the_command_line_prints_one_line(
     assert not (tmp_path / "it-ran").exists()
 
 
+@pytest.mark.slow
 def test_a_file_is_described_in_text_and_json(keras_file: Path, state: State) -> None:
     inspection = inspect(keras_file, KERAS_NAME)
     text = inspection.text(with_tensors=True)

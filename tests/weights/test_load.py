@@ -127,6 +127,7 @@ def test_a_published_cifar_network_predicts_its_training_images(shared_data: Pat
     assert metrics.accuracy == 0.999
 
 
+@pytest.mark.slow
 def test_a_state_dict_of_our_own_network_is_read(tmp_path: Path) -> None:
     network = residua.build("resnet18", classes=5, seed=1).eval()
     torch.save(network.state_dict(), tmp_path / "mine.pth")

@@ -39,6 +39,7 @@ from residua.weights.load import recognise
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 def test_another_network_is_refused_by_its_first_tensors(
     state: State, keras_file: Path, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ Legend: N rows, D features, K classes, R <= N dimensions.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -130,10 +131,15 @@ class StandardRows:
 
 def single_blas_thread() -> Any:
     """A context in which BLAS has one thread; more would only wait for one another."""
-    import sklearn.linear_model  # noqa: F401 - only loaded libraries can be limited
-    from threadpoolctl import threadpool_limits
+    return _thread_pools().limit(limits=1)
 
-    return threadpool_limits(1)
+
+@functools.cache  # to search a process for its libraries takes longer than to fit a small head
+def _thread_pools() -> Any:
+    import sklearn.linear_model  # noqa: F401 - only loaded libraries are found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def new_model(balanced: bool, precision: tuple[float, int]) -> Any:
