@@ -14,6 +14,7 @@ from residua.report.evidence import Evidence
 from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts, SplitMetrics
 from residua.report.model_card import card_text
 from residua.report.view import percent
+from residua.transfer.result import CrossValidation, TransferResult
 from residua.transfer.thumbnail import Baseline
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.unknown import UnknownDetector
@@ -122,3 +123,13 @@ def test_it_states_how_far_probabilities_carry() -> None:
         text = card_text(replace(facts(), unknown=unmeasured, data=data), "")
         (line,) = [row for row in text.splitlines() if reason in row]
         assert "was not measured" in line
+
+
+def test_a_probe_without_time_for_all_images_states_how_many_it_has() -> None:
+    total = facts().data.total("train")
+    crossed = CrossValidation(0.9, (0.8, 0.95), total - 1, total - 1)
+    fitted = TransferResult(images=total - 1, cross_validation=crossed)
+    sentence = f"fit the linear probe on {total - 1} of the training images"
+    assert sentence in card_text(replace(facts(), transfer=fitted), "")
+    for other in (replace(fitted, images=total), replace(fitted, chosen="full")):
+        assert sentence not in card_text(replace(facts(), transfer=other), "")

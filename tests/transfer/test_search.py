@@ -302,7 +302,8 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     settings = {**QUICK, "data__val_fraction": 0}
     outcome = search.search(context_of(data, weights, "auto", console, **settings), folder)
     result = outcome.result
-    assert "warning: the time budget suffices for features of 24 of 39 images" in console.text
+    assert "24 images misclassified" in console.text
+    assert "the time budget suffices" not in console.text  # the final probe has all of them
     assert (result.chosen, result.images, result.trials) == ("features", 39, ())
     assert result.cross_validation is not None
     assert result.cross_validation.images == 39
@@ -313,6 +314,28 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     outcome = search.search(context_of(data, weights, "auto", **settings), folder)
     assert (outcome.result.chosen, outcome.result.images) == ("features", 39)
     assert len(outcome.progress.history) == 2
+
+
+def test_a_probe_that_lacks_images_for_want_of_time_is_reported(
+    weights: Path,
+    folder: RunFolder,
+    tmp_path: Path,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("residua.transfer.context.LEAST_IMAGES", 0)
+    monkeypatch.setattr(search, "MORE_SHARE", 0.0)
+    monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(features, "BATCH_PIXELS", 1)  # small batches
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    console = Lines()
+    data = write_shapes(tmp_path / "data", 13)
+    settings = {**QUICK, "data__val_fraction": 0, "transfer__budget": "1h"}
+    outcome = search.search(context_of(data, weights, "auto", console, **settings), folder)
+    images = outcome.result.images
+    assert images is not None
+    assert images < 39
+    assert f"warning: the time budget suffices for features of {images} of 39" in console.text
 
 
 def test_a_large_network_is_replaced_by_a_small_one_from_scratch(

@@ -237,11 +237,17 @@ def _data(facts: ReportFacts) -> str:
     data = facts.data
     splits = [("train", "training"), ("validation", "validation"), ("test", "test")]
     counts = ", ".join(f"{data.total(name):,} {word}" for name, word in splits if data.total(name))
-    return (
+    text = (
         f"{_escaped(facts.title)}, {data.description}: {counted(data.images, 'image')} ({counts}), "
         f"{data.duplicates:,} with identical pixels, "
         f"{counted(len(data.unreadable), 'unreadable file')}."
     )
+    transfer = facts.transfer
+    is_probe = transfer and transfer.cross_validation and transfer.chosen in (None, "features")
+    used = transfer.images if transfer and is_probe else None
+    if used is not None and used < data.total("train"):
+        text += f" There was time to fit the linear probe on {used:,} of the training images."
+    return text
 
 
 def _name(path: str) -> str:

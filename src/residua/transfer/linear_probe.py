@@ -81,6 +81,8 @@ def fit_probe(
     )
     began = time.monotonic()
     if context.prepared.config.network.head == "logistic":
+        if final:
+            warn_of_unused(len(rows.samples), context)
         progress = _save_logistic_head(context, folder, best, rows, deadline)
         cross_validation = _cross_validation(scored, best, len(rows.samples))
         result = dataclasses.replace(result, cross_validation=cross_validation)
@@ -119,6 +121,7 @@ def refit_probe(
     context = _with_layer(context, best)
     members = context.prepared.training_members
     rows = _training_rows(context, best.layer, members, None, deadline)
+    warn_of_unused(len(rows.samples), context)
     progress = _save_logistic_head(context, folder, best, rows, deadline)
     images, crossed = len(rows.samples), measured.cross_validation
     if crossed is not None:
@@ -297,13 +300,16 @@ def _training_rows(
     if scored is not None and len(scored.samples) == len(members):
         return scored
     with context.console.bar("features") as move:
-        rows = context.features.rows([layer], members, deadline=deadline, report=move)
-    if len(rows.samples) < len(members):
+        return context.features.rows([layer], members, deadline=deadline, report=move)
+
+
+def warn_of_unused(images: int, context: Context) -> None:
+    """Print how many training images a saved probe was fitted on, if not on all."""
+    members = len(context.prepared.training_members)
+    if images < members:
         context.console.warn(
-            f"the time budget suffices for features of {len(rows.samples):,} of "
-            f"{len(members):,} images"
+            f"the time budget suffices for features of {images:,} of {members:,} images"
         )
-    return rows
 
 
 # A head by logistic regression

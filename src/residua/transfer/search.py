@@ -44,7 +44,7 @@ from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
 from residua.transfer.context import NO_FROZEN_STAGES, Context, Outcome, saved_predictor
 from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune
-from residua.transfer.linear_probe import fit_probe, refit_probe
+from residua.transfer.linear_probe import fit_probe, refit_probe, warn_of_unused
 from residua.transfer.result import Phase, TransferResult, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
 from residua.transfer.trial import (
@@ -83,8 +83,11 @@ def search(context: Context, folder: RunFolder) -> Outcome:
         raise Interrupted(error.number, str(folder.path), "completed trials saved") from None
     shutil.rmtree(folder.path / TRIED, ignore_errors=True)
     outcome, measured = best.outcome, probe.outcome.result
-    if best.strategy == "features" and (refitted := runner.refitted(probe)) is not None:
-        outcome, measured = refitted, refitted.result
+    if best.strategy == "features":
+        if (refitted := runner.refitted(probe)) is not None:
+            outcome, measured = refitted, refitted.result
+        elif measured.images is not None:
+            warn_of_unused(measured.images, runner.context)
     result = dataclasses.replace(
         measured,
         trials=tuple(runner.rows),
