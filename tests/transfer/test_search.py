@@ -335,6 +335,7 @@ def test_a_probe_that_lacks_images_for_want_of_time_is_reported(
     images = outcome.result.images
     assert images is not None
     assert images < 39
+    assert console.text.count("expected accuracy") == 1  # no second probe on the same images
     assert f"warning: the time budget suffices for features of {images} of 39" in console.text
 
 

@@ -124,7 +124,8 @@ class Search:
         correct = _correct(outcome)
         first = Trial("features", outcome, self.folder, correct, time.monotonic() - began)
         self._record(first, first, "first")
-        if outcome.result.images == len(self.context.prepared.training_members):
+        is_complete = outcome.result.images == len(self.context.prepared.training_members)
+        if is_complete or clock.passed >= MORE_SHARE * clock.seconds:
             return first
         more = self._try("features", self._path("more"), final=True)
         if more is None:
