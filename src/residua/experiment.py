@@ -48,15 +48,14 @@ from residua.runs.sources import (
     report_initial_weights,
 )
 from residua.runs.tracking import Tracker, Trackers, trackers_for
-from residua.system.ahead import import_ahead
 from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
 from residua.system.device import environment
 from residua.system.files import check_writable, refuse_inside
+from residua.system.preload import preload
 from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
-from residua.training.explained import explained
 from residua.training.initial import (
     check_network,
     check_own,
@@ -67,6 +66,7 @@ from residua.training.initial import (
 from residua.training.loop import fit
 from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
+from residua.training.readable_errors import readable_errors
 from residua.transfer.context import CrossValidated
 from residua.transfer.features import FeatureExtractor, FeatureRows
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
@@ -132,7 +132,7 @@ def train(
     trackers = Trackers(trackers_for(config, track), console)
     began = time.monotonic()
     start = chosen_start(config, console)
-    import_ahead(*(HEAVY if start.config.transfer.strategy in PROBING else HEAVY[1:]))
+    preload(*(HEAVY if start.config.transfer.strategy in PROBING else HEAVY[1:]))
     clock = Clock(seconds_of(start.config.transfer.budget), began)
     start, backbones = _with_one_backbone(start, clock, console)
     requested = start.config
@@ -141,7 +141,7 @@ def train(
     expects = None if weights is None else weights.expects
     prepared = prepare(config, console, expects, start.choices)
     weights = _in_class_order(weights, prepared)
-    with explained(prepared.config):
+    with readable_errors(prepared.config):
         check_network(prepared, weights)
     seen = set() if config.transfer.strategy == "scratch" else images_seen_by(weights)
     prepared = _with_leakage_notes(seen, config, prepared)
@@ -215,7 +215,11 @@ def _run(experiment: Experiment, report: bool = True) -> None:
     """Train, evaluate, and write a report, if any: what a new and a resumed run have in common."""
     folder, console = experiment.folder, experiment.console
     print_header(experiment.prepared, folder, console)
-    with explained(experiment.prepared.config), folder.lock(), _tracked(experiment) as metrics:
+    with (
+        readable_errors(experiment.prepared.config),
+        folder.lock(),
+        _tracked(experiment) as metrics,
+    ):
         try:
             trained = _train(experiment)
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
@@ -223,7 +227,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
             weights = calibrate(folder, trained.prepared, trained.held_out, console)
             evaluation = _evaluate(weights, folder, trained.prepared, console)
             if evaluation is None:
-                evaluation = _left_out(folder, trained, weights.metadata.uncertainty)
+                evaluation = _cross_validated(folder, trained, weights.metadata.uncertainty)
             if evaluation is not None:
                 name = evaluation.split.replace(" ", "_")
                 metrics[f"{name}_accuracy"] = evaluation.metrics.accuracy
@@ -384,7 +388,7 @@ def _with_one_backbone(
     return choose_backbone(start, clock, console)
 
 
-def _left_out(
+def _cross_validated(
     folder: RunFolder, trained: Trained, uncertainty: Uncertainty | None
 ) -> Evaluation | None:
     """The cross-validated predictions of a linear probe that all images were used for."""

@@ -40,7 +40,7 @@ from residua.evaluation.evaluate import run_classes
 from residua.evaluation.inputs import Input, Reading, read_batches
 from residua.inference.engine import Floats
 from residua.inference.outputs import classifier_of
-from residua.networks.own import ModelLike, own_name, own_of
+from residua.networks.own import ModelLike, own_name, own_network_name
 from residua.system.console import Console
 from residua.system.files import new_folder, user_path
 from residua.uncertainty.softmax import softmax
@@ -137,7 +137,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 folder = experiment.train(config, out, console, report=kept is not None)
                 content, stored = folder.weights.read_bytes(), run_classes(folder)
             order = [stored.index(name) for name in names]
-            self.network_ = Network(content, order, config.data.max_pixels, own_of(config))
+            self.network_ = Network(
+                content, order, config.data.max_pixels, own_network_name(config)
+            )
         except ResiduaError as error:
             raise InputError(str(error)) from error
         self.classes_ = classes

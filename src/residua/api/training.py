@@ -32,7 +32,7 @@ from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_clas
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predictor import Predictions
 from residua.evaluation.score import Evaluation
-from residua.networks.own import ModelLike, is_named, is_own, own_name, own_of
+from residua.networks.own import ModelLike, is_named, is_own, own_name, own_network_name
 from residua.networks.zoo import catalogue
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source, open_weights, own_model, start_from
@@ -266,7 +266,7 @@ def train(
             f"{folder.path}: of model {name} only the state dict was saved, for its code has no "
             "name: to load the run, give the module again, model=MODULE."
         )
-    return Run(folder, own_of(config))
+    return Run(folder, own_network_name(config))
 
 
 def resume(

@@ -74,7 +74,7 @@ def is_archive(file: Path) -> bool:
 
 def unpacked(file: Path) -> Path:
     """The folder with the images of an archive. Raises ResiduaError that names the archive."""
-    with _explained(file):
+    with _readable_errors(file):
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         parent = cache_folder() / "archives"
@@ -104,7 +104,7 @@ def short_name(file: Path) -> str:
 
 
 @contextmanager
-def _explained(file: Path) -> Iterator[None]:
+def _readable_errors(file: Path) -> Iterator[None]:
     """Turn the errors of damaged archives, many of them undocumented, into a sentence."""
     try:
         yield

@@ -50,7 +50,7 @@ def find(root: Path, *, training: bool = True) -> FolderDataset:
     Raises ResiduaError if the folder is missing, unreadable or without images, if a folder's name
     leaves the split unclear, or if validation or test has a class that training lacks.
     """
-    with _explained(root):
+    with _readable_errors(root):
         if not root.is_dir():
             problem = "is a file, not a folder" if root.exists() else "does not exist"
             raise ResiduaError(f"{root} {problem}.\n{LAYOUT}")
@@ -218,7 +218,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     waiting, entered = [folder], set()
     while waiting:
         current = waiting.pop()
-        with _explained(current):
+        with _readable_errors(current):
             status = current.stat()
         if (status.st_dev, status.st_ino) in entered:
             continue
@@ -241,7 +241,7 @@ def _visible(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with _explained(folder), os.scandir(folder) as entries:
+    with _readable_errors(folder), os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
 
@@ -253,7 +253,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _readable_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -15,7 +15,7 @@ from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.inference.outputs import MAX_HEAD_FEATURES, featured_classifier
-from residua.networks.own import own_of
+from residua.networks.own import own_network_name
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.uncertainty.calibration import brier_score
@@ -65,7 +65,7 @@ def calibrate(
     held_out: cross-validated predictions; None: those for the validation set are computed, if
     there is one. Weights that are calibrated already stay as they are.
     """
-    own = own_of(prepared.config)
+    own = own_network_name(prepared.config)
     weights = read_file(folder.weights, own)
     if weights.metadata.golden is not None:
         return weights

@@ -107,7 +107,7 @@ def is_own(name: object) -> bool:
     return isinstance(name, str) and ":" in name
 
 
-def own_of(config: Config) -> str | None:
+def own_network_name(config: Config) -> str | None:
     """The name of the settings' network, where it is the user's own."""
     return config.network.name if is_own(config.network.name) else None
 

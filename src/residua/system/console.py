@@ -60,19 +60,19 @@ class Output:
 
     def write(self, text: str) -> int:
         """Write text; it may be buffered."""
-        with self._explained():
+        with self._readable_errors():
             return self.stream.write(text)
 
     def flush(self) -> None:
         """Write what is buffered."""
-        with self._explained():
+        with self._readable_errors():
             self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _readable_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -12,7 +12,7 @@ from residua.data.prepare import Prepared
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import smallest_input
 from residua.networks.analysis.shapes import REFUSALS
-from residua.networks.own import OwnConfig, is_own, own_of
+from residua.networks.own import OwnConfig, is_own, own_network_name
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze, freeze_statistics
 from residua.networks.zoo.catalogue import build_from
@@ -83,12 +83,12 @@ def with_own(config: Config, model: str | None) -> Config:
 
     Raises ResiduaError if it is not named, or is none.
     """
-    if model is None and own_of(config) is None:
+    if model is None and own_network_name(config) is None:
         return config
     if model is None:
         OwnConfig(config.network.name).check()
         return config
-    if not (is_own(model) and own_of(config)):
+    if not (is_own(model) and own_network_name(config)):
         raise ResiduaError(f"model {model}: the run's network is {config.network.name}.")
     network = dataclasses.replace(config.network, name=model)
     return dataclasses.replace(config, network=network)
@@ -98,7 +98,7 @@ def check_own(config: Config) -> None:
     """Raise ResiduaError if a network of the user's own is named by a file alone, or if settings
     need its stages."""
     network = config.network
-    if own_of(config) is None:
+    if own_network_name(config) is None:
         return
     OwnConfig(network.name).check()
     for setting, is_set in (

@@ -37,7 +37,7 @@ def hub_file(source: str) -> Path:
     repository, _, revision = source.partition(":")[2].partition("@")
     hub = _hub()
     address = f"{_endpoint()}/{checked_name(repository)}/resolve/{revision or 'main'}/{WEIGHTS}"
-    with _explained(source, repository, revision):
+    with _readable_errors(source, repository, revision):
         path = hub.hf_hub_download(
             repository,
             WEIGHTS,
@@ -64,7 +64,7 @@ def upload(folder: Path, repository: str, message: str, *, private: bool) -> str
         raise ResiduaError(
             f"{repository}: {_endpoint()} cannot be reached. Check the connection and HF_ENDPOINT."
         )
-    with _explained(repository, repository, ""):
+    with _readable_errors(repository, repository, ""):
         api = hub.HfApi(endpoint=_endpoint())
         api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
@@ -103,7 +103,7 @@ def _hub() -> Any:
 
 
 @contextmanager
-def _explained(source: str, repository: str, revision: str) -> Iterator[None]:
+def _readable_errors(source: str, repository: str, revision: str) -> Iterator[None]:
     """Turn the errors of huggingface_hub into a ResiduaError of one sentence."""
     from huggingface_hub import errors
 

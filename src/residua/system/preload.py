@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib import import_module
 
 
-def import_ahead(*names: str) -> None:
+def preload(*names: str) -> None:
     """Begin to import modules that are needed later.
 
     What fails is left to the import where a module is used, which explains it.
@@ -18,4 +18,4 @@ def import_ahead(*names: str) -> None:
             with suppress(Exception):
                 import_module(name)
 
-    threading.Thread(target=run, name="import ahead", daemon=True).start()
+    threading.Thread(target=run, name="preload", daemon=True).start()

@@ -12,7 +12,7 @@ _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 @contextmanager
-def explained(config: Config) -> Iterator[None]:
+def readable_errors(config: Config) -> Iterator[None]:
     """Raise ResiduaError for what PyTorch reports about memory and batches of a single image."""
     training, size = config.training, config.preprocessing.size
     try:

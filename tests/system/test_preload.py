@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 
-from residua.system.ahead import import_ahead
+from residua.system.preload import preload
 
 
 def test_modules_are_imported_and_those_that_are_missing_ignored() -> None:
     sys.modules.pop("colorsys", None)
-    import_ahead("no_such_module", "colorsys")
+    preload("no_such_module", "colorsys")
     for thread in threading.enumerate():
         if thread.name == "import ahead":
             thread.join()
