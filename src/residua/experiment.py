@@ -213,13 +213,9 @@ def resume(
 
 def _run(experiment: Experiment, report: bool = True) -> None:
     """Train, evaluate, and write a report, if any: what a new and a resumed run have in common."""
-    folder, console = experiment.folder, experiment.console
+    folder, console, config = experiment.folder, experiment.console, experiment.prepared.config
     print_header(experiment.prepared, folder, console)
-    with (
-        readable_errors(experiment.prepared.config),
-        folder.lock(),
-        _tracked(experiment) as metrics,
-    ):
+    with readable_errors(config), folder.lock(), _tracked(experiment) as metrics:
         try:
             trained = _train(experiment)
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
@@ -391,7 +387,7 @@ def _with_one_backbone(
 def _cross_validated(
     folder: RunFolder, trained: Trained, uncertainty: Uncertainty | None
 ) -> Evaluation | None:
-    """The cross-validated predictions of a linear probe that all images were used for."""
+    """Evaluate the cross-validated predictions of a linear probe that all images were used for."""
     if trained.cross_validated is None:
         return None
     temperature = 1.0 if uncertainty is None else uncertainty.temperature
