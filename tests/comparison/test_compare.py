@@ -21,6 +21,7 @@ from scipy.stats import binomtest
 
 import residua
 from residua.comparison.compare import Comparison, differing
+from residua.config.parse import with_settings
 from residua.config.schema import Config, Network, Training
 from residua.errors import ResiduaError
 from residua.runs.folder import Member, RunFolder
@@ -379,3 +380,18 @@ def test_the_command_prints_tables_or_json(runs: Path, tmp_path: Path) -> None:
     assert content["settings"]["network.name"] == ["cifar_resnet14", "cifar_resnet20"]
     difference = content["pairs"][0]["difference"]
     assert difference["low"] <= difference["mean"] <= difference["high"]
+
+
+def test_settings_without_effect_on_a_linear_probe_do_not_differ() -> None:
+    probe, other_probe, tuned, longer = (
+        with_settings(Config(), {"transfer.strategy": strategy, "network.head": head, **settings})
+        for strategy, head, settings in (
+            ("features", "logistic", {"training.epochs": 60}),
+            ("features", "logistic", {"training.epochs": 30, "augmentation.flip": True}),
+            ("full", "logistic", {"training.epochs": 5}),
+            ("full", "logistic", {"training.epochs": 10}),
+        )
+    )
+    assert differing([probe, other_probe]) == {}
+    assert differing([probe, tuned]) == {"transfer.strategy": ("features", "full")}
+    assert differing([probe, tuned, longer])["training.epochs"] == (None, 5, 10)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from residua.comparison.page import ComparedRun, RunFacts, comparison_page
 from residua.comparison.pairing import Pair, pair_runs, read_predictions
+from residua.config.auto import has_effect
 from residua.config.schema import Config
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import costs_of
@@ -93,7 +94,10 @@ def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Compa
 
 
 def differing(configs: Sequence[Config]) -> dict[str, tuple[object, ...]]:
-    """Dotted name -> a value for each config, of every setting in which they differ."""
+    """Dotted name -> a value for each config, of every setting in which they differ.
+
+    A setting without effect on a run, such as the epochs of a linear probe, is None there.
+    """
     flat = [
         {
             f"{section}.{name}": value
@@ -102,8 +106,16 @@ def differing(configs: Sequence[Config]) -> dict[str, tuple[object, ...]]:
         }
         for config in configs
     ]
-    rows = {name: tuple(settings[name] for settings in flat) for name in flat[0]}
-    return {name: values for name, values in rows.items() if len(set(values)) > 1}
+    rows = {}
+    for name in flat[0]:
+        used = [has_effect(config, name) for config in configs]
+        if (
+            len({settings[name] for settings, is_used in zip(flat, used, strict=True) if is_used})
+            > 1
+        ):
+            pairs = zip(flat, used, strict=True)
+            rows[name] = tuple(settings[name] if is_used else None for settings, is_used in pairs)
+    return rows
 
 
 def _check(runs: Sequence[RunFolder]) -> None:
