@@ -33,14 +33,14 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_is_refused_at_once(name: str, tmp_path: Path) -> None:
     text, reason = HOSTILE[name]
-    began, file = time.monotonic(), tmp_path / "x.yaml"
+    began, file = time.process_time(), tmp_path / "x.yaml"
     with pytest.raises(ValueError, match=reason):
         plain_yaml.load(text)
     file.write_text(text)
     for read in (parse.read_yaml, lambda path: definition.read(str(path))):
         with pytest.raises(ResiduaError, match=str(file)):
             read(file)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_value_of_the_command_line_may_be_hostile_too() -> None:
