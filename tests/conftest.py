@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 # Files that take long, longest first: begun late, one runs on while the other process is idle.
 LONG = (
-    *("test_keras_parity", "test_experiment", "test_rows", "test_strategies", "test_compare"),
-    *("test_docs", "test_load", "test_bombs", "test_search"),
+    *("test_docs", "test_keras_parity", "test_export", "test_rows", "test_notebooks"),
+    *("test_experiment", "test_strategies", "test_catalogue", "test_cli", "test_compare"),
+    *("test_keras_networks", "test_server", "test_search", "test_load", "test_bombs"),
 )
 KERAS = ("test_keras_parity.py", "test_verify.py", "test_keras_networks.py")
 
