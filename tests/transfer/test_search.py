@@ -20,7 +20,7 @@ from residua.config.validate import check
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.signals import Interrupted
-from residua.transfer import features, search
+from residua.transfer import features, search, small_network
 from residua.transfer.context import Context, Outcome
 from residua.transfer.result import TransferResult
 from residua.transfer.search import Search
@@ -339,6 +339,21 @@ def test_a_probe_that_lacks_images_for_want_of_time_is_reported(
     assert f"warning: the time budget suffices for features of {images} of 39" in console.text
 
 
+def test_no_trial_takes_the_time_that_finishing_needs(
+    with_splits: Path,
+    weights: Path,
+    folder: RunFolder,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "CALIBRATION_FITS", 10**9)
+    monkeypatch.setattr(search, "MIN_ERRORS", 0)
+    context = context_of(with_splits, weights, "auto", **QUICK, transfer__budget="1h")
+    result = search.search(context, folder).result
+    assert [trial.strategy for trial in result.trials][:3] == ["features", "full"]
+    assert result.images == len(context.prepared.splits["train"])  # nor is it fitted again
+
+
 def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
     with_splits: Path,
     shapes: Path,
@@ -348,7 +363,7 @@ def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The small network is as if there were no weights, and its data is prepared once."""
-    monkeypatch.setattr(search, "LARGE_NETWORK", 1)
+    monkeypatch.setattr(small_network, "LARGE_NETWORK", 1)
     for data in (with_splits, shapes):
         console = Lines()
         settings = {"transfer__views": 2, "preprocessing__mean": [9.0] * 3, **QUICK}
@@ -366,7 +381,7 @@ def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
         splits = trials.context.prepared.splits
         assert all(np.array_equal(small.prepared.splits[s], splits[s]) for s in same)  # type: ignore[index]
         assert small.network().state_dict().keys()
-    monkeypatch.setattr(search, "LARGE_NETWORK", 10**12)
+    monkeypatch.setattr(small_network, "LARGE_NETWORK", 10**12)
     assert trials.context_for("scratch").prepared.config.preprocessing.size == 16
 
 

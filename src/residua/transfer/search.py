@@ -25,16 +25,13 @@ import numpy.typing as npt
 
 from residua.config import parse
 from residua.config.auto import Choice
-from residua.config.schema import AUTO
 from residua.data.prepare import (
     Prepared,
-    prepare,
     thinned,
     with_validation_set,
     without_validation_set,
 )
 from residua.errors import ResiduaError
-from residua.networks.analysis.cost import measure
 from residua.runs.folder import BEST, LAST, RunFolder
 from residua.system.budget import Clock
 from residua.system.console import Console
@@ -42,11 +39,12 @@ from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
-from residua.transfer.context import NO_FROZEN_STAGES, Context, Outcome, saved_predictor
+from residua.transfer.context import Context, Outcome, saved_predictor
 from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune
 from residua.transfer.linear_probe import fit_probe, refit_probe, warn_of_unused
 from residua.transfer.result import Phase, TransferResult, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
+from residua.transfer.small_network import is_large, small_context
 from residua.transfer.trial import (
     TRIAL_EPOCHS,
     Trial,
@@ -63,11 +61,10 @@ HELD_OUT = 0.2  # of the images, to compare strategies on
 MIN_ERRORS = 4  # of the probe on the validation set, below which any gain would be within the noise
 FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for the features of the first probe
 TRIAL_SHARE = 0.06  # of the budget, for each trial
+CALIBRATION_FITS = 6  # of the head, to calibrate a probe and detect unknown images
 REFIT_SHARE = 0.9  # of the budget, until which a probe may use the validation images too
 MORE_SHARE = 0.75  # of the budget, for features if the first probe had only some of them
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
-LARGE_NETWORK = 100_000_000  # multiply-adds; above, a smaller network is trained from scratch
-SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
 
 
 def search(context: Context, folder: RunFolder) -> Outcome:
@@ -148,9 +145,7 @@ class Search:
         is_probe = probe.outcome.prepared.config.network.head == "logistic"
         if not is_probe or not self._may_redraw or not len(prepared.splits["validation"]):
             return None
-        measured = probe.outcome.result
-        of_an_image = (measured.feature_seconds or 0.0) / max(1, measured.computed or 0)
-        needed = probe.outcome.fit_seconds + throughput.finishing_seconds(prepared, of_an_image)
+        needed = self._finishing_seconds(probe)
         if clock.left < needed:
             return None
         reason = "a linear probe: cross-validation selects it, so all images train it"
@@ -164,6 +159,13 @@ class Search:
         except (ResiduaError, RuntimeError, MemoryError) as error:
             self.context.console.warn(f"validation images not used: {' '.join(str(error).split())}")
             return None
+
+    def _finishing_seconds(self, probe: Trial) -> float:
+        """Seconds to fit the probe again, calibrate and evaluate it, and write the report."""
+        outcome, measured = probe.outcome, probe.outcome.result
+        of_an_image = (measured.feature_seconds or 0.0) / max(1, measured.computed or 0)
+        fits = (1 + CALIBRATION_FITS) * outcome.fit_seconds
+        return fits + throughput.finishing_seconds(self.context.prepared, of_an_image)
 
     def best(self, probe: Trial) -> tuple[Trial, str]:
         """The best trial, its files in the run folder, and the reason of the choice.
@@ -257,13 +259,16 @@ class Search:
         return trials
 
     def _trials(self, probe: Trial) -> list[Trial]:
-        """A short trial of each other strategy; those that fail are skipped.
+        """A short trial of each other strategy, while time allows; those that fail are skipped.
 
         Partial fine-tuning is of interest if there is no time for many epochs of full
         fine-tuning, which can reach more; a short trial would favour it, as less changes.
         """
         trials: list[Trial] = []
+        clock, reserved = self.context.clock, self._finishing_seconds(probe)
         for strategy in OTHERS:
+            if trials and clock.left - reserved < trials[-1].seconds:
+                break  # else there would be no time to use what the trials find
             if (
                 strategy == "partial"
                 and trials
@@ -316,8 +321,7 @@ class Search:
 
     def context_for(self, strategy: str) -> Context:
         """The context of a strategy; scratch replaces a large network by a small one."""
-        network = self.context.features.network
-        if strategy == "scratch" and multiply_adds(network, self.context) > LARGE_NETWORK:
+        if strategy == "scratch" and is_large(self.context):
             if self._small is None:
                 self._small = small_context(self.context)
             return self._small
@@ -349,45 +353,6 @@ class Search:
         predict_logits = saved_predictor(self.folder, trial.outcome.prepared)
         outcome = dataclasses.replace(trial.outcome, predict_logits=predict_logits)
         return dataclasses.replace(trial, folder=self.folder, outcome=outcome)
-
-
-def multiply_adds(network: object, context: Context) -> int:
-    """Of the network, for an image of the settings."""
-    preprocessing = context.prepared.config.preprocessing
-    shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
-    return measure(network, shape).multiply_adds  # type: ignore[arg-type]
-
-
-def small_context(context: Context) -> Context:
-    """A small network on small images, as if there were no weights."""
-    name = context.prepared.config.network.name
-    reason = f"{name} takes too long to train from scratch"
-    settings = {
-        "network.name": SMALL_NAME,
-        "network.head": "default",
-        "network.ordering": None,
-        "network.shortcut": None,
-        "network.cardinality": None,
-        "network.weights": "",
-        "network.new_head": False,
-        "network.freeze": 0,
-        **NO_FROZEN_STAGES,
-        "transfer.strategy": "scratch",
-        "data.path": context.prepared.config.data.path,
-        "preprocessing.value_range": context.prepared.config.preprocessing.value_range,
-        "preprocessing.size": SMALL_SIZE,
-        "preprocessing.mean": AUTO,  # explicit values are meant for the weights
-        "preprocessing.std": AUTO,
-    }
-    if not context.prepared.has_own_splits:  # else it has no effect
-        settings["data.val_fraction"] = context.prepared.config.data.val_fraction
-    context.console.print(f"scratch: {SMALL_NAME} at {SMALL_SIZE} px ({reason})")
-    config = parse.with_settings(context.requested, settings)
-    prepared = prepare(config, Console(quiet=True), recorded=context.prepared.members)
-    chosen = {"network.name": SMALL_NAME, "preprocessing.size": SMALL_SIZE}
-    extra = (Choice(setting, value, reason) for setting, value in chosen.items())
-    prepared = dataclasses.replace(prepared, choices=(*prepared.choices, *extra))
-    return dataclasses.replace(context, prepared=prepared, weights=None, extractor=None, scores={})
 
 
 def _shortened(context: Context, clock: Clock) -> Context:
