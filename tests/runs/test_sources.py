@@ -340,8 +340,8 @@ def test_recorded_preprocessing_cannot_be_changed(
 def test_an_overview_prepares_images_as_the_weights_require(
     cifar: Path, digits: Path, tmp_path: Path
 ) -> None:
-    data = {"data.path": str(digits)}
-    weights = {"network.weights": str(cifar), "transfer.strategy": "features"}
+    data = {"data.path": str(digits), "network.weights": "none"}
+    weights = {"network.weights": str(cifar), "transfer.strategy": "auto"}
     plain = overview(with_settings(Config(), data), str(tmp_path / "a"), QUIET)
     overview(with_settings(Config(), data | weights), str(tmp_path / "b"), QUIET)
     assert "training-batch.png" in plain
