@@ -25,7 +25,7 @@ STEPS = 3  # that are timed, after a warm-up step
 EVAL_IMAGES = 32  # that are timed
 MARGIN = 0.94  # of the time left is planned; speed varies
 EPOCH_SECONDS = 0.02  # of an epoch, for what is neither training nor validation
-REPORT_SECONDS = 2.5  # to write the report and its figures
+REPORT_SECONDS = 5.0  # to check the data, explain predictions and write the report
 VALIDATION_LIMIT = 1_000  # images that are evaluated after an epoch, where time is limited
 
 

@@ -61,7 +61,7 @@ HELD_OUT = 0.2  # of the images, to compare strategies on
 MIN_ERRORS = 4  # of the probe on the validation set, below which any gain would be within the noise
 FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for the features of the first probe
 TRIAL_SHARE = 0.06  # of the budget, for each trial
-CALIBRATION_FITS = 6  # of the head, to calibrate a probe and detect unknown images
+CALIBRATION_FITS = 10  # of the head: what calibration and the detector of unknown images take
 REFIT_SHARE = 0.9  # of the budget, until which a probe may use the validation images too
 MORE_SHARE = 0.75  # of the budget, for features if the first probe had only some of them
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
@@ -161,11 +161,19 @@ class Search:
             return None
 
     def _finishing_seconds(self, probe: Trial) -> float:
-        """Seconds to fit the probe again, calibrate and evaluate it, and write the report."""
+        """Seconds to fit the probe on the validation images too, to calibrate and evaluate it, and
+        to write the report."""
         outcome, measured = probe.outcome, probe.outcome.result
+        prepared = self.context.prepared
         of_an_image = (measured.feature_seconds or 0.0) / max(1, measured.computed or 0)
-        fits = (1 + CALIBRATION_FITS) * outcome.fit_seconds
-        return fits + throughput.finishing_seconds(self.context.prepared, of_an_image)
+        refit = outcome.fit_seconds + len(prepared.splits["validation"]) * of_an_image
+        calibration = CALIBRATION_FITS * outcome.fit_seconds
+        return refit + calibration + throughput.finishing_seconds(prepared, of_an_image)
+
+    def _clock_of_others(self, probe: Trial) -> Clock:
+        """The clock of other strategies, which leaves the time to finish the probe."""
+        clock = self.context.clock
+        return Clock(clock.seconds - self._finishing_seconds(probe), clock.began)
 
     def best(self, probe: Trial) -> tuple[Trial, str]:
         """The best trial, its files in the run folder, and the reason of the choice.
@@ -190,7 +198,7 @@ class Search:
             return self._chosen(self._ended(), probe, "stopped by Ctrl-C: ")
 
     def _best_of_all(self, probe: Trial) -> tuple[Trial, str]:
-        clock, trials = self.context.clock, self._trials(probe)
+        trials, clock = self._trials(probe), self._clock_of_others(probe)
         errors = {trial.strategy: expected_error(clock, trial) for trial in trials}
         self.expected = {strategy: 1 - error for strategy, error in errors.items()}
         if hopeful := worth_continuing(trials, probe, clock):
@@ -265,15 +273,11 @@ class Search:
         fine-tuning, which can reach more; a short trial would favour it, as less changes.
         """
         trials: list[Trial] = []
-        clock, reserved = self.context.clock, self._finishing_seconds(probe)
+        clock = self._clock_of_others(probe)
         for strategy in OTHERS:
-            if trials and clock.left - reserved < trials[-1].seconds:
-                break  # else there would be no time to use what the trials find
-            if (
-                strategy == "partial"
-                and trials
-                and has_time(self.context.clock, trials[0], MANY_EPOCHS)
-            ):
+            if trials and clock.left < trials[-1].seconds:
+                break
+            if strategy == "partial" and trials and has_time(clock, trials[0], MANY_EPOCHS):
                 continue
             trial = self._try(strategy, self._path(strategy), final=False)
             if trial is not None:
