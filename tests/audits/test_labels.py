@@ -80,3 +80,14 @@ def test_an_image_unlike_all_others_is_an_outlier() -> None:
     features, labels = drawn(spread=0.5)
     features[7] = -features.mean(axis=0) + 20 * np.random.default_rng(1).normal(size=32)
     assert kinds(features, labels).get("outliers") == ["7"]
+
+
+def test_a_weak_model_is_no_evidence_against_labels() -> None:
+    features, labels = drawn(spread=10.5)  # the classes are hardly separable
+    predictions = predict(main_axes(features), labels, np.arange(len(labels)), CLASSES)
+    names, paths = [f"class{n}" for n in range(CLASSES)], [str(n) for n in range(len(labels))]
+    found = {f.kind: f for f in check_labels(predictions, labels, names, paths)}
+    finding = found["label-errors"]
+    assert finding.severity == "note"
+    assert "errors of the model" in finding.title
+    assert finding.fixes == ()

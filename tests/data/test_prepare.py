@@ -280,3 +280,20 @@ def test_a_fix_list_changes_what_is_trained_on(scenes: Path, tmp_path: Path) -> 
     assert "class0/00.png" not in labels
     assert labels["class0/01.png"] == "class1"
     assert labels["class0/02.png"] == "class0"
+
+
+def test_labels_of_a_fix_list_in_evaluated_splits_are_reported(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", 12)
+    run = prepared(data, data__test_fraction=0.25, data__val_fraction=0.25)
+    by_split = {member.split: member.path for member in run.members}
+    fixes = [Fix(path, "relabel", "class1") for path in by_split.values()]
+    other = next(m.path for m in run.members if m.path not in by_split.values())
+    write_fixes(tmp_path / "fixes.csv", [*fixes, Fix(other, "exclude")])
+    settings = {"data__fixes": str(tmp_path / "fixes.csv"), "data__val_fraction": 0.25}
+    notes = prepared(data, data__test_fraction=0.25, **settings).notes
+    (note,) = [note for note in notes if note.startswith("fixes.csv")]
+    assert "images relabelled: 3, excluded: 1" in note
+    assert "in the validation or test set" in note
+    write_fixes(tmp_path / "fixes.csv", [Fix(other, "exclude")])
+    notes = prepared(data, data__test_fraction=0.25, **settings).notes
+    assert "fixes.csv: images relabelled: 0, excluded: 1" in notes

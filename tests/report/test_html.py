@@ -284,11 +284,11 @@ TRANSFER = TransferResult(
 def test_a_transfer_shows_its_probes_and_trials() -> None:
     words = Page(render(replace(make(split="validation"), transfer=TRANSFER))).words
     for text in (
-        "Strategy full: it gained 2.0 points. few images.",
+        "Strategy full: it gained 2.0 points.",
         "stage 3, 2 x 2 256 90.0 % 80.0 % ≤ 0.3",
         "full trial 2 1.5 30.0 92.0 % +2.0 ± 1.0",
-        "Expected accuracy in the time left: full 95.0 %. Data: 60 training images, the largest "
-        "class 1.5 times the smallest, median size 8 \u00d7 9 px.",
+        "Extrapolated from the trials to the time left: full 95.0 %. Data: 60 training images, "
+        "the largest class 1.5 times the smallest, median size 8 \u00d7 9 px.",
         "model selection (transfer strategy), so this is optimistic",
     ):
         assert text in words

@@ -226,6 +226,29 @@ def test_of_equal_layers_the_later_stage_is_chosen() -> None:
     assert best_layer(scores).layer.stage == 3
 
 
+def test_near_duplicates_do_not_narrow_the_interval() -> None:
+    """Five copies of each image: about the interval of the images alone."""
+    features, labels = clouds(60, 6, 3, distance=1.0)
+    layer = FeatureLayer(1, 1)
+    contents = [str(number) for number in range(60)]
+    _, alone = score_layers(
+        FeatureRows(np.arange(60), {layer: features}, 60, 0.0),
+        labels,
+        contents,
+        3,
+        1,
+        balanced=False,
+    )
+    rows = FeatureRows(np.arange(300), {layer: np.repeat(features, 5, axis=0)}, 300, 0.0)
+    _, copies = score_layers(
+        rows, np.repeat(labels, 5), [c for c in contents for _ in range(5)], 3, 1, balanced=False
+    )
+    assert alone is not None
+    assert copies is not None
+    widths = [high - low for low, high in (alone.interval, copies.interval)]
+    assert 0.8 * widths[0] < widths[1] < 1.3 * widths[0]
+
+
 def test_classes_of_one_image_each_have_no_estimate() -> None:
     features, _ = clouds(4, 5, 2)
     rows = FeatureRows(np.arange(4), {FeatureLayer(1, 1): features}, 4, 1.0)

@@ -20,6 +20,7 @@ from residua.config.validate import check
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.signals import Interrupted
+from residua.training.progress import Progress
 from residua.transfer import features, search, small_network
 from residua.transfer.context import Context, Outcome
 from residua.transfer.result import TransferResult
@@ -350,7 +351,7 @@ def test_no_trial_takes_the_time_that_finishing_needs(
     monkeypatch.setattr(search, "MIN_ERRORS", 0)
     context = context_of(with_splits, weights, "auto", **QUICK, transfer__budget="1h")
     result = search.search(context, folder).result
-    assert [trial.strategy for trial in result.trials][:3] == ["features", "full"]
+    assert [trial.strategy for trial in result.trials] == ["features"]
     assert result.images == len(context.prepared.splits["train"])  # nor is it fitted again
 
 
@@ -386,20 +387,30 @@ def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
 
 
 def trial(*correct: bool, strategy: str = "any", **result: Any) -> Trial:
-    outcome: Any = type("Outcome", (), {"result": TransferResult(**result)})
+    outcome: Any = type("Outcome", (), {"result": TransferResult(**result), "progress": Progress()})
     return Trial(strategy, outcome, None, np.array(correct), 1.0)  # type: ignore[arg-type]
 
 
-def test_the_most_accurate_is_kept_and_of_equals_the_first() -> None:
+def test_the_most_accurate_is_kept_if_it_is_clearly_better_than_the_probe() -> None:
     first = trial(*[False] * 10, *[True] * 90)
     one_more = trial(*[False] * 9, *[True] * 91)
     others = trial(*[True] * 10, *[False] * 10, *[True] * 80)  # 10 won and 10 lost
+    clear, clearer = (trial(*[False] * (10 - n), *[True] * (90 + n)) for n in (5, 6))
     assert one_more.gain_over(first) == pytest.approx((0.01, 0.01))
     assert others.gain_over(first) == pytest.approx((0.0, math.sqrt(20) / 100))
-    assert most_accurate([others, one_more], first) is one_more
-    assert most_accurate([others], first) is first
-    assert most_accurate([first, others], others) is others
+    assert most_accurate([others, one_more], first) is first
+    assert most_accurate([clear, clearer, others], first) is clearer
     assert most_accurate([], first) is first
+
+
+def test_a_trial_whose_initial_weights_are_the_best_is_no_gain() -> None:
+    first, kept = trial(*[False] * 10, *[True] * 90), trial(*[True] * 100)
+    assert most_accurate([kept], first) is kept
+    progress = kept.outcome.progress
+    progress.improve({"val_accuracy": 1.0, "val_loss": 0.1}, "accuracy", 0)
+    progress.epoch = 1
+    assert progress.kept_initial
+    assert most_accurate([kept], first) is first
 
 
 def test_partial_is_continued_only_if_it_is_clearly_better_than_full() -> None:

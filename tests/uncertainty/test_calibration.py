@@ -102,3 +102,10 @@ def test_a_handful_of_errors_is_no_measurement(errors: int, is_measured: bool) -
     labels[:errors] = 1
     calibration = calibration_of(np.tile([0.99, 0.01], (200, 1)), labels)
     assert (calibration.errors, calibration.is_measured) == (errors, is_measured)
+
+
+def test_few_images_are_no_measurement() -> None:
+    labels = np.arange(99) % 3
+    assert not calibration_of(np.tile([0.4, 0.3, 0.3], (99, 1)), labels).is_measured
+    labels = np.arange(102) % 3
+    assert calibration_of(np.tile([0.4, 0.3, 0.3], (102, 1)), labels).is_measured

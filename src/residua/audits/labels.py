@@ -38,6 +38,7 @@ PRECISION = 1e-3, 60  # tolerance, iterations
 NEIGHBOURS = 10
 NEIGHBOUR_WEIGHT = 0.4  # of the neighbours' vote in the combined probability
 MARGIN_WEIGHT = 0.5  # of the margin to the likeliest other class, in the rank
+RELIABLE = 0.7  # share of labels that predictions must agree with, to be evidence against others
 SURE = 1 / 3, 0.8  # a third of the predictions, or all of this probability: to count errors
 COMMON = 1 / 2  # of the predictions: to count which class is mistaken for which
 PRIOR_IMAGES = 10  # that the assumption of errors to all classes alike counts as, for each class
@@ -169,16 +170,22 @@ def check_labels(
     if len(flagged):
         names = [classes[n] for n in issues.suggested]
         low, high = issues.interval
+        agreement = float((predictions.combined.argmax(axis=1) == labels).mean())
         findings.append(
             Finding(
                 "label-errors",
-                "warning",
+                "warning" if agreement >= RELIABLE else "note",
                 f"{counted(len(flagged), 'label')} likely wrong, of {len(labels):,} (estimated "
-                f"number: {low:.0f} to {high:.0f})",
+                f"number: {low:.0f} to {high:.0f})"
+                if agreement >= RELIABLE
+                else f"{counted(len(flagged), 'label')} contradicted by predictions that agree "
+                f"with only {agreement:.0%} of all labels: most of these are errors of the model",
                 len(flagged),
                 "Check them, the likeliest first; --fix-list proposes the suggested labels.",
                 tuple(Example(paths[n], f"{classes[labels[n]]} -> {names[n]}") for n in flagged),
-                tuple(Fix(paths[n], "relabel", names[n], "likely wrong label") for n in flagged),
+                tuple(Fix(paths[n], "relabel", names[n], "likely wrong label") for n in flagged)
+                if agreement >= RELIABLE
+                else (),
             )
         )
     findings += _overlaps(predictions.combined, labels, classes)

@@ -1,6 +1,6 @@
 """A fix list (CSV) and a data set -> the data set without excluded images, and with new labels.
 
-The list only changes what is trained on: image files stay as they are.
+Image files stay as they are.
 """
 
 from __future__ import annotations

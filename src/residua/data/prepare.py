@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from residua.data.batches import DecodedImages, SampleWeights, TrainingBatches, 
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Header, Pixels, SplitName
-from residua.data.fixes import with_fixes
+from residua.data.fixes import read_fixes, with_fixes
 from residua.data.grouping import split_groups
 from residua.data.image import is_deep
 from residua.data.measurements import Measured
@@ -198,6 +199,8 @@ def prepare(
     members, notes = assign_splits(chooser, surveyed, decoded, groups, readable, recorded)
     if near is not None:
         notes = (*notes, *split.near_duplicate_notes(members, near.tolist()))
+    if chooser.config.data.fixes:
+        notes = (*notes, _fixes_note(chooser.config, members))
     notes = (*notes, *_range_notes(chooser.config, dataset, surveyed, decoded))
     splits = by_split(readable, members)
     _choose_the_rest(chooser, decoded.pixels, labels, splits["train"], dataset, grey(surveyed))
@@ -333,6 +336,23 @@ def _choose_value_range(chooser: Chooser, surveyed: Survey, console: Console) ->
         with console.bar("measuring the range of values") as move:
             low, high, images = value_range(surveyed, chooser.config.data.max_pixels, move)
         auto.choose_value_range(chooser, low, high, images)
+
+
+def _fixes_note(config: Config, members: Sequence[Member]) -> str:
+    """The number of changes by the fix list, and of those that evaluated images have."""
+    fixes = read_fixes(Path(config.data.fixes))
+    relabelled, excluded = (
+        {fix.path for fix in fixes if fix.action == action} for action in ("relabel", "exclude")
+    )
+    name = Path(config.data.fixes).name
+    note = f"{name}: images relabelled: {len(relabelled):,}, excluded: {len(excluded):,}"
+    evaluated = sum(member.path in relabelled and member.split != "train" for member in members)
+    if evaluated:
+        note += (
+            f"; of the relabelled ones {evaluated:,} are in the validation or test set: unless a "
+            "person has checked their labels, the accuracy is too optimistic"
+        )
+    return note
 
 
 def _range_notes(

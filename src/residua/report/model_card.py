@@ -170,6 +170,15 @@ def _evaluation(facts: ReportFacts) -> str:
         f"| {name} | {percent(value, 1)} | {percent(low, 1)} to {percent(high, 1)} |"
         for name, value, (low, high) in rows
     ]
+    crossed = facts.transfer.cross_validation if facts.transfer else None
+    if crossed is not None and facts.evaluation.split == CROSS_VALIDATION:
+        lines += [
+            "",
+            f"Expected accuracy of this model for new images: {percent(crossed.accuracy, 1)} (95 % "
+            f"CI {percent(crossed.interval[0], 1)} to {percent(crossed.interval[1], 1)}). It is "
+            "corrected for the selection of layer and regularisation, and for the images that each "
+            "probe lacked.",
+        ]
     if facts.reliability is not None:
         lines += ["", *_probabilities(facts.reliability)]
     if facts.evidence and facts.evidence.baselines:

@@ -54,7 +54,7 @@ from residua.transfer.logistic import (
     single_blas_thread,
 )
 from residua.transfer.result import LayerResult
-from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.intervals import design_effect, wilson_interval
 from residua.uncertainty.softmax import log_softmax
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of LogisticRegression, the smoothest first
@@ -180,7 +180,10 @@ def score_layers(
     correct = np.concatenate([probe.correct for probe in probes], axis=1)
     loss = np.concatenate([probe.loss for probe in probes], axis=1)
     evaluated = probes[0].evaluated
-    return scores, estimate(correct[evaluated], loss[evaluated], seed) if evaluated.any() else None
+    if not evaluated.any():
+        return scores, None
+    groups = np.unique(contents, return_inverse=True)[1]
+    return scores, estimate(correct[evaluated], loss[evaluated], seed, groups[evaluated])
 
 
 def best_layer(scores: Sequence[LayerScore]) -> LayerScore:
@@ -361,12 +364,16 @@ def neighbours(
 
 
 def estimate(
-    correct: npt.NDArray[np.bool_], losses: npt.NDArray[np.float64], seed: int
+    correct: npt.NDArray[np.bool_],
+    losses: npt.NDArray[np.float64],
+    seed: int,
+    groups: Labels | None = None,
 ) -> Estimate:
     """The accuracy of the final head, from bool and float64 [N, M] of M configurations.
 
     Row n: results of probes that were not trained on image n. The final head has the configuration
-    of the smallest mean loss. Raises ResiduaError without images.
+    of the smallest mean loss. groups: int64 [N], of near-duplicates, which the interval counts by
+    what they add. Raises ResiduaError without images.
     """
     if correct.shape != losses.shape or correct.ndim != 2 or not correct.shape[1]:
         raise ValueError(f"correct {correct.shape}, losses {losses.shape}")
@@ -375,7 +382,10 @@ def estimate(
         raise ResiduaError("There are no images to evaluate, so there is no accuracy.")
     share = _without_selection_bias(correct.astype(np.float64), losses, seed)
     share = min(1.0, share + _GAIN * math.sqrt(share * (1 - share) / images))
-    return Estimate(share, wilson_interval(share, images / _INFLATION), images)
+    independent = images / _INFLATION
+    if groups is not None:
+        independent /= design_effect(correct[:, losses.mean(axis=0).argmin()], groups)
+    return Estimate(share, wilson_interval(share, independent), images)
 
 
 def _without_selection_bias(

@@ -1,7 +1,7 @@
 """Data and weights -> the best of several strategies, by measurement within the time budget.
 
 `auto` fits a linear probe, runs a short trial of each other strategy, continues the best one only
-if its expected gain exceeds the noise, and keeps the model with the best validation accuracy. If
+if its expected gain exceeds the noise, and keeps it if it is clearly better than the probe. If
 the budget allowed only a part of the images for the first probe, it is fitted on more next. The
 test set is never used.
 
@@ -213,7 +213,7 @@ class Search:
         """The most accurate trial, in the run folder, and why."""
         best = most_accurate(trials, probe)
         if best is probe:
-            return probe, f"{prefix}no other strategy has a higher validation accuracy"
+            return probe, f"{prefix}no other strategy has a clearly higher validation accuracy"
         gain, noise = best.gain_over(probe)
         reason = f"{100 * gain:.1f} points above the linear probe, noise {100 * noise:.1f} points"
         return self._promoted(best), prefix + reason
@@ -275,7 +275,7 @@ class Search:
         trials: list[Trial] = []
         clock = self._clock_of_others(probe)
         for strategy in OTHERS:
-            if trials and clock.left < trials[-1].seconds:
+            if clock.left <= (trials[-1].seconds if trials else 0.0):
                 break
             if strategy == "partial" and trials and has_time(clock, trials[0], MANY_EPOCHS):
                 continue

@@ -117,5 +117,19 @@ def most_promising(trials: Sequence[Trial], errors: Mapping[str, float], clock: 
 
 
 def most_accurate(trials: Sequence[Trial], first: Trial) -> Trial:
-    """The most accurate of all; of equals `first`, then the earliest trial."""
-    return max([first, *trials], key=lambda trial: int(trial.correct.sum()))
+    """The most accurate trial that is clearly better than `first`, the linear probe; else `first`.
+
+    Its accuracy is the highest of several epochs, on few images, and a probe is fitted on the
+    validation images too: a difference within the noise would mostly be none. A trial whose weights
+    are those before its training is a linear probe as well.
+    """
+    better = [
+        trial
+        for trial in trials
+        if not trial.outcome.progress.kept_initial and _is_clear(*trial.gain_over(first))
+    ]
+    return max(better, key=lambda trial: int(trial.correct.sum()), default=first)
+
+
+def _is_clear(gain: float, noise: float) -> bool:
+    return gain > CLEAR * noise

@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 BINS = 15
 FEWEST_ERRORS = 5  # with fewer, calibration errors and their intervals are near 0 by chance
+FEWEST_IMAGES = 100  # with fewer, the interval covers the true error in less than 80 % of cases
 _IMAGES_PER_BIN = 25  # fewer bins where there are few images
 _RESAMPLES = 1000
 _BLOCK = 100  # resamples at a time, which bounds memory
@@ -63,8 +64,8 @@ class Calibration:
 
     @property
     def is_measured(self) -> bool:
-        """Whether there are enough wrong predictions for `error` and `interval` to mean much."""
-        return self.errors >= FEWEST_ERRORS
+        """Whether images and wrong predictions suffice for `error` and `interval` to mean much."""
+        return self.images >= FEWEST_IMAGES and self.errors >= FEWEST_ERRORS
 
     def to_json(self) -> dict[str, object]:
         """Plain data that is valid JSON, with the names of the fields."""

@@ -54,14 +54,21 @@ def clustered_interval(
     images = len(correct)
     if images == 0:
         return wilson_interval(0.0, 0)
-    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    share = float(correct.mean())
-    means = np.bincount(group, weights=correct) / sizes
-    excess = float(np.square(sizes).sum()) / images - 1
-    effect = 1 + excess * _intraclass_correlation(share, means, sizes)
-    if len(sizes) == images:
+    share, number = float(correct.mean()), len(np.unique(groups))
+    if number == images:
         return wilson_interval(share, images, confidence)
-    return _wilson_of_groups(share, images / effect, len(sizes), confidence)
+    return _wilson_of_groups(share, images / design_effect(correct, groups), number, confidence)
+
+
+def design_effect(correct: npt.NDArray[np.bool_], groups: Integers) -> float:
+    """The number of images with such groups that are worth one independent image; 1 or more.
+
+    correct, groups: see `clustered_interval`.
+    """
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    means = np.bincount(group, weights=correct) / sizes
+    excess = float(np.square(sizes).sum()) / len(correct) - 1
+    return 1 + excess * _intraclass_correlation(float(correct.mean()), means, sizes)
 
 
 def _intraclass_correlation(
