@@ -235,7 +235,7 @@ def test_weights_of_images_in_training(folder: Path) -> None:
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "heavy", ""])
 def test_a_weight_that_is_no_number_above_0_names_its_row(folder: Path, weight: str) -> None:
     rows = ["path,label,weight", "a.png,x,1", f"b.png,y,{weight}"]
-    with pytest.raises(ResiduaError, match=r"row 3: the weight .* rename it"):
+    with pytest.raises(ResiduaError, match=r"row 3: the weight .* rename the column"):
         found(folder, rows)
 
 

@@ -112,7 +112,7 @@ def weight_of(text: str, column: str, where: str) -> float:
         return weight
     raise ResiduaError(
         f"{where}: the weight {text!r} in the column {column!r} is not a number above 0. Correct "
-        "it; if the column is no weight of images in training, rename it."
+        "it, or rename the column if it is not a training weight."
     )
 
 

@@ -192,7 +192,7 @@ def _initial_weights(config: Config) -> str:
     """The weights that training started from, who published them, and their licence."""
     source = config.network.weights
     if not is_published(source):
-        return f"{PurePath(source).name if not is_hub(source) else source}, under its own licence"
+        return f"{PurePath(source).name if not is_hub(source) else source} (licence not recorded)"
     published = SOURCES[source.partition(":")[2] or str(config.network.name)]
     licence = published.licence or "the licence is that of the publisher"
     return f"{source}, trained on ImageNet ({published.publisher}, {published.address}; {licence})"

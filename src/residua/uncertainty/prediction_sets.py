@@ -139,7 +139,7 @@ class PredictionSets:
 
     def _check(self, coverage: float) -> None:
         if not 0 < coverage < 1:
-            share = coverage / 100 if 1 < coverage < 100 else 0.9
+            share = coverage / 100 if 50 <= coverage < 100 else 0.9
             raise ResiduaError(
                 f"coverage {coverage:g}: expected a number between 0 and 1, such as {share:g}."
             )
