@@ -286,6 +286,16 @@ def test_a_failing_strategy_does_not_take_the_linear_probe_away(
     assert folder.weights.name == "best.safetensors"
 
 
+@pytest.fixture
+def hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first probe has no time, and is fitted on a small batch or two."""
+    monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr("residua.transfer.context.LEAST_IMAGES", 0)
+    monkeypatch.setattr(features, "BATCH_PIXELS", 1)
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("hurried")
 def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     weights: Path,
     folder: RunFolder,
@@ -293,11 +303,7 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     context_of: ContextOf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first probe, in a hurry, is fitted on fewer; the final one on all."""
-    monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
-    monkeypatch.setattr("residua.transfer.context.LEAST_IMAGES", 0)
-    monkeypatch.setattr(features, "BATCH_PIXELS", 1)  # small batches
-    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    """The first probe is fitted on fewer images, the final one on all."""
     console = Lines()
     data = write_shapes(tmp_path / "data", 13)
     settings = {**QUICK, "data__val_fraction": 0}
@@ -317,6 +323,7 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     assert len(outcome.progress.history) == 2
 
 
+@pytest.mark.usefixtures("hurried")
 def test_a_probe_that_lacks_images_for_want_of_time_is_reported(
     weights: Path,
     folder: RunFolder,
@@ -324,11 +331,7 @@ def test_a_probe_that_lacks_images_for_want_of_time_is_reported(
     context_of: ContextOf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("residua.transfer.context.LEAST_IMAGES", 0)
     monkeypatch.setattr(search, "MORE_SHARE", 0.0)
-    monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
-    monkeypatch.setattr(features, "BATCH_PIXELS", 1)  # small batches
-    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
     console = Lines()
     data = write_shapes(tmp_path / "data", 13)
     settings = {**QUICK, "data__val_fraction": 0, "transfer__budget": "1h"}

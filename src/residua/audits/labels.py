@@ -171,21 +171,23 @@ def check_labels(
         names = [classes[n] for n in issues.suggested]
         low, high = issues.interval
         agreement = float((predictions.combined.argmax(axis=1) == labels).mean())
+        is_reliable, number = agreement >= RELIABLE, counted(len(flagged), "label")
+        title = (
+            f"{number} likely wrong, of {len(labels):,} (estimated number: {low:.0f} to {high:.0f})"
+            if is_reliable
+            else f"{number} contradicted by predictions that agree with only {agreement:.0%} of "
+            "all labels: most of these are errors of the model"
+        )
+        fixes = [Fix(paths[n], "relabel", names[n], "likely wrong label") for n in flagged]
         findings.append(
             Finding(
                 "label-errors",
-                "warning" if agreement >= RELIABLE else "note",
-                f"{counted(len(flagged), 'label')} likely wrong, of {len(labels):,} (estimated "
-                f"number: {low:.0f} to {high:.0f})"
-                if agreement >= RELIABLE
-                else f"{counted(len(flagged), 'label')} contradicted by predictions that agree "
-                f"with only {agreement:.0%} of all labels: most of these are errors of the model",
+                "warning" if is_reliable else "note",
+                title,
                 len(flagged),
                 "Check them, the likeliest first; --fix-list proposes the suggested labels.",
                 tuple(Example(paths[n], f"{classes[labels[n]]} -> {names[n]}") for n in flagged),
-                tuple(Fix(paths[n], "relabel", names[n], "likely wrong label") for n in flagged)
-                if agreement >= RELIABLE
-                else (),
+                tuple(fixes) if is_reliable else (),
             )
         )
     findings += _overlaps(predictions.combined, labels, classes)

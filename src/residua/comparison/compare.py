@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from residua.comparison.page import ComparedRun, RunFacts, comparison_page
 from residua.comparison.pairing import Pair, pair_runs, read_predictions
-from residua.config.auto import has_effect
+from residua.config.auto import has_effect, value_of
+from residua.config.parse import all_settings
 from residua.config.schema import Config
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import costs_of
@@ -98,23 +99,11 @@ def differing(configs: Sequence[Config]) -> dict[str, tuple[object, ...]]:
 
     A setting without effect on a run, such as the epochs of a linear probe, is None there.
     """
-    flat = [
-        {
-            f"{section}.{name}": value
-            for section, values in dataclasses.asdict(config).items()
-            for name, value in values.items()
-        }
-        for config in configs
-    ]
     rows = {}
-    for name in flat[0]:
-        used = [has_effect(config, name) for config in configs]
-        if (
-            len({settings[name] for settings, is_used in zip(flat, used, strict=True) if is_used})
-            > 1
-        ):
-            pairs = zip(flat, used, strict=True)
-            rows[name] = tuple(settings[name] if is_used else None for settings, is_used in pairs)
+    for name in all_settings():
+        found = [(has_effect(config, name), value_of(config, name)) for config in configs]
+        if len({value for is_used, value in found if is_used}) > 1:
+            rows[name] = tuple(value if is_used else None for is_used, value in found)
     return rows
 
 

@@ -45,14 +45,19 @@ def current_name(name: str) -> str:
     return RENAMED.get(name, name)
 
 
-def flags() -> dict[str, str]:
-    """Flag -> dotted name, of every setting that is an option of `residua train`."""
+def all_settings() -> dict[str, dataclasses.Field[Any]]:
+    """Dotted name -> field, of every setting."""
     return {
-        field.metadata["flag"]: f"{section}.{field.name}"
+        f"{section}.{field.name}": field
         for section, owner in _SECTIONS.items()
         for field in dataclasses.fields(owner)
-        if field.metadata["flag"]
     }
+
+
+def flags() -> dict[str, str]:
+    """Flag -> dotted name, of every setting that is an option of `residua train`."""
+    flag_of = {name: field.metadata["flag"] for name, field in all_settings().items()}
+    return {flag: name for name, flag in flag_of.items() if flag}
 
 
 def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
@@ -78,11 +83,7 @@ def _did_you_mean(name: str) -> str:
     """A question that names the setting of a similar name, or of the option --NAME; or ""."""
     option = f"--{name.rpartition('.')[2].replace('_', '-')}"
     if (setting := flags().get(option)) is None:
-        names = [
-            f"{section}.{field.name}"
-            for section, owner in _SECTIONS.items()
-            for field in dataclasses.fields(owner)
-        ]
+        names = list(all_settings())
         by_field = {setting.partition(".")[2]: setting for setting in reversed(names)}
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
         near += [by_field[key] for key in difflib.get_close_matches(name, by_field, n=1)]

@@ -7,10 +7,10 @@ a training of one's own (OWN_TRAINING), such as --epochs, mean fine-tuning by th
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
-from residua.config.auto import Chooser
+from residua.config.auto import Chooser, value_of
+from residua.config.parse import all_settings
 from residua.config.schema import AUTO, IMAGENET, NONE, Config
 from residua.config.validate import TRANSFERS
 from residua.errors import ResiduaError
@@ -47,26 +47,27 @@ def choose_start(chooser: Chooser, installed: str | None) -> None:
     if installed and not reason_against_installed(chooser.config, installed):
         chooser.choose("network.weights", IMAGENET, "installed with residua")
     config, effort = chooser.config, chooser.config.transfer.effort
-    weights = config.network.weights
-    several = len(weights_sources(weights)) > 1
-    if config.transfer.strategy is None:
-        own = own_training(config)
-        is_pretrained = weights not in ("", NONE)
-        if is_pretrained and effort and own:
-            raise ResiduaError(
-                f"--effort {effort} chooses strategy and training, but {own[0]} is set. Omit one "
-                "of them; --budget limits the time of your own training."
-            )
-        is_plain = config.network.new_head and not effort
-        if not is_plain and (several or is_published(weights) or (is_pretrained and effort)):
-            _choose_strategy(chooser, own)
-            if own and several:
-                _refuse_several(weights)
-            return
+    weights, own = config.network.weights, own_training(config)
+    several, is_pretrained = len(weights_sources(weights)) > 1, weights not in ("", NONE)
+    is_open = config.transfer.strategy is None
+    if is_open and is_pretrained and effort and own:
+        raise ResiduaError(
+            f"--effort {effort} chooses strategy and training, but {own[0]} is set. Omit one "
+            "of them; --budget limits the time of your own training."
+        )
+    is_plain = config.network.new_head and not effort
+    starts_from_weights = several or is_published(weights) or (is_pretrained and effort)
+    chooses_itself = is_open and not is_plain and starts_from_weights
+    if chooses_itself:
+        _choose_strategy(chooser, own)
+    elif is_open:
         chooser.choose("transfer.strategy", "none", "plain training")
     if several and chooser.config.transfer.strategy not in PROBING:
-        _refuse_several(weights)
-    if effort is not None:
+        raise ResiduaError(
+            f"--weights {weights}: several weights are compared by linear probes. Add --transfer "
+            "features or --transfer auto, or name one of them."
+        )
+    if effort is not None and not chooses_itself:
         raise ResiduaError(
             f"--effort {effort} is for a training that starts from pretrained weights and chooses "
             "its own strategy. With these settings, use --budget to limit the time."
@@ -91,13 +92,6 @@ def _choose_strategy(chooser: Chooser, own: list[str]) -> None:
         chooser.choose("transfer.budget", budget or None, f"--effort {effort}")
 
 
-def _refuse_several(weights: str) -> None:
-    raise ResiduaError(
-        f"--weights {weights}: several weights are compared by linear probes. Add --transfer "
-        "features or --transfer auto, or name one of them."
-    )
-
-
 def weights_sources(weights: str) -> tuple[str, ...]:
     """The sources in network.weights: several if they are separated by commas.
 
@@ -119,15 +113,13 @@ def weights_sources(weights: str) -> tuple[str, ...]:
 def own_training(config: Config) -> list[str]:
     """The settings that describe a training of one's own, by dotted name: those of OWN_TRAINING
     that differ from their default."""
-    names = []
-    for section in dataclasses.fields(Config):
-        values = getattr(config, section.name)
-        for field in dataclasses.fields(values):
-            name = f"{section.name}.{field.name}"
-            is_own = name.startswith(OWN_TRAINING) and name not in OF_ANY_TRAINING
-            if is_own and getattr(values, field.name) != field.default:
-                names.append(name)
-    return names
+    return [
+        name
+        for name, field in all_settings().items()
+        if name.startswith(OWN_TRAINING)
+        and name not in OF_ANY_TRAINING
+        and value_of(config, name) != field.default
+    ]
 
 
 def reason_against_installed(config: Config, installed: str) -> str:
@@ -143,7 +135,7 @@ def reason_against_installed(config: Config, installed: str) -> str:
     if network.name not in (AUTO, installed):
         return f"--model {network.name}"
     for setting in ARCHITECTURE:
-        if getattr(network, setting.partition(".")[2]) is not None:
+        if value_of(config, setting) is not None:
             return f"{setting} is set"
     if preprocessing.channels == 1:
         return "they need colour images, but preprocessing.channels is 1"

@@ -133,14 +133,14 @@ class TrainingBatches:
         images = self.images(epoch, samples)
         size = self.preprocessing.size
         mixing = draw_mixing(self.augmentation, size, self.seed, epoch, samples, self.members)
+        weights = weights_of(self.weights, samples, self.device)
         if mixing is None:
-            return Batch(images, labels, labels, weights_of(self.weights, samples, self.device))
+            return Batch(images, labels, labels, weights)
         images = mix(images, self.images(epoch, mixing.partner), mixing)
         share = torch.from_numpy(mixing.share).to(images.device, torch.float32).unsqueeze(1)
         targets = F.one_hot(labels, self.classes)
         others = self._labels(mixing.partner)
         targets = targets * share + F.one_hot(others, self.classes) * (1 - share)
-        weights = weights_of(self.weights, samples, self.device)
         other = weights_of(self.weights, mixing.partner, self.device)
         if weights is not None and other is not None:
             weights = torch.lerp(other, weights, share[:, 0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
@@ -201,8 +201,7 @@ def _roles(data: Any, columns: Columns) -> Roles:
     """The columns of a `datasets.Dataset`. Raises ResiduaError."""
     images = [name for name in data.column_names if _is_image(data, name)]
     path = columns.path or (images[0] if len(images) == 1 else "")
-    chosen = Columns(path, columns.label, columns.split, columns.group, columns.weight)
-    return roles_of(data.column_names, chosen, "the datasets.Dataset given")
+    return roles_of(data.column_names, replace(columns, path=path), "the datasets.Dataset given")
 
 
 def _is_image(data: Any, name: str) -> bool:

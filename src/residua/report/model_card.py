@@ -14,7 +14,7 @@ from residua.errors import ResiduaError
 from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import CROSS_VALIDATION
 from residua.report.facts import ReportFacts
-from residua.report.view import counted, percent, slice_text, unknown_text
+from residua.report.view import counted, percent, slice_text, unknown_text, unmeasured_text
 from residua.runs.folder import REPORT, RunFolder
 
 MODEL_CARD = "model_card.md"
@@ -190,15 +190,12 @@ def _evaluation(facts: ReportFacts) -> str:
 def _probabilities(reliability: Reliability) -> list[str]:
     """How far the probabilities carry: calibration, and prediction sets."""
     after = reliability.after
-    error, (low, high) = after.error, after.interval
     if after.is_measured:
+        low, high = after.interval
         interval = f"95 % CI {percent(low, 1)} to {percent(high, 1)}"
-        lines = [f"- calibration error: {percent(error, 1)} ({interval})"]
+        lines = [f"- calibration error: {percent(after.error, 1)} ({interval})"]
     else:
-        lines = [
-            f"- calibration: {after.errors} of {after.images:,} predictions are wrong, too few to "
-            f"measure it; mean probability of the predicted class {percent(after.confidence, 1)}"
-        ]
+        lines = [f"- calibration: {unmeasured_text(after)}"]
     if (sets := reliability.sets) is not None:
         low, high = sets.interval
         lines.append(

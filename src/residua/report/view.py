@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.evaluation.metrics import ClassMetrics, Metrics
-from residua.runs.folder import REPORT
+from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
     from residua.evaluation.slices import Slice
-    from residua.runs.folder import RunFolder
+    from residua.uncertainty.calibration import Calibration
     from residua.uncertainty.unknown import UnknownDetector
 
 Pixels = npt.NDArray[np.uint8]
@@ -74,6 +74,7 @@ def templates() -> Any:
         "short": short_count,
         "integer": "{:,}".format,
         "counted": counted,
+        "unmeasured": unmeasured_text,
         "sentence": slice_text,
     }
     return environment
@@ -276,6 +277,14 @@ def _cell(count: int, support: int, hit: bool) -> Cell:
     if share >= 0.6:
         return Cell(count, f"{style} deep", 0.88 + 0.3 * (share - 0.6))
     return Cell(count, style, 0.08 + 0.58 * math.sqrt(share / 0.6))
+
+
+def unmeasured_text(calibration: Calibration) -> str:
+    """A statement about probabilities whose calibration error means too little."""
+    return (
+        f"{calibration.errors} of {calibration.images:,} predictions are wrong, too few to measure "
+        f"it; mean probability of the predicted class {percent(calibration.confidence, 1)}"
+    )
 
 
 def unknown_text(detector: UnknownDetector | None, classes: int) -> str:

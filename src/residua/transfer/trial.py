@@ -41,6 +41,11 @@ class Trial:
         """See `paired_gain`."""
         return paired_gain(self.correct, other.correct)
 
+    def is_clearly_better_than(self, other: Trial) -> bool:
+        """Whether the gain is more than CLEAR times the noise."""
+        gain, noise = self.gain_over(other)
+        return gain > CLEAR * noise
+
     def compared_with(self, first: Trial, phase: Phase) -> TrialResult:
         """A row of transfer.json."""
         gain, noise = self.gain_over(first)
@@ -112,8 +117,7 @@ def most_promising(trials: Sequence[Trial], errors: Mapping[str, float], clock: 
         return partial
     if best is full:
         return full
-    gain, noise = best.gain_over(full)
-    return full if gain <= CLEAR * noise else best
+    return best if best.is_clearly_better_than(full) else full
 
 
 def most_accurate(trials: Sequence[Trial], first: Trial) -> Trial:
@@ -126,10 +130,6 @@ def most_accurate(trials: Sequence[Trial], first: Trial) -> Trial:
     better = [
         trial
         for trial in trials
-        if not trial.outcome.progress.kept_initial and _is_clear(*trial.gain_over(first))
+        if not trial.outcome.progress.kept_initial and trial.is_clearly_better_than(first)
     ]
     return max(better, key=lambda trial: int(trial.correct.sum()), default=first)
-
-
-def _is_clear(gain: float, noise: float) -> bool:
-    return gain > CLEAR * noise

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 BINS = 15
 FEWEST_ERRORS = 5  # with fewer, calibration errors and their intervals are near 0 by chance
-FEWEST_IMAGES = 100  # with fewer, the interval covers the true error in less than 80 % of cases
+FEWEST_IMAGES = 100  # with fewer, the interval contains the true error too rarely
 _IMAGES_PER_BIN = 25  # fewer bins where there are few images
 _RESAMPLES = 1000
 _BLOCK = 100  # resamples at a time, which bounds memory
