@@ -232,6 +232,21 @@ def test_further_columns_of_a_hugging_face_dataset_are_those_of_a_table(
     assert open_dataset(str(tmp_path / "t.csv")).columns == dataset.columns
 
 
+@pytest.mark.parametrize("form", ["pixels", "paths"])
+def test_the_column_of_weights_of_a_hugging_face_dataset_can_be_chosen(
+    form: str, tmp_path: Path
+) -> None:
+    images: list[object] = []
+    for number, array in enumerate(COLOUR[:2]):
+        image, file = Image.fromarray(array), tmp_path / f"{number}.png"
+        image.save(file)
+        images.append(str(file) if form == "paths" else image)
+    data = HuggingFace(images, label=[0, 1], trust=[1, 3])
+    chosen = Columns(weight="trust")
+    dataset = open_dataset(path_of(data, chosen), columns=chosen)
+    assert [entry.weight for entry in dataset.entries] == [1, 3]
+
+
 def test_an_unknown_split_of_a_hugging_face_dataset_is_named() -> None:
     images = [Image.fromarray(array) for array in COLOUR[:2]]
     data = HuggingFace(images, label=[0, 1], split=["train", "dev2"])

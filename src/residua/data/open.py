@@ -11,6 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ def _table(file: Path, columns: Columns, training: bool) -> Dataset:
     """The data set of a table; its name in messages is not that of a file in the cache."""
     if not store.is_stored(file):
         return listing.find(file, columns, training=training)
-    stored = Columns("path", "label", "split", columns.group)
+    stored = replace(columns, path="path", label="label", split="split")
     try:
         return listing.find(file, stored, training=training)
     except ResiduaError as error:
