@@ -152,6 +152,28 @@ def calibration(rows: dict[str, Rows]) -> list[str]:
     return lines
 
 
+def calibration_intervals() -> list[str]:
+    lines = [
+        "",
+        "## 95 % intervals of the calibration error: coverage of a planted gap in 200 draws of N",
+        "images, whose probabilities are uniform from .55 to .95",
+    ]
+    for images in (40, 60, 100, 200):
+        shares = []
+        for gap in (0.05, 0.1, 0.15):
+            random = np.random.default_rng(0)
+            hits = 0
+            for seed in range(200):
+                confidence = random.uniform(0.55, 0.95, images)
+                labels = (random.random(images) >= confidence - gap).astype(np.int64)
+                probabilities = np.stack([confidence, 1 - confidence], axis=1)
+                low, high = calibration_of(probabilities, labels, seed=seed).interval
+                hits += low <= gap <= high
+            shares.append(f"{hits / 2:.1f} % (gap {gap:.2f})")
+        lines.append(f"N {images:3}  {', '.join(shares)}")
+    return lines
+
+
 def small_sets(rows: dict[str, Rows]) -> list[str]:
     """Temperatures from cross-validated logits of few images, where errors are rare or absent."""
     lines = [
@@ -381,6 +403,7 @@ def _summary(
     below = areas[:, 0] - fixed[:, best]
     oracle = areas[:, 0] - fixed.max(axis=1)
     images = sum(count for *_, count in alarms)
+    found = np.array([share for _, share, _ in alarms])
     false = sum(rate * count for rate, _, count in alarms) / images
     return [
         *lines,
@@ -391,7 +414,9 @@ def _summary(
         f"{oracle.mean():+.4f}, lowest {oracle.min():+.4f}; cases below -.03: "
         f"{int((oracle < -0.03).sum())}",
         f"false alarms of the choice: {100 * false:.2f} % of {images:,} known images; found: "
-        f"{100 * np.mean([found for _, found, _ in alarms]):.1f} % of the unknown on average",
+        f"{100 * found.mean():.1f} % of the unknown on average, "
+        f"{100 * found[~near].mean():.1f} % of those of other sets, {100 * found[near].mean():.1f} "
+        "% of those of other classes",
         "seconds of a choice by number of images, beside other load: "
         + ", ".join(f"{count}: {value:.2f}" for count, value in sorted(seconds)[::8]),
     ]
@@ -413,7 +438,13 @@ def main() -> None:
             f"{scipy.__version__}, Python {platform.python_version()}",
             "# " + ", ".join(f"{name}: {len(row[1])} images" for name, row in rows.items()),
         ]
-        lines += calibration(rows) + small_sets(rows) + prediction_sets(rows) + intervals()
+        lines += (
+            calibration(rows)
+            + calibration_intervals()
+            + small_sets(rows)
+            + prediction_sets(rows)
+            + intervals()
+        )
         for c in (1e-3, 1e-1):
             lines += unknown_images(rows, c)
     lines.append(f"# {time.perf_counter() - began:.0f} s, less if the features are cached")
