@@ -23,7 +23,7 @@ from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import HeldOut, calibrate
-from residua.evaluation.evaluate import record, recorded_scores, selection_caveat
+from residua.evaluation.evaluate import caveat_of, record, recorded_scores
 from residua.evaluation.score import (
     CROSS_VALIDATION,
     Evaluation,
@@ -36,7 +36,7 @@ from residua.report.evidence import Evidence, evidence_of
 from residua.report.facts import report_facts
 from residua.report.header import print_header
 from residua.report.model_card import write_model_card
-from residua.report.view import finished_text
+from residua.report.view import accuracy_text, finished_text
 from residua.runs.folder import REPORT, Busy, RunFolder
 from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
@@ -82,6 +82,7 @@ class Experiment:
     """A run: data and settings, initial weights, if any, and folder.
 
     requested: the settings before any automatic choice. clock: started with the command.
+    is_resumed: whether an earlier command began the run.
     """
 
     prepared: Prepared
@@ -90,6 +91,7 @@ class Experiment:
     folder: RunFolder
     clock: Clock
     console: Console
+    is_resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def resume(
     names = [choice.setting for choice in choices if "." in choice.setting]
     automatic = {name: AUTO for name in names if parse.accepts_auto(name)}
     requested = parse.with_settings(config, automatic)
-    _run(Experiment(prepared, weights, requested, folder, clock, console))
+    _run(Experiment(prepared, weights, requested, folder, clock, console, is_resumed=True))
 
 
 def _run(experiment: Experiment, report: bool = True) -> None:
@@ -245,7 +247,8 @@ def _run(experiment: Experiment, report: bool = True) -> None:
             saved = "weights saved" if folder.has_weights else "no weights saved yet"
             raise Interrupted(signal_of(error), str(folder.path), saved) from None
     seconds, total = trained.progress.seconds, experiment.clock.passed
-    console.print(f"training {seconds:.1f} s, total {total:.1f} s")
+    since = " since it was resumed" if experiment.is_resumed else ""
+    console.print(f"training {seconds:.1f} s, total {total:.1f} s{since}")
     if report:
         console.print(f"report: {folder.path / REPORT}")
 
@@ -344,14 +347,10 @@ def _evaluate(
         console,
         groups=prepared.groups_of(members),
     )
-    evaluation = dataclasses.replace(evaluation, caveat=selection_caveat(folder, split))
+    evaluation = dataclasses.replace(evaluation, caveat=caveat_of(folder, split))
     evaluation = with_slices(evaluation, members, prepared.headers, prepared.dataset.columns)
     record(folder, split, evaluation)
-    low, high = evaluation.metrics.interval
-    console.print(
-        f"{split} accuracy {evaluation.metrics.accuracy:.4f} "
-        f"(95 % CI {low:.4f} to {high:.4f}, {evaluation.metrics.images:,} images)"
-    )
+    console.print(f"{split} accuracy {accuracy_text(evaluation.metrics)}")
     if evaluation.caveat:
         console.print(evaluation.caveat)
     return evaluation
@@ -392,6 +391,8 @@ def _cross_validated(
         return None
     temperature = 1.0 if uncertainty is None else uncertainty.temperature
     evaluation = trained.cross_validated.evaluation(trained.prepared, temperature)
+    caveat = caveat_of(folder, CROSS_VALIDATION)
+    evaluation = dataclasses.replace(evaluation, caveat=caveat, uncertainty=uncertainty)
     return record(folder, CROSS_VALIDATION, evaluation)
 
 

@@ -20,6 +20,7 @@ from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_run, evaluate_weights
 from residua.networks.zoo.catalogue import build_from
 from residua.runs.folder import RunFolder
+from residua.runs.provenance import write_earlier_images
 from residua.system.console import Console
 from residua.uncertainty.intervals import wilson_interval
 from residua.weights.load import read_file
@@ -102,6 +103,57 @@ def test_images_that_the_run_was_trained_on_are_counted(run: RunFolder, shapes: 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate_run(run, None, QUIET)
+
+
+def test_the_caveat_counts_test_images_that_the_initial_weights_saw(run: RunFolder) -> None:
+    assert evaluate_run(run, None, QUIET).caveat == ""
+    members = run.read_split()
+    write_earlier_images(run, {member.sha256 for member in members if member.split == "train"})
+    assert evaluate_run(run, None, QUIET).caveat == ""
+    test = [member for member in members if member.split == "test"]
+    write_earlier_images(run, {test[0].pixels})
+    with pytest.warns(UserWarning, match=r"\b1 of 12 images was used to train these weights"):
+        evaluation = evaluate_run(run, None, QUIET)
+    assert evaluation.caveat == (
+        "optimistic, because 1 of 12 test images was used to train or select the initial weights"
+    )
+    assert run.read_json("evaluations/test/scores.json")["caveat"] == evaluation.caveat
+
+
+def test_the_caveat_counts_test_images_that_are_near_duplicates_of_training_images(
+    run: RunFolder,
+) -> None:
+    members = list(run.read_split())
+    for split in ("test", "train"):
+        at = next(at for at, member in enumerate(members) if member.split == split)
+        members[at] = dataclasses.replace(members[at], group="a burst")
+    run.write_split(members)
+    caveat = evaluate_run(run, None, QUIET).caveat
+    assert caveat.startswith("optimistic, because 1 of 12 test images is a near-duplicate of")
+
+
+def test_unreadable_files_are_not_among_the_images_that_were_used(
+    run: RunFolder, shapes: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(shapes, tmp_path / "some")
+    for file in [*data.rglob("01*.png")][:7]:
+        file.write_bytes(file.read_bytes()[:100])
+    used = {member.path for member in run.read_split() if member.split != "test"}
+    left = sum((data / path).stat().st_size > 100 for path in used)
+    with pytest.warns(UserWarning, match=rf"{left} of 53 images were used to train"):
+        evaluate_run(run, str(data), QUIET)
+
+
+def test_the_folder_of_an_evaluation_is_printed(
+    run: RunFolder, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_run(run, None, Console())
+    assert f"saved in {run.path / 'evaluations/test'}: scores.json" in capsys.readouterr().err
+    for parent in ("a", "b"):
+        shutil.copytree(shapes, tmp_path / parent / "photos")
+        evaluate_run(run, str(tmp_path / parent / "photos"), Console())
+    folders = [line for line in capsys.readouterr().err.splitlines() if "saved in" in line]
+    assert ["data-photos:" in folders[0], "data-photos-2:" in folders[1]] == [True, True]
 
 
 def test_leaked_images_are_known_by_their_pixels(

@@ -35,7 +35,8 @@ def test_facts_are_those_of_the_run_folder(
         assert facts.data.total(split) == sum(member.split == split for member in members)
     validation = facts.evaluation
     assert validation is not None
-    assert (validation.split, validation.selected) == ("validation", True)
+    assert validation.split == "validation"
+    assert "the validation set was also used for model selection" in validation.caveat
     assert (
         validation.metrics.accuracy
         == run.read_json("evaluations/validation/scores.json")["accuracy"]

@@ -34,7 +34,7 @@ def facts() -> ReportFacts:
             "/home/me/birds", "class folders", 250, [ClassCount(n, 90, 0, 35) for n in CLASSES]
         ),
         history=[],
-        evaluation=SplitMetrics("test", metrics, False),
+        evaluation=SplitMetrics("test", metrics),
         choices=[],
         environment={},
         seconds=1.0,
@@ -75,7 +75,12 @@ def test_limits_are_stated_and_names_are_text() -> None:
     assert "optimistic" not in text
     chosen = facts()
     assert chosen.evaluation is not None
-    selected = replace(chosen, evaluation=replace(chosen.evaluation, selected=True))
+    selected = replace(
+        chosen,
+        evaluation=replace(
+            chosen.evaluation, caveat="optimistic, because the validation set was used"
+        ),
+    )
     assert "optimistic, because the validation set" in card_text(selected, "")
     assert "none of the classes is still assigned to one of them" in text
     assert "Not evaluated" in card_text(replace(chosen, evaluation=None), "")

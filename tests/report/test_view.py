@@ -16,19 +16,20 @@ from residua.evaluation.score import Evaluation
 from residua.report import view
 from residua.report.view import (
     Confusion,
+    accuracy_text,
     confusion_cells,
     confusion_map,
     confusions,
-    counted,
     data_uri,
     duration,
     evaluation_text,
-    joined,
+    images_text,
     most_instructive,
     number,
     percent,
     weakest,
 )
+from residua.system.words import counted, joined
 
 CSS = Path(view.__file__).parents[1] / "templates" / "report.css.j2"
 
@@ -44,6 +45,13 @@ def test_grids_show_correct_predictions_of_every_class() -> None:
     labels = [0, 0, 0, 1, 1, 2]
     assert most_instructive(labels, labels, [0.9] * 6, 3) == [0, 3, 5]
     assert most_instructive(labels, labels, [0.9] * 6, 5) == [0, 3, 5, 1, 4]
+
+
+def test_groups_are_counted_beside_the_images_where_they_are_fewer() -> None:
+    logits, labels = np.eye(2, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 1])
+    metrics = compute_metrics(logits, labels, ["a", "b"], ["", "x", "x"])
+    assert accuracy_text(metrics).endswith(", 3 images in 2 groups)")
+    assert images_text(1, 1) == "1 image"
 
 
 def test_percent_never_rounds_to_certainty() -> None:
@@ -120,7 +128,9 @@ def test_an_evaluation_is_printed_with_its_interval_classes_and_unreadable_files
     )
     low, high = metrics.interval
     head, balanced, macro_f1, columns, *rows, unreadable = evaluation_text(evaluation).splitlines()
-    assert head.startswith(f"test: accuracy 0.6667 (95 % CI {low:.4f} to {high:.4f}), loss ")
+    assert head.startswith(
+        f"test accuracy 0.6667 (95 % CI {low:.4f} to {high:.4f}, 3 images), loss "
+    )
     assert balanced.startswith("balanced accuracy 0.7500 (95 % CI ")
     assert macro_f1.startswith("macro F1 0.6667 (95 % CI ")
     assert columns.split() == [*("class", "precision", "recall", "(95", "%", "CI)", "F1", "images")]

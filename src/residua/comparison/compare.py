@@ -18,10 +18,10 @@ from residua.errors import ResiduaError
 from residua.networks.analysis.cost import costs_of
 from residua.report.fonts import shorten
 from residua.report.page import Cell, Page, cell_text, write
-from residua.report.view import counted
 from residua.runs.folder import RunFolder, throughputs
 from residua.system.files import check_unused, new_folder, refuse_inside, user_path
 from residua.system.notebook import shown
+from residua.system.words import counted
 
 PARENT = "comparisons"
 WIDEST = 30  # columns of a cell on a terminal

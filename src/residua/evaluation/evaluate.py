@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ from residua.runs.provenance import earlier_images, images_seen, images_seen_by
 from residua.runs.sources import run_weights
 from residua.system.console import Console
 from residua.system.files import csv_text, short_name, user_path
+from residua.system.words import agreeing, counted, joined
 from residua.weights.load import Weights
 from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices, outputs_of
@@ -104,13 +105,17 @@ def evaluate_run(
         location = {"data": str(path.resolve()) if path.exists() else data}
     evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen, groups, device)
     if location is None:
-        evaluation = dataclasses.replace(evaluation, caveat=selection_caveat(run, images.split))
+        evaluation = dataclasses.replace(evaluation, caveat=caveat_of(run, images.split))
     try:
         name: str = images.split
         if location is not None:
             name = _folder_name(run, images.dataset.name, location)
             run.write_json(f"evaluations/{name}/data.json", location)
         record(run, name, evaluation)
+        console.print(
+            f"saved in {run.path / 'evaluations' / name}: scores.json, predictions.csv, "
+            "confusion.csv"
+        )
     except ResiduaError as error:  # such as a run on a disk that is read-only
         console.caution(f"the evaluation is not recorded in the run: {error}")
     return evaluation
@@ -252,14 +257,40 @@ def _folder_name(run: RunFolder, dataset: str, location: Mapping[str, str]) -> s
     return name
 
 
-def selection_caveat(run: RunFolder, split: str) -> str:
-    """Why metrics of a run on its own split are optimistic; "" if they are not."""
-    if split != "validation" or not run.selected_on_validation:
+def caveat_of(run: RunFolder, split: EvaluatedSplit) -> str:
+    """Why metrics of a run on its own split are optimistic; "" if nothing is known.
+
+    CROSS_VALIDATION: of the training set.
+    """
+    members = run.read_split()
+    own = [member for member in members if member.split == split]
+    others: set[str] = set()  # digests and groups of images that were used for the weights
+    reasons = []
+    if split == CROSS_VALIDATION:
+        own = [member for member in members if member.split == "train"]
+    elif split == "test":
+        others = _keys(member for member in members if member.split != "test")
+    else:
+        others = _keys(member for member in members if member.split == "train")
+        if run.selected_on_validation:
+            reasons.append("the validation set was also used for model selection")
+    seen = earlier_images(run)
+    of_all = f"of {counted(len(own), f'{split} image')}"
+    if leaked := sum(not seen.isdisjoint(member.digests) for member in own):
+        was = agreeing(leaked, "was", "were")
+        reasons.append(f"{leaked:,} {of_all} {was} used to train or select the initial weights")
+    if copies := sum(not others.isdisjoint(_keys([member])) for member in own):
+        are = agreeing(copies, "is a near-duplicate", "are near-duplicates")
+        reasons.append(f"{copies:,} {of_all} {are} of images in other splits, or in their groups")
+    if not reasons:
         return ""
-    return (
-        "optimistic, because the validation set was also used for model selection; train with "
-        "--test-fraction 0.2 for an unbiased estimate"
-    )
+    advice = "; train with --test-fraction 0.2 for an unbiased estimate"
+    return f"optimistic, because {joined(reasons)}" + advice * (split == "validation")
+
+
+def _keys(members: Iterable[Member]) -> set[str]:
+    """The digests and groups of images."""
+    return {key for member in members for key in (*member.digests, member.group) if key}
 
 
 def held_out_split(run: RunFolder) -> SplitName | None:
@@ -350,12 +381,16 @@ def _warn_of_leakage(
     used: Collection[str], surveyed: Survey, decoded: Decoded, console: Console
 ) -> None:
     """Warn of images that the weights were trained on or that selected them, at any step."""
-    digests = zip(surveyed.sha256, decoded.digests, strict=True)
+    digests = [
+        pair
+        for at, pair in enumerate(zip(surveyed.sha256, decoded.digests, strict=True))
+        if at not in decoded.failures
+    ]
     if leaked := sum(file in used or pixels in used for file, pixels in digests):
         console.caution(
-            f"{leaked:,} of {len(surveyed.sha256):,} images were used to train these weights, "
-            "to select them, or by the weights that they started from, so metrics on them are too "
-            "optimistic"
+            f"{leaked:,} of {counted(len(digests), 'image')} {agreeing(leaked, 'was', 'were')} "
+            "used to train these weights, to select them, or by the weights that they started "
+            "from, so metrics on them are too optimistic"
         )
 
 

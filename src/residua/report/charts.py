@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from residua.report.style import FAINT, INK, TOOLTIP, Drawing, draw_curve, inline_svg, tidy
-from residua.report.view import joined, percent
+from residua.report.view import percent
+from residua.system.words import joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -80,11 +80,11 @@ class DataFacts:
 
 @dataclass(frozen=True, eq=False)
 class SplitMetrics:
-    """Metrics on the split "test", "validation" or "all". selected: used for model selection."""
+    """Metrics on the split "test", "validation" or "cross-validation". caveat: see Evaluation."""
 
     split: str
     metrics: Metrics
-    selected: bool
+    caveat: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +165,7 @@ def report_facts(
         network=_network_facts(prepared),
         data=_data_facts(prepared),
         history=progress.history,
-        evaluation=_split_metrics(evaluation, folder),
+        evaluation=_split_metrics(evaluation),
         choices=folder.choices,
         environment={
             key: " ".join(map(str, value)) if isinstance(value, list) else value
@@ -231,11 +231,10 @@ def _data_facts(prepared: Prepared) -> DataFacts:
     )
 
 
-def _split_metrics(evaluation: Evaluation | None, folder: RunFolder) -> SplitMetrics | None:
+def _split_metrics(evaluation: Evaluation | None) -> SplitMetrics | None:
     if evaluation is None:
         return None
-    selected = evaluation.split == "validation" and folder.selected_on_validation
-    return SplitMetrics(evaluation.split, evaluation.metrics, selected)
+    return SplitMetrics(evaluation.split, evaluation.metrics, evaluation.caveat)
 
 
 def _predictions(evaluation: Evaluation | None) -> Predictions | None:

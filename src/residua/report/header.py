@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from residua.config.schema import Config
 from residua.data.prepare import Prepared
-from residua.report.view import counted
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.device import environment
+from residua.system.words import counted
 
 
 def print_header(prepared: Prepared, folder: RunFolder, console: Console) -> None:

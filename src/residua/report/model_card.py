@@ -14,8 +14,9 @@ from residua.errors import ResiduaError
 from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import CROSS_VALIDATION
 from residua.report.facts import ReportFacts
-from residua.report.view import counted, percent, slice_text, unknown_text, unmeasured_text
+from residua.report.view import images_text, percent, slice_text, unknown_text, unmeasured_text
 from residua.runs.folder import REPORT, RunFolder
+from residua.system.words import counted
 
 MODEL_CARD = "model_card.md"
 FEW = 20  # evaluated images of a class, below which its recall is uncertain
@@ -149,9 +150,9 @@ def _evaluation(facts: ReportFacts) -> str:
     if facts.evaluation is None:
         return "Not evaluated: all images were used for training."
     metrics = facts.evaluation.metrics
-    related = f" in {metrics.groups:,} groups" if metrics.groups < metrics.images else ""
+    images = images_text(metrics.images, metrics.groups)
     lines = [
-        f"On {metrics.images:,} images{related} ({_split_name(facts.evaluation.split)}):",
+        f"On {images} ({_split_name(facts.evaluation.split)}):",
         "",
         "| metric | value | 95 % CI |",
         "|---|---|---|",
@@ -215,11 +216,8 @@ def _limits(facts: ReportFacts) -> list[str]:
     lines = []
     if facts.evaluation is not None:
         metrics = facts.evaluation.metrics
-        if facts.evaluation.selected:
-            lines.append(
-                "The metrics are optimistic, because the validation set was also used for model "
-                "selection."
-            )
+        if facts.evaluation.caveat:
+            lines.append(f"The metrics are {_escaped(facts.evaluation.caveat)}.")
         few = [row.name for row in metrics.per_class if row.support < FEW]
         if few:
             names = ", ".join(few[:NAMED]) + ", ..." * (len(few) > NAMED)

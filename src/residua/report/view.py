@@ -19,6 +19,7 @@ import numpy.typing as npt
 from residua.evaluation.metrics import ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
+from residua.system.words import agreeing, counted
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -74,6 +75,8 @@ def templates() -> Any:
         "short": short_count,
         "integer": "{:,}".format,
         "counted": counted,
+        "agreeing": agreeing,
+        "among": images_text,
         "unmeasured": unmeasured_text,
         "sentence": slice_text,
     }
@@ -171,16 +174,6 @@ def data_uri(pixels: Pixels, side: int = THUMBNAIL) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 seed", "3 seeds", "1,000 images"."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def joined(words: Sequence[str]) -> str:
-    """Words as a list in a sentence: "a", "a and b", "a, b and c"; "" for none."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
 def percent(share: float, digits: int = 0) -> str:
     """A share in [0, 1] as text, never rounded up to 100 or down to 0; "n/a" if not finite."""
     if not math.isfinite(share):
@@ -213,16 +206,26 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def accuracy_text(metrics: Metrics) -> str:
+    """Accuracy, interval and images: "0.9500 (95 % CI 0.9010 to 0.9760, 120 images)"."""
+    low, high = metrics.interval
+    images = images_text(metrics.images, metrics.groups)
+    return f"{metrics.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f}, {images})"
+
+
+def images_text(images: int, groups: int) -> str:
+    """Evaluated images, and their groups if some belong together: "120 images in 96 groups"."""
+    return counted(images, "image") + (f" in {counted(groups, 'group')}" if groups < images else "")
+
+
 def evaluation_text(evaluation: Evaluation) -> str:
     """Metrics, also of each class, as lines for a terminal."""
     metrics = evaluation.metrics
-    low, high = metrics.interval
     top5 = "" if metrics.top5 is None else f", top-5 {metrics.top5:.4f}"
-    related = "" if metrics.groups == metrics.images else f" in {metrics.groups:,} groups"
+    split = "" if evaluation.split == "all" else f"{evaluation.split} "
     width = max(len("class"), *(len(score.name) for score in metrics.per_class))
     lines = [
-        f"{evaluation.split}: accuracy {metrics.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
-        f"{top5}, loss {metrics.loss:.4f}, {metrics.images:,} images{related}",
+        f"{split}accuracy {accuracy_text(metrics)}{top5}, loss {metrics.loss:.4f}",
         *([evaluation.caveat] if evaluation.caveat else []),
         *(
             f"{name} {value:.4f} (95 % CI {low:.4f} to {high:.4f})"

@@ -21,6 +21,7 @@ from residua.networks.zoo.catalogue import build_from, outline_of, row
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.files import cache_folder, is_there, user_path
+from residua.system.words import agreeing, counted
 from residua.weights.exported import is_exported
 from residua.weights.golden import check_golden
 from residua.weights.hub import HUB, hub_file, is_hub
@@ -298,8 +299,9 @@ def leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> tuple[s
         if leaked := sum(not seen.isdisjoint(member.digests) for member in images):
             name = "training" if split == "train" else split
             notes.append(
-                f"{leaked:,} of {len(images):,} {name} images were used to train {source}, to "
-                f"select its weights, or by the weights that it started from, so {consequence}"
+                f"{leaked:,} of {counted(len(images), f'{name} image')} "
+                f"{agreeing(leaked, 'was', 'were')} used to train {source}, to select its weights, "
+                f"or by the weights that it started from, so {consequence}"
             )
     return tuple(notes)
 

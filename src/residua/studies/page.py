@@ -13,7 +13,6 @@ import numpy as np
 from residua.comparison.statistics import seed_differences
 from residua.report import page_figures
 from residua.report.page import Cell, Figure, Page, Section, Table
-from residua.report.view import joined
 from residua.studies.definition import Definition
 from residua.studies.provenance import conditions_of
 from residua.studies.results import Outcome
@@ -26,6 +25,7 @@ from residua.studies.text import (
     time_findings,
     undertrained_findings,
 )
+from residua.system.words import joined
 
 CURVES: tuple[Literal["accuracy", "loss"], ...] = ("accuracy", "loss")
 SPREAD = (

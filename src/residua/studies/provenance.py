@@ -6,9 +6,9 @@ import datetime
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from residua.report.view import counted, joined
 from residua.studies.results import Outcome
 from residua.studies.study import StudyOptions
+from residua.system.words import counted, joined
 
 PAPER = "Epochs, batch size, schedule and weight decay are those of the paper (--paper)"
 SMALL = (

@@ -9,7 +9,6 @@ from pathlib import Path
 from residua._version import __version__
 from residua.errors import ResiduaError
 from residua.report.page import Page, write
-from residua.report.view import counted
 from residua.runs.folder import RunFolder
 from residua.studies import definition
 from residua.studies.claims import bottleneck_cost, history, identity, scenarios, signal, softmax
@@ -20,6 +19,7 @@ from residua.studies.study import FLAGS, STUDY, Study, StudyOptions, check_optio
 from residua.system.console import Console
 from residua.system.device import environment
 from residua.system.files import refuse_inside, short_name, user_path
+from residua.system.words import counted
 
 STUDIES: dict[str, Study] = {  # beside those of the YAML files
     study.name: study

@@ -10,10 +10,10 @@ from typing import Protocol
 from residua.data.open import EMBEDDED
 from residua.errors import ResiduaError
 from residua.report.page import Page
-from residua.report.view import joined
 from residua.runs.folder import RunFolder
 from residua.system.budget import seconds_of
 from residua.system.console import Console, Report
+from residua.system.words import joined
 
 STUDY = "study.json"  # in the folder of a study: which study it is, and with which options
 FLAGS = {  # fields of StudyOptions -> the options of the command that set them

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.comparison.statistics import Difference, difference_text, seed_differences
-from residua.report.view import counted, joined
+from residua.system.words import counted, joined
 
 Values = npt.NDArray[np.float64]
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from residua.report.page import Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import FAINT
-from residua.report.view import joined
 from residua.studies.claims.layer_costs import (
     REDUCTIONS,
     SIDE,
@@ -25,6 +24,7 @@ from residua.studies.claims.layer_costs import (
     stage_costs,
 )
 from residua.studies.study import ComputedStudy
+from residua.system.words import joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

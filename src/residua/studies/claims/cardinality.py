@@ -24,8 +24,8 @@ from residua.networks.residual import BOTTLENECK, ResidualUnit, ResNetConfig, un
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import COLOURS
-from residua.report.view import counted
 from residua.system.generators import Seeded
+from residua.system.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,6 @@ import torch
 from residua.networks.zoo import catalogue
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, legend, tidy
-from residua.report.view import joined
 from residua.studies.claims.imagenet_accuracies import (
     ALEXNET,
     DENSENET,
@@ -33,6 +32,7 @@ from residua.studies.claims.imagenet_accuracies import (
 )
 from residua.studies.study import ComputedStudy
 from residua.system.console import Report, counting
+from residua.system.words import joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,6 @@ from residua.config.schema import ORDERING_LETTERS
 from residua.networks.residual import ORDERINGS
 from residua.report.page import Figure, Page, Section, Table
 from residua.report.style import COLOURS, FAINT, INK, MARKERS, tidy
-from residua.report.view import joined
 from residua.studies.claims.mappings import (
     WIDE,
     Linearity,
@@ -22,6 +21,7 @@ from residua.studies.claims.mappings import (
     wide_gradient,
 )
 from residua.studies.study import ComputedStudy
+from residua.system.words import joined
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

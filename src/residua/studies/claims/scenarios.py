@@ -23,7 +23,6 @@ from residua.data.random import shuffled
 from residua.experiment import train
 from residua.report.page import Cell, Page, Section, Table
 from residua.report.page_figures import dots
-from residua.report.view import counted
 from residua.runs.folder import RunFolder
 from residua.studies.results import accuracy_on_test, is_finished
 from residua.studies.study import StudyOptions, check_record
@@ -31,6 +30,7 @@ from residua.studies.text import family_findings
 from residua.system.console import Console
 from residua.system.files import write_atomically
 from residua.system.signals import Interrupted
+from residua.system.words import counted
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -15,7 +15,6 @@ from residua.comparison.statistics import difference_text, seed_differences
 from residua.networks.residual import Shortcut
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.style import COLOURS, DASHES, FAINT, MARKERS, draw_curve, legend, tidy
-from residua.report.view import counted, joined
 from residua.studies.claims.propagation import (
     GRADIENT_IMAGES,
     RESPONSE_IMAGES,
@@ -30,6 +29,7 @@ from residua.studies.claims.propagation import (
 )
 from residua.studies.study import ComputedStudy
 from residua.system.console import Report, counting
+from residua.system.words import counted, joined
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from residua.report.page import Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import COLOURS, FAINT
-from residua.report.view import joined
 from residua.studies.study import ComputedStudy
+from residua.system.words import joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,20 @@
+"""Numbers and words -> parts of sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 seed", "1,000 images". plural: if it is more than noun + s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def agreeing(number: int, singular: str, plural: str) -> str:
+    """The form of a word that agrees with a number: "was" of 1, "were" of 0 and 2."""
+    return singular if number == 1 else plural
+
+
+def joined(words: Sequence[str]) -> str:
+    """Words as a list in a sentence: "a", "a and b", "a, b and c"; "" for none."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
