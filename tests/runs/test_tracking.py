@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import json
+import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,3 +98,28 @@ def test_a_missing_package_is_named(shapes: Path, package: str) -> None:
     except ImportError:
         with pytest.raises(ResiduaError, match=f"pip install {package}"):
             residua.train(shapes, track=package, **QUICK)
+
+
+@pytest.mark.slow
+def test_trackio_stores_every_epoch_and_stdout_is_the_path_of_the_run(
+    shapes: Path, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("trackio") is None:
+        pytest.skip("trackio is not installed")
+    words = ["train", shapes, "--model", "cifar_resnet14", "--epochs", "2", "--batch-size", "30"]
+    words += ["--test-fraction", "0.2", "--track", "trackio", "--out", tmp_path / "run"]
+    done = subprocess.run(  # it reads its folder's name when it is imported
+        [sys.executable, "-m", "residua", *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRACKIO_DIR": str(tmp_path)},
+    )
+    assert done.stdout == f"{tmp_path / 'run'}\n"
+    assert done.stderr.count("Run finished") == 1
+    run = residua.load(tmp_path / "run")
+    with contextlib.closing(sqlite3.connect(tmp_path / "residua.db")) as database:
+        stored = database.execute("select metrics from metrics order by id").fetchall()
+        ((settings,),) = database.execute("select config from configs").fetchall()
+    accuracy = run.evaluate().metrics.accuracy
+    assert [json.loads(row) for (row,) in stored] == [*run.history, {"test_accuracy": accuracy}]
+    assert json.loads(settings)["training.epochs"] == 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TextIO
 
 from residua.config import parse
 from residua.config.schema import Config
@@ -84,7 +86,8 @@ class MLflow:
         """See Tracker."""
         self._log(metrics)
         states = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-        self.client.set_terminated(self.id, states[status])
+        with _stdout_unused():
+            self.client.set_terminated(self.id, states[status])
 
     def _log(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -99,7 +102,8 @@ class WandB:
 
     def begin(self, run: Path, settings: Settings, epochs: int) -> None:
         """See Tracker."""
-        self.run = self.library.init(project="residua", name=run.name, config=dict(settings))
+        with _stdout_unused():
+            self.run = self.library.init(project="residua", name=run.name, config=dict(settings))
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """See Tracker."""
@@ -109,7 +113,8 @@ class WandB:
         """See Tracker."""
         if metrics:
             self.run.log(dict(metrics))
-        self.run.finish()
+        with _stdout_unused():
+            self.library.finish()  # of the package: Trackio ends a run of `run.finish` once more
 
 
 TRACKERS: Mapping[str, Callable[[], Tracker]] = {
@@ -174,6 +179,11 @@ def by_kind(track: object) -> tuple[str, list[Tracker]]:
     listed: list[Any] = list(track) if isinstance(track, list | tuple) else [track]
     names = [one for one in listed if isinstance(one, str)]
     return ",".join(names), [one for one in listed if not isinstance(one, str)]
+
+
+def _stdout_unused() -> redirect_stdout[TextIO]:
+    """Packages print to stderr, since the stdout of `residua train` is the path of the run."""
+    return redirect_stdout(sys.stderr)
 
 
 def _imported(module: str, package: str) -> Any:
