@@ -395,6 +395,8 @@ def test_copies_in_the_users_own_splits_are_errors_of_the_data_check(
         title = "2 images with near-duplicates in different splits"
         assert (title in report, title in printed) == (is_found, is_found)
         assert (run.path / "audit.json").exists() == ("Data check" in report) == is_found
+        assert (run.path / "fixes.csv").exists() == ("fixes.csv" in report) == is_found
+        assert (str(run.path / "audit.json") in printed) == is_found
     found = json.loads((tmp_path / "found" / "audit.json").read_text("utf-8"))["findings"]
     assert [(f["kind"], f["severity"]) for f in found] == [
         ("near-duplicates-across-splits", "error")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from residua.config.schema import AUTO, Config
 from residua.config.start import PROBING, weights_sources
 from residua.data.batches import Inputs
 from residua.data.dataset import SplitName
+from residua.data.fixes import joined_fixes, write_fixes
 from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.errors import ResiduaError
@@ -357,7 +357,7 @@ def _evaluate(
 
 
 def _check_data(folder: RunFolder, trained: Trained, console: Console) -> Audit:
-    """The audit of the data; in audit.json, and in a line if something is serious."""
+    """The audit of the data; in audit.json and fixes.csv, and in a line if something is serious."""
     rows, prepared = trained.features, trained.prepared
     samples, features = np.zeros(0, np.int64), np.zeros((0, 1), np.float32)
     if rows is not None:
@@ -365,10 +365,12 @@ def _check_data(folder: RunFolder, trained: Trained, console: Console) -> Audit:
     audit = check_training(prepared, samples, features)
     if audit.findings:
         folder.write_json("audit.json", audit.to_json())
+    if audit.fixes:
+        write_fixes(
+            folder.path / "fixes.csv", joined_fixes(prepared.config.data.fixes, audit.fixes)
+        )
     if audit.alarm:
-        path = prepared.config.data.path
-        more = f" `residua audit {shlex.quote(path)}` shows them." if Path(path).exists() else ""
-        console.warn(f"data check: {audit.alarm}.{more}")
+        console.warn(f"data check: {audit.alarm}. {folder.path / 'audit.json'} lists the images.")
     return audit
 
 

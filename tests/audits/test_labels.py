@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from residua.audits.images import main_axes
-from residua.audits.labels import check_labels, find_issues, predict
+from residua.audits.labels import Predictions, check_labels, find_issues, predict
 
 CLASSES = 4
 COUNT = 60  # images of a class
@@ -28,7 +28,7 @@ def kinds(features: np.ndarray, labels: np.ndarray) -> dict[str, list[str]]:
     predictions = predict(main_axes(features), labels, groups, CLASSES)
     names = [f"class{n}" for n in range(CLASSES)]
     paths = [str(n) for n in range(len(labels))]
-    found = check_labels(predictions, labels, names, paths)
+    found = check_labels(predictions, labels, names, paths, groups)
     return {f.kind: [e.path for e in f.examples] for f in found}
 
 
@@ -68,8 +68,9 @@ def test_classes_that_overlap_are_named() -> None:
     features += np.random.default_rng(5).normal(size=features.shape).astype(np.float32)
     groups = np.arange(len(labels))
     names = ["cat", "kitten", "dog", "fox"]
+    paths = [str(n) for n in range(len(labels))]
     found = check_labels(
-        predict(main_axes(features), labels, groups, CLASSES), labels, names, names * len(labels)
+        predict(main_axes(features), labels, groups, CLASSES), labels, names, paths, groups
     )
     overlaps = [f for f in found if f.kind == "overlapping-classes"]
     assert len(overlaps) == 1
@@ -84,10 +85,33 @@ def test_an_image_unlike_all_others_is_an_outlier() -> None:
 
 def test_a_weak_model_is_no_evidence_against_labels() -> None:
     features, labels = drawn(spread=10.5)  # the classes are hardly separable
-    predictions = predict(main_axes(features), labels, np.arange(len(labels)), CLASSES)
+    groups = np.arange(len(labels))
+    predictions = predict(main_axes(features), labels, groups, CLASSES)
     names, paths = [f"class{n}" for n in range(CLASSES)], [str(n) for n in range(len(labels))]
-    found = {f.kind: f for f in check_labels(predictions, labels, names, paths)}
+    found = {f.kind: f for f in check_labels(predictions, labels, names, paths, groups)}
     finding = found["label-errors"]
     assert finding.severity == "note"
     assert "errors of the model" in finding.title
     assert finding.fixes == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "proposed"),
+    [
+        ((2, 2, 2), {"0": "class0", "1": "class0", "2": "class0"}),
+        ((2, 0, 2), {"0": "class0", "2": "class0"}),  # contradicting copies
+        ((2, 2, 3), {"2": "class2"}),  # none has the likeliest class: one of theirs is chosen
+    ],
+)
+def test_copies_of_an_image_get_one_label(given: tuple[int, ...], proposed: dict[str, str]) -> None:
+    labels = np.repeat(np.arange(CLASSES), COUNT)
+    probabilities = np.full((len(labels), CLASSES), 0.01)
+    probabilities[np.arange(len(labels)), labels] = 0.97
+    probabilities[:3] = 0.9, 0.01, 0.06, 0.03
+    labels[:3], alike = given, np.arange(len(labels))
+    alike[:3] = 0
+    predictions = Predictions(probabilities, probabilities, np.ones(len(labels), np.float32))
+    names, paths = [f"class{n}" for n in range(CLASSES)], [str(n) for n in range(len(labels))]
+    found = {f.kind: f for f in check_labels(predictions, labels, names, paths, alike)}
+    fixes = {fix.path: fix.label for fix in found["label-errors"].fixes}
+    assert fixes == proposed

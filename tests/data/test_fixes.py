@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from residua.data.fixes import Fix, read_fixes, with_fixes, write_fixes
+from residua.data.fixes import Fix, joined_fixes, read_fixes, with_fixes, write_fixes
 from residua.data.open import open_dataset
 from residua.errors import ResiduaError
 
@@ -51,3 +51,11 @@ def test_another_file_is_refused(shapes: Path, tmp_path: Path) -> None:
         with_fixes(open_dataset(str(shapes)), file)
     with pytest.raises(ResiduaError, match="cannot be read"):
         with_fixes(open_dataset(str(shapes)), tmp_path / "missing.csv")
+
+
+def test_fixes_that_a_run_obeyed_stay_in_the_list_of_the_next(tmp_path: Path) -> None:
+    obeyed = [Fix("a/1.png", "exclude"), Fix("a/2.png", "relabel", "b")]
+    write_fixes(tmp_path / "fixes.csv", obeyed)
+    again, new = Fix("a/2.png", "relabel", "a"), Fix("b/1.png", "exclude")
+    assert joined_fixes(str(tmp_path / "fixes.csv"), [again, new]) == [*obeyed, new]
+    assert joined_fixes("", [new]) == [new]

@@ -200,7 +200,7 @@ def examine(data: str, images: AuditImages, copies: Copies, seconds: float = 0.0
             predictions = predict(features, labels, groups, classes)
             accuracy = float((predictions.combined.argmax(axis=1) == labels).mean())
             paths = [images.paths[row] for row in rows]
-            findings += check_labels(predictions, labels, images.classes, paths)
+            findings += check_labels(predictions, labels, images.classes, paths, copies.alike[rows])
             timer.step("labels")
             curve = learning_curve(features, labels, groups, classes)
             findings += check_size(curve, images.classes)

@@ -20,11 +20,12 @@ from residua.data.random import Integers
 class Copies:
     """exact, near: pairs int64 [P, 2] of images with equal pixels, and of other near-duplicates.
 
-    groups: of each image, int64 [N]: of both, and of --group-by.
+    alike: a group of each image, int64 [N], of both. groups: the same, and of --group-by.
     """
 
     exact: Pairs
     near: Pairs
+    alike: Integers
     groups: Integers
 
 
@@ -42,7 +43,9 @@ def find_copies(images: AuditImages, near: Pairs | None = None) -> Copies:
     ]
     near = found[np.array(is_new, np.bool_)]
     named = equal_pairs([name or f"\0{row}" for row, name in enumerate(images.group_names)])
-    return Copies(exact, near, groups_of(count, np.concatenate([exact, near, named])))
+    pairs = np.concatenate([exact, near])
+    groups = groups_of(count, np.concatenate([pairs, named]))
+    return Copies(exact, near, groups_of(count, pairs), groups)
 
 
 def _near_duplicates(images: AuditImages) -> Pairs:

@@ -161,14 +161,16 @@ def check_labels(
     labels: Integers,
     classes: Sequence[str],
     paths: Sequence[str],
+    alike: Integers,
 ) -> list[Finding]:
-    """Findings about labels of the images `paths`."""
+    """Findings about labels of the images `paths`. alike: a group of each, int64 [M], of copies."""
     findings = []
     issues = find_issues(predictions, labels)
     outliers = _outliers(predictions.closeness, labels)
     flagged = issues.flagged[~np.isin(issues.flagged, outliers)]  # of those, the vote means little
+    flagged, suggested = _alike(flagged, predictions.combined, labels, alike)
     if len(flagged):
-        names = [classes[n] for n in issues.suggested]
+        names = [classes[n] for n in suggested]
         low, high = issues.interval
         agreement = float((predictions.combined.argmax(axis=1) == labels).mean())
         is_reliable, number = agreement >= RELIABLE, counted(len(flagged), "label")
@@ -203,6 +205,27 @@ def check_labels(
             )
         )
     return findings
+
+
+def _alike(
+    flagged: Integers, probabilities: Probabilities, labels: Integers, alike: Integers
+) -> tuple[Integers, Integers]:
+    """Likely errors, and the suggested class of each image: one for all copies of an image.
+
+    Where copies have different labels, one of these labels is suggested. Where an image is flagged,
+    so are its copies, unless they have the suggested label already.
+    """
+    group = np.unique(alike, return_inverse=True)[1]
+    count, classes = int(group.max()) + 1, probabilities.shape[1]
+    total, present = np.zeros((count, classes)), np.zeros((count, classes), np.bool_)
+    np.add.at(total, group, probabilities)
+    present[group, labels] = True
+    contradicts = present.sum(axis=1, keepdims=True) > 1
+    suggested = np.where(contradicts & ~present, -1, total).argmax(axis=1)[group]
+    rank = np.full(count, len(flagged))
+    np.minimum.at(rank, group[flagged], np.arange(len(flagged)))
+    rows = np.flatnonzero((rank[group] < len(flagged)) & (suggested != labels))
+    return rows[np.argsort(rank[group[rows]], kind="stable")], suggested
 
 
 def _neighbour_vote(

@@ -56,6 +56,13 @@ def read_fixes(path: Path) -> list[Fix]:
     return fixes
 
 
+def joined_fixes(earlier: str, proposed: Sequence[Fix]) -> list[Fix]:
+    """The fix list `earlier` that a run obeyed, "" for none, and what is proposed beyond it."""
+    fixes = read_fixes(Path(earlier)) if earlier else []
+    known = {fix.path for fix in fixes}
+    return [*fixes, *(fix for fix in proposed if fix.path not in known)]
+
+
 def with_fixes(dataset: Dataset, path: Path) -> Dataset:
     """The data set as the list at `path` changes it.
 

@@ -18,11 +18,15 @@ IN_REPORT = 6  # images of a finding in the report of a run
 
 @dataclass(frozen=True)
 class ShownFindings:
-    """Findings, and path -> data URI of the images that are shown, at most `most` of each."""
+    """Findings, and path -> data URI of the images that are shown, at most `most` of each.
+
+    all_images: the file or command that lists all.
+    """
 
     findings: Sequence[Finding]
     uris: dict[str, str]
     most: int
+    all_images: str
 
 
 def write(audit: Audit, path: str | Path) -> Path:
@@ -43,7 +47,10 @@ def render(audit: Audit) -> str:
 def shown_findings(audit: Audit, most: int) -> ShownFindings:
     """All findings, each with at most `most` of its images."""
     rows = {path: row for row, path in enumerate(audit.measured.paths)}
-    return _shown(audit.findings, lambda path: audit.measured.pixels(rows[path]), rows, most)
+    command = "residua audit DATA --json"
+    return _shown(
+        audit.findings, lambda path: audit.measured.pixels(rows[path]), rows, most, command
+    )
 
 
 def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:
@@ -52,7 +59,8 @@ def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:
     findings = audit.beyond_files
     if not findings:
         return None
-    return _shown(findings, lambda path: prepared.pixels[rows[path]], rows, IN_REPORT)
+    file = "audit.json"
+    return _shown(findings, lambda path: prepared.pixels[rows[path]], rows, IN_REPORT, file)
 
 
 def _shown(
@@ -60,6 +68,7 @@ def _shown(
     pixels: Callable[[str], Pixels],
     known: dict[str, int],
     most: int,
+    all_images: str,
 ) -> ShownFindings:
     uris: dict[str, str] = {}
     for finding in findings:
@@ -69,4 +78,4 @@ def _shown(
                     uris[example.path] = view.data_uri(pixels(example.path))
                 except Unreadable:
                     continue
-    return ShownFindings(findings, uris, most)
+    return ShownFindings(findings, uris, most, all_images)
