@@ -175,19 +175,18 @@ def test_a_cardinality_is_groups_and_width(cardinality: str) -> None:
         ({"name": "vgg16_bn", "shortcut": "none"}, "vgg16_bn has no residual units: shortcut"),
         ({"name": "resnet18", "classes": 0}, "classes = 0"),
         ({"name": "resnet18", "channels": -1}, "channels = -1"),
-        (
-            {"name": "cifar_resnet14", "stage": 2},
-            "stage, pool_size and earlier_pools belong to another head",
-        ),
-        (
-            {"name": "cifar_resnet14", "pool_size": 2},
-            "stage, pool_size and earlier_pools belong to another head",
-        ),
     ],
 )
 def test_errors_name_what_cannot_be_built(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ResiduaError, match=words):
         catalogue.build(**options)
+
+
+@pytest.mark.parametrize("options", [{"stage": 2}, {"pool_size": 2}, {"earlier_pools": (1,)}])
+def test_what_belongs_to_another_head_needs_one(options: dict[str, Any]) -> None:
+    spec = NetworkSpec("cifar_resnet14", 10, 3, **options)
+    with pytest.raises(ResiduaError, match="stage, pool_size and earlier_pools belong to another"):
+        catalogue.build_from(spec)
 
 
 def test_a_features_network_and_its_head_are_the_whole() -> None:

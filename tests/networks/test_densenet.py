@@ -18,12 +18,11 @@ from references.architecture_checks import (
 from residua.networks import densenet
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.layers import Convolution, MaxPool, Norm
+from residua.networks.zoo.catalogue import row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CONFIGS = {
-    "densenet121": densenet.DENSENET121,
-    "densenet161": densenet.DENSENET161,
-    "keras_densenet121": densenet.KERAS_DENSENET121,
+CONFIGS: dict[str, Any] = {
+    name: row(name).config for name in ("densenet121", "densenet161", "keras_densenet121")
 }
 
 

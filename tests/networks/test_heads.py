@@ -80,7 +80,7 @@ def test_another_head_reads_the_map_of_its_stage(
 )
 def test_malformed_heads_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ResiduaError, match=words), torch.device("meta"):
-        catalogue.build("cifar_resnet14", **options)
+        catalogue.build_from(NetworkSpec("cifar_resnet14", 10, 3, **options))
 
 
 @pytest.mark.parametrize(

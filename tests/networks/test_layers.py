@@ -25,7 +25,7 @@ from residua.networks.layers import (
     draw_dropout_from,
     initialise,
     run_in_sequence,
-    same_padding,
+    same_margins,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,10 +111,13 @@ def test_kernels_have_the_width_of_their_rule(rule: Any, sigma: float) -> None:
 
 
 def test_same_padding_puts_the_odd_pixel_last() -> None:
-    assert same_padding(224, 7, 2) == (2, 3)
-    assert same_padding(224, 3, 2) == (0, 1)
-    assert same_padding(225, 3, 2) == same_padding(32, 3, 1) == (1, 1)
-    assert same_padding(224, 1, 2) == (0, 0)
+    def margins(height: int, width: int, kernel: int, stride: int) -> object:
+        x = torch.empty(1, 1, height, width, device="meta")
+        return same_margins(x, (kernel, kernel), stride)
+
+    assert margins(224, 225, 3, 2) == ((0, 1), (1, 1))
+    assert margins(224, 32, 7, 2) == ((2, 3), (2, 3))
+    assert margins(224, 224, 1, 2) == ((0, 0), (0, 0))
 
 
 # Against Keras ------------------------------------------------------------------------------------

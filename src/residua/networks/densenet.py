@@ -12,7 +12,6 @@ that read it; stages.S.layers.L.{norm0,conv1,norm1,conv2}; tail.norm; head.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -20,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from residua.networks.layers import (
-    APPLICATIONS_NORM,
     PLAIN_NORM,
     Convolution,
     Initialisation,
@@ -54,22 +52,6 @@ class DenseNetConfig:
         H and W are at least 29 pixels: each of the three transitions halves the map.
         """
         return DenseNet(self, classes, channels)
-
-
-DENSENET121 = DenseNetConfig((6, 12, 24, 16))
-DENSENET161 = DenseNetConfig((6, 12, 36, 24), growth=48, width=96)
-DENSENET169 = DenseNetConfig((6, 12, 32, 32))
-DENSENET201 = DenseNetConfig((6, 12, 48, 32))
-
-
-def _keras(config: DenseNetConfig) -> DenseNetConfig:
-    """As in keras.applications: the same paddings and pools, other constants."""
-    return dataclasses.replace(config, norm=APPLICATIONS_NORM, initialisation="glorot")
-
-
-KERAS_DENSENET121 = _keras(DENSENET121)
-KERAS_DENSENET169 = _keras(DENSENET169)
-KERAS_DENSENET201 = _keras(DENSENET201)
 
 
 class DenseLayer(nn.Module):

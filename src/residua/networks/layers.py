@@ -83,17 +83,8 @@ KERAS_NORM = Norm(momentum=0.01, epsilon=1e-3)  # Keras' defaults, .99 and 1e-3
 APPLICATIONS_NORM = Norm(momentum=0.01, epsilon=1.001e-5)  # of keras.applications' ResNet, DenseNet
 
 
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Pixels before and after an axis of `size` pixels under Keras' and TensorFlow's rule "same".
-
-    The output has ceil(size / stride) pixels; an odd total puts the extra pixel last.
-    """
-    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
 def pad_same(x: Tensor, kernel: tuple[int, int], stride: int, value: float) -> Tensor:
-    """Pad [B, C, H, W] with `value` by that rule. kernel: (height, width)."""
+    """Pad [B, C, H, W] with `value` by the rule "same". kernel: (height, width)."""
     rows, columns = same_margins(x, kernel, stride)
     return F.pad(x, (*columns, *rows), value=value)
 
@@ -101,11 +92,15 @@ def pad_same(x: Tensor, kernel: tuple[int, int], stride: int, value: float) -> T
 def same_margins(
     x: Tensor, kernel: tuple[int, int], stride: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Margins of [B, C, H, W] by that rule: (top, bottom), (left, right)."""
-    rows, columns = (
-        same_padding(size, side, stride) for size, side in zip(x.shape[-2:], kernel, strict=True)
+    """Margins (top, bottom), (left, right) of [B, C, H, W] under Keras' and TensorFlow's "same".
+
+    The output has ceil(size / stride) pixels; an odd total puts the extra pixel last.
+    """
+    high, wide = (
+        max((math.ceil(size / stride) - 1) * stride + side - size, 0)
+        for size, side in zip(x.shape[-2:], kernel, strict=True)
     )
-    return rows, columns
+    return (high // 2, high - high // 2), (wide // 2, wide - wide // 2)
 
 
 class Convolution(nn.Conv2d):

@@ -8,13 +8,10 @@ import torch
 from torch import nn
 
 from residua.config.parse import hidden_of
+from residua.config.schema import NetworkSpec
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta, weightless
-from residua.networks.layers import (
-    Dropout,
-    Initialisation,
-    initialise,
-)
+from residua.networks.layers import Dropout, Initialisation, initialise
 from residua.networks.staged import Staged
 
 DROPOUT = 0.5  # before the last layer of a head with hidden layers, as in tutorials 2 and 3
@@ -22,42 +19,30 @@ LARGEST_POOL = 16
 
 
 def replace_head(
-    network: Staged,
-    head: str,
-    classes: int,
-    *,
-    input: tuple[int, int, int],
-    stage: int | None = None,
-    pool_size: int | None = None,
-    earlier_pools: tuple[int, ...] | None = None,
-    initialisation: Initialisation = "he",
+    network: Staged, spec: NetworkSpec, size: int, initialisation: Initialisation
 ) -> None:
-    """Replace the head in place by a new one with `classes` outputs.
+    """Replace the head in place by that of `spec`, which has one; see NetworkSpec.
 
-    head: "linear" or "mlp:256,...", see `hidden_of`.
-    input: (C, H, W) of an image.
-    stage: the stage that the head reads, from 1; later stages and the tail are dropped. None: the
-        last one.
-    pool_size: side of the average-pooled map that the head reads; None: 1. earlier_pools: of the
-    stages before it that the head reads too; None: none.
+    Stages behind the one that it reads are dropped, and the tail. size: of images, in pixels.
     Raises ResiduaError if stage, pool_size or earlier_pools is out of range.
     """
-    hidden, count = hidden_of(head), len(network.stages)
-    pool_size = 1 if pool_size is None else pool_size
+    assert spec.head is not None
+    hidden, count, stage = hidden_of(spec.head), len(network.stages), spec.stage
     if stage is not None and not 1 <= stage <= count:
         raise ResiduaError(f"stage = {stage}: the network has stages 1 to {count}.")
-    earlier_pools = earlier_pools or ()
-    for size in (*earlier_pools, pool_size):
-        if not 1 <= size <= LARGEST_POOL:
-            raise ResiduaError(f"pool_size = {size}: expected 1 to {LARGEST_POOL}.")
+    pool_size = 1 if spec.pool_size is None else spec.pool_size
+    earlier_pools = spec.earlier_pools or ()
+    for pool in (*earlier_pools, pool_size):
+        if not 1 <= pool <= LARGEST_POOL:
+            raise ResiduaError(f"pool_size = {pool}: expected 1 to {LARGEST_POOL}.")
     last = stage or count
     if len(earlier_pools) >= last:
         raise ResiduaError(
             f"earlier_pools = {list(earlier_pools)}: {last - 1} stages precede stage {last}."
         )
-    is_cut = stage is not None and stage < count
+    is_cut = last < count
     if is_cut:
-        network.stages = network.stages[:stage]
+        network.stages = network.stages[:last]
         if getattr(network, "tail", None) is not None:
             network.tail = nn.Sequential()
     is_same = (pool_size, earlier_pools) == (network.pool_size, network.earlier_pools)
@@ -65,9 +50,9 @@ def replace_head(
     if isinstance(network.head, nn.Linear) and is_same and not is_cut:
         inputs = network.head.in_features
     else:
-        inputs = _inputs(network, input)
+        inputs = _inputs(network, (spec.channels, size, size))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, width in enumerate((*hidden, classes), start=1):
+    for number, width in enumerate((*hidden, spec.classes), start=1):
         if number > len(hidden) > 0:
             layers["dropout"] = Dropout(DROPOUT)
         layers[f"linear{number}"] = nn.Linear(inputs, width)

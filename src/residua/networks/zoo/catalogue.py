@@ -98,9 +98,6 @@ def build(
     shortcut: str | None = None,
     cardinality: str | None = None,
     head: str | None = None,
-    stage: int | None = None,
-    pool_size: int | None = None,
-    earlier_pools: tuple[int, ...] | None = None,
     seed: int | None = None,
 ) -> Staged:
     """A freshly initialised network; see `build_from`. None: the row's default.
@@ -108,18 +105,9 @@ def build(
     ordering: a name, or its letter a to e in He et al. 2016, figure 4.
     """
     usual = (1000, 3) if is_own(name) else (row(name).classes, row(name).channels)
-    spec = NetworkSpec(
-        name,
-        usual[0] if classes is None else classes,
-        usual[1] if channels is None else channels,
-        ordering,
-        shortcut,
-        cardinality,
-        head,
-        stage,
-        pool_size,
-        earlier_pools,
-    )
+    classes = usual[0] if classes is None else classes
+    channels = usual[1] if channels is None else channels
+    spec = NetworkSpec(name, classes, channels, ordering, shortcut, cardinality, head)
     return build_from(spec, seed=seed)
 
 
@@ -149,15 +137,5 @@ def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:
     with contextlib.nullcontext() if seed is None else Seeded(seed):
         network = config.build(spec.classes, spec.channels)
         if spec.head is not None:
-            size = row(name).size
-            replace_head(
-                network,
-                spec.head,
-                spec.classes,
-                input=(spec.channels, size, size),
-                stage=spec.stage,
-                pool_size=spec.pool_size,
-                earlier_pools=spec.earlier_pools,
-                initialisation=config.initialisation,
-            )
+            replace_head(network, spec, row(name).size, config.initialisation)
     return network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from residua.networks.densenet import KERAS_DENSENET121, KERAS_DENSENET169, KERAS_DENSENET201
+from residua.networks.densenet import DenseNetConfig
 from residua.networks.inception import KERAS_INCEPTION_V3
 from residua.networks.layers import APPLICATIONS_NORM
 from residua.networks.mobilenet import KERAS_MOBILENET
@@ -34,6 +34,7 @@ _RESNET_V2 = replace(
     bias="where no norm follows",
 )
 _VGG = VGGConfig(VGG16, dropout=0.0, initialisation="glorot")
+_DENSENET = DenseNetConfig((6, 12, 24, 16), norm=APPLICATIONS_NORM, initialisation="glorot")
 
 
 def _row(config: NetworkConfig, total: int, trainable: int, size: int = 224) -> Row:
@@ -51,8 +52,8 @@ KERAS_VARIANTS: dict[str, Row] = {
     "keras_vgg19": _row(replace(_VGG, convolutions=VGG19), 143_667_240, 143_667_240),
     "keras_xception": _row(KERAS_XCEPTION, 22_910_480, 22_855_952, 299),
     "keras_inception_v3": _row(KERAS_INCEPTION_V3, 23_851_784, 23_817_352, 299),
-    "keras_densenet121": _row(KERAS_DENSENET121, 8_062_504, 7_978_856),
-    "keras_densenet169": _row(KERAS_DENSENET169, 14_307_880, 14_149_480),
-    "keras_densenet201": _row(KERAS_DENSENET201, 20_242_984, 20_013_928),
+    "keras_densenet121": _row(_DENSENET, 8_062_504, 7_978_856),
+    "keras_densenet169": _row(replace(_DENSENET, layers=(6, 12, 32, 32)), 14_307_880, 14_149_480),
+    "keras_densenet201": _row(replace(_DENSENET, layers=(6, 12, 48, 32)), 20_242_984, 20_013_928),
     "keras_mobilenet": _row(KERAS_MOBILENET, 4_253_864, 4_231_976),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from residua.networks.alexnet import ALEXNET, ALEXNET_2012
-from residua.networks.densenet import DENSENET121, DENSENET161, DENSENET169, DENSENET201
+from residua.networks.densenet import DenseNetConfig
 from residua.networks.inception import GOOGLENET, INCEPTION_V3, INCEPTION_V4
 from residua.networks.inverted_residual import EFFICIENTNET_LITE0, MOBILENET_V2
 from residua.networks.layers import PLAIN_NORM
@@ -125,10 +125,10 @@ PAPERS: dict[str, Row] = {
     "inception_v3": Row(INCEPTION_V3, SZEGEDY15, 23_834_568, size=299),
     "inception_v4": Row(INCEPTION_V4, "Szegedy et al. 2016", 42_679_816, size=299),
     "xception": Row(XCEPTION, "Chollet 2016, Xception", 22_855_952, size=299),
-    "densenet121": Row(DENSENET121, HUANG, 7_978_856),
-    "densenet161": Row(DENSENET161, HUANG, 28_681_000),
-    "densenet169": Row(DENSENET169, HUANG, 14_149_480),
-    "densenet201": Row(DENSENET201, HUANG, 20_013_928),
+    "densenet121": Row(DenseNetConfig((6, 12, 24, 16)), HUANG, 7_978_856),
+    "densenet161": Row(DenseNetConfig((6, 12, 36, 24), growth=48, width=96), HUANG, 28_681_000),
+    "densenet169": Row(DenseNetConfig((6, 12, 32, 32)), HUANG, 14_149_480),
+    "densenet201": Row(DenseNetConfig((6, 12, 48, 32)), HUANG, 20_013_928),
     "mobilenet_v1": Row(MOBILENET_V1, "Howard et al. 2017, MobileNets", 4_231_976),
     "mobilenet_v2": Row(MOBILENET_V2, "Sandler et al. 2018, MobileNetV2", 3_504_872),
     "efficientnet_lite0": Row(EFFICIENTNET_LITE0, LIU, 4_652_008),
