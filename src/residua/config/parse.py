@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import re
 import types
@@ -125,8 +126,8 @@ def with_settings(config: Config, settings: Mapping[str, object], where: str = "
     return config
 
 
-def from_mapping(mapping: object, where: str, base: Config | None = None) -> Config:
-    """`base` with the settings of a nested mapping. Raises ResiduaError for anything unknown."""
+def from_mapping(mapping: object, where: str) -> Config:
+    """The settings of a nested mapping. Raises ResiduaError for anything unknown."""
     if mapping is None:
         mapping = {}
     if not isinstance(mapping, Mapping):
@@ -136,7 +137,7 @@ def from_mapping(mapping: object, where: str, base: Config | None = None) -> Con
         if not isinstance(values, Mapping):
             raise ResiduaError(f"{where}: section {section!r}: expected 'name: value' lines.")
         flat |= {f"{section}.{key}": value for key, value in values.items()}
-    return with_settings(base or Config(), flat, f"{where}: ")
+    return with_settings(Config(), flat, f"{where}: ")
 
 
 def typed(owner: type[_T], values: object) -> _T:
@@ -165,15 +166,15 @@ def shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def read_yaml(path: Path, base: Config | None = None) -> Config:
-    """`base` with the settings of a YAML file. Raises ResiduaError."""
+def read_yaml(path: Path) -> Config:
+    """The settings of a YAML file. Raises ResiduaError."""
     try:
         mapping = plain_yaml.read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ResiduaError(f"{path}: cannot be read: {error}.") from error
     except ValueError as error:
         raise ResiduaError(f"{path}: not valid YAML: {error}.") from error
-    return from_mapping(mapping, str(path), base)
+    return from_mapping(mapping, str(path))
 
 
 def to_yaml(config: Config, shown: Callable[[str], bool] = lambda setting: True) -> str:
@@ -183,10 +184,16 @@ def to_yaml(config: Config, shown: Callable[[str], bool] = lambda setting: True)
     """
     values = {
         section: {name: value for name, value in rows.items() if shown(f"{section}.{name}")}
-        for section, rows in dataclasses.asdict(config).items()
+        for section, rows in plain(config).items()
     }
     values = {section: rows for section, rows in values.items() if rows}
-    return yaml.safe_dump(_plain(values), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def plain(config: Config) -> dict[str, dict[str, Any]]:
+    """Section -> name -> value, with lists for tuples and plain text for an own network's name."""
+    values: dict[str, dict[str, Any]] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values
 
 
 def flat(config: Config) -> dict[str, str | int | float | bool | None]:
@@ -235,7 +242,7 @@ def check_colours(preprocessing: Preprocessing, where: str) -> None:
         raise ResiduaError(f"{where}.std = {list(preprocessing.std)}: must be above 0.")
 
 
-def check_unit(preprocessing: Preprocessing, where: str) -> None:
+def check_unit(preprocessing: Preprocessing) -> None:
     """Raise ResiduaError if a mean or std that the user set is of pixels in 0..1, not 0..255."""
     mean, std = preprocessing.mean, preprocessing.std
     if not ((mean != AUTO and 0 < max(mean) <= 1) or (std != AUTO and max(std) < 1)):
@@ -244,20 +251,12 @@ def check_unit(preprocessing: Preprocessing, where: str) -> None:
     for name, values in (("mean", mean), ("std", std)):
         if values != AUTO:
             scale = 255 if max(values) <= 1 else 1
-            given.append(f"{where}.{name} = {list(values)}")
+            given.append(f"preprocessing.{name} = {list(values)}")
             meant.append(f"{name} = {[round(value * scale, 3) for value in values]}")
     raise ResiduaError(
         f"{', '.join(given)}: means and standard deviations are of pixels in 0..255, and these "
         f"look like 0..1. In 0..255 they are {', '.join(meant)}."
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, str) else value  # also an own network's name
 
 
 def _checked(value: object, field: dataclasses.Field[Any], kind: Any, where: str) -> object:

@@ -35,7 +35,7 @@ def check(config: Config) -> None:
         raise ResiduaError(
             f"preprocessing.value_range = {list(scale)}: expected the lower number first."
         )
-    check_unit(config.preprocessing, "preprocessing")
+    check_unit(config.preprocessing)
     if strategy in TRANSFERS and network.weights in ("", NONE):
         raise ResiduaError(
             f"--transfer {strategy} needs pretrained weights: add --weights, such as --weights "

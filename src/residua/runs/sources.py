@@ -349,7 +349,7 @@ def with_preprocessing(weights: Weights, values: Mapping[str, object]) -> Weight
     preprocessing = parse.with_settings(base, settings).preprocessing
     parse.check_colours(preprocessing, "preprocessing")
     given = {name: getattr(preprocessing, name) for name in ("mean", "std") if name in values}
-    parse.check_unit(dataclasses.replace(Preprocessing(), **given), "preprocessing")
+    parse.check_unit(dataclasses.replace(Preprocessing(), **given))
     origin = weights.metadata.origin
     if given:
         rest = {"mean", "std"} - given.keys()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from residua.config.parse import current_name, from_mapping, with_settings
+from residua.config.parse import current_name, from_mapping, plain, with_settings
 from residua.config.schema import AUTO, Config
 from residua.data.open import resolved
 from residua.data.prepare import prepare
@@ -161,7 +160,7 @@ def _agreed_epochs(
     record: dict[str, Any] = {
         "study": study.name,
         "budget": options.budget,
-        "rows": {name: _plain(config) for name, config in configs.items()},
+        "rows": {name: plain(config) for name, config in configs.items()},
     }
     with _exclusive(folder):
         saved = _saved(folder)
@@ -230,16 +229,12 @@ def _difference(
     for name, config in configs.items():
         # Read as settings, so that earlier names count and newer settings have their defaults
         earlier = from_mapping(saved["rows"][name], f"{folder / STUDY}: {name}")
-        for section, values in _plain(config).items():
+        for section, values in plain(config).items():
             for key, value in values.items():
-                before = _plain(earlier)[section][key]
+                before = plain(earlier)[section][key]
                 if before != value:
                     return f"{name}: {section}.{key} = {before!r}, not {value!r}"
     return ""
-
-
-def _plain(config: Config) -> Any:
-    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _epochs_within(configs: Mapping[str, Config], options: StudyOptions, console: Console) -> int:
