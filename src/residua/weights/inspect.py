@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from residua.errors import ResiduaError
 from residua.weights.formats.detect import read_raw
+from residua.weights.formats.raw import dtype_name
 from residua.weights.load import Weights, read_file
 from residua.weights.native import is_native
 
@@ -73,8 +74,7 @@ def _inspection(
     path: Path, framework: str, form: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
 ) -> Inspection:
     rows = tuple(
-        (name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        for name, tensor in tensors.items()
+        (name, tuple(tensor.shape), dtype_name(tensor)) for name, tensor in tensors.items()
     )
     dtypes = Counter(dtype for _, _, dtype in rows)
     everything = {

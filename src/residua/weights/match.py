@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.zoo.catalogue import build
-from residua.weights.formats.raw import RawWeights, numeric_flaw
+from residua.weights.formats.raw import RawWeights, by, dtype_name, numeric_flaw
 from residua.weights.key_maps.key_map import KeyMap
 from residua.weights.key_maps.layers import (
     WeightLayer,
@@ -259,7 +259,7 @@ def _parts(raw: RawWeights, layer: WeightLayer, names: Sequence[str]) -> dict[st
             parts = {"0": torch.cat(kernels, dim=-1)}
         return from_keras(layer, parts)
     except (ValueError, RuntimeError) as error:
-        shapes = ", ".join(_by(tensor.shape) for tensor in parts.values())
+        shapes = ", ".join(by(tensor.shape) for tensor in parts.values())
         problem = f"has tensors of {shapes}, which fit no {layer.kind}"
         raise _MisfitError(f"({names[0]}) {problem}") from error
 
@@ -276,17 +276,12 @@ def _differences(
         if tensor.ndim == 4 and len(shape) == 2 and tensor.flatten(1).shape == shape:
             parts[name] = tensor = tensor.flatten(1)
         if tuple(tensor.shape) != shape:
-            yield f"{where}: {name} is {_by(tensor.shape)}, expected {_by(shape)}"
+            yield f"{where}: {name} is {by(tensor.shape)}, expected {by(shape)}"
         elif not tensor.is_floating_point():
-            dtype = str(tensor.dtype).removeprefix("torch.")
-            yield f"{where}: {name} is {dtype}, expected floating-point numbers"
+            yield f"{where}: {name} is {dtype_name(tensor)}, expected floating-point numbers"
         elif flaw := numeric_flaw(name, tensor):
             yield f"{where}: {name} contains {flaw}"
     for name in parts.keys() - expected.keys():
         is_counter = name == "num_batches_tracked" and "running_mean" in expected
         if not is_counter or parts[name].ndim or parts[name].is_floating_point():
             yield f"{where}: {name} of the file has no counterpart in the network"
-
-
-def _by(shape: Iterable[int]) -> str:
-    return " x ".join(map(str, shape)) or "a single number"

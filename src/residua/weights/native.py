@@ -6,18 +6,9 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Self,
-    TypeGuard,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,16 +27,12 @@ from residua.weights.formats.guards import (
     safetensors_header,
     translated,
 )
-from residua.weights.formats.raw import numeric_flaw
+from residua.weights.formats.raw import dtype_name, numeric_flaw
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1  # of weights and state files
-SPEC_TYPES = {  # of the fields of NetworkSpec
-    name: tuple(get_origin(kind) or kind for kind in get_args(hint) or (hint,))
-    for name, hint in get_type_hints(NetworkSpec).items()
-}
 
 
 @dataclass(frozen=True)
@@ -308,9 +295,9 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata)
         for name in (name for name in wanted if name in tensors):
             tensor, expected = tensors[name], wanted[name]
             is_weight = expected.is_floating_point()
-            dtypes = FLOATS if is_weight else (_dtype(expected),)
-            if tensor.shape != expected.shape or _dtype(tensor) not in dtypes:
-                has, needs = [f"{_dtype(t)} {list(t.shape)}" for t in (tensor, expected)]
+            dtypes = FLOATS if is_weight else (dtype_name(expected),)
+            if tensor.shape != expected.shape or dtype_name(tensor) not in dtypes:
+                has, needs = [f"{dtype_name(t)} {list(t.shape)}" for t in (tensor, expected)]
                 raise damaged(path, f"{name} is {has}, expected {needs}")
             if is_weight and (flaw := numeric_flaw(name, tensor)):
                 raise ResiduaError(
@@ -318,10 +305,6 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata)
                     "weights of an earlier epoch, or train again with a lower learning rate."
                 )
     return has_head
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def metadata_from(path: Path, values: Any) -> Metadata:
@@ -352,11 +335,11 @@ def metadata_from(path: Path, values: Any) -> Metadata:
         "assumed_classes": notes.pop("guessed", ""),
     }
     origin = values.get("origin", old)
-    if not isinstance(origin, dict) or not all(isinstance(v, str) for v in origin.values()):
-        raise damaged(path, f"its origin is {origin!r}, expected texts")
-    if unknown := origin.keys() - old.keys():
-        raise damaged(path, f"its origin has {min(unknown)!r}, which is unknown")
-    return Metadata(spec, tuple(classes), preprocessing, notes, Origin(**origin))
+    try:
+        typed_origin = parse.typed(Origin, origin)
+    except TypeError as error:
+        raise damaged(path, f"its origin is {origin!r}: {error}") from error
+    return Metadata(spec, tuple(classes), preprocessing, notes, typed_origin)
 
 
 def _spec(path: Path, values: dict[str, Any]) -> NetworkSpec:
@@ -366,11 +349,13 @@ def _spec(path: Path, values: dict[str, Any]) -> NetworkSpec:
     network = values.get("network")
     if isinstance(network, dict):  # until version 0.1.0, pool_size was called side
         network = {"pool_size" if key == "side" else key: value for key, value in network.items()}
-        if isinstance(pools := network.get("earlier_pools"), list):
-            network["earlier_pools"] = tuple(pools)
-    if not _is_spec(network):
-        raise damaged(path, f"its network is {network!r}, expected {', '.join(SPEC_TYPES)}")
-    spec = NetworkSpec(**network)
+    try:
+        spec = parse.typed(NetworkSpec, network)  # old files lack some fields
+    except (TypeError, ValueError) as error:
+        expected = ", ".join(field.name for field in fields(NetworkSpec))
+        raise damaged(path, f"its network is {network!r}, expected {expected}") from error
+    if min(spec.classes, spec.channels) < 1:
+        raise damaged(path, f"its network is {network!r}, expected classes and channels")
     try:
         config_of(spec)
         if spec.head is not None:
@@ -378,17 +363,6 @@ def _spec(path: Path, values: dict[str, Any]) -> NetworkSpec:
     except ResiduaError as error:
         raise ResiduaError(f"{path}: {error} It may be of another version of residua.") from error
     return spec
-
-
-def _is_spec(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether these are fields of a NetworkSpec, of the right types; old files lack some."""
-    return (
-        isinstance(value, dict)
-        and {"name", "classes", "channels"} <= value.keys() <= SPEC_TYPES.keys()
-        and all(type(value[key]) in SPEC_TYPES[key] for key in value)
-        and min(value["classes"], value["channels"]) >= 1
-        and all(type(size) is int for size in value.get("earlier_pools") or ())
-    )
 
 
 def _is_word(value: object) -> bool:

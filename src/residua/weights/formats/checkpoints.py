@@ -24,7 +24,7 @@ from residua.weights.formats.guards import (
     safetensors_header,
     translated,
 )
-from residua.weights.formats.raw import RawWeights
+from residua.weights.formats.raw import RawWeights, dtype_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -225,15 +225,13 @@ class _Cost:
 
 def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
     """The state dict in a checkpoint, at the top or under one of NESTS. Raises ResiduaError."""
-    import torch
-
     names: list[object] = []
     for _ in range(MAX_NESTING):
         if not isinstance(content, dict):
             break
         items = dict(dict.items(content))  # a pickle can give an OrderedDict its own `items`
         names = list(items)
-        if items and all(isinstance(value, torch.Tensor) for value in items.values()):
+        if _holds_tensors(items):
             if wrong := [name for name in names if not isinstance(name, str)]:
                 raise ResiduaError(
                     f"{path}: names a tensor by {_kind(wrong[0])}, expected text. Save it again: "
@@ -243,9 +241,8 @@ def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
         nested = {name: value for name, value in items.items() if isinstance(value, dict)}
         if not any(name in nested for name in NESTS):  # else the only one that holds tensors
             nested = {name: value for name, value in nested.items() if _holds_tensors(value)}
+            nested = nested if len(nested) == 1 else {}
         content = next((nested[name] for name in (*NESTS, *nested) if name in nested), None)
-        if len(nested) > 1 and not any(name in nested for name in NESTS):
-            content = None
     keys = [one_line(name) if isinstance(name, str) else _kind(name) for name in names[:5]]
     raise ResiduaError(
         f"{path}: contains no state dict: expected names with tensors, or such a dictionary "
@@ -287,7 +284,7 @@ def _layers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Te
     layers: dict[str, dict[str, Tensor]] = {}
     budget = MAX_RATIO * path.stat().st_size
     for name, tensor in tensors.items():
-        dtype = str(tensor.dtype).removeprefix("torch.")
+        dtype = dtype_name(tensor)
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or dtype not in DTYPES:
             raise ResiduaError(
                 f"{path}: {one_line(name)} is {dtype}, {tensor.layout} on {tensor.device}: "

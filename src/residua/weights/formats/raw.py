@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -59,6 +59,16 @@ def parts_of(raw: RawWeights) -> Iterator[tuple[str, RawWeights]]:
         shown = ", ".join(rest[:3]) + (f" and {len(rest) - 3} more" if rest[3:] else "")
         left_out = f"only its layers {prefix}.* are read, not {shown}" if rest else ""
         yield prefix, replace(raw, layers=inside, left_out=left_out)
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """Such as "float32"."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def by(shape: Iterable[int]) -> str:
+    """A shape in words."""
+    return " x ".join(map(str, shape)) or "a single number"
 
 
 def numeric_flaw(name: str, tensor: Tensor) -> str | None:
