@@ -1,4 +1,5 @@
-"""The head of a transfer model is read where its layers show what it computes."""
+"""The head of a transfer model is read where its layers show what it computes; a single output is
+the probability of the second of two classes."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ pytestmark = [
 ]
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+COLOURS = {"mean": [0.0] * 3, "std": [255.0] * 3}
 PREPARED = {"mean": [127.5] * 3, "std": [127.5] * 3, "size": 32}
 
 
@@ -122,3 +124,32 @@ def test_a_replaced_last_layer_of_a_state_dict_is_read(tmp_path: Path) -> None:
 def test_outputs_that_are_no_classes(activation: str | None, classes: int, reason: str) -> None:
     assert reason in unusable_outputs(activation, classes)
     assert bool(unusable_outputs(activation, classes)) == bool(reason)
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state dict as BCEWithLogitsLoss trains it."""
+    file = tmp_path_factory.mktemp("binary") / "binary.pth"
+    torch.save(build("cifar_resnet20", classes=1, seed=3).state_dict(), file)
+    return file
+
+
+def test_one_output_is_read_as_a_sigmoid(binary: Path) -> None:
+    network = build("cifar_resnet20", classes=1, seed=3)
+    network.load_state_dict(torch.load(binary, weights_only=True))
+    transform = residua.transform(binary, preprocessing=COLOURS)
+    with torch.inference_mode():
+        chance = float(network.eval()(transform(PIXELS)[None]).sigmoid())
+    options = {"classes": ["cat", "dog"], "preprocessing": COLOURS}
+    (row,) = residua.predict(binary, PIXELS, **options)
+    assert dict(row.top) == {"dog": pytest.approx(chance), "cat": pytest.approx(1 - chance)}
+    assert abs(chance - 0.5) > 0.01
+    with pytest.warns(UserWarning, match="a single output, which is read as the probability"):
+        residua.predict(binary, PIXELS, preprocessing=COLOURS)
+
+
+def test_one_name_is_not_enough(binary: Path) -> None:
+    with pytest.raises(ResiduaError, match="has a sigmoid output for two classes, but 1"):
+        residua.predict(binary, PIXELS, classes=["dog"])
+    assert residua.features(binary, PIXELS).values.shape == (1, 64)
+    assert read_file(binary).metadata.network.classes == 2

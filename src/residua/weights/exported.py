@@ -60,8 +60,8 @@ def load_exported(path: Path) -> Loaded:
     loaders = {
         ".onnx": _onnx,
         ".xml": _openvino,
-        ".pt2": _torch_export,
-        ".torchscript": _torchscript,
+        ".pt2": _torch_program,
+        ".torchscript": _torch_program,
     }
     return loaders[path.suffix.lower()](path)
 
@@ -143,41 +143,25 @@ def _lengths(port: Any) -> list[object]:
     return [None if side.is_dynamic else side.get_length() for side in port.partial_shape]
 
 
-def _torch_export(path: Path) -> Loaded:
+def _torch_program(path: Path) -> Loaded:
+    """A .pt2 or .torchscript file."""
     import torch
 
+    kind = "torch.export" if path.suffix.lower() == ".pt2" else "TorchScript"
     metadata = {"residua.json": ""}
-    program = torch.export.load(path, extra_files=metadata).module()
-    return Loaded(
-        _torch_runner(program),
-        _described(path, {"residua": metadata["residua.json"]}),
-        "torch.export",
-        f"torch.export of PyTorch {torch.__version__}",
-    )
-
-
-def _torchscript(path: Path) -> Loaded:
-    import torch
-
-    metadata = {"residua.json": ""}
-    program = torch.jit.load(path, "cpu", metadata)  # type: ignore[no-untyped-call]
-    return Loaded(
-        _torch_runner(program),
-        _described(path, {"residua": metadata["residua.json"]}),
-        "TorchScript",
-        f"TorchScript of PyTorch {torch.__version__}",
-    )
-
-
-def _torch_runner(program: Any) -> Callable[[Pixels], Outputs]:
-    import torch
+    program: Any
+    if kind == "torch.export":
+        program = torch.export.load(path, extra_files=metadata).module()
+    else:
+        program = torch.jit.load(path, "cpu", metadata)  # type: ignore[no-untyped-call]
 
     def run(pixels: Pixels) -> Outputs:
         with torch.inference_mode():
             outputs = program(torch.from_numpy(np.ascontiguousarray(pixels)))
         return tuple(output.numpy() for output in outputs)
 
-    return run
+    description = _described(path, {"residua": metadata["residua.json"]})
+    return Loaded(run, description, kind, f"{kind} of PyTorch {torch.__version__}")
 
 
 def _described(path: Path, metadata: Mapping[str, str | None]) -> dict[str, Any]:

@@ -107,40 +107,29 @@ def _readable_errors(source: str, repository: str, revision: str) -> Iterator[No
     """Turn the errors of huggingface_hub into a ResiduaError of one sentence."""
     from huggingface_hub import errors
 
+    known: dict[type[Exception], str] = {  # the first that matches counts
+        errors.RevisionNotFoundError: f"{repository} has no revision {revision!r}: expected a "
+        "branch, a tag or a commit.",
+        errors.RemoteEntryNotFoundError: f"{repository} has no {WEIGHTS}: expected a repository "
+        "that `residua push` wrote.",
+        errors.GatedRepoError: f"{repository} is gated: accept its terms at "
+        f"{_endpoint()}/{repository}.",
+        errors.RepositoryNotFoundError: f"{_endpoint()} has no repository {repository}, or it is "
+        "private and the token (`hf auth login`, HF_TOKEN) may not read it.",
+        errors.LocalEntryNotFoundError: f"{_endpoint()} cannot be reached, and the file was not "
+        "downloaded before. Check the connection and HF_ENDPOINT.",
+    }
     try:
         yield
-    except errors.RevisionNotFoundError as error:
-        raise ResiduaError(
-            f"{source}: {repository} has no revision {revision!r}: expected a branch, a tag or a "
-            "commit."
-        ) from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise ResiduaError(
-            f"{source}: {repository} has no {WEIGHTS}: expected a repository that `residua push` "
-            "wrote."
-        ) from error
-    except errors.GatedRepoError as error:
-        raise ResiduaError(
-            f"{source}: {repository} is gated: accept its terms at {_endpoint()}/{repository}."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ResiduaError(
-            f"{source}: {_endpoint()} has no repository {repository}, or it is private and the "
-            "token (`hf auth login`, HF_TOKEN) may not read it."
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise ResiduaError(
-            f"{source}: {_endpoint()} cannot be reached, and the file was not downloaded before. "
-            "Check the connection and HF_ENDPOINT."
-        ) from error
+    except tuple(known) as error:
+        problem = next(text for kind, text in known.items() if isinstance(error, kind))
+        raise ResiduaError(f"{source}: {problem}") from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         advice = " Check the token (`hf auth login`, HF_TOKEN)." if status in (401, 403) else ""
-        raise ResiduaError(f"{source}: {_endpoint()} returned status {status}.{advice}") from (
-            error
-        )
+        raise ResiduaError(f"{source}: {_endpoint()} returned status {status}.{advice}") from error
+    except ResiduaError:
+        raise
     except Exception as error:  # of its HTTP client, which is another package
-        if isinstance(error, ResiduaError):
-            raise
         reason = printable(" ".join(str(error).split())[:200]) or type(error).__name__
         raise ResiduaError(f"{source}: the transfer failed: {reason}") from error

@@ -34,8 +34,8 @@ from residua.weights.native import (
     read_weights,
     with_attached,
 )
+from residua.weights.own_heads import SINGLE_OUTPUT, with_two_outputs
 from residua.weights.published.defaults import defaults_for
-from residua.weights.sigmoid import ASSUMED, with_two_outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,7 +159,7 @@ def _with_classes_for_each(weights: Weights) -> Weights:
     if not weights.has_head or metadata.network.classes != 1:
         return weights
     network, tensors = with_two_outputs(metadata.network, weights.tensors)
-    origin = dataclasses.replace(metadata.origin, assumed_classes=ASSUMED)
+    origin = dataclasses.replace(metadata.origin, assumed_classes=SINGLE_OUTPUT)
     metadata = dataclasses.replace(metadata, network=network, classes=(), origin=origin)
     return dataclasses.replace(weights, tensors=tensors, metadata=metadata)
 

@@ -1,17 +1,29 @@
-"""The dense layers that transfer learning adds to a base network -> the head of a network."""
+"""Heads that users trained with other programs -> the head of a network.
+
+Dense layers that transfer learning added to a base network, and a single sigmoid output.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
+from residua.config.schema import NetworkSpec
 from residua.networks.analysis.shapes import on_meta
-from residua.networks.zoo.catalogue import build
+from residua.networks.zoo.catalogue import build, build_from
 from residua.weights.formats.keras_config import ModelConfig
 from residua.weights.formats.raw import RawWeights
+from residua.weights.key_maps.layers import head_layers
 
 OWN_HEAD = "its own head is read as average pooling and dense layers"
+SINGLE_OUTPUT = (
+    "it has a single output, which is read as the probability (sigmoid) of the second of two "
+    "classes"
+)
 NO_OPERATION = {"Dropout", "InputLayer", "Softmax", "Functional", "Model", "Sequential"}
 
 
@@ -29,10 +41,9 @@ def own_head(
         dense = tuple(name for name in raw.config.layers if name in dense)
     elif len(dense) != 1:
         return None
-    layers = [_weight_and_bias(raw, name) for name in dense]
-    if any(layer is None for layer in layers):
+    found = [layer for name in dense if (layer := _weight_and_bias(raw, name)) is not None]
+    if len(found) < len(dense):
         return None
-    found = [layer for layer in layers if layer is not None]
     with on_meta():
         usual = build(network)
         width = build(network, head="linear", classes=2).head.in_features
@@ -66,6 +77,25 @@ def unusable_outputs(activation: object, classes: int) -> str:
     if activation not in (None, "linear", "softmax", "sigmoid"):
         return f"ends in {str(activation)[:40]}, expected softmax or sigmoid"
     return ""
+
+
+def with_two_outputs(
+    spec: NetworkSpec, tensors: Mapping[str, Tensor]
+) -> tuple[NetworkSpec, dict[str, Tensor]]:
+    """The network with logits (0, z) instead of z: softmax gives the second sigmoid(z)."""
+    with on_meta():
+        layers = tuple(f"{name}." for name in head_layers(build_from(spec)))
+    doubled = {
+        name: _doubled(name, tensor) if name.startswith(layers) and tensor.ndim else tensor
+        for name, tensor in tensors.items()
+    }
+    return dataclasses.replace(spec, classes=2), doubled
+
+
+def _doubled(name: str, tensor: Tensor) -> Tensor:
+    """[1, ...] -> [2, ...] with a first row that makes the output 0."""
+    is_variance = name.endswith("running_var")
+    return torch.cat([torch.ones_like(tensor) if is_variance else torch.zeros_like(tensor), tensor])
 
 
 def _is_plain(config: ModelConfig, dense: tuple[str, ...]) -> bool:

@@ -18,6 +18,7 @@ from residua.data.augmentation import normalise
 from residua.data.dataset import Unreadable
 from residua.data.image import read_image, resize
 from residua.errors import ResiduaError
+from residua.weights.formats.guards import one_line
 from residua.weights.key_maps.keras import KERAS_MAPS
 from residua.weights.key_maps.layers import weight_layers
 from residua.weights.load import Weights
@@ -113,7 +114,7 @@ def verify(weights: Weights, images: Images) -> list[Agreement]:
         outputs = _keras_outputs(keras, layers, [name for _, name in pairs], images)
     except ValueError as error:
         raise ResiduaError(
-            f"{weights.path}: Keras' model does not accept the images: {_short(error)}"
+            f"{weights.path}: Keras' model does not accept the images: {one_line(error)}"
         ) from error
     return [
         _compared(keras, name, layers[stored][0], ours[name], outputs[stored])
@@ -191,14 +192,15 @@ def _model(keras: Any, weights: Weights) -> Any:
     try:
         if weights.form.endswith("model"):
             return keras.models.load_model(str(path), compile=False, safe_mode=True)
-        builders = {_our_name(name): name for name in APPLICATIONS}
-        if network.name not in builders:
+        builders = {f"keras_{name.lower()}": name for name in APPLICATIONS}
+        builder = builders.get(network.name.replace("inception_v3", "inceptionv3"))
+        if builder is None:
             raise ResiduaError(
                 f"{path}: has weights alone, and keras.applications has no {network.name}: verify "
                 "the whole model (model.save)."
             )
         side = weights.metadata.preprocessing.size
-        model = getattr(keras.applications, builders[network.name])(
+        model = getattr(keras.applications, builder)(
             weights=None,
             include_top=weights.has_head,
             input_shape=(side, side, network.channels),
@@ -207,15 +209,7 @@ def _model(keras: Any, weights: Weights) -> Any:
         model.load_weights(str(path))
         return model
     except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ResiduaError(f"{path}: Keras itself does not load it: {_short(error)}") from error
-
-
-def _our_name(application: str) -> str:
-    return f"keras_{'inception_v3' if application == 'InceptionV3' else application.lower()}"
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise ResiduaError(f"{path}: Keras itself does not load it: {one_line(error)}") from error
 
 
 def _layers(keras: Any, model: Any) -> Iterator[tuple[Any, Any]]:
