@@ -11,6 +11,7 @@ import pytest
 from residua.comparison.page import ComparedRun, RunFacts, comparison_page
 from residua.comparison.pairing import ImageResult, RunPredictions, pair_runs
 from residua.config.schema import Config
+from residua.data.split import Member
 from residua.runs.folder import RunFolder
 
 
@@ -21,8 +22,9 @@ def run(
     (folder / name).mkdir()
     (folder / name / "report.html").touch()
     results = [
-        ImageResult(str(i), str(i), "x", right, group=str(i // copies) if copies > 1 else "")
+        ImageResult(Member(str(i), "x", "test", str(i), group=group), "x", right)
         for i, right in enumerate(correct)
+        for group in [str(i // copies) if copies > 1 else ""]
     ]
     predictions = RunPredictions(name, {split: results}, frozenset())
     facts = RunFacts(

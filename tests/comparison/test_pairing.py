@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from residua.comparison.pairing import ImageResult, Pair, RunPredictions, pair_runs
+from residua.data.split import Member
 
 NONE: frozenset[str] = frozenset()
 
 
 def results(*rows: tuple[str, str, bool]) -> list[ImageResult]:
-    return [ImageResult(path, content, "x", correct) for path, content, correct in rows]
+    return [result(path, content, correct) for path, content, correct in rows]
+
+
+def result(
+    path: str, content: str, correct: bool, label: str = "x", pixels: str = "", group: str = ""
+) -> ImageResult:
+    return ImageResult(Member(path, label, "test", content, pixels, group), label, correct)
 
 
 def test_copies_are_matched_once_and_training_images_are_excluded() -> None:
@@ -39,13 +46,12 @@ def test_copies_make_no_difference_significant() -> None:
                 name,
                 {
                     "test": [
-                        ImageResult(
+                        result(
                             f"{image}-{copy}",
                             f"{image}-{copy}",
-                            "x",
                             is_right,
-                            str(image) if content else f"{image}-{copy}",
-                            str(image) if group in (name, "both") else "",
+                            pixels=str(image) if content else f"{image}-{copy}",
+                            group=str(image) if group in (name, "both") else "",
                         )
                         for image, is_right in enumerate(row)
                         for copy in range(copies)
@@ -105,8 +111,6 @@ def test_two_shared_images_are_needed() -> None:
 
 def test_the_same_class_name_in_another_unicode_form_is_the_same_class() -> None:
     names = ("Ka\u0308uzchen", "K\u00e4uzchen", "Uhu")
-    runs = [
-        RunPredictions(name, {"test": [ImageResult("1", "p", name, True)]}, NONE) for name in names
-    ]
+    runs = [RunPredictions(name, {"test": [result("1", "p", True, name)]}, NONE) for name in names]
     assert pair_runs(runs[0], [runs[1]])[0].relabelled == 0
     assert pair_runs(runs[0], [runs[2]])[0].relabelled == 1

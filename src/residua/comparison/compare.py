@@ -89,7 +89,7 @@ def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Compa
     pairs = pair_runs(first, others)
     settings = differing([run.config for run in compared])
     page = comparison_page(compared, pairs, settings)
-    folder = _new_folder(out)
+    folder = new_folder(user_path(out or PARENT), "" if out is None else None)
     write(page, folder, "compare.md")
     return Comparison(folder, tuple(run.facts for run in compared), pairs, settings, page)
 
@@ -114,12 +114,10 @@ def _check(runs: Sequence[RunFolder]) -> None:
             + (f", not {runs[0].path} alone" if runs else "")
             + ". `residua evaluate RUN` evaluates one."
         )
-    seen: set[Path] = set()
-    for run in runs:
-        path = run.path.resolve()
-        if path in seen:
+    paths = [run.path.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        if paths[number] in paths[:number]:
             raise ResiduaError(f"{run.path}: is listed twice: expected different runs.")
-        seen.add(path)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -180,11 +178,6 @@ def _check_folder(out: str | Path | None, runs: Sequence[ComparedRun]) -> None:
             )
     if out is not None:
         check_unused(target, "the comparison")
-
-
-def _new_folder(out: str | Path | None) -> Path:
-    """`out`, or the next free comparisons/<n>. Raises ResiduaError if it cannot be created."""
-    return new_folder(user_path(out or PARENT), "" if out is None else None)
 
 
 def _aligned(rows: Sequence[Sequence[Cell]], digits: int) -> list[str]:

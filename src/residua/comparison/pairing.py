@@ -31,19 +31,11 @@ COLUMNS = ("path", "class", "correct")
 
 @dataclass(frozen=True)
 class ImageResult:
-    """An evaluated image: path, digests, group as in split.csv; true class, correctly predicted."""
+    """An evaluated image: its row of split.csv, its true class, whether it is predicted."""
 
-    path: str
-    sha256: str
+    member: Member
     label: str
     correct: bool
-    pixels: str = ""
-    group: str = ""
-
-    @property
-    def digests(self) -> frozenset[str]:
-        """See `Member.digests`."""
-        return frozenset((self.sha256, self.pixels)) - {""}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +145,8 @@ def _pair(first: RunPredictions, second: RunPredictions) -> Pair:
     ]
     known = first.trained_on | second.trained_on
     unseen = [
-        [result for result in results if known.isdisjoint(result.digests)] for results in evaluated
+        [result for result in results if known.isdisjoint(result.member.digests)]
+        for results in evaluated
     ]
     matched = _matched(*unseen)
     # A Mac writes the same name in another form.
@@ -197,10 +190,10 @@ def _by_group(
     Images with a common group in either run, or equal pixels, are in one group.
     """
     keys = [
-        [image.group or f"\0{at}" for at, image in enumerate(run)]
+        [image.member.group or f"\0{at}" for at, image in enumerate(run)]
         for run in zip(*images, strict=True)
     ]
-    keys.append([first.pixels or first.sha256 for first, _ in images])
+    keys.append([first.member.pixels or first.member.sha256 for first, _ in images])
     connected = groups_of(len(images), np.concatenate([equal_pairs(row) for row in keys]))
     _, group, sizes = np.unique(connected, return_inverse=True, return_counts=True)
     return np.stack([np.bincount(group, row, len(sizes)) / sizes for row in correct])
@@ -218,19 +211,19 @@ def _matched(
     first: Sequence[ImageResult], second: Sequence[ImageResult]
 ) -> list[tuple[ImageResult, ImageResult]]:
     """The same images: by path and content, then by content alone, each matched once."""
-    by_path = {(result.path, result.sha256): result for result in second}
+    by_path = {(image.member.path, image.member.sha256): image for image in second}
     matched, rest = [], []
     for result in first:
-        other = by_path.pop((result.path, result.sha256), None)
+        other = by_path.pop((result.member.path, result.member.sha256), None)
         if other is None:
             rest.append(result)
         else:
             matched.append((result, other))
     by_content: dict[str, list[ImageResult]] = {}
     for result in by_path.values():
-        by_content.setdefault(result.sha256, []).append(result)
+        by_content.setdefault(result.member.sha256, []).append(result)
     for result in rest:
-        if others := by_content.get(result.sha256):
+        if others := by_content.get(result.member.sha256):
             matched.append((result, others.pop(0)))
     return matched
 
@@ -250,14 +243,5 @@ def _read_results(file: Path, contents: Mapping[str, Member], run: RunFolder) ->
     if odd := [row["correct"] for row in rows if row["correct"] not in ("true", "false")]:
         raise ResiduaError(f"{file}: correct is {odd[0]!r}, expected true or false. {again}")
     return [
-        ImageResult(
-            member.path,
-            member.sha256,
-            row["class"],
-            row["correct"] == "true",
-            member.pixels,
-            member.group,
-        )
-        for row in rows
-        for member in [contents[row["path"]]]
+        ImageResult(contents[row["path"]], row["class"], row["correct"] == "true") for row in rows
     ]
