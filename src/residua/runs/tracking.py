@@ -43,16 +43,13 @@ class TensorBoard:
         self.epochs = 0
 
     def begin(self, run: Path, settings: Settings, epochs: int) -> None:
-        """See Tracker."""
         self.writer = self.writer_class(str(run / "tensorboard"), purge_step=epochs + 1)
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """See Tracker."""
         self.epochs = int(row["epoch"])
         self._add(row)
 
     def end(self, metrics: Mapping[str, float], status: Status) -> None:
-        """See Tracker."""
         self._add(metrics)
         self.writer.close()
 
@@ -69,7 +66,6 @@ class MLflow:
         self.mlflow = _imported("mlflow", "mlflow")
 
     def begin(self, run: Path, settings: Settings, epochs: int) -> None:
-        """See Tracker."""
         self.client = self.mlflow.MlflowClient()
         experiment = self.mlflow.set_experiment("residua").experiment_id
         self.id = self.client.create_run(experiment, run_name=run.name).info.run_id
@@ -78,12 +74,10 @@ class MLflow:
         self.epochs = epochs
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """See Tracker."""
         self.epochs = int(row["epoch"])
         self._log(row)
 
     def end(self, metrics: Mapping[str, float], status: Status) -> None:
-        """See Tracker."""
         self._log(metrics)
         states = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
         with _stdout_unused():
@@ -101,16 +95,13 @@ class WandB:
         self.library = _imported(package, package)
 
     def begin(self, run: Path, settings: Settings, epochs: int) -> None:
-        """See Tracker."""
         with _stdout_unused():
             self.run = self.library.init(project="residua", name=run.name, config=dict(settings))
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """See Tracker."""
         self.run.log(dict(row), step=int(row["epoch"]))
 
     def end(self, metrics: Mapping[str, float], status: Status) -> None:
-        """See Tracker."""
         if metrics:
             self.run.log(dict(metrics))
         with _stdout_unused():
@@ -132,16 +123,13 @@ class Trackers:
         self.trackers, self.console = list(trackers), console
 
     def begin(self, run: Path, config: Config, epochs: int) -> None:
-        """See Tracker."""
         settings = parse.flat(config)
         self._each(lambda tracker: tracker.begin(run, settings, epochs))
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """See Tracker."""
         self._each(lambda tracker: tracker.epoch(dict(row)))
 
     def end(self, metrics: Mapping[str, float], status: Status) -> None:
-        """See Tracker."""
         self._each(lambda tracker: tracker.end(dict(metrics), status))
 
     def _each(self, call: Callable[[Tracker], None]) -> None:
