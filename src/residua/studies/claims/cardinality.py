@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from residua.comparison.statistics import seed_differences
-from residua.networks.analysis.cost import measure
-from residua.networks.analysis.shapes import on_meta
 from residua.networks.residual import BOTTLENECK, ResidualUnit, ResNetConfig, unit_plan
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import COLOURS
+from residua.studies.claims.bottleneck_cost import convolution, cost_of
 from residua.system.generators import Seeded
 from residua.system.words import counted
 
@@ -119,11 +118,10 @@ def timed_units(batch: int, side: int, repeats: int) -> list[Unit]:
             times.append(time.perf_counter() - start)
     units = []
     for row, module, times in zip(CARDINALITIES, modules, seconds, strict=True):
-        cost = measure(module, (INPUT, side, side))
-        layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
-        kernels = sum(layer.weight.numel() for layer in layers)
+        cost = cost_of(module, INPUT, side)
+        parameters = sum(weight.numel() for weight in module.parameters())
         measured = tuple(times[1:])  # without the warm-up
-        units.append(Unit(*row, kernels, cost.trainable, cost.multiply_adds, measured))
+        units.append(Unit(*row, cost.weights, parameters, cost.multiply_adds, measured))
     return units
 
 
@@ -169,9 +167,7 @@ def sensitivity(layer: Callable[[Tensor, Tensor], Tensor]) -> Sensitivity:
 
 def _kernel_weights(groups: int) -> int:
     """Weights of a 3x3 convolution of CHANNELS to CHANNELS channels."""
-    with on_meta():
-        layer = nn.Conv2d(CHANNELS, CHANNELS, 3, groups=groups, bias=False)
-    return layer.weight.numel()
+    return convolution(CHANNELS, CHANNELS, 3, SIDE, groups=groups).weights
 
 
 def _weight_finding(units: Sequence[Unit]) -> str:
