@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -127,33 +126,20 @@ def unit_plans(config: InvertedResidualConfig) -> tuple[tuple[UnitPlan, ...], ..
 def _unit_plan(
     config: InvertedResidualConfig, row: BlockRow, inputs: int, outputs: int, stride: int
 ) -> UnitPlan:
-    convolutions = tuple(_branch_plans(config, row, inputs, outputs, stride))
+    inner = inputs * row.expansion
+    expand = (ConvPlan(inputs, inner, 1),) * (row.expansion > 1)
+    depthwise = ConvPlan(inner, inner, row.kernel, stride, groups=inner, padding=config.padding)
+    convolutions = (*expand, depthwise, ConvPlan(inner, outputs, 1))
     return UnitPlan(
         inputs=inputs,
         outputs=outputs,
         stride=stride,
-        before="",
         branch="na".join("c" * len(convolutions)) + "n",
-        after="",
         convolutions=convolutions,
         shortcut="identity" if stride == 1 and inputs == outputs else "none",
-        tap="input",
-        projection=None,
-        projection_letters="",
-        projection_pool=1,
         norm=config.norm,
         activation="relu6",
     )
-
-
-def _branch_plans(
-    config: InvertedResidualConfig, row: BlockRow, inputs: int, outputs: int, stride: int
-) -> Iterator[ConvPlan]:
-    inner = inputs * row.expansion
-    if row.expansion > 1:
-        yield ConvPlan(inputs, inner, 1)
-    yield ConvPlan(inner, inner, row.kernel, stride=stride, groups=inner, padding=config.padding)
-    yield ConvPlan(inner, outputs, 1)
 
 
 class InvertedResidualNet(Staged):

@@ -195,16 +195,16 @@ class UnitPlan:
     inputs: int
     outputs: int
     stride: int
-    before: str
     branch: str
-    after: str
     convolutions: tuple[ConvPlan, ...]
     shortcut: ShortcutKind
-    tap: Tap
-    projection: ConvPlan | None
-    projection_letters: str
-    projection_pool: int
     norm: Norm
+    before: str = ""
+    after: str = ""
+    tap: Tap = "input"
+    projection: ConvPlan | None = None
+    projection_letters: str = ""
+    projection_pool: int = 1
     activation: Activation = "relu"
 
 

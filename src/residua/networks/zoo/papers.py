@@ -10,13 +10,7 @@ from residua.networks.inception import GOOGLENET, INCEPTION_V3, INCEPTION_V4
 from residua.networks.inverted_residual import EFFICIENTNET_LITE0, MOBILENET_V2
 from residua.networks.layers import PLAIN_NORM
 from residua.networks.mobilenet import MOBILENET_V1
-from residua.networks.residual import (
-    BOTTLENECK,
-    BOTTLENECK_V1,
-    CIFAR_STEM,
-    DEEP_STEM,
-    ResNetConfig,
-)
+from residua.networks.residual import BOTTLENECK, BOTTLENECK_V1, CIFAR_STEM, DEEP_STEM, ResNetConfig
 from residua.networks.vgg import VGG11, VGG13, VGG16, VGG19, VGGConfig
 from residua.networks.xception import XCEPTION
 from residua.networks.zoo.row import NetworkConfig, Row
@@ -46,11 +40,7 @@ _PREACT_DEEP = replace(_DEEP, ordering="full_preactivation", first_tap="before")
 _CIFAR = replace(_BASIC, outputs=(16, 32, 64), strides=(1, 2, 2), shortcut="A", stem=CIFAR_STEM)
 _CIFAR_PREACT = replace(_CIFAR, ordering="full_preactivation", first_tap="before")
 _CIFAR_PREACT_DEEP = replace(
-    _CIFAR_PREACT,
-    outputs=(64, 128, 256),
-    inner=(16, 32, 64),
-    branch=BOTTLENECK_V1,
-    shortcut="B",
+    _CIFAR_PREACT, outputs=(64, 128, 256), inner=(16, 32, 64), branch=BOTTLENECK_V1, shortcut="B"
 )
 _CIFAR_NEXT29 = replace(
     _DEEP.with_units(3, 3, 3),

@@ -281,11 +281,7 @@ TORCH_MAPS: tuple[KeyMap, ...] = (
         numbered_through=True,
     ),
     KeyMap(
-        "torchvision",
-        ("mobilenet_v2",),
-        r"features\.18\.1",
-        _MOBILENET_V2,
-        numbered_through=True,
+        "torchvision", ("mobilenet_v2",), r"features\.18\.1", _MOBILENET_V2, numbered_through=True
     ),
     # state dicts of our own networks, saved by their users
     KeyMap(OURS, ("*",), r"stages\.\d+\.(units|blocks|layers|conv)", unchanged=".*"),

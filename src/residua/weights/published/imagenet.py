@@ -192,11 +192,7 @@ SOURCES: dict[str, PublishedWeights] = {
         publisher="timm, resnet34d.ra2_in1k",
     ),
     "resnet50d": _timm(
-        "resnet50d.ra4_e3600_r224_in1k",
-        "b1273de46e5958300a1d33d72d46fb11c84d212e",
-        "",
-        224,
-        235,
+        "resnet50d.ra4_e3600_r224_in1k", "b1273de46e5958300a1d33d72d46fb11c84d212e", "", 224, 235
     ),
     # From a release of timm's repository, as in timm itself.
     "xception": PublishedWeights(
