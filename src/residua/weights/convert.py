@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
-from residua.networks.analysis.shapes import on_meta
-from residua.networks.zoo.catalogue import build_from
+from residua.networks.zoo.catalogue import outline_of
 from residua.system.files import check_output, write_atomically
 from residua.weights.companion import check_companion, write_companion
 from residua.weights.key_maps.keras import KERAS_MAPS
@@ -54,12 +53,6 @@ def convert(weights: Weights, out: Path) -> Path | None:
     return write_companion(out, content, weights.metadata)
 
 
-def _network(weights: Weights) -> nn.Module:
-    """The network of the weights, without memory for them."""
-    with on_meta():
-        return build_from(weights.metadata.network)
-
-
 def _key_map(weights: Weights, maps: tuple[KeyMap, ...], out: Path, programs: str) -> KeyMap:
     """The key map of this network: that of the file it came from if it is among them."""
     network = weights.metadata.network
@@ -81,7 +74,7 @@ def _key_map(weights: Weights, maps: tuple[KeyMap, ...], out: Path, programs: st
 
 
 def _state_dict(weights: Weights, out: Path) -> dict[str, Tensor]:
-    network = _network(weights)
+    network = outline_of(weights.metadata.network)
     key_map = _key_map(
         weights, TORCH_MAPS, out, "torchvision, timm and pytorch_resnet_cifar10 have"
     )
@@ -109,7 +102,7 @@ def _keras_file(weights: Weights, out: Path) -> bytes:
         import h5py
     except ImportError as error:
         raise ResiduaError(f"{out}: writing it needs h5py: pip install h5py.") from error
-    network = _network(weights)
+    network = outline_of(weights.metadata.network)
     key_map = _key_map(weights, KERAS_MAPS, out, "Keras has")
     layers = key_map.as_stored(weight_layers(network, separable=True))
     names = _keras_names(network, key_map, layers)

@@ -140,12 +140,7 @@ def read_file(path: Path, model: str | None = None) -> Weights:
     recorded, unused = read_companion(path)
     raw = read_raw(path)
     raw, reading = find_network(raw, model or (recorded.network.name if recorded else None))
-    metadata = _metadata(raw, reading)
-    if unused:
-        origin = metadata.origin
-        assumed = f"{origin.assumed_preprocessing}; {unused}"
-        origin = dataclasses.replace(origin, assumed_preprocessing=assumed)
-        metadata = dataclasses.replace(metadata, origin=origin)
+    metadata = _metadata(raw, reading, unused)
     if recorded is not None and recorded.network == metadata.network:
         metadata = recorded
     tensors, form = dict(reading.tensors), raw.form
@@ -191,19 +186,20 @@ def exported_metadata(path: Path, description: Mapping[str, Any]) -> Metadata:
     return with_attached(path, metadata_from(path, {"notes": {}, **description}), description)
 
 
-def _metadata(raw: RawWeights, reading: Match) -> Metadata:
-    """The metadata of a foreign file; what it does not record is assumed."""
+def _metadata(raw: RawWeights, reading: Match, unused: str) -> Metadata:
+    """The metadata of a foreign file; what it does not record is assumed.
+
+    unused: why its JSON file is not used; "" if there is none.
+    """
     classes = reading.classes or catalogue.row(reading.network).classes
     usual = defaults_for(reading.network, reading.classes, reading.channels)
-    preprocessing, assumed = usual.preprocessing, usual.assumed_preprocessing
+    preprocessing, unread = usual.preprocessing, ""
     if raw.config is not None and raw.config.input_size:
         preprocessing = dataclasses.replace(preprocessing, size=raw.config.input_size)
     if raw.config is not None and (inside := raw.config.preprocessing_layers):
-        assumed += f"; its layers {', '.join(inside)} are not read, so this may be wrong"
-    if reading.own_head:
-        assumed += f"; {reading.own_head}"
-    if raw.left_out:
-        assumed += f"; {raw.left_out}"
+        unread = f"its layers {', '.join(inside)} are not read, so this may be wrong"
+    notes = (usual.assumed_preprocessing, unread, reading.own_head, raw.left_out, unused)
+    assumed = "; ".join(filter(None, notes))
     return Metadata(
         NetworkSpec(reading.network, classes, reading.channels, head=reading.head),
         usual.classes,

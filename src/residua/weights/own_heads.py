@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from residua.config.schema import NetworkSpec
 from residua.networks.analysis.shapes import on_meta
-from residua.networks.zoo.catalogue import build, build_from
+from residua.networks.zoo.catalogue import build, outline_of
 from residua.weights.formats.keras_config import ModelConfig
 from residua.weights.formats.raw import RawWeights
 from residua.weights.key_maps.layers import head_layers
@@ -83,8 +83,7 @@ def with_two_outputs(
     spec: NetworkSpec, tensors: Mapping[str, Tensor]
 ) -> tuple[NetworkSpec, dict[str, Tensor]]:
     """The network with logits (0, z) instead of z: softmax gives the second sigmoid(z)."""
-    with on_meta():
-        layers = tuple(f"{name}." for name in head_layers(build_from(spec)))
+    layers = tuple(f"{name}." for name in head_layers(outline_of(spec)))
     doubled = {
         name: _doubled(name, tensor) if name.startswith(layers) and tensor.ndim else tensor
         for name, tensor in tensors.items()
