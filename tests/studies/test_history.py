@@ -15,7 +15,6 @@ from references.study_pages import all_finite, check_page
 
 from residua.report.page import Figure, Page
 from residua.studies.claims.history import (
-    CONTRIBUTIONS,
     Timing,
     family_finding,
     frontier,
@@ -24,7 +23,7 @@ from residua.studies.claims.history import (
     speed_finding,
     study,
 )
-from residua.studies.claims.imagenet_accuracies import ROWS, Point, point_of
+from residua.studies.claims.imagenet_accuracies import CONTRIBUTIONS, ROWS, Point, point_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 

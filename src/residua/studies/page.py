@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +16,6 @@ from residua.comparison.statistics import seed_differences
 from residua.report import page_figures
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.studies.definition import Definition
-from residua.studies.provenance import conditions_of
 from residua.studies.results import Outcome
 from residua.studies.study import StudyOptions
 from residua.studies.text import (
@@ -25,13 +26,19 @@ from residua.studies.text import (
     time_findings,
     undertrained_findings,
 )
-from residua.system.words import joined
+from residua.system.words import counted, joined
 
 CURVES: tuple[Literal["accuracy", "loss"], ...] = ("accuracy", "loss")
 SPREAD = (
     "Seeds differ in initialisation, data order and augmentation, and in the split where the "
     "dataset has no test set. Rows are compared in pairs, seed by seed. The spread is pooled over "
     "all rows of a comparison, assuming equal variance, and the intervals are simultaneous (Tukey)."
+)
+
+PAPER = "Epochs, batch size, schedule and weight decay are those of the paper (--paper)"
+SMALL = (
+    "Default settings suit a small machine: small networks and few epochs, so effects of long "
+    "training do not appear. --epochs, --data, --seeds and --paper change that."
 )
 
 
@@ -75,7 +82,7 @@ def build_page(
         study.source,
         [*findings, *(extra.findings if extra else ())],
         [*sections, *(extra.sections if extra else ())],
-        conditions_of(outcomes, options),
+        _conditions(outcomes, options),
     )
 
 
@@ -267,3 +274,53 @@ def _times_section(times: _Times, outcomes: Mapping[str, Outcome]) -> Section:
     note = "The epoch from which a seed's test accuracy stays at or above the target."
     table = Table("time-to-accuracy", title, columns, rows, 2, note)
     return Section("Time to equal accuracy", (), [table])
+
+
+def _conditions(outcomes: Sequence[Outcome], options: StudyOptions) -> list[str]:
+    """Data, settings and machine, in sentences."""
+    first = outcomes[0]
+    environments = [facts for outcome in outcomes for facts in outcome.environments]
+    threads = ""
+    if any(facts["device"] == "cpu" for facts in environments):
+        threads = f", {_all(counted(facts['threads'], 'thread') for facts in environments)} per run"
+    configs = [outcome.config for outcome in outcomes]
+    return [
+        f"Data: {Path(first.config.data.path).name}, {first.train_images:,} training images, "
+        f"{first.test_images:,} test images, {_all(c.preprocessing.size for c in configs)} px, "
+        f"channels: {_all(c.preprocessing.channels for c in configs)}; "
+        f"epochs: {_all(c.training.epochs for c in configs)}; "
+        f"batch size: {_all(c.training.batch_size for c in configs)}; "
+        f"{counted(options.seeds, 'seed')}.",
+        settings_sentence(options, any(config.optimization.steps for config in configs)),
+        f"{datetime.date.today()}; {_all(facts['device_name'] for facts in environments)}{threads}"
+        f", {_all(config.training.precision for config in configs)}; "
+        f"residua {_all(facts['residua'] for facts in environments)}, "
+        f"torch {_all(facts['torch'] for facts in environments)}.",
+        (
+            "The dataset's own validation set selected the epoch whose weights are evaluated."
+            if first.validated
+            else "The weights of the last epoch are evaluated; there was no model selection."
+        ),
+        "Every row and seed is an ordinary run under runs/, with its own report.",
+    ]
+
+
+def settings_sentence(options: StudyOptions, stepped: bool) -> str:
+    """Whose settings the rows have, and what the user set. stepped: whether lr drops at milestones.
+
+    A shorter training keeps the milestones at the same fractions of the epochs.
+    """
+    changes = [f"{name} = {value}" for name, value in options.settings.items()]
+    shortened = bool(options.budget) or "training.epochs" in options.settings
+    if options.budget:
+        changes.append(f"as many epochs as fit into {options.budget}")
+    if not options.paper:
+        return SMALL + (f" Set for all rows: {joined(changes)}." if changes else "")
+    scaled = stepped and shortened and "optimization.steps" not in options.settings
+    note = " (learning-rate milestones at the same fractions of the epochs)" if scaled else ""
+    return PAPER + (f", except: {joined(changes)}{note}." if changes else ".")
+
+
+def _all(values: Iterable[object]) -> str:
+    """All different values, in words."""
+    return joined([str(value) for value in dict.fromkeys(values)])

@@ -17,16 +17,9 @@ from residua.networks.zoo import catalogue
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, legend, tidy
 from residua.studies.claims.imagenet_accuracies import (
-    ALEXNET,
-    DENSENET,
-    FAMILIES,
-    INCEPTION,
-    RESNET,
-    RESNET_V2,
-    RESNEXT,
+    COMPARED,
+    CONTRIBUTIONS,
     ROWS,
-    SEPARABLE,
-    VGG,
     Point,
     point_of,
 )
@@ -54,27 +47,6 @@ TIMED = (
     "mobilenet_v1",
     "keras_xception",
 )
-# The contribution of a family, from its paper; the gain is computed
-CONTRIBUTIONS = {
-    ALEXNET: "ReLU, local response normalisation (left out in 2014), dropout and augmentation",
-    VGG: "groups of 3x3 convolutions in place of large kernels",
-    INCEPTION: "parallel branches of several kernel sizes, after 1x1 reductions",
-    RESNET: "shortcuts, so that depth can be trained",
-    RESNET_V2: "norm and ReLU before each convolution and an identity shortcut",
-    RESNEXT: "many equal branches, as grouped convolutions",
-    DENSENET: "feature reuse, since each layer reads all layers before it",
-    SEPARABLE: "spatial and channel-wise convolutions, one after the other",
-}
-# The newer and the older network that a finding compares, if possible of one publisher
-COMPARED = {
-    VGG: ("vgg19", "vgg16"),
-    INCEPTION: ("googlenet", "alexnet"),
-    RESNET: ("resnet50", "vgg16"),
-    RESNET_V2: ("keras_resnet152v2", "keras_resnet152"),
-    RESNEXT: ("resnext50_32x4d", "resnet50"),
-    DENSENET: ("densenet201", "resnet50"),
-    SEPARABLE: ("keras_xception", "keras_inception_v3"),
-}
 # Of the names of points in figures
 GAPS = (6, 11, 18, 28, 40, 54, 70)  # distances in points; the first that fits is used
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -328,7 +300,7 @@ def _scatter(axes: Axes, points: Sequence[Point], x: Sequence[float]) -> None:
     """A line and markers for each family, then all points in the given order; logarithmic x."""
     from matplotlib.ticker import LogLocator
 
-    for index, family in enumerate(FAMILIES):  # the same colour in all figures
+    for index, family in enumerate(CONTRIBUTIONS):  # the same colour in all figures
         members = sorted(
             (value, point.accuracy)
             for value, point in zip(x, points, strict=True)

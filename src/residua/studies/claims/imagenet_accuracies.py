@@ -21,7 +21,25 @@ HOWARD = "Howard et al. 2017, table 8"
 
 ALEXNET, VGG, INCEPTION, RESNET = "AlexNet", "VGG", "Inception", "ResNet"
 RESNET_V2, RESNEXT, DENSENET, SEPARABLE = "ResNet v2", "ResNeXt", "DenseNet", "separable"
-FAMILIES = (ALEXNET, VGG, INCEPTION, RESNET, RESNET_V2, RESNEXT, DENSENET, SEPARABLE)
+CONTRIBUTIONS = {  # of a family, from its paper
+    ALEXNET: "ReLU, local response normalisation (left out in 2014), dropout and augmentation",
+    VGG: "groups of 3x3 convolutions in place of large kernels",
+    INCEPTION: "parallel branches of several kernel sizes, after 1x1 reductions",
+    RESNET: "shortcuts, so that depth can be trained",
+    RESNET_V2: "norm and ReLU before each convolution and an identity shortcut",
+    RESNEXT: "many equal branches, as grouped convolutions",
+    DENSENET: "feature reuse, since each layer reads all layers before it",
+    SEPARABLE: "spatial and channel-wise convolutions, one after the other",
+}
+COMPARED = {  # the newer and the older network, if possible of one publisher
+    VGG: ("vgg19", "vgg16"),
+    INCEPTION: ("googlenet", "alexnet"),
+    RESNET: ("resnet50", "vgg16"),
+    RESNET_V2: ("keras_resnet152v2", "keras_resnet152"),
+    RESNEXT: ("resnext50_32x4d", "resnet50"),
+    DENSENET: ("densenet201", "resnet50"),
+    SEPARABLE: ("keras_xception", "keras_inception_v3"),
+}
 
 
 @dataclass(frozen=True)
