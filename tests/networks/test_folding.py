@@ -10,9 +10,8 @@ import torch
 from references.worn_networks import ARCHITECTURES, NORMS, close, images, wear, worn
 from torch import nn
 
-from residua.config.schema import Ordering
+from residua.config.schema import Ordering, Shortcut
 from residua.networks.layers import Convolution
-from residua.networks.residual import Shortcut
 from residua.networks.surgery.folding import FusedConvolution, FusedUnit, fold_norms_, fuse
 from residua.networks.zoo import catalogue
 from residua.system.generators import Seeded

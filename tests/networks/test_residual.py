@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from references.architecture_checks import check_torch_reading
 from torch import Tensor, nn
 
-from residua.config.schema import ORDERING_LETTERS, Ordering
+from residua.config.schema import ORDERING_LETTERS, Ordering, Shortcut
 from residua.networks.residual import (
     BASIC,
     BOTTLENECK,
@@ -22,7 +22,6 @@ from residua.networks.residual import (
     ConvPlan,
     ResidualUnit,
     ResNetConfig,
-    Shortcut,
     UnitPlan,
     unit_plan,
     unit_plans,

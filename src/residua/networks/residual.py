@@ -21,7 +21,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from residua.config.schema import Ordering
+from residua.config.schema import Ordering, Shortcut
 from residua.networks.layers import (
     PLAIN_NORM,
     Convolution,
@@ -36,7 +36,6 @@ from residua.networks.layers import (
 )
 from residua.networks.staged import Staged
 
-Shortcut = Literal["none", "A", "B", "D"]
 ShortcutKind = Literal["none", "identity", "subsample", "zero_pad", "projection"]
 Tap = Literal["before", "input"]
 Bias = Literal["none", "all", "where no norm follows"]

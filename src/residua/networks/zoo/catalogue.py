@@ -8,11 +8,11 @@ import difflib
 import re
 from typing import get_args
 
-from residua.config.schema import ORDERING_LETTERS, NetworkSpec
+from residua.config.schema import ORDERING_LETTERS, NetworkSpec, Shortcut
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.own import OwnConfig, is_own
-from residua.networks.residual import ORDERINGS, ResNetConfig, Shortcut
+from residua.networks.residual import ORDERINGS, ResNetConfig
 from residua.networks.staged import Staged
 from residua.networks.surgery.heads import replace_head
 from residua.networks.zoo.keras import KERAS_VARIANTS

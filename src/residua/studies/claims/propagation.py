@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from residua.config.schema import Shortcut
 from residua.networks.layers import BatchNorm, initialise
-from residua.networks.residual import CIFAR_STEM, ResNet, ResNetConfig, Shortcut
+from residua.networks.residual import CIFAR_STEM, ResNet, ResNetConfig
+from residua.studies.text import Values
 from residua.system.generators import Seeded
 
-Values = npt.NDArray[np.float64]
 Init = Literal["he", "glorot", "small"]
 
 SIDE = 32  # pixels, as in CIFAR-10; the networks halve it twice

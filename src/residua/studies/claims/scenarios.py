@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from residua.comparison.statistics import seed_differences
 from residua.config import parse
 from residua.config.schema import Config
+from residua.data.dataset import Pixels
 from residua.data.random import shuffled
 from residua.experiment import train
 from residua.report.page import Cell, Page, Section, Table
@@ -26,13 +26,11 @@ from residua.report.page_figures import dots
 from residua.runs.folder import RunFolder
 from residua.studies.results import accuracy_on_test, is_finished
 from residua.studies.study import StudyOptions, check_record
-from residua.studies.text import family_findings
+from residua.studies.text import Values, family_findings
 from residua.system.console import Console
 from residua.system.files import write_atomically
 from residua.system.signals import Interrupted
 from residua.system.words import counted
-
-Pixels = npt.NDArray[np.uint8]
 
 STRATEGIES = ("features", "partial", "full", "scratch", "auto")
 FIXED = STRATEGIES[:-1]
@@ -79,7 +77,7 @@ class Results:
         """The fixed strategy with the highest mean."""
         return max(FIXED, key=lambda strategy: float(np.mean(self.accuracies[strategy])))
 
-    def stacked(self, strategies: Sequence[str]) -> npt.NDArray[np.float64]:
+    def stacked(self, strategies: Sequence[str]) -> Values:
         """Accuracies [R, S]."""
         return np.array([self.accuracies[strategy] for strategy in strategies])
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from residua.comparison.statistics import difference_text, seed_differences
-from residua.networks.residual import Shortcut
+from residua.config.schema import Shortcut
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.style import COLOURS, DASHES, FAINT, MARKERS, draw_curve, legend, tidy
 from residua.studies.claims.propagation import (
@@ -28,6 +28,7 @@ from residua.studies.claims.propagation import (
     responses,
 )
 from residua.studies.study import ComputedStudy
+from residua.studies.text import TRAINED
 from residua.system.console import Report, counting
 from residua.system.words import counted, joined
 
@@ -44,7 +45,6 @@ INITS: dict[Init, str] = {
 }
 VARIANTS = tuple(product((False, True), INITS))  # with norms, initialisation
 METRIC = "Mean standard deviation of responses after a short training"
-TRAINED = 0.5  # training accuracy below which a network is not compared with others
 VANISHED = 1e-3  # a gradient below this ratio vanishes, above its inverse it explodes
 RATIOS = (1e-18, 1e18)  # limits of the figures
 

@@ -16,12 +16,11 @@ from residua.report.page import Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import COLOURS, FAINT
 from residua.studies.study import ComputedStudy
+from residua.studies.text import Values
 from residua.system.words import joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Values = npt.NDArray[np.float64]
 
 CLASSES = ("cat", "dog", "person")
 SCORES = (2.0, 1.0, 0.1)
