@@ -228,11 +228,10 @@ def _difference(
         return "other rows"
     for name, config in configs.items():
         # Read as settings, so that earlier names count and newer settings have their defaults
-        earlier = from_mapping(saved["rows"][name], f"{folder / STUDY}: {name}")
+        earlier = plain(from_mapping(saved["rows"][name], f"{folder / STUDY}: {name}"))
         for section, values in plain(config).items():
             for key, value in values.items():
-                before = plain(earlier)[section][key]
-                if before != value:
+                if (before := earlier[section][key]) != value:
                     return f"{name}: {section}.{key} = {before!r}, not {value!r}"
     return ""
 
