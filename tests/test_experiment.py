@@ -25,6 +25,7 @@ from residua import experiment
 from residua.config.recipes import compose
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
+from residua.report import view
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_weights
 from residua.system.budget import Clock
@@ -344,6 +345,50 @@ def test_less_than_an_epoch_trains_frozen_networks_on_fewer_images(
 
 
 @pytest.mark.slow
+def test_a_network_from_scratch_has_no_initial_weights(
+    run: residua.Run, shapes: Path, tmp_path: Path
+) -> None:
+    """Though weights were given: their images do not count, nor is a file of theirs left."""
+    settings = {"training.precise_bn_images": 32, "training.seed": 3}
+    scratch = residua.train(
+        shapes,
+        weights=run.path,
+        transfer="scratch",
+        epochs=1,
+        test_fraction=0.2,
+        split_seed=5,
+        out=tmp_path / "run",
+        settings=settings,
+        quiet=True,
+    )
+    names = {path.name for path in scratch.path.iterdir()}
+    assert not names & {"weights.json", "earlier_images.csv"}
+    assert scratch.evaluate().caveat == ""
+    report = (scratch.path / "report.html").read_text("utf-8")
+    assert "features of the trained network" in report
+    assert "initial weights" not in report
+
+
+def test_scores_have_what_the_report_states_of_probabilities_and_baselines(
+    shapes: Path, tmp_path: Path
+) -> None:
+    settings = {**FAST, "network.name": "cifar_resnet14"}
+    options = {"epochs": 1, "test_fraction": 0.4, "settings": settings, "quiet": True}
+    run = residua.train(shapes, out=tmp_path / "run", **options)
+    assert run.cross_validation is None
+    file = "evaluations/test/scores.json"
+    written = run.folder.read_json(file)
+    assert written["baselines"]["majority class"] == pytest.approx(1 / 3)
+    probability = written["reliability"]
+    assert 0 <= probability["calibration"]["error"] <= 1
+    assert 0 <= probability["calibration"]["brier"] <= 2
+    report = (run.path / "report.html").read_text("utf-8")
+    assert f"<dt>Brier score</dt><dd>{view.number(probability['calibration']['brier'])}" in report
+    assert run.evaluate().to_json()["baselines"] == written["baselines"]
+    assert run.folder.read_json(file) == written
+
+
+@pytest.mark.slow
 def test_a_refused_run_leaves_no_folder(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(ResiduaError, match="a batch of a single image"):
         residua.train(
@@ -372,6 +417,11 @@ def test_a_run_on_all_images_reports_cross_validated_predictions(
     assert len(table.splitlines()) == 1 + len(run.folder.read_split())
     report = (run.path / "report.html").read_text("utf-8")
     assert "left out in turn (cross-validation): rows are true classes" in report
+    crossed = run.cross_validation
+    assert crossed is not None
+    assert crossed.interval[0] < crossed.accuracy <= crossed.interval[1]
+    low = view.percent(crossed.interval[0], 1)
+    assert f"95&nbsp;% CI {low}" in report.replace("\u00a0", " ")
     assert "expected accuracy" in report
 
 

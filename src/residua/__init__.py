@@ -9,6 +9,7 @@ from residua._version import __version__ as __version__
 
 __all__ = [
     "Comparison",
+    "CrossValidation",
     "Evaluation",
     "Explanation",
     "Features",
@@ -61,9 +62,11 @@ if TYPE_CHECKING:
     from residua.evaluation.predictor import Prediction, Predictions
     from residua.evaluation.score import Evaluation
     from residua.runs.tracking import Tracker
+    from residua.transfer.result import CrossValidation
 
 HOMES = {  # modules of the public names that are not in residua.api
     "Comparison": "residua.comparison.compare",
+    "CrossValidation": "residua.transfer.result",
     "Evaluation": "residua.evaluation.score",
     "Explanation": "residua.evaluation.explain",
     "Features": "residua.evaluation.predict",

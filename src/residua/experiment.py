@@ -32,20 +32,20 @@ from residua.evaluation.score import (
 )
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
-from residua.report.evidence import Evidence, evidence_of
+from residua.report.evidence import evidence_of
 from residua.report.facts import report_facts
 from residua.report.header import print_header
 from residua.report.model_card import write_model_card
 from residua.report.view import accuracy_text, finished_text
-from residua.runs.folder import REPORT, Busy, RunFolder
+from residua.runs.folder import REPORT, START, Busy, RunFolder
 from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
 from residua.runs.sources import (
     absolute_source,
     chosen_start,
     in_class_order,
     initial_weights,
-    leakage_notes,
     report_initial_weights,
+    with_leakage_notes,
 )
 from residua.runs.tracking import Tracker, Trackers, trackers_for
 from residua.system.budget import Clock, seconds_of
@@ -70,6 +70,7 @@ from residua.training.readable_errors import readable_errors
 from residua.transfer.context import CrossValidated
 from residua.transfer.features import FeatureExtractor, FeatureRows
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
+from residua.transfer.thumbnail import baselines
 from residua.uncertainty.record import Uncertainty
 from residua.weights.load import Weights
 
@@ -146,7 +147,7 @@ def train(
     with readable_errors(prepared.config):
         check_network(prepared, weights)
     seen = set() if config.transfer.strategy == "scratch" else images_seen_by(weights)
-    prepared = _with_leakage_notes(seen, config, prepared)
+    prepared = with_leakage_notes(seen, config, prepared)
     folder = RunFolder.new(out, prepared.dataset.name)
     try:
         write_earlier_images(folder, seen)
@@ -195,13 +196,11 @@ def resume(
     if data_path is not None:
         refuse_inside(folder.path, path)
         folder.write_settings(prepared.config, choices)
-    prepared = _with_leakage_notes(earlier_images(folder), config, prepared)
+    prepared = with_leakage_notes(earlier_images(folder), config, prepared)
     weights = None
     if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():
         weights = initial_weights(config, console)  # else they are in the checkpoint
-    if weights is not None and weights.sha256() != folder.read_json("weights.json", dict).get(
-        "sha256"
-    ):
+    if weights is not None and weights.sha256() != folder.read_json(START, dict).get("sha256"):
         raise ResiduaError(
             f"{weights.path}: has changed since {folder.path} was created. Restore it, or "
             "train again."
@@ -222,14 +221,19 @@ def _run(experiment: Experiment, report: bool = True) -> None:
             trained = _train(experiment)
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
+            is_scratch = trained.prepared.config.transfer.strategy == "scratch"
+            if is_scratch:  # which `auto` may have chosen
+                folder.discard_initial_weights()
             weights = calibrate(folder, trained.prepared, trained.held_out, console)
-            evaluation = _evaluate(weights, folder, trained.prepared, console)
+            evaluation = _evaluate(weights, folder, trained.prepared, console, report)
             if evaluation is None:
                 evaluation = _cross_validated(folder, trained, weights.metadata.uncertainty)
             if evaluation is not None:
                 name = evaluation.split.replace(" ", "_")
                 metrics[f"{name}_accuracy"] = evaluation.metrics.accuracy
             if report:
+                extractor = None if is_scratch else trained.extractor
+                left = experiment.clock.left
                 facts = report_facts(
                     folder,
                     trained.prepared,
@@ -238,7 +242,9 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                     trained.transfer,
                     _check_data(folder, trained, console),
                     weights.metadata.uncertainty,
-                    _evidence(experiment.clock, weights, trained, evaluation),
+                    evidence_of(weights, trained.prepared, evaluation, extractor, left)
+                    if evaluation
+                    else None,
                 )
                 write_model_card(folder, facts)
                 for warning in html.write(facts, folder.path):  # last: the run is finished then
@@ -247,6 +253,8 @@ def _run(experiment: Experiment, report: bool = True) -> None:
             saved = "weights saved" if folder.has_weights else "no weights saved yet"
             raise Interrupted(signal_of(error), str(folder.path), saved) from None
     seconds, total = trained.progress.seconds, experiment.clock.passed
+    if (strategy := trained.transfer and trained.transfer.chosen) is not None:
+        console.print(f"model {trained.prepared.config.network.name}, strategy {strategy}")
     since = " since it was resumed" if experiment.is_resumed else ""
     console.print(f"training {seconds:.1f} s, total {total:.1f} s{since}")
     if report:
@@ -329,9 +337,12 @@ def _train_plainly(experiment: Experiment) -> Trained:
 
 
 def _evaluate(
-    weights: Weights, folder: RunFolder, prepared: Prepared, console: Console
+    weights: Weights, folder: RunFolder, prepared: Prepared, console: Console, report: bool
 ) -> Evaluation | None:
-    """Evaluate saved weights on the test set, else on the validation set, if there is one."""
+    """Evaluate saved weights on the test set, else on the validation set, if there is one.
+
+    report: whether to compare them with baselines.
+    """
     split: SplitName = "test" if len(prepared.splits["test"]) else "validation"
     members = prepared.splits[split]
     if not len(members):
@@ -347,7 +358,11 @@ def _evaluate(
         console,
         groups=prepared.groups_of(members),
     )
-    evaluation = dataclasses.replace(evaluation, caveat=caveat_of(folder, split))
+    evaluation = dataclasses.replace(
+        evaluation,
+        caveat=caveat_of(folder, split),
+        baselines=baselines(prepared, members) if report else {},
+    )
     evaluation = with_slices(evaluation, members, prepared.headers, prepared.dataset.columns)
     record(folder, split, evaluation)
     console.print(f"{split} accuracy {accuracy_text(evaluation.metrics)}")
@@ -391,20 +406,9 @@ def _cross_validated(
     """Evaluate the cross-validated predictions of a linear probe that all images were used for."""
     if trained.cross_validated is None:
         return None
-    temperature = 1.0 if uncertainty is None else uncertainty.temperature
-    evaluation = trained.cross_validated.evaluation(trained.prepared, temperature)
     caveat = caveat_of(folder, CROSS_VALIDATION)
-    evaluation = dataclasses.replace(evaluation, caveat=caveat, uncertainty=uncertainty)
+    evaluation = trained.cross_validated.evaluation(trained.prepared, uncertainty, caveat)
     return record(folder, CROSS_VALIDATION, evaluation)
-
-
-def _evidence(
-    clock: Clock, weights: Weights, trained: Trained, evaluation: Evaluation | None
-) -> Evidence | None:
-    """Baselines and explained images of the report; nearest training images, if time is left."""
-    if evaluation is None:
-        return None
-    return evidence_of(weights, trained.prepared, evaluation, trained.extractor, clock.left)
 
 
 def _check_settings(config: Config, out: str | None) -> None:
@@ -425,11 +429,6 @@ def _in_class_order(weights: Weights | None, prepared: Prepared) -> Weights | No
     return in_class_order(weights, prepared.dataset.classes)
 
 
-def _with_leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> Prepared:
-    notes = (*prepared.notes, *leakage_notes(seen, config, prepared))
-    return dataclasses.replace(prepared, notes=notes)
-
-
 def _with_absolute_weights(config: Config, weights: Weights | None) -> Config:
     """The path of the weights made absolute, so that `resume` works from any folder."""
     if weights is None:
@@ -446,5 +445,5 @@ def _write_inputs(folder: RunFolder, prepared: Prepared, weights: Weights | None
     if weights is not None:
         origin = dataclasses.asdict(weights.metadata.origin)
         start = {"sha256": weights.sha256(), **origin, **weights.metadata.notes}
-        folder.write_json("weights.json", start)
+        folder.write_json(START, start)
     folder.write_settings(prepared.config, prepared.choices)

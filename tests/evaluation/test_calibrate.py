@@ -18,7 +18,6 @@ from residua.data.prepare import Prepared, prepare
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import HeldOut, calibrate
 from residua.evaluation.predictor import predictor_of
-from residua.evaluation.reliability import reliability_of
 from residua.evaluation.score import CROSS_VALIDATION, evaluation_of
 from residua.inference.outputs import MAX_HEAD_FEATURES, classifier_of, featured_classifier
 from residua.runs.folder import RunFolder
@@ -101,7 +100,7 @@ def test_the_temperature_becomes_part_of_the_weights(
         CROSS_VALIDATION,
         run.classes,
     )
-    reliability = reliability_of(evaluation, stored)
+    reliability = dataclasses.replace(evaluation, uncertainty=stored).reliability
     assert reliability is not None
     assert reliability.cross_fitted
     assert reliability.after.error < reliability.before.error / 2

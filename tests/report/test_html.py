@@ -38,7 +38,6 @@ from residua.transfer.result import (
     TransferResult,
     TrialResult,
 )
-from residua.transfer.thumbnail import Baseline
 
 VOID = {"meta", "img", "br"}
 FOREIGN = ["雪鸮", "بومة الثلج", "นกเค้าแมว", "שלג", "снежная", "ψαρόνι"]
@@ -147,7 +146,7 @@ def test_links_within_the_page_have_targets(page: Page) -> None:
 
 
 def test_the_navigation_names_every_section_in_its_order(page: Page) -> None:
-    baselines = Evidence(baselines=(Baseline("majority class", 0.8),))
+    baselines = Evidence(baselines={"majority class": 0.8})
     for shown in (page, Page(render(replace(make(), evidence=baselines)))):
         sections = [a["id"] for tag, a in shown.elements if tag == "section" and a.get("id")]
         links = [a["href"] for tag, a in shown.elements if tag == "a"]

@@ -8,14 +8,12 @@ import numpy as np
 import yaml
 
 from residua.evaluation.metrics import compute_metrics
-from residua.evaluation.reliability import reliability_of
 from residua.evaluation.score import Evaluation
 from residua.report.evidence import Evidence
 from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts, SplitMetrics
 from residua.report.model_card import card_text
 from residua.report.view import percent
 from residua.transfer.result import CrossValidation, TransferResult
-from residua.transfer.thumbnail import Baseline
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.unknown import UnknownDetector
 
@@ -40,7 +38,7 @@ def facts() -> ReportFacts:
         seconds=1.0,
         train_command="",
         predict_command="",
-        evidence=Evidence(baselines=(Baseline("majority class", 0.8),)),
+        evidence=Evidence(baselines={"majority class": 0.8}),
     )
 
 
@@ -109,8 +107,9 @@ def test_it_states_how_far_probabilities_carry() -> None:
     pixels = np.zeros((300, 4, 4, 3), np.uint8)
     metrics = compute_metrics(logits, labels, CLASSES)
     evaluation = Evaluation("validation", metrics, CLASSES, paths, labels, logits, pixels, ())
+    evaluation = replace(evaluation, uncertainty=Uncertainty("validation", 300))
     detector = UnknownDetector("knn", 0.0, 0.05, 0.875, 3, 2, 1.0, {}, 40, 10)
-    reliability = reliability_of(evaluation, Uncertainty("validation", 300))
+    reliability = evaluation.reliability
     assert reliability is not None
     text = card_text(replace(facts(), reliability=reliability, unknown=detector), "")
     error, (low, high) = reliability.after.error, reliability.after.interval

@@ -11,8 +11,8 @@ from references.images import write_shapes
 from references.runs import ONE_STAGE, trained
 
 import residua
-from residua.runs.folder import RunFolder
-from residua.runs.provenance import EARLIER, earlier_images, images_seen, run_of, with_provenance
+from residua.runs.folder import EARLIER, RunFolder
+from residua.runs.provenance import earlier_images, images_seen, run_of, with_provenance
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.weights.convert import convert

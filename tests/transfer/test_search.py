@@ -379,6 +379,11 @@ def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
         config = small.prepared.config
         check(config)
         assert (config.network.head, config.preprocessing.size) == ("default", 32)
+        given, own = (
+            [choice for choice in prepared.choices if choice.setting == "data.val_fraction"]
+            for prepared in (trials.context.prepared, small.prepared)
+        )
+        assert own == given
         assert (config.transfer.views, config.network.stage) == (0, None)
         assert config.preprocessing.mean != (9.0,) * 3
         same = ("train", "validation", "test")

@@ -40,6 +40,7 @@ from residua.runs.tracking import Tracker, by_kind
 from residua.system.console import Console
 from residua.system.notebook import shown
 from residua.training.initial import with_own
+from residua.transfer.result import CrossValidation, result_of
 from residua.weights.load import read_file
 from residua.weights.network import build_network, default_device
 
@@ -95,6 +96,12 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """One row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, ..."""
         return self.folder.read_history()
+
+    @property
+    def cross_validation(self) -> CrossValidation | None:
+        """The expected accuracy of a linear probe by cross-validation, with its interval, as
+        `train` prints it; None of other models. Raises ResiduaError if its file is damaged."""
+        return result_of(self.folder).kept_probe
 
     def network(self) -> torch.nn.Module:
         """The best network: preprocessed float32 [B, C, S, S] -> logits [B, K]; in eval mode."""

@@ -149,7 +149,7 @@ def predict(
     with terminal() as console:
         from residua.api.prediction import predictions
         from residua.evaluation.inputs import listed_names
-        from residua.evaluation.predictor import COVERAGE
+        from residua.uncertainty.prediction_sets import COVERAGE
 
         check_order("predict", source, files)
         if out is not None:

@@ -105,7 +105,9 @@ def evaluate_run(
         location = {"data": str(path.resolve()) if path.exists() else data}
     evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen, groups, device)
     if location is None:
-        evaluation = dataclasses.replace(evaluation, caveat=caveat_of(run, images.split))
+        evaluation = dataclasses.replace(
+            evaluation, caveat=caveat_of(run, images.split), baselines=_baselines(run)
+        )
     try:
         name: str = images.split
         if location is not None:
@@ -307,6 +309,15 @@ def recorded_scores(run: RunFolder) -> tuple[str, dict[str, Any]]:
     scores = run.read_json(name, dict) if (run.path / name).exists() else {}
     is_complete = {"accuracy", "interval", "images"} <= scores.keys()  # not of other versions
     return split, {"caveat": "", **scores} if is_complete else {}
+
+
+def _baselines(run: RunFolder) -> Mapping[str, float]:
+    """The baselines that training recorded for the run's own split, if it did."""
+    try:
+        found = recorded_scores(run)[1].get("baselines")
+    except ResiduaError:  # a damaged file, which is written again
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def split_images(run: RunFolder, split: SplitName, data_path: str | None = None) -> Images:

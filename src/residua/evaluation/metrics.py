@@ -175,7 +175,7 @@ def compute_metrics(
     np.add.at(confusion, (labels[inside], predicted[inside]), 1)
     accuracy = int(np.trace(confusion)) / len(labels)
     loss = np.take_along_axis(log_softmax(logits), labels[:, None], axis=1).mean()
-    group_of = _numbered(groups)
+    group_of = group_numbers(groups)
     per_class = _per_class(labels, predicted, classes, group_of)
     balanced, macro_f1 = (
         _mean(getattr(row, name) for row in per_class if row.support) or 0.0
@@ -207,8 +207,8 @@ def _share_interval(
     return clustered_interval(right, numbers)
 
 
-def _numbered(groups: Sequence[str]) -> npt.NDArray[np.int64] | None:
-    """Groups as numbers from 0, int64 [N]; None if each image is by itself."""
+def group_numbers(groups: Sequence[str]) -> npt.NDArray[np.int64] | None:
+    """Groups as numbers from 0, int64 [N], "" an image by itself; None if each image is."""
     keys = [group or f"\0{index}" for index, group in enumerate(groups)]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     if len(numbers) == len(keys):

@@ -18,10 +18,9 @@ from residua.errors import ResiduaError
 from residua.evaluation.score import NOT_FINITE, class_name
 from residua.inference.outputs import classifier_of, featured_classifier
 from residua.system.notebook import shown
+from residua.uncertainty.prediction_sets import COVERAGE
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
-
-COVERAGE = 0.9  # of prediction sets, unless another one is requested
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""An evaluation, and what is stored with its weights -> how far its probabilities carry.
+"""Logits, labels, and what is stored with the weights -> how far probabilities carry.
 
 Where temperature and thresholds were fitted on the evaluated images themselves, each fifth of these
 is evaluated with those of the other four.
@@ -6,17 +6,18 @@ is evaluated with those of the other four.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from residua.evaluation.predictor import COVERAGE
-from residua.evaluation.score import CROSS_VALIDATION, Evaluation
+from residua.evaluation.metrics import group_numbers
 from residua.uncertainty.calibration import Calibration, calibration_of
 from residua.uncertainty.intervals import clustered_interval
 from residua.uncertainty.prediction_sets import (
+    COVERAGE,
     PredictionSets,
     Selective,
     accuracy_against_coverage,
@@ -90,30 +91,39 @@ class Reliability:
         }
 
 
-def reliability_of(evaluation: Evaluation, uncertainty: Uncertainty | None) -> Reliability | None:
-    """None of fewer than LEAST usable images, or where the outputs are more than the classes."""
-    logits, labels = evaluation.logits, evaluation.labels
+def reliability_of(
+    logits: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.int64],
+    groups: Sequence[str],
+    uncertainty: Uncertainty | None,
+    *,
+    is_own: bool,
+) -> Reliability | None:
+    """Of calibrated logits [N, K] and labels [N]; None of fewer than LEAST usable images.
+
+    groups: see `compute_metrics`. uncertainty: of the weights. is_own: whether it was fitted on
+    these images.
+    """
     usable = np.isfinite(logits).all(axis=1)
-    if usable.sum() < LEAST or logits.shape[1] != len(evaluation.classes):
+    if usable.sum() < LEAST:
         return None
     logits, labels = logits[usable], labels[usable]
-    names = np.array(evaluation.groups)[usable] if evaluation.groups else np.arange(len(labels))
-    groups = np.unique(names, return_inverse=True)[1]
+    numbers = group_numbers(groups)
+    groups_of = np.arange(len(labels)) if numbers is None else numbers[usable]
     temperature = 1.0 if uncertainty is None else uncertainty.temperature
     before, probabilities = softmax(logits * temperature), softmax(logits)
-    is_own = uncertainty is not None and evaluation.split in ("validation", CROSS_VALIDATION)
-    members = None
+    members, is_own = None, is_own and uncertainty is not None
     if is_own:
-        probabilities, members = _cross_fitted(logits * temperature, labels, groups, temperature)
+        probabilities, members = _cross_fitted(logits * temperature, labels, groups_of, temperature)
     elif (sets := uncertainty and uncertainty.sets) and sets.highest_coverage >= COVERAGE:
         members = sets.sets(probabilities, COVERAGE)
     return Reliability(
         temperature,
         is_own,
-        calibration_of(before, labels, groups),
-        calibration_of(probabilities, labels, groups),
-        None if members is None else _summary(members, labels, groups),
-        _thresholds(probabilities, labels, groups),
+        calibration_of(before, labels, groups_of),
+        calibration_of(probabilities, labels, groups_of),
+        None if members is None else _summary(members, labels, groups_of),
+        _thresholds(probabilities, labels, groups_of),
         accuracy_against_coverage(probabilities, labels),
     )
 

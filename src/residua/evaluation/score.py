@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, cast
 
@@ -15,6 +15,7 @@ from residua.data.dataset import Header, Pixels, SplitName, Values, values_at
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, compute_metrics
+from residua.evaluation.reliability import Reliability, reliability_of
 from residua.evaluation.slices import Slice, find_slices, properties_of
 from residua.inference.outputs import classifier_of
 from residua.system.console import Console
@@ -51,6 +52,8 @@ class Evaluation:
     slices: in which the accuracy is significantly lower, see `find_slices`.
     groups: of each image, see `compute_metrics`.
     uncertainty: of the weights; None if they have none.
+    baselines: accuracies without a network, such as that of the majority class, by name; empty
+    where the training set is not at hand.
     """
 
     split: EvaluatedSplit
@@ -65,6 +68,7 @@ class Evaluation:
     slices: tuple[Slice, ...] = ()
     groups: tuple[str, ...] = ()
     uncertainty: Uncertainty | None = None
+    baselines: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -86,8 +90,7 @@ class Evaluation:
     def plot_reliability(self) -> Figure:
         """Accuracy against confidence, and against the share of images that are predicted.
 
-        Raises ResiduaError if no probability is finite or the network has more outputs than
-        classes.
+        Raises ResiduaError without `reliability`.
         """
         return cast("Figure", shown("reliability_figure", self))
 
@@ -101,6 +104,17 @@ class Evaluation:
         """Of the classes for each image, float64 [N, K]; NaN where a logit is not finite."""
         return softmax(self.logits)
 
+    @cached_property
+    def reliability(self) -> Reliability | None:
+        """Calibration, Brier score, prediction sets; None of fewer than 20 images with finite
+        logits, or of a network with more outputs than classes."""
+        if self.logits.shape[1] != len(self.classes):
+            return None
+        is_own = self.split in ("validation", CROSS_VALIDATION)
+        return reliability_of(
+            self.logits, self.labels, self.groups, self.uncertainty, is_own=is_own
+        )
+
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each image is classified correctly, bool [N]."""
@@ -108,7 +122,8 @@ class Evaluation:
         return np.asarray((self.logits.argmax(axis=1) == self.labels) & is_finite)
 
     def to_json(self) -> dict[str, object]:
-        """The object that `residua evaluate --json` prints: metrics, split and caveat."""
+        """The object that `residua evaluate --json` prints: metrics, split, caveat, reliability,
+        baselines."""
         values = self.metrics.to_json()
         first = ("accuracy", "interval", "top5", "loss", "images")
         own: dict[str, object] = {"split": self.split}
@@ -116,6 +131,10 @@ class Evaluation:
             own["caveat"] = self.caveat
         if self.slices:
             own["slices"] = [entry.to_json() for entry in self.slices]
+        if self.reliability is not None:
+            own["reliability"] = self.reliability.to_json()
+        if self.baselines:
+            own["baselines"] = dict(self.baselines)
         return {key: values.pop(key) for key in first} | own | values
 
     def rows(self) -> list[tuple[str, str, str, float, bool]]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from residua._version import __version__
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
-from residua.evaluation.predictor import COVERAGE
 from residua.inference.outputs import logits_and_features
 from residua.networks.surgery.folding import folded
+from residua.uncertainty.prediction_sets import COVERAGE
 from residua.uncertainty.unknown import UnknownDetector
 from residua.weights.exported import FORMAT, OUTPUTS
 from residua.weights.load import Weights

@@ -7,7 +7,8 @@ nearest training images.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from residua.data.neighbours import unit
 from residua.data.prepare import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.errors import ResiduaError
-from residua.evaluation.score import CROSS_VALIDATION, Evaluation, class_name
+from residua.evaluation.score import Evaluation, class_name
 from residua.evaluation.slices import Slice
 from residua.inference.engine import Floats
 from residua.inference.feature_layers import FeatureLayer
@@ -25,7 +26,6 @@ from residua.networks.own import is_own
 from residua.report.heat import jpeg_uri, overlay
 from residua.report.view import most_instructive
 from residua.transfer.features import FeatureExtractor
-from residua.transfer.thumbnail import Baseline, baselines
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 
@@ -70,7 +70,7 @@ class Evidence:
     """See the module. no_map: why there are no heat maps, in a sentence. compared: training images
     among which the neighbours are the nearest. features: where their features are from."""
 
-    baselines: tuple[Baseline, ...] = ()
+    baselines: Mapping[str, float] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
     examples: tuple[Example, ...] = ()
     no_map: str = ""
@@ -92,7 +92,6 @@ def evidence_of(
     """
     sample_of = {entry.path: index for index, entry in enumerate(prepared.dataset.entries)}
     samples = np.array([sample_of[path] for path in evaluation.paths], np.int64)
-    is_crossed = evaluation.split == CROSS_VALIDATION
     chances = evaluation.probabilities
     predicted, truth = chances.argmax(axis=1), evaluation.labels
     shown = most_instructive(
@@ -119,7 +118,7 @@ def evidence_of(
         for row, heat in zip(shown, heats, strict=True)
     )
     return Evidence(
-        () if is_crossed else baselines(prepared, samples),
+        evaluation.baselines,
         evaluation.slices,
         examples,
         no_map,

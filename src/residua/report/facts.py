@@ -15,7 +15,7 @@ from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared
 from residua.data.random import shuffled
 from residua.evaluation.metrics import Metrics
-from residua.evaluation.reliability import Reliability, reliability_of
+from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import Evaluation
 from residua.networks.analysis.cost import measure
 from residua.networks.surgery.freezing import freeze
@@ -181,7 +181,7 @@ def report_facts(
         predictions=_predictions(evaluation),
         transfer=transfer if transfer and transfer.layers else None,
         audit=None if audit is None else shown_in_report(audit, prepared),
-        reliability=None if evaluation is None else reliability_of(evaluation, uncertainty),
+        reliability=None if evaluation is None else evaluation.reliability,
         unknown=None if uncertainty is None else uncertainty.unknown,
         evidence=evidence,
         initial_weights=_initial_weights(config) if pretrained else "",

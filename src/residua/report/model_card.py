@@ -184,7 +184,8 @@ def _evaluation(facts: ReportFacts) -> str:
         lines += ["", *_probabilities(facts.reliability)]
     if facts.evidence and facts.evidence.baselines:
         lines += ["", "Without a network, on the same images:", ""]
-        lines += [f"- {row.name}: {percent(row.accuracy, 1)}" for row in facts.evidence.baselines]
+        baselines = facts.evidence.baselines.items()
+        lines += [f"- {name}: {percent(accuracy, 1)}" for name, accuracy in baselines]
     return "\n".join(lines)
 
 
@@ -247,8 +248,7 @@ def _data(facts: ReportFacts) -> str:
         f"{counted(len(data.unreadable), 'unreadable file')}."
     )
     transfer = facts.transfer
-    is_probe = transfer and transfer.cross_validation and transfer.chosen in (None, "features")
-    used = transfer.images if transfer and is_probe else None
+    used = transfer.images if transfer and transfer.kept_probe else None
     if used is not None and used < data.total("train"):
         text += f" There was time to fit the linear probe on {used:,} of the training images."
     return text

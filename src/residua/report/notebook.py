@@ -25,7 +25,7 @@ from residua.errors import ResiduaError
 from residua.evaluation.evaluate import recorded_scores
 from residua.evaluation.explain import Explanation
 from residua.evaluation.predictor import Prediction
-from residua.evaluation.reliability import reliability_of
+from residua.evaluation.reliability import LEAST
 from residua.evaluation.score import Evaluation
 from residua.report import charts, figures, reliability_charts, view
 from residua.report.audit_page import IN_REPORT, shown_findings
@@ -160,11 +160,11 @@ def predictions_figure(evaluation: Evaluation) -> Figure:
 
 def reliability_figure(evaluation: Evaluation) -> Figure:
     """The reliability diagram and the selective curve. Raises ResiduaError without either."""
-    reliability = reliability_of(evaluation, evaluation.uncertainty)
+    reliability = evaluation.reliability
     if reliability is None:
         raise ResiduaError(
             f"{evaluation.split}: has no probabilities of its {len(evaluation.classes)} classes to "
-            "plot: they are not finite, or the network has more outputs."
+            f"plot: fewer than {LEAST} images have finite ones, or the network has more outputs."
         )
     return _figure(reliability_charts.both_charts(reliability))
 

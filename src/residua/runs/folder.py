@@ -43,6 +43,8 @@ _T = TypeVar("_T")
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 REPORT = "report.html"  # the last file that a training writes
+START = "weights.json"  # source and hash of the initial weights
+EARLIER = "earlier_images.csv"  # images that the initial weights were trained on
 LOCK = ".lock"
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 HISTORY = ("epoch", *METRICS, "learning_rate", "images_per_second", "seconds")  # history.csv
@@ -52,7 +54,7 @@ FIRST_FILES = (  # written before config.yaml
     "environment.json",
     "split.csv",
     "unreadable.csv",
-    "weights.json",
+    START,
     "preprocessing.json",
     "choices.json",
 )
@@ -300,6 +302,11 @@ class RunFolder:
     def has_weights(self) -> bool:
         """Whether any were saved."""
         return any((self.path / name).is_file() for name in (BEST, LAST))
+
+    def discard_initial_weights(self) -> None:
+        """Remove what is recorded of initial weights that were not used."""
+        for name in (START, EARLIER):
+            (self.path / name).unlink(missing_ok=True)
 
     def discard_untrained(self) -> None:
         """Remove the folder unless it has weights: of a run that was refused nothing remains."""

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from residua.config.schema import NONE
 from residua.errors import ResiduaError
-from residua.runs.folder import RunFolder
+from residua.runs.folder import EARLIER, RunFolder
 from residua.system.files import csv_text
 from residua.weights.load import Weights
 
-EARLIER = "earlier_images.csv"  # of a run: images that its initial weights were trained on
 TRAINED_IN = "trained_in"  # note of converted weights: the folder of their run
 
 

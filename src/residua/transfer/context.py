@@ -29,6 +29,7 @@ from residua.transfer.feature_cache import Floats
 from residua.transfer.features import FeatureExtractor, FeatureRows
 from residua.transfer.logistic import fit_logistic
 from residua.transfer.result import TransferResult
+from residua.uncertainty.record import Uncertainty
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata
 from residua.weights.network import Logits, build_network
@@ -175,8 +176,14 @@ class CrossValidated:
             fit_head,
         )
 
-    def evaluation(self, prepared: Prepared, temperature: float) -> Evaluation:
-        """The predictions with calibrated probabilities, as an evaluation of all images."""
+    def evaluation(
+        self, prepared: Prepared, uncertainty: Uncertainty | None, caveat: str
+    ) -> Evaluation:
+        """The predictions with calibrated probabilities, as an evaluation of all images.
+
+        uncertainty: of the saved weights. caveat: see Evaluation.
+        """
+        temperature = 1.0 if uncertainty is None else uncertainty.temperature
         evaluation = evaluation_of(
             self.logits / np.float32(temperature),
             prepared.pixels,
@@ -187,6 +194,7 @@ class CrossValidated:
             prepared.dataset.classes,
             groups=prepared.groups_of(self.samples),
         )
+        evaluation = dataclasses.replace(evaluation, caveat=caveat, uncertainty=uncertainty)
         return with_slices(evaluation, self.samples, prepared.headers, prepared.dataset.columns)
 
 

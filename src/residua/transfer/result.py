@@ -157,6 +157,11 @@ class TransferResult:
     reason: str | None = None
     backbones: tuple[BackboneResult, ...] = ()
 
+    @property
+    def kept_probe(self) -> CrossValidation | None:
+        """The cross-validation of the saved model; None unless it is a linear probe."""
+        return self.cross_validation if self.chosen in (None, "features") else None
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, without what does not apply."""
         values = {key: value for key, value in asdict(self).items() if value is not None}

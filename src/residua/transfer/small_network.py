@@ -50,6 +50,9 @@ def small_context(context: Context) -> Context:
     config = parse.with_settings(context.requested, settings)
     prepared = prepare(config, Console(quiet=True), recorded=context.prepared.members)
     chosen = {"network.name": SMALL_NAME, "preprocessing.size": SMALL_SIZE}
-    extra = (Choice(setting, value, reason) for setting, value in chosen.items())
+    extra = [Choice(setting, value, reason) for setting, value in chosen.items()]
+    if not context.prepared.has_own_splits:  # it is given above, though it was chosen
+        choices = context.prepared.choices
+        extra += [choice for choice in choices if choice.setting == "data.val_fraction"]
     prepared = dataclasses.replace(prepared, choices=(*prepared.choices, *extra))
     return dataclasses.replace(context, prepared=prepared, weights=None, extractor=None, scores={})

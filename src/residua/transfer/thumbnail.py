@@ -6,8 +6,6 @@ A network that is no better than a thumbnail has found colours or layout, not wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,30 +22,23 @@ C = 0.01  # inverse regularisation strength on standardised pixels
 BLOCK = 256
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A prediction without a network, and its accuracy in [0, 1] on the evaluated images."""
-
-    name: str
-    accuracy: float
-
-
-def baselines(prepared: Prepared, evaluated: Integers) -> tuple[Baseline, ...]:
-    """Baselines that are fitted on the training set, on the entries `evaluated`, int64 [N]."""
+def baselines(prepared: Prepared, evaluated: Integers) -> dict[str, float]:
+    """Accuracies in [0, 1] on the entries `evaluated`, int64 [N], of predictions without a network
+    that are fitted on the training set, by name."""
     train = thinned(prepared.splits["train"], MOST)
     labels, truth = prepared.labels[train], prepared.labels[evaluated]
     counts = np.bincount(prepared.labels[prepared.splits["train"]])
-    found = [Baseline("majority class", float((truth == counts.argmax()).mean()))]
+    found = {"majority class": float((truth == counts.argmax()).mean())}
     known, queries = (thumbnails(prepared.pixels, rows) for rows in (train, evaluated))
     nearest = labels[_nearest(known, queries)]
-    found.append(Baseline(f"{SIDE} x {SIDE} thumbnail, 1-NN", float((nearest == truth).mean())))
+    found[f"{SIDE} x {SIDE} thumbnail, 1-NN"] = float((nearest == truth).mean())
     classes = len(prepared.dataset.classes)
     if classes <= MOST_CLASSES:
         head = fit_logistic(known, labels, classes, C)
         predicted = (queries @ head.weight.T + head.bias).argmax(axis=1)
         name = f"{SIDE} x {SIDE} thumbnail, logistic regression"
-        found.append(Baseline(name, float((predicted == truth).mean())))
-    return tuple(found)
+        found[name] = float((predicted == truth).mean())
+    return found
 
 
 def thumbnails(pixels: Pixels, rows: Integers) -> Floats:

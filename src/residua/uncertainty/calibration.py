@@ -68,8 +68,8 @@ class Calibration:
         return self.images >= FEWEST_IMAGES and self.errors >= FEWEST_ERRORS
 
     def to_json(self) -> dict[str, object]:
-        """Plain data that is valid JSON, with the names of the fields."""
-        return asdict(self)
+        """Plain data that is valid JSON, with the names of the fields and of `is_measured`."""
+        return asdict(self) | {"is_measured": self.is_measured}
 
 
 class _Sums(NamedTuple):

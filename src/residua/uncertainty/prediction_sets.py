@@ -22,6 +22,7 @@ from residua.uncertainty.stored import checked_array
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
+COVERAGE = 0.9  # unless another one is requested
 _MISSES = 2  # images of a class that are expected outside its sets, for a threshold of its own
 
 
