@@ -20,9 +20,7 @@ from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.residual import ORDERINGS
 from residua.networks.zoo import catalogue
-from residua.networks.zoo.keras import KERAS_VARIANTS
-from residua.networks.zoo.papers import PAPERS
-from residua.networks.zoo.tutorials import TUTORIALS
+from residua.networks.zoo.rows import KERAS_VARIANTS, PAPERS, TUTORIALS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = (  # one of each architecture, branch, ordering, shortcut, padding, pool and norm

@@ -29,7 +29,7 @@ from residua.networks.inception import InceptionConfig
 from residua.networks.residual import ResNetConfig
 from residua.networks.vgg import VGGConfig
 from residua.networks.zoo import catalogue
-from residua.networks.zoo.row import NetworkConfig
+from residua.networks.zoo.rows import NetworkConfig
 from residua.runs.sources import start_from
 from residua.weights.load import read_file
 from residua.weights.native import Metadata, to_bytes

@@ -15,10 +15,7 @@ from residua.networks.own import OwnConfig, is_own
 from residua.networks.residual import ORDERINGS, ResNetConfig
 from residua.networks.staged import Staged
 from residua.networks.surgery.heads import replace_head
-from residua.networks.zoo.keras import KERAS_VARIANTS
-from residua.networks.zoo.papers import PAPERS
-from residua.networks.zoo.row import NetworkConfig, Row
-from residua.networks.zoo.tutorials import TUTORIALS
+from residua.networks.zoo.rows import KERAS_VARIANTS, PAPERS, TUTORIALS, NetworkConfig, Row
 from residua.system.generators import Seeded
 
 ROWS: dict[str, Row] = {**PAPERS, **KERAS_VARIANTS, **TUTORIALS}
