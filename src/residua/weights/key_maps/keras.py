@@ -19,11 +19,8 @@ _KERAS_2018: Rules = (
 _KERAS_2015: Rules = (
     (r"stem\.conv", "conv1"),
     (r"stem\.norm", "bn_conv1"),
-    (UNIT + r"\.branch\.conv1", "res{0:+2}{1:a}_branch2a"),
-    (UNIT + r"\.branch\.conv2", "res{0:+2}{1:a}_branch2b"),
-    (UNIT + r"\.branch\.conv3", "res{0:+2}{1:a}_branch2c"),
-    (UNIT + r"\.branch\.norm1", "bn{0:+2}{1:a}_branch2a"),
-    (UNIT + r"\.branch\.norm2", "bn{0:+2}{1:a}_branch2b"),
+    (UNIT + r"\.branch\.conv(\d)", "res{0:+2}{1:a}_branch2{2:a-1}"),
+    (UNIT + r"\.branch\.norm(\d)", "bn{0:+2}{1:a}_branch2{2:a-1}"),
     (UNIT + r"\.branch\.end_norm", "bn{0:+2}{1:a}_branch2c"),
     (UNIT + r"\.shortcut\.conv", "res{0:+2}{1:a}_branch1"),
     (UNIT + r"\.shortcut\.norm", "bn{0:+2}{1:a}_branch1"),

@@ -83,6 +83,7 @@ _INCEPTION_V3: Rules = (
     _BN,
     (r"head", "fc"),
 )
+_V4_LAST = r"(features\.(?:19|20|21))\.branches"
 _INCEPTION_V4: Rules = (
     (r"stages\.0\.blocks\.0\.branches\.0\.(\d)\.(.*)", "features.{0}.{1}"),
     (r"stages\.1\.blocks\.0\.branches\.1\.0\.(.*)", "features.3.conv.{0}"),
@@ -92,11 +93,8 @@ _INCEPTION_V4: Rules = (
     (r"stages\.3\.blocks\.(\d)\.(.*)", "features.{0:+10}.{1}"),
     (r"stages\.4\.blocks\.(\d)\.(.*)", "features.{0:+18}.{1}"),
     # the last three write underscores, and letters at split ends
-    (
-        r"(features\.(?:19|20|21))\.branches\.([12])\.(\d)\.branches\.(\d)\.0\.(.*)",
-        "{0}.branch{1}_{2}{3:a}.{4}",
-    ),
-    (r"(features\.(?:19|20|21))\.branches\.([12])\.(\d)\.(.*)", "{0}.branch{1}_{2}.{3}"),
+    (_V4_LAST + r"\.([12])\.(\d)\.branches\.(\d)\.0\.(.*)", "{0}.branch{1}_{2}{3:a}.{4}"),
+    (_V4_LAST + r"\.([12])\.(\d)\.(.*)", "{0}.branch{1}_{2}.{3}"),
     # a lone item has no number, but in block 18, whose first branch has two
     (r"(features\.18)\.branches\.0\.(.*)", "{0}.branch0.{1}"),
     (r"(features\.\d+)\.branches\.0\.0\.(.*)", "{0}.branch0.{1}"),
@@ -104,16 +102,11 @@ _INCEPTION_V4: Rules = (
     _BN,
     (r"head", "last_linear"),
 )
+_DENSE_LAYER = "features.denseblock{0:+1}.denselayer{1:+1}"
 _DENSENET: Rules = (
     (r"stem\.(conv|norm)", "features.{0}0"),
-    (
-        r"stages\.(\d)\.layers\.(\d+)\.norm(\d)",
-        "features.denseblock{0:+1}.denselayer{1:+1}.norm{2:+1}",
-    ),
-    (
-        r"stages\.(\d)\.layers\.(\d+)\.conv(\d)",
-        "features.denseblock{0:+1}.denselayer{1:+1}.conv{2}",
-    ),
+    (r"stages\.(\d)\.layers\.(\d+)\.norm(\d)", _DENSE_LAYER + ".norm{2:+1}"),
+    (r"stages\.(\d)\.layers\.(\d+)\.conv(\d)", _DENSE_LAYER + ".conv{2}"),
     (r"stages\.(\d)\.transition\.(conv|norm)", "features.transition{0}.{1}"),
     (r"tail\.norm", "features.norm5"),
     (r"head", "classifier"),
@@ -156,24 +149,17 @@ _MOBILENET: Rules = (
 )
 
 
-# Inverted residual units: three convolutions, two in the first stage, which does not expand.
-_FIRST = r"stages\.0\.units\.(\d+)\.branch"
-_BRANCH = UNIT + r"\.branch"
+# Inverted residual units: three convolutions, but in the first stage, which does not expand, two.
+_EXPANDED = r"stages\.([1-9])\.units\.(\d+)\.branch"
 _INVERTED: Rules = (
-    (r"stem\.conv", "conv_stem"),
-    (r"stem\.norm", "bn1"),
-    (_FIRST + r"\.conv1", "blocks.0.{0}.conv_dw"),
-    (_FIRST + r"\.norm1", "blocks.0.{0}.bn1"),
-    (_FIRST + r"\.conv2", "blocks.0.{0}.conv_pw"),
-    (_FIRST + r"\.end_norm", "blocks.0.{0}.bn2"),
-    (_BRANCH + r"\.conv1", "blocks.{0}.{1}.conv_pw"),
-    (_BRANCH + r"\.conv2", "blocks.{0}.{1}.conv_dw"),
-    (_BRANCH + r"\.conv3", "blocks.{0}.{1}.conv_pwl"),
-    (_BRANCH + r"\.norm([12])", "blocks.{0}.{1}.bn{2}"),
-    (_BRANCH + r"\.end_norm", "blocks.{0}.{1}.bn3"),
+    (_EXPANDED + r"\.conv1", "blocks.{0}.{1}.conv_pw"),
+    (_EXPANDED + r"\.conv2", "blocks.{0}.{1}.conv_dw"),
+    (_EXPANDED + r"\.conv3", "blocks.{0}.{1}.conv_pwl"),
+    (_EXPANDED + r"\.norm([12])", "blocks.{0}.{1}.bn{2}"),
+    (_EXPANDED + r"\.end_norm", "blocks.{0}.{1}.bn3"),
     (r"tail\.conv", "conv_head"),
     (r"tail\.norm", "bn2"),
-    (r"head", "classifier"),
+    *_MOBILENET,
 )
 _EFFICIENTNET_PYTORCH: Rules = (
     (r"stem\.conv", "_conv_stem"),
