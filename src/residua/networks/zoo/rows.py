@@ -82,8 +82,8 @@ _NEXT50 = replace(_DEEP.with_units(3, 4, 6, 3), inner=WIDER, groups=32)
 _NEXT101 = replace(_DEEP.with_units(3, 4, 23, 3), inner=DEEP, groups=32)
 _PREACT_BASIC = replace(_BASIC, ordering="full_preactivation", first_tap="before")
 _PREACT_DEEP = replace(_DEEP, ordering="full_preactivation", first_tap="before")
-_CIFAR = replace(_BASIC, outputs=(16, 32, 64), strides=(1, 2, 2), shortcut="A", stem=CIFAR_STEM)
-_CIFAR_PREACT = replace(_CIFAR, ordering="full_preactivation", first_tap="before")
+CIFAR = replace(_BASIC, outputs=(16, 32, 64), strides=(1, 2, 2), shortcut="A", stem=CIFAR_STEM)
+_CIFAR_PREACT = replace(CIFAR, ordering="full_preactivation", first_tap="before")
 _CIFAR_PREACT_DEEP = replace(
     _CIFAR_PREACT, outputs=(64, 128, 256), inner=(16, 32, 64), branch=BOTTLENECK_V1, shortcut="B"
 )
@@ -95,7 +95,7 @@ _CIFAR_NEXT29 = replace(
     strides=(1, 2, 2),
     stem=replace(CIFAR_STEM, width=64),
 )
-_WRN = replace(_CIFAR, ordering="full_preactivation", shortcut="B")
+_WRN = replace(CIFAR, ordering="full_preactivation", shortcut="B")
 _WRN16 = replace(_WRN.with_units(2, 2, 2), outputs=(128, 256, 512))
 _WRN28 = replace(_WRN.with_units(4, 4, 4), outputs=(160, 320, 640))
 
@@ -129,13 +129,13 @@ PAPERS: dict[str, Row] = {
     "preact_resnet101": Row(_PREACT_DEEP.with_units(3, 4, 23, 3), HE16, 44_541_480),
     "preact_resnet152": Row(_PREACT_DEEP.with_units(3, 8, 36, 3), HE16, 60_185_128),
     # He 2015, section 4.2: 6n + 2 layers, option A; the paper begins at 20
-    "cifar_resnet14": _cifar(_CIFAR.with_units(2, 2, 2), f"as {HE15}, with n = 2", 172_506),
-    "cifar_resnet20": _cifar(_CIFAR.with_units(3, 3, 3), HE15, 269_722),
-    "cifar_resnet32": _cifar(_CIFAR.with_units(5, 5, 5), HE15, 464_154),
-    "cifar_resnet44": _cifar(_CIFAR.with_units(7, 7, 7), HE15, 658_586),
-    "cifar_resnet56": _cifar(_CIFAR.with_units(9, 9, 9), HE15, 853_018),
-    "cifar_resnet110": _cifar(_CIFAR.with_units(18, 18, 18), HE15, 1_727_962),
-    "cifar_resnet1202": _cifar(_CIFAR.with_units(200, 200, 200), HE15, 19_421_274),
+    "cifar_resnet14": _cifar(CIFAR.with_units(2, 2, 2), f"as {HE15}, with n = 2", 172_506),
+    "cifar_resnet20": _cifar(CIFAR.with_units(3, 3, 3), HE15, 269_722),
+    "cifar_resnet32": _cifar(CIFAR.with_units(5, 5, 5), HE15, 464_154),
+    "cifar_resnet44": _cifar(CIFAR.with_units(7, 7, 7), HE15, 658_586),
+    "cifar_resnet56": _cifar(CIFAR.with_units(9, 9, 9), HE15, 853_018),
+    "cifar_resnet110": _cifar(CIFAR.with_units(18, 18, 18), HE15, 1_727_962),
+    "cifar_resnet1202": _cifar(CIFAR.with_units(200, 200, 200), HE15, 19_421_274),
     # He 2016 on CIFAR; 110 is basic with option A, 164 and 1001 are bottlenecks (9n + 2)
     "cifar_preact_resnet110": _cifar(_CIFAR_PREACT.with_units(18, 18, 18), HE16, 1_727_962),
     "cifar_preact_resnet164": _cifar(_CIFAR_PREACT_DEEP.with_units(18, 18, 18), HE16, 1_703_258),
@@ -237,7 +237,7 @@ _RESNEXT50 = replace(
     _NEXT50, stem=Stem(bias=True), norm=APPLICATIONS_NORM, padding="same", initialisation="glorot"
 )
 _RESNET32 = replace(  # its norms have the tutorial's own constants: momentum .9, epsilon 1e-5
-    _CIFAR.with_units(5, 5, 5),
+    CIFAR.with_units(5, 5, 5),
     shortcut="B",
     stem=replace(CIFAR_STEM, letters="c", padding="same", bias=True),
     tail="na",

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from residua.config.schema import Ordering
 from residua.networks.layers import Convolution
-from residua.networks.residual import CIFAR_STEM, ResidualUnit, ResNetConfig, unit_plan
+from residua.networks.residual import ResidualUnit, ResNetConfig, unit_plan
+from residua.networks.zoo.rows import CIFAR
 from residua.system.generators import Seeded
 
 SEED = 1
-CHANNELS = 16
+CHANNELS = 16  # of the first stage
 FEATURES = 16  # of the linear layers with a shortcut
 WIDE = 64  # features of the chains whose layers are matrices
 
@@ -183,14 +184,8 @@ def _chain_gradient(
 
 
 def _config(ordering: Ordering, units: int, *, plain: bool = False) -> ResNetConfig:
-    return ResNetConfig(
-        (units,) * 3,
-        (CHANNELS, 2 * CHANNELS, 4 * CHANNELS),
-        strides=(1, 2, 2),
-        ordering=ordering,
-        shortcut="none" if plain else "B",
-        stem=CIFAR_STEM,
-    )
+    config = CIFAR.with_units(units, units, units)
+    return replace(config, ordering=ordering, shortcut="none" if plain else "B")
 
 
 def _network(config: ResNetConfig) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from residua.config.schema import Shortcut
 from residua.networks.layers import BatchNorm, initialise
-from residua.networks.residual import CIFAR_STEM, ResNet, ResNetConfig
+from residua.networks.residual import ResNet
+from residua.networks.zoo.rows import CIFAR
 from residua.studies.text import Values
 from residua.system.generators import Seeded
 
@@ -92,9 +93,7 @@ def load_images(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor
 def build(depth: int, shortcut: Shortcut, seed: int, init: Init = "he") -> ResNet:
     """A network of 6n + 2 layers for ten classes. Leaves the global random generator unchanged."""
     units = (depth - 2) // 6
-    config = ResNetConfig(
-        (units,) * 3, (16, 32, 64), strides=(1, 2, 2), shortcut=shortcut, stem=CIFAR_STEM
-    )
+    config = replace(CIFAR.with_units(units, units, units), shortcut=shortcut)
     with Seeded(seed):
         network = config.build(classes=10, channels=3)
         if init == "glorot":
