@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from statistics import NormalDist
 
 import numpy as np
@@ -177,10 +178,9 @@ def seed_differences(
         half = _studentized_range(rows, freedom) * spread / math.sqrt(seeds)
     means = values.mean(axis=1)
     differences = {}
-    for first in range(rows):
-        for second in range(first + 1, rows):
-            mean = float(means[second] - means[first])
-            differences[first, second] = Difference(mean, mean - half, mean + half)
+    for first, second in combinations(range(rows), 2):
+        mean = float(means[second] - means[first])
+        differences[first, second] = Difference(mean, mean - half, mean + half)
     return differences
 
 

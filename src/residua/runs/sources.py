@@ -328,13 +328,11 @@ def with_overrides(
         weights = weights.with_classes(tuple(classes))
     if preprocessing:
         weights = with_preprocessing(weights, preprocessing)
-    for assumption, option in (
-        (
-            weights.assumed_preprocessing,
-            "--set preprocessing.mean=[...] and preprocessing.std=[...]",
-        ),
-        (weights.assumed_classes, "--classes"),
-    ):
+    options = {
+        weights.assumed_preprocessing: "--set preprocessing.mean=[...] and preprocessing.std=[...]",
+        weights.assumed_classes: "--classes",
+    }
+    for assumption, option in options.items():
         if assumption:
             console.caution(f"{weights.path.name}: {assumption}. Change it with {option}")
     return weights

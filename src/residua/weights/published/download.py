@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
 from http.client import HTTPException, HTTPMessage, HTTPResponse
@@ -275,19 +275,14 @@ class _SecureRedirects(HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-@contextlib.contextmanager
-def _locked(folder: Path, console: Console) -> Iterator[None]:
+def _locked(folder: Path, console: Console) -> contextlib.AbstractContextManager[object]:
     """Only one process downloads at a time; the others wait. A killed process frees the lock."""
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(blocking=False)
+        return lock.acquire(blocking=False)
     except Timeout:
         console.print(f"{folder}: waiting for another process that is downloading.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _record_path(path: Path) -> Path:
