@@ -151,12 +151,26 @@ class CrossValidated:
     features: Floats
     c: float
 
-    def correct_for(self, samples: Integers) -> npt.NDArray[np.bool_] | None:
-        """`correct` of these samples; None unless all were evaluated."""
-        found = dict(zip(self.samples.tolist(), self.correct.tolist(), strict=True))
-        if not set(samples.tolist()) <= found.keys():
+    def correct_without(
+        self, samples: Integers, prepared: Prepared
+    ) -> npt.NDArray[np.bool_] | None:
+        """Whether a head fitted on the training set of `prepared` classifies each of these samples
+        correctly, bool [N]; None if the features of some are not there."""
+        fitted = np.isin(self.samples, prepared.splits["train"])
+        row_of = {sample: row for row, sample in enumerate(self.samples.tolist())}
+        if not set(samples.tolist()) <= row_of.keys():
             return None
-        return np.array([found[sample] for sample in samples.tolist()], bool)
+        head = fit_logistic(
+            self.features[fitted],
+            prepared.labels[self.samples[fitted]],
+            len(prepared.dataset.classes),
+            self.c,
+            balanced=prepared.config.optimization.class_weights == "balanced",
+            weights=prepared.weights_of(self.samples[fitted]),
+        )
+        rows = [row_of[sample] for sample in samples.tolist()]
+        logits = self.features[rows] @ head.weight.T + head.bias
+        return np.asarray(logits.argmax(1) == prepared.labels[samples])
 
     def held_out(self, prepared: Prepared) -> HeldOut:
         """The evaluated predictions, to calibrate a probe on all images with."""

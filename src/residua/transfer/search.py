@@ -242,14 +242,14 @@ class Search:
 
     def _with_validation_set(self, probe: Trial) -> Trial:
         """The probe evaluated on a validation set that is drawn now, where all images were used
-        for training, by heads that were not fitted on them."""
+        for training: a head of its layer and C, fitted on the images that the others train on."""
         prepared, crossed = self.context.prepared, probe.outcome.cross_validated
         if not self._may_redraw or crossed is None:
             return probe
         reason = "20 % held out to compare strategies"
         prepared = with_validation_set(prepared, HELD_OUT, reason)
         samples = thinned(prepared.splits["validation"], throughput.VALIDATION_LIMIT)
-        correct = crossed.correct_for(samples)
+        correct = crossed.correct_without(samples, prepared)
         if correct is None or not len(correct):
             return probe
         self.context = self.context.with_prepared(prepared)
