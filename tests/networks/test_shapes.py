@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from residua.networks.analysis.shapes import on_meta, weightless
@@ -51,3 +56,56 @@ def test_an_in_place_relu_returns_its_input() -> None:
         x = torch.empty(2, 3)
         assert nn.ReLU(inplace=True)(x) is x
         assert nn.ReLU()(x) is not x
+
+
+small = st.integers(1, 4)
+
+
+@given(
+    sides=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    kernel=st.tuples(small, small),
+    stride=small,
+    padding=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+    ceil=st.booleans(),
+)
+def test_windows_have_the_shapes_of_a_real_forward_or_are_refused_like_there(
+    sides: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    ceil: bool,
+) -> None:
+    layers = [nn.Conv2d(4, 6, kernel, stride, padding, dilation, groups)]
+    if 2 * padding <= min(kernel):  # what pooling demands
+        layers += [
+            nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil),
+            nn.AvgPool2d(kernel, stride, padding, ceil),
+        ]
+    for layer in layers:
+
+        def shape_of(device: str, layer: nn.Module = layer) -> torch.Size | None:
+            try:
+                return layer.to(device)(torch.zeros(1, 4, *sides, device=device)).shape
+            except RuntimeError:
+                return None
+
+        real = shape_of("cpu")
+        with on_meta():
+            assert shape_of("meta") == real
+
+
+@pytest.mark.slow
+def test_counting_does_not_import_the_compiler() -> None:
+    """PyTorch's versions on "meta" import sympy, which takes more than a second."""
+    code = (
+        "import sys; from residua.networks.analysis.cost import measure\n"
+        "from residua.networks.zoo import catalogue\n"
+        "for name in ('resnet50d', 'densenet121', 'alexnet_2012', 'efficientnet_lite0'):\n"
+        "    measure(catalogue.build(name), (3, 224, 224))\n"
+        "assert 'sympy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
