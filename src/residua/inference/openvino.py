@@ -82,7 +82,7 @@ def _converted(network: nn.Module, example: Pixels) -> Any:
         traced = torch.jit.trace(network.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
         traced = torch.jit.freeze(traced)
     frontend = FrontEndManager().load_by_framework("pytorch")
-    decoder = TorchScriptPythonDecoder(traced, example_input=images)  # kept until it is converted
+    decoder = TorchScriptPythonDecoder(traced, example_input=images)  # must outlive the conversion
     model = frontend.load(decoder)
     (place,) = model.get_inputs()
     model.set_element_type(place, openvino.Type.u8)
