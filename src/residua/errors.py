@@ -12,3 +12,11 @@ class ResiduaError(Exception):
     def _render_traceback_(self) -> list[str]:
         """The lines that a notebook shows."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class UnreadableImages(ResiduaError):  # noqa: N818 - it names what was found
+    """Images cannot be read where each must be. count: of these. first: path and reason of one."""
+
+    def __init__(self, message: str, count: int, first: tuple[str, str]) -> None:
+        super().__init__(message)
+        self.count, self.first = count, first

@@ -304,18 +304,17 @@ def _train(experiment: Experiment) -> Trained:
 def _train_plainly(experiment: Experiment) -> Trained:
     prepared, folder, clock = experiment.prepared, experiment.folder, experiment.clock
     network = initial_network(prepared.config, experiment.weights, prepared.device)
-    is_resumed = (folder.path / STATE).exists()
-    if is_resumed:
+    if is_resumed := (folder.path / STATE).exists():
         restore_network(network, folder)
 
-    def training_batches(prepared: Prepared) -> tuple[Inputs, int]:
+    def training_batches(prepared: Prepared) -> tuple[Inputs, int, str]:
         if not prepared.config.network.freeze:
-            return prepared.training_batches(), 0
+            return prepared.training_batches(), 0, ""
         from residua.transfer.cached_batches import batches_after
 
         return batches_after(network, prepared, clock, experiment.console)
 
-    batches, cached_stages = training_batches(prepared)
+    batches, cached_stages, line = training_batches(prepared)
     eval_splits = prepared.eval_splits(throughput.validation_limit(clock))
     if clock.bounded and not is_resumed:
         validated = sum(map(len, eval_splits.values()))
@@ -323,8 +322,10 @@ def _train_plainly(experiment: Experiment) -> Trained:
         seconds = max(0.0, clock.left - schedule.finish)
         prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
         if prepared.config.training.max_images:
-            batches, cached_stages = training_batches(prepared)
+            batches, cached_stages, line = training_batches(prepared)
         folder.write_settings(prepared.config, prepared.choices)  # a resumed run does not replan
+    if line:
+        experiment.console.print(line)
     task = Task(
         batches,
         eval_splits,

@@ -199,6 +199,17 @@ def test_what_is_no_training_set_is_refused(images: Any, labels: Any, message: s
         small().fit(images, labels)
 
 
+def test_a_missing_file_is_named_as_it_was_given(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "there.png")
+    files = [tmp_path / "there.png", tmp_path / "gone.png"]
+    with pytest.raises(ValueError, match="gone") as caught:
+        small().fit(files, [0, 1])
+    assert str(caught.value) == (
+        f"X: 1 image cannot be read, the first is {tmp_path / 'gone.png'}: there is no such file. "
+        "Correct the path or the file, or remove it from X and y."
+    )
+
+
 def test_an_unreadable_image_is_named(fitted: residua.ImageClassifier) -> None:
     with pytest.raises(ResiduaError, match=r"nothing\.png: cannot be read"):
         fitted.predict(["nothing.png"])

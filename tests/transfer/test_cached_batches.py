@@ -33,7 +33,7 @@ def test_without_augmentation_the_maps_of_all_images_are_cached(
 ) -> None:
     context = context_of(shapes, weights, "none", network__freeze=2, **UNCHANGED)
     network, prepared = context.network().eval(), context.prepared
-    batches, stages = batches_after(network, prepared, context.clock, context.console)
+    batches, stages, _ = batches_after(network, prepared, context.clock, context.console)
     images = prepared.training_batches()
     assert stages == 2
     assert (batches.steps, batches.labels is images.labels) == (images.steps, True)
@@ -52,7 +52,9 @@ def test_without_augmentation_the_maps_of_all_images_are_cached(
 
 def test_views_are_used_in_turn(shapes: Path, weights: Path, context_of: ContextOf) -> None:
     context = context_of(shapes, weights, "none", network__freeze=2, transfer__views=2)
-    batches, _ = batches_after(context.network(), context.prepared, context.clock, context.console)
+    batches, _, _ = batches_after(
+        context.network(), context.prepared, context.clock, context.console
+    )
     assert isinstance(batches, CachedBatches)
     members = list(batches.members)
     for epoch, maps in ((0, batches.plain_maps), (4, batches.views[0]), (5, batches.views[1])):
@@ -82,9 +84,9 @@ def test_otherwise_the_batches_hold_images(
     if constant:
         monkeypatch.setattr(cached_batches, constant, 0.0)
         clock = Clock(60.0 if constant == "TIME_SHARE" else math.inf)
-    lines: list[str] = []
-    monkeypatch.setattr(context.console, "print", lines.append)
-    batches, stages = batches_after(context.network(), context.prepared, clock, context.console)
+    batches, stages, printed = batches_after(
+        context.network(), context.prepared, clock, context.console
+    )
     assert stages == 0
     assert batches.batch(0, 0).images.shape[1:] == (3, 16, 16)
-    assert line in "\n".join(lines)
+    assert line in printed

@@ -12,6 +12,7 @@ from references.lines import Lines
 
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
+from residua.transfer import cached_batches
 from residua.transfer.context import Context
 from residua.transfer.fine_tune import RESULT, _with_learning_rate, fine_tune
 from residua.transfer.result import TransferResult
@@ -95,6 +96,21 @@ def test_a_budget_plans_the_epochs_and_explicit_settings_stay(
     assert len(outcome.progress.history) <= training.epochs
     assert outcome.prepared.config.optimization.warmup_epochs == 0
     assert folder.config.training.epochs == training.epochs  # a resumed run does not replan
+
+
+def test_why_frozen_stages_are_not_cached_is_printed_once(
+    shapes: Path,
+    weights: Path,
+    folder: RunFolder,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though the batches are made again, without augmentation and for fewer images."""
+    monkeypatch.setattr(cached_batches, "TIME_SHARE", 0)
+    console = Lines()
+    settings = {"transfer__budget": "3s", "transfer__views": 1}
+    fine_tune(context_of(shapes, weights, "partial", console, **settings), folder)
+    assert console.text.count("computed each time") == 1
 
 
 def test_large_steps_are_taken_only_if_the_probe_fails_and_there_is_time(

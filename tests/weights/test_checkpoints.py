@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,15 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
     assert "is a TorchScript program, and code in a file is never run" in refused(
         tmp_path / "file.pth"
     )
+
+
+def test_a_torch_export_program_is_refused_with_what_to_use_instead(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as archive:  # the names that PyTorch writes
+        archive.writestr("archive/data/weights/weight_0", b"\0" * 8)
+        archive.writestr("archive/archive_format", "pt2")
+    message = refused(tmp_path / "model.pt2")
+    assert "is a torch.export program, and code in a file is never run" in message
+    assert "predict, evaluate and serve accept .onnx and .xml files" in message
 
 
 def test_pickles_without_a_state_dict_are_refused(tmp_path: Path) -> None:

@@ -90,3 +90,10 @@ def test_a_linear_probe_on_them_needs_no_network(shapes: Path, tmp_path: Path) -
     assert run.config.network.name == "efficientnet_lite0"
     assert run.config.preprocessing.size == 160  # the images have 16 px
     assert run.predict(shapes / "class1" / "000.png")[0].top[0][0] == "class1"
+
+
+def test_prediction_sets_of_published_weights_are_refused_without_a_path() -> None:
+    for source in ("imagenet", "imagenet:efficientnet_lite0"):
+        with pytest.raises(ResiduaError, match=f"^{source}: .*have no prediction sets") as caught:
+            residua.predict(source, np.zeros((8, 8, 3), np.uint8), coverage=0.9)
+        assert "site-packages" not in str(caught.value)

@@ -35,7 +35,7 @@ from residua.data.given import Ranges, path_of
 from residua.data.pixels import ImageLike, checked_range
 from residua.data.scan import class_key
 from residua.data.value_range import ValueRange
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UnreadableImages
 from residua.evaluation.evaluate import run_classes
 from residua.evaluation.inputs import Input, Reading, read_batches
 from residua.inference.engine import Floats
@@ -43,6 +43,7 @@ from residua.inference.outputs import classifier_of
 from residua.networks.own import ModelLike, own_name, own_network_name
 from residua.system.console import Console
 from residua.system.files import new_folder, user_path
+from residua.system.words import counted
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import read_file
 from residua.weights.network import default_device
@@ -50,6 +51,7 @@ from residua.weights.published.embedded import DEFAULT
 
 Images = npt.NDArray[Any] | torch.Tensor | Sequence[ImageLike]
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
+_ROW = re.compile(r"^row \d+: ")  # of the table that the paths are stored in
 SHAPES = "an array [N, H, W] or [N, H, W, C], or a list of images"
 GROWTH = 4  # times more images than before: the engine is chosen again
 
@@ -140,6 +142,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.network_ = Network(
                 content, order, config.data.max_pixels, own_network_name(config)
             )
+        except UnreadableImages as error:
+            path, reason = error.first
+            raise InputError(
+                f"X: {counted(error.count, 'image')} cannot be read, the first is {path}: "
+                f"{_ROW.sub('', reason)}. Correct the path or the file, or remove it from X and y."
+            ) from error
         except ResiduaError as error:
             raise InputError(str(error)) from error
         self.classes_ = classes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from residua.config.schema import Data
+from residua.config.start import is_published
 from residua.data.dataset import Pixels
 from residua.data.pixels import Transform, checked_range
 from residua.data.value_range import ValueRange
@@ -104,6 +105,12 @@ def predictions(
     """The rows of `predict`, each as soon as it is made."""
     chosen = default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
+    if coverage is not None and is_published(source):
+        raise ResiduaError(
+            f"{os.fspath(source)}: the published ImageNet weights have no prediction sets, which "
+            "are fitted on held-out images of a training. Omit --sets and --coverage, or train on "
+            "your own images, `residua train DATA`, and predict with that run."
+        )
     images = several(images)
     if grid is not None:
         known = images if isinstance(images, list | tuple) else []

@@ -29,10 +29,11 @@ from residua.data.neighbours import Pairs
 from residua.data.open import open_dataset, open_recorded, resolved
 from residua.data.random import Integers
 from residua.data.split import Member
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UnreadableImages
 from residua.system.console import Console
 from residua.system.device import device_named, fast_bf16
 from residua.system.files import user_path
+from residua.system.words import agreeing, counted
 
 
 @dataclass(frozen=True)
@@ -362,9 +363,9 @@ def _range_notes(
     if not decoded.flat:
         return ()
     first = decoded.flat[0]
-    use = "uses" if len(decoded.flat) == 1 else "use"
+    uses = agreeing(len(decoded.flat), "uses", "use")
     note = (
-        f"{len(decoded.flat):,} of {len(dataset.entries):,} images {use} less than a tenth of the "
+        f"{len(decoded.flat):,} of {len(dataset.entries):,} images {uses} less than a tenth of the "
         f"range from black to white, for example {dataset.entries[first].path}"
     )
     header, scale = surveyed.headers[first], config.preprocessing.value_range
@@ -400,9 +401,11 @@ def _readable(
     failures = [(entries[at].path, reason) for at, reason in decoded.failures.items()]
     unreadable = (*dataset.rejected, *failures)
     if unreadable and config.data.unreadable == "fail":
-        raise ResiduaError(
-            f"{path}: {len(unreadable)} files cannot be read, the first is "
-            f"{unreadable[0][0]}: {unreadable[0][1]}. --unreadable list leaves them out."
+        raise UnreadableImages(
+            f"{path}: {counted(len(unreadable), 'file')} cannot be read, the first is "
+            f"{unreadable[0][0]}: {unreadable[0][1]}. --unreadable list leaves such files out.",
+            len(unreadable),
+            unreadable[0],
         )
     readable = [at for at in range(len(entries)) if at not in decoded.failures]
     if not readable:

@@ -87,18 +87,19 @@ def _rows_of(samples: Integers, total: int) -> Integers:
 
 def batches_after(
     network: Staged, prepared: Prepared, clock: Clock, console: Console
-) -> tuple[Inputs, int]:
-    """Training batches, and the number of frozen stages whose output they hold.
+) -> tuple[Inputs, int, str]:
+    """Training batches, the number of frozen stages whose output they hold, and a line to print.
 
     The output is computed once per image and cached if augmentation, memory and time allow it;
-    else the batches hold images, and the number is 0.
+    else the batches hold images, and the number is 0. The line states why it is not cached, where
+    memory or time are the reason; a search of settings prints the last one.
     """
     config, members = prepared.config, prepared.training_members
     images = prepared.training_batches()
     stages, views = min(config.network.freeze, network.last_cut), config.transfer.views
     mixes = config.augmentation.mixup or config.augmentation.cutmix
     if stages == 0 or mixes or not (views or changes_nothing(config.augmentation)):
-        return images, 0
+        return images, 0, ""
     evaluated = prepared.eval_splits(validation_limit(clock))
     samples = np.concatenate([members, *evaluated.values()])
     extractor = FeatureExtractor(network, prepared)
@@ -110,11 +111,10 @@ def batches_after(
     seconds = (time.monotonic() - began) * total / len(first)
     needed = maps[0].numel() * maps.element_size() * total
     if needed > MEMORY_SHARE * _free_bytes(prepared.device):
-        console.print(f"{needed / 1e6:,.0f} MB of feature maps do not fit: computed each time")
-        return images, 0
+        return images, 0, f"{needed / 1e6:,.0f} MB of feature maps do not fit: computed each time"
     if seconds > TIME_SHARE * clock.left:
-        console.print(f"caching feature maps would take {seconds:.0f} s: computed each time")
-        return images, 0
+        line = f"caching feature maps would take {seconds:.0f} s: computed each time"
+        return images, 0, line
     console.print(f"caching the output of {stages} frozen stages: {needed / 1e6:,.0f} MB")
     batches = CachedBatches(
         extractor.maps(samples, stages),
@@ -126,7 +126,7 @@ def batches_after(
         views=tuple(extractor.maps(members, stages, view) for view in range(1, views + 1)),
         weights=prepared.weights,
     )
-    return batches, stages
+    return batches, stages, ""
 
 
 def _free_bytes(device: torch.device) -> int:

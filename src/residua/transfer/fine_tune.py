@@ -47,7 +47,7 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
     if is_resumed:
         restore_network(network, folder)
     clock, console = context.clock, context.console
-    batches, cached_stages = batches_after(network, context.prepared, clock, console)
+    batches, cached_stages, line = batches_after(network, context.prepared, clock, console)
     limit = throughput.validation_limit(clock)
     result, needed = result_of(folder) if is_resumed else TransferResult(), 0.0
     scores: dict[FeatureLayer, LayerScore] = {}
@@ -63,7 +63,7 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
         schedule = measured()
         if not cached_stages and clock.left < MANY_EPOCHS * schedule.epoch:
             context = _without_augmentation(context)
-            batches, cached_stages = batches_after(network, context.prepared, clock, console)
+            batches, cached_stages, line = batches_after(network, context.prepared, clock, console)
             schedule = measured() if cached_stages else schedule
         prepared = context.prepared
         epochs = prepared.config.training.epochs
@@ -77,12 +77,14 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
             prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
             context = context.with_prepared(prepared)
             if prepared.config.training.max_images:
-                batches, cached_stages = batches_after(network, prepared, clock, console)
+                batches, cached_stages, line = batches_after(network, prepared, clock, console)
         if context.prepared.config.transfer.strategy == "full":
             context = _with_learning_rate(context, result.layers[-1].accuracy)
         if final:  # a resumed run does not replan
             folder.write_settings(context.prepared.config, context.prepared.choices)
             folder.write_json(RESULT, result.to_json())
+    if line:
+        console.print(line)
     task = Task(
         batches,
         context.prepared.eval_splits(limit),

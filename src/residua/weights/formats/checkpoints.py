@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 from residua.errors import ResiduaError
 from residua.weights.formats.guards import (
     FLOATS,
+    INSTEAD,
     MAX_RATIO,
     damaged,
     one_line,
@@ -125,8 +126,8 @@ def _pickles(path: Path, stream: IO[bytes]) -> list[IO[bytes]]:
         for member in archive.infolist():
             if member.filename.endswith("constants.pkl"):
                 raise ResiduaError(
-                    f"{path}: is a TorchScript program, and code in a file is never run. Save its "
-                    "tensors alone: torch.save(network.state_dict(), FILE)."
+                    f"{path}: is a TorchScript program, and code in a file is never run. {INSTEAD} "
+                    "Its tensors alone are read too: torch.save(network.state_dict(), FILE)."
                 )
             if member.CRC == 0:  # torch.serialization.set_crc32_options(False) writes none
                 member.CRC = None  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from residua.weights.exported import is_exported
 from residua.weights.formats import checkpoints
 from residua.weights.formats.guards import (
     EXPECTED,
+    INSTEAD,
     MAX_NAME,
     damaged,
     first_bytes,
@@ -51,6 +52,10 @@ def _read(path: Path, start: bytes) -> RawWeights:
             return _read_keras(path, archive=True)
         if any(name.endswith("data.pkl") for name in names):
             return checkpoints.read_pickle(path)
+        if any("/data/weights/" in name or name.endswith("/archive_format") for name in names):
+            raise ResiduaError(
+                f"{path}: is a torch.export program, and code in a file is never run. {INSTEAD}"
+            )
         raise ResiduaError(
             f"{path}: is a zip archive without weights ({one_line(', '.join(names[:3]))}, ...): "
             f"expected {EXPECTED}."

@@ -24,6 +24,11 @@ EXPECTED = (
     "a Keras file (.h5, .weights.h5, .keras), a PyTorch checkpoint (.pth, .th, .pt) or .safetensors"
 )
 
+INSTEAD = (
+    "Use the weights that it was saved from, or an export in another format: predict, evaluate and "
+    "serve accept .onnx and .xml files."
+)
+
 
 def first_bytes(path: Path) -> bytes:
     """The first 64 bytes of a regular file. Raises ResiduaError."""
