@@ -115,3 +115,20 @@ def test_copies_of_an_image_get_one_label(given: tuple[int, ...], proposed: dict
     found = {f.kind: f for f in check_labels(predictions, labels, names, paths, alike)}
     fixes = {fix.path: fix.label for fix in found["label-errors"].fixes}
     assert fixes == proposed
+
+
+def test_labels_that_classes_are_mistaken_for_rank_first() -> None:
+    """Two doubtful labels of equal probability: class 1 is often given as 2, never as 3."""
+    labels = np.repeat(np.arange(CLASSES), COUNT)
+    probabilities = np.full((len(labels), CLASSES), 0.01)
+    probabilities[np.arange(len(labels)), labels] = 0.97
+    mistaken = np.flatnonzero(labels == 1)
+    labels[mistaken[:10]] = 2
+    probabilities[mistaken[20]] = probabilities[mistaken[21]] = 0.02, 0.56, 0.21, 0.21
+    labels[mistaken[20:22]] = 3, 2
+    predictions = Predictions(probabilities, probabilities, np.ones(len(labels), np.float32))
+    score = find_issues(predictions, labels).score
+    assert score[mistaken[21]] < score[mistaken[20]]
+    labels[mistaken[:10]] = [0, 2, 3] * 3 + [0]  # spread evenly, this is no evidence
+    score = find_issues(predictions, labels).score
+    assert score[mistaken[21]] == pytest.approx(score[mistaken[20]])

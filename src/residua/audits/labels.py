@@ -5,6 +5,8 @@ by logistic regression, cross-validated, and by the vote of the nearest neighbou
 counted where the mean of both is surest, as there it is hardly ever wrong, and ranked by the
 probability of the label, its margin, and which classes are mistaken for which (Northcutt et al.
 2021, "Confident learning: estimating uncertainty in dataset labels", section 3, counts these too).
+The last counts as far as the errors of a class go to one other class: where they are spread evenly,
+the counts are chance, or show classes that overlap.
 Legend: M images, K classes, D features on their main axes.
 """
 
@@ -37,7 +39,7 @@ MOST = 20_000  # rows that a classifier is fitted on
 PRECISION = 1e-3, 60  # tolerance, iterations
 NEIGHBOURS = 10
 NEIGHBOUR_WEIGHT = 0.4  # of the neighbours' vote in the combined probability
-MARGIN_WEIGHT = 0.5  # of the margin to the likeliest other class, in the rank
+MARGIN_WEIGHT = 0.15  # of the margin to the likeliest other class, in the rank
 RELIABLE = 0.7  # share of labels that predictions must agree with, to be evidence against others
 SURE = 1 / 3, 0.8  # a third of the predictions, or all of this probability: to count errors
 COMMON = 1 / 2  # of the predictions: to count which class is mistaken for which
@@ -123,9 +125,10 @@ def find_issues(predictions: Predictions, labels: Integers) -> LabelIssues:
     rival[every, labels] = -1
     own = probabilities[every, labels]
     margin = own - rival.max(axis=1)
-    given = probabilities * _confusion(probabilities, labels)[:, labels].T
+    confusion, concentration = _confusion(probabilities, labels)
+    given = probabilities * confusion[:, labels].T
     posterior = given[every, labels] / given.sum(axis=1)
-    score = (own + MARGIN_WEIGHT * (margin + 1)) / 2 + posterior
+    score = (own + MARGIN_WEIGHT * margin) / (1 + MARGIN_WEIGHT) + concentration * posterior
     likely = float((probabilities.max(axis=1) >= SURE[1]).mean())
     sure = _surest(probabilities, max(SURE[0], likely))
     share = float((predicted[sure] != labels[sure]).mean())
@@ -138,16 +141,34 @@ def find_issues(predictions: Predictions, labels: Integers) -> LabelIssues:
     )
 
 
-def _confusion(probabilities: Probabilities, labels: Integers) -> npt.NDArray[np.float64]:
-    """[j, k]: the probability that an image of class j has the label k, from sure predictions."""
+def _confusion(
+    probabilities: Probabilities, labels: Integers
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Probabilities [j, k] that an image of class j has the label k, from sure predictions; and how
+    concentrated errors are: 0 if those of a class are spread evenly over the others, 1 if all have
+    the same label.
+    """
     classes, sure = probabilities.shape[1], _surest(probabilities, COMMON)
     predicted = probabilities[sure].argmax(axis=1)
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (predicted, labels[sure]), 1)
     share = max(float((predicted != labels[sure]).mean()), 1e-3)
     prior = np.full((classes, classes), share / max(classes - 1, 1))
     np.fill_diagonal(prior, 1 - share)
-    counts = PRIOR_IMAGES * prior
-    np.add.at(counts, (predicted, labels[sure]), 1)
-    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+    confusion = counts + PRIOR_IMAGES * prior
+    errors = counts - np.diag(np.diag(counts))
+    return confusion / confusion.sum(axis=1, keepdims=True), _concentration(errors)
+
+
+def _concentration(errors: npt.NDArray[np.float64]) -> float:
+    """Of errors [K, K] by class and label: the share of pairs of errors of a class that have the
+    same label (Simpson 1949, "Measurement of diversity"), 0 at the share by chance."""
+    pairs = errors.sum(axis=1) * (errors.sum(axis=1) - 1)
+    if len(errors) < 3 or not pairs.any():
+        return 0.0
+    chance = 1 / (len(errors) - 1)
+    alike = float((errors * (errors - 1)).sum() / pairs.sum())
+    return max(0.0, (alike - chance) / (1 - chance))
 
 
 def _surest(probabilities: Probabilities, share: float) -> Integers:
