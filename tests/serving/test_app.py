@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from serving.conftest import png, serving
 from residua.data.dataset import Pixels
 from residua.evaluation.predict import predict_images
 from residua.evaluation.predictor import Output
+from residua.serving.batcher import Batcher
 from residua.serving.limits import Limits
 from residua.serving.service import Model
 from residua.weights.load import Weights
@@ -182,6 +184,30 @@ def test_requests_that_wait_share_a_batch(gate: Gate, client: httpx.Client) -> N
         assert [row["class"] for row in batched] == [row["class"] for row in single]
         values = [row["probability"] for row in single]
         assert [row["probability"] for row in batched] == pytest.approx(values, abs=1e-6)
+
+
+def test_an_image_waits_for_others_only_while_some_are_decoded(model: Model) -> None:
+    with serving(model, Limits(delay=20.0)) as client:
+        began = time.monotonic()
+        assert [response.status_code for response in post_images(client, 1)] == [200]
+        assert time.monotonic() - began < 10
+    decoding, asked, sizes = threading.Event(), threading.Event(), list[int]()
+
+    def expects_more() -> bool:
+        expected = decoding.is_set()
+        asked.set()
+        return expected
+
+    batcher = Batcher(model.run, Limits(delay=20.0), expects_more, sizes.append)
+    decoding.set()
+    pixels = np.zeros(model.shape, np.uint8)
+    (first,) = batcher.submit([pixels])
+    assert asked.wait(10)
+    decoding.clear()
+    (second,) = batcher.submit([pixels])
+    assert len(first.result(10).probabilities) == len(second.result(10).probabilities)
+    batcher.close()
+    assert sizes == [2]
 
 
 def test_too_many_requests_and_images_are_refused_for_a_while(gate: Gate) -> None:

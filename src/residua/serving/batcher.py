@@ -20,12 +20,20 @@ _Item = tuple[Pixels, "Future[Output]"]
 class Batcher:
     """One thread that runs the network on whatever has arrived, up to a batch.
 
-    The first image of a batch waits for others at most `limits.delay` seconds. observe: called with
-    the size of every batch.
+    While others are expected, the first image of a batch waits for them at most `limits.delay`
+    seconds. expects_more: whether images are on their way. observe: called with the size of every
+    batch.
     """
 
-    def __init__(self, run: Predictor, limits: Limits, observe: Callable[[int], None]) -> None:
-        self._run, self._limits, self._observe = run, limits, observe
+    def __init__(
+        self,
+        run: Predictor,
+        limits: Limits,
+        expects_more: Callable[[], bool],
+        observe: Callable[[int], None],
+    ) -> None:
+        self._run, self._limits = run, limits
+        self._expects_more, self._observe = expects_more, observe
         self._queue: queue.Queue[_Item | None] = queue.Queue()
         self._lock = threading.Lock()
         self._closed = False
@@ -62,8 +70,9 @@ class Batcher:
             batch, last = [item], False
             deadline = time.monotonic() + self._limits.delay
             while len(batch) < self._limits.batch and not last:
+                seconds = deadline - time.monotonic() if self._expects_more() else 0.0
                 try:
-                    following = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+                    following = self._queue.get(timeout=max(0.0, seconds))
                 except queue.Empty:
                     break
                 if following is None:

@@ -18,7 +18,7 @@ class Limits:
     bytes: of a request. pixels: of an image, before it is decoded. images: of a request. seconds:
     from the first byte of a request to its result. requests: at the same time; more get 429.
     waiting: images that wait for the network; more get 429. batch: images per forward pass.
-    delay: seconds that an image may wait for others to fill a batch.
+    delay: seconds that an image may wait for others, which are being decoded, to fill a batch.
     """
 
     bytes: int = 32 * 2**20

@@ -60,7 +60,8 @@ class Service:
     def __init__(self, model: Model, limits: Limits, metrics: Metrics) -> None:
         self.model, self.limits, self.metrics = model, limits, metrics
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "decode")
-        self.batcher = Batcher(model.run, limits, metrics.batch)
+        self._decoding = 0  # images; changed by the server's thread alone
+        self.batcher = Batcher(model.run, limits, lambda: self._decoding > 0, metrics.batch)
 
     def close(self) -> None:
         """Finish what was accepted."""
@@ -72,9 +73,13 @@ class Service:
         if len(contents) > self.limits.images:
             raise Refused(413, f"{len(contents)} images: at most {self.limits.images} per request")
         loop = asyncio.get_running_loop()
-        images = await asyncio.gather(
-            *(loop.run_in_executor(self.pool, self._read, content) for content in contents)
-        )
+        self._decoding += len(contents)
+        try:
+            images = await asyncio.gather(
+                *(loop.run_in_executor(self.pool, self._read, content) for content in contents)
+            )
+        finally:
+            self._decoding -= len(contents)
         unreadable = sum(isinstance(image, str) for image in images)
         self.metrics.images("unreadable", unreadable)
         return list(images)
