@@ -11,13 +11,16 @@ import torch
 from references.command_line import residua
 
 from residua.api.prediction import predict
+from residua.comparison.compare import compare
 from residua.errors import ResiduaError
+from residua.evaluation.evaluate import evaluate_run
 from residua.exports import formats
 from residua.exports.classifier import Classifier, description
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.serving.service import Model
 from residua.system.console import Console
+from residua.system.device import environment
 from residua.weights.load import read_file
 
 
@@ -61,6 +64,41 @@ def test_predictions_and_evaluations_are_those_of_the_run(run: RunFolder, export
     ]
     assert scores[1]["confusion"] == scores[0]["confusion"]
     assert scores[1]["loss"] == pytest.approx(scores[0]["loss"], abs=1e-5)
+
+
+@pytest.mark.slow
+@onnx
+def test_a_comparison_evaluates_a_file_on_the_images_of_its_run(
+    run: RunFolder, exported: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    run.write_json("environment.json", environment(torch.device("cpu")))
+    evaluation = evaluate_run(run, None, Console(quiet=True))
+    other, renamed = (run.path / name for name in ("other.onnx", "renamed.onnx"))
+    model = onnx.load(exported)
+    text = {entry.key: entry.value for entry in model.metadata_props}["residua"]
+    (head,) = (array for array in model.graph.initializer if array.name.endswith("head.weight"))
+    head.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(head), head.name))
+    values = {key: value for key, value in json.loads(text).items() if key != "golden"}
+    onnx.helper.set_model_props(model, {"residua": json.dumps(values)})
+    onnx.save(model, other)
+    values["classes"] = values["classes"][::-1]
+    onnx.helper.set_model_props(model, {"residua": json.dumps(values)})
+    onnx.save(model, renamed)
+    compared = compare(run, exported, other, out=tmp_path / "page")
+    same, lower = compared.pairs
+    assert (same.images, same.gained, same.lost) == (len(evaluation.labels), 0, 0)
+    by_other = (-evaluation.logits).argmax(1) == evaluation.labels
+    assert lower.gained == (by_other & ~evaluation.correct).sum() > 0
+    assert lower.lost == (evaluation.correct & ~by_other).sum() > 0
+    assert compared.runs[1].file_bytes == exported.stat().st_size
+    with pytest.raises(ResiduaError, match="has other classes than"):
+        compare(run, renamed)
+    outside = tmp_path / "outside.onnx"
+    outside.write_bytes(exported.read_bytes())
+    with pytest.raises(ResiduaError, match="is not in a run folder"):
+        compare(run, outside)
 
 
 @pytest.mark.slow

@@ -266,7 +266,11 @@ def features(
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="Two or more run folders.", show_default=False),
+        typer.Argument(
+            metavar="RUN",
+            help="Two or more run folders, or exported files in them.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         str | None,
@@ -282,6 +286,7 @@ def compare(
     Examples:
       residua compare runs/photos-1 runs/photos-2
       residua compare runs/* --json
+      residua compare runs/photos-1 runs/photos-1/model-int8.onnx
     """
     with terminal():
         from residua.comparison import compare

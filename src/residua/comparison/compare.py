@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from residua.comparison.page import ComparedRun, RunFacts, comparison_page
-from residua.comparison.pairing import Pair, pair_runs, read_predictions
+from residua.comparison.pairing import Pair, file_predictions, pair_runs, read_predictions
 from residua.config.auto import has_effect, value_of
 from residua.config.parse import all_settings
 from residua.config.schema import Config
@@ -22,6 +22,7 @@ from residua.runs.folder import RunFolder, throughputs
 from residua.system.files import check_unused, new_folder, refuse_inside, user_path
 from residua.system.notebook import shown
 from residua.system.words import counted
+from residua.weights.exported import is_exported
 
 PARENT = "comparisons"
 WIDEST = 30  # columns of a cell on a terminal
@@ -63,11 +64,11 @@ class Comparison:
 
 
 class HasPath(Protocol):
-    """A `residua.Run` or a RunFolder."""
+    """A `residua.Run`, a RunFolder, or the result of `residua.export`."""
 
     @property
     def path(self) -> Path:
-        """The run folder."""
+        """The run folder, or the exported file in it."""
 
 
 def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Comparison:
@@ -75,15 +76,16 @@ def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Compa
 
     Accuracies are compared on the images that both were evaluated on and neither was trained on,
     with a paired interval and McNemar's exact test; near-duplicates and groups of --group-by count
-    once, in a sign-flip permutation test. out: a new folder, else the next free
+    once, in a sign-flip permutation test. An exported file in a run folder is evaluated on the
+    held-out images of that run. out: a new folder, else the next free
     comparisons/<n>, for the page, its tables and figures. Raises ResiduaError, also for a run
     without predictions.
     """
-    paths = [run if isinstance(run, str | Path) else run.path for run in runs]
-    folders = [RunFolder.existing(path) for path in paths]
-    _check(folders)
-    names = _names([folder.path for folder in folders])
-    compared = [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+    paths = [user_path(run if isinstance(run, str | Path) else run.path) for run in runs]
+    folders = [_run_of(path) for path in paths]
+    _check(paths)
+    names = _names(paths)
+    compared = [_read(*row) for row in zip(folders, paths, names, strict=True)]
     _check_folder(out, compared)
     first, *others = [run.predictions for run in compared]
     pairs = pair_runs(first, others)
@@ -107,17 +109,29 @@ def differing(configs: Sequence[Config]) -> dict[str, tuple[object, ...]]:
     return rows
 
 
-def _check(runs: Sequence[RunFolder]) -> None:
-    if len(runs) < 2:
+def _run_of(path: Path) -> RunFolder:
+    """The run of a folder, or of an exported file in it. Raises ResiduaError."""
+    if not is_exported(path):
+        return RunFolder.existing(path)
+    if not (path.parent / "split.csv").is_file():
+        raise ResiduaError(
+            f"{path}: is not in a run folder, whose held-out images a comparison needs: export it "
+            "into the run's folder, as `residua export RUN` does."
+        )
+    return RunFolder.existing(path.parent)
+
+
+def _check(paths: Sequence[Path]) -> None:
+    if len(paths) < 2:
         raise ResiduaError(
             "compare needs at least two runs"
-            + (f", not {runs[0].path} alone" if runs else "")
+            + (f", not {paths[0]} alone" if paths else "")
             + ". `residua evaluate RUN` evaluates one."
         )
-    paths = [run.path.resolve() for run in runs]
-    for number, run in enumerate(runs):
-        if paths[number] in paths[:number]:
-            raise ResiduaError(f"{run.path}: is listed twice: expected different runs.")
+    resolved = [path.resolve() for path in paths]
+    for number, path in enumerate(paths):
+        if resolved[number] in resolved[:number]:
+            raise ResiduaError(f"{path}: is listed twice: expected different runs or files.")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -130,22 +144,31 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _read(run: RunFolder, name: str) -> ComparedRun:
-    """Read a run. Raises ResiduaError with the command to run if it is unfinished."""
-    weights, predictions, config = run.weights, read_predictions(run, name), run.config
+def _read(run: RunFolder, path: Path, name: str) -> ComparedRun:
+    """Read a run. path: its folder, or an exported file in it.
+
+    Raises ResiduaError with the command to run if the run is unfinished.
+    """
+    config = run.config
+    if path.is_file():
+        files, predictions = [path], file_predictions(run, name, path)
+        if path.suffix == ".xml":
+            files.append(path.with_suffix(".bin"))
+    else:
+        files, predictions = [run.weights], read_predictions(run, name)
     history = run.read_history()
     cost = costs_of(config.network_spec, config.preprocessing.size)
     speeds, split = throughputs(history), predictions.split
     facts = RunFacts(
         name=name,
-        path=str(run.path),
+        path=str(path),
         network=config.network.name,
         split=split,
         accuracy=predictions.accuracy,
         images=len(predictions.results[split]) if split else 0,
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,
-        file_bytes=weights.stat().st_size,
+        file_bytes=sum(file.stat().st_size for file in files),
         epochs=len(history),
         images_per_second=median(speeds) if speeds else None,
         seconds=history[-1].get("seconds") if history else None,

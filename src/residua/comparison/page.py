@@ -93,7 +93,7 @@ def comparison_page(
         f"Each run is compared with {names[0]}.",
         [*_findings(pairs), *_settings_sentences(settings, names), *_caveats(runs)],
         sections,
-        [*(f"{run.facts.name}: {run.folder.path}" for run in runs), f"residua {__version__}."],
+        [*(f"{run.facts.name}: {run.facts.path}" for run in runs), f"residua {__version__}."],
         kind="comparison",
     )
 

@@ -1,10 +1,10 @@
-"""predictions.csv and split.csv of two runs -> their difference on the same evaluated images."""
+"""Predictions of two runs, or of files exported from them -> their difference on equal images."""
 
 from __future__ import annotations
 
 import csv
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,10 @@ from residua.comparison.statistics import (
 from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.split import Member
 from residua.errors import ResiduaError
+from residua.evaluation.evaluate import evaluate_held_out, held_out_split
 from residua.runs.folder import RunFolder, current_columns
+from residua.runs.sources import open_source
+from residua.system.console import Console
 
 SPLITS = ("test", "validation")  # the first one that a run has is compared
 LEAST = 2  # shared images, or groups of them, that a comparison needs
@@ -107,12 +110,11 @@ def read_predictions(run: RunFolder, name: str) -> RunPredictions:
     Raises ResiduaError with the command to run if a run with such a set has no predictions.
     """
     members = run.read_split()
-    contents = {member.path: member for member in members}
     results = {}
     for split in SPLITS:
         file = run.path / "evaluations" / split / "predictions.csv"
         if file.is_file():
-            results[split] = _read_results(file, contents, run)
+            results[split] = _read_results(file, members, run)
     if not results and any(member.split in SPLITS for member in members):
         if run.is_finished:
             raise ResiduaError(
@@ -122,7 +124,34 @@ def read_predictions(run: RunFolder, name: str) -> RunPredictions:
             f"{run.path}: has no predictions yet: its training is unfinished. "
             f"`residua resume {run.path}` continues it."
         )
-    training = (member for member in members if member.split == "train")
+    return _of_run(run, name, results)
+
+
+def file_predictions(run: RunFolder, name: str, file: Path) -> RunPredictions:
+    """The predictions of a file that was exported from a run, on the run's held-out images.
+
+    Raises ResiduaError if the file has other classes.
+    """
+    console = Console(quiet=True)
+    weights, _ = open_source(file, None, None, None, console)
+    if weights.metadata.classes != run.classes:
+        raise ResiduaError(
+            f"{file}: has other classes than {run.path}: expected a file that was exported from "
+            "that run."
+        )
+    if held_out_split(run) is None:
+        return _of_run(run, name, {})
+    evaluation = evaluate_held_out(run, weights, console)
+    correct = evaluation.correct.tolist()
+    labels = [evaluation.classes[label] for label in evaluation.labels]
+    rows = zip(evaluation.paths, labels, correct, strict=True)
+    return _of_run(run, name, {evaluation.split: _results(rows, run.read_split())})
+
+
+def _of_run(
+    run: RunFolder, name: str, results: Mapping[str, Sequence[ImageResult]]
+) -> RunPredictions:
+    training = (member for member in run.read_split() if member.split == "train")
     trained_on = frozenset(digest for member in training for digest in member.digests)
     return RunPredictions(name, results, trained_on, run.selected_on_validation)
 
@@ -228,7 +257,7 @@ def _matched(
     return matched
 
 
-def _read_results(file: Path, contents: Mapping[str, Member], run: RunFolder) -> list[ImageResult]:
+def _read_results(file: Path, members: Sequence[Member], run: RunFolder) -> list[ImageResult]:
     """The rows of a predictions.csv. Raises ResiduaError if they do not fit split.csv."""
     try:
         with file.open(encoding="utf-8", newline="") as stream:
@@ -238,10 +267,17 @@ def _read_results(file: Path, contents: Mapping[str, Member], run: RunFolder) ->
     again = f"`residua evaluate {run.path}` writes it again."
     if not rows or any(row.get(name) is None for name in COLUMNS for row in rows):
         raise ResiduaError(f"{file}: expected rows with {', '.join(COLUMNS)}. {again}")
-    if unknown := [row["path"] for row in rows if row["path"] not in contents]:
+    paths = {member.path for member in members}
+    if unknown := [row["path"] for row in rows if row["path"] not in paths]:
         raise ResiduaError(f"{file}: lists {unknown[0]}, which is not in split.csv. {again}")
     if odd := [row["correct"] for row in rows if row["correct"] not in ("true", "false")]:
         raise ResiduaError(f"{file}: correct is {odd[0]!r}, expected true or false. {again}")
-    return [
-        ImageResult(contents[row["path"]], row["class"], row["correct"] == "true") for row in rows
-    ]
+    return _results(
+        ((row["path"], row["class"], row["correct"] == "true") for row in rows), members
+    )
+
+
+def _results(rows: Iterable[tuple[str, str, bool]], members: Sequence[Member]) -> list[ImageResult]:
+    """Path, class and whether it was predicted, of images of a split -> with their digests."""
+    of_path = {member.path: member for member in members}
+    return [ImageResult(of_path[path], label, correct) for path, label, correct in rows]

@@ -78,38 +78,20 @@ def evaluate_run(
     has a class that is not the run's.
     """
     weights = weights or run_weights(run)
-    max_pixels = run.config.data.max_pixels
     if data is None:
-        split = held_out_split(run)
-        if split is None:
-            is_probe = (run.path / "transfer.json").exists()
-            crossed = "; its cross-validated accuracy is in report.html" if is_probe else ""
-            raise ResiduaError(
-                f"{run.path} used all its images for training, so it has no test or validation "
-                f"set{crossed}. To evaluate it on other labelled images: residua evaluate "
-                f"{run.path} DATA"
-            )
-        images = split_images(run, split, data_path)
-        surveyed = _read(images.dataset, max_pixels, console)
-        members = {member.path: member for member in run.read_split()}
-        _check_unchanged(members, surveyed)
-        seen = earlier_images(run)
-        location, groups = None, {path: member.group for path, member in members.items()}
+        evaluation = evaluate_held_out(run, weights, console, data_path, device)
+        name: str = evaluation.split
+        location = None
     else:
         dataset = open_dataset(data, training=False, columns=columns)
         images = _labelled_images(dataset, run_classes(run), console)
+        max_pixels = run.config.data.max_pixels
         surveyed = _read(images.dataset, max_pixels, console)
         seen = images_seen(run)
+        evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen, device=device)
         path = user_path(data)
-        groups = None
         location = {"data": str(path.resolve()) if path.exists() else data}
-    evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen, groups, device)
-    if location is None:
-        evaluation = dataclasses.replace(
-            evaluation, caveat=caveat_of(run, images.split), baselines=_baselines(run)
-        )
     try:
-        name: str = images.split
         if location is not None:
             name = _folder_name(run, images.dataset.name, location)
             run.write_json(f"evaluations/{name}/data.json", location)
@@ -121,6 +103,37 @@ def evaluate_run(
     except ResiduaError as error:  # such as a run on a disk that is read-only
         console.caution(f"the evaluation is not recorded in the run: {error}")
     return evaluation
+
+
+def evaluate_held_out(
+    run: RunFolder,
+    weights: Weights,
+    console: Console,
+    data_path: str | None = None,
+    device: torch.device | None = None,
+) -> Evaluation:
+    """Evaluate weights with a run's classes, such as a file exported from it, on its test split,
+    else its validation split; nothing is written. Raises as `evaluate_run`."""
+    split = held_out_split(run)
+    if split is None:
+        is_probe = (run.path / "transfer.json").exists()
+        crossed = "; its cross-validated accuracy is in report.html" if is_probe else ""
+        raise ResiduaError(
+            f"{run.path} used all its images for training, so it has no test or validation "
+            f"set{crossed}. To evaluate it on other labelled images: residua evaluate "
+            f"{run.path} DATA"
+        )
+    images, max_pixels = split_images(run, split, data_path), run.config.data.max_pixels
+    surveyed = _read(images.dataset, max_pixels, console)
+    members = {member.path: member for member in run.read_split()}
+    _check_unchanged(members, surveyed)
+    groups = {path: member.group for path, member in members.items()}
+    evaluation = _evaluate(
+        weights, images, surveyed, max_pixels, console, earlier_images(run), groups, device
+    )
+    return dataclasses.replace(
+        evaluation, caveat=caveat_of(run, images.split), baselines=_baselines(run)
+    )
 
 
 def evaluate_weights(

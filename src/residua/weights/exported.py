@@ -168,7 +168,7 @@ def _described(path: Path, metadata: Mapping[str, str | None]) -> dict[str, Any]
     """The description in the metadata. Raises ResiduaError if there is none that can be used."""
     try:
         values = json.loads(metadata.get("residua") or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ResiduaError(
