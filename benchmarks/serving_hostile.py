@@ -3,18 +3,16 @@
     python benchmarks/serving_hostile.py RUN IMAGES [--count 10000] [--seed 0]
 
 Mutations: bytes changed, removed, repeated, cut off, spliced from another file; of JPEG, PNG, GIF,
-WebP, BMP, TIFF and PPM files. Then `schemathesis run` (pip install schemathesis) on /openapi.json.
+WebP, BMP, TIFF and PPM files. Then `schemathesis run` on /openapi.json, if it is on the PATH (pip
+install schemathesis; an environment of its own will do). The output is results/serving-hostile.txt.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import io
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -23,6 +21,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from conditions import conditions
 from PIL import Image
 from serving_load import serving
 
@@ -76,7 +75,8 @@ def main() -> None:
     options = parser.parse_args()
     paths = sorted(path for path in Path(options.images).rglob("*") if path.is_file())
     contents = seeds_of(paths[:: max(1, len(paths) // 6)][:6])
-    print(f"# {datetime.datetime.now():%Y-%m-%d}; {os.cpu_count()} cores; seed {options.seed}")
+    print(f"# hostile requests to residua serve (serving_hostile.py), seed {options.seed}")
+    print(f"# {conditions('fastapi', 'starlette', 'uvicorn', 'python-multipart', 'pillow')}")
     with serving(options.run) as (server, port):
         address = f"http://127.0.0.1:{port}"
         client = httpx.Client(base_url=address, timeout=TIMEOUT)
@@ -103,11 +103,11 @@ def main() -> None:
         with ThreadPoolExecutor(CLIENTS) as pool:
             results = list(pool.map(send, range(options.count)))
         counts = Counter(status for status, _ in results)
-        slowest = max(seconds for _, seconds in results)
+        slowest = max((seconds for _, seconds in results), default=0.0)
         print(f"{options.count:,} mutated images: {dict(counts)}; slowest {slowest:.1f} s")
         alive = client.get("/v2/health/live").status_code
         print(f"afterwards: health {alive}, running: {server.poll() is None}", flush=True)
-        tool = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+        tool = shutil.which("schemathesis")
         if tool:
             words = ["run", f"{address}/openapi.json", "--max-examples", "200", "--seed", "1"]
             words += ["--request-timeout", "20", "--no-color", "--workers", "2"]

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import litserve
+import torch
 
 from residua.data.image import prepared
 from residua.runs.sources import open_source
@@ -22,7 +23,8 @@ class Api(litserve.LitAPI):
     """{"image": base64} -> the three most likely classes, as `residua serve` answers."""
 
     def setup(self, device: str) -> None:
-        self.model = Model.of(open_source(sys.argv[1], None, None, None, Console(True))[0], "model")
+        weights = open_source(sys.argv[1], None, None, None, Console(True))[0]
+        self.model = Model.of(weights, "model", torch.device("cpu"))
 
     def decode_request(self, request):  # an annotation would change what LitServe passes
         return prepared(base64.b64decode(request["image"]), self.model.preprocessing, 10**9)
