@@ -102,10 +102,13 @@ def test_windows_have_the_shapes_of_a_real_forward_or_are_refused_like_there(
 def test_counting_does_not_import_the_compiler() -> None:
     """PyTorch's versions on "meta" import sympy, which takes more than a second."""
     code = (
-        "import sys; from residua.networks.analysis.cost import measure\n"
+        "import sys; from residua.networks.analysis.cost import costs_of, measure, smallest_input\n"
         "from residua.networks.zoo import catalogue\n"
+        "from residua.config.schema import NetworkSpec\n"
         "for name in ('resnet50d', 'densenet121', 'alexnet_2012', 'efficientnet_lite0'):\n"
         "    measure(catalogue.build(name), (3, 224, 224))\n"
+        "costs_of(NetworkSpec('resnet18', 10, 3), 224)\n"
+        "smallest_input(catalogue.build('vgg11'))\n"
         "assert 'sympy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -167,7 +167,7 @@ def weightless(network: nn.Module) -> Any:
     memo: dict[int, Any] = {}
     for tensor in chain(network.parameters(), network.buffers()):
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-        empty = torch.empty_like(tensor, dtype=dtype, device="meta", requires_grad=False)
+        empty = torch.empty(tensor.shape, dtype=dtype, device="meta")
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
     return copy.deepcopy(network, memo).eval()
