@@ -223,7 +223,8 @@ def _measure(dataset: Dataset, index: int) -> Any:
 def _blurred(pixels: Pixels) -> Pixels:
     """[H, W, C] -> [8, 8, C]."""
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-    small = np.asarray(image.resize((BLURRED, BLURRED), Image.Resampling.BOX))
+    size = BLURRED, BLURRED
+    small = np.asarray(image.resize(size, Image.Resampling.BOX, reducing_gap=1.0))  # much faster
     return small.reshape(BLURRED, BLURRED, -1)
 
 

@@ -17,6 +17,7 @@ from residua.data.dataset import Header, Pixels
 
 _SIDE = 128  # px: the shorter side is reduced to at least this many before it is measured
 _VALUES = np.arange(256)
+_POWERS = np.stack([_VALUES**power for power in range(3)], axis=1)
 _ROUNDING = 20 / 12  # variance of the Laplacian of values that were rounded to integers
 _ANIMATED = ("GIF", "WEBP")
 _WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
@@ -77,13 +78,15 @@ def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
     if factor > 1:
         image = image.reduce(factor)
     each = 3 // pixels.shape[2]  # a grey value counts as R, G and B
-    channels = [_statistics(counts) for counts in _histograms(image)] * each
+    channels = _statistics(_histograms(image)) * each
     shades = image.convert("L")
     grey = np.asarray(shades)
     edge = max(1, min(grey.shape) // 50)
     sides = grey[:edge], grey[-edge:], grey[:, :edge], grey[:, -edge:]
-    border = np.concatenate([side.ravel() for side in sides])
-    brightness, contrast, _ = _statistics(_histograms(shades)[0])
+    border = np.bincount(np.concatenate([side.ravel() for side in sides]), minlength=len(_VALUES))
+    (brightness, contrast, _), (edge_mean, edge_spread, _) = _statistics(
+        np.stack([_histograms(shades)[0], border])
+    )
     return Measured(
         header,
         _quantisation(content) if header.format == "JPEG" else 0.0,
@@ -93,7 +96,7 @@ def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
         sharpness=round(_sharpness(shades) / max(contrast, 1.0), 4),
         colour=tuple(round(mean, 3) for mean, _, _ in channels),
         white=tuple(float(largest) for _, _, largest in channels),
-        border=(round(float(border.mean()), 3), round(float(border.std()), 3)),
+        border=(round(edge_mean, 3), round(edge_spread, 3)),
     )
 
 
@@ -102,13 +105,14 @@ def _histograms(image: Image.Image) -> npt.NDArray[np.int64]:
     return np.array(image.histogram(), np.int64).reshape(-1, len(_VALUES))
 
 
-def _statistics(counts: npt.NDArray[np.int64]) -> tuple[float, float, int]:
-    """Mean, standard deviation and largest of the values 0..255, from how often each occurs."""
-    number = int(counts.sum())
-    total, squares = int(counts @ _VALUES), int(counts @ _VALUES**2)
-    mean = total / number
-    variance = (squares - total**2 / number) / number
-    return mean, max(0.0, variance) ** 0.5, int(np.flatnonzero(counts)[-1])
+def _statistics(counts: npt.NDArray[np.int64]) -> list[tuple[float, float, int]]:
+    """Mean, standard deviation and largest of the values 0..255, from how often each occurs, int64
+    [C, 256]."""
+    found = []
+    for row, (number, total, squares) in zip(counts, (counts @ _POWERS).tolist(), strict=True):
+        variance = (squares - total**2 / number) / number
+        found.append((total / number, max(0.0, variance) ** 0.5, int(row.nonzero()[0][-1])))
+    return found
 
 
 def _sharpness(image: Image.Image) -> float:
@@ -116,12 +120,14 @@ def _sharpness(image: Image.Image) -> float:
     size = (min(_SIDE, image.width), min(_SIDE, image.height))
     if size != image.size:
         image = image.resize(size, Image.Resampling.BOX)
-    grey = np.asarray(image, np.float32)
+    grey = np.asarray(image).astype(np.int16)
     if min(grey.shape) < 3:
         return 0.0
-    centre = grey[1:-1, 1:-1]
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    variance = float((4 * centre - around).var())
+    edges = 4 * grey[1:-1, 1:-1]
+    for around in (grey[:-2, 1:-1], grey[2:, 1:-1], grey[1:-1, :-2], grey[1:-1, 2:]):
+        edges -= around
+    values = edges.ravel().astype(np.float64)
+    variance = float(values @ values) / len(values) - float(values.mean()) ** 2
     return float(max(0.0, variance - _ROUNDING) ** 0.5)
 
 
