@@ -163,7 +163,7 @@ def test_damaged_detectors_and_files_of_earlier_versions(
         entry | {"unknown": entry["unknown"] | {"features": 15}},
     ):
         rewrite(damage)
-        with pytest.raises(ResiduaError, match="golden images or uncertainty are unusable"):
+        with pytest.raises(ResiduaError, match="cannot be read as the entry uncertainty"):
             read_exported(file)
     uncertainty = weights.metadata.uncertainty
     assert uncertainty is not None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from references.weights_files import NAME, PREPARED
+from PIL import Image
+from references.weights_files import NAME, NETWORK, PREPARED
 
 from residua.config.schema import Preprocessing
 from residua.errors import ResiduaError
@@ -16,7 +21,7 @@ from residua.runs.sources import open_source
 from residua.system.console import Console
 from residua.weights.golden import check_golden, golden_of
 from residua.weights.load import read_file
-from residua.weights.native import Metadata, to_bytes
+from residua.weights.native import Metadata, to_bytes, with_attached
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = dataclasses.replace(PREPARED, size=16)
@@ -117,11 +122,11 @@ def test_damaged_golden_images_are_refused(store: Callable[..., Path]) -> None:
     tensors = load(content)
     for broken in (tensors["golden.images"][:3], tensors["golden.images"].float()):
         file.write_bytes(save({**tensors, "golden.images": broken}, text))
-        with pytest.raises(ResiduaError, match="its entry golden is unusable"):
+        with pytest.raises(ResiduaError, match="cannot be read as the entry golden"):
             read_file(file)
     del tensors["golden.logits"]
     file.write_bytes(save(tensors, text))
-    with pytest.raises(ResiduaError, match="its entry golden is unusable"):
+    with pytest.raises(ResiduaError, match="cannot be read as the entry golden"):
         read_file(file)
 
 
@@ -138,3 +143,15 @@ def test_golden_images_of_another_number_of_classes_are_refused(store: Callable[
     file.write_bytes(save(tensors, json.loads(header)["__metadata__"]))
     with pytest.raises(ResiduaError, match="10 outputs, but golden images or uncertainty of 7"):
         read_file(file)
+
+
+def test_a_golden_image_that_would_unpack_to_gigabytes_is_refused() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(stream, "PNG")
+    content = bytearray(stream.getvalue())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    entry = {"png": base64.b64encode(content).decode(), "logits": [0.0] * NETWORK.classes}
+    metadata = Metadata(NETWORK, (), PREPARED, {})
+    with pytest.raises(ResiduaError, match=r"x\.onnx: cannot be read as the entry golden"):
+        with_attached(Path("x.onnx"), metadata, {"golden": [entry]})

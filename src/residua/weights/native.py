@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 
 from residua.config import parse
 from residua.config.schema import NetworkSpec, Preprocessing
@@ -128,23 +127,32 @@ def attached_json(metadata: Metadata) -> dict[str, Any]:
 
 def with_attached(path: Path, metadata: Metadata, entries: Mapping[str, Any]) -> Metadata:
     """The inverse of `attached_json`. Raises ResiduaError that names the file."""
-    try:
-        if "golden" in entries:
+    if "golden" in entries:
+        with translated(path, "the entry golden"):
             rows = entries["golden"]
             images = np.stack([_pixels(base64.b64decode(row["png"])) for row in rows])
             logits = np.array([row["logits"] for row in rows], np.float32)
             values = {"value_range": entries.get("golden_range")}
-            golden = Golden.from_arrays(values, {"images": images, "logits": logits})
-            _check_classes(path, golden, metadata.network.classes)
-            metadata = replace(metadata, golden=golden)
-        if "uncertainty" in entries:
-            values = dict(entries["uncertainty"])
-            uncertainty = Uncertainty.from_arrays(values, _arrays(values.pop("arrays")))
-            _check_classes(path, uncertainty, metadata.network.classes)
-            metadata = replace(metadata, uncertainty=uncertainty)
-    except (AttributeError, LookupError, OSError, SafetensorError, TypeError, ValueError) as error:
-        raise damaged(path, f"its golden images or uncertainty are unusable ({error})") from error
+            golden: dict[str, Any] = {"images": images, "logits": logits}
+            metadata = _with_entry(path, metadata, "golden", values, golden)
+    if "uncertainty" in entries:
+        with translated(path, "the entry uncertainty"):
+            rest = dict(entries["uncertainty"])
+            arrays = _arrays(rest.pop("arrays"))
+            metadata = _with_entry(path, metadata, "uncertainty", rest, arrays)
     return metadata
+
+
+def _with_entry(
+    path: Path, metadata: Metadata, key: str, values: Any, arrays: Mapping[str, npt.NDArray[Any]]
+) -> Metadata:
+    """The metadata with golden images or uncertainty. Raises ResiduaError if they are of a network
+    with another number of outputs."""
+    part = _ATTACHED[key].from_arrays(values, arrays)
+    outputs = metadata.network.classes
+    for other in ({part.logits.shape[1]} if isinstance(part, Golden) else part.outputs) - {outputs}:
+        raise damaged(path, f"has {outputs} outputs, but golden images or uncertainty of {other}")
+    return replace(metadata, **{key: part})  # type: ignore[arg-type]
 
 
 def _arrays(stored: Any) -> dict[str, npt.NDArray[Any]]:
@@ -241,38 +249,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Metadata]:
         ordered = {name: tensors[name] for name in header if name in tensors}
         values = json.loads(text)
         metadata = metadata_from(path, values)
-        for key, kind in _ATTACHED.items():
-            if key in values:
-                part = _attached(path, kind, key, values[key], ordered)
-                _check_classes(path, part, metadata.network.classes)
-                metadata = replace(metadata, **{key: part})  # type: ignore[arg-type]
+        for key in (key for key in _ATTACHED if key in values):
+            names = [name for name in ordered if name.startswith(f"{key}.")]
+            with translated(path, f"the entry {key}"):
+                arrays = {name.removeprefix(f"{key}."): ordered.pop(name).numpy() for name in names}
+                metadata = _with_entry(path, metadata, key, values[key], arrays)
         return ordered, metadata
-
-
-def _check_classes(path: Path, part: Uncertainty | Golden, outputs: int) -> None:
-    """Raise ResiduaError unless an entry is of a network with this number of outputs."""
-    found = {part.logits.shape[1]} if isinstance(part, Golden) else part.outputs
-    for other in found - {outputs}:
-        raise damaged(path, f"has {outputs} outputs, but golden images or uncertainty of {other}")
-
-
-def _attached(
-    path: Path,
-    kind: type[Uncertainty] | type[Golden],
-    key: str,
-    values: Any,
-    tensors: dict[str, Tensor],
-) -> Uncertainty | Golden:
-    """The entry under a key and its arrays, which are removed from `tensors`.
-
-    Raises ResiduaError if it is damaged.
-    """
-    names = [name for name in tensors if name.startswith(f"{key}.")]
-    try:
-        arrays = {name.removeprefix(f"{key}."): tensors.pop(name).numpy() for name in names}
-        return kind.from_arrays(values, arrays)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise damaged(path, f"its entry {key} is unusable ({error!r})") from error
 
 
 def check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata) -> bool:
