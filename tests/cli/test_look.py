@@ -67,12 +67,12 @@ def test_the_training_batch_is_as_the_network_receives_it(data: Path) -> None:
 @pytest.mark.slow
 def test_the_split_and_the_augmentation_that_train_would_use_are_stated(data: Path) -> None:
     probe = residua("look", "data", "--transfer", "features", cwd=data.parent)
-    assert "a linear probe, on the images as in the grids, without augmentation" in probe.stdout
+    assert "a linear probe on the images as in the grids, without augmentation" in probe.stdout
     assert probe.stdout.splitlines()[-1].endswith("a grid of images for each class")
     assert not (data.parent / "looks" / "data" / "training-batch.png").exists()
     auto = residua("look", "data", cwd=data.parent).stdout
-    assert "if others are tried, 20 % of the training images become a validation set" in auto
-    assert "training-batch.png shows the augmentation of other strategies" in auto
+    assert "before fine-tuning, hold out 20 % of the images for validation" in auto
+    assert "fine-tune, with the augmentation in training-batch.png, if that" in auto
     scratch = residua("look", "data", "--weights", "none", cwd=data.parent).stdout
     assert "linear probe" not in scratch
     assert (data.parent / "looks" / "data" / "training-batch.png").exists()

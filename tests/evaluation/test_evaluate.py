@@ -72,7 +72,7 @@ def test_changed_or_missing_images_are_refused(shapes: Path, write_run: WriteRun
     with pytest.raises(ResiduaError, match=rf"{first}: has changed since the training"):
         evaluate_run(run, None, QUIET)
     (data / first).unlink()
-    with pytest.raises(ResiduaError, match=rf"test split are missing.*{first}"):
+    with pytest.raises(ResiduaError, match=rf"1 image of the run's test split is missing.*{first}"):
         evaluate_run(run, None, QUIET)
     (data / first).write_bytes(content)
     evaluate_run(run, None, QUIET)

@@ -189,6 +189,13 @@ def test_the_epoch_of_the_saved_weights_is_named() -> None:
     assert "those of epoch" not in text
 
 
+def test_curves_state_the_precision_in_which_epochs_were_validated() -> None:
+    for precision, is_stated in (("bf16", True), ("fp32", False)):
+        facts = replace(make(), history=[row(1)], environment={"precision": precision})
+        text = Page(render(facts)).words
+        assert ("Epochs were validated in bf16. All other accuracies" in text) == is_stated
+
+
 def test_class_names_cannot_inject_markup() -> None:
     evil = [
         "<script>alert(1)</script>",

@@ -29,7 +29,7 @@ from residua.report.view import (
     percent,
     weakest,
 )
-from residua.system.words import counted, joined
+from residua.system.words import counted, decimals, joined
 
 CSS = Path(view.__file__).parents[1] / "templates" / "report.css.j2"
 
@@ -58,6 +58,9 @@ def test_percent_never_rounds_to_certainty() -> None:
     assert percent(0.9996) == "99 %"
     assert percent(0.99996, 1) == "99.9 %"
     assert percent(1.0) == "100 %"
+    assert [decimals(value, 6) for value in (1.0, 0.99999999, 0.25)] == [
+        "1.000000", "0.999999", "0.250000"
+    ]  # fmt: skip
     assert percent(0.0001) == "<1 %"
     assert percent(0.0) == "0 %"
     assert percent(0.867, 1) == "86.7 %"

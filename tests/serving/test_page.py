@@ -13,6 +13,7 @@ import httpx
 import pytest
 from serving.conftest import png, serving
 
+from residua.report.view import percent
 from residua.serving.limits import Limits
 from residua.serving.service import Model
 
@@ -94,7 +95,7 @@ def test_chosen_images_get_the_predictions_of_the_server(
         (row,) = client.post("/predict?top=5", content=file.read_bytes(), headers=kind).json()
         names = [entry["class"] for entry in row["top"]]
         assert cards.nth(number).locator("dt").all_inner_texts() == names
-        percents = [f"{100 * entry['probability']:.1f}%" for entry in row["top"]]
+        percents = [percent(entry["probability"], 1).replace(" ", "") for entry in row["top"]]
         assert cards.nth(number).locator("dd:not(.bar)").all_inner_texts() == percents
         widths = (
             cards.nth(number)

@@ -12,9 +12,10 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, TextIO, cast
+from typing import Annotated, Any, TextIO, cast
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from residua._version import __version__
 from residua.cli import export, models, predict, serve, train, weights
@@ -26,8 +27,28 @@ from residua.errors import ResiduaError
 
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 
+
+class _PlainHelp:
+    """A command whose --help has no type, as flags of residua have none."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.metavar = ""
+        return option
+
+
+class _Command(_PlainHelp, TyperCommand):
+    pass
+
+
+class _Group(_PlainHelp, TyperGroup):
+    pass
+
+
 app = typer.Typer(
     name="residua",
+    cls=_Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -36,6 +57,7 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(
     name="weights",
+    cls=_Group,
     help="""Inspect, convert and verify weights files.
 
 
@@ -75,9 +97,9 @@ def _help_of(command: Callable[..., None]) -> str:
 
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(help=_help_of(command), rich_help_panel=panel)(command)
+        app.command(cls=_Command, help=_help_of(command), rich_help_panel=panel)(command)
 for command in (weights.inspect, weights.convert, weights.verify, weights.sources):
-    weights_app.command(help=_help_of(command))(command)
+    weights_app.command(cls=_Command, help=_help_of(command))(command)
 app.add_typer(weights_app, rich_help_panel="Models and studies")
 
 # Settings of glibc's allocator, read when a process starts: keep the blocks that every training
@@ -113,7 +135,7 @@ def root(
         raise typer.Exit
 
 
-app.callback(invoke_without_command=True, help=_help_of(root))(root)
+app.callback(cls=_Group, invoke_without_command=True, help=_help_of(root))(root)
 
 
 @contextlib.contextmanager

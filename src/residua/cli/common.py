@@ -18,7 +18,8 @@ import typer
 
 from residua.cli.options import parse_assignments
 from residua.errors import ResiduaError
-from residua.system.files import user_path, write_csv
+from residua.system.files import reason_of, user_path, write_csv
+from residua.system.words import decimals
 
 if TYPE_CHECKING:
     from residua.evaluation.predictor import Prediction
@@ -130,7 +131,7 @@ def class_names(text: str | None) -> list[str] | None:
     try:
         return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ResiduaError(f"{file}: cannot be read: {error}.") from error
+        raise ResiduaError(f"{file}: cannot be read: {reason_of(error)}.") from error
 
 
 def check_order(command: str, source: str, others: Iterable[str]) -> None:
@@ -265,7 +266,9 @@ def _write_csv(chunks: Iterator[list[Prediction]], top: int, sets: bool, out: Te
             write_csv(out, [header])
             header = []
         for prediction in chunk:
-            cells = [cell for name, chance in prediction.top for cell in (name, f"{chance:.6f}")]
+            cells = [
+                cell for name, chance in prediction.top for cell in (name, decimals(chance, 6))
+            ]
             padding = [""] * (2 * top - len(cells))
             members = ["|".join(prediction.set or ())] * sets
             reasons = [prediction.unknown or "", prediction.error or ""]

@@ -71,19 +71,22 @@ def _plans(prepared: Prepared) -> list[str]:
     """How `train` may use the images otherwise than the counts and the training batch show."""
     transfer = prepared.config.transfer
     if transfer.strategy == "features" and not transfer.views:
-        return ["training: a linear probe, on the images as in the grids, without augmentation"]
+        return ["plan: fit a linear probe on the images as in the grids, without augmentation"]
     if transfer.strategy != "auto":
         return []
     lines = [
-        f"training: a linear probe on the images as in the grids; {BATCH} shows the augmentation "
-        "of other strategies, which are tried if they may be better"
+        "plan: fit a linear probe on the images as in the grids; fine-tune, with the augmentation "
+        f"in {BATCH}, if that may be better"
     ]
     if prepared.is_explicit("data.val_fraction") or prepared.has_own_splits:
         return lines
     if len(prepared.splits["validation"]):
-        return [*lines, "if the linear probe is best, it is trained on the validation images too"]
+        return [*lines, "plan: if the linear probe is kept, fit it on the validation images too"]
     share = f"{HELD_OUT:.0%}".replace("%", " %")
-    return [*lines, f"if others are tried, {share} of the training images become a validation set"]
+    return [
+        *lines,
+        f"plan: before fine-tuning, hold out {share} of the images for validation",
+    ]
 
 
 def _write_class_grids(prepared: Prepared, folder: Path) -> None:

@@ -26,6 +26,7 @@ from residua.evaluation.evaluate import evaluate_held_out, held_out_split
 from residua.runs.folder import RunFolder, current_columns
 from residua.runs.sources import open_source
 from residua.system.console import Console
+from residua.system.files import reason_of
 
 SPLITS = ("test", "validation")  # the first one that a run has is compared
 LEAST = 2  # shared images, or groups of them, that a comparison needs
@@ -263,7 +264,7 @@ def _read_results(file: Path, members: Sequence[Member], run: RunFolder) -> list
         with file.open(encoding="utf-8", newline="") as stream:
             rows = [current_columns(row) for row in csv.DictReader(stream)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ResiduaError(f"{file}: cannot be read: {error}.") from error
+        raise ResiduaError(f"{file}: cannot be read: {reason_of(error)}.") from error
     again = f"`residua evaluate {run.path}` writes it again."
     if not rows or any(row.get(name) is None for name in COLUMNS for row in rows):
         raise ResiduaError(f"{file}: expected rows with {', '.join(COLUMNS)}. {again}")

@@ -18,6 +18,7 @@ import yaml
 from residua.config import plain_yaml
 from residua.config.schema import AUTO, ORDERING_LETTERS, Config, Preprocessing
 from residua.errors import ResiduaError
+from residua.system.files import reason_of
 
 RENAMED = {  # names in runs and recipes of version 0.1.0 -> names today
     "optimization.rate": "optimization.learning_rate",
@@ -171,7 +172,7 @@ def read_yaml(path: Path) -> Config:
     try:
         mapping = plain_yaml.read(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise ResiduaError(f"{path}: cannot be read: {error}.") from error
+        raise ResiduaError(f"{path}: cannot be read: {reason_of(error)}.") from error
     except ValueError as error:
         raise ResiduaError(f"{path}: not valid YAML: {error}.") from error
     return from_mapping(mapping, str(path))

@@ -14,7 +14,7 @@ from typing import Literal
 
 from residua.data.dataset import Dataset, Selection
 from residua.errors import ResiduaError
-from residua.system.files import csv_text, write_atomically
+from residua.system.files import csv_text, reason_of, write_atomically
 
 COLUMNS = ("path", "action", "label", "reason")
 
@@ -41,7 +41,7 @@ def read_fixes(path: Path) -> list[Fix]:
             rows = list(csv.DictReader(file))
             columns = rows[0].keys() if rows else set()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ResiduaError(f"{path}: cannot be read: {error}.") from error
+        raise ResiduaError(f"{path}: cannot be read: {reason_of(error)}.") from error
     if rows and not {"path", "action"} <= columns:
         raise ResiduaError(f"{path}: expected the columns {', '.join(COLUMNS)}.")
     fixes = []

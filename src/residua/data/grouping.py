@@ -16,6 +16,7 @@ from residua.data.dataset import Entry
 from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.neighbours import Pairs
 from residua.errors import ResiduaError
+from residua.system.files import reason_of
 
 FOLDER = "folder"
 _TABLE = re.compile(r"(?P<file>.+\.csv):(?P<column>[^:]+)", re.IGNORECASE)
@@ -80,7 +81,7 @@ def _column(file: Path, column: str) -> dict[str, str]:
             columns = reader.fieldnames or ()
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ResiduaError(f"--group-by {file}: cannot be read: {error}.") from error
+        raise ResiduaError(f"--group-by {file}: cannot be read: {reason_of(error)}.") from error
     for name in ("path", column):
         if name not in columns:
             raise ResiduaError(

@@ -18,6 +18,7 @@ import numpy as np
 
 from residua.data.dataset import SPLITS, SplitName
 from residua.errors import ResiduaError
+from residua.system.words import agreeing, counted
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def _quotas(counts: Mapping[int, int], left: Mapping[int, int], target: int) -> 
 def _size_notes(split: SplitName, size: int, target: int, fraction: float, total: int) -> list[str]:
     if size < target:
         return [
-            f"The {split} set has {size} images, not {target}: identical images, near-"
+            f"The {split} set has {counted(size, 'image')}, not {target}: identical images, near-"
             "duplicates and groups stay together, and the next of these does not fit."
         ]
     if target == 0 and fraction > 0:
@@ -298,9 +299,10 @@ def overlap_notes(
         twins = [(p, known[c]) for p, c, split in ordered if split == second and c in known]
         if twins:
             notes.append(
-                f"{len(twins)} of {result.count(second)} {second} images are pixel for pixel in "
-                f"the {first} set too, for example {twins[0][0]} = {twins[0][1]}. The splits are "
-                f"predefined and stay as they are: {second} metrics are optimistic."
+                f"{len(twins)} of {counted(result.count(second), f'{second} image')} "
+                f"{agreeing(len(twins), 'is', 'are')} pixel for pixel in the {first} set too, for "
+                f"example {twins[0][0]} = {twins[0][1]}. The splits are predefined and stay as "
+                f"they are: {second} metrics are optimistic."
             )
     return notes
 
@@ -332,8 +334,9 @@ def near_duplicate_notes(members: Sequence[Member], pairs: Sequence[tuple[int, i
             path, twin_path = min(across.items())
             total = sum(member.split == later for member in members)
             notes.append(
-                f"{len(across)} of {total} {later} images are near-duplicates of images in the "
-                f"{earlier} set, for example {path} of {twin_path}. The splits are predefined and "
-                f"stay as they are: {later} metrics are optimistic."
+                f"{len(across)} of {counted(total, f'{later} image')} "
+                f"{agreeing(len(across), 'is a near-duplicate', 'are near-duplicates')} of images "
+                f"in the {earlier} set, for example {path} of {twin_path}. The splits are "
+                f"predefined and stay as they are: {later} metrics are optimistic."
             )
     return notes

@@ -35,7 +35,7 @@ from residua.runs.provenance import earlier_images, images_seen, images_seen_by
 from residua.runs.sources import run_weights
 from residua.system.console import Console
 from residua.system.files import csv_text, short_name, user_path
-from residua.system.words import agreeing, counted, joined
+from residua.system.words import agreeing, counted, decimals, joined
 from residua.weights.load import Weights
 from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices, outputs_of
@@ -183,7 +183,7 @@ def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
     evaluations/<name>/."""
     run.write_json(f"evaluations/{name}/scores.json", evaluation.to_json())
     rows = [
-        (*names, f"{probability:.6f}", str(correct).lower())
+        (*names, decimals(probability, 6), str(correct).lower())
         for *names, probability, correct in evaluation.rows()
     ]
     run.write_text(f"evaluations/{name}/predictions.csv", csv_text(PREDICTION_COLUMNS, rows))
@@ -346,8 +346,9 @@ def split_images(run: RunFolder, split: SplitName, data_path: str | None = None)
     missing = [path for path in paths if path not in index_of]
     if missing:
         raise ResiduaError(
-            f"{data}: {len(missing)} images of the run's {split} split are missing, the first is "
-            f"{missing[0]}. Restore them, or give other images to evaluate on."
+            f"{data}: {counted(len(missing), 'image')} of the run's {split} split "
+            f"{agreeing(len(missing), 'is', 'are')} missing, the first is {missing[0]}. Restore "
+            "the data, or give other images to evaluate on."
         )
     selection = Selection(dataset, [index_of[path] for path in paths])
     labels = _labels(selection.entries, dataset.classes, run_classes(run))
@@ -427,7 +428,7 @@ def _check_unchanged(members: Mapping[str, Member], surveyed: Survey) -> None:
     ]
     if changed:
         raise ResiduaError(
-            f"{surveyed.dataset.name}/{changed[0]}: has changed since the training, as have "
-            f"{len(changed) - 1} other images, so the run's splits are no longer valid. Restore "
-            "the images, or give the folder as new data to evaluate on."
+            f"{surveyed.dataset.name}/{changed[0]}: has changed since the training ("
+            f"{counted(len(changed), 'image')} in all), so the run's splits are no longer valid. "
+            "Restore the images, or give the folder as new data to evaluate on."
         )

@@ -61,7 +61,7 @@ def predictions(
     def caption(index: int) -> Caption:
         right = predicted[index] == truth[index]
         text = f"{'✓' if right else '✗'} {lettering.name(predicted[index], 16)}"
-        text += f" {percent(probability[index])}\n"
+        text += f" {percent(probability[index], 1)}\n"
         text += "" if right else f"is {lettering.name(truth[index], 18)}"
         return Caption(text, RIGHT if right else WRONG, "-" if right else "--")
 
@@ -126,7 +126,7 @@ def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path)
 
     def caption(index: int) -> Caption:
         row = rows[index][0]
-        label, probability = distinct.index(names[index]), percent(row.top[0][1])
+        label, probability = distinct.index(names[index]), percent(row.top[0][1], 1)
         file = of_files.name(index, 20)
         if row.unknown is None:
             return Caption(f"{letters.name(label, 14)} {probability}\n{file}")

@@ -16,16 +16,17 @@ from residua.evaluation.score import CROSS_VALIDATION
 from residua.report.facts import ReportFacts
 from residua.report.view import images_text, percent, slice_text, unknown_text, unmeasured_text
 from residua.runs.folder import REPORT, RunFolder
+from residua.system.files import reason_of
 from residua.system.words import counted
 
 MODEL_CARD = "model_card.md"
 FEW = 20  # evaluated images of a class, below which its recall is uncertain
 NAMED = 10  # classes that a sentence lists
 INTENDED_USE = (
-    "Images like those it was trained on, each of which shows one of these classes. For images of "
-    "other cameras, places or subjects, evaluate it on such images first: `residua evaluate RUN "
-    "DATA`. It is not meant for decisions about people, or where an error does harm, without a "
-    "person who checks them."
+    "To classify images like the training images, each of which shows one of these classes. Before "
+    "using it on images from other cameras or places, or of other subjects, evaluate it on some of "
+    "them: `residua evaluate RUN DATA`. It is not intended for decisions about people, or where an "
+    "error does harm, unless a person checks each prediction."
 )
 
 
@@ -39,7 +40,7 @@ def model_card(run: RunFolder, repository: str = "") -> str:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ResiduaError(
-            f"{path}: cannot be read: {error}. To write it again, remove "
+            f"{path}: cannot be read: {reason_of(error)}. To write it again, remove "
             f"{run.path / REPORT}, then `residua resume {run.path}`."
         ) from error
     return text if not repository else f"{text}{_usage(repository)}"

@@ -75,14 +75,14 @@ def _draw_curve(canvas: FigureBase, reliability: Reliability) -> None:
     axes.plot(curve.coverage, curve.accuracy, color=SPLITS["train"].colour, lw=1.6)
     for threshold in reliability.thresholds:
         at = int((curve.confidence >= threshold.confidence).sum()) - 1
-        text = f"probability at least {threshold.confidence:.3f}: {percent(threshold.share, 1)}"
+        lowest, share = percent(threshold.confidence, 1), percent(threshold.share, 1)
         axes.plot(
             threshold.share,
             curve.accuracy[at],
             "o",
             ms=5,
             color=SPLITS["train"].colour,
-            gid=f"{TOOLTIP}{text} of the images",
+            gid=f"{TOOLTIP}probability at least {lowest}: {share} of the images",
         )
     axes.set_xlim(0, 1.01)
     low, high = float(curve.accuracy.min()), float(curve.accuracy.max())

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from residua.evaluation.metrics import ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
-from residua.system.words import agreeing, counted
+from residua.system.words import agreeing, counted, decimals
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -178,12 +178,9 @@ def percent(share: float, digits: int = 0) -> str:
     """A share in [0, 1] as text, never rounded up to 100 or down to 0; "n/a" if not finite."""
     if not math.isfinite(share):
         return "n/a"
-    step = 10.0**-digits
-    text = f"{100 * share:.{digits}f}"
-    if share < 1 and float(text) == 100:
-        text = f"{100 - step:.{digits}f}"
-    elif share > 0 and float(text) == 0:
-        text = f"<{step:.{digits}f}"
+    text = decimals(100 * share, digits, 100.0)
+    if share > 0 and float(text) == 0:
+        text = f"<{10.0**-digits:.{digits}f}"
     return f"{text} %"
 
 
@@ -295,7 +292,7 @@ def unknown_text(detector: UnknownDetector | None, classes: int) -> str:
     if detector is None:
         return "An image of none of the classes is still assigned to one of them."
     rate = percent(detector.false_alarm_rate)
-    alarms = f"At most {rate} of the images of known classes are reported as unknown, on average."
+    alarms = f"False alarms: on average, {rate} of images of the known classes, or fewer."
     if detector.auroc is None:
         reason = (
             "with two classes, none can be left out"

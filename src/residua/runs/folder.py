@@ -28,6 +28,7 @@ from residua.system.files import (
     csv_text,
     is_there,
     new_folder,
+    reason_of,
     refuse_undecodable,
     short_name,
     unwritable,
@@ -131,7 +132,7 @@ class RunFolder:
         try:
             content = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise ResiduaError(f"{path}: cannot be read: {error}.") from error
+            raise ResiduaError(f"{path}: cannot be read: {reason_of(error)}.") from error
         if not isinstance(content, kind):
             raise self._damaged(name, f"a JSON {'list' if kind is list else 'object'}")
         return content
@@ -322,7 +323,7 @@ class RunFolder:
                 rows = [current_columns(row) for row in reader]
                 fields = reader.fieldnames or ()
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise ResiduaError(f"{path}: cannot be read: {error}.") from error
+            raise ResiduaError(f"{path}: cannot be read: {reason_of(error)}.") from error
         present = current_columns(dict.fromkeys(fields))
         missing = [name for name in columns if name not in present]
         if missing:

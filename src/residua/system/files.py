@@ -163,6 +163,11 @@ def is_there(path: Path, *, folder: bool = False) -> bool:
         raise ResiduaError(f"{path}: cannot be reached: {reason}.") from error
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be read, without the number and the path that Python adds."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """CSV text with a header row; None is an empty cell."""
     stream = io.StringIO()

@@ -15,6 +15,14 @@ def agreeing(number: int, singular: str, plural: str) -> str:
     return singular if number == 1 else plural
 
 
+def decimals(value: float, digits: int, most: float = 1.0) -> str:
+    """A value with decimals; less than `most` is never rounded to it."""
+    text = f"{value:.{digits}f}"
+    if value < most and float(text) == most:
+        text = f"{most - 10.0**-digits:.{digits}f}"
+    return text
+
+
 def joined(words: Sequence[str]) -> str:
     """Words as a list in a sentence: "a", "a and b", "a, b and c"; "" for none."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

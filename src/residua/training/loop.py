@@ -178,7 +178,8 @@ def fit(
             return validator.validate(network, trainer.average, progress.epoch, after_batch)
 
         with recorder, checkpointer:
-            recorder.begin(network, len(trainable_norms(network)) and training.precise_bn_images)
+            images = len(trainable_norms(network)) and training.precise_bn_images
+            recorder.begin(network, images, training.precision)
             if not progress.has_begun:
                 checkpointer.save()
                 if task.evaluate_first and task.eval_splits:

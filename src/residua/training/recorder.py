@@ -55,15 +55,19 @@ class Recorder(contextlib.AbstractContextManager["Recorder"]):
         finally:
             self.resources.close()
 
-    def begin(self, network: nn.Module, precise_bn_images: int) -> None:
-        """Print the size of the network, and where training continues if it was interrupted."""
+    def begin(self, network: nn.Module, precise_bn_images: int, precision: str) -> None:
+        """Print the size of the network, and where training continues if it was interrupted.
+
+        precision: that epochs are validated in.
+        """
         self.folder.write_history(self.progress.history)
         weights = list(network.parameters())
         total = sum(weight.numel() for weight in weights)
         trainable = sum(weight.numel() for weight in weights if weight.requires_grad)
+        validated = f"; epochs are validated in {precision}, the result in float32"
         self.console.print(
             f"{short_count(total)} parameters ({short_count(trainable)} trainable, "
-            f"{short_count(total - trainable)} frozen)"
+            f"{short_count(total - trainable)} frozen){validated * (precision != 'fp32')}"
         )
         if precise_bn_images:
             self.log.write("precise_bn", self.total_steps, images=precise_bn_images)
