@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -114,3 +115,12 @@ def test_items_are_counted_when_they_are_done() -> None:
     for item in counting("abc", lambda *step: steps.append(step), 5, before=2):
         assert len(steps) == "abc".index(item)
     assert steps == [(3, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.slow
+def test_importing_leaves_the_generator_of_the_caller_alone() -> None:
+    code = (
+        "import random; before = random.getstate(); import residua.system.console; "
+        "assert random.getstate() == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -90,6 +90,7 @@ class OwnConfig:
             raise ResiduaError(
                 f"model {self.name}: returned {type(module).__name__}, expected an nn.Module."
             )
+        _check_parameters(self.name, module)
         return Whole(module.train())
 
     def check(self) -> Factory:
@@ -100,6 +101,23 @@ class OwnConfig:
                 f"names it. {_advice(self.name)}"
             )
         return self.name.factory
+
+
+def _check_parameters(name: str, module: nn.Module) -> None:
+    """Raise ResiduaError if there is nothing to train, or not in float32."""
+    parameters = dict(module.named_parameters())
+    if not parameters:
+        raise ResiduaError(f"model {name}: has no parameters, so it cannot be trained.")
+    for key, parameter in parameters.items():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ResiduaError(
+                f"model {name}: {key} has no shape yet, as in a lazy layer: call the network on an "
+                "image first."
+            )
+        if parameter.dtype != torch.float32:
+            raise ResiduaError(
+                f"model {name}: {key} is {parameter.dtype}, expected torch.float32: call .float()."
+            )
 
 
 def is_own(name: object) -> bool:

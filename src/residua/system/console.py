@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO, TypeVar, cast
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
 from residua.errors import ResiduaError
 from residua.system.notebook import NotebookBar, is_notebook, time_left
+
+_state = random.getstate()  # rich draws from the caller's generator when it is imported
+from rich.console import Console as RichConsole  # noqa: E402
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: E402
+
+random.setstate(_state)
 
 Report = Callable[[int, int], None]  # (items done, items in all)
 ANNOUNCED_SECONDS = 2.0  # of work, from which on its time is printed beforehand
