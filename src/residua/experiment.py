@@ -64,6 +64,7 @@ from residua.training.initial import (
     with_own,
 )
 from residua.training.loop import fit
+from residua.training.margins import recorded_margins
 from residua.training.meter import Diverged
 from residua.training.progress import Progress, Task
 from residua.training.readable_errors import readable_errors
@@ -378,7 +379,7 @@ def _check_data(folder: RunFolder, trained: Trained, console: Console) -> Audit:
     samples, features = np.zeros(0, np.int64), np.zeros((0, 1), np.float32)
     if rows is not None:
         samples, (features,) = rows.samples, rows.values.values()
-    audit = check_training(prepared, samples, features)
+    audit = check_training(prepared, samples, features, recorded_margins(folder))
     if audit.findings:
         folder.write_json("audit.json", audit.to_json())
     if audit.fixes:

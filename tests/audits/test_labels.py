@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from residua.audits.images import main_axes
-from residua.audits.labels import Predictions, check_labels, find_issues, predict
+from residua.audits.labels import (
+    LabelIssues,
+    Predictions,
+    check_labels,
+    find_issues,
+    predict,
+)
 
 CLASSES = 4
 COUNT = 60  # images of a class
@@ -132,3 +138,24 @@ def test_labels_that_classes_are_mistaken_for_rank_first() -> None:
     labels[mistaken[:10]] = [0, 2, 3] * 3 + [0]  # spread evenly, this is no evidence
     score = find_issues(predictions, labels).score
     assert score[mistaken[21]] == pytest.approx(score[mistaken[20]])
+
+
+def test_the_margin_of_a_training_finds_what_predictions_do_not() -> None:
+    """Two classes look alike to the features, but not to the network that was trained."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 50)
+    chance = generator.uniform(0.4, 0.6, len(labels))
+    probabilities = np.stack([chance, 1 - chance], axis=1)
+    closeness = np.ones(len(labels), np.float32)
+    predictions = Predictions(probabilities, probabilities, closeness)
+    wrong = np.arange(5)
+    margins = generator.normal(4, 1, len(labels))
+    margins[wrong] = -1
+    margins[90:] = np.nan  # not trained on
+
+    def rank(issues: LabelIssues) -> float:
+        return float(issues.score.argsort().argsort()[wrong].mean())
+
+    with_margins = find_issues(predictions, labels, margins)
+    assert np.isfinite(with_margins.score).all()
+    assert rank(with_margins) < rank(find_issues(predictions, labels)) / 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from residua.audits.duplicates import Copies, check_duplicates, find_copies
 from residua.audits.files import check_files
@@ -183,8 +184,15 @@ def audit(
     return examine(path, images, find_copies(images), time.monotonic() - began)
 
 
-def examine(data: str, images: AuditImages, copies: Copies, seconds: float = 0.0) -> Audit:
-    """The findings on measured images of `data`. seconds: that were spent on them before."""
+def examine(
+    data: str,
+    images: AuditImages,
+    copies: Copies,
+    seconds: float = 0.0,
+    margins: npt.NDArray[np.float64] | None = None,
+) -> Audit:
+    """The findings on measured images of `data`. seconds: that were spent on them before. margins:
+    float64 [N], of a training; NaN: not trained on."""
     timer = _Timer({"reading, features and copies": seconds})
     findings = check_files(images) if images.measured else []
     findings += check_duplicates(images, copies)
@@ -200,7 +208,9 @@ def examine(data: str, images: AuditImages, copies: Copies, seconds: float = 0.0
             predictions = predict(features, labels, groups, classes)
             accuracy = float((predictions.combined.argmax(axis=1) == labels).mean())
             paths = [images.paths[row] for row in rows]
-            findings += check_labels(predictions, labels, images.classes, paths, copies.alike[rows])
+            trained = None if margins is None else margins[rows]
+            alike = copies.alike[rows]
+            findings += check_labels(predictions, labels, images.classes, paths, alike, trained)
             timer.step("labels")
             curve = learning_curve(features, labels, groups, classes)
             findings += check_size(curve, images.classes)
@@ -222,13 +232,22 @@ def examine(data: str, images: AuditImages, copies: Copies, seconds: float = 0.0
     )
 
 
-def check_training(prepared: Prepared, samples: Integers, features: Floats) -> Audit:
+def check_training(
+    prepared: Prepared,
+    samples: Integers,
+    features: Floats,
+    margins: npt.NDArray[np.float64] | None = None,
+) -> Audit:
     """The audit of a training's images, without reading them again.
 
-    samples, features: entries int64 [M] whose features float32 [M, D] are at hand.
+    samples, features: entries int64 [M] whose features float32 [M, D] are at hand. margins: float64
+    [N], of all entries, see training.margins; None: nothing was trained step by step.
     """
     images = of_prepared(prepared, samples, features)
-    return examine(prepared.config.data.path, images, find_copies(images, prepared.near))
+    if margins is not None:
+        margins = margins[images.rows]
+    copies = find_copies(images, prepared.near)
+    return examine(prepared.config.data.path, images, copies, margins=margins)
 
 
 def _usable(images: AuditImages) -> Integers:

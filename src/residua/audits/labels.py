@@ -113,11 +113,16 @@ def predict(
     return Predictions(probabilities, vote, closeness)
 
 
-def find_issues(predictions: Predictions, labels: Integers) -> LabelIssues:
+def find_issues(
+    predictions: Predictions,
+    labels: Integers,
+    margins: npt.NDArray[np.float64] | None = None,
+) -> LabelIssues:
     """Rank labels by predictions from other images, and flag as many as are likely wrong.
 
     The share of wrong labels is that of the sure predictions that contradict their label. As many
-    labels are flagged, those of the lowest scores among the contradicted ones.
+    labels are flagged, those of the lowest scores among the contradicted ones. margins: float64 [M]
+    of a training on these labels; NaN: not trained on. The score is then the mean of both ranks.
     """
     probabilities, every = predictions.combined, np.arange(len(labels))
     predicted = probabilities.argmax(axis=1)
@@ -129,6 +134,8 @@ def find_issues(predictions: Predictions, labels: Integers) -> LabelIssues:
     given = probabilities * confusion[:, labels].T
     posterior = given[every, labels] / given.sum(axis=1)
     score = (own + MARGIN_WEIGHT * margin) / (1 + MARGIN_WEIGHT) + concentration * posterior
+    if margins is not None:
+        score = _mean_rank(score, margins)
     likely = float((probabilities.max(axis=1) >= SURE[1]).mean())
     sure = _surest(probabilities, max(SURE[0], likely))
     share = float((predicted[sure] != labels[sure]).mean())
@@ -171,6 +178,19 @@ def _concentration(errors: npt.NDArray[np.float64]) -> float:
     return max(0.0, (alike - chance) / (1 - chance))
 
 
+def _mean_rank(
+    score: npt.NDArray[np.float64], margins: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The mean rank by score and margin, 0..1; by score alone where the margin is NaN."""
+    from scipy.stats import rankdata
+
+    known = np.isfinite(margins)
+    ranks = rankdata(score) / len(score)
+    by_margin = ranks.copy()
+    by_margin[known] = rankdata(margins[known]) / max(int(known.sum()), 1)
+    return np.asarray((ranks + by_margin) / 2)
+
+
 def _surest(probabilities: Probabilities, share: float) -> Integers:
     """Indices of this share of the images, those with the highest probability of any class."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
@@ -183,10 +203,12 @@ def check_labels(
     classes: Sequence[str],
     paths: Sequence[str],
     alike: Integers,
+    margins: npt.NDArray[np.float64] | None = None,
 ) -> list[Finding]:
-    """Findings about labels of the images `paths`. alike: a group of each, int64 [M], of copies."""
+    """Findings about labels of the images `paths`. alike: a group of each, int64 [M], of copies.
+    margins: see `find_issues`."""
     findings = []
-    issues = find_issues(predictions, labels)
+    issues = find_issues(predictions, labels, margins)
     outliers = _outliers(predictions.closeness, labels)
     flagged = issues.flagged[~np.isin(issues.flagged, outliers)]  # of those, the vote means little
     flagged, suggested = _alike(flagged, predictions.combined, labels, alike)

@@ -50,12 +50,13 @@ class DecodedImages:
 @dataclass(frozen=True)
 class Batch:
     """images: float32 [B, C, S, S], channels_last. targets: int64 [B], or float32 [B, K] for mixed
-    images. labels: int64 [B], of a mixed image that of the larger share. weights: float32 [B],
-    factors of the losses; None: all 1."""
+    images. labels: int64 [B], of a mixed image that of the larger share. samples: int64 [B], sample
+    indices. weights: float32 [B], factors of the losses; None: all 1."""
 
     images: Tensor
     targets: Tensor
     labels: Tensor
+    samples: Integers
     weights: Tensor | None = None
 
 
@@ -135,7 +136,7 @@ class TrainingBatches:
         mixing = draw_mixing(self.augmentation, size, self.seed, epoch, samples, self.members)
         weights = weights_of(self.weights, samples, self.device)
         if mixing is None:
-            return Batch(images, labels, labels, weights)
+            return Batch(images, labels, labels, samples, weights)
         images = mix(images, self.images(epoch, mixing.partner), mixing)
         share = torch.from_numpy(mixing.share).to(images.device, torch.float32).unsqueeze(1)
         targets = F.one_hot(labels, self.classes)
@@ -144,7 +145,8 @@ class TrainingBatches:
         other = weights_of(self.weights, mixing.partner, self.device)
         if weights is not None and other is not None:
             weights = torch.lerp(other, weights, share[:, 0])
-        return Batch(images, targets, torch.where(share[:, 0] >= 0.5, labels, others), weights)
+        labels = torch.where(share[:, 0] >= 0.5, labels, others)
+        return Batch(images, targets, labels, samples, weights)
 
     @property
     def device(self) -> torch.device:

@@ -18,6 +18,7 @@ from residua.system.console import Console
 from residua.system.device import autocast
 from residua.system.signals import Interrupted, Signals
 from residua.training.checkpoint import Checkpointer, under
+from residua.training.margins import Margins
 from residua.training.meter import Meter
 from residua.training.optimization import (
     Average,
@@ -42,6 +43,7 @@ class Trainer:
         self.average = Average(network.parameters(), config.optimization.ema_decay)
         self.progress = Progress()
         self.meter = Meter(self.progress, task.batches.device, config.training.precision)
+        self.margins = Margins(len(task.batches.labels), task.batches.device)
         self.generator = torch.Generator(task.batches.device)
         draw_dropout_from(network, self.generator)
         self.class_weights: Tensor | None = None
@@ -77,6 +79,7 @@ class Trainer:
             )
             loss = (losses if batch.weights is None else losses * batch.weights).mean()
             self.meter.add(loss.detach(), logits.detach(), batch.labels, lr)
+            self.margins.add(batch, logits.detach())
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if optimization.clip_grad_norm:
@@ -130,6 +133,7 @@ class Trainer:
         tensors |= {f"average.{index}": value for index, value in enumerate(self.average.values)}
         optimizer_tensors, numbers = optimizer_state(self.optimizer)
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors.items()}
+        tensors |= self.margins.state_dict()
         return tensors, {"progress": asdict(self.progress), "optimizer": numbers}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -139,6 +143,7 @@ class Trainer:
             value.copy_(tensors[f"average.{index}"])
         numbers = under("optimizer.", values["optimizer"]) or values["optimizer"]
         load_optimizer_state(self.optimizer, under("optimizer.", tensors) | numbers)
+        self.margins.load_state_dict(tensors)
         self.progress = Progress.from_json(values["progress"])
         precision = self.config.training.precision
         self.meter = Meter(self.progress, self.task.batches.device, precision)

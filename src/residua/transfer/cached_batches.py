@@ -68,7 +68,8 @@ class CachedBatches:
         else:
             x = self.plain_maps[self._index(self._sample_rows, samples)]
         labels = torch.from_numpy(self.labels[samples]).to(self.device)
-        return Batch(x.float(), labels, labels, weights_of(self.weights, samples, self.device))
+        weights = weights_of(self.weights, samples, self.device)
+        return Batch(x.float(), labels, labels, samples, weights)
 
     def plain(self, samples: Integers) -> Tensor:
         """See Inputs."""
