@@ -148,10 +148,13 @@ def test_the_best_layer_is_chosen_unless_the_settings_name_one(
 
 
 def test_few_images_are_all_trained_on_and_cross_validated(
-    shapes: Path, weights: Path, folder: RunFolder, context_of: ContextOf
+    weights: Path, folder: RunFolder, tmp_path: Path, context_of: ContextOf
 ) -> None:
-    console = Lines()
-    context = context_of(shapes, weights, "features", console, **LAST)
+    console, data = Lines(), write_shapes(tmp_path / "data", 20)
+    first, second, *_ = sorted(path for path in data.iterdir() if path.is_dir())
+    misplaced = min(first.iterdir())
+    misplaced.rename(second / f"of-another-class{misplaced.suffix}")
+    context = context_of(data, weights, "features", console, **LAST)
     assert len(context.prepared.splits["train"]) == 60
     outcome = fit_probe(context, folder)
     cross = outcome.result.cross_validation

@@ -30,8 +30,6 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +38,7 @@ from residua.data.random import Integers, uniform
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
 from residua.transfer.features import FeatureRows
+from residua.transfer.fold_regression import FoldRegression
 from residua.transfer.logistic import (
     Floats,
     Labels,
@@ -48,9 +47,6 @@ from residua.transfer.logistic import (
     check,
     class_weights,
     folds_of,
-    new_model,
-    no_convergence_warnings,
-    refit,
     single_blas_thread,
 )
 from residua.transfer.result import LayerResult
@@ -58,7 +54,7 @@ from residua.uncertainty.intervals import design_effect, wilson_interval
 from residua.uncertainty.softmax import log_softmax
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of LogisticRegression, the smoothest first
-_COARSE = 1e-3, 60  # tolerance, iterations: starting from the solution of the last C
+_PRECISION = 1e-4, 100  # tolerance, iterations: starting from the solution of the last C
 _MAX_LOSS = 30.0  # nats, of a row: a probability of 0 must not outweigh all others
 _NEIGHBOUR_BLOCK = 2048  # rows whose neighbours are searched at once
 _GAIN = 0.3  # standard errors
@@ -214,7 +210,7 @@ def race(
     Features are standardised once, on all rows, which uses no label. As C grows the loss falls,
     ever more slowly, and then rises. A layer whose loss rises is complete; one that could not
     become the best even if its loss fell further at the last rate is abandoned.
-    weights: see `fit_logistic`. report: called after each C. threads: concurrent fits. Raises
+    weights: see `fit_logistic`. report: called after each C. threads: layers at once. Raises
     ResiduaError as `fit_logistic`.
     """
     for values in features:
@@ -224,20 +220,15 @@ def race(
             f"All {len(labels)} images are in one fold, so none can be left out: "
             "cross-validation needs at least two different images."
         )
-    with single_blas_thread(), no_convergence_warnings(), ThreadPoolExecutor(threads) as pool:
+    with single_blas_thread(), ThreadPoolExecutor(threads) as pool:
         paths = list(
             pool.map(
                 lambda values: _Path(values, labels, classes, folds, balanced, weights), features
             )
         )
-        for index, c in enumerate(C_VALUES):
+        for index in range(len(C_VALUES)):
             running = [path for path in paths if not path.ended]
-            jobs = [(path, fold) for path in running for fold in path.folds]
-            outcomes = list(pool.map(partial(_evaluate_fold, c), jobs))
-            for (path, fold), log_probabilities in zip(jobs, outcomes, strict=True):
-                path.record(index, fold, log_probabilities)
-            for path in running:
-                path.end_value(index)
+            list(pool.map(lambda path, index=index: path.evaluate(index), running))
             lowest = min(float(path.means.min()) for path in paths)
             for path in running:
                 path.end_if_decided(index, lowest)
@@ -247,18 +238,6 @@ def race(
         ProbeScores(path.correct, path.loss, path.evaluated, path.abandoned, path.best)
         for path in paths
     ]
-
-
-@dataclass(frozen=True, eq=False)
-class _Fold:
-    """A probe trained on the rows `train`, bool [N], and evaluated on the rows `left_out`, int64.
-
-    model: warm-started with the solution of the last C.
-    """
-
-    model: Any
-    train: npt.NDArray[np.bool_]
-    left_out: Labels
 
 
 class _Path:
@@ -277,42 +256,45 @@ class _Path:
         balanced: bool,
         weights: SampleWeights | None,
     ) -> None:
-        self.labels, self.rows = labels, StandardRows.of(features).reduced.astype(np.float32)
-        self.sample_weights = weights
-        self.weights = class_weights(labels) if balanced else np.ones(len(labels))
-        if weights is not None:
-            self.weights = self.weights * weights
-        shape = len(labels), len(C_VALUES)
-        self.correct = np.zeros(shape, np.bool_)
-        self.loss = np.full(shape, np.log(classes)) * self.weights[:, None]
+        self.labels = labels
+        self.weights = np.ones(len(labels)) if weights is None else weights
+        fitted, self.left_out = [], []
         self.evaluated = np.zeros(len(labels), np.bool_)
-        self.ended = self.abandoned = False
-        self.means = np.full(len(C_VALUES), np.inf)
         self.current = np.full((len(labels), classes), -_MAX_LOSS, np.float32)
-        self.best = self.current
-        self.folds: list[_Fold] = []
+        correct = np.zeros(len(labels), np.bool_)
         for fold in np.unique(folds):
             train, left_out = folds != fold, np.flatnonzero(folds == fold)
             present = np.unique(labels[train])
             left_out = left_out[np.isin(labels[left_out], present)]
             self.evaluated[left_out] = True
             if len(present) < 2:
-                self.correct[left_out] = True  # there is only one class to predict
+                correct[left_out] = True  # there is only one class to predict
                 self.current[np.ix_(left_out, present)] = 0.0
             elif len(left_out):
-                self.folds.append(_Fold(new_model(balanced, _COARSE), train, left_out))
+                of_fold = np.zeros(len(labels))
+                of_fold[train] = class_weights(labels[train]) if balanced else 1.0
+                fitted.append(of_fold * self.weights)
+                self.left_out.append(left_out)
+        if balanced:
+            self.weights = self.weights * class_weights(labels)
+        shape = len(labels), len(C_VALUES)
+        self.correct = np.repeat(correct[:, None], len(C_VALUES), axis=1)
+        self.loss = np.full(shape, np.log(classes)) * self.weights[:, None]
+        self.ended = self.abandoned = False
+        self.means = np.full(len(C_VALUES), np.inf)
+        self.best = self.current
+        rows = StandardRows.of(features).reduced.astype(np.float32)
+        self.regression = FoldRegression(rows, labels, classes, fitted)
 
-    def record(self, index: int, fold: _Fold, log_probabilities: npt.NDArray[np.float64]) -> None:
-        """Add the predictions of a fold for a value of C."""
-        rows, classes = fold.left_out, fold.model.classes_
-        targets = np.searchsorted(classes, self.labels[rows])
-        true = log_probabilities[np.arange(len(rows)), targets]
-        self.correct[rows, index] = log_probabilities.argmax(axis=1) == targets
-        self.loss[rows, index] = -np.maximum(true, -_MAX_LOSS) * self.weights[rows]
-        self.current[np.ix_(rows, classes)] = np.maximum(log_probabilities, -_MAX_LOSS)
-
-    def end_value(self, index: int) -> None:
-        """After all folds of a value of C."""
+    def evaluate(self, index: int) -> None:
+        """Fit all folds for a value of C, and predict the rows that they leave out."""
+        self.regression.fit(C_VALUES[index], *_PRECISION)
+        for fold, rows in enumerate(self.left_out):
+            log_probabilities = log_softmax(self.regression.logits(fold, rows))
+            true = log_probabilities[np.arange(len(rows)), self.labels[rows]]
+            self.correct[rows, index] = log_probabilities.argmax(axis=1) == self.labels[rows]
+            self.loss[rows, index] = -np.maximum(true, -_MAX_LOSS) * self.weights[rows]
+            self.current[rows] = np.maximum(log_probabilities, -_MAX_LOSS)
         self.means[index] = self.loss[:, index].mean()
         if self.means[index] < min(self.means[:index], default=np.inf):
             self.best = self.current.copy()
@@ -327,17 +309,6 @@ class _Path:
             self.ended, self.abandoned = True, not rises
             self.correct[:, index + 1 :] = self.correct[:, index, None]
             self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
-
-
-def _evaluate_fold(c: float, job: tuple[_Path, _Fold]) -> npt.NDArray[np.float64]:
-    """Log-probabilities of a fold's left-out rows for the classes of its model."""
-    path, fold = job
-    weights = None if path.sample_weights is None else path.sample_weights[fold.train]
-    refit(fold.model, c, path.rows[fold.train], path.labels[fold.train], weights)
-    logits = fold.model.decision_function(path.rows[fold.left_out])
-    if logits.ndim == 1:  # of two classes it gives the second's alone
-        logits = np.stack([np.zeros_like(logits), logits], axis=1)
-    return log_softmax(logits)
 
 
 def neighbours(
