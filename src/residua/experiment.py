@@ -144,7 +144,8 @@ def train(
     config = _with_absolute_weights(requested, weights)
     expects = None if weights is None else weights.expects
     prepared = prepare(config, console, expects, start.choices)
-    weights = _in_class_order(weights, prepared)
+    if weights is not None and not prepared.config.network.new_head:
+        weights = in_class_order(weights, prepared.dataset.classes)
     with readable_errors(prepared.config):
         check_network(prepared, weights)
     seen = set() if config.transfer.strategy == "scratch" else images_seen_by(weights)
@@ -206,7 +207,8 @@ def resume(
             f"{weights.path}: has changed since {folder.path} was created. Restore it, or "
             "train again."
         )
-    weights = _in_class_order(weights, prepared)
+    if weights is not None and not prepared.config.network.new_head:
+        weights = in_class_order(weights, prepared.dataset.classes)
     names = [choice.setting for choice in choices if "." in choice.setting]
     automatic = {name: AUTO for name in names if parse.accepts_auto(name)}
     requested = parse.with_settings(config, automatic)
@@ -422,13 +424,6 @@ def _check_settings(config: Config, out: str | None) -> None:
         RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)
     check_writable(Path(out or "runs"))
-
-
-def _in_class_order(weights: Weights | None, prepared: Prepared) -> Weights | None:
-    """The weights, if their head is trained further, in the order of the data's classes."""
-    if weights is None or prepared.config.network.new_head:
-        return weights
-    return in_class_order(weights, prepared.dataset.classes)
 
 
 def _with_absolute_weights(config: Config, weights: Weights | None) -> Config:
