@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -49,6 +51,26 @@ def test_a_weightless_copy_holds_no_memory_and_leaves_the_network_as_it_was() ->
     assert not skeleton.training
     assert network.training
     assert not any(tensor.is_meta for tensor in network.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, w: torch.cat([x, x], axis=1),
+        lambda x, w: x[:, torch.cat([torch.tensor([0]), torch.tensor([1])])],
+        lambda x, w: F.conv2d(input=x, weight=w),
+        lambda x, w: F.conv2d(x, w, padding=(1,)),
+        lambda x, w: F.max_pool2d(x, (2,)),
+        lambda x, w: F.avg_pool2d(input=x, kernel_size=2),
+        lambda x, w: F.linear(input=x, weight=w[:, 0, 0].repeat(1, 3)),
+    ],
+)
+def test_a_users_network_may_spell_arguments_as_pytorch_allows(
+    call: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    shape = call(torch.zeros(2, 3, 9, 9), torch.zeros(4, 3, 3, 3)).shape
+    with on_meta():
+        assert call(torch.empty(2, 3, 9, 9), torch.empty(4, 3, 3, 3)).shape == shape
 
 
 def test_an_in_place_relu_returns_its_input() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -44,9 +44,7 @@ class Shapes(TorchFunctionMode):
             return values[0] if (kwargs or {}).get("inplace") else values[0].view_as(values[0])
         if word == "adaptive_avg_pool2d" and isinstance(values[1], int):
             return torch.empty(*values[0].shape[:-2], values[1], values[1], device="meta")
-        shape = None
-        if word in _SHAPES:
-            shape = _SHAPES[word](*args, **(kwargs or {}))
+        shape = _known_shape(word, args, kwargs or {})
         if shape is None:
             output = call(*args, **(kwargs or {}))
         else:
@@ -57,6 +55,16 @@ class Shapes(TorchFunctionMode):
 
 
 Shape = list[int] | None  # None: PyTorch decides, and refuses what is wrong
+
+
+def _known_shape(word: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Shape:
+    """The output shape of a function, if it can be computed here."""
+    if word not in _SHAPES:
+        return None
+    try:
+        return _SHAPES[word](*args, **kwargs)
+    except (TypeError, ValueError):  # other spellings, such as axis=1, or windows of one number
+        return None
 
 
 def _convolved(
@@ -112,8 +120,8 @@ def _averaged(
 def _concatenated(tensors: Sequence[torch.Tensor], dim: int = 0) -> Shape:
     """The output shape of `cat`."""
     others = {(*tensor.shape[:dim], *tensor.shape[dim:][1:]) for tensor in tensors}
-    if dim < 0 or len(others) > 1:
-        return None
+    if dim < 0 or len(others) > 1 or not all(map(torch.is_floating_point, tensors)):
+        return None  # integers may be indices
     shape = list(tensors[0].shape)
     shape[dim] = sum(tensor.shape[dim] for tensor in tensors)
     return shape
@@ -136,7 +144,7 @@ def _slid(
         is_beyond = ceil and (count - 1) * step >= side + pad  # the window would see padding only
         sides.append(count - is_beyond)
     if min(sides) < 1:
-        raise RuntimeError(f"A window of {kernel} finds no place in {list(x.shape[2:])} pixels.")
+        raise RuntimeError(f"A window of {kernel} does not fit into {list(x.shape[2:])} pixels.")
     return sides
 
 
