@@ -123,3 +123,13 @@ def test_trackio_stores_every_epoch_and_stdout_is_the_path_of_the_run(
     accuracy = run.evaluate().metrics.accuracy
     assert [json.loads(row) for (row,) in stored] == [*run.history, {"test_accuracy": accuracy}]
     assert json.loads(settings)["training.epochs"] == 2
+    (tmp_path / "run" / "report.html").unlink()  # as after an interruption
+    subprocess.run(
+        [sys.executable, "-m", "residua", "resume", tmp_path / "run"],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"TRACKIO_DIR": str(tmp_path)},
+    )
+    with contextlib.closing(sqlite3.connect(tmp_path / "residua.db")) as database:
+        runs = database.execute("select run_id, count(*) from metrics group by run_id").fetchall()
+    assert [rows for _, rows in runs] == [4], "a resumed run is the same run"

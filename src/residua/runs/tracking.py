@@ -93,10 +93,14 @@ class WandB:
 
     def __init__(self, package: Literal["wandb", "trackio"] = "wandb") -> None:
         self.library = _imported(package, package)
+        self.resumes_by_name = package == "trackio"  # wandb: by an id of its own
 
     def begin(self, run: Path, settings: Settings, epochs: int) -> None:
+        resume = {"resume": "allow"} if self.resumes_by_name and epochs else {}
         with _stdout_unused():
-            self.run = self.library.init(project="residua", name=run.name, config=dict(settings))
+            self.run = self.library.init(
+                project="residua", name=run.name, config=dict(settings), **resume
+            )
 
     def epoch(self, row: Mapping[str, float]) -> None:
         self.run.log(dict(row), step=int(row["epoch"]))
