@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 import residua
 from residua import experiment
+from residua.config import parse
 from residua.config.recipes import compose
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
@@ -312,6 +313,22 @@ def test_a_resumed_run_still_warns_of_images_that_its_weights_were_trained_on(
     (again.path / "report.html").unlink()
     residua.resume(again, quiet=True)
     assert warning in (again.path / "report.html").read_text("utf-8")
+
+
+def test_no_warning_is_left_of_images_that_only_unused_weights_have_seen(
+    run: residua.Run, shapes: Path, tmp_path: Path
+) -> None:
+    """`auto` may choose a network from scratch."""
+    settings = {"data.test_fraction": 0.3, "data.split_seed": 1, "network.weights": str(run.path)}
+    prepared = prepare(compose(shapes, None, settings), Console(quiet=True))
+    folder = RunFolder(tmp_path)
+    folder.write_settings(prepared.config, prepared.choices)
+    noted = experiment._with_leakage_notes(prepared, folder)
+    assert "images were used to train" in noted.notes[-1]
+    chosen = parse.with_settings(prepared.config, {"transfer.strategy": "scratch"})
+    folder.write_settings(chosen, prepared.choices)
+    folder.discard_initial_weights()
+    assert experiment._with_leakage_notes(prepared, folder).notes == prepared.notes
 
 
 class Nearly(Clock):

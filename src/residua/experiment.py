@@ -44,8 +44,8 @@ from residua.runs.sources import (
     chosen_start,
     in_class_order,
     initial_weights,
+    leakage_notes,
     report_initial_weights,
-    with_leakage_notes,
 )
 from residua.runs.tracking import Tracker, Trackers, trackers_for
 from residua.system.budget import Clock, seconds_of
@@ -149,7 +149,6 @@ def train(
     with readable_errors(prepared.config):
         check_network(prepared, weights)
     seen = set() if config.transfer.strategy == "scratch" else images_seen_by(weights)
-    prepared = with_leakage_notes(seen, config, prepared)
     folder = RunFolder.new(out, prepared.dataset.name)
     try:
         write_earlier_images(folder, seen)
@@ -198,7 +197,6 @@ def resume(
     if data_path is not None:
         refuse_inside(folder.path, path)
         folder.write_settings(prepared.config, choices)
-    prepared = with_leakage_notes(earlier_images(folder), config, prepared)
     weights = None
     if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():
         weights = initial_weights(config, console)  # else they are in the checkpoint
@@ -218,7 +216,7 @@ def resume(
 def _run(experiment: Experiment, report: bool = True) -> None:
     """Train, evaluate, and write a report, if any: what a new and a resumed run have in common."""
     folder, console, config = experiment.folder, experiment.console, experiment.prepared.config
-    print_header(experiment.prepared, folder, console)
+    print_header(_with_leakage_notes(experiment.prepared, folder), folder, console)
     with readable_errors(config), folder.lock(), _tracked(experiment) as metrics:
         try:
             trained = _train(experiment)
@@ -239,7 +237,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                 left = experiment.clock.left
                 facts = report_facts(
                     folder,
-                    trained.prepared,
+                    _with_leakage_notes(trained.prepared, folder),
                     evaluation,
                     trained.progress,
                     trained.transfer,
@@ -424,6 +422,12 @@ def _check_settings(config: Config, out: str | None) -> None:
         RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)
     check_writable(Path(out or "runs"))
+
+
+def _with_leakage_notes(prepared: Prepared, folder: RunFolder) -> Prepared:
+    """The data with warnings of images that the initial weights have seen, if they are used."""
+    notes = leakage_notes(earlier_images(folder), prepared.config, prepared)
+    return dataclasses.replace(prepared, notes=(*prepared.notes, *notes))
 
 
 def _with_absolute_weights(config: Config, weights: Weights | None) -> Config:

@@ -17,7 +17,8 @@ from references.images import write_shapes
 from references.scenes import COPIES, write_scenes
 
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import evaluate_run, evaluate_weights
+from residua.evaluation.evaluate import caveat_of, evaluate_run, evaluate_weights
+from residua.evaluation.score import CROSS_VALIDATION
 from residua.networks.zoo.catalogue import build_from
 from residua.runs.folder import RunFolder
 from residua.runs.provenance import write_earlier_images
@@ -118,6 +119,17 @@ def test_the_caveat_counts_test_images_that_the_initial_weights_saw(run: RunFold
         "optimistic, because 1 of 12 test images was used to train or select the initial weights"
     )
     assert run.read_json("evaluations/test/scores.json")["caveat"] == evaluation.caveat
+
+
+def test_a_test_set_is_advised_only_where_it_would_make_the_estimate_unbiased(
+    shapes: Path, write_run: WriteRun
+) -> None:
+    run = write_run(shapes, data__test_fraction=0, data__val_fraction=0.2)
+    members = run.read_split()
+    write_earlier_images(run, {member.sha256 for member in members})
+    assert "--test-fraction" not in caveat_of(run, "validation")
+    used = sum(member.split == "train" for member in members)
+    assert f"{used} of {used} training images were used" in caveat_of(run, CROSS_VALIDATION)
 
 
 def test_the_caveat_counts_test_images_that_are_near_duplicates_of_training_images(

@@ -321,7 +321,7 @@ def near_duplicate_notes(members: Sequence[Member], pairs: Sequence[tuple[int, i
         number = len({member.path for pair in contradicting for member in pair})
         notes.append(
             f"{number:,} images with near-duplicates in different classes, such as {first.path} "
-            f"and {second.path}: audit.json lists them."
+            f"and {second.path}: `residua audit` lists them."
         )
     for earlier, later in itertools.combinations(SPLITS, 2):
         across = {

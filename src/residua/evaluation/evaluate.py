@@ -280,17 +280,20 @@ def caveat_of(run: RunFolder, split: EvaluatedSplit) -> str:
     members = run.read_split()
     own = [member for member in members if member.split == split]
     others: set[str] = set()  # digests and groups of images that were used for the weights
-    reasons = []
+    reasons: list[str] = []
+    name, advice = str(split), ""
     if split == CROSS_VALIDATION:
         own = [member for member in members if member.split == "train"]
+        name = "training"
     elif split == "test":
         others = _keys(member for member in members if member.split != "test")
     else:
         others = _keys(member for member in members if member.split == "train")
         if run.selected_on_validation:
             reasons.append("the validation set was also used for model selection")
+            advice = "; train with --test-fraction 0.2 for an unbiased estimate"
     seen = earlier_images(run)
-    of_all = f"of {counted(len(own), f'{split} image')}"
+    of_all = f"of {counted(len(own), f'{name} image')}"
     if leaked := sum(not seen.isdisjoint(member.digests) for member in own):
         was = agreeing(leaked, "was", "were")
         reasons.append(f"{leaked:,} {of_all} {was} used to train or select the initial weights")
@@ -299,8 +302,7 @@ def caveat_of(run: RunFolder, split: EvaluatedSplit) -> str:
         reasons.append(f"{copies:,} {of_all} {are} of images in other splits, or in their groups")
     if not reasons:
         return ""
-    advice = "; train with --test-fraction 0.2 for an unbiased estimate"
-    return f"optimistic, because {joined(reasons)}" + advice * (split == "validation")
+    return f"optimistic, because {joined(reasons)}{advice if len(reasons) == 1 else ''}"
 
 
 def _keys(members: Iterable[Member]) -> set[str]:

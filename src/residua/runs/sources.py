@@ -283,12 +283,6 @@ def report_initial_weights(weights: Weights, prepared: Prepared, console: Consol
         )
 
 
-def with_leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> Prepared:
-    """The data with `leakage_notes` among its notes."""
-    notes = (*prepared.notes, *leakage_notes(seen, config, prepared))
-    return dataclasses.replace(prepared, notes=notes)
-
-
 def leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> tuple[str, ...]:
     """Warnings of images that the initial weights have seen. seen: digests of these images."""
     source = config.network.weights
