@@ -92,8 +92,12 @@ def test_a_class_in_the_training_set_alone_is_found(tmp_path: Path) -> None:
 
 def test_exclusions_are_proposed_for_images_without_content(folder: Path) -> None:
     TROUBLES["constant"](folder / "class1" / "red.png")
-    (fix,) = findings(folder)["constant"].fixes
+    finding = findings(folder)["constant"]
+    (fix,) = finding.fixes
     assert (fix.path, fix.action) == ("class1/red.png", "exclude")
+    assert finding.action == "Exclude it."
+    TROUBLES["constant"](folder / "class1" / "red too.png")
+    assert findings(folder)["constant"].action == "Exclude them."
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from residua.report.facts import (
     SplitMetrics,
 )
 from residua.report.html import render, write
-from residua.report.view import percent
+from residua.system.words import percent
 from residua.transfer.result import (
     CrossValidation,
     DataSummary,

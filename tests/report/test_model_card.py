@@ -12,7 +12,7 @@ from residua.evaluation.score import Evaluation
 from residua.report.evidence import Evidence
 from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts, SplitMetrics
 from residua.report.model_card import card_text
-from residua.report.view import percent
+from residua.system.words import percent
 from residua.transfer.result import CrossValidation, TransferResult
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.unknown import UnknownDetector

@@ -26,10 +26,9 @@ from residua.report.view import (
     images_text,
     most_instructive,
     number,
-    percent,
     weakest,
 )
-from residua.system.words import counted, decimals, joined
+from residua.system.words import counted, decimals, joined, percent
 
 CSS = Path(view.__file__).parents[1] / "templates" / "report.css.j2"
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from serving.conftest import png, serving
 
-from residua.report.view import percent
 from residua.serving.limits import Limits
 from residua.serving.service import Model
+from residua.system.words import percent
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 pytestmark = [

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from residua.audits.duplicates import Copies, check_duplicates, find_copies
 from residua.audits.files import check_files
-from residua.audits.finding import SEVERITIES, Finding, counted, worst_first
+from residua.audits.finding import SEVERITIES, Finding, worst_first
 from residua.audits.images import AuditImages, Floats, of_prepared, read
 from residua.audits.labels import MIN_CLASS, check_labels, predict
 from residua.audits.learning_curve import LearningCurve, check_size, learning_curve
@@ -30,6 +30,7 @@ from residua.data.value_range import ValueRange
 from residua.system.console import Console
 from residua.system.files import check_output, user_path
 from residua.system.notebook import shown
+from residua.system.words import counted
 from residua.transfer.logistic import single_blas_thread
 
 FEATURE_SECONDS = 60.0  # for features that are not cached yet

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from residua.audits.finding import Example, Finding, Severity, counted
+from residua.audits.finding import Example, Finding, Severity
 from residua.audits.images import AuditImages
 from residua.data.dataset import SPLITS
 from residua.data.fixes import Fix
 from residua.data.near_duplicates import equal_pairs, find_near_duplicates, groups_of
 from residua.data.neighbours import Pairs
 from residua.data.random import Integers
+from residua.system.words import counted
 
 
 @dataclass(frozen=True, eq=False)

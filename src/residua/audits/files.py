@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from residua.audits.finding import EXAMPLES, Example, Finding, counted
+from residua.audits.finding import EXAMPLES, Example, Finding
 from residua.audits.images import AuditImages, file_suffix
 from residua.data.dataset import SPLITS
 from residua.data.fixes import Fix
 from residua.data.measurements import Measured
+from residua.system.words import agreeing, counted, percent
 
 SUFFIXES = {  # of a format; other formats are not compared
     "JPEG": {"jpg", "jpeg", "jpe", "jfif"},
@@ -58,12 +59,13 @@ def check_files(images: AuditImages) -> list[Finding]:
 def _unreadable(images: AuditImages) -> Finding | None:
     if not images.unreadable:
         return None
+    them = agreeing(len(images.unreadable), "it", "them")
     return Finding(
         "unreadable",
         "error",
         f"{counted(len(images.unreadable), 'file')} cannot be read",
         len(images.unreadable),
-        "Replace or delete them; training skips them.",
+        f"Training skips {them}: replace or delete {them}.",
         tuple(Example(path, reason) for path, reason in images.unreadable),
     )
 
@@ -142,7 +144,7 @@ def _suffixes(images: AuditImages) -> Finding | None:
         "wrong-suffix",
         "note",
         "{} with the suffix of another format",
-        "They are read by their content here; other programs may fail: rename them.",
+        "residua goes by the content, but other programs may fail: rename {them}.",
     )
 
 
@@ -158,7 +160,7 @@ def _sizes(images: AuditImages) -> Iterable[Finding | None]:
         "tiny",
         "warning",
         "{} so small that no detail is left",
-        "Replace or exclude them.",
+        "Replace or exclude {them}.",
         fix=True,
     )
     yield _flagged(
@@ -168,7 +170,7 @@ def _sizes(images: AuditImages) -> Iterable[Finding | None]:
         "giant",
         "note",
         "{} far larger than the others",
-        "They slow down reading: reduce them.",
+        "Large images are slow to read: resize {them}.",
     )
     yield _flagged(
         images,
@@ -177,7 +179,7 @@ def _sizes(images: AuditImages) -> Iterable[Finding | None]:
         "extreme-shape",
         "warning",
         "{} of extreme shape",
-        "A centre crop shows little of them: crop or exclude them.",
+        "A centre crop shows little of {them}: crop or exclude {them}.",
         fix=True,
     )
 
@@ -193,7 +195,7 @@ def _exposure(images: AuditImages) -> Iterable[Finding | None]:
         "constant",
         "warning",
         "{} of one colour, without content",
-        "Exclude them.",
+        "Exclude {them}.",
         fix=True,
     )
     middle = np.median(brightness)
@@ -206,7 +208,7 @@ def _exposure(images: AuditImages) -> Iterable[Finding | None]:
         "exposure",
         "warning",
         "{} almost black or white",
-        "Check them; exclude those that show nothing.",
+        "Exclude images that show nothing.",
     )
 
 
@@ -224,11 +226,11 @@ def _blurred(images: AuditImages) -> Finding | None:
     return _flagged(
         images,
         usable & (values < limit),
-        [f"{value / np.exp(middle):.0%} of the usual sharpness" for value in sharpness],
+        [f"{percent(value / np.exp(middle))} of the usual sharpness" for value in sharpness],
         "blurred",
         "warning",
         "{} far more blurred than the others",
-        "Check them; exclude those that show nothing.",
+        "Exclude images that are too blurred to be labelled.",
     )
 
 
@@ -239,7 +241,7 @@ def _rotated(images: AuditImages) -> Finding | None:
         "exif-rotated",
         "note",
         "{} stored rotated or mirrored, with an EXIF orientation",
-        "They are shown upright here; programs that ignore EXIF see them rotated.",
+        "residua applies the orientation; programs that ignore EXIF show {them} rotated.",
     )
 
 
@@ -256,7 +258,7 @@ def _modes(images: AuditImages) -> Finding | None:
         "colour-modes",
         "note",
         "{} with another colour mode than most",
-        "They are converted; check that no class has a mode of its own.",
+        "All images are converted to one mode; check that no class has a mode of its own.",
     )
 
 
@@ -296,7 +298,10 @@ def _flagged(
     *,
     fix: bool = False,
 ) -> Finding | None:
-    """A finding about the flagged images; with `fix`, it proposes to exclude them."""
+    """A finding about the flagged images; with `fix`, it proposes to exclude them.
+
+    title: "{}" is the number of images. action: "{them}" is "it" for one image.
+    """
     rows = np.flatnonzero(flags).tolist()
     if not rows:
         return None
@@ -306,7 +311,7 @@ def _flagged(
         severity,  # type: ignore[arg-type]
         title.format(counted(len(rows), "image")),
         len(rows),
-        action,
+        action.format(them=agreeing(len(rows), "it", "them")),
         tuple(Example(paths[row], notes[row]) for row in rows),
         tuple(Fix(paths[row], "exclude", reason=kind) for row in rows) if fix else (),
     )

@@ -55,8 +55,3 @@ class Finding:
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     """Sorted by severity; within one, in the order of the input."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """ "1 image", "1,200 images"."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from residua.audits.finding import Example, Finding, counted
+from residua.audits.finding import Example, Finding
 from residua.data.fixes import Fix
 from residua.data.neighbours import nearest
 from residua.data.random import Integers, uniform
+from residua.system.words import agreeing, counted, percent
 from residua.transfer.logistic import (
     Floats,
     folds_of,
@@ -220,8 +221,8 @@ def check_labels(
         title = (
             f"{number} likely wrong, of {len(labels):,} (estimated number: {low:.0f} to {high:.0f})"
             if is_reliable
-            else f"{number} contradicted by predictions that agree with only {agreement:.0%} of "
-            "all labels: most of these are errors of the model"
+            else f"{number} contradicted by predictions that agree with only {percent(agreement)} "
+            "of all labels: most of these are errors of the model"
         )
         fixes = [Fix(paths[n], "relabel", names[n], "likely wrong label") for n in flagged]
         findings.append(
@@ -230,7 +231,8 @@ def check_labels(
                 "warning" if is_reliable else "note",
                 title,
                 len(flagged),
-                "Check them, the likeliest first; --fix-list proposes the suggested labels.",
+                agreeing(len(flagged), "Check it", "Check them, the likeliest first")
+                + ("; the fix list has the suggested labels." if is_reliable else "."),
                 tuple(Example(paths[n], f"{classes[labels[n]]} -> {names[n]}") for n in flagged),
                 tuple(fixes) if is_reliable else (),
             )
@@ -243,7 +245,7 @@ def check_labels(
                 "note",
                 f"{counted(len(outliers), 'image')} unlike all others of the data set",
                 len(outliers),
-                "Check that they show what the class means.",
+                f"Check that {agreeing(len(outliers), 'it shows', 'they show')} the class.",
                 tuple(Example(paths[n], classes[labels[n]]) for n in outliers),
             )
         )
@@ -302,7 +304,7 @@ def _overlaps(
         Finding(
             "overlapping-classes",
             "warning",
-            f"{classes[a]} and {classes[b]} overlap: {share[a, b]:.0%} of their images are "
+            f"{classes[a]} and {classes[b]} overlap: {percent(share[a, b])} of their images are "
             "predicted as the other class",
             int(confused[a, b]),
             "Define what separates them, merge them, or add images that show the difference.",

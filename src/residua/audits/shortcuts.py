@@ -20,6 +20,7 @@ from residua.audits.finding import Example, Finding
 from residua.audits.images import AuditImages, file_suffix
 from residua.data.measurements import Measured
 from residua.data.random import Integers, uniform
+from residua.system.words import percent
 from residua.transfer.logistic import folds_of
 
 Table = npt.NDArray[np.float64]  # [N, D]
@@ -173,7 +174,7 @@ def _finding(
         f"shortcut-{family.split()[-1]}",
         "warning",
         f"{family[0].upper() + family[1:]} alone {verb} {names} (a small tree has "
-        f"{accuracy:.0%} cross-validated accuracy; the largest class, {majority:.0%})",
+        f"{percent(accuracy)} cross-validated accuracy; the largest class, {percent(majority)})",
         len(found),
         _ADVICE,
         tuple(Example(images.paths[rows[n]], images.classes[labels[n]]) for n in found),
@@ -200,8 +201,8 @@ def _blurred(
         Finding(
             "shortcut-thumbnail",
             "warning",
-            f"Thumbnails of 8 x 8 px predict the class as well as the network: {accuracy:.0%} "
-            f"against {network_accuracy:.0%} cross-validated accuracy",
+            "Thumbnails of 8 x 8 px predict the class as well as the network: "
+            f"{percent(accuracy)} against {percent(network_accuracy)} cross-validated accuracy",
             len(rows),
             "Colour or layout alone separate the classes: check that this holds where the model "
             "will be used.",

@@ -240,8 +240,8 @@ def _chunks(
 
 
 def _write_table(chunks: Iterator[list[Prediction]], sets: bool, out: TextIO, width: int) -> None:
-    from residua.report.view import percent
     from residua.system.console import printable
+    from residua.system.words import percent
 
     for chunk in chunks:
         width = max(width, *(len(prediction.file) for prediction in chunk))

@@ -49,8 +49,8 @@ def explain(
     """
     with terminal():
         from residua import api
-        from residua.report.view import percent
         from residua.system.console import printable
+        from residua.system.words import percent
 
         check_order("explain", source, files)
         rows = api.explain(

@@ -28,6 +28,7 @@ from residua.system.files import (
     user_path,
     write_atomically,
 )
+from residua.system.words import percent
 from residua.transfer.search import HELD_OUT
 
 COLUMNS, ROWS = 8, 4  # of a grid
@@ -82,11 +83,8 @@ def _plans(prepared: Prepared) -> list[str]:
         return lines
     if len(prepared.splits["validation"]):
         return [*lines, "plan: if the linear probe is kept, fit it on the validation images too"]
-    share = f"{HELD_OUT:.0%}".replace("%", " %")
-    return [
-        *lines,
-        f"plan: before fine-tuning, hold out {share} of the images for validation",
-    ]
+    share = percent(HELD_OUT)
+    return [*lines, f"plan: before fine-tuning, hold out {share} of the images for validation"]
 
 
 def _write_class_grids(prepared: Prepared, folder: Path) -> None:

@@ -12,9 +12,8 @@ from residua.comparison.pairing import LEAST, Pair, RunPredictions
 from residua.comparison.statistics import POWER, Difference
 from residua.config.schema import Config
 from residua.report.page import Cell, Page, Section, Table
-from residua.report.view import percent
 from residua.runs.folder import RunFolder
-from residua.system.words import counted, joined
+from residua.system.words import counted, joined, percent
 
 FEW = 4  # settings that a sentence lists
 TRAINING = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from residua.config import parse
 from residua.config.schema import AUTO, IMAGENET, Config, NetworkSpec, Preprocessing
+from residua.system.words import percent
 
 TINY = 16  # px: smaller images are enlarged, or the strides of a network leave nothing of them
 SMALL = 40  # px: up to this size, as in CIFAR, networks do not downsample in the stem
@@ -293,7 +294,7 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     chooser.choose(
         "optimization.warmup_epochs",
         round(warmup * epochs, 2),
-        f"{warmup:.0%} of the epochs with the {chooser.config.optimization.schedule} schedule",
+        f"{percent(warmup)} of the epochs with the {chooser.config.optimization.schedule} schedule",
     )
     present = [count for count in counts if count]
     ratio = max(present) / min(present)

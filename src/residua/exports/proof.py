@@ -19,6 +19,7 @@ from residua.exports.images import Images
 from residua.exports.worker import BATCHES
 from residua.system.console import printable
 from residua.system.files import check_space
+from residua.system.words import percent
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import exported_metadata
 
@@ -71,7 +72,7 @@ class Proof:
         lines = [
             f"checked in {self.runtime} on {self.images:,} {self.origin} at batch {batches}: "
             f"largest probability difference {self.difference:.2g}, "
-            f"same top-1 class {self.agreement:.2%}"
+            f"same top-1 class {percent(self.agreement, 2)}"
         ]
         if self.accuracy is not None and self.exported_accuracy is not None:
             lost = 100 * (self.accuracy - self.exported_accuracy)
@@ -81,7 +82,7 @@ class Proof:
             )
         if self.unknown_difference is not None:
             same = 1 - self.unknown_difference
-            lines.append(f"unknown images: same decision for {same:.2%}")
+            lines.append(f"unknown images: same decision for {percent(same, 2)}")
         return "\n".join(lines)
 
     @property
@@ -91,8 +92,8 @@ class Proof:
         if different <= max(bound, 1.01 / self.images):
             return ""
         return (
-            f"its decision differs from PyTorch's for {different:.1%} of {self.images:,} "
-            f"{self.origin}, the limit is {bound:.0%}"
+            f"its decision differs from PyTorch's for {percent(different, 1)} of {self.images:,} "
+            f"{self.origin}, the limit is {percent(bound)}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -161,9 +162,8 @@ def _problem(proof: Proof, precision: str) -> str:
         return f"a probability differs by {proof.difference:.2g}, the limit is {bound:g}"
     lowest = LOWEST_AGREEMENT[precision]
     if proof.agreement < lowest:
-        return (
-            f"the top-1 class is the same for {proof.agreement:.1%}, at least {lowest:.0%} needed"
-        )
+        same = percent(proof.agreement, 1)
+        return f"the top-1 class is the same for {same}, at least {percent(lowest)} needed"
     if proof.accuracy is not None and proof.exported_accuracy is not None:
         lost = proof.accuracy - proof.exported_accuracy
         if lost > max(LARGEST_LOSS[precision], 1.01 / proof.images):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from residua.report.style import FAINT, INK, TOOLTIP, Drawing, draw_curve, inline_svg, tidy
-from residua.report.view import percent
-from residua.system.words import joined
+from residua.system.words import joined, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

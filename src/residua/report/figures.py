@@ -14,8 +14,8 @@ import numpy.typing as npt
 from residua.errors import ResiduaError
 from residua.report.fonts import Lettering, lettering
 from residua.report.style import FAINT, INK, Drawing
-from residua.report.view import percent
 from residua.system.files import write_atomically
+from residua.system.words import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

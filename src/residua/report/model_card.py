@@ -14,10 +14,10 @@ from residua.errors import ResiduaError
 from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import CROSS_VALIDATION
 from residua.report.facts import ReportFacts
-from residua.report.view import images_text, percent, slice_text, unknown_text, unmeasured_text
+from residua.report.view import images_text, slice_text, unknown_text, unmeasured_text
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.files import reason_of
-from residua.system.words import counted
+from residua.system.words import counted, percent
 
 MODEL_CARD = "model_card.md"
 FEW = 20  # evaluated images of a class, below which its recall is uncertain

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from residua.report.charts import SPLITS
 from residua.report.style import FAINT, INK, TOOLTIP, Drawing, inline_svg, tidy
-from residua.report.view import percent
+from residua.system.words import percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from residua.evaluation.metrics import ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
-from residua.system.words import agreeing, counted, decimals
+from residua.system.words import agreeing, counted, percent
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -172,16 +172,6 @@ def data_uri(pixels: Pixels, side: int = THUMBNAIL) -> str:
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def percent(share: float, digits: int = 0) -> str:
-    """A share in [0, 1] as text, never rounded up to 100 or down to 0; "n/a" if not finite."""
-    if not math.isfinite(share):
-        return "n/a"
-    text = decimals(100 * share, digits, 100.0)
-    if share > 0 and float(text) == 0:
-        text = f"<{10.0**-digits:.{digits}f}"
-    return f"{text} %"
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -21,6 +22,16 @@ def decimals(value: float, digits: int, most: float = 1.0) -> str:
     if value < most and float(text) == most:
         text = f"{most - 10.0**-digits:.{digits}f}"
     return text
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in [0, 1] as text, never rounded up to 100 or down to 0; "n/a" if not finite."""
+    if not math.isfinite(share):
+        return "n/a"
+    text = decimals(100 * share, digits, 100.0)
+    if share > 0 and float(text) == 0:
+        text = f"<{10.0**-digits:.{digits}f}"
+    return f"{text} %"
 
 
 def joined(words: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from residua.data.prepare import Prepared
 from residua.networks.layers import draw_dropout_from
 from residua.system.budget import Clock
 from residua.system.device import autocast
+from residua.system.words import percent
 from residua.training.validation import forward
 from residua.uncertainty.record import CALIBRATION_IMAGES, REFERENCE_IMAGES
 
@@ -159,7 +160,7 @@ def with_epochs(prepared: Prepared, epochs: int, reason: str) -> Prepared:
     config = prepared.config
     share = warmup_share(config.optimization.schedule)
     warmup = round(share * config.training.epochs, 2)
-    return prepared.choose("optimization.warmup_epochs", warmup, f"{share:.0%} of the epochs")
+    return prepared.choose("optimization.warmup_epochs", warmup, f"{percent(share)} of the epochs")
 
 
 def synchronize(device: torch.device) -> None:

@@ -8,6 +8,7 @@ from residua.config import auto
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
+from residua.system.words import percent
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
 from residua.training.loop import fit
@@ -127,7 +128,9 @@ def _with_learning_rate(context: Context, accuracy: float) -> Context:
     config = context.prepared.config
     if accuracy >= USEFUL_FEATURES or config.training.epochs < MANY_EPOCHS:
         return context
-    reason = f"linear probe error {1 - accuracy:.0%}, {config.training.epochs} epochs to improve it"
+    reason = (
+        f"linear probe error {percent(1 - accuracy)}, {config.training.epochs} epochs to improve it"
+    )
     batch = auto.images_per_step(config, sum(context.prepared.counts("train")))
     rates = {"sgd": auto.LEARNING_RATE * batch / 128, "adamw": LARGE_ADAMW_RATE}
     if learning_rate := rates.get(config.optimization.optimizer):

@@ -25,7 +25,7 @@ from residua.studies.claims.imagenet_accuracies import (
 )
 from residua.studies.study import ComputedStudy
 from residua.system.console import Report, counting
-from residua.system.words import joined
+from residua.system.words import joined, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -203,7 +203,7 @@ def family_finding(family: str, points: Sequence[Point]) -> str:
         linear = max(point.linear or 0 for point in members)
         return (
             f"{contribution} {best.label} reaches {best.accuracy:.1f} % with "
-            f"{best.parameters / 1e6:.1f} million parameters, {linear:.0%} of them in linear "
+            f"{best.parameters / 1e6:.1f} million parameters, {percent(linear)} of them in linear "
             f"layers, and {_billions(best)} multiply-adds."
         )
     new, old = (next(p for p in points if p.published.name == name) for name in COMPARED[family])

@@ -30,7 +30,7 @@ from residua.studies.claims.propagation import (
 from residua.studies.study import ComputedStudy
 from residua.studies.text import TRAINED
 from residua.system.console import Report, counting
-from residua.system.words import counted, joined
+from residua.system.words import counted, joined, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -202,7 +202,7 @@ def response_findings(after: Sequence[Responses]) -> list[str]:
         if lost := [net for net in (first, second) if accuracies[net] < TRAINED]:
             findings.append(
                 f"{_net(*first)} and {_net(*second)} are not compared: {_net(*lost[0])} reaches "
-                f"only {accuracies[lost[0]]:.0%} training accuracy."
+                f"only {percent(accuracies[lost[0]])} training accuracy."
             )
             continue
         difference = seed_differences(np.stack([means[first], means[second]]))[0, 1]
