@@ -11,6 +11,7 @@ from PIL import Image
 
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset
+from residua.data.listing import listed_files
 from residua.data.open import open_dataset
 from residua.errors import ResiduaError
 
@@ -167,7 +168,7 @@ def test_rows_without_a_usable_file_or_label_are_listed(folder: Path) -> None:
             ["path,label,split", "a.png,x,train", "b.png,y,test"],
             "The test set has the class 'y', which the training set lacks",
         ),
-        (["path,label", "no.png,x"], "none of its 1 rows can be used"),
+        (["path,label", "no.png,x"], "paths relative to the table's folder in the column 'path'"),
         (["path,label", f"a.png,{'x' * 201}"], "row 2: the label has 201 characters"),
         (["path,label", 'a.png,"x\ny"'], "row 2: the label 'x\\ny' contains a line break"),
         (["path,label", "a.png,0.25", "b.png,1.0"], "holds measurements such as 0.25"),
@@ -212,6 +213,17 @@ def test_splits_and_groups(folder: Path) -> None:
     ]
     assert "Rows without a split are in the training set." in dataset.warnings
     assert "split into train, validation, grouped by 'group'" in dataset.description
+
+
+def test_images_to_predict_need_one_column_of_paths(tmp_path: Path) -> None:
+    """The message advises nothing that `predict` does not have."""
+    for header in ("a,b", "path,file"):
+        table = tmp_path / "new.csv"
+        table.write_text(f"{header}\nx,y\n")
+        with pytest.raises(ResiduaError, match="expected one column named path") as caught:
+            listed_files(table)
+        assert f"Its columns are {header.replace(',', ', ')}." in str(caught.value)
+        assert "--set" not in str(caught.value)
 
 
 def test_group_by_a_column_of_the_table(folder: Path) -> None:

@@ -137,7 +137,7 @@ def _column(
         if chosen not in names:
             raise ResiduaError(
                 f"{where}: has no column {chosen!r} (data.{role}_column): its columns are "
-                f"{_shown(shown or names)}."
+                f"{shown_columns(shown or names)}."
             )
         return chosen
     for tier in known:
@@ -149,7 +149,8 @@ def _column(
     return ""
 
 
-def _shown(names: Sequence[str]) -> str:
+def shown_columns(names: Sequence[str]) -> str:
+    """The columns of a table in a message: at most 20 of them."""
     named = [name for name in names if name]
     return ", ".join([*named[:20], "..."] if named[20:] else named) or "none"
 
@@ -160,7 +161,7 @@ def plain_name(name: str) -> str:
 
 
 def _unclear(role: str, found: Sequence[str], names: Sequence[str], where: str) -> str:
-    columns = _shown(names)
+    columns = shown_columns(names)
     if role == "group":
         how = f"rename a column, or use --group-by {found[0] if found else 'COLUMN'}"
     else:

@@ -19,7 +19,7 @@ from typing import Any
 from unicodedata import normalize
 
 from residua.data import recognition
-from residua.data.columns import Columns, Roles, path_column, roles_of, weight_of
+from residua.data.columns import Columns, Roles, path_column, roles_of, shown_columns, weight_of
 from residua.data.dataset import SPLITS, SplitName
 from residua.data.folder import files_below
 from residua.data.properties import properties_in
@@ -73,8 +73,10 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
     if not scan.labelled:
         path, reason = (*scan.rejected, ("", "has no rows"))[0]
         raise ResiduaError(
-            f"{file}: none of its {len(table.numbers):,} rows can be used. The first: {path}: "
-            f"{reason}. Expected a label, and a path relative to {file.parent}."
+            f"{file}: has no usable row. The first: {path}: {reason}. Expected paths relative to "
+            f"the table's folder in the column {roles.path!r}, and class names in "
+            f"{roles.label!r}: to read other columns, --set data.path_column=COLUMN and --set "
+            "data.label_column=COLUMN."
         )
     present = {split for _, _, split in scan.labelled}
     splits = [split for split in SPLITS if split in present]
@@ -114,7 +116,13 @@ def listed_files(file: Path) -> list[tuple[str, Path | str]]:
     """Path as shown, and file or reason why there is none, of each row of a table; labels are not
     needed. Raises ResiduaError."""
     table = read_table(file)
-    name = path_column(table.names, _with_others(table))
+    try:
+        name = path_column(table.names, _with_others(table))
+    except ResiduaError as error:  # which advises settings of a training
+        raise ResiduaError(
+            f"{file}: expected one column named path, with a file in each row. Its columns are "
+            f"{shown_columns(table.names)}."
+        ) from error
     files = _Files(file.parent)
     found: list[tuple[str, Path | str]] = []
     for cell in _texts(table, name, "path"):

@@ -165,7 +165,7 @@ def _files(file: str, reading: Reading) -> Iterator[Input]:
         yield file, partial(_pixels_or_raise, reason)
         return
     except ResiduaError as error:
-        yield file, partial(_pixels_or_raise, str(error))
+        yield file, partial(_pixels_or_raise, str(error).removeprefix(f"{file}: "))
         return
     for image in found:  # a "~" in a name that was found stands for itself
         yield str(image), partial(read_image, image, reading.preprocessing, reading.max_pixels)
