@@ -54,7 +54,7 @@ from residua.uncertainty.intervals import design_effect, wilson_interval
 from residua.uncertainty.softmax import log_softmax
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of LogisticRegression, the smoothest first
-_PRECISION = 1e-4, 100  # tolerance, iterations: starting from the solution of the last C
+_PRECISION = 5e-4, 60  # tolerance, iterations: starting from the solution of the last C
 _MAX_LOSS = 30.0  # nats, of a row: a probability of 0 must not outweigh all others
 _NEIGHBOUR_BLOCK = 2048  # rows whose neighbours are searched at once
 _GAIN = 0.3  # standard errors
