@@ -116,7 +116,7 @@ def test_it_states_how_far_probabilities_carry() -> None:
     shown = [percent(value, 1) for value in (error, low, high)]
     assert "calibration error: {} (95 % CI {} to {})".format(*shown) in text
     assert "Of the images of 3 classes that were left out in turn, 25 % (10 of 40) are" in text
-    assert "(AUROC 0.875). False alarms: on average, 5 % of images" in text
+    assert "(AUROC 0.875). On average, at most 5 % of images" in text
     assert "prediction sets at 90 % coverage: " in text
     assert "each fifth is evaluated with those of the other four" in text
     assert "still assigned" not in text

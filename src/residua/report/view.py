@@ -19,7 +19,7 @@ import numpy.typing as npt
 from residua.evaluation.metrics import ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
-from residua.system.words import agreeing, counted, percent
+from residua.system.words import agreeing, counted, decimals, percent
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -197,7 +197,8 @@ def accuracy_text(metrics: Metrics) -> str:
     """Accuracy, interval and images: "0.9500 (95 % CI 0.9010 to 0.9760, 120 images)"."""
     low, high = metrics.interval
     images = images_text(metrics.images, metrics.groups)
-    return f"{metrics.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f}, {images})"
+    value, low_text, high_text = (decimals(share, 4) for share in (metrics.accuracy, low, high))
+    return f"{value} (95 % CI {low_text} to {high_text}, {images})"
 
 
 def images_text(images: int, groups: int) -> str:
@@ -282,7 +283,7 @@ def unknown_text(detector: UnknownDetector | None, classes: int) -> str:
     if detector is None:
         return "An image of none of the classes is still assigned to one of them."
     rate = percent(detector.false_alarm_rate)
-    alarms = f"False alarms: on average, {rate} of images of the known classes, or fewer."
+    alarms = f"On average, at most {rate} of images of the known classes are reported as unknown."
     if detector.auroc is None:
         reason = (
             "with two classes, none can be left out"
