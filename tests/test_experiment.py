@@ -28,7 +28,7 @@ from residua.data.prepare import prepare
 from residua.errors import ResiduaError
 from residua.report import view
 from residua.runs.folder import RunFolder
-from residua.runs.sources import open_weights
+from residua.runs.sources import open_weights, with_leakage_notes
 from residua.system.budget import Clock
 from residua.system.console import Console
 
@@ -323,12 +323,12 @@ def test_no_warning_is_left_of_images_that_only_unused_weights_have_seen(
     prepared = prepare(compose(shapes, None, settings), Console(quiet=True))
     folder = RunFolder(tmp_path)
     folder.write_settings(prepared.config, prepared.choices)
-    noted = experiment._with_leakage_notes(prepared, folder)
+    noted = with_leakage_notes(prepared, folder)
     assert "images were used to train" in noted.notes[-1]
     chosen = parse.with_settings(prepared.config, {"transfer.strategy": "scratch"})
     folder.write_settings(chosen, prepared.choices)
     folder.discard_initial_weights()
-    assert experiment._with_leakage_notes(prepared, folder).notes == prepared.notes
+    assert with_leakage_notes(prepared, folder).notes == prepared.notes
 
 
 class Nearly(Clock):
@@ -384,6 +384,10 @@ def test_a_network_from_scratch_has_no_initial_weights(
     report = (scratch.path / "report.html").read_text("utf-8")
     assert "features of the trained network" in report
     assert "initial weights" not in report
+    for name in ("report.html", "state.safetensors"):
+        (scratch.path / name).unlink()
+    residua.resume(scratch, quiet=True)
+    assert (scratch.path / "report.html").is_file()
 
 
 def test_scores_have_what_the_report_states_of_probabilities_and_baselines(

@@ -38,14 +38,14 @@ from residua.report.header import print_header
 from residua.report.model_card import write_model_card
 from residua.report.view import accuracy_text, finished_text
 from residua.runs.folder import REPORT, START, Busy, RunFolder
-from residua.runs.provenance import earlier_images, images_seen_by, write_earlier_images
+from residua.runs.provenance import images_seen_by, write_earlier_images
 from residua.runs.sources import (
     absolute_source,
     chosen_start,
     in_class_order,
     initial_weights,
-    leakage_notes,
     report_initial_weights,
+    with_leakage_notes,
 )
 from residua.runs.tracking import Tracker, Trackers, trackers_for
 from residua.system.budget import Clock, seconds_of
@@ -197,9 +197,10 @@ def resume(
     if data_path is not None:
         refuse_inside(folder.path, path)
         folder.write_settings(prepared.config, choices)
-    weights = None
-    if config.transfer.strategy in ("features", "auto") or not (folder.path / STATE).exists():
-        weights = initial_weights(config, console)  # else they are in the checkpoint
+    weights, strategy = None, config.transfer.strategy
+    is_begun = (folder.path / STATE).exists()  # then the weights are in the checkpoint
+    if strategy in ("features", "auto") or (strategy != "scratch" and not is_begun):
+        weights = initial_weights(config, console)
     if weights is not None and weights.sha256() != folder.read_json(START, dict).get("sha256"):
         raise ResiduaError(
             f"{weights.path}: has changed since {folder.path} was created. Restore it, or "
@@ -216,7 +217,7 @@ def resume(
 def _run(experiment: Experiment, report: bool = True) -> None:
     """Train, evaluate, and write a report, if any: what a new and a resumed run have in common."""
     folder, console, config = experiment.folder, experiment.console, experiment.prepared.config
-    print_header(_with_leakage_notes(experiment.prepared, folder), folder, console)
+    print_header(with_leakage_notes(experiment.prepared, folder), folder, console)
     with readable_errors(config), folder.lock(), _tracked(experiment) as metrics:
         try:
             trained = _train(experiment)
@@ -237,7 +238,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                 left = experiment.clock.left
                 facts = report_facts(
                     folder,
-                    _with_leakage_notes(trained.prepared, folder),
+                    with_leakage_notes(trained.prepared, folder),
                     evaluation,
                     trained.progress,
                     trained.transfer,
@@ -422,12 +423,6 @@ def _check_settings(config: Config, out: str | None) -> None:
         RunFolder.check_unused(out)
     refuse_inside(Path(out or "runs"), config.data.path)
     check_writable(Path(out or "runs"))
-
-
-def _with_leakage_notes(prepared: Prepared, folder: RunFolder) -> Prepared:
-    """The data with warnings of images that the initial weights have seen, if they are used."""
-    notes = leakage_notes(earlier_images(folder), prepared.config, prepared)
-    return dataclasses.replace(prepared, notes=(*prepared.notes, *notes))
 
 
 def _with_absolute_weights(config: Config, weights: Weights | None) -> Config:

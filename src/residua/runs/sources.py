@@ -19,6 +19,7 @@ from residua.networks.own import ModelLike, is_own, own_name
 from residua.networks.staged import Staged
 from residua.networks.zoo.catalogue import build_from, outline_of, row
 from residua.runs.folder import RunFolder
+from residua.runs.provenance import earlier_images
 from residua.system.console import Console
 from residua.system.files import cache_folder, is_there, user_path
 from residua.system.words import agreeing, counted
@@ -281,6 +282,12 @@ def report_initial_weights(weights: Weights, prepared: Prepared, console: Consol
             f"the head was trained on {', '.join(pretrained[:3])}, ... and is now trained on "
             f"{', '.join(classes[:3])}, ...; --new-head starts with a fresh one"
         )
+
+
+def with_leakage_notes(prepared: Prepared, run: RunFolder) -> Prepared:
+    """The data with warnings of images that the run's initial weights have seen, if it has any."""
+    notes = leakage_notes(earlier_images(run), prepared.config, prepared)
+    return dataclasses.replace(prepared, notes=(*prepared.notes, *notes))
 
 
 def leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> tuple[str, ...]:
