@@ -29,6 +29,7 @@ from residua.transfer.trial import (
     Trial,
     expected_error,
     has_time,
+    more_time,
     most_accurate,
     most_promising,
     worth_continuing,
@@ -419,6 +420,26 @@ def test_a_trial_whose_initial_weights_are_the_best_is_no_gain() -> None:
     progress.epoch = 1
     assert progress.kept_initial
     assert most_accurate([kept], first) is first
+
+
+def test_an_accuracy_before_training_is_named_as_such() -> None:
+    kept = trial(*[True] * 3, False)
+    kept.outcome.progress.epoch = 1
+    assert kept.summary == "val accuracy 0.7500, 1 epoch, 1.0 s"
+    kept.outcome.progress.improve({"val_accuracy": 0.75, "val_loss": 0.1}, "accuracy", 0)
+    expected = "val accuracy 0.7500 before training, not improved in 1 epoch, 1.0 s"
+    assert kept.summary == expected
+    assert kept.compared_with(kept, "trial").kept_initial
+
+
+def test_a_strategy_that_the_limit_left_no_time_for_is_named() -> None:
+    full = trial(True, strategy="full", predicted_seconds=1000.0)
+    partial = trial(True, strategy="partial", predicted_seconds=130.0)
+    assert "all epochs of partial take about 3 min: --effort best" in more_time(
+        [full, partial], Clock(60.0)
+    )
+    assert more_time([full], Clock(2000.0)) == ""
+    assert more_time([full], Clock(math.inf)) == ""
 
 
 def test_partial_is_continued_only_if_it_is_clearly_better_than_full() -> None:

@@ -88,7 +88,8 @@ class TrialResult:
     phase: the first linear probe, a short trial, or as much training as the time allows.
     seconds: that it took. predicted_seconds: of all epochs in its settings, if it has any.
     gain: in accuracy over the first probe. noise: standard deviation of the gain if both are
-    equally good.
+    equally good. kept_initial: whether no epoch was better than the weights before training, whose
+    accuracy this is then.
     """
 
     strategy: str
@@ -99,6 +100,7 @@ class TrialResult:
     accuracy: float
     gain: float
     noise: float
+    kept_initial: bool = False
 
 
 @dataclass(frozen=True)

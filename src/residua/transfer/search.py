@@ -50,6 +50,7 @@ from residua.transfer.trial import (
     Trial,
     expected_error,
     has_time,
+    more_time,
     most_accurate,
     most_promising,
     worth_continuing,
@@ -213,7 +214,8 @@ class Search:
         """The most accurate trial, in the run folder, and why."""
         best = most_accurate(trials, probe)
         if best is probe:
-            return probe, f"{prefix}no other strategy has a clearly higher validation accuracy"
+            reason = f"{prefix}no other strategy has a clearly higher validation accuracy"
+            return probe, reason + more_time(trials, self.context.clock)
         gain, noise = best.gain_over(probe)
         reason = f"{100 * gain:.1f} points above the linear probe, noise {100 * noise:.1f} points"
         return self._promoted(best), prefix + reason
@@ -340,11 +342,7 @@ class Search:
         if not len(trial.correct):
             return
         self.rows.append(trial.compared_with(first, phase))
-        epochs, name = trial.outcome.progress.epoch, trial.strategy
-        length = f", {epochs} epoch{'' if epochs == 1 else 's'}" if epochs else ""
-        self.context.console.print(
-            f"{name}: val accuracy {trial.accuracy:.4f}{length}, {trial.seconds:.1f} s"
-        )
+        self.context.console.print(f"{trial.strategy}: {trial.summary}")
 
     def _path(self, name: str) -> RunFolder:
         return RunFolder(self.folder.path / TRIED / name)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
+from residua.system.words import counted
 from residua.transfer.context import Outcome
 from residua.transfer.result import Phase, TrialResult
 
@@ -37,6 +38,16 @@ class Trial:
         """On the validation images."""
         return float(self.correct.mean())
 
+    @property
+    def summary(self) -> str:
+        """Accuracy, epochs and seconds, to print."""
+        progress = self.outcome.progress
+        epochs = counted(progress.epoch, "epoch")
+        length = f", {epochs}" if progress.epoch else ""
+        if progress.kept_initial:
+            length = f" before training, not improved in {epochs}"
+        return f"val accuracy {self.accuracy:.4f}{length}, {self.seconds:.1f} s"
+
     def gain_over(self, other: Trial) -> tuple[float, float]:
         """See `paired_gain`."""
         return paired_gain(self.correct, other.correct)
@@ -58,6 +69,7 @@ class Trial:
             accuracy=self.accuracy,
             gain=gain,
             noise=noise,
+            kept_initial=self.outcome.progress.kept_initial,
         )
 
 
@@ -81,6 +93,22 @@ def has_time(clock: Clock, full: Trial, epochs: int) -> bool:
         return False
     share = min(1.0, clock.left / result.predicted_seconds)
     return result.predicted_epochs * share >= epochs
+
+
+def more_time(trials: Sequence[Trial], clock: Clock) -> str:
+    """What the time limit did not allow of the strategy that needs least time; "" if nothing."""
+    needed = [
+        (seconds, trial.strategy)
+        for trial in trials
+        if (seconds := trial.outcome.result.predicted_seconds or 0.0) > clock.left
+    ]
+    if not clock.bounded or not needed:
+        return ""
+    seconds, strategy = min(needed)
+    minutes = math.ceil(seconds / 60)
+    return (
+        f" within the time limit; all epochs of {strategy} take about {minutes} min: --effort best"
+    )
 
 
 def expected_error(clock: Clock, trial: Trial) -> float:
