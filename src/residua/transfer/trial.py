@@ -96,7 +96,7 @@ def has_time(clock: Clock, full: Trial, epochs: int) -> bool:
 
 
 def more_time(trials: Sequence[Trial], clock: Clock) -> str:
-    """What the time limit did not allow of the strategy that needs least time; "" if nothing."""
+    """The shortest training that the time limit did not allow, in words; "" if there is none."""
     needed = [
         (seconds, trial.strategy)
         for trial in trials
