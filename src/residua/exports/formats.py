@@ -23,6 +23,7 @@ from torch import Tensor
 from residua.data.dataset import Pixels
 from residua.exports.classifier import INPUT, Classifier, Precision
 from residua.exports.quantisation import quantise
+from residua.inference import openvino
 from residua.weights.exported import missing_package
 
 # (classifier, example uint8 [2, S, S, C], description as JSON, file to write)
@@ -110,33 +111,26 @@ def _describe_onnx(file: Path, description: str) -> None:
 def _openvino_from_export(
     classifier: Classifier, example: Tensor, description: str, file: Path
 ) -> None:
-    _save_openvino(_exported(classifier, example), {}, classifier, example, description, file)
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    decoder = TorchFXPythonDecoder.from_exported_program(_exported(classifier, example))
+    _save_openvino(openvino.from_decoder(decoder, example), classifier, description, file)
 
 
 def _openvino_from_trace(
     classifier: Classifier, example: Tensor, description: str, file: Path
 ) -> None:
-    how = {"example_input": example}
-    _save_openvino(classifier, how, classifier, example, description, file)
+    _save_openvino(openvino.from_trace(classifier, example), classifier, description, file)
 
 
-def _save_openvino(
-    source: Any,
-    arguments: Mapping[str, Any],
-    classifier: Classifier,
-    example: Tensor,
-    description: str,
-    file: Path,
-) -> None:
-    import openvino
+def _save_openvino(model: Any, classifier: Classifier, description: str, file: Path) -> None:
+    from openvino import save_model
 
-    model = openvino.convert_model(source, **arguments)
-    model.reshape([-1, *example.shape[1:]])
     model.inputs[0].tensor.set_names({INPUT})
     for output, name in zip(model.outputs, classifier.outputs, strict=True):
         output.tensor.set_names({name})
     model.set_rt_info(description, "residua")
-    openvino.save_model(model, file, compress_to_fp16=classifier.half_precision)
+    save_model(model, file, compress_to_fp16=classifier.half_precision)
 
 
 def _torch_export(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:
@@ -148,7 +142,7 @@ def _torch_export(classifier: Classifier, example: Tensor, description: str, fil
 
 def _torchscript(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:
     with torch.no_grad():
-        program = torch.jit.trace(classifier, (example,))  # type: ignore[no-untyped-call]
+        program = torch.jit.trace(classifier, (example,), check_trace=False)  # type: ignore[no-untyped-call]
     stream = io.BytesIO()
     torch.jit.save(program, stream, _extra_files={"residua.json": description})
     file.write_bytes(stream.getbuffer())
@@ -169,7 +163,8 @@ def int8_exporters(name: str, pixels: Pixels) -> dict[str, Exporter]:
                     _describe_onnx(int8, description)
                     int8.replace(file)
                 else:
-                    _save_openvino(int8, {}, classifier, example, description, file)
+                    model = openvino.read(int8)
+                    _save_openvino(model, classifier, description, file)
 
         return write_int8
 

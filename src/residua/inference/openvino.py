@@ -50,7 +50,7 @@ class OpenVinoEngine:
         self.name = f"OpenVINO {version('openvino')} ({precision})"
         core, path = openvino.Core(), _path(key)
         if not path.is_file():
-            _store(_converted(network, example), path)
+            _store(from_trace(network, torch.from_numpy(np.array(example))), path)
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -66,28 +66,41 @@ class OpenVinoEngine:
         return [np.array(outputs[index]) for index in range(len(self._network.outputs))]
 
 
-def _converted(network: nn.Module, example: Pixels) -> Any:
-    """The model, for any batch size.
+def from_trace(network: nn.Module, example: torch.Tensor) -> Any:
+    """The model of a network, traced with images uint8 [B, S, S, C], for any batch size.
 
-    By the frontend itself: openvino.convert_model traces three times, imports sympy, and reports
-    its use to a server; it takes five times as long.
+    Traced once: openvino.convert_model traces three times and imports sympy to compare the results.
+    """
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing warns of shapes, which are constant here
+        traced = torch.jit.trace(network.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.freeze(traced)
+    return from_decoder(TorchScriptPythonDecoder(traced, example_input=example), example)
+
+
+def from_decoder(decoder: Any, example: torch.Tensor) -> Any:
+    """The model that one of OpenVINO's decoders of PyTorch describes, for any batch size.
+
+    openvino.convert_model does the same, but sends a report of its use to Google Analytics.
     """
     import openvino
     from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    images = torch.from_numpy(np.array(example))
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracing warns of shapes, which are constant here
-        traced = torch.jit.trace(network.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
-        traced = torch.jit.freeze(traced)
     frontend = FrontEndManager().load_by_framework("pytorch")
-    decoder = TorchScriptPythonDecoder(traced, example_input=images)  # must outlive the conversion
     model = frontend.load(decoder)
     (place,) = model.get_inputs()
     model.set_element_type(place, openvino.Type.u8)
     model.set_partial_shape(place, openvino.PartialShape([-1, *example.shape[1:]]))
     return frontend.convert(model)
+
+
+def read(path: Path) -> Any:
+    """The model in an ONNX or OpenVINO file."""
+    import openvino
+
+    return openvino.Core().read_model(path)
 
 
 def _store(model: Any, path: Path) -> None:
