@@ -217,6 +217,7 @@ def test_predict_prints_a_row_for_every_file(folder: Path, run: Path) -> None:
         arguments = ("predict", str(run), *files, "--out", f"rows.{form}")
         result = residua(*arguments, cwd=folder)
         assert (result.status, result.stdout) == (0, f"rows.{form}\n")
+        assert "2 of 4 images could not be read: see the" in " ".join(result.stderr.split())
         written = (folder / f"rows.{form}").read_text("utf-8")
         assert "猫头鹰" in written
         assert written == printed if form == "csv" else json.loads(written) == json.loads(printed)
@@ -303,7 +304,7 @@ def test_an_error_is_one_message_with_status_1(
     ("words", "message"),
     [
         (["evaluate", "runs/data-1", "digits"], "class '0'"),
-        (["predict", "runs/data-1", "missing.png"], "no image could be read"),
+        (["predict", "runs/data-1", "missing.png"], "missing.png: cannot be read: No such file"),
         (["predict", "runs/data-1", "empty"], "contains no images"),
         (["predict", "runs/data-1", "data", "--top", "0"], "at least 1"),
         (["features", "runs/data-1", "data", "--out", "table.txt"], ".npz or .parquet"),

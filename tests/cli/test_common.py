@@ -123,12 +123,27 @@ def test_all_rows_of_a_table_have_the_same_width(capsys: pytest.CaptureFixture[s
 
 
 def test_predictions_as_csv_have_a_column_per_rank(capsys: pytest.CaptureFixture[str]) -> None:
-    print_predictions(PREDICTIONS, "csv", 3, sys.stdout)
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert rows[0]["class2"] == "egret"
-    assert rows[0]["probability1"] == "0.750000"
-    assert rows[0]["class3"] == ""
-    assert rows[1]["error"] == "not an image"
+    for rows in (PREDICTIONS, PREDICTIONS[::-1]):
+        print_predictions(rows, "csv", 50, sys.stdout)
+        table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert [row["file"] for row in table] == [prediction.file for prediction in rows]
+        found = {row["file"]: row for row in table}
+        assert found["a.png"]["class2"] == "egret"
+        assert found["a.png"]["probability1"] == "0.750000"
+        assert "class3" not in found["a.png"]  # there are two classes
+        assert found["longer.png"]["class1"] == ""
+        assert found["longer.png"]["error"] == "not an image"
+
+
+def test_failed_rows_are_written_before_an_interruption() -> None:
+    def interrupted() -> Iterator[Prediction]:
+        yield from [Prediction(f"{n}.png", (), "not an image") for n in range(CHUNK)]
+        raise KeyboardInterrupt
+
+    out = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        print_predictions(interrupted(), "csv", 1, out)
+    assert len(list(csv.DictReader(io.StringIO(out.getvalue())))) == CHUNK
 
 
 def test_predictions_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,5 +185,5 @@ def test_rows_are_printed_before_an_interruption(form: str) -> None:
 
 def test_no_predictions_are_an_empty_list() -> None:
     out = io.StringIO()
-    assert print_predictions([], "json", 1, out) == (0, 0)
+    assert print_predictions([], "json", 1, out) == (0, [])
     assert json.loads(out.getvalue()) == []

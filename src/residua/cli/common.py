@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -209,34 +209,40 @@ def print_predictions(
     *,
     sets: bool = False,
     names: Iterable[str] = (),
-) -> tuple[int, int]:
-    """Print a row per image as soon as it is there; the numbers of rows and of errors.
+) -> tuple[int, list[Prediction]]:
+    """Print a row per image as soon as it is there; the number of rows, and those with an error.
 
     form: table, csv or json, which always has the prediction sets. sets: print them. names: of all
     images, to which the rows of a table are aligned.
     After an interruption the output is valid, with the rows so far.
     """
-    counts = [0, 0]
-    chunks = _chunks(predictions, out, counts)
+    count = 0
+    failed: list[Prediction] = []
+
+    def counted() -> Iterator[Prediction]:
+        nonlocal count
+        for prediction in predictions:
+            count += 1
+            if prediction.error is not None:
+                failed.append(prediction)
+            yield prediction
+
+    chunks = _chunks(counted(), out)
     if form == "table":
         _write_table(chunks, sets, out, max(map(len, names), default=0))
     elif form == "csv":
         _write_csv(chunks, top, sets, out)
     else:
         _write_json(chunks, out)
-    return counts[0], counts[1]
+    return count, failed
 
 
-def _chunks(
-    predictions: Iterable[Prediction], out: TextIO, counts: list[int]
-) -> Iterator[list[Prediction]]:
-    """Some predictions at a time; flushes after each. counts: rows and errors so far."""
+def _chunks(predictions: Iterable[Prediction], out: TextIO) -> Iterator[list[Prediction]]:
+    """Some predictions at a time; flushes after each."""
     waiting = iter(predictions)
     while chunk := list(islice(waiting, CHUNK)):
         yield chunk
         out.flush()
-        counts[0] += len(chunk)
-        counts[1] += sum(prediction.error is not None for prediction in chunk)
 
 
 def _write_table(chunks: Iterator[list[Prediction]], sets: bool, out: TextIO, width: int) -> None:
@@ -258,21 +264,34 @@ def _write_table(chunks: Iterator[list[Prediction]], sets: bool, out: TextIO, wi
 def _write_csv(chunks: Iterator[list[Prediction]], top: int, sets: bool, out: TextIO) -> None:
     if isinstance(out, io.TextIOWrapper) and not out.isatty():
         out.reconfigure(encoding="utf-8")  # other programs read it, not this terminal
-    ranks = range(1, top + 1)
-    columns = [name for rank in ranks for name in (f"class{rank}", f"probability{rank}")]
-    header = ["file", *columns, *["set"] * sets, "unknown", "error"]
-    for chunk in chunks:
-        if header:
-            write_csv(out, [header])
-            header = []
-        for prediction in chunk:
-            cells = [
-                cell for name, chance in prediction.top for cell in (name, decimals(chance, 6))
-            ]
-            padding = [""] * (2 * top - len(cells))
-            members = ["|".join(prediction.set or ())] * sets
-            reasons = [prediction.unknown or "", prediction.error or ""]
-            write_csv(out, [[prediction.file, *cells, *padding, *members, *reasons]])
+    waiting: list[Prediction] = []  # until an image is read, which shows how many classes there are
+    ranks = 0
+    try:
+        for chunk in chunks:
+            waiting += chunk
+            if not ranks and (ranks := max(len(prediction.top) for prediction in waiting)):
+                _write_csv_header(ranks, sets, out)
+            if ranks:
+                _write_csv_rows(waiting, ranks, sets, out)
+                waiting = []
+    finally:
+        if waiting:
+            _write_csv_header(top, sets, out)
+            _write_csv_rows(waiting, top, sets, out)
+
+
+def _write_csv_header(ranks: int, sets: bool, out: TextIO) -> None:
+    pairs = [(f"class{rank}", f"probability{rank}") for rank in range(1, ranks + 1)]
+    write_csv(out, [["file", *chain.from_iterable(pairs), *["set"] * sets, "unknown", "error"]])
+
+
+def _write_csv_rows(predictions: Iterable[Prediction], ranks: int, sets: bool, out: TextIO) -> None:
+    for prediction in predictions:
+        cells = [cell for name, chance in prediction.top for cell in (name, decimals(chance, 6))]
+        padding = [""] * (2 * ranks - len(cells))
+        members = ["|".join(prediction.set or ())] * sets
+        reasons = [prediction.unknown or "", prediction.error or ""]
+        write_csv(out, [[prediction.file, *cells, *padding, *members, *reasons]])
 
 
 def _write_json(chunks: Iterator[list[Prediction]], out: TextIO) -> None:

@@ -75,5 +75,6 @@ def explain(
         if not rows:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")
         if all(row.error is not None for row in rows):
-            raise ResiduaError(f"{', '.join(files)}: no image could be read.")
+            more = f" None of the {len(rows):,} images could be read." if len(rows) > 1 else ""
+            raise ResiduaError(f"{rows[0].file}: {rows[0].error}.{more}")
         print(out)

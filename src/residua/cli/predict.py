@@ -180,7 +180,7 @@ def predict(
                 progress=move,
             )
             names = listed_names(files) if form == "table" else ()
-            images, errors = print_predictions(
+            images, failed = print_predictions(
                 rows, form, top, stream, sets=coverage is not None, names=names
             )
         if not images:
@@ -189,8 +189,15 @@ def predict(
             stream.seek(0)
             write_atomically(user_path(out), stream.read())
             print(out)
-        if images == errors:
-            raise ResiduaError(f"{', '.join(files)}: no image could be read.")
+        if len(failed) == images:
+            first = f"{failed[0].file}: {failed[0].error}"
+            more = f" None of the {images:,} images could be read." if images > 1 else ""
+            raise ResiduaError(f"{first}.{more}")
+        if failed and form != "table":
+            where = "column" if form == "csv" else "key"
+            console.warn(
+                f"{len(failed):,} of {images:,} images could not be read: see the {where} error"
+            )
 
 
 def _format_of(out: Path, form: str) -> Literal["csv", "json"]:
