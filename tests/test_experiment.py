@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -220,9 +221,27 @@ def test_a_finished_run_is_left_as_it_is(
     ]
     assert f"is finished and was not changed: test accuracy {accuracy:.4f}, report" in printed
     further = printed.split("residua ")[-1]
-    assert further == f"train {shapes} --weights {run.path} --transfer full --epochs 10"
+    words = f"train {shapes} --test-fraction 0.2 --weights {run.path} --transfer full --epochs 10"
+    assert further == words
     after = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_further_training_of_a_default_probe_keeps_its_data_settings(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixes = tmp_path / "my fixes.csv"
+    fixes.write_text("path,action,label,reason\nclass0/000.png,exclude,,\n")
+    options = {"test_fraction": 0.2, "split_seed": 3, "effort": "quick", "fixes": fixes}
+    settings = {"data.max_pixels": 10_000}
+    run = residua.train(shapes, out=tmp_path / "run", settings=settings, quiet=True, **options)
+    assert not any("class0/000.png" in member.path for member in run.folder.read_split())
+    residua.resume(run)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert shlex.split(printed.split("residua ")[-1]) == [
+        *("train", str(shapes), "--test-fraction", "0.2", "--split-seed", "3"),
+        *("--fixes", str(fixes), "--set", "data.max_pixels=10000", "--effort", "best"),
+    ]
 
 
 def test_resume_refuses_changed_data_and_accepts_moved_ones(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def predict(
     source, model, classes, preprocessing, device, check, quiet: see `evaluate`.
     images: one or several, also from a generator, which is read 32 images at a time: paths, folders
         (all images below them), http(s) URLs, bytes of a file, Pillow images, arrays
-        [H, W] or [H, W, C], tensors [C, H, W]; uint8, uint16 or floating-point numbers in 0..1.
+        [H, W] or [H, W, C], tensors [C, H, W], several of them as one [N, H, W, C] or [N, C, H, W];
+        uint8, uint16 or floating-point numbers in 0..1.
     top: number of most likely classes per image.
     value_range: (black, white) of arrays and tensors with other values.
     coverage: share of images whose prediction set contains the true class, in (0, 1); None: 0.9 if
@@ -60,8 +61,8 @@ def predict(
         drew it. A failure to draw is only a warning.
     files: deprecated name of images.
 
-    An unreadable image gets a row with the reason in `error`. Raises ResiduaError if
-    the weights cannot be used.
+    An image that cannot be read gets a row with the reason in `error` and an empty `top`. Raises
+    ResiduaError if the weights cannot be used.
     """
     given = cast("Images | None", renamed("images", images, "files", files))
     with Console(quiet).bar("predicting") as move:

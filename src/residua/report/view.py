@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from residua.config.auto import Choice, is_explicit, value_of
+from residua.config.parse import all_settings, field_of
+from residua.config.schema import Config
 from residua.evaluation.metrics import ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
@@ -243,11 +246,34 @@ def evaluation_text(evaluation: Evaluation) -> str:
 def finished_text(run: RunFolder, split: str, scores: Mapping[str, Any]) -> str:
     """The line that `resume` prints for a finished run. scores: of scores.json, if it exists."""
     accuracy = f"{split} accuracy {scores['accuracy']:.4f}, " if scores else ""
-    data, path = shlex.quote(run.config.data.path), shlex.quote(str(run.path))
     return (
         f"{run.path}: is finished and was not changed: {accuracy}report {run.path / REPORT}. "
-        f"To train further: residua train {data} --weights {path} --transfer full --epochs 10"
+        f"To train further: {shlex.join(_further_training(run))}"
     )
+
+
+def _further_training(run: RunFolder) -> list[str]:
+    """The words of a command that trains further on the same splits of the same data."""
+    config, choices = run.config, run.choices
+    words = ["residua", "train", config.data.path]
+    for name in all_settings():
+        concerns_data = name.startswith("data.") and name not in ("data.path", "data.cache")
+        if concerns_data or name == "training.seed":
+            words += _option(config, choices, name)
+    chosen = any(choice.setting == "transfer.strategy" for choice in choices)
+    is_probe = config.transfer.strategy == "features"
+    if is_probe and chosen and config.transfer.effort != "best":
+        return [*words, *_option(config, choices, "network.weights"), "--effort", "best"]
+    return [*words, "--weights", str(run.path), "--transfer", "full", "--epochs", "10"]
+
+
+def _option(config: Config, choices: Collection[Choice], name: str) -> list[str]:
+    """A setting as words of a command; none if it is automatic or the default."""
+    value, field = value_of(config, name), field_of(name)
+    if not is_explicit(config, choices, name) or value == field.default:
+        return []
+    flag = field.metadata["flag"]
+    return [flag, str(value)] if flag else ["--set", f"{name}={value}"]
 
 
 def slice_text(entry: Slice) -> str:
