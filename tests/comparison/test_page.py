@@ -118,10 +118,13 @@ def test_groups_are_stated_with_their_test(tmp_path: Path) -> None:
 def test_excluded_images_and_optimistic_accuracies_are_stated(tmp_path: Path) -> None:
     runs = [run(tmp_path, name, [True, False], "validation") for name in "ab"]
     pair = replace(
-        pair_runs(runs[0].predictions, [runs[1].predictions])[0], trained_on=(2, 0), relabelled=1
+        pair_runs(runs[0].predictions, [runs[1].predictions])[0],
+        trained_on=(2, 0),
+        trained_by=(("b",), ()),
+        relabelled=1,
     )
     text = " ".join(comparison_page(runs, [pair], {}).findings)
-    assert "2 of the 2 images that a was evaluated on are training images of a or b" in text
+    assert "2 of the 2 images that a was evaluated on are training images of b: excluded" in text
     assert "1 image of another class in a than in b: excluded." in text
     assert "validation images were used for model selection" in text
 

@@ -31,6 +31,7 @@ def test_copies_are_matched_once_and_training_images_are_excluded() -> None:
     # 2 with 2, 1 with 9, 4 with 4; 6 has no partner left; 3 and 5 are training images of a run.
     assert (pair.images, pair.gained, pair.lost) == (3, 1, 2)
     assert pair.trained_on == (1, 1)
+    assert pair.trained_by == (("n",), ("m",))
     # 1 and 2 are copies: a group.
     assert (pair.groups, pair.accuracies) == (2, (3 / 4, 1 / 4))
 

@@ -86,6 +86,9 @@ def test_a_comparison_evaluates_a_file_on_the_images_of_its_run(
     values["classes"] = values["classes"][::-1]
     onnx.helper.set_model_props(model, {"residua": json.dumps(values)})
     onnx.save(model, renamed)
+    scores = json.loads(residua("evaluate", str(exported), "--json").stdout)
+    assert scores["images"] == len(evaluation.labels)
+    assert scores["accuracy"] == pytest.approx(float(evaluation.correct.mean()))
     compared = compare(run, exported, other, out=tmp_path / "page")
     same, lower = compared.pairs
     assert (same.images, same.gained, same.lost) == (len(evaluation.labels), 0, 0)
@@ -95,6 +98,7 @@ def test_a_comparison_evaluates_a_file_on_the_images_of_its_run(
     assert compared.runs[1].file_bytes == exported.stat().st_size
     with pytest.raises(ResiduaError, match="has other classes than"):
         compare(run, renamed)
+    assert "has other classes than" in " ".join(residua("evaluate", str(renamed)).stderr.split())
     outside = tmp_path / "outside.onnx"
     outside.write_bytes(exported.read_bytes())
     with pytest.raises(ResiduaError, match="is not in a run folder"):

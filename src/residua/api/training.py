@@ -28,7 +28,12 @@ from residua.data.given import DataLike, Ranges, path_of
 from residua.data.pixels import Transform, checked_range
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import evaluate_run, evaluate_weights, run_classes
+from residua.evaluation.evaluate import (
+    evaluate_exported,
+    evaluate_run,
+    evaluate_weights,
+    run_classes,
+)
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predictor import Predictions
 from residua.evaluation.score import Evaluation
@@ -38,9 +43,11 @@ from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source, open_weights, own_model, start_from
 from residua.runs.tracking import Tracker, by_kind
 from residua.system.console import Console
+from residua.system.files import user_path
 from residua.system.notebook import shown
 from residua.training.initial import with_own
 from residua.transfer.result import CrossValidation, result_of
+from residua.weights.exported import is_exported
 from residua.weights.load import read_file
 from residua.weights.network import build_network, default_device
 
@@ -187,6 +194,7 @@ def train(
     split_seed: int | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
+    fixes: str | Path | None = None,
     device: str | None = None,
     precision: TrainingPrecision | None = None,
     value_range: ValueRange | None = None,
@@ -224,6 +232,7 @@ def train(
     seed: seed of initialisation, shuffling and augmentation.
     split_seed: seed of the split into training, validation and test set.
     val_fraction, test_fraction: fractions held out for validation and test set, in [0, 0.9].
+    fixes: fix list of `audit`: images to exclude, and new labels.
     device: "cpu" or "cuda".
     precision: "fp32" or "bf16".
     value_range: (black, white) of arrays and tensors with other values than uint8, uint16 or 0..1.
@@ -254,6 +263,7 @@ def train(
         "data.split_seed": split_seed,
         "data.val_fraction": val_fraction,
         "data.test_fraction": test_fraction,
+        "data.fixes": None if fixes is None else os.fspath(fixes),
         "training.device": device,
         "training.precision": precision,
         "preprocessing.value_range": checked_range(value_range),
@@ -329,7 +339,8 @@ def evaluate(
 
     source: a run, which gets scores.json and predictions.csv in its folder evaluations/; a weights
         file of residua, Keras or PyTorch; "imagenet" or "imagenet:NAME".
-    data: see `train`; None: the run's test set, else its validation set.
+    data: see `train`; None: the run's test set, else its validation set; of an exported file, those
+        of the run in whose folder it is.
     model: the network, where a weights file does not determine it, or where it is your own, see
         `train`; a `Run` that was loaded or trained with it needs none.
     classes: names of the outputs in order, where a weights file does not record them.
@@ -358,7 +369,10 @@ def evaluate(
         moved = None if data_path is None else _path(data_path, folder.config)
         return evaluate_run(folder, name, console, weights, moved, columns, where)
     if name is None:
-        raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
+        path = user_path(source)
+        if not is_exported(path) or not (path.parent / "split.csv").is_file():
+            raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
+        return evaluate_exported(path, weights, console, where)
     return evaluate_weights(weights, name, console, columns, where)
 
 

@@ -216,8 +216,10 @@ def _excluded(pairs: Sequence[Pair]) -> list[str]:
         names = (pair.first, pair.second)
         sentences += [
             f"{seen:,} of the {evaluated:,} images that {name} was evaluated on are training "
-            f"images of {' or '.join(names)}: excluded."
-            for name, seen, evaluated in zip(names, pair.trained_on, pair.evaluated, strict=True)
+            f"images of {' or '.join(owners)}: excluded."
+            for name, seen, evaluated, owners in zip(
+                names, pair.trained_on, pair.evaluated, pair.trained_by, strict=True
+            )
             if seen
         ]
         if pair.relabelled:

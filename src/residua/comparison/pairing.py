@@ -22,7 +22,7 @@ from residua.comparison.statistics import (
 from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import evaluate_held_out, held_out_split
+from residua.evaluation.evaluate import evaluate_exported, held_out_split
 from residua.runs.folder import RunFolder, current_columns
 from residua.runs.sources import open_source
 from residua.system.console import Console
@@ -73,13 +73,14 @@ class Pair:
     """Two runs, compared on images that both evaluated and neither was trained on.
 
     splits: of each run. evaluated: images of each split. trained_on: how many of these are in a
-    training set, so excluded. relabelled: shared images with different classes, excluded too.
-    images: shared images that count; selected_on: how many of them are validation images that were
-    used for model selection. groups: of images that belong together in either run, such as
-    near-duplicates; `images` if none do. gained: images correct in the second run only; lost: in
-    the first only. accuracies: in [0, 1], the mean over the groups. p_value: of `sign_flip`;
-    adjusted_p_value: for all comparisons with the first run. detectable: see
-    `detectable_difference`. All four, and the difference, are None with fewer than two groups.
+    training set, so excluded. trained_by: the runs whose training sets these are.
+    relabelled: shared images with different classes, excluded too. images: shared images that
+    count; selected_on: how many of them are validation images that were used for model selection.
+    groups: of images that belong together in either run, such as near-duplicates; `images` if none
+    do. gained: images correct in the second run only; lost: in the first only. accuracies: in [0,
+    1], the mean over the groups. p_value: of `sign_flip`; adjusted_p_value: for all comparisons
+    with the first run. detectable: see `detectable_difference`. All four, and the difference, are
+    None with fewer than two groups.
     """
 
     first: str
@@ -98,6 +99,7 @@ class Pair:
     p_value: float | None = None
     adjusted_p_value: float | None = None
     detectable: float | None = None
+    trained_by: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @property
     def significant(self) -> bool:
@@ -135,14 +137,9 @@ def file_predictions(run: RunFolder, name: str, file: Path) -> RunPredictions:
     """
     console = Console(quiet=True)
     weights, _ = open_source(file, None, None, None, console)
-    if weights.metadata.classes != run.classes:
-        raise ResiduaError(
-            f"{file}: has other classes than {run.path}: expected a file that was exported from "
-            "that run."
-        )
     if held_out_split(run) is None:
         return _of_run(run, name, {})
-    evaluation = evaluate_held_out(run, weights, console)
+    evaluation = evaluate_exported(file, weights, console)
     correct = evaluation.correct.tolist()
     labels = [evaluation.classes[label] for label in evaluation.labels]
     rows = zip(evaluation.paths, labels, correct, strict=True)
@@ -178,6 +175,14 @@ def _pair(first: RunPredictions, second: RunPredictions) -> Pair:
         [result for result in results if known.isdisjoint(result.member.digests)]
         for results in evaluated
     ]
+    seen_by = [
+        tuple(
+            run.name
+            for run in runs
+            if any(not run.trained_on.isdisjoint(result.member.digests) for result in results)
+        )
+        for results in evaluated
+    ]
     matched = _matched(*unseen)
     # A Mac writes the same name in another form.
     normal = [[unicodedata.normalize("NFC", result.label) for result in pair] for pair in matched]
@@ -197,6 +202,7 @@ def _pair(first: RunPredictions, second: RunPredictions) -> Pair:
         splits=splits,
         evaluated=(len(evaluated[0]), len(evaluated[1])),
         trained_on=(len(evaluated[0]) - len(unseen[0]), len(evaluated[1]) - len(unseen[1])),
+        trained_by=(seen_by[0], seen_by[1]),
         relabelled=len(matched) - len(same),
         images=len(same),
         groups=groups,
