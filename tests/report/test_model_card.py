@@ -114,7 +114,7 @@ def test_it_states_how_far_probabilities_carry() -> None:
     text = card_text(replace(facts(), reliability=reliability, unknown=detector), "")
     error, (low, high) = reliability.after.error, reliability.after.interval
     shown = [percent(value, 1) for value in (error, low, high)]
-    assert "calibration error: {} (95 % CI {} to {})".format(*shown) in text
+    assert "expected calibration error (debiased): {} (95 % CI {} to {})".format(*shown) in text
     assert "Of the images of 3 classes that were left out in turn, 25 % (10 of 40) are" in text
     assert "(AUROC 0.875). On average, at most 5 % of images" in text
     assert "prediction sets at 90 % coverage: " in text

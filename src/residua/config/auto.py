@@ -68,8 +68,9 @@ def is_explicit(config: Config, choices: Collection[Choice], setting: str) -> bo
 
 
 def effective(config: Config, choices: Iterable[Choice]) -> list[Choice]:
-    """The choices that change anything."""
-    return [choice for choice in choices if has_effect(config, choice.setting)]
+    """The choices that change anything; of several for one setting, the last."""
+    latest = {choice.setting: choice for choice in choices}
+    return [choice for choice in latest.values() if has_effect(config, choice.setting)]
 
 
 def has_effect(config: Config, setting: str) -> bool:

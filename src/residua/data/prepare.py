@@ -323,7 +323,8 @@ def _survey(
         )
     side = min(median_size(surveyed))
     if installed_size is not None and chooser.config.transfer.strategy not in (None, "none"):
-        auto.choose_installed_size(chooser, side, len(dataset.entries), installed_size)
+        readable = sum(header is not None for header in surveyed.headers)
+        auto.choose_installed_size(chooser, side, readable, installed_size)
     auto.choose_geometry(chooser, side, grey(surveyed))
     parse.check_colours(chooser.config.preprocessing, "preprocessing")
     return surveyed

@@ -196,7 +196,7 @@ def _probabilities(reliability: Reliability) -> list[str]:
     if after.is_measured:
         low, high = after.interval
         interval = f"95 % CI {percent(low, 1)} to {percent(high, 1)}"
-        lines = [f"- calibration error: {percent(after.error, 1)} ({interval})"]
+        lines = [f"- expected calibration error (debiased): {percent(after.error, 1)} ({interval})"]
     else:
         lines = [f"- calibration: {unmeasured_text(after)}"]
     if (sets := reliability.sets) is not None:
