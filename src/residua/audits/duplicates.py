@@ -89,7 +89,9 @@ def _contradictions(
         f"{prefix}-across-classes",
         "error" if is_exact else "warning",
         f"{counted(len(members), 'image')} with {what} in different classes",
-        "At least one label of each pair is wrong: correct it, or exclude both.",
+        "At least one label of each pair is wrong: correct it, or exclude both."
+        if is_exact
+        else "Look at both images: if they show the same thing, a label is wrong.",
         [Fix(images.paths[row], "exclude", reason=reason) for row in members] if is_exact else (),
     )
 
@@ -128,7 +130,10 @@ def _within(
         f"{prefix}-within-class",
         "note",
         f"{counted(len(members), 'image')} with {what} in the same class",
-        "They stay together when a split is drawn.",
+        "A split that `train` draws keeps them together."
+        if is_exact
+        else "A split that `train` draws keeps those together that `train` finds; it compares "
+        "images as its network sees them and may miss some of these.",
         [Fix(images.paths[row], "exclude", reason=reason) for row in extra] if is_exact else (),
     )
 
