@@ -290,10 +290,14 @@ def test_labels_of_a_fix_list_in_evaluated_splits_are_reported(tmp_path: Path) -
     other = next(m.path for m in run.members if m.path not in by_split.values())
     write_fixes(tmp_path / "fixes.csv", [*fixes, Fix(other, "exclude")])
     settings = {"data__fixes": str(tmp_path / "fixes.csv"), "data__val_fraction": 0.25}
-    notes = prepared(data, data__test_fraction=0.25, **settings).notes
-    (note,) = [note for note in notes if note.startswith("fixes.csv")]
+    fixed = prepared(data, data__test_fraction=0.25, **settings)
+    (note,) = [note for note in fixed.notes if note.startswith("fixes.csv")]
     assert "images relabelled: 3, excluded: 1" in note
-    assert "in the validation or test set" in note
+    splits = [m.split for m in fixed.members if m.path in by_split.values()]
+    assert set(splits) & {"validation", "test"}
+    for name in ("validation", "test"):
+        assert (f"{name} metrics are too optimistic" in note) == (name in splits)
+        assert (f"1 relabelled image is in the {name} set" in note) == (splits.count(name) == 1)
     write_fixes(tmp_path / "fixes.csv", [Fix(other, "exclude")])
     notes = prepared(data, data__test_fraction=0.25, **settings).notes
     assert "fixes.csv: images relabelled: 0, excluded: 1" in notes

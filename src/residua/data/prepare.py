@@ -348,12 +348,16 @@ def _fixes_note(config: Config, members: Sequence[Member]) -> str:
     )
     name = Path(config.data.fixes).name
     note = f"{name}: images relabelled: {len(relabelled):,}, excluded: {len(excluded):,}"
-    evaluated = sum(member.path in relabelled and member.split != "train" for member in members)
-    if evaluated:
-        note += (
-            f"; of the relabelled ones {evaluated:,} are in the validation or test set: unless a "
-            "person has checked their labels, the accuracy is too optimistic"
-        )
+    splits = [member.split for member in members if member.path in relabelled]
+    for name in ("validation", "test"):
+        if count := splits.count(name):
+            are, labels = (
+                ("image is", "its label") if count == 1 else ("images are", "their labels")
+            )
+            note += (
+                f"; {count:,} relabelled {are} in the {name} set: unless a person has checked "
+                f"{labels}, {name} metrics are too optimistic"
+            )
     return note
 
 
