@@ -14,6 +14,7 @@ from residua.data.fixes import with_fixes
 from residua.data.open import open_dataset
 from residua.errors import ResiduaError
 from residua.report import audit_page as page
+from residua.system.words import percent
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,9 @@ def test_real_photos_with_planted_errors(shared_data: Path, tmp_path: Path) -> N
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(file.read_bytes())
     audited = residua.audit(tmp_path, seconds=60)
+    accuracy = f"their cross-validated accuracy is {percent(audited.accuracy or 0, 1)}."
+    assert accuracy in audited.text()
+    assert accuracy in page.render(audited)
     kinds = {finding.kind: finding for finding in audited.findings}
     assert [e.path for e in kinds["label-errors"].examples] == ["puffin/owl011.jpg"]
     assert kinds["label-errors"].fixes[0].label == "owl"

@@ -30,7 +30,7 @@ from residua.data.value_range import ValueRange
 from residua.system.console import Console
 from residua.system.files import check_output, user_path
 from residua.system.notebook import shown
-from residua.system.words import counted
+from residua.system.words import counted, percent
 from residua.transfer.logistic import single_blas_thread
 
 FEATURE_SECONDS = 60.0  # for features that are not cached yet
@@ -112,6 +112,17 @@ class Audit:
             "--seconds."
         )
 
+    @property
+    def label_check(self) -> str:
+        """What the labels were compared with, and its accuracy; "" if they were not."""
+        if self.accuracy is None:
+            return ""
+        return (
+            "Labels are compared with predictions of a linear probe and nearest neighbours on "
+            "features of the network; their cross-validated accuracy is "
+            f"{percent(self.accuracy, 1)}."
+        )
+
     def text(self) -> str:
         """The summary and a paragraph for each finding."""
         lines = [self.summary]
@@ -121,8 +132,10 @@ class Audit:
             lines += [f"  {e.path}{'  ' + e.note if e.note else ''}" for e in shown]
             if len(finding.examples) > len(shown):
                 lines.append(f"  ... {len(finding.examples) - len(shown):,} more")
-        if self.coverage:
-            lines += ["", self.coverage]
+        label_check = self.label_check if self.findings else ""
+        notes = [note for note in (label_check, self.coverage) if note]
+        if notes:
+            lines += ["", *notes]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

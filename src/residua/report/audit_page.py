@@ -20,13 +20,14 @@ IN_REPORT = 6  # images of a finding in the report of a run
 class ShownFindings:
     """Findings, and path -> data URI of the images that are shown, at most `most` of each.
 
-    all_images: the file or command that lists all.
+    all_images: the file or command that lists all. label_check: of the audit.
     """
 
     findings: Sequence[Finding]
     uris: dict[str, str]
     most: int
     all_images: str
+    label_check: str
 
 
 def write(audit: Audit, path: str | Path) -> Path:
@@ -48,9 +49,8 @@ def shown_findings(audit: Audit, most: int) -> ShownFindings:
     """All findings, each with at most `most` of its images."""
     rows = {path: row for row, path in enumerate(audit.measured.paths)}
     command = "residua audit DATA --json"
-    return _shown(
-        audit.findings, lambda path: audit.measured.pixels(rows[path]), rows, most, command
-    )
+    pixels = audit.measured.pixels
+    return _shown(audit, audit.findings, lambda path: pixels(rows[path]), rows, most, command)
 
 
 def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:
@@ -60,10 +60,12 @@ def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:
     if not findings:
         return None
     file = "audit.json"
-    return _shown(findings, lambda path: prepared.pixels[rows[path]], rows, IN_REPORT, file)
+    pixels = prepared.pixels
+    return _shown(audit, findings, lambda path: pixels[rows[path]], rows, IN_REPORT, file)
 
 
 def _shown(
+    audit: Audit,
     findings: Sequence[Finding],
     pixels: Callable[[str], Pixels],
     known: dict[str, int],
@@ -78,4 +80,4 @@ def _shown(
                     uris[example.path] = view.data_uri(pixels(example.path))
                 except Unreadable:
                     continue
-    return ShownFindings(findings, uris, most, all_images)
+    return ShownFindings(findings, uris, most, all_images, audit.label_check)
