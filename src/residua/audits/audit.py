@@ -114,7 +114,7 @@ class Audit:
 
     @property
     def label_check(self) -> str:
-        """What the labels were compared with, and its accuracy; "" if they were not."""
+        """Name and accuracy of the predictions that labels were compared with, or ""."""
         if self.accuracy is None:
             return ""
         return (

@@ -31,7 +31,8 @@ _FLOOR = 0.5  # errors that a perfect score counts as
 class LearningCurve:
     """images: of each class, on average. accuracy: cross-validated at these numbers.
 
-    more: images a class that are added. gain, interval: of accuracy by these, extrapolated.
+    more: images a class that are added. gain, interval: of accuracy by these, extrapolated. The
+    95 % interval allows for the evaluated images, the drawn training images and the extrapolation.
     class_gains: of each class's recall, in the order of the classes.
     """
 
@@ -58,22 +59,23 @@ def learning_curve(
         if counts.min() < MIN_CLASS:
             return None
     folds = folds_of(labels, [str(group) for group in groups], seed) % 4
-    errors = np.zeros((len(FRACTIONS), len(labels)))  # mean over the repeats
+    wrong = np.zeros((len(FRACTIONS), REPEATS, len(labels)))
     for at, fraction in enumerate(FRACTIONS):
-        repeats = REPEATS if fraction < 1 else 1
-        for repeat in range(repeats):
-            wrong = _wrong(features, labels, folds, fraction, seed + repeat)
-            errors[at] += wrong / repeats
+        for repeat in range(REPEATS if fraction < 1 else 1):
+            wrong[at, repeat] = _wrong(features, labels, folds, fraction, seed + repeat)
+    wrong[-1] = wrong[-1, 0]  # all images: there is one draw
+    errors = wrong.mean(axis=1)
     images = np.array([fraction * 0.75 * len(labels) / classes for fraction in FRACTIONS])
     now = len(labels) / classes
     more = int(min(MORE, now))
     gain = _gain(images, errors.mean(axis=1), len(labels), now, more)
-    chance = uniform(seed, 0, np.arange(_RESAMPLES), len(labels), "bootstrap")
-    gains = []
-    for row in chance:
-        drawn = (row * len(labels)).astype(np.int64)
-        gains.append(_gain(images, errors[:, drawn].mean(axis=1), len(labels), now, more))
-    low, high = np.quantile(gains, [0.025, 0.975])
+    sampled = _bootstrapped(images, wrong, groups, now, more, seed)
+    # Between training sets of `now` images the variance of the error is that between the repeats,
+    # in proportion to 1 / images; a larger set that has the same images differs by this part
+    variance = (wrong[1:-1].mean(axis=2).var(axis=1, ddof=1) * images[1:-1]).mean() / now
+    drawn = 1.96 * (2 * variance * more / (now + more)) ** 0.5
+    low = gain - np.hypot(gain - min(sampled[0], gain), drawn)
+    high = gain + np.hypot(max(sampled[1], gain) - gain, drawn)
     per_class = [
         _gain(images, errors[:, labels == label].mean(axis=1), int(counts[label]), now, more)
         for label in range(classes)
@@ -89,17 +91,17 @@ def learning_curve(
 
 
 def check_size(curve: LearningCurve | None, classes: Sequence[str]) -> list[Finding]:
-    """A note on what more images would bring, if that is surely something."""
-    if curve is None or curve.gain < 0.005 or curve.interval[0] <= 0:
+    """A note on what more images would bring, if that is expected to be half a point."""
+    if curve is None or curve.gain < 0.005:
         return []
     best = int(np.argmax(curve.class_gains))
-    low, high = (100 * max(0.0, bound) for bound in curve.interval)
+    low, high = (100 * bound for bound in curve.interval)
     return [
         Finding(
             "more-images",
             "note",
             f"{curve.more} more images a class: about +{100 * curve.gain:.1f} points of accuracy "
-            f"({low:.1f} to {high:.1f}); most for {classes[best]} "
+            f"(95 % CI {low:.1f} to {high:.1f}); most for {classes[best]} "
             f"(+{100 * curve.class_gains[best]:.1f})",
             curve.more,
             "Collect more images, first of the classes that gain most.",
@@ -124,6 +126,34 @@ def _wrong(
         out = folds == fold
         wrong[out] = classify(values[few], labels[few], values[out], SHRINKAGE) != labels[out]
     return wrong
+
+
+def _bootstrapped(
+    images: npt.NDArray[np.float64],
+    wrong: npt.NDArray[np.float64],
+    groups: Integers,
+    now: float,
+    more: int,
+    seed: int,
+) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the gain. wrong: [fractions, repeats, M].
+
+    Each resample draws groups of images, one of the repeats for each fraction, and the smallest
+    fraction that is fitted, as the curve may bend: a fit of all fractions alone is far too sure.
+    """
+    count, fractions = len(groups), len(images)
+    names, group = np.unique(groups, return_inverse=True)
+    chance = uniform(seed, 0, np.arange(_RESAMPLES), len(names) + fractions + 1, "bootstrap")
+    gains = []
+    for row in chance:
+        drawn = np.bincount((row[: len(names)] * len(names)).astype(np.int64), minlength=len(names))
+        weights = drawn[group] / drawn[group].sum()
+        repeats = (row[len(names) : -1] * wrong.shape[1]).astype(np.int64)
+        errors = wrong[np.arange(fractions), repeats] @ weights
+        first = int(row[-1] * (fractions - 1))
+        gains.append(_gain(images[first:], errors[first:], count, now, more))
+    low, high = np.quantile(gains, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _gain(

@@ -348,7 +348,7 @@ def _fixes_note(config: Config, members: Sequence[Member]) -> str:
     )
     name = Path(config.data.fixes).name
     note = f"{name}: images relabelled: {len(relabelled):,}, excluded: {len(excluded):,}"
-    splits = [member.split for member in members if member.path in relabelled]
+    splits: list[str] = [member.split for member in members if member.path in relabelled]
     for name in ("validation", "test"):
         if count := splits.count(name):
             are, labels = (
