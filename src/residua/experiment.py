@@ -380,7 +380,10 @@ def _check_data(folder: RunFolder, trained: Trained, console: Console) -> Audit:
     samples, features = np.zeros(0, np.int64), np.zeros((0, 1), np.float32)
     if rows is not None:
         samples, (features,) = rows.samples, rows.values.values()
-    audit = check_training(prepared, samples, features, recorded_margins(folder))
+    # margins of fine-tuning rank labels worse than the features it starts from (audit-margins.txt)
+    from_scratch = prepared.config.transfer.strategy == "scratch"
+    margins = recorded_margins(folder) if from_scratch else None
+    audit = check_training(prepared, samples, features, margins)
     if audit.findings:
         folder.write_json("audit.json", audit.to_json())
     if audit.fixes:
