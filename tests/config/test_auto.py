@@ -154,3 +154,9 @@ def test_near_duplicates_are_searched_among_few_images_of_enough_pixels() -> Non
         made = chooser()
         auto.choose_duplicates(made, images, side)
         assert made.config.data.duplicates == expected
+
+
+def test_of_several_choices_for_a_setting_the_last_is_shown() -> None:
+    choices = [Choice("transfer.strategy", "auto", "first"), Choice("training.device", "cpu", "")]
+    last = Choice("transfer.strategy", "full", "best of the search")
+    assert effective(Config(), [*choices, last]) == [last, choices[1]]
