@@ -94,8 +94,13 @@ class Audit:
 
     @property
     def alarm(self) -> str:
-        """The errors and warnings of `beyond_files` in a line; "" if there are none."""
-        serious = [f.title for f in self.beyond_files if f.severity != "note"]
+        """The errors and warnings of `beyond_files` in a line; "" if there are none. Near-duplicates
+        are not named, as `train` prints them before it begins."""
+        serious = [
+            finding.title
+            for finding in self.beyond_files
+            if finding.severity != "note" and not finding.kind.startswith("near-duplicates")
+        ]
         rest = len(serious) - _ALARMS
         more = [counted(rest, "more finding")] if rest > 0 else []
         return "; ".join(serious[:_ALARMS] + more)
