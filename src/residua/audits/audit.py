@@ -94,8 +94,10 @@ class Audit:
 
     @property
     def alarm(self) -> str:
-        """The errors and warnings of `beyond_files` in a line; "" if there are none. Near-duplicates
-        are not named, as `train` prints them before it begins."""
+        """The errors and warnings of `beyond_files` in a line; "" if there are none.
+
+        Without near-duplicates, which `train` prints before it begins.
+        """
         serious = [
             finding.title
             for finding in self.beyond_files
