@@ -256,8 +256,8 @@ def test_a_detector_that_decides_otherwise_is_left_out(
     with_exporters(other=other_features)
     with pytest.warns(
         UserWarning,
-        match=r"does not detect unknown images: its decision differs from PyTorch's for \d+\.\d% "
-        r"of 24 test images, the limit is 1%",
+        match=r"does not detect unknown images: its decision differs from PyTorch's for \d+\.\d % "
+        r"of 24 test images, the limit is 1 %",
     ):
         exported = write_export(read_file(calibrated.weights), calibrated, QUIET)
     assert exported.proof.unknown_difference is None

@@ -97,6 +97,6 @@ def test_findings_on_responses_follow_the_numbers() -> None:
     assert "residual, 20 layers is 0.10 higher than plain, 20 layers" in first
     for text in (second, third):
         assert "not compared" in text
-        assert "residual, 56 layers reaches only 20% training accuracy" in text
+        assert "residual, 56 layers reaches only 20 % training accuracy" in text
     apart = Responses(20, "A", np.ones((2, 18)), np.array([[0.5], [1.4]]) * np.ones(18), np.ones(2))
     assert "no significant difference" in response_findings([shown[0], apart])[0]

@@ -25,7 +25,7 @@ from residua.system.words import counted
 from residua.weights.exported import is_exported
 
 PARENT = "comparisons"
-WIDEST = 60  # columns of a cell on a terminal
+WIDEST = 30  # columns of a cell on a terminal
 
 
 @dataclass(frozen=True, eq=False)

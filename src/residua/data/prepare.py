@@ -293,10 +293,13 @@ def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
         chooser.config = dataclasses.replace(chooser.config, data=data)
     count, outputs = len(dataset.classes), chooser.config.network.classes
     if count < 2:
-        raise ResiduaError(
+        message = (
             f"{path}: has the single class {dataset.classes[0]!r}: a classifier needs at least two "
             f"class folders. {' '.join(dataset.warnings)}".rstrip()
         )
+        if dataset.rejected:  # perhaps all images of the other classes
+            raise UnreadableImages(message, len(dataset.rejected), dataset.rejected[0])
+        raise ResiduaError(message)
     if outputs != AUTO and outputs < count:
         raise ResiduaError(
             f"network.classes = {outputs}: the data has {count} classes, so the head needs at "
