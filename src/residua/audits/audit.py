@@ -94,15 +94,8 @@ class Audit:
 
     @property
     def alarm(self) -> str:
-        """The errors and warnings of `beyond_files` in a line; "" if there are none.
-
-        Without near-duplicates, which `train` prints before it begins.
-        """
-        serious = [
-            finding.title
-            for finding in self.beyond_files
-            if finding.severity != "note" and not finding.kind.startswith("near-duplicates")
-        ]
+        """The errors and warnings of `beyond_files` in a line; "" if there are none."""
+        serious = [f.title for f in self.beyond_files if f.severity != "note"]
         rest = len(serious) - _ALARMS
         more = [counted(rest, "more finding")] if rest > 0 else []
         return "; ".join(serious[:_ALARMS] + more)

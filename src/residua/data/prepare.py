@@ -257,8 +257,7 @@ def without_validation_set(prepared: Prepared, reason: str) -> Prepared:
         dataclasses.replace(member, split="train") if member.split == "validation" else member
         for member in prepared.members
     )
-    readable = prepared.readable.tolist()
-    splits = by_split(readable, members)
+    splits = by_split(prepared.readable.tolist(), members)
     return dataclasses.replace(prepared, members=members, splits=splits)
 
 
@@ -278,25 +277,23 @@ def _choose_device(chooser: Chooser) -> torch.device:
 
 def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
     path = chooser.config.data.path
-    columns = Columns.of(chooser.config.data)
     opened = open_recorded if is_recorded else open_dataset
-    dataset = opened(path, columns=columns)
+    dataset = opened(path, columns=Columns.of(chooser.config.data))
     if chooser.config.data.fixes:
         fixes = user_path(chooser.config.data.fixes).absolute()  # found from any working directory
         dataset = with_fixes(dataset, fixes)
         data = dataclasses.replace(chooser.config.data, fixes=str(fixes))
         chooser.config = dataclasses.replace(chooser.config, data=data)
     console.print(f"{path}: {dataset.description}")
-    if not is_recorded:
-        # absolute, so that it is found from any working directory
+    if not is_recorded:  # absolute, so that it is found from any working directory
         data = dataclasses.replace(chooser.config.data, path=resolved(path))
         chooser.config = dataclasses.replace(chooser.config, data=data)
     count, outputs = len(dataset.classes), chooser.config.network.classes
     if count < 2:
         message = (
             f"{path}: has the single class {dataset.classes[0]!r}: a classifier needs at least two "
-            f"class folders. {' '.join(dataset.warnings)}".rstrip()
-        )
+            f"class folders. {' '.join(dataset.warnings)}"
+        ).rstrip()
         if dataset.rejected:  # perhaps all images of the other classes
             raise UnreadableImages(message, len(dataset.rejected), dataset.rejected[0])
         raise ResiduaError(message)
@@ -406,7 +403,7 @@ def _readable(
 ) -> tuple[list[int], tuple[tuple[str, str], ...]]:
     """Indices of the readable entries; path and reason of the files that are not."""
     path, entries = config.data.path, dataset.entries
-    failures = [(entries[at].path, reason) for at, reason in decoded.failures.items()]
+    failures = ((entries[at].path, reason) for at, reason in decoded.failures.items())
     unreadable = (*dataset.rejected, *failures)
     if unreadable and config.data.unreadable == "fail":
         raise UnreadableImages(
@@ -436,14 +433,14 @@ def _choose_the_rest(
     is_grey: bool,
 ) -> None:
     """Colour statistics, network, training and augmentation, from the training set."""
-    preprocessing = chooser.config.preprocessing
+    preprocessing, classes = chooser.config.preprocessing, len(dataset.classes)
     if AUTO in (preprocessing.mean, preprocessing.std):
         mean, std = measure_colours(pixels, train)
         if preprocessing.channel_order == "bgr":
             mean, std = mean[::-1], std[::-1]
         auto.choose_colours(chooser, mean, std)
-    counts = np.bincount(labels[train], minlength=len(dataset.classes)).tolist()
-    auto.choose_network(chooser, len(dataset.classes), sum(counts))
+    counts = np.bincount(labels[train], minlength=classes).tolist()
+    auto.choose_network(chooser, classes, sum(counts))
     auto.choose_training(chooser, counts)
     auto.choose_augmentation(chooser, is_grey or preprocessing.channels == 1)
     padding, size = chooser.config.augmentation.crop_padding, chooser.config.preprocessing.size
