@@ -440,6 +440,8 @@ def test_a_strategy_that_the_limit_left_no_time_for_is_named() -> None:
     )
     assert more_time([full], Clock(2000.0)) == ""
     assert more_time([full], Clock(math.inf)) == ""
+    scratch = trial(True, strategy="scratch", predicted_seconds=90.0)
+    assert more_time([scratch], Clock(60.0)) == ""
 
 
 def test_partial_is_continued_only_if_it_is_clearly_better_than_full() -> None:
