@@ -100,7 +100,7 @@ def more_time(trials: Sequence[Trial], clock: Clock) -> str:
     needed = [
         (seconds, trial.strategy)
         for trial in trials
-        if trial.strategy != "scratch"  # fine-tuning promises more from the same time
+        if trial.strategy != "scratch"  # which fine-tuning mostly exceeds
         and (seconds := trial.outcome.result.predicted_seconds or 0.0) > clock.left
     ]
     if not clock.bounded or not needed:
