@@ -28,19 +28,12 @@ from residua.data.open import open_dataset
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.training.margins import recorded_margins
+from residua.transfer.fine_tune import NO_AUGMENTATION
 
 SEEDS = range(1)
 RATE = 0.1
-STILL = {  # no augmentation, so that the frozen stages are computed once
-    "augmentation.flip": False,
-    "augmentation.crop_padding": 0,
-    "augmentation.rotation": 0.0,
-    "augmentation.zoom": [1.0, 1.0],
-    "augmentation.brightness": 0.0,
-    "augmentation.contrast": 0.0,
-    "augmentation.saturation": 0.0,
-}
-PHOTOS = {"transfer": "partial", "epochs": 5, "settings": STILL}
+# without augmentation the frozen stages are computed once
+PHOTOS = {"transfer": "partial", "epochs": 5, "settings": NO_AUGMENTATION}
 DIGITS = {
     "epochs": 20,
     "settings": {
