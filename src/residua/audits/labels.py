@@ -25,10 +25,9 @@ from residua.data.random import Integers, uniform
 from residua.system.words import agreeing, counted, percent
 from residua.transfer.logistic import (
     Floats,
+    fitted,
     folds_of,
-    new_model,
     no_convergence_warnings,
-    refit,
     single_blas_thread,
 )
 from residua.uncertainty.intervals import wilson_interval
@@ -105,8 +104,7 @@ def predict(
             present = np.unique(labels[train])
             if len(present) < 2:
                 continue
-            model = new_model(False, PRECISION)
-            refit(model, C, rows[train], labels[train])
+            model = fitted(rows[train], labels[train], C, PRECISION)
             out = np.flatnonzero(folds == fold)
             probabilities[np.ix_(out, model.classes_)] = model.predict_proba(rows[out])
     probabilities /= probabilities.sum(axis=1, keepdims=True)

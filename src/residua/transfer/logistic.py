@@ -65,8 +65,8 @@ def fit_logistic(
     check(features, labels, classes)
     with single_blas_thread(), no_convergence_warnings():
         rows = StandardRows.of(features)
-        model = new_model(balanced, FINAL)
-        refit(model, c, rows.reduced.astype(np.float32), labels, weights)
+        reduced = rows.reduced.astype(np.float32)
+        model = fitted(reduced, labels, c, FINAL, balanced=balanced, weights=weights)
     weight, bias = _for_all_classes(model.coef_, model.intercept_, model.classes_, classes)
     weight = rows.unreduced(weight) / rows.std
     bias = bias - weight @ rows.mean
@@ -142,28 +142,29 @@ def _thread_pools() -> Any:
     return ThreadpoolController()
 
 
-def new_model(balanced: bool, precision: tuple[float, int]) -> Any:
-    """scikit-learn's, with warm start. precision: tolerance, iterations."""
-    from sklearn.linear_model import LogisticRegression
-
-    weights = "balanced" if balanced else None
-    return LogisticRegression(
-        tol=precision[0], max_iter=precision[1], warm_start=True, class_weight=weights
-    )
-
-
-def refit(
-    model: Any,
-    c: float,
+def fitted(
     rows: npt.NDArray[np.floating],
     labels: Labels,
+    c: float,
+    precision: tuple[float, int],
+    *,
+    balanced: bool = False,
     weights: SampleWeights | None = None,
-) -> None:
-    """Fit in place, without repeating checks of the input."""
+) -> Any:
+    """scikit-learn's model, fitted without repeating checks of the input. precision: tolerance,
+    iterations. The others: see `fit_logistic`."""
     from sklearn import config_context
+    from sklearn.linear_model import LogisticRegression
 
+    tolerance, iterations = precision
+    model = LogisticRegression(
+        C=c,
+        tol=tolerance,
+        max_iter=iterations,
+        class_weight="balanced" if balanced else None,
+    )
     with config_context(assume_finite=True, skip_parameter_validation=True):
-        model.set_params(C=c).fit(rows, labels, weights)
+        return model.fit(rows, labels, weights)
 
 
 @contextmanager
