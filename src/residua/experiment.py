@@ -42,7 +42,7 @@ from residua.runs.provenance import images_seen_by, write_earlier_images
 from residua.runs.sources import (
     absolute_source,
     chosen_start,
-    in_class_order,
+    in_order_of,
     initial_weights,
     report_initial_weights,
     with_leakage_notes,
@@ -112,6 +112,11 @@ class Trained:
     extractor: FeatureExtractor | None = None
 
     @property
+    def is_from_scratch(self) -> bool:
+        """Whether a strategy trained a network from scratch, which `auto` may have chosen."""
+        return self.prepared.config.transfer.strategy == "scratch"
+
+    @property
     def held_out(self) -> HeldOut | None:
         """The cross-validated predictions, if the saved head is a linear probe like theirs."""
         if self.cross_validated is None or self.prepared.config.network.head != "logistic":
@@ -144,8 +149,7 @@ def train(
     config = _with_absolute_weights(requested, weights)
     expects = None if weights is None else weights.expects
     prepared = prepare(config, console, expects, start.choices)
-    if weights is not None and not prepared.config.network.new_head:
-        weights = in_class_order(weights, prepared.dataset.classes)
+    weights = in_order_of(prepared, weights)
     with readable_errors(prepared.config):
         check_network(prepared, weights)
     seen = set() if config.transfer.strategy == "scratch" else images_seen_by(weights)
@@ -206,8 +210,7 @@ def resume(
             f"{weights.path}: has changed since {folder.path} was created. Restore it, or "
             "train again."
         )
-    if weights is not None and not prepared.config.network.new_head:
-        weights = in_class_order(weights, prepared.dataset.classes)
+    weights = in_order_of(prepared, weights)
     names = [choice.setting for choice in choices if "." in choice.setting]
     automatic = {name: AUTO for name in names if parse.accepts_auto(name)}
     requested = parse.with_settings(config, automatic)
@@ -223,8 +226,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
             trained = _train(experiment)
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
-            is_scratch = trained.prepared.config.transfer.strategy == "scratch"
-            if is_scratch:  # which `auto` may have chosen
+            if trained.is_from_scratch:
                 folder.discard_initial_weights()
             weights = calibrate(folder, trained.prepared, trained.held_out, console)
             evaluation = _evaluate(weights, folder, trained.prepared, console, report)
@@ -234,7 +236,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                 name = evaluation.split.replace(" ", "_")
                 metrics[f"{name}_accuracy"] = evaluation.metrics.accuracy
             if report:
-                extractor = None if is_scratch else trained.extractor
+                extractor = None if trained.is_from_scratch else trained.extractor
                 left = experiment.clock.left
                 facts = report_facts(
                     folder,
@@ -381,8 +383,7 @@ def _check_data(folder: RunFolder, trained: Trained, console: Console) -> Audit:
     if rows is not None:
         samples, (features,) = rows.samples, rows.values.values()
     # margins of fine-tuning rank labels worse than the features it starts from (audit-margins.txt)
-    from_scratch = prepared.config.transfer.strategy == "scratch"
-    margins = recorded_margins(folder) if from_scratch else None
+    margins = recorded_margins(folder) if trained.is_from_scratch else None
     audit = check_training(prepared, samples, features, margins)
     if audit.findings:
         folder.write_json("audit.json", audit.to_json())

@@ -370,9 +370,10 @@ def evaluate(
         return evaluate_run(folder, name, console, weights, moved, columns, where)
     if name is None:
         path = user_path(source)
-        if not is_exported(path) or not (path.parent / "split.csv").is_file():
+        run = RunFolder.around(path) if is_exported(path) else None
+        if run is None:
             raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
-        return evaluate_exported(path, weights, console, where)
+        return evaluate_exported(run, weights, console, where)
     return evaluate_weights(weights, name, console, columns, where)
 
 

@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -199,6 +199,13 @@ def terminal() -> Iterator[Console]:
 def print_json(value: object) -> None:
     """Print plain data as JSON to stdout."""
     print(_json(value, sys.stdout))
+
+
+def none_read(failed: Sequence[tuple[str, str | None]]) -> ResiduaError:
+    """The error where no image could be read, of file and reason of each."""
+    (file, reason), *others = failed
+    more = f" None of the {len(failed):,} images could be read." if others else ""
+    return ResiduaError(f"{file}: {reason}.{more}")
 
 
 def print_predictions(

@@ -15,6 +15,7 @@ from residua.cli.common import (
     SourceArgument,
     check_order,
     class_names,
+    none_read,
     preprocessing_fields,
     terminal,
 )
@@ -75,6 +76,5 @@ def explain(
         if not rows:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")
         if all(row.error is not None for row in rows):
-            more = f" None of the {len(rows):,} images could be read." if len(rows) > 1 else ""
-            raise ResiduaError(f"{rows[0].file}: {rows[0].error}.{more}")
+            raise none_read([(row.file, row.error) for row in rows])
         print(out)

@@ -22,6 +22,7 @@ from residua.cli.common import (
     SourceArgument,
     check_order,
     class_names,
+    none_read,
     preprocessing_fields,
     print_json,
     print_predictions,
@@ -190,9 +191,7 @@ def predict(
             write_atomically(user_path(out), stream.read())
             print(out)
         if len(failed) == images:
-            first = f"{failed[0].file}: {failed[0].error}"
-            more = f" None of the {images:,} images could be read." if images > 1 else ""
-            raise ResiduaError(f"{first}.{more}")
+            raise none_read([(row.file, row.error) for row in failed])
         if failed and form != "table":
             where = "column" if form == "csv" else "key"
             console.warn(

@@ -113,12 +113,13 @@ def _run_of(path: Path) -> RunFolder:
     """The run of a folder, or of an exported file in it. Raises ResiduaError."""
     if not is_exported(path):
         return RunFolder.existing(path)
-    if not (path.parent / "split.csv").is_file():
+    run = RunFolder.around(path)
+    if run is None:
         raise ResiduaError(
             f"{path}: is not in a run folder, whose held-out images a comparison needs: export it "
             "into the run's folder, as `residua export RUN` does."
         )
-    return RunFolder.existing(path.parent)
+    return run
 
 
 def _check(paths: Sequence[Path]) -> None:

@@ -127,7 +127,7 @@ def read_predictions(run: RunFolder, name: str) -> RunPredictions:
             f"{run.path}: has no predictions yet: its training is unfinished. "
             f"`residua resume {run.path}` continues it."
         )
-    return _of_run(run, name, results)
+    return _of_run(run, name, members, results)
 
 
 def file_predictions(run: RunFolder, name: str, file: Path) -> RunPredictions:
@@ -135,21 +135,24 @@ def file_predictions(run: RunFolder, name: str, file: Path) -> RunPredictions:
 
     Raises ResiduaError if the file has other classes.
     """
-    console = Console(quiet=True)
+    console, members = Console(quiet=True), run.read_split()
     weights, _ = open_source(file, None, None, None, console)
     if held_out_split(run) is None:
-        return _of_run(run, name, {})
-    evaluation = evaluate_exported(file, weights, console)
+        return _of_run(run, name, members, {})
+    evaluation = evaluate_exported(run, weights, console)
     correct = evaluation.correct.tolist()
     labels = [evaluation.classes[label] for label in evaluation.labels]
     rows = zip(evaluation.paths, labels, correct, strict=True)
-    return _of_run(run, name, {evaluation.split: _results(rows, run.read_split())})
+    return _of_run(run, name, members, {evaluation.split: _results(rows, members)})
 
 
 def _of_run(
-    run: RunFolder, name: str, results: Mapping[str, Sequence[ImageResult]]
+    run: RunFolder,
+    name: str,
+    members: Sequence[Member],
+    results: Mapping[str, Sequence[ImageResult]],
 ) -> RunPredictions:
-    training = (member for member in run.read_split() if member.split == "train")
+    training = (member for member in members if member.split == "train")
     trained_on = frozenset(digest for member in training for digest in member.digests)
     return RunPredictions(name, results, trained_on, run.selected_on_validation)
 

@@ -7,7 +7,6 @@ import itertools
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,14 +137,13 @@ def evaluate_held_out(
 
 
 def evaluate_exported(
-    file: Path, weights: Weights, console: Console, device: torch.device | None = None
+    run: RunFolder, weights: Weights, console: Console, device: torch.device | None = None
 ) -> Evaluation:
-    """Evaluate an exported file, read as `weights`, on the held-out images of the run in whose
-    folder it is; nothing is written. Raises as `evaluate_run`, and if it has other classes."""
-    run = RunFolder.existing(file.parent)
+    """Evaluate the weights of a file exported from a run on the run's held-out images; nothing is
+    written. Raises as `evaluate_run`, and if they have other classes."""
     if weights.metadata.classes != run.classes:
         raise ResiduaError(
-            f"{file}: has other classes than {run.path}: expected a file exported from it."
+            f"{weights.path}: has other classes than {run.path}: expected a file exported from it."
         )
     return evaluate_held_out(run, weights, console, device=device)
 

@@ -97,6 +97,11 @@ class RunFolder:
         return cls(folder)
 
     @classmethod
+    def around(cls, file: Path) -> RunFolder | None:
+        """The run in whose folder a file is; None if that is no run folder."""
+        return cls.existing(file.parent) if (file.parent / "split.csv").is_file() else None
+
+    @classmethod
     def new(cls, path: str | None, name: str) -> RunFolder:
         """An empty folder at `path`, or the next free runs/<name>-<n>. Raises ResiduaError."""
         if path is None:

@@ -235,6 +235,13 @@ def initial_weights(config: Config, console: Console) -> Weights | None:
     return weights
 
 
+def in_order_of(prepared: Prepared, weights: Weights | None) -> Weights | None:
+    """The weights, if their head is trained further, in the order of the data's classes."""
+    if weights is None or prepared.config.network.new_head:
+        return weights
+    return in_class_order(weights, prepared.dataset.classes)
+
+
 def in_class_order(weights: Weights, names: tuple[str, ...]) -> Weights:
     """The weights with the outputs of their head in the order of a data set's classes.
 
