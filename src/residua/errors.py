@@ -14,6 +14,10 @@ class ResiduaError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
+class UsageError(ResiduaError):
+    """An option or argument that is wrong whatever the files and the machine; exit status 2."""
+
+
 class UnreadableImages(ResiduaError):  # noqa: N818 - it names what was found
     """Images cannot be read where each must be. count: of these. first: path and reason of one."""
 

@@ -72,6 +72,7 @@ def test_help_of_a_command_has_an_example_and_fits_80_columns(words: tuple[str, 
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert "[]" not in result.stdout
+    assert not re.search(r"<(str|bool|path|list|int|float)", result.stdout)
     assert re.search(r"\n Examples: *\n   residua " + " ".join(words), result.stdout)
 
 
@@ -264,29 +265,18 @@ def test_a_model_is_described_and_drawn(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["train", "nowhere"], "nowhere"),
-        (["train", "data", "--epochs", "many"], "training.epochs = 'many'"),
-        (["train", "data", "--model", "resnet5"], "resnet50"),
         (["train", "data", "--model", "vgg11", "--size", "16"], "at least 32 px"),
-        (["train", "data", "--set", "epochs"], "expected SECTION.FIELD=VALUE"),
-        (["train", "data", "--set", "training.epoch=1"], "training has epochs"),
         (["train", "data", "--device", "cuda:7"], "cuda:7"),
-        (["train", "data", "--device", "warp"], "warp"),
         (["evaluate", "RUN", "--device", "cuda:77"], "cuda:77"),
         (["predict", "RUN", "1.png", "--device", "cuda:77"], "cuda:77"),
         (["explain", "RUN", "1.png", "--device", "cuda:77"], "cuda:77"),
         (["features", "RUN", "1.png", "--out", "f.npz", "--device", "cuda:77"], "cuda:77"),
         (["serve", "RUN", "--device", "cuda:77"], "cuda:77"),
-        (["train", "data", "--recipe", "birds"], "tutorial_birds"),
         (["train", "data", "--out", "data"], "is not empty"),
         (["train", "digits", "--split", "keras"], "--split keras"),
         (["train", "data", "--val-fraction", "0.9", "--test-fraction", "0.5"], "training"),
         (["resume", "data"], "config.yaml"),
         (["evaluate", "nowhere"], "no such file or folder"),
-        (["models", "resnet5"], "resnet50"),
-        (["models", "vgg16", "--ordering", "e"], "no residual units"),
-        (["models", "resnet18", "--ordering", "f"], "ordering 'f' is unknown"),
-        (["models", "--classes", "3"], "NAME"),
-        (["study"], "residua study --list"),
         (["look", "nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -303,11 +293,42 @@ def test_an_error_is_one_message_with_status_1(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["train", "data", "--epochs", "many"], "training.epochs = 'many'"),
+        (["train", "data", "--model", "resnet5"], "resnet50"),
+        (["train", "data", "--set", "epochs"], "expected SECTION.FIELD=VALUE"),
+        (["train", "data", "--set", "training.epoch=1"], "training has epochs"),
+        (["train", "data", "--device", "warp"], "warp"),
+        (["train", "data", "--recipe", "birds"], "tutorial_birds"),
+        (["train", "data", "--budget", "soon"], "90s"),
+        (["train", "data", "--head", "tall"], "mlp:256"),
+        (["train", "data", "--views", "3", "--weights", "none"], "--views needs"),
+        (["models", "resnet5"], "resnet50"),
+        (["models", "vgg16", "--ordering", "e"], "no residual units"),
+        (["models", "resnet18", "--ordering", "f"], "ordering 'f' is unknown"),
+        (["models", "--classes", "3"], "NAME"),
+        (["study"], "residua study --list"),
+        (["predict", "RUN", "1.png", "--top", "0"], "equal to 1"),
+        (["predict", "RUN", "1.png", "--set", "size=64"], "preprocessing.FIELD=VALUE"),
+        (["features", "RUN", "1.png", "--out", "table.txt"], ".npz or .parquet"),
+        (["export", "imagenet", "--out", "a.h5"], ".onnx"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_is_one_message_with_status_2(
+    folder: Path, words: list[str], message: str
+) -> None:
+    result = residua(*words, cwd=folder)
+    assert result.status == 2
+    assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (["evaluate", "runs/data-1", "digits"], "class '0'"),
         (["predict", "runs/data-1", "missing.png"], "missing.png: cannot be read: No such file"),
         (["predict", "runs/data-1", "empty"], "contains no images"),
-        (["predict", "runs/data-1", "data", "--top", "0"], "at least 1"),
-        (["features", "runs/data-1", "data", "--out", "table.txt"], ".npz or .parquet"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from residua.api.prediction import Source
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 from residua.exports.classifier import Precision
 from residua.exports.export import Exported, write_export
 from residua.exports.formats import FormatName
@@ -108,7 +108,7 @@ def serve(
     """
     check_installed()
     if workers is not None and (isinstance(workers, bool) or workers < 1):
-        raise ResiduaError(f"workers = {workers!r}: must be at least 1.")
+        raise UsageError(f"workers = {workers!r}: must be at least 1.")
     console, chosen = Console(quiet), default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     name = folder.path.resolve().name if folder else weights.path.name.split(".")[0]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TextIO, cast
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from residua._version import __version__
 from residua.cli import export, models, predict, serve, train, weights
@@ -23,19 +23,20 @@ from residua.cli.audit import audit
 from residua.cli.explain import explain
 from residua.cli.options import with_settings
 from residua.cli.study import study
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 
 
 class _PlainHelp:
-    """A command whose --help has no type, as flags of residua have none."""
+    """A command whose --help shows metavars alone: no <str> after DATA, no <bool> after a flag."""
 
-    def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)  # type: ignore[misc]
-        if option is not None:
-            option.metavar = ""
-        return option
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if isinstance(param, TyperArgument) or param.is_flag:
+                param.display_type_rich = lambda ctx: None
+        return params
 
 
 class _Command(_PlainHelp, TyperCommand):
@@ -111,7 +112,7 @@ TUNABLES = (
 
 
 def main() -> None:
-    """Run the command line; a ResiduaError ends as a message and exit status 1."""
+    """Run the command line; a ResiduaError ends as a message and exit status 1 or 2."""
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "demo", "study"):
         _restart_with_tuned_allocator()
     with _streams():
@@ -119,9 +120,7 @@ def main() -> None:
 
 
 def root(
-    version: Annotated[
-        bool, typer.Option("--version", metavar="", help="Print the version and exit.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Train, evaluate and use image classifiers.
 
@@ -166,7 +165,7 @@ def _streams() -> Iterator[None]:
         sys.exit(1)
     except ResiduaError as error:
         Console().error(str(error))
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
     finally:
         try:
             if sys.stderr is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from residua.cli.common import DataArgument, JsonOption, terminal
+from residua.cli.common import DataArgument, JsonOption, print_json, print_text, terminal
 from residua.cli.options import parse_assignments
 
 
@@ -76,6 +75,7 @@ def audit(
         if fix_list is not None:
             lines = found.write_fixes(fix_list)
             console.print(f"{fix_list}: {lines} proposed fixes; review them before training")
-        print(
-            json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else found.text()
-        )
+        if as_json:
+            print_json(found.to_json())
+        else:
+            print_text(found.text())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from residua.cli.options import parse_assignments
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.system.files import reason_of, user_path, write_csv
 from residua.system.words import decimals
 
@@ -102,7 +102,6 @@ NoCheckOption = Annotated[
     bool,
     typer.Option(
         "--no-check",
-        metavar="",
         help="Skip the check that the weights still give the stored outputs for golden images.",
     ),
 ]
@@ -114,7 +113,7 @@ DeviceOption = Annotated[
         show_default=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def class_names(text: str | None) -> list[str] | None:
@@ -165,12 +164,12 @@ def split_settings(
 
 
 def preprocessing_fields(assignments: list[str] | None) -> dict[str, object]:
-    """Values of --set preprocessing.FIELD=VALUE by field. Raises ResiduaError."""
+    """Values of --set preprocessing.FIELD=VALUE by field. Raises UsageError."""
     fields: dict[str, object] = {}
     for name, value in parse_assignments(assignments or ()).items():
         section, _, field = name.partition(".")
         if section != "preprocessing" or not field:
-            raise ResiduaError(f"--set {name}={value}: expected preprocessing.FIELD=VALUE.")
+            raise UsageError(f"--set {name}={value}: expected preprocessing.FIELD=VALUE.")
         fields[field] = value
     return fields
 
@@ -194,6 +193,13 @@ def terminal() -> Iterator[Console]:
     except Interrupted as error:
         console.print(str(error))
         raise typer.Exit(128 + error.number) from None
+
+
+def print_text(text: object) -> None:
+    """Print to stdout, with control characters escaped: a file's name may contain some."""
+    from residua.system.console import printable
+
+    print(printable(str(text)))
 
 
 def print_json(value: object) -> None:

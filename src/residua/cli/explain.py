@@ -17,6 +17,7 @@ from residua.cli.common import (
     class_names,
     none_read,
     preprocessing_fields,
+    print_text,
     terminal,
 )
 from residua.errors import ResiduaError
@@ -50,7 +51,6 @@ def explain(
     """
     with terminal():
         from residua import api
-        from residua.system.console import printable
         from residua.system.words import percent
 
         check_order("explain", source, files)
@@ -72,7 +72,7 @@ def explain(
                 text += f"; unknown: {row.unknown}"
             if row.error is not None:
                 text = f"error: {row.error}"
-            print(printable(f"{row.file:<{width}}  {text}"))
+            print_text(f"{row.file:<{width}}  {text}")
         if not rows:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")
         if all(row.error is not None for row in rows):

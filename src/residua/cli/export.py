@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,9 +17,11 @@ from residua.cli.common import (
     SourceArgument,
     class_names,
     preprocessing_fields,
+    print_json,
+    print_text,
     terminal,
 )
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 
 
 def export(
@@ -53,7 +54,6 @@ def export(
         bool,
         typer.Option(
             "--example",
-            metavar="",
             help="Print a Python script that predicts with the ONNX file, without residua.",
         ),
     ] = False,
@@ -76,10 +76,9 @@ def export(
     with terminal() as console:
         from residua import api
         from residua.exports.example import script
-        from residua.system.console import printable
 
         if example and (as_json or form not in (None, "onnx")):
-            raise ResiduaError("--example is a script for ONNX files: omit --json and --format.")
+            raise UsageError("--example is a script for ONNX files: omit --json and --format.")
         exported = api.export(
             source,
             format=form,
@@ -95,9 +94,9 @@ def export(
         if example:
             print(script(exported.path, exported.preprocessing), end="")
         elif as_json:
-            print(json.dumps(exported.to_json(), ensure_ascii=False, indent=2))
+            print_json(exported.to_json())
         else:
-            print(printable(str(exported.path)))
+            print_text(exported.path)
 
 
 def push(
@@ -109,7 +108,7 @@ def push(
         ),
     ],
     private: Annotated[
-        bool, typer.Option("--private", metavar="", help="Make a new repository private.")
+        bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
 ) -> None:
     """Upload a run to Hugging Face: model card, weights, and descriptions in JSON.
@@ -123,6 +122,5 @@ def push(
     """
     with terminal():
         from residua import api
-        from residua.system.console import printable
 
-        print(printable(api.push(run, repository, private=private)))
+        print_text(api.push(run, repository, private=private))

@@ -9,7 +9,7 @@ import typer
 
 from residua.cli.common import JsonOption, terminal
 from residua.config.schema import ORDERING_LETTERS
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 from residua.system.files import user_path
 
 
@@ -54,7 +54,7 @@ def models(
 
         if name is None:
             if (classes, channels, size, ordering, shortcut, draw) != (None,) * 6:
-                raise ResiduaError("these options need the NAME of a model.")
+                raise UsageError("these options need the NAME of a model.")
             for line in describe.list_models(as_json):
                 print(line, flush=True)
             return

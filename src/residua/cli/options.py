@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from residua.config import parse
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 
 PANELS = {  # of a section, or of a single setting
     "data": "Data",
@@ -86,12 +86,12 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
-    """Values of --set FIELD=VALUE by dotted name. Raises ResiduaError."""
+    """Values of --set FIELD=VALUE by dotted name. Raises UsageError."""
     settings: dict[str, object] = {}
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise ResiduaError(f"--set {assignment}: expected SECTION.FIELD=VALUE.")
+            raise UsageError(f"--set {assignment}: expected SECTION.FIELD=VALUE.")
         settings[name.strip()] = value.strip()
     return settings
 
@@ -110,7 +110,7 @@ def _parameter(flag: str, name: str, *, hidden: bool = False) -> inspect.Paramet
     option = typer.Option(
         flag,
         help=item.metadata["help"].replace("[", r"\[") + _default(item.default),
-        metavar="" if is_switch else METAVARS.get(name) or parse.kind_of(name),
+        metavar=None if is_switch else METAVARS.get(name) or parse.kind_of(name),
         show_default=False,
         hidden=hidden,
         rich_help_panel=_panel(name),

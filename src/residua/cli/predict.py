@@ -26,10 +26,11 @@ from residua.cli.common import (
     preprocessing_fields,
     print_json,
     print_predictions,
+    print_text,
     split_settings,
     terminal,
 )
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.system.files import check_output, user_path, write_atomically
 
 
@@ -62,7 +63,6 @@ def evaluate(
     with terminal():
         from residua import api
         from residua.report.view import evaluation_text
-        from residua.system.console import printable
 
         check_order("evaluate", source, [data] if data else [])
         fields, settings = split_settings(preprocessing)
@@ -81,7 +81,7 @@ def evaluate(
         if as_json:
             print_json(evaluation.to_json())
         else:
-            print(printable(evaluation_text(evaluation)))
+            print_text(evaluation_text(evaluation))
 
 
 def predict(
@@ -94,7 +94,7 @@ def predict(
             show_default=False,
         ),
     ],
-    top: Annotated[int, typer.Option(metavar="K", help="Classes per image.")] = 3,
+    top: Annotated[int, typer.Option(metavar="K", help="Classes per image.", min=1)] = 3,
     form: Annotated[
         Literal["table", "csv", "json"],
         typer.Option("--format", metavar="table|csv|json", help="Output format."),
@@ -114,7 +114,6 @@ def predict(
         bool,
         typer.Option(
             "--sets",
-            metavar="",
             help="Print prediction sets, which contain the true class for 90 % of images.",
         ),
     ] = False,
@@ -128,7 +127,7 @@ def predict(
     ] = None,
     allow_private: Annotated[
         bool,
-        typer.Option("--allow-private", metavar="", help="Allow URLs in private networks."),
+        typer.Option("--allow-private", help="Allow URLs in private networks."),
     ] = False,
     device: DeviceOption = None,
     no_check: NoCheckOption = False,
@@ -200,10 +199,10 @@ def predict(
 
 
 def _format_of(out: Path, form: str) -> Literal["csv", "json"]:
-    """The format of a file of predictions. Raises ResiduaError if --format is another one."""
+    """The format of a file of predictions. Raises UsageError if --format is another one."""
     named: Literal["csv", "json"] = "csv" if out.suffix.lower() == ".csv" else "json"
     if form not in ("table", named):
-        raise ResiduaError(f"--out {out}: is a {named} file, so omit --format {form}.")
+        raise UsageError(f"--out {out}: is a {named} file, so omit --format {form}.")
     return named
 
 
@@ -296,10 +295,9 @@ def compare(
     """
     with terminal():
         from residua.comparison import compare
-        from residua.system.console import printable
 
         comparison = compare.compare(*runs, out=out)
         if as_json:
             print_json(comparison.to_json())
         else:
-            print(printable(comparison.text()))
+            print_text(comparison.text())

@@ -8,7 +8,7 @@ import typer
 
 from residua.cli.common import terminal
 from residua.cli.options import SetOption, parse_assignments
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 
 
 def study(
@@ -18,9 +18,7 @@ def study(
             metavar="NAME|FILE", help="A study of --list, or a YAML file.", show_default=False
         ),
     ] = None,
-    show: Annotated[
-        bool, typer.Option("--list", metavar="", help="List the studies and exit.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the studies and exit.")] = False,
     data: Annotated[str, typer.Option(metavar="DATA", help="Data set, as for train.")] = "digits",
     epochs: Annotated[
         int | None,
@@ -39,9 +37,7 @@ def study(
     seeds: Annotated[int, typer.Option(metavar="N", help="Runs per configuration.", min=1)] = 3,
     paper: Annotated[
         bool,
-        typer.Option(
-            "--paper", metavar="", help="Use the paper's networks, recipe and epochs; needs a GPU."
-        ),
+        typer.Option("--paper", help="Use the paper's networks, recipe and epochs; needs a GPU."),
     ] = False,
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Runs in parallel; they share the cores.", min=1)
@@ -73,7 +69,7 @@ def study(
                 print(f"{study_name:<20}{title}")
             return
         if name is None:
-            raise ResiduaError("no study named; `residua study --list` lists them.")
+            raise UsageError("no study named; `residua study --list` lists them.")
         settings = parse_assignments(assignments or ())
         if epochs is not None:
             settings["training.epochs"] = epochs

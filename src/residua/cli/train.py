@@ -12,6 +12,7 @@ from residua.cli.common import (
     MovedDataOption,
     RunArgument,
     print_predictions,
+    print_text,
     terminal,
 )
 from residua.cli.options import OUTPUT
@@ -108,9 +109,8 @@ def look(
     with terminal() as console:
         from residua.cli.look import overview
         from residua.config.recipes import compose
-        from residua.system.console import printable
 
-        print(printable(overview(compose(data, None, settings), out, console)))
+        print_text(overview(compose(data, None, settings), out, console))
 
 
 def demo(

@@ -13,6 +13,7 @@ from residua.cli.common import (
     ModelOption,
     SourceArgument,
     class_names,
+    print_text,
     terminal,
 )
 from residua.system.files import user_path
@@ -20,9 +21,7 @@ from residua.system.files import user_path
 
 def inspect(
     source: SourceArgument,
-    tensors: Annotated[
-        bool, typer.Option("--tensors", metavar="", help="List every tensor.")
-    ] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: JsonOption = False,
     model: ModelOption = None,
 ) -> None:
@@ -34,11 +33,13 @@ def inspect(
     """
     with terminal() as console:
         from residua.runs.sources import locate
-        from residua.system.console import printable
         from residua.weights import inspect
 
         description = inspect.inspect(locate(source, model, console), model)
-        print(description.to_json() if as_json else printable(description.text(tensors)))
+        if as_json:
+            print(description.to_json())
+        else:
+            print_text(description.text(tensors))
 
 
 def convert(
@@ -101,13 +102,12 @@ def verify(
     """
     with terminal() as console:
         from residua.runs.sources import open_weights
-        from residua.system.console import printable
         from residua.weights import verify
 
         weights = open_weights(source, model, console)
         images = verify.images_for(weights.metadata.preprocessing, image or [])
         agreements = verify.verify(weights, images)
-        print(printable(verify.table(agreements)))
+        print_text(verify.table(agreements))
         if not all(agreement.good for agreement in agreements):
             raise typer.Exit(1)
 

@@ -17,7 +17,7 @@ import yaml
 
 from residua.config import plain_yaml
 from residua.config.schema import AUTO, ORDERING_LETTERS, Config, Preprocessing
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.system.files import reason_of
 
 RENAMED = {  # names in runs and recipes of version 0.1.0 -> names today
@@ -65,20 +65,26 @@ def flags() -> dict[str, str]:
 def field_of(name: str, where: str = "") -> dataclasses.Field[Any]:
     """The field of a dotted name like "training.epochs". Raises ResiduaError if unknown."""
     if not isinstance(name, str):
-        raise ResiduaError(f"{where}{name!r}: expected the name of a setting, SECTION.FIELD.")
+        raise _refused(where, f"{name!r}: expected the name of a setting, SECTION.FIELD.")
     section, _, key = current_name(name).partition(".")
     if section not in _SECTIONS or not key:
-        raise ResiduaError(
-            f"{where}{name!r} is not a setting.{_did_you_mean(name)} Expected SECTION.FIELD, where "
-            f"SECTION is one of {', '.join(_SECTIONS)}."
+        raise _refused(
+            where,
+            f"{name!r} is not a setting.{_did_you_mean(name)} Expected SECTION.FIELD, where "
+            f"SECTION is one of {', '.join(_SECTIONS)}.",
         )
     fields = {field.name: field for field in dataclasses.fields(_SECTIONS[section])}
     if key not in fields:
-        raise ResiduaError(
-            f"{where}{name!r} is not a setting.{_did_you_mean(name)} {section} has "
-            f"{', '.join(fields)}."
+        raise _refused(
+            where,
+            f"{name!r} is not a setting.{_did_you_mean(name)} {section} has {', '.join(fields)}.",
         )
     return fields[key]
+
+
+def _refused(where: str, message: str) -> ResiduaError:
+    """The error about a setting: of an option, or in the file that `where` names."""
+    return ResiduaError(where + message) if where else UsageError(message)
 
 
 def _did_you_mean(name: str) -> str:
@@ -121,7 +127,7 @@ def with_settings(config: Config, settings: Mapping[str, object], where: str = "
             value = RENAMED_VALUES.get((name, value), value)
         field = field_of(name, where)
         section, _, key = name.partition(".")
-        checked = _checked(value, field, _TYPES[section][key], f"{where}{name}")
+        checked = _checked(value, field, _TYPES[section][key], where, name)
         changed = dataclasses.replace(getattr(config, section), **{key: checked})
         config = dataclasses.replace(config, **{section: changed})
     return config
@@ -218,12 +224,12 @@ def preprocessing_from(mapping: object, where: str) -> Preprocessing:
 def hidden_of(head: str) -> tuple[int, ...]:
     """Widths of a head's hidden layers: () for "linear", (256,) for "mlp:256".
 
-    Raises ResiduaError for anything else.
+    Raises UsageError for anything else.
     """
     if head == "linear":
         return ()
     if not re.fullmatch(rf"mlp:[1-9]\d{{0,5}}(,[1-9]\d{{0,5}}){{0,{MOST_HIDDEN - 1}}}", head):
-        raise ResiduaError(
+        raise UsageError(
             f"head {shown(head)} is unknown: expected linear, or mlp: and the widths of 1 to "
             f"{MOST_HIDDEN} hidden layers, such as mlp:256 or mlp:4096,4096."
         )
@@ -244,7 +250,7 @@ def check_colours(preprocessing: Preprocessing, where: str) -> None:
 
 
 def check_unit(preprocessing: Preprocessing) -> None:
-    """Raise ResiduaError if a mean or std that the user set is of pixels in 0..1, not 0..255."""
+    """Raise UsageError if a mean or std that the user set is of pixels in 0..1, not 0..255."""
     mean, std = preprocessing.mean, preprocessing.std
     if not ((mean != AUTO and 0 < max(mean) <= 1) or (std != AUTO and max(std) < 1)):
         return
@@ -254,13 +260,15 @@ def check_unit(preprocessing: Preprocessing) -> None:
             scale = 255 if max(values) <= 1 else 1
             given.append(f"preprocessing.{name} = {list(values)}")
             meant.append(f"{name} = {[round(value * scale, 3) for value in values]}")
-    raise ResiduaError(
+    raise UsageError(
         f"{', '.join(given)}: means and standard deviations are of pixels in 0..255, and these "
         f"look like 0..1. In 0..255 they are {', '.join(meant)}."
     )
 
 
-def _checked(value: object, field: dataclasses.Field[Any], kind: Any, where: str) -> object:
+def _checked(
+    value: object, field: dataclasses.Field[Any], kind: Any, where: str, name: str
+) -> object:
     if value == AUTO and field.default is AUTO:
         return AUTO
     if isinstance(value, str) and kind is not str:
@@ -269,8 +277,9 @@ def _checked(value: object, field: dataclasses.Field[Any], kind: Any, where: str
         converted = _convert(value, kind)
     except (OverflowError, TypeError, ValueError):
         auto = ", or auto" if field.default is AUTO else ""
-        raise ResiduaError(
-            f"{where} = {shown(value)}: expected {_describe(kind)}{auto}. {field.metadata['help']}"
+        raise _refused(
+            where,
+            f"{name} = {shown(value)}: expected {_describe(kind)}{auto}. {field.metadata['help']}",
         ) from None
     for number in converted if isinstance(converted, tuple) else (converted,):
         low, high = field.metadata["low"], field.metadata["high"]
@@ -278,8 +287,8 @@ def _checked(value: object, field: dataclasses.Field[Any], kind: Any, where: str
             continue
         if (low is not None and number < low) or (high is not None and number > high):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise ResiduaError(
-                f"{where} = {shown(value)}: must be {bounds}. {field.metadata['help']}"
+            raise _refused(
+                where, f"{name} = {shown(value)}: must be {bounds}. {field.metadata['help']}"
             )
     return converted
 

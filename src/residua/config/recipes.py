@@ -8,7 +8,7 @@ from pathlib import Path
 
 from residua.config import parse
 from residua.config.schema import Config, Data
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 from residua.system.files import user_path
 
 
@@ -22,7 +22,7 @@ def data_settings(settings: Mapping[str, object]) -> Data:
     """Settings of the data alone, by dotted name. Raises ResiduaError for any other."""
     for name in settings:
         if not name.startswith("data."):
-            raise ResiduaError(f"{name}: expected a setting of the data, data.FIELD.")
+            raise UsageError(f"{name}: expected a setting of the data, data.FIELD.")
     return parse.with_settings(Config(), settings).data
 
 
@@ -37,7 +37,7 @@ def read_recipe(recipe: str | Path) -> Config:
     if Path(recipe).suffix in (".yaml", ".yml"):
         return parse.read_yaml(user_path(recipe))
     if str(recipe) not in recipes():
-        raise ResiduaError(
+        raise UsageError(
             f"recipe {str(recipe)!r} is unknown: expected a .yaml file or one of "
             f"{', '.join(recipes())}."
         )

@@ -13,7 +13,7 @@ from residua.config.auto import Chooser, value_of
 from residua.config.parse import all_settings
 from residua.config.schema import AUTO, IMAGENET, NONE, Config
 from residua.config.validate import TRANSFERS
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 from residua.system.files import is_there, user_path
 
 EFFORTS = {"quick": ("features", "1m"), "standard": ("auto", "3m"), "best": ("auto", "")}
@@ -42,7 +42,7 @@ def choose_start(chooser: Chooser, installed: str | None) -> None:
     """Set network.weights, transfer.strategy and transfer.budget where they are not explicit.
 
     installed: the network of the weights IMAGENET; None if their package is missing. Raises
-    ResiduaError if --effort contradicts other settings.
+    UsageError if --effort contradicts other settings.
     """
     if installed and not reason_against_installed(chooser.config, installed):
         chooser.choose("network.weights", IMAGENET, "installed with residua")
@@ -51,7 +51,7 @@ def choose_start(chooser: Chooser, installed: str | None) -> None:
     several, is_pretrained = len(weights_sources(weights)) > 1, weights not in ("", NONE)
     is_open = config.transfer.strategy is None
     if is_open and is_pretrained and effort and own:
-        raise ResiduaError(
+        raise UsageError(
             f"--effort {effort} chooses strategy and training, but {own[0]} is set. Omit one "
             "of them; --budget limits the time of your own training."
         )
@@ -63,12 +63,12 @@ def choose_start(chooser: Chooser, installed: str | None) -> None:
     elif is_open:
         chooser.choose("transfer.strategy", "none", "plain training")
     if several and chooser.config.transfer.strategy not in PROBING:
-        raise ResiduaError(
+        raise UsageError(
             f"--weights {weights}: several weights are compared by linear probes. Add --transfer "
             "features or --transfer auto, or name one of them."
         )
     if effort is not None and not chooses_itself:
-        raise ResiduaError(
+        raise UsageError(
             f"--effort {effort} is for a training that starts from pretrained weights and chooses "
             "its own strategy. With these settings, use --budget to limit the time."
         )
@@ -102,7 +102,7 @@ def weights_sources(weights: str) -> tuple[str, ...]:
     sources = tuple(source.strip() for source in weights.split(","))
     for source in sources:
         if source in ("", NONE) or sources.count(source) > 1:
-            raise ResiduaError(
+            raise UsageError(
                 f"--weights {weights}: {source or 'an empty name'!r} cannot be compared with the "
                 "others. Expected different runs, weights files or imagenet:NAME, separated by "
                 "commas."

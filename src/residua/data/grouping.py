@@ -15,7 +15,7 @@ import numpy as np
 from residua.data.dataset import Entry
 from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.neighbours import Pairs
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.system.files import reason_of
 
 FOLDER = "folder"
@@ -47,7 +47,7 @@ def group_names(group_by: str, entries: Sequence[Entry]) -> list[str]:
         try:
             pattern = re.compile(group_by)
         except re.error as error:
-            raise ResiduaError(f"--group-by {group_by}: {error}. {_FORMS}") from error
+            raise UsageError(f"--group-by {group_by}: {error}. {_FORMS}") from error
         matches = [pattern.search(path) for path in paths]
         part = min(pattern.groups, 1)
         names = [(match[part] or "") if match else "" for match in matches]

@@ -14,7 +14,7 @@ import torch
 from residua.data.dataset import Pixels
 from residua.data.table import import_pyarrow
 from residua.data.value_range import ValueRange
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.evaluation.inputs import (
     Batch,
     Images,
@@ -97,7 +97,7 @@ def predict_images(
     cannot classify, or have no such sets.
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise ResiduaError(f"top = {top!r}: must be a whole number of at least 1.")
+        raise UsageError(f"top = {top!r}: must be a whole number of at least 1.")
     reading = Reading(weights.metadata.preprocessing, max_pixels, allow_private, value_range)
     device, classes = device or default_device(), weights.metadata.classes
     inputs = inputs_of(images, reading)
@@ -141,7 +141,7 @@ def features_of(
     network = build_network(weights, device, require_head=False)
     stages = len(network.stages)
     if stage is not None and not 1 <= stage <= stages:
-        raise ResiduaError(f"stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
+        raise UsageError(f"stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
     layer = FeatureLayer(stage or stages, pool_size or 1)
     if stage is None and pool_size is None and metadata.network.head:
         layer = FeatureLayer(stages, network.pool_size, network.earlier_pools)

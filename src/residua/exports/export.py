@@ -14,7 +14,7 @@ import torch
 
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.exports.classifier import Classifier, Precision, description, detector_of
 from residua.exports.formats import (
     FORMATS,
@@ -140,24 +140,24 @@ def write_export(
 
 
 def _format_name(format: FormatName | None, out: Path | None) -> FormatName:
-    """The name of the format. Raises ResiduaError if it is unknown or contradicts the suffix."""
+    """The name of the format. Raises UsageError if it is unknown or contradicts the suffix."""
     suffixes = {kind.suffix: name for name, kind in FORMATS.items()}
     if format is None:
         format = suffixes.get(out.suffix, DEFAULT_FORMAT) if out else DEFAULT_FORMAT
     if format not in FORMATS:
-        raise ResiduaError(f"format {format!r}: expected {', '.join(FORMATS)}.")
+        raise UsageError(f"format {format!r}: expected {', '.join(FORMATS)}.")
     suffix = FORMATS[format].suffix
     if out is not None and out.suffix != suffix:
-        raise ResiduaError(f"--out {out}: expected a name that ends in {suffix} for {format}.")
+        raise UsageError(f"--out {out}: expected a name that ends in {suffix} for {format}.")
     return format
 
 
 def _check_precision(kind: Format, precision: str) -> None:
-    """Raise ResiduaError if the format does not have it."""
+    """Raise UsageError if the format does not have it."""
     if precision not in get_args(Precision):
-        raise ResiduaError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}.")
+        raise UsageError(f"precision {precision!r}: expected {', '.join(get_args(Precision))}.")
     if precision not in kind.precisions:
-        raise ResiduaError(
+        raise UsageError(
             f"{kind.title} files are exported in {' or '.join(kind.precisions)}, not in "
             f"{precision}: choose another --format or --precision."
         )

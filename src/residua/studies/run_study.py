@@ -7,7 +7,7 @@ import datetime
 from pathlib import Path
 
 from residua._version import __version__
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.report.page import Page, write
 from residua.runs.folder import RunFolder
 from residua.studies import definition
@@ -86,7 +86,7 @@ def _study(name: str, paper: bool) -> Study:
         return STUDIES[name]
     known = [known for known, _ in available()]
     if Path(name).suffix not in (".yaml", ".yml") and name not in known:
-        raise ResiduaError(
+        raise UsageError(
             f"study {name!r} is unknown: expected a .yaml file or one of {', '.join(known)}."
         )
     return TrainedStudy(definition.read(name, paper=paper))

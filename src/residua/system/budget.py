@@ -6,18 +6,18 @@ import math
 import re
 import time
 
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def seconds_of(budget: str) -> float:
-    """Seconds of "90s", "2m", "1.5h" or "90"; infinite for "". Raises ResiduaError."""
+    """Seconds of "90s", "2m", "1.5h" or "90"; infinite for "". Raises UsageError."""
     if not budget:
         return math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
     if match is None or float(match[1]) == 0:
-        raise ResiduaError(f"budget {budget!r}: expected a time such as 90s, 2m or 1h.")
+        raise UsageError(f"budget {budget!r}: expected a time such as 90s, 2m or 1h.")
     return float(match[1]) * _SECONDS[match[2]]
 
 

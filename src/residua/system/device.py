@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from residua._version import __version__
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 
 
 def device_named(name: str) -> torch.device:
@@ -22,7 +22,7 @@ def device_named(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise ResiduaError(f"device {name!r} is unknown: expected cpu, cuda or cuda:N.")
+        raise UsageError(f"device {name!r} is unknown: expected cpu, cuda or cuda:N.")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (device.index or 0):

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 
 TEMPORARY = ".residua-"  # how the names of unfinished files begin
 UNFINISHED = "unfinished-"  # how the names of folders of such files begin
@@ -110,7 +110,7 @@ def check_output(
     """
     target = user_path(file)
     if not target.name.lower().endswith(tuple(endings)):
-        raise ResiduaError(f"{file}: expected a file name that ends in {' or '.join(endings)}.")
+        raise UsageError(f"{file}: expected a file name that ends in {' or '.join(endings)}.")
     for entry in map(str, inputs):
         refuse_inside(target, entry)
         with contextlib.suppress(OSError, ValueError):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.uncertainty.quantiles import conformal_quantile
 from residua.uncertainty.stored import checked_array
 
@@ -141,7 +141,7 @@ class PredictionSets:
     def _check(self, coverage: float) -> None:
         if not 0 < coverage < 1:
             share = coverage / 100 if 50 <= coverage < 100 else 0.9
-            raise ResiduaError(
+            raise UsageError(
                 f"coverage {coverage:g}: expected a number between 0 and 1, such as {share:g}."
             )
         if coverage > self.highest_coverage + 1e-9:

@@ -9,7 +9,7 @@ import re
 from typing import get_args
 
 from residua.config.schema import ORDERING_LETTERS, NetworkSpec, Shortcut
-from residua.errors import ResiduaError
+from residua.errors import UsageError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.own import OwnConfig, is_own
 from residua.networks.residual import ORDERINGS, ResNetConfig
@@ -22,9 +22,9 @@ ROWS: dict[str, Row] = {**PAPERS, **KERAS_VARIANTS, **TUTORIALS}
 
 
 def row(name: str) -> Row:
-    """The row of a name. Raises ResiduaError that suggests similar names."""
+    """The row of a name. Raises UsageError that suggests similar names."""
     if not isinstance(name, str):
-        raise ResiduaError(f"{name!r}: expected the name of a model, see `residua models`.")
+        raise UsageError(f"{name!r}: expected the name of a model, see `residua models`.")
     if name not in ROWS:
         near = difflib.get_close_matches(name, ROWS, n=3, cutoff=0.5)
         hint = (
@@ -32,7 +32,7 @@ def row(name: str) -> Row:
             if near
             else ""
         )
-        raise ResiduaError(
+        raise UsageError(
             f"unknown model {name!r}.{hint} `residua models` lists all of them; one of your own is "
             "MODULE:FUNCTION."
         )
@@ -43,7 +43,7 @@ def config_of(spec: NetworkSpec) -> NetworkConfig:
     """The config of a spec's row, with its ordering, shortcut and cardinality.
 
     cardinality: "CxDd", C groups of D channels inside the bottlenecks of the first stage, and in
-    the others in proportion to their outputs (Xie 2017, sections 3.1 and 3.4). Raises ResiduaError
+    the others in proportion to their outputs (Xie 2017, sections 3.1 and 3.4). Raises UsageError
     if the network has no residual units or a value is unknown.
     """
     config = OwnConfig(spec.name) if is_own(spec.name) else row(spec.name).config
@@ -54,17 +54,17 @@ def config_of(spec: NetworkSpec) -> NetworkConfig:
     if not changes:
         return config
     if isinstance(config, OwnConfig):
-        raise ResiduaError(
+        raise UsageError(
             f"model {spec.name}: is a network of your own, in which residua replaces no layers: "
             f"omit {', '.join(changes)}."
         )
     if not isinstance(config, ResNetConfig):
         listed = ", ".join(f"{key} {value!r}" for key, value in changes.items())
-        raise ResiduaError(f"{spec.name} has no residual units: {listed} does not apply.")
+        raise UsageError(f"{spec.name} has no residual units: {listed} does not apply.")
     for key, allowed in (("ordering", tuple(ORDERINGS)), ("shortcut", get_args(Shortcut))):
         if key in changes and changes[key] not in allowed:
             letters = f" (or {', '.join(ORDERING_LETTERS)})" if key == "ordering" else ""
-            raise ResiduaError(
+            raise UsageError(
                 f"{key} {changes[key]!r} is unknown: expected one of {', '.join(allowed)}{letters}."
             )
     if (cardinality := changes.pop("cardinality", None)) is not None:
@@ -73,14 +73,14 @@ def config_of(spec: NetworkSpec) -> NetworkConfig:
 
 
 def _grouped(name: str, config: ResNetConfig, cardinality: str) -> ResNetConfig:
-    """The config with another cardinality. Raises ResiduaError."""
+    """The config with another cardinality. Raises UsageError."""
     match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})d", cardinality)
     if match is None:
-        raise ResiduaError(
+        raise UsageError(
             f"cardinality {cardinality!r}: expected groups and the width of each, such as 32x4d."
         )
     if not any(conv.grouped for conv in config.branch):
-        raise ResiduaError(f"{name} has no bottlenecks: cardinality {cardinality} does not apply.")
+        raise UsageError(f"{name} has no bottlenecks: cardinality {cardinality} does not apply.")
     groups, width = int(match[1]), int(match[2])
     inner = tuple(groups * width * outputs // config.outputs[0] for outputs in config.outputs)
     return dataclasses.replace(config, groups=groups, inner=inner)
@@ -121,14 +121,14 @@ def build_from(spec: NetworkSpec, *, seed: int | None = None) -> Staged:
     """The network of a spec, freshly initialised: float [B, channels, H, W] -> logits [B, classes].
 
     seed: fixes the initialisation without touching torch's global generator; None draws from it.
-    The network is in training mode. Raises ResiduaError for an unknown name or an invalid option.
+    The network is in training mode. Raises UsageError for an unknown name or an invalid option.
     """
     config, name = config_of(spec), spec.name
     for key, value in (("classes", spec.classes), ("channels", spec.channels)):
         if value < 1:
-            raise ResiduaError(f"{name}: {key} = {value}: must be at least 1.")
+            raise UsageError(f"{name}: {key} = {value}: must be at least 1.")
     if spec.head is None and (spec.stage, spec.pool_size, spec.earlier_pools) != (None,) * 3:
-        raise ResiduaError(
+        raise UsageError(
             f"{name}: stage, pool_size and earlier_pools belong to another head: give head too."
         )
     with contextlib.nullcontext() if seed is None else Seeded(seed):
