@@ -168,6 +168,22 @@ def test_the_headline_has_an_interval_and_warns_of_model_selection(page: Page) -
     assert f"This accuracy is {CAVEAT}." in optimistic
 
 
+def test_no_interval_of_a_recall_excludes_it_by_rounding() -> None:
+    """199 of 200 are 99.5 %; the upper bound is 99.9 %, which is 99 % without a decimal."""
+    labels = np.zeros(200, np.int64)
+    logits = np.eye(2, dtype=np.float32)[np.arange(200) // 199]
+    metrics = compute_metrics(logits, labels, ["egret", "owl"])
+    facts = replace(make(["egret", "owl"]), evaluation=SplitMetrics("test", metrics))
+    assert "99.5 % (97.2 to 99.9)" in Page(render(facts)).words.replace("\xa0", " ")
+
+
+def test_the_majority_class_is_that_of_the_training_set_everywhere() -> None:
+    facts = replace(make(), evidence=Evidence(baselines={"majority class": 0.125}))
+    words = Page(render(facts)).words.replace("\xa0", " ")
+    assert "majority class 12.5 %" in words
+    assert "12 %: majority-class baseline" in words
+
+
 def test_all_facts_are_shown(page: Page) -> None:
     for fact in (
         "272,474", "270,906", "1,568", "41.0 M", "1 min 15 s", "a.jpg", "cut", "threads",

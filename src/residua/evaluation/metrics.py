@@ -18,6 +18,7 @@ from residua.uncertainty.intervals import clustered_interval, wilson_interval
 from residua.uncertainty.softmax import log_softmax
 
 TOP = 5
+MAJORITY = "majority class"  # the baseline that predicts it for every image
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
 def render(facts: ReportFacts) -> str:
     """The report as one HTML document without scripts or requests to the network."""
     metrics = facts.evaluation.metrics if facts.evaluation else None
+    baselines = facts.evidence.baselines if facts.evidence else {}
     counts = [count.train + count.validation + count.test for count in facts.data.classes]
     svgs = [charts.chart_svg(facts.history, kind, facts.best_epoch) for kind in charts.KINDS]
     template = view.templates().get_template("report.html.j2")
@@ -47,6 +48,7 @@ def render(facts: ReportFacts) -> str:
         charts=[svg for svg in svgs if svg],
         columns=[key for key in COLUMNS if any(row.get(key) is not None for row in facts.history)],
         metrics=metrics,
+        majority=view.majority_accuracy(metrics, baselines) if metrics else None,
         confusions=view.confusions(metrics, facts.classes) if metrics else [],
         matrix=view.confusion_cells(metrics) if metrics else None,
         confusion_map=view.confusion_map(metrics) if metrics else None,

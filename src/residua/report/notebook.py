@@ -90,7 +90,7 @@ def evaluation_html(evaluation: Evaluation) -> str:
         digits=2 if metrics.images >= 5000 else 1,
         low=metrics.interval[0],
         high=metrics.interval[1],
-        majority=max(score.support for score in metrics.per_class) / metrics.images,
+        majority=view.majority_accuracy(metrics, evaluation.baselines),
         classes=evaluation.classes,
         matrix=view.confusion_cells(metrics),
         confusion_map=view.confusion_map(metrics),

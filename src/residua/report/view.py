@@ -19,7 +19,7 @@ import numpy.typing as npt
 from residua.config.auto import Choice, is_explicit, value_of
 from residua.config.parse import all_settings, field_of
 from residua.config.schema import Config
-from residua.evaluation.metrics import ClassMetrics, Metrics
+from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
 from residua.system.words import agreeing, counted, decimals, percent
@@ -136,6 +136,13 @@ def confusion_map(metrics: Metrics) -> str | None:
     cells[..., 3] = np.round(255 * np.sqrt(shares))  # makes one error in fifty visible
     side = max(1, MAP // classes)
     return data_uri(cells.repeat(side, axis=0).repeat(side, axis=1), side=max(MAP, classes))
+
+
+def majority_accuracy(metrics: Metrics, baselines: Mapping[str, float]) -> float:
+    """The accuracy of predicting one class for all images: the largest class of the training set;
+    where that is not known, of the evaluated images. baselines: see Evaluation."""
+    largest = max(score.support for score in metrics.per_class)
+    return baselines.get(MAJORITY, largest / metrics.images)
 
 
 def weakest(metrics: Metrics) -> list[ClassMetrics]:

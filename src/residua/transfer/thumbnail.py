@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared, thinned
 from residua.data.random import Integers
+from residua.evaluation.metrics import MAJORITY
 from residua.transfer.logistic import Floats, fit_logistic
 
 SIDE = 8  # px of a thumbnail
@@ -28,7 +29,7 @@ def baselines(prepared: Prepared, evaluated: Integers) -> dict[str, float]:
     train = thinned(prepared.splits["train"], MOST)
     labels, truth = prepared.labels[train], prepared.labels[evaluated]
     counts = np.bincount(prepared.labels[prepared.splits["train"]])
-    found = {"majority class": float((truth == counts.argmax()).mean())}
+    found = {MAJORITY: float((truth == counts.argmax()).mean())}
     known, queries = (thumbnails(prepared.pixels, rows) for rows in (train, evaluated))
     nearest = labels[_nearest(known, queries)]
     found[f"{SIDE} x {SIDE} thumbnail, 1-NN"] = float((nearest == truth).mean())
