@@ -10,7 +10,7 @@ from references.scenes import COPIES, scene, write_scenes
 
 import residua
 from residua.audits.audit import Audit
-from residua.data.fixes import with_fixes
+from residua.data.fixes import read_fixes, with_fixes
 from residua.data.open import open_dataset
 from residua.errors import ResiduaError
 from residua.report import audit_page as page
@@ -65,7 +65,8 @@ def test_outputs_never_go_into_the_data_folder(found: Audit, folder: Path) -> No
 
 def test_fixed_data_has_no_contradictions(found: Audit, folder: Path, tmp_path: Path) -> None:
     assert found.write_fixes(tmp_path / "fixes.csv") == 2
-    fixed = with_fixes(open_dataset(str(folder)), tmp_path / "fixes.csv")
+    file = tmp_path / "fixes.csv"
+    fixed = with_fixes(open_dataset(str(folder)), read_fixes(file), file)
     paths = {entry.path for entry in fixed.entries}
     assert not paths & {"class0/00.png", "class1/<b>.png"}
     assert len(paths) == 24 + 3 - 2

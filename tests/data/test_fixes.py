@@ -17,7 +17,7 @@ def test_images_are_excluded_and_relabelled(shapes: Path, tmp_path: Path) -> Non
     fixes = [Fix("class0/000.png", "exclude"), Fix("class1/003.png", "relabel", "class2", "looks")]
     write_fixes(file, fixes)
     assert read_fixes(file) == fixes
-    fixed = with_fixes(dataset, file)
+    fixed = with_fixes(dataset, fixes, file)
     assert len(fixed.entries) == len(dataset.entries) - 1
     labels = {entry.path: entry.label for entry in fixed.entries}
     assert "class0/000.png" not in labels
@@ -41,16 +41,16 @@ def test_a_wrong_line_is_named(row: str, message: str, shapes: Path, tmp_path: P
     file = tmp_path / "fixes.csv"
     file.write_text(f"path,action,label,reason\n{row}\n")
     with pytest.raises(ResiduaError, match=message):
-        with_fixes(open_dataset(str(shapes)), file)
+        with_fixes(open_dataset(str(shapes)), read_fixes(file), file)
 
 
-def test_another_file_is_refused(shapes: Path, tmp_path: Path) -> None:
+def test_another_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "other.csv"
     file.write_text("a,b\n1,2\n")
     with pytest.raises(ResiduaError, match="expected the columns path, action"):
-        with_fixes(open_dataset(str(shapes)), file)
+        read_fixes(file)
     with pytest.raises(ResiduaError, match="cannot be read"):
-        with_fixes(open_dataset(str(shapes)), tmp_path / "missing.csv")
+        read_fixes(tmp_path / "missing.csv")
 
 
 def test_fixes_that_a_run_obeyed_stay_in_the_list_of_the_next(tmp_path: Path) -> None:

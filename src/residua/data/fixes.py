@@ -63,13 +63,13 @@ def joined_fixes(earlier: str, proposed: Sequence[Fix]) -> list[Fix]:
     return [*fixes, *(fix for fix in proposed if fix.path not in known)]
 
 
-def with_fixes(dataset: Dataset, path: Path) -> Dataset:
-    """The data set as the list at `path` changes it.
+def with_fixes(dataset: Dataset, fixes: Sequence[Fix], path: Path) -> Dataset:
+    """The data set as a list changes it. path: of the list, for messages.
 
     Raises ResiduaError if a line names an image or a class that the data set does not have.
     """
     by_path: dict[str, Fix] = {}
-    for fix in read_fixes(path):
+    for fix in fixes:
         other = by_path.setdefault(fix.path, fix)
         if (other.action, other.label) != (fix.action, fix.label):
             raise ResiduaError(f"{path}: has two different fixes for {fix.path}: delete one.")

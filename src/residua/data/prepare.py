@@ -20,7 +20,7 @@ from residua.data.batches import DecodedImages, SampleWeights, TrainingBatches, 
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Header, Pixels, SplitName
-from residua.data.fixes import read_fixes, with_fixes
+from residua.data.fixes import Fix, read_fixes, with_fixes
 from residua.data.grouping import split_groups
 from residua.data.image import is_deep
 from residua.data.measurements import Measured
@@ -178,7 +178,7 @@ def prepare(
     if required is not None:
         auto.choose_from_weights(chooser, *required)
     device = _choose_device(chooser)
-    dataset = _open(chooser, console, is_recorded=recorded is not None)
+    dataset, fixes = _open(chooser, console, is_recorded=recorded is not None)
     is_installed = chooser.config.network.weights == IMAGENET
     size = required[1].size if required is not None and is_installed else None
     surveyed = _survey(chooser, dataset, size, console)
@@ -201,7 +201,7 @@ def prepare(
     if near is not None:
         notes = (*notes, *split.near_duplicate_notes(members, near.tolist()))
     if chooser.config.data.fixes:
-        notes = (*notes, _fixes_note(chooser.config, members))
+        notes = (*notes, _fixes_note(Path(chooser.config.data.fixes).name, fixes, members))
     notes = (*notes, *_range_notes(chooser.config, dataset, surveyed, decoded))
     splits = by_split(readable, members)
     _choose_the_rest(chooser, decoded.pixels, labels, splits["train"], dataset, grey(surveyed))
@@ -275,14 +275,18 @@ def _choose_device(chooser: Chooser) -> torch.device:
     return device
 
 
-def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
-    path = chooser.config.data.path
+def _open(
+    chooser: Chooser, console: Console, *, is_recorded: bool
+) -> tuple[Dataset, Sequence[Fix]]:
+    """The data set as its fix list changes it, and that list."""
+    path, fixes = chooser.config.data.path, []
     opened = open_recorded if is_recorded else open_dataset
     dataset = opened(path, columns=Columns.of(chooser.config.data))
     if chooser.config.data.fixes:
-        fixes = user_path(chooser.config.data.fixes).absolute()  # found from any working directory
-        dataset = with_fixes(dataset, fixes)
-        data = dataclasses.replace(chooser.config.data, fixes=str(fixes))
+        file = user_path(chooser.config.data.fixes).absolute()  # found from any working directory
+        fixes = read_fixes(file)
+        dataset = with_fixes(dataset, fixes, file)
+        data = dataclasses.replace(chooser.config.data, fixes=str(file))
         chooser.config = dataclasses.replace(chooser.config, data=data)
     console.print(f"{path}: {dataset.description}")
     if not is_recorded:  # absolute, so that it is found from any working directory
@@ -302,16 +306,14 @@ def _open(chooser: Chooser, console: Console, *, is_recorded: bool) -> Dataset:
             f"network.classes = {outputs}: the data has {count} classes, so the head needs at "
             "least as many outputs."
         )
-    return dataset
+    return dataset, fixes
 
 
 def _survey(
     chooser: Chooser, dataset: Dataset, installed_size: int | None, console: Console
 ) -> Survey:
-    """Read every header; choose the geometry of the preprocessing from them.
-
-    installed_size: that the installed weights were trained at, if training starts from them.
-    """
+    """Read every header; choose the geometry of the preprocessing from them. installed_size: that
+    the installed weights were trained at, if training starts from them."""
     data = chooser.config.data
     with console.bar("scanning") as move:
         surveyed = survey(dataset, data.max_pixels, move)
@@ -340,23 +342,20 @@ def _choose_value_range(chooser: Chooser, surveyed: Survey, console: Console) ->
         auto.choose_value_range(chooser, low, high, images)
 
 
-def _fixes_note(config: Config, members: Sequence[Member]) -> str:
+def _fixes_note(name: str, fixes: Sequence[Fix], members: Sequence[Member]) -> str:
     """The number of changes by the fix list, and of those that evaluated images have."""
-    fixes = read_fixes(Path(config.data.fixes))
     relabelled, excluded = (
         {fix.path for fix in fixes if fix.action == action} for action in ("relabel", "exclude")
     )
-    name = Path(config.data.fixes).name
     note = f"{name}: images relabelled: {len(relabelled):,}, excluded: {len(excluded):,}"
     splits: list[str] = [member.split for member in members if member.path in relabelled]
-    for name in ("validation", "test"):
-        if count := splits.count(name):
-            are, labels = (
-                ("image is", "its label") if count == 1 else ("images are", "their labels")
-            )
+    for split_name in ("validation", "test"):
+        if count := splits.count(split_name):
+            are = agreeing(count, "image is", "images are")
             note += (
-                f"; {count:,} relabelled {are} in the {name} set: unless a person has checked "
-                f"{labels}, {name} metrics are too optimistic"
+                f"; {count:,} relabelled {are} in the {split_name} set: unless a person has "
+                f"checked {agreeing(count, 'its label', 'their labels')}, {split_name} metrics are "
+                "too optimistic"
             )
     return note
 
