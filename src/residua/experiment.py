@@ -365,7 +365,7 @@ def _evaluate(
     )
     evaluation = dataclasses.replace(
         evaluation,
-        caveat=caveat_of(folder, split),
+        caveat=caveat_of(folder, prepared.members, split),
         baselines=baselines(prepared, members) if report else {},
     )
     evaluation = with_slices(evaluation, members, prepared.headers, prepared.dataset.columns)
@@ -413,7 +413,7 @@ def _cross_validated(
     """Evaluate the cross-validated predictions of a linear probe that all images were used for."""
     if trained.cross_validated is None:
         return None
-    caveat = caveat_of(folder, CROSS_VALIDATION)
+    caveat = caveat_of(folder, trained.prepared.members, CROSS_VALIDATION)
     evaluation = trained.cross_validated.evaluation(trained.prepared, uncertainty, caveat)
     return record(folder, CROSS_VALIDATION, evaluation)
 

@@ -127,9 +127,11 @@ def test_a_test_set_is_advised_only_where_it_would_make_the_estimate_unbiased(
     run = write_run(shapes, data__test_fraction=0, data__val_fraction=0.2)
     members = run.read_split()
     write_earlier_images(run, {member.sha256 for member in members})
-    assert "--test-fraction" not in caveat_of(run, "validation")
+    assert "--test-fraction" not in caveat_of(run, members, "validation")
     used = sum(member.split == "train" for member in members)
-    assert f"{used} of {used} training images were used" in caveat_of(run, CROSS_VALIDATION)
+    assert f"{used} of {used} training images were used" in caveat_of(
+        run, members, CROSS_VALIDATION
+    )
 
 
 def test_the_caveat_counts_test_images_that_are_near_duplicates_of_training_images(

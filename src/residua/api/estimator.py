@@ -36,7 +36,6 @@ from residua.data.pixels import ImageLike, checked_range
 from residua.data.scan import class_key
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError, UnreadableImages
-from residua.evaluation.evaluate import run_classes
 from residua.evaluation.inputs import Input, Reading, read_batches
 from residua.inference.engine import Floats
 from residua.inference.outputs import classifier_of
@@ -137,7 +136,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 config, console = self._config(path), Console(self.quiet)
                 out = str(new_folder(kept or Path(temporary), "fit-"))
                 folder = experiment.train(config, out, console, report=kept is not None)
-                content, stored = folder.weights.read_bytes(), run_classes(folder)
+                content, stored = folder.weights.read_bytes(), folder.classes
             order = [stored.index(name) for name in names]
             self.network_ = Network(
                 content, order, config.data.max_pixels, own_network_name(config)

@@ -32,7 +32,6 @@ from residua.evaluation.evaluate import (
     evaluate_exported,
     evaluate_run,
     evaluate_weights,
-    run_classes,
 )
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predictor import Predictions
@@ -92,7 +91,7 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the logits."""
-        return run_classes(self.folder)
+        return self.folder.classes
 
     @property
     def preprocessing(self) -> Preprocessing:

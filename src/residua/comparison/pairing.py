@@ -137,7 +137,7 @@ def file_predictions(run: RunFolder, name: str, file: Path) -> RunPredictions:
     """
     console, members = Console(quiet=True), run.read_split()
     weights, _ = open_source(file, None, None, None, console)
-    if held_out_split(run) is None:
+    if held_out_split(members) is None:
         return _of_run(run, name, members, {})
     evaluation = evaluate_exported(run, weights, console)
     correct = evaluation.correct.tolist()

@@ -41,10 +41,7 @@ from residua.weights.network import default_device
 from residua.weights.published.classes import class_indices, outputs_of
 
 PREDICTION_COLUMNS = ("path", "class", "predicted", "probability", "correct")
-HELD_OUT: tuple[SplitName, ...] = (
-    "test",
-    "validation",
-)  # the better one first
+HELD_OUT: tuple[SplitName, ...] = ("test", "validation")  # the better one first
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +81,7 @@ def evaluate_run(
         location = None
     else:
         dataset = open_dataset(data, training=False, columns=columns)
-        images = _labelled_images(dataset, run_classes(run), console)
+        images = _labelled_images(dataset, run.classes, console)
         max_pixels = run.config.data.max_pixels
         surveyed = _read(images.dataset, max_pixels, console)
         seen = images_seen(run)
@@ -114,7 +111,8 @@ def evaluate_held_out(
 ) -> Evaluation:
     """Evaluate weights with a run's classes, such as a file exported from it, on its test split,
     else its validation split; nothing is written. Raises as `evaluate_run`."""
-    split = held_out_split(run)
+    lines = run.read_split()
+    split = held_out_split(lines)
     if split is None:
         is_probe = (run.path / "transfer.json").exists()
         crossed = "; its cross-validated accuracy is in report.html" if is_probe else ""
@@ -123,16 +121,16 @@ def evaluate_held_out(
             f"set{crossed}. To evaluate it on other labelled images: residua evaluate "
             f"{run.path} DATA"
         )
-    images, max_pixels = split_images(run, split, data_path), run.config.data.max_pixels
+    images, max_pixels = split_images(run, lines, split, data_path), run.config.data.max_pixels
     surveyed = _read(images.dataset, max_pixels, console)
-    members = {member.path: member for member in run.read_split()}
+    members = {member.path: member for member in lines}
     _check_unchanged(members, surveyed)
     groups = {path: member.group for path, member in members.items()}
     evaluation = _evaluate(
         weights, images, surveyed, max_pixels, console, earlier_images(run), groups, device
     )
     return dataclasses.replace(
-        evaluation, caveat=caveat_of(run, images.split), baselines=_baselines(run)
+        evaluation, caveat=caveat_of(run, lines, split), baselines=_baselines(run, split)
     )
 
 
@@ -210,11 +208,6 @@ def record(run: RunFolder, name: str, evaluation: Evaluation) -> Evaluation:
     return evaluation
 
 
-def run_classes(run: RunFolder) -> tuple[str, ...]:
-    """The class names of a run, in the order of the logits."""
-    return run.classes
-
-
 def _read(dataset: Dataset, max_pixels: int, console: Console) -> Survey:
     with console.bar("reading") as move:
         return survey(dataset, max_pixels, move)
@@ -284,12 +277,11 @@ def _folder_name(run: RunFolder, dataset: str, location: Mapping[str, str]) -> s
     return name
 
 
-def caveat_of(run: RunFolder, split: EvaluatedSplit) -> str:
+def caveat_of(run: RunFolder, members: Sequence[Member], split: EvaluatedSplit) -> str:
     """Why metrics of a run on its own split are optimistic; "" if nothing is known.
 
-    CROSS_VALIDATION: of the training set.
+    members: the lines of split.csv. CROSS_VALIDATION: of the training set.
     """
-    members = run.read_split()
     own = [member for member in members if member.split == split]
     others: set[str] = set()  # digests and groups of images that were used for the weights
     reasons: list[str] = []
@@ -322,41 +314,47 @@ def _keys(members: Iterable[Member]) -> set[str]:
     return {key for member in members for key in (*member.digests, member.group) if key}
 
 
-def held_out_split(run: RunFolder) -> SplitName | None:
-    """The split to evaluate a run on: "test", else "validation"; None without either."""
-    present = {member.split for member in run.read_split()}
+def held_out_split(members: Iterable[Member]) -> SplitName | None:
+    """The split to evaluate a run on: "test", else "validation"; None without either. members: the
+    lines of its split.csv."""
+    present = {member.split for member in members}
     return next((name for name in HELD_OUT if name in present), None)
 
 
 def recorded_scores(run: RunFolder) -> tuple[str, dict[str, Any]]:
     """The split that a run was evaluated on when it ended, and its scores.json; {} if there is
     none with accuracy, interval and images. Raises ResiduaError."""
-    split = held_out_split(run) or CROSS_VALIDATION
+    split = held_out_split(run.read_split()) or CROSS_VALIDATION
+    return split, _scores(run, split)
+
+
+def _scores(run: RunFolder, split: EvaluatedSplit) -> dict[str, Any]:
     name = f"evaluations/{split}/scores.json"
     scores = run.read_json(name, dict) if (run.path / name).exists() else {}
     is_complete = {"accuracy", "interval", "images"} <= scores.keys()  # not of other versions
-    return split, {"caveat": "", **scores} if is_complete else {}
+    return {"caveat": "", **scores} if is_complete else {}
 
 
-def _baselines(run: RunFolder) -> Mapping[str, float]:
+def _baselines(run: RunFolder, split: SplitName) -> Mapping[str, float]:
     """The baselines that training recorded for the run's own split, if it did."""
     try:
-        found = recorded_scores(run)[1].get("baselines")
+        found = _scores(run, split).get("baselines")
     except ResiduaError:  # a damaged file, which is written again
         found = None
     return found if isinstance(found, dict) else {}
 
 
-def split_images(run: RunFolder, split: SplitName, data_path: str | None = None) -> Images:
-    """The images of a run's split, in the order of split.csv. Raises ResiduaError if one
-    is missing.
+def split_images(
+    run: RunFolder, members: Iterable[Member], split: SplitName, data_path: str | None = None
+) -> Images:
+    """The images of a run's split, in the order of split.csv. Raises ResiduaError without one.
 
-    data_path: where the run's data are, if moved.
+    members: the lines of split.csv. data_path: where the run's data are, if moved.
     """
     data = data_path or run.config.data.path
     dataset = open_recorded(data, Columns.of(run.config.data))
     index_of = {entry.path: index for index, entry in enumerate(dataset.entries)}
-    paths = [member.path for member in run.read_split() if member.split == split]
+    paths = [member.path for member in members if member.split == split]
     missing = [path for path in paths if path not in index_of]
     if missing:
         raise ResiduaError(
@@ -365,7 +363,7 @@ def split_images(run: RunFolder, split: SplitName, data_path: str | None = None)
             "the data, or give other images to evaluate on."
         )
     selection = Selection(dataset, [index_of[path] for path in paths])
-    labels = _labels(selection.entries, dataset.classes, run_classes(run))
+    labels = _labels(selection.entries, dataset.classes, run.classes)
     return Images(selection, split, labels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from residua.data.cache import load, survey
 from residua.data.dataset import Pixels, Selection, SplitName
 from residua.data.image import resize
 from residua.data.random import Integers
+from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import held_out_split, split_images
 from residua.runs.folder import RunFolder
@@ -42,8 +44,9 @@ def held_out_images(weights: Weights, run: RunFolder | None, console: Console) -
     if run is None:
         return _photos(weights)
     try:
-        split = held_out_split(run)
-        images = _read(weights, run, split or "train", console)
+        members = run.read_split()
+        split = held_out_split(members)
+        images = _read(weights, run, members, split or "train", console)
     except ResiduaError as error:
         console.caution(f"the exported file is compared on sample photos alone: {error}")
         return _photos(weights)
@@ -52,13 +55,18 @@ def held_out_images(weights: Weights, run: RunFolder | None, console: Console) -
 
 def training_images(weights: Weights, run: RunFolder, console: Console, limit: int) -> Images:
     """At most `limit` evenly spread training images. Raises ResiduaError if they are gone."""
-    return _read(weights, run, "train", console, limit)
+    return _read(weights, run, run.read_split(), "train", console, limit)
 
 
 def _read(
-    weights: Weights, run: RunFolder, split: SplitName, console: Console, limit: int = LIMIT
+    weights: Weights,
+    run: RunFolder,
+    members: Sequence[Member],
+    split: SplitName,
+    console: Console,
+    limit: int = LIMIT,
 ) -> Images:
-    images = split_images(run, split)
+    images = split_images(run, members, split)
     count = len(images.labels)
     chosen = np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))
     max_pixels = run.config.data.max_pixels
