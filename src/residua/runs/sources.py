@@ -336,11 +336,11 @@ def with_overrides(
         weights = weights.with_classes(tuple(classes))
     if preprocessing:
         weights = with_preprocessing(weights, preprocessing)
-    options = {
-        weights.assumed_preprocessing: "--set preprocessing.mean=[...] and preprocessing.std=[...]",
-        weights.assumed_classes: "--classes",
-    }
-    for assumption, option in options.items():
+    preprocessing_options = "--set preprocessing.mean=[...] and preprocessing.std=[...]"
+    for assumption, option in (
+        (weights.assumed_preprocessing, preprocessing_options),
+        (weights.assumed_classes, "--classes"),
+    ):
         if assumption:
             console.caution(f"{weights.path.name}: {assumption}. Change it with {option}")
     return weights
