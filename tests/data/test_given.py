@@ -250,7 +250,7 @@ def test_the_column_of_weights_of_a_hugging_face_dataset_can_be_chosen(
 def test_an_unknown_split_of_a_hugging_face_dataset_is_named() -> None:
     images = [Image.fromarray(array) for array in COLOUR[:2]]
     data = HuggingFace(images, label=[0, 1], split=["train", "dev2"])
-    with pytest.raises(ResiduaError, match="image 1 of the data given: split 'dev2'"):
+    with pytest.raises(ResiduaError, match="image 1 of the data given: the split 'dev2' is"):
         opened(data)
 
 
@@ -270,7 +270,7 @@ def test_an_unknown_split_of_a_hugging_face_dataset_is_named() -> None:
         ((COLOUR.reshape(4, -1), LABELS), r"is an array of shape \(90,\)"),
         ([(COLOUR[0], 1), ("a.png", 2)], "image 1 of the data given: is a path"),
         ([("a.png", 1), (COLOUR[0], 2)], "image 1 of the data given: is no path"),
-        ({"dev": (COLOUR, LABELS)}, "has the split 'dev'"),
+        ({"dev": (COLOUR, LABELS)}, "the data given: the split 'dev' is unknown"),
         ({"train": "photos"}, "the train data given is of type str"),
         ([(b"no image", 1)], "image 0 of the data given: is not an image"),
         ([("a.png", "x" * 300)], "the label has 300 characters"),

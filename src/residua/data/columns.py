@@ -23,9 +23,10 @@ WEIGHTS = (("weight", "weights", "sample_weight", "sample_weights"),)
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that the user chose, "" where the name decides.
+    """Columns of a table by their role: as the user chose them, "" where the name decides; or as
+    they are, "" where there is none.
 
-    group: the setting data.group_by, which is a column if the table has it.
+    group: of a choice the setting data.group_by, which is a column if the table has it.
     """
 
     path: str = ""
@@ -57,19 +58,8 @@ class Columns:
         return tuple(f"data.{role}_column" for role, name in named.items() if name)
 
 
-@dataclass(frozen=True)
-class Roles:
-    """Columns of a table by their role; "" if there is none."""
-
-    path: str
-    label: str
-    split: str
-    group: str
-    weight: str
-
-
-def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
-    """The role of each column. Raises ResiduaError if a role is unclear or has no column.
+def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Columns:
+    """The column of each role. Raises ResiduaError if a role is unclear or has no column.
 
     Without a known name for the label, the only other column is the label: as in id,breed.
     """
@@ -87,7 +77,7 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Roles:
         if len(rest) != 1:
             raise ResiduaError(_unclear("label", [], names, where))
         label = rest[0]
-    return Roles(path, label, split, group, weight)
+    return Columns(path, label, split, group, weight)
 
 
 def group_column(names: Sequence[str], chosen: str, where: str = "the data given") -> str:

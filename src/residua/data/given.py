@@ -18,11 +18,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from residua.config.schema import Data
-from residua.data.columns import Columns, Roles, roles_of
+from residua.data.columns import Columns, roles_of
 from residua.data.dataset import SplitName, Unreadable
 from residua.data.listing import class_order
 from residua.data.pixels import pixels_of
-from residua.data.scan import SPLIT_NAMES
+from residua.data.scan import split_named
 from residua.data.store import Cells, Labelled, store_images, store_rows
 from residua.data.table import text_of
 from residua.data.value_range import ValueRange
@@ -131,11 +131,7 @@ def _all_items(data: Any, columns: Columns) -> Iterator[_Item]:
         yield from _items(data, columns, None, "")
         return
     for name, part in data.items():
-        split = SPLIT_NAMES.get(str(name).casefold())
-        if split is None:
-            raise ResiduaError(
-                f"the data given has the split {name!r}: expected train, validation or test."
-            )
+        split = split_named(str(name), "the data given")
         if isinstance(part, str | os.PathLike | Mapping):
             raise ResiduaError(
                 f"the {name} data given is of type {type(part).__name__}: expected a list, arrays "
@@ -197,7 +193,7 @@ def _is_hugging_face(data: Any) -> bool:
     return hasattr(data, "column_names") and isinstance(getattr(data, "features", None), Mapping)
 
 
-def _roles(data: Any, columns: Columns) -> Roles:
+def _roles(data: Any, columns: Columns) -> Columns:
     """The columns of a `datasets.Dataset`. Raises ResiduaError."""
     images = [name for name in data.column_names if _is_image(data, name)]
     path = columns.path or (images[0] if len(images) == 1 else "")
@@ -231,11 +227,7 @@ def _table_items(
 
 def _split(cell: object, where: str) -> SplitName | None:
     text = text_of(cell)
-    if text and text.casefold() in SPLIT_NAMES:
-        return SPLIT_NAMES[text.casefold()]
-    if text == "":
-        return None
-    raise ResiduaError(f"{where}: split {cell!r:.60}: expected train, validation or test.")
+    return None if text == "" else split_named(str(cell) if text is None else text, where)
 
 
 def _cell(value: Any, feature: object) -> str:

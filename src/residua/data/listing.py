@@ -19,11 +19,11 @@ from typing import Any
 from unicodedata import normalize
 
 from residua.data import recognition
-from residua.data.columns import Columns, Roles, path_column, roles_of, shown_columns, weight_of
+from residua.data.columns import Columns, path_column, roles_of, shown_columns, weight_of
 from residua.data.dataset import SPLITS, SplitName
 from residua.data.folder import files_below
 from residua.data.properties import properties_in
-from residua.data.scan import LINE_BREAK, SPLIT_NAMES, FileDataset, Scan, classes_of, entries_of
+from residua.data.scan import LINE_BREAK, FileDataset, Scan, classes_of, entries_of, split_named
 from residua.data.table import Table, read_table, text_of
 from residua.errors import ResiduaError
 
@@ -34,11 +34,6 @@ _WHOLE = re.compile(r"([+-]?\d{1,18})\.0+")
 _FRACTION = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _GENERIC = ("train", "training", "test", "labels", "metadata", "data", "annotations")
-
-
-@dataclass(frozen=True)
-class TableDataset(FileDataset):
-    """Images in files that a table lists; implements `Dataset`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class _Listing:
     repeated: int = 0
 
 
-def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset:
+def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
     """The data set that a table file lists.
 
     training: whether the training set defines the classes; else all sets do, and none is needed.
@@ -97,7 +92,7 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> TableDataset
     weights = {path: row.weight for path, row in listing.rows.items()}
     entries = entries_of(scan, classes, listing.groups, weights)
     positions = [listing.rows[entry.path].at for entry in entries]
-    return TableDataset(
+    return FileDataset(
         root=file.parent,
         name=file.stem if file.stem.lower() not in _GENERIC else _parent_name(file),
         description=f"table of images (columns {roles.path!r}, {roles.label!r})"
@@ -146,7 +141,7 @@ def _with_others(table: Table) -> str:
     )
 
 
-def _listed(table: Table, roles: Roles) -> _Listing:
+def _listed(table: Table, roles: Columns) -> _Listing:
     """Every row as a labelled image, or rejected. Raises ResiduaError on contradicting rows."""
     listing, files = _Listing(), _Files(table.file.parent)
     empty = [""] * len(table.numbers)
@@ -241,15 +236,10 @@ def _weights(table: Table, column: str) -> list[float]:
 
 
 def _splits(table: Table, column: str) -> list[SplitName | None]:
-    splits: list[SplitName | None] = []
-    for number, text in zip(table.numbers, _texts(table, column, "split"), strict=True):
-        if text and text.casefold() not in SPLIT_NAMES:
-            raise ResiduaError(
-                f"{table.file}, row {number}: the split {text!r} is unknown: expected train, "
-                "validation (or val) or test. If the column is not a split, rename it."
-            )
-        splits.append(SPLIT_NAMES.get(text.casefold()))
-    return splits
+    return [
+        split_named(text, f"{table.file}, row {number}") if text else None
+        for number, text in zip(table.numbers, _texts(table, column, "split"), strict=True)
+    ]
 
 
 def class_order(names: Collection[str]) -> list[str]:

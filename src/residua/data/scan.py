@@ -20,6 +20,16 @@ SPLIT_NAMES: dict[str, SplitName] = {
 LINE_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
+def split_named(text: str, where: str) -> SplitName:
+    """The split that a table or program names. where: for messages. Raises ResiduaError."""
+    if (split := SPLIT_NAMES.get(text.casefold())) is None:
+        raise ResiduaError(
+            f"{where}: the split {text[:60]!r} is unknown: expected train, validation (or val) or "
+            "test. Rename it, or its column if that is not a split."
+        )
+    return split
+
+
 @dataclass(frozen=True)
 class FileDataset:
     """Images in files below a folder; implements `Dataset`."""
