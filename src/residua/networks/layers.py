@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.errors import ResiduaError
+from residua.networks import depthwise
 
 Padding = Literal["symmetric", "same", "valid"]
 Initialisation = Literal["he", "he_truncated", "glorot"]
@@ -134,6 +135,7 @@ class Convolution(nn.Conv2d):
             padding = "symmetric"
         super().__init__(inputs, outputs, sides, stride, pixels, groups=groups, bias=bias)
         self.rule = padding
+        self.is_depthwise = inputs == outputs == groups > 1 and not bias
 
     def padded(self, x: Tensor) -> Tensor:
         """The input with the zeros of the rule "same", which depend on its size."""
@@ -142,7 +144,10 @@ class Convolution(nn.Conv2d):
         return pad_same(x, self.kernel_size, self.stride[0], 0.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.padded(x))
+        x = self.padded(x)
+        if self.is_depthwise and depthwise.is_slow(x, self.weight):
+            return depthwise.convolve(x, self.weight, self.stride, self.padding)  # type: ignore[arg-type]
+        return super().forward(x)
 
 
 class Separable(nn.Sequential):
