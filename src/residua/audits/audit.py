@@ -36,6 +36,12 @@ from residua.transfer.logistic import single_blas_thread
 FEATURE_SECONDS = 60.0  # for features that are not cached yet
 _TEXT_EXAMPLES = 3  # images of a finding in the text
 _ALARMS = 3  # findings that are named in a line
+_PRINTED = (  # kinds that notes on the splits have named before training
+    "identical-across-classes",
+    "identical-across-splits",
+    "near-duplicates-across-classes",
+    "near-duplicates-across-splits",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +100,9 @@ class Audit:
 
     @property
     def alarm(self) -> str:
-        """The errors and warnings of `beyond_files` in a line; "" if there are none."""
-        serious = [f.title for f in self.beyond_files if f.severity != "note"]
+        """Errors and warnings in a line that were not printed before; "" if there are none."""
+        new = [f for f in self.beyond_files if f.kind not in _PRINTED]
+        serious = [f.title for f in new if f.severity != "note"]
         rest = len(serious) - _ALARMS
         more = [counted(rest, "more finding")] if rest > 0 else []
         return "; ".join(serious[:_ALARMS] + more)
