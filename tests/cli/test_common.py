@@ -55,7 +55,7 @@ def test_only_preprocessing_can_be_set_for_a_weights_file() -> None:
 def test_a_run_after_its_images_is_named_with_the_right_order(tmp_path: Path) -> None:
     run, photo = tmp_path / "run", tmp_path / "new.jpg"
     run.mkdir()
-    for name in ("config.yaml", "classes.json"):
+    for name in ("config.yaml", "split.csv"):
         (run / name).write_text("")
     Image.new("L", (2, 2)).save(photo)
     for source in (photo, tmp_path):

@@ -11,7 +11,6 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
@@ -136,22 +135,19 @@ def class_names(text: str | None) -> list[str] | None:
 def check_order(command: str, source: str, others: Iterable[str]) -> None:
     """Raise ResiduaError if a run follows an image or a folder that is no run."""
     from residua.data.recognition import objection
+    from residua.runs.folder import RunFolder
 
     path = user_path(source)
     with contextlib.suppress(OSError, ValueError):  # reading it explains what is wrong
         is_image = path.is_file() and objection(path) is None
-        if not is_image and (_is_run(path) or not path.is_dir()):
+        if not is_image and (RunFolder.is_at(path) or not path.is_dir()):
             return
-        runs = [other for other in others if _is_run(user_path(other))]
+        runs = [other for other in others if RunFolder.is_at(user_path(other))]
         for other in runs[:1]:
             raise ResiduaError(
                 f"{source}: is not a run, but {other} is one, which comes first: "
                 f"residua {command} {shlex.quote(other)} {shlex.quote(source)}"
             )
-
-
-def _is_run(path: Path) -> bool:
-    return all((path / name).exists() for name in ("config.yaml", "classes.json"))
 
 
 def split_settings(

@@ -195,7 +195,7 @@ def _check_folder(out: str | Path | None, runs: Sequence[ComparedRun]) -> None:
         refuse_inside(target, run.config.data.path)
     path = target.resolve()
     for parent in (path, *path.parents):
-        if (parent / "config.yaml").is_file() and (parent / "split.csv").is_file():
+        if RunFolder.is_at(parent):
             raise ResiduaError(
                 f"{target}: is inside the run {parent}: give --out another folder, or change to "
                 "another working directory."

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import stat
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -65,7 +64,6 @@ RENAMED_COLUMNS = {  # of the CSV files that version 0.1.0 wrote
     "part": "split",
     "right": "correct",
 }
-_LOCKED: dict[Path, int] = {}  # folders that a thread of this process has locked
 
 
 class Busy(ResiduaError):  # noqa: N818 - it passes
@@ -96,10 +94,15 @@ class RunFolder:
         refuse_links(folder)
         return cls(folder)
 
+    @staticmethod
+    def is_at(folder: Path) -> bool:
+        """Whether a folder has the files by which a run is known."""
+        return all((folder / name).is_file() for name in ("config.yaml", "split.csv"))
+
     @classmethod
     def around(cls, file: Path) -> RunFolder | None:
         """The run in whose folder a file is; None if that is no run folder."""
-        return cls.existing(file.parent) if (file.parent / "split.csv").is_file() else None
+        return cls.existing(file.parent) if cls.is_at(file.parent) else None
 
     @classmethod
     def new(cls, path: str | None, name: str) -> RunFolder:
@@ -280,10 +283,6 @@ class RunFolder:
             yield
             return
         path = self.path / LOCK
-        resolved, thread = path.absolute(), threading.get_ident()
-        if _LOCKED.get(resolved) == thread:  # by the caller
-            yield
-            return
         with contextlib.ExitStack() as stack:
             try:
                 # Neither followed, if it is a link, nor emptied
@@ -296,8 +295,6 @@ class RunFolder:
                 raise ResiduaError(f"{path}: cannot be locked: {error.strerror}.") from error
             for leftover in self.path.glob(f"{TEMPORARY}*"):  # of a killed process
                 leftover.unlink(missing_ok=True)
-            _LOCKED[resolved] = thread
-            stack.callback(_LOCKED.pop, resolved)
             yield
 
     @property

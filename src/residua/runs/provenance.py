@@ -62,7 +62,7 @@ def write_earlier_images(run: RunFolder, seen: set[str]) -> None:
 
 def _run_at(path: Path) -> RunFolder | None:
     folder = path if path.is_dir() else path.parent
-    if not (folder / "split.csv").is_file():
+    if not RunFolder.is_at(folder):
         return None
     try:
         return RunFolder.existing(folder)

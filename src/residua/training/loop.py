@@ -154,13 +154,13 @@ def fit(
 ) -> Progress:
     """Train `network`, on its device, until the epochs, the time or the patience are used up.
 
-    Continues from the run's checkpoint if there is one. Raises Interrupted after Ctrl-C or SIGTERM,
-    ResiduaError when the loss is no longer finite.
+    folder: locked by the caller. Continues from the run's checkpoint if there is one. Raises
+    Interrupted after Ctrl-C or SIGTERM, ResiduaError when the loss is no longer finite.
     """
     training = config.training
     trainer = Trainer(network, task, config)
     validator = Validator(network, task, config)
-    with folder.lock(), Signals() as signals:
+    with Signals() as signals:
         checkpointer = Checkpointer(
             trainer, folder, task.metadata, signals, training.save_seconds, training.save_every
         )
