@@ -66,7 +66,8 @@ def test_the_front_matter_is_what_hugging_face_reads() -> None:
 
 def test_limits_are_stated_and_names_are_text() -> None:
     text = card_text(facts(), "seed: 0\n")
-    assert "1 of 2 classes have fewer than 20 evaluated images" in text
+    assert "1 of 2 classes has fewer than 20 evaluated images" in text
+    assert "(10 images)" in text
     assert "majority class: 80.0 %" in text
     assert "<b>" not in text.replace("\\<b\\>", "")
     assert "/home/me" not in text  # a public page does not show the user's folders
@@ -82,6 +83,19 @@ def test_limits_are_stated_and_names_are_text() -> None:
     assert "optimistic, because the validation set" in card_text(selected, "")
     assert "none of the classes is still assigned to one of them" in text
     assert "Not evaluated" in card_text(replace(chosen, evaluation=None), "")
+
+
+def test_one_image_and_an_interval_below_certainty_are_written_as_such() -> None:
+    """20,000 of one class, one of them wrong: the upper bound 0.99999 is not 1.0000."""
+    labels = np.zeros(20_001, np.int64)
+    labels[-1] = 1
+    logits = np.eye(2, dtype=np.float32)[labels]
+    logits[0] = logits[0, ::-1]
+    metrics = compute_metrics(logits, labels, CLASSES)
+    text = card_text(replace(facts(), evaluation=SplitMetrics("test", metrics)), "")
+    assert "(1 image)" in text
+    assert metrics.interval[1] > 0.99995
+    assert "accuracy, test set (95 % CI 0.9997 to 0.9999)" in text
 
 
 def test_it_states_where_the_weights_come_from_and_what_they_are_for() -> None:
@@ -114,7 +128,10 @@ def test_it_states_how_far_probabilities_carry() -> None:
     text = card_text(replace(facts(), reliability=reliability, unknown=detector), "")
     error, (low, high) = reliability.after.error, reliability.after.interval
     shown = [percent(value, 1) for value in (error, low, high)]
-    assert "expected calibration error (debiased): {} (95 % CI {} to {})".format(*shown) in text
+    assert (
+        "calibration error (root mean square, debiased): {} (95 % CI {} to {})".format(*shown)
+        in text
+    )
     assert "Of the images of 3 classes that were left out in turn, 25 % (10 of 40) are" in text
     assert "(AUROC 0.875). On average, at most 5 % of images" in text
     assert "prediction sets at 90 % coverage: " in text

@@ -26,9 +26,11 @@ from residua.report.view import (
     images_text,
     most_instructive,
     number,
+    unmeasured_text,
     weakest,
 )
-from residua.system.words import counted, decimals, joined, percent
+from residua.system.words import at_least, counted, decimals, joined, percent
+from residua.uncertainty.calibration import calibration_of
 
 CSS = Path(view.__file__).parents[1] / "templates" / "report.css.j2"
 
@@ -66,6 +68,27 @@ def test_percent_never_rounds_to_certainty() -> None:
     assert [duration(s) for s in (4.26, 59.97, 192, 7500)] == [
         "4.3 s", "1 min 00 s", "3 min 12 s", "2 h 05 min"
     ]  # fmt: skip
+
+
+def test_a_lower_limit_is_rounded_up_and_never_to_certainty() -> None:
+    """A user who applies the limit as shown gets only images above the one that was tested."""
+    assert [at_least(share, 1) for share in (0.8614, 0.9, 0.99996, 1.0)] == [
+        "86.2 %", "90.0 %", "99.996 %", "100.0 %"
+    ]  # fmt: skip
+    for share in (0.1 + 0.2, 1 / 3, 1 - 1e-7, 1 - 1e-12):
+        assert share - 1e-15 <= float(at_least(share, 1)[:-2]) / 100 < 1
+
+
+def test_calibration_that_is_not_measured_names_what_is_too_few() -> None:
+    """24 of 60 wrong are enough errors, of too few images."""
+    rng = np.random.default_rng(0)
+    for images, errors, reason in ((60, 24, "too few images"), (200, 1, "too few errors")):
+        chances = rng.uniform(0.5, 0.9, images)
+        labels = (np.arange(images) < errors).astype(np.int64)
+        text = unmeasured_text(calibration_of(np.stack([chances, 1 - chances], axis=1), labels))
+        verb = "is" if errors == 1 else "are"
+        assert reason in text
+        assert f"{errors} of {images} predictions {verb} wrong" in text
 
 
 def test_texts_of_numbers_and_lists() -> None:

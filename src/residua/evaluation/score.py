@@ -20,6 +20,7 @@ from residua.evaluation.slices import Slice, find_slices, properties_of
 from residua.inference.outputs import classifier_of
 from residua.system.console import Console
 from residua.system.notebook import shown
+from residua.system.words import decimals
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
@@ -72,7 +73,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return (
-            f"Evaluation({self.split}: accuracy {self.metrics.accuracy:.4f}, "
+            f"Evaluation({self.split}: accuracy {decimals(self.metrics.accuracy, 4)}, "
             f"{self.metrics.images:,} images, {len(self.classes):,} classes)"
         )
 

@@ -17,7 +17,7 @@ from residua.report.facts import ReportFacts
 from residua.report.view import images_text, slice_text, unknown_text, unmeasured_text
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.files import reason_of
-from residua.system.words import counted, percent
+from residua.system.words import agreeing, counted, decimals, percent
 
 MODEL_CARD = "model_card.md"
 FEW = 20  # evaluated images of a class, below which its recall is uncertain
@@ -128,7 +128,8 @@ def front_matter(facts: ReportFacts) -> str:
                 {
                     "type": kind,
                     "value": round(value, 6),
-                    "name": f"{name}, {_split_name(split)} (95 % CI {low:.4f} to {high:.4f})",
+                    "name": f"{name}, {_split_name(split)} (95 % CI {decimals(low, 4)} to "
+                    f"{decimals(high, 4)})",
                 }
                 for kind, name, value, (low, high) in rows
             ],
@@ -163,7 +164,11 @@ def _evaluation(facts: ReportFacts) -> str:
         ("balanced accuracy", metrics.balanced_accuracy, metrics.balanced_interval),
         ("macro F1", metrics.macro_f1, metrics.macro_f1_interval),
         *(
-            (f"recall of {_escaped(row.name)} ({row.support:,} images)", row.recall, interval)
+            (
+                f"recall of {_escaped(row.name)} ({counted(row.support, 'image')})",
+                row.recall,
+                interval,
+            )
             for row in metrics.per_class[:100]
             if row.recall is not None and (interval := row.recall_interval) is not None
         ),
@@ -196,7 +201,10 @@ def _probabilities(reliability: Reliability) -> list[str]:
     if after.is_measured:
         low, high = after.interval
         interval = f"95 % CI {percent(low, 1)} to {percent(high, 1)}"
-        lines = [f"- expected calibration error (debiased): {percent(after.error, 1)} ({interval})"]
+        lines = [
+            f"- calibration error (root mean square, debiased): {percent(after.error, 1)} "
+            f"({interval})"
+        ]
     else:
         lines = [f"- calibration: {unmeasured_text(after)}"]
     if (sets := reliability.sets) is not None:
@@ -224,7 +232,8 @@ def _limits(facts: ReportFacts) -> list[str]:
         if few:
             names = ", ".join(few[:NAMED]) + ", ..." * (len(few) > NAMED)
             lines.append(
-                f"{len(few):,} of {len(metrics.per_class):,} classes have fewer than {FEW} "
+                f"{len(few):,} of {counted(len(metrics.per_class), 'class', 'classes')} "
+                f"{agreeing(len(few), 'has', 'have')} fewer than {FEW} "
                 f"evaluated images: {_escaped(names)}."
             )
         if facts.evidence:

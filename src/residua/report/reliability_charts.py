@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from residua.report.charts import SPLITS
 from residua.report.style import FAINT, INK, TOOLTIP, Drawing, inline_svg, tidy
-from residua.system.words import percent
+from residua.system.words import at_least, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -75,7 +75,7 @@ def _draw_curve(canvas: FigureBase, reliability: Reliability) -> None:
     axes.plot(curve.coverage, curve.accuracy, color=SPLITS["train"].colour, lw=1.6)
     for threshold in reliability.thresholds:
         at = int((curve.confidence >= threshold.confidence).sum()) - 1
-        lowest, share = percent(threshold.confidence, 1), percent(threshold.share, 1)
+        lowest, share = at_least(threshold.confidence, 1), percent(threshold.share, 1)
         axes.plot(
             threshold.share,
             curve.accuracy[at],

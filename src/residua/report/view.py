@@ -22,7 +22,8 @@ from residua.config.schema import Config
 from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
-from residua.system.words import agreeing, counted, decimals, percent
+from residua.system.words import agreeing, at_least, counted, decimals, percent
+from residua.uncertainty.calibration import FEWEST_ERRORS, FEWEST_IMAGES
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -72,6 +73,7 @@ def templates() -> Any:
     )
     environment.filters |= {
         "percent": lambda *args: percent(*args).replace(" ", "\u00a0"),
+        "at_least": lambda share: at_least(share, 1).replace(" ", "\u00a0"),
         "duration": duration,
         "image": data_uri,
         "number": number,
@@ -219,14 +221,14 @@ def images_text(images: int, groups: int) -> str:
 def evaluation_text(evaluation: Evaluation) -> str:
     """Metrics, also of each class, as lines for a terminal."""
     metrics = evaluation.metrics
-    top5 = "" if metrics.top5 is None else f", top-5 {metrics.top5:.4f}"
+    top5 = "" if metrics.top5 is None else f", top-5 {decimals(metrics.top5, 4)}"
     split = "" if evaluation.split == "all" else f"{evaluation.split} "
     width = max(len("class"), *(len(score.name) for score in metrics.per_class))
     lines = [
         f"{split}accuracy {accuracy_text(metrics)}{top5}, loss {metrics.loss:.4f}",
         *([evaluation.caveat] if evaluation.caveat else []),
         *(
-            f"{name} {value:.4f} (95 % CI {low:.4f} to {high:.4f})"
+            f"{name} {decimals(value, 4)} (95 % CI {decimals(low, 4)} to {decimals(high, 4)})"
             for name, value, (low, high) in (
                 ("balanced accuracy", metrics.balanced_accuracy, metrics.balanced_interval),
                 ("macro F1", metrics.macro_f1, metrics.macro_f1_interval),
@@ -236,11 +238,11 @@ def evaluation_text(evaluation: Evaluation) -> str:
     ]
     for score in metrics.per_class:
         precision, recall, f1 = (
-            "-" if value is None else f"{value:.3f}"
+            "-" if value is None else decimals(value, 3)
             for value in (score.precision, score.recall, score.f1)
         )
         bounds = score.recall_interval
-        interval = "-" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+        interval = "-" if bounds is None else " to ".join(decimals(bound, 3) for bound in bounds)
         lines.append(
             f"{score.name:<{width}} {precision:>10}{recall:>8}  {interval:<14}{f1:>8}"
             f"{score.support:>8,}"
@@ -252,7 +254,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
 
 def finished_text(run: RunFolder, split: str, scores: Mapping[str, Any]) -> str:
     """The line that `resume` prints for a finished run. scores: of scores.json, if it exists."""
-    accuracy = f"{split} accuracy {scores['accuracy']:.4f}, " if scores else ""
+    accuracy = f"{split} accuracy {decimals(scores['accuracy'], 4)}, " if scores else ""
     return (
         f"{run.path}: is finished and was not changed: {accuracy}report {run.path / REPORT}. "
         f"To train further: {shlex.join(_further_training(run))}"
@@ -305,9 +307,15 @@ def _cell(count: int, support: int, hit: bool) -> Cell:
 
 def unmeasured_text(calibration: Calibration) -> str:
     """A statement about probabilities whose calibration error means too little."""
+    wrong = agreeing(calibration.errors, "is", "are")
+    if calibration.errors < FEWEST_ERRORS:
+        few = f"too few errors (at least {FEWEST_ERRORS} are needed)"
+    else:
+        few = f"too few images (at least {FEWEST_IMAGES} are needed)"
     return (
-        f"{calibration.errors} of {calibration.images:,} predictions are wrong, too few to measure "
-        f"it; mean probability of the predicted class {percent(calibration.confidence, 1)}"
+        f"not measured, {few}: {calibration.errors:,} of "
+        f"{counted(calibration.images, 'prediction')} {wrong} wrong, mean probability of the "
+        f"predicted class {percent(calibration.confidence, 1)}"
     )
 
 
@@ -327,7 +335,8 @@ def unknown_text(detector: UnknownDetector | None, classes: int) -> str:
             "How many images of none of the classes are reported as unknown was not measured: "
             f"{reason}. {alarms}"
         )
-    left_out = f"{detector.left_out:,} classes that were left out in turn"
+    number = counted(detector.left_out, "class", "classes")
+    left_out = f"{number} that {agreeing(detector.left_out, 'was', 'were')} left out in turn"
     if not detector.tested:  # of a run of 0.1.0
         return f"Images of {left_out}: AUROC {detector.auroc:.3f}. {alarms}"
     return (

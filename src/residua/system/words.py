@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 
@@ -32,6 +33,16 @@ def percent(share: float, digits: int = 0) -> str:
     if share > 0 and float(text) == 0:
         text = f"<{10.0**-digits:.{digits}f}"
     return f"{text} %"
+
+
+def at_least(share: float, digits: int) -> str:
+    """A lower limit in [0, 1] as a percentage, rounded up, so that a value that reaches the text
+    reaches the limit; with more digits where a limit below 1 would be shown as 100."""
+    for places in range(digits, sys.float_info.dig):
+        value = math.ceil(round(share * 10.0 ** (places + 2), 6)) / 10.0**places
+        if value < 100 or share >= 1:
+            return f"{value:.{places}f} %"
+    return "100 %"
 
 
 def joined(words: Sequence[str]) -> str:

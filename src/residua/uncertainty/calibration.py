@@ -40,8 +40,8 @@ class Bin:
 class Calibration:
     """How far the probability of the predicted class is from the share of right predictions.
 
-    error: expected calibration error in [0, 1], as a root mean square over bins and debiased: about
-    0 for calibrated probabilities. interval: its 95 % bootstrap interval, (low, high).
+    error: calibration error in [0, 1], the root mean square over bins, debiased: about 0 for
+    calibrated probabilities. interval: its 95 % bootstrap interval, (low, high).
     plain_error: the usual mean absolute error over bins, above 0 for calibrated probabilities too.
     brier: mean squared distance of the probabilities from the label, in [0, 2].
     confidence: mean probability of the predicted class. accuracy: share of right predictions.
