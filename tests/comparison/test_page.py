@@ -129,6 +129,20 @@ def test_excluded_images_and_optimistic_accuracies_are_stated(tmp_path: Path) ->
     assert "validation images were used for model selection" in text
 
 
+def test_one_image_is_singular_and_validation_images_are_no_test_images(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path, "a", [True] * 9 + [False], "validation"),
+        run(tmp_path, "b", [True] * 10, "validation"),
+    ]
+    pair = pair_runs(runs[0].predictions, [runs[1].predictions])[0]
+    pair = replace(pair, trained_on=(1, 0), trained_by=(("b",), ()))
+    first, *rest = comparison_page(runs, [pair], {}).findings
+    assert "1 image is correct in b only, 0 in a only" in first
+    assert any("1 of the 10 images that a was evaluated on is a training" in row for row in rest)
+    few = [run(tmp_path, name, [True], "validation") for name in "cd"]
+    assert "1 common validation image outside both training sets" in findings(*few)[0]
+
+
 def test_other_classes_machines_and_unfinished_runs_are_stated(
     two: tuple[ComparedRun, ComparedRun],
 ) -> None:

@@ -13,7 +13,7 @@ from residua.comparison.statistics import POWER, Difference
 from residua.config.schema import Config
 from residua.report.page import Cell, Page, Section, Table
 from residua.runs.folder import RunFolder
-from residua.system.words import counted, joined, percent
+from residua.system.words import agreeing, counted, joined, percent
 
 FEW = 4  # settings that a sentence lists
 TRAINING = (
@@ -145,8 +145,8 @@ def _findings(pairs: Sequence[Pair]) -> list[str]:
         if pair.difference is None:
             findings.append(
                 f"{pair.first} and {pair.second} are not compared: "
-                f"{counted(pair.images, 'common test image')}{_in_groups(pair)} outside both "
-                f"training sets, {LEAST} needed."
+                f"{counted(pair.images, f'common {_split_of(pair)}image')}{_in_groups(pair)} "
+                f"outside both training sets, {LEAST} needed."
             )
         else:
             findings.append(_difference_text(pair, pair.difference))
@@ -175,7 +175,7 @@ def _difference_text(pair: Pair, difference: Difference) -> str:
         return (
             f"{figure}: {second} is {more} than {first} by {100 * abs(difference.mean):.2f} points "
             f"({interval}): {counted(pair.gained, 'error')} of {first} "
-            f"{'is' if pair.gained == 1 else 'are'} correct in {second}, {pair.lost:,} the other "
+            f"{agreeing(pair.gained, 'is', 'are')} correct in {second}, {pair.lost:,} the other "
             f"way round ({test})."
         )
     detectable = (
@@ -186,8 +186,9 @@ def _difference_text(pair: Pair, difference: Difference) -> str:
     )
     return (
         f"{figure}: no significant difference between {first} and {second} "
-        f"({second} less {first}: {points} points, {interval}; {pair.gained:,} images are correct "
-        f"in {second} only, {pair.lost:,} in {first} only, {test}); {detectable}."
+        f"({second} less {first}: {points} points, {interval}; {counted(pair.gained, 'image')} "
+        f"{agreeing(pair.gained, 'is', 'are')} correct in {second} only, {pair.lost:,} in {first} "
+        f"only, {test}); {detectable}."
     )
 
 
@@ -195,6 +196,12 @@ def _points(difference: float) -> str:
     """A difference in points, with its sign if it is not 0."""
     text = f"{100 * difference:+.2f}"
     return "0.00" if float(text) == 0 else text
+
+
+def _split_of(pair: Pair) -> str:
+    """The split of both with a space; "" if they differ."""
+    splits = {split for split in pair.splits if split is not None}
+    return f"{splits.pop()} " if len(splits) == 1 else ""
 
 
 def _in_groups(pair: Pair) -> str:
@@ -215,8 +222,9 @@ def _excluded(pairs: Sequence[Pair]) -> list[str]:
     for pair in pairs:
         names = (pair.first, pair.second)
         sentences += [
-            f"{seen:,} of the {evaluated:,} images that {name} was evaluated on are training "
-            f"images of {' or '.join(owners)}: excluded."
+            f"{seen:,} of the {counted(evaluated, 'image')} that {name} was evaluated on "
+            f"{agreeing(seen, 'is a training image', 'are training images')} of "
+            f"{' or '.join(owners)}: excluded."
             for name, seen, evaluated, owners in zip(
                 names, pair.trained_on, pair.evaluated, pair.trained_by, strict=True
             )
