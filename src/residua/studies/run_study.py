@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from functools import partial
 from pathlib import Path
 
 from residua._version import __version__
@@ -32,29 +33,6 @@ STUDIES: dict[str, Study] = {  # beside those of the YAML files
         softmax.STUDY,
     )
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedStudy:
-    """A study whose rows a YAML file defines."""
-
-    definition: Definition
-    options = frozenset(FLAGS)
-
-    @property
-    def name(self) -> str:
-        return self.definition.name
-
-    @property
-    def title(self) -> str:
-        return self.definition.title
-
-    def run(self, folder: Path, options: StudyOptions, console: Console) -> Page:
-        """Train the rows that are missing and compare all of them. Raises ResiduaError."""
-        outcomes = run_rows(self.definition, options, folder, console)
-        section = self.definition.sections
-        extra = SECTIONS[section]() if section else None
-        return build_page(self.definition, outcomes, options, extra)
 
 
 def available() -> list[tuple[str, str]]:
@@ -89,7 +67,15 @@ def _study(name: str, paper: bool) -> Study:
         raise UsageError(
             f"study {name!r} is unknown: expected a .yaml file or one of {', '.join(known)}."
         )
-    return TrainedStudy(definition.read(name, paper=paper))
+    trained = definition.read(name, paper=paper)
+    return Study(trained.name, trained.title, partial(_train_rows, trained), frozenset(FLAGS))
+
+
+def _train_rows(study: Definition, folder: Path, options: StudyOptions, console: Console) -> Page:
+    """Train the rows that are missing and compare all of them."""
+    outcomes = run_rows(study, options, folder, console)
+    extra = SECTIONS[study.sections]() if study.sections else None
+    return build_page(study, outcomes, options, extra)
 
 
 def _with_machine(page: Page) -> Page:

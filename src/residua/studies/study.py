@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from residua.data.open import EMBEDDED
 from residua.errors import ResiduaError
@@ -44,38 +43,34 @@ class StudyOptions:
     jobs: int = 1
 
 
-class Study(Protocol):
+@dataclass(frozen=True)
+class Study:
     """A study that `residua study NAME` runs.
 
-    options: fields of StudyOptions that apply; any other must have its default.
+    run: computes or trains what is missing in a folder; raises ResiduaError. options: fields of
+    StudyOptions that apply; any other must have its default.
     """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def options(self) -> frozenset[str]: ...
-
-    def run(self, folder: Path, options: StudyOptions, console: Console) -> Page:
-        """Compute or train what is missing in `folder`. Raises ResiduaError."""
-        ...
-
-
-@dataclass(frozen=True)
-class ComputedStudy:
-    """A study that trains no runs. compute: (number of seeds, progress report) -> page."""
 
     name: str
     title: str
-    compute: Callable[[int, Report], Page]
+    run: Callable[[Path, StudyOptions, Console], Page]
     options: frozenset[str] = frozenset()
 
-    def run(self, folder: Path, options: StudyOptions, console: Console) -> Page:
-        """Compute the page. Raises ResiduaError if the folder belongs to another study."""
-        check_record(folder, {"study": self.name})
-        with console.bar(self.name) as move:
-            return self.compute(options.seeds, move)
+
+def computed(
+    name: str,
+    title: str,
+    compute: Callable[[int, Report], Page],
+    options: frozenset[str] = frozenset(),
+) -> Study:
+    """A study that trains no runs. compute: (number of seeds, progress report) -> page."""
+
+    def run(folder: Path, chosen: StudyOptions, console: Console) -> Page:
+        check_record(folder, {"study": name})
+        with console.bar(name) as move:
+            return compute(chosen.seeds, move)
+
+    return Study(name, title, run, options)
 
 
 def check_options(study: Study, options: StudyOptions) -> None:

@@ -27,7 +27,7 @@ from residua.networks.residual import (
 from residua.report.page import Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import FAINT
-from residua.studies.study import ComputedStudy
+from residua.studies.study import computed
 from residua.system.generators import Seeded
 from residua.system.words import joined
 
@@ -93,7 +93,7 @@ def study() -> Page:
     )
 
 
-STUDY = ComputedStudy(
+STUDY = computed(
     "bottleneck-cost",
     "Costs of bottlenecks, halving and 1x1 convolutions",
     lambda seeds, report: study(),

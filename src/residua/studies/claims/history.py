@@ -23,7 +23,7 @@ from residua.studies.claims.imagenet_accuracies import (
     Point,
     point_of,
 )
-from residua.studies.study import ComputedStudy
+from residua.studies.study import computed
 from residua.system.console import Report, counting
 from residua.system.words import joined, percent
 
@@ -115,7 +115,7 @@ def study(
     )
 
 
-STUDY = ComputedStudy(
+STUDY = computed(
     "history", "Accuracy against cost, from AlexNet on", lambda seeds, report: study(report=report)
 )
 

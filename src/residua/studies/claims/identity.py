@@ -20,7 +20,7 @@ from residua.studies.claims.mappings import (
     unit_difference,
     wide_gradient,
 )
-from residua.studies.study import ComputedStudy
+from residua.studies.study import computed
 from residua.system.words import joined
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ def study() -> Page:
     )
 
 
-STUDY = ComputedStudy(
-    "identity", "When a residual unit is the identity", lambda seeds, report: study()
-)
+STUDY = computed("identity", "When a residual unit is the identity", lambda seeds, report: study())
 
 
 def _gradients(measure: Callable[..., float]) -> Gradients:

@@ -25,7 +25,7 @@ from residua.report.page import Cell, Page, Section, Table
 from residua.report.page_figures import dots
 from residua.runs.folder import RunFolder
 from residua.studies.results import accuracy_on_test, is_finished
-from residua.studies.study import StudyOptions, check_record
+from residua.studies.study import Study, StudyOptions, check_record
 from residua.studies.text import Values, family_findings
 from residua.system.console import Console
 from residua.system.files import write_atomically
@@ -82,51 +82,49 @@ class Results:
         return np.array([self.accuracies[strategy] for strategy in strategies])
 
 
-class TransferScenarios:
-    """All strategies in all scenarios, in equal time."""
-
-    name = "transfer-scenarios"
-    title = "Four scenarios of transfer learning"
-    options = frozenset({"seeds", "budget"})
-
-    def run(self, folder: Path, options: StudyOptions, console: Console) -> Page:
-        """Train the runs that are missing. The budget is that of each run. Raises ResiduaError."""
-        budget = options.budget or BUDGET
-        check_record(folder, {"study": self.name, "budget": budget})
-        classes = {"digits": digits()[5:], "patches": patches()}
-        source = write_images(folder / "data" / "source", digits()[:5], 0, seed=0)
-        weights = folder / "source"
-        settings = {"data.path": source, "training.epochs": 20, "preprocessing.size": SIDE}
-        _train(settings, weights)
-        results = []
-        for scenario in SCENARIOS:
-            slug = scenario.name.replace(" ", "-")
-            accuracies: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
-            selected, images = [], 0
-            for seed in range(options.seeds):
-                images_folder = folder / "data" / f"{slug}-{seed}"
-                first = 5 if scenario.data == "digits" else 0
-                settings = {
-                    "data.path": write_images(
-                        images_folder, classes[scenario.data], scenario.few, seed=seed, first=first
-                    ),
-                    "network.weights": str(weights),
-                    "transfer.budget": budget,
-                    "training.seed": seed,
-                    "data.split_seed": seed,
-                }
-                for strategy in STRATEGIES:
-                    path = folder / "runs" / slug / strategy / f"seed-{seed}"
-                    run = _train({**settings, "transfer.strategy": strategy}, path)
-                    accuracy, images = accuracy_on_test(run)
-                    accuracies[strategy].append(accuracy)
-                    console.print(f"{scenario.name}, {strategy}, seed {seed}: {accuracy:.4f}")
-                selected.append(str(run.config.transfer.strategy))
-            results.append(Results(scenario, accuracies, selected, images))
-        return build_page(results, budget)
+def train_scenarios(folder: Path, options: StudyOptions, console: Console) -> Page:
+    """All strategies in all scenarios, in equal time: the budget is that of each run."""
+    budget = options.budget or BUDGET
+    check_record(folder, {"study": STUDY.name, "budget": budget})
+    classes = {"digits": digits()[5:], "patches": patches()}
+    source = write_images(folder / "data" / "source", digits()[:5], 0, seed=0)
+    weights = folder / "source"
+    settings = {"data.path": source, "training.epochs": 20, "preprocessing.size": SIDE}
+    _train(settings, weights)
+    results = []
+    for scenario in SCENARIOS:
+        slug = scenario.name.replace(" ", "-")
+        accuracies: dict[str, list[float]] = {strategy: [] for strategy in STRATEGIES}
+        selected, images = [], 0
+        for seed in range(options.seeds):
+            images_folder = folder / "data" / f"{slug}-{seed}"
+            first = 5 if scenario.data == "digits" else 0
+            settings = {
+                "data.path": write_images(
+                    images_folder, classes[scenario.data], scenario.few, seed=seed, first=first
+                ),
+                "network.weights": str(weights),
+                "transfer.budget": budget,
+                "training.seed": seed,
+                "data.split_seed": seed,
+            }
+            for strategy in STRATEGIES:
+                path = folder / "runs" / slug / strategy / f"seed-{seed}"
+                run = _train({**settings, "transfer.strategy": strategy}, path)
+                accuracy, images = accuracy_on_test(run)
+                accuracies[strategy].append(accuracy)
+                console.print(f"{scenario.name}, {strategy}, seed {seed}: {accuracy:.4f}")
+            selected.append(str(run.config.transfer.strategy))
+        results.append(Results(scenario, accuracies, selected, images))
+    return build_page(results, budget)
 
 
-STUDY = TransferScenarios()
+STUDY = Study(
+    "transfer-scenarios",
+    "Four scenarios of transfer learning",
+    train_scenarios,
+    frozenset({"seeds", "budget"}),
+)
 
 
 def build_page(results: Sequence[Results], budget: str) -> Page:

@@ -27,7 +27,7 @@ from residua.studies.claims.propagation import (
     gradients,
     responses,
 )
-from residua.studies.study import ComputedStudy
+from residua.studies.study import computed
 from residua.studies.text import TRAINED
 from residua.system.console import Report, counting
 from residua.system.words import counted, joined, percent
@@ -112,7 +112,7 @@ def study(
     )
 
 
-STUDY = ComputedStudy(
+STUDY = computed(
     "signal",
     "Gradients and responses by depth",
     lambda seeds, report: study(seeds=seeds, report=report),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from residua.report.page import Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import COLOURS, FAINT
-from residua.studies.study import ComputedStudy
+from residua.studies.study import computed
 from residua.studies.text import Values
 from residua.system.words import joined
 
@@ -85,7 +85,7 @@ def study() -> Page:
     )
 
 
-STUDY = ComputedStudy("softmax", "The effect of softmax on scores", lambda seeds, report: study())
+STUDY = computed("softmax", "The effect of softmax on scores", lambda seeds, report: study())
 
 
 def softmax(scores: Sequence[float], temperature: float = 1.0) -> Values:
