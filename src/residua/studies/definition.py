@@ -14,7 +14,7 @@ from residua.config.parse import current_name, shown, with_settings
 from residua.config.recipes import read_recipe
 from residua.config.schema import AUTO, Config
 from residua.errors import ResiduaError
-from residua.report.page import Cell, Page
+from residua.report.page import Cell, Page, Table
 from residua.studies.claims import cardinality
 from residua.system.files import user_path
 
@@ -42,23 +42,14 @@ class Degradation:
 
 
 @dataclass(frozen=True)
-class PublishedTable:
-    """A table of published results. source: paper and table."""
-
-    title: str
-    source: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-
-
-@dataclass(frozen=True)
 class Definition:
     """A study that trains rows and compares them.
 
     recipe: of rows without their own. settings: of all rows, overridden by those of a row.
     families: groups of row names that are compared with one another. sections: name of a computed
-    study whose findings and sections the page includes. time_to_accuracy: whether to compare the
-    time that rows take to the lowest final accuracy of all rows.
+    study whose findings and sections the page includes. published: results, with their source
+    as the note. time_to_accuracy: whether to compare the time that rows take to the lowest final
+    accuracy of all rows.
     """
 
     name: str
@@ -70,7 +61,7 @@ class Definition:
     settings: Mapping[str, object] = field(default_factory=dict)
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     degradation: tuple[Degradation, ...] = ()
-    published: tuple[PublishedTable, ...] = ()
+    published: tuple[Table, ...] = ()
     sections: str = ""
     time_to_accuracy: bool = False
 
@@ -165,7 +156,10 @@ def _built(name: str, content: Mapping[str, Any], where: str) -> Definition:
         settings=_settings(content.pop("settings", None) or {}),
         families=_families(content.pop("families", {})),
         degradation=pairs,
-        published=tuple(PublishedTable(**table) for table in content.pop("published", ())),
+        published=tuple(
+            _published(number, **table)
+            for number, table in enumerate(content.pop("published", ()), start=1)
+        ),
         **content,
     )
     _check(study, where)
@@ -191,6 +185,12 @@ def _merged(content: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str,
         if isinstance(value, dict) and isinstance(content.get(key), dict)
     }
     return {**content, **overlay, **nested}
+
+
+def _published(
+    number: int, title: str, source: str, columns: list[str], rows: list[list[Cell]]
+) -> Table:
+    return Table(f"published-{number}", title, columns, rows, 2, source)
 
 
 def _row(name: str, content: Mapping[str, Any]) -> Row:
@@ -251,9 +251,9 @@ def _check_text(value: object, where: str) -> None:
         raise ResiduaError(f"{where} = {value!r}: expected a text.")
 
 
-def _check_table(table: PublishedTable, where: str) -> None:
-    for key in ("title", "source"):
-        _check_text(getattr(table, key), f"{where}{key}")
+def _check_table(table: Table, where: str) -> None:
+    _check_text(table.title, f"{where}title")
+    _check_text(table.note, f"{where}source")
     columns = table.columns
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise ResiduaError(f"{where}columns = {columns!r}: expected texts.")

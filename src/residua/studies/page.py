@@ -69,12 +69,8 @@ def build_page(
         findings += time_findings(times.epochs, times.minutes, times.targets)
         sections.append(_times_section(times, complete))
     if study.published:
-        tables = [
-            Table(f"published-{number}", table.title, table.columns, table.rows, 2, table.source)
-            for number, table in enumerate(study.published, start=1)
-        ]
         text = "From the literature; data, networks and epochs differ unless stated otherwise."
-        sections.append(Section("Published results", [text], tables))
+        sections.append(Section("Published results", [text], study.published))
     findings += diverged_findings(lost)
     return Page(
         study.title,
