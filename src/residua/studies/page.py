@@ -6,7 +6,6 @@ import datetime
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -42,15 +41,6 @@ SMALL = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class _Times:
-    """Epochs and minutes of each row to the target accuracies in [0, 1], all of them [S]."""
-
-    epochs: Mapping[str, Values]
-    minutes: Mapping[str, Values]
-    targets: Values
-
-
 def build_page(
     study: Definition,
     outcomes: Sequence[Outcome],
@@ -60,14 +50,13 @@ def build_page(
     """The page of a study of trained rows. extra: the page of a computed study to append."""
     complete = {outcome.row.name: outcome for outcome in outcomes if not outcome.diverged}
     timed = all(len(outcome.seconds) == options.seeds for outcome in complete.values())
-    compared = study.time_to_accuracy and timed and len(complete) > 1
-    times = _times_to_accuracy(complete) if compared else None
     lost = {o.row.name: (len(o.diverged), options.seeds) for o in outcomes if o.diverged}
     findings = [*_degradation(study, complete), *_families(study, complete)]
     sections = [_rows_section(study, outcomes, options), _differences_section(study, complete)]
-    if times is not None:
-        findings += time_findings(times.epochs, times.minutes, times.targets)
-        sections.append(_times_section(times, complete))
+    if study.time_to_accuracy and timed and len(complete) > 1:
+        epochs, minutes, targets = _times_to_accuracy(complete)
+        findings += time_findings(epochs, minutes, targets)
+        sections.append(_times_section(epochs, minutes, targets, complete))
     if study.published:
         text = "From the literature; data, networks and epochs differ unless stated otherwise."
         sections.append(Section("Published results", [text], study.published))
@@ -241,10 +230,13 @@ def _differences_section(study: Definition, complete: Mapping[str, Outcome]) -> 
     return Section("Differences", text, [table])
 
 
-def _times_to_accuracy(outcomes: Mapping[str, Outcome]) -> _Times:
-    """The target of a seed is the lowest final test accuracy of all rows.
+def _times_to_accuracy(
+    outcomes: Mapping[str, Outcome],
+) -> tuple[dict[str, Values], dict[str, Values], Values]:
+    """Epochs and minutes of each row to the target accuracies, and these in [0, 1]; all [S].
 
-    A row has reached it in the epoch from which its test accuracy stays at or above it.
+    The target of a seed is the lowest final test accuracy of all rows. A row has reached it in the
+    epoch from which its test accuracy stays at or above it.
     """
     curves = {
         name: [np.array([epoch["test_accuracy"] for epoch in curve]) for curve in outcome.curves]
@@ -256,17 +248,21 @@ def _times_to_accuracy(outcomes: Mapping[str, Outcome]) -> _Times:
         below = [np.flatnonzero(c < target) for c, target in zip(seeds, targets, strict=True)]
         epochs[name] = np.array([last[-1] + 2 if len(last) else 1 for last in below], float)
         minutes[name] = epochs[name] * outcomes[name].seconds / 60
-    return _Times(epochs, minutes, targets)
+    return epochs, minutes, targets
 
 
-def _times_section(times: _Times, outcomes: Mapping[str, Outcome]) -> Section:
+def _times_section(
+    epochs: Mapping[str, Values],
+    minutes: Mapping[str, Values],
+    targets: Values,
+    outcomes: Mapping[str, Outcome],
+) -> Section:
     rows: list[list[Cell]] = []
     for name, outcome in outcomes.items():
-        epochs, minutes = times.epochs[name], times.minutes[name]
-        ends = (float(epochs.mean()), int(epochs.min()), int(epochs.max()))
-        rows.append([name, outcome.config.training.epochs, *ends, float(minutes.mean())])
+        spans = (float(epochs[name].mean()), int(epochs[name].min()), int(epochs[name].max()))
+        rows.append([name, outcome.config.training.epochs, *spans, float(minutes[name].mean())])
     columns = ("row", "all epochs", "epochs, mean", "lowest", "highest", "minutes of training")
-    title = f"Time to {100 * times.targets.mean():.2f} % test accuracy, the lowest final accuracy"
+    title = f"Time to {100 * targets.mean():.2f} % test accuracy, the lowest final accuracy"
     note = "The epoch from which a seed's test accuracy stays at or above the target."
     table = Table("time-to-accuracy", title, columns, rows, 2, note)
     return Section("Time to equal accuracy", (), [table])
