@@ -41,8 +41,7 @@ def test_facts_are_those_of_the_run_folder(
         validation.metrics.accuracy
         == run.read_json("evaluations/validation/scores.json")["accuracy"]
     )
-    assert facts.predictions is not None
-    assert len(facts.predictions.paths) == validation.metrics.images
+    assert len(validation.paths) == validation.metrics.images
     assert facts.samples is not None
     assert len(facts.samples.labels) == len(facts.samples.pixels) == 24
     assert [row["epoch"] for row in facts.history] == [1]

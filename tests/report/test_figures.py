@@ -41,9 +41,9 @@ def test_settings_of_a_user_change_no_figure_and_figures_change_no_setting() -> 
 def test_the_frames_of_a_figure_are_green_and_red_and_the_wrong_one_is_dashed() -> None:
     black = np.zeros((2, 8, 8, 3), np.uint8)
     letters = fonts.lettering(["a", "b"])
-    png = pixels_of(figures.predictions(black, [0, 0], [0, 1], [0.9, 0.9], letters).png()).astype(
-        int
-    )
+    truth, predicted, probability = np.array([0, 0]), np.array([0, 1]), np.array([0.9, 0.9])
+    drawing = figures.predictions(black, truth, predicted, probability, letters)
+    png = pixels_of(drawing.png()).astype(int)
     near = [np.abs(png - colour).sum(axis=2) < 30 for colour in ((26, 127, 75), (196, 50, 10))]
     green, red = (mask.sum() for mask in near)
     assert green > 1000

@@ -9,6 +9,7 @@ import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,16 +18,14 @@ from PIL import Image
 from residua.config.auto import Choice
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import compute_metrics
+from residua.evaluation.score import Evaluation
 from residua.report import fonts
-from residua.report.evidence import Evidence
 from residua.report.facts import (
     ClassCount,
     DataFacts,
     NetworkFacts,
-    Predictions,
     ReportFacts,
     Samples,
-    SplitMetrics,
 )
 from residua.report.html import render, write
 from residua.system.words import percent
@@ -86,7 +85,10 @@ def row(epoch: int, **more: float | None) -> dict[str, float | None]:
 
 
 def make(
-    classes: list[str] | None = None, images: int = 30, size: int = 16, split: str = "test"
+    classes: list[str] | None = None,
+    images: int = 30,
+    size: int = 16,
+    split: Literal["test", "validation"] = "test",
 ) -> ReportFacts:
     """Facts without curves, which take time to draw."""
     names = classes or ["egret", "owl", "puffin"]
@@ -94,7 +96,6 @@ def make(
     labels = random.integers(0, len(names), images)
     logits = random.normal(size=(images, len(names))).astype(np.float32)
     logits[np.arange(images), labels] += 1.5
-    predicted = logits.argmax(axis=1)
     pixels = random.integers(0, 256, (images, size, size, 3), np.uint8)
     counts = [ClassCount(name, 40, 10, 10) for name in names]
     metrics = compute_metrics(logits, labels, names)
@@ -103,7 +104,17 @@ def make(
         network=NetworkFacts("cifar_resnet20", 272_474, 270_906, 1_568, (3, 16, 16), 41_000_000),
         data=DataFacts("data/birds", "a folder of class folders", 180, counts, [("a.jpg", "cut")]),
         history=[],
-        evaluation=SplitMetrics(split, metrics, CAVEAT * (split == "validation")),
+        evaluation=Evaluation(
+            split,
+            metrics,
+            tuple(names),
+            ("a.png",) * images,
+            labels,
+            logits,
+            pixels,
+            (),
+            CAVEAT * (split == "validation"),
+        ),
         choices=[Choice("training.epochs", "12", "few images")],
         environment={"device": "cpu", "threads": 2},
         seconds=75.4,
@@ -111,9 +122,6 @@ def make(
         predict_command="residua predict runs/birds-1 IMAGE",
         best_epoch=2,
         samples=Samples(pixels[:8], labels[:8].tolist()),
-        predictions=Predictions(
-            pixels, labels.tolist(), predicted.tolist(), [0.5] * images, ["a.png"] * images
-        ),
     )
 
 
@@ -146,8 +154,10 @@ def test_links_within_the_page_have_targets(page: Page) -> None:
 
 
 def test_the_navigation_names_every_section_in_its_order(page: Page) -> None:
-    baselines = Evidence(baselines={"majority class": 0.8})
-    for shown in (page, Page(render(replace(make(), evidence=baselines)))):
+    evaluation = make().evaluation
+    assert evaluation is not None
+    compared = replace(evaluation, baselines={"majority class": 0.8})
+    for shown in (page, Page(render(replace(make(), evaluation=compared)))):
         sections = [a["id"] for tag, a in shown.elements if tag == "section" and a.get("id")]
         links = [a["href"] for tag, a in shown.elements if tag == "a"]
         assert links == [f"#{name}" for name in sections]
@@ -173,13 +183,17 @@ def test_no_interval_of_a_recall_excludes_it_by_rounding() -> None:
     labels = np.zeros(200, np.int64)
     logits = np.eye(2, dtype=np.float32)[np.arange(200) // 199]
     metrics = compute_metrics(logits, labels, ["egret", "owl"])
-    facts = replace(make(["egret", "owl"]), evaluation=SplitMetrics("test", metrics))
+    facts = make(["egret", "owl"])
+    assert facts.evaluation is not None
+    facts = replace(facts, evaluation=replace(facts.evaluation, metrics=metrics))
     assert "99.5 % (97.2 to 99.9)" in Page(render(facts)).words.replace("\xa0", " ")
 
 
 def test_the_majority_class_is_that_of_the_training_set_everywhere() -> None:
-    facts = replace(make(), evidence=Evidence(baselines={"majority class": 0.125}))
-    words = Page(render(facts)).words.replace("\xa0", " ")
+    facts = make()
+    assert facts.evaluation is not None
+    evaluation = replace(facts.evaluation, baselines={"majority class": 0.125})
+    words = Page(render(replace(facts, evaluation=evaluation))).words.replace("\xa0", " ")
     assert "majority class 12.5 %" in words
     assert "12 %: majority-class baseline" in words
 
@@ -247,7 +261,7 @@ def test_right_and_wrong_differ_by_more_than_colour(page: Page) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"evaluation": None, "predictions": None, "samples": None, "choices": []}
+        {"evaluation": None, "samples": None, "choices": []}
         | {"best_epoch": None, "environment": {}, "seconds": 0.0},
         {"history": [{"epoch": 1, "loss": 2.0, "accuracy": 0.1}]},
         {"history": [row(1), row(2, loss=float("nan"), val_loss=None), row(3, val_loss=4021.5)]},
@@ -282,12 +296,10 @@ def test_one_class_and_many_classes() -> None:
 def test_a_prediction_outside_the_classes_has_a_name() -> None:
     logits = np.zeros((2, 9), np.float32)
     logits[:, 8] = 1
-    metrics = compute_metrics(logits, np.array([0, 1]), ["egret", "owl"])
-    facts = replace(
-        make(["egret", "owl"], images=2),
-        evaluation=SplitMetrics("all", metrics),
-        predictions=Predictions(np.zeros((2, 8, 8, 1), np.uint8), [0, 1], [8, 8], [0.3, 0.3]),
-    )
+    labels, classes = np.array([0, 1]), ("egret", "owl")
+    metrics, pixels = compute_metrics(logits, labels, classes), np.zeros((2, 8, 8, 1), np.uint8)
+    evaluation = Evaluation("all", metrics, classes, ("a", "b"), labels, logits, pixels, ())
+    facts = replace(make(["egret", "owl"], images=2), evaluation=evaluation)
     assert "output 8" in Page(render(facts)).text
 
 
@@ -317,7 +329,7 @@ def test_a_transfer_shows_its_probes_and_trials() -> None:
 
 
 def test_without_held_out_images_the_headline_is_cross_validated() -> None:
-    facts = replace(make(), evaluation=None, predictions=None, transfer=TRANSFER)
+    facts = replace(make(), evaluation=None, transfer=TRANSFER)
     words = Page(render(facts)).words
     assert "90.0% expected accuracy" in words
     assert "6 of 58 images were misclassified by linear probes that were trained without" in words
@@ -354,7 +366,7 @@ def test_names_that_no_font_can_draw_give_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fonts, "installed", dict)
-    facts = replace(make(FOREIGN, images=4), evaluation=None, predictions=None)
+    facts = replace(make(FOREIGN, images=4), evaluation=None)
     (warning,) = write(facts, tmp_path)
     assert "雪鸮" in warning
     assert "雪鸮" in (tmp_path / "report.html").read_text("utf-8")

@@ -9,8 +9,7 @@ import yaml
 
 from residua.evaluation.metrics import compute_metrics
 from residua.evaluation.score import Evaluation
-from residua.report.evidence import Evidence
-from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts, SplitMetrics
+from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts
 from residua.report.model_card import card_text
 from residua.system.words import percent
 from residua.transfer.result import CrossValidation, TransferResult
@@ -32,13 +31,22 @@ def facts() -> ReportFacts:
             "/home/me/birds", "class folders", 250, [ClassCount(n, 90, 0, 35) for n in CLASSES]
         ),
         history=[],
-        evaluation=SplitMetrics("test", metrics),
+        evaluation=Evaluation(
+            "test",
+            metrics,
+            CLASSES,
+            ("a.png",) * len(labels),
+            labels,
+            logits,
+            np.zeros((len(labels), 4, 4, 3), np.uint8),
+            (),
+            baselines={"majority class": 0.8},
+        ),
         choices=[],
         environment={},
         seconds=1.0,
         train_command="",
         predict_command="",
-        evidence=Evidence(baselines={"majority class": 0.8}),
     )
 
 
@@ -92,7 +100,10 @@ def test_one_image_and_an_interval_below_certainty_are_written_as_such() -> None
     logits = np.eye(2, dtype=np.float32)[labels]
     logits[0] = logits[0, ::-1]
     metrics = compute_metrics(logits, labels, CLASSES)
-    text = card_text(replace(facts(), evaluation=SplitMetrics("test", metrics)), "")
+    chosen = facts()
+    assert chosen.evaluation is not None
+    evaluation = replace(chosen.evaluation, metrics=metrics)
+    text = card_text(replace(chosen, evaluation=evaluation), "")
     assert "(1 image)" in text
     assert metrics.interval[1] > 0.99995
     assert "accuracy, test set (95 % CI 0.9997 to 0.9999)" in text
@@ -125,7 +136,7 @@ def test_it_states_how_far_probabilities_carry() -> None:
     detector = UnknownDetector("knn", 0.0, 0.05, 0.875, 3, 2, 1.0, {}, 40, 10)
     reliability = evaluation.reliability
     assert reliability is not None
-    text = card_text(replace(facts(), reliability=reliability, unknown=detector), "")
+    text = card_text(replace(facts(), evaluation=evaluation, unknown=detector), "")
     error, (low, high) = reliability.after.error, reliability.after.interval
     shown = [percent(value, 1) for value in (error, low, high)]
     assert (

@@ -105,6 +105,16 @@ class Evaluation:
         """Of the classes for each image, float64 [N, K]; NaN where a logit is not finite."""
         return softmax(self.logits)
 
+    @property
+    def predicted(self) -> Integers:
+        """The most likely output of each image, int64 [N]; it may be beyond the classes."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """The probability of the predicted output, float64 [N]."""
+        return np.asarray(self.probabilities.max(axis=1))
+
     @cached_property
     def reliability(self) -> Reliability | None:
         """Calibration, Brier score, prediction sets; None of fewer than 20 images with finite
@@ -140,8 +150,7 @@ class Evaluation:
 
     def rows(self) -> list[tuple[str, str, str, float, bool]]:
         """For each image: path, class, predicted class, its probability, whether it is correct."""
-        best = self.probabilities.argmax(1)
-        columns = zip(self.paths, self.labels, best, self.probabilities, strict=True)
+        columns = zip(self.paths, self.labels, self.predicted, self.probabilities, strict=True)
         names = self.classes
         return [
             (

@@ -1,14 +1,12 @@
-"""A run's evaluation -> what the report shows beyond metrics: baselines, slices, explained images.
+"""A run's evaluation -> explained images: some errors and correct predictions, with heat maps.
 
-Explained are some errors and correct predictions: heat maps of their evidence, and for an error the
-nearest training images.
+For an error also the nearest training images.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +16,6 @@ from residua.data.prepare import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.errors import ResiduaError
 from residua.evaluation.score import Evaluation, class_name
-from residua.evaluation.slices import Slice
 from residua.inference.engine import Floats
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.grad_cam import grad_cam
@@ -67,15 +64,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Evidence:
-    """See the module. no_map: why there are no heat maps, in a sentence. compared: training images
-    among which the neighbours are the nearest. features: where their features are from."""
+    """Explained images. no_map: why there are no heat maps, in a sentence. compared: training
+    images among which the neighbours are the nearest. features: where their features are from."""
 
-    baselines: Mapping[str, float] = field(default_factory=dict)
-    slices: tuple[Slice, ...] = ()
-    examples: tuple[Example, ...] = ()
-    no_map: str = ""
-    compared: int = 0
-    features: str = ""
+    examples: tuple[Example, ...]
+    no_map: str
+    compared: int
+    features: str
 
 
 def evidence_of(
@@ -92,11 +87,8 @@ def evidence_of(
     """
     sample_of = {entry.path: index for index, entry in enumerate(prepared.dataset.entries)}
     samples = np.array([sample_of[path] for path in evaluation.paths], np.int64)
-    chances = evaluation.probabilities
-    predicted, truth = chances.argmax(axis=1), evaluation.labels
-    shown = most_instructive(
-        truth.tolist(), predicted.tolist(), chances.max(axis=1).tolist(), EXAMPLES
-    )
+    predicted, truth, confidence = evaluation.predicted, evaluation.labels, evaluation.confidence
+    shown = most_instructive(truth, predicted, confidence, EXAMPLES)
     rows = np.array(shown, np.int64)
     heats, no_map = _heat_maps(weights, prepared, evaluation, rows, predicted[rows])
     wrong = rows[predicted[rows] != truth[rows]]
@@ -110,21 +102,15 @@ def evidence_of(
             evaluation.paths[row],
             classes[truth[row]],
             class_name(classes, int(predicted[row])),
-            float(chances[row].max()),
+            float(confidence[row]),
             jpeg_uri(evaluation.pixels[row], SIDE),
             heat,
             neighbours.get(row, ()),
         )
         for row, heat in zip(shown, heats, strict=True)
     )
-    return Evidence(
-        evaluation.baselines,
-        evaluation.slices,
-        examples,
-        no_map,
-        compared,
-        "the initial weights" if extractor is not None else "the trained network",
-    )
+    source = "the initial weights" if extractor is not None else "the trained network"
+    return Evidence(examples, no_map, compared, source)
 
 
 def _heat_maps(

@@ -14,8 +14,6 @@ from residua.config.start import is_published
 from residua.data.dataset import Pixels
 from residua.data.prepare import Prepared
 from residua.data.random import shuffled
-from residua.evaluation.metrics import Metrics
-from residua.evaluation.reliability import Reliability
 from residua.evaluation.score import Evaluation
 from residua.networks.analysis.cost import measure
 from residua.networks.surgery.freezing import freeze
@@ -79,15 +77,6 @@ class DataFacts:
 
 
 @dataclass(frozen=True, eq=False)
-class SplitMetrics:
-    """Metrics on the split "test", "validation" or "cross-validation". caveat: see Evaluation."""
-
-    split: str
-    metrics: Metrics
-    caveat: str = ""
-
-
-@dataclass(frozen=True, eq=False)
 class Samples:
     """Images uint8 [N, S, S, C], C 1 or 3, and their labels."""
 
@@ -96,34 +85,20 @@ class Samples:
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
-    """Images uint8 [N, S, S, C] of the evaluated split, labels, predicted outputs, probabilities.
-
-    A predicted output may be beyond the classes. paths: of the images, or empty.
-    """
-
-    pixels: Pixels
-    truth: Sequence[int]
-    predicted: Sequence[int]
-    probability: Sequence[float]
-    paths: Sequence[str] = ()
-
-
-@dataclass(frozen=True, eq=False)
 class ReportFacts:
     """Everything that a report shows; it leaves out what is None or empty.
 
-    evaluation: the headline, or cross-validated predictions. best_epoch: the epoch, from 1, of the
-    saved weights; 0: of those before fine-tuning. history: rows as in history.csv. environment:
-    name -> value. seconds: duration of the training. initial_weights: their source and licence.
-    reliability, unknown: see evaluation/reliability.py and uncertainty/unknown.py.
+    evaluation: on the test or validation set, or of cross-validated predictions. best_epoch: the
+    epoch, from 1, of the saved weights; 0: of those before fine-tuning. history: rows as in
+    history.csv. environment: name -> value. seconds: duration of the training. initial_weights:
+    their source and licence. unknown: see uncertainty/unknown.py.
     """
 
     title: str
     network: NetworkFacts
     data: DataFacts
     history: History
-    evaluation: SplitMetrics | None
+    evaluation: Evaluation | None
     choices: Sequence[Choice]
     environment: Mapping[str, object]
     seconds: float
@@ -131,10 +106,8 @@ class ReportFacts:
     predict_command: str
     best_epoch: int | None = None
     samples: Samples | None = None
-    predictions: Predictions | None = None
     transfer: TransferResult | None = None
     audit: ShownFindings | None = None
-    reliability: Reliability | None = None
     unknown: UnknownDetector | None = None
     evidence: Evidence | None = None
     initial_weights: str = ""
@@ -165,7 +138,7 @@ def report_facts(
         network=_network_facts(prepared),
         data=_data_facts(prepared),
         history=progress.history,
-        evaluation=_split_metrics(evaluation),
+        evaluation=evaluation,
         choices=folder.choices,
         environment={
             key: " ".join(map(str, value)) if isinstance(value, list) else value
@@ -178,10 +151,8 @@ def report_facts(
         predict_command=f"residua predict {run} IMAGE_OR_FOLDER",
         best_epoch=0 if progress.kept_initial else progress.best_epoch or None,
         samples=Samples(prepared.pixels[first], prepared.labels[first].tolist()),
-        predictions=_predictions(evaluation),
         transfer=transfer if transfer and transfer.layers else None,
         audit=None if audit is None else shown_in_report(audit, prepared),
-        reliability=None if evaluation is None else evaluation.reliability,
         unknown=None if uncertainty is None else uncertainty.unknown,
         evidence=evidence,
         initial_weights=_initial_weights(config) if pretrained else "",
@@ -228,23 +199,4 @@ def _data_facts(prepared: Prepared) -> DataFacts:
         unreadable=prepared.unreadable,
         duplicates=prepared.duplicates,
         warnings=prepared.notes,
-    )
-
-
-def _split_metrics(evaluation: Evaluation | None) -> SplitMetrics | None:
-    if evaluation is None:
-        return None
-    return SplitMetrics(evaluation.split, evaluation.metrics, evaluation.caveat)
-
-
-def _predictions(evaluation: Evaluation | None) -> Predictions | None:
-    if evaluation is None:
-        return None
-    probabilities = evaluation.probabilities
-    return Predictions(
-        evaluation.pixels,
-        evaluation.labels.tolist(),
-        probabilities.argmax(1).tolist(),
-        probabilities.max(1).tolist(),
-        evaluation.paths,
     )

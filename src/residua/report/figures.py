@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from residua.data.dataset import Pixels
+from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.report.fonts import Lettering, lettering
 from residua.report.style import FAINT, INK, Drawing
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
     from residua.evaluation.predictor import Prediction
 
-Pixels = npt.NDArray[np.uint8]
 
 RIGHT, WRONG = "#1a7f4b", "#c4320a"
 NUMBERED = 30  # classes up to which a confusion matrix shows its counts
@@ -47,12 +48,12 @@ def samples(pixels: Pixels, labels: Sequence[int], lettering: Lettering) -> Draw
 
 def predictions(
     pixels: Pixels,
-    truth: Sequence[int],
-    predicted: Sequence[int],
-    probability: Sequence[float],
+    truth: Integers,
+    predicted: Integers,
+    probability: npt.NDArray[np.float64],
     lettering: Lettering,
 ) -> Drawing:
-    """Images uint8 [N, S, S, C] with the predicted class and its probability (A 0.14).
+    """Images uint8 [N, S, S, C] with the predicted class and its probability (A 0.14), [N] each.
 
     Correct and wrong predictions differ by the colour of the frame, its line (solid, dashed), a
     mark, and a second line with the true class. Probabilities in [0, 1]. N at least 1.

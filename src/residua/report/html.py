@@ -13,7 +13,8 @@ from residua.runs.folder import HISTORY
 from residua.system.files import write_atomically
 
 if TYPE_CHECKING:
-    from residua.report.facts import Predictions, ReportFacts
+    from residua.evaluation.score import Evaluation
+    from residua.report.facts import ReportFacts
 
 SAMPLES = 8  # images of samples.png
 GRID = 24  # predictions in the HTML
@@ -37,8 +38,9 @@ def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
 
 def render(facts: ReportFacts) -> str:
     """The report as one HTML document without scripts or requests to the network."""
-    metrics = facts.evaluation.metrics if facts.evaluation else None
-    baselines = facts.evidence.baselines if facts.evidence else {}
+    evaluation = facts.evaluation
+    metrics = evaluation.metrics if evaluation else None
+    reliability = evaluation.reliability if evaluation else None
     counts = [count.train + count.validation + count.test for count in facts.data.classes]
     svgs = [charts.chart_svg(facts.history, kind, facts.best_epoch) for kind in charts.KINDS]
     template = view.templates().get_template("report.html.j2")
@@ -48,14 +50,14 @@ def render(facts: ReportFacts) -> str:
         charts=[svg for svg in svgs if svg],
         columns=[key for key in COLUMNS if any(row.get(key) is not None for row in facts.history)],
         metrics=metrics,
-        majority=view.majority_accuracy(metrics, baselines) if metrics else None,
+        majority=view.majority_accuracy(evaluation) if evaluation else None,
         confusions=view.confusions(metrics, facts.classes) if metrics else [],
         matrix=view.confusion_cells(metrics) if metrics else None,
         confusion_map=view.confusion_map(metrics) if metrics else None,
         weakest=view.weakest(metrics) if metrics else [],
         macro=metrics.to_json()["macro"] if metrics else None,
-        shown=_shown(facts.predictions, GRID),
-        reliability=(reliability := facts.reliability),
+        shown=_shown(evaluation, GRID) if evaluation else [],
+        reliability=reliability,
         diagram=reliability_charts.reliability_diagram(reliability) if reliability else None,
         selective=reliability_charts.selective_curve(reliability) if reliability else None,
         unknown=facts.unknown and view.unknown_text(facts.unknown, len(facts.classes)),
@@ -75,24 +77,22 @@ def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, Drawing]:
         drawings["samples"] = figures.samples(samples.pixels[:SAMPLES], labels, letters)
     if facts.evaluation:
         drawings["confusion"] = figures.confusion(facts.evaluation.metrics.confusion, letters)
-    if (predictions := facts.predictions) is not None and len(predictions.pixels):
-        shown = _shown(predictions, FIGURE)
-        drawings["predictions"] = figures.predictions(
-            predictions.pixels[shown],
-            [predictions.truth[index] for index in shown],
-            [predictions.predicted[index] for index in shown],
-            [predictions.probability[index] for index in shown],
-            letters,
-        )
+        drawings["predictions"] = predictions_grid(facts.evaluation, FIGURE, letters)
     return drawings
 
 
-def _shown(predictions: Predictions | None, most: int) -> list[int]:
+def predictions_grid(evaluation: Evaluation, most: int, letters: Lettering) -> Drawing:
+    """At most `most` images with their predictions: errors first, the most confident first."""
+    shown = _shown(evaluation, most)
+    predicted, confidence = evaluation.predicted[shown], evaluation.confidence[shown]
+    pixels, truth = evaluation.pixels[shown], evaluation.labels[shown]
+    return figures.predictions(pixels, truth, predicted, confidence, letters)
+
+
+def _shown(evaluation: Evaluation, most: int) -> list[int]:
     """Indices of the predictions in a grid, in its order."""
-    if predictions is None:
-        return []
     return view.most_instructive(
-        predictions.truth, predictions.predicted, predictions.probability, most
+        evaluation.labels, evaluation.predicted, evaluation.confidence, most
     )
 
 

@@ -113,9 +113,10 @@ def front_matter(facts: ReportFacts) -> str:
     }
     if facts.evaluation is not None:
         metrics, split = facts.evaluation.metrics, facts.evaluation.split
+        balanced = metrics.balanced_accuracy
         rows = (
             ("accuracy", "accuracy", metrics.accuracy, metrics.interval),
-            ("balanced_accuracy", "balanced accuracy", *_balanced(facts)),
+            ("balanced_accuracy", "balanced accuracy", balanced, metrics.balanced_interval),
             ("f1", "macro F1", metrics.macro_f1, metrics.macro_f1_interval),
         )
         dataset = {"name": facts.title, "type": "image-folder"}
@@ -137,11 +138,6 @@ def front_matter(facts: ReportFacts) -> str:
         fields["model-index"] = [{"name": facts.title, "results": [result]}]
     text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     return text
-
-
-def _balanced(facts: ReportFacts) -> tuple[float, tuple[float, float]]:
-    assert facts.evaluation is not None
-    return facts.evaluation.metrics.balanced_accuracy, facts.evaluation.metrics.balanced_interval
 
 
 def _split_name(split: str) -> str:
@@ -186,12 +182,11 @@ def _evaluation(facts: ReportFacts) -> str:
             "corrected for the selection of layer and regularisation, and for the images that each "
             "probe lacked.",
         ]
-    if facts.reliability is not None:
-        lines += ["", *_probabilities(facts.reliability)]
-    if facts.evidence and facts.evidence.baselines:
+    if facts.evaluation.reliability is not None:
+        lines += ["", *_probabilities(facts.evaluation.reliability)]
+    if baselines := facts.evaluation.baselines:
         lines += ["", "Without a network, on the same images:", ""]
-        baselines = facts.evidence.baselines.items()
-        lines += [f"- {name}: {percent(accuracy, 1)}" for name, accuracy in baselines]
+        lines += [f"- {name}: {percent(accuracy, 1)}" for name, accuracy in baselines.items()]
     return "\n".join(lines)
 
 
@@ -236,8 +231,7 @@ def _limits(facts: ReportFacts) -> list[str]:
                 f"{agreeing(len(few), 'has', 'have')} fewer than {FEW} "
                 f"evaluated images: {_escaped(names)}."
             )
-        if facts.evidence:
-            lines += [_escaped(slice_text(entry)) for entry in facts.evidence.slices]
+        lines += [_escaped(slice_text(entry)) for entry in facts.evaluation.slices]
     lines += [_escaped(warning) for warning in facts.data.warnings]
     return [
         *lines,

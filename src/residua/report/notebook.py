@@ -31,6 +31,7 @@ from residua.report import charts, figures, reliability_charts, view
 from residua.report.audit_page import IN_REPORT, shown_findings
 from residua.report.fonts import lettering
 from residua.report.heat import jpeg_uri, overlay
+from residua.report.html import predictions_grid
 from residua.report.page import Page
 from residua.report.style import DPI, Drawing
 from residua.runs.folder import RunFolder
@@ -90,7 +91,7 @@ def evaluation_html(evaluation: Evaluation) -> str:
         digits=2 if metrics.images >= 5000 else 1,
         low=metrics.interval[0],
         high=metrics.interval[1],
-        majority=view.majority_accuracy(metrics, evaluation.baselines),
+        majority=view.majority_accuracy(evaluation),
         classes=evaluation.classes,
         matrix=view.confusion_cells(metrics),
         confusion_map=view.confusion_map(metrics),
@@ -144,18 +145,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
 
 def predictions_figure(evaluation: Evaluation) -> Figure:
     """Images with their predictions: errors first, the most confident first."""
-    truth, chances = evaluation.labels.tolist(), evaluation.probabilities
-    predicted, probability = chances.argmax(1).tolist(), chances.max(1).tolist()
-    rows = view.most_instructive(truth, predicted, probability, ERRORS)
-    return _figure(
-        figures.predictions(
-            evaluation.pixels[rows],
-            [truth[row] for row in rows],
-            [predicted[row] for row in rows],
-            [probability[row] for row in rows],
-            lettering(evaluation.classes),
-        )
-    )
+    return _figure(predictions_grid(evaluation, ERRORS, lettering(evaluation.classes)))
 
 
 def reliability_figure(evaluation: Evaluation) -> Figure:

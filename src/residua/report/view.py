@@ -8,7 +8,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -140,11 +140,11 @@ def confusion_map(metrics: Metrics) -> str | None:
     return data_uri(cells.repeat(side, axis=0).repeat(side, axis=1), side=max(MAP, classes))
 
 
-def majority_accuracy(metrics: Metrics, baselines: Mapping[str, float]) -> float:
+def majority_accuracy(evaluation: Evaluation) -> float:
     """The accuracy of predicting one class for all images: the largest class of the training set;
-    where that is not known, of the evaluated images. baselines: see Evaluation."""
-    largest = max(score.support for score in metrics.per_class)
-    return baselines.get(MAJORITY, largest / metrics.images)
+    where that is not known, of the evaluated images."""
+    largest = max(score.support for score in evaluation.metrics.per_class)
+    return evaluation.baselines.get(MAJORITY, largest / evaluation.metrics.images)
 
 
 def weakest(metrics: Metrics) -> list[ClassMetrics]:
@@ -156,7 +156,7 @@ def weakest(metrics: Metrics) -> list[ClassMetrics]:
 
 
 def most_instructive(
-    truth: Sequence[int], predicted: Sequence[int], probability: Sequence[float], most: int
+    truth: Iterable[int], predicted: Iterable[int], probability: Iterable[float], most: int
 ) -> list[int]:
     """Indices for a grid: wrong predictions, the surest first, then a quarter of correct ones, of
     each class in turn."""
