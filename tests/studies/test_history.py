@@ -23,7 +23,7 @@ from residua.studies.claims.history import (
     speed_finding,
     study,
 )
-from residua.studies.claims.imagenet_accuracies import CONTRIBUTIONS, ROWS, Point, point_of
+from residua.studies.claims.imagenet_accuracies import CONTRIBUTIONS, ROWS, Point, counted
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -46,7 +46,7 @@ def test_the_table_lists_every_accuracy_with_its_source(page: Page) -> None:
 
 @pytest.fixture(scope="module")
 def points() -> list[Point]:
-    return [point_of(row) for row in ROWS]
+    return [counted(row) for row in ROWS]
 
 
 def test_no_cheaper_network_equals_one_of_the_frontier(points: Sequence[Point]) -> None:
@@ -61,7 +61,7 @@ def test_no_cheaper_network_equals_one_of_the_frontier(points: Sequence[Point]) 
         )
     ]
     assert sorted(found, key=lambda e: e.label) == sorted(expected, key=lambda e: e.label)
-    assert "vgg19" not in {each.published.name for each in found}
+    assert "vgg19" not in {each.name for each in found}
 
 
 def priced(points: Sequence[Point], sign: int) -> list[Point]:
@@ -89,10 +89,9 @@ def test_findings_on_costs_follow_the_numbers(points: Sequence[Point]) -> None:
     for family in CONTRIBUTIONS:
         texts = {family_finding(family, each) for each in (points, rising, falling)}
         assert len(texts) == 3, family
-    new = next(each for each in points if each.published.name == "resnext50_32x4d")
-    worse = dataclasses.replace(new.published, accuracy=70.0)
+    new = next(each for each in points if each.name == "resnext50_32x4d")
     others = [each for each in points if each is not new]
-    text = family_finding("ResNeXt", [*others, dataclasses.replace(new, published=worse)])
+    text = family_finding("ResNeXt", [*others, dataclasses.replace(new, accuracy=70.0)])
     assert "ResNeXt-50 against ResNet-50: -6.1 points" in text
 
 

@@ -21,7 +21,7 @@ from residua.studies.claims.imagenet_accuracies import (
     CONTRIBUTIONS,
     ROWS,
     Point,
-    point_of,
+    counted,
 )
 from residua.studies.study import computed
 from residua.system.console import Report, counting
@@ -95,8 +95,8 @@ def study(
 
     side: of the images for timing, None for each network's own.
     """
-    points = [point_of(row) for row in ROWS]
-    timed = [point for point in points if point.published.name in names]
+    points = [counted(row) for row in ROWS]
+    timed = [point for point in points if point.name in names]
     timings = [time_network(p, batch, repeats, side) for p in counting(timed, report, len(timed))]
     costs = Section("Accuracy against cost", COSTS, [_cost_table(points)], [_cost_figure(points)])
     speed = Section("Speed", SPEED, [_speed_table(timings)], [_speed_figure(timings)])
@@ -122,7 +122,7 @@ STUDY = computed(
 
 def time_network(point: Point, batch: int, repeats: int, side: int | None) -> Timing:
     """Time a network on random images."""
-    name = point.published.name or ""
+    name = point.name or ""
     network = catalogue.build(name, seed=0).eval()
     side = side or catalogue.row(name).size
     x = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -195,7 +195,7 @@ def _strength(correlation: float) -> str:
 
 def family_finding(family: str, points: Sequence[Point]) -> str:
     """The contribution of a family, and its gain over an older network."""
-    members = [point for point in points if point.published.family == family]
+    members = [point for point in points if point.family == family]
     name = family.capitalize() if family.islower() else family
     contribution = f"{name}: {CONTRIBUTIONS[family]}."
     best = max(members, key=lambda p: p.accuracy)
@@ -206,13 +206,13 @@ def family_finding(family: str, points: Sequence[Point]) -> str:
             f"{best.parameters / 1e6:.1f} million parameters, {percent(linear)} of them in linear "
             f"layers, and {_billions(best)} multiply-adds."
         )
-    new, old = (next(p for p in points if p.published.name == name) for name in COMPARED[family])
+    new, old = (next(p for p in points if p.name == name) for name in COMPARED[family])
     work, size = new.multiply_adds / old.multiply_adds, new.parameters / old.parameters
     sentences = [
         f"{contribution} {new.label} against {old.label}: {new.accuracy - old.accuracy:+.1f} "
         f"points with {work:.2f} times the multiply-adds and {size:.2f} times the parameters."
     ]
-    if new.published.source != old.published.source:
+    if new.source != old.source:
         sentences.append("The two have different publishers.")
     if best is not new:
         sentences.append(f"The family reaches {best.accuracy:.1f} % ({best.label}).")
@@ -243,13 +243,13 @@ def _cost_table(points: Sequence[Point]) -> Table:
     rows: list[tuple[Cell, ...]] = [
         (
             point.label,
-            point.published.family,
+            point.family,
             point.accuracy,
             point.multiply_adds,
             point.parameters,
             point.side,
-            "counted" if point.published.name else "as published",
-            point.published.source,
+            "counted" if point.name else "as published",
+            point.source,
         )
         for point in points
     ]
@@ -304,7 +304,7 @@ def _scatter(axes: Axes, points: Sequence[Point], x: Sequence[float]) -> None:
         members = sorted(
             (value, point.accuracy)
             for value, point in zip(x, points, strict=True)
-            if point.published.family == family
+            if point.family == family
         )
         if members:
             axes.plot(

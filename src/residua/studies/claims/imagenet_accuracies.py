@@ -6,7 +6,7 @@ own size unless the source states otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from residua.config.schema import NetworkSpec
@@ -43,11 +43,12 @@ COMPARED = {  # the newer and the older network, if possible of one publisher
 
 
 @dataclass(frozen=True)
-class PublishedAccuracy:
-    """A published accuracy. name: a row of the catalogue, None for a network that it lacks.
+class Point:
+    """A published accuracy, and the network's cost once it is counted.
 
-    label: a short name, for figures. multiply_adds, parameters: as published, for a network that
-    the catalogue lacks.
+    name: a row of the catalogue, None for a network that it lacks; its cost is that published.
+    label: a short name, for figures. accuracy: top-1 in per cent. multiply_adds: for an image of
+    `side` px. parameters: the trainable ones. linear: the fraction of them in linear layers.
     """
 
     family: str
@@ -55,44 +56,21 @@ class PublishedAccuracy:
     label: str
     accuracy: float
     source: str
-    multiply_adds: int | None = None
-    parameters: int | None = None
+    multiply_adds: int = 0
+    parameters: int = 0
+    linear: float | None = None
+    side: int | None = None
 
 
-@dataclass(frozen=True)
-class Point:
-    """A published accuracy and the network's cost: multiply-adds of an image of `side` px.
-
-    parameters: the trainable ones. linear: the fraction of them in linear layers; None, like
-    `side`, for a network that the catalogue lacks.
-    """
-
-    published: PublishedAccuracy
-    multiply_adds: int
-    parameters: int
-    linear: float | None
-    side: int | None
-
-    @property
-    def label(self) -> str:
-        """The network's short name."""
-        return self.published.label
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1 in per cent."""
-        return self.published.accuracy
-
-
-ROWS: tuple[PublishedAccuracy, ...] = (
-    PublishedAccuracy(ALEXNET, "alexnet_2012", "AlexNet 2012", 59.3, KRIZHEVSKY),
-    PublishedAccuracy(ALEXNET, "alexnet", "AlexNet 2014", 56.522, TORCHVISION),
-    PublishedAccuracy(VGG, "vgg11", "VGG-11", 69.020, TORCHVISION),
-    PublishedAccuracy(VGG, "vgg13", "VGG-13", 69.928, TORCHVISION),
-    PublishedAccuracy(VGG, "vgg16", "VGG-16", 71.592, TORCHVISION),
-    PublishedAccuracy(VGG, "vgg19", "VGG-19", 72.376, TORCHVISION),
-    PublishedAccuracy(INCEPTION, "googlenet", "GoogLeNet", 69.778, TORCHVISION),
-    PublishedAccuracy(
+ROWS: tuple[Point, ...] = (
+    Point(ALEXNET, "alexnet_2012", "AlexNet 2012", 59.3, KRIZHEVSKY),
+    Point(ALEXNET, "alexnet", "AlexNet 2014", 56.522, TORCHVISION),
+    Point(VGG, "vgg11", "VGG-11", 69.020, TORCHVISION),
+    Point(VGG, "vgg13", "VGG-13", 69.928, TORCHVISION),
+    Point(VGG, "vgg16", "VGG-16", 71.592, TORCHVISION),
+    Point(VGG, "vgg19", "VGG-19", 72.376, TORCHVISION),
+    Point(INCEPTION, "googlenet", "GoogLeNet", 69.778, TORCHVISION),
+    Point(
         INCEPTION,
         None,
         "Inception V2",
@@ -102,37 +80,42 @@ ROWS: tuple[PublishedAccuracy, ...] = (
         1_935_000_000,
         11_178_336,
     ),
-    PublishedAccuracy(INCEPTION, "inception_v3", "Inception V3", 77.294, TORCHVISION),
-    PublishedAccuracy(INCEPTION, "keras_inception_v3", "Inception V3, Keras", 77.9, KERAS),
-    PublishedAccuracy(INCEPTION, "inception_v4", "Inception V4", 80.2, SLIM),
-    PublishedAccuracy(RESNET, "resnet18", "ResNet-18", 69.758, TORCHVISION),
-    PublishedAccuracy(RESNET, "resnet34", "ResNet-34", 73.314, TORCHVISION),
-    PublishedAccuracy(RESNET, "resnet50", "ResNet-50", 76.130, TORCHVISION),
-    PublishedAccuracy(RESNET, "resnet101", "ResNet-101", 77.374, TORCHVISION),
-    PublishedAccuracy(RESNET, "resnet152", "ResNet-152", 78.312, TORCHVISION),
-    PublishedAccuracy(RESNET, "wide_resnet50_2", "WRN-50-2", 78.468, TORCHVISION),
-    PublishedAccuracy(RESNET, "keras_resnet152", "ResNet-152, Keras", 76.6, KERAS),
-    PublishedAccuracy(RESNET_V2, "keras_resnet50v2", "ResNet-50 v2", 76.0, KERAS),
-    PublishedAccuracy(RESNET_V2, "keras_resnet101v2", "ResNet-101 v2", 77.2, KERAS),
-    PublishedAccuracy(RESNET_V2, "keras_resnet152v2", "ResNet-152 v2", 78.0, KERAS),
-    PublishedAccuracy(RESNEXT, "resnext50_32x4d", "ResNeXt-50", 77.618, TORCHVISION),
-    PublishedAccuracy(RESNEXT, "resnext101_32x8d", "ResNeXt-101", 79.312, TORCHVISION),
-    PublishedAccuracy(DENSENET, "densenet121", "DenseNet-121", 74.434, TORCHVISION),
-    PublishedAccuracy(DENSENET, "densenet169", "DenseNet-169", 75.600, TORCHVISION),
-    PublishedAccuracy(DENSENET, "densenet201", "DenseNet-201", 76.896, TORCHVISION),
-    PublishedAccuracy(DENSENET, "densenet161", "DenseNet-161", 77.138, TORCHVISION),
-    PublishedAccuracy(SEPARABLE, "mobilenet_v1", "MobileNet", 70.6, HOWARD),
-    PublishedAccuracy(SEPARABLE, "keras_xception", "Xception", 79.0, KERAS),
+    Point(INCEPTION, "inception_v3", "Inception V3", 77.294, TORCHVISION),
+    Point(INCEPTION, "keras_inception_v3", "Inception V3, Keras", 77.9, KERAS),
+    Point(INCEPTION, "inception_v4", "Inception V4", 80.2, SLIM),
+    Point(RESNET, "resnet18", "ResNet-18", 69.758, TORCHVISION),
+    Point(RESNET, "resnet34", "ResNet-34", 73.314, TORCHVISION),
+    Point(RESNET, "resnet50", "ResNet-50", 76.130, TORCHVISION),
+    Point(RESNET, "resnet101", "ResNet-101", 77.374, TORCHVISION),
+    Point(RESNET, "resnet152", "ResNet-152", 78.312, TORCHVISION),
+    Point(RESNET, "wide_resnet50_2", "WRN-50-2", 78.468, TORCHVISION),
+    Point(RESNET, "keras_resnet152", "ResNet-152, Keras", 76.6, KERAS),
+    Point(RESNET_V2, "keras_resnet50v2", "ResNet-50 v2", 76.0, KERAS),
+    Point(RESNET_V2, "keras_resnet101v2", "ResNet-101 v2", 77.2, KERAS),
+    Point(RESNET_V2, "keras_resnet152v2", "ResNet-152 v2", 78.0, KERAS),
+    Point(RESNEXT, "resnext50_32x4d", "ResNeXt-50", 77.618, TORCHVISION),
+    Point(RESNEXT, "resnext101_32x8d", "ResNeXt-101", 79.312, TORCHVISION),
+    Point(DENSENET, "densenet121", "DenseNet-121", 74.434, TORCHVISION),
+    Point(DENSENET, "densenet169", "DenseNet-169", 75.600, TORCHVISION),
+    Point(DENSENET, "densenet201", "DenseNet-201", 76.896, TORCHVISION),
+    Point(DENSENET, "densenet161", "DenseNet-161", 77.138, TORCHVISION),
+    Point(SEPARABLE, "mobilenet_v1", "MobileNet", 70.6, HOWARD),
+    Point(SEPARABLE, "keras_xception", "Xception", 79.0, KERAS),
 )
 
 
 @cache
-def point_of(row: PublishedAccuracy) -> Point:
-    """The row with its cost, counted on a network without memory."""
-    if row.name is None:
-        return Point(row, row.multiply_adds or 0, row.parameters or 0, None, None)
-    entry = catalogue.row(row.name)
-    cost = costs_of(NetworkSpec(row.name, entry.classes, 3), entry.size)
+def counted(point: Point) -> Point:
+    """The point with its cost, counted on a network without memory."""
+    if point.name is None:
+        return point
+    entry = catalogue.row(point.name)
+    cost = costs_of(NetworkSpec(point.name, entry.classes, 3), entry.size)
     layers = [layer for layer in cost.layers if layer.kind.startswith("Linear")]
-    linear = sum(layer.parameters for layer in layers) / cost.trainable
-    return Point(row, cost.multiply_adds, cost.trainable, linear, entry.size)
+    return replace(
+        point,
+        multiply_adds=cost.multiply_adds,
+        parameters=cost.trainable,
+        linear=sum(layer.parameters for layer in layers) / cost.trainable,
+        side=entry.size,
+    )
