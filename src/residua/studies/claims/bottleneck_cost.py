@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -149,15 +149,14 @@ REDUCTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Mixing:
-    """How a convolution with a `side` x `side` kernel depends on the order of the pixels.
+class Mixing(NamedTuple):
+    """How a convolution depends on the order of the pixels. kernel: its sides, such as "3x3".
 
     difference: the largest between permuting pixels before and after it. largest: of its outputs.
     pixels, channels: how many of the input one output pixel reads.
     """
 
-    side: int
+    kernel: str
     difference: float
     largest: float
     pixels: int
@@ -256,7 +255,7 @@ def mixing(side: int) -> Mixing:
     (gradient,) = torch.autograd.grad(layer(x)[0, :, 4, 4].sum(), x)
     read = gradient[0] != 0
     pixels, channels = int(read.any(0).sum()), int(read.flatten(1).any(1).sum())
-    return Mixing(side, difference, float(after.detach().abs().max()), pixels, channels)
+    return Mixing(f"{side}x{side}", difference, float(after.detach().abs().max()), pixels, channels)
 
 
 def _unit_table(units: Mapping[str, Unit]) -> Table:
@@ -299,9 +298,8 @@ def _stage_table() -> Table:
 
 
 def _mixing_table(mixings: Sequence[Mixing]) -> Table:
-    rows = [(f"{m.side}x{m.side}", m.difference, m.largest, m.pixels, m.channels) for m in mixings]
     columns = ("kernel", "largest difference", "largest output", "pixels read", "channels read")
-    return Table("order-of-pixels", "Permuted pixels", columns, rows)
+    return Table("order-of-pixels", "Permuted pixels", columns, mixings)
 
 
 def _reduction_table() -> Table:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,8 +71,7 @@ class Unit:
         return f"{self.groups}x{self.width}d"
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(NamedTuple):
     """Which input channels affect the output of a grouped convolution.
 
     change: the largest change of an output if all channels but the last group's are set to zero, as
@@ -244,7 +243,7 @@ def _kernel_table() -> Table:
 
 def _sensitivity_table(sliced: Sensitivity, grouped: Sensitivity) -> Table:
     rows = [
-        (name, layer.change, layer.channels, CHANNELS)
+        (name, *layer, CHANNELS)
         for name, layer in (("32 slices, as printed", sliced), (f"groups={GROUPS}", grouped))
     ]
     columns = ("layer", "largest change / output", "channels with gradient", "channels")

@@ -114,10 +114,7 @@ def _gradients(measure: Callable[..., float]) -> Gradients:
 
 
 def _unit_table(units: Mapping[str, UnitDifference]) -> Table:
-    rows = [
-        (name, _after(name) or "nothing", unit.positive, unit.both, unit.rectified, unit.training)
-        for name, unit in units.items()
-    ]
+    rows = [(name, _after(name) or "nothing", *unit) for name, unit in units.items()]
     columns = ["ordering", "after the addition", "from x, x >= 0", "from x, both signs"]
     columns += ["from ReLU(x), both signs", "from x >= 0, training mode"]
     note = "n norm, a ReLU. Training mode: norms use the mean and variance of the batch."
@@ -125,16 +122,13 @@ def _unit_table(units: Mapping[str, UnitDifference]) -> Table:
 
 
 def _network_table(networks: Mapping[str, NetworkDifference]) -> Table:
-    rows = [
-        (name, network.evaluation, network.training, network.random, network.logits)
-        for name, network in networks.items()
-    ]
+    rows = [(name, *network) for name, network in networks.items()]
     columns = ("units", "evaluation", "training mode", "random branches", "largest logit of A")
     return Table("networks", "Largest difference between logits of A and B", columns, rows)
 
 
 def _linearity_table(linear: Mapping[str, Linearity]) -> Table:
-    rows = [(name, f.superposition, f.outputs, f.folded) for name, f in linear.items()]
+    rows = [(name, *linearity) for name, linearity in linear.items()]
     columns = ("shortcut over", "f(ax + by) - af(x) - bf(y)", "largest output", "from W + I")
     note = (
         "Largest differences, for a = 2 and b = -3; last column: from one layer without shortcut."

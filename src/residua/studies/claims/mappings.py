@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,7 @@ FEATURES = 16  # of the linear layers with a shortcut
 WIDE = 64  # features of the chains whose layers are matrices
 
 
-@dataclass(frozen=True)
-class NetworkDifference:
+class NetworkDifference(NamedTuple):
     """Largest differences between the logits of network A and of B, which is A with zero units.
 
     evaluation, training: with running and with batch statistics. random: with random added units.
@@ -39,8 +39,7 @@ class NetworkDifference:
     logits: float
 
 
-@dataclass(frozen=True)
-class UnitDifference:
+class UnitDifference(NamedTuple):
     """Largest differences between the output of a zero unit and its input x ~ N(0, 1).
 
     positive: for x >= 0. both: for x of both signs. rectified: of the latter from ReLU(x).
@@ -53,8 +52,7 @@ class UnitDifference:
     training: float
 
 
-@dataclass(frozen=True)
-class Linearity:
+class Linearity(NamedTuple):
     """superposition: the largest |f(ax + by) - af(x) - bf(y)|. outputs: the largest |f(ax + by)|.
 
     folded: the largest difference from one layer with weights W + I, where there is one.
