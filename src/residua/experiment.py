@@ -22,7 +22,7 @@ from residua.data.fixes import joined_fixes, write_fixes
 from residua.data.open import resolved
 from residua.data.prepare import Prepared, prepare
 from residua.errors import ResiduaError
-from residua.evaluation.calibrate import HeldOut, calibrate
+from residua.evaluation.calibrate import calibrate
 from residua.evaluation.evaluate import caveat_of, record, recorded_scores
 from residua.evaluation.score import (
     CROSS_VALIDATION,
@@ -66,10 +66,9 @@ from residua.training.initial import (
 from residua.training.loop import fit
 from residua.training.margins import recorded_margins
 from residua.training.meter import Diverged
-from residua.training.progress import Progress, Task
+from residua.training.progress import Task
 from residua.training.readable_errors import readable_errors
-from residua.transfer.context import CrossValidated
-from residua.transfer.features import FeatureExtractor, FeatureRows
+from residua.transfer.context import Context, Outcome, saved_predictor
 from residua.transfer.result import RESULT, BackboneResult, TransferResult
 from residua.transfer.thumbnail import baselines
 from residua.uncertainty.record import Uncertainty
@@ -94,34 +93,6 @@ class Experiment:
     clock: Clock
     console: Console
     is_resumed: bool = False
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The result of training, besides the files in the folder.
-
-    transfer: the measurements of a transfer strategy; None for plain training. cross_validated: the
-    predictions of a linear probe. features: that a strategy computed. extractor: see Outcome.
-    """
-
-    prepared: Prepared
-    progress: Progress
-    transfer: TransferResult | None = None
-    cross_validated: CrossValidated | None = None
-    features: FeatureRows | None = None
-    extractor: FeatureExtractor | None = None
-
-    @property
-    def is_from_scratch(self) -> bool:
-        """Whether a strategy trained a network from scratch, which `auto` may have chosen."""
-        return self.prepared.config.transfer.strategy == "scratch"
-
-    @property
-    def held_out(self) -> HeldOut | None:
-        """The cross-validated predictions, if the saved head is a linear probe like theirs."""
-        if self.cross_validated is None or self.prepared.config.network.head != "logistic":
-            return None
-        return self.cross_validated.held_out(self.prepared)
 
 
 def train(
@@ -243,7 +214,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                     with_leakage_notes(trained.prepared, folder),
                     evaluation,
                     trained.progress,
-                    trained.transfer,
+                    trained.result,
                     _check_data(folder, trained, console),
                     weights.metadata.uncertainty,
                     evidence_of(weights, trained.prepared, evaluation, extractor, left)
@@ -257,7 +228,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
             saved = "weights saved" if folder.has_weights else "no weights saved yet"
             raise Interrupted(signal_of(error), str(folder.path), saved) from None
     seconds, total = trained.progress.seconds, experiment.clock.passed
-    if (strategy := trained.transfer and trained.transfer.chosen) is not None:
+    if (strategy := trained.result.chosen) is not None:
         console.print(f"model {trained.prepared.config.network.name}, strategy {strategy}")
     since = " since it was resumed" if experiment.is_resumed else ""
     console.print(f"training {seconds:.1f} s, total {total:.1f} s{since}")
@@ -280,32 +251,19 @@ def _tracked(experiment: Experiment) -> Iterator[dict[str, float]]:
     trackers.end(metrics, "finished")
 
 
-def _train(experiment: Experiment) -> Trained:
+def _train(experiment: Experiment) -> Outcome:
     """Train by the strategy of the settings; without one, all layers that are not frozen."""
-    if experiment.prepared.config.transfer.strategy in (None, "none"):
+    prepared, folder = experiment.prepared, experiment.folder
+    if prepared.config.transfer.strategy in (None, "none"):
         return _train_plainly(experiment)
-    from residua.transfer.context import Context
     from residua.transfer.strategies import transfer
 
-    context = Context(
-        experiment.prepared,
-        experiment.weights,
-        experiment.requested,
-        experiment.clock,
-        experiment.console,
-    )
-    outcome = transfer(context, experiment.folder)
-    return Trained(
-        outcome.prepared,
-        outcome.progress,
-        outcome.result,
-        outcome.cross_validated,
-        outcome.features,
-        outcome.extractor,
-    )
+    weights, requested = experiment.weights, experiment.requested
+    context = Context(prepared, weights, requested, experiment.clock, experiment.console)
+    return transfer(context, folder)
 
 
-def _train_plainly(experiment: Experiment) -> Trained:
+def _train_plainly(experiment: Experiment) -> Outcome:
     prepared, folder, clock = experiment.prepared, experiment.folder, experiment.clock
     network = initial_network(prepared.config, experiment.weights, prepared.device)
     if is_resumed := (folder.path / STATE).exists():
@@ -338,7 +296,8 @@ def _train_plainly(experiment: Experiment) -> Trained:
         cached_stages,
         throughput.deadline(prepared, clock),
     )
-    return Trained(prepared, fit(network, task, prepared.config, folder, experiment.console))
+    progress = fit(network, task, prepared.config, folder, experiment.console)
+    return Outcome(prepared, progress, TransferResult(), saved_predictor(folder, prepared))
 
 
 def _evaluate(
@@ -376,7 +335,7 @@ def _evaluate(
     return evaluation
 
 
-def _check_data(folder: RunFolder, trained: Trained, console: Console) -> Audit:
+def _check_data(folder: RunFolder, trained: Outcome, console: Console) -> Audit:
     """The audit of the data; in audit.json and fixes.csv, and in a line if something is serious."""
     rows, prepared = trained.features, trained.prepared
     samples, features = np.zeros(0, np.int64), np.zeros((0, 1), np.float32)
@@ -408,7 +367,7 @@ def _with_one_backbone(
 
 
 def _cross_validated(
-    folder: RunFolder, trained: Trained, uncertainty: Uncertainty | None
+    folder: RunFolder, trained: Outcome, uncertainty: Uncertainty | None
 ) -> Evaluation | None:
     """Evaluate the cross-validated predictions of a linear probe that all images were used for."""
     if trained.cross_validated is None:

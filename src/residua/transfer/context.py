@@ -214,9 +214,10 @@ class CrossValidated:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a strategy.
+    """The result of a training.
 
     prepared: with all settings resolved.
+    result: the measurements of a transfer strategy; empty without one.
     predict_logits: by the saved weights, in the precision of the training.
     scores: the layers that were cross-validated completely.
     cross_validated: of a linear probe.
@@ -234,6 +235,18 @@ class Outcome:
     features: FeatureRows | None = None
     extractor: FeatureExtractor | None = None
     fit_seconds: float = 0.0
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether a strategy trained a network from scratch, which `auto` may have chosen."""
+        return self.prepared.config.transfer.strategy == "scratch"
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """The cross-validated predictions, if the saved head is a linear probe like theirs."""
+        if self.cross_validated is None or self.prepared.config.network.head != "logistic":
+            return None
+        return self.cross_validated.held_out(self.prepared)
 
 
 def saved_predictor(folder: RunFolder, prepared: Prepared) -> PredictLogits:
