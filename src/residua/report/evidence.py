@@ -20,8 +20,8 @@ from residua.inference.engine import Floats
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.grad_cam import grad_cam
 from residua.networks.own import is_own
-from residua.report.heat import jpeg_uri, overlay
-from residua.report.view import most_instructive
+from residua.report import view
+from residua.report.heat import overlay
 from residua.transfer.features import FeatureExtractor
 from residua.weights.load import Weights
 from residua.weights.network import build_network
@@ -88,7 +88,7 @@ def evidence_of(
     sample_of = {entry.path: index for index, entry in enumerate(prepared.dataset.entries)}
     samples = np.array([sample_of[path] for path in evaluation.paths], np.int64)
     predicted, truth, confidence = evaluation.predicted, evaluation.labels, evaluation.confidence
-    shown = most_instructive(truth, predicted, confidence, EXAMPLES)
+    shown = view.most_instructive(truth, predicted, confidence, EXAMPLES)
     rows = np.array(shown, np.int64)
     heats, no_map = _heat_maps(weights, prepared, evaluation, rows, predicted[rows])
     wrong = rows[predicted[rows] != truth[rows]]
@@ -103,7 +103,7 @@ def evidence_of(
             classes[truth[row]],
             class_name(classes, int(predicted[row])),
             float(confidence[row]),
-            jpeg_uri(evaluation.pixels[row], SIDE),
+            view.data_uri(evaluation.pixels[row], SIDE, "jpeg"),
             heat,
             neighbours.get(row, ()),
         )
@@ -123,7 +123,7 @@ def _heat_maps(
     except ResiduaError as error:
         return [""] * len(rows), str(error)
     pairs = zip(pixels, heats, strict=True)
-    return [jpeg_uri(overlay(image, heat), SIDE) for image, heat in pairs], ""
+    return [view.data_uri(overlay(image, heat), SIDE, "jpeg") for image, heat in pairs], ""
 
 
 def _neighbours(
@@ -160,7 +160,7 @@ def _described(prepared: Prepared, train: Integers, row: Floats) -> tuple[Neighb
     names = prepared.dataset.classes
     return tuple(
         Neighbour(
-            jpeg_uri(prepared.pixels[train[index]], SMALL_SIDE),
+            view.data_uri(prepared.pixels[train[index]], SMALL_SIDE, "jpeg"),
             names[prepared.labels[train[index]]],
             prepared.dataset.entries[train[index]].path,
             float(row[index]),

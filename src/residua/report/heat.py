@@ -1,14 +1,11 @@
-"""Images and heat maps -> overlays, and small JPEG images for HTML."""
+"""Images and heat maps -> overlays."""
 
 from __future__ import annotations
-
-import base64
-import io
 
 import numpy as np
 import numpy.typing as npt
 
-from residua.report.view import Pixels
+from residua.data.dataset import Pixels
 
 STRENGTH = 0.65  # opacity of the colour at the strongest evidence
 GREY = 0.75  # share of colour that the image loses, so that it does not compete with the map
@@ -28,14 +25,3 @@ def overlay(pixels: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
     return (
         np.asarray((1 - opacity) * image + opacity * colours, np.float32).round().astype(np.uint8)
     )
-
-
-def jpeg_uri(pixels: Pixels, side: int) -> str:
-    """An image uint8 [H, W, C], C 1 or 3, as a JPEG data URI of a few kB, shrunk to `side` px."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -30,7 +30,7 @@ from residua.evaluation.score import Evaluation
 from residua.report import charts, figures, reliability_charts, view
 from residua.report.audit_page import IN_REPORT, shown_findings
 from residua.report.fonts import lettering
-from residua.report.heat import jpeg_uri, overlay
+from residua.report.heat import overlay
 from residua.report.html import predictions_grid
 from residua.report.page import Page
 from residua.report.style import DPI, Drawing
@@ -111,8 +111,8 @@ def explanation_html(explanation: Explanation) -> str:
     """The image beside its heat map."""
     if explanation.error is not None:
         return _html("error", text=f"{explanation.file}: {explanation.error}")
-    heat = jpeg_uri(overlay(explanation.pixels, explanation.heat), HEAT_SIDE)
-    image = jpeg_uri(explanation.pixels, HEAT_SIDE)
+    heat = view.data_uri(overlay(explanation.pixels, explanation.heat), HEAT_SIDE, "jpeg")
+    image = view.data_uri(explanation.pixels, HEAT_SIDE, "jpeg")
     return _html("explanation", explanation=explanation, image_uri=image, heat_uri=heat)
 
 
@@ -181,7 +181,8 @@ def _thumbnail(file: str) -> str:
         path = user_path(file)
         if not path.is_file():
             return ""
-        return jpeg_uri(np.ascontiguousarray(decode(read_file(path), 3, Data.max_pixels)), SIDE)
+        pixels = np.ascontiguousarray(decode(read_file(path), 3, Data.max_pixels))
+        return view.data_uri(pixels, SIDE, "jpeg")
     except (OSError, ValueError, ResiduaError, Unreadable):
         return ""
 

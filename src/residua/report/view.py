@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from residua.config.auto import Choice, is_explicit, value_of
 from residua.config.parse import all_settings, field_of
 from residua.config.schema import Config
+from residua.data.dataset import Pixels
 from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from residua.uncertainty.calibration import Calibration
     from residua.uncertainty.unknown import UnknownDetector
 
-Pixels = npt.NDArray[np.uint8]
 
 THUMBNAIL = 128  # largest side of an image inside the HTML, in pixels
 MAP = 800  # side of the heat map that replaces a large confusion matrix, in pixels
@@ -175,15 +174,15 @@ def most_instructive(
     return wrong[: most - reserved] + [index for _, index in right[:reserved]]
 
 
-def data_uri(pixels: Pixels, side: int = THUMBNAIL) -> str:
-    """An image uint8 [H, W, C], C 1, 3 or 4, as a PNG data URI, shrunk to `side` pixels."""
+def data_uri(pixels: Pixels, side: int = THUMBNAIL, kind: Literal["png", "jpeg"] = "png") -> str:
+    """An image uint8 [H, W, C], C 1, 3 or 4 (PNG), as a data URI, shrunk to `side` pixels."""
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    image.save(stream, kind, optimize=kind == "png", quality=80)
+    return f"data:image/{kind};base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def duration(seconds: float) -> str:
