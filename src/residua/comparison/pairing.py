@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +22,9 @@ from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.evaluation.evaluate import evaluate_exported, held_out_split
-from residua.runs.folder import RunFolder, current_columns
+from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.system.console import Console
-from residua.system.files import reason_of
 
 SPLITS = ("test", "validation")  # the first one that a run has is compared
 LEAST = 2  # shared images, or groups of them, that a comparison needs
@@ -269,11 +267,7 @@ def _matched(
 
 def _read_results(file: Path, members: Sequence[Member], run: RunFolder) -> list[ImageResult]:
     """The rows of a predictions.csv. Raises ResiduaError if they do not fit split.csv."""
-    try:
-        with file.open(encoding="utf-8", newline="") as stream:
-            rows = [current_columns(row) for row in csv.DictReader(stream)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ResiduaError(f"{file}: cannot be read: {reason_of(error)}.") from error
+    rows = run.read_csv(str(file.relative_to(run.path)), ())
     again = f"`residua evaluate {run.path}` writes it again."
     if not rows or any(row.get(name) is None for name in COLUMNS for row in rows):
         raise ResiduaError(f"{file}: expected rows with {', '.join(COLUMNS)}. {again}")

@@ -14,9 +14,9 @@ from residua.data.dataset import Pixels
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, Reading, inputs_of, read_batches
+from residua.evaluation.metrics import class_name as output_name
 from residua.evaluation.predictor import predictor_of
 from residua.evaluation.score import NOT_FINITE
-from residua.evaluation.score import class_name as output_name
 from residua.inference.engine import Floats
 from residua.inference.grad_cam import grad_cam
 from residua.system.notebook import shown

@@ -289,3 +289,9 @@ def _per_class(
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def class_name(classes: tuple[str, ...], output: int) -> str:
+    """The name of an output; a head may be wider than the classes, as the 1000-way one of tutorial
+    0 is."""
+    return classes[output] if output < len(classes) else f"output {output}"

@@ -15,7 +15,8 @@ import torch
 
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
-from residua.evaluation.score import NOT_FINITE, class_name
+from residua.evaluation.metrics import class_name
+from residua.evaluation.score import NOT_FINITE
 from residua.inference.outputs import classifier_of, featured_classifier
 from residua.system.notebook import shown
 from residua.uncertainty.prediction_sets import COVERAGE

@@ -14,7 +14,7 @@ import torch
 from residua.data.dataset import Header, Pixels, SplitName, Values, values_at
 from residua.data.random import Integers
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import Metrics, compute_metrics
+from residua.evaluation.metrics import Metrics, class_name, compute_metrics
 from residua.evaluation.reliability import Reliability, reliability_of
 from residua.evaluation.slices import Slice, find_slices, properties_of
 from residua.inference.outputs import classifier_of
@@ -244,9 +244,3 @@ def with_slices(
     )
     slices = find_slices(evaluation.correct, evaluation.labels, properties, evaluation.groups)
     return replace(evaluation, slices=slices)
-
-
-def class_name(classes: tuple[str, ...], output: int) -> str:
-    """The name of an output; a head may be wider than the classes, as the 1000-way one of tutorial
-    0 is."""
-    return classes[output] if output < len(classes) else f"output {output}"

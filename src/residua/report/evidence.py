@@ -15,7 +15,8 @@ from residua.data.neighbours import unit
 from residua.data.prepare import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.errors import ResiduaError
-from residua.evaluation.score import Evaluation, class_name
+from residua.evaluation.metrics import class_name
+from residua.evaluation.score import Evaluation
 from residua.inference.engine import Floats
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.grad_cam import grad_cam

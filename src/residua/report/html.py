@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from residua.evaluation.metrics import class_name
 from residua.report import charts, figures, reliability_charts, view
 from residua.report.fonts import Lettering, lettering
 from residua.report.style import Drawing
@@ -62,7 +62,7 @@ def render(facts: ReportFacts) -> str:
         selective=reliability_charts.selective_curve(reliability) if reliability else None,
         unknown=facts.unknown and view.unknown_text(facts.unknown, len(facts.classes)),
         largest=max(counts, default=0),
-        name=lambda label: _name(facts.classes, label),
+        name=lambda label: class_name(facts.classes, label),
     )
     return view.allowed(text)
 
@@ -94,7 +94,3 @@ def _shown(evaluation: Evaluation, most: int) -> list[int]:
     return view.most_instructive(
         evaluation.labels, evaluation.predicted, evaluation.confidence, most
     )
-
-
-def _name(classes: Sequence[str], label: int) -> str:
-    return classes[label] if 0 <= label < len(classes) else f"output {label}"

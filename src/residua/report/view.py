@@ -36,6 +36,7 @@ THUMBNAIL = 128  # largest side of an image inside the HTML, in pixels
 MAP = 800  # side of the heat map that replaces a large confusion matrix, in pixels
 # Controls, and the halves of undecodable file names: HTML forbids them
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+CONFUSIONS = 8  # pairs of classes that are listed
 TABLE = 40  # classes up to which the confusion matrix is a table of counts
 
 
@@ -92,7 +93,7 @@ def allowed(html: str) -> str:
     return _FORBIDDEN.sub("\ufffd", html)
 
 
-def confusions(metrics: Metrics, classes: Sequence[str], most: int = 8) -> list[Confusion]:
+def confusions(metrics: Metrics, classes: Sequence[str]) -> list[Confusion]:
     """The most frequent confusions, largest count first, then largest share of the class."""
     matrix = metrics.confusion
     confusions = [
@@ -106,7 +107,7 @@ def confusions(metrics: Metrics, classes: Sequence[str], most: int = 8) -> list[
         if row != column
     ]
     confusions.sort(key=lambda pair: (-pair.count, pair.support, pair.truth, pair.predicted))
-    return confusions[:most]
+    return confusions[:CONFUSIONS]
 
 
 def confusion_cells(metrics: Metrics) -> list[list[Cell]] | None:

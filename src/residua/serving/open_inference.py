@@ -13,7 +13,8 @@ import numpy as np
 
 from residua._version import __version__
 from residua.data.dataset import Pixels
-from residua.evaluation.score import NOT_FINITE, class_name
+from residua.evaluation.metrics import class_name
+from residua.evaluation.score import NOT_FINITE
 from residua.serving.limits import Refused
 from residua.serving.service import Model, Service
 from residua.serving.uploads import from_base64, json_body
