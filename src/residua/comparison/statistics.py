@@ -18,6 +18,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from residua.uncertainty.intervals import student_quantile
+
 LEVEL = 0.95
 POWER = 0.8
 EXACT = 16  # unequal groups, up to which all flips of their signs are counted
@@ -60,18 +62,10 @@ def image_difference(changes: npt.NDArray[np.float64], *, grouped: bool = False)
         raise ValueError(f"changes {changes.shape}")
     number, total = len(changes) + 2, float(changes.sum())
     variance = (float(np.square(changes).sum()) + 1 - total**2 / number) / number**2
-    half = _quantile(len(changes) - 1 if grouped else None) * math.sqrt(max(0.0, variance))
+    quantile = student_quantile(len(changes) - 1) if grouped else NormalDist().inv_cdf(0.975)
+    half = quantile * math.sqrt(max(0.0, variance))
     centre, mean = total / number, float(changes.mean())
     return Difference(mean, min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half)))
-
-
-def _quantile(freedom: int | None) -> float:
-    """The two-sided 95 % quantile of Student's t; None: of the normal distribution."""
-    if freedom is None:
-        return NormalDist().inv_cdf((1 + LEVEL) / 2)
-    from scipy.stats import t
-
-    return float(t.ppf((1 + LEVEL) / 2, max(1, freedom)))
 
 
 def sign_flip(changes: npt.NDArray[np.float64]) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.errors import ResiduaError
-from residua.uncertainty.intervals import clustered_interval, wilson_interval
+from residua.uncertainty.intervals import clustered_interval, student_quantile, wilson_interval
 from residua.uncertainty.softmax import log_softmax
 
 TOP = 5
@@ -129,7 +129,7 @@ def effective_interval(
         if number < 2:
             return 0.0, 1.0
         sums = np.bincount(groups, influences)
-        widening = (_student(number - 1) / NormalDist().inv_cdf(0.975)) ** 2
+        widening = (student_quantile(number - 1) / NormalDist().inv_cdf(0.975)) ** 2
         clustered = float(np.square(sums).sum()) * number / (number - 1) * widening
         alike = float(np.square(sizes).sum()) / len(groups)  # design effect if groups are uniform
         worst = most / alike / widening
@@ -137,13 +137,6 @@ def effective_interval(
         variance = clustered
     is_known = variance > 0 and 0 < value < 1
     return wilson_interval(value, min(most, value * (1 - value) / variance) if is_known else worst)
-
-
-def _student(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, freedom))
 
 
 def compute_metrics(

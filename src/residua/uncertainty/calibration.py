@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from residua.errors import ResiduaError
 from residua.uncertainty.intervals import clustered_interval, group_resamples
+from residua.uncertainty.softmax import check_labels
 
 Floats = npt.NDArray[np.float64]
 
@@ -103,8 +104,7 @@ def calibration_of(
     with the bins fixed. plain_error: Naeini et al. 2015.
     Raises ResiduaError if no row is finite, ValueError if shapes or labels do not fit.
     """
-    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
-        raise ValueError(f"probabilities {probabilities.shape}, labels {labels.shape}")
+    check_labels(probabilities, labels)
     if groups is not None and groups.shape != labels.shape:
         raise ValueError(f"groups {groups.shape}, labels {labels.shape}")
     usable = np.isfinite(probabilities).all(axis=1)

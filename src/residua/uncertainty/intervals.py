@@ -36,10 +36,8 @@ def wilson_interval(share: float, total: float, confidence: float = 0.95) -> tup
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def clustered_interval(
-    correct: npt.NDArray[np.bool_], groups: Integers, confidence: float = 0.95
-) -> tuple[float, float]:
-    """The interval of the accuracy where images of a group are alike; (low, high) in [0, 1].
+def clustered_interval(correct: npt.NDArray[np.bool_], groups: Integers) -> tuple[float, float]:
+    """The 95 % interval of the accuracy where images of a group are alike; (low, high) in [0, 1].
 
     correct: bool [N]; groups: int [N], equal for images of one group.
 
@@ -56,8 +54,9 @@ def clustered_interval(
         return wilson_interval(0.0, 0)
     share, number = float(correct.mean()), len(np.unique(groups))
     if number == images:
-        return wilson_interval(share, images, confidence)
-    return _wilson_of_groups(share, images / design_effect(correct, groups), number, confidence)
+        return wilson_interval(share, images)
+    narrowing = (NormalDist().inv_cdf(0.975) / student_quantile(number - 1)) ** 2
+    return wilson_interval(share, images / design_effect(correct, groups) * narrowing)
 
 
 def design_effect(correct: npt.NDArray[np.bool_], groups: Integers) -> float:
@@ -85,15 +84,11 @@ def _intraclass_correlation(
     return min(1.0, max(0.0, (between - within) / (between + (size - 1) * within)))
 
 
-def _wilson_of_groups(
-    share: float, total: float, groups: int, confidence: float
-) -> tuple[float, float]:
-    """Wilson's interval with Student's t instead of the normal quantile."""
+def student_quantile(freedom: int) -> float:
+    """The two-sided 95 % quantile of Student's t with at least one degree of freedom."""
     from scipy.stats import t
 
-    normal = NormalDist().inv_cdf(0.5 + confidence / 2)
-    student = float(t.ppf(0.5 + confidence / 2, max(1, groups - 1)))
-    return wilson_interval(share, total * (normal / student) ** 2, confidence)
+    return float(t.ppf(0.975, max(1, freedom)))
 
 
 def group_resamples(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from residua.errors import ResiduaError, UsageError
 from residua.uncertainty.quantiles import conformal_quantile
+from residua.uncertainty.softmax import check_labels
 from residua.uncertainty.stored import checked_array
 
 Floats = npt.NDArray[np.float64]
@@ -57,7 +58,8 @@ class PredictionSets:
         groups: int [N], of near-copies. A row that is not finite counts as never covered. Raises
         ValueError if shapes or labels do not fit.
         """
-        rows = _checked(probabilities, labels)
+        check_labels(probabilities, labels)
+        rows = probabilities.astype(np.float64)
         if groups is not None and groups.shape != labels.shape:
             raise ValueError(f"groups {groups.shape}, labels {labels.shape}")
         scores = 1 - np.where(np.isfinite(rows), rows, 0.0)[np.arange(len(rows)), labels]
@@ -224,17 +226,8 @@ def _outcomes(
     probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Probability of the predicted class, and whether it is right; [N] each."""
-    rows = _checked(probabilities, labels)
+    check_labels(probabilities, labels)
+    rows = probabilities.astype(np.float64)
     usable = np.isfinite(rows).all(axis=1)
     confidence = np.where(usable, rows.max(axis=1, initial=0.0), 0.0)
     return confidence, (rows.argmax(axis=1) == labels) & usable
-
-
-def _checked(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Floats:
-    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
-        raise ValueError(f"probabilities {probabilities.shape}, labels {labels.shape}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < probabilities.shape[1]:
-        raise ValueError(
-            f"labels from {labels.min()} to {labels.max()} of {probabilities.shape[1]}"
-        )
-    return probabilities.astype(np.float64)

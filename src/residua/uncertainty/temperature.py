@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.data.random import shuffled
-from residua.uncertainty.softmax import softmax
+from residua.uncertainty.softmax import check_labels, softmax
 
 LOWEST, HIGHEST = 0.05, 20.0
+FOLDS = 5
 _GRID = 25  # temperatures that are tried first, and in each refinement
 _REFINEMENTS = 3
 _MOST_NUMBERS = 2_000_000  # logits that are used, of evenly spaced images: enough for one number
@@ -33,7 +34,7 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
       from all others, with extreme logits and a wrong class, do not decide T alone.
     Raises ValueError if shapes or labels do not fit.
     """
-    _check(logits, labels)
+    check_labels(logits, labels)
     rows = np.flatnonzero(np.isfinite(logits).all(axis=1))
     classes = logits.shape[1]
     if len(rows) == 0 or classes < 2:
@@ -61,7 +62,6 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
 def cross_fitted(
     logits: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],
-    folds: int = 5,
     seed: int = 0,
     groups: npt.NDArray[np.integer] | None = None,
 ) -> npt.NDArray[np.float64]:
@@ -70,8 +70,8 @@ def cross_fitted(
     So figures of these probabilities against `labels` are not optimistic.
     groups: int [N]; images of one group share a fold. Rows that are not finite give NaN.
     """
-    _check(logits, labels)
-    fold = group_folds(np.arange(len(labels)) if groups is None else groups, folds, seed)
+    check_labels(logits, labels)
+    fold = group_folds(np.arange(len(labels)) if groups is None else groups, FOLDS, seed)
     probabilities = np.full(logits.shape, np.nan)
     for number in np.unique(fold):
         here = fold == number
@@ -85,10 +85,3 @@ def group_folds(groups: npt.NDArray[np.integer], folds: int, seed: int) -> npt.N
     fold = np.empty(len(names), np.int64)
     fold[shuffled(seed, 0, np.arange(len(names)))] = np.arange(len(names)) % max(2, folds)
     return fold[group]
-
-
-def _check(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(f"logits {logits.shape}, labels {labels.shape}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
-        raise ValueError(f"labels from {labels.min()} to {labels.max()} of {logits.shape[1]}")

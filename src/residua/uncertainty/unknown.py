@@ -177,8 +177,6 @@ class UnknownDetector:
         groups: Integers | None = None,
         *,
         temperature: float = 1.0,
-        false_alarm_rate: float = FALSE_ALARM_RATE,
-        seed: int = 0,
     ) -> UnknownDetector:
         """Of a network whose features of its training images are not those of new images, because
         it was trained on them.
@@ -198,13 +196,12 @@ class UnknownDetector:
         if len(logits) != len(images):
             raise ValueError(f"calibration features {images.shape}, logits {logits.shape}")
         name = WITHOUT_HEAD if head is None else CANDIDATES[0]
-        rows = _references(labels, MOST_REFERENCES, seed)
+        rows = _references(labels, MOST_REFERENCES, 0)
         layer = _NO_HEAD if head is None else Head(*head)
         arrays = _fitted(name.split("+"), features[rows], labels[rows], layer)
         parts = _scored(name.split("+"), arrays, images, logits)
-        return _detector(
-            name, arrays, parts, groups, features.shape[1], temperature, false_alarm_rate
-        )
+        columns = features.shape[1]
+        return _detector(name, arrays, parts, groups, columns, temperature, FALSE_ALARM_RATE)
 
 
 class _Data(NamedTuple):
