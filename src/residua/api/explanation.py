@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from residua.api.prediction import Source, max_pixels_of
+from residua.api.prediction import Source, check_grid, max_pixels_of
 from residua.data.pixels import checked_range
 from residua.data.value_range import ValueRange
 from residua.evaluation.explain import Explanation, explain_images
@@ -19,7 +18,7 @@ from residua.report.figures import GRID, write_prediction_grid
 from residua.report.heat import overlay
 from residua.runs.sources import open_source
 from residua.system.console import Console
-from residua.system.files import check_output, user_path
+from residua.system.files import user_path
 from residua.weights.network import default_device
 
 
@@ -49,9 +48,7 @@ def explain(
     weights, folder = open_source(source, model, classes, preprocessing, console)
     images = several(images)
     if out is not None:
-        known = images if isinstance(images, list | tuple) else []
-        files = [os.fspath(image) for image in known if isinstance(image, str | os.PathLike)]
-        check_output(Path(out), (".png",), files, drawn=True)
+        check_grid(out, images)
     rows = list(
         explain_images(
             weights,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
 from residua.config.schema import Data
 from residua.config.start import is_published
 from residua.data.dataset import Pixels
-from residua.data.pixels import Transform, checked_range
+from residua.data.pixels import ImageLike, Transform, checked_range
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.evaluation.inputs import Images, several
@@ -114,9 +114,7 @@ def predictions(
         )
     images = several(images)
     if grid is not None:
-        known = images if isinstance(images, list | tuple) else []
-        files = [os.fspath(image) for image in known if isinstance(image, str | os.PathLike)]
-        check_output(Path(grid), (".png",), files, drawn=True)
+        check_grid(grid, images)
     drawn: list[tuple[Prediction, Pixels]] = []
 
     def keep(prediction: Prediction, pixels: Pixels) -> None:
@@ -204,6 +202,13 @@ def renamed(name: str, value: _T | None, earlier_name: str, earlier: _T | None) 
     if value is not None and earlier is not None:
         raise ResiduaError(f"{earlier_name} is the earlier name of {name}: give one of them.")
     return earlier if value is None else value
+
+
+def check_grid(file: str | Path, images: Iterable[ImageLike]) -> None:
+    """Raise ResiduaError unless a PNG file of the images may be written: see `check_output`."""
+    known = images if isinstance(images, list | tuple) else []
+    files = [os.fspath(image) for image in known if isinstance(image, str | os.PathLike)]
+    check_output(Path(file), (".png",), files, drawn=True)
 
 
 def max_pixels_of(run: RunFolder | None) -> int:
