@@ -330,7 +330,7 @@ def test_after_an_interruption_waiting_tasks_do_not_start(tmp_path: Path) -> Non
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache._map(work, 10_000, interrupt)
+        cache.in_threads(work, 10_000, interrupt)
     assert len(begun) < 1000
 
 
@@ -339,8 +339,8 @@ def test_results_keep_their_order() -> None:
         time.sleep(0.001 * (index % 3))
         return index
 
-    assert cache._map(work, 101, None) == list(range(101))
-    assert cache._map(work, 0, None) == []
+    assert cache.in_threads(work, 101, None) == list(range(101))
+    assert cache.in_threads(work, 0, None) == []
 
 
 def test_rows_may_be_written_by_many_threads(tmp_path: Path) -> None:

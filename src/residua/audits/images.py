@@ -6,14 +6,11 @@ Legend: N readable images, M <= N images with features, D features of an image.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ from residua.config.recipes import compose
 from residua.config.schema import IMAGENET, Data
 from residua.config.validate import checked
 from residua.data.alignment import Thumbnails
+from residua.data.cache import in_threads
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Pixels, SplitName, Unreadable
 from residua.data.grouping import group_names
@@ -44,7 +42,6 @@ Floats = npt.NDArray[np.float32]
 
 BLURRED = 8  # px: side of the blurred colour thumbnail
 DIMENSIONS = 256  # main axes of features
-_TASK = 16  # images per task of the thread pool
 _ROLES = ("path", "label", "split")  # of columns of a table
 
 
@@ -107,9 +104,9 @@ def read(data: Data, seconds: float, console: Console) -> AuditImages:
     """
     dataset = open_dataset(data.path, columns=Columns.of(data))
     with console.bar("reading") as move:
-        outcomes = _measure_all(dataset, move)
+        outcomes = in_threads(lambda index: _measure(dataset, index), len(dataset.entries), move)
     rows = np.flatnonzero([isinstance(outcome, tuple) for outcome in outcomes])
-    read_rows: list[Any] = [outcomes[row] for row in rows]
+    read_rows = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
     failures = [
         (dataset.entries[row].path, outcome)
         for row, outcome in enumerate(outcomes)
@@ -194,22 +191,8 @@ def _features(data: Data, seconds: float, console: Console) -> tuple[Floats, Int
     return rows.values[layer], rows.samples
 
 
-def _measure_all(dataset: Dataset, report: Any) -> list[Any]:
-    """(Measured, digest, thumbnail, blurred) of each entry, or why it cannot be read."""
-    count = len(dataset.entries)
-    tasks = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
-    results: list[Any] = []
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        for chunk in pool.map(lambda task: [_measure(dataset, index) for index in task], tasks):
-            results += chunk
-            report(len(results), count)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return results
-
-
-def _measure(dataset: Dataset, index: int) -> Any:
+def _measure(dataset: Dataset, index: int) -> tuple[Measured, str, Pixels, Pixels] | str:
+    """Measurements, digest, grey and blurred thumbnail of an entry, or why it cannot be read."""
     try:
         content = dataset.content(index)
         header = dataset.header(index, content, Data.max_pixels)

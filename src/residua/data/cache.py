@@ -92,7 +92,7 @@ def survey(dataset: Dataset, max_pixels: int, progress: Report | None = None) ->
         except Unreadable as error:
             return digest, None, str(error)
 
-    results = _map(read, len(dataset.entries), progress)
+    results = in_threads(read, len(dataset.entries), progress)
     return Survey(
         dataset=dataset,
         sha256=tuple(digest for digest, _, _ in results),
@@ -130,7 +130,7 @@ def value_range(
         except Unreadable:  # `load` reports it
             return np.zeros(0)
 
-    found = np.concatenate(_map(measure, len(deep), progress))
+    found = np.concatenate(in_threads(measure, len(deep), progress))
     floats = {index for index in deep if (header := survey.headers[index]) and header.mode == "F"}
     return *of_dataset(found, len(floats) == len(deep)), len(deep)
 
@@ -272,7 +272,7 @@ class _Job:
             store(index, resized)
             return _Row(zlib.crc32(resized.data), "", False, digest, is_flat, measured)
 
-        rows = _map(decode, len(survey.sha256), self.progress)
+        rows = in_threads(decode, len(survey.sha256), self.progress)
         measured = tuple(row.measured for row in rows)
         return _Facts(
             failures={index: row.failure for index, row in enumerate(rows) if row.failure},
@@ -365,11 +365,11 @@ def _cached(
         pixels = np.memmap(path, np.uint8, "r", shape=shape)
     except (OSError, ValueError):
         return None
-    checksums = _map(lambda index: zlib.crc32(pixels[index].data), len(pixels), None)
+    checksums = in_threads(lambda index: zlib.crc32(pixels[index].data), len(pixels), None)
     return (pixels, facts) if tuple(checksums) == facts.checksums else None
 
 
-def _map(work: Callable[[int], T], count: int, progress: Report | None) -> list[T]:
+def in_threads(work: Callable[[int], T], count: int, progress: Report | None = None) -> list[T]:
     """[work(0), ..., work(count - 1)], from a small thread pool."""
     tasks = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
     results: list[T] = []
