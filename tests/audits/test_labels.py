@@ -53,6 +53,18 @@ def test_planted_errors_are_found_and_relabelled(seed: int) -> None:
     assert issues.interval[0] <= 20 <= issues.interval[1]
 
 
+def test_copies_do_not_make_the_number_of_errors_more_certain() -> None:
+    """Four copies of each image are no more evidence than one: the interval is twice as wide."""
+    features, labels = drawn()
+    labels[::12] = (labels[::12] + 1) % CLASSES
+    groups = np.repeat(np.arange(len(labels)), 4)
+    features, labels = np.repeat(features, 4, axis=0), np.repeat(labels, 4)
+    predictions = predict(main_axes(features), labels, groups, CLASSES)
+    low, high = find_issues(predictions, labels).interval
+    wide_low, wide_high = find_issues(predictions, labels, groups=groups).interval
+    assert wide_high - wide_low == pytest.approx(2 * (high - low), rel=0.1)
+
+
 def test_clean_labels_give_no_findings() -> None:
     assert kinds(*drawn()) == {}
 

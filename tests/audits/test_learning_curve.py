@@ -6,7 +6,8 @@ import numpy as np
 
 from residua.audits.discriminants import classify
 from residua.audits.images import main_axes
-from residua.audits.learning_curve import SHRINKAGE, check_size, learning_curve
+from residua.audits.learning_curve import MOST, SHRINKAGE, check_size, learning_curve
+from residua.data.random import uniform
 
 CLASSES = 3
 
@@ -61,3 +62,25 @@ def test_separate_classes_gain_nothing() -> None:
 def test_few_images_have_no_curve() -> None:
     features, labels = drawn(10)
     assert learning_curve(features, labels, np.arange(len(labels)), CLASSES) is None
+
+
+def test_the_curve_is_at_the_images_that_were_trained_on() -> None:
+    """An eighth of 12 images of a class would be 1.5: two are used."""
+    features, labels = drawn(16)
+    curve = learning_curve(features, labels, np.arange(len(labels)), CLASSES)
+    assert curve is not None
+    assert curve.images[0] == 2
+    assert curve.images[-1] < 12  # folds are merged, so that two of four are larger
+
+
+def test_more_images_are_added_to_all_of_a_large_data_set() -> None:
+    """The curve is of 5,000 of 12,000 images, but 20 more are added to the 4,000 of each class."""
+    features, labels = drawn(4000)
+    groups = np.arange(len(labels))
+    curve = learning_curve(features, labels, groups, CLASSES)
+    rows = np.sort(np.argsort(uniform(0, 0, groups, 1, "curve")[:, 0])[:MOST])
+    few = learning_curve(features[rows], labels[rows], groups[rows], CLASSES)
+    assert curve is not None
+    assert few is not None
+    assert curve.accuracy == few.accuracy
+    assert 0 < curve.gain < 0.6 * few.gain

@@ -30,7 +30,7 @@ from residua.transfer.logistic import (
     no_convergence_warnings,
     single_blas_thread,
 )
-from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.intervals import clustered_interval
 
 Probabilities = npt.NDArray[np.float64]  # [M, K], rows sum to 1
 
@@ -116,12 +116,14 @@ def find_issues(
     predictions: Predictions,
     labels: Integers,
     margins: npt.NDArray[np.float64] | None = None,
+    groups: Integers | None = None,
 ) -> LabelIssues:
     """Rank labels by predictions from other images, and flag as many as are likely wrong.
 
     The share of wrong labels is that of the sure predictions that contradict their label. As many
     labels are flagged, those of the lowest scores among the contradicted ones. margins: float64 [M]
     of a training on these labels; NaN: not trained on. The score is then the mean of both ranks.
+    groups: int64 [M], of copies, which the interval counts by what they add; None: none.
     """
     probabilities, every = predictions.combined, np.arange(len(labels))
     predicted = probabilities.argmax(axis=1)
@@ -140,7 +142,9 @@ def find_issues(
     share = float((predicted[sure] != labels[sure]).mean())
     order = np.argsort(score, kind="stable")
     flagged = order[predicted[order] != labels[order]][: round(share * len(labels))]
-    low, high = wilson_interval(share, len(sure))
+    low, high = clustered_interval(
+        predicted[sure] != labels[sure], (every if groups is None else groups)[sure]
+    )
     count = len(labels)
     return LabelIssues(
         score, flagged, rival.argmax(axis=1), share * count, (low * count, high * count)
@@ -207,7 +211,7 @@ def check_labels(
     """Findings about labels of the images `paths`. alike: a group of each, int64 [M], of copies.
     margins: see `find_issues`."""
     findings = []
-    issues = find_issues(predictions, labels, margins)
+    issues = find_issues(predictions, labels, margins, alike)
     outliers = _outliers(predictions.closeness, labels)
     flagged = issues.flagged[~np.isin(issues.flagged, outliers)]  # of those, the vote means little
     flagged, suggested = _alike(flagged, predictions.combined, labels, alike)

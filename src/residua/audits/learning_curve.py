@@ -19,6 +19,7 @@ from residua.transfer.logistic import Floats, folds_of
 
 REPEATS = 4  # draws of each subset
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)  # of the images of each class, left after holding out a fold
+# (at least two of the smallest class)
 MIN_CLASS = 16  # images of the smallest class, without which there is no curve
 MOST = 5_000  # images that are used
 SHRINKAGE = 0.3  # of the covariance of the linear discriminants
@@ -29,7 +30,7 @@ _FLOOR = 0.5  # errors that a perfect score counts as
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """images: of each class, on average. accuracy: cross-validated at these numbers.
+    """images: of each class that were trained on, on average. accuracy: cross-validated with these.
 
     more: images a class that are added. gain, interval: of accuracy by these, extrapolated. The
     95 % interval allows for the evaluated images, the drawn training images and the extrapolation.
@@ -51,6 +52,8 @@ def learning_curve(
     counts = np.bincount(labels, minlength=classes)
     if counts.min() < MIN_CLASS or classes < 2:
         return None
+    now = len(labels) / classes
+    more = int(min(MORE, now))
     if len(labels) > MOST:
         chance = uniform(seed, 0, np.arange(len(labels)), 1, "curve")[:, 0]
         rows = np.sort(np.argsort(chance)[:MOST])
@@ -59,15 +62,13 @@ def learning_curve(
         if counts.min() < MIN_CLASS:
             return None
     folds = folds_of(labels, [str(group) for group in groups], seed) % 4
-    wrong = np.zeros((len(FRACTIONS), REPEATS, len(labels)))
+    wrong, images = np.zeros((len(FRACTIONS), REPEATS, len(labels))), np.zeros(len(FRACTIONS))
     for at, fraction in enumerate(FRACTIONS):
         for repeat in range(REPEATS if fraction < 1 else 1):
-            wrong[at, repeat] = _wrong(features, labels, folds, fraction, seed + repeat)
+            wrong[at, repeat], used = _wrong(features, labels, folds, fraction, seed + repeat)
+            images[at] = used / classes
     wrong[-1] = wrong[-1, 0]  # all images: there is one draw
     errors = wrong.mean(axis=1)
-    images = np.array([fraction * 0.75 * len(labels) / classes for fraction in FRACTIONS])
-    now = len(labels) / classes
-    more = int(min(MORE, now))
     gain = _gain(images, errors.mean(axis=1), len(labels), now, more)
     sampled = _bootstrapped(images, wrong, groups, now, more, seed)
     # Between training sets of `now` images the variance of the error is that between the repeats,
@@ -111,9 +112,10 @@ def check_size(curve: LearningCurve | None, classes: Sequence[str]) -> list[Find
 
 def _wrong(
     values: Floats, labels: Integers, folds: Integers, fraction: float, seed: int
-) -> npt.NDArray[np.float64]:
-    """1 where linear discriminants err that were fitted on a fraction of the other folds."""
-    wrong = np.zeros(len(labels))
+) -> tuple[npt.NDArray[np.float64], float]:
+    """1 where linear discriminants err that were fitted on a fraction of the other folds, [M], and
+    on how many images they were fitted, on average of those that they predict."""
+    wrong, used = np.zeros(len(labels)), 0.0
     chance = uniform(seed, 0, np.arange(len(labels)), 1, "subset")[:, 0]
     for fold in np.unique(folds):
         train = np.flatnonzero(folds != fold)
@@ -125,7 +127,8 @@ def _wrong(
         few = train[ranks < max(fraction, 2 / np.bincount(labels[train]).min())]
         out = folds == fold
         wrong[out] = classify(values[few], labels[few], values[out], SHRINKAGE) != labels[out]
-    return wrong
+        used += len(few) * float(out.mean())
+    return wrong, used
 
 
 def _bootstrapped(
