@@ -269,22 +269,22 @@ def _train_plainly(experiment: Experiment) -> Outcome:
     if is_resumed := (folder.path / STATE).exists():
         restore_network(network, folder)
 
-    def training_batches(prepared: Prepared) -> tuple[Inputs, int, str]:
+    def training_batches(prepared: Prepared) -> tuple[Inputs, str]:
         if not prepared.config.network.freeze:
-            return prepared.training_batches(), 0, ""
+            return prepared.training_batches(), ""
         from residua.transfer.cached_batches import batches_after
 
         return batches_after(network, prepared, clock, experiment.console)
 
-    batches, cached_stages, line = training_batches(prepared)
+    batches, line = training_batches(prepared)
     eval_splits = prepared.eval_splits(throughput.validation_limit(clock))
     if clock.bounded and not is_resumed:
         validated = sum(map(len, eval_splits.values()))
-        schedule = throughput.measure_schedule(network, batches, prepared, cached_stages, validated)
+        schedule = throughput.measure_schedule(network, batches, prepared, validated)
         seconds = max(0.0, clock.left - schedule.finish)
         prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
         if prepared.config.training.max_images:
-            batches, cached_stages, line = training_batches(prepared)
+            batches, line = training_batches(prepared)
         folder.write_settings(prepared.config, prepared.choices)  # a resumed run does not replan
     if line:
         experiment.console.print(line)
@@ -293,7 +293,6 @@ def _train_plainly(experiment: Experiment) -> Outcome:
         eval_splits,
         prepared.counts("train"),
         initial_metadata(prepared),
-        cached_stages,
         throughput.deadline(prepared, clock),
     )
     progress = fit(network, task, prepared.config, folder, experiment.console)

@@ -179,7 +179,7 @@ def test_initial_weights_can_be_the_best(
     harmful = config_for(training__epochs=1, optimization__learning_rate=5.0)
     (tmp_path / "second").mkdir()
     task = task_for(harmful)
-    task = Task(task.batches, task.eval_splits, task.class_counts, task.metadata, 0, None, True)
+    task = Task(task.batches, task.eval_splits, task.class_counts, task.metadata, None, True)
     progress = fit(trained, task, harmful, RunFolder(tmp_path / "second"), Console())
     assert progress.best_epoch == 0
     assert progress.best is not None

@@ -28,7 +28,7 @@ def test_throughput_is_measured_without_training_anything() -> None:
     config = config_for()
     network, task = network_for(config), task_for(config)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    speed = throughput.measure_throughput(network, task.batches, config, 0)
+    speed = throughput.measure_throughput(network, task.batches, config)
     assert speed.step > 0
     assert speed.evaluation == speed.full_evaluation > 0
     assert all((before[name] == value).all() for name, value in network.state_dict().items())

@@ -14,7 +14,7 @@ from residua.data.augmentation import normalise
 from residua.data.random import shuffled
 from residua.system.budget import Clock
 from residua.transfer import cached_batches
-from residua.transfer.cached_batches import CachedBatches, batches_after
+from residua.transfer.cached_batches import CachedBatches, FrozenBatches, batches_after
 from residua.transfer.context import Context
 
 UNCHANGED = {
@@ -33,9 +33,10 @@ def test_without_augmentation_the_maps_of_all_images_are_cached(
 ) -> None:
     context = context_of(shapes, weights, "none", network__freeze=2, **UNCHANGED)
     network, prepared = context.network().eval(), context.prepared
-    batches, stages, _ = batches_after(network, prepared, context.clock, context.console)
+    batches, _ = batches_after(network, prepared, context.clock, context.console)
     images = prepared.training_batches()
-    assert stages == 2
+    assert isinstance(batches, CachedBatches)
+    assert batches.stages == 2
     assert (batches.steps, batches.labels is images.labels) == (images.steps, True)
     for epoch, step in ((0, 0), (1, batches.steps - 1)):
         cached, plain = batches.batch(epoch, step), images.batch(epoch, step)
@@ -52,9 +53,7 @@ def test_without_augmentation_the_maps_of_all_images_are_cached(
 
 def test_views_are_used_in_turn(shapes: Path, weights: Path, context_of: ContextOf) -> None:
     context = context_of(shapes, weights, "none", network__freeze=2, transfer__views=2)
-    batches, _, _ = batches_after(
-        context.network(), context.prepared, context.clock, context.console
-    )
+    batches, _ = batches_after(context.network(), context.prepared, context.clock, context.console)
     assert isinstance(batches, CachedBatches)
     members = list(batches.members)
     for epoch, maps in ((0, batches.plain_maps), (4, batches.views[0]), (5, batches.views[1])):
@@ -70,7 +69,7 @@ def test_views_are_used_in_turn(shapes: Path, weights: Path, context_of: Context
         (UNCHANGED, "TIME_SHARE", "would take 0 s: computed each time"),
     ],
 )
-def test_otherwise_the_batches_hold_images(
+def test_otherwise_the_maps_are_computed_for_each_batch(
     shapes: Path,
     weights: Path,
     context_of: ContextOf,
@@ -84,9 +83,14 @@ def test_otherwise_the_batches_hold_images(
     if constant:
         monkeypatch.setattr(cached_batches, constant, 0.0)
         clock = Clock(60.0 if constant == "TIME_SHARE" else math.inf)
-    batches, stages, printed = batches_after(
-        context.network(), context.prepared, clock, context.console
-    )
-    assert stages == 0
-    assert batches.batch(0, 0).images.shape[1:] == (3, 16, 16)
+    network, prepared = context.network().eval(), context.prepared
+    batches, printed = batches_after(network, prepared, clock, context.console)
+    assert isinstance(batches, FrozenBatches)
+    images = prepared.training_batches().batch(3, 0)
+    with torch.inference_mode():
+        expected = network.enter(images.images, 2)
+    batch = batches.batch(3, 0)
+    assert torch.equal(batch.labels, images.labels)
+    torch.testing.assert_close(batch.images, expected, rtol=1e-3, atol=1e-3)
+    assert not batch.images.is_inference()
     assert line in printed

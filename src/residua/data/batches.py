@@ -64,12 +64,13 @@ class Inputs(Protocol):
     """The training set, in batches; `batch` and `plain` may be called in any order.
 
     labels: int64 [N], of all samples. members: sample indices of the training set. steps: per
-    epoch.
+    epoch. stages: frozen stages of the network whose output the inputs are; 0: they are images.
     """
 
     labels: Integers
     members: Integers
     steps: int
+    stages: int
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +101,8 @@ def weights_of(
 
 class TrainingBatches:
     """The training set with augmentation; implements `Inputs`."""
+
+    stages = 0
 
     def __init__(
         self,

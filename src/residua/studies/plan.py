@@ -243,7 +243,7 @@ def _epochs_within(configs: Mapping[str, Config], options: StudyOptions, console
         prepared = prepare(seeded(config, 0), Console(quiet=True))
         network = initial_network(prepared.config, None, prepared.device)
         batches, test_images = prepared.training_batches(), len(prepared.splits["test"])
-        speed = measure_throughput(network, batches, prepared.config, 0)
+        speed = measure_throughput(network, batches, prepared.config)
         seconds_per_epoch += epoch_seconds(speed, batches, prepared.config, test_images)
         seconds -= options.seeds * (REPORT_SECONDS + test_images * speed.evaluation)
     epochs = math.floor(seconds / (seconds_per_epoch * options.seeds))

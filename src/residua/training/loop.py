@@ -69,7 +69,7 @@ class Trainer:
             self.generator.manual_seed((training.seed << 32) + step)  # no hidden state
 
             with autocast(batches.device, training.precision):
-                logits = forward(self.network, batch.images, self.task.cached_stages)
+                logits = forward(self.network, batch.images, batches.stages)
             losses = F.cross_entropy(
                 logits.float(),
                 batch.targets,

@@ -20,7 +20,6 @@ class Task:
     eval_splits: name -> sample indices, evaluated after each epoch; "validation" selects the best.
     class_counts: training images per class.
     metadata: what the weights files state.
-    cached_stages: frozen stages whose output the batches hold; 0: the batches hold images.
     deadline: time.monotonic() after which no new epoch begins.
     evaluate_first: evaluate before the first epoch too; the initial weights may be the best.
     """
@@ -29,7 +28,6 @@ class Task:
     eval_splits: Mapping[str, Integers]
     class_counts: list[int]
     metadata: Metadata
-    cached_stages: int = 0
     deadline: float | None = None
     evaluate_first: bool = False
 

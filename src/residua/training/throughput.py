@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,9 +45,7 @@ class Throughput:
     full_evaluation: float
 
 
-def measure_throughput(
-    network: nn.Module, batches: Inputs, config: Config, cached_stages: int
-) -> Throughput:
+def measure_throughput(network: nn.Module, batches: Inputs, config: Config) -> Throughput:
     """Time a copy of the network on its first batches; nothing is trained."""
     network = copy.deepcopy(network).train()
     device, precision = batches.device, config.training.precision
@@ -57,7 +56,7 @@ def measure_throughput(
         began = time.perf_counter()
         batch = batches.batch(0, step % batches.steps)
         with autocast(device, precision):
-            logits = forward(network, batch.images, cached_stages)
+            logits = forward(network, batch.images, batches.stages)
         loss = F.cross_entropy(logits.float(), batch.targets)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
@@ -65,20 +64,21 @@ def measure_throughput(
         times.append(time.perf_counter() - began)
     network.eval()
 
-    def evaluation_seconds(x: Tensor, cached_stages: int) -> float:
+    def evaluation_seconds(inputs: Callable[[], Tensor], stages: int) -> float:
         began = time.perf_counter()
         with torch.inference_mode(), autocast(device, precision):
-            forward(network, x, cached_stages)
+            logits = forward(network, inputs(), stages)
         synchronize(device)
-        return (time.perf_counter() - began) / len(x)
+        return (time.perf_counter() - began) / len(logits)
 
     members = batches.members[:EVAL_IMAGES]
-    evaluation = full_evaluation = evaluation_seconds(batches.plain(members), cached_stages)
-    if cached_stages:
+    evaluation = evaluation_seconds(lambda: batches.plain(members), batches.stages)
+    full_evaluation = evaluation
+    if batches.stages:
         preprocessing = config.preprocessing
         shape = (len(members), preprocessing.channels, preprocessing.size, preprocessing.size)
         images = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
-        full_evaluation = evaluation_seconds(images, 0)
+        full_evaluation = evaluation_seconds(lambda: images, 0)
     return Throughput(min(times[1:]), evaluation, full_evaluation)
 
 
@@ -91,10 +91,10 @@ class Schedule:
 
 
 def measure_schedule(
-    network: nn.Module, batches: Inputs, prepared: Prepared, cached_stages: int, validated: int
+    network: nn.Module, batches: Inputs, prepared: Prepared, validated: int
 ) -> Schedule:
     """Measure the throughput; validated: images that are evaluated after each epoch."""
-    speed = measure_throughput(network, batches, prepared.config, cached_stages)
+    speed = measure_throughput(network, batches, prepared.config)
     return Schedule(
         epoch_seconds(speed, batches, prepared.config, validated),
         finishing_seconds(prepared, speed.full_evaluation),

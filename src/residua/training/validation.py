@@ -85,7 +85,7 @@ class Validator:
     def _forward(self, samples: Integers) -> Tensor:
         x = self.task.batches.plain(samples)
         with autocast(x.device, self.config.training.precision):
-            return forward(self.network, x, self.task.cached_stages)
+            return forward(self.network, x, self.task.batches.stages)
 
 
 def trainable_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -97,9 +97,9 @@ def trainable_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]
     ]
 
 
-def forward(network: nn.Module, x: Tensor, cached_stages: int) -> Tensor:
-    """Images [B, C, S, S], or the output of the first `cached_stages` stages -> logits [B, K]."""
-    return network.leave(x, cached_stages) if cached_stages else network(x)  # type: ignore[operator, no-any-return]
+def forward(network: nn.Module, x: Tensor, stages: int) -> Tensor:
+    """Images [B, C, S, S], or the output of the first `stages` stages -> logits [B, K]."""
+    return network.leave(x, stages) if stages else network(x)  # type: ignore[operator, no-any-return]
 
 
 def chunks(members: Integers, size: int) -> Iterator[Integers]:

@@ -1,10 +1,12 @@
-"""Frozen stages and images -> batches of their cached output, for the layers behind them.
+"""Frozen stages and images -> batches of their output, for the layers behind them.
 
-Equivalent to training on the images, without computing the frozen stages again.
+Equivalent to training on the images. The output is cached where the images of all epochs are the
+same, else computed for each batch, with folded norms and without gradients.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from functools import lru_cache
 
@@ -17,6 +19,7 @@ from residua.data.batches import Batch, Inputs, SampleWeights, in_step, weights_
 from residua.data.cache import free_memory
 from residua.data.prepare import Prepared
 from residua.data.random import Integers, shuffled
+from residua.inference.feature_layers import FrozenStages
 from residua.networks.staged import Staged
 from residua.system.budget import Clock
 from residua.system.console import Console
@@ -32,7 +35,8 @@ class CachedBatches:
 
     plain_maps: [N, C, h, w] of `samples`, int64 [N], without augmentation.
     views: [M, C, h, w] each, of `members` in their order, augmented. Epoch e uses view e modulo
-    their number + 1; view 0 is without augmentation. weights: see `TrainingBatches`.
+    their number + 1; view 0 is without augmentation. weights: see `TrainingBatches`. stages: see
+    Inputs.
     """
 
     def __init__(
@@ -46,9 +50,11 @@ class CachedBatches:
         seed: int,
         views: tuple[Tensor, ...] = (),
         weights: SampleWeights | None = None,
+        stages: int,
     ) -> None:
         self.plain_maps, self.views = plain_maps, views
         self.labels, self.members, self.weights = labels, members, weights
+        self.stages = stages
         self.steps = -(-len(members) // batch)
         self._sample_rows = _rows_of(samples, len(labels))
         self._member_rows = _rows_of(members, len(labels))
@@ -79,6 +85,32 @@ class CachedBatches:
         return torch.from_numpy(rows[samples]).to(self.device)
 
 
+class FrozenBatches:
+    """The output of frozen stages for batches of images; see `data.batches.Inputs`."""
+
+    def __init__(self, images: Inputs, frozen: FrozenStages, stages: int) -> None:
+        self.images, self.frozen, self.stages = images, frozen, stages
+        self.labels, self.members, self.steps = images.labels, images.members, images.steps
+
+    @property
+    def device(self) -> torch.device:
+        """See Inputs."""
+        return self.images.device
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """See Inputs."""
+        batch = self.images.batch(epoch, step)
+        return dataclasses.replace(batch, images=self._map(batch.images))
+
+    def plain(self, samples: Integers) -> Tensor:
+        """See Inputs."""
+        return self._map(self.images.plain(samples))
+
+    def _map(self, images: Tensor) -> Tensor:
+        # a copy, as a tensor of inference mode cannot be saved for the backward pass
+        return self.frozen.map(images, self.stages).to(torch.float32, copy=True)
+
+
 def _rows_of(samples: Integers, total: int) -> Integers:
     """int64 [total]: the row of each sample among `samples`; -1: it has none."""
     rows = np.full(total, -1, np.int64)
@@ -88,22 +120,25 @@ def _rows_of(samples: Integers, total: int) -> Integers:
 
 def batches_after(
     network: Staged, prepared: Prepared, clock: Clock, console: Console
-) -> tuple[Inputs, int, str]:
-    """Training batches, the number of frozen stages whose output they hold, and a line to print.
+) -> tuple[Inputs, str]:
+    """Training batches for what follows the frozen stages, and a line to print.
 
-    The output is computed once per image and cached if augmentation, memory and time allow it;
-    else the batches hold images, and the number is 0. The line states why it is not cached, where
-    memory or time are the reason; a search of settings prints the last one.
+    Their output is computed once per image and cached if augmentation, memory and time allow it.
+    The line states why it is not cached, where memory or time are the reason; a search of settings
+    prints the last one.
     """
     config, members = prepared.config, prepared.training_members
     images = prepared.training_batches()
     stages, views = min(config.network.freeze, network.last_cut), config.transfer.views
+    if stages == 0:
+        return images, ""
+    extractor = FeatureExtractor(network, prepared)
+    uncached = FrozenBatches(images, extractor.stages, stages)
     mixes = config.augmentation.mixup or config.augmentation.cutmix
-    if stages == 0 or mixes or not (views or changes_nothing(config.augmentation)):
-        return images, 0, ""
+    if mixes or not (views or changes_nothing(config.augmentation)):
+        return uncached, ""
     evaluated = prepared.eval_splits(validation_limit(clock))
     samples = np.concatenate([members, *evaluated.values()])
-    extractor = FeatureExtractor(network, prepared)
     first, total = samples[: extractor.batch], len(samples) + views * len(members)
     extractor.maps(first, stages)  # a warm-up
     began = time.monotonic()
@@ -112,10 +147,10 @@ def batches_after(
     seconds = (time.monotonic() - began) * total / len(first)
     needed = maps[0].numel() * maps.element_size() * total
     if needed > MEMORY_SHARE * _free_bytes(prepared.device):
-        return images, 0, f"{needed / 1e6:,.0f} MB of feature maps do not fit: computed each time"
+        return uncached, f"{needed / 1e6:,.0f} MB of feature maps do not fit: computed each time"
     if seconds > TIME_SHARE * clock.left:
         line = f"caching feature maps would take {seconds:.0f} s: computed each time"
-        return images, 0, line
+        return uncached, line
     console.print(f"caching the output of {stages} frozen stages: {needed / 1e6:,.0f} MB")
     batches = CachedBatches(
         extractor.maps(samples, stages),
@@ -126,8 +161,9 @@ def batches_after(
         seed=config.training.seed,
         views=tuple(extractor.maps(members, stages, view) for view in range(1, views + 1)),
         weights=prepared.weights,
+        stages=stages,
     )
-    return batches, stages, ""
+    return batches, ""
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
 from residua.training.loop import fit
 from residua.training.progress import Task
-from residua.transfer.cached_batches import batches_after
+from residua.transfer.cached_batches import CachedBatches, batches_after
 from residua.transfer.context import Context, Outcome, saved_predictor
 from residua.transfer.cross_validation import LayerScore
 from residua.transfer.linear_probe import initialise_head
@@ -48,7 +48,7 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
     if is_resumed:
         restore_network(network, folder)
     clock, console = context.clock, context.console
-    batches, cached_stages, line = batches_after(network, context.prepared, clock, console)
+    batches, line = batches_after(network, context.prepared, clock, console)
     limit = throughput.validation_limit(clock)
     result, needed = result_of(folder) if is_resumed else TransferResult(), 0.0
     scores: dict[FeatureLayer, LayerScore] = {}
@@ -58,14 +58,14 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
         validated = sum(map(len, context.prepared.eval_splits(limit).values()))
 
         def measured() -> throughput.Schedule:
-            prepared = context.prepared
-            return throughput.measure_schedule(network, batches, prepared, cached_stages, validated)
+            return throughput.measure_schedule(network, batches, context.prepared, validated)
 
         schedule = measured()
-        if not cached_stages and clock.left < MANY_EPOCHS * schedule.epoch:
+        is_cached = isinstance(batches, CachedBatches)
+        if batches.stages and not is_cached and clock.left < MANY_EPOCHS * schedule.epoch:
             context = _without_augmentation(context)
-            batches, cached_stages, line = batches_after(network, context.prepared, clock, console)
-            schedule = measured() if cached_stages else schedule
+            batches, line = batches_after(network, context.prepared, clock, console)
+            schedule = measured()
         prepared = context.prepared
         epochs = prepared.config.training.epochs
         result = dataclasses.replace(
@@ -78,7 +78,7 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
             prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
             context = context.with_prepared(prepared)
             if prepared.config.training.max_images:
-                batches, cached_stages, line = batches_after(network, prepared, clock, console)
+                batches, line = batches_after(network, prepared, clock, console)
         if context.prepared.config.transfer.strategy == "full":
             context = _with_learning_rate(context, result.layers[-1].accuracy)
         if final:  # a resumed run does not replan
@@ -91,7 +91,6 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
         context.prepared.eval_splits(limit),
         context.prepared.counts("train"),
         context.metadata(),
-        cached_stages,
         throughput.deadline(context.prepared, clock, needed),
         evaluate_first=is_pretrained,
     )

@@ -67,13 +67,13 @@ def head_task(
             for view in views_of(context, layer, rows.samples, deadline)
         ),
         weights=prepared.weights,
+        stages=layer.stage,
     )
     return Task(
         batches,
         {"validation": validated} if len(validated) else {},
         prepared.counts("train"),
         context.metadata(),
-        cached_stages=layer.stage,
     )
 
 
@@ -116,9 +116,7 @@ def _scheduled(
         return context, task
     deadline = throughput.deadline(prepared, clock)
     validated = sum(map(len, task.eval_splits.values()))
-    schedule = throughput.measure_schedule(
-        network, batches, prepared, task.cached_stages, validated
-    )
+    schedule = throughput.measure_schedule(network, batches, prepared, validated)
     left = clock.left
     seconds = max(0.0, left - schedule.finish if share is None else left * share)
     prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches, whole=True)
