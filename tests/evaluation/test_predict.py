@@ -62,6 +62,9 @@ def test_predictions_are_the_most_likely_classes_in_order(
     assert rows[2].to_json() == {"file": files[2], "top": [], **nothing, "error": rows[2].error}
     (alone,) = predict_images(weights, files[:1], 1, max_pixels=LIMIT)
     assert alone.top == ((rows[0].top[0][0], pytest.approx(rows[0].top[0][1])),)
+    names: list[str] = []
+    next(predict_images(weights, files, 1, max_pixels=LIMIT, announce=names.extend))
+    assert names == files
     with pytest.raises(ResiduaError, match="top = 0: must be a whole number of at least 1"):
         list(predict_images(weights, files, 0, max_pixels=LIMIT))
 

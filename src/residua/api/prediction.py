@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -102,8 +102,9 @@ def predictions(
     check: bool,
     console: Console,
     progress: Report | None,
+    announce: Callable[[list[str]], None] | None = None,
 ) -> Iterator[Prediction]:
-    """The rows of `predict`, each as soon as it is made."""
+    """The rows of `predict`, each as soon as it is made. announce: see `predict_images`."""
     chosen = default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     if coverage is not None and is_published(source):
@@ -132,6 +133,7 @@ def predictions(
         device=chosen,
         progress=progress,
         keep=None if grid is None else keep,
+        announce=announce,
     )
     if grid is not None and (warning := write_prediction_grid(drawn, user_path(grid))):
         console.caution(warning)

@@ -217,12 +217,12 @@ def print_predictions(
     out: TextIO,
     *,
     sets: bool = False,
-    names: Iterable[str] = (),
+    names: Sequence[str] = (),
 ) -> tuple[int, list[Prediction]]:
     """Print a row per image as soon as it is there; the number of rows, and those with an error.
 
     form: table, csv or json, which always has the prediction sets. sets: print them. names: of all
-    images, to which the rows of a table are aligned.
+    images, to which the rows of a table are aligned; there with the first prediction.
     After an interruption the output is valid, with the rows so far.
     """
     count = 0
@@ -238,7 +238,7 @@ def print_predictions(
 
     chunks = _chunks(counted(), out)
     if form == "table":
-        _write_table(chunks, sets, out, max(map(len, names), default=0))
+        _write_table(chunks, sets, out, names)
     elif form == "csv":
         _write_csv(chunks, top, sets, out)
     else:
@@ -254,11 +254,15 @@ def _chunks(predictions: Iterable[Prediction], out: TextIO) -> Iterator[list[Pre
         out.flush()
 
 
-def _write_table(chunks: Iterator[list[Prediction]], sets: bool, out: TextIO, width: int) -> None:
+def _write_table(
+    chunks: Iterator[list[Prediction]], sets: bool, out: TextIO, names: Sequence[str]
+) -> None:
     from residua.system.console import printable
     from residua.system.words import percent
 
+    width = 0
     for chunk in chunks:
+        width = width or max(map(len, names), default=0)
         width = max(width, *(len(prediction.file) for prediction in chunk))
         for prediction in chunk:
             classes = ", ".join(f"{name} {percent(chance, 1)}" for name, chance in prediction.top)

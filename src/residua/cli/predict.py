@@ -148,7 +148,6 @@ def predict(
     """
     with terminal() as console:
         from residua.api.prediction import predictions
-        from residua.evaluation.inputs import listed_names
         from residua.uncertainty.prediction_sets import COVERAGE
 
         check_order("predict", source, files)
@@ -161,6 +160,7 @@ def predict(
         stream = sys.stdout  # a moving bar takes its place
         if out is not None:
             stream = io.TextIOWrapper(io.BytesIO(), "utf-8")
+        names: list[str] = []  # of all images, which are listed with the first prediction
         # on a terminal the rows themselves show the progress
         bar = nullcontext() if stream.isatty() else console.bar("predicting")
         with bar as move:
@@ -178,8 +178,8 @@ def predict(
                 grid=grid,
                 console=console,
                 progress=move,
+                announce=names.extend,
             )
-            names = listed_names(files) if form == "table" else ()
             images, failed = print_predictions(
                 rows, form, top, stream, sets=coverage is not None, names=names
             )

@@ -76,11 +76,6 @@ def inputs_of(images: Images | None, reading: Reading) -> Sequence[Input] | Iter
     return list(inputs) if is_known else inputs
 
 
-def listed_names(files: Sequence[str]) -> list[str]:
-    """The names of the images of `files`, without reading them."""
-    return [name for name, _ in _each(files, Reading(Preprocessing(), 0))]
-
-
 def dataset_inputs(images: Images | None, reading: Reading) -> list[Input]:
     """The images of a single data set without image files; empty for anything else."""
     if isinstance(images, list | tuple) and len(images) == 1:

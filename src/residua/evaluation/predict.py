@@ -86,6 +86,7 @@ def predict_images(
     device: torch.device | None = None,
     progress: Report | None = None,
     keep: Callable[[Prediction, Pixels], None] | None = None,
+    announce: Callable[[list[str]], None] | None = None,
 ) -> Iterator[Prediction]:
     """A prediction for each image, and for each image below each folder, as soon as it is made.
 
@@ -93,8 +94,9 @@ def predict_images(
     top: how many classes per image. max_pixels: larger images are refused. allow_private: also
     read addresses in private networks. value_range: of arrays, see `data.pixels`. coverage: see
     `predictor_of`. device: None: see `default_device`. keep: called with the pixels of each
-    prediction. An unreadable image yields its reason. Raises ResiduaError if top < 1, the weights
-    cannot classify, or have no such sets.
+    prediction. announce: called first with the names of all images, if known. An unreadable image
+    yields its reason. Raises ResiduaError if top < 1, the weights cannot classify, or have no such
+    sets.
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise UsageError(f"top = {top!r}: must be a whole number of at least 1.")
@@ -102,6 +104,8 @@ def predict_images(
     device, classes = device or default_device(), weights.metadata.classes
     inputs = inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
+    if announce is not None and isinstance(inputs, Sequence):
+        announce([name for name, _ in inputs])
     batches = read_batches(inputs)  # which begins to read, while the network is built
     predict = predictor_of(weights, device, total, coverage)
     for batch in batches:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
@@ -113,18 +113,20 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 
 def _add_open_inference(app: FastAPI, service: Service) -> None:
     tags: Any = ["Open Inference Protocol v2"]
-    rules: Any = {"tags": tags, "responses": documented(401)}
-    of_model: Any = {"tags": tags, "responses": documented(401, 404)}
-    posted: Any = {"tags": tags, "responses": documented(404, *POST)}
-    posted["openapi_extra"] = _body({"application/json": open_inference.SCHEMA})
+    name, version = service.model.name, open_inference.VERSION
     # stated in the description alone: `check` has the better message
-    own: Any = Path(json_schema_extra={"enum": [service.model.name]})
-    first: Any = Path(json_schema_extra={"enum": [open_inference.VERSION]})
+    own: Any = Path(alias="name", json_schema_extra={"enum": [name]})
+    first: Any = Path(alias="version", json_schema_extra={"enum": [version]})
 
-    def check(name: str, version: str = open_inference.VERSION) -> None:
-        if (name, version) != (service.model.name, open_inference.VERSION):
-            known = f"{service.model.name}, version {open_inference.VERSION}"
-            raise Refused(404, f"model {name}, version {version}: this server has {known}")
+    def check(is_known: bool, asked: str) -> None:
+        if not is_known:
+            raise Refused(404, f"{asked}: this server has {name}, version {version}")
+
+    async def check_name(given: str = own) -> None:
+        check(given == name, f"model {given}")
+
+    async def check_version(given: str = first) -> None:
+        check(given == version, f"version {given}")
 
     @app.get("/v2/health/live", tags=tags)
     async def live() -> dict[str, bool]:
@@ -136,46 +138,34 @@ def _add_open_inference(app: FastAPI, service: Service) -> None:
         """Whether the model is loaded."""
         return {"ready": True}
 
-    @app.get("/v2", **rules)
+    @app.get("/v2", tags=tags, responses=documented(401))
     async def server() -> dict[str, object]:
         """Name, version and extensions of the server."""
         return open_inference.server_metadata()
 
-    @app.get("/v2/models/{name}", **of_model)
-    async def model(name: str = own) -> dict[str, object]:
+    async def model() -> dict[str, object]:
         """Inputs and outputs of the model."""
-        check(name)
         return open_inference.model_metadata(service.model)
 
-    @app.get("/v2/models/{name}/versions/{version}", **of_model)
-    async def model_version(name: str = own, version: str = first) -> dict[str, object]:
-        """Inputs and outputs of the model."""
-        check(name, version)
-        return open_inference.model_metadata(service.model)
-
-    @app.get("/v2/models/{name}/ready", **of_model)
-    async def model_ready(name: str = own) -> dict[str, object]:
+    async def model_ready() -> dict[str, object]:
         """Whether the model is loaded."""
-        check(name)
         return {"name": name, "ready": True}
 
-    @app.get("/v2/models/{name}/versions/{version}/ready", **of_model)
-    async def version_ready(name: str = own, version: str = first) -> dict[str, object]:
-        """Whether the model is loaded."""
-        check(name, version)
-        return {"name": name, "ready": True}
-
-    @app.post("/v2/models/{name}/infer", **posted)
-    async def infer(request: Request, name: str = own) -> Json:
+    async def infer(request: Request) -> Json:
         """Probabilities and labels of one input: BYTES (image files) or UINT8 (pixels)."""
-        check(name)
         return Json(await open_inference.infer(request, service))
 
-    @app.post("/v2/models/{name}/versions/{version}/infer", **posted)
-    async def version_infer(request: Request, name: str = own, version: str = first) -> Json:
-        """Probabilities and labels of one input: BYTES (image files) or UINT8 (pixels)."""
-        check(name, version)
-        return Json(await open_inference.infer(request, service))
+    of_name, of_version = Depends(check_name), Depends(check_version)
+    body = _body({"application/json": open_inference.SCHEMA})
+    for path, checks in (
+        ("/v2/models/{name}", [of_name]),
+        ("/v2/models/{name}/versions/{version}", [of_name, of_version]),
+    ):
+        rules: Any = {"tags": tags, "dependencies": checks, "responses": documented(401, 404)}
+        posted: Any = rules | {"responses": documented(404, *POST), "openapi_extra": body}
+        app.get(path, **rules)(model)
+        app.get(f"{path}/ready", **rules)(model_ready)
+        app.post(f"{path}/infer", **posted)(infer)
 
 
 def _add_pages(app: FastAPI, service: Service, *, needs_token: bool) -> None:
