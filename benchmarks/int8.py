@@ -35,7 +35,7 @@ from residua.data.dataset import Pixels
 from residua.evaluation.score import Evaluation
 from residua.exports.classifier import INPUT, Classifier
 from residua.exports.formats import FORMATS, quiet_exporters
-from residua.exports.images import training_images
+from residua.exports.images import images_of
 from residua.exports.quantisation import CALIBRATION_IMAGES, quantise
 from residua.runs.folder import RunFolder
 from residua.runs.sources import run_weights
@@ -107,7 +107,9 @@ def measure(data: Path, seed: int, variants: list[str], rows: Path, end: float) 
     run = trained(data, seed, rows)
     evaluation = residua.evaluate(run.path)
     weights = run_weights(run)
-    training = training_images(weights, run, Console(quiet=True), CALIBRATION_IMAGES).pixels
+    training = images_of(
+        weights, run, run.read_split(), "train", Console(quiet=True), CALIBRATION_IMAGES
+    ).pixels
     with tempfile.TemporaryDirectory() as folder:
         plain, int8 = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
         (write, *_) = FORMATS["onnx"].exporters.values()

@@ -24,7 +24,7 @@ from residua.exports.formats import (
     int8_exporters,
     quiet_exporters,
 )
-from residua.exports.images import AT_LEAST, Images, held_out_images, training_images
+from residua.exports.images import AT_LEAST, Images, held_out_images, images_of
 from residua.exports.proof import Expected, Proof, compare
 from residua.exports.quantisation import CALIBRATION_IMAGES
 from residua.inference.outputs import classifier_of, featured_classifier
@@ -107,7 +107,8 @@ def write_export(
                 f"{weights.path}: int8 is calibrated on training images, which only a run records: "
                 "export a run, or choose another --precision."
             )
-        calibration = training_images(weights, run, console, CALIBRATION_IMAGES)
+        members = run.read_split()
+        calibration = images_of(weights, run, members, "train", console, CALIBRATION_IMAGES)
         exporters = int8_exporters(name, calibration.pixels)
     images = held_out_images(weights, run, console)
     expected = _expected(weights, images.padded())

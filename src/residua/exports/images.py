@@ -46,19 +46,14 @@ def held_out_images(weights: Weights, run: RunFolder | None, console: Console) -
     try:
         members = run.read_split()
         split = held_out_split(members)
-        images = _read(weights, run, members, split or "train", console)
+        images = images_of(weights, run, members, split or "train", console)
     except ResiduaError as error:
         console.caution(f"the exported file is compared on sample photos alone: {error}")
         return _photos(weights)
     return images if split else Images(images.pixels, None, images.origin)
 
 
-def training_images(weights: Weights, run: RunFolder, console: Console, limit: int) -> Images:
-    """At most `limit` evenly spread training images. Raises ResiduaError if they are gone."""
-    return _read(weights, run, run.read_split(), "train", console, limit)
-
-
-def _read(
+def images_of(
     weights: Weights,
     run: RunFolder,
     members: Sequence[Member],
@@ -66,6 +61,10 @@ def _read(
     console: Console,
     limit: int = LIMIT,
 ) -> Images:
+    """At most `limit` evenly spread images of a split. Raises ResiduaError if they are gone.
+
+    members: the lines of split.csv.
+    """
     images = split_images(run, members, split)
     count = len(images.labels)
     chosen = np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))

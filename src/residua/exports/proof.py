@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +132,8 @@ def proof_of(
                 f"{wanted.shape}"
             )
         for found in (softmax(logits), probabilities):
-            largest = np.abs(found - wanted).max()
-            difference = float("nan") if np.isnan(largest) else max(difference, float(largest))
-            if np.isnan(difference):
-                break
+            # np.maximum keeps a NaN
+            difference = float(np.maximum(difference, np.abs(found - wanted).max()))
     count = len(images.pixels)
     best, exported_best = expected.logits[:count].argmax(1), outputs["logits32"][:count].argmax(1)
     unknown, exported_unknown = expected.unknown, outputs.get("unknown")
@@ -152,7 +150,7 @@ def proof_of(
         if unknown is None or exported_unknown is None
         else float((unknown != exported_unknown)[:count].mean()),
     )
-    return Proof(**asdict(proof) | {"problem": _problem(proof, precision)})
+    return replace(proof, problem=_problem(proof, precision))
 
 
 def _problem(proof: Proof, precision: str) -> str:

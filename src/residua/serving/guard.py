@@ -7,14 +7,13 @@ import contextlib
 import hmac
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
 from residua.serving.responses import Json
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN = ("/", "/v2/health/live", "/v2/health/ready")  # without a token: they reveal nothing
 DRAIN_SECONDS = 5.0  # a refused upload is still read for a while, else the client sees a reset
@@ -60,7 +59,8 @@ class Guard:
             if refusal is not None and status == CLOSED:
                 if refusal.status == 413 and unread:
                     await _drain(receive)
-                await _respond(refusal, scope, receive, counted_send)
+                response = Json({"error": refusal.reason}, refusal.status, refusal.headers)
+                await response(scope, receive, counted_send)
         finally:
             self.metrics.active -= 1
             path = getattr(scope.get("route"), "path", "other")  # few different ones
@@ -87,11 +87,9 @@ class Guard:
         except TimeoutError:
             seconds = f"{self.limits.seconds:g}"
             return Refused(503, f"not finished within {seconds} s", retry_after=5)
+        except ClientDisconnect:
+            return None
         except Exception as error:
-            from starlette.requests import ClientDisconnect
-
-            if isinstance(error, ClientDisconnect):
-                return None
             self.report(f"{scope['method']} {scope['path']}: {type(error).__name__}: {error}")
             return Refused(500, "internal error; the log of the server has the reason")
         return None
@@ -123,8 +121,3 @@ async def _drain(receive: Receive) -> None:
         async with asyncio.timeout(DRAIN_SECONDS):
             while (await receive()).get("more_body"):
                 pass
-
-
-async def _respond(refusal: Refused, scope: Scope, receive: Receive, send: Send) -> None:
-    response = Json({"error": refusal.reason}, refusal.status, refusal.headers)
-    await response(scope, receive, send)

@@ -70,29 +70,18 @@ class Metrics:
                 f'residua_images_total{{outcome="{outcome}"}} {self._images[outcome]}'
                 for outcome in ("predicted", "unreadable")
             ]
-            families = (
-                ("residua_requests_total", "counter", "HTTP requests.", requests),
-                ("residua_images_total", "counter", "Images received.", images),
-                (
-                    "residua_request_seconds",
-                    "histogram",
-                    "Seconds per request.",
-                    self._seconds.lines("residua_request_seconds"),
-                ),
-                (
-                    "residua_batch_images",
-                    "histogram",
-                    "Images per forward pass.",
-                    self._batches.lines("residua_batch_images"),
-                ),
-            )
-        gauges = {
-            "residua_requests_in_progress": ("Requests in progress.", self.active),
-            "residua_images_waiting": ("Images that wait for the network.", waiting),
-        }
+            seconds = self._seconds.lines("residua_request_seconds")
+            batches = self._batches.lines("residua_batch_images")
+        active = [f"residua_requests_in_progress {self.active}"]
+        queued = [f"residua_images_waiting {waiting}"]
         lines = []
-        for name, kind, text, samples in families:
+        for name, kind, text, samples in (
+            ("residua_requests_total", "counter", "HTTP requests.", requests),
+            ("residua_images_total", "counter", "Images received.", images),
+            ("residua_request_seconds", "histogram", "Seconds per request.", seconds),
+            ("residua_batch_images", "histogram", "Images per forward pass.", batches),
+            ("residua_requests_in_progress", "gauge", "Requests in progress.", active),
+            ("residua_images_waiting", "gauge", "Images that wait for the network.", queued),
+        ):
             lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *samples]
-        for name, (text, value) in gauges.items():
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", f"{name} {value}"]
         return "\n".join(lines) + "\n"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from starlette.requests import Request
 
 from residua._version import __version__
 from residua.data.dataset import Pixels
@@ -18,9 +19,6 @@ from residua.evaluation.score import NOT_FINITE
 from residua.serving.limits import Refused
 from residua.serving.service import Model, Service
 from residua.serving.uploads import from_base64, json_body
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 OUTPUTS = ("probabilities", "labels")
 VERSION = "1"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from residua.serving.limits import Limits, Refused
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 ACCEPTED = "multipart/form-data, image/*, application/octet-stream or application/json"
 
@@ -52,9 +53,6 @@ def from_base64(text: object, where: str) -> bytes:
 
 
 async def _form_files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
-    from starlette.datastructures import UploadFile
-    from starlette.exceptions import HTTPException
-
     try:
         form = await request.form(max_files=limits.images, max_fields=limits.images)
     except HTTPException as error:
