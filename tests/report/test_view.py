@@ -99,8 +99,10 @@ def test_texts_of_numbers_and_lists() -> None:
         "a and b",
         "a, b and c",
     ]
-    values = (None, 0.12345, 12345.6, float("inf"))
-    assert [number(value) for value in values] == ["", "0.123", "12,346", "n/a"]
+    values = (None, 0.12345, 0.9996, 1.0, -1.5, 12345.6, float("inf"))
+    assert [number(value) for value in values] == [
+        "", "0.123", "0.9996", "1", "-1.5", "12,346", "n/a"
+    ]  # fmt: skip
 
 
 def metrics_of(truth: list[int], predicted: list[int], classes: str) -> Metrics:

@@ -197,12 +197,16 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """A figure with three digits; nothing where there is none, "n/a" where it is not finite."""
+    """A figure with three digits, more where less than 1 would be shown as 1; nothing where there
+    is none, "n/a" where it is not finite."""
     if value is None:
         return ""
     if not math.isfinite(value):
         return "n/a"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    texts = (f"{value:.{digits}g}" for digits in range(3, 18))
+    return next(text for text in texts if value >= 1 or float(text) < 1)
 
 
 def accuracy_text(metrics: Metrics) -> str:

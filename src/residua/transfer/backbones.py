@@ -25,6 +25,7 @@ from residua.runs.provenance import images_seen_by
 from residua.runs.sources import absolute_source, initial_weights, leakage_notes
 from residua.system.budget import Clock
 from residua.system.console import Console
+from residua.system.words import decimals
 from residua.training.initial import check_network
 from residua.transfer.context import Context
 from residua.transfer.cross_validation import (
@@ -206,8 +207,8 @@ def _probe(
 def _reason(results: Sequence[BackboneResult]) -> str:
     """The accuracies of all, the best first."""
     listed = [
-        f"{result.loss:.3f} (expected accuracy {result.accuracy:.4f}, 95 % CI "
-        f"{result.interval[0]:.4f} to {result.interval[1]:.4f})"
+        f"{result.loss:.3g} (expected accuracy {decimals(result.accuracy, 4)}, 95 % CI "
+        f"{decimals(result.interval[0], 4)} to {decimals(result.interval[1], 4)})"
         for result in results
     ]
     others = [f"{result.source} {line}" for result, line in zip(results, listed, strict=True)]

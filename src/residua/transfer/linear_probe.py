@@ -20,6 +20,7 @@ from residua.inference.feature_layers import FeatureLayer
 from residua.networks.staged import Staged
 from residua.runs.folder import BEST, RunFolder
 from residua.system.console import Report, announcing
+from residua.system.words import decimals
 from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
@@ -266,11 +267,11 @@ def _summary(score: LayerScore, candidates: int, cross: CrossValidation | None) 
     line = f"linear probe on {score.layer} (C = {score.probes.c:g}{compared})"
     if cross is None:
         accuracy = score.probes.accuracy
-        return f"{line}: cross-validated accuracy {accuracy:.4f}" if accuracy else line
-    low, high = cross.interval
+        return f"{line}: cross-validated accuracy {decimals(accuracy, 4)}" if accuracy else line
+    expected, low, high = (decimals(share, 4) for share in (cross.accuracy, *cross.interval))
     line += (
         f": {cross.errors:,} of {cross.images:,} images misclassified in cross-validation, "
-        f"expected accuracy {cross.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
+        f"expected accuracy {expected} (95 % CI {low} to {high})"
     )
     alone = f"; {cross.skipped:,} without another image of the same class skipped"
     return line + alone if cross.skipped else line
