@@ -63,6 +63,17 @@ def test_other_classes_are_found_with_few_false_alarms(
     assert detector.name in CANDIDATES
 
 
+def test_no_share_is_stated_that_a_higher_false_alarm_rate_would_be_needed_for() -> None:
+    """Of 80 images 12 are known and left for the threshold: one of 13 is more than 5 %."""
+    few = choose(*draw(80, range(4), 0), None, fit_head)
+    assert few.left_out == 4
+    assert few.auroc is not None
+    assert few.tested == few.reported == 0
+    features, labels = draw(240, range(4), 0)
+    grouped = choose(features, labels, np.arange(240) % 40, fit_head)
+    assert grouped.tested == grouped.reported == 0
+
+
 def test_fewer_images_of_left_out_classes_are_reported_where_classes_are_alike(
     known: tuple[Floats, Integers], detector: UnknownDetector
 ) -> None:

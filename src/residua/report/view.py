@@ -341,8 +341,11 @@ def unknown_text(detector: UnknownDetector | None, classes: int) -> str:
         )
     number = counted(detector.left_out, "class", "classes")
     left_out = f"{number} that {agreeing(detector.left_out, 'was', 'were')} left out in turn"
-    if not detector.tested:  # of a run of 0.1.0
-        return f"Images of {left_out}: AUROC {detector.auroc:.3f}. {alarms}"
+    if not detector.tested:  # of few images, or of a run of 0.1.0
+        return (
+            f"How many images of {left_out} are reported as unknown was not measured (AUROC "
+            f"{detector.auroc:.3f}). {alarms}"
+        )
     return (
         f"Of the images of {left_out}, {percent(detector.reported / detector.tested)} "
         f"({detector.reported:,} of {detector.tested:,}) are reported as unknown (AUROC "

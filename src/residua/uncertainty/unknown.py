@@ -64,9 +64,10 @@ class UnknownDetector:
     false_alarm_rate: the share of known images that are called unknown, at most, on average.
     auroc: area under the ROC curve, the mean over `left_out` classes that were left out in turn;
     None if none were. tested, reported: images of these classes, and those of them that a threshold
-    with this false-alarm rate reports; 0 if not recorded. features: D. temperature: the factor that
-    gives back the network's own logits from those passed to `scores`, which are divided by it.
-    arrays: what the score needs, as "nci.weight"; "centres" and "scales" of its parts.
+    with this false-alarm rate reports; 0 if too few images are known for one, or not recorded.
+    features: D. temperature: the factor that gives back the network's own logits from those passed
+    to `scores`, which are divided by it. arrays: what the score needs, as "nci.weight"; "centres"
+    and "scales" of its parts.
     """
 
     name: str
@@ -283,7 +284,8 @@ def choose(
 
 
 class _Turn(NamedTuple):
-    """A class that is left out: AUROC of each score, images of the class, those reported by it."""
+    """A class that is left out: AUROC of each score; images of the class and those reported by it,
+    0 if there are too few known ones for a threshold."""
 
     areas: dict[str, float]
     images: int
@@ -310,13 +312,13 @@ def _turns(data: _Data, false_alarm_rate: float) -> list[_Turn]:
             continue
         parts = _fitted_scores(data, reference, images, list(SCORES))
         unknown, groups = ~known[images], data.groups[test]
-        found = _Turn({}, int(unknown.sum()), {})
-        rate = max(false_alarm_rate, 1 / (len(np.unique(groups)) + 1))
+        is_enough = 1 / (len(np.unique(groups)) + 1) <= false_alarm_rate
+        found = _Turn({}, int(unknown.sum()) if is_enough else 0, {})
         for name in (*CANDIDATES, *SCORES):
             scores = [parts[part] for part in name.split("+")]
             of_known = standardisation([score[~unknown] for score in scores])
             total = combined(scores, *of_known)
-            threshold = conformal_quantile(total[~unknown], groups, 1 - rate)
+            threshold = conformal_quantile(total[~unknown], groups, 1 - false_alarm_rate)
             found.areas[name] = _area(total, unknown)
             found.reported[name] = int((total[unknown] > threshold).sum())
         turns.append(found)
