@@ -14,7 +14,6 @@ import re
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from residua.data import recognition
 from residua.data.folder import is_system
 from residua.data.table import is_table
 from residua.errors import ResiduaError
-from residua.system.files import UNFINISHED, cache_folder, remove_old_folders
+from residua.system.files import cache_folder, reason_of, stored_folder
 
 MAX_MEMBERS = 2_000_000
 MAX_FILE = 2**30  # bytes of a member
@@ -77,21 +76,14 @@ def unpacked(file: Path) -> Path:
     with _readable_errors(file):
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        parent = cache_folder() / "archives"
-        folder = parent / digest[:32]
+        folder = cache_folder() / "archives" / digest[:32]
+
+        def write(fresh: Path) -> str:
+            _unpack(file, fresh)
+            return folder.name
+
         if not _is_whole(folder):
-            parent.mkdir(parents=True, exist_ok=True)
-            remove_old_folders(parent)
-            shutil.rmtree(folder, ignore_errors=True)
-            with tempfile.TemporaryDirectory(
-                prefix=UNFINISHED, dir=parent, ignore_cleanup_errors=True
-            ) as temporary:
-                _unpack(file, Path(temporary))
-                try:
-                    Path(temporary).rename(folder)
-                except OSError:  # another process was faster
-                    if not _is_whole(folder):
-                        raise
+            stored_folder(folder.parent, write, lambda stored, _: _is_whole(stored))
         return _top(folder / "files")
 
 
@@ -111,8 +103,7 @@ def _readable_errors(file: Path) -> Iterator[None]:
     except ResiduaError:
         raise
     except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ResiduaError(f"{file}: cannot be unpacked: {reason}.") from error
+        raise ResiduaError(f"{file}: cannot be unpacked: {reason_of(error)}.") from error
 
 
 def _is_whole(folder: Path) -> bool:

@@ -35,7 +35,7 @@ from residua.data.measurements import Measured, measure
 from residua.data.value_range import Values, of_dataset
 from residua.errors import ResiduaError
 from residua.system.console import Report
-from residua.system.files import UNFINISHED, cache_folder, remove_leftovers
+from residua.system.files import UNFINISHED, cache_folder, reason_of, remove_leftovers
 
 Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
@@ -309,7 +309,7 @@ def _load_into_file(job: _Job, amount: str) -> Decoded:
             raise OSError("the file just written is gone or damaged")
     except OSError as error:
         raise ResiduaError(
-            f"{amount} of decoded images cannot be stored in {folder}: {error.strerror or error}. "
+            f"{amount} of decoded images cannot be stored in {folder}: {reason_of(error)}. "
             "Set RESIDUA_CACHE to a folder on another disk, or use data.cache=memory."
         ) from error
     pixels, facts = cached

@@ -22,6 +22,7 @@ from residua.data import folder
 from residua.data.arrays import ArrayDataset, Block, array_dataset, checked_block
 from residua.data.dataset import Pixels, SplitName
 from residua.errors import ResiduaError
+from residua.system.files import reason_of
 
 _MAX_BYTES = 2**28  # the largest file, train of CIFAR-100, has 0.16e9
 
@@ -137,7 +138,7 @@ def _read(path: Path) -> bytes:
             raise ResiduaError(f"{path}: is larger than any file of CIFAR.")
         return path.read_bytes()
     except OSError as error:
-        raise ResiduaError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        raise ResiduaError(f"{path}: cannot be read: {reason_of(error)}.") from error
 
 
 def _archive_files(path: Path) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from residua.data.dataset import SPLITS, SplitName
 from residua.data.scan import LINE_BREAK, SPLIT_NAMES, FileDataset, Scan, classes_of, entries_of
 from residua.data.table import is_table
 from residua.errors import ResiduaError
+from residua.system.files import reason_of
 
 LAYOUT = """Expected one folder per class, or such folders inside train/, val/ and test/:
     DATA/owl/1.jpg               DATA/train/owl/1.jpg
@@ -258,7 +259,7 @@ def _readable_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResiduaError(
-            f"The folder {folder} cannot be read: {error.strerror or error}. Make it readable, or "
+            f"The folder {folder} cannot be read: {reason_of(error)}. Make it readable, or "
             "move it out of the data set."
         ) from error
 

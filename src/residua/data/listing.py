@@ -26,6 +26,7 @@ from residua.data.properties import properties_in
 from residua.data.scan import LINE_BREAK, FileDataset, Scan, classes_of, entries_of, split_named
 from residua.data.table import Table, read_table, text_of
 from residua.errors import ResiduaError
+from residua.system.files import reason_of
 
 _MAX_LABEL = 200  # characters
 _MAX_SEARCHED = 2_000_000  # files below the table's folder
@@ -283,7 +284,7 @@ class _Files:
             found.encode()
             reason = recognition.objection(self._folder / found)
         except (OSError, ValueError) as error:
-            return "", f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            return "", f"cannot be read: {reason_of(error)}"
         if LINE_BREAK.search(found):
             return "", "has a line break in its name: rename it"
         return found, reason or ""

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from residua.data.dataset import Unreadable
+from residua.system.files import reason_of
 
 START = 256  # bytes that identify the format of a file
 _MAX_BYTES = 2**30  # of a file; 100 megapixels of 16-bit RGBA are 0.8e9
@@ -77,7 +78,7 @@ def objection(path: Path) -> str | None:
         with path.open("rb") as file:
             start = file.read(START)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        return f"cannot be read: {reason_of(error)}"
     return objection_to(start)
 
 
@@ -120,4 +121,4 @@ def read_file(path: Path) -> bytes:
             file.seek(0)
             return file.read()
     except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise Unreadable(f"cannot be read: {reason_of(error)}") from error

@@ -12,8 +12,6 @@ import hashlib
 import json
 import math
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +23,7 @@ from residua.data.columns import group_column, weight_column, weight_of
 from residua.data.dataset import Entry, Pixels, SplitName
 from residua.data.properties import properties_in
 from residua.errors import ResiduaError
-from residua.system.files import UNFINISHED, cache_folder, remove_old_folders
+from residua.system.files import cache_folder, reason_of, stored_folder
 
 Cells = Mapping[str, str]
 _NAME = re.compile("residua-[0-9a-f]{32}")
@@ -162,24 +160,12 @@ def _stored(write: Callable[[Path], str], parent: Path | None) -> Path:
     """The folder that `write` fills; it returns the name. An equal one is replaced by nothing."""
     folder = parent or cache_folder() / "data"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_old_folders(folder)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary:
-            fresh = Path(temporary)
-            stored = folder / write(fresh)
-            if not _is_whole(stored, fresh):
-                shutil.rmtree(stored, ignore_errors=True)
-                try:
-                    fresh.rename(stored)
-                except OSError:  # another process was faster
-                    if not _is_whole(stored, fresh):
-                        raise
+        return stored_folder(folder, write, _is_whole)
     except OSError as error:
         raise ResiduaError(
-            f"the images cannot be stored in {folder}: {error.strerror or error}. Set "
+            f"the images cannot be stored in {folder}: {reason_of(error)}. Set "
             f"{'TMPDIR' if parent else 'RESIDUA_CACHE'} to a folder on another disk."
         ) from error
-    return stored
 
 
 def _is_whole(folder: Path, fresh: Path) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from residua.errors import ResiduaError
+from residua.system.files import reason_of
 
 TEXT, LINES, PARQUET = (".csv", ".tsv"), (".jsonl", ".ndjson"), (".parquet",)
 SUFFIXES = (*TEXT, *LINES, *PARQUET)
@@ -67,7 +68,7 @@ def read_table(file: Path) -> Table:
             raise ResiduaError(f"{file}: has {size:,} bytes: expected at most {MAX_BYTES:,}.")
         table = _parquet(file) if suffix in PARQUET else _text_table(file, suffix)
     except OSError as error:
-        raise ResiduaError(f"{file}: cannot be read: {error.strerror or error}.") from error
+        raise ResiduaError(f"{file}: cannot be read: {reason_of(error)}.") from error
     if not table.numbers:
         raise ResiduaError(f"{file}: has no rows: expected one for each image.")
     return table

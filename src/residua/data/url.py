@@ -26,6 +26,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from residua._version import __version__
 from residua.data.dataset import Unreadable
 from residua.data.recognition import objection_to
+from residua.system.files import reason_of
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = 5
@@ -135,8 +136,8 @@ def _read(address: str, limits: _Limits) -> bytes | str:
     except http.client.IncompleteRead as error:
         raise Unreadable("is truncated: the connection was closed too early") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = _shown(getattr(error, "strerror", None) or str(error) or type(error).__name__)
-        raise Unreadable(f"cannot be read: {reason}{_about_proxies(error)}") from error
+        reason = f"{_shown(reason_of(error))}{_about_proxies(error)}"
+        raise Unreadable(f"cannot be read: {reason}") from error
 
 
 def _parsed(address: str) -> _Target:
@@ -183,11 +184,8 @@ def _resolved(target: _Target, limits: _Limits) -> list[tuple[int, Any]]:
     except queue.Empty:
         raise TimeoutError from None
     if isinstance(answer, Exception):
-        reason = _shown(getattr(answer, "strerror", None) or str(answer))
-        raise Unreadable(
-            f"has the host {_shown(target.host)!r}, which is not found: {reason}"
-            f"{_about_proxies(answer)}"
-        )
+        reason = f"{_shown(reason_of(answer))}{_about_proxies(answer)}"
+        raise Unreadable(f"has the host {_shown(target.host)!r}, which is not found: {reason}")
     for *_, (ip, *_) in answer:
         if not limits.allow_private and not is_public(str(ip)):
             raise Unreadable(

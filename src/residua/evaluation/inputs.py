@@ -23,7 +23,7 @@ from residua.data.table import is_table
 from residua.data.url import is_address, read_address
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
-from residua.system.files import user_path
+from residua.system.files import reason_of, user_path
 
 BATCH = 32
 THREADS = 4  # that read images
@@ -156,8 +156,7 @@ def _files(file: str, reading: Reading) -> Iterator[Input]:
             return
         found = images_below(path)
     except (OSError, ValueError) as error:  # no permission, a name that is too long
-        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        yield file, partial(_pixels_or_raise, reason)
+        yield file, partial(_pixels_or_raise, f"cannot be read: {reason_of(error)}")
         return
     except ResiduaError as error:
         yield file, partial(_pixels_or_raise, str(error).removeprefix(f"{file}: "))

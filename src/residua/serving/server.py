@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from residua.errors import ResiduaError
 from residua.serving.limits import Limits
 from residua.system.console import Console
+from residua.system.files import reason_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -96,9 +97,9 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         listener.listen(128)  # from here on clients wait instead of being refused
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise ResiduaError(
-            f"{_address(host, port)}: cannot be used: {reason}. Choose another --host or --port."
+            f"{_address(host, port)}: cannot be used: {reason_of(error)}. Choose another --host or "
+            "--port."
         ) from error
     return listener
 

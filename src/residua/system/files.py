@@ -11,8 +11,9 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,7 @@ from residua.errors import ResiduaError, UsageError
 
 TEMPORARY = ".residua-"  # how the names of unfinished files begin
 UNFINISHED = "unfinished-"  # how the names of folders of such files begin
+DAY = 86_400.0  # seconds
 DRAWN = "drawn by residua"  # in figures that residua may replace
 
 _ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free disk space or choose another folder.")
@@ -60,8 +62,8 @@ def write_atomically(path: Path, content: str | bytes, advice: str = "") -> None
 def unwritable(path: Path, error: OSError, advice: str = "") -> Unwritable:
     """The error of a file or folder that cannot be written, with what to do about its cause."""
     cause = _ADVICE.get(error.errno or 0, "Choose another folder.")
-    reason, name = error.strerror or error, "the working directory" if path == Path() else path
-    return Unwritable(f"{name}: cannot be written: {reason}. {cause} {advice}".rstrip())
+    name = "the working directory" if path == Path() else path
+    return Unwritable(f"{name}: cannot be written: {reason_of(error)}. {cause} {advice}".rstrip())
 
 
 def check_space(folder: Path, size: int) -> None:
@@ -159,13 +161,12 @@ def is_there(path: Path, *, folder: bool = False) -> bool:
     try:
         return path.is_dir() if folder else path.exists()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ResiduaError(f"{path}: cannot be reached: {reason}.") from error
+        raise ResiduaError(f"{path}: cannot be reached: {reason_of(error)}.") from error
 
 
 def reason_of(error: Exception) -> str:
     """Why a file cannot be read, without the number and the path that Python adds."""
-    return str(getattr(error, "strerror", None) or error)
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -246,12 +247,12 @@ def new_folder(path: Path, prefix: str | None = None) -> Path:
         raise unwritable(path, error) from error
 
 
-def remove_leftovers(folder: Path, seconds: float = 86_400.0) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Delete what killed processes left half-written in a cache folder, a day after.
 
     Only under the names that residua gives: $RESIDUA_CACHE may be a folder of the user's.
     """
-    before = time.time() - seconds
+    before = time.time() - DAY
     old_form = ".*.safetensors.*"  # of version 0.1.0
     for pattern in (f"{TEMPORARY}*", old_form, f"{UNFINISHED}*/pixels"):
         for path in folder.rglob(pattern):
@@ -262,13 +263,33 @@ def remove_leftovers(folder: Path, seconds: float = 86_400.0) -> None:
                         path.parent.rmdir()
 
 
-def remove_old_folders(parent: Path, seconds: float = 86_400.0) -> None:
-    """Delete the unfinished folders in `parent`, a folder of residua's, a day after."""
-    before = time.time() - seconds
-    for path in parent.glob(f"{UNFINISHED}*"):
+def stored_folder(
+    parent: Path, write: Callable[[Path], str], is_whole: Callable[[Path, Path], bool]
+) -> Path:
+    """The folder in `parent`, a folder of residua's, that `write` fills; it appears complete.
+
+    write: fills an empty folder and returns its name. is_whole: (stored, fresh) -> whether the
+    stored folder is equal to the fresh one, so that it can stay. Raises OSError.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    before = time.time() - DAY
+    for path in parent.glob(f"{UNFINISHED}*"):  # of a killed process
         with contextlib.suppress(OSError):
             if path.lstat().st_mtime < before:
                 shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=UNFINISHED, dir=parent, ignore_cleanup_errors=True
+    ) as temporary:
+        fresh = Path(temporary)
+        stored = parent / write(fresh)
+        if not is_whole(stored, fresh):
+            shutil.rmtree(stored, ignore_errors=True)
+            try:
+                fresh.rename(stored)
+            except OSError:  # another process was faster
+                if not is_whole(stored, fresh):
+                    raise
+    return stored
 
 
 def cache_folder() -> Path:
