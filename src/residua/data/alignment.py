@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from residua.data.neighbours import Pairs
+
 SIDE = 64  # px of a thumbnail
 _LEVELS = (
     (16, 6, 0.75),
@@ -29,7 +31,6 @@ _MIN_COVER = 0.6  # share of the first image that the second must cover
 _CHUNK = 512  # pairs at once
 
 Thumbnails = npt.NDArray[np.uint8]  # [N, 64, 64], grey
-Pairs = npt.NDArray[np.int64]  # [P, 2]
 
 
 @dataclass(frozen=True, eq=False)

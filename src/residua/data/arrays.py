@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from residua.data.dataset import Entry, Header, Pixels, SplitName, Values
+from residua.data.random import Integers
 from residua.errors import ResiduaError
 
-Labels = npt.NDArray[np.int64]
-Block = tuple[Pixels, Labels]  # uint8 [N, H, W, C] and int64 [N]
+Block = tuple[Pixels, Integers]  # uint8 [N, H, W, C] and int64 [N]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ def array_dataset(
     return ArrayDataset(name, description, classes, entries, list(array), format)
 
 
-def checked_block(pixels: Pixels, labels: Labels, classes: int, where: str) -> Block:
+def checked_block(pixels: Pixels, labels: Integers, classes: int, where: str) -> Block:
     """The block. Raises ResiduaError unless each image has one label from 0 to classes - 1."""
     if len(pixels) != len(labels):
         raise ResiduaError(f"{where}: {len(pixels):,} images but {len(labels):,} labels.")

@@ -5,7 +5,6 @@ For what no comparison of pixels sees: images of the same patient, animal, burst
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 from residua.data.dataset import Entry
 from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.neighbours import Pairs
+from residua.data.table import read_table, text_of
 from residua.errors import ResiduaError, UsageError
-from residua.system.files import reason_of
 
 FOLDER = "folder"
 _TABLE = re.compile(r"(?P<file>.+\.csv):(?P<column>[^:]+)", re.IGNORECASE)
@@ -42,7 +41,7 @@ def group_names(group_by: str, entries: Sequence[Entry]) -> list[str]:
         return [path.rpartition("/")[0] for path in paths]
     if table := _TABLE.fullmatch(group_by):
         column = _column(Path(table["file"]).expanduser(), table["column"])
-        names = [column.get(path, "") for path in paths]
+        names = [column.get(path) or "" for path in paths]
     else:
         try:
             pattern = re.compile(group_by)
@@ -73,19 +72,14 @@ def split_groups(
     return [str(group) for group in groups_of(len(entries), np.concatenate(pairs))]
 
 
-def _column(file: Path, column: str) -> dict[str, str]:
+def _column(file: Path, column: str) -> dict[str | None, str | None]:
     """Path -> value of a column. Raises ResiduaError."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or ()
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ResiduaError(f"--group-by {file}: cannot be read: {reason_of(error)}.") from error
+    table = read_table(file)
     for name in ("path", column):
-        if name not in columns:
+        if name not in table.names:
             raise ResiduaError(
                 f"--group-by {file}:{column}: has no column {name!r}: its columns are "
-                f"{', '.join(columns) or 'none'}."
+                f"{', '.join(table.names)}."
             )
-    return {row["path"]: row[column] or "" for row in rows}
+    cells = zip(table.columns["path"], table.columns[column], strict=True)
+    return {text_of(path): text_of(value) for path, value in cells}

@@ -17,13 +17,12 @@ import numpy.typing as npt
 from residua.errors import ResiduaError
 from residua.exports.images import Images
 from residua.exports.worker import BATCHES
+from residua.inference.engine import Floats
 from residua.system.console import printable
 from residua.system.files import check_space
 from residua.system.words import percent
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import exported_metadata
-
-Floats = npt.NDArray[np.float32]
 
 # Largest difference of a probability. float32 differs by rounding alone, at most about 1e-5.
 LARGEST_DIFFERENCE = {"fp32": 0.001, "fp16": 0.02, "int8": 1.0}

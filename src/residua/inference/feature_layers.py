@@ -11,19 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
-from residua.inference.engine import Job
+from residua.inference.engine import Floats, Job
 from residua.networks.analysis.cost import measure
 from residua.networks.staged import Staged, pooled
 from residua.networks.surgery.folding import fold_norms_, folded
-
-Floats = npt.NDArray[np.float32]
 
 FINE_FACTOR = 4  # a bf16 map is averaged to so many times the pool size before it is converted
 MAX_FEATURES = 1024  # of a layer that is pooled to more than one field

@@ -145,9 +145,7 @@ def under(prefix: str, items: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): item for key, item in items.items() if key.startswith(prefix)}
 
 
-_WRONG_CONTENT = (
-    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
-)
+_WRONG_CONTENT = ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class Validator:
 
     def _estimate_statistics(self, epoch: int, after_batch: Callable[[], None]) -> None:
         """Precise BN: the plain average over batches of training images, without augmentation."""
-        norms, training, members = trainable_norms(self.network), self.config.training, None
+        norms, training = trainable_norms(self.network), self.config.training
         members = shuffled(training.seed, epoch, self.task.batches.members)
         members = members[: training.precise_bn_images]
         if not norms or not len(members):
