@@ -36,7 +36,7 @@ from residua.system.console import Console
 from residua.system.device import autocast, environment
 from residua.training.loop import fit
 from residua.training.optimization import optimizer_for
-from residua.training.recorder import Task
+from residua.training.progress import Task
 from residua.weights.native import Metadata
 from residua.weights.network import on_device
 

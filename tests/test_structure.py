@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,3 +118,15 @@ def test_what_must_not_import_torch_does_not() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_benchmarks_import_what_exists() -> None:
+    files = (Path(__file__).parents[1] / "benchmarks").glob("*.py")
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("residua"):
+                assert node.module is not None
+                module = importlib.import_module(node.module)
+                missing = [name.name for name in node.names if not hasattr(module, name.name)]
+                for name in missing:  # a module of a package
+                    importlib.import_module(f"{node.module}.{name}")
