@@ -83,6 +83,25 @@ def test_a_better_run_is_named_with_both_kinds_of_images_and_the_p_value(tmp_pat
     assert "12 errors of a are correct in b, 3 the other way round (p = 0.035)" in sentence
 
 
+def test_an_interval_without_0_beside_a_test_that_is_not_significant_is_explained(
+    tmp_path: Path,
+) -> None:
+    """5 of 100 gained and none lost: p = 2 / 2^5 = 0.0625, Agresti and Min from +0.29 points."""
+    first = run(tmp_path, "a", [True] * 90 + [False] * 10)
+    second = run(tmp_path, "b", [True] * 95 + [False] * 5)
+    sentence = findings(first, second)[0]
+    assert "no significant difference" in sentence
+    assert "95 % CI +0.29 to +9.51" in sentence
+    assert "p = 0.062; the test decides, the interval is approximate" in sentence
+
+
+def test_a_p_value_is_never_rounded_to_the_level_that_decides(tmp_path: Path) -> None:
+    """scipy.stats.binomtest(10, 32).pvalue = 0.0501."""
+    first = run(tmp_path, "a", [True] * 10 + [False] * 22 + [True] * 8)
+    second = run(tmp_path, "b", [False] * 10 + [True] * 22 + [True] * 8)
+    assert "p = 0.0501" in findings(first, second)[0]
+
+
 def test_p_values_of_several_runs_are_adjusted(tmp_path: Path) -> None:
     """p = 0.035 of one comparison is no evidence if it is the better of two."""
     runs = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from residua._version import __version__
 from residua.comparison.curves import overlays
 from residua.comparison.pairing import LEAST, Pair, RunPredictions
-from residua.comparison.statistics import POWER, Difference
+from residua.comparison.statistics import LEVEL, POWER, Difference
 from residua.config.schema import Config
 from residua.report.page import Cell, Page, Section, Table
 from residua.runs.folder import RunFolder
@@ -178,6 +178,8 @@ def _difference_text(pair: Pair, difference: Difference) -> str:
             f"{agreeing(pair.gained, 'is', 'are')} correct in {second}, {pair.lost:,} the other "
             f"way round ({test})."
         )
+    if difference.significant and pair.p_value is not None and pair.p_value >= 1 - LEVEL:
+        test += "; the test decides, the interval is approximate"
     detectable = (
         "no difference would be significant on so few images"
         if pair.detectable is None
@@ -210,10 +212,13 @@ def _in_groups(pair: Pair) -> str:
 
 
 def _p_text(p_value: float | None) -> str:
-    """A p value with two digits."""
+    """A p value with two digits; with three beside 0.05, which decides."""
     if p_value is None:
         return ""
-    return "<0.001" if p_value < 0.001 else f"{p_value:.2g}" if p_value < 0.1 else f"{p_value:.2f}"
+    if p_value < 0.001:
+        return "<0.001"
+    text = f"{p_value:.2g}" if p_value < 0.1 else f"{p_value:.2f}"
+    return f"{p_value:.3g}" if text == f"{1 - LEVEL:.2g}" else text
 
 
 def _excluded(pairs: Sequence[Pair]) -> list[str]:
