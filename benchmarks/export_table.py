@@ -332,7 +332,7 @@ def fitted(name: str, rule: Preprocessing, pixels: Pixels, labels: np.ndarray) -
 
     def features(batch: Pixels) -> torch.Tensor:
         x = normalise(torch.from_numpy(np.ascontiguousarray(batch)), rule)
-        return pooled(network.enter(x, len(network.stages)), network.pool_size)
+        return pooled(network.between(x, 0, len(network.stages)), network.pool_size)
 
     batches = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
     for batch in batches[::3]:

@@ -105,7 +105,7 @@ def test_of_an_averaging_head_it_is_the_paper_s_map(one_thread: None) -> None:
     heats, logits = grad_cam(weights_of(network, spec, 32), CPU)(pixels, np.array([3, 0]))
     with torch.no_grad():
         images = normalise(torch.from_numpy(pixels), PREPARED)
-        last = network.enter(images, len(network.stages))
+        last = network.between(images, 0, len(network.stages))
         expected = network.leave(last, len(network.stages))
         head = network.get_parameter("head.weight")[[3, 0]]
         maps = torch.einsum("nc,nchw->nhw", head, last).relu()

@@ -58,7 +58,7 @@ def test_another_head_reads_the_map_of_its_stage(
     assert len(started.stages) == cut
     assert all(torch.equal(started.state_dict()[key], before[key]) for key in body)
     with torch.inference_mode():
-        expected = started.head(pooled(network.enter(x, cut), pool_size or 1))
+        expected = started.head(pooled(network.between(x, 0, cut), pool_size or 1))
         assert torch.equal(started(x), expected)
         assert expected.shape == (2, 5)
         assert expected.std() > 0

@@ -20,9 +20,9 @@ def test_a_cut_changes_nothing(name: str) -> None:
         assert len(network.stages) >= 2
         assert logits.abs().max() > 0
         for cut in range(len(network.stages) + 1):
-            entered = network.enter(x, cut)
+            entered = network.between(x, 0, cut)
             assert torch.equal(network.leave(entered.clone(), cut), logits), cut
-        last = network.enter(x, len(network.stages))
+        last = network.between(x, 0, len(network.stages))
         assert torch.equal(last, network.features(x)[-1])
 
 
@@ -60,7 +60,7 @@ def test_a_head_that_reads_several_maps_gets_them_side_by_side_and_can_be_cut_be
     expected = [11.0, 12.0, 13.0, 14.0, 1112.5]
     assert [value - 10_000 for value in network(x)[0].tolist()] == expected
     for cut in (0, 1):
-        assert torch.equal(network.leave(network.enter(x, cut), cut), network(x))
+        assert torch.equal(network.leave(network.between(x, 0, cut), cut), network(x))
 
 
 def test_pooling_averages_and_flattens() -> None:

@@ -42,12 +42,12 @@ def test_without_augmentation_the_maps_of_all_images_are_cached(
         cached, plain = batches.batch(epoch, step), images.batch(epoch, step)
         assert torch.equal(cached.labels, plain.labels)
         with torch.inference_mode():
-            expected = network.enter(plain.images, 2)
+            expected = network.between(plain.images, 0, 2)
         torch.testing.assert_close(cached.images, expected, rtol=1e-3, atol=1e-3)
     validation = prepared.splits["validation"]
     pixels = torch.from_numpy(np.asarray(prepared.pixels[validation]))
     with torch.inference_mode():
-        expected = network.enter(normalise(pixels, prepared.config.preprocessing), 2)
+        expected = network.between(normalise(pixels, prepared.config.preprocessing), 0, 2)
     torch.testing.assert_close(batches.plain(validation), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -88,7 +88,7 @@ def test_otherwise_the_maps_are_computed_for_each_batch(
     assert isinstance(batches, FrozenBatches)
     images = prepared.training_batches().batch(3, 0)
     with torch.inference_mode():
-        expected = network.enter(images.images, 2)
+        expected = network.between(images.images, 0, 2)
     batch = batches.batch(3, 0)
     assert torch.equal(batch.labels, images.labels)
     torch.testing.assert_close(batch.images, expected, rtol=1e-3, atol=1e-3)

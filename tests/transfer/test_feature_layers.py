@@ -56,7 +56,7 @@ def test_features_are_pooled_maps_without_gradient() -> None:
     features = stages.features(x, [FeatureLayer(3, 1), FeatureLayer(1, 4)])
     with torch.inference_mode():
         for layer, values in features.items():
-            expected = pooled(network.enter(x, layer.stage), layer.pool_size)
+            expected = pooled(network.between(x, 0, layer.stage), layer.pool_size)
             torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-4)
     assert not any(values.requires_grad for values in features.values())
 

@@ -83,7 +83,7 @@ def test_a_probe_on_several_stages_is_saved_as_a_network_that_reads_them(
     )
     with torch.inference_mode():
         expected = network(images)
-        cut = network.leave(network.enter(images, network.last_cut), network.last_cut)
+        cut = network.leave(network.between(images, 0, network.last_cut), network.last_cut)
     torch.testing.assert_close(cut, expected)
     np.testing.assert_allclose(
         outcome.predict_logits(members), expected.numpy(), rtol=1e-3, atol=1e-3

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from residua.audits.duplicates import Copies, check_duplicates, find_copies
 from residua.audits.files import check_files
-from residua.audits.finding import SEVERITIES, Finding, worst_first
+from residua.audits.finding import SEVERITIES, Finding
 from residua.audits.images import AuditImages, Floats, of_prepared, read
 from residua.audits.labels import MIN_CLASS, check_labels, predict
 from residua.audits.learning_curve import LearningCurve, check_size, learning_curve
@@ -241,7 +241,7 @@ def examine(
     timer.step("shortcuts")
     return Audit(
         data=data,
-        findings=tuple(worst_first(findings)),
+        findings=tuple(sorted(findings, key=lambda f: SEVERITIES.index(f.severity))),
         images=len(images.rows),
         classes=images.classes,
         featured=len(images.featured),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -50,8 +49,3 @@ class Finding:
             "examples": [{"path": e.path, "note": e.note} for e in self.examples],
             "fixes": len(self.fixes),
         }
-
-
-def worst_first(findings: Sequence[Finding]) -> list[Finding]:
-    """Sorted by severity; within one, in the order of the input."""
-    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -72,7 +72,9 @@ def inputs_of(images: Images | None, reading: Reading) -> Sequence[Input] | Iter
     """Every image, and every image below every folder; a list if the number is known before."""
     images = several(images)
     inputs = _each(images, reading)
-    is_known = isinstance(images, list | tuple) and all(map(_is_file, images))
+    is_known = isinstance(images, list | tuple) and all(
+        isinstance(image, str | os.PathLike) for image in images
+    )
     return list(inputs) if is_known else inputs
 
 
@@ -122,10 +124,6 @@ def read_batches(inputs: Iterable[Input]) -> Iterator[Batch]:
     reading = batches()
     next(reading)
     return reading
-
-
-def _is_file(image: object) -> bool:
-    return isinstance(image, str | os.PathLike)
 
 
 def _each(images: Iterable[ImageLike], reading: Reading) -> Iterator[Input]:

@@ -1,6 +1,6 @@
 """Images [B, C, H, W] -> logits [B, K]: stem, stages, tail, pool and head of every network.
 
-A network can be cut after a stage: `enter` computes the map at the cut, `leave` the logits from it.
+A network can be cut after a stage: `between` computes the map at the cut, `leave` the logits of it.
 The frozen layers before a cut need to run only once per image.
 """
 
@@ -59,10 +59,6 @@ class Staged(nn.Module):
         for stage in self.stages[first:last]:
             x = stage(x)
         return self._optional("tail", x) if first < last == len(self.stages) else x
-
-    def enter(self, x: Tensor, stages: int) -> Tensor:
-        """[B, C, H, W] -> the map after the first `stages` stages."""
-        return self.between(x, 0, stages)
 
     def leave(self, x: Tensor, stages: int) -> Tensor:
         """The map after the first `stages` stages, at most `last_cut` -> logits [B, K]."""

@@ -9,7 +9,6 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -42,14 +41,6 @@ MOST = 24  # predictions that are shown
 ERRORS = 12  # of a figure
 SIDE = 160  # px: of a thumbnail
 HEAT_SIDE = 320
-
-
-@dataclass(frozen=True)
-class ShownPrediction:
-    """A prediction with its image as a data URI; "" without a file."""
-
-    prediction: Prediction
-    uri: str
 
 
 class NotebookFigure(Figure):
@@ -103,7 +94,7 @@ def evaluation_html(evaluation: Evaluation) -> str:
 
 def predictions_html(predictions: Sequence[Prediction]) -> str:
     """The images, if they are files, with bars, prediction sets and reasons to distrust."""
-    shown = [ShownPrediction(row, _thumbnail(row.file)) for row in predictions[:MOST]]
+    shown = [(row, _thumbnail(row.file)) for row in predictions[:MOST]]
     return _html("predictions", shown=shown, more=len(predictions) - len(shown))
 
 
