@@ -32,6 +32,7 @@ from residua.runs.folder import RunFolder
 from residua.runs.sources import open_weights, with_leakage_notes
 from residua.system.budget import Clock
 from residua.system.console import Console
+from residua.transfer.context import Context
 
 HEAD = {
     "training.precise_bn_images": 32,
@@ -372,9 +373,7 @@ def test_less_than_an_epoch_trains_frozen_networks_on_fewer_images(
     weights = open_weights(run.path, None, console)
     prepared = prepare(config, console, weights.expects)
     folder = RunFolder(tmp_path)
-    experiment._train(
-        experiment.Experiment(prepared, weights, config, folder, Nearly(10.0), console)
-    )
+    experiment._train(Context(prepared, weights, config, Nearly(10.0), console), folder)
     assert folder.config.training.max_images == 8  # two batches
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events if event["event"] == "epoch"] == [2]

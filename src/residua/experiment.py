@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +59,6 @@ from residua.training.initial import (
     check_network,
     check_own,
     initial_metadata,
-    initial_network,
     with_own,
 )
 from residua.training.loop import fit
@@ -76,23 +74,6 @@ from residua.weights.load import Weights
 
 # Imported while images are decoded; the first one by a linear probe alone
 HEAVY = ("sklearn.linear_model", "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A run: data and settings, initial weights, if any, and folder.
-
-    requested: the settings before any automatic choice. clock: started with the command.
-    is_resumed: whether an earlier command began the run.
-    """
-
-    prepared: Prepared
-    weights: Weights | None
-    requested: Config
-    folder: RunFolder
-    clock: Clock
-    console: Console
-    is_resumed: bool = False
 
 
 def train(
@@ -133,7 +114,7 @@ def train(
         if weights is not None:
             report_initial_weights(weights, prepared, console)
         folder.trackers = trackers
-        _run(Experiment(prepared, weights, requested, folder, clock, console), report)
+        _run(Context(prepared, weights, requested, clock, console), folder, report=report)
     except (Busy, Diverged):
         raise
     except (ResiduaError, KeyboardInterrupt):
@@ -185,16 +166,18 @@ def resume(
     names = [choice.setting for choice in choices if "." in choice.setting]
     automatic = {name: AUTO for name in names if parse.accepts_auto(name)}
     requested = parse.with_settings(config, automatic)
-    _run(Experiment(prepared, weights, requested, folder, clock, console, is_resumed=True))
+    _run(Context(prepared, weights, requested, clock, console), folder, is_resumed=True)
 
 
-def _run(experiment: Experiment, report: bool = True) -> None:
+def _run(
+    context: Context, folder: RunFolder, *, report: bool = True, is_resumed: bool = False
+) -> None:
     """Train, evaluate, and write a report, if any: what a new and a resumed run have in common."""
-    folder, console, config = experiment.folder, experiment.console, experiment.prepared.config
-    print_header(with_leakage_notes(experiment.prepared, folder), folder, console)
-    with readable_errors(config), folder.lock(), _tracked(experiment) as metrics:
+    console, config = context.console, context.prepared.config
+    print_header(with_leakage_notes(context.prepared, folder), folder, console)
+    with readable_errors(config), folder.lock(), _tracked(context, folder) as metrics:
         try:
-            trained = _train(experiment)
+            trained = _train(context, folder)
             folder.write_split(trained.prepared.members)  # `auto` may have held out some
             folder.write_settings(trained.prepared.config, trained.prepared.choices)
             if trained.is_from_scratch:
@@ -208,7 +191,7 @@ def _run(experiment: Experiment, report: bool = True) -> None:
                 metrics[f"{name}_accuracy"] = evaluation.metrics.accuracy
             if report:
                 extractor = None if trained.is_from_scratch else trained.extractor
-                left = experiment.clock.left
+                left = context.clock.left
                 facts = report_facts(
                     folder,
                     with_leakage_notes(trained.prepared, folder),
@@ -227,21 +210,20 @@ def _run(experiment: Experiment, report: bool = True) -> None:
         except KeyboardInterrupt as error:  # where nothing waits for a signal
             saved = "weights saved" if folder.has_weights else "no weights saved yet"
             raise Interrupted(signal_of(error), str(folder.path), saved) from None
-    seconds, total = trained.progress.seconds, experiment.clock.passed
+    seconds, total = trained.progress.seconds, context.clock.passed
     if (strategy := trained.result.chosen) is not None:
         console.print(f"model {trained.prepared.config.network.name}, strategy {strategy}")
-    since = " since it was resumed" if experiment.is_resumed else ""
+    since = " since it was resumed" if is_resumed else ""
     console.print(f"training {seconds:.1f} s, total {total:.1f} s{since}")
     if report:
         console.print(f"report: {folder.path / REPORT}")
 
 
 @contextmanager
-def _tracked(experiment: Experiment) -> Iterator[dict[str, float]]:
+def _tracked(context: Context, folder: RunFolder) -> Iterator[dict[str, float]]:
     """Trackers follow what is done inside; at the end they get the metrics put into the dict."""
-    folder, config = experiment.folder, experiment.prepared.config
-    trackers = folder.trackers or Trackers((), experiment.console)
-    trackers.begin(folder.path, config, len(folder.read_history()))
+    trackers = folder.trackers or Trackers((), context.console)
+    trackers.begin(folder.path, context.prepared.config, len(folder.read_history()))
     metrics: dict[str, float] = {}
     try:
         yield metrics
@@ -251,21 +233,17 @@ def _tracked(experiment: Experiment) -> Iterator[dict[str, float]]:
     trackers.end(metrics, "finished")
 
 
-def _train(experiment: Experiment) -> Outcome:
+def _train(context: Context, folder: RunFolder) -> Outcome:
     """Train by the strategy of the settings; without one, all layers that are not frozen."""
-    prepared, folder = experiment.prepared, experiment.folder
-    if prepared.config.transfer.strategy in (None, "none"):
-        return _train_plainly(experiment)
+    if context.prepared.config.transfer.strategy in (None, "none"):
+        return _train_plainly(context, folder)
     from residua.transfer.strategies import transfer
 
-    weights, requested = experiment.weights, experiment.requested
-    context = Context(prepared, weights, requested, experiment.clock, experiment.console)
     return transfer(context, folder)
 
 
-def _train_plainly(experiment: Experiment) -> Outcome:
-    prepared, folder, clock = experiment.prepared, experiment.folder, experiment.clock
-    network = initial_network(prepared.config, experiment.weights, prepared.device)
+def _train_plainly(context: Context, folder: RunFolder) -> Outcome:
+    prepared, clock, network = context.prepared, context.clock, context.network()
     if is_resumed := (folder.path / STATE).exists():
         restore_network(network, folder)
 
@@ -274,7 +252,7 @@ def _train_plainly(experiment: Experiment) -> Outcome:
             return prepared.training_batches(), ""
         from residua.transfer.cached_batches import batches_after
 
-        return batches_after(network, prepared, clock, experiment.console)
+        return batches_after(network, prepared, clock, context.console)
 
     batches, line = training_batches(prepared)
     eval_splits = prepared.eval_splits(throughput.validation_limit(clock))
@@ -287,7 +265,7 @@ def _train_plainly(experiment: Experiment) -> Outcome:
             batches, line = training_batches(prepared)
         folder.write_settings(prepared.config, prepared.choices)  # a resumed run does not replan
     if line:
-        experiment.console.print(line)
+        context.console.print(line)
     task = Task(
         batches,
         eval_splits,
@@ -295,7 +273,7 @@ def _train_plainly(experiment: Experiment) -> Outcome:
         initial_metadata(prepared),
         throughput.deadline(prepared, clock),
     )
-    progress = fit(network, task, prepared.config, folder, experiment.console)
+    progress = fit(network, task, prepared.config, folder, context.console)
     return Outcome(prepared, progress, TransferResult(), saved_predictor(folder, prepared))
 
 

@@ -57,7 +57,7 @@ PredictLogits = Callable[[Integers], Logits]  # [N] sample indices -> logits [N,
 
 @dataclass(frozen=True)
 class Context:
-    """The inputs that all strategies share.
+    """The inputs of a training, with a transfer strategy or without.
 
     weights: None if training starts from random weights, or continues from a checkpoint.
     requested: the settings before any automatic choice. clock: of the time budget.
