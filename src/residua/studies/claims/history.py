@@ -34,18 +34,8 @@ if TYPE_CHECKING:
 
 BATCH = 8
 TIMED = (
-    "alexnet",
-    "vgg16",
-    "vgg19",
-    "googlenet",
-    "inception_v3",
-    "resnet18",
-    "resnet50",
-    "resnet152",
-    "resnext50_32x4d",
-    "densenet121",
-    "mobilenet_v1",
-    "keras_xception",
+    *("alexnet", "vgg16", "vgg19", "googlenet", "inception_v3", "resnet18", "resnet50"),
+    *("resnet152", "resnext50_32x4d", "densenet121", "mobilenet_v1", "keras_xception"),
 )
 # Of the names of points in figures
 GAPS = (6, 11, 18, 28, 40, 54, 70)  # distances in points; the first that fits is used
