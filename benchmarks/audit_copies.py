@@ -69,10 +69,10 @@ def main(path):
     began = time.process_time()
     found = find_near_duplicates(len(images), lambda rows: thumbnails[rows])
     seconds = time.process_time() - began
-    print(f"\n{path}: {len(found.pairs)} pairs as it is, {seconds:.1f} s of CPU time")
-    for pair, similarity in zip(found.pairs.tolist(), found.similarity, strict=True):
-        print(f"  {similarity:.3f} {paths[pair[0]]} {paths[pair[1]]}")
-    known = {tuple(pair) for pair in found.pairs.tolist()}
+    print(f"\n{path}: {len(found)} pairs as it is, {seconds:.1f} s of CPU time")
+    known = {tuple(pair) for pair in found.tolist()}
+    for low, high in sorted(known):
+        print(f"  {paths[low]} {paths[high]}")
     print(
         "\ncopy            recall   other new pairs (beyond those with copies of the pairs above)"
     )
@@ -81,7 +81,7 @@ def main(path):
         rows = generator.permutation(len(images))[:COPIES]
         copies = [thumbnails_of(np.asarray(change(images[n], generator))[None]) for n in rows]
         joined = np.concatenate([thumbnails, *copies])
-        pairs = find_near_duplicates(len(joined), lambda at, x=joined: x[at]).pairs.tolist()
+        pairs = find_near_duplicates(len(joined), lambda at, x=joined: x[at]).tolist()
         origin = np.concatenate([np.arange(len(images)), rows])
         hits = {int(origin[b]) for a, b in pairs if b >= len(images) and origin[b] == a}
         other = sum(

@@ -363,7 +363,7 @@ def _cached(
             file.seek(math.prod(shape))
             facts = _Facts.from_bytes(file.read(), headers)
         pixels = np.memmap(path, np.uint8, "r", shape=shape)
-    except (OSError, ValueError):
+    except (OSError, TypeError, ValueError):
         return None
     checksums = in_threads(lambda index: zlib.crc32(pixels[index].data), len(pixels), None)
     return (pixels, facts) if tuple(checksums) == facts.checksums else None

@@ -38,24 +38,14 @@ class Columns:
     @classmethod
     def of(cls, data: Data) -> Columns:
         """The choices in the settings."""
-        return cls(
-            data.path_column,
-            data.label_column,
-            data.split_column,
-            data.group_by,
-            data.weight_column,
-        )
+        columns = data.path_column, data.label_column, data.split_column
+        return cls(*columns, data.group_by, data.weight_column)
 
     @property
     def chosen(self) -> tuple[str, ...]:
         """The settings that only a table has a use for."""
-        named = {
-            "path": self.path,
-            "label": self.label,
-            "split": self.split,
-            "weight": self.weight,
-        }
-        return tuple(f"data.{role}_column" for role, name in named.items() if name)
+        roles = ("path", "label", "split", "weight")
+        return tuple(f"data.{role}_column" for role in roles if getattr(self, role))
 
 
 def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Columns:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,25 +76,25 @@ def path_of(
         raise ResiduaError(f"the data given has no images: expected {KINDS}.")
     known = _class_names(data, columns)
     if isinstance(first.image, str | os.PathLike):
-        return str(store_rows(_rows(first, items), parent))
+        return str(store_rows(_rows(chain([first], items)), parent))
 
     def ordered(names: Sequence[str]) -> Sequence[str]:
         present = [name for name in known if name in names]
         return present if set(present) == set(names) else class_order(names)
 
-    return str(store_images(_images(first, items, ranges), ordered, parent))
+    return str(store_images(_images(chain([first], items), ranges), ordered, parent))
 
 
-def _rows(first: _Item, others: Iterator[_Item]) -> Iterator[dict[str, object]]:
-    for item in _chained(first, others):
+def _rows(items: Iterable[_Item]) -> Iterator[dict[str, object]]:
+    for item in items:
         if not isinstance(item.image, str | os.PathLike):
             raise ResiduaError(f"{item.where}: is no path, as the first image is.")
         path = user_path(item.image).absolute()
         yield {**item.cells, "path": str(path), "label": item.label, "split": item.split or ""}
 
 
-def _images(first: _Item, others: Iterator[_Item], ranges: Ranges) -> Iterator[Labelled]:
-    for item in _chained(first, others):
+def _images(items: Iterable[_Item], ranges: Ranges) -> Iterator[Labelled]:
+    for item in items:
         if isinstance(item.image, str | os.PathLike):
             raise ResiduaError(f"{item.where}: is a path, but the first image is none.")
         try:
@@ -102,11 +103,6 @@ def _images(first: _Item, others: Iterator[_Item], ranges: Ranges) -> Iterator[L
         except Unreadable as error:
             raise ResiduaError(f"{item.where}: {error}.") from error
         yield Labelled(pixels, item.label, item.split, item.cells)
-
-
-def _chained(first: _Item, others: Iterator[_Item]) -> Iterator[_Item]:
-    yield first
-    yield from others
 
 
 def _is_grey(image: object) -> bool:
@@ -195,17 +191,14 @@ def _is_hugging_face(data: Any) -> bool:
 
 def _roles(data: Any, columns: Columns) -> Columns:
     """The columns of a `datasets.Dataset`. Raises ResiduaError."""
-    images = [name for name in data.column_names if _is_image(data, name)]
+    images = _columns_of(data, "Image")
     path = columns.path or (images[0] if len(images) == 1 else "")
     return roles_of(data.column_names, replace(columns, path=path), "the datasets.Dataset given")
 
 
-def _is_image(data: Any, name: str) -> bool:
-    return type(data.features[name]).__name__ == "Image"
-
-
-def _is_plain(data: Any, name: str) -> bool:
-    return type(data.features[name]).__name__ in ("Value", "ClassLabel")
+def _columns_of(data: Any, *kinds: str) -> list[str]:
+    """The columns of a `datasets.Dataset` whose feature is of one of these classes."""
+    return [name for name in data.column_names if type(data.features[name]).__name__ in kinds]
 
 
 def _table_items(
@@ -214,7 +207,7 @@ def _table_items(
     """The rows of a `datasets.Dataset`: image, label, split, and the further columns."""
     roles, names = _roles(data, columns), _class_names(data, columns)
     used = (roles.path, roles.label, roles.split)
-    others = [name for name in data.column_names if name not in used and _is_plain(data, name)]
+    others = [name for name in _columns_of(data, "Value", "ClassLabel") if name not in used]
     for number, row in enumerate(_each(data)):
         where = f"{prefix}image {number} of the data given"
         image = row[roles.path]

@@ -93,9 +93,10 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
     weights = {path: row.weight for path, row in listing.rows.items()}
     entries = entries_of(scan, classes, listing.groups, weights)
     positions = [listing.rows[entry.path].at for entry in entries]
+    parent = file.absolute().parent.name
     return FileDataset(
         root=file.parent,
-        name=file.stem if file.stem.lower() not in _GENERIC else _parent_name(file),
+        name=file.stem if file.stem.lower() not in _GENERIC else parent or file.stem,
         description=f"table of images (columns {roles.path!r}, {roles.label!r})"
         + (f", split into {', '.join(splits)}" if splits else "")
         + (f", grouped by {roles.group!r}" if roles.group else "")
@@ -126,10 +127,6 @@ def listed_files(file: Path) -> list[tuple[str, Path | str]]:
         shown = str(file.parent / path) if path else cell
         found.append((shown, reason or file.parent / path))
     return found
-
-
-def _parent_name(file: Path) -> str:
-    return file.absolute().parent.name or file.stem
 
 
 def _with_others(table: Table) -> str:

@@ -54,21 +54,7 @@ class Measured:
     @classmethod
     def from_json(cls, header: Header, row: Sequence[Any]) -> Measured:
         """With the header."""
-        quantisation, orientation, camera, frames, brightness, contrast, sharpness = row[:-3]
-        colour, white, border = map(tuple, row[-3:])
-        return cls(
-            header,
-            quantisation,
-            orientation,
-            camera,
-            frames,
-            brightness,
-            contrast,
-            sharpness,
-            colour,
-            white,
-            border,
-        )
+        return cls(header, *row[:-3], *map(tuple, row[-3:]))  # the last three are tuples
 
 
 def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:

@@ -46,14 +46,6 @@ Take = Callable[[Integers], Thumbnails]  # indices [n] -> uint8 [n, 64, 64]
 
 
 @dataclass(frozen=True, eq=False)
-class NearDuplicates:
-    """pairs: int64 [P, 2], lower index first. similarity: float32 [P], 1 for equal thumbnails."""
-
-    pairs: Pairs
-    similarity: npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
 class _Codes:
     """Of N images: hashes by side, coarse pixels and mirrored ones; usable: not constant."""
 
@@ -65,14 +57,14 @@ class _Codes:
 
 def find_near_duplicates(
     count: int, take: Take, features: npt.NDArray[np.float32] | None = None
-) -> NearDuplicates:
-    """Pairs of near-duplicates among `count` images, sorted.
+) -> Pairs:
+    """Pairs of near-duplicates among `count` images, int64 [P, 2], sorted, lower index first.
 
     take: returns thumbnails by index. features: float32 [count, D] of a pretrained network; with
     them, crops are found more reliably among many images.
     """
     if count < 2:
-        return NearDuplicates(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
+        return np.zeros((0, 2), np.int64)
     codes = _codes(count, take)
     if _are_drawings(take, codes.usable):
         pairs = _hash_candidates(codes)
@@ -89,7 +81,7 @@ def find_near_duplicates(
         details.append(fit.detail)
     fit_of, detail_of = np.concatenate(fits), np.concatenate(details)
     match = (fit_of >= bounds[0]) & (detail_of >= bounds[1])
-    return _best_of_each(pairs[match], detail_of[match])
+    return np.unique(pairs[match], axis=0)  # mirrored or not
 
 
 def near_duplicates_of(pixels: Pixels, rows: Sequence[int]) -> Pairs:
@@ -99,7 +91,7 @@ def near_duplicates_of(pixels: Pixels, rows: Sequence[int]) -> Pairs:
     for start in range(0, len(rows), _DECODED):
         chunk = slice(start, start + _DECODED)
         thumbnails[chunk] = thumbnails_of(pixels[indices[chunk]])
-    return find_near_duplicates(len(rows), lambda at: thumbnails[at]).pairs
+    return find_near_duplicates(len(rows), lambda at: thumbnails[at])
 
 
 def groups_of(count: int, pairs: Pairs) -> Integers:
@@ -210,12 +202,3 @@ def _candidates(
 def _above(indices: Integers, similarities: Floats, least: float) -> Pairs:
     rows, columns = np.nonzero((indices >= 0) & (similarities >= least))
     return np.stack([rows, indices[rows, columns]], axis=1)
-
-
-def _best_of_each(pairs: Pairs, similarity: npt.NDArray[np.float32]) -> NearDuplicates:
-    """Each pair once, with its highest similarity."""
-    order = np.lexsort((-similarity, pairs[:, 1], pairs[:, 0]))
-    pairs, similarity = pairs[order], similarity[order]
-    first = np.ones(len(pairs), np.bool_)
-    first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    return NearDuplicates(pairs[first], similarity[first])
