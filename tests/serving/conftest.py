@@ -65,7 +65,7 @@ def serving(
     """A client of a server that runs until the end of the block; it may report no error, unless
     `report` is given."""
     errors: list[str] = []
-    app = create_app(model, limits, token=token, report=report or errors.append)
+    app = create_app(model, limits or Limits(), token=token, report=report or errors.append)
     config = uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

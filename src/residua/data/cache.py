@@ -117,7 +117,7 @@ def median_size(survey: Survey) -> tuple[int, int]:
 
 
 def value_range(
-    survey: Survey, max_pixels: int, progress: Report | None = None
+    survey: Survey, max_pixels: int, progress: Report | None
 ) -> tuple[float, float, int]:
     """The values of 16-bit and float images that become 0 and 255, and how many were measured."""
     deep = [at for at, header in enumerate(survey.headers) if header and image.is_deep(header.mode)]

@@ -52,7 +52,7 @@ def is_stored(root: Path) -> bool:
     return bool(_NAME.fullmatch(folder.name))
 
 
-def store_rows(rows: Iterable[Mapping[str, object]], parent: Path | None = None) -> Path:
+def store_rows(rows: Iterable[Mapping[str, object]], parent: Path | None) -> Path:
     """Store a table of paths, labels, splits and so on; returns its file. Raises ResiduaError.
 
     parent: the folder to store it in; None: one in the user's cache.
@@ -69,7 +69,7 @@ def store_rows(rows: Iterable[Mapping[str, object]], parent: Path | None = None)
 def store_images(
     images: Iterable[Labelled],
     order: Callable[[Sequence[str]], Sequence[str]],
-    parent: Path | None = None,
+    parent: Path | None,
 ) -> Path:
     """Store images one by one; returns the folder. Raises ResiduaError.
 
@@ -98,7 +98,7 @@ def store_images(
     return _stored(write, parent)
 
 
-def open_images(root: Path, group: str = "", weight: str = "") -> ArrayDataset:
+def open_images(root: Path, group: str, weight: str) -> ArrayDataset:
     """The images in a folder that `store_images` wrote. Raises ResiduaError if it is damaged.
 
     group, weight: the settings data.group_by and data.weight_column, which may be columns.

@@ -38,15 +38,11 @@ def _images(format: str) -> dict[str, object]:
 
 
 def create_app(
-    model: Model,
-    limits: Limits | None = None,
-    *,
-    token: str | None = None,
-    report: Callable[[str], None] = print,
+    model: Model, limits: Limits, *, token: str | None, report: Callable[[str], None]
 ) -> FastAPI:
     """The application. token: clients must send it, except for the page and the health checks.
     report: prints errors for the operator."""
-    limits, metrics = limits or Limits(), Metrics()
+    metrics = Metrics()
     service = Service(model, limits, metrics)
 
     @asynccontextmanager

@@ -34,11 +34,11 @@ def serve_application(
     name: str,
     console: Console,
     *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    limits: Limits | None = None,
-    token: str | None = None,
-    workers: int | None = None,
+    host: str,
+    port: int,
+    limits: Limits,
+    token: str | None,
+    workers: int | None,
 ) -> None:
     """Serve an application until SIGINT or SIGTERM; requests in progress are finished.
 
@@ -49,7 +49,7 @@ def serve_application(
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    seconds = (limits or Limits()).seconds
+    seconds = int(limits.seconds)
     with _listening(host, port) as listener:
         address = _address(host, listener.getsockname()[1])
         if not is_local(host):
@@ -64,8 +64,8 @@ def serve_application(
             server_header=False,
             ws="none",
             timeout_keep_alive=5,
-            timeout_graceful_shutdown=int(seconds) + 5,
-            timeout_worker_healthcheck=int(seconds),  # a worker that is busy is not dead
+            timeout_graceful_shutdown=seconds + 5,
+            timeout_worker_healthcheck=seconds,  # a worker that is busy is not dead
         )
         if workers is None:
             config.load()  # the model is there before the address is printed

@@ -183,7 +183,7 @@ def fit(
             return validator.validate(network, trainer.average, progress.epoch, after_batch)
 
         with recorder, checkpointer:
-            images = len(trainable_norms(network)) and training.precise_bn_images
+            images = training.precise_bn_images if trainable_norms(network) else 0
             recorder.begin(network, images, training.precision)
             if not progress.has_begun:
                 checkpointer.save()

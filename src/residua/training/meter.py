@@ -28,7 +28,7 @@ class Meter:
     times a second, so that no step waits, and always before anything is saved.
     """
 
-    def __init__(self, progress: Progress, device: torch.device, precision: str = "fp32") -> None:
+    def __init__(self, progress: Progress, device: torch.device, precision: str) -> None:
         self.advice = _ADVICE.format(", or --precision fp32" if precision != "fp32" else "")
         self.progress, self.check_each = progress, device.type == "cpu"
         self.loss = torch.tensor(progress.loss, dtype=torch.float64, device=device)
