@@ -12,8 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from residua.evaluation.metrics import Metrics, compute_metrics
+from residua.evaluation.reliability import reliability_of
 from residua.evaluation.score import Evaluation
 from residua.report import view
+from residua.report.reliability_charts import selective_curve
 from residua.report.view import (
     Confusion,
     accuracy_text,
@@ -167,6 +169,27 @@ def test_an_evaluation_is_printed_with_its_interval_classes_and_unreadable_files
     ]
     assert len({len(line) for line in (columns, *rows)}) == 1
     assert unreadable == "not readable: x.jpg: cut"
+
+
+def test_no_bound_below_1_is_printed_as_certainty() -> None:
+    """One of 20,001 is wrong: the upper bound is 0.99999."""
+    truth, predicted = [0] * 20_000 + [1], [1] + [0] * 19_999 + [1]
+    metrics = metrics_of(truth, predicted, "ab")
+    assert metrics.interval[1] > 0.99995
+    pixels, logits = np.zeros((1, 2, 2, 3), np.uint8), np.zeros((1, 2), np.float32)
+    evaluation = Evaluation("test", metrics, ("a", "b"), ("1",), np.array([0]), logits, pixels, ())
+    head, balanced, *_ = evaluation_text(evaluation).splitlines()
+    assert "to 0.9999, " in head
+    assert "balanced accuracy 0.9999 (" in balanced
+
+
+def test_a_limit_has_the_same_text_in_the_chart_as_in_the_report() -> None:
+    labels = np.zeros(400, np.int64)
+    chances = np.full(400, 0.99996)
+    logits = np.log(np.stack([chances, 1 - chances], axis=1))
+    reliability = reliability_of(logits, labels, (), None, is_own=False)
+    assert reliability is not None
+    assert "probability at least 99.996" in selective_curve(reliability)
 
 
 def luminance(colour: npt.NDArray[np.float64]) -> float:
