@@ -100,12 +100,14 @@ class Audit:
 
     @property
     def alarm(self) -> str:
-        """Errors and warnings in a line that were not printed before; "" if there are none."""
-        new = [f for f in self.beyond_files if f.kind not in _PRINTED]
-        serious = [f.title for f in new if f.severity != "note"]
-        rest = len(serious) - _ALARMS
+        """The errors and warnings of `beyond_files` in a line; "" if there are none."""
+        serious = [f for f in self.beyond_files if f.severity != "note"]
+        titles = [f.title for f in serious if f.kind not in _PRINTED]
+        if len(titles) < len(serious):
+            titles.append("copies, as noted before training")
+        rest = len(titles) - _ALARMS
         more = [counted(rest, "more finding")] if rest > 0 else []
-        return "; ".join(serious[:_ALARMS] + more)
+        return "; ".join(titles[:_ALARMS] + more)
 
     @property
     def coverage(self) -> str:
