@@ -18,5 +18,5 @@ def clouds(
     centres = distance * random.normal(size=(classes, width))
     mixing = np.eye(width) + random.normal(size=(width, width)) / np.sqrt(width)
     values = (centres[labels] + random.normal(size=(rows, width))) @ mixing
-    scaled = values * np.geomspace(0.01, 30, width) + np.linspace(-5, 50, width)
+    scaled = values * np.geomspace(0.3, 30, width) + np.linspace(-5, 50, width)
     return scaled.astype(np.float32), labels

@@ -141,3 +141,16 @@ def test_folds_depend_on_the_seed_and_are_fewer_for_much_data() -> None:
     assert (folds(400, 0) != folds(400, 1)).any()
     counts = [len(np.unique(folds(number, 0))) for number in (400, 20_000)]
     assert counts[0] > counts[1] == 5
+
+
+def test_a_feature_that_is_almost_constant_cannot_outweigh_the_others() -> None:
+    """It is large in a new image, as a feature after a ReLU that few training images activate."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    features = generator.normal(size=(200, 50)).astype(np.float32)
+    features[:, :5] += labels[:, None]
+    features[:, 49] = 1e-5 * (labels + 0.1 * generator.normal(size=200))
+    head = fit_logistic(features, labels, 2, 1.0)
+    new = np.zeros((1, 50), np.float32)
+    new[0, :5], new[0, 49] = 1.5, -0.1
+    assert (new @ head.weight.T + head.bias).argmax() == 1

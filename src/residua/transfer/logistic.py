@@ -100,7 +100,9 @@ class StandardRows:
 
     An L2 penalty is invariant under rotation, and its optimum is in the span of the rows.
     reduced: [N, R], what is fitted; `standard` itself where it is not worth a rotation.
-    standard: [N, D]. mean, std: [D], of the features; the std of a constant column counts as 1.
+    standard: [N, D]. mean, std: [D], of the features; the std of a constant column counts as 1,
+    a small one as a tenth of the lower quartile: what is almost constant here, as some features are
+    after a ReLU, may be large in a new image, and would outweigh all others.
     """
 
     reduced: npt.NDArray[np.floating]
@@ -112,7 +114,9 @@ class StandardRows:
     def of(cls, features: Floats) -> StandardRows:
         """Of features float32 [N, D]."""
         mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-        std = np.where(std > 1e-6 * np.maximum(np.abs(mean), 1e-6), std, 1.0)
+        varies = std > 1e-6 * np.maximum(np.abs(mean), 1e-6)
+        least = np.quantile(std[varies], 0.25) / 10 if varies.any() else 1.0
+        std = np.where(varies, np.maximum(std, least), 1.0)
         rows = (features - mean) / std
         if rows.shape[0] * _WIDE > rows.shape[1]:
             return cls(rows, rows, mean, std)
