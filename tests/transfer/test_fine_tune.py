@@ -14,7 +14,7 @@ from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
 from residua.transfer import cached_batches
 from residua.transfer.context import Context
-from residua.transfer.fine_tune import RESULT, _with_learning_rate, fine_tune
+from residua.transfer.fine_tune import RESULT, _with_learning_rate, fine_tune, fits
 from residua.transfer.result import TransferResult
 from residua.weights.load import read_file
 
@@ -96,6 +96,17 @@ def test_a_budget_plans_the_epochs_and_explicit_settings_stay(
     assert len(outcome.progress.history) <= training.epochs
     assert outcome.prepared.config.optimization.warmup_epochs == 0
     assert folder.config.training.epochs == training.epochs  # a resumed run does not replan
+
+
+def test_too_few_epochs_are_not_begun(
+    shapes: Path, weights: Path, folder: RunFolder, context_of: ContextOf
+) -> None:
+    context = context_of(shapes, weights, "full", transfer__budget="1s")
+    assert not fits(context, 10)
+    assert fits(context_of(shapes, weights, "full", transfer__budget="1h"), 10)
+    with pytest.raises(ResiduaError, match="fewer than 50 epochs fit into the time left"):
+        fine_tune(context, folder, least_epochs=50)
+    assert not (folder.path / "best.safetensors").exists()
 
 
 def test_why_frozen_stages_are_not_cached_is_printed_once(

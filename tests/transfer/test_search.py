@@ -28,11 +28,9 @@ from residua.transfer.search import Search
 from residua.transfer.trial import (
     Trial,
     expected_error,
-    has_time,
     more_time,
     most_accurate,
     most_promising,
-    worth_continuing,
 )
 from residua.weights.load import read_file
 
@@ -359,6 +357,29 @@ def test_no_trial_takes_the_time_that_finishing_needs(
     assert result.images == len(context.prepared.splits["train"])  # nor is it fitted again
 
 
+@pytest.mark.parametrize(("budget", "chosen"), [("1h", "full"), ("40s", "partial")])
+def test_within_a_time_limit_fine_tuning_has_the_time_that_is_left(
+    with_splits: Path,
+    weights: Path,
+    folder: RunFolder,
+    context_of: ContextOf,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: str,
+    chosen: str,
+) -> None:
+    """All layers if many epochs fit, without a trial first; from scratch is tried."""
+    monkeypatch.setattr(search, "MANY_EPOCHS", 10 if chosen == "full" else 10**9)
+    settings = {"training__epochs": 3, "transfer__budget": budget}
+    console = Lines()
+    context = context_of(with_splits, weights, "auto", console, **settings)
+    trials = search.search(context, folder).result.trials
+    strategies = [(trial.strategy, trial.phase) for trial in trials]
+    assert strategies[:2] == [("features", "first"), ("scratch", "trial")]
+    assert set(strategies[2:]) <= {(chosen, "trial"), (chosen, "final"), ("scratch", "final")}
+    is_better = trials[1].accuracy >= trials[0].accuracy  # than what fine-tuning begins with
+    assert ((chosen, "trial") in strategies) is is_better
+
+
 def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
     with_splits: Path,
     shapes: Path,
@@ -445,25 +466,13 @@ def test_a_strategy_that_the_limit_left_no_time_for_is_named() -> None:
 
 
 def test_partial_is_continued_only_if_it_is_clearly_better_than_full() -> None:
-    times = {"predicted_seconds": 100.0, "predicted_epochs": 10}
-    full = trial(*[False] * 30, *[True] * 70, strategy="full", **times)
-    little = trial(*[False] * 28, *[True] * 72, strategy="partial")
+    full = trial(*[False] * 30, *[True] * 70, strategy="full")
+    little = trial(*[False] * 29, *[True] * 71, strategy="partial")
     clear = trial(*[False] * 20, *[True] * 80, strategy="partial")
     errors = {"full": 0.2, "partial": 0.1, "scratch": 0.3}
-    much = Clock(1e6)
-    assert most_promising([full, little], errors, much) is full
-    assert most_promising([full, clear], errors, much) is clear
-    assert most_promising([little], errors, much) is little
-    # full would train for 2 epochs, partial caches its frozen stages and trains for more
-    assert most_promising([full, little], errors, Clock(20.0)) is little
-
-
-def test_a_trial_that_is_clearly_worse_is_continued_only_without_a_time_limit() -> None:
-    probe = trial(*[False] * 20, *[True] * 80)
-    equal = trial(*[True] * 3, *[False] * 21, *[True] * 76)
-    worse = trial(*[False] * 40, *[True] * 60)
-    assert worth_continuing([equal, worse], probe, Clock(60.0)) == [equal]
-    assert worth_continuing([equal, worse], probe, Clock(math.inf)) == [equal, worse]
+    assert most_promising([full, little], errors) is full
+    assert most_promising([full, clear], errors) is clear
+    assert most_promising([little], errors) is little
 
 
 def test_errors_fall_with_the_root_of_the_time_left() -> None:
@@ -471,10 +480,6 @@ def test_errors_fall_with_the_root_of_the_time_left() -> None:
     assert expected_error(Clock(math.inf), tried) == pytest.approx(0.4 * math.sqrt(0.1))
     assert expected_error(Clock(1e6), tried) == pytest.approx(0.4 * math.sqrt(1 / 4))
     assert expected_error(Clock(0.5), tried) == pytest.approx(0.4)
-    assert has_time(Clock(1e6), tried, 40)
-    assert has_time(Clock(0.5), tried, 4)
-    assert not has_time(Clock(0.5), tried, 6)  # there is time for 5 of 40
-    assert not has_time(Clock(math.inf), tried, 40)
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ SMALL = 40  # px: up to this size, as in CIFAR, networks do not downsample in th
 LAYER_DECAY = 0.7  # factor of the learning rate from a stage to the one before, in full fine-tuning
 LEARNING_RATE = 0.1  # of SGD, for a batch of 128
 FINE_TUNING_RATE = 0.03  # the same, where training starts from pretrained weights
-ADAMW_FINE_TUNING_RATE = 3e-4  # for a batch of 32
+ADAMW_FINE_TUNING_RATE = 3e-4  # of all layers, for a batch of 32
+ADAMW_PARTIAL_RATE = 6e-4  # of the last stages
 FEW = 100  # images per class: below, a linear probe uses cross-validation, not a validation set
 MOST_COMPARED, LEAST_COMPARED = 5_000, 32  # images, and their px, to search near-duplicates
 ENOUGH_TO_COMPARE = 1_000  # validation images
@@ -282,7 +283,9 @@ def choose_training(chooser: Chooser, counts: Sequence[int]) -> None:
     if strategy in ("partial", "full"):
         rates = {
             "sgd": FINE_TUNING_RATE * batch / 128,
-            "adamw": ADAMW_FINE_TUNING_RATE * batch / 32,
+            "adamw": ADAMW_PARTIAL_RATE
+            if strategy == "partial"
+            else ADAMW_FINE_TUNING_RATE * batch / 32,
         }
         rate = rates.get(chooser.config.optimization.optimizer)
         chooser.choose("optimization.learning_rate", rate, "fine-tuning")

@@ -20,7 +20,7 @@ from residua.transfer.linear_probe import initialise_head
 from residua.transfer.result import RESULT, TransferResult, result_of
 
 USEFUL_FEATURES = 0.9  # accuracy of the linear probe from which on small steps preserve them
-MANY_EPOCHS = 10
+FEW_EPOCHS, MANY_EPOCHS = 3, 10
 LARGE_ADAMW_RATE = 1e-3
 TRAINED_STAGES = 0.45  # of the stages, by partial fine-tuning
 NO_AUGMENTATION = {
@@ -34,12 +34,24 @@ NO_AUGMENTATION = {
 }
 
 
-def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Outcome:
+def fits(context: Context, epochs: int) -> bool:
+    """Whether so many epochs of a strategy fit into the time left, by a measurement."""
+    network, prepared, clock = context.network(), context.prepared, context.clock
+    batches, _ = batches_after(network, prepared, clock, context.console)
+    splits = prepared.eval_splits(throughput.validation_limit(clock))
+    validated = sum(map(len, splits.values()))
+    schedule = throughput.measure_schedule(network, batches, prepared, validated)
+    return epochs * schedule.epoch <= clock.left - schedule.finish
+
+
+def fine_tune(
+    context: Context, folder: RunFolder, *, final: bool = True, least_epochs: int = 0
+) -> Outcome:
     """Train what is not frozen: all layers, the later stages, or a network from scratch.
 
     The head of pretrained weights is initialised with a linear probe first: the gradients of a
     random one would destroy the features. final: the result is evaluated and reported within the
-    budget. Raises Interrupted after a signal.
+    budget. Raises Interrupted after a signal, ResiduaError if fewer than least_epochs fit.
     """
     if context.prepared.config.transfer.strategy == "partial":
         context = _with_frozen_stages(context)
@@ -62,7 +74,7 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
 
         schedule = measured()
         is_cached = isinstance(batches, CachedBatches)
-        if batches.stages and not is_cached and clock.left < MANY_EPOCHS * schedule.epoch:
+        if batches.stages and not is_cached and clock.left < FEW_EPOCHS * schedule.epoch:
             context = _without_augmentation(context)
             batches, line = batches_after(network, context.prepared, clock, console)
             schedule = measured()
@@ -76,10 +88,12 @@ def fine_tune(context: Context, folder: RunFolder, *, final: bool = True) -> Out
                 needed = schedule.epoch + schedule.finish
             seconds = max(0.0, clock.left - (schedule.finish if final else 0.0))
             prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
+            if prepared.config.training.epochs < min(least_epochs, epochs):
+                raise ResiduaError(f"fewer than {least_epochs} epochs fit into the time left")
             context = context.with_prepared(prepared)
             if prepared.config.training.max_images:
                 batches, line = batches_after(network, prepared, clock, console)
-        if context.prepared.config.transfer.strategy == "full":
+        if is_pretrained:
             context = _with_learning_rate(context, result.layers[-1].accuracy)
         if final:  # a resumed run does not replan
             folder.write_settings(context.prepared.config, context.prepared.choices)

@@ -1,9 +1,10 @@
 """Data and weights -> the best of several strategies, by measurement within the time budget.
 
-`auto` fits a linear probe, runs a short trial of each other strategy, continues the best one only
-if its expected gain exceeds the noise, and keeps it if it is clearly better than the probe. If
-the budget allowed only a part of the images for the first probe, it is fitted on more next. The
-test set is never used.
+`auto` fits a linear probe. Without a time limit it runs a short trial of each other strategy and
+continues the best one if its expected gain exceeds the noise. Within a limit it fine-tunes in the
+time that is left; a short trial of training from scratch shows whether that could be better. The
+result is the other strategy if it is clearly better than the probe. If the budget allowed only a
+part of the images for the first probe, it is fitted on more next. The test set is never used.
 
 Each completed trial and the training that continues have folders below the run's, where an
 interrupted run continues them.
@@ -32,6 +33,7 @@ from residua.data.prepare import (
     without_validation_set,
 )
 from residua.errors import ResiduaError
+from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import BEST, LAST, RunFolder
 from residua.system.budget import Clock
 from residua.system.console import Console
@@ -40,7 +42,7 @@ from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
 from residua.transfer.context import Context, Outcome, saved_predictor
-from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune
+from residua.transfer.fine_tune import FEW_EPOCHS, MANY_EPOCHS, fine_tune, fits
 from residua.transfer.linear_probe import fit_probe, refit_probe, warn_of_unused
 from residua.transfer.result import Phase, TransferResult, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
@@ -49,15 +51,14 @@ from residua.transfer.trial import (
     TRIAL_EPOCHS,
     Trial,
     expected_error,
-    has_time,
     more_time,
     most_accurate,
     most_promising,
-    worth_continuing,
 )
 
 TRIED, ENDED = "tried", "ended.json"
-OTHERS = ("full", "partial", "scratch")  # besides the linear probe
+FINE_TUNING = ("full", "partial")
+OTHERS = (*FINE_TUNING, "scratch")  # besides the linear probe
 HELD_OUT = 0.2  # of the images, to compare strategies on
 MIN_ERRORS = 4  # of the probe on the validation set, below which any gain would be within the noise
 FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for the features of the first probe
@@ -199,16 +200,28 @@ class Search:
             return self._chosen(self._ended(), probe, "stopped by Ctrl-C: ")
 
     def _best_of_all(self, probe: Trial) -> tuple[Trial, str]:
-        trials, clock = self._trials(probe), self._clock_of_others(probe)
+        trials = self._trials(probe)
+        if strategy := self._to_continue(trials, probe):
+            longer = self._continued(strategy, probe)
+            trials = [longer, *trials] if longer else trials  # of equals, the longer training
+        return self._chosen(trials, probe)
+
+    def _to_continue(self, trials: Sequence[Trial], probe: Trial) -> str:
+        """The strategy that trains for the time left; "" if none can be expected to gain.
+
+        Within a time limit it costs nothing else to try.
+        """
+        clock = self._clock_of_others(probe)
         errors = {trial.strategy: expected_error(clock, trial) for trial in trials}
         self.expected = {strategy: 1 - error for strategy, error in errors.items()}
-        if hopeful := worth_continuing(trials, probe, clock):
-            promising = most_promising(hopeful, errors, clock)
-            gain = 1 - probe.accuracy - errors[promising.strategy]
-            if gain > promising.gain_over(probe)[1]:
-                longer = self._continued(promising.strategy, probe)
-                trials = [longer, *trials] if longer else trials  # of equals, the longer training
-        return self._chosen(trials, probe)
+        if clock.bounded and not any(trial.strategy in FINE_TUNING for trial in trials):
+            return self._fine_tuning(clock) if clock.left > 0 else ""
+        if not trials:
+            return ""
+        promising = most_promising(trials, errors)
+        gain = 1 - probe.accuracy - errors[promising.strategy]
+        is_worth = clock.bounded or gain > promising.gain_over(probe)[1]
+        return promising.strategy if is_worth else ""
 
     def _chosen(self, trials: Sequence[Trial], probe: Trial, prefix: str = "") -> tuple[Trial, str]:
         """The most accurate trial, in the run folder, and why."""
@@ -269,23 +282,43 @@ class Search:
         return trials
 
     def _trials(self, probe: Trial) -> list[Trial]:
-        """A short trial of each other strategy, while time allows; those that fail are skipped.
+        """A short trial of other strategies, while time allows; those that fail are skipped.
 
-        Partial fine-tuning is of interest if there is no time for many epochs of full
-        fine-tuning, which can reach more; a short trial would favour it, as less changes.
+        Within a time limit, fine-tuning is tried only if training from scratch is as accurate as
+        the head that fine-tuning begins with; else it is what continues.
         """
-        trials: list[Trial] = []
         clock = self._clock_of_others(probe)
-        for strategy in OTHERS:
+        if not clock.bounded:
+            return self._tried(OTHERS, probe, clock)
+        trials = self._tried(("scratch",), probe, clock)
+        if trials and trials[0].accuracy >= self._initial_accuracy(probe):
+            trials += self._tried((self._fine_tuning(clock),), probe, clock)
+        return trials
+
+    def _tried(self, strategies: Sequence[str], probe: Trial, clock: Clock) -> list[Trial]:
+        trials: list[Trial] = []
+        for strategy in strategies:
             if clock.left <= (trials[-1].seconds if trials else 0.0):
                 break
-            if strategy == "partial" and trials and has_time(clock, trials[0], MANY_EPOCHS):
-                continue
             trial = self._try(strategy, self._path(strategy), final=False)
             if trial is not None:
                 trials.append(trial)
                 self._record(trial, probe, "trial")
         return trials
+
+    def _initial_accuracy(self, probe: Trial) -> float:
+        """Of fine-tuning: that of a probe on the last stage, in cross-validation."""
+        score = self.context.scores.get(FeatureLayer(self.context.features.stages.count, 1))
+        return probe.accuracy if score is None else score.probes.accuracy
+
+    def _fine_tuning(self, clock: Clock) -> str:
+        """Full fine-tuning, which can reach more, where many epochs fit into the time left; else
+        partial, whose epochs take a fraction of the time."""
+        for strategy in FINE_TUNING:
+            if (self._path(f"long-{strategy}").path / STATE).exists():
+                return strategy
+        full = dataclasses.replace(self.context_for("full"), clock=clock)
+        return "full" if fits(full, MANY_EPOCHS) else "partial"
 
     def _continued(self, strategy: str, probe: Trial) -> Trial | None:
         trial = self._try(strategy, self._path(f"long-{strategy}"), final=True)
@@ -314,7 +347,8 @@ class Search:
                 deadline = self.context.clock.at(MORE_SHARE)
                 outcome = fit_probe(own, folder, deadline=deadline, final=False)
             else:
-                outcome = fine_tune(own, folder, final=final)
+                least = FEW_EPOCHS if final and own.clock.bounded else 0
+                outcome = fine_tune(own, folder, final=final, least_epochs=least)
             self._remember(outcome)
             correct = _correct(outcome)
             trial = Trial(strategy, outcome, folder, correct, time.monotonic() - began)

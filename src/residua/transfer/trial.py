@@ -16,8 +16,7 @@ from residua.transfer.context import Outcome
 from residua.transfer.result import Phase, TrialResult
 
 TRIAL_EPOCHS = 0.1  # of a strategy's epochs, without a budget
-FEW_EPOCHS = 5  # of full fine-tuning
-CLEAR = 2.0  # standard deviations of a difference
+CLEAR = 1.0  # standard deviations of a difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +85,6 @@ def paired_gain(
     return (won - lost) / len(correct), math.sqrt(won + lost) / len(correct)
 
 
-def has_time(clock: Clock, full: Trial, epochs: int) -> bool:
-    """Whether the budget left allows this number of epochs of full fine-tuning."""
-    result = full.outcome.result
-    if not clock.bounded or not result.predicted_seconds or not result.predicted_epochs:
-        return False
-    share = min(1.0, clock.left / result.predicted_seconds)
-    return result.predicted_epochs * share >= epochs
-
-
 def more_time(trials: Sequence[Trial], clock: Clock) -> str:
     """The shortest training that the time limit did not allow, in words; "" if there is none."""
     needed = [
@@ -121,40 +111,25 @@ def expected_error(clock: Clock, trial: Trial) -> float:
     return (1 - trial.accuracy) * math.sqrt(share)
 
 
-def worth_continuing(trials: Sequence[Trial], probe: Trial, clock: Clock) -> list[Trial]:
-    """The trials that may be continued: within a time limit, none that was worse than the probe by
-    more than the noise.
-
-    In 24 runs of three minutes on eight data sets another strategy was chosen once
-    (benchmarks/results/default-seeds.txt).
-    """
-    return [trial for trial in trials if not clock.bounded or sum(trial.gain_over(probe)) >= 0]
-
-
-def most_promising(trials: Sequence[Trial], errors: Mapping[str, float], clock: Clock) -> Trial:
-    """The trial with the lowest expected error; between partial and full the time decides too.
+def most_promising(trials: Sequence[Trial], errors: Mapping[str, float]) -> Trial:
+    """The trial with the lowest expected error.
 
     A short trial favours partial fine-tuning, while full can reach more: partial must be clearly
-    better. Where few epochs of full fit, partial, which caches its frozen stages, trains for many.
+    better.
     """
     best = min(trials, key=lambda trial: errors[trial.strategy])
-    by_strategy = {trial.strategy: trial for trial in trials}
-    full, partial = by_strategy.get("full"), by_strategy.get("partial")
-    if full is None or partial is None or best.strategy == "scratch":
+    full = next((trial for trial in trials if trial.strategy == "full"), None)
+    if full is None or best.strategy != "partial" or best.is_clearly_better_than(full):
         return best
-    if clock.bounded and not has_time(clock, full, FEW_EPOCHS):
-        return partial
-    if best is full:
-        return full
-    return best if best.is_clearly_better_than(full) else full
+    return full
 
 
 def most_accurate(trials: Sequence[Trial], first: Trial) -> Trial:
     """The most accurate trial that is clearly better than `first`, the linear probe; else `first`.
 
-    Its accuracy is the highest of several epochs, on few images, and a probe is fitted on the
-    validation images too: a difference within the noise would mostly be none. A trial whose weights
-    are those before its training is a linear probe as well.
+    Its accuracy is the highest of several epochs, and a probe is fitted on the validation images
+    too: a difference within the noise would often be none. A trial whose weights are those before
+    its training is a linear probe as well.
     """
     better = [
         trial
