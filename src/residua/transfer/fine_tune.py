@@ -89,7 +89,10 @@ def fine_tune(
             seconds = max(0.0, clock.left - (schedule.finish if final else 0.0))
             prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
             if prepared.config.training.epochs < min(least_epochs, epochs):
-                raise ResiduaError(f"fewer than {least_epochs} epochs fit into the time left")
+                raise ResiduaError(
+                    f"fewer than {least_epochs} epochs fit into the time left; --effort best has "
+                    "no time limit"
+                )
             context = context.with_prepared(prepared)
             if prepared.config.training.max_images:
                 batches, line = batches_after(network, prepared, clock, console)
