@@ -35,7 +35,7 @@ NO_AUGMENTATION = {
 
 
 def fits(context: Context, epochs: int) -> bool:
-    """Whether so many epochs of a strategy fit into the time left, by a measurement."""
+    """Whether this number of epochs of a strategy fits into the time left, by a measurement."""
     network, prepared, clock = context.network(), context.prepared, context.clock
     batches, _ = batches_after(network, prepared, clock, context.console)
     splits = prepared.eval_splits(throughput.validation_limit(clock))
