@@ -98,7 +98,7 @@ def test_a_budget_plans_the_epochs_and_explicit_settings_stay(
     assert folder.config.training.epochs == training.epochs  # a resumed run does not replan
 
 
-def test_too_few_epochs_are_not_begun(
+def test_too_few_epochs_are_not_started(
     shapes: Path, weights: Path, folder: RunFolder, context_of: ContextOf
 ) -> None:
     context = context_of(shapes, weights, "full", transfer__budget="1s")
