@@ -4,9 +4,10 @@
     python benchmarks/default.py table FOLDER --untouched NAME ...   # results/default.txt
     python benchmarks/default.py seeds FOLDER NAME=DATA ... --seeds 3  # results/default-seeds.txt
 
-Each run is a process of its own with a cold cache, one thread and the same time budget, evaluated
-on a test set that was never used for selection: the data set's own, or a fifth of it. `run` skips
-what FOLDER has already. `seeds` runs the default alone, with its own time limit, for some seeds.
+Each run is a process of its own with a cold cache and the same time budget, evaluated on a test set
+that was never used for selection: the data set's own, or a fifth of it. `run` skips what FOLDER has
+already; one thread. `seeds` runs the default, with its own time limit and --threads, and the linear
+probe alone, `--effort quick`, for some seeds.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def run(folder: Path, data: dict[str, str], budget: str, seeds: int) -> None:
                     print(row.stem, measured, flush=True)
 
 
-def one(out: Path, data: str, budget: str, seed: int, words: tuple[str, ...]) -> dict[str, object]:
+def one(
+    out: Path, data: str, budget: str, seed: int, words: tuple[str, ...], threads: int = 1
+) -> dict[str, object]:
     """Accuracy, images, seconds to the first result, and in all."""
     cache = out.with_name("cache")
     for place in (out, cache):
@@ -64,7 +67,7 @@ def one(out: Path, data: str, budget: str, seed: int, words: tuple[str, ...]) ->
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"RESIDUA_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"RESIDUA_CACHE": str(cache), "OMP_NUM_THREADS": str(threads)},
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -126,33 +129,39 @@ def table(folder: Path, budget: str, untouched: list[str]) -> None:
     print("\n".join(lines))
 
 
-def seeds_table(folder: Path) -> None:
+def seeds_table(folder: Path, threads: int) -> None:
     rows = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     facts = environment(torch.device("cpu"))
     lines = [
         "residua train DATA: mean and standard deviation of the test accuracy, on a test set that",
         "was never used for selection; mean seconds to the first result and to the saved report.",
-        "Default settings and effort; one thread, cold cache.",
+        f"Default settings and effort; {threads} thread(s), cold cache. probe: --effort quick.",
         f"{facts['device_name']}, Python {facts['python']}, torch {facts['torch']}, "
         f"{datetime.now(UTC).date().isoformat()}",
         "",
-        f"{'data':12}{'test images':>12}{'accuracy':>20}{'first':>8}{'report':>8}{'seeds':>7}"
-        "  chosen",
+        f"{'data':12}{'test images':>12}{'probe':>20}{'accuracy':>20}{'first':>8}{'report':>8}"
+        f"{'seeds':>7}  chosen",
     ]
     for name in dict.fromkeys(row["data"] for row in rows):
         own = [row for row in rows if row["data"] == name]
         accuracies = [row["accuracy"] for row in own]
-        spread = statistics.stdev(accuracies) if len(own) > 1 else 0.0
+        probes = [row["probe"]["accuracy"] for row in own]
         first = statistics.mean(row["first"] or row["seconds"] for row in own)
         seconds = statistics.mean(row["seconds"] for row in own)
         chosen = "/".join(sorted({str(row["chosen"]) for row in own}))
-        accuracy = f"{statistics.mean(accuracies):.4f} +- {spread:.4f}"
         lines.append(
-            f"{name:12}{own[0]['images']:>12,}{accuracy:>20}{first:8.0f}{seconds:8.0f}"
+            f"{name:12}{own[0]['images']:>12,}{spread_of(probes):>20}{spread_of(accuracies):>20}"
+            f"{first:8.0f}{seconds:8.0f}"
             f"{len(own):>7}  {chosen}"
         )
     SEEDS_RESULT.write_text("\n".join(lines) + "\n", "utf-8")
     print("\n".join(lines))
+
+
+def spread_of(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} +- {spread:.4f}"
 
 
 def main() -> None:
@@ -162,6 +171,7 @@ def main() -> None:
     parser.add_argument("data", nargs="*", help="NAME=DATA")
     parser.add_argument("--budget", default="1m")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--untouched", nargs="*", default=[])
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -172,10 +182,12 @@ def main() -> None:
             for name, path in (d.split("=", 1) for d in given.data):
                 row = given.folder / f"{name}-{seed}.json"
                 if not row.exists():
-                    measured = one(given.folder / "run", path, "", seed, ())
-                    row.write_text(json.dumps({"data": name} | measured))
+                    folder, threads = given.folder / "run", given.threads
+                    probe = one(folder, path, "", seed, ("--effort", "quick"), threads)
+                    measured = one(folder, path, "", seed, (), threads)
+                    row.write_text(json.dumps({"data": name, "probe": probe} | measured))
                     print(row.stem, measured, flush=True)
-        seeds_table(given.folder)
+        seeds_table(given.folder, given.threads)
     else:
         table(given.folder, given.budget, given.untouched)
 

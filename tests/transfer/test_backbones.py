@@ -146,7 +146,7 @@ def test_a_source_that_is_none_is_named_before_an_image_is_read(
     out, data = tmp_path / "run", tmp_path / "data"
     data.mkdir()
     result = command("train", str(data), "--weights", weights_setting, "--out", str(out))
-    assert result.status == 1
+    assert result.status == 2
     assert message in result.stderr
     assert not out.exists()
 

@@ -48,15 +48,22 @@ def test_there_and_back_by_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["other.safetensors", "other.pth", "theirs", "link.pth", "new.txt"]
+    ("name", "status"),
+    [
+        ("other.safetensors", 1),
+        ("other.pth", 1),
+        ("link.pth", 1),
+        ("theirs", 2),  # no file name of weights
+        ("new.txt", 2),
+    ],
 )
-def test_no_file_is_replaced(name: str, tmp_path: Path) -> None:
+def test_no_file_is_replaced(name: str, status: int, tmp_path: Path) -> None:
     theirs = nested(torch_networks.state_dict("cifar_resnet20", classes=5), tmp_path / "theirs")
     (tmp_path / "other.pth").write_text("other weights")
     (tmp_path / "link.pth").symlink_to("other.pth")
     convert(read_file(theirs), tmp_path / "other.safetensors")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    assert run_residua("weights", "convert", str(theirs), str(tmp_path / name)).status == 1
+    assert run_residua("weights", "convert", str(theirs), str(tmp_path / name)).status == status
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
