@@ -42,7 +42,7 @@ from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
 from residua.transfer.context import Context, Outcome, saved_predictor
-from residua.transfer.fine_tune import FEW_EPOCHS, MANY_EPOCHS, fine_tune, fits
+from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune, fits
 from residua.transfer.linear_probe import fit_probe, refit_probe, warn_of_unused
 from residua.transfer.result import Phase, TransferResult, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
@@ -61,6 +61,7 @@ FINE_TUNING = ("full", "partial")
 OTHERS = (*FINE_TUNING, "scratch")  # besides the linear probe
 HELD_OUT = 0.2  # of the images, to compare strategies on
 MIN_ERRORS = 4  # of the probe on the validation set, below which any gain would be within the noise
+LEAST_EPOCHS = 2  # of fine-tuning, below which it rarely improves on the probe
 FIRST_SECONDS, FIRST_SHARE = 10.0, 0.15  # of the budget, for the features of the first probe
 TRIAL_SHARE = 0.06  # of the budget, for each trial
 CALIBRATION_FITS = 10  # of the head: what calibration and the detector of unknown images take
@@ -347,7 +348,7 @@ class Search:
                 deadline = self.context.clock.at(MORE_SHARE)
                 outcome = fit_probe(own, folder, deadline=deadline, final=False)
             else:
-                least = FEW_EPOCHS if final and own.clock.bounded else 0
+                least = LEAST_EPOCHS if final and own.clock.bounded else 0
                 outcome = fine_tune(own, folder, final=final, least_epochs=least)
             self._remember(outcome)
             correct = _correct(outcome)
