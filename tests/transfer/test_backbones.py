@@ -131,22 +131,22 @@ def test_predictions_that_complement_each_other_are_reported(tmp_path: Path, wei
 
 
 @pytest.mark.parametrize(
-    ("weights_setting", "message"),
+    ("weights_setting", "status", "message"),
     [
-        ("imagenet,nowhere.pth", "nowhere.pth: there is no such file"),
-        ("imagenet,none", "'none' cannot be compared"),
-        ("imagenet,", "'an empty name' cannot be compared"),
-        ("imagenet,imagenet", "'imagenet' cannot be compared"),
+        ("imagenet,nowhere.pth", 1, "nowhere.pth: there is no such file"),
+        ("imagenet,none", 2, "'none' cannot be compared"),
+        ("imagenet,", 2, "'an empty name' cannot be compared"),
+        ("imagenet,imagenet", 2, "'imagenet' cannot be compared"),
     ],
 )
 def test_a_source_that_is_none_is_named_before_an_image_is_read(
-    tmp_path: Path, weights_setting: str, message: str
+    tmp_path: Path, weights_setting: str, status: int, message: str
 ) -> None:
     """There are no images at all."""
     out, data = tmp_path / "run", tmp_path / "data"
     data.mkdir()
     result = command("train", str(data), "--weights", weights_setting, "--out", str(out))
-    assert result.status == 2
+    assert result.status == status
     assert message in result.stderr
     assert not out.exists()
 
