@@ -257,8 +257,7 @@ def _train_plainly(context: Context, folder: RunFolder) -> Outcome:
     batches, line = training_batches(prepared)
     eval_splits = prepared.eval_splits(throughput.validation_limit(clock))
     if clock.bounded and not is_resumed:
-        validated = sum(map(len, eval_splits.values()))
-        schedule = throughput.measure_schedule(network, batches, prepared, validated)
+        schedule = throughput.measure_schedule(network, batches, prepared, eval_splits)
         seconds = max(0.0, clock.left - schedule.finish)
         prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
         if prepared.config.training.max_images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from residua.config.auto import warmup_share
 from residua.config.schema import Config
 from residua.data.batches import Inputs
 from residua.data.prepare import Prepared
+from residua.data.random import Integers
 from residua.networks.layers import draw_dropout_from
 from residua.system.budget import Clock
 from residua.system.device import autocast
@@ -91,9 +92,10 @@ class Schedule:
 
 
 def measure_schedule(
-    network: nn.Module, batches: Inputs, prepared: Prepared, validated: int
+    network: nn.Module, batches: Inputs, prepared: Prepared, eval_splits: Mapping[str, Integers]
 ) -> Schedule:
-    """Measure the throughput; validated: images that are evaluated after each epoch."""
+    """Measure the throughput; eval_splits: sample indices that are evaluated after each epoch."""
+    validated = sum(map(len, eval_splits.values()))
     speed = measure_throughput(network, batches, prepared.config)
     return Schedule(
         epoch_seconds(speed, batches, prepared.config, validated),

@@ -39,8 +39,7 @@ def fits(context: Context, epochs: int) -> bool:
     network, prepared, clock = context.network(), context.prepared, context.clock
     batches, _ = batches_after(network, prepared, clock, context.console)
     splits = prepared.eval_splits(throughput.validation_limit(clock))
-    validated = sum(map(len, splits.values()))
-    schedule = throughput.measure_schedule(network, batches, prepared, validated)
+    schedule = throughput.measure_schedule(network, batches, prepared, splits)
     return epochs * schedule.epoch <= clock.left - schedule.finish
 
 
@@ -67,10 +66,10 @@ def fine_tune(
     if not is_resumed:
         if is_pretrained:
             result, scores = initialise_head(context, network, folder)
-        validated = sum(map(len, context.prepared.eval_splits(limit).values()))
+        eval_splits = context.prepared.eval_splits(limit)
 
         def measured() -> throughput.Schedule:
-            return throughput.measure_schedule(network, batches, context.prepared, validated)
+            return throughput.measure_schedule(network, batches, context.prepared, eval_splits)
 
         schedule = measured()
         is_cached = isinstance(batches, CachedBatches)

@@ -115,8 +115,7 @@ def _scheduled(
     if not clock.bounded:
         return context, task
     deadline = throughput.deadline(prepared, clock)
-    validated = sum(map(len, task.eval_splits.values()))
-    schedule = throughput.measure_schedule(network, batches, prepared, validated)
+    schedule = throughput.measure_schedule(network, batches, prepared, task.eval_splits)
     left = clock.left
     seconds = max(0.0, left - schedule.finish if share is None else left * share)
     prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches, whole=True)
