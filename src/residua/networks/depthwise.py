@@ -1,8 +1,9 @@
 """Depthwise convolutions in bf16 on a CPU, with gradients that are as fast as the forward pass.
 
 PyTorch computes some of these gradients many times as slowly as the forward pass: of weights larger
-than 3 x 3, and of inputs at stride 2 (benchmarks/results/depthwise.txt has whole passes). Here they are made of operations that it has fast
-kernels for: weight gradients of 3 x 3 blocks, and a convolution of the spread output gradient.
+than 3 x 3, and of inputs at stride 2. Here they are made of operations that it has fast kernels
+for: weight gradients of 3 x 3 blocks, and a convolution of the spread output gradient. Measured in
+benchmarks/results/depthwise.txt.
 
 Legend: B batch, C channels, H, W height and width; h, w those of the kernel, Ho, Wo of the output.
 """
