@@ -63,6 +63,7 @@ from residua.training.initial import (
 )
 from residua.training.loop import fit
 from residua.training.margins import recorded_margins
+from residua.training.memory import with_fitting_batch
 from residua.training.meter import Diverged
 from residua.training.progress import Task
 from residua.training.readable_errors import readable_errors
@@ -246,6 +247,8 @@ def _train_plainly(context: Context, folder: RunFolder) -> Outcome:
     prepared, clock, network = context.prepared, context.clock, context.network()
     if is_resumed := (folder.path / STATE).exists():
         restore_network(network, folder)
+    else:
+        prepared = with_fitting_batch(network, prepared, context.console)
 
     def training_batches(prepared: Prepared) -> tuple[Inputs, str]:
         if not prepared.config.network.freeze:
@@ -262,7 +265,8 @@ def _train_plainly(context: Context, folder: RunFolder) -> Outcome:
         prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
         if prepared.config.training.max_images:
             batches, line = training_batches(prepared)
-        folder.write_settings(prepared.config, prepared.choices)  # a resumed run does not replan
+    if not is_resumed:  # a resumed run does not plan again
+        folder.write_settings(prepared.config, prepared.choices)
     if line:
         context.console.print(line)
     task = Task(

@@ -174,6 +174,24 @@ def test_free_memory_is_plausible() -> None:
     assert 2**26 < cache.free_memory() < 2**50
 
 
+@pytest.mark.parametrize(
+    ("folder", "limit", "used"),
+    [(".", "memory.max", "anon"), ("memory", "memory.limit_in_bytes", "rss")],
+)
+def test_a_container_has_the_memory_that_its_limit_leaves(
+    tmp_path: Path, folder: str, limit: str, used: str
+) -> None:
+    place = tmp_path / folder
+    place.mkdir(exist_ok=True)
+    (place / "memory.stat").write_text(f"file 7000\n{used} 3000\nslab 5\n")
+    (place / limit).write_text("10000\n")
+    assert cache.free_memory(groups=tmp_path) == 7000
+    (place / limit).write_text("2000\n")
+    assert cache.free_memory(groups=tmp_path) == 0
+    (place / limit).write_text("max\n")
+    assert cache.free_memory(groups=tmp_path) > 2**26
+
+
 def test_the_data_folder_does_not_change(zoo: Path) -> None:
     def state() -> list[tuple[str, int, int]]:
         return sorted(

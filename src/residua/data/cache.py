@@ -384,13 +384,24 @@ def in_threads(work: Callable[[int], T], count: int, progress: Report | None = N
     return results
 
 
-def free_memory() -> int:
-    """Bytes of available memory, in a container too; 4 GiB if the system does not report any."""
-    limits = []
+def free_memory(unknown: int = 2**32, groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of available memory, in a container too; `unknown` if the system does not report any.
+
+    groups: where Linux mounts its control groups.
+    """
+    free = []
     with suppress(OSError, ValueError, IndexError):
         _, available = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")
-        limits.append(1024 * int(available.split()[0]))
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups 2 and 1
-        with suppress(OSError, ValueError):  # "max": no limit
-            limits.append(int(Path("/sys/fs/cgroup", limit).read_text("ascii")))
-    return min(limits, default=2**32)
+        free.append(1024 * int(available.split()[0]))
+    for limit, usage, used in (  # of control groups 2 and 1
+        ("memory.max", "memory.stat", "anon"),
+        ("memory/memory.limit_in_bytes", "memory/memory.stat", "rss"),
+    ):
+        with suppress(OSError, ValueError, KeyError):  # "max": no limit
+            lines = (groups / usage).read_text("ascii").splitlines()
+            bytes_of = dict(line.split() for line in lines)
+            free.append(int((groups / limit).read_text("ascii")) - int(bytes_of[used]))
+    if not free:
+        with suppress(AttributeError, OSError, ValueError):  # macOS; about half of it is in use
+            free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return max(0, min(free, default=unknown))

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from residua.data.augmentation import changes_nothing
 from residua.data.batches import Batch, Inputs, SampleWeights, in_step, weights_of
-from residua.data.cache import free_memory
 from residua.data.prepare import Prepared
 from residua.data.random import Integers, shuffled
 from residua.inference.feature_layers import FrozenStages
 from residua.networks.staged import Staged
 from residua.system.budget import Clock
 from residua.system.console import Console
+from residua.training.memory import free_bytes
 from residua.training.throughput import synchronize, validation_limit
 from residua.transfer.features import FeatureExtractor
 
@@ -146,7 +146,7 @@ def batches_after(
     synchronize(prepared.device)
     seconds = (time.monotonic() - began) * total / len(first)
     needed = maps[0].numel() * maps.element_size() * total
-    if needed > MEMORY_SHARE * _free_bytes(prepared.device):
+    if needed > MEMORY_SHARE * free_bytes(prepared.device):
         return uncached, f"{needed / 1e6:,.0f} MB of feature maps do not fit: computed each time"
     if seconds > TIME_SHARE * clock.left:
         line = f"caching feature maps would take {seconds:.0f} s: computed each time"
@@ -164,7 +164,3 @@ def batches_after(
         stages=stages,
     )
     return batches, ""
-
-
-def _free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

@@ -12,6 +12,7 @@ from residua.system.words import percent
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
 from residua.training.loop import fit
+from residua.training.memory import with_fitting_batch
 from residua.training.progress import Task
 from residua.transfer.cached_batches import CachedBatches, batches_after
 from residua.transfer.context import Context, Outcome, saved_predictor
@@ -59,6 +60,8 @@ def fine_tune(
     if is_resumed:
         restore_network(network, folder)
     clock, console = context.clock, context.console
+    if not is_resumed:
+        context = context.with_prepared(with_fitting_batch(network, context.prepared, console))
     batches, line = batches_after(network, context.prepared, clock, console)
     limit = throughput.validation_limit(clock)
     result, needed = result_of(folder) if is_resumed else TransferResult(), 0.0
