@@ -38,10 +38,12 @@ STRATEGIES = {
 }
 
 
-def run(folder: Path, data: dict[str, str], budget: str, seeds: int) -> None:
+def run(folder: Path, data: dict[str, str], budget: str, seeds: int, strategies: list[str]) -> None:
     for seed in range(seeds):
         for name, path in data.items():
             for strategy, words in STRATEGIES.items():
+                if strategy not in strategies:
+                    continue
                 row = folder / f"{name}-{strategy}-{seed}.json"
                 if not row.exists():
                     measured = one(folder / "run", path, budget, seed, words)
@@ -109,12 +111,13 @@ def table(folder: Path, budget: str, untouched: list[str]) -> None:
         for strategy in STRATEGIES:
             own = [r for r in rows if (r["data"], r["strategy"]) == (name, strategy)]
             if not own:
+                cells.append("-".rjust(18))
                 continue
             means[strategy] = statistics.mean(r["accuracy"] for r in own)
             seconds = statistics.mean(r["seconds"] for r in own)
             cells.append(f"{means[strategy]:.4f} ({seconds:.0f})".rjust(18))
         own = [r for r in rows if (r["data"], r["strategy"]) == (name, "default")]
-        if len(means) < len(STRATEGIES):
+        if len(means) < 2 or "default" not in means:
             continue
         best = max(value for strategy, value in means.items() if strategy != "default")
         regrets.append(100 * (best - means["default"]))
@@ -172,11 +175,13 @@ def main() -> None:
     parser.add_argument("--budget", default="1m")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--strategies", nargs="*", default=list(STRATEGIES))
     parser.add_argument("--untouched", nargs="*", default=[])
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.action == "run":
-        run(given.folder, dict(d.split("=", 1) for d in given.data), given.budget, given.seeds)
+        data = dict(d.split("=", 1) for d in given.data)
+        run(given.folder, data, given.budget, given.seeds, given.strategies)
     elif given.action == "seeds":
         for seed in range(given.seeds):
             for name, path in (d.split("=", 1) for d in given.data):

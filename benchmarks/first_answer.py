@@ -1,12 +1,16 @@
 """Seconds from command to first result and to report, and `predict` against OpenVINO by hand.
 
-    python benchmarks/first_answer.py PHOTOS MANY [--repeats 5]     # results/first-answer.txt
+    python benchmarks/first_answer.py train PHOTOS ... [--repeats 5]
+    python benchmarks/first_answer.py predict MANY [--repeats 5]
 
-PHOTOS: class folders for `residua train PHOTOS --test-fraction 0.2`, with and without OpenVINO.
-MANY: a folder of JPEG files for `residua predict imagenet MANY`, against a script of OpenVINO and
-Pillow with two threads that runs the same converted network in float32, as one would write it.
-Every run is a process of its own; the variants take turns; caches are cold for training. Before
-`predict`, the network is converted once, as for the script.
+train: `residua train PHOTOS --test-fraction 0.2 --effort quick` on class folders, with and without
+OpenVINO, with cold caches.
+predict: `residua predict imagenet` on 1,000 JPEG files of a folder, and the same with a ResNet-50
+(initialised at random: only the time counts), against a script of OpenVINO and Pillow with two
+threads that runs the same converted network in float32, as one would write it. The networks are
+converted once before, as for the script.
+Every run is a process of its own; the variants take turns. Each call adds its figures to the head
+of results/first-answer.txt.
 """
 
 from __future__ import annotations
@@ -24,7 +28,11 @@ from pathlib import Path
 import torch
 
 from residua.cli import TUNABLES
+from residua.config.schema import NetworkSpec
+from residua.networks.zoo.catalogue import build_from
 from residua.system.device import environment
+from residua.weights.native import Metadata, to_bytes
+from residua.weights.published.imagenet import RGB
 
 RESULT = Path(__file__).parent / "results" / "first-answer.txt"
 # With the allocator's settings in the environment, the command does not restart itself, which would
@@ -62,6 +70,7 @@ def train(photos: str, code: str, folder: Path) -> tuple[float, float]:
     """Seconds to the first line with an accuracy, and to the end."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         command = [sys.executable, "-c", code, "train", photos, "--test-fraction", "0.2"]
+        command += ["--effort", "quick"]
         began, first = time.monotonic(), 0.0
         with subprocess.Popen(
             [*command, "--out", f"{place}/run"],
@@ -88,52 +97,74 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):6.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("photos")
-    parser.add_argument("many")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+def random_resnet50(folder: Path) -> str:
+    """The file of its weights."""
+    spec = NetworkSpec("resnet50", 1000, 3, head="linear")
+    classes = tuple(f"class {number}" for number in range(1000))
+    content = to_bytes(build_from(spec, seed=0).state_dict(), Metadata(spec, classes, RGB, {}))
+    file = folder / "resnet50.safetensors"
+    file.write_bytes(content)
+    return str(file)
+
+
+def trained(photos: list[str], repeats: int, folder: Path) -> list[str]:
     measured: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        cache = folder / "cache"
-        files = sorted(map(str, Path(given.many).glob("*.jpg")))[: given.images]
-        predict = [sys.executable, "-c", MAIN, "predict", "imagenet", *files, "--format", "csv"]
-        subprocess.run(
-            predict, check=True, capture_output=True, env=os.environ | {"RESIDUA_CACHE": str(cache)}
-        )
+    for _ in range(repeats):
+        for data in photos:
+            for variant, code in (("with OpenVINO", MAIN), ("without", WITHOUT)):
+                first, total = train(data, code, folder)
+                name = f"train {Path(data).name} {variant}"
+                measured.setdefault(f"{name}: to the first result", []).append(first)
+                measured.setdefault(f"{name}: to the report", []).append(total)
+    return [f"{name:50}{spread(values)}" for name, values in measured.items()]
+
+
+def predicted(many: str, images: int, repeats: int, folder: Path) -> list[str]:
+    files = sorted(map(str, Path(many).glob("*.jpg")))[:images]
+    lines = []
+    for name, weights in (("Lite0", "imagenet"), ("ResNet-50", random_resnet50(folder))):
+        cache = folder / f"cache-{name}"
+        own = [sys.executable, "-c", MAIN, "predict", weights, *files, "--format", "csv"]
+        seconds_of(own, cache)
         (converted,) = cache.glob("engines/*.xml")
         script = folder / "by_hand.py"
         script.write_text(BY_HAND)
-        manual = [sys.executable, str(script), str(converted), given.many, str(given.images)]
-        for _ in range(given.repeats):
-            for variant, code in (("with OpenVINO", MAIN), ("without", WITHOUT)):
-                first, total = train(given.photos, code, folder)
-                measured.setdefault(f"train {variant}: to the first result", []).append(first)
-                measured.setdefault(f"train {variant}: to the report", []).append(total)
-            measured.setdefault("predict: residua", []).append(seconds_of(predict, cache))
-            measured.setdefault("predict: by hand", []).append(seconds_of(manual, cache))
+        manual = [sys.executable, str(script), str(converted), many, str(images)]
+        seconds: dict[str, list[float]] = {"residua": [], "by hand": []}
+        for _ in range(repeats):
+            seconds["residua"].append(seconds_of(own, cache))
+            seconds["by hand"].append(seconds_of(manual, cache))
+        ratios = [b / a for a, b in zip(seconds["residua"], seconds["by hand"], strict=True)]
+        for kind, values in seconds.items():
+            lines.append(f"{f'predict {len(files):,} photos, {name}: {kind}':50}{spread(values)}")
+        lines.append(f"{'  by hand / residua':50}{statistics.median(ratios):6.2f}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("action", choices=("train", "predict"))
+    parser.add_argument("data", nargs="+")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        if given.action == "train":
+            figures = trained(given.data, given.repeats, Path(name))
+        else:
+            figures = predicted(given.data[0], given.images, given.repeats, Path(name))
     facts = environment(torch.device("cpu"))
-    ratios = [
-        hand / own
-        for hand, own in zip(
-            measured["predict: by hand"], measured["predict: residua"], strict=True
-        )
-    ]
+    capability = torch.backends.cpu.get_cpu_capability()
     lines = [
         f"seconds, median of {given.repeats} (range), the variants in turn; see first_answer.py",
-        f"train: {Path(given.photos).name}, cold caches; predict: {len(files):,} JPEGs, float32",
-        f"{facts['device_name']}, {facts['threads']} threads, Python {facts['python']}, torch "
-        f"{facts['torch']}, {datetime.now(UTC).date().isoformat()}",
+        f"{facts['device_name']} ({capability}), {facts['threads']} threads, Python "
+        f"{facts['python']}, torch {facts['torch']}, {datetime.now(UTC).date().isoformat()}",
         "",
-        *(f"{name:42}{spread(values)}" for name, values in measured.items()),
-        "",
-        f"predict by hand / residua: {statistics.median(ratios):.2f}",
+        *figures,
     ]
-    RESULT.write_text("\n".join(lines) + "\n", "utf-8")
     print("\n".join(lines))
+    before = RESULT.read_text("utf-8") if RESULT.exists() else ""
+    RESULT.write_text("\n".join([*lines, "", before]), "utf-8")
 
 
 if __name__ == "__main__":
