@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -378,6 +379,9 @@ def test_within_a_time_limit_fine_tuning_has_the_time_that_is_left(
     assert set(strategies[2:]) <= {(chosen, "trial"), (chosen, "final"), ("scratch", "final")}
     is_better = trials[1].accuracy >= trials[0].accuracy  # than what fine-tuning begins with
     assert ((chosen, "trial") in strategies) is is_better
+    limit = re.search(r"other strategies: at most (\d+) s; Ctrl-C ends", console.text)
+    assert limit is not None
+    assert 0 < float(limit[1]) <= (3600 if budget == "1h" else 40)
 
 
 def test_a_large_network_is_replaced_by_a_small_one_from_scratch(

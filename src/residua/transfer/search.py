@@ -192,6 +192,8 @@ class Search:
             return probe, "no validation set to compare strategies on"
         if clock.bounded and clock.left < LEFT_FOR_TRIALS * clock.seconds:
             return probe, "computing features left too little time for other strategies"
+        limit = f"at most {clock.left:.0f} s" if clock.bounded else "no time limit"
+        self.context.console.print(f"other strategies: {limit}; Ctrl-C ends with the best so far")
         try:
             return self._best_of_all(probe)
         except (Interrupted, KeyboardInterrupt) as error:
