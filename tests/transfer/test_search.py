@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import math
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
