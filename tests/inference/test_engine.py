@@ -91,14 +91,56 @@ def test_a_converted_network_is_read_from_the_cache(
     assert np.array_equal(first.run(pixels)[1], again.run(pixels)[1])
 
 
-def test_a_wrong_network_is_refused(job: Job, pixels: np.ndarray) -> None:
-    """Such as one from the cache that belongs to other weights."""
+def test_a_converted_network_is_proved_by_stored_images_without_pytorch(
+    job: Job, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
+    first, _ = engine_for(job, pixels, 5)
+
+    def fails() -> nn.Module:
+        raise AssertionError("PyTorch is not needed")
+
+    again, refusal = engine_for(dataclasses.replace(job, plain=fails), pixels, 5)
+    assert (again.name, refusal) == (first.name, "")
+
+
+@pytest.mark.parametrize("is_proof_left", [True, False])
+def test_a_converted_network_that_was_changed_is_refused(
+    job: Job,
+    pixels: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_proof_left: bool,
+) -> None:
+    """Its proof fails; without one, it is compared with PyTorch again."""
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
     engine_for(job, pixels, 5)
     other = FrozenStages(build("cifar_resnet14", seed=1).eval(), PREPROCESSING, "fp32")
-    wrong = dataclasses.replace(other.job(LAYERS, ""), key=job.key)
-    chosen, refusal = engine_for(wrong, pixels, 5)
+    engine_for(other.job(LAYERS, "other"), pixels, 5)
+    own, wrong = sorted(tmp_path.glob("engines/*.xml"), key=lambda file: file.stat().st_mtime_ns)
+    for ending in (".xml", ".bin"):
+        wrong.with_suffix(ending).replace(own.with_suffix(ending))
+    for compiled in tmp_path.glob("engines/*.blob"):
+        compiled.unlink()
+    if not is_proof_left:
+        own.with_suffix(".npz").unlink()
+    chosen, refusal = engine_for(job, pixels, 5)
     assert chosen.name == "PyTorch (fp32)"
     assert refusal.startswith("OpenVINO refused: its outputs differ by ")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 broken"])
+def test_a_damaged_proof_is_made_again(
+    job: Job, pixels: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path))
+    engine_for(job, pixels, 5)
+    (proof,) = tmp_path.glob("engines/*.npz")
+    proof.write_bytes(content)
+    chosen, refusal = engine_for(job, pixels, 5)
+    assert (chosen.name.split()[0], refusal) == ("OpenVINO", "")
+    with np.load(proof) as arrays:
+        assert len(arrays.files) == 3  # images and both outputs
 
 
 def test_a_network_that_cannot_be_converted_runs_in_pytorch(job: Job, pixels: np.ndarray) -> None:

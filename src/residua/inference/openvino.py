@@ -1,14 +1,19 @@
 """A PyTorch module on uint8 images -> the same in OpenVINO, converted once and cached.
 
 Converting takes about a second, reading the converted network from the user's cache folder 0.1 s.
+Some images and their outputs in PyTorch are stored with it: they prove it again in each process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import os
 import warnings
+import zipfile
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,8 @@ from torch import nn
 
 from residua._version import __version__
 from residua.data.dataset import Pixels
-from residua.system.files import cache_folder
+from residua.errors import ResiduaError
+from residua.system.files import cache_folder, write_atomically
 from residua.system.signals import preserved_signal_stack
 
 FAILURES = (
@@ -42,15 +48,19 @@ def is_installed() -> bool:
 class OpenVinoEngine:
     """A network on the CPU; see `engine.Engine`."""
 
-    def __init__(self, network: nn.Module, example: Pixels, precision: str, key: str) -> None:
-        """network: uint8 [B, S, S, C] -> a tuple of outputs [B, D]. example: images of that size.
-        precision: "fp32" or "bf16". key: names weights and outputs. Raises one of FAILURES."""
+    def __init__(
+        self, network: Callable[[], nn.Module], example: Pixels, precision: str, key: str
+    ) -> None:
+        """network: makes a module, uint8 [B, S, S, C] -> a tuple of outputs [B, D]; called if it is
+        not cached. example: images of that size. precision: "fp32" or "bf16". key: names weights
+        and outputs. Raises one of FAILURES."""
         import openvino
 
         self.name = f"OpenVINO {version('openvino')} ({precision})"
         core, path = openvino.Core(), _path(key)
         if not path.is_file():
-            _store(from_trace(network, torch.from_numpy(np.array(example))), path)
+            _store(from_trace(network(), torch.from_numpy(np.array(example))), path)
+        self._proof = path.with_suffix(".npz")
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -64,6 +74,22 @@ class OpenVinoEngine:
         """See `engine.Engine`."""
         outputs = self._network([np.ascontiguousarray(pixels)])
         return [np.array(outputs[index]) for index in range(len(self._network.outputs))]
+
+    def proof(self) -> tuple[Pixels, list[npt.NDArray[np.float32]]] | None:
+        """Images and their outputs in PyTorch that were stored with the network; None without."""
+        try:
+            with np.load(self._proof) as arrays:
+                pixels, *outputs = (arrays[name] for name in arrays.files)
+        except (EOFError, OSError, ValueError, zipfile.BadZipFile):
+            return None
+        return pixels, outputs
+
+    def store_proof(self, pixels: Pixels, outputs: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Store images and their outputs in PyTorch for `proof`, where the folder allows it."""
+        content = io.BytesIO()
+        np.savez(content, pixels, *outputs)
+        with contextlib.suppress(ResiduaError):
+            write_atomically(self._proof, content.getvalue())
 
 
 def from_trace(network: nn.Module, example: torch.Tensor) -> Any:

@@ -25,7 +25,7 @@ from residua.networks.staged import Staged, pooled
 from residua.networks.surgery.folding import fold_norms_, folded
 from residua.weights.exported import Loaded
 from residua.weights.load import Weights
-from residua.weights.network import build_network
+from residua.weights.network import build_network, check_usable
 
 MAX_HEAD_FEATURES = 4096
 SAMPLE = 16  # images that engines are compared on
@@ -148,7 +148,12 @@ def _no_rows() -> Floats:
 def _logits_job(weights: Weights, device: torch.device, features: bool) -> Job:
     preprocessing = weights.metadata.preprocessing
     size, channels = preprocessing.size, preprocessing.channels
-    network = fold_norms_(build_network(weights, device), "fp32")
+    check_usable(weights)
+
+    @functools.cache
+    def network() -> FromPixels:  # not needed where OpenVINO runs what it has converted before
+        fused = fold_norms_(build_network(weights, device), "fp32")
+        return FromPixels(fused, preprocessing, features)
 
     def plain() -> nn.Module:
         unfused = folded(build_network(weights, torch.device("cpu")))
@@ -157,12 +162,14 @@ def _logits_job(weights: Weights, device: torch.device, features: bool) -> Job:
     def multiply_adds() -> int:
         spec = weights.metadata.network
         cost = (
-            measure(network, (channels, size, size)) if is_own(spec.name) else costs_of(spec, size)
+            measure(network().network, (channels, size, size))
+            if is_own(spec.name)
+            else costs_of(spec, size)
         )
         return cost.multiply_adds
 
     return Job(
-        FromPixels(network, preprocessing, features),
+        lambda pixels: network()(pixels),
         functools.cache(plain),
         "fp32",
         device,

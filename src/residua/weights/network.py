@@ -32,18 +32,7 @@ def build_network(weights: Weights, device: torch.device, *, require_head: bool 
     require_head: False accepts weights without a head; the head is then all zeros. Raises
     ResiduaError if the head is missing, the channels are no image's or the tensors do not fit.
     """
-    if weights.exported is not None:
-        raise ResiduaError(
-            f"{weights.path}: is an exported file, which has no layers: use the weights that it "
-            "was exported from."
-        )
-    if require_head and not weights.has_head:
-        raise ResiduaError(
-            f"{weights.path}: {weights.no_head_reason}, so it cannot classify. Train a head on "
-            f"it: residua train DATA --weights {weights.path} --new-head"
-        )
-    if (channels := weights.metadata.network.channels) not in (1, 3):
-        raise ResiduaError(f"{weights.path}: reads {channels} channels, but images have 1 or 3.")
+    check_usable(weights, require_head=require_head)
     tensors = {
         name: tensor.float().contiguous() if tensor.is_floating_point() else tensor
         for name, tensor in weights.tensors.items()
@@ -60,6 +49,22 @@ def build_network(weights: Weights, device: torch.device, *, require_head: bool 
             f"{weights.path}: its tensors do not fit its network: {first}"
         ) from error
     return on_device(network, device).eval()
+
+
+def check_usable(weights: Weights, *, require_head: bool = True) -> None:
+    """Raise ResiduaError where `build_network` would, but for tensors that do not fit."""
+    if weights.exported is not None:
+        raise ResiduaError(
+            f"{weights.path}: is an exported file, which has no layers: use the weights that it "
+            "was exported from."
+        )
+    if require_head and not weights.has_head:
+        raise ResiduaError(
+            f"{weights.path}: {weights.no_head_reason}, so it cannot classify. Train a head on "
+            f"it: residua train DATA --weights {weights.path} --new-head"
+        )
+    if (channels := weights.metadata.network.channels) not in (1, 3):
+        raise ResiduaError(f"{weights.path}: reads {channels} channels, but images have 1 or 3.")
 
 
 def on_device(network: N, device: torch.device) -> N:
