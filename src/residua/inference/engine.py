@@ -2,7 +2,7 @@
 
 OpenVINO runs a convolutional network on a CPU about three times as fast as PyTorch. It is used
 where its package is installed, where the work outweighs the conversion, and where its outputs agree
-with float32 PyTorch on images of the user's own, of which some are stored for later processes.
+with float32 PyTorch on images of the user's own; later processes compare some of these again.
 
 Legend: B batch, S side of the images, C channels, D width of an output.
 """
