@@ -19,7 +19,8 @@ from residua.data.batches import Inputs
 from residua.data.dataset import SplitName
 from residua.data.fixes import joined_fixes, write_fixes
 from residua.data.open import resolved
-from residua.data.prepare import Prepared, prepare
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import calibrate
 from residua.evaluation.evaluate import caveat_of, record, recorded_scores

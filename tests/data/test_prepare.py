@@ -14,7 +14,8 @@ from references.scenes import COPIES, scene, write_scenes
 from residua.config.parse import with_settings
 from residua.config.schema import AUTO, Config
 from residua.data.fixes import Fix, write_fixes
-from residua.data.prepare import Prepared, prepare, thinned, with_validation_set
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared, thinned, with_validation_set
 from residua.errors import ResiduaError
 from residua.system.console import Console
 

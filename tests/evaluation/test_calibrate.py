@@ -14,7 +14,8 @@ from references.command_line import residua as command
 from references.images import write_shapes
 
 import residua
-from residua.data.prepare import Prepared, prepare
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import HeldOut, calibrate
 from residua.evaluation.predictor import predictor_of

@@ -12,7 +12,8 @@ from references.images import write_shapes
 import residua
 from residua.config.parse import with_settings
 from residua.config.schema import Config
-from residua.data.prepare import Prepared, prepare
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared
 from residua.evaluation.score import evaluation_of
 from residua.report.evidence import Evidence, evidence_of
 from residua.report.model_card import model_card

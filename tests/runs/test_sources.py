@@ -19,7 +19,8 @@ import residua
 from residua.cli.look import overview
 from residua.config.parse import with_settings
 from residua.config.schema import Config
-from residua.data.prepare import Prepared, prepare
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo import catalogue

@@ -12,7 +12,8 @@ from torch import nn
 
 from residua.config.parse import with_settings
 from residua.config.schema import Config
-from residua.data.prepare import Prepared, prepare
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared
 from residua.networks.layers import BatchNorm, Convolution, Dropout
 from residua.networks.zoo import catalogue
 from residua.system.console import Console

@@ -10,7 +10,8 @@ from references.tasks import config_for, network_for, task_for
 
 from residua.config.parse import with_settings
 from residua.config.schema import Config
-from residua.data.prepare import Prepared, prepare
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.training import throughput

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from residua.config.validate import check
-from residua.data.prepare import with_validation_set
+from residua.data.prepared import with_validation_set
 from residua.transfer.context import Context, CrossValidated
 
 ContextOf = Callable[..., Context]

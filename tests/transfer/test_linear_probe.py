@@ -16,7 +16,7 @@ from torch import nn
 from residua.config import auto
 from residua.config.validate import check
 from residua.data.batches import DecodedImages
-from residua.data.prepare import without_validation_set
+from residua.data.prepared import without_validation_set
 from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock

@@ -24,7 +24,7 @@ from residua.data.columns import Columns
 from residua.data.fixes import Fix, write_fixes
 from residua.data.given import DataLike, Ranges, path_of
 from residua.data.pixels import checked_range
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.data.value_range import ValueRange
 from residua.system.console import Console

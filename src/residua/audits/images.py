@@ -29,7 +29,8 @@ from residua.data.measurements import Measured, measure
 from residua.data.near_duplicates import thumbnails_of
 from residua.data.neighbours import reduced
 from residua.data.open import open_dataset
-from residua.data.prepare import Prepared, prepare
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer

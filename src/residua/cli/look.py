@@ -16,7 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from residua.config.schema import Config
 from residua.data.dataset import SPLITS, Header, Pixels
-from residua.data.prepare import Prepared, prepare
+from residua.data.prepare import prepare
+from residua.data.prepared import Prepared
 from residua.runs.sources import chosen_start, initial_weights
 from residua.system.console import Console
 from residua.system.files import (

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +14,16 @@ from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO, IMAGENET, Config, NetworkSpec, Preprocessing
 from residua.data import split
 from residua.data.assignment import assign_splits, by_split
-from residua.data.batches import DecodedImages, SampleWeights, TrainingBatches, measure_colours
+from residua.data.batches import measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
 from residua.data.columns import Columns
-from residua.data.dataset import Dataset, Header, Pixels, SplitName
+from residua.data.dataset import Dataset, Pixels
 from residua.data.fixes import Fix, read_fixes, with_fixes
 from residua.data.grouping import split_groups
 from residua.data.image import is_deep
-from residua.data.measurements import Measured
 from residua.data.near_duplicates import near_duplicates_of
-from residua.data.neighbours import Pairs
 from residua.data.open import open_dataset, open_recorded, resolved
+from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.data.split import Member
 from residua.errors import ResiduaError, UnreadableImages
@@ -34,129 +31,6 @@ from residua.system.console import Console
 from residua.system.device import device_named, fast_bf16
 from residua.system.files import user_path
 from residua.system.words import agreeing, counted
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that training needs of the data.
-
-    config: no value is "auto"; choices: those that were, with their reasons.
-    headers, pixels, labels: a row per entry; pixels uint8 [N, S, S, C], labels int64 [N].
-    measured: the same, or empty, see Decoded.
-    splits: indices of the readable entries of each split.
-    members: the lines of split.csv. groups: a key of each, equal for images that must share a split
-    or a fold. near: pairs of positions in `members`, near-duplicates; empty if not searched.
-    duplicates: readable images whose pixels another image has too.
-    notes: warnings about the data.
-    """
-
-    config: Config
-    choices: tuple[Choice, ...]
-    dataset: Dataset
-    device: torch.device
-    headers: Sequence[Header | None]
-    pixels: Pixels
-    measured: Sequence[Measured | None]
-    labels: Integers
-    splits: dict[SplitName, Integers]
-    members: tuple[Member, ...]
-    groups: tuple[str, ...]
-    near: Pairs
-    unreadable: tuple[tuple[str, str], ...]
-    duplicates: int
-    notes: tuple[str, ...]
-
-    def counts(self, name: SplitName) -> list[int]:
-        """Images per output of the network in a split; outputs beyond the classes count 0."""
-        outputs = max(len(self.dataset.classes), self.config.network.classes)
-        counts: list[int] = np.bincount(self.labels[self.splits[name]], minlength=outputs).tolist()
-        return counts
-
-    @property
-    def readable(self) -> Integers:
-        """Indices of the readable entries, ascending: those of `members`."""
-        return np.sort(np.concatenate(list(self.splits.values())))
-
-    def groups_of(self, samples: Integers) -> list[str]:
-        """The group of each of these readable entries."""
-        return [self.groups[at] for at in np.searchsorted(self.readable, samples)]
-
-    def group_numbers(self, samples: Integers) -> Integers:
-        """A number for each of these readable entries, equal within a group; int64 [N]."""
-        return np.unique(self.groups_of(samples), return_inverse=True)[1].astype(np.int64)
-
-    @property
-    def has_own_splits(self) -> bool:
-        """Whether the dataset itself assigns images to splits."""
-        return any(entry.split for entry in self.dataset.entries)
-
-    @property
-    def training_members(self) -> Integers:
-        """Entries that are trained on: the training set, or training.max_images of it."""
-        return thinned(self.splits["train"], self.config.training.max_images)
-
-    @cached_property
-    def weights(self) -> SampleWeights | None:
-        """The weight of each entry in training, float64 [N], with mean 1 over the training members;
-        None if all weights are equal."""
-        weights = np.array([entry.weight for entry in self.dataset.entries], np.float64)
-        weights /= weights[self.training_members].mean()
-        return None if np.ptp(weights[self.training_members]) == 0 else weights
-
-    def weights_of(self, samples: Integers) -> SampleWeights | None:
-        """`weights` of these entries."""
-        return None if self.weights is None else self.weights[samples]
-
-    def eval_splits(self, limit: int = 0) -> dict[str, Integers]:
-        """The splits evaluated after each epoch: validation, test if training.curve_test is set.
-
-        limit: of validation images, evenly spaced; 0: all.
-        """
-        found: dict[str, Integers] = {"validation": thinned(self.splits["validation"], limit)}
-        if self.config.training.curve_test:
-            found["test"] = self.splits["test"]
-        return {name: members for name, members in found.items() if len(members)}
-
-    def training_batches(self) -> TrainingBatches:
-        """Augmented batches of the training set on the device."""
-        config = self.config
-        return TrainingBatches(
-            DecodedImages(self.pixels, self.device),
-            self.labels,
-            self.training_members,
-            classes=config.network.classes,
-            batch_size=config.training.batch_size,
-            seed=config.training.seed,
-            preprocessing=config.preprocessing,
-            augmentation=config.augmentation,
-            weights=self.weights,
-        )
-
-    def is_explicit(self, setting: str) -> bool:
-        """Whether the user set this value, so that no automatic choice may change it."""
-        return auto.is_explicit(self.config, self.choices, setting)
-
-    def choose(self, setting: str, value: object, reason: str) -> Prepared:
-        """The same with an automatic setting changed; an explicit one stays."""
-        if self.is_explicit(setting):
-            return self
-        config = parse.with_settings(self.config, {setting: value})
-        others = (choice for choice in self.choices if choice.setting != setting)
-        choices = (*others, Choice(setting, value, reason))
-        return dataclasses.replace(self, config=config, choices=choices)
-
-    @property
-    def summary(self) -> str:
-        """One line: images, classes, splits, unreadable files, duplicates."""
-        counts = ", ".join(
-            f"{len(members):,} {name}"
-            for name, members in self.splits.items()
-            if name == "train" or len(members)
-        )
-        return (
-            f"{len(self.members):,} images in {len(self.dataset.classes)} classes: {counts}; "
-            f"{len(self.unreadable):,} unreadable, {self.duplicates:,} with identical pixels"
-        )
 
 
 def prepare(
@@ -224,48 +98,6 @@ def prepare(
         duplicates=split.shared([member.pixels for member in members]),
         notes=(*dataset.warnings, *notes),
     )
-
-
-def with_validation_set(prepared: Prepared, fraction: float, reason: str) -> Prepared:
-    """Draw a validation set from the training set, as if data.val_fraction had been set at first;
-    the test set stays as it is."""
-    prepared = prepared.choose("data.val_fraction", fraction, reason)
-    data, entries = prepared.config.data, prepared.dataset.entries
-    readable = prepared.readable.tolist()
-    found = split.stratified(
-        [member.path for member in prepared.members],
-        prepared.labels[readable].tolist(),
-        [member.pixels for member in prepared.members],
-        [entries[at].split for at in readable],
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        seed=data.split_seed,
-        classes=prepared.dataset.classes,
-        groups=prepared.groups,
-    )
-    members = tuple(
-        dataclasses.replace(member, split=name)
-        for member, name in zip(prepared.members, found.splits, strict=True)
-    )
-    return dataclasses.replace(prepared, members=members, splits=by_split(readable, members))
-
-
-def without_validation_set(prepared: Prepared, reason: str) -> Prepared:
-    """The validation images join the training set."""
-    prepared = prepared.choose("data.val_fraction", 0.0, reason)
-    members = tuple(
-        dataclasses.replace(member, split="train") if member.split == "validation" else member
-        for member in prepared.members
-    )
-    splits = by_split(prepared.readable.tolist(), members)
-    return dataclasses.replace(prepared, members=members, splits=splits)
-
-
-def thinned(members: Integers, limit: int) -> Integers:
-    """At most `limit` members, evenly spaced; 0: all."""
-    if not 0 < limit < len(members):
-        return members
-    return members[np.arange(limit) * len(members) // limit]
 
 
 def _choose_device(chooser: Chooser) -> torch.device:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from residua.data.dataset import Pixels
-from residua.data.prepare import Prepared, thinned
+from residua.data.prepared import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.inference.outputs import MAX_HEAD_FEATURES, featured_classifier
 from residua.networks.own import own_network_name

@@ -9,7 +9,7 @@ from pathlib import Path
 from residua.audits.audit import Audit
 from residua.audits.finding import EXAMPLES, Finding
 from residua.data.dataset import Pixels, Unreadable
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.report import view
 from residua.system.files import check_output, user_path, write_atomically
 

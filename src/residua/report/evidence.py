@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from residua.data.neighbours import unit
-from residua.data.prepare import Prepared, thinned
+from residua.data.prepared import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import class_name

@@ -12,7 +12,7 @@ from residua.config.auto import Choice
 from residua.config.schema import Config
 from residua.config.start import is_published
 from residua.data.dataset import Pixels
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.data.random import shuffled
 from residua.evaluation.score import Evaluation
 from residua.networks.analysis.cost import measure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from residua.config.schema import Config
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.device import environment

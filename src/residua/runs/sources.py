@@ -13,7 +13,7 @@ from residua.config.auto import Chooser
 from residua.config.schema import AUTO, IMAGENET, NONE, Config, NetworkSpec, Preprocessing
 from residua.config.start import choose_start, is_published, reason_against_installed
 from residua.config.validate import checked
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.networks.own import ModelLike, is_own, own_name
 from residua.networks.staged import Staged

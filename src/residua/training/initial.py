@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from residua.config.schema import AUTO, Config
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import smallest_input
 from residua.networks.analysis.shapes import REFUSALS

@@ -17,7 +17,7 @@ from residua.config import auto, parse
 from residua.config.auto import Chooser
 from residua.config.schema import AUTO
 from residua.data.cache import free_memory
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.networks.layers import draw_dropout_from
 from residua.system.console import Console
 from residua.system.device import autocast

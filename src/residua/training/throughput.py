@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from residua.config.auto import warmup_share
 from residua.config.schema import Config
 from residua.data.batches import Inputs
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.networks.layers import draw_dropout_from
 from residua.system.budget import Clock

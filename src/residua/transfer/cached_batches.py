@@ -16,7 +16,7 @@ from torch import Tensor
 
 from residua.data.augmentation import changes_nothing
 from residua.data.batches import Batch, Inputs, SampleWeights, in_step, weights_of
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.data.random import Integers, shuffled
 from residua.inference.feature_layers import FrozenStages
 from residua.networks.staged import Staged

@@ -13,7 +13,7 @@ import torch
 from residua.config import auto, parse
 from residua.config.auto import Choice, Chooser
 from residua.config.schema import AUTO, Config
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.evaluation.calibrate import HeldOut
 from residua.evaluation.score import CROSS_VALIDATION, Evaluation, evaluation_of, with_slices

@@ -13,7 +13,7 @@ import torch
 
 from residua.config.schema import Config
 from residua.data.batches import DecodedImages, TrainingBatches
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.data.random import Integers, shuffled
 from residua.inference.engine import Engine, TorchEngine, engine_for
 from residua.inference.feature_layers import (

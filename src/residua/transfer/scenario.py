@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from residua.data.prepare import Prepared
+from residua.data.prepared import Prepared
 from residua.transfer.result import DataSummary, LayerResult, Scenario, TrialResult
 
 LARGE = 1_000  # training images, from which on all layers of a network can be trained

@@ -26,12 +26,7 @@ import numpy.typing as npt
 
 from residua.config import parse
 from residua.config.auto import Choice
-from residua.data.prepare import (
-    Prepared,
-    thinned,
-    with_validation_set,
-    without_validation_set,
-)
+from residua.data.prepared import Prepared, thinned, with_validation_set, without_validation_set
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import BEST, LAST, RunFolder

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from residua.data.dataset import Pixels
-from residua.data.prepare import Prepared, thinned
+from residua.data.prepared import Prepared, thinned
 from residua.data.random import Integers
 from residua.evaluation.metrics import MAJORITY
 from residua.transfer.logistic import Floats, fit_logistic

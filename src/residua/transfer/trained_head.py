@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import torch
 
-from residua.data.prepare import thinned
+from residua.data.prepared import thinned
 from residua.data.random import Integers
 from residua.inference.feature_layers import FeatureLayer
 from residua.networks.staged import Staged
