@@ -19,10 +19,6 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-
-import numpy as np
-import numpy.typing as npt
 
 from residua.config import parse
 from residua.config.auto import Choice
@@ -35,11 +31,10 @@ from residua.system.console import Console
 from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE
-from residua.training.progress import Progress
 from residua.transfer.context import Context, Outcome, saved_predictor
 from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune, fits
 from residua.transfer.linear_probe import fit_probe, refit_probe, warn_of_unused
-from residua.transfer.result import Phase, TransferResult, TrialResult
+from residua.transfer.result import Phase, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
 from residua.transfer.small_network import is_large, small_context
 from residua.transfer.trial import (
@@ -50,8 +45,9 @@ from residua.transfer.trial import (
     most_accurate,
     most_promising,
 )
+from residua.transfer.trial_folder import ENDED, correct_of, ended_trial, write_ended
 
-TRIED, ENDED = "tried", "ended.json"
+TRIED = "tried"
 FINE_TUNING = ("full", "partial")
 OTHERS = (*FINE_TUNING, "scratch")  # besides the linear probe
 HELD_OUT = 0.2  # of the images, to compare strategies on
@@ -116,7 +112,7 @@ class Search:
         own = self.context.for_strategy("features")
         outcome = fit_probe(own, self.folder, deadline=deadline, final=False)
         self._remember(outcome)
-        correct = _correct(outcome)
+        correct = correct_of(outcome)
         first = Trial("features", outcome, self.folder, correct, time.monotonic() - began)
         self._record(first, first, "first")
         is_complete = outcome.result.images == len(self.context.prepared.training_members)
@@ -276,7 +272,7 @@ class Search:
         for name in (*(f"long-{strategy}" for strategy in OTHERS), *OTHERS):
             folder, strategy = self._path(name), name.removeprefix("long-")
             if (folder.path / BEST).exists() and (folder.path / "config.yaml").exists():
-                trials.append(_ended_trial(self.context_for(strategy), strategy, folder))
+                trials.append(ended_trial(self.context_for(strategy), strategy, folder))
         return trials
 
     def _trials(self, probe: Trial) -> list[Trial]:
@@ -333,7 +329,7 @@ class Search:
         try:
             own, began = self.context_for(strategy), time.monotonic()
             if (folder.path / ENDED).exists() and (folder.path / BEST).exists():
-                return _ended_trial(own, strategy, folder)
+                return ended_trial(own, strategy, folder)
             if final and strategy != "features" and (folder.path / STATE).exists():
                 own = own.with_settings_of(folder)
             else:
@@ -348,10 +344,10 @@ class Search:
                 least = LEAST_EPOCHS if final and own.clock.bounded else 0
                 outcome = fine_tune(own, folder, final=final, least_epochs=least)
             self._remember(outcome)
-            correct = _correct(outcome)
+            correct = correct_of(outcome)
             trial = Trial(strategy, outcome, folder, correct, time.monotonic() - began)
             if not final:
-                _write_ended(trial)
+                write_ended(trial)
         except (ResiduaError, RuntimeError, MemoryError, ValueError) as error:
             self.context.console.warn(f"{strategy} skipped: {' '.join(str(error).split())}")
             return None
@@ -398,41 +394,6 @@ def _shortened(context: Context, clock: Clock) -> Context:
         return dataclasses.replace(context, clock=own)
     epochs = max(1, round(TRIAL_EPOCHS * context.prepared.config.training.epochs))
     return context.with_prepared(throughput.with_epochs(context.prepared, epochs, "a short trial"))
-
-
-def _correct(outcome: Outcome) -> npt.NDArray[np.bool_]:
-    """Whether the saved weights classify each of some validation images correctly, bool [N]."""
-    prepared = outcome.prepared
-    samples = thinned(prepared.splits["validation"], throughput.VALIDATION_LIMIT)
-    if not len(samples):
-        return np.zeros(0, bool)
-    return np.asarray(outcome.predict_logits(samples).argmax(1) == prepared.labels[samples])
-
-
-def _write_ended(trial: Trial) -> None:
-    outcome = trial.outcome
-    trial.folder.write_settings(outcome.prepared.config, outcome.prepared.choices)
-    values = {"seconds": trial.seconds, "progress": asdict(outcome.progress)}
-    trial.folder.write_json(ENDED, values | {"result": outcome.result.to_json()})
-
-
-def _ended_trial(context: Context, strategy: str, folder: RunFolder) -> Trial:
-    """A trial that was complete before the run was interrupted; or the long training so far."""
-    prepared = context.with_settings_of(folder).prepared
-    if not (folder.path / ENDED).exists():
-        history = folder.read_history()
-        seconds = sum(row["seconds"] for row in history)
-        progress = Progress(epoch=len(history), seconds=seconds, history=history)
-        outcome = Outcome(prepared, progress, TransferResult(), saved_predictor(folder, prepared))
-        return Trial(strategy, outcome, folder, _correct(outcome), seconds)
-    values = folder.read_json(ENDED, dict)
-    try:
-        result = TransferResult.from_json(values.get("result") or values["measured"])  # of 0.1.0
-        progress, seconds = Progress.from_json(values["progress"]), float(values["seconds"])
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ResiduaError(f"{folder.path / ENDED}: is damaged: {error!r}.") from error
-    outcome = Outcome(prepared, progress, result, saved_predictor(folder, prepared))
-    return Trial(strategy, outcome, folder, _correct(outcome), seconds)
 
 
 def _with_strategy(prepared: Prepared, strategy: str, reason: str) -> Prepared:
