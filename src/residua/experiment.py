@@ -23,7 +23,7 @@ from residua.data.prepare import prepare
 from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import calibrate
-from residua.evaluation.evaluate import caveat_of, record, recorded_scores
+from residua.evaluation.recorded import caveat_of, record, recorded_scores
 from residua.evaluation.score import (
     CROSS_VALIDATION,
     Evaluation,

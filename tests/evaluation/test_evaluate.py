@@ -17,7 +17,8 @@ from references.images import write_shapes
 from references.scenes import COPIES, write_scenes
 
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import caveat_of, evaluate_run, evaluate_weights
+from residua.evaluation.evaluate import evaluate_run, evaluate_weights
+from residua.evaluation.recorded import caveat_of
 from residua.evaluation.score import CROSS_VALIDATION
 from residua.networks.zoo.catalogue import build_from
 from residua.runs.folder import RunFolder

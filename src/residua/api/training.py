@@ -28,11 +28,7 @@ from residua.data.given import DataLike, Ranges, path_of
 from residua.data.pixels import Transform, checked_range
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import (
-    evaluate_exported,
-    evaluate_run,
-    evaluate_weights,
-)
+from residua.evaluation.evaluate import evaluate_exported, evaluate_run, evaluate_weights
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predictor import Predictions
 from residua.evaluation.score import Evaluation

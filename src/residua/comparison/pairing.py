@@ -21,7 +21,8 @@ from residua.comparison.statistics import (
 from residua.data.near_duplicates import equal_pairs, groups_of
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import evaluate_exported, held_out_split
+from residua.evaluation.evaluate import evaluate_exported
+from residua.evaluation.labelled_images import held_out_split
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.system.console import Console

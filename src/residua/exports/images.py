@@ -13,7 +13,7 @@ from residua.data.image import resize
 from residua.data.random import Integers
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import held_out_split, split_images
+from residua.evaluation.labelled_images import held_out_split, split_images
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.weights.load import Weights

@@ -21,9 +21,9 @@ from residua.data.dataset import Unreadable
 from residua.data.image import decode
 from residua.data.recognition import read_file
 from residua.errors import ResiduaError
-from residua.evaluation.evaluate import recorded_scores
 from residua.evaluation.explain import Explanation
 from residua.evaluation.predictor import Prediction
+from residua.evaluation.recorded import recorded_scores
 from residua.evaluation.reliability import LEAST
 from residua.evaluation.score import Evaluation
 from residua.report import charts, figures, reliability_charts, view
