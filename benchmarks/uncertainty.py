@@ -4,8 +4,10 @@
 
 Features of the installed ImageNet weights of birds6, flowers5, cifar10_png1k and digits, and a
 logistic regression on half of the images; the other half calibrates and evaluates. Features are
-cached in the folder `--features`. Writes results/uncertainty.txt; `--prediction-sets` only prints
-that section, with MAPIE's sets where `pip install mapie==1.6.0` has been run.
+cached in the folder `--features`. Writes results/uncertainty.txt; `--only SECTION` prints one
+section and writes nothing: calibration-intervals; networks, which trains small networks, on the
+data sets of `--photos` too; prediction-sets, with MAPIE's sets where `pip install mapie==1.6.0` has
+been run.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import datetime
 import itertools
 import os
 import platform
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -26,6 +29,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 import residua
+from residua.data.open import open_dataset
 from residua.system.device import environment
 from residua.transfer.logistic import fit_logistic, single_blas_thread
 from residua.uncertainty import unknown
@@ -154,25 +158,132 @@ def calibration(rows: dict[str, Rows]) -> list[str]:
 
 
 def calibration_intervals() -> list[str]:
+    """Of networks whose accuracy at each confidence is known."""
     lines = [
         "",
-        "## 95 % intervals of the calibration error: coverage of a planted gap in 200 draws of N",
-        "images, whose probabilities are uniform from .55 to .95",
+        "## 95 % intervals of the calibration error: coverage in 500 draws of N images, and how",
+        "often the interval was below and above the true error. overconfident by: everywhere by",
+        "the same amount; T: logits are T times as large as they should be. Draws with fewer than",
+        "five errors have no interval; x 5: each image five times, as one group.",
     ]
-    for images in (40, 60, 100, 200):
-        shares = []
-        for gap in (0.05, 0.1, 0.15):
-            random = np.random.default_rng(0)
-            hits = 0
-            for seed in range(200):
-                confidence = random.uniform(0.55, 0.95, images)
-                labels = (random.random(images) >= confidence - gap).astype(np.int64)
+    for what, low, high, gap, factor in (
+        ("confidence .55 to .95, overconfident by .05", 0.55, 0.95, 0.05, 1.0),
+        ("confidence .55 to .95, overconfident by .15", 0.55, 0.95, 0.15, 1.0),
+        ("confidence .90 to 1, overconfident by .10", 0.9, 1.0, 0.1, 1.0),
+        ("confidence .60 to .85, overconfident by -.10", 0.6, 0.85, -0.1, 1.0),
+        ("confidence .50 to 1, T 2.5", 0.5, 0.999, 0.0, 2.5),
+        ("confidence .80 to 1, T 1.5", 0.8, 0.999, 0.0, 1.5),
+    ):
+        for images, copies in ((40, 1), (60, 1), (100, 1), (200, 1), (400, 1), (100, 5)):
+            random, found = np.random.default_rng(0), []
+            for _ in range(500):
+                confidence = random.uniform(low, high, images)
+                logit = np.log(np.maximum(confidence / (1 - confidence + 1e-12), 1e-12)) / factor
+                accuracy = confidence - gap if factor == 1 else 1 / (1 + np.exp(-logit))
+                labels = (random.random(images) >= accuracy).astype(np.int64)
                 probabilities = np.stack([confidence, 1 - confidence], axis=1)
-                low, high = calibration_of(probabilities, labels, seed=seed).interval
-                hits += low <= gap <= high
-            shares.append(f"{hits / 2:.1f} % (gap {gap:.2f})")
-        lines.append(f"N {images:3}  {', '.join(shares)}")
+                groups = np.repeat(np.arange(images), copies)
+                measured = calibration_of(probabilities[groups], labels[groups], groups)
+                if measured.interval is not None:
+                    true = _binned_error(confidence, accuracy, [b.images for b in measured.bins])
+                    below, above = measured.interval
+                    found.append((above < true - 5e-4, below > true + 5e-4))  # a step is .001
+            less, more = 100 * np.mean(found, axis=0)
+            lines.append(
+                f"N {images:3}{' x 5' if copies > 1 else '':4} {100 - less - more:5.1f} % (below "
+                f"{less:.1f}, above {more:.1f}) of {len(found)} draws: {what}"
+            )
+            print(lines[-1], flush=True)
     return lines
+
+
+def _binned_error(confidence: np.ndarray, accuracy: np.ndarray, sizes: list[int]) -> float:
+    """The root mean square of the true gaps in bins of these numbers of images, or multiples."""
+    order = np.argsort(confidence)
+    bins = np.repeat(np.arange(len(sizes)), sizes)[:: sum(sizes) // len(order)]
+    gaps = np.bincount(bins, (confidence - accuracy)[order])
+    counts = np.bincount(bins)
+    return float(np.sqrt((gaps**2 / np.maximum(counts, 1)).sum() / counts.sum()))
+
+
+MEMORISED = {
+    "optimization.label_smoothing": 0.0,
+    "augmentation.flip": False,
+    "augmentation.crop_padding": 0,
+    "augmentation.rotation": 0.0,
+    "augmentation.zoom": [1.0, 1.0],
+    "augmentation.brightness": 0.0,
+    "augmentation.contrast": 0.0,
+    "augmentation.saturation": 0.0,
+}
+TRAININGS = (  # data set, input size, settings, epochs, test fraction
+    ("digits", 16, "default", 8, 0.3),
+    ("mnist", 16, "default", 8, 0.3),
+    ("signs", 24, "default", 8, 0.3),
+    ("birds6", 24, "memorised", 20, 0.3),
+    ("flowers5", 24, "memorised", 20, 0.5),
+    ("cifar10_png1k", 24, "memorised", 20, 0.3),
+    ("signs", 24, "memorised", 20, 0.3),
+)
+
+
+def trained_networks(folder: Path, photos: list[Path]) -> list[str]:
+    """Temperature on the test sets of small networks trained from scratch."""
+    lines = [
+        "",
+        "## Networks trained from scratch: calibration error (root mean square, debiased) and",
+        "plain error on the test set, which chose nothing, without -> with the temperature that",
+        "the run fitted on its validation set; cifar_resnet20, at most 500 training images, seeds",
+        "of split and training 0 to 2. default: residua's settings, with label smoothing 0.1;",
+        "memorised: no label smoothing or augmentation, more epochs. confidence: mean before.",
+    ]
+    places = {path.name: str(path) for path in photos} | {"digits": "digits"}
+    for name, size, kind, epochs, fraction in TRAININGS:
+        found = []
+        for seed in range(3):
+            data = _subset_of_mnist(folder) if name == "mnist" else places.get(name, folder / name)
+            with tempfile.TemporaryDirectory() as place:
+                run = residua.train(
+                    data,
+                    model="cifar_resnet20",
+                    weights="none",
+                    size=size,
+                    epochs=epochs,
+                    seed=seed,
+                    split_seed=seed,
+                    test_fraction=fraction,
+                    settings={"training.max_images": 500}
+                    | (MEMORISED if kind != "default" else {}),
+                    out=Path(place, "run"),
+                    quiet=True,
+                )
+                scores = run.folder.read_json("evaluations/test/scores.json", dict)["reliability"]
+                splits = [member.split for member in run.folder.read_split()]
+            before, after = scores["calibration_before"], scores["calibration"]
+            lines.append(
+                f"{name:13} {kind:9} seed {seed}: error {before['error']:.4f} -> "
+                f"{after['error']:.4f}, plain {before['plain_error']:.4f} -> "
+                f"{after['plain_error']:.4f}, temperature {scores['temperature']:.2f} of "
+                f"{splits.count('validation')} images; {before['images']} test images, accuracy "
+                f"{before['accuracy']:.3f}, confidence {before['confidence']:.3f}"
+            )
+            print(lines[-1], flush=True)
+            found.append([row[key] for row in (before, after) for key in ("error", "plain_error")])
+        error, plain, error_after, plain_after = np.mean(found, axis=0)
+        halved = sum(row[2] <= row[0] / 2 for row in found)
+        lines.append(
+            f"{name:13} {kind:9} mean: error {error:.4f} -> {error_after:.4f}, plain {plain:.4f} "
+            f"-> {plain_after:.4f}; error at least halved with {halved} of 3 seeds"
+        )
+    return lines
+
+
+def _subset_of_mnist(folder: Path) -> Rows:
+    """2,000 of the images uint8 [N, 28, 28, 1] and their labels."""
+    dataset = open_dataset(str(folder / "mnist"))
+    rows = range(0, 60000, 30)
+    pixels = [dataset.pixels(row, dataset.content(row), 1, 10**8) for row in rows]
+    return np.stack(pixels), np.array([dataset.entries[row].label for row in rows])
 
 
 def small_sets(rows: dict[str, Rows]) -> list[str]:
@@ -427,10 +538,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--features", type=Path, default=Path("/tmp/residua-uncertainty"))
-    parser.add_argument("--prediction-sets", action="store_true")
+    parser.add_argument("--photos", type=Path, nargs="*", default=[])
+    parser.add_argument("--only", choices=("calibration-intervals", "networks", "prediction-sets"))
     options = parser.parse_args()
     facts = environment(torch.device("cpu"))
     began = time.perf_counter()
+    if options.only == "calibration-intervals":
+        print("\n".join(calibration_intervals()))
+        return
+    if options.only == "networks":
+        print("\n".join(trained_networks(options.data, options.photos)))
+        return
     with single_blas_thread():
         rows = data_sets(options.data, options.features)
         lines = [
@@ -440,13 +558,14 @@ def main() -> None:
             f"{scipy.__version__}, Python {platform.python_version()}",
             "# " + ", ".join(f"{name}: {len(row[1])} images" for name, row in rows.items()),
         ]
-        if options.prediction_sets:
+        if options.only == "prediction-sets":
             print("\n".join(lines + prediction_sets(rows)))
             return
         lines += (
             calibration(rows)
             + calibration_intervals()
             + small_sets(rows)
+            + trained_networks(options.data, options.photos)
             + prediction_sets(rows)
             + intervals()
         )

@@ -420,6 +420,8 @@ def test_scores_have_what_the_report_states_of_probabilities_and_baselines(
     assert written["baselines"]["majority class"] == pytest.approx(1 / 3)
     probability = written["reliability"]
     assert 0 <= probability["calibration"]["error"] <= 1
+    assert "too few" in probability["calibration"]["reason"]
+    assert probability["calibration"]["interval"] is None
     assert 0 <= probability["calibration"]["brier"] <= 2
     report = (run.path / "report.html").read_text("utf-8")
     assert f"<dt>Brier score</dt><dd>{view.number(probability['calibration']['brier'])}" in report

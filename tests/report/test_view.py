@@ -82,9 +82,9 @@ def test_a_lower_limit_is_rounded_up_and_never_to_certainty() -> None:
 
 
 def test_calibration_that_is_not_measured_names_what_is_too_few() -> None:
-    """24 of 60 wrong are enough errors, of too few images."""
+    """12 of 36 wrong are enough errors, of too few images."""
     rng = np.random.default_rng(0)
-    for images, errors, reason in ((60, 24, "too few images"), (200, 1, "too few errors")):
+    for images, errors, reason in ((36, 12, "too few images"), (200, 1, "too few errors")):
         chances = rng.uniform(0.5, 0.9, images)
         labels = (np.arange(images) < errors).astype(np.int64)
         text = unmeasured_text(calibration_of(np.stack([chances, 1 - chances], axis=1), labels))

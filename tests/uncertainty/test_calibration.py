@@ -36,23 +36,40 @@ def test_calibrated_probabilities_have_no_error(copies: int) -> None:
     assert np.mean([c.plain_error for c in found]) > 0.05  # the bias that is removed
     assert np.median([c.error for c in found]) < 0.03
     assert np.mean([c.error == 0 for c in found]) > 0.35  # as often below the truth as above
-    assert np.mean([c.interval[0] == 0 for c in found]) > 0.9
+    assert np.mean([c.interval is not None and c.interval[0] == 0 for c in found]) > 0.9
 
 
 @pytest.mark.slow
 def test_a_planted_error_is_measured_and_its_interval_contains_it() -> None:
-    found = [calibration_of(*draw(400, 0.09, seed), seed=seed) for seed in range(40)]
+    found = [calibration_of(*draw(400, 0.09, seed)) for seed in range(40)]
     squares = np.mean([c.error**2 for c in found])
     assert squares == pytest.approx(0.09**2, rel=0.15)
-    assert np.mean([c.interval[0] <= 0.09 <= c.interval[1] for c in found]) >= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "copies"), [(40, 1), (40, 5), (150, 1)])
+def test_intervals_contain_the_true_error_of_few_images_and_of_copies_too(
+    images: int, copies: int
+) -> None:
+    """Three standard errors of 150 draws are allowed for. The upper end of a bootstrap was too low,
+    so it contained the true error in about 69 % of draws of 40 images."""
+    found = [calibration_of(*draw(images, 0.09, seed, copies)).interval for seed in range(150)]
+    intervals = [interval for interval in found if interval is not None]  # of too few errors
+    assert len(intervals) > 120
+    assert np.mean([low <= 0.09 <= high for low, high in intervals]) > 0.95 - 3 * 0.018
 
 
 def test_copies_of_each_image_are_no_more_evidence() -> None:
     plain = calibration_of(*draw(200, 0.05, 1))
     copied = calibration_of(*draw(200, 0.05, 1, copies=6))
     naive = calibration_of(*draw(200, 0.05, 1, copies=6)[:2])
-    width, wide, narrow = (c.interval[1] - c.interval[0] for c in (plain, copied, naive))
-    assert wide == pytest.approx(width, rel=0.25)
+    assert plain.interval is not None
+    assert copied.interval is not None
+    assert naive.interval is not None
+    width, wide, narrow = (
+        high - low for low, high in (plain.interval, copied.interval, naive.interval)
+    )
+    assert wide >= 0.9 * width
     assert narrow < 0.75 * width
     for interval in zip(*([b.interval for b in c.bins[:1]] for c in (copied, naive)), strict=True):
         (wide_low, wide_high), (low, high) = interval
@@ -88,7 +105,9 @@ def test_every_input_gives_finite_figures(
         probabilities[0] = 1 / classes
     calibration = calibration_of(probabilities, random.integers(0, classes, images))
     json.dumps(calibration.to_json(), allow_nan=False)
-    assert 0 <= calibration.interval[0] <= calibration.error <= calibration.interval[1]
+    assert (calibration.interval is None) == (calibration.reason != "")
+    low, high = calibration.interval or (0, 1)
+    assert 0 <= low <= calibration.error <= high <= 1
 
 
 def test_without_finite_probabilities_nothing_is_measured() -> None:
@@ -102,10 +121,16 @@ def test_a_handful_of_errors_is_no_measurement(errors: int, is_measured: bool) -
     labels[:errors] = 1
     calibration = calibration_of(np.tile([0.99, 0.01], (200, 1)), labels)
     assert (calibration.errors, calibration.is_measured) == (errors, is_measured)
+    written = calibration.to_json()
+    assert (written["interval"] is not None) == is_measured
+    assert is_measured or "too few errors" in str(written["reason"])
 
 
-def test_few_images_are_no_measurement() -> None:
-    labels = np.arange(99) % 3
-    assert not calibration_of(np.tile([0.4, 0.3, 0.3], (99, 1)), labels).is_measured
-    labels = np.arange(102) % 3
-    assert calibration_of(np.tile([0.4, 0.3, 0.3], (102, 1)), labels).is_measured
+def test_few_images_are_no_measurement_and_copies_of_them_are_none() -> None:
+    for images, copies, is_measured in ((39, 1, False), (40, 1, True), (39, 5, False)):
+        groups = np.repeat(np.arange(images), copies)
+        probabilities = np.tile([0.4, 0.3, 0.3], (len(groups), 1))
+        calibration = calibration_of(probabilities, groups % 3, groups)
+        assert calibration.is_measured == is_measured
+        assert (calibration.interval is not None) == is_measured
+        assert ("near-duplicates" in calibration.reason) == (copies > 1)

@@ -193,7 +193,7 @@ def _evaluation(facts: ReportFacts) -> str:
 def _probabilities(reliability: Reliability) -> list[str]:
     """How far the probabilities carry: calibration, and prediction sets."""
     after = reliability.after
-    if after.is_measured:
+    if after.interval is not None:
         low, high = after.interval
         interval = f"95 % CI {percent(low, 1)} to {percent(high, 1)}"
         lines = [

@@ -23,7 +23,6 @@ from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.console import short_count
 from residua.system.words import agreeing, at_least, counted, decimals, percent
-from residua.uncertainty.calibration import FEWEST_ERRORS, FEWEST_IMAGES
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -312,12 +311,8 @@ def _cell(count: int, support: int, hit: bool) -> Cell:
 def unmeasured_text(calibration: Calibration) -> str:
     """A statement about probabilities whose calibration error means too little."""
     wrong = agreeing(calibration.errors, "is", "are")
-    if calibration.errors < FEWEST_ERRORS:
-        few = f"too few errors (at least {FEWEST_ERRORS} are needed)"
-    else:
-        few = f"too few images (at least {FEWEST_IMAGES} are needed)"
     return (
-        f"not measured, {few}: {calibration.errors:,} of "
+        f"not measured, {calibration.reason}: {calibration.errors:,} of "
         f"{counted(calibration.images, 'prediction')} {wrong} wrong, mean probability of the "
         f"predicted class {percent(calibration.confidence, 1)}"
     )

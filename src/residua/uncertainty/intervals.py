@@ -1,7 +1,7 @@
 """Right and wrong predictions -> intervals of their accuracy.
 
 `groups` are images that are no independent evidence, such as near-copies or frames of one video:
-the intervals count them by what they add. Legend: N images, G groups, R resamples.
+the intervals count them by what they add. Legend: N images, G groups.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.random import uniform
 from residua.errors import ResiduaError
 
 Integers = npt.NDArray[np.integer]
@@ -89,11 +88,3 @@ def student_quantile(freedom: int) -> float:
     from scipy.stats import t
 
     return float(t.ppf(0.975, max(1, freedom)))
-
-
-def group_resamples(
-    groups: int, resamples: npt.NDArray[np.int64], seed: int
-) -> npt.NDArray[np.float64]:
-    """How often each group is drawn in these resamples of a bootstrap, float64 [R, G]."""
-    drawn = (uniform(seed, 0, resamples, groups, "resample") * groups).astype(np.int64)
-    return np.stack([np.bincount(row, minlength=groups) for row in drawn]).astype(np.float64)
