@@ -175,21 +175,28 @@ def test_free_memory_is_plausible() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "limit", "used"),
-    [(".", "memory.max", "anon"), ("memory", "memory.limit_in_bytes", "rss")],
+    ("line", "folder", "limit", "used"),
+    [
+        ("0::/", ".", "memory.max", "anon"),
+        ("0::/user/shell", "user", "memory.max", "anon"),  # a limit further out
+        ("4:memory:/docker/7f", "memory/docker/7f", "memory.limit_in_bytes", "total_rss"),
+        ("4:memory:/docker/7f", "memory", "memory.limit_in_bytes", "total_rss"),  # as mounted
+    ],
 )
 def test_a_container_has_the_memory_that_its_limit_leaves(
-    tmp_path: Path, folder: str, limit: str, used: str
+    tmp_path: Path, line: str, folder: str, limit: str, used: str
 ) -> None:
-    place = tmp_path / folder
-    place.mkdir(exist_ok=True)
-    (place / "memory.stat").write_text(f"file 7000\n{used} 3000\nslab 5\n")
-    (place / limit).write_text("10000\n")
-    assert cache.free_memory(groups=tmp_path) == 7000
-    (place / limit).write_text("2000\n")
-    assert cache.free_memory(groups=tmp_path) == 0
-    (place / limit).write_text("max\n")
-    assert cache.free_memory(groups=tmp_path) > 2**26
+    proc, sys = tmp_path / "proc", tmp_path / "sys"
+    group = sys / "fs/cgroup" / folder
+    group.mkdir(parents=True)
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 90 kB\nMemAvailable:    80 kB\nBuffers: 1 kB\n")
+    (proc / "self/cgroup").write_text(f"9:name=systemd:/\n{line}\n")
+    (group / "memory.stat").write_text(f"file 7000\n{used} 3000\nslab 5\n")
+    for text, free in (("10000\n", 7000), ("2000\n", 0), ("max\n", 80 * 1024)):
+        (group / limit).write_text(text)
+        assert cache.free_memory(proc=proc, sys=sys) == free
+    assert cache.free_memory(proc=tmp_path / "no", sys=sys) > 2**26  # no Linux
 
 
 def test_the_data_folder_does_not_change(zoo: Path) -> None:

@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import threading
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -384,24 +384,37 @@ def in_threads(work: Callable[[int], T], count: int, progress: Report | None = N
     return results
 
 
-def free_memory(unknown: int = 2**32, groups: Path = Path("/sys/fs/cgroup")) -> int:
+def free_memory(unknown: int = 2**32, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> int:
     """Bytes of available memory, in a container too; `unknown` if the system does not report any.
 
-    groups: where Linux mounts its control groups.
+    proc, sys: where Linux reports memory and control groups.
     """
     free = []
     with suppress(OSError, ValueError, IndexError):
-        _, available = Path("/proc/meminfo").read_text("ascii").split("MemAvailable:")
+        _, available = (proc / "meminfo").read_text("ascii").split("MemAvailable:")
         free.append(1024 * int(available.split()[0]))
-    for limit, usage, used in (  # of control groups 2 and 1
-        ("memory.max", "memory.stat", "anon"),
-        ("memory/memory.limit_in_bytes", "memory/memory.stat", "rss"),
-    ):
+    for group, limit, used in _control_groups(proc, sys):
         with suppress(OSError, ValueError, KeyError):  # "max": no limit
-            lines = (groups / usage).read_text("ascii").splitlines()
-            bytes_of = dict(line.split() for line in lines)
-            free.append(int((groups / limit).read_text("ascii")) - int(bytes_of[used]))
+            usage = (group / "memory.stat").read_text("ascii").split()
+            bytes_of = dict(zip(usage[::2], usage[1::2], strict=True))
+            free.append(int((group / limit).read_text("ascii")) - int(bytes_of[used]))
     if not free:
         with suppress(AttributeError, OSError, ValueError):  # macOS; about half of it is in use
             free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     return max(0, min(free, default=unknown))
+
+
+def _control_groups(proc: Path, sys: Path) -> Iterator[tuple[Path, str, str]]:
+    """Folder, and names of the limit and the used memory, of each group that limits this process:
+    its own and those around it, of versions 1 and 2."""
+    with suppress(OSError, ValueError):
+        for line in (proc / "self" / "cgroup").read_text("utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            root, limit, used = sys / "fs" / "cgroup", "memory.max", "anon"
+            if controllers:
+                root, limit, used = root / "memory", "memory.limit_in_bytes", "total_rss"
+            if controllers in ("", "memory"):
+                own = root / path.strip("/")
+                for group in (own, *own.parents):
+                    if group.is_relative_to(root):
+                        yield group, limit, used

@@ -26,7 +26,7 @@ SAMPLE = 2  # images that are measured
 SHARE = 0.7  # of the free memory, for a training step
 OVERHEAD = 1.5  # memory at its peak over what is saved; 0.8 to 1.7 in six networks
 COPIES = 5  # of the parameters: gradients, two moments, average, the network that is validated
-SMALLEST_BATCH = 8  # that is chosen
+SMALLEST_BATCH = 4  # that is chosen
 
 
 def free_bytes(device: torch.device, unknown: int = 2**32) -> int:

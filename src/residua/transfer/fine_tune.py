@@ -57,18 +57,19 @@ def fine_tune(
         context = _with_frozen_stages(context)
     is_pretrained = context.prepared.config.transfer.strategy in ("partial", "full")
     network, is_resumed = context.network(), (folder.path / STATE).exists()
+    clock, console = context.clock, context.console
+    result, needed = TransferResult(), 0.0
+    scores: dict[FeatureLayer, LayerScore] = {}
     if is_resumed:
         restore_network(network, folder)
-    clock, console = context.clock, context.console
-    if not is_resumed:
+        result = result_of(folder)
+    else:
+        if is_pretrained:
+            result, scores = initialise_head(context, network, folder)
         context = context.with_prepared(with_fitting_batch(network, context.prepared, console))
     batches, line = batches_after(network, context.prepared, clock, console)
     limit = throughput.validation_limit(clock)
-    result, needed = result_of(folder) if is_resumed else TransferResult(), 0.0
-    scores: dict[FeatureLayer, LayerScore] = {}
     if not is_resumed:
-        if is_pretrained:
-            result, scores = initialise_head(context, network, folder)
         eval_splits = context.prepared.eval_splits(limit)
 
         def measured() -> throughput.Schedule:
