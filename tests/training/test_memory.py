@@ -18,7 +18,14 @@ from residua.networks.layers import BatchNorm, Convolution, Dropout
 from residua.networks.zoo import catalogue
 from residua.system.console import Console
 from residua.training.initial import initial_network
-from residua.training.memory import COPIES, OVERHEAD, SHARE, saved_bytes, with_fitting_batch
+from residua.training.memory import (
+    COPIES,
+    OVERHEAD,
+    SHARE,
+    SMALLEST_BATCH,
+    saved_bytes,
+    with_fitting_batch,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -98,7 +105,8 @@ def test_the_batch_is_halved_until_it_fits(
     reasons = {choice.setting: choice.reason for choice in smaller.choices}
     assert f"GB for {batch} images in a step" in reasons["training.batch_size"]
     assert f"batch size {-(-batch // 2)}: " in capsys.readouterr().err
-    assert with_fitting_batch(network, prepared, Console(), 0).config.training.batch_size >= 5
+    least = with_fitting_batch(network, prepared, Console(), 0)
+    assert least.config.training.batch_size == SMALLEST_BATCH
 
 
 def test_an_explicit_batch_size_stays_with_a_warning(

@@ -76,7 +76,7 @@ def with_fitting_batch(
         return prepared
     fitting = batch
     while fitting > SMALLEST_BATCH and OVERHEAD * image * fitting + fixed > SHARE * free:
-        fitting = -(-fitting // 2)
+        fitting = max(SMALLEST_BATCH, -(-fitting // 2))
     amount = f"{needed / 1e9:.1f} GB for {batch} images in a step, {free / 1e9:.1f} GB are free"
     if prepared.is_explicit("training.batch_size"):
         console.warn(f"training may run out of memory: {amount}; --batch-size {fitting} takes less")
