@@ -193,7 +193,6 @@ def calibration_intervals() -> list[str]:
                 f"N {images:3}{' x 5' if copies > 1 else '':4} {100 - less - more:5.1f} % (below "
                 f"{less:.1f}, above {more:.1f}) of {len(found)} draws: {what}"
             )
-            print(lines[-1], flush=True)
     return lines
 
 
@@ -267,7 +266,6 @@ def trained_networks(folder: Path, photos: list[Path]) -> list[str]:
                 f"{splits.count('validation')} images; {before['images']} test images, accuracy "
                 f"{before['accuracy']:.3f}, confidence {before['confidence']:.3f}"
             )
-            print(lines[-1], flush=True)
             found.append([row[key] for row in (before, after) for key in ("error", "plain_error")])
         error, plain, error_after, plain_after = np.mean(found, axis=0)
         halved = sum(row[2] <= row[0] / 2 for row in found)

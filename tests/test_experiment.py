@@ -487,7 +487,10 @@ def test_copies_in_the_users_own_splits_are_errors_of_the_data_check(
         assert (title in report, title in printed) == (is_found, False)
         assert printed.count("test images is a near-duplicate of images in the") == is_found
         assert ("data check: copies, as noted before training" in printed) == is_found
-        assert (run.path / "audit.json").exists() == ("Data check" in report) == is_found
+        assert (run.path / "audit.json").exists() == is_found
+        assert ("Nothing was found." in report) != is_found
+        assert report.count("Labels were not checked") == 1
+        assert f"To check all: <code>residua audit {data}</code>" in report
         assert (run.path / "fixes.csv").exists() == ("fixes.csv" in report) == is_found
         assert (str(run.path / "audit.json") in printed) == is_found
     found = json.loads((tmp_path / "found" / "audit.json").read_text("utf-8"))["findings"]

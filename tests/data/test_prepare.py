@@ -51,6 +51,18 @@ def test_statistics_come_from_the_training_set_alone(tmp_path: Path) -> None:
     assert made.config.preprocessing.mean[0] == pytest.approx(20)
 
 
+def test_classes_that_a_split_lacks_are_named_once(tmp_path: Path) -> None:
+    for split, labels in (("train", (2, 9, 10, 11)), ("test", (9, 11))):
+        for label in labels:
+            for number in range(5):
+                file = tmp_path / split / str(label) / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (16, 16), 20 * label + number).save(file)
+    notes = prepared(tmp_path, data__val_fraction=0).notes
+    (note,) = [note for note in notes if "The test set" in note]
+    assert note == "The test set has no images of: 10, 2."
+
+
 def test_an_unreadable_file_is_listed_or_refused(tmp_path: Path) -> None:
     data = write_shapes(tmp_path, 6)
     broken = data / "class0" / "000.png"

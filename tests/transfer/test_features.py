@@ -88,6 +88,19 @@ def test_one_changed_pixel_is_one_row(
     assert np.flatnonzero(differs).tolist() == [17]
 
 
+def test_rows_that_an_earlier_run_has_cached_count_only_when_requested(
+    shapes: Path, weights: Path, extractor_of: Callable[..., FeatureExtractor]
+) -> None:
+    """So the audit of a run checks the same labels whatever the cache has."""
+    earlier, extractor = extractor_of(shapes, weights), extractor_of(shapes, weights)
+    earlier.rows(LAYERS, every(earlier))
+    assert len(extractor.cached(LAYERS[0], every(extractor)).samples) == 0
+    extractor.rows(LAYERS[:1], np.arange(10, 30))
+    extractor.rows(LAYERS[1:], np.arange(20, 40))
+    found = [extractor.cached(layer, np.arange(25)).samples.tolist() for layer in LAYERS]
+    assert found == [list(range(10, 25)), list(range(20, 25))]
+
+
 @pytest.mark.slow
 def test_other_weights_and_other_preprocessing_are_other_rows(
     shapes: Path,

@@ -21,10 +21,12 @@ from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.training import throughput
+from residua.transfer import backbones, linear_probe
 from residua.transfer.context import Context, Outcome
-from residua.transfer.cross_validation import best_layer
+from residua.transfer.cross_validation import LayerScore, ProbeScores, best_layer
 from residua.transfer.linear_probe import fit_probe, initialise_head, refit_probe
 from residua.transfer.logistic import fit_logistic
+from residua.transfer.result import BackboneResult, CrossValidation
 from residua.weights.load import read_file
 from residua.weights.network import build_network
 
@@ -170,6 +172,23 @@ def test_few_images_are_all_trained_on_and_cross_validated(
         f"{cross.accuracy:.4f} (95 % CI {low:.4f} to {high:.4f})"
     )
     assert expected in console.text
+
+
+def test_an_expected_accuracy_below_1_is_not_printed_as_1() -> None:
+    """One error in 60,000 images, by a probe and by initial weights that are compared."""
+    shares = np.array([0.99998, 0.99991, 0.999997])
+    probes = ProbeScores(np.ones((4, 1), bool), np.zeros((4, 1)), np.ones(4, bool), False, shares)
+    score = LayerScore(FeatureLayer(3, 1), 8, probes, 1.0)
+    accuracy, low, high = shares.tolist()
+    crossed = CrossValidation(accuracy, (low, high), 60_000, 60_000, errors=1)
+    compared = BackboneResult("imagenet", "resnet18", 3, 1, 0.01, accuracy, (low, high), 60_000)
+    for text in (
+        linear_probe._summary(score, 1, crossed),
+        backbones._reason([compared, compared]),
+    ):
+        assert "expected accuracy 0.9999" in text
+        assert "95 % CI 0.9999 to 0.9999)" in text
+        assert "1.0000" not in text
 
 
 def test_a_test_set_evaluates_a_probe_and_all_others_are_trained_on(

@@ -111,15 +111,22 @@ class Audit:
 
     @property
     def coverage(self) -> str:
-        """Which images the labels were checked on, if not on all."""
+        """Which images the labels were checked on, and why not on all; "" if on all."""
         if self.featured == self.images:
             return ""
         if not self.featured:
-            return "Labels were not checked: there are no features."
+            return "Labels were not checked, as there are no features of pretrained weights."
         return (
-            f"Labels were checked on {self.featured:,} of {self.images:,} images: more with "
-            "--seconds."
+            f"Labels were checked on {self.featured:,} of {self.images:,} images, those with "
+            "features of pretrained weights."
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What labels were compared with, if anything was found, and on which images."""
+        more = " Larger --seconds, or the same command again, adds others." if self.featured else ""
+        coverage = self.coverage and f"{self.coverage}{more}"
+        return [note for note in (self.label_check if self.findings else "", coverage) if note]
 
     @property
     def label_check(self) -> str:
@@ -141,10 +148,8 @@ class Audit:
             lines += [f"  {e.path}{'  ' + e.note if e.note else ''}" for e in shown]
             if len(finding.examples) > len(shown):
                 lines.append(f"  ... {len(finding.examples) - len(shown):,} more")
-        label_check = self.label_check if self.findings else ""
-        notes = [note for note in (label_check, self.coverage) if note]
-        if notes:
-            lines += ["", *notes]
+        if self.notes:
+            lines += ["", *self.notes]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def prepare(
         near=np.zeros((0, 2), np.int64) if near is None else near,
         unreadable=unreadable,
         duplicates=split.shared([member.pixels for member in members]),
-        notes=(*dataset.warnings, *notes),
+        notes=tuple(dict.fromkeys((*dataset.warnings, *notes))),
     )
 
 

@@ -95,7 +95,7 @@ def classes_of(
                 f"classes: {', '.join(known.values()) or 'none'}). Give it the same name in both, "
                 "or move it out."
             )
-        missing = [name for key, name in known.items() if key not in names[split]]
+        missing = [known[key] for key in sorted(known, key=order) if key not in names[split]]
         if not names[split]:
             scan.warnings.append(f"Not used: the {split} folder has no images in class folders.")
         elif missing:

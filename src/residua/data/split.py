@@ -251,17 +251,17 @@ def class_notes(
 
     def missing(split: SplitName) -> str:
         return ", ".join(
-            repr(classes[label]) if label < len(classes) else f"{label} (like {example[label]})"
+            classes[label] if label < len(classes) else f"{label} (like {example[label]})"
             for label in sorted(example.keys() - present[split])
         )
 
     if lost := missing("train"):
         raise ResiduaError(
-            f"The training set has no image of class {lost}: add images, remove the class, or use "
+            f"The training set has no images of: {lost}. Add images, remove the class, or use "
             "smaller fractions."
         )
     return [
-        f"The {split} set has no image of class {lost}."
+        f"The {split} set has no images of: {lost}."
         for split in SPLITS
         if present[split] and (lost := missing(split))
     ]

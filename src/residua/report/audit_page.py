@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from residua.audits.audit import Audit
@@ -11,7 +12,7 @@ from residua.audits.finding import EXAMPLES, Finding
 from residua.data.dataset import Pixels, Unreadable
 from residua.data.prepared import Prepared
 from residua.report import view
-from residua.system.files import check_output, user_path, write_atomically
+from residua.system.files import check_output, shown_path, user_path, write_atomically
 
 IN_REPORT = 6  # images of a finding in the report of a run
 
@@ -20,7 +21,8 @@ IN_REPORT = 6  # images of a finding in the report of a run
 class ShownFindings:
     """Findings, and path -> data URI of the images that are shown, at most `most` of each.
 
-    all_images: the file or command that lists all. label_check: of the audit.
+    all_images: the file or command that lists all. label_check, coverage: of the audit. command:
+    that checks the labels of all images.
     """
 
     findings: Sequence[Finding]
@@ -28,6 +30,8 @@ class ShownFindings:
     most: int
     all_images: str
     label_check: str
+    coverage: str = ""
+    command: str = ""
 
 
 def write(audit: Audit, path: str | Path) -> Path:
@@ -54,14 +58,16 @@ def shown_findings(audit: Audit, most: int) -> ShownFindings:
 
 
 def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:
-    """The findings for a report, with images at the network's input size; None without any."""
+    """The findings for a report, with images at the network's input size; None without any, if the
+    labels of all images were checked."""
     rows = {entry.path: row for row, entry in enumerate(prepared.dataset.entries)}
     findings = audit.beyond_files
-    if not findings:
+    if not findings and not audit.coverage:
         return None
-    file = "audit.json"
-    pixels = prepared.pixels
-    return _shown(audit, findings, lambda path: pixels[rows[path]], rows, IN_REPORT, file)
+    file, pixels = "audit.json", prepared.pixels
+    shown = _shown(audit, findings, lambda path: pixels[rows[path]], rows, IN_REPORT, file)
+    command = f"residua audit {shlex.quote(shown_path(prepared.config.data.path))}"
+    return replace(shown, coverage=audit.coverage, command=command)
 
 
 def _shown(

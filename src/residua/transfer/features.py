@@ -70,6 +70,7 @@ class FeatureExtractor:
         self.batch = int(min(512, max(8, BATCH_PIXELS // config.preprocessing.size**2)))
         self.refusal = ""  # why OpenVINO is not used, though it is installed
         self._digests: dict[int, bytes] = {}
+        self._requested: dict[FeatureLayer, set[int]] = {}  # layers of one stage -> samples
 
     @cached_property
     def layers(self) -> list[FeatureLayer]:
@@ -101,6 +102,9 @@ class FeatureExtractor:
         """
         keys = self.keys(samples, view)
         parts = parts_of(layers)
+        if view == 0:
+            for part in parts:
+                self._requested.setdefault(part, set()).update(samples.tolist())
         values = self._empty(parts, len(samples))
         known = self.cache.read(keys, values)
         order, required = np.flatnonzero(~known), 0
@@ -129,11 +133,16 @@ class FeatureExtractor:
         return FeatureRows(samples[known], found, done, time.monotonic() - began)
 
     def cached(self, layer: FeatureLayer, samples: Integers) -> FeatureRows:
-        """Features of those samples for which a strategy computed them."""
-        none = FeatureRows(samples[:0], {layer: np.zeros((0, 1), np.float32)}, 0, 0.0)
-        if "cache" not in vars(self):
-            return none
-        values = self._empty(parts_of([layer]), len(samples))
+        """Features of those samples for which `rows` computed or read them, whatever earlier runs
+        have cached."""
+        parts = parts_of([layer])
+        requested = set(samples.tolist()).intersection(
+            *(self._requested.get(part, ()) for part in parts)
+        )
+        samples = samples[np.isin(samples, np.fromiter(requested, np.int64))]
+        if not len(samples):
+            return FeatureRows(samples, {layer: np.zeros((0, 1), np.float32)}, 0, 0.0)
+        values = self._empty(parts, len(samples))
         known = self.cache.read(self.keys(samples), values)
         return FeatureRows(samples[known], {layer: joined(values, layer)[known]}, 0, 0.0)
 

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 BINS = 15
 FEWEST_ERRORS = 5  # with fewer, calibration errors and their intervals are near 0 by chance
 FEWEST_IMAGES = 40  # with fewer, whether the interval holds was not measured
-_IMAGES_PER_BIN = 25  # fewer bins where there are few images
+_IMAGES_PER_BIN = 25  # fewer bins where there are few images; near-copies count once
 _CANDIDATES = np.linspace(0, 1, 1001)  # errors that an interval is searched among
 _LEAST_VARIANCE = 1e-4  # of a prediction whose accuracy would be 0 or 1
 
@@ -132,7 +132,7 @@ def calibration_of(
         np.arange(len(rows)) if groups is None else groups[usable], return_inverse=True
     )[1]
     confidence, correct = rows.max(axis=1), rows.argmax(axis=1) == labels
-    bins = _bins(confidence)
+    bins = _bins(confidence, int(group.max()) + 1)
     terms = _group_terms(confidence, correct, bins, group)
     sums = _Sums(*(term.sum(axis=0) for term in terms))
     rows_of_bins = _rows(confidence, correct, bins, group)
@@ -161,9 +161,9 @@ def brier_score(probabilities: Floats, labels: npt.NDArray[np.integer]) -> float
     return float((np.square(probabilities).sum(axis=1) - 2 * true + 1).mean())
 
 
-def _bins(confidence: Floats) -> npt.NDArray[np.int64]:
+def _bins(confidence: Floats, groups: int) -> npt.NDArray[np.int64]:
     """The bin of each image [N]: equal numbers of images, equal confidences together."""
-    count = min(BINS, max(1, len(confidence) // _IMAGES_PER_BIN))
+    count = min(BINS, max(1, groups // _IMAGES_PER_BIN))
     edges = np.quantile(confidence, np.arange(1, count) / count)
     return np.unique(np.searchsorted(edges, confidence, side="right"), return_inverse=True)[1]
 
