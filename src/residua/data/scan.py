@@ -87,6 +87,7 @@ def classes_of(
         (names[split] if splits else known).setdefault(class_key(name), name)
     if splits:
         known = names[splits[0]]
+    ordered = sorted(known, key=order)  # type: ignore[arg-type]
     for split in splits[1:]:
         unknown = [name for key, name in names[split].items() if key not in known]
         if unknown:
@@ -95,7 +96,7 @@ def classes_of(
                 f"classes: {', '.join(known.values()) or 'none'}). Give it the same name in both, "
                 "or move it out."
             )
-        missing = [known[key] for key in sorted(known, key=order) if key not in names[split]]
+        missing = [known[key] for key in ordered if key not in names[split]]
         if not names[split]:
             scan.warnings.append(f"Not used: the {split} folder has no images in class folders.")
         elif missing:
@@ -106,7 +107,7 @@ def classes_of(
         if other != name:
             differ = "differ only in case or spaces"
             scan.warnings.append(f"The classes {other!r} and {name!r} {differ}.")
-    return tuple(known[key] for key in sorted(known, key=order))  # type: ignore[arg-type]
+    return tuple(known[key] for key in ordered)
 
 
 def class_key(name: str) -> str:
