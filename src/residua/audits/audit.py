@@ -123,7 +123,7 @@ class Audit:
 
     @property
     def notes(self) -> list[str]:
-        """What labels were compared with, if anything was found, and on which images."""
+        """Sentences on how labels were checked, and on which images."""
         more = " Larger --seconds, or the same command again, adds others." if self.featured else ""
         coverage = self.coverage and f"{self.coverage}{more}"
         return [note for note in (self.label_check if self.findings else "", coverage) if note]
