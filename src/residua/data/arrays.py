@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from residua.data.dataset import Entry, Header, Pixels, SplitName, Values
+from residua.data.dataset import ColumnValues, Entry, Header, Pixels, SplitName
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 
@@ -27,7 +27,7 @@ class ArrayDataset:
     format: str
     rejected: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = ()
-    columns: Mapping[str, Values] = field(default_factory=dict)
+    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
 
     def content(self, index: int) -> bytes:
         """The pixels of one image, row by row, channels last."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, C], C = 3 (RGB) or 1 (greyscale)
-Values = Sequence[str] | npt.NDArray[np.float64]  # a property of images: text, or numbers
+ColumnValues = Sequence[str] | npt.NDArray[np.float64]  # text, or numbers: one for each image
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -74,7 +74,7 @@ class Dataset(Protocol):
         """Sentences for the user, such as on empty class folders."""
 
     @property
-    def columns(self) -> Mapping[str, Values]:
+    def columns(self) -> Mapping[str, ColumnValues]:
         """Further columns of a table by name: a value for each entry, "" or NaN without one."""
 
     def content(self, index: int) -> bytes:
@@ -97,7 +97,9 @@ class Dataset(Protocol):
         """
 
 
-def values_at(columns: Mapping[str, Values], indices: Sequence[int]) -> dict[str, Values]:
+def values_at(
+    columns: Mapping[str, ColumnValues], indices: Sequence[int]
+) -> dict[str, ColumnValues]:
     """The values of some entries, in the order of `indices`."""
     return {
         name: values[indices]

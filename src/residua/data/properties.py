@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from residua.data.columns import plain_name
-from residua.data.dataset import Values
+from residua.data.dataset import ColumnValues
 from residua.data.table import text_of
 
 FEW = 20  # different numbers are categories; more are quantities
@@ -21,7 +21,7 @@ _ID = re.compile(r"|(.*_)?(id|uuid|index)|unnamed:_\d+")  # "": the index that p
 
 def properties_in(
     columns: Mapping[str, Sequence[object]], rows: Sequence[int], roles: Collection[str]
-) -> dict[str, Values]:
+) -> dict[str, ColumnValues]:
     """Name -> a value for each image, of at most MOST columns.
 
     columns: name -> cells of a table. rows: of the images, as positions in it. roles: columns that
@@ -29,7 +29,7 @@ def properties_in(
     else is text. Omitted are columns of lists, of a single value, and of ids: numbers that are
     named so, and whole numbers or texts of which no two are equal.
     """
-    found: dict[str, Values] = {}
+    found: dict[str, ColumnValues] = {}
     for name, cells in columns.items():
         if name in roles or len(found) == MOST:
             continue
@@ -40,7 +40,7 @@ def properties_in(
     return found
 
 
-def _values(name: str, texts: list[str]) -> Values | None:
+def _values(name: str, texts: list[str]) -> ColumnValues | None:
     """The values as text or numbers; None for what describes no image."""
     known = [text for text in texts if text.casefold() not in _MISSING]
     distinct = set(known)

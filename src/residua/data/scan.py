@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from residua.data import image, recognition
-from residua.data.dataset import Entry, Header, Pixels, SplitName, Values
+from residua.data.dataset import ColumnValues, Entry, Header, Pixels, SplitName
 from residua.errors import ResiduaError
 
 SPLIT_NAMES: dict[str, SplitName] = {
@@ -41,7 +41,7 @@ class FileDataset:
     entries: Sequence[Entry]
     rejected: Sequence[tuple[str, str]]
     warnings: Sequence[str]
-    columns: Mapping[str, Values] = field(default_factory=dict)
+    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
 
     def content(self, index: int) -> bytes:
         """The bytes of the file. Raises Unreadable, also if it has been deleted."""

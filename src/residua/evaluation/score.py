@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from residua.data.dataset import Header, Pixels, SplitName, Values, values_at
+from residua.data.dataset import ColumnValues, Header, Pixels, SplitName, values_at
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, class_name, compute_metrics
@@ -230,7 +230,7 @@ def with_slices(
     evaluation: Evaluation,
     samples: Integers,
     headers: Sequence[Header | None],
-    columns: Mapping[str, Values],
+    columns: Mapping[str, ColumnValues],
 ) -> Evaluation:
     """The evaluation with its `slices`. headers, columns: of a data set, whose entries `samples`
     [N] are evaluated."""

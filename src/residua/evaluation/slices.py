@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.dataset import Header, Pixels, Values
+from residua.data.dataset import ColumnValues, Header, Pixels
 from residua.data.properties import FEW
 from residua.data.random import Integers
 from residua.uncertainty.intervals import wilson_interval
@@ -68,7 +68,7 @@ class _Candidate:
 def find_slices(
     correct: npt.NDArray[np.bool_],
     labels: Integers,
-    properties: Mapping[str, Values],
+    properties: Mapping[str, ColumnValues],
     groups: Sequence[str] = (),
 ) -> tuple[Slice, ...]:
     """The worst slices, the worst first: at most one for each property, and 3; usually none.
@@ -115,8 +115,8 @@ def properties_of(
     headers: Sequence[Header | None],
     pixels: Pixels,
     classes: Sequence[str],
-    columns: Mapping[str, Values],
-) -> dict[str, Values]:
+    columns: Mapping[str, ColumnValues],
+) -> dict[str, ColumnValues]:
     """The properties by which images are divided: size, aspect, brightness, format, folder.
 
     pixels: uint8 [N, S, S, C], as decoded for the network. classes: names of class folders, which
@@ -159,7 +159,7 @@ def _class_means(values: npt.NDArray[np.float64], classes: Integers) -> npt.NDAr
     return np.asarray((sums / np.maximum(counts, 1))[classes])
 
 
-def _candidates(name: str, values: Values, first: Integers) -> list[_Candidate]:
+def _candidates(name: str, values: ColumnValues, first: Integers) -> list[_Candidate]:
     """The slices of a property: both ends of a number, each frequent text."""
     if isinstance(values, np.ndarray):
         return _ends(name, values[first])

@@ -67,7 +67,7 @@ def open_source(
     golden images first, see `check_golden`.
     """
     model = own_model(source, model)
-    if not is_run(source):
+    if not is_folder(source):
         path = user_path(source)
         is_program = not is_remote(source) and is_exported(path)
         weights = read_exported(path) if is_program else open_weights(source, model, console)
@@ -102,7 +102,7 @@ def locate(source: str | os.PathLike[str], model: str | None, console: Console) 
     if is_hub(source):
         return hub_file(os.fspath(source))
     path = user_path(source)
-    if is_run(path):
+    if is_folder(path):
         return RunFolder.existing(path).weights
     if not is_there(path):
         raise ResiduaError(
@@ -151,8 +151,8 @@ def run_weights(run: RunFolder, own: str | None = None) -> Weights:
     return weights
 
 
-def is_run(source: str | os.PathLike[str]) -> bool:
-    """Whether a source is a folder, as a run is."""
+def is_folder(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is a folder, which can only be a run."""
     path = user_path(source)  # refuses what is no path
     return not is_hub(source) and is_there(path, folder=True)
 
