@@ -1,7 +1,7 @@
 """Seconds from command to first result and to report, and `predict` against OpenVINO by hand.
 
-    python benchmarks/first_answer.py train PHOTOS ... [--repeats 5]
-    python benchmarks/first_answer.py predict MANY [--repeats 5]
+    python benchmarks/first_result.py train PHOTOS ... [--repeats 5]
+    python benchmarks/first_result.py predict MANY [--repeats 5]
 
 train: `residua train PHOTOS --test-fraction 0.2 --effort quick` on class folders, with and without
 OpenVINO, with cold caches.
@@ -10,7 +10,7 @@ predict: `residua predict imagenet` on 1,000 JPEG files of a folder, and the sam
 threads that runs the same converted network in float32, as one would write it. The networks are
 converted once before, as for the script.
 Every run is a process of its own; the variants take turns. Each call adds its figures to the head
-of results/first-answer.txt.
+of results/first-result.txt.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from residua.system.device import environment
 from residua.weights.native import Metadata, to_bytes
 from residua.weights.published.imagenet import RGB
 
-RESULT = Path(__file__).parent / "results" / "first-answer.txt"
+RESULT = Path(__file__).parent / "results" / "first-result.txt"
 # With the allocator's settings in the environment, the command does not restart itself, which would
 # undo WITHOUT.
 MAIN = "from residua.__main__ import main; main()"
@@ -156,7 +156,7 @@ def main() -> None:
     facts = environment(torch.device("cpu"))
     capability = torch.backends.cpu.get_cpu_capability()
     lines = [
-        f"seconds, median of {given.repeats} (range), the variants in turn; see first_answer.py",
+        f"seconds, median of {given.repeats} (range), the variants in turn; see first_result.py",
         f"{facts['device_name']} ({capability}), {facts['threads']} threads, Python "
         f"{facts['python']}, torch {facts['torch']}, {datetime.now(UTC).date().isoformat()}",
         "",
