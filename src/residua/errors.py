@@ -15,7 +15,10 @@ class ResiduaError(Exception):
 
 
 class UsageError(ResiduaError):
-    """An option or argument that is wrong whatever the files and the machine; exit status 2."""
+    """An option or argument that is wrong whatever the files and the machine; exit status 2.
+
+    A class that the network does not have, or a GPU that is missing, is a ResiduaError.
+    """
 
 
 class UnreadableImages(ResiduaError):  # noqa: N818 - it names what was found

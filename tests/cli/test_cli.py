@@ -72,7 +72,7 @@ def test_help_of_a_command_has_an_example_and_fits_80_columns(words: tuple[str, 
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert "[]" not in result.stdout
-    assert not re.search(r"<(str|bool|path|list|int|float)", result.stdout)
+    assert not re.search(r"<(str|bool|path|list|int|float)|\[OPTIONS\].*{", result.stdout)
     assert re.search(r"\n Examples: *\n   residua " + " ".join(words), result.stdout)
 
 
@@ -262,80 +262,56 @@ def test_a_model_is_described_and_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("status", "words", "message"),
     [
-        (["train", "nowhere"], "nowhere"),
-        (["train", "data", "--model", "vgg11", "--size", "16"], "at least 32 px"),
-        (["train", "data", "--device", "cuda:7"], "cuda:7"),
-        (["evaluate", "RUN", "--device", "cuda:77"], "cuda:77"),
-        (["predict", "RUN", "1.png", "--device", "cuda:77"], "cuda:77"),
-        (["explain", "RUN", "1.png", "--device", "cuda:77"], "cuda:77"),
-        (["features", "RUN", "1.png", "--out", "f.npz", "--device", "cuda:77"], "cuda:77"),
-        (["serve", "RUN", "--device", "cuda:77"], "cuda:77"),
-        (["train", "data", "--out", "data"], "is not empty"),
-        (["train", "digits", "--split", "keras"], "--split keras"),
-        (["train", "data", "--val-fraction", "0.9", "--test-fraction", "0.5"], "training"),
-        (["resume", "data"], "config.yaml"),
-        (["evaluate", "nowhere"], "no such file or folder"),
-        (["look", "nowhere"], "nowhere"),
+        (1, ["train", "nowhere"], "nowhere"),
+        (1, ["train", "data", "--model", "vgg11", "--size", "16"], "at least 32 px"),
+        (1, ["train", "data", "--device", "cuda:7"], "cuda:7"),
+        (1, ["evaluate", "RUN", "--device", "cuda:77"], "cuda:77"),
+        (1, ["predict", "RUN", "1.png", "--device", "cuda:77"], "cuda:77"),
+        (1, ["explain", "RUN", "1.png", "--device", "cuda:77"], "cuda:77"),
+        (1, ["features", "RUN", "1.png", "--out", "f.npz", "--device", "cuda:77"], "cuda:77"),
+        (1, ["serve", "RUN", "--device", "cuda:77"], "cuda:77"),
+        (1, ["train", "data", "--out", "data"], "is not empty"),
+        (1, ["train", "digits", "--split", "keras"], "--split keras"),
+        (1, ["train", "data", "--val-fraction", "0.9", "--test-fraction", "0.5"], "training"),
+        (1, ["resume", "data"], "config.yaml"),
+        (1, ["evaluate", "nowhere"], "no such file or folder"),
+        (1, ["look", "nowhere"], "nowhere"),
+        (1, ["evaluate", "runs/data-1", "digits"], "class '0'"),
+        (1, ["predict", "runs/data-1", "missing.png"], "missing.png: cannot be read: No such file"),
+        (1, ["predict", "runs/data-1", "empty"], "contains no images"),
+        (1, ["explain", "runs/data-1", "data", "--class", "owl"], "has no class 'owl'"),
+        (1, ["features", "runs/data-1", "data", "--stage", "9", "--out", "f.npz"], "stages 1 to"),
+        (2, ["train", "data", "--epochs", "many"], "training.epochs = 'many'"),
+        (2, ["train", "data", "--model", "resnet5"], "resnet50"),
+        (2, ["train", "data", "--set", "epochs"], "expected SECTION.FIELD=VALUE"),
+        (2, ["train", "data", "--set", "training.epoch=1"], "training has epochs"),
+        (2, ["train", "data", "--device", "warp"], "warp"),
+        (2, ["train", "data", "--recipe", "birds"], "tutorial_birds"),
+        (2, ["train", "data", "--budget", "soon"], "90s"),
+        (2, ["train", "data", "--head", "tall"], "mlp:256"),
+        (2, ["train", "data", "--views", "3", "--weights", "none"], "--views needs"),
+        (2, ["models", "resnet5"], "resnet50"),
+        (2, ["models", "vgg16", "--ordering", "e"], "no residual units"),
+        (2, ["models", "resnet18", "--ordering", "f"], "ordering 'f' is unknown"),
+        (2, ["models", "--classes", "3"], "NAME"),
+        (2, ["study"], "residua study --list"),
+        (2, ["predict", "RUN", "1.png", "--top", "0"], "equal to 1"),
+        (2, ["predict", "RUN", "1.png", "--set", "size=64"], "preprocessing.FIELD=VALUE"),
+        (2, ["features", "RUN", "1.png", "--out", "table.txt"], ".npz or .parquet"),
+        (2, ["export", "imagenet", "--out", "a.h5"], ".onnx"),
+        (2, ["train", "data", "--new-head", "--model", "cifar_resnet20"], "--new-head needs"),
+        (2, ["predict", "imagenet", "data", "--sets"], "have no prediction sets"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_an_error_is_one_message_with_status_1(
-    folder: Path, words: list[str], message: str
+def test_an_error_is_one_message_and_wrong_options_have_status_2(
+    folder: Path, run: Path, status: int, words: list[str], message: str
 ) -> None:
     result = residua(*words, cwd=folder)
-    assert result.status == 1
+    assert result.status == status
     assert message in " ".join(result.stderr.split())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["train", "data", "--epochs", "many"], "training.epochs = 'many'"),
-        (["train", "data", "--model", "resnet5"], "resnet50"),
-        (["train", "data", "--set", "epochs"], "expected SECTION.FIELD=VALUE"),
-        (["train", "data", "--set", "training.epoch=1"], "training has epochs"),
-        (["train", "data", "--device", "warp"], "warp"),
-        (["train", "data", "--recipe", "birds"], "tutorial_birds"),
-        (["train", "data", "--budget", "soon"], "90s"),
-        (["train", "data", "--head", "tall"], "mlp:256"),
-        (["train", "data", "--views", "3", "--weights", "none"], "--views needs"),
-        (["models", "resnet5"], "resnet50"),
-        (["models", "vgg16", "--ordering", "e"], "no residual units"),
-        (["models", "resnet18", "--ordering", "f"], "ordering 'f' is unknown"),
-        (["models", "--classes", "3"], "NAME"),
-        (["study"], "residua study --list"),
-        (["predict", "RUN", "1.png", "--top", "0"], "equal to 1"),
-        (["predict", "RUN", "1.png", "--set", "size=64"], "preprocessing.FIELD=VALUE"),
-        (["features", "RUN", "1.png", "--out", "table.txt"], ".npz or .parquet"),
-        (["export", "imagenet", "--out", "a.h5"], ".onnx"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_wrong_option_is_one_message_with_status_2(
-    folder: Path, words: list[str], message: str
-) -> None:
-    result = residua(*words, cwd=folder)
-    assert result.status == 2
-    assert message in " ".join(result.stderr.split())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["evaluate", "runs/data-1", "digits"], "class '0'"),
-        (["predict", "runs/data-1", "missing.png"], "missing.png: cannot be read: No such file"),
-        (["predict", "runs/data-1", "empty"], "contains no images"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_an_error_about_a_run_is_one_message_with_status_1(
-    folder: Path, run: Path, words: list[str], message: str
-) -> None:
-    test_an_error_is_one_message_with_status_1(folder, words, message)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from residua.config.start import is_published
 from residua.data.dataset import Pixels
 from residua.data.pixels import ImageLike, Transform, checked_range
 from residua.data.value_range import ValueRange
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.evaluation.inputs import Images, several
 from residua.evaluation.predict import Features, features_of, predict_images
 from residua.evaluation.predictor import Prediction, Predictions
@@ -108,7 +108,7 @@ def predictions(
     chosen = default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     if coverage is not None and is_published(source):
-        raise ResiduaError(
+        raise UsageError(
             f"{os.fspath(source)}: the published ImageNet weights have no prediction sets, which "
             "are fitted on held-out images of a training. Omit --sets and --coverage, or train on "
             "your own images, `residua train DATA`, and predict with that run."

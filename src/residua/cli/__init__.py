@@ -29,7 +29,7 @@ HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 
 
 class _PlainHelp:
-    """A command whose --help shows metavars alone: no <str> after DATA, no <bool> after a flag."""
+    """A command whose --help shows metavars alone: DATA, not {DATA}, and no <str> or <bool>."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -37,6 +37,10 @@ class _PlainHelp:
             if isinstance(param, TyperArgument) or param.is_flag:
                 param.display_type_rich = lambda ctx: None
         return params
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces: list[str] = super().collect_usage_pieces(ctx)  # type: ignore[misc]
+        return [piece.replace("{", "").replace("}", "") for piece in pieces]
 
 
 class _Command(_PlainHelp, TyperCommand):

@@ -145,7 +145,7 @@ def features_of(
     network = build_network(weights, device, require_head=False)
     stages = len(network.stages)
     if stage is not None and not 1 <= stage <= stages:
-        raise UsageError(f"stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
+        raise ResiduaError(f"stage {stage}: {metadata.network.name} has stages 1 to {stages}.")
     layer = FeatureLayer(stage or stages, pool_size or 1)
     if stage is None and pool_size is None and metadata.network.head:
         layer = FeatureLayer(stages, network.pool_size, network.earlier_pools)

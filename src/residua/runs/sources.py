@@ -14,7 +14,7 @@ from residua.config.schema import AUTO, IMAGENET, NONE, Config, NetworkSpec, Pre
 from residua.config.start import choose_start, is_published, reason_against_installed
 from residua.config.validate import checked
 from residua.data.prepared import Prepared
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UsageError
 from residua.networks.own import ModelLike, is_own, own_name
 from residua.networks.staged import Staged
 from residua.networks.zoo.catalogue import build_from, outline_of, row
@@ -222,7 +222,7 @@ def initial_weights(config: Config, console: Console) -> Weights | None:
     if not network.weights:
         for flag, is_set in (("--new-head", network.new_head), ("--freeze", network.freeze)):
             if is_set:
-                raise ResiduaError(f"{flag} needs pretrained weights: add --weights.")
+                raise UsageError(f"{flag} needs pretrained weights: add --weights.")
         return None
     model = None if network.name == AUTO else network.name
     weights = open_weights(network.weights, model, console)
