@@ -40,7 +40,7 @@ from residua.system.files import UNFINISHED, cache_folder, reason_of, remove_lef
 Store = Callable[[int, Pixels], None]
 T = TypeVar("T")
 
-_CACHE_VERSION = 7  # increased when decoding, resizing or measuring changes
+_CACHE_VERSION = 8  # increased when decoding, resizing, measuring or the file changes
 _MEASURED, _VALUES = 256, 2**14  # images, and values of each, that the range is measured on
 _LEAST_RANGE = 26  # of 255; an image that uses less has few grey levels
 _TASK = 16  # entries per task of the thread pool
@@ -162,63 +162,53 @@ def load(
         pixels = np.zeros(job.shape, np.uint8)
     except MemoryError:
         raise ResiduaError(f"{amount} of images exceed the memory: use data.cache=file.") from None
-    facts = job.decode(pixels.__setitem__)
-    where = f"in memory ({amount})"
-    return Decoded(pixels, facts.failures, facts.digests, facts.flat, facts.measured, where)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """The fields of `Decoded` that describe entries, besides their pixels.
-
-    temporary: failures that may be temporary. checksums: CRC-32 of each row.
-    """
-
-    failures: dict[int, str]
-    digests: tuple[str, ...]
-    flat: tuple[int, ...]
-    temporary: frozenset[int]
-    checksums: tuple[int, ...]
-    measured: tuple[Measured | None, ...]
-
-    def to_bytes(self) -> bytes:
-        """The end of a cache file: JSON and its checksum."""
-        measured = [row and row.to_json() for row in self.measured]
-        facts = self.failures, self.digests, self.flat, self.checksums, measured
-        text = json.dumps(facts).encode()
-        return text + zlib.crc32(text).to_bytes(4, "big")
-
-    @classmethod
-    def from_bytes(cls, content: bytes, headers: Sequence[Header | None]) -> _Facts:
-        """Raises ValueError if the content is damaged."""
-        text, checksum = content[:-4], content[-4:]
-        if zlib.crc32(text).to_bytes(4, "big") != checksum:
-            raise ValueError("damaged")
-        failures, digests, flat, checksums, rows = json.loads(text)
-        failures = {int(index): reason for index, reason in failures.items()}
-        measured = (
-            Measured.from_json(header, row) if header and row else None
-            for header, row in zip(headers, rows, strict=bool(rows))
-        )
-        return cls(
-            failures,
-            tuple(digests),
-            tuple(flat),
-            frozenset(),
-            tuple(checksums),
-            tuple(measured),
-        )
+    return _decoded(pixels, job.decode(pixels.__setitem__), f"in memory ({amount})")
 
 
 class _Row(NamedTuple):
-    """The facts of one entry; see _Facts."""
+    """One entry: CRC-32 of its pixels, and what `Decoded` has of it.
+
+    is_temporary: whether the failure may be temporary, so that no later run may find it.
+    """
 
     checksum: int
     failure: str
-    is_temporary: bool = False
     digest: str = ""
     is_flat: bool = False
     measured: Measured | None = None
+    is_temporary: bool = False
+
+
+def _decoded(pixels: Pixels, rows: Sequence[_Row], where: str) -> Decoded:
+    measured = tuple(row.measured for row in rows)
+    return Decoded(
+        pixels,
+        failures={index: row.failure for index, row in enumerate(rows) if row.failure},
+        digests=tuple(row.digest for row in rows),
+        flat=tuple(index for index, row in enumerate(rows) if row.is_flat),
+        measured=measured if any(measured) else (),
+        where=where,
+    )
+
+
+def _to_bytes(rows: Sequence[_Row]) -> bytes:
+    """The end of a cache file: JSON and its checksum."""
+    facts = [(*row[:4], row.measured and row.measured.to_json()) for row in rows]
+    text = json.dumps(facts).encode()
+    return text + zlib.crc32(text).to_bytes(4, "big")
+
+
+def _from_bytes(content: bytes, headers: Sequence[Header | None]) -> list[_Row]:
+    """The inverse of `_to_bytes`. Raises ValueError if the content is damaged."""
+    text, checksum = content[:-4], content[-4:]
+    if zlib.crc32(text).to_bytes(4, "big") != checksum:
+        raise ValueError("damaged")
+    return [
+        _Row(*facts)._replace(
+            measured=Measured.from_json(header, measured) if header and measured else None
+        )
+        for header, (*facts, measured) in zip(headers, json.loads(text), strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -236,7 +226,7 @@ class _Job:
         size = self.preprocessing.size
         return len(self.survey.sha256), size, size, self.preprocessing.channels
 
-    def decode(self, store: Store) -> _Facts:
+    def decode(self, store: Store) -> list[_Row]:
         """Call `store` with every image that can be decoded, from several threads."""
         survey, preprocessing = self.survey, self.preprocessing
         failed = zlib.crc32(bytes(math.prod(self.shape[1:])))  # its row is zero
@@ -270,18 +260,9 @@ class _Job:
             except Unreadable as error:
                 return _Row(failed, str(error))
             store(index, resized)
-            return _Row(zlib.crc32(resized.data), "", False, digest, is_flat, measured)
+            return _Row(zlib.crc32(resized.data), "", digest, is_flat, measured)
 
-        rows = in_threads(decode, len(survey.sha256), self.progress)
-        measured = tuple(row.measured for row in rows)
-        return _Facts(
-            failures={index: row.failure for index, row in enumerate(rows) if row.failure},
-            digests=tuple(row.digest for row in rows),
-            flat=tuple(index for index, row in enumerate(rows) if row.is_flat),
-            temporary=frozenset(index for index, row in enumerate(rows) if row.is_temporary),
-            checksums=tuple(row.checksum for row in rows),
-            measured=measured if any(measured) else (),
-        )
+        return in_threads(decode, len(survey.sha256), self.progress)
 
     def file_name(self, excluded: Collection[int]) -> str:
         """A hash of geometry, decoder and contents but those excluded: equal for equal pixels."""
@@ -312,9 +293,7 @@ def _load_into_file(job: _Job, amount: str) -> Decoded:
             f"{amount} of decoded images cannot be stored in {folder}: {reason_of(error)}. "
             "Set RESIDUA_CACHE to a folder on another disk, or use data.cache=memory."
         ) from error
-    pixels, facts = cached
-    where = f"in {path}{origin} ({amount})"
-    return Decoded(pixels, facts.failures, facts.digests, facts.flat, facts.measured, where)
+    return _decoded(*cached, f"in {path}{origin} ({amount})")
 
 
 def _write(job: _Job, folder: Path) -> Path:
@@ -330,14 +309,14 @@ def _write(job: _Job, folder: Path) -> Path:
         unfinished = Path(temporary, "pixels")
         with unfinished.open("w+b") as file:
             # Written, not memory-mapped: a full disk would kill the process.
-            facts = job.decode(_rows_of(file, math.prod(job.shape[1:])))
+            rows = job.decode(_rows_of(file, math.prod(job.shape[1:])))
             file.truncate(needed)  # rows of failures are holes, read as zero
             file.seek(0, os.SEEK_END)
-            file.write(facts.to_bytes())
+            file.write(_to_bytes(rows))
             file.flush()
             os.fsync(file.fileno())  # before renaming, or a power cut leaves an empty file
         # A later run must not find temporary failures, such as a file that changed.
-        path = folder / job.file_name(facts.temporary)
+        path = folder / job.file_name({n for n, row in enumerate(rows) if row.is_temporary})
         unfinished.replace(path)
     return path
 
@@ -356,17 +335,17 @@ def _rows_of(file: IO[bytes], length: int) -> Store:
 
 def _cached(
     path: Path, shape: tuple[int, ...], headers: Sequence[Header | None]
-) -> tuple[Pixels, _Facts] | None:
-    """Pixels and facts of a complete, undamaged cache file; None if there is none."""
+) -> tuple[Pixels, list[_Row]] | None:
+    """Pixels and rows of a complete, undamaged cache file; None if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(math.prod(shape))
-            facts = _Facts.from_bytes(file.read(), headers)
+            rows = _from_bytes(file.read(), headers)
         pixels = np.memmap(path, np.uint8, "r", shape=shape)
     except (OSError, TypeError, ValueError):
         return None
-    checksums = in_threads(lambda index: zlib.crc32(pixels[index].data), len(pixels), None)
-    return (pixels, facts) if tuple(checksums) == facts.checksums else None
+    checksums = in_threads(lambda index: zlib.crc32(pixels[index].data), len(pixels))
+    return (pixels, rows) if checksums == [row.checksum for row in rows] else None
 
 
 def in_threads(work: Callable[[int], T], count: int, progress: Report | None = None) -> list[T]:

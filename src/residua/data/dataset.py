@@ -121,11 +121,9 @@ class Selection:
         self.rejected: Sequence[tuple[str, str]] = ()
 
     def content(self, index: int) -> bytes:
-        """See Dataset."""
         return self.dataset.content(self.indices[index])
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        """See Dataset."""
         return self.dataset.header(self.indices[index], content, max_pixels)
 
     def pixels(
@@ -136,5 +134,4 @@ class Selection:
         max_pixels: int,
         value_range: tuple[float, float] | None = None,
     ) -> Pixels:
-        """See Dataset."""
         return self.dataset.pixels(self.indices[index], content, channels, max_pixels, value_range)

@@ -187,20 +187,15 @@ def _check_repeated(table: Table, path: str, first: _Row, row: _Row) -> None:
 
 def _texts(table: Table, column: str, role: str) -> list[str]:
     """The cells of a column as text. Raises ResiduaError for lists and objects."""
-    return [
-        _text(cell, table, number, column, role)
-        for cell, number in zip(table.columns[column], table.numbers, strict=True)
-    ]
-
-
-def _text(cell: object, table: Table, number: int, column: str, role: str) -> str:
-    text = text_of(cell)
-    if text is not None:
-        return text
-    raise ResiduaError(
-        f"{table.file}, row {number}: the {role} in the column {column!r} is of type "
-        f"{type(cell).__name__}: expected text or a number, one {role} for each image."
-    )
+    texts = []
+    for cell, number in zip(table.columns[column], table.numbers, strict=True):
+        if (text := text_of(cell)) is None:
+            raise ResiduaError(
+                f"{table.file}, row {number}: the {role} in the column {column!r} is of type "
+                f"{type(cell).__name__}: expected text or a number, one {role} for each image."
+            )
+        texts.append(text)
+    return texts
 
 
 def _labels(texts: list[str], table: Table, column: str) -> list[str]:
@@ -246,11 +241,7 @@ def class_order(names: Collection[str]) -> list[str]:
 
 
 def _order(names: Collection[str]) -> Callable[[str], Any]:
-    return _by_number if all(map(_INTEGER.fullmatch, names)) else str
-
-
-def _by_number(name: str) -> tuple[int, str]:
-    return int(name), name
+    return (lambda name: (int(name), name)) if all(map(_INTEGER.fullmatch, names)) else str
 
 
 class _Files:

@@ -7,6 +7,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ _VALUES = np.arange(256)
 _POWERS = np.stack([_VALUES**power for power in range(3)], axis=1)
 _ROUNDING = 20 / 12  # variance of the Laplacian of values that were rounded to integers
 _ANIMATED = ("GIF", "WEBP")
-_WITH_EXIF = ("JPEG", "TIFF", "WEBP", "PNG")
+_WITH_METADATA = ("JPEG", "TIFF", "WEBP", "PNG", "GIF")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,6 @@ def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
     )
     return Measured(
         header,
-        _quantisation(content) if header.format == "JPEG" else 0.0,
         *_metadata(header.format, content),
         brightness=round(brightness, 3),
         contrast=round(contrast, 3),
@@ -117,12 +117,14 @@ def _sharpness(image: Image.Image) -> float:
     return float(max(0.0, variance - _ROUNDING) ** 0.5)
 
 
-def _metadata(format: str, content: bytes) -> tuple[int, str, int]:
-    """EXIF orientation, camera and frames of a file; 1, "" and 1 where there is none."""
-    orientation, camera, frames = 1, "", 1
-    if format not in _ANIMATED and not (format in _WITH_EXIF and _may_have_exif(content)):
-        return orientation, camera, frames
+def _metadata(format: str, content: bytes) -> tuple[float, int, str, int]:
+    """Quantisation, orientation, camera and frames, see Measured; 0, 1, "" and 1 without any."""
+    quantisation, orientation, camera, frames = 0.0, 1, "", 1
+    if format not in _WITH_METADATA:
+        return quantisation, orientation, camera, frames
     with contextlib.suppress(Exception), Image.open(io.BytesIO(content)) as image:
+        if tables := getattr(image, "quantization", None):
+            quantisation = round(fmean(next(iter(tables.values()))), 3)
         if format in _ANIMATED:
             frames = int(getattr(image, "n_frames", 1))
         # The base class's method: that of PNG would decode the image to read chunks after it.
@@ -131,25 +133,4 @@ def _metadata(format: str, content: bytes) -> tuple[int, str, int]:
         orientation = int(number) if number in range(1, 9) else 1
         names = (exif.get(tag) for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
         camera = " ".join(str(name).strip() for name in names if name)
-    return orientation, camera, frames
-
-
-def _quantisation(content: bytes) -> float:
-    """The mean of the first quantisation table of a JPEG file (ITU T.81, B.2.4.1), 0 without."""
-    at = 2
-    while at + 4 <= len(content) and content[at] == 0xFF:
-        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
-        if marker == 0xDB:
-            is_wide = content[at + 4 : at + 5] >= b"\x10"  # 16 bits a value
-            table = content[at + 5 : at + 5 + (128 if is_wide else 64)]
-            values = np.frombuffer(table[: len(table) // 2 * 2], ">u2" if is_wide else "u1")
-            return round(float(values.mean()), 3) if len(values) else 0.0
-        if marker == 0xDA:  # image data follow
-            break
-        at += 2 + length
-    return 0.0
-
-
-def _may_have_exif(content: bytes) -> bool:
-    """Whether it is worth opening the file once more."""
-    return any(word in content for word in (b"Exif", b"eXIf", b"exif", b"II*\0", b"MM\0*", b"<x:"))
+    return quantisation, orientation, camera, frames

@@ -96,18 +96,13 @@ def near_duplicates_of(pixels: Pixels, rows: Sequence[int]) -> Pairs:
 
 def groups_of(count: int, pairs: Pairs) -> Integers:
     """A group per image, int64 [count]: the lowest index that pairs connect it with."""
-    parents = np.arange(count)
+    from scipy.sparse import coo_array  # slow to import
+    from scipy.sparse.csgraph import connected_components
 
-    def root(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = int(parents[index])
-        return index
-
-    for first, second in pairs.tolist():
-        low, high = sorted((root(first), root(second)))
-        parents[high] = low
-    return np.array([root(index) for index in range(count)], np.int64)
+    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return np.asarray(first[component], np.int64)
 
 
 def equal_pairs(keys: Sequence[object]) -> Pairs:

@@ -5,7 +5,6 @@ IDX, CIFAR and the digits are read at once into uint8 [N, H, W, C].
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import math
 import re
@@ -109,20 +108,19 @@ def _archive(file: Path, kind: str, columns: Columns, training: bool) -> Dataset
     """The data set in an archive: CIFAR, class folders, or a table with its images."""
     if kind not in ("zip", "tar"):
         raise ResiduaError(f"{file}: is {kind}: unpack it, and give the folder.\n{folder.LAYOUT}")
-    if kind == "tar" and (dataset := cifar.from_archive(file)):
-        return dataset
+    if kind == "tar" and (images := cifar.from_archive(file)):
+        return images
     root = archive.unpacked(file)
     tables = [entry for entry in _files(root) if is_table(entry)]
     name, title = archive.short_name(file), f"{kind} archive, "
     try:
-        found: FileDataset
         if len(tables) == 1:
-            found = listing.find(tables[0], columns, training=training)
+            dataset: FileDataset = listing.find(tables[0], columns, training=training)
         else:
-            found = folder.find(root, training=training)
+            dataset = folder.find(root, training=training)
     except ResiduaError as error:
         raise ResiduaError(str(error).replace(str(root), str(file))) from error
-    return dataclasses.replace(found, name=name, description=title + found.description)
+    return replace(dataset, name=name, description=title + dataset.description)
 
 
 def _files(path: Path) -> list[Path]:

@@ -58,10 +58,6 @@ class _Group:
     members: tuple[int, ...]
     counts: Counter[int]
 
-    @property
-    def size(self) -> int:
-        return len(self.members)
-
 
 def stratified(
     paths: Sequence[str],
@@ -197,17 +193,17 @@ def _draw(groups: Sequence[_Group], counts: Mapping[int, int], target: int) -> l
         else:
             rest.append(group)
     rest.sort(key=lambda group: -max(room[label] for label in group.counts))
-    missing = target - sum(group.size for group in drawn)
+    missing = target - sum(len(group.members) for group in drawn)
     for only_lacking in (True, False):
         for group in list(rest):
             if (
-                group.size <= missing
+                len(group.members) <= missing
                 and all(left[label] > count for label, count in group.counts.items())
                 and (not only_lacking or any(room[label] > 0 for label in group.counts))
             ):
                 take(group)
                 rest.remove(group)
-                missing -= group.size
+                missing -= len(group.members)
     return drawn
 
 

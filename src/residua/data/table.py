@@ -179,6 +179,7 @@ def _parquet(file: Path) -> Table:
     """The columns of text, numbers and categories; class names that Hugging Face stores apart."""
     arrow = import_pyarrow("save the table as CSV")
     kinds = arrow.types
+    plain = kinds.is_primitive, kinds.is_null, kinds.is_string, kinds.is_large_string
     try:
         with arrow.parquet.ParquetFile(file) as stored:
             count = stored.metadata.num_rows
@@ -189,7 +190,7 @@ def _parquet(file: Path) -> Table:
             others: list[str] = []
             for field in schema:
                 kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
-                is_plain = kinds.is_primitive(kind) or kinds.is_null(kind) or _is_text(kinds, kind)
+                is_plain = any(check(kind) for check in plain)
                 (usable if is_plain else others).append(field.name)
             columns = stored.read(columns=usable).to_pydict()
             names = _hugging_face_names(schema.metadata or {})
@@ -199,10 +200,6 @@ def _parquet(file: Path) -> Table:
     for name in names.keys() & columns.keys():
         columns[name] = [_named(names[name], cell) for cell in columns[name]]
     return Table(file, columns, range(1, count + 1), tuple(others))
-
-
-def _is_text(kinds: Any, kind: object) -> bool:
-    return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
 
 
 def _hugging_face_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
