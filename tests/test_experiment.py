@@ -33,6 +33,7 @@ from residua.runs.sources import open_weights, with_leakage_notes
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.transfer.context import Context
+from residua.weights.load import read_file
 
 HEAD = {
     "training.precise_bn_images": 32,
@@ -464,6 +465,30 @@ def test_a_run_on_all_images_reports_cross_validated_predictions(
     low = view.percent(crossed.interval[0], 1)
     assert f"95&nbsp;% CI {low}" in report.replace("\u00a0", " ")
     assert "expected accuracy" in report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [3, 2])
+def test_an_image_alone_in_its_class_is_trained_on_but_not_evaluated(
+    classes: int, write_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = write_shapes(tmp_path / "data", 24, classes=classes)
+    for file in sorted((data / "class0").glob("*.png"))[1:]:
+        file.unlink()
+    weights = write_weights(tmp_path / "random.safetensors", 7)
+    run = residua.train(
+        data, weights=weights, transfer="features", out=tmp_path / "run", quiet=True
+    )
+    table = (run.path / "evaluations" / "cross-validation" / "predictions.csv").read_text()
+    assert len(table.splitlines()) == 1 + 24 * (classes - 1)
+    assert "class0/" not in table
+    assert run.cross_validation is not None
+    assert run.cross_validation.skipped == 1
+    uncertainty = read_file(run.folder.weights).metadata.uncertainty
+    assert uncertainty is not None
+    assert uncertainty.unknown is not None
+    files = sorted(data.rglob("*.png"))
+    assert [row.unknown for row in run.predict(files)].count(True) <= 4
 
 
 @pytest.mark.slow

@@ -351,10 +351,11 @@ def _cross_validated(
     folder: RunFolder, trained: Outcome, uncertainty: Uncertainty | None
 ) -> Evaluation | None:
     """Evaluate the cross-validated predictions of a linear probe that all images were used for."""
-    if trained.cross_validated is None:
+    crossed = trained.cross_validated
+    if crossed is None or not crossed.evaluated.any():
         return None
     caveat = caveat_of(folder, trained.prepared.members, CROSS_VALIDATION)
-    evaluation = trained.cross_validated.evaluation(trained.prepared, uncertainty, caveat)
+    evaluation = crossed.evaluation(trained.prepared, uncertainty, caveat)
     return record(folder, CROSS_VALIDATION, evaluation)
 
 

@@ -66,14 +66,8 @@ def overconfident(
         fitted = fit_logistic(x, y, int(y.max()) + 1, 1.0)
         return fitted.weight, fitted.bias
 
-    held_out = HeldOut(
-        "cross-validation",
-        logits[~half],
-        features[~half],
-        labels[~half],
-        np.arange(int((~half).sum())),
-        fit_head,
-    )
+    known = features[~half], labels[~half], np.arange(int((~half).sum()))
+    held_out = HeldOut("cross-validation", logits[~half], *known, (*known, fit_head))
     return run, prepared, held_out
 
 

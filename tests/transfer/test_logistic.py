@@ -25,6 +25,15 @@ def logits_of(head: LinearHead, features: Floats) -> npt.NDArray[np.float64]:
     return features.astype(np.float64) @ head.weight.T.astype(np.float64) + head.bias
 
 
+def test_many_classes_of_one_image_are_fitted_without_a_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    features, _ = clouds(8, 20, 2)
+    head = fit_logistic(features, np.arange(8), 8, 1.0)
+    assert logits_of(head, features).argmax(axis=1).tolist() == list(range(8))
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("rows", "width", "classes"), [(40, 150, 3), (300, 20, 4), (30, 90, 2), (150, 10, 2)]
 )

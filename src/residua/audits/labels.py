@@ -27,7 +27,7 @@ from residua.transfer.logistic import (
     Floats,
     fitted,
     folds_of,
-    no_convergence_warnings,
+    no_solver_warnings,
     single_blas_thread,
 )
 from residua.uncertainty.intervals import clustered_interval
@@ -96,7 +96,7 @@ def predict(
     folds = folds_of(labels, [str(group) for group in groups], seed)
     probabilities = np.full((len(labels), classes), 1e-6)
     chance = uniform(seed, 0, np.arange(len(labels)), 1, "rows")[:, 0]
-    with single_blas_thread(), no_convergence_warnings():
+    with single_blas_thread(), no_solver_warnings():
         for fold in np.unique(folds):
             train = np.flatnonzero(folds != fold)
             if len(train) > MOST:

@@ -45,8 +45,9 @@ class HeldOut:
     """Predictions for images that the network was not fitted on, and the features behind them.
 
     logits: float32 [N, K]. features: float32 [N, D]. labels: int64 [N]. groups: int64 [N], equal
-    for near-duplicates. fit_head: features [N, D] and labels -> weight [K, D] and bias [K], where
-    the head alone is trained; None for other networks.
+    for near-duplicates. probe: where the head alone is trained, what it is fitted on: features,
+    labels and groups, also of images without a prediction, such as one alone in its class; and
+    the function (features [n, D], labels) -> weight [K, D] and bias [K]. None for other networks.
     """
 
     source: Source
@@ -54,7 +55,7 @@ class HeldOut:
     features: Floats
     labels: Integers
     groups: Integers
-    fit_head: FitHead | None = None
+    probe: tuple[Floats, Integers, Integers, FitHead] | None = None
 
 
 def calibrate(
@@ -124,10 +125,12 @@ def _detector(
     features, labels, groups = held_out.features, held_out.labels, held_out.groups
     if len(np.unique(groups)) < LEAST_GROUPS:
         return None
-    if held_out.fit_head is not None:
+    if held_out.probe is not None:
         if features.shape[1] > MAX_HEAD_FEATURES:  # which `featured_classifier` averages
             return None
-        return choose(features, labels, groups, held_out.fit_head, temperature=temperature)
+        if len(np.unique(held_out.probe[1])) < held_out.logits.shape[1]:  # a class without images
+            return None
+        return choose(*held_out.probe, temperature=temperature)
     members = shuffled(0, 0, prepared.training_members)[:REFERENCE_IMAGES]
     _, reference = _outputs(weights, prepared.pixels, members, prepared.device, console)
     return UnknownDetector.of_network(

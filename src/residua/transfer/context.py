@@ -174,42 +174,45 @@ class CrossValidated:
 
     def held_out(self, prepared: Prepared) -> HeldOut:
         """The evaluated predictions, to calibrate a probe on all images with."""
-        rows, samples = self.evaluated, self.samples[self.evaluated]
+        rows = self.evaluated
         balanced = prepared.config.optimization.class_weights == "balanced"
 
         def fit_head(features: Floats, labels: Integers) -> tuple[Floats, Floats]:
             head = fit_logistic(features, labels, int(labels.max()) + 1, self.c, balanced=balanced)
             return head.weight, head.bias
 
+        labels, groups = prepared.labels[self.samples], prepared.group_numbers(self.samples)
         return HeldOut(
             "cross-validation",
             self.logits[rows],
             self.features[rows],
-            prepared.labels[samples],
-            prepared.group_numbers(samples),
-            fit_head,
+            labels[rows],
+            groups[rows],
+            (self.features, labels, groups, fit_head),
         )
 
     def evaluation(
         self, prepared: Prepared, uncertainty: Uncertainty | None, caveat: str
     ) -> Evaluation:
-        """The predictions with calibrated probabilities, as an evaluation of all images.
+        """The predictions with calibrated probabilities, as an evaluation of the evaluated images,
+        of which there must be one.
 
         uncertainty: of the saved weights. caveat: see Evaluation.
         """
         temperature = 1.0 if uncertainty is None else uncertainty.temperature
+        samples = self.samples[self.evaluated]
         evaluation = evaluation_of(
-            self.logits / np.float32(temperature),
+            self.logits[self.evaluated] / np.float32(temperature),
             prepared.pixels,
-            self.samples,
-            prepared.labels[self.samples],
-            [prepared.dataset.entries[sample].path for sample in self.samples],
+            samples,
+            prepared.labels[samples],
+            [prepared.dataset.entries[sample].path for sample in samples],
             CROSS_VALIDATION,
             prepared.dataset.classes,
-            groups=prepared.groups_of(self.samples),
+            groups=prepared.groups_of(samples),
         )
         evaluation = dataclasses.replace(evaluation, caveat=caveat, uncertainty=uncertainty)
-        return with_slices(evaluation, self.samples, prepared.headers, prepared.dataset.columns)
+        return with_slices(evaluation, samples, prepared.headers, prepared.dataset.columns)
 
 
 @dataclass(frozen=True)

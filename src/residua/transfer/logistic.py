@@ -63,7 +63,7 @@ def fit_logistic(
     ResiduaError if fewer than two classes have rows or a feature is not finite.
     """
     check(features, labels, classes)
-    with single_blas_thread(), no_convergence_warnings():
+    with single_blas_thread(), no_solver_warnings():
         rows = StandardRows.of(features)
         reduced = rows.reduced.astype(np.float32)
         model = fitted(reduced, labels, c, FINAL, balanced=balanced, weights=weights)
@@ -172,12 +172,14 @@ def fitted(
 
 
 @contextmanager
-def no_convergence_warnings() -> Iterator[None]:
-    """Reaching the optimum up to rounding needs no warning. Not thread-safe."""
+def no_solver_warnings() -> Iterator[None]:
+    """Neither reaching the optimum up to rounding nor many classes of one image needs a warning.
+    Not thread-safe."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         yield
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,17 +121,8 @@ class UnknownDetector:
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         """Plain data and arrays, from which `from_arrays` makes the same object."""
-        values = {
-            "name": self.name,
-            "threshold": self.threshold,
-            "false_alarm_rate": self.false_alarm_rate,
-            "auroc": self.auroc,
-            "left_out": self.left_out,
-            "tested": self.tested,
-            "reported": self.reported,
-            "features": self.features,
-            "temperature": self.temperature,
-        }
+        names = [field.name for field in fields(self) if field.name != "arrays"]
+        values = {name: getattr(self, name) for name in names}
         return values, dict(self.arrays)
 
     @classmethod
@@ -248,8 +239,9 @@ def choose(
     fifth; AUROC is that between the left-out class and this fifth. The default score is replaced
     by one that is better by more than the noise of this comparison. The threshold is the conformal
     quantile of cross-fitted scores: known images exceed it with a probability of at most
-    `false_alarm_rate`, or 1 / (G + 1) if there are so few. With two classes none is left out.
-    Raises ValueError if shapes do not fit or there are no images.
+    `false_alarm_rate`, or 1 / (G + 1) if there are so few; images of a class that is in one fold
+    alone have no such score. With two classes none is left out. Raises ValueError if shapes do not
+    fit or there are no images.
     """
     _check(features, labels, 2)
     if groups is not None and groups.shape != labels.shape:
@@ -264,16 +256,21 @@ def choose(
     alone = len(np.unique(data.groups)) == 1  # then nothing is left without its images
     fold = group_folds(np.arange(len(data.labels)) if alone else data.groups, folds, seed)
     parts = {part: np.empty(len(data.labels)) for part in names}
+    scored = np.zeros(len(data.labels), np.bool_)
     for number in np.unique(fold):
-        here = fold == number
-        for part, values in _fitted_scores(data, ~here, here, names).items():
+        seen = np.unique(data.labels[fold != number])
+        here = (fold == number) & np.isin(data.labels, seen)
+        if len(seen) < _LEAST_KNOWN or not here.any():
+            continue
+        scored |= here
+        for part, values in _fitted_scores(data, fold != number, here, names).items():
             parts[part][here] = values
+    parts = {part: values[scored] for part, values in parts.items()}
     head = everything.head() if any(SCORES[part].uses_head for part in names) else _NO_HEAD
     rows = _references(everything.labels, MOST_REFERENCES, seed)
     arrays = _fitted(names, features[rows], everything.labels[rows], head)
-    detector = _detector(
-        name, arrays, parts, data.groups, features.shape[1], temperature, false_alarm_rate
-    )
+    groups, columns = data.groups[scored], features.shape[1]
+    detector = _detector(name, arrays, parts, groups, columns, temperature, false_alarm_rate)
     return replace(
         detector,
         auroc=float(np.mean([turn.areas[name] for turn in turns])) if turns else None,
