@@ -7,15 +7,13 @@ Legend: P pairs, S side of a level, px; coordinates are -1..1 from edge to edge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from residua.data.neighbours import Pairs
+from residua.data.neighbours import Floats, Pairs
 
 SIDE = 64  # px of a thumbnail
 _LEVELS = (
@@ -33,35 +31,22 @@ _CHUNK = 512  # pairs at once
 Thumbnails = npt.NDArray[np.uint8]  # [N, 64, 64], grey
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """How well pairs fit, float32 [P] each, 0 where they do not.
-
-    correlation: of the pixels after alignment. detail: of what is finer than about a tenth of the
-    side; two different smooth images have a high correlation, but unrelated detail.
-    """
-
-    correlation: npt.NDArray[np.float32]
-    detail: npt.NDArray[np.float32]
-
-
 @torch.inference_mode()
-def align(thumbnails: Thumbnails, pairs: Pairs, mirrored: npt.NDArray[np.bool_]) -> Fit:
+def align(thumbnails: Thumbnails, pairs: Pairs, mirrored: npt.NDArray[np.bool_]) -> Floats:
     """Fit the second image of each pair, mirrored or not, on the first one.
 
-    thumbnails: uint8 [N, 64, 64]. pairs: int64 [P, 2], of these. mirrored: bool [P].
+    thumbnails: uint8 [N, 64, 64]. pairs: int64 [P, 2], of these. mirrored: bool [P]. Returns
+    float32 [2, P], 0 where a pair does not fit: the correlation of the pixels after alignment, and
+    that of what is finer than about a tenth of the side; two different smooth images have a high
+    correlation, but unrelated detail.
     """
     levels = _levels(thumbnails)
     rows, flags = torch.from_numpy(pairs), torch.from_numpy(mirrored)
     fits = [
-        _align(levels, rows[chunk], flags[chunk])
-        for chunk in (slice(at, at + _CHUNK) for at in range(0, len(pairs), _CHUNK))
+        _align(levels, rows[at : at + _CHUNK], flags[at : at + _CHUNK])
+        for at in range(0, len(pairs), _CHUNK)
     ]
-    none = np.zeros(0, np.float32)
-    return Fit(
-        np.concatenate([none, *(correlation for correlation, _ in fits)]),
-        np.concatenate([none, *(detail for _, detail in fits)]),
-    )
+    return torch.cat([torch.zeros(2, 0), *fits], dim=1).numpy()
 
 
 def _levels(thumbnails: Thumbnails) -> dict[int, Tensor]:
@@ -75,12 +60,10 @@ def _levels(thumbnails: Thumbnails) -> dict[int, Tensor]:
     return {**pooled, SIDE: full}
 
 
-def _align(
-    levels: dict[int, Tensor], pairs: Tensor, mirrored: Tensor
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _align(levels: dict[int, Tensor], pairs: Tensor, mirrored: Tensor) -> Tensor:
     rows = torch.arange(len(pairs))
     motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(pairs), 1)
-    correlation, detail = torch.zeros(len(pairs)), torch.zeros(len(pairs))
+    fits = torch.zeros(2, len(pairs))
     best = found = torch.zeros(0)
 
     def images(side: int) -> tuple[Tensor, Tensor]:
@@ -91,14 +74,14 @@ def _align(
 
     for side, iterations, enough in _LEVELS:
         best, motion = _refine(*images(side), motion, iterations)
-        fits = best > enough
-        rows, motion, best = rows[fits], motion[fits], best[fits]
+        alike = best > enough
+        rows, motion, best = rows[alike], motion[alike], best[alike]
         found = _detail(*images(_DETAIL_SIDE), motion)
         if side < SIDE:
             alike = found > _ROUGH_DETAIL
             rows, motion, best = rows[alike], motion[alike], best[alike]
-    correlation[rows], detail[rows] = best, found
-    return correlation.numpy(), detail.numpy()
+    fits[:, rows] = torch.stack([best, found])
+    return fits
 
 
 def _refine(base: Tensor, moved: Tensor, motion: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

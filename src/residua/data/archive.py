@@ -8,7 +8,6 @@ are unpacked, and nothing is ever written beside the user's file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -24,7 +23,7 @@ from residua.data import recognition
 from residua.data.folder import is_system
 from residua.data.table import is_table
 from residua.errors import ResiduaError
-from residua.system.files import cache_folder, reason_of, stored_folder
+from residua.system.files import cache_folder, reason_of, sha256_of, stored_folder
 
 MAX_MEMBERS = 2_000_000
 MAX_FILE = 2**30  # bytes of a member
@@ -74,9 +73,7 @@ def is_archive(file: Path) -> bool:
 def unpacked(file: Path) -> Path:
     """The folder with the images of an archive. Raises ResiduaError that names the archive."""
     with _readable_errors(file):
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        folder = cache_folder() / "archives" / digest[:32]
+        folder = cache_folder() / "archives" / sha256_of(file)[:32]
 
         def write(fresh: Path) -> str:
             _unpack(file, fresh)

@@ -19,6 +19,7 @@ from residua.data.scan import LINE_BREAK, SPLIT_NAMES, FileDataset, Scan, classe
 from residua.data.table import is_table
 from residua.errors import ResiduaError
 from residua.system.files import reason_of
+from residua.system.words import counted
 
 LAYOUT = """Expected one folder per class, or such folders inside train/, val/ and test/:
     DATA/owl/1.jpg               DATA/train/owl/1.jpg
@@ -193,8 +194,8 @@ def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: Scan)
             scan.warnings.append(f"Not a class: the folder {shown}/ contains no images.")
     if loose:
         where = "the data folder" if folder == root else f"{folder.name}/"
-        images = "image" if loose == 1 else "images"
-        scan.warnings.append(f"Not used: {loose:,} {images} in {where}, outside the class folders.")
+        images = counted(loose, "image")
+        scan.warnings.append(f"Not used: {images} in {where}, outside the class folders.")
 
 
 def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: Scan) -> None:

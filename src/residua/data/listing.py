@@ -27,6 +27,7 @@ from residua.data.scan import LINE_BREAK, FileDataset, Scan, classes_of, entries
 from residua.data.table import Table, read_table, text_of
 from residua.errors import ResiduaError
 from residua.system.files import reason_of
+from residua.system.words import counted
 
 _MAX_LABEL = 200  # characters
 _MAX_SEARCHED = 2_000_000  # files below the table's folder
@@ -83,8 +84,8 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
     if training and splits and splits[0] != "train":
         raise ResiduaError(f"{file}: no row has the split 'train': its splits are {splits}.")
     if listing.repeated:
-        rows = "row repeats" if listing.repeated == 1 else "rows repeat"
-        scan.warnings.append(f"{listing.repeated:,} {rows} an earlier row exactly.")
+        rows = counted(listing.repeated, "row repeats", "rows repeat")
+        scan.warnings.append(f"{rows} an earlier row exactly.")
     order = _order({name for _, name, _ in scan.labelled})
     try:
         classes = classes_of(scan, splits if training else [], order)

@@ -72,15 +72,14 @@ def find_near_duplicates(
     else:
         pairs, mirrored = _candidates(codes, features)
         bounds = MATCH, MATCH
-    fits, details = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+    fits = [np.zeros((2, 0), np.float32)]
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
         members, places = np.unique(block, return_inverse=True)
-        fit = align(take(members), places.reshape(block.shape), mirrored[start : start + _BLOCK])
-        fits.append(fit.correlation)
-        details.append(fit.detail)
-    fit_of, detail_of = np.concatenate(fits), np.concatenate(details)
-    match = (fit_of >= bounds[0]) & (detail_of >= bounds[1])
+        flags = mirrored[start : start + _BLOCK]
+        fits.append(align(take(members), places.reshape(block.shape), flags))
+    correlation, detail = np.concatenate(fits, axis=1)
+    match = (correlation >= bounds[0]) & (detail >= bounds[1])
     return np.unique(pairs[match], axis=0)  # mirrored or not
 
 
@@ -157,8 +156,9 @@ def _are_drawings(take: Take, usable: npt.NDArray[np.bool_]) -> bool:
     pairs = images[(chance * len(images)).astype(np.int64)]
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     members, places = np.unique(pairs, return_inverse=True)
-    fit = align(take(members), places.reshape(pairs.shape), np.zeros(len(pairs), np.bool_))
-    aligned = (fit.correlation > 0) & (fit.detail < MATCH)  # the others may be copies
+    as_is = np.zeros(len(pairs), np.bool_)
+    correlation, detail = align(take(members), places.reshape(pairs.shape), as_is)
+    aligned = (correlation > 0) & (detail < MATCH)  # the others may be copies
     return float(aligned.mean()) > _DRAWINGS
 
 

@@ -23,7 +23,7 @@ from residua.data.columns import group_column, weight_column, weight_of
 from residua.data.dataset import Entry, Pixels, SplitName
 from residua.data.properties import properties_in
 from residua.errors import ResiduaError
-from residua.system.files import cache_folder, reason_of, stored_folder
+from residua.system.files import cache_folder, reason_of, sha256_of, stored_folder
 
 Cells = Mapping[str, str]
 _NAME = re.compile("residua-[0-9a-f]{32}")
@@ -106,9 +106,8 @@ def open_images(root: Path, group: str, weight: str) -> ArrayDataset:
     try:
         text = (root / INDEX).read_text("utf-8")
         index = json.loads(text)
-        with (root / PIXELS).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != index["sha256"] or root.name != _name(hashlib.sha256(text.encode())):
+        is_changed = sha256_of(root / PIXELS) != index["sha256"]
+        if is_changed or root.name != _name(hashlib.sha256(text.encode())):
             raise ValueError("it has changed")
         pixels = np.memmap(root / PIXELS, np.uint8, "r")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -277,12 +277,3 @@ def initialise(network: nn.Module, rule: Initialisation) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def run_in_sequence(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
-    """Run `stages` in sequence and return every output."""
-    maps = []
-    for stage in stages:
-        x = stage(x)
-        maps.append(x)
-    return maps

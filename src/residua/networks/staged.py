@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from residua.networks.layers import run_in_sequence
-
 
 def pooled(x: Tensor, pool_size: int) -> Tensor:
     """[B, C, H, W] -> [B, C x pool_size x pool_size]: adaptive average pooling, flattened."""
@@ -45,8 +43,10 @@ class Staged(nn.Module):
         H and W of the maps are those of x divided by the stage's stride, rounded as its padding
         requires.
         """
-        maps = run_in_sequence(self.stages, self._optional("stem", x))
-        maps[-1] = self._optional("tail", maps[-1])
+        maps = []
+        for stage in range(len(self.stages)):
+            x = self.between(x, stage, stage + 1)
+            maps.append(x)
         return maps
 
     def between(self, x: Tensor, first: int, last: int) -> Tensor:

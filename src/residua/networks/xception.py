@@ -31,7 +31,6 @@ from residua.networks.layers import (
     Separable,
     chain,
     initialise,
-    run_in_sequence,
 )
 from residua.networks.residual import ORDERINGS
 from residua.networks.staged import Staged
@@ -132,9 +131,10 @@ class Xception(Staged):
         The stem loses a border of up to three pixels: 299 pixels give sides 147, 74, 37, 19, 10.
         The last map has passed the tail: the head pools it.
         """
-        maps = run_in_sequence((self.stem, *self.stages), x)
-        maps[-1] = self.tail(maps[-1])
-        return maps
+        maps = [self.stem(x)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return [*maps[:-1], self.tail(maps[-1])]
 
 
 def _separables(inputs: int, widths: Sequence[int]) -> list[Separable]:

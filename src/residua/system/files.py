@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -162,6 +163,12 @@ def is_there(path: Path, *, folder: bool = False) -> bool:
         return path.is_dir() if folder else path.exists()
     except (OSError, ValueError) as error:
         raise ResiduaError(f"{path}: cannot be reached: {reason_of(error)}.") from error
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, 64 digits. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def reason_of(error: Exception) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from residua.system.files import check_output, is_there, write_atomically
+from residua.system.files import check_output, is_there, sha256_of, write_atomically
 from residua.weights.formats.guards import MAX_HEADER, translated
 from residua.weights.native import Metadata, description, metadata_from
 
@@ -36,9 +36,7 @@ def read_companion(weights: Path) -> tuple[Metadata | None, str]:
     path = companion_of(weights)
     if not is_there(path) or (values := _content(path)) is None:
         return None, ""
-    with weights.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if values.get("sha256") != digest:
+    if values.get("sha256") != sha256_of(weights):
         return None, f"{path.name} describes other weights (their SHA-256 differs), so it is unused"
     with translated(path, "a description of weights"):
         return metadata_from(path, values["residua"]), ""

@@ -30,7 +30,7 @@ from residua.errors import ResiduaError
 from residua.system.files import cache_folder, is_there, write_atomically
 from residua.weights.load import Weights
 from residua.weights.native import Golden
-from residua.weights.network import build_network
+from residua.weights.network import Logits, build_network
 
 COUNT, HEIGHT, WIDTH = 8, 48, 64
 BYTES = (0.0, 255.0)  # values of images of 8 bits
@@ -117,9 +117,7 @@ def _resized(images: Pixels, preprocessing: Preprocessing) -> Pixels:
 
 
 @torch.inference_mode()
-def _logits(
-    network: nn.Module, images: Pixels, preprocessing: Preprocessing
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _logits(network: nn.Module, images: Pixels, preprocessing: Preprocessing) -> Logits:
     pixels = _resized(images, preprocessing)
     device = next(network.parameters()).device
     inputs = normalise(torch.from_numpy(pixels).to(device), preprocessing)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from residua.config.schema import NetworkSpec, Preprocessing
 from residua.errors import ResiduaError
 from residua.networks.own import is_own
 from residua.networks.zoo import catalogue
+from residua.system.files import sha256_of
 from residua.weights.companion import read_companion
 from residua.weights.exported import Loaded, load_exported
 from residua.weights.formats.detect import read_raw
@@ -105,8 +105,7 @@ class Weights:
     def sha256(self) -> str:
         """SHA-256 of the file, 64 digits. Raises ResiduaError if the file changed since it was
         read, as the weights of a running training do."""
-        with self.path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(self.path)
         if _stamp(self.path) != self.stamp:
             raise ResiduaError(
                 f"{self.path}: has changed since it was read. Start again when nothing writes it."

@@ -50,7 +50,10 @@ def replace_head(
     if isinstance(network.head, nn.Linear) and is_same and not is_cut:
         inputs = network.head.in_features
     else:
-        inputs = _inputs(network, (spec.channels, size, size))
+        with on_meta():
+            outline = weightless(network)
+            maps = outline.head_maps(torch.empty(1, spec.channels, size, size), 0)
+            inputs = int(outline.pool(maps).shape[1])
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, width in enumerate((*hidden, spec.classes), start=1):
         if number > len(hidden) > 0:
@@ -61,10 +64,3 @@ def replace_head(
         inputs = width
     network.head = nn.Sequential(layers) if hidden else layers["linear1"]
     initialise(network.head, initialisation)
-
-
-def _inputs(network: Staged, input: tuple[int, int, int]) -> int:
-    """Features that the head reads, for an image (C, H, W)."""
-    with on_meta():
-        outline = weightless(network)
-        return int(outline.pool(outline.head_maps(torch.empty(1, *input), 0)).shape[1])

@@ -62,12 +62,8 @@ def defaults_for(name: str, classes: int, channels: int) -> Defaults:
         names, dataset = CIFAR10, "CIFAR-10"
     else:
         return Defaults(preprocessing, (), assumed)
-    return Defaults(
-        preprocessing,
-        names,
-        assumed,
-        f"its class names are not recorded in the file, so those of {dataset} are assumed",
-    )
+    unnamed = f"its class names are not recorded in the file, so those of {dataset} are assumed"
+    return Defaults(preprocessing, names, assumed, unnamed)
 
 
 def _usual_preprocessing(name: str, classes: int) -> tuple[Preprocessing, str]:
