@@ -22,7 +22,7 @@ from residua.audits.audit import check_training
 from residua.config.recipes import compose
 from residua.config.schema import IMAGENET
 from residua.config.validate import checked
-from residua.data.measurements import measure
+from residua.data.measurements import measure, sample
 from residua.data.near_duplicates import near_duplicates_of
 from residua.data.prepare import prepare
 from residua.inference.feature_layers import FeatureLayer
@@ -41,7 +41,7 @@ def measuring(prepared, samples):
         header = prepared.dataset.header(index, content, 10**8)
         pixels = prepared.dataset.pixels(index, content, 3, 10**8)
         began = time.process_time()
-        measure(header, content, pixels)
+        measure([sample(header, content, pixels)])
         spent.append(time.process_time() - began)
     return np.mean(spent) * len(samples)
 

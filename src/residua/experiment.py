@@ -95,7 +95,6 @@ def train(
     trackers = Trackers(trackers_for(config, track), console)
     began = time.monotonic()
     start = chosen_start(config, console)
-    preload(*(HEAVY if start.config.transfer.strategy in PROBING else HEAVY[1:]))
     clock = Clock(seconds_of(start.config.transfer.budget), began)
     start, backbones = _with_one_backbone(start, clock, console)
     requested = start.config
@@ -103,6 +102,8 @@ def train(
     config = _with_absolute_weights(requested, weights)
     expects = None if weights is None else weights.expects
     prepared = prepare(config, console, expects, start.choices)
+    # not before: threads that decode would wait for a thread that imports
+    preload(*(HEAVY if start.config.transfer.strategy in PROBING else HEAVY[1:]))
     weights = in_order_of(prepared, weights)
     with readable_errors(prepared.config):
         check_network(prepared, weights)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,12 @@ from residua.config.recipes import compose
 from residua.config.schema import IMAGENET, Data
 from residua.config.validate import checked
 from residua.data.alignment import Thumbnails
-from residua.data.cache import in_threads
+from residua.data.cache import in_tasks
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Pixels, SplitName, Unreadable
 from residua.data.grouping import group_names
 from residua.data.image import digest
-from residua.data.measurements import Measured, measure
+from residua.data.measurements import Measured, Sample, measure, sample
 from residua.data.near_duplicates import thumbnails_of
 from residua.data.neighbours import reduced
 from residua.data.open import open_dataset
@@ -105,9 +106,9 @@ def read(data: Data, seconds: float, console: Console) -> AuditImages:
     """
     dataset = open_dataset(data.path, columns=Columns.of(data))
     with console.bar("reading") as move:
-        outcomes = in_threads(lambda index: _measure(dataset, index), len(dataset.entries), move)
-    rows = np.flatnonzero([isinstance(outcome, tuple) for outcome in outcomes])
-    read_rows = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
+        outcomes = in_tasks(lambda task: _measured(dataset, task), len(dataset.entries), move)
+    rows = np.flatnonzero([isinstance(outcome, _Image) for outcome in outcomes])
+    read_images = [outcome for outcome in outcomes if isinstance(outcome, _Image)]
     failures = [
         (dataset.entries[row].path, outcome)
         for row, outcome in enumerate(outcomes)
@@ -118,10 +119,10 @@ def read(data: Data, seconds: float, console: Console) -> AuditImages:
     images = AuditImages(
         dataset=dataset,
         rows=rows.astype(np.int64),
-        measured=[row[0] for row in read_rows],
-        digests=[row[1] for row in read_rows],
-        thumbnails=np.stack([row[2] for row in read_rows]),
-        blurred=np.stack([row[3] for row in read_rows]),
+        measured=[image.measured for image in read_images],
+        digests=[image.digest for image in read_images],
+        thumbnails=np.stack([image.thumbnail for image in read_images]),
+        blurred=np.stack([image.blurred for image in read_images]),
         features=np.zeros((0, 1), np.float32),
         featured=np.zeros(0, np.int64),
         group_names=group_names(data.group_by, [dataset.entries[row] for row in rows.tolist()]),
@@ -192,16 +193,32 @@ def _features(data: Data, seconds: float, console: Console) -> tuple[Floats, Int
     return rows.values[layer], rows.samples
 
 
-def _measure(dataset: Dataset, index: int) -> tuple[Measured, str, Pixels, Pixels] | str:
-    """Measurements, digest, grey and blurred thumbnail of an entry, or why it cannot be read."""
-    try:
-        content = dataset.content(index)
-        header = dataset.header(index, content, Data.max_pixels)
-        pixels = dataset.pixels(index, content, 3, Data.max_pixels)
-    except Unreadable as error:
-        return str(error)
-    thumbnail = thumbnails_of(pixels[None])[0]
-    return measure(header, content, pixels), digest(pixels), thumbnail, _blurred(pixels)
+class _Image(NamedTuple):
+    measured: Measured
+    digest: str
+    thumbnail: Pixels  # grey
+    blurred: Pixels
+
+
+def _measured(dataset: Dataset, entries: range) -> list[_Image | str]:
+    """Each image, or why it cannot be read."""
+
+    def read(index: int) -> tuple[Sample, str, Pixels, Pixels] | str:
+        try:
+            content = dataset.content(index)
+            header = dataset.header(index, content, Data.max_pixels)
+            pixels = dataset.pixels(index, content, 3, Data.max_pixels)
+        except Unreadable as error:
+            return str(error)
+        thumbnail = thumbnails_of(pixels[None])[0]
+        return sample(header, content, pixels), digest(pixels), thumbnail, _blurred(pixels)
+
+    outcomes = [read(index) for index in entries]
+    measured = iter(measure([outcome[0] for outcome in outcomes if not isinstance(outcome, str)]))
+    return [
+        outcome if isinstance(outcome, str) else _Image(next(measured), *outcome[1:])
+        for outcome in outcomes
+    ]
 
 
 def _blurred(pixels: Pixels) -> Pixels:

@@ -31,7 +31,7 @@ from residua.config.schema import Preprocessing
 from residua.data import image
 from residua.data.arrays import ArrayDataset
 from residua.data.dataset import Dataset, Header, Pixels, Unreadable
-from residua.data.measurements import Measured, measure
+from residua.data.measurements import Measured, Sample, measure, sample
 from residua.data.value_range import Values, of_dataset
 from residua.errors import ResiduaError
 from residua.system.console import Report
@@ -234,16 +234,16 @@ class _Job:
         is_array = isinstance(survey.dataset, ArrayDataset)
         is_measured = self.measured and not is_array and len(survey.sha256) <= _MOST_FILES
 
-        def decode(index: int) -> _Row:
+        def decode(index: int) -> tuple[_Row, Sample | None]:
             header = survey.headers[index]
             if header is None:
-                return _Row(failed, survey.failures[index], is_temporary=True)
+                return _Row(failed, survey.failures[index], is_temporary=True), None
             try:
                 content = survey.dataset.content(index)
             except Unreadable as error:
-                return _Row(failed, str(error), is_temporary=True)
+                return _Row(failed, str(error), is_temporary=True), None
             if hashlib.sha256(content).hexdigest() != survey.sha256[index]:
-                return _Row(failed, "has changed during the run", is_temporary=True)
+                return _Row(failed, "has changed during the run", is_temporary=True), None
             try:
                 with image.one_at_a_time(header):
                     decoded = survey.dataset.pixels(
@@ -256,13 +256,21 @@ class _Job:
                     digest = image.digest(decoded)
                     is_flat = int(decoded.max()) - int(decoded.min()) < _LEAST_RANGE
                     resized = np.ascontiguousarray(image.resize(decoded, preprocessing))
-                    measured = measure(header, content, decoded) if is_measured else None
+                    taken = sample(header, content, decoded) if is_measured else None
             except Unreadable as error:
-                return _Row(failed, str(error))
+                return _Row(failed, str(error)), None
             store(index, resized)
-            return _Row(zlib.crc32(resized.data), "", digest, is_flat, measured)
+            return _Row(zlib.crc32(resized.data), "", digest, is_flat), taken
 
-        return in_threads(decode, len(survey.sha256), self.progress)
+        def decode_task(task: range) -> list[_Row]:
+            rows, samples = zip(*map(decode, task), strict=True)
+            measured = iter(measure([sample for sample in samples if sample]))
+            return [
+                row._replace(measured=next(measured)) if sample else row
+                for row, sample in zip(rows, samples, strict=True)
+            ]
+
+        return in_tasks(decode_task, len(survey.sha256), self.progress)
 
     def file_name(self, excluded: Collection[int]) -> str:
         """A hash of geometry, decoder and contents but those excluded: equal for equal pixels."""
@@ -350,12 +358,19 @@ def _cached(
 
 def in_threads(work: Callable[[int], T], count: int, progress: Report | None = None) -> list[T]:
     """[work(0), ..., work(count - 1)], from a small thread pool."""
+    return in_tasks(lambda task: [work(index) for index in task], count, progress)
+
+
+def in_tasks(
+    work: Callable[[range], Sequence[T]], count: int, progress: Report | None = None
+) -> list[T]:
+    """The results of `work` for ranges that make up 0..count - 1, from a small thread pool."""
     tasks = [range(start, min(start + _TASK, count)) for start in range(0, count, _TASK)]
     results: list[T] = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        for chunk in pool.map(lambda task: [work(index) for index in task], tasks):
-            results += chunk
+        for rows in pool.map(work, tasks):
+            results += rows
             if progress:
                 progress(len(results), count)
     finally:

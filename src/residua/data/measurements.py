@@ -7,8 +7,9 @@ import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,63 +59,94 @@ class Measured:
         return cls(header, *row[:-3], *map(tuple, row[-3:]))  # the last three are tuples
 
 
-def measure(header: Header, content: bytes, pixels: Pixels) -> Measured:
-    """Measure an image. content: of its file. pixels: decoded, uint8 [H, W, C], C 1 or 3."""
+class Sample(NamedTuple):
+    """What `measure` needs of an image, a few kilobytes.
+
+    metadata: see `_metadata`. counts: how often each value occurs in R, G, B, grey and the border,
+    int64 [5, 256]. grey: uint8 [H, W], at most 128 x 128 px.
+    """
+
+    header: Header
+    metadata: tuple[float, int, str, int]
+    counts: npt.NDArray[np.int64]
+    grey: Pixels
+
+
+def sample(header: Header, content: bytes, pixels: Pixels) -> Sample:
+    """content: of the file. pixels: decoded, uint8 [H, W, C], C 1 or 3."""
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
     factor = min(image.size) // _SIDE
     if factor > 1:
         image = image.reduce(factor)
-    each = 3 // pixels.shape[2]  # a grey value counts as R, G and B
-    channels = _statistics(_histograms(image)) * each
     shades = image.convert("L")
     grey = np.asarray(shades)
     edge = max(1, min(grey.shape) // 50)
     sides = grey[:edge], grey[-edge:], grey[:, :edge], grey[:, -edge:]
     border = np.bincount(np.concatenate([side.ravel() for side in sides]), minlength=len(_VALUES))
-    (brightness, contrast, _), (edge_mean, edge_spread, _) = _statistics(
-        np.stack([_histograms(shades)[0], border])
-    )
-    return Measured(
-        header,
-        *_metadata(header.format, content),
-        brightness=round(brightness, 3),
-        contrast=round(contrast, 3),
-        sharpness=round(_sharpness(shades) / max(contrast, 1.0), 4),
-        colour=tuple(round(mean, 3) for mean, _, _ in channels),
-        white=tuple(float(largest) for _, _, largest in channels),
-        border=(round(edge_mean, 3), round(edge_spread, 3)),
-    )
+    channels = image.histogram() * (3 // pixels.shape[2])  # a grey value counts as R, G and B
+    counts = np.array([*channels, *shades.histogram(), *border.tolist()]).reshape(5, len(_VALUES))
+    size = (min(_SIDE, shades.width), min(_SIDE, shades.height))
+    if size != shades.size:
+        grey = np.asarray(shades.resize(size, Image.Resampling.BOX))
+    return Sample(header, _metadata(header.format, content), counts, grey)
 
 
-def _histograms(image: Image.Image) -> npt.NDArray[np.int64]:
-    """How often each channel has each value, int64 [C, 256]."""
-    return np.array(image.histogram(), np.int64).reshape(-1, len(_VALUES))
+def measure(samples: Sequence[Sample]) -> list[Measured]:
+    """Many at once, because threads wait for one another at every call of NumPy."""
+    if not samples:
+        return []
+    statistics = iter(_statistics(np.concatenate([sample.counts for sample in samples])))
+    sharpness = iter(_sharpness([sample.grey for sample in samples]))
+
+    def measured(sample: Sample) -> Measured:
+        *channels, (brightness, contrast, _), (edge_mean, edge_spread, _) = islice(statistics, 5)
+        return Measured(
+            sample.header,
+            *sample.metadata,
+            brightness=round(brightness, 3),
+            contrast=round(contrast, 3),
+            sharpness=round(next(sharpness) / max(contrast, 1.0), 4),
+            colour=tuple(round(mean, 3) for mean, _, _ in channels),
+            white=tuple(float(largest) for _, _, largest in channels),
+            border=(round(edge_mean, 3), round(edge_spread, 3)),
+        )
+
+    return [measured(sample) for sample in samples]
 
 
 def _statistics(counts: npt.NDArray[np.int64]) -> list[tuple[float, float, int]]:
     """Mean, standard deviation and largest of the values 0..255, from how often each occurs, int64
-    [C, 256]."""
-    found = []
-    for row, (number, total, squares) in zip(counts, (counts @ _POWERS).tolist(), strict=True):
+    [rows, 256]."""
+    largest = len(_VALUES) - 1 - (counts[:, ::-1] > 0).argmax(axis=1)
+    rows = []
+    for (number, total, squares), last in zip(
+        (counts @ _POWERS).tolist(), largest.tolist(), strict=True
+    ):
         variance = (squares - total**2 / number) / number
-        found.append((total / number, max(0.0, variance) ** 0.5, int(row.nonzero()[0][-1])))
-    return found
+        rows.append((total / number, max(0.0, variance) ** 0.5, last))
+    return rows
 
 
-def _sharpness(image: Image.Image) -> float:
-    """Standard deviation of the Laplacian of a grey image, at most 128 px wide and high."""
-    size = (min(_SIDE, image.width), min(_SIDE, image.height))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BOX)
-    grey = np.asarray(image).astype(np.int16)
-    if min(grey.shape) < 3:
-        return 0.0
-    edges = 4 * grey[1:-1, 1:-1]
-    for around in (grey[:-2, 1:-1], grey[2:, 1:-1], grey[1:-1, :-2], grey[1:-1, 2:]):
-        edges -= around
-    values = edges.ravel().astype(np.float64)
-    variance = float(values @ values) / len(values) - float(values.mean()) ** 2
-    return float(max(0.0, variance - _ROUNDING) ** 0.5)
+def _sharpness(images: Sequence[Pixels]) -> list[float]:
+    """Standard deviations of the Laplacians of grey images, uint8 [H, W]; 0 below 3 x 3 px."""
+    sharpness = [0.0] * len(images)
+    for shape in {image.shape for image in images if min(image.shape) >= 3}:
+        places = [place for place, image in enumerate(images) if image.shape == shape]
+        grey = np.stack([images[place] for place in places]).astype(np.int16)
+        edges = 4 * grey[:, 1:-1, 1:-1]
+        for around in (
+            grey[:, :-2, 1:-1],
+            grey[:, 2:, 1:-1],
+            grey[:, 1:-1, :-2],
+            grey[:, 1:-1, 2:],
+        ):
+            edges -= around
+        values = edges.reshape(len(places), -1).astype(np.float64)
+        variances = np.square(values).mean(axis=1) - values.mean(axis=1) ** 2  # exact: of integers
+        deviations = np.sqrt(np.maximum(0.0, variances - _ROUNDING))
+        for place, deviation in zip(places, deviations.tolist(), strict=True):
+            sharpness[place] = deviation
+    return sharpness
 
 
 def _metadata(format: str, content: bytes) -> tuple[float, int, str, int]:
