@@ -28,7 +28,6 @@ from residua.weights.load import Weights
 from residua.weights.network import build_network, check_usable
 
 MAX_HEAD_FEATURES = 4096
-SAMPLE = 16  # images that engines are compared on
 _OUTPUTS = {False: "logits", True: "logits and features"}
 NEAR = 1e-3  # of the largest logit: a smaller gap between the two best is decided by PyTorch
 
@@ -52,7 +51,7 @@ class Outputs:
         if not len(pixels):
             return [_no_rows()]
         if self.engine is None:
-            self.engine, _ = engine_for(self.job, pixels[:SAMPLE], self.images)
+            self.engine, _ = engine_for(self.job, pixels, self.images)
         return self.engine.run(pixels)
 
 

@@ -30,7 +30,6 @@ from residua.transfer.feature_cache import FeatureCache, Floats
 
 VERSION = 3  # to be raised when the same network would give other features
 MIN_PER_CLASS = 8  # images of each class that are computed however little time there is
-SAMPLE = 16  # images that engines are compared on
 PIECE_SECONDS = 5.0  # about the most work that is lost when the process is killed
 PIECE_ROWS = 4096
 BATCH_PIXELS = 32 * 224 * 224  # enough work for the machine, and little enough for its caches
@@ -187,7 +186,7 @@ class FeatureExtractor:
         OpenVINO's, if it is installed and agrees with PyTorch on the first images.
         """
         job = self.stages.job(self.layers, self.weights_sha256)
-        engine, self.refusal = engine_for(job, self.images.pixels[:SAMPLE], len(self.labels))
+        engine, self.refusal = engine_for(job, self.images.pixels, len(self.labels))
         return engine
 
     def prepare_engine(self) -> None:
