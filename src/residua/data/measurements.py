@@ -60,7 +60,7 @@ class Measured:
 
 
 class Sample(NamedTuple):
-    """What `measure` needs of an image, a few kilobytes.
+    """A few kilobytes of an image, which `measure` reads.
 
     metadata: see `_metadata`. counts: how often each value occurs in R, G, B, grey and the border,
     int64 [5, 256]. grey: uint8 [H, W], at most 128 x 128 px.
