@@ -133,12 +133,18 @@ def test_a_file_with_a_comma_in_its_name_is_one_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"transfer__strategy": "full"}, {"network__weights": "none"}, {"network__name": "resnet18"}],
+    ("settings", "reason"),
+    [
+        ({"transfer__strategy": "full"}, "--transfer full"),
+        ({"network__weights": "none"}, "--weights none"),
+        ({"network__name": "resnet18"}, "--model resnet18"),
+        ({"preprocessing__size": 16}, "they need at least 32 px, but preprocessing.size is 16"),
+    ],
 )
-def test_an_effort_contradicts_another_strategy(settings: dict[str, object]) -> None:
-    with pytest.raises(ResiduaError, match="--effort quick is for a training that starts from"):
+def test_an_effort_contradicts_another_strategy(settings: dict[str, object], reason: str) -> None:
+    with pytest.raises(ResiduaError, match="--effort quick is for a training that") as caught:
         start(transfer__effort="quick", **settings)
+    assert f"({reason})" in str(caught.value)
 
 
 def test_an_effort_contradicts_a_training_of_ones_own() -> None:

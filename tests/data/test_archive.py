@@ -73,6 +73,14 @@ def test_class_folders_in_an_archive(tmp_path: Path, name: str, prefix: str) -> 
     assert left == before
 
 
+def test_a_zip_file_with_backslashes_has_folders(tmp_path: Path) -> None:
+    contents = {name.replace("/", "\\"): content for name, content in files().items()}
+    file = write_zip(tmp_path / "p.zip", {**contents, "empty\\": b""})
+    dataset = open_dataset(str(file))
+    assert dataset.classes == ("cat", "dog")
+    assert [entry.path for entry in dataset.entries] == list(NAMES)
+
+
 def test_a_table_with_its_images(tmp_path: Path) -> None:
     contents = files() | {"train.csv": b"id,label\n1,x\n2,y\n3,x\n"}
     dataset = open_dataset(str(write_zip(tmp_path / "p.zip", contents)))
@@ -155,6 +163,7 @@ def compressed_rubbish(folder: Path) -> Path:
         (lambda f: write_tar(f / "p.tar", {"/tmp/x.png": png()}), "would be outside its folder"),
         (lambda f: write_tar(f / "p.tar", {"a\\x.png": png()}), "would be outside its folder"),
         (lambda f: write_zip(f / "p.zip", {"C:/x.png": png()}), "would be outside its folder"),
+        (lambda f: write_zip(f / "p.zip", {"..\\x.png": png()}), "would be outside its folder"),
         (linked_zip, "is a link or a device"),
         (lambda f: linked_tar(f, tarfile.SYMTYPE), "is a link or a device"),
         (lambda f: linked_tar(f, tarfile.LNKTYPE), "is a link or a device"),

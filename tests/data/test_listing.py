@@ -178,6 +178,13 @@ def test_contradictions_are_errors(folder: Path, rows: list[str], message: str) 
     assert message in refusal(folder, rows)
 
 
+def test_a_class_that_may_be_a_missing_label_is_warned_of(folder: Path) -> None:
+    warnings = found(folder, ["path,label", "a.png,cat", "b.png,NaN", "images/c.png,dog"]).warnings
+    assert len(warnings) == 1
+    assert warnings[0].startswith("'NaN' is a class: if it marks images without a label")
+    assert not found(folder, ["path,label", "a.png,cat", "b.png,", "images/c.png,na"]).warnings
+
+
 def test_labels_that_are_lists_are_refused(folder: Path) -> None:
     file = folder / "t.jsonl"
     file.write_text('{"path": "a.png", "label": ["x", "y"]}')
@@ -190,6 +197,7 @@ def test_labels_that_are_lists_are_refused(folder: Path) -> None:
     [
         (("10", "9", "1", "2"), ("1", "2", "9", "10")),
         (("1.0", "0.0", "", "10.0"), ("0", "1", "10")),
+        (("1.0", "0", "1", "0.0"), ("0", "1")),
         (("b", "a", "10", "9"), ("10", "9", "a", "b")),
         (("-1", "+1", "01", "1"), ("-1", "+1", "01", "1")),
         (("True", "False", "True", "False"), ("False", "True")),
@@ -244,8 +252,8 @@ def test_weights_of_images_in_training(folder: Path) -> None:
     assert {entry.weight for entry in labelled.entries} == {1.0}
 
 
-@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "heavy", ""])
-def test_a_weight_that_is_no_number_above_0_names_its_row(folder: Path, weight: str) -> None:
+@pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "1e300", "1e-300", "heavy", ""])
+def test_a_weight_that_cannot_be_used_names_its_row(folder: Path, weight: str) -> None:
     rows = ["path,label,weight", "a.png,x,1", f"b.png,y,{weight}"]
     with pytest.raises(ResiduaError, match=r"row 3: the weight .* rename the column"):
         found(folder, rows)

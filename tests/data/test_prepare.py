@@ -176,6 +176,11 @@ def test_a_single_class_and_too_narrow_a_head_are_refused(tmp_path: Path) -> Non
     one = write_shapes(tmp_path / "one", 4, classes=1)
     with pytest.raises(ResiduaError, match="single class 'class0'"):
         prepared(one)
+    rows = ["path,label", *(f"class0/{number:03}.png,{'x' * (number < 2)}" for number in range(4))]
+    (one / "t.csv").write_text("\n".join(rows))
+    reason = r"Not used: 2 images, the first class0/002.png: row 4: has no label in the column"
+    with pytest.raises(ResiduaError, match=reason):
+        prepared(one / "t.csv")
 
 
 def test_a_crop_padding_of_the_image_size_is_refused(shapes: Path) -> None:

@@ -68,9 +68,14 @@ def choose_start(chooser: Chooser, installed: str | None) -> None:
             "features or --transfer auto, or name one of them."
         )
     if effort is not None and not chooses_itself:
+        reason = f"--transfer {config.transfer.strategy}"
+        if is_open and weights:
+            reason = f"--weights {weights}"
+        elif is_open:
+            reason = reason_against_installed(config, installed or "") or "none are installed"
         raise UsageError(
             f"--effort {effort} is for a training that starts from pretrained weights and chooses "
-            "its own strategy. With these settings, use --budget to limit the time."
+            f"its own strategy; this one does not ({reason}). --budget limits its time."
         )
 
 

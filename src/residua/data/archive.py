@@ -163,9 +163,9 @@ def _zip_members(file: Path, room: int) -> Iterator[_Member]:
         if total > room:
             raise ResiduaError(_too_large(file, "its content", total))
         for member in members:
-            name = member.filename
+            name = member.filename.replace("\\", "/")  # as older programs of Windows write it
             mode = member.external_attr >> 16
-            if member.is_dir() or _is_ignored(name):
+            if name.endswith("/") or _is_ignored(name):
                 continue
             _check_name(file, name)
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG):

@@ -18,6 +18,7 @@ PATHS = (
 LABELS = (("label", "labels", "class", "class_name", "classname", "target", "category"),)
 SPLITS = (("split", "subset", "partition"),)
 GROUPS = (("group", "groups"),)
+WEIGHT_RANGE = 1e-9, 1e9  # beyond, a loss in float32 is not finite
 WEIGHTS = (("weight", "weights", "sample_weight", "sample_weights"),)
 
 
@@ -88,11 +89,12 @@ def weight_of(text: str, column: str, where: str) -> float:
         weight = float(text)
     except ValueError:
         weight = math.nan
-    if 0 < weight < math.inf:
+    low, high = WEIGHT_RANGE
+    if low <= weight <= high:
         return weight
     raise ResiduaError(
-        f"{where}: the weight {text!r} in the column {column!r} is not a number above 0. Correct "
-        "it, or rename the column if it is not a training weight."
+        f"{where}: the weight {text!r} in the column {column!r} is not a number from {low:g} to "
+        f"{high:g}. Correct it, or rename the column if it is not a training weight."
     )
 
 

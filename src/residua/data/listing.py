@@ -32,7 +32,8 @@ from residua.system.words import counted
 _MAX_LABEL = 200  # characters
 _MAX_SEARCHED = 2_000_000  # files below the table's folder
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
-_WHOLE = re.compile(r"([+-]?\d{1,18})\.0+")
+_WHOLE = re.compile(r"([+-]?\d{1,18})(?:\.0+)?")
+_MISSING = ("nan", "none", "null", "n/a", "#n/a", "<na>")  # as programs write an empty cell
 _FRACTION = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _GENERIC = ("train", "training", "test", "labels", "metadata", "data", "annotations")
@@ -86,7 +87,13 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
     if listing.repeated:
         rows = counted(listing.repeated, "row repeats", "rows repeat")
         scan.warnings.append(f"{rows} an earlier row exactly.")
-    order = _order({name for _, name, _ in scan.labelled})
+    names = {name for _, name, _ in scan.labelled}
+    scan.warnings += [
+        f"{name!r} is a class: if it marks images without a label, leave these cells empty."
+        for name in sorted(names)
+        if name.casefold() in _MISSING
+    ]
+    order = _order(names)
     try:
         classes = classes_of(scan, splits if training else [], order)
     except ResiduaError as error:  # a class that the training set lacks

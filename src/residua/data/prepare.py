@@ -128,9 +128,11 @@ def _open(
     if count < 2:
         message = (
             f"{path}: has the single class {dataset.classes[0]!r}: a classifier needs at least two "
-            f"class folders. {' '.join(dataset.warnings)}"
+            f"classes. {' '.join(dataset.warnings)}"
         ).rstrip()
         if dataset.rejected:  # perhaps all images of the other classes
+            unusable = counted(len(dataset.rejected), "image")
+            message += f" Not used: {unusable}, the first {': '.join(dataset.rejected[0])}."
             raise UnreadableImages(message, len(dataset.rejected), dataset.rejected[0])
         raise ResiduaError(message)
     if outputs != AUTO and outputs < count:
