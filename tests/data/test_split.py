@@ -6,16 +6,23 @@ from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from residua.data.dataset import SplitName
-from residua.data.split import Split, keras, stratified
+from residua.config.schema import Data
+from residua.data.dataset import Entry, SplitName
+from residua.data.split import Member, class_notes, keras, overlap_notes, stratified
 from residua.errors import ResiduaError
 
 FRACTIONS = st.sampled_from([0.0, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4])
+
+
+class Split(NamedTuple):
+    splits: tuple[SplitName, ...]
+    notes: tuple[str, ...]
 
 
 def split(
@@ -28,15 +35,20 @@ def split(
     seed: int = 0,
 ) -> Split:
     paths = [f"class{label}/{index:04}.png" for index, label in enumerate(labels)]
-    return stratified(
-        paths,
-        labels,
-        contents or paths,
-        splits or [None] * len(labels),
-        val_fraction=val,
-        test_fraction=test,
-        seed=seed,
-    )
+    keys = contents or paths
+    entries = [
+        Entry(path, label, name)
+        for path, label, name in zip(paths, labels, splits or [None] * len(labels), strict=True)
+    ]
+    data = Data(val_fraction=val, test_fraction=test, split_seed=seed)
+    names, notes = stratified(entries, keys, data)
+    members = [
+        Member(path, f"class{label}", name, "", key)
+        for path, label, name, key in zip(paths, labels, names, keys, strict=True)
+    ]
+    classes = [f"class{label}" for label in range(max(labels) + 1)]
+    notes += [*class_notes(members, classes), *overlap_notes(members)]
+    return Split(tuple(names), tuple(notes))
 
 
 def predefined(train: int, validation: int = 0, test: int = 0) -> list[SplitName | None]:
@@ -165,18 +177,12 @@ def test_the_order_of_the_input_does_not_matter(random: Random, seed: int) -> No
     random.shuffle(order)
     both = []
     for indices in (list(range(50)), order):
-        result = stratified(
-            [paths[i] for i in indices],
-            [labels[i] for i in indices],
+        names, notes = stratified(
+            [Entry(paths[i], labels[i], None) for i in indices],
             [keys[i] for i in indices],
-            [None] * 50,
-            val_fraction=0.25,
-            test_fraction=0.1,
-            seed=seed,
+            Data(val_fraction=0.25, test_fraction=0.1, split_seed=seed),
         )
-        both.append(
-            (dict(zip((paths[i] for i in indices), result.splits, strict=True)), result.notes)
-        )
+        both.append((dict(zip((paths[i] for i in indices), names, strict=True)), notes))
     assert both[0] == both[1]
 
 
@@ -187,16 +193,10 @@ def test_a_split_is_the_same_on_every_platform_and_depends_on_the_seed() -> None
 
 
 def test_decomposed_names_are_the_same_names() -> None:
-    def splits(names: list[str]) -> tuple[SplitName, ...]:
-        return stratified(
-            names,
-            [0] * len(names),
-            [str(index) for index in range(len(names))],
-            [None] * len(names),
-            val_fraction=0.4,
-            test_fraction=0,
-            seed=0,
-        ).splits
+    def splits(names: list[str]) -> list[SplitName]:
+        entries = [Entry(name, 0, None) for name in names]
+        keys = [str(index) for index in range(len(names))]
+        return stratified(entries, keys, Data(val_fraction=0.4))[0]
 
     assert splits([f"v\u00f6gel/{i}.png" for i in range(20)]) == splits(
         [f"vo\u0308gel/{i}.png" for i in range(20)]
@@ -232,26 +232,16 @@ def test_equal_content_across_predefined_splits_is_noted() -> None:
 
 def test_a_class_without_training_images_is_refused_by_name() -> None:
     fixed = predefined(train=5, validation=2)
-    with pytest.raises(ResiduaError, match="class1/0005"):
+    with pytest.raises(ResiduaError, match=r"The training set has no images of: class1\."):
         split([0] * 5 + [1] * 2, None, fixed)
-    with pytest.raises(ResiduaError, match="no images of: owl"):
-        stratified(
-            ["a", "b"],
-            [0, 1],
-            ["a", "b"],
-            ["train", "test"],
-            val_fraction=0,
-            test_fraction=0,
-            seed=0,
-            classes=("egret", "owl"),
-        )
 
 
 def test_the_last_image_of_a_class_is_for_training() -> None:
     result = split([0, 1, 2, 3] + [4] * 16, val=0.25)
     assert result.splits[:4] == ("train",) * 4
     assert result.splits.count("validation") == 5
-    assert any("no images of: 0 (like" in note for note in result.notes)
+    missing = "class0, class1, class2, class3"
+    assert f"The validation set has no images of: {missing}." in result.notes
     splits = split([0] * 2 + [1] * 98, val=0.5, test=0.4).splits
     assert Counter(splits) == {"test": 40, "validation": 50, "train": 10}
     assert sorted(splits[:2]) == ["test", "train"]
@@ -271,7 +261,7 @@ def test_fractions_that_leave_nothing_are_refused(val: float, test: float) -> No
 
 def test_no_images_are_refused() -> None:
     with pytest.raises(ResiduaError, match="0 readable images"):
-        split([])
+        stratified([], [], Data(val_fraction=0.2))
 
 
 @pytest.mark.slow

@@ -31,73 +31,54 @@ def assign_splits(
     dataset = surveyed.dataset
     entries = [dataset.entries[at] for at in readable]
     is_explicit = chooser.config.data.val_fraction != AUTO
-    given = {entry.split for entry in entries}
-    auto.choose_validation(chooser, len(readable), len(dataset.classes), given)
+    defined = {entry.split for entry in entries}
+    auto.choose_validation(chooser, len(readable), len(dataset.classes), defined)
     data = chooser.config.data
-    paths, labels = [entry.path for entry in entries], [entry.label for entry in entries]
-    contents = [decoded.digests[at] for at in readable]
-    sha256 = [surveyed.sha256[at] for at in readable]
-    notes = split.label_notes(paths, labels, contents)
-    if recorded is not None or data.split == "keras":
-        names: Sequence[SplitName] = (
-            _keras_split(chooser.config, dataset, paths)
-            if recorded is None
-            else _recorded_split(
-                data.path, recorded, paths, [dataset.classes[label] for label in labels], sha256
-            )
-        )
-        notes += split.class_notes(paths, labels, names, dataset.classes)
-        notes += split.overlap_notes(paths, contents, names)
+    images = [
+        (entry.path, dataset.classes[entry.label], surveyed.sha256[at])
+        for at, entry in zip(readable, entries, strict=True)
+    ]
+    sizes: list[str] = []
+    unused: list[str] = []
+    if recorded is not None:
+        names = _recorded_split(data.path, recorded, images)
+    elif data.split == "keras":
+        names = _keras_split(chooser.config, dataset, [entry.path for entry in entries])
     else:
-        found = split.stratified(
-            paths,
-            labels,
-            contents,
-            [entry.split for entry in entries],
-            val_fraction=data.val_fraction,
-            test_fraction=data.test_fraction,
-            seed=data.split_seed,
-            classes=dataset.classes,
-            groups=groups,
-        )
+        names, sizes = split.stratified(entries, groups, data)
         unused = [
             f"{flag} {fraction:g} has no effect: the data set has its own {name} set"
             for name, flag, fraction, was_set in (
                 ("validation", "--val-fraction", data.val_fraction, is_explicit),
                 ("test", "--test-fraction", data.test_fraction, True),
             )
-            if name in given and was_set and fraction > 0
+            if name in defined and was_set and fraction > 0
         ]
-        names, notes = found.splits, [*notes, *found.notes, *unused]
-    sizes = Counter(groups)
-    shared = [group if sizes[group] > 1 else "" for group in groups]
+    counts = Counter(groups)
     members = tuple(
-        Member(path, dataset.classes[label], name, *rest)
-        for path, label, name, *rest in zip(
-            paths, labels, names, sha256, contents, shared, strict=True
+        Member(path, label, name, sha256, decoded.digests[at], group if counts[group] > 1 else "")
+        for at, (path, label, sha256), name, group in zip(
+            readable, images, names, groups, strict=True
         )
     )
-    return members, tuple(notes)
+    class_notes = split.class_notes(members, dataset.classes)
+    overlaps = split.overlap_notes(members)
+    return members, (*split.label_notes(members), *sizes, *class_notes, *overlaps, *unused)
 
 
 def _recorded_split(
-    path: str,
-    recorded: Sequence[Member],
-    paths: Sequence[str],
-    labels: Sequence[str],
-    sha256: Sequence[str],
+    path: str, recorded: Sequence[Member], images: Sequence[tuple[str, str, str]]
 ) -> list[SplitName]:
-    """The splits in split.csv. Raises ResiduaError if the images differ."""
+    """The splits in split.csv. images: (path, label, SHA-256). Raises ResiduaError if changed."""
     splits = {(member.path, member.label, member.sha256): member.split for member in recorded}
-    present = list(zip(paths, labels, sha256, strict=True))
-    if different := sorted(splits.keys() ^ set(present)):
+    if different := sorted(splits.keys() ^ set(images)):
         number = len({image for image, *_ in different})
         raise ResiduaError(
             f"{path}: has changed since the run was created: {number:,} new, missing or changed "
             f"images differ from split.csv, the first is {different[0][0]}. Restore the data, or "
             "train again."
         )
-    return [splits[image] for image in present]
+    return [splits[image] for image in images]
 
 
 def _keras_split(config: Config, dataset: Dataset, paths: Sequence[str]) -> list[SplitName]:

@@ -150,22 +150,12 @@ def with_validation_set(prepared: Prepared, fraction: float, reason: str) -> Pre
     """Draw a validation set from the training set, as if data.val_fraction had been set at first;
     the test set stays as it is."""
     prepared = prepared.choose("data.val_fraction", fraction, reason)
-    data, entries = prepared.config.data, prepared.dataset.entries
     readable = prepared.readable.tolist()
-    found = split.stratified(
-        [member.path for member in prepared.members],
-        prepared.labels[readable].tolist(),
-        [member.pixels for member in prepared.members],
-        [entries[at].split for at in readable],
-        val_fraction=data.val_fraction,
-        test_fraction=data.test_fraction,
-        seed=data.split_seed,
-        classes=prepared.dataset.classes,
-        groups=prepared.groups,
-    )
+    entries = [prepared.dataset.entries[at] for at in readable]
+    names, _ = split.stratified(entries, prepared.groups, prepared.config.data)
     members = tuple(
         dataclasses.replace(member, split=name)
-        for member, name in zip(prepared.members, found.splits, strict=True)
+        for member, name in zip(prepared.members, names, strict=True)
     )
     return dataclasses.replace(prepared, members=members, splits=by_split(readable, members))
 

@@ -1,4 +1,4 @@
-"""Readable images (path, label, content, predefined split) -> the split of each; reads no pixels.
+"""Entries of readable images and their groups -> the split of each; reads no pixels.
 
 Two strategies: `stratified`, equal on every platform, and `keras`, which selects the validation
 files of Keras' image_dataset_from_directory.
@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import attrgetter
 
 import numpy as np
 
-from residua.data.dataset import SPLITS, SplitName
+from residua.config.schema import Data
+from residua.data.dataset import SPLITS, Entry, SplitName
 from residua.errors import ResiduaError
 from residua.system.words import agreeing, counted
 
@@ -43,14 +45,6 @@ class Member:
         return frozenset((self.sha256, self.pixels)) - {""}
 
 
-@dataclass(frozen=True)
-class Split:
-    """splits: of each image, in the order of the input. notes: sentences for the user."""
-
-    splits: tuple[SplitName, ...]
-    notes: tuple[str, ...]
-
-
 @dataclass(frozen=True, eq=False)
 class _Group:
     """Images that stay together; members: indices, counts: images per label."""
@@ -60,23 +54,12 @@ class _Group:
 
 
 def stratified(
-    paths: Sequence[str],
-    labels: Sequence[int],
-    contents: Sequence[str],
-    splits: Sequence[SplitName | None],
-    *,
-    val_fraction: float,
-    test_fraction: float,
-    seed: int,
-    classes: Sequence[str] = (),
-    groups: Sequence[str] | None = None,
-) -> Split:
-    """Draw the splits that the data set does not define itself.
+    entries: Sequence[Entry], groups: Sequence[str], data: Data
+) -> tuple[list[SplitName], list[str]]:
+    """Draw the splits that the data set does not define itself; and notes on their sizes.
 
-    paths: of the readable images, relative, with '/'. labels: class indices. contents: a key per
-    image, equal for equal pixels. splits: as defined by the data set, None where it defines none;
-    these never change. classes: names for messages. groups: a key per image, equal for images that
-    must share a split; None: `contents`.
+    entries: of the readable images; splits that they define never change. groups: a key per image,
+    equal for images that must share a split. data: fractions and seed.
 
     A missing split is drawn from the N images that are for training or in no split, test first:
     floor(fraction x N) of the decimal as written. Classes share it by largest remainder. Within a
@@ -84,14 +67,18 @@ def stratified(
     library and no order of the input, and changes little when images are added. Images of a
     group stay together; if the last group does not fit, the split is smaller, with a note.
 
-    Raises ResiduaError if a fraction is outside [0, 1) or a class would have no training image.
+    Raises ResiduaError if a fraction is outside [0, 1) or no image is left for training.
     """
-    pool = [index for index, split in enumerate(splits) if split in (None, "train")]
-    fractions: dict[SplitName, float] = {"test": test_fraction, "validation": val_fraction}
+    pool = [index for index, entry in enumerate(entries) if entry.split in (None, "train")]
+    present = {entry.split for entry in entries}
+    fractions: dict[SplitName, float] = {
+        "test": data.test_fraction,
+        "validation": data.val_fraction,
+    }
     targets = {
         split: _share(fraction, len(pool), split)
         for split, fraction in fractions.items()
-        if split not in splits
+        if split not in present
     }
     if sum(targets.values()) >= len(pool):
         taken = " and ".join(f"{number} for {split}" for split, number in targets.items())
@@ -99,19 +86,17 @@ def stratified(
             f"Of {len(pool)} readable images, {taken or 'predefined splits'} leave none for "
             "training: add images, or use a smaller --val-fraction or --test-fraction."
         )
-    result: list[SplitName] = [split or "train" for split in splits]
+    result: list[SplitName] = [entry.split or "train" for entry in entries]
     notes = []
-    counts = Counter(labels[index] for index in pool)
+    counts = Counter(entries[index].label for index in pool)
     for split, target in targets.items():
         left = [index for index in pool if result[index] == "train"]
-        drawable = _groups(left, paths, labels, groups or contents, f"{seed}/{split}")
+        drawable = _groups(left, entries, groups, f"{data.split_seed}/{split}")
         drawn = [member for group in _draw(drawable, counts, target) for member in group.members]
         for member in drawn:
             result[member] = split
         notes += _size_notes(split, len(drawn), target, fractions[split], len(pool))
-    notes += class_notes(paths, labels, result, classes)
-    notes += overlap_notes(paths, contents, result)
-    return Split(tuple(result), tuple(notes))
+    return result, notes
 
 
 def keras(listing: Sequence[str], *, val_fraction: float, seed: int) -> list[str]:
@@ -148,24 +133,21 @@ def _share(fraction: float, total: int, split: str) -> int:
 
 
 def _groups(
-    indices: Iterable[int],
-    paths: Sequence[str],
-    labels: Sequence[int],
-    contents: Sequence[str],
-    purpose: str,
+    indices: Iterable[int], entries: Sequence[Entry], keys: Sequence[str], purpose: str
 ) -> list[_Group]:
-    """Groups of equal content, in hash order: this order is the random choice of the split."""
+    """Groups of equal keys, in hash order: this order is the random choice of the split."""
     members: dict[str, list[int]] = {}
     for index in indices:
-        members.setdefault(contents[index], []).append(index)
+        members.setdefault(keys[index], []).append(index)
 
-    def rank(path: str) -> tuple[bytes, str]:
+    def rank(index: int) -> tuple[bytes, str]:
         # NFC: macOS may list the same name decomposed.
+        path = entries[index].path
         text = f"{purpose}/{unicodedata.normalize('NFC', path)}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest(), path
 
-    ordered = sorted(members.values(), key=lambda group: min(rank(paths[i]) for i in group))
-    return [_Group(tuple(group), Counter(labels[i] for i in group)) for group in ordered]
+    ordered = sorted(members.values(), key=lambda group: min(map(rank, group)))
+    return [_Group(tuple(group), Counter(entries[i].label for i in group)) for group in ordered]
 
 
 def _draw(groups: Sequence[_Group], counts: Mapping[int, int], target: int) -> list[_Group]:
@@ -236,20 +218,13 @@ def _size_notes(split: SplitName, size: int, target: int, fraction: float, total
     return []
 
 
-def class_notes(
-    paths: Sequence[str], labels: Sequence[int], result: Sequence[SplitName], classes: Sequence[str]
-) -> list[str]:
+def class_notes(members: Sequence[Member], classes: Sequence[str]) -> list[str]:
     """Notes on classes that a split lacks. Raises ResiduaError if the training set lacks one."""
-    example = dict(sorted(zip(labels, paths, strict=True), reverse=True))  # its first path
-    present: dict[SplitName, set[int]] = {split: set() for split in SPLITS}
-    for label, split in zip(labels, result, strict=True):
-        present[split].add(label)
+    present = {split: {m.label for m in members if m.split == split} for split in SPLITS}
+    readable = set().union(*present.values())
 
     def missing(split: SplitName) -> str:
-        return ", ".join(
-            classes[label] if label < len(classes) else f"{label} (like {example[label]})"
-            for label in sorted(example.keys() - present[split])
-        )
+        return ", ".join(name for name in classes if name in readable - present[split])
 
     if lost := missing("train"):
         raise ResiduaError(
@@ -268,37 +243,39 @@ def shared(contents: Sequence[str]) -> int:
     return sum(count for count in Counter(contents).values() if count > 1)
 
 
-def label_notes(paths: Sequence[str], labels: Sequence[int], contents: Sequence[str]) -> list[str]:
-    """A note on equal content in several classes."""
-    known: dict[str, list[tuple[str, int]]] = {}  # content -> paths and labels
-    for path, label, content in sorted(zip(paths, labels, contents, strict=True)):
-        known.setdefault(content, []).append((path, label))
-    twins = [copies for copies in known.values() if len({label for _, label in copies}) > 1]
+def label_notes(members: Sequence[Member]) -> list[str]:
+    """A note on equal pixels in several classes."""
+    copies: dict[str, list[Member]] = {}
+    for member in sorted(members, key=attrgetter("path")):
+        copies.setdefault(member.pixels, []).append(member)
+    twins = [group for group in copies.values() if len({member.label for member in group}) > 1]
     if not twins:
         return []
-    (first, label), *others = twins[0]
-    second = next(path for path, other in others if other != label)
+    first, *others = twins[0]
+    second = next(member for member in others if member.label != first.label)
     return [
         f"{sum(map(len, twins)):,} images with identical pixels in different classes, for example "
-        f"{first} = {second}: their labels contradict each other. Remove the wrong copies."
+        f"{first.path} = {second.path}: their labels contradict each other. Remove the wrong "
+        "copies."
     ]
 
 
-def overlap_notes(
-    paths: Sequence[str], contents: Sequence[str], result: Sequence[SplitName]
-) -> list[str]:
-    """Notes on equal content in two splits, which only predefined splits can have."""
-    ordered = sorted(zip(paths, contents, result, strict=True))
+def overlap_notes(members: Sequence[Member]) -> list[str]:
+    """Notes on equal pixels in two splits, which only predefined splits can have."""
+    ordered = sorted(members, key=attrgetter("path"))
     notes = []
-    for first, second in itertools.combinations(SPLITS, 2):
-        known = {content: path for path, content, split in reversed(ordered) if split == first}
-        twins = [(p, known[c]) for p, c, split in ordered if split == second and c in known]
+    for earlier, later in itertools.combinations(SPLITS, 2):
+        known = {
+            member.pixels: member.path for member in reversed(ordered) if member.split == earlier
+        }
+        images = [member for member in ordered if member.split == later]
+        twins = [(m.path, known[m.pixels]) for m in images if m.pixels in known]
         if twins:
             notes.append(
-                f"{len(twins)} of {counted(result.count(second), f'{second} image')} "
-                f"{agreeing(len(twins), 'is', 'are')} pixel for pixel in the {first} set too, for "
-                f"example {twins[0][0]} = {twins[0][1]}. The splits are predefined and stay as "
-                f"they are: {second} metrics are optimistic."
+                f"{len(twins)} of {counted(len(images), f'{later} image')} "
+                f"{agreeing(len(twins), 'is', 'are')} pixel for pixel in the {earlier} set too, "
+                f"for example {twins[0][0]} = {twins[0][1]}. The splits are predefined and stay as "
+                f"they are: {later} metrics are optimistic."
             )
     return notes
 
