@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 import residua
 from residua import experiment
 from residua.config import parse
+from residua.config.auto import Choice
 from residua.config.recipes import compose
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
@@ -33,6 +34,7 @@ from residua.runs.sources import open_weights, with_leakage_notes
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.transfer.context import Context
+from residua.transfer.result import TOO_FEW_ERRORS
 from residua.weights.load import read_file
 
 HEAD = {
@@ -244,6 +246,12 @@ def test_further_training_of_a_default_probe_keeps_its_data_settings(
         *("train", str(shapes), "--test-fraction", "0.2", "--split-seed", "3"),
         *("--fixes", str(fixes), "--set", "data.max_pixels=10000", "--effort", "best"),
     ]
+    reason = f"2 of 480 images misclassified: {TOO_FEW_ERRORS}"  # more time would not change this
+    others = [choice for choice in run.folder.choices if choice.setting != "transfer.strategy"]
+    choice = Choice("transfer.strategy", "features", reason)
+    run.folder.write_settings(run.folder.config, [*others, choice])
+    residua.resume(run)
+    assert capsys.readouterr().err.split()[-4:] == ["--transfer", "full", "--epochs", "10"]
 
 
 def test_resume_refuses_changed_data_and_accepts_moved_ones(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def test_findings_are_sorted_by_severity(found: Audit) -> None:
     assert kinds == ["unreadable", "identical-across-classes", "near-duplicates-within-class"]
     assert found.summary == "26 images in 2 classes: 2 errors, 1 note"
     assert "Labels were not checked" in found.text()
+    lines = found.text().splitlines()
+    assert "  class0/00.png  = class1/<b>.png" in lines
+    assert "  class1/<b>.png" not in lines  # named with its copy already
 
 
 def test_json_has_every_image(found: Audit) -> None:
@@ -52,6 +55,7 @@ def test_the_page_is_one_file_with_images_and_escaped_names(found: Audit, tmp_pa
     text = file.read_text("utf-8")
     assert text.count("data:image/png;base64,") == 4
     assert "class1/&lt;b&gt;.png" in text
+    assert "A split that <code>train</code> draws" in text
     assert "http" not in text.replace("http-equiv", "")
     assert "<script" not in text
 

@@ -228,6 +228,7 @@ def test_predict_prints_a_row_for_every_file(folder: Path, run: Path) -> None:
     result = residua("predict", str(run), "data/猫头鹰", "--grid", "grid.png", cwd=folder)
     assert len(result.stdout.splitlines()) == 12
     assert Image.open(folder / "grid.png").width > 300
+    assert "grid: grid.png" in result.stderr
 
 
 @pytest.mark.slow

@@ -21,6 +21,8 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_look_summarises_the_data_and_writes_grids(data: Path) -> None:
+    whole = min(data.glob("red*/0*.png")).read_bytes()
+    (data / "red <b>" / "cut.png").write_bytes(whole[: len(whole) // 2])  # its header is whole
     result = residua("look", "data", cwd=data.parent)
     assert result.status == 0, result.stderr
     for line in (
@@ -30,7 +32,8 @@ def test_look_summarises_the_data_and_writes_grids(data: Path) -> None:
         "colour modes: RGB 24",
     ):
         assert line in result.stdout
-    assert "unreadable: red <b>/broken.png: " in result.stdout
+    for name in ("broken", "cut"):
+        assert f"unreadable: red <b>/{name}.png: " in result.stdout
     assert result.stdout.splitlines()[-1] == (
         "written to looks/data: a grid of images for each class, and training-batch.png"
     )
@@ -67,12 +70,12 @@ def test_the_training_batch_is_as_the_network_receives_it(data: Path) -> None:
 @pytest.mark.slow
 def test_the_split_and_the_augmentation_that_train_would_use_are_stated(data: Path) -> None:
     probe = residua("look", "data", "--transfer", "features", cwd=data.parent)
-    assert "a linear probe on the images as in the grids, without augmentation" in probe.stdout
+    assert "a linear probe on the images of the grids, without augmentation" in probe.stdout
     assert probe.stdout.splitlines()[-1].endswith("a grid of images for each class")
     assert not (data.parent / "looks" / "data" / "training-batch.png").exists()
     auto = residua("look", "data", cwd=data.parent).stdout
     assert "before fine-tuning, hold out 20 % of the images for validation" in auto
-    assert "fine-tune, with the augmentation in training-batch.png, if that" in auto
+    assert "fine-tune with augmentation, as in training-batch.png" in auto
     scratch = residua("look", "data", "--weights", "none", cwd=data.parent).stdout
     assert "linear probe" not in scratch
     assert (data.parent / "looks" / "data" / "training-batch.png").exists()

@@ -193,7 +193,7 @@ def test_no_difference_has_no_sign_and_values_that_no_run_has_no_line(tmp_path: 
     ]
     pairs = pair_runs(runs[0].predictions, [runs[1].predictions])
     page = comparison_page(runs, pairs, {})
-    assert "(b less a: 0.00 points, " in page.findings[0]
+    assert "(b minus a: 0.00 points, " in page.findings[0]
     shown = [line[0] for line in page.tables[0].lines]
     assert "epochs" in shown
     assert not {"images/s", "seconds"} & set(shown)

@@ -150,7 +150,10 @@ def test_it_states_how_far_probabilities_carry() -> None:
     assert "still assigned" not in text
     few = replace(detector, left_out=1, tested=0, reported=0)
     text = card_text(replace(facts(), unknown=few), "")
-    assert "How many images of 1 class that was left out in turn are reported as unknown" in text
+    assert (
+        "The share of images of 1 class that was left out in turn that is reported as unknown"
+        in text
+    )
     unmeasured = replace(detector, auroc=None, left_out=0)
     two = facts().data.classes[:2]
     for classes, reason in ((two, "with two classes"), (two * 2, "trained on all classes")):

@@ -14,6 +14,7 @@ from references.lines import Lines
 from torch import nn
 
 from residua.config import auto
+from residua.config.parse import with_settings
 from residua.config.validate import check
 from residua.data.batches import DecodedImages
 from residua.data.prepared import without_validation_set
@@ -259,6 +260,23 @@ def test_the_test_of_a_probe_is_unbiased_but_that_of_a_trained_head_is_not(
         prepared = context_of(with_splits, weights, "features", network__head=head).prepared
         folder.write_settings(prepared.config, prepared.choices)
         assert folder.selected_on_validation is selected
+
+
+@pytest.mark.parametrize(("effort", "selected"), [("quick", False), ("standard", True)])
+def test_a_quick_training_selects_nothing_on_the_validation_set(
+    effort: str,
+    selected: bool,
+    with_splits: Path,
+    weights: Path,
+    folder: RunFolder,
+    context_of: ContextOf,
+) -> None:
+    """Its strategy is fixed; that of the default may be the result of a comparison."""
+    prepared = context_of(with_splits, weights, "features").prepared
+    config = with_settings(prepared.config, {"transfer.effort": effort})
+    choice = auto.Choice("transfer.strategy", "features", f"--effort {effort}")
+    folder.write_settings(config, [*prepared.choices, choice])
+    assert folder.selected_on_validation is selected
 
 
 def test_a_budget_limits_the_epochs_of_a_head_but_not_its_images(

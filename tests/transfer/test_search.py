@@ -450,9 +450,9 @@ def test_a_trial_whose_initial_weights_are_the_best_is_no_gain() -> None:
 def test_an_accuracy_before_training_is_named_as_such() -> None:
     kept = trial(*[True] * 3, False)
     kept.outcome.progress.epoch = 1
-    assert kept.summary == "val accuracy 0.7500, 1 epoch, 1.0 s"
+    assert kept.summary == "val accuracy 0.7500 (4 images), 1 epoch, 1.0 s"
     kept.outcome.progress.improve({"val_accuracy": 0.75, "val_loss": 0.1}, "accuracy", 0)
-    expected = "val accuracy 0.7500 before training, not improved in 1 epoch, 1.0 s"
+    expected = "val accuracy 0.7500 (4 images) before training, not improved in 1 epoch, 1.0 s"
     assert kept.summary == expected
     assert kept.compared_with(kept, "trial").kept_initial
 

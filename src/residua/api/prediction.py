@@ -135,8 +135,11 @@ def predictions(
         keep=None if grid is None else keep,
         announce=announce,
     )
-    if grid is not None and (warning := write_prediction_grid(drawn, user_path(grid))):
-        console.caution(warning)
+    if grid is not None:
+        if warning := write_prediction_grid(drawn, user_path(grid)):
+            console.caution(warning)
+        if user_path(grid).exists():
+            console.print(f"grid: {os.fspath(grid)}")
 
 
 def transform(

@@ -144,10 +144,12 @@ class Audit:
         lines = [self.summary]
         for finding in self.findings:
             lines += ["", f"{finding.severity}: {finding.title}. {finding.action}"]
-            shown = finding.examples[:_TEXT_EXAMPLES]
+            # copies are in the note of the first of them
+            examples = [e for e in finding.examples if e.note] or finding.examples
+            shown = examples[:_TEXT_EXAMPLES]
             lines += [f"  {e.path}{'  ' + e.note if e.note else ''}" for e in shown]
-            if len(finding.examples) > len(shown):
-                lines.append(f"  ... {len(finding.examples) - len(shown):,} more")
+            if len(examples) > len(shown):
+                lines.append(f"  ... {len(examples) - len(shown):,} more")
         if self.notes:
             lines += ["", *self.notes]
         return "\n".join(lines)

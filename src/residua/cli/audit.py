@@ -8,6 +8,7 @@ import typer
 
 from residua.cli.common import DataArgument, JsonOption, print_json, print_text, terminal
 from residua.cli.options import parse_assignments
+from residua.system.words import counted
 
 
 def audit(
@@ -70,12 +71,12 @@ def audit(
             if file is not None:
                 check_output(user_path(file), (ending,), [data])
         found = api.audit(data, group_by=group_by, seconds=seconds, settings=settings, quiet=False)
-        if html is not None:
-            console.print(f"page: {write(found, html)}")
-        if fix_list is not None:
-            lines = found.write_fixes(fix_list)
-            console.print(f"{fix_list}: {lines} proposed fixes; review them before training")
         if as_json:
             print_json(found.to_json())
         else:
             print_text(found.text())
+        if html is not None:
+            console.print(f"page: {write(found, html)}")
+        if fix_list is not None:
+            fixes = counted(found.write_fixes(fix_list), "proposed fix", "proposed fixes")
+            console.print(f"{fix_list}: {fixes}; review them before training")

@@ -60,7 +60,7 @@ def overview(config: Config, out: str | None, console: Console) -> str:
     lines = [
         prepared.summary,
         *_class_counts(prepared),
-        *_sizes_and_formats([header for header in prepared.headers if header]),
+        *_sizes_and_formats(_readable(prepared)),
         *(f"warning: {note}" for note in prepared.notes),
         *(f"unreadable: {path}: {reason}" for path, reason in prepared.unreadable),
         *_plans(prepared),
@@ -69,16 +69,23 @@ def overview(config: Config, out: str | None, console: Console) -> str:
     return "\n".join(lines)
 
 
+def _readable(prepared: Prepared) -> list[Header]:
+    """The headers of the images that can be read to their end."""
+    unreadable = {path for path, _ in prepared.unreadable}
+    entries = zip(prepared.dataset.entries, prepared.headers, strict=True)
+    return [header for entry, header in entries if header and entry.path not in unreadable]
+
+
 def _plans(prepared: Prepared) -> list[str]:
     """How `train` may use the images otherwise than the counts and the training batch show."""
     transfer = prepared.config.transfer
     if transfer.strategy == "features" and not transfer.views:
-        return ["plan: fit a linear probe on the images as in the grids, without augmentation"]
+        return ["plan: fit a linear probe on the images of the grids, without augmentation"]
     if transfer.strategy != "auto":
         return []
     lines = [
-        "plan: fit a linear probe on the images as in the grids; fine-tune, with the augmentation "
-        f"in {BATCH}, if that may be better"
+        "plan: fit a linear probe on the images of the grids, without augmentation; unless it "
+        f"makes too few errors, then fine-tune with augmentation, as in {BATCH}"
     ]
     if prepared.is_explicit("data.val_fraction") or prepared.has_own_splits:
         return lines

@@ -49,7 +49,7 @@ def models(
       residua models resnet50 --classes 10
       residua models preact_resnet50 --draw units.svg
     """
-    with terminal():
+    with terminal() as console:
         from residua.networks.analysis import describe
 
         if name is None:
@@ -68,4 +68,6 @@ def models(
         )
         if draw is not None:
             description.draw(user_path(draw))
-        print(description.text(as_json))
+        print(description.text(as_json), flush=True)
+        if draw is not None:
+            console.print(f"drawing: {draw}")

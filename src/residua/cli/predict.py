@@ -81,7 +81,7 @@ def evaluate(
         if as_json:
             print_json(evaluation.to_json())
         else:
-            print_text(evaluation_text(evaluation))
+            print_text(evaluation_text(evaluation, unreadable=False))  # there was a warning
 
 
 def predict(

@@ -26,7 +26,7 @@ NOTE = (
     "only. Seconds: the whole training, with validation and saving."
 )
 PAIRS_NOTE = (
-    "Difference: second less first. p: McNemar's exact test. Where images form groups, such as "
+    "Difference: second minus first. p: McNemar's exact test. Where images form groups, such as "
     "near-duplicates or those of --group-by, each group counts once, with its mean accuracy, and p "
     "is that of a sign-flip permutation test. Adjusted: for the number of comparisons (Holm); "
     "significant below 0.05. Detectable: the smallest true difference that would be significant in "
@@ -188,7 +188,7 @@ def _difference_text(pair: Pair, difference: Difference) -> str:
     )
     return (
         f"{figure}: no significant difference between {first} and {second} "
-        f"({second} less {first}: {points} points, {interval}; {counted(pair.gained, 'image')} "
+        f"({second} minus {first}: {points} points, {interval}; {counted(pair.gained, 'image')} "
         f"{agreeing(pair.gained, 'is', 'are')} correct in {second} only, {pair.lost:,} in {first} "
         f"only, {test}); {detectable}."
     )

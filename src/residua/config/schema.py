@@ -255,9 +255,9 @@ class Transfer:
 
     effort: Effort | None = setting(
         None,
-        "From ImageNet weights: 'quick': linear probe, in seconds; 'standard' (default): also "
-        "fine-tuning if its expected gain exceeds the noise, within 3 minutes; 'best': the same "
-        "without time limit.",
+        "From ImageNet weights: 'quick': linear probe, in seconds; 'standard' (default): then "
+        "fine-tuning, unless the probe makes too few errors, within 3 minutes; 'best': trials of "
+        "all strategies, without time limit.",
         flag="--effort",
     )
     strategy: Strategy | None = setting(

@@ -136,7 +136,7 @@ def _draw(axes: Axes, history: History, kind: str, best_epoch: int | None) -> No
     _add_tooltips(axes, epochs, curves, kind)
     if curves:
         axes.legend(
-            loc="lower right" if kind == "accuracy" else "upper right",
+            loc="best",
             framealpha=0.85,
             edgecolor="none",
             labelcolor=INK,

@@ -113,7 +113,8 @@ def cell_colours(shares: npt.NDArray[np.floating]) -> Pixels:
 def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path) -> str | None:
     """Write at most GRID images, as the network sees them, under their class and file name.
 
-    An image of none of the classes has a dashed frame and "unknown" before its class.
+    An image of none of the classes has a dashed frame and "unknown" before its class, instead of a
+    probability after it.
 
     Returns a warning where no font has a name, or why there is no grid: predictions are worth more
     than their image, so nothing is raised.
@@ -131,7 +132,7 @@ def write_prediction_grid(rows: Sequence[tuple[Prediction, Pixels]], file: Path)
         file = of_files.name(index, 20)
         if row.unknown is None:
             return Caption(f"{letters.name(label, 14)} {probability}\n{file}")
-        return Caption(f"unknown: {letters.name(label, 9)} {probability}\n{file}", WRONG, "--")
+        return Caption(f"unknown: {letters.name(label, 10)}\n{file}", WRONG, "--")
 
     try:
         drawing = _grid(

@@ -64,8 +64,8 @@ def _draw_bins(canvas: FigureBase, reliability: Reliability) -> None:
     lowest = min([0.9, *(min(bin.confidence, bin.interval[0]) for bin in reliability.after.bins)])
     axes.set_xlim(max(0.0, lowest - 0.02), 1.01)
     axes.set_ylim(max(0.0, lowest - 0.02), 1.01)
-    tidy(axes, "", "probability of the predicted class")
-    axes.set_title("Accuracy", loc="left", color=INK, fontsize=11, fontweight="bold")
+    tidy(axes, "accuracy", "probability of the predicted class")
+    axes.set_title("Reliability diagram", loc="left", color=INK, fontsize=11, fontweight="bold")
     _in_percent(axes.xaxis)
     _in_percent(axes.yaxis)
 

@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from markupsafe import Markup, escape
 
 from residua.config.auto import Choice, is_explicit, value_of
 from residua.config.parse import all_settings, field_of
@@ -83,8 +84,14 @@ def templates() -> Any:
         "among": images_text,
         "unmeasured": unmeasured_text,
         "sentence": slice_text,
+        "code": code,
     }
     return environment
+
+
+def code(text: str) -> Markup:
+    """A text, escaped, with what is in backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def allowed(html: str) -> str:
@@ -221,8 +228,8 @@ def images_text(images: int, groups: int) -> str:
     return counted(images, "image") + (f" in {counted(groups, 'group')}" if groups < images else "")
 
 
-def evaluation_text(evaluation: Evaluation) -> str:
-    """Metrics, also of each class, as lines for a terminal."""
+def evaluation_text(evaluation: Evaluation, unreadable: bool = True) -> str:
+    """Metrics, also of each class, as lines for a terminal. unreadable: list these files too."""
     metrics = evaluation.metrics
     top5 = "" if metrics.top5 is None else f", top-5 {decimals(metrics.top5, 4)}"
     split = "" if evaluation.split == "all" else f"{evaluation.split} "
@@ -251,7 +258,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
             f"{score.support:>8,}"
         )
     lines += [slice_text(entry) for entry in evaluation.slices]
-    lines += [f"not readable: {path}: {reason}" for path, reason in evaluation.unreadable]
+    if unreadable:
+        lines += [f"not readable: {path}: {reason}" for path, reason in evaluation.unreadable]
     return "\n".join(lines)
 
 
@@ -259,22 +267,25 @@ def finished_text(run: RunFolder, split: str, scores: Mapping[str, Any]) -> str:
     """The line that `resume` prints for a finished run. scores: of scores.json, if it exists."""
     accuracy = f"{split} accuracy {decimals(scores['accuracy'], 4)}, " if scores else ""
     return (
-        f"{run.path}: is finished and was not changed: {accuracy}report {run.path / REPORT}. "
+        f"{run.path} is finished and was not changed: {accuracy}report {run.path / REPORT}. "
         f"To train further: {shlex.join(_further_training(run))}"
     )
 
 
 def _further_training(run: RunFolder) -> list[str]:
     """The words of a command that trains further on the same splits of the same data."""
+    from residua.transfer.result import TOO_FEW_ERRORS
+
     config, choices = run.config, run.choices
     words = ["residua", "train", config.data.path]
     for name in all_settings():
         concerns_data = name.startswith("data.") and name not in ("data.path", "data.cache")
         if concerns_data or name == "training.seed":
             words += _option(config, choices, name)
-    chosen = any(choice.setting == "transfer.strategy" for choice in choices)
+    chosen = [choice.reason for choice in choices if choice.setting == "transfer.strategy"]
+    more_time_helps = chosen and not chosen[0].endswith(TOO_FEW_ERRORS)
     is_probe = config.transfer.strategy == "features"
-    if is_probe and chosen and config.transfer.effort != "best":
+    if is_probe and more_time_helps and config.transfer.effort != "best":
         return [*words, *_option(config, choices, "network.weights"), "--effort", "best"]
     return [*words, "--weights", str(run.path), "--transfer", "full", "--epochs", "10"]
 
@@ -331,15 +342,15 @@ def unknown_text(detector: UnknownDetector | None, classes: int) -> str:
             else "the network was trained on all classes, so none can be left out"
         )
         return (
-            "How many images of none of the classes are reported as unknown was not measured: "
-            f"{reason}. {alarms}"
+            "The share of images of none of the classes that is reported as unknown was not "
+            f"measured: {reason}. {alarms}"
         )
     number = counted(detector.left_out, "class", "classes")
     left_out = f"{number} that {agreeing(detector.left_out, 'was', 'were')} left out in turn"
     if not detector.tested:  # of few images, or of a run of 0.1.0
         return (
-            f"How many images of {left_out} are reported as unknown was not measured (AUROC "
-            f"{detector.auroc:.3f}). {alarms}"
+            f"The share of images of {left_out} that is reported as unknown was not measured "
+            f"(AUROC {detector.auroc:.3f}). {alarms}"
         )
     return (
         f"Of the images of {left_out}, {percent(detector.reported / detector.tested)} "

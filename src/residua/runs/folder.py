@@ -195,6 +195,8 @@ class RunFolder:
         is_probe = config.transfer.strategy == "features" and config.network.head == "logistic"
         if not is_probe:
             return True
+        if config.transfer.effort == "quick":
+            return False
         # `auto` may have selected this strategy
         return any(choice.setting == "transfer.strategy" for choice in self.choices)
 

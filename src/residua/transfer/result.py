@@ -12,6 +12,7 @@ from residua.inference.feature_layers import FeatureLayer
 from residua.runs.folder import RunFolder
 
 RESULT = "transfer.json"
+TOO_FEW_ERRORS = "too few for another strategy to show a gain"  # ends a reason to stop
 Phase = Literal["first", "trial", "final"]
 
 

@@ -34,7 +34,7 @@ from residua.training.checkpoint import STATE
 from residua.transfer.context import Context, Outcome, saved_predictor
 from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune, fits
 from residua.transfer.linear_probe import fit_probe, refit_probe, warn_of_unused
-from residua.transfer.result import Phase, TrialResult
+from residua.transfer.result import TOO_FEW_ERRORS, Phase, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
 from residua.transfer.small_network import is_large, small_context
 from residua.transfer.trial import (
@@ -244,10 +244,7 @@ class Search:
         errors = int((~correct).sum())
         if share * errors >= MIN_ERRORS:
             return ""
-        return (
-            f"{errors} of {len(correct):,} {images} misclassified{where}: too few for another "
-            "strategy to show a gain"
-        )
+        return f"{errors} of {len(correct):,} {images} misclassified{where}: {TOO_FEW_ERRORS}"
 
     def _with_validation_set(self, probe: Trial) -> Trial:
         """The probe evaluated on a validation set that is drawn now, where all images were used

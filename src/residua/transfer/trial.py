@@ -45,7 +45,8 @@ class Trial:
         length = f", {epochs}" if progress.epoch else ""
         if progress.kept_initial:
             length = f" before training, not improved in {epochs}"
-        return f"val accuracy {self.accuracy:.4f}{length}, {self.seconds:.1f} s"
+        images = counted(len(self.correct), "image")
+        return f"val accuracy {self.accuracy:.4f} ({images}){length}, {self.seconds:.1f} s"
 
     def gain_over(self, other: Trial) -> tuple[float, float]:
         """See `paired_gain`."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residua.data.random import shuffled
+from residua.system.words import joined
 from residua.uncertainty.quantiles import conformal_quantile
 from residua.uncertainty.temperature import group_folds
 from residua.uncertainty.unknown_scores import (
@@ -90,7 +91,7 @@ class UnknownDetector:
     @property
     def title(self) -> str:
         """The score in words for users."""
-        return " and ".join(SCORES[part].title for part in self.name.split("+"))
+        return joined([SCORES[part].title for part in self.name.split("+")])
 
     @property
     def reason(self) -> str:

@@ -22,7 +22,7 @@ LABELS = {  # of facts whose JSON keys are those of version 0.1.0
     "form": "format",
     "names": "layer names",
     "biases": "conv biases",
-    "numbers": "elements",
+    "numbers": "parameters and buffers",
     "stored as": "dtypes",
 }
 
