@@ -64,7 +64,7 @@ def _align(levels: dict[int, Tensor], pairs: Tensor, mirrored: Tensor) -> Tensor
     rows = torch.arange(len(pairs))
     motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(pairs), 1)
     fits = torch.zeros(2, len(pairs))
-    best = found = torch.zeros(0)
+    best = detail = torch.zeros(0)
 
     def images(side: int) -> tuple[Tensor, Tensor]:
         base, moved = (levels[side][pairs[rows, column]].float() for column in (0, 1))
@@ -76,11 +76,11 @@ def _align(levels: dict[int, Tensor], pairs: Tensor, mirrored: Tensor) -> Tensor
         best, motion = _refine(*images(side), motion, iterations)
         alike = best > enough
         rows, motion, best = rows[alike], motion[alike], best[alike]
-        found = _detail(*images(_DETAIL_SIDE), motion)
+        detail = _detail(*images(_DETAIL_SIDE), motion)
         if side < SIDE:
-            alike = found > _ROUGH_DETAIL
+            alike = detail > _ROUGH_DETAIL
             rows, motion, best = rows[alike], motion[alike], best[alike]
-    fits[:, rows] = torch.stack([best, found])
+    fits[:, rows] = torch.stack([best, detail])
     return fits
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from residua.data.dataset import ColumnValues, Entry, Header, Pixels, SplitName
+from residua.data.dataset import ColumnValues, Entry, Header, Pixels, Range, SplitName
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 
@@ -40,12 +40,7 @@ class ArrayDataset:
         return Header(width, height, self.format, "RGB" if channels == 3 else "L")
 
     def pixels(
-        self,
-        index: int,
-        content: bytes,
-        channels: int,
-        max_pixels: int,
-        value_range: tuple[float, float] | None = None,
+        self, index: int, content: bytes, channels: int, max_pixels: int, value_range: Range = None
     ) -> Pixels:
         """uint8 [H, W, channels]; greyscale by Pillow's weights."""
         pixels = np.frombuffer(content, np.uint8).reshape(self.images[index].shape)

@@ -130,9 +130,9 @@ def value_range(
         except Unreadable:  # `load` reports it
             return np.zeros(0)
 
-    found = np.concatenate(in_threads(measure, len(deep), progress))
+    values = np.concatenate(in_threads(measure, len(deep), progress))
     floats = {index for index in deep if (header := survey.headers[index]) and header.mode == "F"}
-    return *of_dataset(found, len(floats) == len(deep)), len(deep)
+    return *of_dataset(values, len(floats) == len(deep)), len(deep)
 
 
 def load(
@@ -408,7 +408,7 @@ def _control_groups(proc: Path, sys: Path) -> Iterator[tuple[Path, str, str]]:
             if controllers:
                 root, limit, used = root / "memory", "memory.limit_in_bytes", "total_rss"
             if controllers in ("", "memory"):
-                own = root / path.strip("/")
-                for group in (own, *own.parents):
+                innermost = root / path.strip("/")
+                for group in (innermost, *innermost.parents):
                     if group.is_relative_to(root):
                         yield group, limit, used

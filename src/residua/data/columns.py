@@ -123,11 +123,11 @@ def _column(
             )
         return chosen
     for tier in known:
-        found = [name for name in names if plain_name(name) in tier]
-        if len(found) > 1:
-            raise ResiduaError(_unclear(role, found, shown or names, where))
-        if found:
-            return found[0]
+        matches = [name for name in names if plain_name(name) in tier]
+        if len(matches) > 1:
+            raise ResiduaError(_unclear(role, matches, shown or names, where))
+        if matches:
+            return matches[0]
     return ""
 
 
@@ -142,13 +142,13 @@ def plain_name(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _unclear(role: str, found: Sequence[str], names: Sequence[str], where: str) -> str:
+def _unclear(role: str, candidates: Sequence[str], names: Sequence[str], where: str) -> str:
     columns = shown_columns(names)
     if role == "group":
-        how = f"rename a column, or use --group-by {found[0] if found else 'COLUMN'}"
+        how = f"rename a column, or use --group-by {candidates[0] if candidates else 'COLUMN'}"
     else:
-        example = found[0] if found else "COLUMN"
+        example = candidates[0] if candidates else "COLUMN"
         how = f"choose one with --set data.{role}_column={example}"
     how += f", or name the column {role}"
-    problem = f"{' and '.join(found)} may both be" if found else "no column is clearly"
+    problem = f"{' and '.join(candidates)} may both be" if candidates else "no column is clearly"
     return f"{where}: {problem} the {role} of an image: {how}. Its columns are {columns}."

@@ -21,14 +21,14 @@ _MARKER = re.compile(rb"\xff[^\0\x01\xd0-\xd7\xff]")  # one that a segment follo
 
 def without_metadata(content: bytes) -> bytes:
     """A PNG without the chunks that pixels and orientation do not depend on."""
-    kept, whole, end = [content[:8]], True, 8
+    parts, whole, end = [content[:8]], True, 8
     for kind, start, end in _chunks(content):
         chunk = content[start:end]
         if kind in _USED or not kind[:1].islower() or _has_orientation(kind, chunk):
-            kept.append(chunk)
+            parts.append(chunk)
         else:
             whole = False
-    return content if whole else b"".join([*kept, content[end:]])
+    return content if whole else b"".join([*parts, content[end:]])
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, C], C = 3 (RGB) or 1 (greyscale)
 ColumnValues = Sequence[str] | npt.NDArray[np.float64]  # text, or numbers: one for each image
+Range = tuple[float, float] | None  # values of 16-bit and float images that become 0 and 255
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -84,17 +85,9 @@ class Dataset(Protocol):
         """The header, read from `content`. Raises Unreadable, also above `max_pixels`."""
 
     def pixels(
-        self,
-        index: int,
-        content: bytes,
-        channels: int,
-        max_pixels: int,
-        value_range: tuple[float, float] | None = None,
+        self, index: int, content: bytes, channels: int, max_pixels: int, value_range: Range = None
     ) -> Pixels:
-        """The decoded, upright image, uint8 [H, W, channels]. Raises Unreadable.
-
-        value_range: the values of 16-bit and float images that become 0 and 255.
-        """
+        """The decoded, upright image, uint8 [H, W, channels]. Raises Unreadable."""
 
 
 def values_at(
@@ -127,11 +120,6 @@ class Selection:
         return self.dataset.header(self.indices[index], content, max_pixels)
 
     def pixels(
-        self,
-        index: int,
-        content: bytes,
-        channels: int,
-        max_pixels: int,
-        value_range: tuple[float, float] | None = None,
+        self, index: int, content: bytes, channels: int, max_pixels: int, value_range: Range = None
     ) -> Pixels:
         return self.dataset.pixels(self.indices[index], content, channels, max_pixels, value_range)

@@ -214,8 +214,8 @@ def _table_items(
         if isinstance(image, Mapping):  # not decoded
             image = image.get("bytes") or image.get("path")
         cells = {name: _cell(row[name], data.features[name]) for name in others}
-        own = split or (_split(row[roles.split], where) if roles.split else None)
-        yield _Item(image, _name(row[roles.label], names, where), own, where, cells)
+        own_split = split or (_split(row[roles.split], where) if roles.split else None)
+        yield _Item(image, _name(row[roles.label], names, where), own_split, where, cells)
 
 
 def _split(cell: object, where: str) -> SplitName | None:

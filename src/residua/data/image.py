@@ -130,9 +130,9 @@ def digest(pixels: Pixels) -> str:
             np.array_equal(red, other) for other in (green, blue)
         ):
             pixels = red[:, :, None]
-    found = hashlib.sha256(repr(pixels.shape).encode())
-    found.update(np.ascontiguousarray(pixels).data)
-    return found.hexdigest()
+    sha256 = hashlib.sha256(repr(pixels.shape).encode())
+    sha256.update(np.ascontiguousarray(pixels).data)
+    return sha256.hexdigest()
 
 
 def prepared(content: bytes, preprocessing: Preprocessing, max_pixels: int) -> Pixels:
@@ -343,21 +343,21 @@ def _values_of(image: Image.Image) -> Callable[[Image.Image], Values]:
     inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
 
     def values_of(tile: Image.Image) -> Values:
-        found = finite(np.asarray(tile).astype(np.float64))
-        return 65535 - found if inverted else found
+        numbers = finite(np.asarray(tile).astype(np.float64))
+        return 65535 - numbers if inverted else numbers
 
     return values_of
 
 
 def _sample(image: Image.Image, count: int) -> Values:
     """See `values`."""
-    values_of, found = _values_of(image), []
+    values_of, parts = _values_of(image), []
     step = max(1, round((image.width * image.height / count) ** 0.5))
     for tile, _ in _tiles(image):
         tile_values = values_of(tile)
         extremes = np.array([tile_values.min(), tile_values.max()])
-        found += [tile_values[::step, ::step].ravel(), extremes]
-    return np.concatenate(found)
+        parts += [tile_values[::step, ::step].ravel(), extremes]
+    return np.concatenate(parts)
 
 
 def _scale(image: Image.Image, value_range: ValueRange | None) -> Callable[[Image.Image], Pixels]:

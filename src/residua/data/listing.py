@@ -129,12 +129,12 @@ def listed_files(file: Path) -> list[tuple[str, Path | str]]:
             f"{shown_columns(table.names)}."
         ) from error
     files = _Files(file.parent)
-    found: list[tuple[str, Path | str]] = []
+    rows: list[tuple[str, Path | str]] = []
     for cell in _texts(table, name, "path"):
         path, reason = files.locate(cell)
         shown = str(file.parent / path) if path else cell
-        found.append((shown, reason or file.parent / path))
-    return found
+        rows.append((shown, reason or file.parent / path))
+    return rows
 
 
 def _with_others(table: Table) -> str:
@@ -160,22 +160,22 @@ def _listed(table: Table, roles: Columns) -> _Listing:
     for at, (number, text, name, part, group_name, weight) in enumerate(
         zip(table.numbers, texts, labels, splits, groups, weights, strict=True)
     ):
-        found, reason = files.locate(text)
+        path, reason = files.locate(text)
         if not reason and not name:
             reason = f"has no label in the column {label!r}"
         if reason:
-            shown = found or text[:_MAX_LABEL] or f"row {number}"
+            shown = path or text[:_MAX_LABEL] or f"row {number}"
             listing.scan.rejected.append((shown, f"row {number}: {reason}"))
             continue
         row = _Row(at, number, name, part, weight)
-        first = listing.rows.setdefault(found, row)
+        first = listing.rows.setdefault(path, row)
         if first is not row:
-            _check_repeated(table, found, first, row)
+            _check_repeated(table, path, first, row)
             listing.repeated += 1
             continue
-        listing.scan.labelled.append((found, name, part))
+        listing.scan.labelled.append((path, name, part))
         if group_name:
-            listing.groups[found] = group_name
+            listing.groups[path] = group_name
     return listing
 
 
@@ -271,19 +271,19 @@ class _Files:
             return "", "is an address: download the image, and list the file"
         try:
             forms = [text, text.replace("\\", "/"), *(normalize(f, text) for f in ("NFC", "NFD"))]
-            found = next(filter(None, map(self._existing, dict.fromkeys(forms))), "")
-            named = [found] if found else self._named(text.replace("\\", "/"))
+            path = next(filter(None, map(self._existing, dict.fromkeys(forms))), "")
+            named = [path] if path else self._named(text.replace("\\", "/"))
             if len(named) != 1:
                 missing = "there is no such file" if not named else "may be "
                 return "", missing + " or ".join(sorted(named)[:3])
-            (found,) = named
-            found.encode()
-            reason = recognition.objection(self._folder / found)
+            (path,) = named
+            path.encode()
+            reason = recognition.objection(self._folder / path)
         except (OSError, ValueError) as error:
             return "", f"cannot be read: {reason_of(error)}"
-        if LINE_BREAK.search(found):
+        if LINE_BREAK.search(path):
             return "", "has a line break in its name: rename it"
-        return found, reason or ""
+        return path, reason or ""
 
     def _existing(self, text: str) -> str:
         path = os.path.normpath(self._absolute / text)
@@ -296,12 +296,12 @@ class _Files:
         return plain.as_posix() if Path(text).is_absolute() else relative
 
     def _named(self, text: str) -> list[str]:
-        wanted = PurePosixPath(text)
-        if wanted.is_absolute() or ".." in wanted.parts:
+        target = PurePosixPath(text)
+        if target.is_absolute() or ".." in target.parts:
             return []
         return [
             path
-            for path in self._by_name.get(wanted.name, ())
+            for path in self._by_name.get(target.name, ())
             if f"/{path}".endswith(f"/{text}")
             or f"/{path.removesuffix(PurePosixPath(path).suffix)}".endswith(f"/{text}")
         ]

@@ -131,8 +131,8 @@ def _sharpness(images: Sequence[Pixels]) -> list[float]:
     """Standard deviations of the Laplacians of grey images, uint8 [H, W]; 0 below 3 x 3 px."""
     sharpness = [0.0] * len(images)
     for shape in {image.shape for image in images if min(image.shape) >= 3}:
-        places = [place for place, image in enumerate(images) if image.shape == shape]
-        grey = np.stack([images[place] for place in places]).astype(np.int16)
+        positions = [position for position, image in enumerate(images) if image.shape == shape]
+        grey = np.stack([images[position] for position in positions]).astype(np.int16)
         edges = 4 * grey[:, 1:-1, 1:-1]
         for around in (
             grey[:, :-2, 1:-1],
@@ -141,11 +141,11 @@ def _sharpness(images: Sequence[Pixels]) -> list[float]:
             grey[:, 1:-1, 2:],
         ):
             edges -= around
-        values = edges.reshape(len(places), -1).astype(np.float64)
+        values = edges.reshape(len(positions), -1).astype(np.float64)
         variances = np.square(values).mean(axis=1) - values.mean(axis=1) ** 2  # exact: of integers
         deviations = np.sqrt(np.maximum(0.0, variances - _ROUNDING))
-        for place, deviation in zip(places, deviations.tolist(), strict=True):
-            sharpness[place] = deviation
+        for position, deviation in zip(positions, deviations.tolist(), strict=True):
+            sharpness[position] = deviation
     return sharpness
 
 

@@ -75,9 +75,9 @@ def find_near_duplicates(
     fits = [np.zeros((2, 0), np.float32)]
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
-        members, places = np.unique(block, return_inverse=True)
+        members, positions = np.unique(block, return_inverse=True)
         flags = mirrored[start : start + _BLOCK]
-        fits.append(align(take(members), places.reshape(block.shape), flags))
+        fits.append(align(take(members), positions.reshape(block.shape), flags))
     correlation, detail = np.concatenate(fits, axis=1)
     match = (correlation >= bounds[0]) & (detail >= bounds[1])
     return np.unique(pairs[match], axis=0)  # mirrored or not
@@ -155,16 +155,16 @@ def _are_drawings(take: Take, usable: npt.NDArray[np.bool_]) -> bool:
     chance = uniform(0, 0, np.arange(count), 2, "pairs")
     pairs = images[(chance * len(images)).astype(np.int64)]
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    members, places = np.unique(pairs, return_inverse=True)
+    members, positions = np.unique(pairs, return_inverse=True)
     as_is = np.zeros(len(pairs), np.bool_)
-    correlation, detail = align(take(members), places.reshape(pairs.shape), as_is)
+    correlation, detail = align(take(members), positions.reshape(pairs.shape), as_is)
     aligned = (correlation > 0) & (detail < MATCH)  # the others may be copies
     return float(aligned.mean()) > _DRAWINGS
 
 
 def _hash_candidates(codes: _Codes) -> Pairs:
-    found = [close_hashes(codes.hashes[side], bits) for side, bits in _DISTANCES.items()]
-    pairs = np.unique(np.concatenate(found), axis=0)
+    pairs_by_side = [close_hashes(codes.hashes[side], bits) for side, bits in _DISTANCES.items()]
+    pairs = np.unique(np.concatenate(pairs_by_side), axis=0)
     return pairs[codes.usable[pairs].all(axis=1)]
 
 
@@ -178,8 +178,8 @@ def _candidates(
         target.append(_above(*nearest(codes.coarse, queries, _NEIGHBOURS), _SIMILARITY))
     if features is not None and len(features) > 1:
         vectors = reduced(features, min(_FEATURE_DIMENSIONS, features.shape[1]))
-        found = nearest(vectors, vectors, _FEATURE_NEIGHBOURS)
-        similar = _above(*found, _FEATURE_SIMILARITY)
+        neighbours = nearest(vectors, vectors, _FEATURE_NEIGHBOURS)
+        similar = _above(*neighbours, _FEATURE_SIMILARITY)
         first, second = codes.coarse[similar[:, 0]], similar[:, 1]
         as_is = (first * codes.coarse[second]).sum(axis=1)
         is_plain = as_is >= (first * codes.mirrored[second]).sum(axis=1)

@@ -117,17 +117,17 @@ def _keep_best(
 ) -> None:
     """Compare the queries `rows` with the vectors `members`; keep the best, in place."""
     count = indices.shape[1]
-    found = queries[rows] @ vectors[members].T
-    found[rows[:, None] == members[None, :]] = -1
+    candidates = queries[rows] @ vectors[members].T
+    candidates[rows[:, None] == members[None, :]] = -1
     if len(members) > count:
-        top = np.argpartition(found, -count, axis=1)[:, -count:]
-        found, ids = np.take_along_axis(found, top, axis=1), members[top]
+        top = np.argpartition(candidates, -count, axis=1)[:, -count:]
+        candidates, ids = np.take_along_axis(candidates, top, axis=1), members[top]
     else:
-        ids = np.broadcast_to(members, found.shape)
+        ids = np.broadcast_to(members, candidates.shape)
     ids = np.concatenate([indices[rows], ids], axis=1)
-    found = np.concatenate([similarities[rows], found], axis=1)
-    best = np.argsort(-found, axis=1, kind="stable")[:, :count]
-    similarities[rows] = np.take_along_axis(found, best, axis=1)
+    candidates = np.concatenate([similarities[rows], candidates], axis=1)
+    best = np.argsort(-candidates, axis=1, kind="stable")[:, :count]
+    similarities[rows] = np.take_along_axis(candidates, best, axis=1)
     indices[rows] = np.take_along_axis(ids, best, axis=1)
     indices[rows] = np.where(similarities[rows] > -1, indices[rows], -1)
 

@@ -99,10 +99,10 @@ class Prepared:
 
         limit: of validation images, evenly spaced; 0: all.
         """
-        found: dict[str, Integers] = {"validation": thinned(self.splits["validation"], limit)}
+        splits: dict[str, Integers] = {"validation": thinned(self.splits["validation"], limit)}
         if self.config.training.curve_test:
-            found["test"] = self.splits["test"]
-        return {name: members for name, members in found.items() if len(members)}
+            splits["test"] = self.splits["test"]
+        return {name: members for name, members in splits.items() if len(members)}
 
     def training_batches(self) -> TrainingBatches:
         """Augmented batches of the training set on the device."""

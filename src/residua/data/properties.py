@@ -29,15 +29,15 @@ def properties_in(
     else is text. Omitted are columns of lists, of a single value, and of ids: numbers that are
     named so, and whole numbers or texts of which no two are equal.
     """
-    found: dict[str, ColumnValues] = {}
+    properties: dict[str, ColumnValues] = {}
     for name, cells in columns.items():
-        if name in roles or len(found) == MOST:
+        if name in roles or len(properties) == MOST:
             continue
         texts = [text for row in rows if (text := text_of(cells[row])) is not None]
         values = _values(name, texts) if len(texts) == len(rows) else None
         if values is not None:
-            found[name] = values
-    return found
+            properties[name] = values
+    return properties
 
 
 def _values(name: str, texts: list[str]) -> ColumnValues | None:

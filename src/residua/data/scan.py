@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from residua.data import image, recognition
-from residua.data.dataset import ColumnValues, Entry, Header, Pixels, SplitName
+from residua.data.dataset import ColumnValues, Entry, Header, Pixels, Range, SplitName
 from residua.errors import ResiduaError
 
 SPLIT_NAMES: dict[str, SplitName] = {
@@ -52,12 +52,7 @@ class FileDataset:
         return image.header(content, max_pixels)
 
     def pixels(
-        self,
-        index: int,
-        content: bytes,
-        channels: int,
-        max_pixels: int,
-        value_range: tuple[float, float] | None = None,
+        self, index: int, content: bytes, channels: int, max_pixels: int, value_range: Range = None
     ) -> Pixels:
         """See `image.decode`."""
         return image.decode(content, channels, max_pixels, value_range)

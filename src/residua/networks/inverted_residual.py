@@ -102,9 +102,9 @@ def scaled(width: int, factor: float) -> int:
     """Channels times a factor, the nearest multiple of 8, never more than 10 % below."""
     if factor == 1:
         return width
-    wanted = width * factor
-    rounded = max(8, int(wanted + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * wanted else rounded
+    exact = width * factor
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
 def unit_plans(config: InvertedResidualConfig) -> tuple[tuple[UnitPlan, ...], ...]:

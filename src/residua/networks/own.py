@@ -146,9 +146,10 @@ def own_name(model: ModelLike) -> str:
             f"model = {model!r}: expected a name, MODULE:FUNCTION, an nn.Module, or a function of "
             "the number of classes that returns one."
         )
-    where, what = getattr(model, "__module__", ""), getattr(model, "__qualname__", "")
-    is_importable = what.isidentifier() and where not in ("", "__main__")
-    return _named(f"{where}:{what}" if is_importable else f"{INSTANCE}:{what or 'model'}", model)
+    module, attribute = getattr(model, "__module__", ""), getattr(model, "__qualname__", "")
+    is_importable = attribute.isidentifier() and module not in ("", "__main__")
+    name = f"{module}:{attribute}" if is_importable else f"{INSTANCE}:{attribute or 'model'}"
+    return _named(name, model)
 
 
 def is_named(name: str) -> bool:
@@ -180,9 +181,9 @@ def _imported(name: str) -> Factory:
         return _of_timm(what)
     sys.path.insert(0, "")  # the working directory, as `python -m` does
     try:
-        found: Any = importlib.import_module(where)
+        target: Any = importlib.import_module(where)
         for attribute in what.split("."):
-            found = getattr(found, attribute)
+            target = getattr(target, attribute)
     except (Exception, SystemExit) as error:
         raise ResiduaError(
             f"model {name}: cannot be imported: {_shown(error)} Expected MODULE:FUNCTION, where "
@@ -190,12 +191,12 @@ def _imported(name: str) -> Factory:
         ) from error
     finally:
         sys.path.remove("")
-    if not callable(found) or isinstance(found, nn.Module):
+    if not callable(target) or isinstance(target, nn.Module):
         raise ResiduaError(
-            f"model {name}: is {type(found).__name__}, expected a function of the number of "
+            f"model {name}: is {type(target).__name__}, expected a function of the number of "
             "classes that returns an nn.Module."
         )
-    return found  # type: ignore[no-any-return]
+    return target  # type: ignore[no-any-return]
 
 
 def _of_timm(name: str) -> Factory:

@@ -225,19 +225,19 @@ def find_network(raw: RawWeights, model: str | None) -> tuple[RawWeights, Match]
     try:
         return raw, recognise(raw, model)
     except ResiduaError:
-        found = []
+        fitting = []
         for prefix, part in parts_of(raw) if raw.framework == "pytorch" else ():
             with contextlib.suppress(ResiduaError):
-                found.append((prefix, part, recognise(part, model)))
-        if not found:
+                fitting.append((prefix, part, recognise(part, model)))
+        if not fitting:
             raise
-    if len(found) > 1:
+    if len(fitting) > 1:
         raise ResiduaError(
-            f"{raw.path}: contains {len(found)} networks, under "
-            f"{', '.join(prefix for prefix, *_ in found)}. Save the one that is meant alone: "
+            f"{raw.path}: contains {len(fitting)} networks, under "
+            f"{', '.join(prefix for prefix, *_ in fitting)}. Save the one that is meant alone: "
             "torch.save(network.state_dict(), FILE)."
         )
-    return found[0][1:]
+    return fitting[0][1:]
 
 
 def recognise(raw: RawWeights, model: str | None) -> Match:
@@ -300,16 +300,16 @@ def _key_maps(raw: RawWeights, name: str, model: str | None) -> list[KeyMap]:
 
 def _unknown(raw: RawWeights, model: str | None) -> str:
     names = list(raw.layers)
-    wanted = f"those of {model}" if model else "those of any network of the catalogue"
+    expected = f"those of {model}" if model else "those of any network of the catalogue"
     return (
-        f"{raw.path}: is {raw.form} of {len(names)} layers, whose names are not {wanted}: the "
+        f"{raw.path}: is {raw.form} of {len(names)} layers, whose names are not {expected}: the "
         f"first are {', '.join(names[:SHOWN])}."
     )
 
 
 def _misfit(raw: RawWeights, nearest: Match, model: str | None) -> str:
     shown, more = nearest.problems[:SHOWN], len(nearest.problems) - SHOWN
-    what = "does not fit" if model else "is no network of the catalogue; the nearest is"
+    verdict = "does not fit" if model else "is no network of the catalogue; the nearest is"
     rest = f"; and {more} more" if more > 0 else ""
     source = nearest.key_map.source
-    return f"{raw.path}: {what} {nearest.network} ({source}): {'; '.join(shown)}{rest}."
+    return f"{raw.path}: {verdict} {nearest.network} ({source}): {'; '.join(shown)}{rest}."

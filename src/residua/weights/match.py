@@ -195,15 +195,15 @@ def _fit(raw: RawWeights, network: nn.Module, name: str, key_map: KeyMap, names:
         for stored in extra
         if stored not in other_head
     ]
-    own, unusable = None, ""
+    own_layers, unusable = None, ""
     if other_head and not problems:
-        own = own_head(raw, name, other_head)
-    if own is not None:
-        head_tensors = own[1]
+        own_layers = own_head(raw, name, other_head)
+    if own_layers is not None:
+        head_tensors = own_layers[1]
         tensors |= head_tensors
         classes, has_head, other_head = len(list(head_tensors.values())[-1]), True, ()
     if raw.config and has_head:
-        if own is None:
+        if own_layers is None:
             problems += raw.config.unsupported()
         unusable = unusable_outputs(raw.config.final_activation, classes)
     if unusable:
@@ -220,8 +220,8 @@ def _fit(raw: RawWeights, network: nn.Module, name: str, key_map: KeyMap, names:
         other_head,
         names,
         unusable,
-        own[0] if own else None,
-        OWN_HEAD if own else "",
+        own_layers[0] if own_layers else None,
+        OWN_HEAD if own_layers else "",
     )
 
 

@@ -266,16 +266,16 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Metadata)
 
     network = metadata.network.name
     with translated(path, f"weights of {network}"):
-        wanted = outline_of(metadata.network).state_dict()
-        weights = [name for name in wanted if not name.endswith("num_batches_tracked")]
+        state = outline_of(metadata.network).state_dict()
+        weights = [name for name in state if not name.endswith("num_batches_tracked")]
         missing = [name for name in weights if name not in tensors]
         has_head = not missing
         if missing and missing != [name for name in weights if name.startswith("head")]:
             raise damaged(path, f"lacks {missing[0]} of {network}")
-        if extra := [name for name in tensors if name not in wanted]:
+        if extra := [name for name in tensors if name not in state]:
             raise damaged(path, f"contains {extra[0]}, which {network} does not have")
-        for name in (name for name in wanted if name in tensors):
-            tensor, expected = tensors[name], wanted[name]
+        for name in (name for name in state if name in tensors):
+            tensor, expected = tensors[name], state[name]
             is_weight = expected.is_floating_point()
             dtypes = FLOATS if is_weight else (dtype_name(expected),)
             if tensor.shape != expected.shape or dtype_name(tensor) not in dtypes:

@@ -41,22 +41,22 @@ def own_head(
         dense = tuple(name for name in raw.config.layers if name in dense)
     elif len(dense) != 1:
         return None
-    found = [layer for name in dense if (layer := _weight_and_bias(raw, name)) is not None]
-    if len(found) < len(dense):
+    layers = [layer for name in dense if (layer := _weight_and_bias(raw, name)) is not None]
+    if len(layers) < len(dense):
         return None
     with on_meta():
         usual = build(network)
         width = build(network, head="linear", classes=2).head.in_features
-    inputs = [weight.shape[1] for weight, _ in found]
-    outputs = [weight.shape[0] for weight, _ in found]
+    inputs = [weight.shape[1] for weight, _ in layers]
+    outputs = [weight.shape[0] for weight, _ in layers]
     if inputs[0] != width or any(a != b for a, b in zip(outputs, inputs[1:], strict=False)):
         return None
     head: str | None
-    if len(found) > 1:
-        named = {f"head.linear{number}": layer for number, layer in enumerate(found, start=1)}
+    if len(layers) > 1:
+        named = {f"head.linear{number}": layer for number, layer in enumerate(layers, start=1)}
         head = f"mlp:{','.join(map(str, outputs[:-1]))}"
     else:
-        named = {"head": found[0]}
+        named = {"head": layers[0]}
         is_usual = isinstance(usual.head, nn.Linear) and usual.pool_size == 1
         head = None if is_usual and usual.head.in_features == width else "linear"
     tensors: dict[str, Tensor] = {}

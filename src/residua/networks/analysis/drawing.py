@@ -195,15 +195,15 @@ def _unit_table(paper: _Paper, alike: Sequence[_Unit], left: float, top: float) 
         units = list(group)
         numbers = [unit.number for unit in units]
         gapless = len(units) > 2 and numbers[-1] - numbers[0] == len(units) - 1
-        places = f"{numbers[0]} to {numbers[-1]}" if gapless else ", ".join(map(str, numbers))
+        units_shown = f"{numbers[0]} to {numbers[-1]}" if gapless else ", ".join(map(str, numbers))
         branch = units[0].layers["branch"]
         outputs = [layer.output[0] for layer in branch if layer.kind.startswith(WIDE)]
         widths = " → ".join(map(str, (units[0].input[0], *outputs)))
-        lines.append((stage, places, widths, _times(units[0].output[1:])))
+        lines.append((stage, units_shown, widths, _times(units[0].output[1:])))
     paper.path(f"M{left} {top + 8}h{CARD - 40}", "rule")
-    for number, (stage, places, widths, area) in enumerate(lines):
+    for number, (stage, units_shown, widths, area) in enumerate(lines):
         style, y = ("small", top + 20 * number + 7) if number else ("small muted", top)
-        for x, text in ((0, stage), (60, places), (126, widths)):
+        for x, text in ((0, stage), (60, units_shown), (126, widths)):
             paper.text(left + x, y, text, style)
         paper.text(left + CARD - 40, y, area, style, "end")
     return top + 20 * len(lines) + 10

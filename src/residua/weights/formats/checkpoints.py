@@ -212,14 +212,14 @@ class _Cost:
         if "PUT" in name:
             self.memo[argument] = self.stack[-1]
 
-    def _pop(self, wanted: list[pickletools.StackObject]) -> list[_Value]:
+    def _pop(self, kinds: list[pickletools.StackObject]) -> list[_Value]:
         """The operands of an opcode, last first; all down to the last mark where it takes those."""
         operands = []
-        count = len(wanted)
-        if pickletools.stackslice in wanted:
+        count = len(kinds)
+        if pickletools.stackslice in kinds:
             while (value := self.stack.pop()) is not None:
                 operands.append(value)
-            count = wanted.index(pickletools.markobject)
+            count = kinds.index(pickletools.markobject)
         operands += [value for _ in range(count) if (value := self.stack.pop()) is not None]
         return operands
 

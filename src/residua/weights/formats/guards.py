@@ -96,7 +96,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 @contextmanager
-def translated(path: Path, what: str) -> Iterator[None]:
+def translated(path: Path, kind: str) -> Iterator[None]:
     """Turn whatever a library raises on a damaged file (almost anything) into a ResiduaError."""
     try:
         yield
@@ -110,7 +110,7 @@ def translated(path: Path, what: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:
             raise ResiduaError(f"{path}: cannot be read: {error.strerror}.") from error
         reason = one_line(error).rstrip(".") or type(error).__name__
-        raise damaged(path, f"cannot be read as {what} ({reason})") from error
+        raise damaged(path, f"cannot be read as {kind} ({reason})") from error
 
 
 def damaged(path: Path, problem: str) -> ResiduaError:

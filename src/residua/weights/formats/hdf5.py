@@ -114,10 +114,10 @@ class Reader:
                 yield f"{path}/{name}", child
                 yield from self.walk(child, f"{path}/{name}")
 
-    def refuse_duplicates(self, names: list[str], what: str) -> None:
+    def refuse_duplicates(self, names: list[str], kind: str) -> None:
         """Raise ResiduaError if a name occurs twice."""
         if duplicate := first_duplicate(names):
-            raise damaged(self.path, f"lists the {what} {duplicate} twice")
+            raise damaged(self.path, f"lists the {kind} {duplicate} twice")
 
     def _member(self, parent: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
         member = parent
@@ -159,12 +159,12 @@ def _longest_text(content: Content) -> int:
     return longest
 
 
-def _positions(content: Content, wanted: bytes) -> Iterator[int]:
+def _positions(content: Content, pattern: bytes) -> Iterator[int]:
     """Where these bytes occur."""
-    at = content.find(wanted)
+    at = content.find(pattern)
     while at >= 0:
         yield at
-        at = content.find(wanted, at + 1)
+        at = content.find(pattern, at + 1)
 
 
 def _object_sizes(content: Content, start: int) -> Iterator[int]:

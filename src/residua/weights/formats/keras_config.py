@@ -50,8 +50,8 @@ class ModelConfig:
     def last_activation(self) -> str:
         """The name of the last layer that has an activation; "" if none has."""
         kinds = ("Dense", "Activation", "Conv2D", "Convolution2D")
-        found = [name for name, layer in self.layers.items() if layer["class"] in kinds]
-        return found[-1] if found else ""
+        names = [name for name, layer in self.layers.items() if layer["class"] in kinds]
+        return names[-1] if names else ""
 
     def unsupported(self) -> Iterator[str]:
         """A sentence for each layer that no network of the catalogue has, but for the activation of

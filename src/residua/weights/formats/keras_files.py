@@ -116,8 +116,8 @@ def _names(reader: Reader, group: h5py.Group, attribute: str) -> list[str]:
     """A list of names, joined where it was too long for one attribute."""
     pieces = [name for name in group.attrs if re.fullmatch(rf"{attribute}\d*", name)]
     numbered = [f"{attribute}{number}" for number in range(len(pieces))]
-    wanted = [attribute] if attribute in pieces else numbered
-    if set(pieces) != set(wanted) or not pieces:
+    expected = [attribute] if attribute in pieces else numbered
+    if set(pieces) != set(expected) or not pieces:
         has = ", ".join(sorted(pieces)) or "nothing of it"
         raise damaged(reader.path, f"{group.name} has only a part of its {attribute}: {has}")
-    return [name for piece in wanted for name in reader.texts(group, piece)]
+    return [name for piece in expected for name in reader.texts(group, piece)]

@@ -38,10 +38,10 @@ def outputs_of(names: Sequence[str], classes: tuple[str, ...]) -> list[int] | No
     of which is called so, are these numbers: sorted as text, 10 would come before 2.
     """
     index_of = class_indices(classes)
-    found = [index_of.get(unicodedata.normalize("NFC", name)) for name in names]
-    if None in found and set(names) == set(map(str, range(len(classes)))):
-        found = [int(name) for name in names]
-    return None if None in found else cast("list[int]", found)
+    outputs = [index_of.get(unicodedata.normalize("NFC", name)) for name in names]
+    if None in outputs and set(names) == set(map(str, range(len(classes)))):
+        outputs = [int(name) for name in names]
+    return None if None in outputs else cast("list[int]", outputs)
 
 
 def class_indices(classes: tuple[str, ...]) -> dict[str, int]:
