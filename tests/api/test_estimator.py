@@ -159,7 +159,7 @@ def test_cross_validation_pipelines_and_searches_use_it(tmp_path: Path) -> None:
     assert (runs[0].path / "report.html").exists()
     pipeline = make_pipeline(FunctionTransformer(lambda x: x[:, ::-1]), small())
     assert pipeline.fit(images, labels).score(images, labels) == 1
-    search = GridSearchCV(small(), {"epochs": [1]}, cv=2).fit(images, labels)
+    search = GridSearchCV(small(), {"epochs": np.arange(1, 2)}, cv=2).fit(images, labels)
     assert search.best_estimator_.classes_.tolist() == ["blue", "green", "red"]
 
 
@@ -188,7 +188,8 @@ def test_by_default_it_is_a_probe_on_installed_weights() -> None:
         (np.zeros((2, 8, 8)) * np.nan, [0, 1], "NaN"),
         (np.full((2, 8, 8), 200.0), [0, 1], "state their range"),
         (np.zeros((0, 8, 8)), [], "0 images"),
-        (["missing.png", "gone.png"], [0, 1], "missing.png"),
+        (["missing.png", "gone.png"], [0, 1], "X: 2 images cannot be read, the first is"),
+        (np.zeros((3, 8, 8), np.uint8), np.array(["a", None, 3], object), "different types"),
         ("photos", [0, 1], "is of type str"),
         ([3, 4], [0, 1], "is of type int"),
         (np.zeros((4, 8, 8, 7), np.uint8), [0, 1, 0, 1], r"shape \(8, 8, 7\)"),

@@ -90,6 +90,21 @@ def test_a_single_class_is_audited_without_labels(tmp_path: Path) -> None:
     assert audited.accuracy is None
 
 
+def test_labels_of_a_class_in_a_single_group_are_not_checked(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Without its group nothing of the class is left, so it would seem to overlap with others."""
+    write_scenes(tmp_path, classes=3, count=12)
+    for group_by, is_checked in (("folder", False), (r"(class0)", True)):
+        audited = residua.audit(tmp_path, group_by=group_by)
+        assert audited.featured == 36
+        assert (audited.accuracy is not None) == is_checked
+        assert audited.curve is None
+        overlaps = [f.title for f in audited.findings if f.kind == "overlapping-classes"]
+        assert not [title for title in overlaps if "class0" in title or not is_checked]
+    assert not [warning for warning in recwarn.list if warning.category is RuntimeWarning]
+
+
 @pytest.mark.slow
 def test_real_photos_with_planted_errors(shared_data: Path, tmp_path: Path) -> None:
     """Ten photos each of two birds, one under the wrong label and one copied."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -90,6 +91,21 @@ def test_text_from_the_command_line_is_read_as_its_type() -> None:
     assert (read.network.shortcut, read.network.ordering) == ("none", "full_preactivation")
     assert read.training.epochs == "auto"
     assert read.preprocessing.mean == (1.0, 2.0, 3.0)
+
+
+def test_numbers_of_numpy_are_read_as_those_of_python() -> None:
+    given = {
+        "training.seed": np.int64(3),
+        "optimization.learning_rate": np.float32(0.5),
+        "augmentation.flip": np.False_,
+        "preprocessing.mean": np.array([1, 2, 3]),
+    }
+    read = parse.with_settings(Config(), given)
+    assert repr(read.training.seed) == "3"
+    assert repr((read.optimization.learning_rate, read.augmentation.flip)) == "(0.5, False)"
+    assert read.preprocessing.mean == (1.0, 2.0, 3.0)
+    with pytest.raises(ResiduaError, match="from 0 to"):
+        parse.with_settings(Config(), {"training.seed": np.int64(-3)})
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from PIL import Image
 from references.weights_files import PREPARED
 
 from residua.data.dataset import Unreadable
-from residua.data.pixels import fitted
+from residua.data.pixels import fitted, pixels_of
 
 RULE = dataclasses.replace(
     PREPARED, size=4, channels=1, mean=(0.0,), std=(1.0,), value_range=(0.0, 4095.0)
@@ -25,7 +25,10 @@ def test_the_stored_scale_holds_for_files_images_and_arrays(tmp_path: Path) -> N
     file = tmp_path / "x.png"
     Image.fromarray(values).save(file)
     expected = np.rint(np.clip(values, 0, 4095) / 4095 * 255)
-    for image in (str(file), file.read_bytes(), Image.open(io.BytesIO(file.read_bytes())), values):
+    swapped = values.astype(values.dtype.newbyteorder())  # as FITS and some TIFF readers give it
+    np.testing.assert_array_equal(pixels_of(swapped, 1, 100), pixels_of(values, 1, 100))
+    opened = Image.open(io.BytesIO(file.read_bytes()))
+    for image in (str(file), file.read_bytes(), opened, values, swapped):
         np.testing.assert_array_equal(fitted(image, RULE, 100)[..., 0], expected)
     plain = values.astype(np.uint8)
     np.testing.assert_array_equal(fitted(plain, RULE, 100)[..., 0], plain)

@@ -94,6 +94,9 @@ def test_a_new_run_never_takes_a_folder_that_is_in_use(
     (tmp_path / "full" / "config.yaml").touch()
     with pytest.raises(ResiduaError, match=r"is not empty.*residua resume"):
         RunFolder.new(str(tmp_path / "full"), "x")
+    for name, reason in (("a" * 300, "cannot be reached"), ("a\0b", "a null character")):
+        with pytest.raises(ResiduaError, match=reason):
+            RunFolder.new(str(tmp_path / name), "x")
 
 
 def test_the_log_drops_what_a_crash_cut_off(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def examine(
     findings += check_duplicates(images, copies)
     timer.step("files")
     accuracy, curve = None, None
-    usable = _usable(images)
+    usable = _usable(images, copies.groups)
     with single_blas_thread():
         if len(usable):
             features = images.features[usable]
@@ -280,11 +280,13 @@ def check_training(
     return examine(prepared.config.data.path, images, copies, margins=margins)
 
 
-def _usable(images: AuditImages) -> Integers:
-    """Rows of the features whose class has enough images to be checked."""
-    labels = images.labels[images.featured]
+def _usable(images: AuditImages, groups: Integers) -> Integers:
+    """Rows of the features whose class has enough images to be checked, not all of one group."""
+    labels, groups = images.labels[images.featured], groups[images.featured]
     counts = np.bincount(labels, minlength=len(images.classes))
-    usable = np.flatnonzero(counts[labels] >= MIN_CLASS)
+    pairs = np.unique(np.stack([labels, groups]), axis=1)
+    several = np.bincount(pairs[0], minlength=len(images.classes)) > 1
+    usable = np.flatnonzero((counts[labels] >= MIN_CLASS) & several[labels])
     return usable if len(np.unique(labels[usable])) > 1 else usable[:0]
 
 

@@ -269,6 +269,8 @@ def check_unit(preprocessing: Preprocessing) -> None:
 def _checked(
     value: object, field: dataclasses.Field[Any], kind: Any, where: str, name: str
 ) -> object:
+    if hasattr(value, "tolist"):  # an array or a number of NumPy
+        value = value.tolist()
     if value == AUTO and field.default is AUTO:
         return AUTO
     if isinstance(value, str) and kind is not str:

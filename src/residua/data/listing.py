@@ -25,7 +25,7 @@ from residua.data.folder import files_below
 from residua.data.properties import properties_in
 from residua.data.scan import LINE_BREAK, FileDataset, Scan, classes_of, entries_of, split_named
 from residua.data.table import Table, read_table, text_of
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UnreadableImages
 from residua.system.files import reason_of
 from residua.system.words import counted
 
@@ -70,11 +70,13 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
     scan = listing.scan
     if not scan.labelled:
         path, reason = (*scan.rejected, ("", "has no rows"))[0]
-        raise ResiduaError(
+        raise UnreadableImages(
             f"{file}: has no usable row. The first: {path}: {reason}. Expected paths relative to "
             f"the table's folder in the column {roles.path!r}, and class names in "
             f"{roles.label!r}: to read other columns, --set data.path_column=COLUMN and --set "
-            "data.label_column=COLUMN."
+            "data.label_column=COLUMN.",
+            len(scan.rejected),
+            (path, reason),
         )
     present = {split for _, _, split in scan.labelled}
     splits = [split for split in SPLITS if split in present]

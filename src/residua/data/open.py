@@ -22,8 +22,9 @@ from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.data.recognition import objection
 from residua.data.scan import FileDataset
 from residua.data.table import is_table
-from residua.errors import ResiduaError
+from residua.errors import ResiduaError, UnreadableImages
 from residua.system.files import is_there, user_path
+from residua.system.words import counted
 
 NO_CHOICE = Columns()
 EMBEDDED = "digits"  # a data set's name that is no path
@@ -100,6 +101,14 @@ def _table(file: Path, columns: Columns, training: bool) -> Dataset:
     stored = replace(columns, path="path", label="label", split="split")
     try:
         return listing.find(file, stored, training=training)
+    except UnreadableImages as error:
+        path, reason = error.first
+        raise UnreadableImages(
+            f"the list given as data: none of its {counted(error.count, 'image')} can be used. The "
+            f"first is {path}: {reason}.",
+            error.count,
+            error.first,
+        ) from error
     except ResiduaError as error:
         raise ResiduaError(str(error).replace(str(file), "the list given as data")) from error
 

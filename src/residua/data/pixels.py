@@ -133,7 +133,7 @@ def _bytes(values: npt.NDArray[Any], value_range: ValueRange | None) -> Pixels:
     if value_range is None and values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     usual = {"b": (0.0, 1.0), "f": (0.0, 1.0)}
-    if values.dtype == np.uint16:
+    if values.dtype.newbyteorder("=") == np.uint16:
         usual["u"] = (0.0, 65535.0)
     if values.dtype.kind not in "buif" or (not value_range and values.dtype.kind not in usual):
         raise Unreadable(

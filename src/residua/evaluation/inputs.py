@@ -157,7 +157,7 @@ def _files(file: str, reading: Reading) -> Iterator[Input]:
         yield file, partial(_pixels_or_raise, f"cannot be read: {reason_of(error)}")
         return
     except ResiduaError as error:
-        yield file, partial(_pixels_or_raise, str(error).removeprefix(f"{file}: "))
+        yield file, partial(_pixels_or_raise, str(error).removeprefix(f"{file}: ").rstrip("."))
         return
     for image in found:  # a "~" in a name that was found stands for itself
         yield str(image), partial(read_image, image, reading.preprocessing, reading.max_pixels)

@@ -118,7 +118,7 @@ class RunFolder:
         """Raise ResiduaError unless `path` is free or an empty folder."""
         folder = user_path(path)
         refuse_undecodable(folder)
-        if not _is_unstarted(folder):
+        if is_there(folder) and not _is_unstarted(folder):
             is_run = (folder / "config.yaml").exists()
             check_unused(folder, "the run", f"`residua resume {folder}` continues it." * is_run)
 

@@ -192,7 +192,12 @@ def write_csv(stream: IO[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def refuse_undecodable(path: str | os.PathLike[str]) -> None:
-    """Raise ResiduaError if a path is not UTF-8, so that no file could record it."""
+    """Raise ResiduaError if a path is not UTF-8, so that no file could record it, or if no file can
+    have it."""
+    if "\0" in os.fsdecode(path):
+        raise ResiduaError(
+            f"{os.fsdecode(path)!r}: contains a null character: choose another name."
+        )
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
