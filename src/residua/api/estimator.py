@@ -122,7 +122,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y = check_array(y, dtype=None, ensure_2d=False, ensure_min_samples=0, input_name="y")
         y = column_or_1d(y, warn=True)
         check_consistent_length(images, y)
-        if y.dtype == object and len({type(label) for label in y.tolist()}) > 1:
+        kinds = {type(label) for label in np.asarray(y).tolist()}
+        if len(kinds) > 1:
             raise InputError("y has labels of different types: expected text or numbers alone.")
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
