@@ -24,6 +24,7 @@ from residua.data.dataset import Pixels
 from residua.exports.classifier import INPUT, Classifier, Precision
 from residua.exports.quantisation import quantise
 from residua.inference import openvino
+from residua.system import openvino_import
 from residua.weights.exported import missing_package
 
 # (classifier, example uint8 [2, S, S, C], description as JSON, file to write)
@@ -57,6 +58,8 @@ class Format:
         """Raise ResiduaError if a package is missing."""
         for package in self.packages:
             try:
+                if package == "openvino":
+                    openvino_import.openvino()
                 importlib.import_module(package)
             except ImportError as error:
                 raise missing_package(package, " ".join(self.packages)) from error
@@ -111,6 +114,7 @@ def _describe_onnx(file: Path, description: str) -> None:
 def _openvino_from_export(
     classifier: Classifier, example: Tensor, description: str, file: Path
 ) -> None:
+    openvino_import.openvino()
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     decoder = TorchFXPythonDecoder.from_exported_program(_exported(classifier, example))
@@ -124,13 +128,11 @@ def _openvino_from_trace(
 
 
 def _save_openvino(model: Any, classifier: Classifier, description: str, file: Path) -> None:
-    from openvino import save_model
-
     model.inputs[0].tensor.set_names({INPUT})
     for output, name in zip(model.outputs, classifier.outputs, strict=True):
         output.tensor.set_names({name})
     model.set_rt_info(description, "residua")
-    save_model(model, file, compress_to_fp16=classifier.half_precision)
+    openvino_import.openvino().save_model(model, file, compress_to_fp16=classifier.half_precision)
 
 
 def _torch_export(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:

@@ -27,6 +27,7 @@ from residua._version import __version__
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.system.files import cache_folder, write_atomically
+from residua.system.openvino_import import openvino
 from residua.system.signals import preserved_signal_stack
 
 FAILURES = (
@@ -54,10 +55,9 @@ class OpenVinoEngine:
         """network: makes a module, uint8 [B, S, S, C] -> a tuple of outputs [B, D]; called if it is
         not cached. example: images of that size. precision: "fp32" or "bf16". key: names weights
         and outputs. Raises one of FAILURES."""
-        import openvino
-
+        package = openvino()
         self.name = f"OpenVINO {version('openvino')} ({precision})"
-        core, path = openvino.Core(), _path(key)
+        core, path = package.Core(), _path(key)
         if not path.is_file():
             _store(from_trace(network(), torch.from_numpy(np.array(example))), path)
         self._proof = path.with_suffix(".npz")
@@ -97,6 +97,7 @@ def from_trace(network: nn.Module, example: torch.Tensor) -> Any:
 
     Traced once: openvino.convert_model traces three times and imports sympy to compare the results.
     """
+    openvino()
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings(), torch.no_grad():
@@ -111,31 +112,27 @@ def from_decoder(decoder: Any, example: torch.Tensor) -> Any:
 
     openvino.convert_model does the same, but sends a report of its use to Google Analytics.
     """
-    import openvino
+    package = openvino()
     from openvino.frontend import FrontEndManager
 
     frontend = FrontEndManager().load_by_framework("pytorch")
     model = frontend.load(decoder)
     (place,) = model.get_inputs()
-    model.set_element_type(place, openvino.Type.u8)
-    model.set_partial_shape(place, openvino.PartialShape([-1, *example.shape[1:]]))
+    model.set_element_type(place, package.Type.u8)
+    model.set_partial_shape(place, package.PartialShape([-1, *example.shape[1:]]))
     return frontend.convert(model)
 
 
 def read(path: Path) -> Any:
     """The model in an ONNX or OpenVINO file."""
-    import openvino
-
-    return openvino.Core().read_model(path)
+    return openvino().Core().read_model(path)
 
 
 def _store(model: Any, path: Path) -> None:
     """Write both files of a model; the name of the one that is read first appears last."""
-    import openvino
-
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
-    openvino.save_model(model, temporary, compress_to_fp16=False)
+    openvino().save_model(model, temporary, compress_to_fp16=False)
     temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))
     temporary.replace(path)
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.system.console import printable
+from residua.system.openvino_import import openvino
 from residua.system.signals import preserved_signal_stack
 
 FORMAT = 1  # of the description in the metadata
@@ -103,13 +104,13 @@ def _onnx(path: Path) -> Loaded:
 
 def _openvino(path: Path) -> Loaded:
     try:
-        import openvino
+        package = openvino()
     except ImportError as error:
         raise missing_package("openvino", "openvino") from error
     with path.open("rb") as stream:
         if b"<net" not in stream.read(1000):  # else OpenVINO tries the formats of other frameworks
             raise ResiduaError(f"{path}: is not an OpenVINO model. Export it again from its run.")
-    core = openvino.Core()
+    core = package.Core()
     with _readable(path, "an OpenVINO model"):
         model = core.read_model(path)
         metadata = model.get_rt_info("residua").value if model.has_rt_info("residua") else None
@@ -126,7 +127,7 @@ def _openvino(path: Path) -> Loaded:
         results = compiled([pixels])
         return tuple(np.array(results[name]) for name in names)
 
-    version = openvino.__version__.split("-")[0]
+    version = package.__version__.split("-")[0]
     return Loaded(
         run,
         _described(path, {"residua": metadata}),
