@@ -17,15 +17,15 @@ def test_published_networks_have_the_preprocessing_of_their_publisher() -> None:
         defaults = defaults_for(name, 1000, 3)
         assert defaults.preprocessing == source.preprocessing, name
         assert defaults.classes == imagenet_classes()
-        assert defaults.assumed_classes.endswith("those of ImageNet are assumed")
-    keras = defaults_for("keras_resnet50", 1000, 3).assumed_preprocessing
+        assert defaults.origin.assumed_classes.endswith("those of ImageNet are assumed")
+    keras = defaults_for("keras_resnet50", 1000, 3).origin.assumed_preprocessing
     assert "that of Keras is assumed: bgr, mean [103.939, 116.779, 123.68]" in keras
 
 
 def test_another_number_of_classes_keeps_the_preprocessing_and_has_no_names() -> None:
     defaults = defaults_for("keras_resnet50", 5, 3)
     assert defaults.preprocessing == SOURCES["keras_resnet50"].preprocessing
-    assert (defaults.classes, defaults.assumed_classes) == ((), "")
+    assert (defaults.classes, defaults.origin.assumed_classes) == ((), "")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_other_networks_have_the_preprocessing_of_their_origin(
     name: str, classes: int, source: str, mean: tuple[float, ...]
 ) -> None:
     defaults = defaults_for(name, classes, 3)
-    assert f"that of {source} is assumed" in defaults.assumed_preprocessing
+    assert f"that of {source} is assumed" in defaults.origin.assumed_preprocessing
     assert defaults.preprocessing.mean == mean
     assert defaults.preprocessing.size == ROWS[name].size
     assert defaults.classes == (CIFAR10 if classes == 10 else ())

@@ -84,12 +84,12 @@ def test_the_command_line_prints_one_line(
 @pytest.mark.slow
 def test_a_file_is_described_in_text_and_json(keras_file: Path, state: State) -> None:
     inspection = inspect(keras_file, KERAS_NAME)
-    text = inspection.text(with_tensors=True)
-    assert "framework      keras" in text
-    assert f"network        {KERAS_NAME}" in text
-    assert "layer names    of automatic names" in text
-    assert "classes        airplane, automobile, bird, cat, deer, ... (10 in all)" in text
-    assert "batch_normalization/0  16  float32" in text
+    lines = [" ".join(line.split()) for line in inspection.text(with_tensors=True).splitlines()]
+    assert "framework keras" in lines
+    assert f"network {KERAS_NAME}" in lines
+    assert "layer names of automatic names" in lines
+    assert "classes airplane, automobile, bird, cat, deer, ... (10 in all)" in lines
+    assert "batch_normalization/0 16 float32" in lines
     facts = json.loads(inspection.to_json())
     assert facts["numbers"] == sum(
         tensor.numel() for tensor in read_file(keras_file, KERAS_NAME).tensors.values()

@@ -29,6 +29,7 @@ from residua.data.recognition import objection_to
 from residua.system.files import reason_of
 
 _PORTS = {"http": 80, "https": 443}
+_HEADERS = {"User-Agent": f"residua/{__version__}", "Accept": "*/*", "Connection": "close"}
 _REDIRECTS = 5
 _BLOCK = 2**16  # bytes read at a time
 _URL_SAFE = "!#$%&'()*+,/:;=?@[]~"  # valid in a URL besides letters, digits, "_", "-" and "."
@@ -57,7 +58,7 @@ class _Target:
     scheme: str
     host: str  # ASCII, without brackets
     port: int
-    request: bytes  # the whole GET request
+    path: str  # with the query, quoted
 
 
 def is_address(text: str) -> bool:
@@ -120,7 +121,9 @@ def _read(address: str, limits: _Limits) -> bytes | str:
         target = _parsed(address)
         with _connected(target, limits) as sock:
             wire: Any = _Wire(sock, limits)
-            wire.send(target.request)
+            connection = http.client.HTTPConnection(target.host, target.port)
+            connection.sock, connection.default_port = wire, _PORTS[target.scheme]
+            connection.request("GET", target.path, headers=_HEADERS)
             with http.client.HTTPResponse(wire, method="GET") as response:
                 response.begin()
                 location = response.headers["Location"]
@@ -141,7 +144,7 @@ def _read(address: str, limits: _Limits) -> bytes | str:
 
 
 def _parsed(address: str) -> _Target:
-    """The host, port and request of a URL. Raises Unreadable and ValueError."""
+    """The parts of a URL. Raises Unreadable and ValueError."""
     if not address.isprintable():
         raise Unreadable("contains a character that is not printable")
     parts = urlsplit(address)
@@ -152,20 +155,9 @@ def _parsed(address: str) -> _Target:
     if not parts.hostname:
         raise Unreadable("has no host")
     host = parts.hostname.encode("idna").decode("ascii")
-    port = parts.port or _PORTS[parts.scheme]
-    authority = f"[{host}]" if ":" in host else host
-    authority += f":{port}" if port != _PORTS[parts.scheme] else ""
     path = quote(parts.path or "/", safe=_URL_SAFE)
     path += f"?{quote(parts.query, safe=_URL_SAFE)}" if parts.query else ""
-    lines = (
-        f"GET {path} HTTP/1.1",
-        f"Host: {authority}",
-        f"User-Agent: residua/{__version__}",
-        "Accept: */*",
-        "Accept-Encoding: identity",
-        "Connection: close",
-    )
-    return _Target(parts.scheme, host, port, "\r\n".join([*lines, "", ""]).encode("ascii"))
+    return _Target(parts.scheme, host, parts.port or _PORTS[parts.scheme], path)
 
 
 def _resolved(target: _Target, limits: _Limits) -> list[tuple[int, Any]]:
@@ -247,7 +239,7 @@ class _Wire(io.RawIOBase):
             raise Unreadable(f"is larger than {self.limits.max_bytes:,} bytes")
         return count
 
-    def send(self, content: bytes) -> None:
+    def sendall(self, content: bytes) -> None:
         while content:
             self.sock.settimeout(self.limits.left())
             content = content[self.sock.send(content) :]

@@ -190,22 +190,18 @@ def _metadata(raw: RawWeights, reading: Match, unused: str) -> Metadata:
 
     unused: why its JSON file is not used; "" if there is none.
     """
-    classes = reading.classes or catalogue.row(reading.network).classes
     usual = defaults_for(reading.network, reading.classes, reading.channels)
     preprocessing, unread = usual.preprocessing, ""
     if raw.config is not None and raw.config.input_size:
         preprocessing = dataclasses.replace(preprocessing, size=raw.config.input_size)
     if raw.config is not None and (inside := raw.config.preprocessing_layers):
         unread = f"its layers {', '.join(inside)} are not read, so this may be wrong"
-    notes = (usual.assumed_preprocessing, unread, reading.own_head, raw.left_out, unused)
+    notes = (usual.origin.assumed_preprocessing, unread, reading.own_head, raw.left_out, unused)
     assumed = "; ".join(filter(None, notes))
-    return Metadata(
-        NetworkSpec(reading.network, classes, reading.channels, head=reading.head),
-        usual.classes,
-        preprocessing,
-        {},
-        Origin(f"{raw.path.name}, {raw.form}", assumed, usual.assumed_classes),
-    )
+    origin = Origin(f"{raw.path.name}, {raw.form}", assumed, usual.origin.assumed_classes)
+    classes = reading.classes or catalogue.row(reading.network).classes
+    network = dataclasses.replace(usual.network, classes=classes, head=reading.head)
+    return dataclasses.replace(usual, network=network, preprocessing=preprocessing, origin=origin)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

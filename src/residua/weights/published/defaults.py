@@ -6,11 +6,12 @@ Third-party weights files record neither; the publisher of the network does.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 
-from residua.config.schema import Preprocessing
+from residua.config.schema import NetworkSpec, Preprocessing
 from residua.networks.zoo.catalogue import row
+from residua.weights.native import Metadata, Origin
 from residua.weights.published.classes import CIFAR10, imagenet_classes
 from residua.weights.published.imagenet import RGB, SOURCES
 
@@ -26,22 +27,8 @@ _USUAL: tuple[tuple[str, Preprocessing, str], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """Assumptions about weights whose file records neither preprocessing nor class names.
-
-    classes: names in the order of the outputs; () if unknown.
-    assumed_preprocessing, assumed_classes: the assumption as a sentence; "" if there is none.
-    """
-
-    preprocessing: Preprocessing
-    classes: tuple[str, ...]
-    assumed_preprocessing: str
-    assumed_classes: str = ""
-
-
-def defaults_for(name: str, classes: int, channels: int) -> Defaults:
-    """The defaults for weights of the network `name`.
+def defaults_for(name: str, classes: int, channels: int) -> Metadata:
+    """The metadata that is assumed for weights of the network `name`; the origin states it.
 
     classes: outputs of its head. channels: of its input.
     """
@@ -61,9 +48,10 @@ def defaults_for(name: str, classes: int, channels: int) -> Defaults:
     elif "cifar" in name and classes == 10:
         names, dataset = CIFAR10, "CIFAR-10"
     else:
-        return Defaults(preprocessing, (), assumed)
+        names, dataset = (), ""
     unnamed = f"its class names are not recorded in the file, so those of {dataset} are assumed"
-    return Defaults(preprocessing, names, assumed, unnamed)
+    origin = Origin(assumed_preprocessing=assumed, assumed_classes=unnamed if names else "")
+    return Metadata(NetworkSpec(name, classes, channels), names, preprocessing, {}, origin)
 
 
 def _usual_preprocessing(name: str, classes: int) -> tuple[Preprocessing, str]:
