@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,12 @@ def test_third_party_and_damaged_files_are_refused(exported: Path, tmp_path: Pat
     refuse(file, "takes images .* but describes")
     (tmp_path / "model.xml").write_text("<html>")
     refuse(tmp_path / "model.xml", "is not an OpenVINO model")
+
+
+def test_notes_for_developers_of_exporters_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """OpenVINO's note, with a traceback, goes to the root logger."""
+    with formats.quiet_exporters():
+        logging.getLogger().warning("operation not found in decomp table")
+    assert caplog.messages == []
+    logging.getLogger().warning("shown again")
+    assert caplog.messages == ["shown again"]

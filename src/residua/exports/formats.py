@@ -201,8 +201,11 @@ FORMATS: Mapping[FormatName, Format] = {
 
 @contextmanager
 def quiet_exporters() -> Iterator[None]:
-    """Without the notes of PyTorch's exporters, which are for its developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    """Without the notes of the exporters of PyTorch and OpenVINO, which are for their developers.
+
+    OpenVINO uses the root logger, and prints tracebacks of errors that it has handled.
+    """
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

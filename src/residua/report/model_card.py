@@ -149,8 +149,10 @@ def _evaluation(facts: ReportFacts) -> str:
         return "Not evaluated: all images were used for training."
     metrics = facts.evaluation.metrics
     images = images_text(metrics.images, metrics.groups)
+    grouped = " Near-duplicates form a group; the intervals allow for groups."
     lines = [
-        f"On {images} ({_split_name(facts.evaluation.split)}):",
+        f"On {images} ({_split_name(facts.evaluation.split)})."
+        f"{grouped if metrics.groups < metrics.images else ''}",
         "",
         "| metric | value | 95 % CI |",
         "|---|---|---|",
