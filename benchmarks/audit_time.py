@@ -26,11 +26,11 @@ from residua.data.measurements import measure, sample
 from residua.data.near_duplicates import near_duplicates_of
 from residua.data.prepare import prepare
 from residua.inference.feature_layers import FeatureLayer
+from residua.inference.features import FeatureExtractor
+from residua.inference.logistic import single_blas_thread
 from residua.runs.sources import initial_weights
 from residua.system.console import Console
 from residua.training.initial import initial_network
-from residua.transfer.features import FeatureExtractor
-from residua.transfer.logistic import single_blas_thread
 
 
 def measuring(prepared, samples):

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from small_data import WEIGHTS, Cached, features
 
+from residua.inference.logistic import fit_logistic, folds_of
 from residua.system.device import environment
 from residua.transfer.cross_validation import C_VALUES, race
-from residua.transfer.logistic import fit_logistic, folds_of
 
 RESULTS = Path(__file__).parent / "results" / "choosing.txt"
 DRAWS = 5

@@ -51,13 +51,13 @@ from residua.exports.images import Images
 from residua.exports.proof import Expected, proof_of
 from residua.exports.quantisation import CALIBRATION_IMAGES
 from residua.exports.worker import outputs_of
+from residua.inference.logistic import fit_logistic
 from residua.inference.outputs import classifier_of
 from residua.networks.staged import pooled
 from residua.networks.zoo.catalogue import build_from
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.system.files import write_atomically
-from residua.transfer.logistic import fit_logistic
 from residua.weights.exported import load_exported
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata, to_bytes

@@ -32,12 +32,12 @@ from residua.data.augmentation import normalise
 from residua.data.dataset import Unreadable
 from residua.data.image import resize
 from residua.data.open import open_dataset
+from residua.inference.logistic import fit_logistic, folds_of
 from residua.networks.staged import pooled
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.system.device import environment
 from residua.transfer.cross_validation import C_VALUES, estimate, race
-from residua.transfer.logistic import fit_logistic, folds_of
 from residua.uncertainty.intervals import wilson_interval
 from residua.weights.network import build_network
 

@@ -30,8 +30,8 @@ from sklearn.metrics import roc_auc_score
 
 import residua
 from residua.data.open import open_dataset
+from residua.inference.logistic import fit_logistic, single_blas_thread
 from residua.system.device import environment
-from residua.transfer.logistic import fit_logistic, single_blas_thread
 from residua.uncertainty import unknown
 from residua.uncertainty.calibration import brier_score, calibration_of
 from residua.uncertainty.intervals import clustered_interval, wilson_interval

@@ -33,7 +33,7 @@ from residua.runs.folder import RunFolder
 from residua.runs.sources import open_weights, with_leakage_notes
 from residua.system.budget import Clock
 from residua.system.console import Console
-from residua.transfer.context import Context
+from residua.training.context import Context
 from residua.transfer.result import TOO_FEW_ERRORS
 from residua.weights.load import read_file
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from residua.evaluation.score import (
     score_images,
     with_slices,
 )
+from residua.evaluation.thumbnail import baselines
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
 from residua.report.evidence import evidence_of
@@ -37,7 +39,7 @@ from residua.report.facts import report_facts
 from residua.report.header import print_header
 from residua.report.model_card import write_model_card
 from residua.report.view import accuracy_text, finished_text
-from residua.runs.folder import REPORT, START, Busy, RunFolder
+from residua.runs.folder import REPORT, START, TRANSFER, Busy, RunFolder
 from residua.runs.provenance import images_seen_by, write_earlier_images
 from residua.runs.sources import (
     absolute_source,
@@ -56,6 +58,7 @@ from residua.system.preload import preload
 from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
+from residua.training.context import Context, Outcome
 from residua.training.initial import (
     check_network,
     check_own,
@@ -68,9 +71,6 @@ from residua.training.memory import with_fitting_batch
 from residua.training.meter import Diverged
 from residua.training.progress import Task
 from residua.training.readable_errors import readable_errors
-from residua.transfer.context import Context, Outcome, saved_predictor
-from residua.transfer.result import RESULT, BackboneResult, TransferResult
-from residua.transfer.thumbnail import baselines
 from residua.uncertainty.record import Uncertainty
 from residua.weights.load import Weights
 
@@ -96,7 +96,7 @@ def train(
     began = time.monotonic()
     start = chosen_start(config, console)
     clock = Clock(seconds_of(start.config.transfer.budget), began)
-    start, backbones = _with_one_backbone(start, clock, console)
+    start, comparison = _with_one_backbone(start, clock, console)
     requested = start.config
     weights = initial_weights(requested, console)
     config = _with_absolute_weights(requested, weights)
@@ -111,8 +111,8 @@ def train(
     folder = RunFolder.new(out, prepared.dataset.name)
     try:
         write_earlier_images(folder, seen)
-        if backbones:
-            folder.write_json(RESULT, TransferResult(backbones=backbones).to_json())
+        if comparison:
+            folder.write_json(TRANSFER, comparison)
         _write_inputs(folder, prepared, weights)
         if weights is not None:
             report_initial_weights(weights, prepared, console)
@@ -200,7 +200,6 @@ def _run(
                     with_leakage_notes(trained.prepared, folder),
                     evaluation,
                     trained.progress,
-                    trained.result,
                     _check_data(folder, trained, console),
                     weights.metadata.uncertainty,
                     evidence_of(weights, trained.prepared, evaluation, extractor, left)
@@ -214,7 +213,7 @@ def _run(
             saved = "weights saved" if folder.has_weights else "no weights saved yet"
             raise Interrupted(signal_of(error), str(folder.path), saved) from None
     seconds, total = trained.progress.seconds, context.clock.passed
-    if (strategy := trained.result.chosen) is not None:
+    if (strategy := trained.prepared.config.transfer.strategy) not in (None, "none"):
         console.print(f"model {trained.prepared.config.network.name}, strategy {strategy}")
     since = " since it was resumed" if is_resumed else ""
     console.print(f"training {seconds:.1f} s, total {total:.1f} s{since}")
@@ -279,7 +278,7 @@ def _train_plainly(context: Context, folder: RunFolder) -> Outcome:
         throughput.deadline(prepared, clock),
     )
     progress = fit(network, task, prepared.config, folder, context.console)
-    return Outcome(prepared, progress, TransferResult(), saved_predictor(folder, prepared))
+    return Outcome(prepared, progress)
 
 
 def _evaluate(
@@ -339,10 +338,10 @@ def _check_data(folder: RunFolder, trained: Outcome, console: Console) -> Audit:
 
 def _with_one_backbone(
     start: Chooser, clock: Clock, console: Console
-) -> tuple[Chooser, tuple[BackboneResult, ...]]:
-    """The settings with one source of weights, and those that it was compared with, if any."""
+) -> tuple[Chooser, dict[str, Any]]:
+    """The settings with one source of weights, and for transfer.json what it was compared with."""
     if len(weights_sources(start.config.network.weights)) == 1:
-        return start, ()
+        return start, {}
     from residua.transfer.backbones import choose_backbone
 
     return choose_backbone(start, clock, console)

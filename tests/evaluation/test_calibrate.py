@@ -20,10 +20,10 @@ from residua.errors import ResiduaError
 from residua.evaluation.calibrate import HeldOut, calibrate
 from residua.evaluation.predictor import predictor_of
 from residua.evaluation.score import CROSS_VALIDATION, evaluation_of
+from residua.inference.logistic import fit_logistic
 from residua.inference.outputs import MAX_HEAD_FEATURES, classifier_of, featured_classifier
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
-from residua.transfer.logistic import fit_logistic
 from residua.weights.load import read_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")

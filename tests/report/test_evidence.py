@@ -15,11 +15,11 @@ from residua.config.schema import Config
 from residua.data.prepare import prepare
 from residua.data.prepared import Prepared
 from residua.evaluation.score import evaluation_of
+from residua.evaluation.thumbnail import baselines
 from residua.report.evidence import Evidence, evidence_of
 from residua.report.model_card import model_card
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
-from residua.transfer.thumbnail import baselines
 from residua.weights.load import read_file
 
 

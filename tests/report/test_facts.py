@@ -14,7 +14,6 @@ from residua.report.facts import report_facts
 from residua.system.console import Console
 from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
-from residua.transfer.result import TransferResult
 from residua.weights.native import read_weights
 
 
@@ -28,7 +27,7 @@ def test_facts_are_those_of_the_run_folder(
     prepared = prepare(run.config, Console(quiet=True))
     _, state = read_weights(run.path / STATE)
     progress = Progress.from_json(state.notes["progress"])
-    facts = report_facts(run, prepared, finished.evaluate(), progress, TransferResult())
+    facts = report_facts(run, prepared, finished.evaluate(), progress)
     members = run.read_split()
     assert facts.classes == tuple(run.read_json("classes.json"))
     assert facts.data.images == len(members) == 120

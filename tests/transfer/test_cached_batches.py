@@ -15,7 +15,7 @@ from residua.data.random import shuffled
 from residua.system.budget import Clock
 from residua.transfer import cached_batches
 from residua.transfer.cached_batches import CachedBatches, FrozenBatches, batches_after
-from residua.transfer.context import Context
+from residua.transfer.context import StrategyContext
 
 UNCHANGED = {
     "augmentation__flip": False,
@@ -25,7 +25,9 @@ UNCHANGED = {
 
 
 class ContextOf(Protocol):
-    def __call__(self, data: Path, weights: Path, strategy: str, **settings: object) -> Context: ...
+    def __call__(
+        self, data: Path, weights: Path, strategy: str, **settings: object
+    ) -> StrategyContext: ...
 
 
 def test_without_augmentation_the_maps_of_all_images_are_cached(

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from residua.config.validate import check
-from residua.data.prepared import with_validation_set
-from residua.transfer.context import Context, CrossValidated
+from residua.transfer.context import StrategyContext
 
-ContextOf = Callable[..., Context]
+ContextOf = Callable[..., StrategyContext]
 
 
 @pytest.mark.parametrize("strategy", ["features", "partial", "full", "scratch"])
@@ -63,31 +58,3 @@ def test_an_explicit_setting_changes_only_if_it_is_allowed(
     changed = context.allow_change("training.epochs").choose("training.epochs", 1, "a trial")
     assert changed.prepared.config.training.epochs == 1
     assert context.prepared.config.training.epochs == 7
-
-
-def test_a_probe_is_compared_by_a_head_that_saw_the_same_images_as_its_rivals(
-    shapes: Path, weights: Path, context_of: ContextOf
-) -> None:
-    """With labels that features do not explain, a head on all images would know every answer."""
-    prepared = context_of(shapes, weights, "features").prepared
-    divided = with_validation_set(prepared, 0.3, "to compare")
-    samples = prepared.splits["train"]
-    features = np.random.default_rng(0).normal(size=(len(samples), 256)).astype(np.float32)
-    none = np.zeros(len(samples), bool)
-    logits = np.zeros((len(samples), 3), np.float32)
-    crossed = CrossValidated(samples, none, ~none, logits, features, 1.0)
-
-    held_out = divided.splits["validation"]
-    correct = crossed.correct_without(held_out, divided)
-
-    trained = np.isin(samples, divided.splits["train"])
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-6, max_iter=2_000))
-    model.fit(features[trained], prepared.labels[samples[trained]])
-    expected = model.predict(features[~trained]) == prepared.labels[samples[~trained]]
-    assert correct is not None
-    assert dict(zip(held_out.tolist(), correct.tolist(), strict=True)) == dict(
-        zip(samples[~trained].tolist(), expected.tolist(), strict=True)
-    )
-    assert not correct.all()
-    unknown = np.array([10_000])
-    assert crossed.correct_without(unknown, divided) is None

@@ -15,6 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
+from residua.inference.features import FeatureRows
+from residua.inference.logistic import class_weights, fit_logistic, folds_of
 from residua.transfer.cross_validation import (
     C_VALUES,
     Estimate,
@@ -27,8 +29,6 @@ from residua.transfer.cross_validation import (
     race,
     score_layers,
 )
-from residua.transfer.features import FeatureRows
-from residua.transfer.logistic import class_weights, fit_logistic, folds_of
 
 
 @pytest.mark.parametrize(("rows", "width"), [(60, 15), (50, 120)])

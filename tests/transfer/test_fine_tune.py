@@ -13,14 +13,14 @@ from references.lines import Lines
 from residua.errors import ResiduaError
 from residua.runs.folder import RunFolder
 from residua.transfer import cached_batches
-from residua.transfer.context import Context
-from residua.transfer.fine_tune import RESULT, _with_learning_rate, fine_tune, fits
+from residua.transfer.context import StrategyContext
+from residua.transfer.fine_tune import TRANSFER, _with_learning_rate, fine_tune, fits
 from residua.transfer.result import TransferResult
 from residua.weights.load import read_file
 
 pytestmark = pytest.mark.slow  # each test trains
 
-ContextOf = Callable[..., Context]
+ContextOf = Callable[..., StrategyContext]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_partial_fine_tuning_leaves_frozen_stages_bit_for_bit(
             assert torch.equal(tensor, source[name]), name
         elif not name.startswith("head."):
             assert not torch.equal(tensor, source[name]), name
-    written = TransferResult.from_json(json.loads((folder.path / RESULT).read_text()))
+    written = TransferResult.from_json(json.loads((folder.path / TRANSFER).read_text()))
     assert written == outcome.result
     assert written.predicted_epochs == 1
 
@@ -157,8 +157,8 @@ def test_a_damaged_result_is_refused_with_a_way_out(
     context = context_of(shapes, weights, "partial", training__epochs=1, transfer__views=1)
     fine_tune(context, folder)
     for content in ("[1]", '{"layers": [{"stage": 1}]}', '{"surprise": 1}'):
-        (folder.path / RESULT).write_text(content)
+        (folder.path / TRANSFER).write_text(content)
         with pytest.raises(ResiduaError, match=r"transfer\.json: is damaged.*Delete it"):
             fine_tune(context, folder)
-    (folder.path / RESULT).unlink()
+    (folder.path / TRANSFER).unlink()
     assert fine_tune(context, folder).result == TransferResult()

@@ -19,14 +19,14 @@ from residua.config.validate import check
 from residua.data.batches import DecodedImages
 from residua.data.prepared import without_validation_set
 from residua.inference.feature_layers import FeatureLayer
+from residua.inference.logistic import fit_logistic
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.training import throughput
 from residua.transfer import backbones, linear_probe
-from residua.transfer.context import Context, Outcome
+from residua.transfer.context import StrategyContext, StrategyOutcome
 from residua.transfer.cross_validation import LayerScore, ProbeScores, best_layer
 from residua.transfer.linear_probe import fit_probe, initialise_head, refit_probe
-from residua.transfer.logistic import fit_logistic
 from residua.transfer.result import BackboneResult, CrossValidation
 from residua.weights.load import read_file
 from residua.weights.network import build_network
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow  # each test trains
 
 LAST = {"network__stage": 3, "network__pool_size": 1}  # a single layer is quick
 
-ContextOf = Callable[..., Context]
+ContextOf = Callable[..., StrategyContext]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
-def accuracy_of(outcome: Outcome, split: str) -> float:
+def accuracy_of(outcome: StrategyOutcome, split: str) -> float:
     members = outcome.prepared.splits[split]  # type: ignore[index]
     predicted = outcome.predict_logits(members).argmax(1)
     return float((predicted == outcome.prepared.labels[members]).mean())

@@ -18,12 +18,13 @@ from references.lines import Lines
 
 from residua.config import auto
 from residua.config.validate import check
+from residua.inference import features
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.signals import Interrupted
 from residua.training.progress import Progress
-from residua.transfer import features, search, small_network
-from residua.transfer.context import Context, Outcome
+from residua.transfer import search, small_network
+from residua.transfer.context import StrategyContext, StrategyOutcome
 from residua.transfer.result import TransferResult
 from residua.transfer.search import Search
 from residua.transfer.trial import (
@@ -37,7 +38,7 @@ from residua.weights.load import read_file
 
 pytestmark = pytest.mark.slow  # each test trains
 
-ContextOf = Callable[..., Context]
+ContextOf = Callable[..., StrategyContext]
 QUICK_LAYER = {"network__stage": 3, "network__pool_size": 1}
 QUICK = {"training__epochs": 2, **QUICK_LAYER}
 
@@ -68,7 +69,7 @@ class Killed(Lines):
 class Searched:
     """A search that ran through, its folder and its lines."""
 
-    outcome: Outcome
+    outcome: StrategyOutcome
     folder: RunFolder
     lines: list[str]
 

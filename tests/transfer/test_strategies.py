@@ -25,12 +25,11 @@ from residua.networks.zoo.catalogue import build_from
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.signals import Interrupted
-from residua.transfer.context import Context
+from residua.transfer.context import StrategyContext
 from residua.transfer.result import TransferResult
-from residua.transfer.strategies import with_extractor
 from residua.weights.load import read_file
 
-ContextOf = Callable[..., Context]
+ContextOf = Callable[..., StrategyContext]
 QUICK = {"training.precision": "fp32", "network.stage": 3, "network.pool_size": 1}
 
 
@@ -47,7 +46,7 @@ def test_only_strategies_that_use_the_weights_have_an_extractor(
     assert context_of(shapes, weights, "full").extractor is not None
     scratch = context_of(shapes, weights, "scratch")
     assert scratch.extractor is None
-    assert with_extractor(scratch) is scratch
+    assert scratch.with_extractor() is scratch
 
 
 @pytest.mark.slow

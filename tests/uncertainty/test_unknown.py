@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from residua.transfer.logistic import fit_logistic
+from residua.inference.logistic import fit_logistic
 from residua.uncertainty.unknown import CANDIDATES, UnknownDetector, choose
 from residua.uncertainty.unknown_scores import SCORES, Head
 

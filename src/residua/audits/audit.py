@@ -27,11 +27,11 @@ from residua.data.pixels import checked_range
 from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.data.value_range import ValueRange
+from residua.inference.logistic import single_blas_thread
 from residua.system.console import Console
 from residua.system.files import check_output, user_path
 from residua.system.notebook import shown
 from residua.system.words import counted, percent
-from residua.transfer.logistic import single_blas_thread
 
 FEATURE_SECONDS = 60.0  # for features that are not cached yet
 _TEXT_EXAMPLES = 3  # images of a finding in the text

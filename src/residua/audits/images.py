@@ -35,10 +35,10 @@ from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
+from residua.inference.features import FeatureExtractor
 from residua.runs.sources import initial_weights
 from residua.system.console import Console
 from residua.training.initial import initial_network
-from residua.transfer.features import FeatureExtractor
 
 Floats = npt.NDArray[np.float32]
 

@@ -22,14 +22,14 @@ from residua.audits.finding import Example, Finding
 from residua.data.fixes import Fix
 from residua.data.neighbours import nearest
 from residua.data.random import Integers, uniform
-from residua.system.words import agreeing, counted, percent
-from residua.transfer.logistic import (
+from residua.inference.logistic import (
     Floats,
     fitted,
     folds_of,
     no_solver_warnings,
     single_blas_thread,
 )
+from residua.system.words import agreeing, counted, percent
 from residua.uncertainty.intervals import clustered_interval
 
 Probabilities = npt.NDArray[np.float64]  # [M, K], rows sum to 1

@@ -20,8 +20,8 @@ from residua.audits.finding import Example, Finding
 from residua.audits.images import AuditImages, file_suffix
 from residua.data.measurements import Measured
 from residua.data.random import Integers, uniform
+from residua.inference.logistic import folds_of
 from residua.system.words import percent
-from residua.transfer.logistic import folds_of
 
 Table = npt.NDArray[np.float64]  # [N, D]
 

@@ -19,11 +19,11 @@ from residua.evaluation.metrics import class_name
 from residua.evaluation.score import Evaluation
 from residua.inference.engine import Floats
 from residua.inference.feature_layers import FeatureLayer
+from residua.inference.features import FeatureExtractor
 from residua.inference.grad_cam import grad_cam
 from residua.networks.own import is_own
 from residua.report import view
 from residua.report.heat import overlay
-from residua.transfer.features import FeatureExtractor
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 

@@ -24,7 +24,7 @@ from residua.report.evidence import Evidence
 from residua.runs.folder import RunFolder
 from residua.system.files import shown_path
 from residua.training.progress import Progress
-from residua.transfer.result import TransferResult
+from residua.transfer.result import TransferResult, result_of
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.unknown import UnknownDetector
 from residua.weights.hub import is_hub
@@ -123,13 +123,12 @@ def report_facts(
     prepared: Prepared,
     evaluation: Evaluation | None,
     progress: Progress,
-    transfer: TransferResult,
     audit: Audit | None = None,
     uncertainty: Uncertainty | None = None,
     evidence: Evidence | None = None,
 ) -> ReportFacts:
     """The facts of a finished run."""
-    config = prepared.config
+    config, transfer = prepared.config, result_of(folder)
     pretrained = bool(config.network.weights) and config.transfer.strategy != "scratch"
     first = shuffled(config.training.seed, 0, prepared.splits["train"])[:SAMPLES]
     run, data = (shlex.quote(shown_path(path)) for path in (str(folder.path), config.data.path))

@@ -44,6 +44,7 @@ _T = TypeVar("_T")
 BEST, LAST = "best.safetensors", "last.safetensors"
 REPORT = "report.html"  # the last file that a training writes
 START = "weights.json"  # source and hash of the initial weights
+TRANSFER = "transfer.json"  # measurements of a transfer strategy
 EARLIER = "earlier_images.csv"  # images that the initial weights were trained on
 LOCK = ".lock"
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "test_loss", "test_accuracy")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,24 +22,23 @@ from residua.config.auto import Choice, Chooser
 from residua.config.start import weights_sources
 from residua.data.prepare import prepare
 from residua.errors import ResiduaError
+from residua.inference.features import FeatureRows
+from residua.inference.logistic import Labels, SampleWeights
 from residua.runs.provenance import images_seen_by
 from residua.runs.sources import absolute_source, initial_weights, leakage_notes
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.system.words import decimals
 from residua.training.initial import check_network
-from residua.transfer.context import Context
+from residua.transfer.context import StrategyContext
 from residua.transfer.cross_validation import (
     Estimate,
     LayerScore,
     best_layer,
     score_layers,
 )
-from residua.transfer.features import FeatureRows
 from residua.transfer.linear_probe import MAX_THREADS, candidate_layers, fold_keys, rows_to_score
-from residua.transfer.logistic import Labels, SampleWeights
-from residua.transfer.result import BackboneResult
-from residua.transfer.strategies import with_extractor
+from residua.transfer.result import BackboneResult, TransferResult
 from residua.transfer.trial import CLEAR, paired_gain
 from residua.uncertainty.softmax import log_softmax
 from residua.weights.load import Weights
@@ -106,9 +106,9 @@ class _Probe:
 
 def choose_backbone(
     start: Chooser, clock: Clock, console: Console
-) -> tuple[Chooser, tuple[BackboneResult, ...]]:
-    """The settings with the best of several sources as network.weights, and all of them, best
-    first.
+) -> tuple[Chooser, dict[str, Any]]:
+    """The settings with the best of several sources as network.weights, and the comparison for
+    transfer.json.
 
     Opens every source before it reads an image. Raises ResiduaError.
     """
@@ -135,19 +135,22 @@ def choose_backbone(
     console.print(f"initial weights {results[0].source}: {reason}")
     chosen = absolute_source(results[0].source)
     config = parse.with_settings(start.config, {"network.weights": chosen})
-    return Chooser(config, (*start.choices, Choice("network.weights", chosen, reason))), results
+    choices = (*start.choices, Choice("network.weights", chosen, reason))
+    return Chooser(config, choices), TransferResult(backbones=results).to_json()
 
 
-def _context(start: Chooser, weights: Weights, clock: Clock) -> Context:
+def _context(start: Chooser, weights: Weights, clock: Clock) -> StrategyContext:
     """Data, preprocessing and feature extractor as the weights need them, for a linear probe."""
     quiet = Console(quiet=True)
     prepared = prepare(start.config, quiet, weights.expects, start.choices)
     check_network(prepared, weights)
-    context = Context(prepared, weights, start.config, clock, quiet)
-    return with_extractor(context.for_strategy("features"))
+    context = StrategyContext(prepared, weights, start.config, clock, quiet)
+    return context.for_strategy("features").with_extractor()
 
 
-def _candidate(source: str, context: Context, remaining: int, console: Console) -> _Candidate:
+def _candidate(
+    source: str, context: StrategyContext, remaining: int, console: Console
+) -> _Candidate:
     """remaining: sources that share the rest of the time, with this one."""
     clock, prepared, weights = context.clock, context.prepared, context.weights
     deadline = None
@@ -170,7 +173,7 @@ def _candidate(source: str, context: Context, remaining: int, console: Console) 
     )
 
 
-def _task(context: Context) -> _Task:
+def _task(context: StrategyContext) -> _Task:
     config = context.prepared.config
     return _Task(
         context.prepared.labels,

@@ -19,12 +19,12 @@ from residua.data.batches import Batch, Inputs, SampleWeights, in_step, weights_
 from residua.data.prepared import Prepared
 from residua.data.random import Integers, shuffled
 from residua.inference.feature_layers import FrozenStages
+from residua.inference.features import FeatureExtractor
 from residua.networks.staged import Staged
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.training.memory import free_bytes
 from residua.training.throughput import synchronize, validation_limit
-from residua.transfer.features import FeatureExtractor
 
 MEMORY_SHARE = 0.25  # of the free memory, for the output of the frozen stages
 TIME_SHARE = 0.3  # of the time left, to compute it

@@ -37,9 +37,8 @@ import numpy.typing as npt
 from residua.data.random import Integers, uniform
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
-from residua.transfer.features import FeatureRows
-from residua.transfer.fold_regression import FoldRegression
-from residua.transfer.logistic import (
+from residua.inference.features import FeatureRows
+from residua.inference.logistic import (
     Floats,
     Labels,
     SampleWeights,
@@ -49,6 +48,7 @@ from residua.transfer.logistic import (
     folds_of,
     single_blas_thread,
 )
+from residua.transfer.fold_regression import FoldRegression
 from residua.transfer.result import LayerResult
 from residua.uncertainty.intervals import design_effect, wilson_interval
 from residua.uncertainty.softmax import log_softmax

@@ -7,7 +7,7 @@ import dataclasses
 from residua.config import auto
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
-from residua.runs.folder import RunFolder
+from residua.runs.folder import TRANSFER, RunFolder
 from residua.system.words import percent
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
@@ -15,10 +15,10 @@ from residua.training.loop import fit
 from residua.training.memory import with_fitting_batch
 from residua.training.progress import Task
 from residua.transfer.cached_batches import CachedBatches, batches_after
-from residua.transfer.context import Context, Outcome, saved_predictor
+from residua.transfer.context import StrategyContext, StrategyOutcome, saved_predictor
 from residua.transfer.cross_validation import LayerScore
 from residua.transfer.linear_probe import initialise_head
-from residua.transfer.result import RESULT, TransferResult, result_of
+from residua.transfer.result import TransferResult, result_of
 
 USEFUL_FEATURES = 0.9  # accuracy of the linear probe from which on small steps preserve them
 FEW_EPOCHS, MANY_EPOCHS = 3, 10
@@ -35,7 +35,7 @@ NO_AUGMENTATION = {
 }
 
 
-def fits(context: Context, epochs: int) -> bool:
+def fits(context: StrategyContext, epochs: int) -> bool:
     """Whether this number of epochs of a strategy fits into the time left, by a measurement."""
     network, prepared, clock = context.network(), context.prepared, context.clock
     batches, _ = batches_after(network, prepared, clock, context.console)
@@ -45,8 +45,8 @@ def fits(context: Context, epochs: int) -> bool:
 
 
 def fine_tune(
-    context: Context, folder: RunFolder, *, final: bool = True, least_epochs: int = 0
-) -> Outcome:
+    context: StrategyContext, folder: RunFolder, *, final: bool = True, least_epochs: int = 0
+) -> StrategyOutcome:
     """Train what is not frozen: all layers, the later stages, or a network from scratch.
 
     The head of pretrained weights is initialised with a linear probe first: the gradients of a
@@ -103,7 +103,7 @@ def fine_tune(
             context = _with_learning_rate(context, result.layers[-1].accuracy)
         if final:  # a resumed run does not replan
             folder.write_settings(context.prepared.config, context.prepared.choices)
-            folder.write_json(RESULT, result.to_json())
+            folder.write_json(TRANSFER, result.to_json())
     if line:
         console.print(line)
     task = Task(
@@ -115,11 +115,16 @@ def fine_tune(
         evaluate_first=is_pretrained,
     )
     progress = fit(network, task, context.prepared.config, folder, console)
-    predict_logits = saved_predictor(folder, context.prepared)
-    return Outcome(context.prepared, progress, result, predict_logits, scores)
+    return StrategyOutcome(
+        context.prepared,
+        progress,
+        predict_logits=saved_predictor(folder, context.prepared),
+        result=result,
+        scores=scores,
+    )
 
 
-def _with_frozen_stages(context: Context) -> Context:
+def _with_frozen_stages(context: StrategyContext) -> StrategyContext:
     """Freeze the first stages, unless the settings state how many."""
     if context.prepared.config.network.freeze:
         return context
@@ -130,7 +135,7 @@ def _with_frozen_stages(context: Context) -> Context:
     return context.choose("network.freeze", frozen, f"{frozen} of {count} stages")
 
 
-def _without_augmentation(context: Context) -> Context:
+def _without_augmentation(context: StrategyContext) -> StrategyContext:
     """With frozen stages and time for few epochs: their output can be cached only for images that
     stay the same, and epochs help more than augmentation does."""
     if context.prepared.config.network.freeze:
@@ -139,7 +144,7 @@ def _without_augmentation(context: Context) -> Context:
     return context
 
 
-def _with_learning_rate(context: Context, accuracy: float) -> Context:
+def _with_learning_rate(context: StrategyContext, accuracy: float) -> StrategyContext:
     """Large steps if the linear probe often fails and there are epochs enough to improve on it.
 
     Small steps preserve the features, which pays only where these are useful.

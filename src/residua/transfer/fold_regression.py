@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from residua.transfer.logistic import Floats, Labels
+from residua.inference.logistic import Floats, Labels
 
 Reals = npt.NDArray[np.float64]
 _MEMORY = 10  # pairs of steps and changes of the gradient

@@ -16,7 +16,10 @@ from torch import nn
 
 from residua.config.auto import cross_validated
 from residua.data.random import Integers, shuffled
+from residua.evaluation.cross_validated import CrossValidated
 from residua.inference.feature_layers import FeatureLayer
+from residua.inference.features import FeatureRows
+from residua.inference.logistic import fit_logistic
 from residua.networks.staged import Staged
 from residua.runs.folder import BEST, RunFolder
 from residua.system.console import Report, announcing
@@ -24,15 +27,13 @@ from residua.system.words import decimals
 from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
-from residua.transfer.context import Context, CrossValidated, Outcome, PredictLogits
+from residua.transfer.context import PredictLogits, StrategyContext, StrategyOutcome
 from residua.transfer.cross_validation import (
     Estimate,
     LayerScore,
     best_layer,
     score_layers,
 )
-from residua.transfer.features import FeatureRows
-from residua.transfer.logistic import fit_logistic
 from residua.transfer.result import CrossValidation, TransferResult
 from residua.transfer.trained_head import head_task, pretrain_head, train_head, views_of
 from residua.weights.load import read_file
@@ -53,8 +54,12 @@ class _Scored:
 
 
 def fit_probe(
-    context: Context, folder: RunFolder, *, deadline: float | None = None, final: bool = True
-) -> Outcome:
+    context: StrategyContext,
+    folder: RunFolder,
+    *,
+    deadline: float | None = None,
+    final: bool = True,
+) -> StrategyOutcome:
     """Choose a feature layer and fit a head on it; the weights file is in `folder`.
 
     deadline: time.monotonic() at which to stop computing features; None: at FEATURE_SHARE of the
@@ -101,20 +106,20 @@ def fit_probe(
         scored.rows.values[best.layer],
         probes.c,
     )
-    return Outcome(
+    return StrategyOutcome(
         context.prepared,
         progress,
-        result,
-        _cached_predictor(context, best.layer, folder),
-        _complete(scored.layers),
         crossed,
+        predict_logits=_cached_predictor(context, best.layer, folder),
+        result=result,
+        scores=_complete(scored.layers),
         fit_seconds=fit_seconds,
     )
 
 
 def refit_probe(
-    context: Context, folder: RunFolder, probe: Outcome, deadline: float | None
-) -> Outcome:
+    context: StrategyContext, folder: RunFolder, probe: StrategyOutcome, deadline: float | None
+) -> StrategyOutcome:
     """The logistic regression of `probe`, its layer and C, on the training set of `context`, which
     has more images: as many as there are features of until the deadline. Its file replaces the one
     in `folder`; the cross-validation stays that of `probe`."""
@@ -137,7 +142,7 @@ def refit_probe(
 
 
 def initialise_head(
-    context: Context, network: Staged, folder: RunFolder
+    context: StrategyContext, network: Staged, folder: RunFolder
 ) -> tuple[TransferResult, dict[FeatureLayer, LayerScore]]:
     """Fit the head of `network` on its frozen features, in place."""
     layer = FeatureLayer(len(network.stages), network.pool_size, network.earlier_pools)
@@ -159,7 +164,7 @@ def initialise_head(
 # Which layer
 
 
-def candidate_layers(context: Context) -> list[FeatureLayer]:
+def candidate_layers(context: StrategyContext) -> list[FeatureLayer]:
     """The layer of the settings, or else those that are worth comparing."""
     prepared, network = context.prepared, context.prepared.config.network
     last = context.features.stages.count
@@ -175,7 +180,7 @@ def candidate_layers(context: Context) -> list[FeatureLayer]:
 
 
 def _score(
-    context: Context,
+    context: StrategyContext,
     layers: Sequence[FeatureLayer],
     members: Integers,
     deadline: float | None,
@@ -203,7 +208,7 @@ def _score(
 
 
 def rows_to_score(
-    context: Context,
+    context: StrategyContext,
     layers: Sequence[FeatureLayer],
     members: Integers,
     deadline: float | None,
@@ -219,7 +224,7 @@ def rows_to_score(
     )
 
 
-def fold_keys(context: Context, samples: Integers) -> list[str]:
+def fold_keys(context: StrategyContext, samples: Integers) -> list[str]:
     """A key per sample, equal where both must share a fold: of the first image of its group."""
     keys = [key.hex() for key in context.features.keys(samples)]
     first: dict[str, str] = {}
@@ -231,7 +236,7 @@ def _complete(scores: Sequence[LayerScore]) -> dict[FeatureLayer, LayerScore]:
     return {score.layer: score for score in scores if not score.probes.abandoned}
 
 
-def _with_layer(context: Context, best: LayerScore) -> Context:
+def _with_layer(context: StrategyContext, best: LayerScore) -> StrategyContext:
     """The settings of a layer; none are needed for the input of the network's own head."""
     layer = best.layer
     is_default = layer == FeatureLayer(context.features.stages.count, 1)
@@ -281,7 +286,7 @@ def _summary(score: LayerScore, candidates: int, cross: CrossValidation | None) 
 
 
 def _leaving_time_to_finish(
-    context: Context, rows: FeatureRows, deadline: float | None
+    context: StrategyContext, rows: FeatureRows, deadline: float | None
 ) -> float | None:
     """The deadline, or as much earlier as evaluation and report need."""
     if deadline is None or not rows.computed:
@@ -291,7 +296,7 @@ def _leaving_time_to_finish(
 
 
 def _training_rows(
-    context: Context,
+    context: StrategyContext,
     layer: FeatureLayer,
     members: Integers,
     scored: FeatureRows | None,
@@ -304,7 +309,7 @@ def _training_rows(
         return context.features.rows([layer], members, deadline=deadline, report=move)
 
 
-def warn_of_unused(images: int, context: Context) -> None:
+def warn_of_unused(images: int, context: StrategyContext) -> None:
     """Print how many training images a saved probe was fitted on, if not on all."""
     members = len(context.prepared.training_members)
     if images < members:
@@ -317,7 +322,7 @@ def warn_of_unused(images: int, context: Context) -> None:
 
 
 def _save_logistic_head(
-    context: Context,
+    context: StrategyContext,
     folder: RunFolder,
     best: LayerScore,
     rows: FeatureRows,
@@ -332,7 +337,11 @@ def _save_logistic_head(
 
 
 def _solve_head(
-    context: Context, head: nn.Linear, score: LayerScore, rows: FeatureRows, deadline: float | None
+    context: StrategyContext,
+    head: nn.Linear,
+    score: LayerScore,
+    rows: FeatureRows,
+    deadline: float | None,
 ) -> None:
     """Set a linear head to the logistic regression on all rows and views, in place."""
     config = context.prepared.config
@@ -353,7 +362,9 @@ def _solve_head(
 # Predictions
 
 
-def _cached_predictor(context: Context, layer: FeatureLayer, folder: RunFolder) -> PredictLogits:
+def _cached_predictor(
+    context: StrategyContext, layer: FeatureLayer, folder: RunFolder
+) -> PredictLogits:
     """Logits of the saved head from cached features; the file is read at each call."""
 
     def predict_logits(samples: Integers) -> Logits:

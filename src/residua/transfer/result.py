@@ -9,9 +9,8 @@ from typing import Any, Literal
 from residua.config.parse import typed
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
-from residua.runs.folder import RunFolder
+from residua.runs.folder import TRANSFER, RunFolder
 
-RESULT = "transfer.json"
 TOO_FEW_ERRORS = "too few for another strategy to show a gain"  # ends a reason to stop
 Phase = Literal["first", "trial", "final"]
 
@@ -186,11 +185,11 @@ class TransferResult:
 
 def result_of(folder: RunFolder) -> TransferResult:
     """The measurements so far. Raises ResiduaError if the file is damaged."""
-    path = folder.path / RESULT
+    path = folder.path / TRANSFER
     if not path.exists():
         return TransferResult()
     try:
-        return TransferResult.from_json(folder.read_json(RESULT))
+        return TransferResult.from_json(folder.read_json(TRANSFER))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ResiduaError(
             f"{path}: is damaged: {error!r}; expected the measurements of a transfer strategy. "

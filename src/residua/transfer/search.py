@@ -31,7 +31,7 @@ from residua.system.console import Console
 from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE
-from residua.transfer.context import Context, Outcome, saved_predictor
+from residua.transfer.context import StrategyContext, StrategyOutcome, saved_predictor
 from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune, fits
 from residua.transfer.linear_probe import fit_probe, refit_probe, warn_of_unused
 from residua.transfer.result import TOO_FEW_ERRORS, Phase, TrialResult
@@ -61,7 +61,7 @@ MORE_SHARE = 0.75  # of the budget, for features if the first probe had only som
 LEFT_FOR_TRIALS = 0.5  # of the budget; with less, training would not get far enough
 
 
-def search(context: Context, folder: RunFolder) -> Outcome:
+def search(context: StrategyContext, folder: RunFolder) -> StrategyOutcome:
     """The outcome of the best strategy, its files in `folder`.
 
     Raises Interrupted after a signal; the first linear probe is in the folder then.
@@ -99,11 +99,11 @@ class Search:
     rows: a result per trial. expected: strategy -> the accuracy expected in the time left.
     """
 
-    def __init__(self, context: Context, folder: RunFolder) -> None:
+    def __init__(self, context: StrategyContext, folder: RunFolder) -> None:
         self.context, self.folder = context, folder
         self.rows: list[TrialResult] = []
         self.expected: Mapping[str, float] | None = None
-        self._small: Context | None = None
+        self._small: StrategyContext | None = None
 
     def probe(self) -> Trial:
         """A linear probe, fitted on more images if the first one had time for some only."""
@@ -132,7 +132,7 @@ class Search:
         prepared = self.context.prepared
         return not prepared.has_own_splits and not prepared.is_explicit("data.val_fraction")
 
-    def refitted(self, probe: Trial) -> Outcome | None:
+    def refitted(self, probe: Trial) -> StrategyOutcome | None:
         """The probe fitted on the validation images too, which no comparison needs any more; None
         if these are the user's, the head is none of a probe, or time or memory do not suffice."""
         prepared, clock = self.context.prepared, self.context.clock
@@ -350,7 +350,7 @@ class Search:
             return None
         return trial
 
-    def context_for(self, strategy: str) -> Context:
+    def context_for(self, strategy: str) -> StrategyContext:
         """The context of a strategy; scratch replaces a large network by a small one."""
         if strategy == "scratch" and is_large(self.context):
             if self._small is None:
@@ -358,7 +358,7 @@ class Search:
             return self._small
         return self.context.for_strategy(strategy)
 
-    def _remember(self, outcome: Outcome) -> None:
+    def _remember(self, outcome: StrategyOutcome) -> None:
         """No layer is cross-validated twice."""
         scores = {**self.context.scores, **outcome.scores}
         self.context = dataclasses.replace(self.context, scores=scores)
@@ -382,7 +382,7 @@ class Search:
         return dataclasses.replace(trial, folder=self.folder, outcome=outcome)
 
 
-def _shortened(context: Context, clock: Clock) -> Context:
+def _shortened(context: StrategyContext, clock: Clock) -> StrategyContext:
     """The context of a short trial, without output. clock: of the whole search."""
     context = dataclasses.replace(context, console=Console(quiet=True))
     context = context.allow_change("training.epochs")

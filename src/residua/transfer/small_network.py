@@ -10,20 +10,20 @@ from residua.config.schema import AUTO
 from residua.data.prepare import prepare
 from residua.networks.analysis.cost import measure
 from residua.system.console import Console
-from residua.transfer.context import NO_FROZEN_STAGES, Context
+from residua.transfer.context import NO_FROZEN_STAGES, StrategyContext
 
 LARGE_NETWORK = 100_000_000  # multiply-adds; above, a smaller network is trained from scratch
 SMALL_NAME, SMALL_SIZE = "cifar_resnet20", 32
 
 
-def is_large(context: Context) -> bool:
+def is_large(context: StrategyContext) -> bool:
     """Whether the network of the weights takes too long to train from scratch in a search."""
     preprocessing = context.prepared.config.preprocessing
     shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
     return measure(context.features.network, shape).multiply_adds > LARGE_NETWORK
 
 
-def small_context(context: Context) -> Context:
+def small_context(context: StrategyContext) -> StrategyContext:
     """A small network on small images, as if there were no weights."""
     name = context.prepared.config.network.name
     reason = f"{name} takes too long to train from scratch"

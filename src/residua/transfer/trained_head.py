@@ -12,6 +12,8 @@ import torch
 from residua.data.prepared import thinned
 from residua.data.random import Integers
 from residua.inference.feature_layers import FeatureLayer
+from residua.inference.features import FeatureRows
+from residua.inference.logistic import Floats
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
 from residua.runs.folder import RunFolder
@@ -20,16 +22,14 @@ from residua.training import throughput
 from residua.training.loop import fit
 from residua.training.progress import Progress, Task
 from residua.transfer.cached_batches import CachedBatches
-from residua.transfer.context import Context
-from residua.transfer.features import FeatureRows
-from residua.transfer.logistic import Floats
+from residua.transfer.context import StrategyContext
 from residua.weights.load import read_file
 
 HEAD_SHARE = 0.2  # of the time left, to train a head before other training follows
 
 
 def views_of(
-    context: Context, layer: FeatureLayer, samples: Integers, deadline: float | None
+    context: StrategyContext, layer: FeatureLayer, samples: Integers, deadline: float | None
 ) -> list[Floats]:
     """Features of the augmented views, as many views as time allows."""
     views: list[Floats] = []
@@ -46,7 +46,7 @@ def views_of(
 
 
 def head_task(
-    context: Context, layer: FeatureLayer, rows: FeatureRows, deadline: float | None
+    context: StrategyContext, layer: FeatureLayer, rows: FeatureRows, deadline: float | None
 ) -> Task:
     """Training a head on the features of the training set, with those of the validation set."""
     prepared, config = context.prepared, context.prepared.config
@@ -78,8 +78,8 @@ def head_task(
 
 
 def train_head(
-    context: Context, folder: RunFolder, task: Task, final: bool, is_resumed: bool
-) -> tuple[Context, Progress]:
+    context: StrategyContext, folder: RunFolder, task: Task, final: bool, is_resumed: bool
+) -> tuple[StrategyContext, Progress]:
     """Train the head in the run folder. final: see fit_probe."""
     network = context.network()
     if is_resumed:
@@ -92,7 +92,7 @@ def train_head(
     return context, fit(network, task, context.prepared.config, folder, context.console)
 
 
-def pretrain_head(context: Context, network: Staged, folder: RunFolder, task: Task) -> None:
+def pretrain_head(context: StrategyContext, network: Staged, folder: RunFolder, task: Task) -> None:
     """Train a head with hidden layers alone, in a temporary folder, before the other layers."""
     temporary = RunFolder(folder.path / "head")
     temporary.path.mkdir(exist_ok=True)
@@ -108,8 +108,8 @@ def pretrain_head(context: Context, network: Staged, folder: RunFolder, task: Ta
 
 
 def _scheduled(
-    context: Context, network: Staged, task: Task, share: float | None
-) -> tuple[Context, Task]:
+    context: StrategyContext, network: Staged, task: Task, share: float | None
+) -> tuple[StrategyContext, Task]:
     """With as many epochs as fit into a share of the time left; None: all but the finishing."""
     clock, prepared, batches = context.clock, context.prepared, task.batches
     if not clock.bounded:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
 from residua.system.words import counted
-from residua.transfer.context import Outcome
+from residua.transfer.context import StrategyOutcome
 from residua.transfer.result import Phase, TrialResult
 
 TRIAL_EPOCHS = 0.1  # of a strategy's epochs, without a budget
@@ -27,7 +27,7 @@ class Trial:
     """
 
     strategy: str
-    outcome: Outcome
+    outcome: StrategyOutcome
     folder: RunFolder
     correct: npt.NDArray[np.bool_]
     seconds: float

@@ -14,7 +14,7 @@ from residua.data.dataset import Pixels
 from residua.data.prepared import Prepared, thinned
 from residua.data.random import Integers
 from residua.evaluation.metrics import MAJORITY
-from residua.transfer.logistic import Floats, fit_logistic
+from residua.inference.logistic import Floats, fit_logistic
 
 SIDE = 8  # px of a thumbnail
 MOST = 5000  # training images

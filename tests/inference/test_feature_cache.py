@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from residua.inference.feature_cache import FeatureCache
 from residua.inference.feature_layers import FeatureLayer
-from residua.transfer.feature_cache import FeatureCache
 
 LAYERS = [FeatureLayer(1, 4), FeatureLayer(3, 1)]
 KEYS = [hashlib.sha256(bytes([number])).digest() for number in range(20)]

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from residua.errors import ResiduaError
-from residua.transfer.logistic import LinearHead, class_weights, fit_logistic, folds_of
+from residua.inference.logistic import LinearHead, class_weights, fit_logistic, folds_of
 
 
 def reference(features: Floats, labels: Labels, c: float) -> Pipeline:

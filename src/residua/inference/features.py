@@ -16,6 +16,7 @@ from residua.data.batches import DecodedImages, TrainingBatches
 from residua.data.prepared import Prepared
 from residua.data.random import Integers, shuffled
 from residua.inference.engine import Engine, TorchEngine, engine_for
+from residua.inference.feature_cache import FeatureCache, Floats
 from residua.inference.feature_layers import (
     FeatureLayer,
     FrozenStages,
@@ -26,7 +27,6 @@ from residua.inference.feature_layers import (
 from residua.networks.staged import Staged
 from residua.system.console import Report
 from residua.system.files import cache_folder
-from residua.transfer.feature_cache import FeatureCache, Floats
 
 VERSION = 3  # to be raised when the same network would give other features
 MIN_PER_CLASS = 8  # images of each class that are computed however little time there is

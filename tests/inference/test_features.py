@@ -20,16 +20,16 @@ from PIL import Image
 import residua
 from residua.data.random import Integers
 from residua.errors import ResiduaError
+from residua.inference import features
 from residua.inference.feature_layers import FeatureLayer
-from residua.transfer import features
-from residua.transfer.context import Context
-from residua.transfer.features import FeatureExtractor
+from residua.inference.features import FeatureExtractor
+from residua.transfer.context import StrategyContext
 from residua.weights.load import read_file
 
 LAYERS = [FeatureLayer(1, 4), FeatureLayer(3, 1)]
 SAVES_EACH_BATCH = """
 from residua.__main__ import main
-from residua.transfer import features
+from residua.inference import features
 features.PIECE_SECONDS, features.BATCH_PIXELS = 0.0, 64 * 16 * 16
 main()
 """
@@ -44,7 +44,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def extractor_of(context_of: Callable[..., Context]) -> Callable[..., FeatureExtractor]:
+def extractor_of(context_of: Callable[..., StrategyContext]) -> Callable[..., FeatureExtractor]:
     def extractor(data: Path, weights: Path, **settings: Any) -> FeatureExtractor:
         return context_of(data, weights, "features", **settings).features
 

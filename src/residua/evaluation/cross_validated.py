@@ -1,0 +1,97 @@
+"""Cross-validated predictions of linear probes -> what calibrates them, and their evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from residua.data.prepared import Prepared
+from residua.data.random import Integers
+from residua.evaluation.calibrate import HeldOut
+from residua.evaluation.score import CROSS_VALIDATION, Evaluation, evaluation_of, with_slices
+from residua.inference.logistic import Floats, fit_logistic
+from residua.uncertainty.record import Uncertainty
+from residua.weights.network import Logits
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidated:
+    """The predictions of linear probes for images that they were not fitted on.
+
+    samples: int64 [N]. correct: bool [N]. evaluated: bool [N], see ProbeScores. logits:
+    log-probabilities float32 [N, K]. features: float32 [N, D], which the probe reads. c: its
+    inverse regularisation strength.
+    """
+
+    samples: Integers
+    correct: npt.NDArray[np.bool_]
+    evaluated: npt.NDArray[np.bool_]
+    logits: Logits
+    features: Floats
+    c: float
+
+    def correct_without(
+        self, samples: Integers, prepared: Prepared
+    ) -> npt.NDArray[np.bool_] | None:
+        """Whether a head fitted on the training set of `prepared` classifies each of these samples
+        correctly, bool [N]; None if the features of some are not there."""
+        fitted = np.isin(self.samples, prepared.splits["train"])
+        row_of = {sample: row for row, sample in enumerate(self.samples.tolist())}
+        if not set(samples.tolist()) <= row_of.keys():
+            return None
+        head = fit_logistic(
+            self.features[fitted],
+            prepared.labels[self.samples[fitted]],
+            len(prepared.dataset.classes),
+            self.c,
+            balanced=prepared.config.optimization.class_weights == "balanced",
+            weights=prepared.weights_of(self.samples[fitted]),
+        )
+        rows = [row_of[sample] for sample in samples.tolist()]
+        logits = self.features[rows] @ head.weight.T + head.bias
+        return np.asarray(logits.argmax(1) == prepared.labels[samples])
+
+    def held_out(self, prepared: Prepared) -> HeldOut:
+        """The evaluated predictions, to calibrate a probe on all images with."""
+        rows = self.evaluated
+        balanced = prepared.config.optimization.class_weights == "balanced"
+
+        def fit_head(features: Floats, labels: Integers) -> tuple[Floats, Floats]:
+            head = fit_logistic(features, labels, int(labels.max()) + 1, self.c, balanced=balanced)
+            return head.weight, head.bias
+
+        labels, groups = prepared.labels[self.samples], prepared.group_numbers(self.samples)
+        return HeldOut(
+            "cross-validation",
+            self.logits[rows],
+            self.features[rows],
+            labels[rows],
+            groups[rows],
+            (self.features, labels, groups, fit_head),
+        )
+
+    def evaluation(
+        self, prepared: Prepared, uncertainty: Uncertainty | None, caveat: str
+    ) -> Evaluation:
+        """The predictions with calibrated probabilities, as an evaluation of the evaluated images,
+        of which there must be one.
+
+        uncertainty: of the saved weights. caveat: see Evaluation.
+        """
+        temperature = 1.0 if uncertainty is None else uncertainty.temperature
+        samples = self.samples[self.evaluated]
+        evaluation = evaluation_of(
+            self.logits[self.evaluated] / np.float32(temperature),
+            prepared.pixels,
+            samples,
+            prepared.labels[samples],
+            [prepared.dataset.entries[sample].path for sample in samples],
+            CROSS_VALIDATION,
+            prepared.dataset.classes,
+            groups=prepared.groups_of(samples),
+        )
+        evaluation = dataclasses.replace(evaluation, caveat=caveat, uncertainty=uncertainty)
+        return with_slices(evaluation, samples, prepared.headers, prepared.dataset.columns)
