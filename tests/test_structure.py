@@ -121,6 +121,16 @@ def test_what_must_not_import_torch_does_not() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_plain_training_does_not_import_the_strategies() -> None:
+    """Only what the report reads of transfer.json."""
+    code = (
+        "import sys, residua.experiment; "
+        "names = [name for name in sys.modules if name.startswith('residua.transfer.')]; "
+        "sys.exit(names != ['residua.transfer.result'])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_benchmarks_import_what_exists() -> None:
     files = (Path(__file__).parents[1] / "benchmarks").glob("*.py")
     for file in files:

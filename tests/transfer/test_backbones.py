@@ -24,6 +24,7 @@ from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.transfer.backbones import choose_backbone
 from residua.transfer.linear_probe import fit_probe
+from residua.transfer.result import TransferResult
 from residua.weights.load import read_file
 from residua.weights.native import to_bytes
 
@@ -42,7 +43,8 @@ def start_of(data: Path, *sources: Path | str, **settings: object) -> Chooser:
 
 
 def choose(start: Chooser, budget: float = math.inf) -> tuple[Chooser, Any]:
-    return choose_backbone(start, Clock(budget), Console(quiet=True))
+    chosen, written = choose_backbone(start, Clock(budget), Console(quiet=True))
+    return chosen, TransferResult.from_json(written).backbones
 
 
 @pytest.mark.slow
