@@ -44,6 +44,7 @@ _UNSUPPORTED = re.compile(
 )
 _BITS, _PHOTOMETRIC, _LARGEST, _PLANES = 258, 262, 281, 284  # tags of TIFF
 _MODES = {1: "L", 3: "RGB"}  # of Pillow, by channels
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 _TILE = 2**10  # px: an image is converted in tiles, so that no second copy of it is in memory
 
 _PILLOW = {
@@ -204,11 +205,10 @@ def _upright(image: Image.Image, channels: int, value_range: ValueRange | None) 
     stored = upright[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
     if transpose:
         stored = stored.swapaxes(0, 1)
-    to_byte = _scale(image, value_range) if is_deep(image.mode) else None
-    for tile, (left, top, right, bottom) in _tiles(image):
-        plain = _plain(tile, channels, to_byte)
+    tiles = _byte_tiles(image, value_range) if is_deep(image.mode) else _tiles(image)
+    for tile, (left, top, right, bottom) in tiles:
         part = stored[top:bottom, left:right]
-        part[...] = np.asarray(plain).reshape(part.shape)
+        part[...] = np.asarray(_plain(tile, channels)).reshape(part.shape)
     return upright
 
 
@@ -283,8 +283,8 @@ def is_deep(mode: str) -> bool:
     return mode[0] in "IF"
 
 
-def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int, int, int]]]:
-    """Parts of an image that cover it, each with its box (left, top, right, bottom)."""
+def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, Box]]:
+    """Parts of an image that cover it."""
     width, height = image.size
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
@@ -292,13 +292,9 @@ def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int, in
             yield image if box == (0, 0, *image.size) else image.crop(box), box
 
 
-def _plain(
-    image: Image.Image, channels: int, to_byte: Callable[[Image.Image], Pixels] | None
-) -> Image.Image:
-    """Any colour mode -> 8-bit "RGB" (3 channels) or "L" (1 channel); to_byte: for deep modes."""
-    if to_byte is not None:
-        image = Image.fromarray(to_byte(image))
-    elif image.has_transparency_data:
+def _plain(image: Image.Image, channels: int) -> Image.Image:
+    """Any colour mode of 8 bits -> "RGB" (3 channels) or "L" (1 channel)."""
+    if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     if image.mode not in ("1", "L", "RGB"):
         image = image.convert("RGB")
@@ -335,44 +331,36 @@ def values(content: bytes, max_pixels: int, count: int) -> Values:
         return _sample(image, count)
 
 
-def _values_of(image: Image.Image) -> Callable[[Image.Image], Values]:
-    """A function from a tile of a deep image to its values, float64 [h, w], black below white.
-
-    It raises Unreadable where a value is not finite.
-    """
+def _value_tiles(image: Image.Image) -> Iterator[tuple[Values, Box]]:
+    """Tiles of a deep image as float64 [h, w], black below white. Raises Unreadable where a value
+    is not finite."""
     inverted = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
-
-    def values_of(tile: Image.Image) -> Values:
+    for tile, box in _tiles(image):
         numbers = finite(np.asarray(tile).astype(np.float64))
-        return 65535 - numbers if inverted else numbers
-
-    return values_of
+        yield 65535 - numbers if inverted else numbers, box
 
 
 def _sample(image: Image.Image, count: int) -> Values:
     """See `values`."""
-    values_of, parts = _values_of(image), []
+    parts = []
     step = max(1, round((image.width * image.height / count) ** 0.5))
-    for tile, _ in _tiles(image):
-        tile_values = values_of(tile)
-        extremes = np.array([tile_values.min(), tile_values.max()])
-        parts += [tile_values[::step, ::step].ravel(), extremes]
+    for numbers, _ in _value_tiles(image):
+        parts += [numbers[::step, ::step].ravel(), np.array([numbers.min(), numbers.max()])]
     return np.concatenate(parts)
 
 
-def _scale(image: Image.Image, value_range: ValueRange | None) -> Callable[[Image.Image], Pixels]:
-    """A function from a tile of a deep image to uint8 [h, w]."""
+def _byte_tiles(
+    image: Image.Image, value_range: ValueRange | None
+) -> Iterator[tuple[Image.Image, Box]]:
+    """Tiles of a deep image as grey images of 8 bits."""
     if value_range is None:
         stated = image.tag_v2.get(_LARGEST) if image.format == "TIFF" else None  # type: ignore[attr-defined]
         value_range = of_image(_sample(image, 2**16), image.mode, stated)
     low, high = value_range
-    values_of, factor = _values_of(image), 255 / max(high - low, 1e-30)
-
-    def to_byte(tile: Image.Image) -> Pixels:
-        scaled = (values_of(tile) - low) * factor
-        return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-
-    return to_byte
+    factor = 255 / max(high - low, 1e-30)
+    for numbers, box in _value_tiles(image):
+        scaled = np.clip((numbers - low) * factor, 0, 255)
+        yield Image.fromarray(np.rint(scaled).astype(np.uint8)), box
 
 
 def _resample(

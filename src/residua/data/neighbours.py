@@ -62,8 +62,8 @@ def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Integers, Flo
             _keep_best(indices, similarities, rows, everything, vectors, queries)
         return indices, similarities
     centres = vectors[shuffled(0, 0, np.arange(total))[: int(total**0.5)]]
-    homes, _ = _closest(vectors, centres, 1)
-    probes, _ = _closest(queries, centres, _PROBES)
+    homes = _closest(vectors, centres, 1)
+    probes = _closest(queries, centres, _PROBES)
     by_home = np.argsort(homes[:, 0], kind="stable")
     home_ends = np.searchsorted(homes[by_home, 0], np.arange(len(centres) + 1))
     for probe in range(_PROBES):
@@ -132,14 +132,12 @@ def _keep_best(
     indices[rows] = np.where(similarities[rows] > -1, indices[rows], -1)
 
 
-def _closest(vectors: Floats, centres: Floats, count: int) -> tuple[Integers, Floats]:
+def _closest(vectors: Floats, centres: Floats, count: int) -> Integers:
     """The `count` closest centres of each vector, the closest first."""
-    indices, values = [], []
+    indices = []
     for start in range(0, len(vectors), _BLOCK):
         similarity = vectors[start : start + _BLOCK] @ centres.T
         best = np.argpartition(similarity, -count, axis=1)[:, -count:]
         value = np.take_along_axis(similarity, best, axis=1)
-        order = np.argsort(-value, axis=1)
-        indices.append(np.take_along_axis(best, order, axis=1))
-        values.append(np.take_along_axis(value, order, axis=1))
-    return np.concatenate(indices).astype(np.int64), np.concatenate(values)
+        indices.append(np.take_along_axis(best, np.argsort(-value, axis=1), axis=1))
+    return np.concatenate(indices).astype(np.int64)
