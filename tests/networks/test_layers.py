@@ -24,7 +24,6 @@ from residua.networks.layers import (
     chain,
     draw_dropout_from,
     initialise,
-    run_in_sequence,
     same_margins,
 )
 
@@ -84,12 +83,6 @@ def test_a_separable_convolution_has_nothing_between_its_two() -> None:
     x = torch.randn(1, 4, 5, 5)
     assert torch.equal(layer(x), layer.pointwise(layer.depthwise(x)))
     assert (layer.depthwise.groups, layer.pointwise.kernel_size) == (4, (1, 1))
-
-
-def test_stages_run_in_sequence() -> None:
-    stages = [nn.Flatten(), nn.Linear(4, 2)]
-    first, second = run_in_sequence(stages, torch.ones(1, 1, 2, 2))
-    assert (first.shape, second.shape) == ((1, 4), (1, 2))
 
 
 def test_layers_are_added_under_their_own_names() -> None:
