@@ -221,6 +221,11 @@ def test_what_is_no_image_at_all_is_refused(weights: Path, shapes: Path) -> None
         with pytest.raises(ResiduaError, match="expected an image or several"):
             residua.predict(weights, images)
     file = shapes / "class0" / "000.png"
+    with (
+        file.open("rb") as stream,
+        pytest.raises(ResiduaError, match=r"is an open file: expected its content, as file\.read"),
+    ):
+        residua.predict(weights, stream)
     for arguments, reason in (
         ({"top": 2.5}, "top = 2.5: must be a whole number"),
         ({"value_range": 255}, "value_range = 255: expected the values of black and white"),

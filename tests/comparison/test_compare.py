@@ -191,6 +191,11 @@ def test_settings_that_differ_are_exact(
     assert not (tmp_path / "same" / "settings.csv").exists()
 
 
+def test_runs_are_separate_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ResiduaError, match=r"\['a', 'b'\]: expected a path"):
+        residua.compare(["a", "b"])  # type: ignore[arg-type]
+
+
 def test_settings_of_every_type_are_compared() -> None:
     third = Config(network=Network(stage=2), training=Training(seed=3))
     assert differing([Config(), Config(), third]) == {

@@ -214,7 +214,7 @@ def test_files_are_ignored_or_rejected_by_their_first_bytes(tmp_path: Path) -> N
     assert dict(source.rejected) == {
         "a/drawing.svg": "is an SVG drawing: export it as PNG",
         "a/empty.jpeg": "is empty",
-        "a/page.JPG": "is not an image: starts with '<!DOCTYPE'",
+        "a/page.JPG": "is a web page, perhaps of an error: download the image again",
         "a/photo.cr3": "is a camera's raw file: export it as JPEG",
         "a/photo.heic": "is a HEIC photo, which is not supported: convert it to JPEG",
     }

@@ -377,9 +377,15 @@ def test_the_same_scene_stored_in_three_orientations(shared_data: Path) -> None:
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"<!DOCTYPE html><html>", "is not an image: starts with '<!DOCTYPE'"),
+        (b"<!DOCTYPE html><html>", "is a web page, perhaps of an error: download the image again"),
         (b"\0\0\0\x18ftypheic", "is a HEIC photo, which is not supported: convert it to JPEG"),
         (b"%PDF-1.7", "is a PDF document"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "is a pointer of Git LFS, not the image: run git lfs pull",
+        ),
+        (b"\n<HTML><head>", "is a web page, perhaps of an error: download the image again"),
+        (b"html", "is not an image: starts with 'html'"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "is a PostScript drawing: export it as PNG"),
         (b"<svg xmlns=''>", "is an SVG drawing: export it as PNG"),
         (b"    ", "is not an image: starts with ' '"),

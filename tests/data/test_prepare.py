@@ -11,6 +11,7 @@ from PIL import Image
 from references.images import write_shapes
 from references.scenes import COPIES, scene, write_scenes
 
+import residua
 from residua.config.parse import with_settings
 from residua.config.schema import AUTO, Config
 from residua.data.fixes import Fix, write_fixes
@@ -177,6 +178,8 @@ def test_a_single_class_and_too_narrow_a_head_are_refused(tmp_path: Path) -> Non
     with pytest.raises(ResiduaError, match="single class 'class0'"):
         prepared(one)
     rows = ["path,label", *(f"class0/{number:03}.png,{'x' * (number < 2)}" for number in range(4))]
+    with pytest.raises(ResiduaError, match=r"^the data given: has the single class 'x'"):
+        residua.train([(file, "x") for file in one.rglob("*.png")], quiet=True)
     (one / "t.csv").write_text("\n".join(rows))
     reason = r"Not used: 2 images, the first class0/002.png: row 4: has no label in the column"
     with pytest.raises(ResiduaError, match=reason):

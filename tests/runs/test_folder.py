@@ -268,3 +268,12 @@ def test_classes_that_contradict_the_weights_are_refused(old_run: RunFolder) -> 
         result = command(words[0], str(old_run.path), *words[1:])
         assert result.status == 1
         assert "classes.json: contradicts best.safetensors" in result.stderr
+
+
+def test_missing_weights_of_a_finished_run_are_not_expected_from_resuming(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with pytest.raises(ResiduaError, match=r"residua resume .* continues it"):
+        _ = run.weights
+    (tmp_path / "report.html").touch()
+    with pytest.raises(ResiduaError, match="is missing: restore it, or train again"):
+        _ = run.weights

@@ -81,7 +81,7 @@ def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Compa
     comparisons/<n>, for the page, its tables and figures. Raises ResiduaError, also for a run
     without predictions.
     """
-    paths = [user_path(run if isinstance(run, str | Path) else run.path) for run in runs]
+    paths = [user_path(run.path if hasattr(run, "path") else run) for run in runs]
     folders = [_run_of(path) for path in paths]
     _check(paths)
     names = _names(paths)

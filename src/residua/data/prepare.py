@@ -26,6 +26,7 @@ from residua.data.open import open_dataset, open_recorded, resolved
 from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.data.split import Member
+from residua.data.store import is_stored
 from residua.errors import ResiduaError, UnreadableImages
 from residua.system.console import Console
 from residua.system.device import device_named, fast_bf16
@@ -126,8 +127,9 @@ def _open(
         chooser.config = dataclasses.replace(chooser.config, data=data)
     count, outputs = len(dataset.classes), chooser.config.network.classes
     if count < 2:
+        name = "the data given" if is_stored(user_path(path)) else path
         message = (
-            f"{path}: has the single class {dataset.classes[0]!r}: a classifier needs at least two "
+            f"{name}: has the single class {dataset.classes[0]!r}: a classifier needs at least two "
             f"classes. {' '.join(dataset.warnings)}"
         ).rstrip()
         if dataset.rejected:  # perhaps all images of the other classes

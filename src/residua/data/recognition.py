@@ -52,6 +52,8 @@ _FOREIGN = {
     "an HDF5 file: export its images as PNG": rb"\x89HDF\r\n\x1a\n",
     "a FITS file: export it as TIFF": rb"SIMPLE  =",
     "a zip archive": rb"PK\x03\x04",
+    "a pointer of Git LFS, not the image: run git lfs pull": rb"version https://git-lfs",
+    "a web page, perhaps of an error: download the image again": rb"\s*<(?i:!doctype )?(?i:html)\b",
     # after the icons, which begin alike; without a palette, bytes 3 to 7 of the header are 0
     "a TGA image, which is not supported: convert it to PNG": (
         rb".\0[\2\3\x0a\x0b]\0{5}|.\x01[\1\x09]"

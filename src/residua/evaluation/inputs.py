@@ -58,6 +58,11 @@ def several(images: Images | None) -> Iterable[ImageLike]:
     """One image as a list of one. Raises ResiduaError for what is neither images nor an image."""
     if is_one_image(images):
         return [images]  # type: ignore[list-item]
+    if hasattr(images, "read"):  # its items would be lines
+        raise ResiduaError(
+            f"images of type {type(images).__name__}: is an open file: expected its content, as "
+            "file.read() returns it."
+        )
     try:
         iter(images)  # type: ignore[arg-type]
     except TypeError:

@@ -207,6 +207,8 @@ class RunFolder:
         for name in (BEST, LAST):
             if (self.path / name).is_file():
                 return self.path / name
+        if self.is_finished:
+            raise ResiduaError(f"{self.path}: {BEST} is missing: restore it, or train again.")
         raise ResiduaError(
             f"{self.path}: has no weights yet: its first epoch is not complete. "
             f"`residua resume {self.path}` continues it."
