@@ -101,6 +101,28 @@ def prepare(
     )
 
 
+def with_size(prepared: Prepared, size: int, reason: str, console: Console) -> Prepared:
+    """The same images and splits, decoded again at another size.
+
+    Raises ResiduaError if the images have changed, or memory and disk do not suffice.
+    """
+    if not prepared.is_explicit("data.cache"):
+        prepared = prepared.choose("data.cache", AUTO, "")
+    prepared = prepared.choose("preprocessing.size", size, reason)
+    chooser = Chooser(prepared.config, prepared.choices)
+    surveyed = survey(prepared.dataset, prepared.config.data.max_pixels)
+    decoded = _decode(chooser, surveyed, console, measured=False)
+    digests = [decoded.digests[index] for index in prepared.readable]
+    if digests != [member.pixels for member in prepared.members]:
+        raise ResiduaError(f"{prepared.config.data.path}: images have changed during the run.")
+    return dataclasses.replace(
+        prepared,
+        config=chooser.config,
+        choices=tuple(chooser.choices),
+        pixels=decoded.pixels,
+    )
+
+
 def _choose_device(chooser: Chooser) -> torch.device:
     auto.choose_device(chooser, torch.cuda.is_available())
     device = device_named(chooser.config.training.device)

@@ -33,6 +33,7 @@ from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.transfer.context import StrategyContext, StrategyOutcome, saved_predictor
 from residua.transfer.fine_tune import MANY_EPOCHS, fine_tune, fits
+from residua.transfer.larger_images import probe_on_larger_images
 from residua.transfer.linear_probe import fit_probe, refit_probe, warn_of_unused
 from residua.transfer.result import TOO_FEW_ERRORS, Phase, TrialResult
 from residua.transfer.scenario import data_summary, scenario_of
@@ -104,6 +105,7 @@ class Search:
         self.rows: list[TrialResult] = []
         self.expected: Mapping[str, float] | None = None
         self._small: StrategyContext | None = None
+        self._larger: StrategyContext | None = None  # of the probe, if its images are larger
 
     def probe(self) -> Trial:
         """A linear probe, fitted on more images if the first one had time for some only."""
@@ -135,7 +137,8 @@ class Search:
     def refitted(self, probe: Trial) -> StrategyOutcome | None:
         """The probe fitted on the validation images too, which no comparison needs any more; None
         if these are the user's, the head is none of a probe, or time or memory do not suffice."""
-        prepared, clock = self.context.prepared, self.context.clock
+        context, clock = self._larger or self.context, self.context.clock
+        prepared = context.prepared
         is_probe = probe.outcome.prepared.config.network.head == "logistic"
         if not is_probe or not self._may_redraw or not len(prepared.splits["validation"]):
             return None
@@ -143,7 +146,7 @@ class Search:
         if clock.left < needed:
             return None
         reason = "a linear probe: cross-validation selects it, so all images train it"
-        own = self.context.with_prepared(without_validation_set(prepared, reason))
+        own = context.with_prepared(without_validation_set(prepared, reason))
         try:
             deadline = clock.at(REFIT_SHARE)
             if deadline is not None:
@@ -177,6 +180,12 @@ class Search:
         clock = self.context.clock
         if reason := self._reason_to_stop(probe):
             return probe, reason
+        try:
+            probe = self._with_larger_images(probe)
+        except (Interrupted, KeyboardInterrupt) as error:
+            return self._stopped(error, probe)
+        if reason := self._reason_to_stop(probe):
+            return probe, reason
         if not len(probe.correct):
             probe = self._with_validation_set(probe)
         if not len(probe.correct):
@@ -188,10 +197,25 @@ class Search:
         try:
             return self._best_of_all(probe)
         except (Interrupted, KeyboardInterrupt) as error:
-            number = error.number if isinstance(error, Interrupted) else signal_of(error)
-            if number != signal.SIGINT:
-                raise
-            return self._chosen(self._ended(), probe, "stopped by Ctrl-C: ")
+            return self._stopped(error, probe)
+
+    def _stopped(self, error: Interrupted | KeyboardInterrupt, probe: Trial) -> tuple[Trial, str]:
+        """The best trial so far, after Ctrl-C."""
+        number = error.number if isinstance(error, Interrupted) else signal_of(error)
+        if number != signal.SIGINT:
+            raise error
+        return self._chosen(self._ended(), probe, "stopped by Ctrl-C: ")
+
+    def _with_larger_images(self, probe: Trial) -> Trial:
+        """The probe on larger images, if that is better; else the same."""
+        folder, began = self._path("larger"), time.monotonic()
+        larger = probe_on_larger_images(self.context, probe.outcome, folder)
+        if larger is None:
+            return probe
+        self._larger, outcome = larger
+        trial = Trial("features", outcome, folder, correct_of(outcome), time.monotonic() - began)
+        self._record(trial, probe, "final")
+        return self._promoted(trial)
 
     def _best_of_all(self, probe: Trial) -> tuple[Trial, str]:
         trials = self._trials(probe)
