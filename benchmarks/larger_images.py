@@ -23,8 +23,8 @@ RESULT = Path(__file__).parent / "results" / "larger-images.txt"
 def probe(data: str, size: int, folder: Path) -> tuple[float, float]:
     """Loss and accuracy in cross-validation."""
     command = [sys.executable, "-m", "residua", "train", data, "--weights", "imagenet"]
-    command += ["--transfer", "features", "--size", str(size), "--out", str(folder), "--quiet"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    command += ["--transfer", "features", "--size", str(size), "--out", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
     result = json.loads((folder / "transfer.json").read_text("utf-8"))
     best = min(result["layers"], key=lambda layer: layer["loss"])
     return best["loss"], best["accuracy"]

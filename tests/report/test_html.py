@@ -285,6 +285,7 @@ def test_odd_runs_have_a_report(changes: dict[str, object], tmp_path: Path) -> N
 
 def test_one_class_and_many_classes() -> None:
     assert "1 class:" in Page(render(make(["only"]))).words
+    assert "top-5" not in Page(render(make([f"kind {k}" for k in range(10)]))).text
     many = render(make([f"kind {k}" for k in range(200)], images=900))
     page = Page(many)
     assert "Confusion matrix of 200 classes" in many

@@ -78,6 +78,11 @@ class Metrics:
     groups: int
 
     @property
+    def informative_top5(self) -> float | None:
+        """`top5` of more than ten classes; of fewer, a guess contains the class half of the time."""
+        return self.top5 if len(self.per_class) > 2 * TOP else None
+
+    @property
     def correct(self) -> int:
         """Number of images that are classified correctly."""
         return int(np.trace(self.confusion))

@@ -231,7 +231,8 @@ def images_text(images: int, groups: int) -> str:
 def evaluation_text(evaluation: Evaluation, unreadable: bool = True) -> str:
     """Metrics, also of each class, as lines for a terminal. unreadable: list these files too."""
     metrics = evaluation.metrics
-    top5 = "" if metrics.top5 is None else f", top-5 {decimals(metrics.top5, 4)}"
+    best = metrics.informative_top5
+    top5 = "" if best is None else f", top-5 {decimals(best, 4)}"
     split = "" if evaluation.split == "all" else f"{evaluation.split} "
     width = max(len("class"), *(len(score.name) for score in metrics.per_class))
     lines = [
