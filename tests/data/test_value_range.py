@@ -36,6 +36,7 @@ def test_floats_have_a_usual_range_or_their_own(
 def test_16_bits_are_the_whole_range_unless_the_file_declares_less() -> None:
     values = RAMP * 4095
     assert of_image(values, "I;16") == (0, 65535)
+    assert of_image(RAMP * 200, "I") == (0, 255)  # values of 8 bits in a wider type
     assert of_image(values, "I;16", (4095,)) == (0, 4095)
     assert of_image(values, "I;16", 1000) == (0, 65535)  # a declaration that is wrong
     assert of_image(RAMP * 100_000 - 5, "I") == (-5, 99_995)

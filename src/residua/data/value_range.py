@@ -25,13 +25,13 @@ def of_image(values: Values, mode: str, stated: object = None) -> ValueRange:
     """The range of one image whose data set has none; never narrower than a usual range.
 
     values: some finite values with the extremes, [N]. mode: Pillow's. stated: the largest value
-    that a TIFF file declares. 16-bit: 0 to 65535, unless the file declares less. Float: 0 to 1, 255
-    or 65535, whichever fits first, else from the lowest to the highest value.
+    that a TIFF file declares, which becomes 255. Else integers: 0 to 255 or 65535, floats: 0 to 1,
+    255 or 65535, whichever fits first, or from the lowest to the highest value.
     """
     if mode != "F":
         top = max(stated) if isinstance(stated, tuple) else stated
         is_stated = isinstance(top, int) and len(values) and values.max() <= top < 65535
-        tops: Sequence[float] = (float(top),) if is_stated else (65535.0,)  # type: ignore[arg-type]
+        tops: Sequence[float] = (float(top),) if is_stated else (255.0, 65535.0)  # type: ignore[arg-type]
         return _fitting(values, tops) or _extremes(values)
     values = _without_outliers(values)
     return _fitting(values, _FLOAT_TOPS) or _extremes(values)
