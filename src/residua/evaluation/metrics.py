@@ -79,7 +79,7 @@ class Metrics:
 
     @property
     def informative_top5(self) -> float | None:
-        """`top5` of more than ten classes; of fewer, a guess contains the class half of the time."""
+        """`top5` of more than ten classes: of fewer, a guess contains the class too often."""
         return self.top5 if len(self.per_class) > 2 * TOP else None
 
     @property
