@@ -59,17 +59,16 @@ def group_names(group_by: str, entries: Sequence[Entry]) -> list[str]:
 
 
 def split_groups(
-    group_by: str, entries: Sequence[Entry], contents: Sequence[str], near: Pairs | None
+    group_by: str, entries: Sequence[Entry], contents: Sequence[str], near: Pairs
 ) -> list[str]:
     """A key per image, equal for images that must share a split. Raises ResiduaError.
 
     contents: a key per image, equal for equal pixels. near: pairs of near-duplicates, int64 [P, 2].
     """
     names = group_names(group_by, entries)
-    pairs = [equal_pairs(contents), equal_pairs([n or f"\0{at}" for at, n in enumerate(names)])]
-    if near is not None:
-        pairs.append(near)
-    return [str(group) for group in groups_of(len(entries), np.concatenate(pairs))]
+    named = equal_pairs([name or f"\0{at}" for at, name in enumerate(names)])
+    pairs = np.concatenate([equal_pairs(contents), named, near])
+    return [str(group) for group in groups_of(len(entries), pairs)]
 
 
 def _column(file: Path, column: str) -> dict[str | None, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,12 @@ from residua.data.assignment import assign_splits, by_split
 from residua.data.batches import measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
 from residua.data.columns import Columns
-from residua.data.dataset import Dataset, Pixels
+from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.data.fixes import Fix, read_fixes, with_fixes
 from residua.data.grouping import split_groups
 from residua.data.image import is_deep
 from residua.data.near_duplicates import near_duplicates_of
+from residua.data.neighbours import Pairs
 from residua.data.open import open_dataset, open_recorded, resolved
 from residua.data.prepared import Prepared
 from residua.data.random import Integers
@@ -61,27 +62,25 @@ def prepare(
         _choose_value_range(chooser, surveyed, console)
     decoded = _decode(chooser, surveyed, console, measured)
     readable, unreadable = _readable(config, dataset, decoded)
-    labels = np.array([entry.label for entry in dataset.entries], np.int64)
-    near = None
-    auto.choose_duplicates(chooser, len(readable), min(median_size(surveyed)))
-    if chooser.config.data.duplicates == "near":
-        near = near_duplicates_of(decoded.pixels, readable)
+    near = _near_duplicates(chooser, surveyed, decoded, readable)
     groups = split_groups(
         chooser.config.data.group_by,
         [dataset.entries[at] for at in readable],
         [decoded.digests[at] for at in readable],
         near,
     )
-    members, notes = assign_splits(chooser, surveyed, decoded, groups, readable, recorded)
-    if near is not None:
-        notes = (*notes, *split.near_duplicate_notes(members, near.tolist()))
-    if chooser.config.data.fixes:
-        notes = (*notes, _fixes_note(Path(chooser.config.data.fixes).name, fixes, members))
-    notes = (*notes, *_range_notes(chooser.config, dataset, surveyed, decoded))
+    members, split_notes = assign_splits(chooser, surveyed, decoded, groups, readable, recorded)
     splits = by_split(readable, members)
+    labels = np.array([entry.label for entry in dataset.entries], np.int64)
     _choose_the_rest(chooser, decoded.pixels, labels, splits["train"], dataset, grey(surveyed))
-    if config.training.curve_test and not len(splits["test"]):
-        notes = (*notes, "--curve-test has no effect: there is no test set")
+    notes = (
+        *dataset.warnings,
+        *split_notes,
+        *split.near_duplicate_notes(members, near.tolist()),
+        *_fixes_notes(chooser.config, fixes, members),
+        *_range_notes(chooser.config, dataset, surveyed, decoded),
+        *_curve_notes(config, splits),
+    )
     return Prepared(
         config=chooser.config,
         choices=tuple(chooser.choices),
@@ -94,10 +93,10 @@ def prepare(
         splits=splits,
         members=members,
         groups=tuple(groups),
-        near=np.zeros((0, 2), np.int64) if near is None else near,
+        near=near,
         unreadable=unreadable,
         duplicates=split.shared([member.pixels for member in members]),
-        notes=tuple(dict.fromkeys((*dataset.warnings, *notes))),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
@@ -200,12 +199,35 @@ def _choose_value_range(chooser: Chooser, surveyed: Survey, console: Console) ->
         auto.choose_value_range(chooser, low, high, images)
 
 
-def _fixes_note(name: str, fixes: Sequence[Fix], members: Sequence[Member]) -> str:
+def _near_duplicates(
+    chooser: Chooser, surveyed: Survey, decoded: Decoded, readable: Sequence[int]
+) -> Pairs:
+    """Pairs of near-duplicates among the readable images, none where they are not searched."""
+    auto.choose_duplicates(chooser, len(readable), min(median_size(surveyed)))
+    if chooser.config.data.duplicates == "near":
+        return near_duplicates_of(decoded.pixels, readable)
+    return np.zeros((0, 2), np.int64)
+
+
+def _curve_notes(config: Config, splits: Mapping[SplitName, Integers]) -> tuple[str, ...]:
+    if config.training.curve_test and not len(splits["test"]):
+        return ("--curve-test has no effect: there is no test set",)
+    return ()
+
+
+def _fixes_notes(
+    config: Config, fixes: Sequence[Fix], members: Sequence[Member]
+) -> tuple[str, ...]:
     """The number of changes by the fix list, and of those that evaluated images have."""
+    if not config.data.fixes:
+        return ()
     relabelled, excluded = (
         {fix.path for fix in fixes if fix.action == action} for action in ("relabel", "exclude")
     )
-    note = f"{name}: images relabelled: {len(relabelled):,}, excluded: {len(excluded):,}"
+    note = (
+        f"{Path(config.data.fixes).name}: images relabelled: {len(relabelled):,}, "
+        f"excluded: {len(excluded):,}"
+    )
     splits: list[str] = [member.split for member in members if member.path in relabelled]
     for split_name in ("validation", "test"):
         if count := splits.count(split_name):
@@ -215,7 +237,7 @@ def _fixes_note(name: str, fixes: Sequence[Fix], members: Sequence[Member]) -> s
                 f"checked {agreeing(count, 'its label', 'their labels')}, {split_name} metrics are "
                 "too optimistic"
             )
-    return note
+    return (note,)
 
 
 def _range_notes(

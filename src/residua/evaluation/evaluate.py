@@ -206,7 +206,7 @@ def _evaluate(
     paths = [dataset.entries[index].path for index in readable]
     if groups is None:
         entries = [dataset.entries[index] for index in readable]
-        near = None
+        near = np.zeros((0, 2), np.int64)
         if not too_costly_to_compare(len(readable), min(median_size(surveyed))):
             near = near_duplicates_of(decoded.pixels, readable)
         keys = split_groups("", entries, [decoded.digests[index] for index in readable], near)
