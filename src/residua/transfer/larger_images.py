@@ -22,6 +22,7 @@ from residua.transfer.context import StrategyContext, StrategyOutcome
 from residua.transfer.linear_probe import fit_probe
 
 FACTOR = 9 / 7  # of the size in training: 288 px for 224; at 320 px it was not better again
+LEAST_ERRORS = 4  # of the probe in cross-validation, below which a gain would not show
 SHARE = 0.4  # of the time left, for the features
 
 
@@ -36,6 +37,8 @@ def probe_on_larger_images(
     size, clock, console = larger_size(context), context.clock, context.console
     members, crossed = len(context.prepared.training_members), probe.cross_validated
     if size is None or crossed is None or probe.result.images != members:
+        return None
+    if int((~crossed.correct[crossed.evaluated]).sum()) < LEAST_ERRORS:
         return None
     own_size = context.prepared.config.preprocessing.size
     of_an_image = (probe.result.feature_seconds or 0.0) / max(1, probe.result.computed or 0)

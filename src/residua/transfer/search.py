@@ -178,8 +178,6 @@ class Search:
         Ctrl-C ends the search with the best trial so far.
         """
         clock = self.context.clock
-        if reason := self._reason_to_stop(probe):
-            return probe, reason
         try:
             probe = self._with_larger_images(probe)
         except (Interrupted, KeyboardInterrupt) as error:
