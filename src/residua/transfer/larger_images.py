@@ -45,7 +45,9 @@ def probe_on_larger_images(
     seconds = members * of_an_image * (size / own_size) ** 2
     if clock.bounded and seconds > SHARE * clock.left:
         return None
-    console.print(f"linear probe at {size} px: about {seconds:.0f} s")
+    console.print(
+        f"linear probe at {size} px: about {seconds:.0f} s; Ctrl-C ends with the best so far"
+    )
     shutil.rmtree(folder.path, ignore_errors=True)
     folder.path.mkdir(parents=True)
     try:
