@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from residua._version import __version__ as __version__
 
 __all__ = [
+    "Audit",
     "Comparison",
     "CrossValidation",
     "Evaluation",
     "Explanation",
+    "Exported",
     "Features",
     "ImageClassifier",
     "Prediction",
@@ -19,6 +21,7 @@ __all__ = [
     "ResiduaError",
     "Run",
     "Tracker",
+    "Transform",
     "audit",
     "build",
     "compare",
@@ -55,26 +58,32 @@ if TYPE_CHECKING:
         transform,
     )
     from residua.api.estimator import ImageClassifier
+    from residua.audits.audit import Audit
     from residua.comparison.compare import Comparison, compare
+    from residua.data.pixels import Transform
     from residua.errors import ResiduaError
     from residua.evaluation.explain import Explanation
     from residua.evaluation.predict import Features
     from residua.evaluation.predictor import Prediction, Predictions
     from residua.evaluation.score import Evaluation
+    from residua.exports.export import Exported
     from residua.runs.tracking import Tracker
     from residua.transfer.result import CrossValidation
 
 HOMES = {  # modules of the public names that are not in residua.api
+    "Audit": "residua.audits.audit",
     "Comparison": "residua.comparison.compare",
     "CrossValidation": "residua.transfer.result",
     "Evaluation": "residua.evaluation.score",
     "Explanation": "residua.evaluation.explain",
+    "Exported": "residua.exports.export",
     "Features": "residua.evaluation.predict",
     "ImageClassifier": "residua.api.estimator",
     "Prediction": "residua.evaluation.predictor",
     "Predictions": "residua.evaluation.predictor",
     "ResiduaError": "residua.errors",
     "Tracker": "residua.runs.tracking",
+    "Transform": "residua.data.pixels",
     "compare": "residua.comparison.compare",
 }
 

@@ -44,6 +44,9 @@ def weights(write_weights: Callable[..., Path], tmp_path_factory: pytest.TempPat
 def test_dir_lists_the_public_names() -> None:
     assert [name for name in dir(residua) if name[0] != "_"] == sorted(residua.__all__)
     assert {"train", "evaluate", "predict", "Run", "ResiduaError"} <= set(dir(residua))
+    for function in ("audit", "compare", "evaluate", "export", "load", "predict", "transform"):
+        result = getattr(residua, function).__annotations__["return"]
+        assert isinstance(getattr(residua, result), type), function
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", residua.__version__)
     with pytest.raises(AttributeError, match="no attribute 'fit'"):
         _ = residua.fit
@@ -69,6 +72,21 @@ def test_a_run_shows_its_settings_history_and_network(run: residua.Run, shapes: 
     assert residua.load(run.path).config == run.config
     assert run.evaluate().to_json() == residua.evaluate(run.path).to_json()
     assert run.predict(shapes / "class0", top=1) == residua.predict(run, shapes / "class0", top=1)
+
+
+@pytest.mark.slow
+def test_probabilities_are_those_of_the_predictions_in_the_order_of_the_classes(
+    run: residua.Run, shapes: Path
+) -> None:
+    photos = shapes / "class2"
+    rows, probabilities = run.predict(photos), run.predict_proba(photos)
+    assert probabilities.shape == (len(rows), 3)
+    assert probabilities.dtype == np.float64
+    for row, chances in zip(rows, probabilities, strict=True):
+        assert dict(row.top) == dict(zip(run.classes, chances, strict=True))
+    assert run.predict_proba([]).shape == (0, 3)
+    with pytest.raises(ResiduaError, match=r"nowhere\.png: cannot be read"):
+        run.predict_proba([photos, "nowhere.png"])
 
 
 def test_earlier_argument_names_still_work(weights: Path, shapes: Path) -> None:

@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from residua import experiment
@@ -116,6 +118,18 @@ class Run:
     def predict(self, *images: Images, top: int = 3) -> Predictions:
         """See `residua.predict`; `run.predict(a, b)` is the same as `run.predict([a, b])`."""
         return predict(self, chain.from_iterable(map(several, images)), top=top)
+
+    def predict_proba(self, *images: Images) -> npt.NDArray[np.float64]:
+        """Probabilities [N, K] of images, see `predict`, in the order of `classes`.
+
+        Raises ResiduaError if an image cannot be read.
+        """
+        rows = self.predict(*images, top=len(self.classes))
+        for row in rows:
+            if row.error is not None:
+                raise ResiduaError(f"{row.file}: {row.error}.")
+        probabilities = [[dict(row.top)[name] for name in self.classes] for row in rows]
+        return np.array(probabilities, np.float64).reshape(len(rows), len(self.classes))
 
     def transform(self) -> Transform:
         """See `residua.transform`."""
@@ -228,7 +242,7 @@ def train(
     split_seed: seed of the split into training, validation and test set.
     val_fraction, test_fraction: fractions held out for validation and test set, in [0, 0.9].
     fixes: fix list of `audit`: images to exclude, and new labels.
-    device: "cpu" or "cuda".
+    device: "cpu", "cuda" or "cuda:N"; None: the GPU if there is one.
     precision: "fp32" or "bf16".
     value_range: (black, white) of arrays and tensors with other values than uint8, uint16 or 0..1.
     out: the run folder; None: the next free runs/<data>-<n>.

@@ -71,8 +71,8 @@ def _explain(
     if height * width == 1:
         raise ResiduaError(
             f"{name} reduces images of {images.shape[3]} px to a single position before its "
-            "head, so there is no map of where its evidence is. Larger images or an earlier "
-            "stage (--stage) leave a map."
+            "head, so there is no map of where its evidence is. Train with larger images "
+            "(--size)."
         )
     with torch.enable_grad():
         maps = [x.clone().requires_grad_(True) for x in maps]
