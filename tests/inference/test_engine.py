@@ -66,6 +66,18 @@ def test_openvino_agrees_with_pytorch_for_any_batch(job: Job, pixels: np.ndarray
         assert largest_difference(outputs, expected) < 1e-4
 
 
+def test_rows_of_several_streams_are_in_the_order_of_the_images(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    pixels = np.random.default_rng(1).integers(0, 256, (53, 32, 32, 3), np.uint8)
+    fastest, _ = engine_for(job, pixels, len(pixels))
+    assert fastest.name.startswith("OpenVINO")
+    singly = [fastest.run(pixels[index : index + 1]) for index in range(len(pixels))]
+    for layer, rows in enumerate(fastest.run(pixels)):
+        assert np.array_equal(rows, np.concatenate([row[layer] for row in singly]))
+
+
 def test_images_of_a_mapped_file_give_no_warning(job: Job, pixels: np.ndarray) -> None:
     """Many decoded images are in a file that is mapped for reading only."""
     pixels.flags.writeable = False

@@ -46,8 +46,17 @@ def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+STREAMS = 4  # at most, that infer at the same time, each with its share of the threads
+CHUNK = 4  # images that a stream infers at once
+
+
 class OpenVinoEngine:
-    """A network on the CPU; see `engine.Engine`."""
+    """A network on the CPU; see `engine.Engine`.
+
+    Convolutions gain little from a second thread: two streams of a thread each infer EfficientNet-
+    Lite0 1.5 times as fast as two threads together, ResNet-50 1.15 times; a single image takes 60
+    instead of 45 ms in ResNet-50.
+    """
 
     def __init__(
         self, network: Callable[[], nn.Module], example: Pixels, precision: str, key: str
@@ -61,19 +70,36 @@ class OpenVinoEngine:
         if not path.is_file():
             _store(from_trace(network(), torch.from_numpy(np.array(example))), path)
         self._proof = path.with_suffix(".npz")
+        threads = torch.get_num_threads()
+        self._streams = min(STREAMS, threads)
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": self._streams,
         }
         with preserved_signal_stack():
             if os.access(path.parent, os.W_OK):  # compiled once for this processor
                 settings["CACHE_DIR"] = str(path.parent)
-            self._network: Any = core.compile_model(core.read_model(path), "CPU", settings)
+            compiled = core.compile_model(core.read_model(path), "CPU", settings)
+        self._outputs = len(compiled.outputs)
+        self._queue: Any = package.AsyncInferQueue(compiled, self._streams)
 
     def run(self, pixels: Pixels) -> list[npt.NDArray[np.float32]]:
         """See `engine.Engine`."""
-        outputs = self._network([np.ascontiguousarray(pixels)])
-        return [np.array(outputs[index]) for index in range(len(self._network.outputs))]
+        size = min(CHUNK, -(-len(pixels) // self._streams))
+        chunks = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+        results: list[list[npt.NDArray[np.float32]]] = [[] for _ in chunks]
+
+        def store(request: Any, index: int) -> None:
+            tensors = (request.get_output_tensor(number) for number in range(self._outputs))
+            results[index] = [np.array(tensor.data) for tensor in tensors]
+
+        self._queue.wait_all()  # for requests that an interruption left
+        self._queue.set_callback(store)
+        for index, chunk in enumerate(chunks):
+            self._queue.start_async([np.ascontiguousarray(chunk)], index)
+        self._queue.wait_all()
+        return [np.concatenate(rows) for rows in zip(*results, strict=True)]
 
     def proof(self) -> tuple[Pixels, list[npt.NDArray[np.float32]]] | None:
         """Images and their outputs in PyTorch that were stored with the network; None without."""
