@@ -28,8 +28,8 @@ from residua.evaluation.recorded import caveat_of, record, recorded_scores
 from residua.evaluation.score import (
     CROSS_VALIDATION,
     Evaluation,
+    EvaluationSet,
     score_images,
-    with_slices,
 )
 from residua.evaluation.thumbnail import baselines
 from residua.networks.zoo.catalogue import config_of
@@ -292,23 +292,12 @@ def _evaluate(
     members = prepared.splits[split]
     if not len(members):
         return None
-    evaluation = score_images(
-        weights,
-        prepared.pixels,
-        members,
-        prepared.labels[members],
-        [prepared.dataset.entries[member].path for member in members],
-        split,
-        prepared.device,
-        console,
-        groups=prepared.groups_of(members),
-    )
+    images = EvaluationSet.of(prepared, members, split)
     evaluation = dataclasses.replace(
-        evaluation,
+        score_images(weights, images, prepared.device, console),
         caveat=caveat_of(folder, prepared.members, split),
         baselines=baselines(prepared, members) if report else {},
     )
-    evaluation = with_slices(evaluation, members, prepared.headers, prepared.dataset.columns)
     record(folder, split, evaluation)
     console.print(f"{split} accuracy {accuracy_text(evaluation.metrics)}")
     if evaluation.caveat:

@@ -19,7 +19,7 @@ from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import HeldOut, calibrate
 from residua.evaluation.predictor import predictor_of
-from residua.evaluation.score import CROSS_VALIDATION, evaluation_of
+from residua.evaluation.score import CROSS_VALIDATION, EvaluationSet, evaluation_of
 from residua.inference.logistic import fit_logistic
 from residua.inference.outputs import MAX_HEAD_FEATURES, classifier_of, featured_classifier
 from residua.runs.folder import RunFolder
@@ -86,15 +86,12 @@ def test_the_temperature_becomes_part_of_the_weights(
     stored = weights.metadata.uncertainty
     assert stored is not None
     assert (stored.temperature, stored.source) == (uncertainty.temperature, "cross-validation")
-    evaluation = evaluation_of(
-        held_out.logits / np.float32(stored.temperature),
-        prepared.pixels,
-        np.arange(len(held_out.labels)),
-        held_out.labels,
-        [str(n) for n in range(len(held_out.labels))],
-        CROSS_VALIDATION,
-        run.classes,
+    samples = np.arange(len(held_out.labels))
+    images = dataclasses.replace(
+        EvaluationSet.of(prepared, samples, CROSS_VALIDATION), labels=held_out.labels, groups=()
     )
+    logits = held_out.logits / np.float32(stored.temperature)
+    evaluation = evaluation_of(logits, images, run.classes)
     reliability = dataclasses.replace(evaluation, uncertainty=stored).reliability
     assert reliability is not None
     assert reliability.cross_fitted

@@ -14,7 +14,7 @@ import torch
 from residua.data.augmentation import normalise
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import compute_metrics
-from residua.evaluation.score import Evaluation, class_name, score_images
+from residua.evaluation.score import Evaluation, EvaluationSet, class_name, score_images
 from residua.system.console import Console
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights, read_file
@@ -30,17 +30,16 @@ def weights(write_weights: Callable[..., Path], tmp_path: Path) -> Weights:
 
 
 def score(weights: Weights, samples: np.ndarray, pixels: np.ndarray) -> Evaluation:
-    return score_images(
-        weights,
+    images = EvaluationSet(
+        "test",
         pixels,
         samples,
         samples % 10,
         [f"{sample}.png" for sample in samples],
-        "test",
-        CPU,
-        Console(quiet=True),
+        [None] * len(samples),
         unreadable=[("x.png", "is empty")],
     )
+    return score_images(weights, images, CPU, Console(quiet=True))
 
 
 def test_the_logits_of_the_rows_are_those_of_the_network_in_float32(weights: Weights) -> None:
@@ -80,16 +79,10 @@ def test_an_output_beyond_the_classes_has_a_number_for_a_name(weights: Weights) 
     assert (class_name(("a", "b"), 1), class_name(("a", "b"), 7)) == ("b", "output 7")
     metadata = dataclasses.replace(weights.metadata, classes=("a", "b"))
     pixels = np.zeros((2, 16, 16, 3), np.uint8)
-    evaluation = score_images(
-        dataclasses.replace(weights, metadata=metadata),
-        pixels,
-        np.arange(2),
-        np.array([0, 1]),
-        ["a.png", "b.png"],
-        "all",
-        CPU,
-        Console(quiet=True),
-    )
+    samples = np.arange(2)
+    images = EvaluationSet("all", pixels, samples, samples, ["a.png", "b.png"], [None, None])
+    outputs_beyond = dataclasses.replace(weights, metadata=metadata)
+    evaluation = score_images(outputs_beyond, images, CPU, Console(quiet=True))
     names = {row[2] for row in evaluation.rows()}
     outside = sum(name.startswith("output ") for name in names) * 2
     assert evaluation.metrics.outside == outside

@@ -14,7 +14,7 @@ from residua.config.parse import with_settings
 from residua.config.schema import Config
 from residua.data.prepare import prepare
 from residua.data.prepared import Prepared
-from residua.evaluation.score import evaluation_of
+from residua.evaluation.score import EvaluationSet, evaluation_of
 from residua.evaluation.thumbnail import baselines
 from residua.report.evidence import Evidence, evidence_of
 from residua.report.model_card import model_card
@@ -36,9 +36,8 @@ def evidence(run: RunFolder, prepared: Prepared, seconds: float = 9) -> Evidence
     predicted = (labels + 1) % 3
     predicted[-1] = labels[-1]
     logits[np.arange(len(members)), predicted] = 2
-    paths = [prepared.dataset.entries[member].path for member in members]
-    classes = prepared.dataset.classes
-    evaluation = evaluation_of(logits, prepared.pixels, members, labels, paths, "test", classes)
+    images = EvaluationSet.of(prepared, members, "test")
+    evaluation = evaluation_of(logits, images, prepared.dataset.classes)
     return evidence_of(read_file(run.weights), prepared, evaluation, None, seconds)
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 import residua
 from residua.evaluation.explain import Explanation
 from residua.evaluation.predictor import Prediction, Predictions
-from residua.evaluation.score import Evaluation, evaluation_of
+from residua.evaluation.score import Evaluation, EvaluationSet, evaluation_of
 from residua.report.notebook import page_html
 from residua.report.page import Page, Section, Table
 from residua.runs.folder import RunFolder
@@ -71,8 +71,8 @@ def evaluation() -> Evaluation:
     logits = generator.normal(size=(60, 3)) + 2 * np.eye(3)[labels]
     pixels = generator.integers(0, 256, (60, 8, 8, 3), np.uint8)
     paths = [f"{HOSTILE}/{row}.png" for row in range(60)]
-    rows = np.arange(60)
-    return evaluation_of(logits.astype(np.float32), pixels, rows, labels, paths, "test", CLASSES)
+    images = EvaluationSet("test", pixels, np.arange(60), labels, paths, [None] * 60)
+    return evaluation_of(logits.astype(np.float32), images, CLASSES)
 
 
 def test_an_evaluation_shows_its_accuracy_and_confusions(evaluation: Evaluation) -> None:

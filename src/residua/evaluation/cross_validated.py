@@ -11,7 +11,7 @@ import numpy.typing as npt
 from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.evaluation.calibrate import HeldOut
-from residua.evaluation.score import CROSS_VALIDATION, Evaluation, evaluation_of, with_slices
+from residua.evaluation.score import CROSS_VALIDATION, Evaluation, EvaluationSet, evaluation_of
 from residua.inference.logistic import Floats, fit_logistic
 from residua.uncertainty.record import Uncertainty
 from residua.weights.network import Logits
@@ -82,16 +82,7 @@ class CrossValidated:
         uncertainty: of the saved weights. caveat: see Evaluation.
         """
         temperature = 1.0 if uncertainty is None else uncertainty.temperature
-        samples = self.samples[self.evaluated]
-        evaluation = evaluation_of(
-            self.logits[self.evaluated] / np.float32(temperature),
-            prepared.pixels,
-            samples,
-            prepared.labels[samples],
-            [prepared.dataset.entries[sample].path for sample in samples],
-            CROSS_VALIDATION,
-            prepared.dataset.classes,
-            groups=prepared.groups_of(samples),
-        )
-        evaluation = dataclasses.replace(evaluation, caveat=caveat, uncertainty=uncertainty)
-        return with_slices(evaluation, samples, prepared.headers, prepared.dataset.columns)
+        logits = self.logits[self.evaluated] / np.float32(temperature)
+        images = EvaluationSet.of(prepared, self.samples[self.evaluated], CROSS_VALIDATION)
+        evaluation = evaluation_of(logits, images, prepared.dataset.classes)
+        return dataclasses.replace(evaluation, caveat=caveat, uncertainty=uncertainty)

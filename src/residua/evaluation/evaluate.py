@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,13 +13,18 @@ from residua.config.auto import too_costly_to_compare
 from residua.config.schema import Data
 from residua.data.cache import Decoded, Survey, load, median_size, survey
 from residua.data.columns import Columns
-from residua.data.dataset import Dataset
+from residua.data.dataset import values_at
 from residua.data.grouping import split_groups
 from residua.data.near_duplicates import near_duplicates_of
 from residua.data.open import NO_CHOICE, open_dataset
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.evaluation.labelled_images import Images, held_out_split, labelled_images, split_images
+from residua.evaluation.labelled_images import (
+    LabelledImages,
+    held_out_split,
+    labelled_images,
+    split_images,
+)
 from residua.evaluation.recorded import (
     caveat_of,
     folder_name,
@@ -27,8 +33,8 @@ from residua.evaluation.recorded import (
 )
 from residua.evaluation.score import (
     Evaluation,
+    EvaluationSet,
     score_images,
-    with_slices,
 )
 from residua.runs.folder import RunFolder
 from residua.runs.provenance import earlier_images, images_seen, images_seen_by
@@ -65,10 +71,9 @@ def evaluate_run(
     else:
         dataset = open_dataset(data, training=False, columns=columns)
         images = labelled_images(dataset, run.classes, console)
-        max_pixels = run.config.data.max_pixels
-        surveyed = _read(images.dataset, max_pixels, console)
-        seen = images_seen(run)
-        evaluation = _evaluate(weights, images, surveyed, max_pixels, console, seen, device=device)
+        max_pixels, seen = run.config.data.max_pixels, images_seen(run)
+        read = _Read.of(images, max_pixels, seen, console)
+        evaluation = _evaluate(weights, read, console, device)
         path = user_path(data)
         location = {"data": str(path.resolve()) if path.exists() else data}
     try:
@@ -105,13 +110,11 @@ def evaluate_held_out(
             f"{run.path} DATA"
         )
     images, max_pixels = split_images(run, lines, split, data_path), run.config.data.max_pixels
-    surveyed = _read(images.dataset, max_pixels, console)
+    read = _Read.of(images, max_pixels, earlier_images(run), console)
     members = {member.path: member for member in lines}
-    _check_unchanged(members, surveyed)
+    _check_unchanged(members, read.survey)
     groups = {path: member.group for path, member in members.items()}
-    evaluation = _evaluate(
-        weights, images, surveyed, max_pixels, console, earlier_images(run), groups, device
-    )
+    evaluation = _evaluate(weights, dataclasses.replace(read, groups=groups), console, device)
     return dataclasses.replace(
         evaluation, caveat=caveat_of(run, lines, split), baselines=recorded_baselines(run, split)
     )
@@ -166,35 +169,42 @@ def evaluate_weights(
             )
         weights = weights.with_classes(classes)
     images = labelled_images(dataset, classes, console)
-    surveyed = _read(images.dataset, Data.max_pixels, console)
-    seen = images_seen_by(weights)
-    return _evaluate(weights, images, surveyed, Data.max_pixels, console, seen, device=device)
+    read = _Read.of(images, Data.max_pixels, images_seen_by(weights), console)
+    return _evaluate(weights, read, console, device)
 
 
-def _read(dataset: Dataset, max_pixels: int, console: Console) -> Survey:
-    with console.bar("reading") as move:
-        return survey(dataset, max_pixels, move)
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """Labelled images whose files are read, but not decoded.
+
+    seen: digests of images that the weights were trained on or selected by. groups: path -> group,
+    see `compute_metrics`; None: those of the data set, images with equal pixels, and
+    near-duplicates as `prepare` finds them.
+    """
+
+    images: LabelledImages
+    survey: Survey
+    max_pixels: int
+    seen: Collection[str]
+    groups: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(
+        cls, images: LabelledImages, max_pixels: int, seen: Collection[str], console: Console
+    ) -> _Read:
+        """Read the files of `images`."""
+        with console.bar("reading") as move:
+            return cls(images, survey(images.dataset, max_pixels, move), max_pixels, seen)
 
 
 def _evaluate(
-    weights: Weights,
-    images: Images,
-    surveyed: Survey,
-    max_pixels: int,
-    console: Console,
-    used: Collection[str] = (),
-    groups: Mapping[str, str] | None = None,
-    device: torch.device | None = None,
+    weights: Weights, read: _Read, console: Console, device: torch.device | None
 ) -> Evaluation:
-    """Decode the images and evaluate the weights on those that are readable.
-
-    used: digests of images to warn of. groups: path -> group, see `compute_metrics`; None: those
-    of the data set, images with equal pixels, and near-duplicates as `prepare` finds them.
-    """
-    dataset, preprocessing = images.dataset, weights.metadata.preprocessing
+    """Decode images, and evaluate weights on those that are readable."""
+    images, surveyed, dataset = read.images, read.survey, read.images.dataset
     with console.bar("decoding") as move:
-        decoded = load(surveyed, preprocessing, max_pixels, progress=move)
-    _warn_of_leakage(used, surveyed, decoded, console)
+        decoded = load(surveyed, weights.metadata.preprocessing, read.max_pixels, progress=move)
+    _warn_of_leakage(read.seen, surveyed, decoded, console)
     failures = [(dataset.entries[index].path, why) for index, why in decoded.failures.items()]
     unreadable = [*dataset.rejected, *failures]
     for path, reason in unreadable:
@@ -204,26 +214,28 @@ def _evaluate(
         raise ResiduaError(f"{dataset.name}: none of its images can be read.")
     samples = np.array(readable, np.int64)
     paths = [dataset.entries[index].path for index in readable]
-    if groups is None:
-        entries = [dataset.entries[index] for index in readable]
-        near = np.zeros((0, 2), np.int64)
-        if not too_costly_to_compare(len(readable), min(median_size(surveyed))):
-            near = near_duplicates_of(decoded.pixels, readable)
-        keys = split_groups("", entries, [decoded.digests[index] for index in readable], near)
-        groups = dict(zip(paths, keys, strict=True))
-    evaluation = score_images(
-        weights,
+    known = read.groups
+    found = EvaluationSet(
+        images.split,
         decoded.pixels,
         samples,
         images.labels[samples],
         paths,
-        images.split,
-        device or default_device(),
-        console,
-        unreadable=unreadable,
-        groups=[groups[path] for path in paths],
+        [surveyed.headers[index] for index in readable],
+        values_at(dataset.columns, readable),
+        _groups(surveyed, decoded, readable) if known is None else [known[path] for path in paths],
+        unreadable,
     )
-    return with_slices(evaluation, samples, surveyed.headers, dataset.columns)
+    return score_images(weights, found, device or default_device(), console)
+
+
+def _groups(surveyed: Survey, decoded: Decoded, readable: Sequence[int]) -> list[str]:
+    """The group of each readable image of a data set without a split.csv."""
+    entries = [surveyed.dataset.entries[index] for index in readable]
+    near = np.zeros((0, 2), np.int64)
+    if not too_costly_to_compare(len(readable), min(median_size(surveyed))):
+        near = near_duplicates_of(decoded.pixels, readable)
+    return split_groups("", entries, [decoded.digests[index] for index in readable], near)
 
 
 def _warn_of_leakage(

@@ -26,7 +26,7 @@ HELD_OUT: tuple[SplitName, ...] = ("test", "validation")  # the better one first
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class LabelledImages:
     """Images of known classes.
 
     dataset: only these images.
@@ -48,7 +48,7 @@ def held_out_split(members: Iterable[Member]) -> SplitName | None:
 
 def split_images(
     run: RunFolder, members: Iterable[Member], split: SplitName, data_path: str | None = None
-) -> Images:
+) -> LabelledImages:
     """The images of a run's split, in the order of split.csv. Raises ResiduaError without one.
 
     members: the lines of split.csv. data_path: where the run's data are, if moved.
@@ -66,10 +66,10 @@ def split_images(
         )
     selection = Selection(dataset, [index_of[path] for path in paths])
     labels = _labels(selection.entries, dataset.classes, run.classes)
-    return Images(selection, split, labels)
+    return LabelledImages(selection, split, labels)
 
 
-def labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Console) -> Images:
+def labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Console) -> LabelledImages:
     """A data set's test split, else its validation split, else all of it."""
     present = {entry.split for entry in dataset.entries}
     split: EvaluatedSplit = next((name for name in HELD_OUT if name in present), "all")
@@ -91,7 +91,7 @@ def labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Console
     if missing:
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         console.warn(f"{dataset.name}: has no images of {names}")
-    return Images(selection, split, labels)
+    return LabelledImages(selection, split, labels)
 
 
 def _labels(entries: Sequence[Entry], names: tuple[str, ...], classes: tuple[str, ...]) -> Integers:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from residua.data.dataset import ColumnValues, Header, Pixels, SplitName, values_at
+from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, class_name, compute_metrics
@@ -35,6 +36,41 @@ EvaluatedSplit = SplitName | Literal["all", "cross-validation"]
 NOT_FINITE = (
     "the network's outputs are not finite (NaN or infinity): its weights or preprocessing are wrong"
 )
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """The images that weights are evaluated on, and what is known of each.
+
+    split, paths, labels, groups, unreadable: see Evaluation.
+    pixels: uint8 [M, S, S, C]. samples: int64 [N], their rows in `pixels`.
+    headers: of each image. columns: further properties by name, a value for each image.
+    """
+
+    split: EvaluatedSplit
+    pixels: Pixels
+    samples: Integers
+    labels: Integers
+    paths: Sequence[str]
+    headers: Sequence[Header | None]
+    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
+    groups: Sequence[str] = ()
+    unreadable: Sequence[tuple[str, str]] = ()
+
+    @classmethod
+    def of(cls, prepared: Prepared, samples: Integers, split: EvaluatedSplit) -> EvaluationSet:
+        """Readable entries of a run's data."""
+        rows = samples.tolist()
+        return cls(
+            split,
+            prepared.pixels,
+            samples,
+            prepared.labels[samples],
+            [prepared.dataset.entries[row].path for row in rows],
+            [prepared.headers[row] for row in rows],
+            values_at(prepared.dataset.columns, rows),
+            prepared.groups_of(samples),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,82 +201,42 @@ class Evaluation:
 
 
 def score_images(
-    weights: Weights,
-    pixels: Pixels,
-    samples: Integers,
-    labels: Integers,
-    paths: Sequence[str],
-    split: EvaluatedSplit,
-    device: torch.device,
-    console: Console,
-    *,
-    unreadable: Sequence[tuple[str, str]] = (),
-    groups: Sequence[str] = (),
+    weights: Weights, images: EvaluationSet, device: torch.device, console: Console
 ) -> Evaluation:
-    """Evaluate weights in float32 on the rows `samples` [N] of decoded images.
-
-    pixels: uint8 [M, S, S, C]. labels, paths: of the N samples. split, unreadable: see Evaluation.
-    groups: of the samples, see `compute_metrics`.
-    Raises ResiduaError if the weights cannot classify images.
-    """
+    """Evaluate weights in float32. Raises ResiduaError if they cannot classify images."""
+    samples = images.samples
     classify = classifier_of(weights, device, len(samples))
     outputs: list[Logits] = []
     with console.bar("evaluating") as move:
         for start in range(0, len(samples), BATCH):
-            outputs.append(classify(pixels[samples[start : start + BATCH]]))
+            outputs.append(classify(images.pixels[samples[start : start + BATCH]]))
             move(len(outputs) * BATCH, len(samples), "")
-    logits, classes = np.concatenate(outputs), weights.metadata.classes
+    logits = np.concatenate(outputs)
     broken = int((~np.isfinite(softmax(logits)).all(axis=1)).sum())
     if broken == len(logits):
         raise ResiduaError(f"{weights.path}: {NOT_FINITE}.")
     if broken:
         console.caution(f"{broken:,} of {len(logits):,} images count as wrong: {NOT_FINITE}")
-    evaluation = evaluation_of(
-        logits, pixels, samples, labels, paths, split, classes, unreadable, groups
-    )
+    evaluation = evaluation_of(logits, images, weights.metadata.classes)
     return replace(evaluation, uncertainty=weights.metadata.uncertainty)
 
 
-def evaluation_of(
-    logits: Logits,
-    pixels: Pixels,
-    samples: Integers,
-    labels: Integers,
-    paths: Sequence[str],
-    split: EvaluatedSplit,
-    classes: tuple[str, ...],
-    unreadable: Sequence[tuple[str, str]] = (),
-    groups: Sequence[str] = (),
-) -> Evaluation:
-    """The evaluation of logits float32 [N, K] of the rows `samples` [N] of decoded images."""
-    return Evaluation(
-        split=split,
-        metrics=compute_metrics(logits, labels, classes, groups),
+def evaluation_of(logits: Logits, images: EvaluationSet, classes: tuple[str, ...]) -> Evaluation:
+    """The evaluation of logits float32 [N, K] of these images, with its slices."""
+    is_whole = len(images.samples) == len(images.pixels)
+    evaluation = Evaluation(
+        split=images.split,
+        metrics=compute_metrics(logits, images.labels, classes, images.groups),
         classes=classes,
-        paths=tuple(paths),
-        labels=labels,
+        paths=tuple(images.paths),
+        labels=images.labels,
         logits=logits,
-        pixels=pixels if len(samples) == len(pixels) else pixels[samples],
-        unreadable=tuple(unreadable),
-        groups=tuple(groups),
+        pixels=images.pixels if is_whole else images.pixels[images.samples],
+        unreadable=tuple(images.unreadable),
+        groups=tuple(images.groups),
     )
-
-
-def with_slices(
-    evaluation: Evaluation,
-    samples: Integers,
-    headers: Sequence[Header | None],
-    columns: Mapping[str, ColumnValues],
-) -> Evaluation:
-    """The evaluation with its `slices`. headers, columns: of a data set, whose entries `samples`
-    [N] are evaluated."""
-    rows = samples.tolist()
     properties = properties_of(
-        evaluation.paths,
-        [headers[row] for row in rows],
-        evaluation.pixels,
-        evaluation.classes,
-        values_at(columns, rows),
+        images.paths, images.headers, evaluation.pixels, classes, images.columns
     )
-    slices = find_slices(evaluation.correct, evaluation.labels, properties, evaluation.groups)
+    slices = find_slices(evaluation.correct, images.labels, properties, images.groups)
     return replace(evaluation, slices=slices)
