@@ -24,7 +24,7 @@ from small_data import WEIGHTS, Cached, features
 
 from residua.inference.logistic import fit_logistic, folds_of
 from residua.system.device import environment
-from residua.transfer.cross_validation import C_VALUES, race
+from residua.transfer.cross_validation import C_VALUES, Targets, race
 
 RESULTS = Path(__file__).parent / "results" / "choosing.txt"
 DRAWS = 5
@@ -41,7 +41,7 @@ def draw(cached: Cached, seed: int) -> list[tuple[int, str, float, float]]:
         labels = cached.labels[some]
         began = time.perf_counter()
         folds = folds_of(labels, [str(each) for each in some], seed)
-        probes = race([each[some] for each in cached.stages], labels, classes, folds)
+        probes = race([each[some] for each in cached.stages], Targets(labels, classes), folds)
         seconds = time.perf_counter() - began
         losses = np.stack([each.loss.mean(axis=0) for each in probes])
         stage, strength = divmod(int(losses.argmin()), len(C_VALUES))

@@ -37,7 +37,7 @@ from residua.networks.staged import pooled
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.system.device import environment
-from residua.transfer.cross_validation import C_VALUES, estimate, race
+from residua.transfer.cross_validation import C_VALUES, Targets, estimate, race
 from residua.uncertainty.intervals import wilson_interval
 from residua.weights.network import build_network
 
@@ -101,7 +101,7 @@ def repetition(cached: Cached, images: int, seed: int) -> dict[str, float]:
     rest = np.setdiff1d(np.arange(len(cached.labels)), rows)
     labels = cached.labels[rows]
     folds = folds_of(labels, [str(row) for row in rows], seed)
-    probes = race([stage[rows] for stage in cached.stages], labels, classes, folds)
+    probes = race([stage[rows] for stage in cached.stages], Targets(labels, classes), folds)
     rights = np.concatenate([each.correct for each in probes], axis=1)
     losses = np.concatenate([each.loss for each in probes], axis=1)
     stage, strength = divmod(int(losses.mean(axis=0).argmin()), len(C_VALUES))

@@ -22,13 +22,20 @@ from residua.transfer.cross_validation import (
     Estimate,
     LayerScore,
     ProbeScores,
+    Targets,
     best_layer,
-    cross_validate,
     estimate,
     neighbours,
     race,
     score_layers,
 )
+
+
+def cross_validate(
+    features: np.ndarray, labels: np.ndarray, classes: int, folds: np.ndarray
+) -> ProbeScores:
+    """The race of one layer."""
+    return race([features], Targets(labels, classes), folds)[0]
 
 
 @pytest.mark.parametrize(("rows", "width"), [(60, 15), (50, 120)])
@@ -60,7 +67,7 @@ def test_rows_of_little_weight_neither_train_nor_select() -> None:
     weights = np.where(wrong, 1e-4, 1.0)
     folds = folds_of(labels, [str(n) for n in range(400)], 1)
     plain, weighted = (
-        race([features], labels, 2, folds, weights=given)[0] for given in (None, weights)
+        race([features], Targets(labels, 2, weights=given), folds)[0] for given in (None, weights)
     )
     of_the_others = [probes.correct[~wrong, probes.best].mean() for probes in (plain, weighted)]
     assert of_the_others[1] > of_the_others[0] + 0.02
@@ -76,7 +83,7 @@ def test_balanced_probes_are_selected_by_balanced_losses() -> None:
     assert weights.mean() == pytest.approx(1)
     assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
     folds = folds_of(labels, [str(n) for n in range(len(labels))], 1)
-    scores = cross_validate(features, labels, 2, folds, balanced=True)
+    scores = race([features], Targets(labels, 2, balanced=True), folds)[0]
     standard = StandardScaler().fit_transform(features.astype(np.float64))
     losses = np.zeros(len(labels))
     for fold in np.unique(folds):
@@ -187,7 +194,7 @@ def test_a_race_selects_what_cross_validating_each_layer_would() -> None:
     alone = cross_validate(good, labels, 3, folds)
     reported: list[tuple[int, int]] = []
     bad = np.concatenate([noise, good[:, :4]], axis=1)
-    pair = race([bad, good], labels, 3, folds, report=lambda *done: reported.append(done))
+    pair = race([bad, good], Targets(labels, 3), folds, report=lambda *done: reported.append(done))
     assert np.array_equal(pair[1].correct, alone.correct)
     assert np.allclose(pair[1].loss, alone.loss)
     whole = cross_validate(bad, labels, 3, folds)
@@ -207,7 +214,7 @@ def test_layers_are_scored_on_the_same_folds_and_the_best_is_chosen() -> None:
     layers = [FeatureLayer(2, 1), FeatureLayer(1, 4)]
     rows = FeatureRows(np.arange(90), {layers[0]: good, layers[1]: noise}, 90, 1.0)
     contents = [str(n) for n in range(90)]
-    scores, estimated = score_layers(rows, labels, contents, 3, 1, balanced=False)
+    scores, estimated = score_layers(rows, Targets(labels, 3, contents=contents, seed=1))
     assert [score.layer for score in scores] == sorted(layers)
     best = best_layer(scores)
     assert (best.layer, best.dimension) == (layers[0], 12)
@@ -233,16 +240,11 @@ def test_near_duplicates_do_not_narrow_the_interval() -> None:
     contents = [str(number) for number in range(60)]
     _, alone = score_layers(
         FeatureRows(np.arange(60), {layer: features}, 60, 0.0),
-        labels,
-        contents,
-        3,
-        1,
-        balanced=False,
+        Targets(labels, 3, contents=contents, seed=1),
     )
     rows = FeatureRows(np.arange(300), {layer: np.repeat(features, 5, axis=0)}, 300, 0.0)
-    _, copies = score_layers(
-        rows, np.repeat(labels, 5), [c for c in contents for _ in range(5)], 3, 1, balanced=False
-    )
+    five = [content for content in contents for _ in range(5)]
+    _, copies = score_layers(rows, Targets(np.repeat(labels, 5), 3, contents=five, seed=1))
     assert alone is not None
     assert copies is not None
     widths = [high - low for low, high in (alone.interval, copies.interval)]
@@ -252,7 +254,7 @@ def test_near_duplicates_do_not_narrow_the_interval() -> None:
 def test_classes_of_one_image_each_have_no_estimate() -> None:
     features, _ = clouds(4, 5, 2)
     rows = FeatureRows(np.arange(4), {FeatureLayer(1, 1): features}, 4, 1.0)
-    _, estimated = score_layers(rows, np.arange(4), list("abcd"), 4, 0, balanced=False)
+    _, estimated = score_layers(rows, Targets(np.arange(4), 4, contents=list("abcd")))
     assert estimated is None
 
 
@@ -268,7 +270,7 @@ def test_one_image_and_broken_features_are_refused_with_a_reason() -> None:
 def estimate_of(layers: list[np.ndarray], labels: np.ndarray, classes: int) -> Estimate:
     """The estimate after cross-validating several layers."""
     folds = folds_of(labels, [str(n) for n in range(len(labels))], 0)
-    probes = race(layers, labels, classes, folds)
+    probes = race(layers, Targets(labels, classes), folds)
     correct = np.concatenate([probe.correct for probe in probes], axis=1)
     losses = np.concatenate([probe.loss for probe in probes], axis=1)
     return estimate(correct, losses, 0)

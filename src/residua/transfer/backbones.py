@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from residua.config import parse
 from residua.config.auto import Choice, Chooser
 from residua.config.start import weights_sources
 from residua.data.prepare import prepare
+from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.features import FeatureRows
-from residua.inference.logistic import Labels, SampleWeights
+from residua.inference.logistic import Labels
 from residua.runs.provenance import images_seen_by
 from residua.runs.sources import absolute_source, initial_weights, leakage_notes
 from residua.system.budget import Clock
@@ -34,10 +34,10 @@ from residua.transfer.context import StrategyContext
 from residua.transfer.cross_validation import (
     Estimate,
     LayerScore,
+    Targets,
     best_layer,
-    score_layers,
 )
-from residua.transfer.linear_probe import MAX_THREADS, candidate_layers, fold_keys, rows_to_score
+from residua.transfer.linear_probe import candidate_layers, rows_to_score, score_rows, targets_of
 from residua.transfer.result import BackboneResult, TransferResult
 from residua.transfer.trial import CLEAR, paired_gain
 from residua.uncertainty.softmax import log_softmax
@@ -48,7 +48,7 @@ SHARE = 0.3  # of a budget, for the features of all backbones
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """One of the sources: its features, without the images. keys: of its rows, for the folds.
+    """One of the sources: features and targets of its rows, without the images.
 
     notes: of images that it was trained on.
     """
@@ -56,27 +56,19 @@ class _Candidate:
     source: str
     network: str
     rows: FeatureRows
-    keys: Sequence[str]
+    targets: Targets
     notes: Sequence[str]
 
-    def rows_of(self, samples: Labels) -> FeatureRows:
-        """The features of some of its samples."""
+    def positions(self, samples: Integers) -> Integers:
+        """The rows of some of its samples."""
         order = np.argsort(self.rows.samples)
-        at = order[np.searchsorted(self.rows.samples, samples, sorter=order)]
+        return order[np.searchsorted(self.rows.samples, samples, sorter=order)]
+
+    def rows_of(self, samples: Integers) -> FeatureRows:
+        """The features of some of its samples."""
+        at = self.positions(samples)
         values = {layer: rows[at] for layer, rows in self.rows.values.items()}
         return FeatureRows(samples, values, self.rows.computed, self.rows.seconds)
-
-
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """Data and settings that all candidates share. labels: int64 [entries]. weights: float64
-    [entries], see Prepared."""
-
-    labels: Labels
-    classes: int
-    seed: int
-    balanced: bool
-    weights: SampleWeights | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,23 +107,20 @@ def choose_backbone(
     sources = weights_sources(start.config.network.weights)
     configs = [parse.with_settings(start.config, {"network.weights": name}) for name in sources]
     weights = [initial_weights(config, console) for config in configs]
-    candidates, task = [], None
+    candidates = []
     for number, (source, opened) in enumerate(zip(sources, weights, strict=True)):
         assert opened is not None
         context = _context(Chooser(configs[number], start.choices), opened, clock)
         candidates.append(_candidate(source, context, len(sources) - number, console))
-        task = task or _task(context)
-    assert task is not None
     samples = reduce(np.intersect1d, [candidate.rows.samples for candidate in candidates])
-    keys = dict(zip(candidates[0].rows.samples.tolist(), candidates[0].keys, strict=True))
-    shared = [keys[sample] for sample in samples.tolist()]
-    probes = [_probe(candidate, samples, shared, task, console) for candidate in candidates]
+    targets = candidates[0].targets.take(candidates[0].positions(samples))  # of its folds
+    probes = [_probe(candidate, samples, targets, console) for candidate in candidates]
     probes.sort(key=lambda probe: probe.score.probes.mean_loss)
     for probe in probes[1:]:
         for note in probe.candidate.notes:
             console.warn(note)
     results = tuple(probe.result for probe in probes)
-    reason = _reason(results) + _together(probes, task.labels[samples])
+    reason = _reason(results) + _together(probes, targets.labels)
     console.print(f"initial weights {results[0].source}: {reason}")
     chosen = absolute_source(results[0].source)
     config = parse.with_settings(start.config, {"network.weights": chosen})
@@ -168,38 +157,14 @@ def _candidate(
         source,
         weights.metadata.network.name,
         rows,
-        fold_keys(context, rows.samples),
+        targets_of(context, rows.samples),
         leakage_notes(images_seen_by(weights), prepared.config, prepared),
     )
 
 
-def _task(context: StrategyContext) -> _Task:
-    config = context.prepared.config
-    return _Task(
-        context.prepared.labels,
-        config.network.classes,
-        config.training.seed,
-        config.optimization.class_weights == "balanced",
-        context.prepared.weights,
-    )
-
-
-def _probe(
-    candidate: _Candidate, samples: Labels, keys: Sequence[str], task: _Task, console: Console
-) -> _Probe:
-    rows = candidate.rows_of(samples)
+def _probe(candidate: _Candidate, samples: Integers, targets: Targets, console: Console) -> _Probe:
     with console.bar(f"cross-validation of {candidate.source}") as move:
-        scores, estimate = score_layers(
-            rows,
-            task.labels[samples],
-            keys,
-            task.classes,
-            task.seed,
-            balanced=task.balanced,
-            weights=None if task.weights is None else task.weights[samples],
-            report=move,
-            threads=min(MAX_THREADS, torch.get_num_threads()),
-        )
+        scores, estimate = score_rows(candidate.rows_of(samples), targets, move)
     if estimate is None:
         raise ResiduaError(
             "no class has two images, so several --weights cannot be compared: name one of them."

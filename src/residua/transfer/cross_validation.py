@@ -29,7 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -139,36 +139,47 @@ class Estimate:
     images: int
 
 
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What probes of N rows predict, and how the rows count.
+
+    labels: int64 [N] in 0..classes-1. balanced, weights: see `fit_logistic`.
+    contents: a key of each row; rows of equal keys share a fold. seed: of folds and bootstrap.
+    """
+
+    labels: Labels
+    classes: int
+    balanced: bool = False
+    weights: SampleWeights | None = None
+    contents: Sequence[str] = ()
+    seed: int = 0
+
+    def take(self, rows: Integers) -> Targets:
+        """Those of some rows."""
+        return replace(
+            self,
+            labels=self.labels[rows],
+            weights=None if self.weights is None else self.weights[rows],
+            contents=[self.contents[row] for row in rows.tolist()],
+        )
+
+
 def score_layers(
     rows: FeatureRows,
-    labels: Integers,
-    contents: Sequence[str],
-    classes: int,
-    seed: int,
+    targets: Targets,
     *,
-    balanced: bool,
-    weights: SampleWeights | None = None,
     report: Callable[[int, int], None] | None = None,
     threads: int = 1,
 ) -> tuple[list[LayerScore], Estimate | None]:
-    """Cross-validate every layer on the same folds; labels, contents and weights are those of the
-    rows.
+    """Cross-validate every layer on the same folds; targets: of the rows.
 
     The estimate is of the layer and C that will be chosen; None if no class has two images. Raises
     ResiduaError if there is nothing to cross-validate.
     """
+    labels, contents, seed = targets.labels, targets.contents, targets.seed
     folds, layers = folds_of(labels, contents, seed), sorted(rows.values)
     features = [rows.values[layer] for layer in layers]
-    probes = race(
-        features,
-        labels,
-        classes,
-        folds,
-        balanced=balanced,
-        weights=weights,
-        report=report,
-        threads=threads,
-    )
+    probes = race(features, targets, folds, report=report, threads=threads)
     scores = [
         LayerScore(layer, values.shape[1], probe, float(neighbours(values, labels, folds).mean()))
         for layer, values, probe in zip(layers, features, probes, strict=True)
@@ -187,21 +198,11 @@ def best_layer(scores: Sequence[LayerScore]) -> LayerScore:
     return min(scores, key=lambda score: (score.probes.mean_loss, -score.layer.stage))
 
 
-def cross_validate(
-    features: Floats, labels: Labels, classes: int, folds: Labels, *, balanced: bool = False
-) -> ProbeScores:
-    """`race` of one layer."""
-    return race([features], labels, classes, folds, balanced=balanced)[0]
-
-
 def race(
     features: Sequence[Floats],
-    labels: Labels,
-    classes: int,
+    targets: Targets,
     folds: Labels,
     *,
-    balanced: bool = False,
-    weights: SampleWeights | None = None,
     report: Callable[[int, int], None] | None = None,
     threads: int = 1,
 ) -> list[ProbeScores]:
@@ -210,22 +211,17 @@ def race(
     Features are standardised once, on all rows, which uses no label. As C grows the loss falls,
     ever more slowly, and then rises. A layer whose loss rises is complete; one that could not
     become the best even if its loss fell further at the last rate is abandoned.
-    weights: see `fit_logistic`. report: called after each C. threads: layers at once. Raises
-    ResiduaError as `fit_logistic`.
+    report: called after each C. threads: layers at once. Raises ResiduaError as `fit_logistic`.
     """
     for values in features:
-        check(values, labels, classes)
+        check(values, targets.labels, targets.classes)
     if len(np.unique(folds)) < 2:
         raise ResiduaError(
-            f"All {len(labels)} images are in one fold, so none can be left out: "
+            f"All {len(folds)} images are in one fold, so none can be left out: "
             "cross-validation needs at least two different images."
         )
     with single_blas_thread(), ThreadPoolExecutor(threads) as pool:
-        paths = list(
-            pool.map(
-                lambda values: _Path(values, labels, classes, folds, balanced, weights), features
-            )
-        )
+        paths = list(pool.map(lambda values: _Path(values, targets, folds), features))
         for index in range(len(C_VALUES)):
             running = [path for path in paths if not path.ended]
             list(pool.map(lambda path, index=index: path.evaluate(index), running))
@@ -247,17 +243,10 @@ class _Path:
     current, best: log-probabilities [N, K] at the last C, and at the best so far.
     """
 
-    def __init__(
-        self,
-        features: Floats,
-        labels: Labels,
-        classes: int,
-        folds: Labels,
-        balanced: bool,
-        weights: SampleWeights | None,
-    ) -> None:
+    def __init__(self, features: Floats, targets: Targets, folds: Labels) -> None:
+        labels, classes, balanced = targets.labels, targets.classes, targets.balanced
         self.labels = labels
-        self.weights = np.ones(len(labels)) if weights is None else weights
+        self.weights = np.ones(len(labels)) if targets.weights is None else targets.weights
         fitted, self.left_out = [], []
         self.evaluated = np.zeros(len(labels), np.bool_)
         self.current = np.full((len(labels), classes), -_MAX_LOSS, np.float32)

@@ -31,6 +31,7 @@ from residua.transfer.context import PredictLogits, StrategyContext, StrategyOut
 from residua.transfer.cross_validation import (
     Estimate,
     LayerScore,
+    Targets,
     best_layer,
     score_layers,
 )
@@ -186,24 +187,13 @@ def _score(
     deadline: float | None,
 ) -> _Scored:
     """Cross-validate layers on the training set, or on some of it."""
-    config = context.prepared.config
     half = None if deadline is None else (time.monotonic() + deadline) / 2
     context.features.prepare_engine()
     with context.console.bar("features") as move:
         report = announcing(context.console, move, "features of")
         rows = rows_to_score(context, layers, members, half, report)
     with context.console.bar("cross-validation") as move:
-        scores, estimated = score_layers(
-            rows,
-            context.prepared.labels[rows.samples],
-            fold_keys(context, rows.samples),
-            config.network.classes,
-            config.training.seed,
-            balanced=config.optimization.class_weights == "balanced",
-            weights=context.prepared.weights_of(rows.samples),
-            report=move,
-            threads=min(MAX_THREADS, torch.get_num_threads()),
-        )
+        scores, estimated = score_rows(rows, targets_of(context, rows.samples), move)
     return _Scored(scores, estimated, rows)
 
 
@@ -224,12 +214,31 @@ def rows_to_score(
     )
 
 
-def fold_keys(context: StrategyContext, samples: Integers) -> list[str]:
-    """A key per sample, equal where both must share a fold: of the first image of its group."""
+def score_rows(
+    rows: FeatureRows, targets: Targets, report: Report
+) -> tuple[list[LayerScore], Estimate | None]:
+    """`score_layers` on all cores."""
+    threads = min(MAX_THREADS, torch.get_num_threads())
+    return score_layers(rows, targets, report=report, threads=threads)
+
+
+def targets_of(context: StrategyContext, samples: Integers) -> Targets:
+    """What a probe of the settings predicts for these samples.
+
+    Those of a group share a fold, whose key is that of the first image of the group.
+    """
+    prepared, config = context.prepared, context.prepared.config
     keys = [key.hex() for key in context.features.keys(samples)]
     first: dict[str, str] = {}
-    groups = context.prepared.groups_of(samples)
-    return [first.setdefault(group, key) for group, key in zip(groups, keys, strict=True)]
+    groups = prepared.groups_of(samples)
+    return Targets(
+        prepared.labels[samples],
+        config.network.classes,
+        config.optimization.class_weights == "balanced",
+        prepared.weights_of(samples),
+        [first.setdefault(group, key) for group, key in zip(groups, keys, strict=True)],
+        config.training.seed,
+    )
 
 
 def _complete(scores: Sequence[LayerScore]) -> dict[FeatureLayer, LayerScore]:
