@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 from residua.config import auto
+from residua.data.batches import Inputs
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
+from residua.networks.staged import Staged
 from residua.runs.folder import TRANSFER, RunFolder
 from residua.system.words import percent
 from residua.training import throughput
@@ -37,11 +40,8 @@ NO_AUGMENTATION = {
 
 def fits(context: StrategyContext, epochs: int) -> bool:
     """Whether this number of epochs of a strategy fits into the time left, by a measurement."""
-    network, prepared, clock = context.network(), context.prepared, context.clock
-    batches, _ = batches_after(network, prepared, clock, context.console)
-    splits = prepared.eval_splits(throughput.validation_limit(clock))
-    schedule = throughput.measure_schedule(network, batches, prepared, splits)
-    return epochs * schedule.epoch <= clock.left - schedule.finish
+    _, _, schedule = _measured(context, context.network())
+    return epochs * schedule.epoch <= context.clock.left - schedule.finish
 
 
 def fine_tune(
@@ -53,75 +53,105 @@ def fine_tune(
     random one would destroy the features. final: the result is evaluated and reported within the
     budget. Raises Interrupted after a signal, ResiduaError if fewer than least_epochs fit.
     """
-    if context.prepared.config.transfer.strategy == "partial":
+    strategy = context.prepared.config.transfer.strategy
+    is_pretrained = strategy in ("partial", "full")
+    if strategy == "partial":
         context = _with_frozen_stages(context)
-    is_pretrained = context.prepared.config.transfer.strategy in ("partial", "full")
-    network, is_resumed = context.network(), (folder.path / STATE).exists()
-    clock, console = context.clock, context.console
-    result, needed = TransferResult(), 0.0
+    network, clock, console = context.network(), context.clock, context.console
+    result, reserved = TransferResult(), 0.0
     scores: dict[FeatureLayer, LayerScore] = {}
-    if is_resumed:
+    if (folder.path / STATE).exists():  # planned before the interruption
         restore_network(network, folder)
         result = result_of(folder)
+        batches, line = batches_after(network, context.prepared, clock, console)
     else:
         if is_pretrained:
             result, scores = initialise_head(context, network, folder)
         context = context.with_prepared(with_fitting_batch(network, context.prepared, console))
-    batches, line = batches_after(network, context.prepared, clock, console)
-    limit = throughput.validation_limit(clock)
-    if not is_resumed:
-        eval_splits = context.prepared.eval_splits(limit)
-
-        def measured() -> throughput.Schedule:
-            return throughput.measure_schedule(network, batches, context.prepared, eval_splits)
-
-        schedule = measured()
-        is_cached = isinstance(batches, CachedBatches)
-        if batches.stages and not is_cached and clock.left < FEW_EPOCHS * schedule.epoch:
-            context = _without_augmentation(context)
-            batches, line = batches_after(network, context.prepared, clock, console)
-            schedule = measured()
-        prepared = context.prepared
-        epochs = prepared.config.training.epochs
+        plan = _plan(context, network, final, least_epochs)
+        context, batches, line, reserved = plan.context, plan.batches, plan.line, plan.reserved
         result = dataclasses.replace(
-            result, predicted_epochs=epochs, predicted_seconds=epochs * schedule.epoch
+            result, predicted_epochs=plan.all_epochs, predicted_seconds=plan.seconds
         )
-        if clock.bounded:
-            if final:  # an epoch begins only if it can end in time
-                needed = schedule.epoch + schedule.finish
-            seconds = max(0.0, clock.left - (schedule.finish if final else 0.0))
-            prepared = throughput.plan_epochs(prepared, seconds, schedule.epoch, batches)
-            if prepared.config.training.epochs < min(least_epochs, epochs):
-                raise ResiduaError(
-                    f"fewer than {least_epochs} epochs fit into the time left; --effort best has "
-                    "no time limit"
-                )
-            context = context.with_prepared(prepared)
-            if prepared.config.training.max_images:
-                batches, line = batches_after(network, prepared, clock, console)
         if is_pretrained:
             context = _with_learning_rate(context, result.layers[-1].accuracy)
-        if final:  # a resumed run does not replan
+        if final:
             folder.write_settings(context.prepared.config, context.prepared.choices)
             folder.write_json(TRANSFER, result.to_json())
     if line:
         console.print(line)
+    prepared = context.prepared
     task = Task(
         batches,
-        context.prepared.eval_splits(limit),
-        context.prepared.counts("train"),
+        prepared.eval_splits(throughput.validation_limit(clock)),
+        prepared.counts("train"),
         context.metadata(),
-        throughput.deadline(context.prepared, clock, needed),
+        throughput.deadline(prepared, clock, reserved),
         evaluate_first=is_pretrained,
     )
-    progress = fit(network, task, context.prepared.config, folder, console)
+    progress = fit(network, task, prepared.config, folder, console)
     return StrategyOutcome(
-        context.prepared,
+        prepared,
         progress,
-        predict_logits=saved_predictor(folder, context.prepared),
+        predict_logits=saved_predictor(folder, prepared),
         result=result,
         scores=scores,
     )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A training that fits into the time left.
+
+    context: with the planned epochs. line: to print about the batches.
+    all_epochs, seconds: those that the settings ask for, without a time limit.
+    reserved: seconds of the budget in which no further epoch may begin.
+    """
+
+    context: StrategyContext
+    batches: Inputs
+    line: str
+    all_epochs: int
+    seconds: float
+    reserved: float = 0.0
+
+
+def _plan(context: StrategyContext, network: Staged, final: bool, least_epochs: int) -> _Plan:
+    """Measure the speed, and plan as many epochs as fit. The parameters: see `fine_tune`."""
+    clock, console = context.clock, context.console
+    batches, line, schedule = _measured(context, network)
+    is_computed = batches.stages and not isinstance(batches, CachedBatches)
+    if is_computed and clock.left < FEW_EPOCHS * schedule.epoch:
+        context = _without_augmentation(context)
+        batches, line, schedule = _measured(context, network)
+    epochs = context.prepared.config.training.epochs
+    plan = _Plan(context, batches, line, epochs, epochs * schedule.epoch)
+    if not clock.bounded:
+        return plan
+    seconds = max(0.0, clock.left - (schedule.finish if final else 0.0))
+    prepared = throughput.plan_epochs(context.prepared, seconds, schedule.epoch, batches)
+    if prepared.config.training.epochs < min(least_epochs, epochs):
+        raise ResiduaError(
+            f"fewer than {least_epochs} epochs fit into the time left; --effort best has "
+            "no time limit"
+        )
+    if prepared.config.training.max_images:
+        batches, line = batches_after(network, prepared, clock, console)
+    return dataclasses.replace(
+        plan,
+        context=context.with_prepared(prepared),
+        batches=batches,
+        line=line,
+        reserved=schedule.epoch + schedule.finish if final else 0.0,
+    )
+
+
+def _measured(context: StrategyContext, network: Staged) -> tuple[Inputs, str, throughput.Schedule]:
+    """The batches behind the frozen stages, a line to print about them, and the time they take."""
+    prepared, clock = context.prepared, context.clock
+    batches, line = batches_after(network, prepared, clock, context.console)
+    splits = prepared.eval_splits(throughput.validation_limit(clock))
+    return batches, line, throughput.measure_schedule(network, batches, prepared, splits)
 
 
 def _with_frozen_stages(context: StrategyContext) -> StrategyContext:
