@@ -193,22 +193,7 @@ def _run(
                 name = evaluation.split.replace(" ", "_")
                 metrics[f"{name}_accuracy"] = evaluation.metrics.accuracy
             if report:
-                extractor = None if trained.is_from_scratch else trained.extractor
-                left = context.clock.left
-                facts = report_facts(
-                    folder,
-                    with_leakage_notes(trained.prepared, folder),
-                    evaluation,
-                    trained.progress,
-                    _check_data(folder, trained, console),
-                    weights.metadata.uncertainty,
-                    evidence_of(weights, trained.prepared, evaluation, extractor, left)
-                    if evaluation
-                    else None,
-                )
-                write_model_card(folder, facts)
-                for warning in html.write(facts, folder.path):  # last: the run is finished then
-                    console.warn(warning)
+                _write_report(context, folder, trained, weights, evaluation)
         except KeyboardInterrupt as error:  # where nothing waits for a signal
             saved = "weights saved" if folder.has_weights else "no weights saved yet"
             raise Interrupted(signal_of(error), str(folder.path), saved) from None
@@ -303,6 +288,34 @@ def _evaluate(
     if evaluation.caveat:
         console.print(evaluation.caveat)
     return evaluation
+
+
+def _write_report(
+    context: Context,
+    folder: RunFolder,
+    trained: Outcome,
+    weights: Weights,
+    evaluation: Evaluation | None,
+) -> None:
+    """Check the data, explain some predictions, and write model card and report."""
+    prepared, console, seconds = trained.prepared, context.console, context.clock.left
+    audit = _check_data(folder, trained, console)
+    evidence = None
+    if evaluation is not None:
+        extractor = None if trained.is_from_scratch else trained.extractor
+        evidence = evidence_of(weights, prepared, evaluation, extractor, seconds)
+    facts = report_facts(
+        folder,
+        with_leakage_notes(prepared, folder),
+        evaluation,
+        trained.progress,
+        audit,
+        weights.metadata.uncertainty,
+        evidence,
+    )
+    write_model_card(folder, facts)
+    for warning in html.write(facts, folder.path):  # last: the run is finished then
+        console.warn(warning)
 
 
 def _check_data(folder: RunFolder, trained: Outcome, console: Console) -> Audit:
