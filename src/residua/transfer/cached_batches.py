@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from residua.data.augmentation import changes_nothing
-from residua.data.batches import Batch, Inputs, SampleWeights, in_step, weights_of
+from residua.data.batches import Batch, Inputs, in_step, weights_of
 from residua.data.prepared import Prepared
 from residua.data.random import Integers, shuffled
 from residua.inference.feature_layers import FrozenStages
@@ -34,30 +34,26 @@ class CachedBatches:
     """Inputs of the layers behind the frozen stages; see `data.batches.Inputs`.
 
     plain_maps: [N, C, h, w] of `samples`, int64 [N], without augmentation.
-    views: [M, C, h, w] each, of `members` in their order, augmented. Epoch e uses view e modulo
-    their number + 1; view 0 is without augmentation. weights: see `TrainingBatches`. stages: see
-    Inputs.
+    views: [M, C, h, w] each, of `members`, the training set, in their order, augmented. Epoch e
+    uses view e modulo their number + 1; view 0 is without augmentation. stages: see Inputs.
     """
 
     def __init__(
         self,
+        prepared: Prepared,
         plain_maps: Tensor,
         samples: Integers,
-        labels: Integers,
         members: Integers,
         *,
-        batch: int,
-        seed: int,
-        views: tuple[Tensor, ...] = (),
-        weights: SampleWeights | None = None,
         stages: int,
+        views: tuple[Tensor, ...] = (),
     ) -> None:
-        self.plain_maps, self.views = plain_maps, views
-        self.labels, self.members, self.weights = labels, members, weights
-        self.stages = stages
-        self.steps = -(-len(members) // batch)
-        self._sample_rows = _rows_of(samples, len(labels))
-        self._member_rows = _rows_of(members, len(labels))
+        self.plain_maps, self.views, self.stages = plain_maps, views, stages
+        self.labels, self.members, self.weights = prepared.labels, members, prepared.weights
+        seed, batch_size = prepared.config.training.seed, prepared.config.training.batch_size
+        self.steps = -(-len(members) // batch_size)
+        self._sample_rows = _rows_of(samples, len(self.labels))
+        self._member_rows = _rows_of(members, len(self.labels))
         self._order = lru_cache(maxsize=1)(lambda epoch: shuffled(seed, epoch, members))
 
     @property
@@ -153,14 +149,11 @@ def batches_after(
         return uncached, line
     console.print(f"caching the output of {stages} frozen stages: {needed / 1e6:,.0f} MB")
     batches = CachedBatches(
+        prepared,
         extractor.maps(samples, stages),
         samples,
-        prepared.labels,
         members,
-        batch=config.training.batch_size,
-        seed=config.training.seed,
-        views=tuple(extractor.maps(members, stages, view) for view in range(1, views + 1)),
-        weights=prepared.weights,
         stages=stages,
+        views=tuple(extractor.maps(members, stages, view) for view in range(1, views + 1)),
     )
     return batches, ""

@@ -49,25 +49,22 @@ def head_task(
     context: StrategyContext, layer: FeatureLayer, rows: FeatureRows, deadline: float | None
 ) -> Task:
     """Training a head on the features of the training set, with those of the validation set."""
-    prepared, config = context.prepared, context.prepared.config
+    prepared = context.prepared
     limit = throughput.validation_limit(context.clock)
     validated = thinned(prepared.splits["validation"], limit)
     values = [rows.values[layer]]
     if len(validated):
         values.append(context.features.rows([layer], validated).values[layer])
     batches = CachedBatches(
+        prepared,
         _as_maps(np.concatenate(values), layer, prepared.device),
         np.concatenate([rows.samples, validated]),
-        prepared.labels,
         rows.samples,
-        batch=config.training.batch_size,
-        seed=config.training.seed,
+        stages=layer.stage,
         views=tuple(
             _as_maps(view, layer, prepared.device)
             for view in views_of(context, layer, rows.samples, deadline)
         ),
-        weights=prepared.weights,
-        stages=layer.stage,
     )
     return Task(
         batches,
