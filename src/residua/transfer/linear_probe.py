@@ -47,11 +47,46 @@ MAX_THREADS = 8  # that fit heads concurrently, each on its own rows
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """The candidate layers, cross-validated on `rows`."""
+    """The candidate layers, cross-validated on `rows`, and what the best one can be expected to do.
 
-    layers: list[LayerScore]
+    estimate: None if no class has two images.
+    """
+
+    scores: list[LayerScore]
     estimate: Estimate | None
     rows: FeatureRows
+
+    @property
+    def best(self) -> LayerScore:
+        """See `best_layer`."""
+        return best_layer(self.scores)
+
+    @property
+    def predictions(self) -> CrossValidated:
+        """Those of the best layer."""
+        probes = self.best.probes
+        return CrossValidated(
+            self.rows.samples,
+            probes.correct[:, probes.best],
+            probes.evaluated,
+            probes.log_probabilities,
+            self.rows.values[self.best.layer],
+            probes.c,
+        )
+
+    def result(self, training_images: int) -> CrossValidation | None:
+        """The accuracy to expect of a head fitted on training_images, for transfer.json."""
+        if self.estimate is None:
+            return None
+        probes = self.best.probes
+        return CrossValidation(
+            self.estimate.accuracy,
+            self.estimate.interval,
+            self.estimate.images,
+            training_images,
+            skipped=int((~probes.evaluated).sum()),
+            errors=int((~probes.correct[probes.evaluated, probes.best]).sum()),
+        )
 
 
 def fit_probe(
@@ -73,13 +108,13 @@ def fit_probe(
     is_resumed = final and (folder.path / STATE).exists()
     if is_resumed and deadline is not None:
         deadline = time.monotonic()  # the cached features are those that training began with
-    scored = _score(context, candidate_layers(context), members, deadline)
+    scored = _cross_validate(context, candidate_layers(context), members, deadline)
     deadline = _leaving_time_to_finish(context, scored.rows, deadline)
-    best = best_layer(scored.layers)
+    best = scored.best
     context = _with_layer(context, best)
     rows = _training_rows(context, best.layer, members, scored.rows, deadline)
     result = TransferResult(
-        layers=tuple(score.result for score in scored.layers),
+        layers=tuple(score.result for score in scored.scores),
         images=len(rows.samples),
         computed=rows.computed,
         feature_seconds=rows.seconds,
@@ -91,29 +126,20 @@ def fit_probe(
         if final:
             warn_of_unused(len(rows.samples), context)
         progress = _save_logistic_head(context, folder, best, rows, deadline)
-        cross_validation = _cross_validation(scored, best, len(rows.samples))
+        cross_validation = scored.result(len(rows.samples))
         result = dataclasses.replace(result, cross_validation=cross_validation)
-        context.console.print(_summary(best, len(scored.layers), cross_validation))
+        context.console.print(_summary(best, len(scored.scores), cross_validation))
     else:
         task = head_task(context, best.layer, rows, deadline)
         context, progress = train_head(context, folder, task, final, is_resumed)
     fit_seconds = time.monotonic() - began
-    probes = best.probes
-    crossed = CrossValidated(
-        scored.rows.samples,
-        probes.correct[:, probes.best],
-        probes.evaluated,
-        probes.log_probabilities,
-        scored.rows.values[best.layer],
-        probes.c,
-    )
     return StrategyOutcome(
         context.prepared,
         progress,
-        crossed,
+        scored.predictions,
         predict_logits=_cached_predictor(context, best.layer, folder),
         result=result,
-        scores=_complete(scored.layers),
+        scores=_complete(scored.scores),
         fit_seconds=fit_seconds,
     )
 
@@ -151,8 +177,8 @@ def initialise_head(
     if layer in context.scores:
         score, rows = context.scores[layer], None
     else:
-        scored = _score(context, [layer], members, deadline)
-        (score,), rows = scored.layers, scored.rows
+        scored = _cross_validate(context, [layer], members, deadline)
+        score, rows = scored.best, scored.rows
     rows = _training_rows(context, layer, members, rows, deadline)
     if isinstance(network.head, nn.Linear):
         _solve_head(context, network.head, score, rows, deadline)
@@ -180,7 +206,7 @@ def candidate_layers(context: StrategyContext) -> list[FeatureLayer]:
     return context.features.candidates
 
 
-def _score(
+def _cross_validate(
     context: StrategyContext,
     layers: Sequence[FeatureLayer],
     members: Integers,
@@ -193,8 +219,8 @@ def _score(
         report = announcing(context.console, move, "features of")
         rows = rows_to_score(context, layers, members, half, report)
     with context.console.bar("cross-validation") as move:
-        scores, estimated = score_rows(rows, targets_of(context, rows.samples), move)
-    return _Scored(scores, estimated, rows)
+        scores, estimate = score_rows(rows, targets_of(context, rows.samples), move)
+    return _Scored(scores, estimate, rows)
 
 
 def rows_to_score(
@@ -257,22 +283,6 @@ def _with_layer(context: StrategyContext, best: LayerScore) -> StrategyContext:
     if not layer.earlier_pools:
         return context
     return context.choose("network.earlier_pools", list(layer.earlier_pools), reason)
-
-
-def _cross_validation(
-    scored: _Scored, best: LayerScore, training_images: int
-) -> CrossValidation | None:
-    if scored.estimate is None:
-        return None
-    probes = best.probes
-    return CrossValidation(
-        scored.estimate.accuracy,
-        scored.estimate.interval,
-        scored.estimate.images,
-        training_images,
-        skipped=int((~probes.evaluated).sum()),
-        errors=int((~probes.correct[probes.evaluated, probes.best]).sum()),
-    )
 
 
 def _summary(score: LayerScore, candidates: int, cross: CrossValidation | None) -> str:
