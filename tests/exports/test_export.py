@@ -20,6 +20,7 @@ from residua.data.prepare import prepare
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import calibrate
 from residua.evaluation.evaluate import evaluate_run
+from residua.evaluation.inputs import Reading, inputs_of
 from residua.evaluation.predict import predict_images
 from residua.evaluation.predictor import Prediction
 from residua.exports.classifier import Classifier
@@ -90,7 +91,8 @@ def known_and_unknown(run: RunFolder) -> list[np.ndarray]:
 
 
 def predictions(source: Weights, images: list[np.ndarray]) -> list[Prediction]:
-    return list(predict_images(source, images, max_pixels=10**6, coverage=0.8))
+    inputs = inputs_of(images, Reading(source.metadata.preprocessing, 10**6))
+    return list(predict_images(source, inputs, coverage=0.8))
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ import pytest
 from serving.conftest import png, serving
 
 from residua.data.dataset import Pixels
+from residua.evaluation.inputs import Reading, inputs_of
 from residua.evaluation.predict import predict_images
 from residua.evaluation.predictor import Output
 from residua.serving.batcher import Batcher
@@ -29,7 +30,8 @@ from residua.weights.load import Weights
 
 def rows_of(weights: Weights, files: list[Path], names: list[str], top: int) -> list[Any]:
     """The rows of `residua predict --format json` for files that the server knows as `names`."""
-    rows = predict_images(weights, [str(file) for file in files], top, max_pixels=10**6)
+    reading = Reading(weights.metadata.preprocessing, max_pixels=10**6)
+    rows = predict_images(weights, inputs_of([str(file) for file in files], reading), top)
     return [row.to_json() | {"file": name} for row, name in zip(rows, names, strict=True)]
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from residua.api.prediction import Source, check_grid, max_pixels_of
-from residua.data.pixels import checked_range
+from residua.api.prediction import Source, check_grid, reading_of
 from residua.data.value_range import ValueRange
 from residua.evaluation.explain import Explanation, explain_images
-from residua.evaluation.inputs import Images, several
+from residua.evaluation.inputs import Images, inputs_of, several
 from residua.evaluation.predictor import Prediction
 from residua.networks.own import ModelLike
 from residua.report.figures import GRID, write_prediction_grid
@@ -49,16 +48,8 @@ def explain(
     images = several(images)
     if out is not None:
         check_grid(out, images)
-    rows = list(
-        explain_images(
-            weights,
-            images,
-            class_name,
-            max_pixels=max_pixels_of(folder),
-            value_range=checked_range(value_range),
-            device=chosen,
-        )
-    )
+    inputs = inputs_of(images, reading_of(weights, folder, value_range))
+    rows = list(explain_images(weights, inputs, class_name, device=chosen))
     if out is not None:
         drawn = []
         for row in [row for row in rows if row.error is None][: GRID // 2]:

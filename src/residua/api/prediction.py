@@ -13,7 +13,7 @@ from residua.data.dataset import Pixels
 from residua.data.pixels import ImageLike, Transform, checked_range
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError, UsageError
-from residua.evaluation.inputs import Images, several
+from residua.evaluation.inputs import Images, Reading, dataset_inputs, inputs_of, several
 from residua.evaluation.predict import Features, features_of, predict_images
 from residua.evaluation.predictor import Prediction, Predictions
 from residua.networks.own import ModelLike
@@ -22,6 +22,7 @@ from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.system.console import Console, Report
 from residua.system.files import check_output, user_path
+from residua.weights.load import Weights
 from residua.weights.network import default_device
 
 Source = str | os.PathLike[str]  # a Run is one too
@@ -104,7 +105,8 @@ def predictions(
     progress: Report | None,
     announce: Callable[[list[str]], None] | None = None,
 ) -> Iterator[Prediction]:
-    """The rows of `predict`, each as soon as it is made. announce: see `predict_images`."""
+    """The rows of `predict`, each as soon as it is made. announce: called first with the names of
+    all images, if known."""
     chosen = default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
     if coverage is not None and is_published(source):
@@ -122,18 +124,17 @@ def predictions(
         if len(drawn) < GRID:
             drawn.append((prediction, pixels))
 
+    inputs = inputs_of(images, reading_of(weights, folder, value_range, allow_private))
+    if announce is not None and isinstance(inputs, Sequence):
+        announce([name for name, _ in inputs])
     yield from predict_images(
         weights,
-        images,
+        inputs,
         top,
-        max_pixels=max_pixels_of(folder),
-        allow_private=allow_private,
-        value_range=checked_range(value_range),
         coverage=coverage,
         device=chosen,
         progress=progress,
         keep=None if grid is None else keep,
-        announce=announce,
     )
     if grid is not None:
         if warning := write_prediction_grid(drawn, user_path(grid)):
@@ -157,8 +158,8 @@ def transform(
     `predict`. Raises ResiduaError.
     """
     weights, folder = open_source(source, model, None, preprocessing, Console(quiet))
-    rule = weights.metadata.preprocessing
-    return Transform(rule, max_pixels_of(folder), checked_range(value_range))
+    reading = reading_of(weights, folder, value_range)
+    return Transform(reading.preprocessing, reading.max_pixels, reading.value_range)
 
 
 def features(
@@ -188,14 +189,13 @@ def features(
     console, chosen = Console(quiet), default_device(device)
     given = cast("Images | None", renamed("images", images, "files", files))
     weights, folder = open_source(source, model, None, preprocessing, console)
+    reading = reading_of(weights, folder, value_range)
     with console.bar("extracting") as move:
         return features_of(
             weights,
-            given,
-            max_pixels=max_pixels_of(folder),
+            dataset_inputs(given, reading) or inputs_of(given, reading),
             stage=stage,
             pool_size=renamed("pool_size", pool_size, "side", side),
-            value_range=checked_range(value_range),
             device=chosen,
             progress=move,
         )
@@ -216,5 +216,13 @@ def check_grid(file: str | Path, images: Iterable[ImageLike]) -> None:
     check_output(Path(file), (".png",), files, drawn=True)
 
 
-def max_pixels_of(run: RunFolder | None) -> int:
-    return run.config.data.max_pixels if run else Data.max_pixels
+def reading_of(
+    weights: Weights,
+    run: RunFolder | None,
+    value_range: ValueRange | None,
+    allow_private: bool = False,
+) -> Reading:
+    """How images for the network of these weights are read. run: theirs, if known."""
+    max_pixels = run.config.data.max_pixels if run else Data.max_pixels
+    preprocessing = weights.metadata.preprocessing
+    return Reading(preprocessing, max_pixels, allow_private, checked_range(value_range))

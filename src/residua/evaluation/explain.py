@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from residua.data.dataset import Pixels
-from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
-from residua.evaluation.inputs import Images, Reading, inputs_of, read_batches
+from residua.evaluation.inputs import Inputs, read_batches
 from residua.evaluation.metrics import class_name as output_name
 from residua.evaluation.predictor import predictor_of
 from residua.evaluation.score import NOT_FINITE
@@ -51,25 +50,22 @@ class Explanation:
 
 def explain_images(
     weights: Weights,
-    images: Images | None,
+    inputs: Inputs,
     class_name: str | None = None,
     *,
-    max_pixels: int,
-    value_range: ValueRange | None = None,
     device: torch.device | None = None,
 ) -> Iterator[Explanation]:
-    """An explanation for each image, and for each image below each folder, by Grad-CAM.
+    """An explanation for each image, in order, by Grad-CAM.
 
-    class_name: explain this class; None: the predicted one. Other arguments: see `predict_images`.
-    An unreadable image yields its reason. Raises ResiduaError if the weights have no spatial map.
+    class_name: explain this class; None: the predicted one. device: None: see `default_device`. An
+    unreadable image yields its reason. Raises ResiduaError if the weights have no spatial map.
     """
     output = None if class_name is None else _output_of(class_name, weights)
     device, uncertainty = device or default_device(), weights.metadata.uncertainty
     explain = grad_cam(weights, device)
     has_detector = uncertainty is not None and uncertainty.unknown is not None
     predict = predictor_of(weights, device, 0) if has_detector else None
-    reading = Reading(weights.metadata.preprocessing, max_pixels, value_range=value_range)
-    for batch in read_batches(inputs_of(images, reading)):
+    for batch in read_batches(inputs):
         pixels = [image for _, image in batch if not isinstance(image, str)]
         if pixels:
             outputs = None if output is None else np.full(len(pixels), output, np.int64)

@@ -31,6 +31,7 @@ AHEAD = 8  # batches
 
 Images = ImageLike | Iterable[ImageLike]  # one image, or several
 Input = tuple[str, Callable[[], Pixels]]  # the image's name, and how to read it
+Inputs = Sequence[Input] | Iterator[Input]  # a sequence if their number is known
 Batch = list[tuple[str, Pixels | str]]  # names with images, or with the reason why there is none
 
 
@@ -73,8 +74,9 @@ def several(images: Images | None) -> Iterable[ImageLike]:
     return images  # type: ignore[return-value]
 
 
-def inputs_of(images: Images | None, reading: Reading) -> Sequence[Input] | Iterator[Input]:
-    """Every image, and every image below every folder; a list if the number is known before."""
+def inputs_of(images: Images | None, reading: Reading) -> Inputs:
+    """Every image, and every image below every folder: paths, folders, addresses, bytes, Pillow
+    images, arrays, tensors."""
     images = several(images)
     inputs = _each(images, reading)
     is_known = isinstance(images, list | tuple) and all(

@@ -13,16 +13,8 @@ import torch
 
 from residua.data.dataset import Pixels
 from residua.data.table import import_pyarrow
-from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError, UsageError
-from residua.evaluation.inputs import (
-    Batch,
-    Images,
-    Reading,
-    dataset_inputs,
-    inputs_of,
-    read_batches,
-)
+from residua.evaluation.inputs import Batch, Inputs, read_batches
 from residua.evaluation.predictor import Prediction, predictor_of
 from residua.evaluation.score import NOT_FINITE
 from residua.inference.feature_layers import FeatureLayer
@@ -76,36 +68,24 @@ class Features:
 
 def predict_images(
     weights: Weights,
-    images: Images | None,
+    inputs: Inputs,
     top: int = 3,
     *,
-    max_pixels: int,
-    allow_private: bool = False,
-    value_range: ValueRange | None = None,
     coverage: float | None = None,
     device: torch.device | None = None,
     progress: Report | None = None,
     keep: Callable[[Prediction, Pixels], None] | None = None,
-    announce: Callable[[list[str]], None] | None = None,
 ) -> Iterator[Prediction]:
-    """A prediction for each image, and for each image below each folder, as soon as it is made.
+    """A prediction for each image, in order, as soon as it is made.
 
-    images: paths, folders, addresses, bytes, Pillow images, arrays, tensors; see `inputs_of`.
-    top: how many classes per image. max_pixels: larger images are refused. allow_private: also
-    read addresses in private networks. value_range: of arrays, see `data.pixels`. coverage: see
-    `predictor_of`. device: None: see `default_device`. keep: called with the pixels of each
-    prediction. announce: called first with the names of all images, if known. An unreadable image
-    yields its reason. Raises ResiduaError if top < 1, the weights cannot classify, or have no such
-    sets.
+    top: how many classes per image. coverage: see `predictor_of`. device: None: see
+    `default_device`. keep: called with the pixels of each prediction. An unreadable image yields
+    its reason. Raises ResiduaError if top < 1, the weights cannot classify, or have no such sets.
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise UsageError(f"top = {top!r}: must be a whole number of at least 1.")
-    reading = Reading(weights.metadata.preprocessing, max_pixels, allow_private, value_range)
     device, classes = device or default_device(), weights.metadata.classes
-    inputs = inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
-    if announce is not None and isinstance(inputs, Sequence):
-        announce([name for name, _ in inputs])
     batches = read_batches(inputs)  # which begins to read, while the network is built
     predict = predictor_of(weights, device, total, coverage)
     for batch in batches:
@@ -125,21 +105,18 @@ def predict_images(
 
 def features_of(
     weights: Weights,
-    images: Images | None,
+    inputs: Inputs,
     *,
-    max_pixels: int,
     stage: int | None = None,
     pool_size: int | None = None,
-    value_range: ValueRange | None = None,
     device: torch.device | None = None,
     progress: Report | None = None,
 ) -> Features:
     """The feature map of each image after a stage, average-pooled and flattened: [N, C x P x P].
 
-    images: see `predict_images`; or one data set without image files. stage: from 1; None: the
-    last. pool_size: P; None: as the weights' new head reads the map, else 1. device: None:
-    see `default_device`. Raises ResiduaError if
-    no image can be read or the network has no such stage.
+    stage: from 1; None: the last. pool_size: P; None: as the weights' new head reads the map, else
+    1. device: None: see `default_device`. Raises ResiduaError if no image can be read or the
+    network has no such stage.
     """
     device, metadata = device or default_device(), weights.metadata
     network = build_network(weights, device, require_head=False)
@@ -149,8 +126,6 @@ def features_of(
     layer = FeatureLayer(stage or stages, pool_size or 1)
     if stage is None and pool_size is None and metadata.network.head:
         layer = FeatureLayer(stages, network.pool_size, network.earlier_pools)
-    reading = Reading(metadata.preprocessing, max_pixels, False, value_range)
-    inputs = dataset_inputs(images, reading) or inputs_of(images, reading)
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
     extractor = feature_outputs(network, layer, weights, total)
     names: list[str] = []
