@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from residua.config.schema import Config
+from residua.data.batches import Batch
 from residua.networks.layers import draw_dropout_from
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
@@ -53,44 +54,43 @@ class Trainer:
 
     def train_epoch(self, recorder: Recorder, checkpointer: Checkpointer) -> None:
         """Take the steps that are left of an epoch."""
-        training, optimization, batches = (
-            self.config.training,
-            self.config.optimization,
-            self.task.batches,
-        )
-        progress, began = self.progress, time.monotonic()
+        batches, progress, began = self.task.batches, self.progress, time.monotonic()
         self.network.train()
         while progress.step < batches.steps:
             batch = batches.batch(progress.epoch, progress.step)
-            step = progress.epoch * batches.steps + progress.step
-            lr = learning_rate_at(optimization, step, batches.steps, training.epochs)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr * group["lr_scale"]
-            self.generator.manual_seed((training.seed << 32) + step)  # no hidden state
-
-            with autocast(batches.device, training.precision):
-                logits = forward(self.network, batch.images, batches.stages)
-            losses = F.cross_entropy(
-                logits.float(),
-                batch.targets,
-                self.class_weights,
-                reduction="none",  # "mean" would divide by the sum of the class weights
-                label_smoothing=optimization.label_smoothing,
-            )
-            loss = (losses if batch.weights is None else losses * batch.weights).mean()
-            self.meter.add(loss.detach(), logits.detach(), batch.labels, lr)
-            self.margins.add(batch, logits.detach())
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if optimization.clip_grad_norm:
-                nn.utils.clip_grad_norm_(self.parameters, optimization.clip_grad_norm)
-            self.optimizer.step()
-            self.average.update(self.network.parameters(), step)
-
+            self._update(batch, progress.epoch * batches.steps + progress.step)
             progress.step += 1
             now = time.monotonic()
             recorder.step(len(batch.labels), now - began)
             began = time.monotonic() if checkpointer.step() else now
+
+    def _update(self, batch: Batch, step: int) -> None:
+        """Update the weights on a batch. step: since the start of the first epoch."""
+        training, optimization = self.config.training, self.config.optimization
+        batches = self.task.batches
+        lr = learning_rate_at(optimization, step, batches.steps, training.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        self.generator.manual_seed((training.seed << 32) + step)  # no hidden state
+
+        with autocast(batches.device, training.precision):
+            logits = forward(self.network, batch.images, batches.stages)
+        losses = F.cross_entropy(
+            logits.float(),
+            batch.targets,
+            self.class_weights,
+            reduction="none",  # "mean" would divide by the sum of the class weights
+            label_smoothing=optimization.label_smoothing,
+        )
+        loss = (losses if batch.weights is None else losses * batch.weights).mean()
+        self.meter.add(loss.detach(), logits.detach(), batch.labels, lr)
+        self.margins.add(batch, logits.detach())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if optimization.clip_grad_norm:
+            nn.utils.clip_grad_norm_(self.parameters, optimization.clip_grad_norm)
+        self.optimizer.step()
+        self.average.update(self.network.parameters(), step)
 
     def end_epoch(
         self, metrics: Mapping[str, float], seconds: float, images_per_second: float
