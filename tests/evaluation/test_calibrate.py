@@ -17,7 +17,7 @@ import residua
 from residua.data.prepare import prepare
 from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
-from residua.evaluation.calibrate import HeldOut, calibrate
+from residua.evaluation.calibrate import FittedProbe, HeldOut, calibrate
 from residua.evaluation.predictor import predictor_of
 from residua.evaluation.score import CROSS_VALIDATION, EvaluationSet, evaluation_of
 from residua.inference.logistic import fit_logistic
@@ -67,7 +67,7 @@ def overconfident(
         return fitted.weight, fitted.bias
 
     known = features[~half], labels[~half], np.arange(int((~half).sum()))
-    held_out = HeldOut("cross-validation", logits[~half], *known, (*known, fit_head))
+    held_out = HeldOut("cross-validation", logits[~half], *known, FittedProbe(*known, fit_head))
     return run, prepared, held_out
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -201,6 +201,16 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return config
 
 
+class _Classifier(NamedTuple):
+    """A network on a device: uint8 [B, S, S, C] -> logits [B, K]. images: that its engine was
+    chosen for."""
+
+    device: torch.device
+    images: int
+    classify: Callable[[Pixels], Floats]
+    preprocessing: Preprocessing
+
+
 class Network:
     """The weights of a fit: the content of a weights file, which can be pickled."""
 
@@ -210,8 +220,7 @@ class Network:
         """order: the output of each class. model: the network, where that is the user's own."""
         self.content, self.order = content, list(order)
         self.max_pixels, self.model = max_pixels, model
-        self._built: tuple[torch.device, int, Callable[[Pixels], Floats], Preprocessing] | None
-        self._built = None  # device, number of images, what `_classifier` returns
+        self._built: _Classifier | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_built": None}
@@ -220,8 +229,8 @@ class Network:
         self, images: Sequence[ImageLike], value_range: ValueRange | None, device: torch.device
     ) -> npt.NDArray[np.float64]:
         """The probabilities of the classes, [N, K]. Raises ResiduaError."""
-        classify, preprocessing = self._classifier(len(images), device)
-        reading = Reading(preprocessing, self.max_pixels, value_range=value_range)
+        classifier = self._classifier(len(images), device)
+        reading = Reading(classifier.preprocessing, self.max_pixels, value_range=value_range)
         inputs: list[Input] = [
             (_name(image, number), partial(reading.read, image))
             for number, image in enumerate(images)
@@ -232,22 +241,21 @@ class Network:
                 if isinstance(image, str):
                     raise ResiduaError(f"{name}: {image}.")
             pixels = np.stack([image for _, image in batch if not isinstance(image, str)])
-            logits.append(classify(pixels))
+            logits.append(classifier.classify(pixels))
         return softmax(np.concatenate(logits))[:, self.order]
 
-    def _classifier(
-        self, images: int, device: torch.device
-    ) -> tuple[Callable[[Pixels], Floats], Preprocessing]:
-        """The function from pixels to logits; more images may be worth a faster engine."""
+    def _classifier(self, images: int, device: torch.device) -> _Classifier:
+        """That of the last call, if it is on the device; more images may be worth a faster one."""
         built = self._built
-        if built is None or device != built[0] or images > GROWTH * built[1]:
+        if built is None or device != built.device or images > GROWTH * built.images:
             with tempfile.TemporaryDirectory(prefix="residua-") as folder:
                 path = Path(folder, "fitted.safetensors")
                 path.write_bytes(self.content)
                 weights = read_file(path, self.model)
                 classify = classifier_of(weights, device, images)
-            self._built = built = device, images, classify, weights.metadata.preprocessing
-        return built[2:]
+            preprocessing = weights.metadata.preprocessing
+            self._built = built = _Classifier(device, images, classify, preprocessing)
+        return built
 
 
 def _listed(images: object) -> Sequence[ImageLike]:

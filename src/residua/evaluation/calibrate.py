@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,14 +41,26 @@ BATCH = 64
 LEAST_GROUPS = 19  # of held-out images, for a false-alarm rate of 5 %
 
 
+class FittedProbe(NamedTuple):
+    """The rows that a head on frozen features is fitted on, and how.
+
+    features: float32 [N, D]. labels, groups: int64 [N], see HeldOut. They include images without a
+    prediction, such as one alone in its class. fit_head: (features [n, D], labels) -> weight [K, D]
+    and bias [K].
+    """
+
+    features: Floats
+    labels: Integers
+    groups: Integers
+    fit_head: FitHead
+
+
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """Predictions for images that the network was not fitted on, and the features behind them.
 
     logits: float32 [N, K]. features: float32 [N, D]. labels: int64 [N]. groups: int64 [N], equal
-    for near-duplicates. probe: where the head alone is trained, what it is fitted on: features,
-    labels and groups, also of images without a prediction, such as one alone in its class; and
-    the function (features [n, D], labels) -> weight [K, D] and bias [K]. None for other networks.
+    for near-duplicates. probe: where the head alone is trained; None for other networks.
     """
 
     source: Source
@@ -55,7 +68,7 @@ class HeldOut:
     features: Floats
     labels: Integers
     groups: Integers
-    probe: tuple[Floats, Integers, Integers, FitHead] | None = None
+    probe: FittedProbe | None = None
 
 
 def calibrate(
@@ -128,7 +141,9 @@ def _detector(
     if held_out.probe is not None:
         if features.shape[1] > MAX_HEAD_FEATURES:  # which `featured_classifier` averages
             return None
-        if len(np.unique(held_out.probe[1])) < held_out.logits.shape[1]:  # a class without images
+        if (
+            len(np.unique(held_out.probe.labels)) < held_out.logits.shape[1]
+        ):  # a class without images
             return None
         return choose(*held_out.probe, temperature=temperature)
     members = shuffled(0, 0, prepared.training_members)[:REFERENCE_IMAGES]

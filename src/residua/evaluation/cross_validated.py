@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from residua.data.prepared import Prepared
 from residua.data.random import Integers
-from residua.evaluation.calibrate import HeldOut
+from residua.evaluation.calibrate import FittedProbe, HeldOut
 from residua.evaluation.score import CROSS_VALIDATION, Evaluation, EvaluationSet, evaluation_of
 from residua.inference.logistic import Floats, fit_logistic
 from residua.uncertainty.record import Uncertainty
@@ -70,7 +70,7 @@ class CrossValidated:
             self.features[rows],
             labels[rows],
             groups[rows],
-            (self.features, labels, groups, fit_head),
+            FittedProbe(self.features, labels, groups, fit_head),
         )
 
     def evaluation(
