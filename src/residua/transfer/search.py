@@ -111,8 +111,8 @@ class Search:
         """A linear probe, fitted on more images if the first one had time for some only."""
         clock, began = self.context.clock, time.monotonic()
         deadline = min(began + FIRST_SECONDS, clock.at(FIRST_SHARE) or math.inf)
-        own = self.context.for_strategy("features")
-        outcome = fit_probe(own, self.folder, deadline=deadline, final=False)
+        features_context = self.context.for_strategy("features")
+        outcome = fit_probe(features_context, self.folder, deadline=deadline, final=False)
         self._remember(outcome)
         correct = correct_of(outcome)
         first = Trial("features", outcome, self.folder, correct, time.monotonic() - began)
@@ -120,7 +120,7 @@ class Search:
         is_complete = outcome.result.images == len(self.context.prepared.training_members)
         if is_complete or clock.passed >= MORE_SHARE * clock.seconds:
             return first
-        more = self._try("features", self._path("more"), final=True)
+        more = self._try("features", self._trial_folder("more"), final=True)
         if more is None:
             return first
         self._record(more, first, "final")
@@ -146,13 +146,13 @@ class Search:
         if clock.left < needed:
             return None
         reason = "a linear probe: cross-validation selects it, so all images train it"
-        own = context.with_prepared(without_validation_set(prepared, reason))
+        whole = context.with_prepared(without_validation_set(prepared, reason))
         try:
             deadline = clock.at(REFIT_SHARE)
             if deadline is not None:
                 deadline = min(deadline, time.monotonic() + clock.left - needed)
-            own = own.for_strategy("features")
-            return refit_probe(own, self.folder, probe.outcome, deadline)
+            whole = whole.for_strategy("features")
+            return refit_probe(whole, self.folder, probe.outcome, deadline)
         except (ResiduaError, RuntimeError, MemoryError) as error:
             self.context.console.warn(f"validation images not used: {' '.join(str(error).split())}")
             return None
@@ -206,7 +206,7 @@ class Search:
 
     def _with_larger_images(self, probe: Trial) -> Trial:
         """The probe on larger images, if that is better; else the same."""
-        folder, began = self._path("larger"), time.monotonic()
+        folder, began = self._trial_folder("larger"), time.monotonic()
         larger = probe_on_larger_images(self.context, probe.outcome, folder)
         if larger is None:
             return probe
@@ -289,7 +289,7 @@ class Search:
         """The trials that have weights, after an interruption; the long training first."""
         trials = []
         for name in (*(f"long-{strategy}" for strategy in OTHERS), *OTHERS):
-            folder, strategy = self._path(name), name.removeprefix("long-")
+            folder, strategy = self._trial_folder(name), name.removeprefix("long-")
             if (folder.path / BEST).exists() and (folder.path / "config.yaml").exists():
                 trials.append(ended_trial(self.context_for(strategy), strategy, folder))
         return trials
@@ -313,7 +313,7 @@ class Search:
         for strategy in strategies:
             if clock.left <= (trials[-1].seconds if trials else 0.0):
                 break
-            trial = self._try(strategy, self._path(strategy), final=False)
+            trial = self._try(strategy, self._trial_folder(strategy), final=False)
             if trial is not None:
                 trials.append(trial)
                 self._record(trial, probe, "trial")
@@ -328,13 +328,13 @@ class Search:
         """Full fine-tuning, which can reach more, where many epochs fit into the time left; else
         partial, whose epochs take a fraction of the time."""
         for strategy in FINE_TUNING:
-            if (self._path(f"long-{strategy}").path / STATE).exists():
+            if (self._trial_folder(f"long-{strategy}").path / STATE).exists():
                 return strategy
         full = dataclasses.replace(self.context_for("full"), clock=clock)
         return "full" if fits(full, MANY_EPOCHS) else "partial"
 
     def _continued(self, strategy: str, probe: Trial) -> Trial | None:
-        trial = self._try(strategy, self._path(f"long-{strategy}"), final=True)
+        trial = self._try(strategy, self._trial_folder(f"long-{strategy}"), final=True)
         if trial is not None:
             self._record(trial, probe, "final")
         return trial
@@ -346,22 +346,22 @@ class Search:
         continues with the content of the folder.
         """
         try:
-            own, began = self.context_for(strategy), time.monotonic()
+            context, began = self.context_for(strategy), time.monotonic()
             if (folder.path / ENDED).exists() and (folder.path / BEST).exists():
-                return ended_trial(own, strategy, folder)
+                return ended_trial(context, strategy, folder)
             if final and strategy != "features" and (folder.path / STATE).exists():
-                own = own.with_settings_of(folder)
+                context = context.with_settings_of(folder)
             else:
                 shutil.rmtree(folder.path, ignore_errors=True)
                 folder.path.mkdir(parents=True)
             if not final:
-                own = _shortened(own, self.context.clock)
+                context = _shortened(context, self.context.clock)
             if strategy == "features":
                 deadline = self.context.clock.at(MORE_SHARE)
-                outcome = fit_probe(own, folder, deadline=deadline, final=False)
+                outcome = fit_probe(context, folder, deadline=deadline, final=False)
             else:
-                least = LEAST_EPOCHS if final and own.clock.bounded else 0
-                outcome = fine_tune(own, folder, final=final, least_epochs=least)
+                least = LEAST_EPOCHS if final and context.clock.bounded else 0
+                outcome = fine_tune(context, folder, final=final, least_epochs=least)
             self._remember(outcome)
             correct = correct_of(outcome)
             trial = Trial(strategy, outcome, folder, correct, time.monotonic() - began)
@@ -391,7 +391,7 @@ class Search:
         self.rows.append(trial.compared_with(first, phase))
         self.context.console.print(f"{trial.strategy}: {trial.summary}")
 
-    def _path(self, name: str) -> RunFolder:
+    def _trial_folder(self, name: str) -> RunFolder:
         return RunFolder(self.folder.path / TRIED / name)
 
     def _promoted(self, trial: Trial) -> Trial:
@@ -409,8 +409,8 @@ def _shortened(context: StrategyContext, clock: Clock) -> StrategyContext:
     context = dataclasses.replace(context, console=Console(quiet=True))
     context = context.allow_change("training.epochs")
     if clock.bounded:
-        own = Clock(min(TRIAL_SHARE * clock.seconds, clock.left))
-        return dataclasses.replace(context, clock=own)
+        trial_clock = Clock(min(TRIAL_SHARE * clock.seconds, clock.left))
+        return dataclasses.replace(context, clock=trial_clock)
     epochs = max(1, round(TRIAL_EPOCHS * context.prepared.config.training.epochs))
     return context.with_prepared(throughput.with_epochs(context.prepared, epochs, "a short trial"))
 
