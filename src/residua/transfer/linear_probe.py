@@ -46,7 +46,7 @@ MAX_THREADS = 8  # that fit heads concurrently, each on its own rows
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
+class _LayerComparison:
     """The candidate layers, cross-validated on `rows`, and what the best one can be expected to do.
 
     estimate: None if no class has two images.
@@ -108,13 +108,13 @@ def fit_probe(
     is_resumed = final and (folder.path / STATE).exists()
     if is_resumed and deadline is not None:
         deadline = time.monotonic()  # the cached features are those that training began with
-    scored = _cross_validate(context, candidate_layers(context), members, deadline)
-    deadline = _leaving_time_to_finish(context, scored.rows, deadline)
-    best = scored.best
+    comparison = _cross_validate(context, candidate_layers(context), members, deadline)
+    deadline = _leaving_time_to_finish(context, comparison.rows, deadline)
+    best = comparison.best
     context = _with_layer(context, best)
-    rows = _training_rows(context, best.layer, members, scored.rows, deadline)
+    rows = _training_rows(context, best.layer, members, comparison.rows, deadline)
     result = TransferResult(
-        layers=tuple(score.result for score in scored.scores),
+        layers=tuple(score.result for score in comparison.scores),
         images=len(rows.samples),
         computed=rows.computed,
         feature_seconds=rows.seconds,
@@ -126,9 +126,9 @@ def fit_probe(
         if final:
             warn_of_unused(len(rows.samples), context)
         progress = _save_logistic_head(context, folder, best, rows, deadline)
-        cross_validation = scored.result(len(rows.samples))
+        cross_validation = comparison.result(len(rows.samples))
         result = dataclasses.replace(result, cross_validation=cross_validation)
-        context.console.print(_summary(best, len(scored.scores), cross_validation))
+        context.console.print(_summary(best, len(comparison.scores), cross_validation))
     else:
         task = head_task(context, best.layer, rows, deadline)
         context, progress = train_head(context, folder, task, final, is_resumed)
@@ -136,10 +136,10 @@ def fit_probe(
     return StrategyOutcome(
         context.prepared,
         progress,
-        scored.predictions,
+        comparison.predictions,
         predict_logits=_cached_predictor(context, best.layer, folder),
         result=result,
-        scores=_complete(scored.scores),
+        scores=_complete(comparison.scores),
         fit_seconds=fit_seconds,
     )
 
@@ -177,8 +177,8 @@ def initialise_head(
     if layer in context.scores:
         score, rows = context.scores[layer], None
     else:
-        scored = _cross_validate(context, [layer], members, deadline)
-        score, rows = scored.best, scored.rows
+        comparison = _cross_validate(context, [layer], members, deadline)
+        score, rows = comparison.best, comparison.rows
     rows = _training_rows(context, layer, members, rows, deadline)
     if isinstance(network.head, nn.Linear):
         _solve_head(context, network.head, score, rows, deadline)
@@ -211,7 +211,7 @@ def _cross_validate(
     layers: Sequence[FeatureLayer],
     members: Integers,
     deadline: float | None,
-) -> _Scored:
+) -> _LayerComparison:
     """Cross-validate layers on the training set, or on some of it."""
     half = None if deadline is None else (time.monotonic() + deadline) / 2
     context.features.prepare_engine()
@@ -220,7 +220,7 @@ def _cross_validate(
         rows = rows_to_score(context, layers, members, half, report)
     with context.console.bar("cross-validation") as move:
         scores, estimate = score_rows(rows, targets_of(context, rows.samples), move)
-    return _Scored(scores, estimate, rows)
+    return _LayerComparison(scores, estimate, rows)
 
 
 def rows_to_score(
