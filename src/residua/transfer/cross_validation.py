@@ -141,7 +141,7 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What probes of N rows predict, and how the rows count.
+    """The labels that probes of N rows predict, and the weights of the rows.
 
     labels: int64 [N] in 0..classes-1. balanced, weights: see `fit_logistic`.
     contents: a key of each row; rows of equal keys share a fold. seed: of folds and bootstrap.

@@ -104,7 +104,7 @@ class _Plan:
     """A training that fits into the time left.
 
     context: with the planned epochs. line: to print about the batches.
-    all_epochs, seconds: those that the settings ask for, without a time limit.
+    all_epochs, seconds: of the training without a time limit.
     reserved: seconds of the budget in which no further epoch may begin.
     """
 

@@ -249,9 +249,9 @@ def score_rows(
 
 
 def targets_of(context: StrategyContext, samples: Integers) -> Targets:
-    """What a probe of the settings predicts for these samples.
+    """The targets of a probe of these samples, by the settings.
 
-    Those of a group share a fold, whose key is that of the first image of the group.
+    Samples of a group share a fold: their key is that of its first image.
     """
     prepared, config = context.prepared, context.prepared.config
     keys = [key.hex() for key in context.features.keys(samples)]
