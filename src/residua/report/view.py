@@ -143,7 +143,9 @@ def confusion_map(metrics: Metrics) -> str | None:
     cells[np.arange(classes), np.arange(classes), :3] = (47, 111, 222)
     cells[..., 3] = np.round(255 * np.sqrt(shares))  # makes one error in fifty visible
     side = max(1, MAP // classes)
-    return data_uri(cells.repeat(side, axis=0).repeat(side, axis=1), side=max(MAP, classes))
+    return data_uri(
+        cells.repeat(side, axis=0).repeat(side, axis=1), side=max(MAP, classes), kind="png"
+    )
 
 
 def majority_accuracy(evaluation: Evaluation) -> float:
@@ -181,13 +183,19 @@ def most_instructive(
     return wrong[: most - reserved] + [index for _, index in right[:reserved]]
 
 
-def data_uri(pixels: Pixels, side: int = THUMBNAIL, kind: Literal["png", "jpeg"] = "png") -> str:
-    """An image uint8 [H, W, C], C 1, 3 or 4 (PNG), as a data URI, shrunk to `side` pixels."""
+def data_uri(
+    pixels: Pixels, side: int = THUMBNAIL, kind: Literal["png", "jpeg"] | None = None
+) -> str:
+    """An image uint8 [H, W, C], C 1, 3 or 4 (PNG), as a data URI, shrunk to `side` pixels.
+
+    kind: None: JPEG for what has more than 64 pixels a side, PNG for the exact pixels of the rest.
+    """
     from PIL import Image
 
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
+    kind = kind or ("jpeg" if min(pixels.shape[:2]) > 64 else "png")
     image.save(stream, kind, optimize=kind == "png", quality=80)
     return f"data:image/{kind};base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
