@@ -53,7 +53,7 @@ def test_json_has_every_image(found: Audit) -> None:
 def test_the_page_is_one_file_with_images_and_escaped_names(found: Audit, tmp_path: Path) -> None:
     file = page.write(found, tmp_path / "audit.html")
     text = file.read_text("utf-8")
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count("data:image/png;base64,") + text.count("data:image/jpeg;base64,") == 4
     assert "class1/&lt;b&gt;.png" in text
     assert "A split that <code>train</code> draws" in text
     assert "http" not in text.replace("http-equiv", "")
