@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -141,6 +142,19 @@ def test_a_run_shows_its_accuracy_and_curves_and_never_raises(run: RunFolder) ->
     assert "best epoch 3" in html
     run.write_text("config.yaml", "nonsense: [")
     assert "config.yaml" in Fragment(result._repr_html_()).text
+
+
+def test_a_linear_probe_without_held_out_images_shows_the_accuracy_that_training_printed(
+    run: RunFolder,
+) -> None:
+    run.write_split([replace(member, split="train") for member in run.read_split()])
+    scores = {"accuracy": 1.0, "interval": [0.94, 1.0], "images": 60}
+    run.write_json("evaluations/cross-validation/scores.json", scores)
+    expected = {"accuracy": 0.99, "interval": [0.918, 1.0], "images": 60, "training_images": 60}
+    run.write_json("transfer.json", {"cross_validation": expected})
+    shown = Fragment(residua.load(run.path)._repr_html_())
+    assert "99.0\xa0% (95\xa0% CI 91.8\xa0% to 100.0\xa0%) on 60 images" in shown.text
+    assert "94.0" not in shown.text
 
 
 def test_a_comparison_shows_findings_and_tables() -> None:

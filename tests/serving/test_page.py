@@ -105,7 +105,7 @@ def test_chosen_images_get_the_predictions_of_the_server(
         expected = [entry["probability"] for entry in row["top"]]
         assert widths == pytest.approx(expected, abs=0.01)
     assert "is not an image" in cards.nth(2).locator(".error").inner_text()
-    assert page.locator("#status").inner_text() == "3 images predicted"
+    assert page.locator("#status").inner_text() == "2 of 3 images predicted"
     screenshot(page, "several")
 
 
@@ -176,4 +176,23 @@ def test_the_page_waits_and_sends_again_where_the_server_is_busy(
         page.set_input_files("#choose", [str(file) for file in images[:2]] * 2)
         wait_for(page, 4)
         assert page.locator("#results .error").count() == 0
+        page.close()
+
+
+def test_the_page_requests_a_missing_token_and_states_the_limit(
+    browser: Any, model: Model, images: list[Path]
+) -> None:
+    with serving(model, Limits(bytes=300_000), token="geheim") as guarded:
+        page = browser.new_page()
+        page.goto(str(guarded.base_url))
+        assert "At most 292 kB each" in page.inner_text("footer")
+        assert page.locator("a").count() == 0  # a browser cannot send the token to /docs
+        page.set_input_files("#choose", str(images[0]))
+        wait_for(page, 1)
+        assert "enter it above" in page.locator("#results .error").inner_text()
+        page.keyboard.type("geheim")  # the field has the focus
+        page.set_input_files("#choose", str(images[0]))
+        wait_for(page, 2)
+        assert page.locator("#results dt").count() == 5
+        assert page.locator("#status").inner_text() == "1 of 2 images predicted"
         page.close()

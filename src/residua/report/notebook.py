@@ -25,7 +25,7 @@ from residua.evaluation.explain import Explanation
 from residua.evaluation.predictor import Prediction
 from residua.evaluation.recorded import recorded_scores
 from residua.evaluation.reliability import LEAST
-from residua.evaluation.score import Evaluation
+from residua.evaluation.score import CROSS_VALIDATION, Evaluation
 from residua.report import charts, figures, reliability_charts, view
 from residua.report.audit_page import IN_REPORT, shown_findings
 from residua.report.fonts import lettering
@@ -36,6 +36,7 @@ from residua.report.style import DPI, Drawing
 from residua.runs.folder import RunFolder
 from residua.system.files import user_path
 from residua.training.progress import Progress
+from residua.transfer.result import result_of
 
 MOST = 24  # predictions that are shown
 ERRORS = 12  # of a figure
@@ -65,6 +66,7 @@ def run_html(run: RunFolder) -> str:
             config=run.config,
             split=split,
             scores=scores,
+            expected=result_of(run).kept_probe if split == CROSS_VALIDATION else None,
             is_finished=run.is_finished,
             charts=[charts.chart_svg(history, kind, best) for kind in charts.KINDS],
         )

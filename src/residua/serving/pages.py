@@ -44,7 +44,7 @@ def start_page(model: Model, limits: Limits, *, needs_token: bool) -> Page:
         name=model.name,
         classes=len(model.classes) or model.outputs,
         limits=limits,
-        megabytes=limits.bytes // 2**20,
+        largest=_size(limits.bytes),
         needs_token=needs_token,
     )
 
@@ -64,6 +64,11 @@ def _render(template: str, **values: object) -> Page:
         loader=PackageLoader("residua"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return Page(environment.get_template(template).render(values))
+
+
+def _size(count: int) -> str:
+    """Bytes in words, rounded down."""
+    return f"{count // 2**20:,} MB" if count >= 2**20 else f"{count // 2**10:,} kB"
 
 
 def _hashes(html: str, tag: str) -> str:
