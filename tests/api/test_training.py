@@ -87,6 +87,9 @@ def test_probabilities_are_those_of_the_predictions_in_the_order_of_the_classes(
     assert run.predict_proba([]).shape == (0, 3)
     with pytest.raises(ResiduaError, match=r"nowhere\.png: cannot be read"):
         run.predict_proba([photos, "nowhere.png"])
+    for method in (run.predict, run.predict_proba, run.evaluate):
+        with pytest.raises(ResiduaError, match="device 'gpu' is"):
+            method(photos, device="gpu")
 
 
 def test_earlier_argument_names_still_work(weights: Path, shapes: Path) -> None:

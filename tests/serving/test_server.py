@@ -19,6 +19,8 @@ import pytest
 from references.command_line import residua
 from serving.conftest import png
 
+from residua.api import serve
+from residua.errors import ResiduaError
 from residua.serving.server import is_local
 
 
@@ -139,3 +141,11 @@ def test_an_address_in_use_is_an_error(write_weights: Callable[..., Path], tmp_p
 )
 def test_a_local_host_is_one_that_only_this_machine_reaches(host: str, local: bool) -> None:
     assert is_local(host) == local
+
+
+def test_a_port_that_cannot_exist_is_refused_in_one_sentence(
+    write_weights: Callable[..., Path], tmp_path: Path
+) -> None:
+    weights = write_weights(tmp_path / "net.safetensors", 2)
+    with pytest.raises(ResiduaError, match=r"port must be 0-65535\. Choose another"):
+        serve(weights, port=70000)

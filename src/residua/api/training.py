@@ -111,20 +111,20 @@ class Run:
         """The best network: preprocessed float32 [B, C, S, S] -> logits [B, K]; in eval mode."""
         return build_network(read_file(self.folder.weights, self.model), default_device())
 
-    def evaluate(self, data: DataLike | None = None) -> Evaluation:
+    def evaluate(self, data: DataLike | None = None, *, device: str | None = None) -> Evaluation:
         """See `residua.evaluate`."""
-        return evaluate(self, data)
+        return evaluate(self, data, device=device)
 
-    def predict(self, *images: Images, top: int = 3) -> Predictions:
+    def predict(self, *images: Images, top: int = 3, device: str | None = None) -> Predictions:
         """See `residua.predict`; `run.predict(a, b)` is the same as `run.predict([a, b])`."""
-        return predict(self, chain.from_iterable(map(several, images)), top=top)
+        return predict(self, chain.from_iterable(map(several, images)), top=top, device=device)
 
-    def predict_proba(self, *images: Images) -> npt.NDArray[np.float64]:
+    def predict_proba(self, *images: Images, device: str | None = None) -> npt.NDArray[np.float64]:
         """Probabilities [N, K] of images, see `predict`, in the order of `classes`.
 
         Raises ResiduaError if an image cannot be read.
         """
-        rows = self.predict(*images, top=len(self.classes))
+        rows = self.predict(*images, top=len(self.classes), device=device)
         for row in rows:
             if row.error is not None:
                 raise ResiduaError(f"{row.file}: {row.error}.")

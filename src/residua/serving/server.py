@@ -98,8 +98,8 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.listen(128)  # from here on clients wait instead of being refused
     except (OSError, OverflowError) as error:
         raise ResiduaError(
-            f"{_address(host, port)}: cannot be used: {reason_of(error)}. Choose another --host or "
-            "--port."
+            f"{_address(host, port)}: cannot be used: {reason_of(error).rstrip('.')}. Choose "
+            "another --host or --port."
         ) from error
     return listener
 
