@@ -77,7 +77,7 @@ def test_everything_works_with_it(run: residua.Run) -> None:
     accuracy = run.evaluate().metrics.accuracy
     assert residua.evaluate(str(run.path), model="own_nets:Net").metrics.accuracy == accuracy
     (prediction,) = run.predict(image)
-    logits = run.network()(run.transform()(image)[None])
+    logits = run.network()(run.transform(image)[None])
     best = torch.softmax(logits, 1).max().item()
     assert prediction.top[0][1] == pytest.approx(best, abs=1e-6)
     features = residua.features(run, image).values

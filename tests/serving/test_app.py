@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 import json
 import re
 import threading
@@ -16,9 +17,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from serving.conftest import png, serving
 
 from residua.data.dataset import Pixels
+from residua.evaluation.explain import explain_images
+from residua.evaluation.heat import overlay
 from residua.evaluation.inputs import Reading, inputs_of
 from residua.evaluation.predict import predict_images
 from residua.evaluation.predictor import Output
@@ -172,6 +177,30 @@ def post_images(client: httpx.Client, count: int) -> Iterator[httpx.Response]:
 
     with ThreadPoolExecutor(count) as pool:
         yield from pool.map(post, range(count))
+
+
+def test_the_evidence_is_the_heat_map_of_explain(
+    client: httpx.Client, weights: Weights, images: list[Path]
+) -> None:
+    content = images[1].read_bytes()
+    response = client.post("/explain", content=content, headers={"Content-Type": "image/png"})
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/jpeg")
+    inputs = inputs_of([str(images[1])], Reading(weights.metadata.preprocessing, max_pixels=10**6))
+    (explanation,) = explain_images(weights, inputs, device=torch.device("cpu"))
+    expected = overlay(explanation.pixels, explanation.heat).astype(int)
+    with Image.open(io.BytesIO(response.content)) as image:
+        difference = np.abs(np.asarray(image).astype(int) - expected).mean()
+    other = np.abs(overlay(explanation.pixels, 1 - explanation.heat) - expected).mean()
+    assert difference < other / 2  # JPEG changes noise a little
+
+
+def test_evidence_needs_one_readable_image(client: httpx.Client, images: list[Path]) -> None:
+    kind = {"Content-Type": "image/png"}
+    response = client.post("/explain", content=b"no image", headers=kind)
+    assert (response.status_code, list(response.json())) == (422, ["error"])
+    files = [("images", (file.name, file.read_bytes())) for file in images[:2]]
+    response = client.post("/explain", files=files)
+    assert (response.status_code, response.json()["error"]) == (422, "2 images: expected one")
 
 
 def test_requests_that_wait_share_a_batch(gate: Gate, client: httpx.Client) -> None:

@@ -109,6 +109,26 @@ def test_chosen_images_get_the_predictions_of_the_server(
     screenshot(page, "several")
 
 
+def test_a_button_shows_where_the_evidence_is_and_the_photo_again(
+    page: Any, model: Model, images: list[Path]
+) -> None:
+    from playwright.sync_api import expect
+
+    page.set_input_files("#choose", str(images[0]))
+    wait_for(page, 1)
+    image, button = page.locator("#results img"), page.get_by_role("button", name="evidence")
+    photo, best = image.get_attribute("src"), page.locator("#results dt").first.inner_text()
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(image).to_have_attribute("alt", f"Heat map: the evidence for {best}")
+    side = model.preprocessing.size
+    page.wait_for_function(f"document.querySelector('#results img').naturalWidth === {side}")
+    screenshot(page, "evidence")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "false")
+    assert image.get_attribute("src") == photo
+
+
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_an_image_can_be_dropped_or_pasted(kind: str, page: Any) -> None:
     page.evaluate(PUT, [kind, [["x.png", base64.b64encode(png(30, 20)).decode()]]])
@@ -123,10 +143,11 @@ def test_the_keyboard_reaches_every_control(page: Any, images: list[Path]) -> No
     wait_for(page, 1)
     page.evaluate("document.activeElement.blur()")
     reached = []
-    for _ in range(4):
+    for _ in range(5):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.id || document.activeElement.text"))
-    assert reached == ["choose", "camera", "clear", "API"]
+        name = "document.activeElement.id || document.activeElement.textContent"
+        reached.append(page.evaluate(name))
+    assert reached == ["choose", "camera", "clear", "Show the evidence", "API"]
     page.locator("#clear").focus()
     page.keyboard.press("Enter")
     assert page.locator("#results li").count() == 0

@@ -10,11 +10,11 @@ import numpy as np
 from residua.api.prediction import Source, check_grid, reading_of
 from residua.data.value_range import ValueRange
 from residua.evaluation.explain import Explanation, explain_images
+from residua.evaluation.heat import overlay
 from residua.evaluation.inputs import Images, inputs_of, several
 from residua.evaluation.predictor import Prediction
 from residua.networks.own import ModelLike
 from residua.report.figures import GRID, write_prediction_grid
-from residua.report.heat import overlay
 from residua.runs.sources import open_source
 from residua.system.console import Console
 from residua.system.files import user_path

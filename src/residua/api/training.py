@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -131,8 +132,9 @@ class Run:
         probabilities = [[dict(row.top)[name] for name in self.classes] for row in rows]
         return np.array(probabilities, np.float64).reshape(len(rows), len(self.classes))
 
+    @cached_property
     def transform(self) -> Transform:
-        """See `residua.transform`."""
+        """The preprocessing as a function of an image, see `residua.transform`."""
         return transform(self)
 
 

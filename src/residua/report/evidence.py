@@ -15,6 +15,7 @@ from residua.data.neighbours import unit
 from residua.data.prepared import Prepared, thinned
 from residua.data.random import Integers, shuffled
 from residua.errors import ResiduaError
+from residua.evaluation.heat import overlay
 from residua.evaluation.metrics import class_name
 from residua.evaluation.score import Evaluation
 from residua.inference.engine import Floats
@@ -23,7 +24,6 @@ from residua.inference.features import FeatureExtractor
 from residua.inference.grad_cam import grad_cam
 from residua.networks.own import is_own
 from residua.report import view
-from residua.report.heat import overlay
 from residua.weights.load import Weights
 from residua.weights.network import build_network
 

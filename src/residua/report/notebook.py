@@ -22,6 +22,7 @@ from residua.data.image import decode
 from residua.data.recognition import read_file
 from residua.errors import ResiduaError
 from residua.evaluation.explain import Explanation
+from residua.evaluation.heat import overlay
 from residua.evaluation.predictor import Prediction
 from residua.evaluation.recorded import recorded_scores
 from residua.evaluation.reliability import LEAST
@@ -29,7 +30,6 @@ from residua.evaluation.score import CROSS_VALIDATION, Evaluation
 from residua.report import charts, figures, reliability_charts, view
 from residua.report.audit_page import IN_REPORT, shown_findings
 from residua.report.fonts import lettering
-from residua.report.heat import overlay
 from residua.report.html import predictions_grid
 from residua.report.page import Page
 from residua.report.style import DPI, Drawing

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from residua._version import __version__
@@ -59,6 +59,8 @@ def create_app(
     )
     _add_errors(app)
     _add_predict(app, service)
+    if model.heat_map is not None:
+        _add_explain(app, service)
     _add_open_inference(app, service)
     _add_pages(app, service, needs_token=token is not None)
     app.add_middleware(Guard, limits=limits, token=token, metrics=metrics, report=report)
@@ -105,6 +107,28 @@ def _add_predict(app: FastAPI, service: Service) -> None:
             reasons = "; ".join(f"{row.file}: {row.error}" for row in rows)
             return Json({"error": reasons, "predictions": content}, 422)
         return Json(content)
+
+
+def _add_explain(app: FastAPI, service: Service) -> None:
+    body = _body({"application/octet-stream": {"type": "string", "format": "binary"}})
+    image: Any = {200: {"description": "the image", "content": {"image/jpeg": {}}}}
+
+    @app.post(
+        "/explain",
+        tags=["prediction"],
+        openapi_extra=body,
+        responses=image | documented(*POST),
+        response_class=Response,
+    )
+    async def explain(request: Request) -> Response:
+        """Show where the evidence for the predicted class is (Grad-CAM), as in `residua explain`.
+
+        Send one image; the answer is a JPEG file, the image as the network receives it.
+        """
+        files = await files_of(request, service.limits)
+        if len(files) != 1:
+            raise Refused(422, f"{len(files)} images: expected one")
+        return Response(await service.explain(files[0][1]), media_type="image/jpeg")
 
 
 def _add_open_inference(app: FastAPI, service: Service) -> None:

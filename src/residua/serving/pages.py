@@ -46,6 +46,7 @@ def start_page(model: Model, limits: Limits, *, needs_token: bool) -> Page:
         limits=limits,
         largest=_size(limits.bytes),
         needs_token=needs_token,
+        explains=model.heat_map is not None,
     )
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
 from residua.config.schema import Preprocessing
 from residua.data.dataset import Pixels, Unreadable
 from residua.data.image import prepared
+from residua.errors import ResiduaError
+from residua.evaluation.heat import overlay
 from residua.evaluation.predictor import Output, Prediction, Predictor, predictor_of
+from residua.inference.engine import Floats
+from residua.inference.grad_cam import grad_cam
 from residua.serving.batcher import Batcher
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
@@ -28,6 +35,8 @@ class Model:
     """The classifier that is served.
 
     name: in addresses of the Open Inference Protocol. classes: of the outputs. outputs: K.
+    heat_map: uint8 [S, S, C] -> where the evidence for the predicted class is, float32 [S, S] in
+    [0, 1], see `grad_cam`; None for an exported file.
     """
 
     name: str
@@ -35,6 +44,7 @@ class Model:
     outputs: int
     preprocessing: Preprocessing
     run: Predictor
+    heat_map: Callable[[Pixels], Floats] | None = None
 
     @classmethod
     def of(cls, weights: Weights, name: str, device: torch.device) -> Model:
@@ -45,7 +55,20 @@ class Model:
         size, channels = metadata.preprocessing.size, metadata.preprocessing.channels
         noise = np.random.default_rng(0).integers(0, 256, (2, size, size, channels), np.uint8)
         run(noise)  # the engine is chosen before the first request
-        return cls(name, metadata.classes, metadata.network.classes, metadata.preprocessing, run)
+        explain = functools.cache(lambda: grad_cam(weights, device))  # a network of its own
+
+        def heat_map(pixels: Pixels) -> Floats:
+            heats, _ = explain()(pixels[None], None)
+            return np.asarray(heats[0])
+
+        return cls(
+            name,
+            metadata.classes,
+            metadata.network.classes,
+            metadata.preprocessing,
+            run,
+            heat_map if weights.exported is None else None,
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -60,6 +83,7 @@ class Service:
     def __init__(self, model: Model, limits: Limits, metrics: Metrics) -> None:
         self.model, self.limits, self.metrics = model, limits, metrics
         self.pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "decode")
+        self._explaining = asyncio.Lock()  # one image at a time
         self._decoding = 0  # images; changed by the server's thread alone
         self.batcher = Batcher(model.run, limits, lambda: self._decoding > 0, metrics.batch)
 
@@ -102,6 +126,30 @@ class Service:
             else next(outputs).prediction(name, top, self.model.classes)
             for (name, _), image in zip(files, images, strict=True)
         ]
+
+    async def explain(self, content: bytes) -> bytes:
+        """A file -> the image under the heat map of the predicted class, as a JPEG file.
+
+        Raises Refused if it is unreadable or the network has no heat map.
+        """
+        (image,) = await self.read([content])
+        if isinstance(image, str):
+            raise Refused(422, image)
+        async with self._explaining:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self.pool, self._explain, image)
+
+    def _explain(self, image: Pixels) -> bytes:
+        assert self.model.heat_map is not None
+        try:
+            heat = self.model.heat_map(image)
+        except ResiduaError as error:
+            raise Refused(422, str(error)) from error
+        if not np.isfinite(heat).all():
+            raise Refused(422, "the outputs of the network are not finite")
+        stream = io.BytesIO()
+        Image.fromarray(overlay(image, heat)).save(stream, "JPEG", quality=90)
+        return stream.getvalue()
 
     def _read(self, content: bytes) -> Pixels | str:
         rule = self.model.preprocessing
