@@ -123,7 +123,8 @@ def _add_explain(app: FastAPI, service: Service) -> None:
     async def explain(request: Request) -> Response:
         """Show where the evidence for the predicted class is (Grad-CAM), as in `residua explain`.
 
-        Send one image; the answer is a JPEG file, the image as the network receives it.
+        Send one image. The response is a JPEG file: the image as the network receives it, under its
+        heat map.
         """
         files = await files_of(request, service.limits)
         if len(files) != 1:
