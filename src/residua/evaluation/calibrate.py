@@ -141,9 +141,8 @@ def _detector(
     if held_out.probe is not None:
         if features.shape[1] > MAX_HEAD_FEATURES:  # which `featured_classifier` averages
             return None
-        if (
-            len(np.unique(held_out.probe.labels)) < held_out.logits.shape[1]
-        ):  # a class without images
+        present = len(np.unique(held_out.probe.labels))
+        if present < held_out.logits.shape[1]:  # a class without images
             return None
         return choose(*held_out.probe, temperature=temperature)
     members = shuffled(0, 0, prepared.training_members)[:REFERENCE_IMAGES]

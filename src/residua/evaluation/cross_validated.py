@@ -12,6 +12,7 @@ from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.evaluation.calibrate import FittedProbe, HeldOut
 from residua.evaluation.score import CROSS_VALIDATION, Evaluation, EvaluationSet, evaluation_of
+from residua.inference.features import positions
 from residua.inference.logistic import Floats, fit_logistic
 from residua.uncertainty.record import Uncertainty
 from residua.weights.network import Logits
@@ -38,10 +39,9 @@ class CrossValidated:
     ) -> npt.NDArray[np.bool_] | None:
         """Whether a head fitted on the training set of `prepared` classifies each of these samples
         correctly, bool [N]; None if the features of some are not there."""
-        fitted = np.isin(self.samples, prepared.splits["train"])
-        row_of = {sample: row for row, sample in enumerate(self.samples.tolist())}
-        if not set(samples.tolist()) <= row_of.keys():
+        if not np.isin(samples, self.samples).all():
             return None
+        fitted = np.isin(self.samples, prepared.splits["train"])
         head = fit_logistic(
             self.features[fitted],
             prepared.labels[self.samples[fitted]],
@@ -50,8 +50,7 @@ class CrossValidated:
             balanced=prepared.config.optimization.class_weights == "balanced",
             weights=prepared.weights_of(self.samples[fitted]),
         )
-        rows = [row_of[sample] for sample in samples.tolist()]
-        logits = self.features[rows] @ head.weight.T + head.bias
+        logits = self.features[positions(self.samples, samples)] @ head.weight.T + head.bias
         return np.asarray(logits.argmax(1) == prepared.labels[samples])
 
     def held_out(self, prepared: Prepared) -> HeldOut:

@@ -49,6 +49,12 @@ class FeatureRows:
     seconds: float
 
 
+def positions(samples: Integers, subset: Integers) -> Integers:
+    """Where each of `subset` is among the samples, int64 [N], in any order; all must be there."""
+    order = np.argsort(samples)
+    return np.asarray(order[np.searchsorted(samples, subset, sorter=order)])
+
+
 class FeatureExtractor:
     """A frozen network over the decoded images uint8 [N, S, S, C] of one data set."""
 

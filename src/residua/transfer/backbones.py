@@ -22,7 +22,7 @@ from residua.config.start import weights_sources
 from residua.data.prepare import prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
-from residua.inference.features import FeatureRows
+from residua.inference.features import FeatureRows, positions
 from residua.inference.logistic import Labels
 from residua.runs.provenance import images_seen_by
 from residua.runs.sources import absolute_source, initial_weights, leakage_notes
@@ -59,14 +59,9 @@ class _Candidate:
     targets: Targets
     notes: Sequence[str]
 
-    def positions(self, samples: Integers) -> Integers:
-        """The rows of some of its samples."""
-        order = np.argsort(self.rows.samples)
-        return order[np.searchsorted(self.rows.samples, samples, sorter=order)]
-
     def rows_of(self, samples: Integers) -> FeatureRows:
         """The features of some of its samples."""
-        at = self.positions(samples)
+        at = positions(self.rows.samples, samples)
         values = {layer: rows[at] for layer, rows in self.rows.values.items()}
         return FeatureRows(samples, values, self.rows.computed, self.rows.seconds)
 
@@ -113,7 +108,8 @@ def choose_backbone(
         context = _context(Chooser(configs[number], start.choices), opened, clock)
         candidates.append(_candidate(source, context, len(sources) - number, console))
     samples = reduce(np.intersect1d, [candidate.rows.samples for candidate in candidates])
-    targets = candidates[0].targets.take(candidates[0].positions(samples))  # of its folds
+    first = candidates[0]  # whose folds count
+    targets = first.targets.take(positions(first.rows.samples, samples))
     probes = [_probe(candidate, samples, targets, console) for candidate in candidates]
     probes.sort(key=lambda probe: probe.score.probes.mean_loss)
     for probe in probes[1:]:

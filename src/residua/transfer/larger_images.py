@@ -17,6 +17,7 @@ import numpy as np
 from residua.data.prepare import with_size
 from residua.errors import ResiduaError
 from residua.evaluation.cross_validated import CrossValidated
+from residua.inference.features import positions
 from residua.runs.folder import RunFolder
 from residua.transfer.context import StrategyContext, StrategyOutcome
 from residua.transfer.linear_probe import fit_probe
@@ -41,8 +42,7 @@ def probe_on_larger_images(
     if int((~crossed.correct[crossed.evaluated]).sum()) < LEAST_ERRORS:
         return None
     own_size = context.prepared.config.preprocessing.size
-    of_an_image = (probe.result.feature_seconds or 0.0) / max(1, probe.result.computed or 0)
-    seconds = members * of_an_image * (size / own_size) ** 2
+    seconds = members * probe.result.seconds_per_image * (size / own_size) ** 2
     if clock.bounded and seconds > SHARE * clock.left:
         return None
     console.print(
@@ -94,8 +94,7 @@ def _losses(
     labels = context.prepared.labels[common]
 
     def loss(crossed: CrossValidated) -> float:
-        order = np.argsort(crossed.samples)
-        rows = order[np.searchsorted(crossed.samples, common, sorter=order)]
+        rows = positions(crossed.samples, common)
         return -float(crossed.logits[rows, labels].mean())
 
     return loss(first), loss(second)

@@ -164,6 +164,11 @@ class TransferResult:
         """The cross-validation of the saved model; None unless it is a linear probe."""
         return self.cross_validation if self.chosen in (None, "features") else None
 
+    @property
+    def seconds_per_image(self) -> float:
+        """That features took; 0 if all were cached."""
+        return (self.feature_seconds or 0.0) / max(1, self.computed or 0)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, without what does not apply."""
         values = {key: value for key, value in asdict(self).items() if value is not None}

@@ -162,7 +162,7 @@ class Search:
         to write the report."""
         outcome, measured = probe.outcome, probe.outcome.result
         prepared = self.context.prepared
-        of_an_image = (measured.feature_seconds or 0.0) / max(1, measured.computed or 0)
+        of_an_image = measured.seconds_per_image
         refit = outcome.fit_seconds + len(prepared.splits["validation"]) * of_an_image
         calibration = CALIBRATION_FITS * outcome.fit_seconds
         return refit + calibration + throughput.finishing_seconds(prepared, of_an_image)
