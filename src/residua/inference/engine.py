@@ -1,9 +1,9 @@
 """A network on uint8 images -> an engine that runs it: PyTorch, or OpenVINO where that is faster.
 
-OpenVINO runs a convolutional network on a CPU about 1.5 times as fast as PyTorch in float32, and up
-to three times in bf16. It is used where its package is installed, where the work outweighs the
-conversion, and where its outputs agree with float32 PyTorch on images of the user's own; later
-processes compare some of these again.
+OpenVINO runs EfficientNet-Lite0 on a CPU 1.4 times as fast as PyTorch in float32, and ResNet-50
+1.15 times (benchmarks/results/engines.txt). It is used where its package is installed, where the
+work outweighs the conversion, and where its outputs agree with float32 PyTorch on images of the
+user's own; later processes compare some of these again.
 
 Legend: B batch, S side of the images, C channels, D width of an output.
 """
@@ -25,7 +25,7 @@ from residua.inference import openvino
 Floats = npt.NDArray[np.float32]
 
 # Multiply-adds below which conversion costs more: 500 photos in EfficientNet-Lite0. Two cores
-# infer about 170 of these per second in PyTorch, 250 in OpenVINO after 2 s of conversion and proof.
+# infer 185 of these per second in PyTorch, 262 in OpenVINO (benchmarks/results/engines.txt).
 WORTH = 2e11
 # That PyTorch runs at once on a CPU. More are no faster, and the first contact with the memory of
 # their maps can take longer than their computation.

@@ -53,9 +53,8 @@ CHUNK = 4  # images that a stream infers at once
 class OpenVinoEngine:
     """A network on the CPU; see `engine.Engine`.
 
-    Convolutions gain little from a second thread: two streams of a thread each infer EfficientNet-
-    Lite0 1.5 times as fast as two threads together, ResNet-50 1.15 times; a single image takes 60
-    instead of 45 ms in ResNet-50.
+    Streams of a thread each infer batches faster than all threads together, but a single image in
+    twice the time (benchmarks/results/engines.txt).
     """
 
     def __init__(
