@@ -76,12 +76,16 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, paragraphs, then tables, then figures."""
+    """A heading, paragraphs, then tables, then figures.
+
+    findings: sentences that follow from its numbers, for the top of the page.
+    """
 
     heading: str
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
+    findings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

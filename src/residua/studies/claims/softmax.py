@@ -6,7 +6,7 @@ softmax(s)_i = exp(s_i / T) / sum_j exp(s_j / T) for K scores s and a temperatur
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from residua.report.style import COLOURS, FAINT
 from residua.studies.study import computed
 from residua.studies.text import Values
 from residua.system.words import joined
+from residua.uncertainty import softmax as uncertainty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,54 +35,18 @@ EXTREMES = ((2.0, 1.0), (88.0, 87.0), (89.0, 88.0), (1000.0, 999.0), (-1000.0, -
 LARGEST = math.log(float(np.finfo(np.float32).max))  # exp of more overflows in float32
 DRAWS = 1000
 
-GAPS = [
-    "exp turns a difference of scores into a ratio: exp(b) / exp(a) = exp(b - a), for any a and b. "
-    "Differences between the exponentials do not matter, since all are divided by their sum.",
-    "Two classes have the probabilities sigmoid(d) and sigmoid(-d), where d is the difference of "
-    "their scores. The slope of the sigmoid is at most 1/4, so the probabilities differ by at most "
-    "d / 2; more classes increase the sum and reduce the difference. At temperature T the bound is "
-    "d / 2T.",
-]
-TEMPERATURE = [
-    "Scores are divided by a temperature T before exp: a low temperature leaves only the largest "
-    "score, a high one makes all probabilities equal. The order of the classes does not change."
-]
-SHIFT = [
-    "A constant added to all scores multiplies every exponential by the same factor, which cancels "
-    "in the division. The sign of a score is irrelevant; its distance from the largest score "
-    "determines its probability."
-]
-OVERFLOW = [
-    f"In float32 exp overflows above a score of {LARGEST:.2f}, and for very negative scores every "
-    "exponential is 0, and so is their sum. Subtracting the largest score first changes no "
-    "probability and leaves no exponential above 1."
-]
-
 
 def study() -> Page:
     """Softmax of the tutorial's scores, of differences, shifts and large numbers."""
-    ratios = largest_ratios()
+    example, gaps, temperature = _example(), _gaps(), _temperature()
+    shifts, overflow = _shifts(), _overflow()
     return Page(
         title=STUDY.title,
         claim="Softmax turns scores into probabilities, cat 70 % in the example; exp spreads "
         "scores that are close together, such as 1.9 and 2.1; negative scores are almost ignored.",
         source="Tutorial 0, the passage on softmax.",
-        findings=[
-            _pair_finding(),
-            _gap_finding(ratios),
-            _negative_finding(),
-            _example_finding(),
-            _overflow_finding(),
-        ],
-        sections=[
-            Section(
-                "The example", ["Each exponential is divided by the sum of all."], [_example()]
-            ),
-            Section("Differences and ratios", GAPS, [_gaps(), _ratios(ratios)], _gap_figures()),
-            Section("Temperature", TEMPERATURE, [_temperatures()], [_temperature_figure()]),
-            Section("Shifts and negative scores", SHIFT, [_shifts(), _thirds()]),
-            Section("Large scores", OVERFLOW, [_extremes()]),
-        ],
+        findings=[*gaps.findings, *shifts.findings, *example.findings, *overflow.findings],
+        sections=[example, gaps, temperature, shifts, overflow],
     )
 
 
@@ -89,10 +54,8 @@ STUDY = computed("softmax", "The effect of softmax on scores", lambda seeds, rep
 
 
 def softmax(scores: Sequence[float], temperature: float = 1.0) -> Values:
-    """K scores -> K probabilities, float64 [K]; the largest score is subtracted before exp."""
-    scaled = np.asarray(scores, np.float64) / temperature
-    powers = np.exp(scaled - scaled.max())
-    return np.asarray(powers / powers.sum(), np.float64)
+    """K scores -> K probabilities, float64 [K]."""
+    return uncertainty.softmax(np.asarray(scores, np.float64) / temperature)
 
 
 def naive(scores: Sequence[float], subtracted: float = 0.0) -> npt.NDArray[np.float32]:
@@ -126,128 +89,65 @@ def largest_ratios() -> dict[int, float]:
     return largest
 
 
-def _example() -> Table:
-    probabilities, powers = softmax(SCORES).tolist(), np.exp(SCORES).tolist()
-    rows = list(zip(CLASSES, SCORES, powers, probabilities, strict=True))
-    total = ("sum", None, sum(powers), sum(probabilities))
+def _example() -> Section:
+    probabilities, powers = softmax(SCORES), np.exp(SCORES)
+    rows = zip(CLASSES, SCORES, powers.tolist(), probabilities.tolist(), strict=True)
+    total = ("sum", None, float(powers.sum()), float(probabilities.sum()))
     columns = ("class", "score", "exp(score)", "probability")
-    return Table("example", "Three scores", columns, [*rows, total])
+    scores = [f"{name} {score}" for name, score in zip(CLASSES, SCORES, strict=True)]
+    return Section(
+        "The example",
+        ["Each exponential is divided by the sum of all."],
+        [Table("example", "Three scores", columns, [*rows, total])],
+        findings=[
+            f"{joined(scores)} become {joined([f'{p:.3f}' for p in probabilities])}, which sum to "
+            f"{probabilities.sum():.3f}: {CLASSES[0]} has {100 * probabilities[0]:.1f} %, about "
+            "the 70 % of the tutorial, which prints no scores; these were chosen to match."
+        ],
+    )
 
 
-def _gaps() -> Table:
+def _gaps() -> Section:
     rows = []
-    for scores in PAIRS:
-        (a, b), powers, probabilities = scores, np.exp(scores), softmax(scores)
-        ratio, gap = float(powers[1] / powers[0]), float(powers[1] - powers[0])
-        difference = float(probabilities[1] - probabilities[0])
-        rows.append(
-            (a, b, b - a, *powers.tolist(), gap, ratio, *probabilities.tolist(), difference)
-        )
+    for a, b in PAIRS:
+        powers, probabilities = np.exp((a, b)).tolist(), softmax((a, b)).tolist()
+        differences = (powers[1] - powers[0], powers[1] / powers[0])
+        change = probabilities[1] - probabilities[0]
+        rows.append((a, b, b - a, *powers, *differences, *probabilities, change))
     columns = ["a", "b", "b - a", "exp(a)", "exp(b)", "exp(b) - exp(a)", "exp(b) / exp(a)"]
     columns += ["p(a)", "p(b)", "p(b) - p(a)"]
-    return Table("gaps", "Two scores", columns, rows)
-
-
-def _ratios(ratios: Mapping[int, float]) -> Table:
-    rows = [(classes, DRAWS, largest) for classes, largest in ratios.items()]
-    columns = ("classes", "draws", "largest ratio")
+    low, high, gap, exp_low, exp_high, _, ratio, p_low, p_high, change = rows[PAIRS.index(PAIR)]
+    ratios = largest_ratios()
     title = "Difference of probabilities over difference of random scores"
-    return Table("ratios", title, columns, rows)
-
-
-def _temperatures() -> Table:
-    rows = [(temperature, *softmax(SCORES, temperature).tolist()) for temperature in TEMPERATURES]
-    return Table("temperature", f"Scores {joined(_texts(SCORES))}", ("T", *CLASSES), rows)
-
-
-def _shifts() -> Table:
-    rows = []
-    for shift in SHIFTS:
-        scores = [score + shift for score in SCORES]
-        rows.append((shift, *scores, *softmax(scores).tolist(), _change(shift)))
-    names = [f"score of {name}" for name in CLASSES] + [f"p({name})" for name in CLASSES]
-    columns = ("added", *names, "largest change")
-    return Table("shifts", "A constant added to all scores", columns, rows)
-
-
-def _thirds() -> Table:
-    rows = [(*scores, max(scores) - scores[2], float(softmax(scores)[2])) for scores in THIRDS]
-    columns = ("first", "second", "third", "largest minus third", "p(third)")
-    return Table("thirds", "A third score of either sign", columns, rows, digits=6)
-
-
-def _extremes() -> Table:
-    rows = [
-        (*pair, float(naive(pair)[0]), float(naive(pair, max(pair))[0]), float(softmax(pair)[0]))
-        for pair in EXTREMES
-    ]
-    columns = ("a", "b", "p(a), as printed, float32", "p(a), shifted, float32", "p(a), float64")
-    return Table("overflow", "The formula in float32", columns, rows, digits=6)
-
-
-def _change(shift: float) -> float:
-    """The largest change of a probability when `shift` is added to all scores."""
-    return float(np.abs(softmax([score + shift for score in SCORES]) - softmax(SCORES)).max())
-
-
-def _pair_finding() -> str:
-    (low, high), powers, probabilities = PAIR, np.exp(PAIR), softmax(PAIR)
-    return (
-        f"Softmax does not spread {low} and {high}: their probabilities are {probabilities[0]:.3f} "
-        f"and {probabilities[1]:.3f}, a difference of {probabilities[1] - probabilities[0]:.4f}, "
-        f"smaller than the {high - low:.1f} between the scores. exp gives {powers[0]:.3f} and "
-        f"{powers[1]:.3f}, but only their ratio, {powers[1] / powers[0]:.4f}, survives the "
-        "division by the sum."
+    random = [(classes, DRAWS, largest) for classes, largest in ratios.items()]
+    return Section(
+        "Differences and ratios",
+        [
+            "exp turns a difference of scores into a ratio: exp(b) / exp(a) = exp(b - a), for any "
+            "a and b. Differences between the exponentials do not matter, since all are divided by "
+            "their sum.",
+            "Two classes have the probabilities sigmoid(d) and sigmoid(-d), where d is the "
+            "difference of their scores. The slope of the sigmoid is at most 1/4, so the "
+            "probabilities differ by at most d / 2; more classes increase the sum and reduce the "
+            "difference. At temperature T the bound is d / 2T.",
+        ],
+        [
+            Table("gaps", "Two scores", columns, rows),
+            Table("ratios", title, ("classes", "draws", "largest ratio"), random),
+        ],
+        _gap_figures(),
+        [
+            f"Softmax does not spread {low} and {high}: their probabilities are {p_low:.3f} and "
+            f"{p_high:.3f}, a difference of {change:.4f}, smaller than the {gap:.1f} between the "
+            f"scores. exp gives {exp_low:.3f} and {exp_high:.3f}, but only their ratio, "
+            f"{ratio:.4f}, survives the division by the sum.",
+            "At temperature 1 probabilities never differ by more than their scores: in "
+            f"{DRAWS * len(ratios):,} random draws with {min(ratios)} to {max(ratios)} classes the "
+            f"difference of probabilities is at most {max(ratios.values()):.4f} times that of the "
+            "scores, and the slope of the sigmoid bounds it by 0.5. A temperature can spread them: "
+            f"a difference of {gap:.1f} grows below T = {turning_temperature(gap):.3f}.",
+        ],
     )
-
-
-def _gap_finding(ratios: Mapping[int, float]) -> str:
-    gap = PAIR[1] - PAIR[0]
-    return (
-        "At temperature 1 probabilities never differ by more than their scores: in "
-        f"{DRAWS * len(ratios):,} random draws with {min(ratios)} to {max(ratios)} classes the "
-        f"difference of probabilities is at most {max(ratios.values()):.4f} times that of the "
-        "scores, and the slope of the sigmoid bounds it by 0.5. A temperature can spread them: a "
-        f"difference of {gap:.1f} grows below T = {turning_temperature(gap):.3f}."
-    )
-
-
-def _negative_finding() -> str:
-    lowest = min(SHIFTS)
-    alive = max((scores for scores in THIRDS if scores[2] < 0), key=lambda s: softmax(s)[2])
-    ignored = min((scores for scores in THIRDS if scores[2] > 0), key=lambda s: softmax(s)[2])
-    return (
-        "That negative scores are almost ignored is false in general: adding "
-        f"{lowest:g}, which makes all three scores negative, changes no probability by more than "
-        f"{_change(lowest):.1g}. The distance from the largest score counts: {alive[2]:g} "
-        f"among ({', '.join(_texts(alive))}) has probability {softmax(alive)[2]:.3f}, the positive "
-        f"{ignored[2]:g} among ({', '.join(_texts(ignored))}) has {softmax(ignored)[2]:.6f}."
-    )
-
-
-def _example_finding() -> str:
-    probabilities = softmax(SCORES)
-    scores = [f"{name} {score}" for name, score in zip(CLASSES, SCORES, strict=True)]
-    return (
-        f"{joined(scores)} become {joined([f'{p:.3f}' for p in probabilities])}, which sum to "
-        f"{probabilities.sum():.3f}: {CLASSES[0]} has {100 * probabilities[0]:.1f} %, about the "
-        "70 % of the tutorial, which prints no scores; these were chosen to match."
-    )
-
-
-def _overflow_finding() -> str:
-    lost = [pair for pair in EXTREMES if not np.isfinite(naive(pair)).all()]
-    errors = [float(np.abs(naive(pair, max(pair)) - softmax(pair)).max()) for pair in EXTREMES]
-    pairs = joined([f"({', '.join(_texts(pair))})" for pair in lost])
-    return (
-        f"In float32 the formula as printed gives NaN for {len(lost)} of {len(EXTREMES)} pairs of "
-        f"scores, {pairs}; with the largest score subtracted first it is right for all of them, "
-        f"with an error of at most {max(errors):.1g}."
-    )
-
-
-def _texts(scores: Sequence[float]) -> list[str]:
-    return [f"{score:g}" for score in scores]
 
 
 def _gap_figures() -> list[Figure]:
@@ -271,18 +171,90 @@ def _gap_figures() -> list[Figure]:
     ]
 
 
-def _temperature_figure() -> Figure:
+def _temperature() -> Section:
     def scale(axes: Axes) -> None:
         axes.set_xscale("log")
         axes.set_xticks(TEMPERATURES, _texts(TEMPERATURES))
         axes.minorticks_off()
 
+    rows = [(temperature, *softmax(SCORES, temperature).tolist()) for temperature in TEMPERATURES]
     temperatures = np.geomspace(TEMPERATURES[0], TEMPERATURES[-1], 121)
     probabilities = np.array([softmax(SCORES, t) for t in temperatures]).T
-    series = {
-        f"{name} {score}": values
-        for name, score, values in zip(CLASSES, SCORES, probabilities, strict=True)
-    }
+    names = [f"{name} {score}" for name, score in zip(CLASSES, SCORES, strict=True)]
+    series = dict(zip(names, probabilities, strict=True))
     caption = "A low temperature selects the largest score, a high one makes all equal."
     labels = ("temperature T, logarithmic", "probability")
-    return lines("temperature", caption, series, temperatures, "Three scores", labels, scale)
+    return Section(
+        "Temperature",
+        [
+            "Scores are divided by a temperature T before exp: a low temperature leaves only the "
+            "largest score, a high one makes all probabilities equal. The order of the classes "
+            "does not change."
+        ],
+        [Table("temperature", f"Scores {joined(_texts(SCORES))}", ("T", *CLASSES), rows)],
+        [lines("temperature", caption, series, temperatures, "Three scores", labels, scale)],
+    )
+
+
+def _shifts() -> Section:
+    rows = []
+    for shift in SHIFTS:
+        scores = [score + shift for score in SCORES]
+        probabilities = softmax(scores)
+        change = float(np.abs(probabilities - softmax(SCORES)).max())
+        rows.append((shift, *scores, *probabilities.tolist(), change))
+    names = [f"score of {name}" for name in CLASSES] + [f"p({name})" for name in CLASSES]
+    columns = ("added", *names, "largest change")
+    thirds = [(*scores, max(scores) - scores[2], float(softmax(scores)[2])) for scores in THIRDS]
+    third_columns = ("first", "second", "third", "largest minus third", "p(third)")
+    lowest = min(rows)
+    alive = max((row for row in thirds if row[2] < 0), key=lambda row: row[-1])
+    ignored = min((row for row in thirds if row[2] > 0), key=lambda row: row[-1])
+    return Section(
+        "Shifts and negative scores",
+        [
+            "A constant added to all scores multiplies every exponential by the same factor, which "
+            "cancels in the division. The sign of a score is irrelevant; its distance from the "
+            "largest score determines its probability."
+        ],
+        [
+            Table("shifts", "A constant added to all scores", columns, rows),
+            Table("thirds", "A third score of either sign", third_columns, thirds, digits=6),
+        ],
+        findings=[
+            f"That negative scores are almost ignored is false in general: adding {lowest[0]:g}, "
+            "which makes all three scores negative, changes no probability by more than "
+            f"{lowest[-1]:.1g}. The distance from the largest score counts: {alive[2]:g} among "
+            f"({', '.join(_texts(alive[:3]))}) has probability {alive[-1]:.3f}, the positive "
+            f"{ignored[2]:g} among ({', '.join(_texts(ignored[:3]))}) has {ignored[-1]:.6f}."
+        ],
+    )
+
+
+def _overflow() -> Section:
+    rows, lost, errors = [], [], []
+    for pair in EXTREMES:
+        printed, shifted, exact = naive(pair), naive(pair, max(pair)), softmax(pair)
+        rows.append((*pair, float(printed[0]), float(shifted[0]), float(exact[0])))
+        errors.append(float(np.abs(shifted - exact).max()))
+        if not np.isfinite(printed).all():
+            lost.append(f"({', '.join(_texts(pair))})")
+    columns = ("a", "b", "p(a), as printed, float32", "p(a), shifted, float32", "p(a), float64")
+    return Section(
+        "Large scores",
+        [
+            f"In float32 exp overflows above a score of {LARGEST:.2f}, and for very negative "
+            "scores every exponential is 0, and so is their sum. Subtracting the largest score "
+            "first changes no probability and leaves no exponential above 1."
+        ],
+        [Table("overflow", "The formula in float32", columns, rows, digits=6)],
+        findings=[
+            f"In float32 the formula as printed gives NaN for {len(lost)} of {len(EXTREMES)} pairs "
+            f"of scores, {joined(lost)}; with the largest score subtracted first it is right for "
+            f"all of them, with an error of at most {max(errors):.1g}."
+        ],
+    )
+
+
+def _texts(scores: Sequence[float]) -> list[str]:
+    return [f"{score:g}" for score in scores]
