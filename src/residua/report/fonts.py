@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len, set_cell_size
+
 BASE = "DejaVu Sans"  # comes with matplotlib; Latin, Greek, Cyrillic, Arabic letters, the marks
 WIDE = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "IDEOGRAPHIC")
 
@@ -49,21 +51,9 @@ def lettering(classes: Sequence[str], noun: str = "class") -> Lettering:
 
 def shorten(name: str, width: int) -> str:
     """At most `width` columns, East Asian characters counting two; the rest becomes "…"."""
-    if sum(map(_columns, name)) <= width:
+    if cell_len(name) <= width:
         return name
-    start, used = "", 1
-    for character in name:
-        used += _columns(character)
-        if used > width:
-            break
-        start += character
-    return start.rstrip() + "…"
-
-
-def _columns(character: str) -> int:
-    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return set_cell_size(name, width - 1).rstrip() + "…"
 
 
 def _visible(name: str) -> str:

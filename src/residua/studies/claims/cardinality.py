@@ -35,20 +35,6 @@ CHANNELS, GROUPS = 128, 32  # of the tutorial's grouped convolution
 WIDTH = CHANNELS // GROUPS
 ZERO = 1e-9  # smaller changes are rounding errors
 
-COST = [
-    f"Bottleneck units of {INPUT} channels, as in ResNet-50's first stage: a 1x1 to groups times "
-    "width, a grouped 3x3, a 1x1 back. Xie et al. 2017 (table 2) chose the widths so that all "
-    "units cost about the same. Weights are those of the kernels, as in the paper; parameters "
-    "include the norms. Times are of forward and backward in float32 on this machine, the units "
-    "taking turns.",
-]
-SLICES = [
-    "Tutorial 4 builds its groups in a loop of lambdas that slice the input. A lambda reads the "
-    "loop variable when it runs, not when it is created; a model that runs its layers after the "
-    "loop uses the last value every time. Both are rebuilt here with the same kernels, in float64: "
-    "a loop of such slices, and one convolution with 32 groups.",
-]
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -84,23 +70,13 @@ class Sensitivity(NamedTuple):
 
 def study(batch: int = BATCH, side: int = SIDE, repeats: int = 5) -> Page:
     """Costs and times of units of all cardinalities; late slices against grouped convolutions."""
-    units = timed_units(batch, side, repeats)
-    sliced, grouped = sensitivity(late_slices), sensitivity(grouped_convolution)
-    tables = [_unit_table(units), _kernel_table()]
+    cost, slices = _cost(timed_units(batch, side, repeats)), _slices()
     return Page(
         "Cardinality at equal cost",
         "Grouping costs less, not more.",
         "Tutorial 4 (grouped convolutions)",
-        [
-            _weight_finding(units),
-            _group_finding(),
-            time_finding(units),
-            slice_finding(sliced, grouped),
-        ],
-        [
-            Section("Cardinality at equal cost", COST, tables, [_figure(units)]),
-            Section("Slices in a loop", SLICES, [_sensitivity_table(sliced, grouped)]),
-        ],
+        [*cost.findings, *slices.findings],
+        [cost, slices],
     )
 
 
@@ -164,27 +140,65 @@ def sensitivity(layer: Callable[[Tensor, Tensor], Tensor]) -> Sensitivity:
     return Sensitivity(float(change), int((gradient.abs().amax((0, 2, 3)) > 0).sum()))
 
 
-def _kernel_weights(groups: int) -> int:
-    """Weights of a 3x3 convolution of CHANNELS to CHANNELS channels."""
-    return convolution(CHANNELS, CHANNELS, 3, SIDE, groups=groups).weights
-
-
-def _weight_finding(units: Sequence[Unit]) -> str:
+def _cost(units: Sequence[Unit]) -> Section:
     first, last = units[0], units[-1]
+    rows: list[tuple[Cell, ...]] = []
+    for unit in units:
+        costs = (unit.kernels, unit.parameters, unit.multiply_adds)
+        times = [1e3 * statistic(unit.seconds) for statistic in (median, min, max)]
+        relative = median(unit.seconds) / median(first.seconds)
+        rows.append((unit.name, unit.groups, unit.groups * unit.width, *costs, *times, relative))
+    columns = ["unit", "groups", "width of 3x3", "weights", "parameters", "multiply-adds"]
+    columns += ["ms, median", "lowest", "highest", "times the first"]
+    grouped = {
+        groups: convolution(CHANNELS, CHANNELS, 3, SIDE, groups=groups).weights
+        for groups, _ in CARDINALITIES
+    }
+    title = f"A 3x3 convolution, {CHANNELS} to {CHANNELS} channels"
     largest = max(abs(unit.kernels / first.kernels - 1) for unit in units)
     wider = last.groups * last.width / (first.groups * first.width)
-    return (
-        f"A unit {last.name} has {last.kernels:,} weights, {first.name} has {first.kernels:,} "
-        f"({last.kernels / first.kernels - 1:+.1%}), while its 3x3 is {wider:g} times as wide. All "
-        f"{len(units)} cardinalities are within {largest:.1%} of the first."
+    return Section(
+        "Cardinality at equal cost",
+        [
+            f"Bottleneck units of {INPUT} channels, as in ResNet-50's first stage: a 1x1 to groups "
+            "times width, a grouped 3x3, a 1x1 back. Xie et al. 2017 (table 2) chose the widths so "
+            "that all units cost about the same. Weights are those of the kernels, as in the "
+            "paper; parameters include the norms. Times are of forward and backward in float32 on "
+            "this machine, the units taking turns.",
+        ],
+        [
+            Table("cardinality", "Units of equal cost", columns, rows, 2),
+            Table("grouped-kernels", title, ("groups", "weights"), list(grouped.items())),
+        ],
+        [_figure(units)],
+        [
+            f"A unit {last.name} has {last.kernels:,} weights, {first.name} has "
+            f"{first.kernels:,} ({last.kernels / first.kernels - 1:+.1%}), while its 3x3 is "
+            f"{wider:g} times as wide. All {len(units)} cardinalities are within {largest:.1%} of "
+            "the first.",
+            f"A 3x3 convolution of {CHANNELS} to {CHANNELS} channels has {grouped[1]:,} weights, "
+            f"with {GROUPS} groups {grouped[GROUPS]:,}: 1/{grouped[1] / grouped[GROUPS]:g} of "
+            "them.",
+            time_finding(units),
+        ],
     )
 
 
-def _group_finding() -> str:
-    full, grouped = _kernel_weights(1), _kernel_weights(GROUPS)
-    return (
-        f"A 3x3 convolution of {CHANNELS} to {CHANNELS} channels has {full:,} weights, with "
-        f"{GROUPS} groups {grouped:,}: 1/{full / grouped:g} of them."
+def _slices() -> Section:
+    sliced, grouped = sensitivity(late_slices), sensitivity(grouped_convolution)
+    columns = ("layer", "largest change / output", "channels with gradient", "channels")
+    rows = [("32 slices, as printed", *sliced, CHANNELS), (f"groups={GROUPS}", *grouped, CHANNELS)]
+    title = f"Channels 0 to {CHANNELS - WIDTH - 1} set to zero"
+    return Section(
+        "Slices in a loop",
+        [
+            "Tutorial 4 builds its groups in a loop of lambdas that slice the input. A lambda "
+            "reads the loop variable when it runs, not when it is created; a model that runs its "
+            "layers after the loop uses the last value every time. Both are rebuilt here with the "
+            "same kernels, in float64: a loop of such slices, and one convolution with 32 groups.",
+        ],
+        [Table("slices", title, columns, rows)],
+        findings=[slice_finding(sliced, grouped)],
     )
 
 
@@ -221,33 +235,6 @@ def slice_finding(sliced: Sensitivity, grouped: Sensitivity) -> str:
         f"channels have a gradient. With groups={GROUPS} the same zeros change outputs by up to "
         f"{grouped.change:.0%} of the largest, and {grouped.channels} of {CHANNELS} have one."
     )
-
-
-def _unit_table(units: Sequence[Unit]) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for unit in units:
-        costs = (unit.kernels, unit.parameters, unit.multiply_adds)
-        times = [1e3 * statistic(unit.seconds) for statistic in (median, min, max)]
-        relative = median(unit.seconds) / median(units[0].seconds)
-        rows.append((unit.name, unit.groups, unit.groups * unit.width, *costs, *times, relative))
-    columns = ["unit", "groups", "width of 3x3", "weights", "parameters", "multiply-adds"]
-    columns += ["ms, median", "lowest", "highest", "times the first"]
-    return Table("cardinality", "Units of equal cost", columns, rows, 2)
-
-
-def _kernel_table() -> Table:
-    rows = [(groups, _kernel_weights(groups)) for groups, _ in CARDINALITIES]
-    title = f"A 3x3 convolution, {CHANNELS} to {CHANNELS} channels"
-    return Table("grouped-kernels", title, ("groups", "weights"), rows)
-
-
-def _sensitivity_table(sliced: Sensitivity, grouped: Sensitivity) -> Table:
-    rows = [
-        (name, *layer, CHANNELS)
-        for name, layer in (("32 slices, as printed", sliced), (f"groups={GROUPS}", grouped))
-    ]
-    columns = ("layer", "largest change / output", "channels with gradient", "channels")
-    return Table("slices", f"Channels 0 to {CHANNELS - WIDTH - 1} set to zero", columns, rows)
 
 
 def _figure(units: Sequence[Unit]) -> Figure:

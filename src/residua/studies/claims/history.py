@@ -42,18 +42,6 @@ GAPS = (6, 11, 18, 28, 40, 54, 70)  # distances in points; the first that fits i
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 MARGIN = 1.0  # pixels between names
 
-COSTS = [
-    "Trainable parameters, and multiply-adds of convolutions and linear layers, are counted on the "
-    "networks as they are built here, for one image of the size in the table. Accuracies are those "
-    "of the publishers, with different recipes, crops and years; differences of a point between "
-    "publishers are not meaningful. Torchvision's are its first weights, before its longer "
-    "recipes; its GoogLeNet, with BatchNorm, and its Inception V3 were ported from TensorFlow.",
-]
-SPEED = [
-    f"Images per second in float32 on the CPU of this machine: {BATCH} images, evaluation mode, "
-    "one warm-up batch, then the median of three.",
-]
-
 
 @dataclass(frozen=True)
 class Timing:
@@ -88,19 +76,13 @@ def study(
     points = [counted(row) for row in ROWS]
     timed = [point for point in points if point.name in names]
     timings = [time_network(p, batch, repeats, side) for p in counting(timed, report, len(timed))]
-    costs = Section("Accuracy against cost", COSTS, [_cost_table(points)], [_cost_figure(points)])
-    speed = Section("Speed", SPEED, [_speed_table(timings)], [_speed_figure(timings)])
+    costs, speed = _costs(points), _speed(timings, batch)
     return Page(
         title=STUDY.title,
         claim="Convolutional networks from AlexNet over VGG, GoogLeNet, ResNet and ResNeXt to "
         "DenseNet became more accurate, by other means than cost.",
         source="Tutorial 0, the figure of accuracy against complexity; the papers of the networks.",
-        findings=[
-            frontier_finding(points),
-            order_finding(points),
-            *(family_finding(family, points) for family in CONTRIBUTIONS),
-            speed_finding(timings),
-        ],
+        findings=[*costs.findings, *speed.findings],
         sections=[costs, speed],
     )
 
@@ -229,38 +211,14 @@ def _billions(point: Point) -> str:
     return f"{point.multiply_adds / 1e9:.1f} billion"
 
 
-def _cost_table(points: Sequence[Point]) -> Table:
-    rows: list[tuple[Cell, ...]] = [
-        (
-            point.label,
-            point.family,
-            point.accuracy,
-            point.multiply_adds,
-            point.parameters,
-            point.side,
-            "counted" if point.name else "as published",
-            point.source,
-        )
-        for point in points
-    ]
+def _costs(points: Sequence[Point]) -> Section:
+    rows: list[tuple[Cell, ...]] = []
+    for point in points:
+        cost = (point.multiply_adds, point.parameters, point.side)
+        origin = ("counted" if point.name else "as published", point.source)
+        rows.append((point.label, point.family, point.accuracy, *cost, *origin))
     columns = ["network", "family", "top-1 %", "multiply-adds", "parameters", "side, px", "cost"]
     columns += ["source of the accuracy"]
-    return Table("history", "Published accuracy and cost", columns, rows, 1)
-
-
-def _speed_table(timings: Sequence[Timing]) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for timing in timings:
-        low, high = (timing.batch / end(timing.seconds) for end in (max, min))
-        rates = (timing.images, low, high, timing.multiply_adds / 1e9)
-        point = timing.point
-        rows.append((point.label, point.accuracy, point.multiply_adds, *rates))
-    columns = ["network", "top-1 %", "multiply-adds", "images per second", "lowest", "highest"]
-    return Table("speed", "Speed", [*columns, "billion multiply-adds per second"], rows, 1)
-
-
-def _cost_figure(points: Sequence[Point]) -> Figure:
-    """Accuracy against multiply-adds and against parameters."""
 
     def draw(canvas: Canvas) -> None:
         upper, lower = canvas.subplots(2, 1)
@@ -272,18 +230,54 @@ def _cost_figure(points: Sequence[Point]) -> Figure:
         _name_points(canvas, [[point.label for point in points]] * 2)
 
     caption = "Published top-1 accuracy on ImageNet; a line connects the networks of a family."
-    return Figure("history", caption, draw, (11.0, 13.0))
+    return Section(
+        "Accuracy against cost",
+        [
+            "Trainable parameters, and multiply-adds of convolutions and linear layers, are "
+            "counted on the networks as they are built here, for one image of the size in the "
+            "table. Accuracies are those of the publishers, with different recipes, crops and "
+            "years; differences of a point between publishers are not meaningful. Torchvision's "
+            "are its first weights, before its longer recipes; its GoogLeNet, with BatchNorm, and "
+            "its Inception V3 were ported from TensorFlow.",
+        ],
+        [Table("history", "Published accuracy and cost", columns, rows, 1)],
+        [Figure("history", caption, draw, (11.0, 13.0))],
+        [
+            frontier_finding(points),
+            order_finding(points),
+            *(family_finding(family, points) for family in CONTRIBUTIONS),
+        ],
+    )
 
 
-def _speed_figure(timings: Sequence[Timing]) -> Figure:
+def _speed(timings: Sequence[Timing], batch: int) -> Section:
+    points = [timing.point for timing in timings]
+    rows: list[tuple[Cell, ...]] = []
+    for timing in timings:
+        low, high = (timing.batch / end(timing.seconds) for end in (max, min))
+        rates = (timing.images, low, high, timing.multiply_adds / 1e9)
+        point = timing.point
+        rows.append((point.label, point.accuracy, point.multiply_adds, *rates))
+    columns = ["network", "top-1 %", "multiply-adds", "images per second", "lowest", "highest"]
+    columns += ["billion multiply-adds per second"]
+
     def draw(canvas: Canvas) -> None:
-        axes, points = canvas.subplots(), [timing.point for timing in timings]
+        axes = canvas.subplots()
         _scatter(axes, points, [timing.images for timing in timings])
         tidy(axes, "Accuracy against speed", "images per second on this machine")
         legend(canvas, 4, 4)
         _name_points(canvas, [[point.label for point in points]])
 
-    return Figure("speed", "Up and to the right is better.", draw, (9.0, 5.5))
+    return Section(
+        "Speed",
+        [
+            f"Images per second in float32 on the CPU of this machine: {batch} images, evaluation "
+            "mode, one warm-up batch, then the median of three."
+        ],
+        [Table("speed", "Speed", columns, rows, 1)],
+        [Figure("speed", "Up and to the right is better.", draw, (9.0, 5.5))],
+        [speed_finding(timings)],
+    )
 
 
 def _scatter(axes: Axes, points: Sequence[Point], x: Sequence[float]) -> None:
