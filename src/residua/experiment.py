@@ -38,7 +38,7 @@ from residua.report.evidence import evidence_of
 from residua.report.facts import report_facts
 from residua.report.header import print_header
 from residua.report.model_card import write_model_card
-from residua.report.view import accuracy_text, finished_text
+from residua.report.text import accuracy_text, finished_text
 from residua.runs.folder import REPORT, START, TRANSFER, Busy, RunFolder
 from residua.runs.provenance import images_seen_by, write_earlier_images
 from residua.runs.sources import (

@@ -16,19 +16,16 @@ from residua.evaluation.reliability import reliability_of
 from residua.evaluation.score import Evaluation
 from residua.report import view
 from residua.report.reliability_charts import selective_curve
+from residua.report.text import accuracy_text, evaluation_text, images_text, unmeasured_text
 from residua.report.view import (
     Confusion,
-    accuracy_text,
     confusion_cells,
     confusion_map,
     confusions,
     data_uri,
     duration,
-    evaluation_text,
-    images_text,
     most_instructive,
     number,
-    unmeasured_text,
     weakest,
 )
 from residua.system.words import at_least, counted, decimals, joined, percent

@@ -62,7 +62,7 @@ def evaluate(
     """
     with terminal():
         from residua import api
-        from residua.report.view import evaluation_text
+        from residua.report.text import evaluation_text
 
         check_order("evaluate", source, [data] if data else [])
         fields, settings = split_settings(preprocessing)

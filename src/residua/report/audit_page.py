@@ -44,9 +44,7 @@ def write(audit: Audit, path: str | Path) -> Path:
 
 def render(audit: Audit) -> str:
     """The page as one HTML document."""
-    shown = shown_findings(audit, EXAMPLES)
-    template = view.templates().get_template("audit.html.j2")
-    return view.allowed(template.render(audit=audit, shown=shown))
+    return view.page("audit", audit=audit, shown=shown_findings(audit, EXAMPLES))
 
 
 def shown_findings(audit: Audit, most: int) -> ShownFindings:

@@ -38,33 +38,21 @@ def write(facts: ReportFacts, folder: Path) -> tuple[str, ...]:
 
 def render(facts: ReportFacts) -> str:
     """The report as one HTML document without scripts or requests to the network."""
-    evaluation = facts.evaluation
-    metrics = evaluation.metrics if evaluation else None
-    reliability = evaluation.reliability if evaluation else None
     counts = [count.train + count.validation + count.test for count in facts.data.classes]
     svgs = [charts.chart_svg(facts.history, kind, facts.best_epoch) for kind in charts.KINDS]
-    template = view.templates().get_template("report.html.j2")
-    text = template.render(
+    return view.page(
+        "report",
         facts=facts,
         classes=facts.classes,
         charts=[svg for svg in svgs if svg],
         columns=[key for key in COLUMNS if any(row.get(key) is not None for row in facts.history)],
-        metrics=metrics,
-        majority=view.majority_accuracy(evaluation) if evaluation else None,
-        confusions=view.confusions(metrics, facts.classes) if metrics else [],
-        matrix=view.confusion_cells(metrics) if metrics else None,
-        confusion_map=view.confusion_map(metrics) if metrics else None,
-        weakest=view.weakest(metrics) if metrics else [],
-        macro=metrics.to_json()["macro"] if metrics else None,
-        shown=_shown(evaluation, GRID) if evaluation else [],
-        reliability=reliability,
-        diagram=reliability_charts.reliability_diagram(reliability) if reliability else None,
-        selective=reliability_charts.selective_curve(reliability) if reliability else None,
-        unknown=facts.unknown and view.unknown_text(facts.unknown, len(facts.classes)),
+        shown=_shown(facts.evaluation, GRID) if facts.evaluation else [],
+        reliability=facts.evaluation.reliability if facts.evaluation else None,
+        diagram=reliability_charts.reliability_diagram,
+        selective=reliability_charts.selective_curve,
         largest=max(counts, default=0),
         name=lambda label: class_name(facts.classes, label),
     )
-    return view.allowed(text)
 
 
 def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, Drawing]:

@@ -76,22 +76,7 @@ def run_html(run: RunFolder) -> str:
 
 def evaluation_html(evaluation: Evaluation) -> str:
     """Accuracy, confusion matrix, and classes."""
-    metrics = evaluation.metrics
-    return _html(
-        "evaluation",
-        evaluation=evaluation,
-        metrics=metrics,
-        digits=2 if metrics.images >= 5000 else 1,
-        low=metrics.interval[0],
-        high=metrics.interval[1],
-        majority=view.majority_accuracy(evaluation),
-        classes=evaluation.classes,
-        matrix=view.confusion_cells(metrics),
-        confusion_map=view.confusion_map(metrics),
-        confusions=view.confusions(metrics, evaluation.classes),
-        weakest=view.weakest(metrics),
-        images_of="On these images",
-    )
+    return _html("evaluation", evaluation=evaluation)
 
 
 def predictions_html(predictions: Sequence[Prediction]) -> str:
@@ -181,8 +166,7 @@ def _thumbnail(file: str) -> str:
 
 
 def _html(kind: str, **values: object) -> str:
-    template = view.templates().get_template(f"notebook_{kind}.html.j2")
-    return view.allowed(template.render(styles=_styles(), **values))
+    return view.page(f"notebook_{kind}", styles=_styles(), **values)
 
 
 @cache

@@ -133,8 +133,7 @@ def write(page: Page, folder: Path, text: str = "tables.md") -> Path:
         write_atomically(folder / "figures" / f"{figure.name}.svg", svg)
         drawings[figure.name] = base64.b64encode(svg).decode()
     write_atomically(folder / text, markdown(page))
-    html = view.templates().get_template("study.html.j2").render(page=page, drawings=drawings)
-    write_atomically(folder / "index.html", html)
+    write_atomically(folder / "index.html", view.page("study", page=page, drawings=drawings))
     return folder / "index.html"
 
 
