@@ -43,11 +43,11 @@ def test_facts_are_those_of_the_run_folder(
     )
     assert len(validation.paths) == validation.metrics.images
     assert facts.samples is not None
-    assert len(facts.samples.labels) == len(facts.samples.pixels) == 24
+    assert list(map(len, facts.samples)) == [24, 24]
     assert [row["epoch"] for row in facts.history] == [1]
     assert facts.best_epoch == 1
     assert tuple(facts.choices) == run.choices
-    assert facts.network.parameters >= facts.network.trainable > facts.network.buffers
+    assert facts.cost.parameters >= facts.cost.trainable > facts.cost.buffers
     assert facts.transfer is None
     assert facts.environment["seed"] == 0
     assert str(facts.environment["date"])[:10] == datetime.now().astimezone().date().isoformat()

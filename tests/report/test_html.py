@@ -19,13 +19,12 @@ from residua.config.auto import Choice
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import compute_metrics
 from residua.evaluation.score import Evaluation
+from residua.networks.analysis.cost import Counts
 from residua.report import fonts
 from residua.report.facts import (
     ClassCount,
     DataFacts,
-    NetworkFacts,
     ReportFacts,
-    Samples,
 )
 from residua.report.html import render, write
 from residua.system.words import percent
@@ -101,7 +100,9 @@ def make(
     metrics = compute_metrics(logits, labels, names)
     return ReportFacts(
         title="birds",
-        network=NetworkFacts("cifar_resnet20", 272_474, 270_906, 1_568, (3, 16, 16), 41_000_000),
+        network="cifar_resnet20",
+        cost=Counts(272_474, 270_906, 1_568, 41_000_000, 0),
+        input=(3, 16, 16),
         data=DataFacts("data/birds", "a folder of class folders", 180, counts, [("a.jpg", "cut")]),
         history=[],
         evaluation=Evaluation(
@@ -121,7 +122,7 @@ def make(
         train_command="residua train data/birds",
         predict_command="residua predict runs/birds-1 IMAGE",
         best_epoch=2,
-        samples=Samples(pixels[:8], labels[:8].tolist()),
+        samples=(pixels[:8], labels[:8].tolist()),
     )
 
 
@@ -380,4 +381,4 @@ def test_images_keep_their_pixels_and_small_ones_stay_sharp() -> None:
     content = base64.b64decode((images[-1]["src"] or "").split(",")[1])
     assert facts.samples is not None
     with Image.open(io.BytesIO(content)) as image:
-        assert np.array_equal(np.asarray(image), facts.samples.pixels[7])
+        assert np.array_equal(np.asarray(image), facts.samples[0][7])

@@ -9,7 +9,8 @@ import yaml
 
 from residua.evaluation.metrics import compute_metrics
 from residua.evaluation.score import Evaluation
-from residua.report.facts import ClassCount, DataFacts, NetworkFacts, ReportFacts
+from residua.networks.analysis.cost import Counts
+from residua.report.facts import ClassCount, DataFacts, ReportFacts
 from residua.report.model_card import card_text
 from residua.system.words import percent
 from residua.transfer.result import CrossValidation, TransferResult
@@ -26,7 +27,9 @@ def facts() -> ReportFacts:
     metrics = compute_metrics(logits, labels, CLASSES)
     return ReportFacts(
         title="birds: 2",
-        network=NetworkFacts("resnet18", 11_000_000, 1000, 0, (3, 224, 224), 1_800_000_000),
+        network="resnet18",
+        cost=Counts(11_000_000, 1000, 0, 1_800_000_000, 0),
+        input=(3, 224, 224),
         data=DataFacts(
             "/home/me/birds", "class folders", 250, [ClassCount(n, 90, 0, 35) for n in CLASSES]
         ),

@@ -15,7 +15,8 @@ from residua.data.dataset import Pixels
 from residua.data.prepared import Prepared
 from residua.data.random import shuffled
 from residua.evaluation.score import Evaluation
-from residua.networks.analysis.cost import measure
+from residua.networks.analysis.cost import Counts, Size, measure
+from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo.catalogue import outline_of
 from residua.report.audit_page import ShownFindings, shown_in_report
@@ -31,19 +32,6 @@ from residua.weights.hub import is_hub
 from residua.weights.published.imagenet import SOURCES
 
 SAMPLES = 24
-
-
-@dataclass(frozen=True)
-class NetworkFacts:
-    """Parameters as PyTorch counts them, buffers (statistics of BatchNorm), input shape [C, H, W],
-    multiply-adds per image."""
-
-    name: str
-    parameters: int
-    trainable: int
-    buffers: int
-    input: tuple[int, int, int]
-    multiply_adds: int
 
 
 @dataclass(frozen=True)
@@ -77,25 +65,20 @@ class DataFacts:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
-    """Images uint8 [N, S, S, C], C 1 or 3, and their labels."""
-
-    pixels: Pixels
-    labels: Sequence[int]
-
-
-@dataclass(frozen=True, eq=False)
 class ReportFacts:
     """Everything that a report shows; it leaves out what is None or empty.
 
-    evaluation: on the test or validation set, or of cross-validated predictions. best_epoch: the
-    epoch, from 1, of the saved weights; 0: of those before fine-tuning. history: rows as in
-    history.csv. environment: name -> value. seconds: duration of the training. initial_weights:
-    their source and licence. unknown: see uncertainty/unknown.py.
+    network: its name. input: its shape [C, H, W]. samples: training images uint8 [N, S, S, C], C 1
+    or 3, and their labels. evaluation: on the test or validation set, or of cross-validated
+    predictions. best_epoch: the epoch, from 1, of the saved weights; 0: of those before
+    fine-tuning. history: rows as in history.csv. environment: name -> value. seconds: duration of
+    the training. initial_weights: their source and licence. unknown: see uncertainty/unknown.py.
     """
 
     title: str
-    network: NetworkFacts
+    network: str
+    cost: Counts
+    input: Size
     data: DataFacts
     history: History
     evaluation: Evaluation | None
@@ -105,7 +88,7 @@ class ReportFacts:
     train_command: str
     predict_command: str
     best_epoch: int | None = None
-    samples: Samples | None = None
+    samples: tuple[Pixels, Sequence[int]] | None = None
     transfer: TransferResult | None = None
     audit: ShownFindings | None = None
     unknown: UnknownDetector | None = None
@@ -129,12 +112,15 @@ def report_facts(
 ) -> ReportFacts:
     """The facts of a finished run."""
     config, transfer = prepared.config, result_of(folder)
+    channels, size = config.preprocessing.channels, config.preprocessing.size
     pretrained = bool(config.network.weights) and config.transfer.strategy != "scratch"
     first = shuffled(config.training.seed, 0, prepared.splits["train"])[:SAMPLES]
     run, data = (shlex.quote(shown_path(path)) for path in (str(folder.path), config.data.path))
     return ReportFacts(
         title=prepared.dataset.name,
-        network=_network_facts(prepared),
+        network=str(config.network.name),  # not the factory that an own network has
+        cost=measure(_trained_outline(config), (channels, size, size)),
+        input=(channels, size, size),
         data=_data_facts(prepared),
         history=progress.history,
         evaluation=evaluation,
@@ -149,7 +135,7 @@ def report_facts(
         train_command=f"residua train {data} --recipe {run}/config.yaml",
         predict_command=f"residua predict {run} IMAGE_OR_FOLDER",
         best_epoch=0 if progress.kept_initial else progress.best_epoch or None,
-        samples=Samples(prepared.pixels[first], prepared.labels[first].tolist()),
+        samples=(prepared.pixels[first], prepared.labels[first].tolist()),
         transfer=transfer if transfer.layers else None,
         audit=None if audit is None else shown_in_report(audit, prepared),
         unknown=None if uncertainty is None else uncertainty.unknown,
@@ -168,23 +154,14 @@ def _initial_weights(config: Config) -> str:
     return f"{source}, trained on ImageNet ({published.publisher}, {published.address}; {licence})"
 
 
-def _network_facts(prepared: Prepared) -> NetworkFacts:
-    config, preprocessing = prepared.config, prepared.config.preprocessing
+def _trained_outline(config: Config) -> Staged:
+    """The network without memory, frozen as in the training."""
     network = outline_of(config.network_spec)
     if config.transfer.strategy == "features":
         freeze(network, len(network.stages))
     elif config.transfer.strategy != "scratch":
         freeze(network, config.network.freeze)
-    shape = (preprocessing.channels, preprocessing.size, preprocessing.size)
-    cost = measure(network, shape)
-    return NetworkFacts(
-        str(config.network.name),  # not the factory that an own network has
-        cost.parameters,
-        cost.trainable,
-        cost.buffers,
-        shape,
-        cost.multiply_adds,
-    )
+    return network
 
 
 def _data_facts(prepared: Prepared) -> DataFacts:

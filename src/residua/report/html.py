@@ -59,10 +59,10 @@ def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, Drawing]:
     """File stem -> figure."""
     drawings = {}
     if facts.history:
-        drawings["curves"] = charts.both_charts(facts.history, facts.network.name, facts.best_epoch)
-    if (samples := facts.samples) is not None and len(samples.pixels):
-        labels = samples.labels[:SAMPLES]
-        drawings["samples"] = figures.samples(samples.pixels[:SAMPLES], labels, letters)
+        drawings["curves"] = charts.both_charts(facts.history, facts.network, facts.best_epoch)
+    if facts.samples and facts.samples[1]:
+        pixels, labels = facts.samples
+        drawings["samples"] = figures.samples(pixels[:SAMPLES], labels[:SAMPLES], letters)
     if facts.evaluation:
         drawings["confusion"] = figures.confusion(facts.evaluation.metrics.confusion, letters)
         drawings["predictions"] = predictions_grid(facts.evaluation, FIGURE, letters)

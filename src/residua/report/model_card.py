@@ -86,7 +86,7 @@ def front_matter(facts: ReportFacts) -> str:
     fields: dict[str, object] = {
         "library_name": "residua",
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "residua", facts.network.name],
+        "tags": ["image-classification", "residua", facts.network],
     }
     if facts.evaluation is not None:
         split = facts.evaluation.split
