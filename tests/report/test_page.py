@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure as Canvas
 
 from residua.errors import ResiduaError
-from residua.report.page import Cell, Figure, Page, Section, Table, cell_text, markdown, write
+from residua.report.page import Cell, Figure, Page, Section, Table, markdown, write
 
 
 def draw(canvas: Canvas) -> None:
@@ -77,7 +77,7 @@ def test_a_transposed_table_is_shown_with_rows_as_columns() -> None:
     ],
 )
 def test_cells_are_short_and_never_rounded_to_zero(cell: Cell, text: str) -> None:
-    assert cell_text(cell, 3) == text
+    assert Table("name", "title", (), (), 3).text(cell) == text
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

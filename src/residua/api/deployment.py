@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
     from fastapi import FastAPI
 
+_Reopen = Callable[[Console], tuple[Weights, object]]
+
 
 def export(
     source: Source,
@@ -115,37 +117,33 @@ def serve(
     if max_pixels is None:
         max_pixels = folder.config.data.max_pixels if folder else Limits.pixels
     limits = Limits(bytes=max_bytes, pixels=max_pixels, requests=max_requests, seconds=timeout)
-    create = partial(_application, weights, name, chosen, limits, token, console)
+    opened: Weights | _Reopen = weights
     if workers is not None:  # each worker reads the weights itself
-        again = partial(open_source, os.fspath(source), model, classes, preprocessing)
-        create = partial(_reopened, again, name, chosen, limits, token, quiet)
+        opened = partial(open_source, os.fspath(source), model, classes, preprocessing)
         del weights
     serve_application(
-        create, name, console, host=host, port=port, limits=limits, token=token, workers=workers
+        partial(_application, opened, name, chosen, limits, token, quiet),
+        name,
+        console,
+        host=host,
+        port=port,
+        limits=limits,
+        token=token,
+        workers=workers,
     )
 
 
 def _application(
-    weights: Weights,
-    name: str,
-    device: torch.device,
-    limits: Limits,
-    token: str | None,
-    console: Console,
-) -> FastAPI:
-    from residua.serving.app import create_app
-
-    return create_app(Model.of(weights, name, device), limits, token=token, report=console.error)
-
-
-def _reopened(
-    again: Callable[[Console], tuple[Weights, object]],
+    opened: Weights | _Reopen,
     name: str,
     device: torch.device,
     limits: Limits,
     token: str | None,
     quiet: bool,
 ) -> FastAPI:
-    """The application in a worker; warnings were printed before it was started."""
-    weights, _ = again(Console(quiet=True))
-    return _application(weights, name, device, limits, token, Console(quiet))
+    """opened: the weights, or how a worker reads them; warnings were printed before it started."""
+    from residua.serving.app import create_app
+
+    weights = opened if isinstance(opened, Weights) else opened(Console(quiet=True))[0]
+    model = Model.of(weights, name, device)
+    return create_app(model, limits, token=token, report=Console(quiet).error)

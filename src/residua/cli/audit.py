@@ -66,7 +66,7 @@ def audit(
         from residua.report.audit_page import write
         from residua.system.files import check_output, user_path
 
-        settings = parse_assignments(assignments or ())
+        settings = parse_assignments(assignments)
         for file, ending in ((html, ".html"), (fix_list, ".csv")):
             if file is not None:
                 check_output(user_path(file), (ending,), [data])

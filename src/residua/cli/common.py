@@ -40,6 +40,9 @@ DataArgument = Annotated[
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)
 ]
+ImagesArgument = Annotated[
+    list[str], typer.Argument(metavar="IMAGE", help="Image files or folders.", show_default=False)
+]
 MovedDataOption = Annotated[
     str | None,
     typer.Option(
@@ -150,19 +153,10 @@ def check_order(command: str, source: str, others: Iterable[str]) -> None:
             )
 
 
-def split_settings(
-    assignments: list[str] | None,
-) -> tuple[list[str], dict[str, object]]:
-    """Values of --set: those of the preprocessing as written, those of the data by dotted name."""
-    others = [text for text in assignments or () if not text.strip().startswith("data.")]
-    own = [text for text in assignments or () if text.strip().startswith("data.")]
-    return others, parse_assignments(own)
-
-
 def preprocessing_fields(assignments: list[str] | None) -> dict[str, object]:
     """Values of --set preprocessing.FIELD=VALUE by field. Raises UsageError."""
     fields: dict[str, object] = {}
-    for name, value in parse_assignments(assignments or ()).items():
+    for name, value in parse_assignments(assignments).items():
         section, _, field = name.partition(".")
         if section != "preprocessing" or not field:
             raise UsageError(f"--set {name}={value}: expected preprocessing.FIELD=VALUE.")

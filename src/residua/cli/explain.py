@@ -10,6 +10,7 @@ import typer
 from residua.cli.common import (
     ClassesOption,
     DeviceOption,
+    ImagesArgument,
     ModelOption,
     PreprocessingOption,
     SourceArgument,
@@ -25,10 +26,7 @@ from residua.errors import ResiduaError
 
 def explain(
     source: SourceArgument,
-    files: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE", help="Image files or folders.", show_default=False),
-    ],
+    files: ImagesArgument,
     class_name: Annotated[
         str | None,
         typer.Option(

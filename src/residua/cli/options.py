@@ -73,7 +73,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         parameters += [parameter] if is_own else [assignments, *options]
 
     def run(**values: Any) -> None:
-        settings = parse_assignments(values.pop("assignments", None) or ())
+        settings = parse_assignments(values.pop("assignments", None))
         for option, name in names.items():
             value = values.pop(option)
             if value is not None:
@@ -85,10 +85,10 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
+def parse_assignments(assignments: Iterable[str] | None) -> dict[str, object]:
     """Values of --set FIELD=VALUE by dotted name. Raises UsageError."""
     settings: dict[str, object] = {}
-    for assignment in assignments:
+    for assignment in assignments or ():
         name, equals, value = assignment.partition("=")
         if not equals:
             raise UsageError(f"--set {assignment}: expected SECTION.FIELD=VALUE.")

@@ -14,6 +14,7 @@ from residua.cli.common import (
     ClassesOption,
     ClassifierArgument,
     DeviceOption,
+    ImagesArgument,
     JsonOption,
     ModelOption,
     MovedDataOption,
@@ -27,9 +28,9 @@ from residua.cli.common import (
     print_json,
     print_predictions,
     print_text,
-    split_settings,
     terminal,
 )
+from residua.cli.options import parse_assignments
 from residua.errors import ResiduaError, UsageError
 from residua.system.files import check_output, user_path, write_atomically
 
@@ -65,14 +66,15 @@ def evaluate(
         from residua.report.text import evaluation_text
 
         check_order("evaluate", source, [data] if data else [])
-        fields, settings = split_settings(preprocessing)
+        of_data = [text for text in preprocessing or () if text.strip().startswith("data.")]
+        fields = [text for text in preprocessing or () if text not in of_data]
         evaluation = api.evaluate(
             source,
             data,
             model=model,
             classes=class_names(classes),
             preprocessing=preprocessing_fields(fields),
-            settings=settings,
+            settings=parse_assignments(of_data),
             device=device,
             quiet=False,
             data_path=moved,
@@ -208,10 +210,7 @@ def _format_of(out: Path, form: str) -> Literal["csv", "json"]:
 
 def features(
     source: SourceArgument,
-    files: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE", help="Image files or folders.", show_default=False),
-    ],
+    files: ImagesArgument,
     out: Annotated[
         Path,
         typer.Option(metavar="FILE", help="File to write: .npz or .parquet.", show_default=False),

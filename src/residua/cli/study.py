@@ -70,7 +70,7 @@ def study(
             return
         if name is None:
             raise UsageError("no study named; `residua study --list` lists them.")
-        settings = parse_assignments(assignments or ())
+        settings = parse_assignments(assignments)
         if epochs is not None:
             settings["training.epochs"] = epochs
         options = StudyOptions(data, seeds, budget, paper, settings, jobs)

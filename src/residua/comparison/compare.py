@@ -17,7 +17,7 @@ from residua.config.schema import Config
 from residua.errors import ResiduaError
 from residua.networks.analysis.cost import costs_of
 from residua.report.fonts import shorten
-from residua.report.page import Cell, Page, cell_text, write
+from residua.report.page import Page, Table, write
 from residua.runs.folder import RunFolder, throughputs
 from residua.system.files import check_unused, new_folder, refuse_inside, user_path
 from residua.system.notebook import shown
@@ -58,7 +58,7 @@ class Comparison:
         """Tables and sentences for a terminal: a column for each run."""
         lines = [self.page.title, ""]
         for table in self.page.tables:
-            lines += [table.title, *_aligned(table.lines, table.digits), ""]
+            lines += [table.title, *_aligned(table), ""]
         lines += [f"- {finding}" for finding in self.page.findings]
         return "\n".join([*lines, "", str(self.folder / "index.html")])
 
@@ -204,9 +204,9 @@ def _check_folder(out: str | Path | None, runs: Sequence[ComparedRun]) -> None:
         check_unused(target, "the comparison")
 
 
-def _aligned(rows: Sequence[Sequence[Cell]], digits: int) -> list[str]:
+def _aligned(table: Table) -> list[str]:
     """Aligned lines: the first column to the left, the others to the right."""
-    texts = [[shorten(cell_text(cell, digits), WIDEST) for cell in row] for row in rows]
+    texts = [[shorten(table.text(cell), WIDEST) for cell in row] for row in table.lines]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return [
         "  ".join(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from residua.audits.audit import Audit
@@ -19,18 +20,16 @@ IN_REPORT = 6  # images of a finding in the report of a run
 
 @dataclass(frozen=True)
 class ShownFindings:
-    """Findings, and path -> data URI of the images that are shown, at most `most` of each.
+    """Findings of an audit, and path -> data URI of their images, at most `most` of each.
 
-    all_images: the file or command that lists all. label_check, coverage: of the audit. command:
-    that checks the labels of all images.
+    all_images: the file or command that lists all. command: that checks the labels of all images.
     """
 
+    audit: Audit
     findings: Sequence[Finding]
     uris: dict[str, str]
     most: int
     all_images: str
-    label_check: str
-    coverage: str = ""
     command: str = ""
 
 
@@ -50,38 +49,30 @@ def render(audit: Audit) -> str:
 def shown_findings(audit: Audit, most: int) -> ShownFindings:
     """All findings, each with at most `most` of its images."""
     rows = {path: row for row, path in enumerate(audit.measured.paths)}
-    command = "residua audit DATA --json"
-    pixels = audit.measured.pixels
-    return _shown(audit, audit.findings, lambda path: pixels(rows[path]), rows, most, command)
+    uris = _data_uris(audit.findings, most, rows, audit.measured.pixels)
+    return ShownFindings(audit, audit.findings, uris, most, "residua audit DATA --json")
 
 
 def shown_in_report(audit: Audit, prepared: Prepared) -> ShownFindings | None:
     """The findings for a report, with images at the network's input size; None without any, if the
     labels of all images were checked."""
-    rows = {entry.path: row for row, entry in enumerate(prepared.dataset.entries)}
     findings = audit.beyond_files
     if not findings and not audit.coverage:
         return None
-    file, pixels = "audit.json", prepared.pixels
-    shown = _shown(audit, findings, lambda path: pixels[rows[path]], rows, IN_REPORT, file)
+    rows = {entry.path: row for row, entry in enumerate(prepared.dataset.entries)}
+    uris = _data_uris(findings, IN_REPORT, rows, prepared.pixels.__getitem__)
     command = f"residua audit {shlex.quote(shown_path(prepared.config.data.path))}"
-    return replace(shown, coverage=audit.coverage, command=command)
+    return ShownFindings(audit, findings, uris, IN_REPORT, "audit.json", command)
 
 
-def _shown(
-    audit: Audit,
-    findings: Sequence[Finding],
-    pixels: Callable[[str], Pixels],
-    known: dict[str, int],
-    most: int,
-    all_images: str,
-) -> ShownFindings:
+def _data_uris(
+    findings: Sequence[Finding], most: int, rows: dict[str, int], pixels: Callable[[int], Pixels]
+) -> dict[str, str]:
+    """Path -> data URI of the first `most` images of each finding that can be read."""
     uris: dict[str, str] = {}
     for finding in findings:
         for example in finding.examples[:most]:
-            if example.path in known and example.path not in uris:
-                try:
-                    uris[example.path] = view.data_uri(pixels(example.path))
-                except Unreadable:
-                    continue
-    return ShownFindings(findings, uris, most, all_images, audit.label_check)
+            if example.path in rows and example.path not in uris:
+                with contextlib.suppress(Unreadable):
+                    uris[example.path] = view.data_uri(pixels(rows[example.path]))
+    return uris

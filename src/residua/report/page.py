@@ -57,7 +57,15 @@ class Table:
 
     def text(self, cell: Cell) -> str:
         """A cell as it is shown."""
-        return cell_text(cell, self.digits)
+        if cell is None:
+            return ""
+        if isinstance(cell, bool | str):
+            return str(cell)
+        if isinstance(cell, int):
+            return f"{cell:,}"
+        if cell and math.isfinite(cell) and not 10**-self.digits <= abs(cell) < 1e7:
+            return f"{cell:.3g}"
+        return f"{cell:.{self.digits}f}"
 
 
 @dataclass(frozen=True)
@@ -157,22 +165,9 @@ def _plain_line(line: str) -> str:
 def table_lines(table: Table) -> list[str]:
     """One table as lines of Markdown."""
     rows = [
-        [cell_text(cell, table.digits).replace("|", "\\|").replace("\n", " ") for cell in row]
+        [table.text(cell).replace("|", "\\|").replace("\n", " ") for cell in row]
         for row in table.lines
     ]
     head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     rule = "|" + "|".join(" ---: " if numeric else " --- " for numeric in table.numeric) + "|"
     return [head, rule, *body, *(["", table.note] if table.note else [])]
-
-
-def cell_text(cell: Cell, digits: int) -> str:
-    """A cell as it is shown."""
-    if cell is None:
-        return ""
-    if isinstance(cell, bool | str):
-        return str(cell)
-    if isinstance(cell, int):
-        return f"{cell:,}"
-    if cell and math.isfinite(cell) and not 10**-digits <= abs(cell) < 1e7:
-        return f"{cell:.3g}"
-    return f"{cell:.{digits}f}"
