@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from residua.api.prediction import predictions
+from residua.api.prediction import predictions, reading_of
+from residua.runs.sources import open_source
 from residua.system.console import Console
 
 
@@ -19,18 +21,18 @@ def test_the_names_of_all_images_are_known_before_the_first_prediction(
     for file in files:
         Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(file)
     names: list[str] = []
+    source = str(write_weights(tmp_path / "net.safetensors", 5))
+    classes, console = [f"class {number}" for number in range(10)], Console(quiet=True)
+    weights, run = open_source(source, None, classes, None, console)
     rows = predictions(
-        str(write_weights(tmp_path / "net.safetensors", 5)),
+        weights,
+        reading_of(weights, run, None),
         files,
         top=1,
-        model=None,
-        classes=[f"class {number}" for number in range(10)],
-        preprocessing=None,
         coverage=None,
-        allow_private=False,
+        device=torch.device("cpu"),
         grid=None,
-        check=True,
-        console=Console(quiet=True),
+        console=console,
         progress=None,
         announce=names.extend,
     )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
+import torch
+
 from residua.config.schema import Data
 from residua.config.start import is_published
 from residua.data.dataset import Pixels
@@ -65,56 +67,52 @@ def predict(
     An image that cannot be read gets a row with the reason in `error` and an empty `top`. Raises
     ResiduaError if the weights cannot be used.
     """
+    console, chosen = Console(quiet), default_device(device)
     given = cast("Images | None", renamed("images", images, "files", files))
-    with Console(quiet).bar("predicting") as move:
+    with console.bar("predicting") as move:
+        weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
+        check_coverage(source, coverage)
+        reading = reading_of(weights, folder, value_range, allow_private)
         return Predictions(
             predictions(
-                source,
+                weights,
+                reading,
                 given,
                 top=top,
-                model=model,
-                classes=classes,
-                preprocessing=preprocessing,
-                value_range=value_range,
                 coverage=coverage,
-                device=device,
-                allow_private=allow_private,
+                device=chosen,
                 grid=grid,
-                check=check,
-                console=Console(quiet),
+                console=console,
                 progress=move,
             )
         )
 
 
-def predictions(
-    source: Source,
-    images: Images | None,
-    *,
-    top: int,
-    model: ModelLike | None,
-    classes: Sequence[str] | None,
-    preprocessing: Mapping[str, object] | None,
-    value_range: ValueRange | None = None,
-    coverage: float | None,
-    device: str | None = None,
-    allow_private: bool,
-    grid: str | Path | None,
-    check: bool,
-    console: Console,
-    progress: Report | None,
-    announce: Callable[[list[str]], None] | None = None,
-) -> Iterator[Prediction]:
-    """The rows of `predict`, each as soon as it is made. announce: called first with the names of
-    all images, if known."""
-    chosen = default_device(device)
-    weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
+def check_coverage(source: Source, coverage: float | None) -> None:
+    """Raise UsageError if prediction sets are requested of weights that cannot have any."""
     if coverage is not None and is_published(source):
         raise UsageError(
             f"{os.fspath(source)}: the published ImageNet weights have no prediction sets, which "
             "are fitted on held-out images of a training. Omit --sets and --coverage, or train on "
             "your own images, `residua train DATA`, and predict with that run."
         )
+
+
+def predictions(
+    weights: Weights,
+    reading: Reading,
+    images: Images | None,
+    *,
+    top: int,
+    coverage: float | None,
+    device: torch.device,
+    grid: str | Path | None,
+    console: Console,
+    progress: Report | None,
+    announce: Callable[[list[str]], None] | None = None,
+) -> Iterator[Prediction]:
+    """The rows of `predict`, each as soon as it is made. announce: called first with the names of
+    all images, if known."""
     images = several(images)
     if grid is not None:
         check_grid(grid, images)
@@ -124,7 +122,7 @@ def predictions(
         if len(drawn) < GRID:
             drawn.append((prediction, pixels))
 
-    inputs = inputs_of(images, reading_of(weights, folder, value_range, allow_private))
+    inputs = inputs_of(images, reading)
     if announce is not None and isinstance(inputs, Sequence):
         announce([name for name, _ in inputs])
     yield from predict_images(
@@ -132,7 +130,7 @@ def predictions(
         inputs,
         top,
         coverage=coverage,
-        device=chosen,
+        device=device,
         progress=progress,
         keep=None if grid is None else keep,
     )

@@ -149,8 +149,10 @@ def predict(
       residua predict imagenet:resnet50 new.jpg
     """
     with terminal() as console:
-        from residua.api.prediction import predictions
+        from residua.api.prediction import check_coverage, predictions, reading_of
+        from residua.runs.sources import open_source
         from residua.uncertainty.prediction_sets import COVERAGE
+        from residua.weights.network import default_device
 
         check_order("predict", source, files)
         if out is not None:
@@ -166,17 +168,18 @@ def predict(
         # on a terminal the rows themselves show the progress
         bar = nullcontext() if stream.isatty() else console.bar("predicting")
         with bar as move:
+            chosen = default_device(device)
+            given = (model, class_names(classes), preprocessing_fields(preprocessing))
+            weights, run = open_source(source, *given, console, check=not no_check)
+            check_coverage(source, coverage)
+            reading = reading_of(weights, run, None, allow_private)
             rows = predictions(
-                source,
+                weights,
+                reading,
                 files,
                 top=top,
-                model=model,
-                classes=class_names(classes),
-                preprocessing=preprocessing_fields(preprocessing),
                 coverage=coverage,
-                device=device,
-                allow_private=allow_private,
-                check=not no_check,
+                device=chosen,
                 grid=grid,
                 console=console,
                 progress=move,
