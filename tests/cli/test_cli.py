@@ -213,6 +213,8 @@ def test_predict_prints_a_row_for_every_file(folder: Path, run: Path) -> None:
     table = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [row["file"] for row in table] == files
     assert table[1]["class1"] == "猫头鹰"
+    assert "class2" in table[0]
+    assert "class3" not in table[0]  # there are two classes
     for form in ("csv", "json"):
         printed = residua("predict", str(run), *files, "--format", form, cwd=folder).stdout
         arguments = ("predict", str(run), *files, "--out", f"rows.{form}")

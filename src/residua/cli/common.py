@@ -207,7 +207,7 @@ def none_read(failed: Sequence[tuple[str, str | None]]) -> ResiduaError:
 def print_predictions(
     predictions: Iterable[Prediction],
     form: str,
-    top: int,
+    ranks: int,
     out: TextIO,
     *,
     sets: bool = False,
@@ -215,8 +215,9 @@ def print_predictions(
 ) -> tuple[int, list[Prediction]]:
     """Print a row per image as soon as it is there; the number of rows, and those with an error.
 
-    form: table, csv or json, which always has the prediction sets. sets: print them. names: of all
-    images, to which the rows of a table are aligned; there with the first prediction.
+    form: table, csv or json, which always has the prediction sets. ranks: classes of each image, a
+    pair of columns each in csv. sets: print the prediction sets. names: of all images, to which the
+    rows of a table are aligned; there with the first prediction.
     After an interruption the output is valid, with the rows so far.
     """
     count = 0
@@ -234,7 +235,7 @@ def print_predictions(
     if form == "table":
         _write_table(chunks, sets, out, names)
     elif form == "csv":
-        _write_csv(chunks, top, sets, out)
+        _write_csv(chunks, ranks, sets, out)
     else:
         _write_json(chunks, out)
     return count, failed
@@ -268,32 +269,12 @@ def _write_table(
             print(printable(f"{prediction.file:<{width}}  {outcome}"), file=out)
 
 
-def _write_csv(chunks: Iterator[list[Prediction]], top: int, sets: bool, out: TextIO) -> None:
+def _write_csv(chunks: Iterator[list[Prediction]], ranks: int, sets: bool, out: TextIO) -> None:
     if isinstance(out, io.TextIOWrapper) and not out.isatty():
         out.reconfigure(encoding="utf-8")  # other programs read it, not this terminal
-    waiting: list[Prediction] = []  # until an image is read, which shows how many classes there are
-    ranks = 0
-    try:
-        for chunk in chunks:
-            waiting += chunk
-            if not ranks and (ranks := max(len(prediction.top) for prediction in waiting)):
-                _write_csv_header(ranks, sets, out)
-            if ranks:
-                _write_csv_rows(waiting, ranks, sets, out)
-                waiting = []
-    finally:
-        if waiting:
-            _write_csv_header(top, sets, out)
-            _write_csv_rows(waiting, top, sets, out)
-
-
-def _write_csv_header(ranks: int, sets: bool, out: TextIO) -> None:
-    pairs = [(f"class{rank}", f"probability{rank}") for rank in range(1, ranks + 1)]
-    write_csv(out, [["file", *chain.from_iterable(pairs), *["set"] * sets, "unknown", "error"]])
-
-
-def _write_csv_rows(predictions: Iterable[Prediction], ranks: int, sets: bool, out: TextIO) -> None:
-    for prediction in predictions:
+    columns = [(f"class{rank}", f"probability{rank}") for rank in range(1, ranks + 1)]
+    write_csv(out, [["file", *chain.from_iterable(columns), *["set"] * sets, "unknown", "error"]])
+    for prediction in chain.from_iterable(chunks):
         cells = [cell for name, chance in prediction.top for cell in (name, decimals(chance, 6))]
         padding = [""] * (2 * ranks - len(cells))
         members = ["|".join(prediction.set or ())] * sets

@@ -185,8 +185,9 @@ def predict(
                 progress=move,
                 announce=names.extend,
             )
+            ranks = min(top, weights.metadata.network.classes)
             images, failed = print_predictions(
-                rows, form, top, stream, sets=coverage is not None, names=names
+                rows, form, ranks, stream, sets=coverage is not None, names=names
             )
         if not images:
             raise ResiduaError(f"{', '.join(files)}: contains no images.")
