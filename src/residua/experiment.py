@@ -15,7 +15,7 @@ from residua.audits.audit import Audit, check_training
 from residua.config import parse
 from residua.config.auto import Chooser
 from residua.config.schema import AUTO, Config
-from residua.config.start import PROBING, weights_sources
+from residua.config.start import weights_sources
 from residua.data.batches import Inputs
 from residua.data.dataset import SplitName
 from residua.data.fixes import joined_fixes, write_fixes
@@ -54,7 +54,6 @@ from residua.system.budget import Clock, seconds_of
 from residua.system.console import Console
 from residua.system.device import environment
 from residua.system.files import check_writable, refuse_inside
-from residua.system.preload import preload
 from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
@@ -73,9 +72,6 @@ from residua.training.progress import Task
 from residua.training.readable_errors import readable_errors
 from residua.uncertainty.record import Uncertainty
 from residua.weights.load import Weights
-
-# Imported while images are decoded; the first one by a linear probe alone
-HEAVY = ("sklearn.linear_model", "matplotlib.figure", "matplotlib.backends.backend_agg", "jinja2")
 
 
 def train(
@@ -102,8 +98,6 @@ def train(
     config = _with_absolute_weights(requested, weights)
     expects = None if weights is None else weights.expects
     prepared = prepare(config, console, expects, start.choices)
-    # not before: threads that decode would wait for a thread that imports
-    preload(*(HEAVY if start.config.transfer.strategy in PROBING else HEAVY[1:]))
     weights = in_order_of(prepared, weights)
     with readable_errors(prepared.config):
         check_network(prepared, weights)

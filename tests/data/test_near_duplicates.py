@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from references.scenes import COPIES, scene
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from residua.data.alignment import Thumbnails
 from residua.data.near_duplicates import (
@@ -66,6 +72,22 @@ def test_few_images_have_no_copies(count: int) -> None:
 def test_groups_connect_chains_of_pairs() -> None:
     pairs = np.array([[4, 5], [1, 4], [2, 3]])
     assert groups_of(6, pairs).tolist() == [0, 1, 2, 2, 1, 1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 39), st.integers(0, 39)), max_size=60),
+    st.permutations(range(40)),
+)
+def test_groups_are_the_connected_components(
+    edges: list[tuple[int, int]], order: list[int]
+) -> None:
+    chain = list(itertools.pairwise(order[:20]))
+    pairs = np.array(edges + chain, np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(40, 40))
+    component = connected_components(graph, directed=False)[1]
+    groups = groups_of(40, pairs)
+    first = [int(np.flatnonzero(component == component[image])[0]) for image in range(40)]
+    assert groups.tolist() == first
 
 
 def test_equal_keys_are_connected_with_the_first() -> None:

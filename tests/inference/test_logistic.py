@@ -11,6 +11,7 @@ from references.clouds import Floats, Labels, clouds
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from residua.errors import ResiduaError
 from residua.inference.logistic import LinearHead, class_weights, fit_logistic, folds_of
@@ -51,7 +52,7 @@ def test_the_head_is_that_of_scikit_learn(rows: int, width: int, classes: int, c
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_weights_of_rows_are_those_of_scikit_learn(balanced: bool) -> None:
+def test_weights_of_rows_multiply_those_of_their_classes(balanced: bool) -> None:
     features, labels = clouds(300, 6, 3, distance=0.5)
     weights = np.random.default_rng(0).exponential(1, 300)
     weights[labels == 0] *= 20
@@ -59,10 +60,9 @@ def test_weights_of_rows_are_those_of_scikit_learn(balanced: bool) -> None:
         fit_logistic(features, labels, 3, 0.1, balanced=balanced, weights=weights), features
     )
     standard = StandardScaler().fit_transform(features.astype(np.float64))
-    model = LogisticRegression(
-        C=0.1, tol=1e-9, max_iter=5000, class_weight="balanced" if balanced else None
-    )
-    theirs = model.fit(standard, labels, weights).decision_function(standard)
+    factors = compute_sample_weight("balanced" if balanced else None, labels)
+    model = LogisticRegression(C=0.1, tol=1e-9, max_iter=5000)
+    theirs = model.fit(standard, labels, weights * factors).decision_function(standard)
     np.testing.assert_allclose(ours, theirs, atol=1e-2 * np.abs(theirs).max())
     plain = logits_of(fit_logistic(features, labels, 3, 0.1, balanced=balanced), features)
     assert np.abs(plain - ours).max() > 0.1 * np.abs(theirs).max()

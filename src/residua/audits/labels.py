@@ -22,15 +22,12 @@ from residua.audits.finding import Example, Finding
 from residua.data.fixes import Fix
 from residua.data.neighbours import nearest
 from residua.data.random import Integers, uniform
-from residua.inference.logistic import (
-    Floats,
-    fitted,
-    folds_of,
-    no_solver_warnings,
-    single_blas_thread,
-)
+from residua.inference.logistic import folds_of, single_blas_thread
+from residua.inference.regressions import Floats, Regressions
 from residua.system.words import agreeing, counted, percent
 from residua.uncertainty.intervals import clustered_interval
+from residua.uncertainty.ranks import average_ranks
+from residua.uncertainty.softmax import log_softmax
 
 Probabilities = npt.NDArray[np.float64]  # [M, K], rows sum to 1
 
@@ -96,17 +93,18 @@ def predict(
     folds = folds_of(labels, [str(group) for group in groups], seed)
     probabilities = np.full((len(labels), classes), 1e-6)
     chance = uniform(seed, 0, np.arange(len(labels)), 1, "rows")[:, 0]
-    with single_blas_thread(), no_solver_warnings():
+    with single_blas_thread():
         for fold in np.unique(folds):
             train = np.flatnonzero(folds != fold)
             if len(train) > MOST:
                 train = train[np.argsort(chance[train])[:MOST]]
-            present = np.unique(labels[train])
-            if len(present) < 2:
+            if len(np.unique(labels[train])) < 2:
                 continue
-            model = fitted(rows[train], labels[train], C, PRECISION)
+            regressions = Regressions(rows[train], labels[train], classes, [np.ones(len(train))])
+            regressions.fit(C, *PRECISION)
             out = np.flatnonzero(folds == fold)
-            probabilities[np.ix_(out, model.classes_)] = model.predict_proba(rows[out])
+            logits = regressions.logits(0, rows[out])
+            probabilities[out] = np.maximum(np.exp(log_softmax(logits)), 1e-6)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     vote, closeness = _neighbour_vote(features, labels, groups, classes)
     return Predictions(probabilities, vote, closeness)
@@ -185,12 +183,10 @@ def _mean_rank(
     score: npt.NDArray[np.float64], margins: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """The mean rank by score and margin, 0..1; by score alone where the margin is NaN."""
-    from scipy.stats import rankdata
-
     known = np.isfinite(margins)
-    ranks = rankdata(score) / len(score)
+    ranks = average_ranks(score) / len(score)
     by_margin = ranks.copy()
-    by_margin[known] = rankdata(margins[known]) / max(int(known.sum()), 1)
+    by_margin[known] = average_ranks(margins[known]) / max(int(known.sum()), 1)
     return np.asarray((ranks + by_margin) / 2)
 
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from residua.audits.discriminants import classify
 from residua.audits.finding import Finding
 from residua.data.random import Integers, uniform
-from residua.inference.logistic import Floats, folds_of
+from residua.inference.logistic import folds_of
+from residua.inference.regressions import Floats
 
 REPEATS = 4  # draws of each subset
 FRACTIONS = (0.125, 0.25, 0.5, 1.0)  # of the images of each class, left after holding out a fold

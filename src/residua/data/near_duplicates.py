@@ -95,13 +95,14 @@ def near_duplicates_of(pixels: Pixels, rows: Sequence[int]) -> Pairs:
 
 def groups_of(count: int, pairs: Pairs) -> Integers:
     """A group per image, int64 [count]: the lowest index that pairs connect it with."""
-    from scipy.sparse import coo_array  # slow to import
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(count, count))
-    _, component = connected_components(graph, directed=False)
-    _, first = np.unique(component, return_index=True)
-    return np.asarray(first[component], np.int64)
+    one, other = np.concatenate([pairs, pairs[:, ::-1]]).T
+    groups = np.arange(count)
+    while True:
+        before = groups.copy()
+        np.minimum.at(groups, before[one], before[other])
+        groups = groups[groups]  # members of a group that has joined another follow
+        if np.array_equal(groups, before):
+            return groups
 
 
 def equal_pairs(keys: Sequence[object]) -> Pairs:

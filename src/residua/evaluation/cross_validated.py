@@ -13,7 +13,8 @@ from residua.data.random import Integers
 from residua.evaluation.calibrate import FittedProbe, HeldOut
 from residua.evaluation.score import CROSS_VALIDATION, Evaluation, EvaluationSet, evaluation_of
 from residua.inference.features import positions
-from residua.inference.logistic import Floats, fit_logistic
+from residua.inference.logistic import fit_logistic
+from residua.inference.regressions import Floats
 from residua.uncertainty.record import Uncertainty
 from residua.weights.network import Logits
 

@@ -255,13 +255,10 @@ def _per_class(
     classes: Sequence[str],
     groups: npt.NDArray[np.int64] | None,
 ) -> tuple[ClassMetrics, ...]:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=np.arange(len(classes)), zero_division=0
+    right, number = predicted == labels, len(classes)
+    support, called, hits = (
+        np.bincount(values, minlength=number) for values in (labels, predicted, labels[right])
     )
-    predictions = np.bincount(predicted, minlength=len(classes))
-    right = predicted == labels
 
     def recall_interval(k: int) -> tuple[float, float] | None:
         own = np.flatnonzero(labels == k)
@@ -274,9 +271,9 @@ def _per_class(
     return tuple(
         ClassMetrics(
             name=name,
-            precision=float(precision[k]) if support[k] or predictions[k] else None,
-            recall=float(recall[k]) if support[k] else None,
-            f1=float(f1[k]) if support[k] else None,
+            precision=float(hits[k] / max(called[k], 1)) if support[k] or called[k] else None,
+            recall=float(hits[k] / support[k]) if support[k] else None,
+            f1=float(2 * hits[k] / (support[k] + called[k])) if support[k] else None,
             support=int(support[k]),
             recall_interval=recall_interval(k),
         )

@@ -14,7 +14,8 @@ from residua.data.dataset import Pixels
 from residua.data.prepared import Prepared, thinned
 from residua.data.random import Integers
 from residua.evaluation.metrics import MAJORITY
-from residua.inference.logistic import Floats, fit_logistic
+from residua.inference.logistic import fit_logistic
+from residua.inference.regressions import Floats
 
 SIDE = 8  # px of a thumbnail
 MOST = 5000  # training images

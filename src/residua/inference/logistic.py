@@ -1,7 +1,7 @@
 """Features and labels -> a logistic regression head, and folds for its cross-validation.
 
 Independent of files, images and torch. Multinomial logistic regression with an L2 penalty on
-standardised features, fitted by scikit-learn, as one linear layer on the features as they are.
+standardised features, as one linear layer on the features as they are.
 Legend: N rows, D features, K classes, R <= N dimensions.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +18,8 @@ import numpy.typing as npt
 
 from residua.data.random import uniform
 from residua.errors import ResiduaError
+from residua.inference.regressions import Floats, Labels, Regressions
 
-Floats = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 SampleWeights = npt.NDArray[np.float64]
 
 FINAL = 1e-4, 300  # tolerance of the gradient, iterations: of a head that is saved
@@ -63,13 +60,19 @@ def fit_logistic(
     ResiduaError if fewer than two classes have rows or a feature is not finite.
     """
     check(features, labels, classes)
-    with single_blas_thread(), no_solver_warnings():
+    weights = np.ones(len(labels)) if weights is None else weights
+    if balanced:
+        weights = weights * class_weights(labels)
+    with single_blas_thread():
         rows = StandardRows.of(features)
-        reduced = rows.reduced.astype(np.float32)
-        model = fitted(reduced, labels, c, FINAL, balanced=balanced, weights=weights)
-    weight, bias = _for_all_classes(model.coef_, model.intercept_, model.classes_, classes)
-    weight = rows.unreduced(weight) / rows.std
-    bias = bias - weight @ rows.mean
+        regressions = Regressions(rows.reduced.astype(np.float32), labels, classes, [weights])
+        regressions.fit(c, *FINAL)
+        solution, present = regressions.solution[0].astype(np.float64), regressions.present[0]
+        solution[present] -= solution[present].mean(axis=0)
+        weight = rows.unreduced(solution[:, :-1]) / rows.std
+    bias = np.full(classes, _UNSEEN_BIAS)
+    bias[present] = solution[present, -1]
+    bias -= weight @ rows.mean
     return LinearHead(weight.astype(np.float32), bias.astype(np.float32))
 
 
@@ -140,61 +143,9 @@ def single_blas_thread() -> Any:
 
 @functools.cache  # to search a process for its libraries takes longer than to fit a small head
 def _thread_pools() -> Any:
-    import sklearn.linear_model  # noqa: F401 - only loaded libraries are found
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
-
-
-def fitted(
-    rows: npt.NDArray[np.floating],
-    labels: Labels,
-    c: float,
-    precision: tuple[float, int],
-    *,
-    balanced: bool = False,
-    weights: SampleWeights | None = None,
-) -> Any:
-    """scikit-learn's model, fitted without repeating checks of the input. precision: tolerance,
-    iterations. The others: see `fit_logistic`."""
-    from sklearn import config_context
-    from sklearn.linear_model import LogisticRegression
-
-    tolerance, iterations = precision
-    model = LogisticRegression(
-        C=c,
-        tol=tolerance,
-        max_iter=iterations,
-        class_weight="balanced" if balanced else None,
-    )
-    with config_context(assume_finite=True, skip_parameter_validation=True):
-        return model.fit(rows, labels, weights)
-
-
-@contextmanager
-def no_solver_warnings() -> Iterator[None]:
-    """Neither reaching the optimum up to rounding nor many classes of one image needs a warning.
-    Not thread-safe."""
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
-        yield
-
-
-def _for_all_classes(
-    weight: npt.NDArray[np.floating],
-    bias: npt.NDArray[np.floating],
-    present: Labels,
-    classes: int,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights [K, R] and biases [K] of all classes; scikit-learn has one row for two classes."""
-    if len(present) == 2:
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weights, biases = np.zeros((classes, weight.shape[1])), np.full(classes, _UNSEEN_BIAS)
-    weights[present], biases[present] = weight - weight.mean(0), bias - bias.mean()
-    return weights, biases
 
 
 def folds_of(labels: Labels, contents: Sequence[str], seed: int) -> Labels:

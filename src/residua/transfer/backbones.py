@@ -23,7 +23,7 @@ from residua.data.prepare import prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.features import FeatureRows, positions
-from residua.inference.logistic import Labels
+from residua.inference.regressions import Labels
 from residua.runs.provenance import images_seen_by
 from residua.runs.sources import absolute_source, initial_weights, leakage_notes
 from residua.system.budget import Clock

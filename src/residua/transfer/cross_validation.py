@@ -39,8 +39,6 @@ from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.features import FeatureRows
 from residua.inference.logistic import (
-    Floats,
-    Labels,
     SampleWeights,
     StandardRows,
     check,
@@ -48,7 +46,7 @@ from residua.inference.logistic import (
     folds_of,
     single_blas_thread,
 )
-from residua.transfer.fold_regression import FoldRegression
+from residua.inference.regressions import Floats, Labels, Regressions
 from residua.transfer.result import LayerResult
 from residua.uncertainty.intervals import design_effect, wilson_interval
 from residua.uncertainty.softmax import log_softmax
@@ -273,13 +271,14 @@ class _Path:
         self.means = np.full(len(C_VALUES), np.inf)
         self.best = self.current
         rows = StandardRows.of(features).reduced.astype(np.float32)
-        self.regression = FoldRegression(rows, labels, classes, fitted)
+        self.regressions = Regressions(rows, labels, classes, fitted)
+        self.rows = self.regressions.rows[:, :-1]  # without the constant
 
     def evaluate(self, index: int) -> None:
         """Fit all folds for a value of C, and predict the rows that they leave out."""
-        self.regression.fit(C_VALUES[index], *_PRECISION)
+        self.regressions.fit(C_VALUES[index], *_PRECISION)
         for fold, rows in enumerate(self.left_out):
-            log_probabilities = log_softmax(self.regression.logits(fold, rows))
+            log_probabilities = log_softmax(self.regressions.logits(fold, self.rows[rows]))
             true = log_probabilities[np.arange(len(rows)), self.labels[rows]]
             self.correct[rows, index] = log_probabilities.argmax(axis=1) == self.labels[rows]
             self.loss[rows, index] = -np.maximum(true, -_MAX_LOSS) * self.weights[rows]

@@ -13,7 +13,7 @@ from residua.data.prepared import thinned
 from residua.data.random import Integers
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.features import FeatureRows
-from residua.inference.logistic import Floats
+from residua.inference.regressions import Floats
 from residua.networks.staged import Staged
 from residua.networks.surgery.freezing import freeze
 from residua.runs.folder import RunFolder

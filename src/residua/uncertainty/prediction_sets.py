@@ -202,7 +202,7 @@ def confidence_threshold(
     one fails. Of the images of a group the first alone counts. Raises ResiduaError for an accuracy
     that is not in (0, 1), ValueError if shapes or labels do not fit.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr  # scipy.stats takes half a second to import
 
     if not 0 < accuracy < 1:
         raise ResiduaError(
@@ -217,7 +217,7 @@ def confidence_threshold(
     wrong = np.rint((1 - curve.accuracy) * images).astype(np.int64)
     least = math.ceil(math.log(1 - confidence) / math.log(accuracy))  # all right: just enough
     tested = np.flatnonzero(images >= least)[:: max(1, len(labels) // 100)]
-    passed = binom.cdf(wrong[tested], images[tested], 1 - accuracy) <= 1 - confidence
+    passed = bdtr(wrong[tested], images[tested], 1 - accuracy) <= 1 - confidence
     count = int(np.argmin(passed)) if not passed.all() else len(passed)
     return float(curve.confidence[tested[count - 1]]) if count else None
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from residua.data.random import shuffled
 from residua.system.words import joined
 from residua.uncertainty.quantiles import conformal_quantile
+from residua.uncertainty.ranks import average_ranks
 from residua.uncertainty.temperature import group_folds
 from residua.uncertainty.unknown_scores import (
     MOST_REFERENCES,
@@ -420,10 +421,8 @@ def _scored(
 
 def _area(scores: npt.NDArray[np.float64], unknown: npt.NDArray[np.bool_]) -> float:
     """Area under the ROC curve: the share of pairs in order, ties counted half."""
-    from scipy.stats import rankdata
-
     count = int(unknown.sum())
-    below = float(rankdata(scores)[unknown].sum()) - count * (count + 1) / 2
+    below = float(average_ranks(scores)[unknown].sum()) - count * (count + 1) / 2
     return below / (count * (len(scores) - count))
 
 

@@ -1,9 +1,10 @@
-"""Rows, labels and folds -> the logistic regressions of all folds, each fitted without its fold.
+"""Rows, labels and weights -> logistic regressions, one for each set of weights.
 
 Multinomial logistic regression with an L2 penalty, as scikit-learn's, whose solver spends most of
-its time on checks where rows are few. All folds share the rows, so one matrix product serves all,
-with a weight of 0 where a fold leaves a row out. The solver is L-BFGS with a line search for each
-fold (Nocedal and Wright 2006, "Numerical Optimization", algorithms 7.4 and 3.1).
+its time on checks where rows are few. All folds of a cross-validation share the rows, so one matrix
+product serves all, with a weight of 0 where a fold leaves a row out. The solver is L-BFGS with a
+line search for each fold (Nocedal and Wright 2006, "Numerical Optimization", algorithms 7.4 and
+3.1).
 Legend: N rows, R columns, K classes, F folds, P = K (R + 1) parameters of a fold.
 """
 
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from residua.inference.logistic import Floats, Labels
-
+Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 _MEMORY = 10  # pairs of steps and changes of the gradient
 _SHORTEST = 1e-4  # step of a line search, below which a fold is done
@@ -24,7 +25,7 @@ _ROUNDING = 1e-7  # of the loss, in float32
 _BLOCK = 4_000_000  # parameters of the folds that are fitted at once
 
 
-class FoldRegression:
+class Regressions:
     """The regressions of some folds; `fit` continues from the last solution."""
 
     def __init__(
@@ -37,12 +38,12 @@ class FoldRegression:
         stacked = np.reshape(weights, (len(weights), len(rows)))
         totals = stacked.sum(axis=1, keepdims=True)
         self.shares = (stacked / totals).astype(np.float32)
-        present = np.zeros((len(weights), classes), np.bool_)
+        self.present = np.zeros((len(weights), classes), np.bool_)  # of each fold
         for fold, weight in enumerate(stacked):
-            present[fold, labels[weight > 0]] = True
-        self.barred = np.where(present, 0, -np.inf).astype(np.float32)
+            self.present[fold, labels[weight > 0]] = True
+        self.barred = np.where(self.present, 0, -np.inf).astype(np.float32)
         # of two classes, scikit-learn penalises the difference of both logits
-        self.strength = np.where(present.sum(axis=1) == 2, 2.0, 1.0) / totals[:, 0]
+        self.strength = np.where(self.present.sum(axis=1) == 2, 2.0, 1.0) / totals[:, 0]
         self.solution = np.zeros((len(weights), classes, self.rows.shape[1]), np.float32)
 
     def fit(self, c: float, tolerance: float, iterations: int) -> None:
@@ -53,9 +54,10 @@ class FoldRegression:
         for start in range(0, len(self.solution), at_once):
             self._minimise(slice(start, start + at_once), c, tolerance, iterations)
 
-    def logits(self, fold: int, rows: npt.NDArray[np.intp]) -> Floats:
-        """Of some rows, float32 [n, K]; -inf of classes that the fold has no rows of."""
-        return np.asarray(self.rows[rows] @ self.solution[fold].T + self.barred[fold])
+    def logits(self, fold: int, rows: Floats) -> Floats:
+        """Of rows [n, R], float32 [n, K]; -inf of classes that the fold has no rows of."""
+        weight, bias = self.solution[fold, :, :-1], self.solution[fold, :, -1]
+        return np.asarray(rows @ weight.T + (bias + self.barred[fold]))
 
     def _minimise(self, folds: slice, c: float, tolerance: float, iterations: int) -> None:
         penalty = (self.strength[folds] / c)[:, None]

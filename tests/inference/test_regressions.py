@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from references.clouds import clouds
 from sklearn.linear_model import LogisticRegression
 
-from residua.transfer import fold_regression
-from residua.transfer.fold_regression import FoldRegression
+from residua.inference import regressions
+from residua.inference.regressions import Regressions
 
 EXACT = 1e-6, 2_000
 
@@ -48,14 +48,14 @@ def test_each_fold_is_fitted_like_by_scikit_learn(
     if is_weighted:
         weights = np.random.default_rng(seed).uniform(0.1, 3.0, rows)
     of_each = of_folds(rows, folds, weights)
-    regression = FoldRegression(features, labels, classes, of_each)
-    regression.fit(c, *EXACT)
+    fitted = Regressions(features, labels, classes, of_each)
+    fitted.fit(c, *EXACT)
     for number, given_weights in enumerate(of_each):
         train = given_weights > 0
         head = LogisticRegression(C=c, tol=1e-7, max_iter=3_000)
         head.fit(features[train].astype(np.float64), labels[train], given_weights[train])
         out = np.flatnonzero(~train)
-        found = probabilities(regression.logits(number, out))
+        found = probabilities(fitted.logits(number, features[out]))
         assert not found[:, np.setdiff1d(np.arange(classes), head.classes_)].any()
         expected = head.predict_proba(features[out].astype(np.float64))
         assert found[:, head.classes_] == pytest.approx(expected, abs=2e-3)
@@ -64,22 +64,21 @@ def test_each_fold_is_fitted_like_by_scikit_learn(
 def test_a_larger_c_continues_from_the_last_solution() -> None:
     features, labels = standard(80, 20, 3)
     weights = of_folds(80, 4, np.ones(80))
-    path, direct = (FoldRegression(features, labels, 3, weights) for _ in range(2))
+    path, direct = (Regressions(features, labels, 3, weights) for _ in range(2))
     for c in (1e-3, 1e-1, 1.0):
         path.fit(c, *EXACT)
     direct.fit(1.0, *EXACT)
-    rows = np.arange(80)
     for fold in range(4):
-        expected = probabilities(direct.logits(fold, rows))
-        assert probabilities(path.logits(fold, rows)) == pytest.approx(expected, abs=2e-3)
+        expected = probabilities(direct.logits(fold, features))
+        assert probabilities(path.logits(fold, features)) == pytest.approx(expected, abs=2e-3)
 
 
 def test_folds_in_blocks_have_the_same_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many classes and columns are fitted a few folds at a time, to bound memory."""
     features, labels = standard(60, 10, 3)
     weights = of_folds(60, 5, np.ones(60))
-    whole, blocks = (FoldRegression(features, labels, 3, weights) for _ in range(2))
+    whole, blocks = (Regressions(features, labels, 3, weights) for _ in range(2))
     whole.fit(0.1, *EXACT)
-    monkeypatch.setattr(fold_regression, "_BLOCK", 2 * 3 * 11)
+    monkeypatch.setattr(regressions, "_BLOCK", 2 * 3 * 11)
     blocks.fit(0.1, *EXACT)
     assert blocks.solution == pytest.approx(whole.solution, abs=1e-3)

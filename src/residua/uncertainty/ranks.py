@@ -1,0 +1,15 @@
+"""Values -> their ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def average_ranks(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Ranks from 1 of values [N]; equal ones share the mean of theirs; float64 [N].
+
+    scipy.stats.rankdata does the same, but takes half a second to import.
+    """
+    _, member, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[member])
