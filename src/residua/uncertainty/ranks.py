@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 
 def average_ranks(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Ranks from 1 of values [N]; equal ones share the mean of theirs; float64 [N].
+    """Ranks from 1 of values [N], float64 [N]; equal values get their mean rank.
 
     scipy.stats.rankdata does the same, but takes half a second to import.
     """
