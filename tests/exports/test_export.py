@@ -39,7 +39,6 @@ TRACED = "TorchScript"
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated")
 @pytest.mark.parametrize(
     ("name", "precision"), [*((name, "fp32") for name in FORMATS), ("onnx", "fp16")]
 )
@@ -55,7 +54,7 @@ def test_a_file_of_each_format_computes_what_evaluate_does(
     assert exported.rejected == {}
     evaluation = evaluate_run(run, None, QUIET)
     assert exported.proof.accuracy == evaluation.metrics.accuracy
-    loaded = load_exported(exported.path)
+    loaded = load_exported(exported.path, allow_code=True)
     logits, probabilities = loaded.run(evaluation.pixels)
     expected = softmax(evaluation.logits)
     np.testing.assert_allclose(softmax(logits), expected, atol=tolerance)
@@ -119,7 +118,6 @@ def test_an_exported_run_keeps_its_sets_unknown_images_and_golden_images(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated")
 @pytest.mark.parametrize(
     ("name", "precision"),
     [("pt2", "fp32"), ("torchscript", "fp32"), ("onnx", "fp16"), ("openvino", "fp16")],
@@ -129,7 +127,7 @@ def test_a_file_of_each_format_has_the_features_and_the_detector_that_reads_them
 ) -> None:
     weights, images = read_file(calibrated.weights), np.stack(known_and_unknown(calibrated))
     file = write_export(weights, calibrated, QUIET, format=name, precision=precision).path
-    loaded = load_exported(file)
+    loaded = load_exported(file, allow_code=True)
     logits, _, features = loaded.run(images)
     stored = exported_metadata(file, loaded.description).uncertainty
     assert stored is not None
@@ -384,7 +382,7 @@ def test_int8_is_calibrated_on_training_images_and_its_loss_is_measured(
     assert "accuracy: PyTorch" in exported.proof.text()
     content = exported.path.read_bytes()
     assert b"QuantizeLinear" in content if name == "onnx" else b"FakeQuantize" in content
-    assert load_exported(exported.path).description["precision"] == "int8"
+    assert load_exported(exported.path, allow_code=True).description["precision"] == "int8"
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

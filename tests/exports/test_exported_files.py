@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from references.command_line import residua
 
+from residua import api
 from residua.api.prediction import predict
 from residua.comparison.compare import compare
 from residua.errors import ResiduaError
@@ -27,7 +29,7 @@ from residua.weights.load import read_file
 
 @pytest.fixture
 def exported(run: RunFolder, request: pytest.FixtureRequest) -> Path:
-    """An ONNX or OpenVINO file of the run."""
+    """An exported file of the run."""
     import torch
 
     weights, kind = read_file(run.weights), formats.FORMATS[request.param]
@@ -36,11 +38,13 @@ def exported(run: RunFolder, request: pytest.FixtureRequest) -> Path:
     text = json.dumps(description(weights, "fp32"))
     with formats.quiet_exporters():
         file = run.path / f"exported{kind.suffix}"
-        kind.exporters["TorchScript"](Classifier(weights, "fp32"), example, text, file)
+        write = list(kind.exporters.values())[-1]
+        write(Classifier(weights, "fp32"), example, text, file)
     return file
 
 
 both = pytest.mark.parametrize("exported", ["onnx", "openvino"], indirect=True)
+programs = pytest.mark.parametrize("exported", ["pt2", "torchscript"], indirect=True)
 onnx = pytest.mark.parametrize("exported", ["onnx"], indirect=True)
 
 
@@ -65,6 +69,32 @@ def test_predictions_and_evaluations_are_those_of_the_run(run: RunFolder, export
     ]
     assert scores[1]["confusion"] == scores[0]["confusion"]
     assert scores[1]["loss"] == pytest.approx(scores[0]["loss"], abs=1e-5)
+
+
+@programs
+@pytest.mark.slow
+def test_a_program_is_run_only_if_its_code_is_allowed(
+    run: RunFolder, exported: Path, tmp_path: Path
+) -> None:
+    """Then its predictions and evaluations are those of the run."""
+    run.write_json("environment.json", environment(torch.device("cpu")))
+    own, files = api.evaluate(run.path), sorted(Path(run.config.data.path).glob("*/*.png"))
+    for use in (predict, api.evaluate, api.serve, partial(compare, run)):
+        with pytest.raises(ResiduaError, match=r"can run any code in it.*--allow-code"):
+            use(exported)
+    expected, found = predict(run.path, files), predict(exported, files, allow_code=True)
+    assert [row.top[0][0] for row in found] == [row.top[0][0] for row in expected]
+    np.testing.assert_allclose(
+        [row.top[0][1] for row in found], [row.top[0][1] for row in expected], atol=1e-5
+    )
+    evaluation = api.evaluate(exported, allow_code=True)
+    assert evaluation.paths == own.paths
+    np.testing.assert_allclose(evaluation.logits, own.logits, atol=1e-4)
+    (pair,) = compare(run, exported, out=tmp_path / "page", allow_code=True).pairs
+    assert (pair.images, pair.gained, pair.lost) == (len(own.labels), 0, 0)
+    words = "evaluate", str(exported), str(run.config.data.path), "--json"
+    assert "can run any code in it" in " ".join(residua(*words).stderr.split())
+    assert json.loads(residua(*words, "--allow-code").stdout)["images"] == len(files)
 
 
 @pytest.mark.slow

@@ -94,11 +94,12 @@ def serve(
     preprocessing: Mapping[str, object] | None = None,
     device: str | None = None,
     check: bool = True,
+    allow_code: bool = False,
     quiet: bool = False,
 ) -> None:
     """Serve a classifier over HTTP until SIGINT or SIGTERM; needs the extra `serve`.
 
-    source, model, classes, preprocessing, device, check, quiet: see `evaluate`.
+    source, model, classes, preprocessing, device, check, allow_code, quiet: see `evaluate`.
     host, port: address to listen on; port 0 is any free one.
     token: bearer token that clients must send.
     max_bytes, max_requests, timeout: bytes and seconds of a request, requests at the same time.
@@ -112,14 +113,17 @@ def serve(
     if workers is not None and (isinstance(workers, bool) or workers < 1):
         raise UsageError(f"workers = {workers!r}: must be at least 1.")
     console, chosen = Console(quiet), default_device(device)
-    weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
+    weights, folder = open_source(
+        source, model, classes, preprocessing, console, check=check, allow_code=allow_code
+    )
     name = folder.path.resolve().name if folder else weights.path.name.split(".")[0]
     if max_pixels is None:
         max_pixels = folder.config.data.max_pixels if folder else Limits.pixels
     limits = Limits(bytes=max_bytes, pixels=max_pixels, requests=max_requests, seconds=timeout)
     opened: Weights | _Reopen = weights
     if workers is not None:  # each worker reads the weights itself
-        opened = partial(open_source, os.fspath(source), model, classes, preprocessing)
+        given = os.fspath(source), model, classes, preprocessing
+        opened = partial(open_source, *given, check=check, allow_code=allow_code)
         del weights
     serve_application(
         partial(_application, opened, name, chosen, limits, token, quiet),

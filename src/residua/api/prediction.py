@@ -45,12 +45,13 @@ def predict(
     allow_private: bool = False,
     grid: str | Path | None = None,
     check: bool = True,
+    allow_code: bool = False,
     quiet: bool = True,
     files: Images | None = None,
 ) -> Predictions:
     """Predict the classes of images, one row per image, in order.
 
-    source, model, classes, preprocessing, device, check, quiet: see `evaluate`.
+    source, model, classes, preprocessing, device, check, allow_code, quiet: see `evaluate`.
     images: one or several, also from a generator, which is read 32 images at a time: paths, folders
         (all images below them), http(s) URLs, bytes of a file, Pillow images, arrays
         [H, W] or [H, W, C], tensors [C, H, W], several of them as one [N, H, W, C] or [N, C, H, W];
@@ -70,7 +71,9 @@ def predict(
     console, chosen = Console(quiet), default_device(device)
     given = cast("Images | None", renamed("images", images, "files", files))
     with console.bar("predicting") as move:
-        weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
+        weights, folder = open_source(
+            source, model, classes, preprocessing, console, check=check, allow_code=allow_code
+        )
         check_coverage(source, coverage)
         reading = reading_of(weights, folder, value_range, allow_private)
         return Predictions(

@@ -343,6 +343,7 @@ def evaluate(
     value_range: ValueRange | None = None,
     device: str | None = None,
     check: bool = True,
+    allow_code: bool = False,
     quiet: bool = True,
     data_path: DataLike | None = None,
 ) -> Evaluation:
@@ -361,6 +362,8 @@ def evaluate(
     device: "cpu", "cuda" or "cuda:N"; None: the GPU if there is one.
     check: check first that the network still gives the outputs for golden images that are stored
         in its weights.
+    allow_code: run an exported .pt2 or .torchscript file, which is a program: only if you trust
+        its author.
     quiet: print nothing; assumptions and leakage become Python warnings.
     data_path: where the run's own data are now, if they were moved, or the data themselves, if they
         were given in Python; for its test set.
@@ -369,7 +372,9 @@ def evaluate(
     """
     console, where = Console(quiet), default_device(device)
     columns = Columns.of(data_settings(settings or {}))
-    weights, folder = open_source(source, model, classes, preprocessing, console, check=check)
+    weights, folder = open_source(
+        source, model, classes, preprocessing, console, check=check, allow_code=allow_code
+    )
     if data_path is not None and (folder is None or data is not None):
         raise ResiduaError(
             f"--data {data_path}: is where the own data of a run are now; without DATA beside it."

@@ -65,8 +65,8 @@ ClassifierArgument = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A run folder, a weights file of residua, Keras or PyTorch, an exported .onnx or .xml "
-        "file, imagenet, imagenet:NAME, or hub:OWNER/NAME.",
+        help="A run folder, a weights file of residua, Keras or PyTorch, an exported file, "
+        "imagenet, imagenet:NAME, or hub:OWNER/NAME.",
         show_default=False,
     ),
 ]
@@ -105,6 +105,14 @@ NoCheckOption = Annotated[
     typer.Option(
         "--no-check",
         help="Skip the check that the weights still give the stored outputs for golden images.",
+    ),
+]
+AllowCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Run an exported .pt2 or .torchscript file. Loading it can run any code in it, so "
+        "use this only for files that you trust.",
     ),
 ]
 DeviceOption = Annotated[

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from residua.cli.common import (
+    AllowCodeOption,
     ClassesOption,
     ClassifierArgument,
     DeviceOption,
@@ -53,6 +54,7 @@ def evaluate(
     moved: MovedDataOption = None,
     device: DeviceOption = None,
     no_check: NoCheckOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Evaluate a run or weights: accuracy (95 % CI), per-class metrics, confusion matrix.
 
@@ -79,6 +81,7 @@ def evaluate(
             quiet=False,
             data_path=moved,
             check=not no_check,
+            allow_code=allow_code,
         )
         if as_json:
             print_json(evaluation.to_json())
@@ -133,6 +136,7 @@ def predict(
     ] = False,
     device: DeviceOption = None,
     no_check: NoCheckOption = False,
+    allow_code: AllowCodeOption = False,
     model: ModelOption = None,
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
@@ -170,7 +174,9 @@ def predict(
         with bar as move:
             chosen = default_device(device)
             given = (model, class_names(classes), preprocessing_fields(preprocessing))
-            weights, run = open_source(source, *given, console, check=not no_check)
+            weights, run = open_source(
+                source, *given, console, check=not no_check, allow_code=allow_code
+            )
             check_coverage(source, coverage)
             reading = reading_of(weights, run, None, allow_private)
             rows = predictions(
@@ -288,6 +294,7 @@ def compare(
         ),
     ] = None,
     as_json: JsonOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Compare runs: accuracy on the same images, curves, size, speed, settings.
 
@@ -299,7 +306,7 @@ def compare(
     with terminal():
         from residua.comparison import compare
 
-        comparison = compare.compare(*runs, out=out)
+        comparison = compare.compare(*runs, out=out, allow_code=allow_code)
         if as_json:
             print_json(comparison.to_json())
         else:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from residua.cli.common import (
+    AllowCodeOption,
     ClassesOption,
     ClassifierArgument,
     DeviceOption,
@@ -76,6 +77,7 @@ def serve(
     classes: ClassesOption = None,
     preprocessing: PreprocessingOption = None,
     no_check: NoCheckOption = False,
+    allow_code: AllowCodeOption = False,
 ) -> None:
     """Serve a classifier over HTTP: a page for images, and predictions as JSON.
 
@@ -104,4 +106,5 @@ def serve(
             preprocessing=preprocessing_fields(preprocessing),
             device=device,
             check=not no_check,
+            allow_code=allow_code,
         )

@@ -71,21 +71,24 @@ class HasPath(Protocol):
         """The run folder, or the exported file in it."""
 
 
-def compare(*runs: str | Path | HasPath, out: str | Path | None = None) -> Comparison:
+def compare(
+    *runs: str | Path | HasPath, out: str | Path | None = None, allow_code: bool = False
+) -> Comparison:
     """Compare each run with the first; as `residua compare`.
 
     Accuracies are compared on the images that both were evaluated on and neither was trained on,
     with a paired interval and McNemar's exact test; near-duplicates and groups of --group-by count
     once, in a sign-flip permutation test. An exported file in a run folder is evaluated on the
     held-out images of that run. out: a new folder, else the next free
-    comparisons/<n>, for the page, its tables and figures. Raises ResiduaError, also for a run
-    without predictions.
+    comparisons/<n>, for the page, its tables and figures. allow_code: run exported .pt2 and
+    .torchscript files, see `evaluate`. Raises ResiduaError, also for a run without predictions.
     """
     paths = [user_path(run.path if hasattr(run, "path") else run) for run in runs]
     folders = [_run_of(path) for path in paths]
     _check(paths)
     names = _names(paths)
-    compared = [_read(*row) for row in zip(folders, paths, names, strict=True)]
+    rows = zip(folders, paths, names, strict=True)
+    compared = [_read(*row, allow_code=allow_code) for row in rows]
     _check_folder(out, compared)
     first, *others = [run.predictions for run in compared]
     pairs = pair_runs(first, others)
@@ -145,14 +148,15 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return [str(path) for path in paths]
 
 
-def _read(run: RunFolder, path: Path, name: str) -> ComparedRun:
+def _read(run: RunFolder, path: Path, name: str, *, allow_code: bool) -> ComparedRun:
     """Read a run. path: its folder, or an exported file in it.
 
     Raises ResiduaError with the command to run if the run is unfinished.
     """
     config = run.config
     if path.is_file():
-        files, predictions = [path], file_predictions(run, name, path)
+        files = [path]
+        predictions = file_predictions(run, name, path, allow_code=allow_code)
         if path.suffix == ".xml":
             files.append(path.with_suffix(".bin"))
     else:

@@ -129,13 +129,15 @@ def read_predictions(run: RunFolder, name: str) -> RunPredictions:
     return _of_run(run, name, members, results)
 
 
-def file_predictions(run: RunFolder, name: str, file: Path) -> RunPredictions:
+def file_predictions(
+    run: RunFolder, name: str, file: Path, *, allow_code: bool = False
+) -> RunPredictions:
     """The predictions of a file that was exported from a run, on the run's held-out images.
 
-    Raises ResiduaError if the file has other classes.
+    allow_code: see `load_exported`. Raises ResiduaError if the file has other classes.
     """
     console, members = Console(quiet=True), run.read_split()
-    weights, _ = open_source(file, None, None, None, console)
+    weights, _ = open_source(file, None, None, None, console, allow_code=allow_code)
     if held_out_split(members) is None:
         return _of_run(run, name, members, {})
     evaluation = evaluate_exported(run, weights, console)

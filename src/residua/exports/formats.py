@@ -25,7 +25,7 @@ from residua.exports.classifier import INPUT, Classifier, Precision
 from residua.exports.quantisation import quantise
 from residua.inference import openvino
 from residua.system import openvino_import
-from residua.weights.exported import missing_package
+from residua.weights.exported import DESCRIPTION, missing_package
 
 # (classifier, example uint8 [2, S, S, C], description as JSON, file to write)
 Exporter = Callable[[Classifier, Tensor, str, Path], None]
@@ -138,7 +138,7 @@ def _save_openvino(model: Any, classifier: Classifier, description: str, file: P
 def _torch_export(classifier: Classifier, example: Tensor, description: str, file: Path) -> None:
     program = _exported(classifier, example)
     stream = io.BytesIO()  # on a full disk, PyTorch's own writer of files ends the process
-    torch.export.save(program, stream, extra_files={"residua.json": description})
+    torch.export.save(program, stream, extra_files={DESCRIPTION: description})
     file.write_bytes(stream.getbuffer())
 
 
@@ -146,7 +146,7 @@ def _torchscript(classifier: Classifier, example: Tensor, description: str, file
     with torch.no_grad():
         program = torch.jit.trace(classifier, (example,), check_trace=False)  # type: ignore[no-untyped-call]
     stream = io.BytesIO()
-    torch.jit.save(program, stream, _extra_files={"residua.json": description})
+    torch.jit.save(program, stream, _extra_files={DESCRIPTION: description})
     file.write_bytes(stream.getbuffer())
 
 

@@ -33,7 +33,7 @@ def outputs_of(
 
     counts: as COUNTS.
     """
-    loaded = load_exported(file)
+    loaded = load_exported(file, allow_code=True)
     texts = {"runtime": loaded.runtime, "description": json.dumps(loaded.description)}
     outputs: dict[str, npt.NDArray[Any]] = {name: np.array(text) for name, text in texts.items()}
     for batch in BATCHES:

@@ -60,17 +60,21 @@ def open_source(
     console: Console,
     *,
     check: bool = True,
+    allow_code: bool = False,
 ) -> tuple[Weights, RunFolder | None]:
     """The weights of a source, with the user's overrides; and its run, if it is one.
 
     The source may also be an exported file, whose weights can only classify images. check: run the
-    golden images first, see `check_golden`.
+    golden images first, see `check_golden`. allow_code: see `load_exported`.
     """
     model = own_model(source, model)
     if not is_folder(source):
         path = user_path(source)
         is_program = not is_remote(source) and is_exported(path)
-        weights = read_exported(path) if is_program else open_weights(source, model, console)
+        if is_program:
+            weights = read_exported(path, allow_code=allow_code)
+        else:
+            weights = open_weights(source, model, console)
         if is_program and model not in (None, weights.metadata.network.name):
             raise ResiduaError(f"{path}: is of {weights.metadata.network.name}, not of {model}.")
         if check:

@@ -6,8 +6,10 @@ Each format runs in its own runtime: ONNX Runtime, OpenVINO, torch.export or Tor
 from __future__ import annotations
 
 import json
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from residua.system.openvino_import import openvino
 from residua.system.signals import preserved_signal_stack
 
 FORMAT = 1  # of the description in the metadata
+DESCRIPTION = "residua.json"  # its name in the files that PyTorch runs
+PROGRAMS = (".pt2", ".torchscript")
 
 # Of an exported network: logits and probabilities, float32 [N, K]; features, float32 [N, D], where
 # a detector of unknown images reads them.
@@ -48,16 +52,32 @@ class Loaded:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether a file has the suffix of an exported file that is not a program."""
-    return path.suffix.lower() in (".onnx", ".xml") and path.is_file()
+    """Whether a file has the suffix of an exported file; a .pt2 or .torchscript file also needs the
+    description that `residua export` adds."""
+    suffix = path.suffix.lower()
+    if suffix not in PROGRAMS:
+        return suffix in (".onnx", ".xml") and path.is_file()
+    with suppress(OSError, ValueError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return any(name.endswith(f"/extra/{DESCRIPTION}") for name in archive.namelist())
+    return False
 
 
-def load_exported(path: Path) -> Loaded:
-    """Load a file by its suffix. Raises ResiduaError if the runtime is missing or the file is not
-    one that `residua export` wrote.
+def load_exported(path: Path, *, allow_code: bool = False) -> Loaded:
+    """Load a file by its suffix.
 
-    .pt2 and .torchscript files are programs: only load those that were just written.
+    allow_code: load .pt2 and .torchscript files, which are programs: PyTorch unpickles a .pt2 file
+    without restrictions, and a TorchScript program may write files while it is loaded.
+
+    Raises ResiduaError if the runtime is missing, the file is not one that `residua export` wrote,
+    or is a program that is not allowed.
     """
+    if path.suffix.lower() in PROGRAMS and not allow_code:
+        raise ResiduaError(
+            f"{path}: is a program of PyTorch, and loading it can run any code in it. If you "
+            "exported it yourself or trust its author, predict, evaluate, serve and compare run it "
+            "with --allow-code (Python: allow_code=True). Else use the run that it was exported "
+            "from, or an .onnx or .xml file."
+        )
     loaders = {
         ".onnx": _onnx,
         ".xml": _openvino,
@@ -149,20 +169,34 @@ def _torch_program(path: Path) -> Loaded:
     import torch
 
     kind = "torch.export" if path.suffix.lower() == ".pt2" else "TorchScript"
-    metadata = {"residua.json": ""}
+    metadata = {DESCRIPTION: ""}
     program: Any
-    if kind == "torch.export":
-        program = torch.export.load(path, extra_files=metadata).module()
-    else:
-        program = torch.jit.load(path, "cpu", metadata)  # type: ignore[no-untyped-call]
+    with _readable(path, f"a {kind} program"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.load is deprecated
+        if kind == "torch.export":
+            program = torch.export.load(path, extra_files=metadata).module()
+        else:
+            program = torch.jit.load(path, "cpu", metadata)  # type: ignore[no-untyped-call]
 
     def run(pixels: Pixels) -> Outputs:
         with torch.inference_mode():
             outputs = program(torch.from_numpy(np.ascontiguousarray(pixels)))
         return tuple(output.numpy() for output in outputs)
 
-    description = _described(path, {"residua": metadata["residua.json"]})
-    return Loaded(run, description, kind, f"{kind} of PyTorch {torch.__version__}")
+    description = _described(path, {"residua": metadata[DESCRIPTION]})
+    with _readable(path, f"a {kind} program"):  # which states the shapes of its outputs nowhere
+        rule = description["preprocessing"]
+        shape = rule["size"], rule["size"], rule["channels"]
+        logits, _, *features = run(np.zeros((1, *shape), np.uint8))
+    return Loaded(
+        run,
+        description,
+        kind,
+        f"{kind} of PyTorch {torch.__version__}",
+        shape,
+        logits.shape[-1],
+        features[0].shape[-1] if features else 0,
+    )
 
 
 def _described(path: Path, metadata: Mapping[str, str | None]) -> dict[str, Any]:

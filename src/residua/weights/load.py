@@ -158,12 +158,10 @@ def _with_classes_for_each(weights: Weights) -> Weights:
     return dataclasses.replace(weights, tensors=tensors, metadata=metadata)
 
 
-def read_exported(path: Path) -> Weights:
-    """An exported file (.onnx or OpenVINO's .xml) as weights that can only classify images.
-
-    Raises ResiduaError if its runtime is missing, or if it is not a file of `residua export`.
-    """
-    stamp, loaded = _stamp(path), load_exported(path)
+def read_exported(path: Path, *, allow_code: bool = False) -> Weights:
+    """An exported file as weights that can only classify images. allow_code, errors: see
+    `load_exported`."""
+    stamp, loaded = _stamp(path), load_exported(path, allow_code=allow_code)
     metadata = exported_metadata(path, loaded.description)
     rule, outputs = metadata.preprocessing, metadata.network.classes
     expected = (rule.size, rule.size, rule.channels), outputs
