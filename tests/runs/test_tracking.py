@@ -93,11 +93,67 @@ def test_what_cannot_track_is_refused(shapes: Path, track: Any, message: str) ->
 
 @pytest.mark.parametrize("package", ["mlflow", "wandb", "trackio"])
 def test_a_missing_package_is_named(shapes: Path, package: str) -> None:
-    try:
-        __import__(package)
-    except ImportError:
-        with pytest.raises(ResiduaError, match=f"pip install {package}"):
-            residua.train(shapes, track=package, **QUICK)
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    with pytest.raises(ResiduaError, match=f"pip install {package}"):
+        residua.train(shapes, track=package, **QUICK)
+
+
+@pytest.mark.slow
+def test_mlflow_stores_every_epoch_and_setting(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
+    mlflow = pytest.importorskip("mlflow")
+    run = residua.train(shapes, out=tmp_path / "run", track="mlflow", **QUICK)
+    (stored,) = mlflow.search_runs(experiment_names=["residua"], output_format="list")
+    assert (stored.info.run_name, stored.info.status) == ("run", "FINISHED")
+    assert stored.data.params["training.epochs"] == "2"
+    assert stored.data.metrics["test_accuracy"] == run.evaluate().metrics.accuracy
+    client = mlflow.MlflowClient()
+    for name in run.history[0]:
+        values = [
+            (one.step, one.value) for one in client.get_metric_history(stored.info.run_id, name)
+        ]
+        assert values == [(row["epoch"], row[name]) for row in run.history]
+
+
+def records(file: Path) -> list[Any]:
+    """The records of a run of Weights & Biases, in LevelDB's log format after seven bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, found, start = file.read_bytes(), [], 7
+    assert len(content) < 32768, "one block"
+    while start < len(content):
+        length = int.from_bytes(content[start + 4 : start + 6], "little")
+        found.append(Record.FromString(content[start + 7 : start + 7 + length]))
+        start += 7 + length
+    return found
+
+
+@pytest.mark.slow
+def test_wandb_stores_every_epoch_offline_and_prints_nothing_to_stdout(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    wandb = pytest.importorskip("wandb")
+    run = residua.train(shapes, out=tmp_path / "run", track="wandb", **QUICK)
+    wandb.teardown()  # wait until everything is written
+    assert capfd.readouterr().out == ""
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    stored = records(file)
+    rows = [
+        {item.nested_key[0]: json.loads(item.value_json) for item in one.history.item}
+        for one in stored
+        if one.HasField("history")
+    ]
+    own = [{name: value for name, value in row.items() if name[0] != "_"} for row in rows]
+    first, last = run.history
+    assert own == [first, last | {"test_accuracy": run.evaluate().metrics.accuracy}]
+    assert [one.exit.exit_code for one in stored if one.HasField("exit")] == [0]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,6 +17,8 @@ from residua.system.console import Console
 
 Status = Literal["finished", "interrupted", "failed"]
 Settings = Mapping[str, str | int | float | bool | None]
+
+MLFLOW_BATCH = 100  # parameters of one request
 
 
 class Tracker(Protocol):
@@ -64,13 +67,15 @@ class MLflow:
 
     def __init__(self) -> None:
         self.mlflow = _imported("mlflow", "mlflow")
+        self.entities = _imported("mlflow.entities", "mlflow")
 
     def begin(self, run: Path, settings: Settings, epochs: int) -> None:
         self.client = self.mlflow.MlflowClient()
         experiment = self.mlflow.set_experiment("residua").experiment_id
         self.id = self.client.create_run(experiment, run_name=run.name).info.run_id
-        for name, value in settings.items():
-            self.client.log_param(self.id, name, value)
+        parameters = [self.entities.Param(name, str(value)) for name, value in settings.items()]
+        for start in range(0, len(parameters), MLFLOW_BATCH):
+            self.client.log_batch(self.id, params=parameters[start : start + MLFLOW_BATCH])
         self.epochs = epochs
 
     def epoch(self, row: Mapping[str, float]) -> None:
@@ -84,8 +89,9 @@ class MLflow:
             self.client.set_terminated(self.id, states[status])
 
     def _log(self, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.client.log_metric(self.id, name, value, step=self.epochs)
+        now = time.time_ns() // 1_000_000
+        metrics = [self.entities.Metric(*pair, now, self.epochs) for pair in values.items()]
+        self.client.log_batch(self.id, metrics)
 
 
 class WandB:
@@ -93,10 +99,10 @@ class WandB:
 
     def __init__(self, package: Literal["wandb", "trackio"] = "wandb") -> None:
         self.library = _imported(package, package)
-        self.resumes_by_name = package == "trackio"  # wandb: by an id of its own
+        self.is_trackio = package == "trackio"  # which resumes a run by its name, not by an id
 
     def begin(self, run: Path, settings: Settings, epochs: int) -> None:
-        resume = {"resume": "allow"} if self.resumes_by_name and epochs else {}
+        resume = {"resume": "allow"} if self.is_trackio and epochs else {}
         with _stdout_unused():
             self.run = self.library.init(
                 project="residua", name=run.name, config=dict(settings), **resume
@@ -108,8 +114,10 @@ class WandB:
     def end(self, metrics: Mapping[str, float], status: Status) -> None:
         if metrics:
             self.run.log(dict(metrics))
+        failed = {} if self.is_trackio or status == "finished" else {"exit_code": 1}
         with _stdout_unused():
-            self.library.finish()  # of the package: Trackio ends a run of `run.finish` once more
+            # of the package: Trackio ends a run of `run.finish` once more
+            self.library.finish(**failed)
 
 
 TRACKERS: Mapping[str, Callable[[], Tracker]] = {
