@@ -31,7 +31,7 @@ def test_settings_are_fixed_while_another_process_prepares_the_first_run(
         fcntl.flock(stream, fcntl.LOCK_EX)  # another open file: the lock is refused to this process
         with pytest.raises(ResiduaError, match="contains runs of this study with other settings"):
             plan(study, longer, tmp_path, QUIET)
-    assert plan(study, longer, tmp_path, QUIET)["a"].config.training.epochs == 5
+    assert plan(study, longer, tmp_path, QUIET)["a"].training.epochs == 5
 
 
 def test_a_shorter_training_drops_the_learning_rate_at_the_same_fractions(
@@ -42,11 +42,11 @@ def test_a_shorter_training_drops_the_learning_rate_at_the_same_fractions(
     (tmp_path / "steps.yaml").write_text(text)
     study = definition.read(str(tmp_path / "steps.yaml"), paper=True)
     shorter = StudyOptions(seeds=1, paper=True, settings={"training.epochs": "41"})
-    config = plan(study, shorter, tmp_path, QUIET)["a"].config
+    config = plan(study, shorter, tmp_path, QUIET)["a"]
     assert config.optimization.steps == ((20.5, 0.1), (30.75, 0.01))
     settings = {"training.epochs": 41, "optimization.steps": [[5, 0.1]]}
     explicit = StudyOptions(seeds=1, paper=True, settings=settings)
-    assert plan(study, explicit, tmp_path, QUIET)["a"].config.optimization.steps == ((5, 0.1),)
+    assert plan(study, explicit, tmp_path, QUIET)["a"].optimization.steps == ((5, 0.1),)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_budget_is_measured_once_and_becomes_epochs(file: Path, tmp_path: Path
     plans = plan(study, options, tmp_path, QUIET)
     epochs = json.loads((tmp_path / STUDY).read_text())["epochs"]
     assert epochs > 1
-    assert {row.config.training.epochs for row in plans.values()} == {epochs}
+    assert {config.training.epochs for config in plans.values()} == {epochs}
     record_runs(tmp_path)
     before = (tmp_path / STUDY).stat().st_mtime_ns
     assert plan(study, options, tmp_path, QUIET) == plans

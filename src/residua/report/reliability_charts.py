@@ -9,6 +9,7 @@ from residua.report.style import FAINT, INK, TOOLTIP, Drawing, inline_svg, tidy
 from residua.system.words import at_least, percent
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
     from matplotlib.figure import FigureBase
 
@@ -66,8 +67,7 @@ def _draw_bins(canvas: FigureBase, reliability: Reliability) -> None:
     axes.set_ylim(max(0.0, lowest - 0.02), 1.01)
     tidy(axes, "accuracy", "probability of the predicted class")
     axes.set_title("Reliability diagram", loc="left", color=INK, fontsize=11, fontweight="bold")
-    _in_percent(axes.xaxis)
-    _in_percent(axes.yaxis)
+    _in_percent(axes)
 
 
 def _draw_curve(canvas: FigureBase, reliability: Reliability) -> None:
@@ -90,14 +90,12 @@ def _draw_curve(canvas: FigureBase, reliability: Reliability) -> None:
     tidy(axes, "", "share of images that are predicted")
     title = "Accuracy if only the most confident are predicted"
     axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
-    _in_percent(axes.xaxis)
-    _in_percent(axes.yaxis)
+    _in_percent(axes)
 
 
-def _in_percent(axis: object) -> None:
-    from matplotlib.axis import Axis
+def _in_percent(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    assert isinstance(axis, Axis)
-    axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))

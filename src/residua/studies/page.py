@@ -28,6 +28,7 @@ from residua.studies.text import (
 from residua.system.words import counted, joined
 
 CURVES: tuple[Literal["accuracy", "loss"], ...] = ("accuracy", "loss")
+Metric = Literal["accuracy", "train_accuracy"]  # of an Outcome
 SPREAD = (
     "Seeds differ in initialisation, data order and augmentation, and in the split where the "
     "dataset has no test set. Rows are compared in pairs, seed by seed. The spread is pooled over "
@@ -76,11 +77,12 @@ def _degradation(study: Definition, complete: Mapping[str, Outcome]) -> list[str
     for pair in study.degradation:
         plain, residual = ([row.name for row in kind] for kind in (pair.plain, pair.residual))
         if complete.keys() >= {*plain, *residual}:
-            errors, residual_errors = (
-                1 - _stacked(complete, names, "train_accuracy") for names in (plain, residual)
+            (errors, step), (residual_errors, _) = (
+                _stacked(complete, names, "train_accuracy") for names in (plain, residual)
             )
-            step = 1 / complete[plain[0]].train_images
-            findings.append(degradation_finding(pair.name, plain, errors, residual_errors, step))
+            findings.append(
+                degradation_finding(pair.name, plain, 1 - errors, 1 - residual_errors, step)
+            )
     return findings
 
 
@@ -92,15 +94,18 @@ def _families(study: Definition, complete: Mapping[str, Outcome]) -> list[str]:
             {name: float(complete[name].train_accuracy.mean()) for name in rows}
         )
         if len(rows) > 1:
-            step = 1 / complete[rows[0]].test_images
-            values = _stacked(complete, rows, "accuracy")
+            values, step = _stacked(complete, rows, "accuracy")
             findings += family_findings(rows, values, "test accuracy", step)
     return findings
 
 
-def _stacked(outcomes: Mapping[str, Outcome], rows: Sequence[str], metric: str) -> Values:
-    """[R, S]"""
-    return np.stack([getattr(outcomes[row], metric) for row in rows])
+def _stacked(
+    outcomes: Mapping[str, Outcome], rows: Sequence[str], metric: Metric
+) -> tuple[Values, float]:
+    """A metric of rows and seeds, [R, S], and its smallest step: one image."""
+    first = outcomes[rows[0]]
+    images = first.test_images if metric == "accuracy" else first.train_images
+    return np.stack([getattr(outcomes[row], metric) for row in rows]), 1 / images
 
 
 def _rows_section(study: Definition, outcomes: Sequence[Outcome], options: StudyOptions) -> Section:
@@ -205,19 +210,19 @@ def _deviation(values: Values) -> float | None:
 
 
 def _differences_section(study: Definition, complete: Mapping[str, Outcome]) -> Section:
-    groups = [("test accuracy", "accuracy", names) for names in study.families.values()]
+    groups: list[tuple[Metric, Sequence[str]]] = [
+        ("accuracy", names) for names in study.families.values()
+    ]
     for pair in study.degradation:
         for kind in (pair.plain, pair.residual):
-            names = tuple(row.name for row in kind)
-            groups.append(("train accuracy", "train_accuracy", names))
+            groups.append(("train_accuracy", [row.name for row in kind]))
     rows: list[list[Cell]] = []
-    for title, metric, family in groups:
-        names = tuple(name for name in family if name in complete)
+    for metric, family in groups:
+        names = [name for name in family if name in complete]
         if len(names) < 2:
             continue
-        outcome = complete[names[0]]
-        step = 1 / (outcome.test_images if metric == "accuracy" else outcome.train_images)
-        differences = seed_differences(_stacked(complete, names, metric), step)
+        title = "test accuracy" if metric == "accuracy" else "train accuracy"
+        differences = seed_differences(*_stacked(complete, names, metric))
         for (first, second), difference in differences.items():
             known = math.isfinite(difference.low)
             ends = [100 * difference.low, 100 * difference.high] if known else [None, None]

@@ -7,7 +7,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +39,9 @@ PLANNED = 0.9  # fraction of a budget that is scheduled
 WAIT = 1.0  # seconds between attempts to lock a folder
 
 
-@dataclass(frozen=True)
-class RowPlan:
-    """The settings of a row. cost: about proportional to the time of one run."""
-
-    config: Config
-    cost: float
-
-
 def plan(
     study: Definition, options: StudyOptions, folder: Path, console: Console
-) -> dict[str, RowPlan]:
+) -> dict[str, Config]:
     """Row name -> its settings, recorded in study.json, with which later calls must agree.
 
     Raises ResiduaError, also for a network that cannot be built, before anything is written.
@@ -60,16 +51,15 @@ def plan(
     _refuse_fixed(study, options, settings)
     _refuse_compared(study, written, settings)
     configs = _configs(study, written, options, settings)
-    costs = {}
     for name, config in configs.items():
         try:
-            costs[name] = _cost(config)
+            cost(config)
         except ResiduaError as error:
             raise ResiduaError(f"study {study.name}, row {name}: {error}") from None
     epochs = _agreed_epochs(study, options, configs, folder, console)
-    if epochs is not None:
-        configs = {name: _with_epochs(config, config, epochs) for name, config in configs.items()}
-    return {name: RowPlan(config, costs[name]) for name, config in configs.items()}
+    if epochs is None:
+        return configs
+    return {name: _with_epochs(config, config, epochs) for name, config in configs.items()}
 
 
 def seeded(config: Config, seed: int) -> Config:
@@ -254,8 +244,8 @@ def _epochs_within(configs: Mapping[str, Config], options: StudyOptions, console
     return max(1, epochs)
 
 
-def _cost(config: Config) -> float:
-    """Multiply-adds times epochs."""
+def cost(config: Config) -> float:
+    """Multiply-adds times epochs: about proportional to the time of a run. Raises ResiduaError."""
     channels, size = config.preprocessing.channels, config.preprocessing.size
     if size == AUTO:
         size = max(32, catalogue.row(config.network.name).size)

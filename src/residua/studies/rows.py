@@ -18,7 +18,7 @@ from residua.errors import ResiduaError
 from residua.experiment import resume, train
 from residua.runs.folder import Busy, RunFolder
 from residua.studies.definition import Definition
-from residua.studies.plan import WAIT, plan, seeded
+from residua.studies.plan import WAIT, cost, plan, seeded
 from residua.studies.results import (
     DIVERGED,
     Outcome,
@@ -38,12 +38,11 @@ from residua.training.meter import Diverged
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of the study. cost: about proportional to its time."""
+    """One run of the study."""
 
     name: str
     config: Config
     path: Path
-    cost: float
 
 
 def run_rows(
@@ -53,14 +52,13 @@ def run_rows(
 
     Raises ResiduaError if the folder contains another study, or this one with other settings.
     """
-    plans = plan(study, options, folder, console)
+    configs = plan(study, options, folder, console)
     order = [(seed, row) for seed in range(options.seeds) for row in study.rows]
     runs = [
         _Run(
             f"{number} of {len(order)}: {row.name}, seed {seed}",
-            seeded(plans[row.name].config, seed),
+            seeded(configs[row.name], seed),
             run_path(folder, row, seed),
-            plans[row.name].cost,
         )
         for number, (seed, row) in enumerate(order, start=1)
     ]
@@ -82,7 +80,7 @@ def _train_all(runs: Sequence[_Run], console: Console) -> None:
     Any number of processes may call this with the same runs. Raises ResiduaError.
     """
     started, waiting = time.monotonic(), False
-    total = sum(run.cost for run in _unfinished(runs))
+    total = _cost(_unfinished(runs))
     while remaining := _unfinished(runs):
         run = next((run for run in remaining if _train(run, console)), None)
         if run is None:
@@ -91,8 +89,8 @@ def _train_all(runs: Sequence[_Run], console: Console) -> None:
             waiting = True
             time.sleep(WAIT)
             continue
-        rest = sum(run.cost for run in _unfinished(runs))
-        left = (time.monotonic() - started) * rest / max(total - rest, run.cost)
+        rest = _cost(_unfinished(runs))
+        left = (time.monotonic() - started) * rest / max(total - rest, cost(run.config))
         console.print(f"{run.name}: {_result(run.path)}; about {left / 60:.0f} min left")
 
 
@@ -102,6 +100,10 @@ def _train_quietly(runs: Sequence[_Run]) -> None:
 
 def _unfinished(runs: Sequence[_Run]) -> list[_Run]:
     return [run for run in runs if not is_finished(run.path)]
+
+
+def _cost(runs: Sequence[_Run]) -> float:
+    return sum(cost(run.config) for run in runs)
 
 
 def _train(run: _Run, console: Console) -> bool:
