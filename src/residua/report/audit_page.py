@@ -43,7 +43,7 @@ def write(audit: Audit, path: str | Path) -> Path:
 
 def render(audit: Audit) -> str:
     """The page as one HTML document."""
-    return view.page("audit", audit=audit, shown=shown_findings(audit, EXAMPLES))
+    return view.html("audit", audit=audit, shown=shown_findings(audit, EXAMPLES))
 
 
 def shown_findings(audit: Audit, most: int) -> ShownFindings:

@@ -40,7 +40,7 @@ def render(facts: ReportFacts) -> str:
     """The report as one HTML document without scripts or requests to the network."""
     counts = [count.train + count.validation + count.test for count in facts.data.classes]
     svgs = [charts.chart_svg(facts.history, kind, facts.best_epoch) for kind in charts.KINDS]
-    return view.page(
+    return view.html(
         "report",
         facts=facts,
         classes=facts.classes,

@@ -166,7 +166,7 @@ def _thumbnail(file: str) -> str:
 
 
 def _html(kind: str, **values: object) -> str:
-    return view.page(f"notebook_{kind}", styles=_styles(), **values)
+    return view.html(f"notebook_{kind}", styles=_styles(), **values)
 
 
 @cache

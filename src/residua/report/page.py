@@ -141,7 +141,7 @@ def write(page: Page, folder: Path, text: str = "tables.md") -> Path:
         write_atomically(folder / "figures" / f"{figure.name}.svg", svg)
         drawings[figure.name] = base64.b64encode(svg).decode()
     write_atomically(folder / text, markdown(page))
-    write_atomically(folder / "index.html", view.page("study", page=page, drawings=drawings))
+    write_atomically(folder / "index.html", view.html("study", page=page, drawings=drawings))
     return folder / "index.html"
 
 

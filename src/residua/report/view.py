@@ -94,10 +94,10 @@ def markdown(text: str) -> str:
     return re.sub(r"[\\`*_\[\]<>|#]", r"\\\g<0>", " ".join(text.split()))
 
 
-def page(template: str, **values: object) -> str:
+def html(template: str, **values: object) -> str:
     """The HTML of a template, with replacement characters for those that HTML may not contain."""
-    html: str = templates().get_template(f"{template}.html.j2").render(**values)
-    return _FORBIDDEN.sub("\ufffd", html)
+    text: str = templates().get_template(f"{template}.html.j2").render(**values)
+    return _FORBIDDEN.sub("\ufffd", text)
 
 
 def code(text: str) -> Markup:
