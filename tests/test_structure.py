@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import residua
 
 SOURCE = Path(residua.__file__).parent
@@ -121,6 +123,7 @@ def test_what_must_not_import_torch_does_not() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_plain_training_does_not_import_the_strategies() -> None:
     """Only what the report reads of transfer.json."""
     code = (

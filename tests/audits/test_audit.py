@@ -90,6 +90,7 @@ def test_a_single_class_is_audited_without_labels(tmp_path: Path) -> None:
     assert audited.accuracy is None
 
 
+@pytest.mark.slow
 def test_labels_of_a_class_in_a_single_group_are_not_checked(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

@@ -78,6 +78,7 @@ print((resident("VmHWM") - before) / (256 * image))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_a_step_takes_about_what_is_expected() -> None:
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
@@ -87,7 +88,7 @@ def test_a_step_takes_about_what_is_expected() -> None:
 def bytes_for(prepared: Prepared, network: nn.Module, batch: int) -> int:
     """That must be free for a batch."""
     images = prepared.training_batches().plain(prepared.training_members[:2])
-    image = saved_bytes(network, images, "fp32") / 2
+    image = saved_bytes(network, images, prepared.config.training.precision) / 2
     fixed = COPIES * sum(parameter.nbytes for parameter in network.parameters())
     return int((OVERHEAD * image * batch + fixed) / SHARE) + 1
 
