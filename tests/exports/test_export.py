@@ -23,9 +23,13 @@ from residua.evaluation.evaluate import evaluate_run
 from residua.evaluation.inputs import Reading, inputs_of
 from residua.evaluation.predict import predict_images
 from residua.evaluation.predictor import Prediction
-from residua.exports.classifier import Classifier
+from residua.exports.classifier import Classifier, description
 from residua.exports.export import write_export
-from residua.exports.formats import FORMATS, Exporter, FormatName
+from residua.exports.formats import FORMATS, Exporter, FormatName, quiet_exporters
+from residua.exports.images import Images
+from residua.exports.proof import Expected, proof_of
+from residua.exports.worker import outputs_of
+from residua.inference.outputs import classifier_of
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.uncertainty.softmax import softmax
@@ -351,6 +355,24 @@ def test_weights_alone_are_compared_on_photos(
     assert exported.proof.accuracy is None
     assert exported.proof.images == 32
     assert "sample photos" in exported.proof.text()
+
+
+@pytest.mark.slow
+def test_a_slow_runtime_is_compared_on_fewer_images(run: RunFolder, tmp_path: Path) -> None:
+    weights, file = read_file(run.weights), tmp_path / "model.onnx"
+    size = weights.metadata.preprocessing.size
+    pixels = np.random.default_rng(0).integers(0, 256, (70, size, size, 3), np.uint8)
+    text = json.dumps(description(weights, "fp32"))
+    with quiet_exporters():
+        write_traced(Classifier(weights, "fp32"), torch.from_numpy(pixels[:2]), text, file)
+    logits = classifier_of(weights, torch.device("cpu"), images=0)(pixels)
+    images = Images(pixels, logits.argmax(1).astype(np.int64), "test images")
+    outputs = outputs_of(file, pixels, seconds={32: 0, 7: 0, 1: 0})
+    assert [len(outputs[f"logits{batch}"]) for batch in (32, 7, 1)] == [32, 7, 1]
+    proof = proof_of(outputs, images, Expected(logits), "fp32")
+    assert (proof.images, proof.omitted, proof.problem) == (32, 38, "")
+    assert (proof.accuracy, proof.exported_accuracy) == (1, 1)
+    assert "on 32 test images at batch 1, 7, 32 (38 more would take over 60 s" in proof.text()
 
 
 @pytest.mark.slow

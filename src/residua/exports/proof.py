@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from residua.errors import ResiduaError
 from residua.exports.images import Images
-from residua.exports.worker import BATCHES
+from residua.exports.worker import BATCHES, SECONDS
 from residua.inference.engine import Floats
 from residua.system.console import printable
 from residua.system.files import check_space
@@ -47,6 +47,7 @@ class Proof:
     """The comparison of an exported file with PyTorch on the same images.
 
     runtime: that ran the file, in a process of its own. images, origin: how many, and which.
+    omitted: images that would have taken too long.
     difference: largest difference of a probability, at every batch size.
     agreement: share of images with the same most likely class.
     accuracy, exported_accuracy: of PyTorch and of the file; None without labels.
@@ -64,12 +65,20 @@ class Proof:
     exported_accuracy: float | None
     unknown_difference: float | None
     problem: str = ""
+    omitted: int = 0
 
     def text(self) -> str:
         """Lines for the user."""
         batches = ", ".join(map(str, sorted(BATCHES)))
+        omitted = (
+            f" ({self.omitted:,} more would take over {SECONDS[max(BATCHES)]:g} s: this runtime is "
+            "slow here)"
+            if self.omitted
+            else ""
+        )
         lines = [
-            f"checked in {self.runtime} on {self.images:,} {self.origin} at batch {batches}: "
+            f"checked in {self.runtime} on {self.images:,} {self.origin} at batch {batches}"
+            f"{omitted}: "
             f"largest probability difference {self.difference:.2g}, "
             f"same top-1 class {percent(self.agreement, 2)}"
         ]
@@ -133,23 +142,24 @@ def proof_of(
         for found in (softmax(logits), probabilities):
             # np.maximum keeps a NaN
             difference = float(np.maximum(difference, np.abs(found - wanted).max()))
-    count = len(images.pixels)
-    best, exported_best = expected.logits[:count].argmax(1), outputs["logits32"][:count].argmax(1)
+    exported_best = outputs["logits32"].argmax(1)[: len(images.pixels)]
+    count = len(exported_best)
+    best, labels = expected.logits[:count].argmax(1), images.labels
     unknown, exported_unknown = expected.unknown, outputs.get("unknown")
-    labels = images.labels
     proof = Proof(
         str(outputs["runtime"]),
         count,
         images.origin,
         difference,
         float((best == exported_best).mean()),
-        None if labels is None else float((best == labels).mean()),
-        None if labels is None else float((exported_best == labels).mean()),
+        None if labels is None else float((best == labels[:count]).mean()),
+        None if labels is None else float((exported_best == labels[:count]).mean()),
         None
         if unknown is None or exported_unknown is None
-        else float((unknown != exported_unknown)[:count].mean()),
+        else float((unknown[:count] != exported_unknown[:count]).mean()),
     )
-    return replace(proof, problem=_problem(proof, precision))
+    omitted = len(images.pixels) - count
+    return replace(proof, problem=_problem(proof, precision), omitted=omitted)
 
 
 def _problem(proof: Proof, precision: str) -> str:
