@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from residua.api import load
+from residua.api.training import load
 from residua.data.image import read_image
 from residua.system.device import environment
 

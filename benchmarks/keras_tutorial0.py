@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import torch
 
-from residua.api import load
+from residua.api.training import load
 from residua.data.image import read_image
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from references.command_line import residua
 
-from residua import api
+from residua.api import deployment, training
 from residua.api.prediction import predict
 from residua.comparison.compare import compare
 from residua.errors import ResiduaError
@@ -78,8 +78,8 @@ def test_a_program_is_run_only_if_its_code_is_allowed(
 ) -> None:
     """Then its predictions and evaluations are those of the run."""
     run.write_json("environment.json", environment(torch.device("cpu")))
-    own, files = api.evaluate(run.path), sorted(Path(run.config.data.path).glob("*/*.png"))
-    for use in (predict, api.evaluate, api.serve, partial(compare, run)):
+    own, files = training.evaluate(run.path), sorted(Path(run.config.data.path).glob("*/*.png"))
+    for use in (predict, training.evaluate, deployment.serve, partial(compare, run)):
         with pytest.raises(ResiduaError, match=r"can run any code in it.*--allow-code"):
             use(exported)
     expected, found = predict(run.path, files), predict(exported, files, allow_code=True)
@@ -87,7 +87,7 @@ def test_a_program_is_run_only_if_its_code_is_allowed(
     np.testing.assert_allclose(
         [row.top[0][1] for row in found], [row.top[0][1] for row in expected], atol=1e-5
     )
-    evaluation = api.evaluate(exported, allow_code=True)
+    evaluation = training.evaluate(exported, allow_code=True)
     assert evaluation.paths == own.paths
     np.testing.assert_allclose(evaluation.logits, own.logits, atol=1e-4)
     (pair,) = compare(run, exported, out=tmp_path / "page", allow_code=True).pairs

@@ -19,7 +19,7 @@ import pytest
 from references.command_line import residua
 from serving.conftest import png
 
-from residua.api import serve
+from residua.api.deployment import serve
 from residua.errors import ResiduaError
 from residua.serving.server import is_local
 

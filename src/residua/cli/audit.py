@@ -62,7 +62,7 @@ def audit(
       residua audit scans --group-by "patient(\\d+)"
     """
     with terminal() as console:
-        from residua import api
+        from residua.audits.audit import audit as audited
         from residua.report.audit_page import write
         from residua.system.files import check_output, user_path
 
@@ -70,7 +70,7 @@ def audit(
         for file, ending in ((html, ".html"), (fix_list, ".csv")):
             if file is not None:
                 check_output(user_path(file), (ending,), [data])
-        found = api.audit(data, group_by=group_by, seconds=seconds, settings=settings, quiet=False)
+        found = audited(data, group_by=group_by, seconds=seconds, settings=settings, quiet=False)
         if as_json:
             print_json(found.to_json())
         else:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from residua.api import Run, predict
+from residua.api.prediction import predict
+from residua.api.training import Run
 from residua.config.recipes import compose
 from residua.config.schema import IMAGENET, NONE
 from residua.data.open import EMBEDDED, open_dataset

@@ -48,11 +48,11 @@ def explain(
       residua explain runs/photos-1 holiday --class owl --out owl.png
     """
     with terminal():
-        from residua import api
+        from residua.api import explanation
         from residua.system.words import percent
 
         check_order("explain", source, files)
-        rows = api.explain(
+        rows = explanation.explain(
             source,
             files,
             class_name=class_name,

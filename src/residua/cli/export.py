@@ -74,12 +74,12 @@ def export(
       residua export runs/photos-1 --example
     """
     with terminal() as console:
-        from residua import api
+        from residua.api import deployment
         from residua.exports.example import script
 
         if example and (as_json or form not in (None, "onnx")):
             raise UsageError("--example is a script for ONNX files: omit --json and --format.")
-        exported = api.export(
+        exported = deployment.export(
             source,
             format=form,
             precision=precision,
@@ -121,6 +121,6 @@ def push(
       residua predict hub:me/photos new.jpg
     """
     with terminal():
-        from residua import api
+        from residua.api import deployment
 
-        print_text(api.push(run, repository, private=private))
+        print_text(deployment.push(run, repository, private=private))

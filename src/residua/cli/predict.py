@@ -64,13 +64,13 @@ def evaluate(
       residua evaluate model.weights.h5 photos --classes classes.txt
     """
     with terminal():
-        from residua import api
+        from residua.api import training
         from residua.report.text import evaluation_text
 
         check_order("evaluate", source, [data] if data else [])
         of_data = [text for text in preprocessing or () if text.strip().startswith("data.")]
         fields = [text for text in preprocessing or () if text not in of_data]
-        evaluation = api.evaluate(
+        evaluation = training.evaluate(
             source,
             data,
             model=model,
@@ -252,7 +252,7 @@ def features(
       residua features runs/photos-1 photos --stage 3 --out features.parquet
     """
     with terminal() as console:
-        from residua import api
+        from residua.api import prediction
         from residua.data.table import import_pyarrow
         from residua.evaluation.predict import NO_PARQUET
 
@@ -261,7 +261,7 @@ def features(
         if out.suffix.lower() == ".parquet":
             import_pyarrow(NO_PARQUET)  # fail before the computation, not after it
         out = user_path(out)
-        table = api.features(
+        table = prediction.features(
             source,
             files,
             model=model,

@@ -89,9 +89,9 @@ def serve(
       residua serve runs/photos-1 --host 0.0.0.0 --port 80 --token SECRET
     """
     with terminal():
-        from residua import api
+        from residua.api import deployment
 
-        api.serve(
+        deployment.serve(
             source,
             host=host,
             port=port,

@@ -79,9 +79,9 @@ def resume(run: RunArgument, data: MovedDataOption = None, model: OwnModelOption
       residua resume runs/photos-1 --data elsewhere/photos
     """
     with terminal():
-        from residua import api
+        from residua.api import training
 
-        print(api.resume(run, data_path=data, model=model).path)
+        print(training.resume(run, data_path=data, model=model).path)
 
 
 def look(
