@@ -10,6 +10,7 @@ from references.scenes import COPIES, scene, write_scenes
 
 import residua
 from residua.audits.audit import Audit
+from residua.audits.finding import Example
 from residua.data.fixes import read_fixes, with_fixes
 from residua.data.open import open_dataset
 from residua.errors import ResiduaError
@@ -120,5 +121,5 @@ def test_real_photos_with_planted_errors(shared_data: Path, tmp_path: Path) -> N
     assert accuracy in audited.text()
     assert accuracy in page.render(audited)
     kinds = {finding.kind: finding for finding in audited.findings}
-    assert [e.path for e in kinds["label-errors"].examples] == ["puffin/owl011.jpg"]
-    assert kinds["label-errors"].fixes[0].label == "owl"
+    example = Example("puffin/owl011.jpg", "puffin -> owl")
+    assert kinds["label-errors"].examples == (example,)

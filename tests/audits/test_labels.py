@@ -101,16 +101,33 @@ def test_an_image_unlike_all_others_is_an_outlier() -> None:
     assert kinds(features, labels).get("outliers") == ["7"]
 
 
-def test_a_weak_model_is_no_evidence_against_labels() -> None:
-    features, labels = drawn(spread=10.5)  # the classes are hardly separable
-    groups = np.arange(len(labels))
-    predictions = predict(main_axes(features), labels, groups, CLASSES)
-    names, paths = [f"class{n}" for n in range(CLASSES)], [str(n) for n in range(len(labels))]
-    found = {f.kind: f for f in check_labels(predictions, labels, names, paths, groups)}
-    finding = found["label-errors"]
-    assert finding.severity == "note"
-    assert "errors of the model" in finding.title
-    assert finding.fixes == ()
+@pytest.mark.parametrize("spread", [2.0, 4.0, 6.0, 8.0, 10.0])  # from 100 % accuracy to 40 %
+def test_errors_of_the_predictions_are_not_called_label_errors(spread: float) -> None:
+    """All labels are right: images may be listed for review, but no label is said to be wrong."""
+    for seed in range(3):
+        features, labels = drawn(seed, spread)
+        groups = np.arange(len(labels))
+        predictions = predict(main_axes(features), labels, groups, CLASSES)
+        names, paths = [f"class{n}" for n in range(CLASSES)], [str(n) for n in range(len(labels))]
+        for finding in check_labels(predictions, labels, names, paths, groups):
+            if finding.kind == "label-errors":
+                assert finding.severity == "note"
+                assert "errors of the predictions" in finding.title
+                assert finding.fixes == ()
+
+
+def test_label_errors_are_found_beside_errors_of_the_predictions() -> None:
+    for seed in range(3):
+        features, true = drawn(seed, 4.0)
+        random = np.random.default_rng(seed)
+        wrong = random.choice(len(true), 36, replace=False)
+        labels = true.copy()
+        labels[wrong] = (true[wrong] + random.integers(1, CLASSES, len(wrong))) % CLASSES
+        predictions = predict(main_axes(features), labels, np.arange(len(labels)), CLASSES)
+        assert (predictions.combined.argmax(axis=1) != true).any()
+        issues = find_issues(predictions, labels)
+        assert issues.are_likely
+        assert issues.interval[0] <= 36 <= issues.interval[1]
 
 
 @pytest.mark.parametrize(
@@ -123,15 +140,17 @@ def test_a_weak_model_is_no_evidence_against_labels() -> None:
 )
 def test_copies_of_an_image_get_one_label(given: tuple[int, ...], proposed: dict[str, str]) -> None:
     labels = np.repeat(np.arange(CLASSES), COUNT)
-    probabilities = np.full((len(labels), CLASSES), 0.01)
-    probabilities[np.arange(len(labels)), labels] = 0.97
-    probabilities[:3] = 0.9, 0.01, 0.06, 0.03
+    others = np.linspace(0.005, 0.13, len(labels))  # from sure to doubtful in each class
+    probabilities = np.repeat(np.random.default_rng(0).permuted(others)[:, None], CLASSES, axis=1)
+    probabilities[np.arange(len(labels)), labels] = 1 - 3 * probabilities[:, 0]
+    probabilities[:3] = 0.97, 0.005, 0.015, 0.01
     labels[:3], alike = given, np.arange(len(labels))
+    labels[100:110] = 3  # other wrong labels
     alike[:3] = 0
     predictions = Predictions(probabilities, probabilities, np.ones(len(labels), np.float32))
     names, paths = [f"class{n}" for n in range(CLASSES)], [str(n) for n in range(len(labels))]
     found = {f.kind: f for f in check_labels(predictions, labels, names, paths, alike)}
-    fixes = {fix.path: fix.label for fix in found["label-errors"].fixes}
+    fixes = {fix.path: fix.label for fix in found["label-errors"].fixes if int(fix.path) < 3}
     assert fixes == proposed
 
 

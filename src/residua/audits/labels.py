@@ -1,10 +1,11 @@
 """Features, labels and groups -> likely label errors, overlapping classes, outliers of a class.
 
 A label is predicted from images other than the image itself and its near-duplicates, in two ways:
-by logistic regression, cross-validated, and by the vote of the nearest neighbours. Errors are
-counted where the mean of both is surest, as there it is hardly ever wrong, and ranked by the
-probability of the label, its margin, and which classes are mistaken for which (Northcutt et al.
-2021, "Confident learning: estimating uncertainty in dataset labels", section 3, counts these too).
+by logistic regression, cross-validated, and by the vote of the nearest neighbours. How many labels
+are wrong is estimated as the disagreement that remains where the mean of both is most confident
+(uncertainty/label_noise.py). They are ranked by the probability of the label, its margin, and which
+classes are mistaken for which (Northcutt et al. 2021, "Confident learning: estimating uncertainty
+in dataset labels", section 3, counts these too).
 The last counts as far as the errors of a class go to one other class: where they are spread evenly,
 the counts are chance, or show classes that overlap.
 Legend: M images, K classes, D features on their main axes.
@@ -25,7 +26,7 @@ from residua.data.random import Integers, uniform
 from residua.inference.logistic import folds_of, single_blas_thread
 from residua.inference.regressions import Floats, Regressions
 from residua.system.words import agreeing, counted, percent
-from residua.uncertainty.intervals import clustered_interval
+from residua.uncertainty.label_noise import wrong_share
 from residua.uncertainty.ranks import average_ranks
 from residua.uncertainty.softmax import log_softmax
 
@@ -37,8 +38,7 @@ PRECISION = 1e-3, 60  # tolerance, iterations
 NEIGHBOURS = 10
 NEIGHBOUR_WEIGHT = 0.4  # of the neighbours' vote in the combined probability
 MARGIN_WEIGHT = 0.15  # of the margin to the likeliest other class, in the rank
-RELIABLE = 0.7  # share of labels that predictions must agree with, to be evidence against others
-SURE = 1 / 3, 0.8  # a third of the predictions, or all of this probability: to count errors
+REVIEW = 2.5, 0.03  # number and share of labels, from which on those that may be wrong are listed
 COMMON = 1 / 2  # of the predictions: to count which class is mistaken for which
 PRIOR_IMAGES = 10  # that the assumption of errors to all classes alike counts as, for each class
 MIN_CLASS = 3  # images, without which a class is not checked
@@ -70,16 +70,31 @@ class LabelIssues:
     """Likely label errors.
 
     score: float64 [M], how likely the label is right: the lower, the likelier an error.
-    flagged: indices of likely errors, the likeliest first. suggested: int64 [M], the likeliest
-    class. estimate, interval: number of wrong labels, with a 95 % interval of the sampling error
-    alone: where classes overlap, fewer labels are wrong (benchmarks/results/audit-labels.txt).
+    contradicted: indices of images predicted as another class, those of the lowest score first.
+    suggested: int64 [M], the likeliest class. estimate, interval: number of wrong labels, beyond
+    the errors of the predictions, and its 95 % interval.
     """
 
     score: npt.NDArray[np.float64]
-    flagged: Integers
+    contradicted: Integers
     suggested: Integers
     estimate: float
     interval: tuple[float, float]
+
+    @property
+    def are_likely(self) -> bool:
+        """Whether errors of the predictions do not explain all contradicted labels."""
+        return self.interval[0] > 0
+
+    @property
+    def flagged(self) -> Integers:
+        """Indices of likely errors, the likeliest first; if there may be some, of as many as there
+        are at most."""
+        if self.are_likely:
+            return self.contradicted[: max(1, round(self.estimate))]
+        most = self.interval[1]
+        may_be = self.estimate >= 0.5 or most >= max(REVIEW[0], REVIEW[1] * len(self.score))
+        return self.contradicted[: round(most) if may_be else 0]
 
 
 def predict(
@@ -116,12 +131,11 @@ def find_issues(
     margins: npt.NDArray[np.float64] | None = None,
     groups: Integers | None = None,
 ) -> LabelIssues:
-    """Rank labels by predictions from other images, and flag as many as are likely wrong.
+    """Rank labels by predictions from other images, and estimate how many are wrong.
 
-    The share of wrong labels is that of the sure predictions that contradict their label. As many
-    labels are flagged, those of the lowest scores among the contradicted ones. margins: float64 [M]
-    of a training on these labels; NaN: not trained on. The score is then the mean of both ranks.
-    groups: int64 [M], of copies, which the interval counts by what they add; None: none.
+    margins: float64 [M] of a training on these labels; NaN: not trained on. The score is then the
+    mean of both ranks. groups: int64 [M], of copies, each of which counts as one image in the
+    estimate; None: none.
     """
     probabilities, every = predictions.combined, np.arange(len(labels))
     predicted = probabilities.argmax(axis=1)
@@ -135,17 +149,18 @@ def find_issues(
     score = (own + MARGIN_WEIGHT * margin) / (1 + MARGIN_WEIGHT) + concentration * posterior
     if margins is not None:
         score = _mean_rank(score, margins)
-    likely = float((probabilities.max(axis=1) >= SURE[1]).mean())
-    sure = _surest(probabilities, max(SURE[0], likely))
-    share = float((predicted[sure] != labels[sure]).mean())
     order = np.argsort(score, kind="stable")
-    flagged = order[predicted[order] != labels[order]][: round(share * len(labels))]
-    low, high = clustered_interval(
-        predicted[sure] != labels[sure], (every if groups is None else groups)[sure]
-    )
     count = len(labels)
+    _, group, sizes = np.unique(
+        every if groups is None else groups, return_inverse=True, return_counts=True
+    )
+    share, (low, high) = wrong_share(probabilities, labels, 1 / sizes[group])
     return LabelIssues(
-        score, flagged, rival.argmax(axis=1), share * count, (low * count, high * count)
+        score,
+        order[predicted[order] != labels[order]],
+        rival.argmax(axis=1),
+        share * count,
+        (low * count, high * count),
     )
 
 
@@ -214,25 +229,25 @@ def check_labels(
     if len(flagged):
         names = [classes[n] for n in suggested]
         low, high = issues.interval
-        agreement = float((predictions.combined.argmax(axis=1) == labels).mean())
-        is_reliable, number = agreement >= RELIABLE, counted(len(flagged), "label")
+        are_likely, number = issues.are_likely, counted(len(flagged), "label")
         title = (
-            f"{number} likely wrong, of {len(labels):,} (estimated number: {low:.0f} to {high:.0f})"
-            if is_reliable
-            else f"{number} contradicted by predictions that agree with only {percent(agreement)} "
-            "of all labels: most of these are errors of the model"
+            f"{number} likely wrong, of {len(labels):,} (estimated number: {max(low, 1):.0f} to "
+            f"{high:.0f})"
+            if are_likely
+            else f"{number} that predictions contradict: that may be label errors (0 to {high:.0f} "
+            f"of {len(labels):,}) or errors of the predictions"
         )
         fixes = [Fix(paths[n], "relabel", names[n], "likely wrong label") for n in flagged]
         findings.append(
             Finding(
                 "label-errors",
-                "warning" if is_reliable else "note",
+                "warning" if are_likely else "note",
                 title,
                 len(flagged),
                 agreeing(len(flagged), "Check it", "Check them, the likeliest first")
-                + ("; the fix list has the suggested labels." if is_reliable else "."),
+                + ("; the fix list has the suggested labels." if are_likely else "."),
                 tuple(Example(paths[n], f"{classes[labels[n]]} -> {names[n]}") for n in flagged),
-                tuple(fixes) if is_reliable else (),
+                tuple(fixes) if are_likely else (),
             )
         )
     findings += _overlaps(predictions.combined, labels, classes)

@@ -1,0 +1,54 @@
+"""Cross-validated probabilities and labels -> the share of wrong labels, with its interval.
+
+A model's own errors become rare where it is confident; wrong labels do not, as the model never saw
+them. So the disagreement that remains where the model is most confident is due to wrong labels.
+Legend: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+_BINS = 40  # of equal numbers of images, by confidence
+_SHARES = np.concatenate([[0.0], np.geomspace(3e-4, 0.6, 150)])  # of wrong labels
+_LEVELS = np.linspace(-8, 6, 43)  # log-odds of the model's error at median confidence
+_SLOPES = 1 / np.geomspace(0.1, 0.8, 8)  # at which these fall, per unit of confidence
+_DROP = 1.92  # of the log-likelihood at the ends of the 95 % interval: half of chi2's 3.84
+
+
+def wrong_share(
+    probabilities: npt.NDArray[np.floating],
+    labels: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.floating],
+) -> tuple[float, tuple[float, float]]:
+    """The maximum-likelihood share of wrong labels, and its 95 % interval; all in [0, 0.6].
+
+    probabilities: float [N, K] of images that the model was not fitted on; labels: int [N].
+    weights: float [N]; images of a group count as the sum of theirs.
+
+    The prediction disagrees with the label with probability s + (1 - s) / (1 + exp(b c - a)):
+    s is the share of wrong labels, c the confidence, log of the best over the second best
+    probability. It is the psychometric function with a lapse rate (Wichmann and Hill 2001, "The
+    psychometric function: I", equation 1). The interval is that of the profile likelihood. b is
+    at least 1.25: a strongly regularised model, whose errors fall with its confidence at least so
+    fast (benchmarks/results/audit-labels.txt). Otherwise s could not be identified.
+    """
+    disagrees = probabilities.argmax(axis=1) != labels
+    second, first = np.partition(probabilities, -2, axis=1)[:, -2:].T.astype(np.float64)
+    confidence = np.log(np.maximum(first, 1e-12) / np.maximum(second, 1e-12))
+    order = np.argsort(confidence, kind="stable")
+    bins = np.array_split(order, min(_BINS, len(order)))
+    centres = np.array([confidence[rows].mean() for rows in bins]) - np.median(confidence)
+    total = np.array([weights[rows].sum() for rows in bins])
+    wrong = np.array([weights[rows][disagrees[rows]].sum() for rows in bins])
+    odds = _LEVELS[:, None, None] - _SLOPES[:, None] * centres
+    errors = (1 / (1 + np.exp(np.minimum(-odds, 700)))).reshape(-1, len(bins))
+    profile = np.array(
+        [
+            (np.log(q) @ wrong + np.log1p(-q) @ (total - wrong)).max()
+            for q in (np.clip(s + (1 - s) * errors, 1e-9, 1 - 1e-9) for s in _SHARES)
+        ]
+    )
+    inside = _SHARES[profile >= profile.max() - _DROP]
+    return float(_SHARES[profile.argmax()]), (float(inside[0]), float(inside[-1]))
