@@ -25,7 +25,7 @@ def wrong_share(
     """The maximum-likelihood share of wrong labels, and its 95 % interval; all in [0, 0.6].
 
     probabilities: float [N, K] of images that the model was not fitted on; labels: int [N].
-    weights: float [N]; images of a group count as the sum of theirs.
+    weights: float [N], how many images each counts as: 1, or less for copies.
 
     The prediction disagrees with the label with probability s + (1 - s) / (1 + exp(b c - a)):
     s is the share of wrong labels, c the confidence, log of the best over the second best
