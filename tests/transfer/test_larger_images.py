@@ -53,6 +53,11 @@ def test_the_size_with_the_lower_loss_is_that_of_the_probe(
         assert read_file(folder.weights).metadata.preprocessing.size == size
         (choice,) = [c for c in outcome.prepared.choices if c.setting == "preprocessing.size"]
         assert choice.value == size
+        result = outcome.result
+        assert min(layer.loss for layer in result.layers) == pytest.approx(min(losses), abs=1e-4)
+        assert outcome.cross_validated is not None
+        assert result.cross_validation is not None
+        assert result.cross_validation.errors == int((~outcome.cross_validated.correct).sum())
         chosen.add(size)
     assert chosen == set(SIZES)
 

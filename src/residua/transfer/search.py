@@ -75,10 +75,10 @@ def search(context: StrategyContext, folder: RunFolder) -> StrategyOutcome:
         raise Interrupted(error.number, str(folder.path), "completed trials saved") from None
     shutil.rmtree(folder.path / TRIED, ignore_errors=True)
     outcome, measured = best.outcome, probe.outcome.result
-    if best.strategy == "features":
-        if (refitted := runner.refitted(probe)) is not None:
-            outcome, measured = refitted, refitted.result
-        elif measured.images is not None:
+    if best.strategy == "features":  # on larger images, it is not the first probe
+        outcome = runner.refitted(best) or outcome
+        measured = outcome.result
+        if outcome is best.outcome and measured.images is not None:
             warn_of_unused(measured.images, runner.context)
     result = dataclasses.replace(
         measured,
