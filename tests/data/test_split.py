@@ -167,6 +167,18 @@ def test_pairs_of_equal_images_fill_an_even_number() -> None:
     assert sum("identical images" in note for note in result.notes) == 2
 
 
+def test_images_of_large_and_small_groups_are_drawn_equally_often() -> None:
+    """Else a test set has too many images of patients with many images, or with few."""
+    sizes = [1, 2, 5, 20] * 50
+    keys = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
+    drawn: Counter[int] = Counter()
+    for seed in range(20):
+        result = split([int(key) // 4 % 2 for key in keys], keys, val=0.0, test=0.2, seed=seed)
+        drawn.update(sizes[int(keys[at])] for at, s in enumerate(result.splits) if s == "test")
+    for size, images in drawn.items():
+        assert images / (20 * 50 * size) == pytest.approx(0.2, abs=0.05)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 5))
 def test_the_order_of_the_input_does_not_matter(random: Random, seed: int) -> None:

@@ -135,27 +135,36 @@ def _share(fraction: float, total: int, split: str) -> int:
 def _groups(
     indices: Iterable[int], entries: Sequence[Entry], keys: Sequence[str], purpose: str
 ) -> list[_Group]:
-    """Groups of equal keys, in hash order: this order is the random choice of the split."""
+    """Groups of equal keys, in hash order: this order is the random choice of the split.
+
+    Each has the rank of one image, its first path: by the lowest of all its images, large groups
+    would come first.
+    """
     members: dict[str, list[int]] = {}
     for index in indices:
         members.setdefault(keys[index], []).append(index)
 
-    def rank(index: int) -> tuple[bytes, str]:
+    def name(index: int) -> str:
         # NFC: macOS may list the same name decomposed.
-        path = entries[index].path
-        text = f"{purpose}/{unicodedata.normalize('NFC', path)}"
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest(), path
+        return unicodedata.normalize("NFC", entries[index].path)
 
-    ordered = sorted(members.values(), key=lambda group: min(map(rank, group)))
+    def rank(group: Sequence[int]) -> tuple[bytes, str]:
+        first = min(group, key=name)
+        text = f"{purpose}/{name(first)}"
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+        return digest, entries[first].path
+
+    ordered = sorted(members.values(), key=rank)
     return [_Group(tuple(group), Counter(entries[i].label for i in group)) for group in ordered]
 
 
 def _draw(groups: Sequence[_Group], counts: Mapping[int, int], target: int) -> list[_Group]:
     """At most `target` images in whole groups; counts: label -> images of all groups before.
 
-    First the groups that fit their class's quota, in order. Then, by the largest lack of a class,
-    groups that exceed it, then any that fit `target`: no group that still fits is left, unless a
-    class would have no training image.
+    First, in order, the groups of each class until one exceeds the class's quota. The largest that
+    fit fill the quotas: if small ones did, they would be drawn more often than large ones. Then, by
+    the largest lack of a class, groups that exceed it, then any that fit `target`: no group that
+    still fits is left, unless a class would have no training image.
     """
     left: Counter[int] = Counter()
     for group in groups:
@@ -169,11 +178,22 @@ def _draw(groups: Sequence[_Group], counts: Mapping[int, int], target: int) -> l
         room.subtract(group.counts)
         left.subtract(group.counts)
 
+    def fits(group: _Group) -> bool:
+        return all(count <= room[label] for label, count in group.counts.items())
+
+    full: set[int] = set()
     for group in groups:
-        if all(count <= room[label] for label, count in group.counts.items()):
+        if not fits(group):
+            full |= group.counts.keys()
+        if full.isdisjoint(group.counts):
             take(group)
         else:
             rest.append(group)
+    rest.sort(key=lambda group: -len(group.members))
+    for group in list(rest):
+        if fits(group):
+            take(group)
+            rest.remove(group)
     rest.sort(key=lambda group: -max(room[label] for label in group.counts))
     missing = target - sum(len(group.members) for group in drawn)
     for only_lacking in (True, False):
