@@ -35,7 +35,7 @@ def test_copies_are_reported_by_what_they_harm(tmp_path: Path) -> None:
     assert found["identical-across-classes"].severity == "error"
     assert "At least one label of each pair is wrong" in found["identical-across-classes"].action
     assert "if they show the same thing" in found["near-duplicates-across-classes"].action
-    assert "may miss some" in found["near-duplicates-within-class"].action
+    assert "--group-by" in found["near-duplicates-within-class"].action
     assert len(found["identical-across-classes"].fixes) == 2
     rows = {path: row for row, path in enumerate(images.paths)}
     group = copies.groups

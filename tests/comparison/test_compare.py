@@ -103,6 +103,9 @@ def correct_in(run: Path) -> dict[str, bool]:
 
 def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) -> None:
     comparison = residua.compare(runs / "a", runs / "b", runs / "c", out=tmp_path / "out")
+    for run in comparison.runs:
+        scores = json.loads((Path(run.path) / "evaluations" / "test" / "scores.json").read_text())
+        assert run.interval == pytest.approx(scores["interval"])
     rows = rows_of(tmp_path / "out" / "differences.csv")
     first = correct_in(runs / "a")
     for name, pair, row in zip("bc", comparison.pairs, rows, strict=True):
@@ -122,7 +125,7 @@ def test_differences_are_those_of_the_predictions(runs: Path, tmp_path: Path) ->
         assert pair.difference.low == pytest.approx(centre - half, abs=1e-6)
         assert pair.difference.high == pytest.approx(centre + half, abs=1e-6)
         assert float(row["difference, points"]) == pytest.approx(100 * (gained - lost) / number)
-        assert float(row["low"]) == pytest.approx(100 * (centre - half), abs=1e-4)
+        assert float(row["95 % CI, low"]) == pytest.approx(100 * (centre - half), abs=1e-4)
         assert row["second"] == name
         assert row["correct in the first only"] == str(lost)
         assert row["correct in the second only"] == str(gained)

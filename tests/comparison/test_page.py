@@ -33,6 +33,7 @@ def run(
         network="cifar_resnet20",
         split=split,
         accuracy=float(np.mean(correct)),
+        interval=predictions.interval,
         images=len(correct),
         parameters=270_810,
         multiply_adds=10_064_512,

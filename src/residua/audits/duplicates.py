@@ -130,8 +130,9 @@ def _within(
         f"{counted(len(members), 'image')} with {what} in the same class",
         "A split that `train` draws keeps them together."
         if is_exact
-        else "A split that `train` draws keeps those together that `train` finds; it compares "
-        "images as its network sees them and may miss some of these.",
+        else "A split that `train` draws keeps the near-duplicates together that it finds at the "
+        "network's input size. If they are of one patient, object or burst, use --group-by: other "
+        "images of it may differ more.",
         [Fix(images.paths[row], "exclude", reason=reason) for row in extra] if is_exact else (),
     )
 

@@ -106,7 +106,9 @@ def check_size(curve: LearningCurve | None, classes: Sequence[str]) -> list[Find
             f"(95 % CI {low:.1f} to {high:.1f}); most for {classes[best]} "
             f"(+{100 * curve.class_gains[best]:.1f})",
             curve.more,
-            "Collect more images, first of the classes that gain most.",
+            "Collect more images, first of the classes that gain most."
+            if low > 0
+            else "The interval includes 0, so a gain is uncertain.",
         )
     ]
 

@@ -21,7 +21,7 @@ from residua.audits.images import AuditImages, file_suffix
 from residua.data.measurements import Measured
 from residua.data.random import Integers, uniform
 from residua.inference.logistic import folds_of
-from residua.system.words import percent
+from residua.system.words import joined, percent
 
 Table = npt.NDArray[np.float64]  # [N, D]
 
@@ -35,6 +35,10 @@ MEANINGFUL = 48  # px: median shorter side from which on 8 x 8 px or the border 
 BLURRED_GAP = 0.02  # accuracy that the network must gain over the blurred thumbnail
 _SHRINKAGE = 0.1  # of the discriminants of thumbnails
 _ADVICE = "Make it equal for all classes, such as by converting all images in the same way."
+_OF_SOURCES = (
+    "The network does not see it, but classes from different sources may differ in other ways that "
+    "it does see: add images of each class from the other sources, or evaluate on new images."
+)
 
 
 def check_shortcuts(
@@ -165,7 +169,7 @@ def _finding(
             shares[int(label)] = f1
     if not shares:
         return None
-    names = ", ".join(images.classes[label] for label in shares)
+    names = joined([images.classes[label] for label in shares])
     majority = np.bincount(labels).max() / len(labels)
     accuracy = (predicted == labels).mean()
     found = np.flatnonzero(np.isin(labels, list(shares)) & (predicted == labels))
@@ -173,10 +177,11 @@ def _finding(
     return Finding(
         f"shortcut-{family.split()[-1]}",
         "warning",
-        f"{family[0].upper() + family[1:]} alone {verb} {names} (a small tree has "
-        f"{percent(accuracy)} cross-validated accuracy; the largest class, {percent(majority)})",
+        f"{family[0].upper() + family[1:]} alone {verb} {names} (cross-validated "
+        f"accuracy of a decision tree {percent(accuracy)}; always the largest class: "
+        f"{percent(majority)})",
         len(found),
-        _ADVICE,
+        _OF_SOURCES if family in ("the file name", "the EXIF camera") else _ADVICE,
         tuple(Example(images.paths[rows[n]], images.classes[labels[n]]) for n in found),
     )
 

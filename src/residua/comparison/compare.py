@@ -170,6 +170,7 @@ def _read(run: RunFolder, path: Path, name: str, *, allow_code: bool) -> Compare
         network=config.network.name,
         split=split,
         accuracy=predictions.accuracy,
+        interval=predictions.interval,
         images=len(predictions.results[split]) if split else 0,
         parameters=cost.parameters,
         multiply_adds=cost.multiply_adds,

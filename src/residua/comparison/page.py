@@ -37,7 +37,8 @@ PAIRS_NOTE = (
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run in figures. accuracy: on its own split, in [0, 1], over that many images.
+    """One run in figures. accuracy, interval (95 %): on its own split, in [0, 1], over that many
+    images.
 
     None: no split was evaluated, or there is no history, as of a linear probe. multiply_adds: per
     image. seconds: of the whole training. device: the machine of the training.
@@ -48,6 +49,7 @@ class RunFacts:
     network: str
     split: str | None
     accuracy: float | None
+    interval: tuple[float, float] | None
     images: int
     parameters: int
     multiply_adds: int
@@ -99,16 +101,17 @@ def comparison_page(
 
 def _runs_table(runs: Sequence[ComparedRun]) -> Table:
     columns = [
-        *("run", "network", "split", "accuracy %", "images", "parameters", "multiply-adds"),
-        *("file, MB", "epochs", "images/s", "seconds", "device"),
+        *("run", "network", "split", "accuracy %", "95 % CI", "images", "parameters"),
+        *("multiply-adds", "file, MB", "epochs", "images/s", "seconds", "device"),
     ]
     rows: list[list[Cell]] = []
     for run in runs:
         facts = run.facts
         accuracy = None if facts.accuracy is None else 100 * facts.accuracy
+        interval = facts.interval and " to ".join(f"{100 * end:.2f}" for end in facts.interval)
         rows.append(
             [
-                *(facts.name, facts.network, facts.split, accuracy, facts.images),
+                *(facts.name, facts.network, facts.split, accuracy, interval, facts.images),
                 *(facts.parameters, facts.multiply_adds, facts.file_bytes / 1e6),
                 *(facts.epochs or None, facts.images_per_second, facts.seconds, facts.device),
             ]
@@ -118,8 +121,9 @@ def _runs_table(runs: Sequence[ComparedRun]) -> Table:
 
 def _pairs_table(pairs: Sequence[Pair]) -> Table:
     columns = [
-        *("first", "second", "shared images", "groups", "first %", "second %"),
-        *("difference, points", "low", "high"),
+        *("first", "second", "shared images", "groups"),
+        *("accuracy of the first, %", "accuracy of the second, %"),
+        *("difference, points", "95 % CI, low", "95 % CI, high"),
         *("significant", "correct in the first only", "correct in the second only"),
         *("p", "adjusted p", "detectable, points"),
     ]
@@ -135,7 +139,7 @@ def _pairs_table(pairs: Sequence[Pair]) -> Table:
             cells += [_p_text(pair.p_value), _p_text(pair.adjusted_p_value), detectable]
         groups = None if pair.groups == pair.images else pair.groups
         rows.append([pair.first, pair.second, pair.images, groups, *cells])
-    title = "Paired differences with 95 % intervals"
+    title = "Paired differences"
     return Table("differences", title, columns, rows, 2, PAIRS_NOTE, transposed=True)
 
 

@@ -26,6 +26,7 @@ from residua.evaluation.labelled_images import held_out_split
 from residua.runs.folder import RunFolder
 from residua.runs.sources import open_source
 from residua.system.console import Console
+from residua.uncertainty.intervals import clustered_interval
 
 SPLITS = ("test", "validation")  # the first one that a run has is compared
 LEAST = 2  # shared images, or groups of them, that a comparison needs
@@ -65,6 +66,16 @@ class RunPredictions:
         if self.split is None:
             return None
         return float(np.mean([result.correct for result in self.results[self.split]]))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the accuracy, as in the run's evaluation; in [0, 1]."""
+        if self.split is None:
+            return None
+        results = self.results[self.split]
+        names = [result.member.group or f"\0{row}" for row, result in enumerate(results)]
+        groups = np.unique(names, return_inverse=True)[1]
+        return clustered_interval(np.array([result.correct for result in results]), groups)
 
 
 @dataclass(frozen=True)

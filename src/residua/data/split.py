@@ -314,7 +314,7 @@ def near_duplicate_notes(members: Sequence[Member], pairs: Sequence[tuple[int, i
         number = len({member.path for pair in contradicting for member in pair})
         notes.append(
             f"{number:,} images with near-duplicates in different classes, such as {first.path} "
-            f"and {second.path}: `residua audit` lists them."
+            f"and {second.path}: if both show the same thing, a label is wrong."
         )
     for earlier, later in itertools.combinations(SPLITS, 2):
         across = {

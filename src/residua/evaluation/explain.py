@@ -98,7 +98,8 @@ def _output_of(name: str, weights: Weights) -> int:
     indices = class_indices(weights.metadata.classes)
     key = unicodedata.normalize("NFC", name)
     if key not in indices:
-        near = difflib.get_close_matches(key, indices, n=3, cutoff=0.5)
+        matches = difflib.get_close_matches(key, indices, n=6, cutoff=0.5)
+        near = list({indices[match]: match for match in matches[::-1]}.values())[:-4:-1]
         known = ", ".join(weights.metadata.classes[:20])
         advice = f"Did you mean {', '.join(near)}?" if near else f"Expected one of {known}."
         raise ResiduaError(f"{weights.path}: has no class {name!r}. {advice}")

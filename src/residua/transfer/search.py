@@ -184,12 +184,12 @@ class Search:
             return self._stopped(error, probe)
         if reason := self._reason_to_stop(probe):
             return probe, reason
+        if clock.bounded and clock.left < LEFT_FOR_TRIALS * clock.seconds:
+            return probe, "computing features left too little time for other strategies"
         if not len(probe.correct):
             probe = self._with_validation_set(probe)
         if not len(probe.correct):
             return probe, "no validation set to compare strategies on"
-        if clock.bounded and clock.left < LEFT_FOR_TRIALS * clock.seconds:
-            return probe, "computing features left too little time for other strategies"
         limit = f"at most {clock.left:.0f} s" if clock.bounded else "no time limit"
         self.context.console.print(f"other strategies: {limit}; Ctrl-C ends with the best so far")
         try:
