@@ -194,7 +194,10 @@ def test_timm_is_named_where_it_is_missing(shapes: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_estimator_takes_one_and_can_be_pickled() -> None:
+def test_the_estimator_takes_one_and_can_be_pickled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(folder)
     import own_nets
 
     images = np.repeat(np.arange(8, dtype=np.uint8) * 30, 16 * 16 * 3).reshape(8, 16, 16, 3)
