@@ -164,12 +164,16 @@ def calibration_intervals() -> list[str]:
         "## 95 % intervals of the calibration error: coverage in 500 draws of N images, and how",
         "often the interval was below and above the true error. overconfident by: everywhere by",
         "the same amount; T: logits are T times as large as they should be. Draws with fewer than",
-        "five errors have no interval; x 5: each image five times, as one group.",
+        "five errors have no interval; x 5: each image five times, as one group. wrong: share of",
+        "all draws that have an interval that does not cover. Where few errors are expected, the",
+        "few draws that have an interval are those with many errors, so it covers less often.",
     ]
     for what, low, high, gap, factor in (
         ("confidence .55 to .95, overconfident by .05", 0.55, 0.95, 0.05, 1.0),
         ("confidence .55 to .95, overconfident by .15", 0.55, 0.95, 0.15, 1.0),
         ("confidence .90 to 1, overconfident by .10", 0.9, 1.0, 0.1, 1.0),
+        ("confidence .95 to 1, calibrated", 0.95, 1.0, 0.0, 1.0),
+        ("confidence .98 to 1, overconfident by .02", 0.98, 1.0, 0.02, 1.0),
         ("confidence .60 to .85, overconfident by -.10", 0.6, 0.85, -0.1, 1.0),
         ("confidence .50 to 1, T 2.5", 0.5, 0.999, 0.0, 2.5),
         ("confidence .80 to 1, T 1.5", 0.8, 0.999, 0.0, 1.5),
@@ -188,10 +192,11 @@ def calibration_intervals() -> list[str]:
                     true = _binned_error(confidence, accuracy, [b.images for b in measured.bins])
                     below, above = measured.interval
                     found.append((above < true - 5e-4, below > true + 5e-4))  # a step is .001
-            less, more = 100 * np.mean(found, axis=0)
+            less, more = 100 * np.mean(found, axis=0) if found else (0.0, 0.0)
+            wrong = (less + more) * len(found) / 500
             lines.append(
                 f"N {images:3}{' x 5' if copies > 1 else '':4} {100 - less - more:5.1f} % (below "
-                f"{less:.1f}, above {more:.1f}) of {len(found)} draws: {what}"
+                f"{less:.1f}, above {more:.1f}) of {len(found)} draws, wrong {wrong:.1f} %: {what}"
             )
     return lines
 

@@ -220,7 +220,8 @@ def _interval(error: float, bins: Sequence[Bin], effect: float) -> tuple[float, 
     effect: images that are worth one, see `design_effect`. A candidate error has gaps in the
     proportions of those that were seen, and the variances of the accuracies that follow: those that
     were seen are too small where errors are rare. The sum of squared gaps is then about a multiple
-    of a noncentral chi-squared variable, with the same mean and variance.
+    of a noncentral chi-squared variable, with the same mean and variance; the latter with the third
+    and fourth cumulants of the numbers of errors, which are not small where errors are rare.
     """
     images, confidence, accuracy = (
         np.array(column, np.float64)
@@ -233,7 +234,10 @@ def _interval(error: float, bins: Sequence[Bin], effect: float) -> tuple[float, 
     expected = np.clip(confidence - gaps, 0, 1)
     variance = np.maximum(effect * expected * (1 - expected), _LEAST_VARIANCE)
     excess, noise = total * _CANDIDATES**2, variance.sum(axis=1)
-    scale = (variance**2 + 2 * variance * images * gaps**2).sum(axis=1) / (noise + 2 * excess)
+    third = effect * variance * (2 * expected - 1)
+    fourth = effect**2 * variance * (1 - 6 * expected * (1 - expected)) / images
+    spread = variance**2 + 2 * gaps * (images * gaps * variance + third) + fourth / 2
+    scale = spread.sum(axis=1) / (noise + 2 * excess)
     freedom, noncentrality = noise / scale, excess / scale
     limit = NormalDist().inv_cdf(0.975)
     low = _CANDIDATES[_normal_of(seen / scale, freedom, noncentrality) <= limit]
