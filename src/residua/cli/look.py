@@ -160,6 +160,6 @@ def _write_grid(file: Path, pixels: Pixels) -> None:
     mark = PngInfo()
     mark.add_text("Comment", DRAWN)
     image = Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet)
-    image.save(stream, "PNG", pnginfo=mark)
+    image.save(stream, "PNG", pnginfo=mark, compress_level=1)  # three times as fast as 6
     check_output(file, (".png",), drawn=True)
     write_atomically(file, stream.getvalue())
