@@ -191,7 +191,7 @@ def _costs(outcomes: Sequence[Outcome], jobs: int) -> Table:
     columns = ["row", "parameters", "multiply-adds", "file, MB", "seconds per epoch"]
     columns += ["fastest seed", "slowest seed"]
     note = (
-        "Parameters include BatchNorm statistics, as in Keras. Multiply-adds: of one image. "
+        "Parameters: without BatchNorm statistics. Multiply-adds: of one image. "
         "Seconds: of training only, each seed's median epoch; the median, lowest and highest of "
         "these."
     )

@@ -65,7 +65,10 @@ def _check_outputs(prepared: Prepared, weights: Weights | None) -> None:
     spec, size = prepared.config.network_spec, prepared.config.preprocessing.size
     network = initial_network(prepared.config, weights, prepared.device).eval()
     image = torch.zeros(1, spec.channels, size, size, device=prepared.device)
-    expected = f"expected [1, {spec.classes}] for an image {list(image.shape)}"
+    expected = (
+        f"expected [1, {spec.classes}] for an image {list(image.shape)}, which "
+        "preprocessing.channels and preprocessing.size set"
+    )
     try:
         with torch.inference_mode():
             outputs = network.stages[0](image)
