@@ -77,6 +77,30 @@ def test_all_forms_of_input_get_the_probabilities_of_the_model(
         assert outputs["labels"]["data"] == labels
 
 
+def test_tritonclient_gets_the_probabilities_of_the_model(
+    client: httpx.Client, model: Model, images: list[Path], pixels: Any
+) -> None:
+    """Not in the test extra: version 2.73 needs older versions of ml-dtypes and greenlet."""
+    http = pytest.importorskip("tritonclient.http")
+    triton = http.InferenceServerClient(client.base_url.netloc.decode())
+    assert triton.is_server_ready()
+    assert triton.is_model_ready("net")
+    files = np.array([file.read_bytes() for file in images[:2]], dtype=object)
+    by_name = {"files": files, "images": pixels}
+    expected = np.stack([output.probabilities for output in model.run(pixels)])
+    for entry in triton.get_model_metadata("net")["inputs"]:
+        data = by_name[entry["name"]]
+        tensor = http.InferInput(entry["name"], data.shape, entry["datatype"])
+        for result in (
+            triton.infer("net", [tensor.set_data_from_numpy(data)]),
+            triton.async_infer("net", [tensor]).get_result(),
+        ):
+            np.testing.assert_allclose(result.as_numpy("probabilities"), expected, atol=1e-6)
+    with pytest.raises(http.InferenceServerException, match="this server has net"):
+        triton.infer("other", [tensor])
+    triton.close()
+
+
 def test_only_requested_outputs_are_returned(client: httpx.Client, pixels: Any) -> None:
     entry = {"name": "images", "datatype": "UINT8", "shape": [2, 16, 16, 3]}
     body = {"inputs": [entry | {"data": pixels.tolist()}], "outputs": [{"name": "labels"}]}
