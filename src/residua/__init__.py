@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from residua.data.pixels import Transform as Transform
     from residua.errors import ResiduaError as ResiduaError
     from residua.evaluation.explain import Explanation as Explanation
+    from residua.evaluation.explain import Explanations as Explanations
     from residua.evaluation.predict import Features as Features
     from residua.evaluation.predictor import Prediction as Prediction
     from residua.evaluation.predictor import Predictions as Predictions
@@ -44,6 +45,7 @@ HOMES = {  # public name -> its module
     "CrossValidation": "residua.transfer.result",
     "Evaluation": "residua.evaluation.score",
     "Explanation": "residua.evaluation.explain",
+    "Explanations": "residua.evaluation.explain",
     "Exported": "residua.exports.export",
     "Features": "residua.evaluation.predict",
     "ImageClassifier": "residua.api.estimator",

@@ -92,6 +92,14 @@ def test_probabilities_are_those_of_the_predictions_in_the_order_of_the_classes(
             method(photos, device="gpu")
 
 
+def test_features_and_explanations_are_methods_of_a_run(run: residua.Run, shapes: Path) -> None:
+    file = shapes / "class0" / "000.png"
+    expected = residua.features(run, file, pool_size=2).values
+    np.testing.assert_array_equal(run.features(file, pool_size=2).values, expected)
+    (row,) = run.explain(file, class_name="class1")
+    assert row.class_name == "class1"
+
+
 def test_earlier_argument_names_still_work(weights: Path, shapes: Path) -> None:
     for arguments in ({"batch": 0}, {"batch_size": 0}, {"settings": {"training.batch": 0}}):
         with pytest.raises(ResiduaError, match=r"training\.batch_size = 0: must be at least 1"):
@@ -241,6 +249,8 @@ def test_what_is_no_image_at_all_is_refused(weights: Path, shapes: Path) -> None
     for images in (None, 5):
         with pytest.raises(ResiduaError, match="expected an image or several"):
             residua.predict(weights, images)
+    with pytest.raises(ResiduaError, match=r"is a table: expected its column of images or paths"):
+        residua.predict(weights, {"image": shapes})  # type: ignore[arg-type]
     file = shapes / "class0" / "000.png"
     with (
         file.open("rb") as stream,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import residua
-from residua.evaluation.explain import Explanation
+from residua.evaluation.explain import Explanation, Explanations
 from residua.evaluation.predictor import Prediction, Predictions
 from residua.evaluation.score import Evaluation, EvaluationSet, evaluation_of
 from residua.report.notebook import page_html
@@ -179,6 +179,9 @@ def test_an_explanation_shows_the_image_and_its_heat_map() -> None:
     shown = Fragment(Explanation("a.png", HOSTILE, 0.5, pixels, heat)._repr_html_())
     first, second = shown.images
     assert first != second
+    rows = Explanations([Explanation("a.png", HOSTILE, 0.5, pixels, heat)] * 2)
+    assert Fragment(rows._repr_html_()).text.count(HOSTILE) == 2
+    assert "array" not in repr(rows)
     failed = Explanation("a.png", "", 0.0, pixels[:0], heat[:0], "is damaged")
     assert "a.png: is damaged" in Fragment(failed._repr_html_()).text
 

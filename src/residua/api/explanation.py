@@ -9,7 +9,7 @@ import numpy as np
 
 from residua.api.prediction import Source, check_grid, reading_of
 from residua.data.value_range import ValueRange
-from residua.evaluation.explain import Explanation, explain_images
+from residua.evaluation.explain import Explanations, explain_images
 from residua.evaluation.heat import overlay
 from residua.evaluation.inputs import Images, inputs_of, several
 from residua.evaluation.predictor import Prediction
@@ -33,7 +33,7 @@ def explain(
     value_range: ValueRange | None = None,
     device: str | None = None,
     quiet: bool = True,
-) -> list[Explanation]:
+) -> Explanations:
     """Where the evidence for a class is in each image, by Grad-CAM; one row per image, in order.
 
     source, model, classes, preprocessing, device, quiet: see `evaluate`. images, value_range: see
@@ -49,7 +49,7 @@ def explain(
     if out is not None:
         check_grid(out, images)
     inputs = inputs_of(images, reading_of(weights, folder, value_range))
-    rows = list(explain_images(weights, inputs, class_name, device=chosen))
+    rows = Explanations(explain_images(weights, inputs, class_name, device=chosen))
     if out is not None:
         drawn = []
         for row in [row for row in rows if row.error is None][: GRID // 2]:

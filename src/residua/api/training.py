@@ -15,7 +15,9 @@ import numpy.typing as npt
 import torch
 
 from residua import experiment
+from residua.api.explanation import explain as explain_images
 from residua.api.prediction import Source, predict, renamed, transform
+from residua.api.prediction import features as image_features
 from residua.config.parse import with_settings
 from residua.config.recipes import compose, data_settings
 from residua.config.schema import (
@@ -131,6 +133,9 @@ class Run:
                 raise ResiduaError(f"{row.file}: {row.error}.")
         probabilities = [[dict(row.top)[name] for name in self.classes] for row in rows]
         return np.array(probabilities, np.float64).reshape(len(rows), len(self.classes))
+
+    features = image_features
+    explain = explain_images
 
     @cached_property
     def transform(self) -> Transform:

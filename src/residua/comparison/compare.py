@@ -28,7 +28,7 @@ PARENT = "comparisons"
 WIDEST = 30  # columns of a cell on a terminal
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """The result of `residua compare`. pairs: each further run with the first.
 
@@ -40,6 +40,12 @@ class Comparison:
     pairs: tuple[Pair, ...]
     settings: Mapping[str, tuple[object, ...]]
     page: Page
+
+    def __repr__(self) -> str:
+        return f"Comparison({str(self.folder)!r}: {counted(len(self.runs), 'run')})"
+
+    def __str__(self) -> str:
+        return self.text()
 
     def _repr_html_(self) -> str:
         return str(shown("page_html", self.page))

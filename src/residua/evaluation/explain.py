@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,13 +39,20 @@ class Explanation:
     file: str
     class_name: str
     probability: float
-    pixels: Pixels
-    heat: Floats
+    pixels: Pixels = field(repr=False)
+    heat: Floats = field(repr=False)
     error: str | None = None
     unknown: str | None = None
 
     def _repr_html_(self) -> str:
-        return str(shown("explanation_html", self))
+        return str(shown("explanations_html", [self]))
+
+
+class Explanations(list[Explanation]):
+    """A list of explanations; a notebook shows it as images beside their heat maps."""
+
+    def _repr_html_(self) -> str:
+        return str(shown("explanations_html", self))
 
 
 def explain_images(

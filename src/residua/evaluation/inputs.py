@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -63,6 +63,11 @@ def several(images: Images | None) -> Iterable[ImageLike]:
         raise ResiduaError(
             f"images of type {type(images).__name__}: is an open file: expected its content, as "
             "file.read() returns it."
+        )
+    if isinstance(images, Mapping) or hasattr(images, "columns") or hasattr(images, "column_names"):
+        raise ResiduaError(
+            f"images of type {type(images).__name__}: is a table: expected its column of images or "
+            'paths, such as data["image"].'
         )
     try:
         iter(images)  # type: ignore[arg-type]

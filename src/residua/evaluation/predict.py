@@ -21,6 +21,7 @@ from residua.inference.feature_layers import FeatureLayer
 from residua.inference.outputs import feature_outputs
 from residua.system.console import Report
 from residua.system.files import write_atomically
+from residua.system.words import counted
 from residua.weights.load import Weights
 from residua.weights.network import (
     Logits,
@@ -46,7 +47,8 @@ class Features:
 
     def __repr__(self) -> str:
         rows, columns = self.values.shape
-        return f"Features({rows:,} images x {columns:,}, {len(self.unreadable):,} unreadable)"
+        images, unreadable = counted(rows, "image"), len(self.unreadable)
+        return f"Features({images} x {columns:,}, {unreadable:,} unreadable)"
 
     def save(self, file: Path) -> None:
         """Write atomically in the format of the extension: .npz with the arrays `files` and

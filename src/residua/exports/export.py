@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -57,10 +57,10 @@ class Exported:
     path: Path
     format: FormatName
     precision: Precision
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing = field(repr=False)
     exporter: str
     rejected: dict[str, str]
-    proof: Proof
+    proof: Proof = field(repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `residua export --json` prints."""

@@ -38,7 +38,7 @@ from residua.system.files import user_path
 from residua.training.progress import Progress
 from residua.transfer.result import result_of
 
-MOST = 24  # predictions that are shown
+MOST = 24  # predictions or explanations that are shown
 ERRORS = 12  # of a figure
 SIDE = 160  # px: of a thumbnail
 HEAT_SIDE = 320
@@ -85,13 +85,13 @@ def predictions_html(predictions: Sequence[Prediction]) -> str:
     return _html("predictions", shown=shown, more=len(predictions) - len(shown))
 
 
-def explanation_html(explanation: Explanation) -> str:
-    """The image beside its heat map."""
-    if explanation.error is not None:
-        return _html("error", text=f"{explanation.file}: {explanation.error}")
-    heat = view.data_uri(overlay(explanation.pixels, explanation.heat), HEAT_SIDE, "jpeg")
-    image = view.data_uri(explanation.pixels, HEAT_SIDE, "jpeg")
-    return _html("explanation", explanation=explanation, image_uri=image, heat_uri=heat)
+def explanations_html(explanations: Sequence[Explanation]) -> str:
+    """Each image beside its heat map."""
+    shown = []
+    for row in explanations[:MOST]:
+        images = () if row.error else (row.pixels, overlay(row.pixels, row.heat))
+        shown.append((row, [view.data_uri(pixels, HEAT_SIDE, "jpeg") for pixels in images]))
+    return _html("explanations", shown=shown, more=len(explanations) - len(shown))
 
 
 def audit_html(audit: Audit) -> str:
