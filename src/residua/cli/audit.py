@@ -78,5 +78,6 @@ def audit(
         if html is not None:
             console.print(f"page: {write(found, html)}")
         if fix_list is not None:
-            fixes = counted(found.write_fixes(fix_list), "proposed fix", "proposed fixes")
-            console.print(f"{fix_list}: {fixes}; review them before training")
+            count = found.write_fixes(fix_list)
+            advice = "; review before training" if count else ""
+            console.print(f"{fix_list}: {counted(count, 'proposed fix', 'proposed fixes')}{advice}")
