@@ -34,17 +34,37 @@ from residua.uncertainty.calibration import calibration_of
 CSS = Path(view.__file__).parents[1] / "templates" / "report.css.j2"
 
 
+def evaluated(
+    truth: list[int], guess: list[int], sure: list[float], groups: tuple[str, ...] = ()
+) -> Evaluation:
+    """Predictions of three classes with these probabilities."""
+    chances = np.array(
+        [np.where(np.arange(3) == k, p, (1 - p) / 2) for k, p in zip(guess, sure, strict=True)]
+    )
+    logits, labels = np.log(chances).astype(np.float32), np.array(truth)
+    classes, paths = ("a", "b", "c"), tuple(map(str, range(len(truth))))
+    metrics = compute_metrics(logits, labels, classes)
+    pixels = np.zeros((len(truth), 2, 2, 3), np.uint8)
+    return Evaluation("test", metrics, classes, paths, labels, logits, pixels, (), groups=groups)
+
+
 def test_grids_show_the_surest_errors_first_and_reserve_room_for_correct_predictions() -> None:
-    truth, guess = [0] * 8, [0, 1, 1, 1, 0, 1, 1, 1]
-    sure = [0.9, 0.5, 0.7, 0.6, 0.4, float("nan"), 0.9, 0.2]
-    assert most_instructive(truth, guess, sure, 4) == [6, 2, 3, 0]
-    assert most_instructive(truth, guess, sure, 8) == [6, 2, 3, 1, 7, 5, 0, 4]
+    sure = [0.9, 0.5, 0.7, 0.6, 0.4, float("nan"), 0.9, 0.45]
+    evaluation = evaluated([0] * 8, [0, 1, 1, 1, 0, 1, 1, 1], sure)
+    assert most_instructive(evaluation, 4) == [6, 2, 3, 0]
+    assert most_instructive(evaluation, 8) == [6, 2, 3, 1, 7, 5, 0, 4]
 
 
 def test_grids_show_correct_predictions_of_every_class() -> None:
     labels = [0, 0, 0, 1, 1, 2]
-    assert most_instructive(labels, labels, [0.9] * 6, 3) == [0, 3, 5]
-    assert most_instructive(labels, labels, [0.9] * 6, 5) == [0, 3, 5, 1, 4]
+    evaluation = evaluated(labels, labels, [0.9] * 6)
+    assert most_instructive(evaluation, 3) == [0, 3, 5]
+    assert most_instructive(evaluation, 5) == [0, 3, 5, 1, 4]
+
+
+def test_grids_show_near_duplicates_after_other_errors() -> None:
+    evaluation = evaluated([0] * 5, [1] * 5, [0.9, 0.89, 0.88, 0.7, 0.6], ("g", "g", "g", "", ""))
+    assert most_instructive(evaluation, 4) == [0, 3, 4, 1]
 
 
 def test_groups_are_counted_beside_the_images_where_they_are_fewer() -> None:

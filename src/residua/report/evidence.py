@@ -89,7 +89,7 @@ def evidence_of(
     sample_of = {entry.path: index for index, entry in enumerate(prepared.dataset.entries)}
     samples = np.array([sample_of[path] for path in evaluation.paths], np.int64)
     predicted, truth, confidence = evaluation.predicted, evaluation.labels, evaluation.confidence
-    shown = view.most_instructive(truth, predicted, confidence, EXAMPLES)
+    shown = view.most_instructive(evaluation, EXAMPLES)
     rows = np.array(shown, np.int64)
     heats, no_map = _heat_maps(weights, prepared, evaluation, rows, predicted[rows])
     wrong = rows[predicted[rows] != truth[rows]]

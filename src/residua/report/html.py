@@ -46,7 +46,7 @@ def render(facts: ReportFacts) -> str:
         classes=facts.classes,
         charts=[svg for svg in svgs if svg],
         columns=[key for key in COLUMNS if any(row.get(key) is not None for row in facts.history)],
-        shown=_shown(facts.evaluation, GRID) if facts.evaluation else [],
+        shown=view.most_instructive(facts.evaluation, GRID) if facts.evaluation else [],
         reliability=facts.evaluation.reliability if facts.evaluation else None,
         diagram=reliability_charts.reliability_diagram,
         selective=reliability_charts.selective_curve,
@@ -71,14 +71,7 @@ def _figures(facts: ReportFacts, letters: Lettering) -> dict[str, Drawing]:
 
 def predictions_grid(evaluation: Evaluation, most: int, letters: Lettering) -> Drawing:
     """At most `most` images with their predictions: errors first, the most confident first."""
-    shown = _shown(evaluation, most)
+    shown = view.most_instructive(evaluation, most)
     predicted, confidence = evaluation.predicted[shown], evaluation.confidence[shown]
     pixels, truth = evaluation.pixels[shown], evaluation.labels[shown]
     return figures.predictions(pixels, truth, predicted, confidence, letters)
-
-
-def _shown(evaluation: Evaluation, most: int) -> list[int]:
-    """Indices of the predictions in a grid, in its order."""
-    return view.most_instructive(
-        evaluation.labels, evaluation.predicted, evaluation.confidence, most
-    )

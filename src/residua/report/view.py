@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,8 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from residua.data.dataset import Pixels
-from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics
+from residua.data.random import Integers
+from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics, group_numbers
 from residua.report.text import headline, images_text, slice_text, unknown_text, unmeasured_text
 from residua.system.console import short_count
 from residua.system.words import agreeing, at_least, counted, percent
@@ -169,24 +170,28 @@ def weakest(metrics: Metrics) -> list[ClassMetrics]:
     )
 
 
-def most_instructive(
-    truth: Iterable[int], predicted: Iterable[int], probability: Iterable[float], most: int
-) -> list[int]:
+def most_instructive(evaluation: Evaluation, most: int) -> list[int]:
     """Indices for a grid: wrong predictions, the surest first, then a quarter of correct ones, of
-    each class in turn."""
-    pairs = list(zip(truth, predicted, strict=True))
-    wrong = [index for index, (label, guess) in enumerate(pairs) if label != guess]
-    turns: Counter[int] = Counter()
-    right: list[tuple[int, int]] = []
-    for index, (label, guess) in enumerate(pairs):
-        if label == guess:
-            right.append((turns[label], index))
-            turns[label] += 1
-    right.sort()
-    known = [value if math.isfinite(value) else -1.0 for value in probability]
-    wrong.sort(key=lambda index: (-known[index], index))
-    reserved = min(len(right), max(most // 4, most - len(wrong)))
-    return wrong[: most - reserved] + [index for _, index in right[:reserved]]
+    each class in turn. A second error of a group comes after those of other groups."""
+    labels, is_right = evaluation.labels, evaluation.correct
+    sure = np.nan_to_num(evaluation.confidence, nan=-1.0)
+    groups = group_numbers(evaluation.groups)
+    wrong = np.lexsort((-sure, is_right))[: int((~is_right).sum())]
+    errors = _in_turn(wrong, np.arange(len(labels)) if groups is None else groups)
+    right = _in_turn(np.flatnonzero(is_right), labels)
+    reserved = min(len(right), max(most // 4, most - len(errors)))
+    return errors[: most - reserved] + right[:reserved]
+
+
+def _in_turn(indices: Integers, keys: Integers) -> list[int]:
+    """The first index of each key, then the second of each, and so on."""
+    counts: Counter[int] = Counter()
+    turns = {}
+    for index in indices.tolist():
+        key = int(keys[index])
+        turns[index] = counts[key]
+        counts[key] += 1
+    return sorted(turns, key=lambda index: turns[index])
 
 
 def data_uri(
