@@ -54,7 +54,7 @@ def audit(
 ) -> None:
     """Check DATA before training: damaged files, copies, label errors, shortcuts.
 
-    Reads every image once; writes nothing into the data folder.
+    Reads every image; writes nothing into the data folder.
 
     Examples:
       residua audit photos
