@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 _BINS = 40  # of equal numbers of images, by confidence
-_SHARES = np.concatenate([[0.0], np.geomspace(3e-4, 0.6, 150)])  # of wrong labels
+_LOWEST, _HIGHEST, _COUNT = 3e-4, 0.6, 150  # shares of wrong labels that are tried, beside 0
 _LEVELS = np.linspace(-8, 6, 43)  # log-odds of the model's error at median confidence
 _SLOPES = 1 / np.geomspace(0.1, 0.8, 8)  # at which these fall, per unit of confidence
 _DROP = 1.92  # of the log-likelihood at the ends of the 95 % interval: half of chi2's 3.84
@@ -42,13 +42,15 @@ def wrong_share(
     centres = np.array([confidence[rows].mean() for rows in bins]) - np.median(confidence)
     total = np.array([weights[rows].sum() for rows in bins])
     wrong = np.array([weights[rows][disagrees[rows]].sum() for rows in bins])
+    lowest = min(_LOWEST, 1 / total.sum())
+    shares = np.append(0.0, np.geomspace(lowest, _HIGHEST, _COUNT))
     odds = _LEVELS[:, None, None] - _SLOPES[:, None] * centres
     errors = (1 / (1 + np.exp(np.minimum(-odds, 700)))).reshape(-1, len(bins))
     profile = np.array(
         [
             (np.log(q) @ wrong + np.log1p(-q) @ (total - wrong)).max()
-            for q in (np.clip(s + (1 - s) * errors, 1e-9, 1 - 1e-9) for s in _SHARES)
+            for q in (np.clip(s + (1 - s) * errors, 1e-9, 1 - 1e-9) for s in shares)
         ]
     )
-    inside = _SHARES[profile >= profile.max() - _DROP]
-    return float(_SHARES[profile.argmax()]), (float(inside[0]), float(inside[-1]))
+    inside = shares[profile >= profile.max() - _DROP]
+    return float(shares[profile.argmax()]), (float(inside[0]), float(inside[-1]))
