@@ -82,6 +82,8 @@ def test_everything_works_with_it(run: residua.Run) -> None:
     assert prediction.top[0][1] == pytest.approx(best, abs=1e-6)
     features = residua.features(run, image).values
     assert np.allclose(features, logits.detach().numpy(), atol=1e-5)
+    with pytest.raises(ResiduaError, match="is a network of your own, whose feature maps"):
+        run.explain(image)
     report = (run.path / "report.html").read_text("utf-8")
     assert f"{8 * 27 + 8 + 16 + 27:,}" in report  # parameters
 

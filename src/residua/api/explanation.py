@@ -41,7 +41,8 @@ def explain(
     32 images, each beside its heat map; an earlier one of residua is replaced.
 
     An unreadable image gets a row with the reason in `error`. Raises ResiduaError, also for weights
-    without a map of places: an exported file, or a network that reduces the images to one.
+    without a map of places: an exported file, a network of your own, or one that reduces the images
+    to a single place.
     """
     console, chosen = Console(quiet), default_device(device)
     weights, folder = open_source(source, model, classes, preprocessing, console)

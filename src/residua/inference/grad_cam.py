@@ -17,6 +17,7 @@ from residua.data.dataset import Pixels
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.engine import Floats
+from residua.networks.own import is_own
 from residua.networks.staged import Staged
 from residua.networks.surgery.folding import fold_norms_
 from residua.weights.load import Weights
@@ -37,15 +38,21 @@ def grad_cam(weights: Weights, device: torch.device) -> Explainer:
     Carin 2020, section 3.3), where an average over all places could point to a wrong one. Where the
     head reads several maps, their sums are added on the grid of the finest one.
 
-    Raises ResiduaError if the weights have no such map: an exported file, or a map of one pixel.
+    Raises ResiduaError if the weights have no such map: an exported file, a network of the user's
+    own, or a map of one pixel.
     """
     if weights.exported is not None:
         raise ResiduaError(
             f"{weights.path}: is an exported file, which has no gradients: explain the weights "
             "that it was exported from."
         )
-    network = fold_norms_(build_network(weights, device), "fp32")
     rule, name = weights.metadata.preprocessing, weights.metadata.network.name
+    if is_own(name):
+        raise ResiduaError(
+            f"model {name}: is a network of your own, whose feature maps residua does not know, so "
+            "there is no map of where its evidence is."
+        )
+    network = fold_norms_(build_network(weights, device), "fp32")
 
     def explain(pixels: Pixels, outputs: Integers | None) -> tuple[Floats, Floats]:
         heats, logits = [], []
