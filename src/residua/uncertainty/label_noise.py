@@ -7,13 +7,16 @@ Legend: N images, K classes.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 _BINS = 40  # of equal numbers of images, by confidence
 _LOWEST, _HIGHEST, _COUNT = 3e-4, 0.6, 150  # shares of wrong labels that are tried, beside 0
-_LEVELS = np.linspace(-8, 6, 43)  # log-odds of the model's error at median confidence
-_SLOPES = 1 / np.geomspace(0.1, 0.8, 8)  # at which these fall, per unit of confidence
+_LEVELS = -8.0, 6.0  # log-odds of the model's error at median confidence
+_SCALES = math.log(0.1), math.log(0.8)  # of the log of the confidence at which these fall by 1
+_GRID, _REFINEMENTS = (29, 8), 4  # levels and scales that are tried, in each refinement
 _DROP = 1.92  # of the log-likelihood at the ends of the 95 % interval: half of chi2's 3.84
 
 
@@ -44,13 +47,30 @@ def wrong_share(
     wrong = np.array([weights[rows][disagrees[rows]].sum() for rows in bins])
     lowest = min(_LOWEST, 1 / total.sum())
     shares = np.append(0.0, np.geomspace(lowest, _HIGHEST, _COUNT))
-    odds = _LEVELS[:, None, None] - _SLOPES[:, None] * centres
-    errors = (1 / (1 + np.exp(np.minimum(-odds, 700)))).reshape(-1, len(bins))
-    profile = np.array(
-        [
-            (np.log(q) @ wrong + np.log1p(-q) @ (total - wrong)).max()
-            for q in (np.clip(s + (1 - s) * errors, 1e-9, 1 - 1e-9) for s in shares)
-        ]
-    )
+    profile = np.array([_likelihood(share, centres, total, wrong) for share in shares])
     inside = shares[profile >= profile.max() - _DROP]
     return float(shares[profile.argmax()]), (float(inside[0]), float(inside[-1]))
+
+
+def _likelihood(
+    share: float,
+    confidence: npt.NDArray[np.float64],
+    total: npt.NDArray[np.float64],
+    wrong: npt.NDArray[np.float64],
+) -> float:
+    """The highest log-likelihood at this share, over the model's errors; by refined grids."""
+    (low, high), (small, large) = _LEVELS, _SCALES
+    best = -math.inf
+    for _ in range(_REFINEMENTS):
+        levels, scales = np.linspace(low, high, _GRID[0]), np.linspace(small, large, _GRID[1])
+        odds = levels[:, None, None] - confidence / np.exp(scales)[:, None]
+        errors = 1 / (1 + np.exp(np.minimum(-odds, 700)))
+        disagree = np.clip(share + (1 - share) * errors, 1e-9, 1 - 1e-9)
+        fit = np.log(disagree) @ wrong + np.log1p(-disagree) @ (total - wrong)
+        level, scale = np.unravel_index(int(fit.argmax()), fit.shape)
+        best = max(best, float(fit[level, scale]))
+        step, width = levels[1] - levels[0], scales[1] - scales[0]
+        low, high = levels[level] - step, levels[level] + step
+        small = max(_SCALES[0], scales[scale] - width)
+        large = min(_SCALES[1], scales[scale] + width)
+    return best
