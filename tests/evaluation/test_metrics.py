@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,7 @@ def test_wilson_bounds_at_0_and_1_are_exact_and_nonsense_is_refused() -> None:
 
 
 def test_metrics_equal_plain_loops_and_scikit_learn() -> None:
-    from sklearn.metrics import classification_report
+    from sklearn.metrics import classification_report, roc_auc_score
 
     logits, labels, classes = random_case(400, 8)
     metrics = compute_metrics(logits, labels, classes)
@@ -92,6 +93,32 @@ def test_metrics_equal_plain_loops_and_scikit_learn() -> None:
     macro = metrics.to_json()["macro"]
     assert isinstance(macro, dict)
     assert macro["f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    chances = softmax(logits)
+    for number, row in enumerate(metrics.per_class):
+        is_other = labels != number
+        assert row.auroc == pytest.approx(roc_auc_score(~is_other, chances[:, number]))
+        rejected = sum(predicted[i] != number for i in np.flatnonzero(is_other))
+        assert row.specificity == pytest.approx(rejected / is_other.sum())
+    assert macro["auroc"] == pytest.approx(roc_auc_score(labels, chances, multi_class="ovr"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("copies", [1, 5])
+@pytest.mark.parametrize("area", [0.7, 0.95])
+def test_intervals_of_the_area_under_the_roc_curve_cover_it(area: float, copies: int) -> None:
+    """Of 30 images of a class and 200 others, each perhaps with four copies."""
+    random, labels = np.random.default_rng(0), np.repeat([0, 1], [200, 30])
+    shift = NormalDist().inv_cdf(area) * math.sqrt(2)
+    groups = np.arange(230).astype(str).repeat(copies).tolist()
+    inside = 0
+    for _ in range(400):
+        logits = np.zeros((230, 2))
+        logits[:, 1] = random.normal(size=230) + shift * labels
+        logits = logits.repeat(copies, axis=0)
+        row = compute_metrics(logits, labels.repeat(copies), ("a", "b"), groups).per_class[1]
+        assert row.auroc_interval is not None
+        inside += row.auroc_interval[0] <= area <= row.auroc_interval[1]
+    assert 0.93 <= inside / 400 <= 0.995
 
 
 def predictions_of(
@@ -219,7 +246,7 @@ def test_undefined_metrics_are_none_and_the_json_is_valid() -> None:
     assert wanted <= plain.keys()
     assert plain["per_class"][2] == {
         "class": "c", "precision": None, "recall": None, "f1": None, "support": 0,
-        "recall_interval": None,
+        "recall_interval": None, "specificity": 1.0, "auroc": None, "auroc_interval": None,
     }  # fmt: skip
 
 

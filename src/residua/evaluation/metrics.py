@@ -23,11 +23,12 @@ MAJORITY = "majority class"  # the baseline that predicts it for every image
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Precision, recall and F1 of one class, in [0, 1], as scikit-learn's with zero_division=0.
+    """Precision, recall and F1 of one class, in [0, 1], as scikit-learn's with zero_division=0;
+    specificity, and area under the ROC curve of its probability against all other classes.
 
-    Where scikit-learn would divide by zero they are None instead: recall and F1 of a class without
-    images, precision if the class also was never predicted. support: evaluated images of the class.
-    recall_interval: 95 %, (low, high).
+    What is undefined is None: recall, F1 and AUROC of a class without images, precision if the
+    class also was never predicted, specificity and AUROC if there are no images of other classes.
+    support: evaluated images of the class. recall_interval, auroc_interval: 95 %, (low, high).
     """
 
     name: str
@@ -36,12 +37,16 @@ class ClassMetrics:
     f1: float | None
     support: int
     recall_interval: tuple[float, float] | None = None
+    specificity: float | None = None
+    auroc: float | None = None
+    auroc_interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, object]:
-        """Plain data with the keys class, precision, recall, f1, support, recall_interval."""
-        values = asdict(self)
-        if self.recall_interval is not None:
-            values["recall_interval"] = list(self.recall_interval)
+        """Plain data with the names of the attributes as keys, but `class` for the name."""
+        values = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
         return {"class": values.pop("name"), **values}
 
 
@@ -101,6 +106,7 @@ class Metrics:
                 "precision": _mean(row.precision for row in supported),
                 "recall": _mean(row.recall for row in supported),
                 "f1": _mean(row.f1 for row in supported),
+                "auroc": _mean(row.auroc for row in supported),
             },
             "confusion": self.confusion.tolist(),
             "outside": self.outside,
@@ -173,9 +179,11 @@ def compute_metrics(
     confusion = np.zeros((number, number), np.int64)
     np.add.at(confusion, (labels[inside], predicted[inside]), 1)
     accuracy = int(np.trace(confusion)) / len(labels)
-    loss = np.take_along_axis(log_softmax(logits), labels[:, None], axis=1).mean()
+    log_probabilities = log_softmax(logits)
+    loss = np.take_along_axis(log_probabilities, labels[:, None], axis=1).mean()
     group_of = group_numbers(groups)
-    per_class = _per_class(labels, predicted, classes, group_of)
+    scores = np.where(np.isnan(log_probabilities), -np.inf, log_probabilities)
+    per_class = _per_class(scores, labels, predicted, classes, group_of)
     balanced, macro_f1 = (
         _mean(getattr(row, name) for row in per_class if row.support) or 0.0
         for name in ("recall", "f1")
@@ -250,6 +258,7 @@ def _ranks(
 
 
 def _per_class(
+    scores: npt.NDArray[np.float64],
     labels: npt.NDArray[np.integer],
     predicted: npt.NDArray[np.integer],
     classes: Sequence[str],
@@ -268,6 +277,16 @@ def _per_class(
             else None
         )
 
+    def ranking(k: int) -> tuple[float | None, tuple[float, float] | None]:
+        own, others = int(support[k]), len(labels) - int(support[k])
+        if not own or not others:
+            return None, None
+        area, influences = _area_under_roc(scores[:, k], labels == k)
+        most = 4 / (1 / own + 1 / others)  # see `_influences`
+        return area, effective_interval(area, influences, most, groups)
+
+    areas = [ranking(k) for k in range(number)]
+    others = len(labels) - support
     return tuple(
         ClassMetrics(
             name=name,
@@ -276,9 +295,34 @@ def _per_class(
             f1=float(2 * hits[k] / (support[k] + called[k])) if support[k] else None,
             support=int(support[k]),
             recall_interval=recall_interval(k),
+            specificity=float(1 - (called[k] - hits[k]) / others[k]) if others[k] else None,
+            auroc=areas[k][0],
+            auroc_interval=areas[k][1],
         )
         for k, name in enumerate(classes)
     )
+
+
+def _area_under_roc(
+    scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """The share of pairs of a positive and a negative image in order, ties counted half; and its
+    first-order change by each image, [N] (DeLong et al. 1988). bool [N], both occur."""
+    inside, outside = np.sort(scores[positive]), np.sort(scores[~positive])
+    placements = np.empty(len(scores))
+    placements[positive] = _share_below(scores[positive], outside)
+    placements[~positive] = 1 - _share_below(scores[~positive], inside)
+    area = float(placements[positive].mean())
+    counts = np.where(positive, len(inside), len(outside))
+    return area, (placements - area) / counts
+
+
+def _share_below(
+    values: npt.NDArray[np.float64], ordered: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The share of `ordered` below each value, equal ones counted half."""
+    first, last = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
+    return np.asarray((first + last) / (2 * len(ordered)))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -59,18 +59,18 @@ def evaluation_text(evaluation: Evaluation, unreadable: bool = True) -> str:
             for name, (value, (low, high)) in headline(metrics).items()
             if name != "accuracy"
         ),
-        f"{'class':<{width}}  precision  recall  {'(95 % CI)':<14}{'F1':>8}  images",
+        f"{'class':<{width}}  precision  recall  {'(95 % CI)':<14}{'F1':>8}   AUROC  images",
     ]
     for score in metrics.per_class:
-        precision, recall, f1 = (
+        precision, recall, f1, auroc = (
             "-" if value is None else decimals(value, 3)
-            for value in (score.precision, score.recall, score.f1)
+            for value in (score.precision, score.recall, score.f1, score.auroc)
         )
         bounds = score.recall_interval
         interval = "-" if bounds is None else " to ".join(decimals(bound, 3) for bound in bounds)
         lines.append(
             f"{score.name:<{width}} {precision:>10}{recall:>8}  {interval:<14}{f1:>8}"
-            f"{score.support:>8,}"
+            f"{auroc:>8}{score.support:>8,}"
         )
     lines += [slice_text(entry) for entry in evaluation.slices]
     if unreadable:

@@ -20,7 +20,7 @@ from residua.data.random import Integers
 from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics, group_numbers
 from residua.report.text import headline, images_text, slice_text, unknown_text, unmeasured_text
 from residua.system.console import short_count
-from residua.system.words import agreeing, at_least, counted, percent
+from residua.system.words import agreeing, at_least, counted, decimals, percent
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
@@ -67,6 +67,7 @@ def templates() -> Any:
     environment.filters |= {
         "percent": lambda *args: percent(*args).replace(" ", "\u00a0"),
         "at_least": lambda share: at_least(share, 1).replace(" ", "\u00a0"),
+        "decimals": decimals,
         "duration": duration,
         "image": data_uri,
         "number": number,
