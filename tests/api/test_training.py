@@ -100,6 +100,11 @@ def test_features_and_explanations_are_methods_of_a_run(run: residua.Run, shapes
     assert row.class_name == "class1"
 
 
+def test_channels_are_an_argument_as_on_the_command_line(shapes: Path) -> None:
+    with pytest.raises(ResiduaError, match=r"preprocessing\.channels = 2"):
+        residua.train(shapes, channels=2, quiet=True)
+
+
 def test_earlier_argument_names_still_work(weights: Path, shapes: Path) -> None:
     for arguments in ({"batch": 0}, {"batch_size": 0}, {"settings": {"training.batch": 0}}):
         with pytest.raises(ResiduaError, match=r"training\.batch_size = 0: must be at least 1"):

@@ -304,6 +304,7 @@ def test_a_model_is_described_and_drawn(tmp_path: Path) -> None:
         (2, ["predict", "RUN", "1.png", "--set", "size=64"], "preprocessing.FIELD=VALUE"),
         (2, ["features", "RUN", "1.png", "--out", "table.txt"], ".npz or .parquet"),
         (2, ["export", "imagenet", "--out", "a.h5"], ".onnx"),
+        (2, ["train", "data", "--ordering", "e"], "--set network.ordering=VALUE"),
         (2, ["train", "data", "--new-head", "--model", "cifar_resnet20"], "--new-head needs"),
         (2, ["predict", "imagenet", "data", "--sets"], "have no prediction sets"),
     ],

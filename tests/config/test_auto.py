@@ -124,6 +124,7 @@ def test_choices_without_effect_are_left_out() -> None:
         "optimization.class_weights",
         "training.epochs",
         "augmentation.flip",
+        "network.freeze_norms",
         "preprocessing.size",
     )
     choices = [Choice(name, 1, "reason") for name in settings]

@@ -40,6 +40,8 @@ def test_everything_automatic_is_resolved(shapes: Path) -> None:
     assert made.counts("train") == [12, 12, 12]
     assert made.pixels.shape == (60, 16, 16, 3)
     assert "60 images in 3 classes: 36 train, 12 validation, 12 test" in made.summary
+    fewer = prepared(shapes, data__test_fraction=0.2, training__max_images=20)
+    assert "60 images in 3 classes: 20 of 36 train, 12 validation, 12 test" in fewer.summary
 
 
 def test_statistics_come_from_the_training_set_alone(tmp_path: Path) -> None:

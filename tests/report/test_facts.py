@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -50,5 +51,9 @@ def test_facts_are_those_of_the_run_folder(
     assert facts.cost.parameters >= facts.cost.trainable > facts.cost.buffers
     assert facts.transfer is None
     assert facts.environment["seed"] == 0
+    for file in (run.weights, run.path / "split.csv"):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        (name,) = [key for key, value in facts.environment.items() if value == digest]
+        assert file.name in name
     assert str(facts.environment["date"])[:10] == datetime.now().astimezone().date().isoformat()
     assert facts.train_command == f"residua train {data} --recipe {tmp_path / 'run'}/config.yaml"

@@ -179,6 +179,26 @@ def test_the_headline_has_an_interval_and_warns_of_model_selection(page: Page) -
     assert f"This accuracy is {CAVEAT}." in optimistic
 
 
+def test_limits_name_what_the_accuracy_holds_for_and_its_interval(page: Page) -> None:
+    facts = make()
+    assert facts.evaluation is not None
+    evaluation = facts.evaluation
+    assert "The accuracy holds for images drawn like the 30 images of the test set." in page.words
+    assert "Its 95 % confidence interval is Wilson's score interval. It covers" in page.words
+    assert "3 of 3 classes have fewer than 20 evaluated images: egret, owl, puffin." in page.words
+    groups = [str(number // 2) for number in range(30)]
+    clustered = compute_metrics(evaluation.logits, evaluation.labels, facts.classes, groups)
+    grouped = replace(facts, evaluation=replace(evaluation, metrics=clustered))
+    words = Page(render(grouped)).words
+    assert "drawn like the 30 images in 15 groups of the test set" in words
+    assert "Wilson's score interval at the effective sample size" in words
+    crossed = replace(facts, evaluation=replace(evaluation, split="cross-validation"))
+    words = Page(render(replace(crossed, transfer=TRANSFER))).words
+    assert "The expected accuracy holds for images drawn like these 30 images." in words
+    assert "the models of cross-validation share training images" in words
+    assert "accuracy holds" not in Page(render(replace(facts, evaluation=None))).words
+
+
 def test_no_interval_of_a_recall_excludes_it_by_rounding() -> None:
     """199 of 200 are 99.5 %; the upper bound is 99.9 %, which is 99 % without a decimal."""
     labels = np.zeros(200, np.int64)
@@ -308,7 +328,7 @@ def test_a_prediction_outside_the_classes_has_a_name() -> None:
 TRANSFER = TransferResult(
     layers=(LayerResult(3, 2, 256, 0.9, 0.8, 1.0, 0.3, abandoned=True),),
     cross_validation=CrossValidation(0.9, (0.8, 0.95), 58, training_images=59, skipped=1, errors=6),
-    trials=(TrialResult("full", "trial", 2, 1.5, 30.0, 0.92, 0.02, 0.01),),
+    trials=(TrialResult("full", "trial", 2, 1.5, 30.0, 0.92, 0.02, 0.01, images=50),),
     expected={"full": 0.95},
     data=DataSummary(60, 3, 1.5, 8, 9),
     scenario=Scenario(None, None, is_large=False, is_similar=None, reason="few images"),
@@ -322,6 +342,7 @@ def test_a_transfer_shows_its_probes_and_trials() -> None:
     for text in (
         "Strategy full: it gained 2.0 points.",
         "stage 3, 2 x 2 256 90.0 % 80.0 % ≤ 0.3",
+        "Strategies on the validation set: 50 images",
         "full trial 2 1.5 30.0 92.0 % +2.0 ± 1.0",
         "Extrapolated from the trials to the time left: full 95.0 %. Data: 60 training images, "
         "the largest class 1.5 times the smallest, median size 8 \u00d7 9 px.",

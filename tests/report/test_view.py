@@ -16,7 +16,7 @@ from residua.evaluation.reliability import reliability_of
 from residua.evaluation.score import Evaluation
 from residua.report import view
 from residua.report.reliability_charts import selective_curve
-from residua.report.text import accuracy_text, evaluation_text, images_text, unmeasured_text
+from residua.report.text import accuracy_text, calibration_text, evaluation_text, images_text
 from residua.report.view import (
     Confusion,
     confusion_cells,
@@ -104,10 +104,21 @@ def test_calibration_that_is_not_measured_names_what_is_too_few() -> None:
     for images, errors, reason in ((36, 12, "too few images"), (200, 1, "too few errors")):
         chances = rng.uniform(0.5, 0.9, images)
         labels = (np.arange(images) < errors).astype(np.int64)
-        text = unmeasured_text(calibration_of(np.stack([chances, 1 - chances], axis=1), labels))
+        text = calibration_text(calibration_of(np.stack([chances, 1 - chances], axis=1), labels))
         verb = "is" if errors == 1 else "are"
         assert reason in text
         assert f"{errors} of {images} predictions {verb} wrong" in text
+
+
+def test_a_calibration_error_of_0_is_stated_as_an_upper_limit() -> None:
+    confident, labels = np.full(200, 0.8), (np.arange(200) % 5 == 0).astype(np.int64)
+    calibrated = calibration_of(np.stack([confident, 1 - confident], axis=1), labels)
+    assert calibrated.interval is not None
+    text = calibration_text(calibrated)
+    assert text.startswith(f"at most {percent(calibrated.interval[1], 1)} ")
+    assert "estimate 0.0 %" in text
+    wrong = calibration_of(np.stack([1 - confident, confident], axis=1), labels)
+    assert calibration_text(wrong).startswith(f"{percent(wrong.error, 1)} (95 % CI ")
 
 
 def test_texts_of_numbers_and_lists() -> None:

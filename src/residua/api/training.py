@@ -206,6 +206,7 @@ def train(
     lr: float | None = None,
     batch_size: int | None = None,
     size: int | None = None,
+    channels: int | None = None,
     seed: int | None = None,
     split_seed: int | None = None,
     val_fraction: float | None = None,
@@ -245,6 +246,7 @@ def train(
     lr: learning rate.
     batch_size: images per step.
     size: input size: size x size pixels.
+    channels: input channels: 3 (colour) or 1 (greyscale).
     seed: seed of initialisation, shuffling and augmentation.
     split_seed: seed of the split into training, validation and test set.
     val_fraction, test_fraction: fractions held out for validation and test set, in [0, 0.9].
@@ -253,7 +255,7 @@ def train(
     precision: "fp32" or "bf16".
     value_range: (black, white) of arrays and tensors with other values than uint8, uint16 or 0..1.
     out: the run folder; None: the next free runs/<data>-<n>.
-    settings: any other setting by dotted name, {"preprocessing.channels": 1}.
+    settings: any other setting by dotted name, {"augmentation.rotation": 30}.
     track: "tensorboard", "mlflow", "wandb" or "trackio", an object with the methods of `Tracker`,
         or several of them.
     quiet: print nothing.
@@ -275,6 +277,7 @@ def train(
         "optimization.learning_rate": lr,
         "training.batch_size": renamed("batch_size", batch_size, "batch", batch),
         "preprocessing.size": size,
+        "preprocessing.channels": channels,
         "training.seed": seed,
         "data.split_seed": split_seed,
         "data.val_fraction": val_fraction,

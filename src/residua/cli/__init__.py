@@ -21,10 +21,11 @@ from residua._version import __version__
 from residua.cli import export, models, predict, serve, train, weights
 from residua.cli.audit import audit
 from residua.cli.explain import explain
-from residua.cli.options import with_settings
+from residua.cli.options import hint_of_setting, with_settings
 from residua.cli.study import study
 from residua.errors import ResiduaError, UsageError
 
+SET_COMMANDS = ("look", "train")  # with an option or --set for every setting
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -44,7 +45,15 @@ class _PlainHelp:
 
 
 class _Command(_PlainHelp, TyperCommand):
-    pass
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # typer's NoSuchOption is click's or, in later versions, its own
+            is_unknown = self.name in SET_COMMANDS and hasattr(error, "possibilities")
+            if is_unknown and (hint := hint_of_setting(cast(Any, error).option_name)):
+                cast(Any, error).message += hint
+                cast(Any, error).possibilities = None
+            raise
 
 
 class _Group(_PlainHelp, TyperGroup):

@@ -96,6 +96,17 @@ def parse_assignments(assignments: Iterable[str] | None) -> dict[str, object]:
     return settings
 
 
+def hint_of_setting(option: str) -> str:
+    """How to set what an unknown option such as --ordering names, "" if it names no setting."""
+    key = option.lstrip("-").replace("-", "_")
+    options = [
+        f"{field.metadata['flag']} VALUE" if field.metadata["flag"] else f"--set {name}=VALUE"
+        for name, field in parse.all_settings().items()
+        if name.rpartition(".")[2] == key
+    ]
+    return f". Use {' or '.join(options)}" if options else ""
+
+
 def _panel(name: str) -> str:
     return PANELS.get(name) or PANELS[name.partition(".")[0]]
 

@@ -28,6 +28,7 @@ OFF_AT_ZERO = ("network.freeze", "training.max_images")  # 0 is the default, not
 NOT_IN_A_PROBE = (  # settings, or what they begin with: unused without SGD
     *("training.batch_size", "training.epochs", "training.select", "training.patience"),
     *("training.precise_bn_images", "training.curve_test", "training.save_", "optimization."),
+    "network.freeze_norms",
 )
 
 

@@ -140,6 +140,8 @@ class Prepared:
             for name, members in self.splits.items()
             if name == "train" or len(members)
         )
+        if (used := len(self.training_members)) < len(self.splits["train"]):
+            counts = f"{used:,} of {counts}"
         return (
             f"{len(self.members):,} images in {len(self.dataset.classes)} classes: {counts}; "
             f"{len(self.unreadable):,} unreadable, {self.duplicates:,} with identical pixels"

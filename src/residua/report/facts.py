@@ -22,8 +22,8 @@ from residua.networks.zoo.catalogue import outline_of
 from residua.report.audit_page import ShownFindings, shown_in_report
 from residua.report.charts import History
 from residua.report.evidence import Evidence
-from residua.runs.folder import RunFolder
-from residua.system.files import shown_path
+from residua.runs.folder import SPLIT, RunFolder
+from residua.system.files import sha256_of, shown_path
 from residua.training.progress import Progress
 from residua.transfer.result import TransferResult, result_of
 from residua.uncertainty.record import Uncertainty
@@ -130,7 +130,9 @@ def report_facts(
             for key, value in folder.read_json("environment.json", dict).items()
         }
         | {"precision": config.training.precision, "seed": config.training.seed}
-        | ({"initial weights": shown_path(config.network.weights)} if pretrained else {}),
+        | ({"initial weights": shown_path(config.network.weights)} if pretrained else {})
+        | {f"SHA-256 of {folder.weights.name}": sha256_of(folder.weights)}
+        | {f"SHA-256 of {SPLIT}, which has that of each image": sha256_of(folder.path / SPLIT)},
         seconds=progress.seconds,
         train_command=f"residua train {data} --recipe {run}/config.yaml",
         predict_command=f"residua predict {run} IMAGE_OR_FOLDER",

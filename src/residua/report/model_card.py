@@ -20,7 +20,6 @@ from residua.system.files import reason_of
 from residua.system.words import decimals, percent
 
 MODEL_CARD = "model_card.md"
-FEW = 20  # evaluated images of a class, below which its recall is uncertain
 
 
 def model_card(run: RunFolder, repository: str = "") -> str:
@@ -71,7 +70,6 @@ def card_text(facts: ReportFacts, config: str) -> str:
             facts=facts,
             front_matter=front_matter(facts),
             recipe=config,
-            least=FEW,
             percent=percent,  # the filter has a non-breaking space
             split_name=_split_name,
         )

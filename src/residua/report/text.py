@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from residua.uncertainty.unknown import UnknownDetector
 
 Interval = tuple[float, float]
+FEW = 20  # evaluated images of a class, below which its recall is uncertain
 
 
 def headline(metrics: Metrics) -> dict[str, tuple[float, Interval]]:
@@ -126,8 +127,63 @@ def slice_text(entry: Slice) -> str:
     )
 
 
-def unmeasured_text(calibration: Calibration) -> str:
-    """A statement about probabilities whose calibration error means too little."""
+def limits(evaluation: Evaluation | None) -> list[str]:
+    """Sentences: what the accuracy holds for, its interval, and what was not measured."""
+    sentences = []
+    if evaluation is not None:
+        sentences += _interval_limits(evaluation)
+        scores = evaluation.metrics.per_class
+        few = [score.name for score in scores if score.support < FEW]
+        if few:
+            sentences.append(
+                f"{len(few):,} of {counted(len(scores), 'class', 'classes')} "
+                f"{agreeing(len(few), 'has', 'have')} fewer than {FEW} evaluated images: "
+                f"{', '.join(few[:10])}{', ...' if len(few) > 10 else ''}."
+            )
+    return [
+        *sentences,
+        "Measured on images of the same source as the training images, not on those of other "
+        "cameras, places, times or subjects.",
+        "Not measured: robustness to damaged or altered images, fairness between groups of people.",
+    ]
+
+
+def _interval_limits(evaluation: Evaluation) -> list[str]:
+    metrics = evaluation.metrics
+    images = images_text(metrics.images, metrics.groups)
+    method = "Wilson's score interval"
+    if metrics.groups < metrics.images:
+        method += (
+            " at the effective sample size, as images of a group, such as near-duplicates, are not "
+            "independent (design effect, Kish 1965)"
+        )
+    if evaluation.split == "cross-validation":
+        return [
+            f"The expected accuracy holds for images drawn like these {images}.",
+            f"Its 95 % confidence interval is {method}, widened because the models of "
+            "cross-validation share training images.",
+        ]
+    return [
+        f"The accuracy holds for images drawn like the {images} of the {evaluation.split} set.",
+        f"Its 95 % confidence interval is {method}. It covers the sampling of these images, not "
+        "the variation between trainings.",
+    ]
+
+
+def calibration_text(calibration: Calibration) -> str:
+    """The calibration error and its interval, or why it was not measured.
+
+    Of an interval from 0 the upper limit comes first: an estimate of 0 does not mean calibrated.
+    """
+    if calibration.interval is None:
+        return _unmeasured_text(calibration)
+    error, low, high = (percent(share, 1) for share in (calibration.error, *calibration.interval))
+    if calibration.interval[0] > 0:
+        return f"{error} (95 % CI {low} to {high})"
+    return f"at most {high} (upper limit of the 95 % CI, which includes 0; estimate {error})"
+
+
+def _unmeasured_text(calibration: Calibration) -> str:
     wrong = agreeing(calibration.errors, "is", "are")
     return (
         f"not measured, {calibration.reason}: {calibration.errors:,} of "

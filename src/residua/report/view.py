@@ -18,7 +18,14 @@ from markupsafe import Markup, escape
 from residua.data.dataset import Pixels
 from residua.data.random import Integers
 from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics, group_numbers
-from residua.report.text import headline, images_text, slice_text, unknown_text, unmeasured_text
+from residua.report.text import (
+    calibration_text,
+    headline,
+    images_text,
+    limits,
+    slice_text,
+    unknown_text,
+)
 from residua.system.console import short_count
 from residua.system.words import agreeing, at_least, counted, decimals, percent
 
@@ -76,12 +83,13 @@ def templates() -> Any:
         "counted": counted,
         "agreeing": agreeing,
         "among": images_text,
-        "unmeasured": unmeasured_text,
+        "calibration": calibration_text,
         "unknown": unknown_text,
         "sentence": slice_text,
         "code": code,
         "markdown": markdown,
         "headline": headline,
+        "limits": limits,
         "confusions": confusions,
         "confusion_cells": confusion_cells,
         "confusion_map": confusion_map,

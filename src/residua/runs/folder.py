@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 BEST, LAST = "best.safetensors", "last.safetensors"
+SPLIT = "split.csv"  # the split and hashes of each image
 REPORT = "report.html"  # the last file that a training writes
 START = "weights.json"  # source and hash of the initial weights
 TRANSFER = "transfer.json"  # measurements of a transfer strategy
@@ -53,7 +54,7 @@ HISTORY = ("epoch", *METRICS, "learning_rate", "images_per_second", "seconds")  
 FIRST_FILES = (  # written before config.yaml
     "classes.json",
     "environment.json",
-    "split.csv",
+    SPLIT,
     "unreadable.csv",
     START,
     "preprocessing.json",
@@ -98,7 +99,7 @@ class RunFolder:
     @staticmethod
     def is_at(folder: Path) -> bool:
         """Whether a folder has the files by which a run is known."""
-        return all((folder / name).is_file() for name in ("config.yaml", "split.csv"))
+        return all((folder / name).is_file() for name in ("config.yaml", SPLIT))
 
     @classmethod
     def around(cls, file: Path) -> RunFolder | None:
@@ -218,13 +219,13 @@ class RunFolder:
         """split.csv: the split of each image."""
         rows = [dataclasses.astuple(member) for member in members]
         columns = ("path", "class", "split", "sha256", "pixels", "group")
-        self.write_text("split.csv", csv_text(columns, rows))
+        self.write_text(SPLIT, csv_text(columns, rows))
 
     def read_split(self) -> tuple[Member, ...]:
         """The lines of split.csv. Raises ResiduaError."""
-        rows = self.read_csv("split.csv", ("path", "class", "split", "sha256"))
+        rows = self.read_csv(SPLIT, ("path", "class", "split", "sha256"))
         if any(None in row.values() or row["split"] not in SPLITS for row in rows):
-            raise self._damaged("split.csv", f"the split of each image, {', '.join(SPLITS)}")
+            raise self._damaged(SPLIT, f"the split of each image, {', '.join(SPLITS)}")
         return tuple(
             Member(
                 row["path"],

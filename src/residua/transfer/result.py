@@ -89,7 +89,8 @@ class TrialResult:
     seconds: that it took. predicted_seconds: of all epochs in its settings, if it has any.
     gain: in accuracy over the first probe. noise: standard deviation of the gain if both are
     equally good. kept_initial: whether no epoch was better than the weights before training, whose
-    accuracy this is then.
+    accuracy this is then. images: of the validation set that were evaluated; None where an earlier
+    version did not record it.
     """
 
     strategy: str
@@ -101,6 +102,7 @@ class TrialResult:
     gain: float
     noise: float
     kept_initial: bool = False
+    images: int | None = None
 
 
 @dataclass(frozen=True)

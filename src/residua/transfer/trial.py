@@ -70,6 +70,7 @@ class Trial:
             gain=gain,
             noise=noise,
             kept_initial=self.outcome.progress.kept_initial,
+            images=len(self.correct),
         )
 
 
