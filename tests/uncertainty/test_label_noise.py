@@ -22,18 +22,16 @@ def drawn(images: int, sharpness: float, share: float, seed: int) -> tuple[np.nd
     return values / values.sum(axis=1, keepdims=True), labels
 
 
-@pytest.mark.parametrize(
-    ("images", "sharpness", "share"),
-    [(100, 2, 0.0), (100, 5, 0.05), (300, 3, 0.1), (1000, 2, 0.05), (1000, 5, 0.0)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "sharpness", "share"), [(100, 5, 0.05), (3000, 2, 0.05)])
 def test_the_interval_holds(images: int, sharpness: float, share: float) -> None:
     inside = 0
-    for seed in range(40):
+    for seed in range(20):
         probabilities, labels = drawn(images, sharpness, share, seed)
         estimate, (low, high) = wrong_share(probabilities, labels, np.ones(images))
         assert low <= estimate <= high
         inside += low <= share <= high
-    assert inside >= 34  # of 38 expected; fewer by chance once in a hundred
+    assert inside >= 17  # of 19 expected; fewer by chance in one of 60 tests
 
 
 def test_more_images_narrow_the_interval() -> None:
