@@ -25,12 +25,7 @@ from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import calibrate
 from residua.evaluation.recorded import caveat_of, record, recorded_scores
-from residua.evaluation.score import (
-    CROSS_VALIDATION,
-    Evaluation,
-    EvaluationSet,
-    score_images,
-)
+from residua.evaluation.score import CROSS_VALIDATION, Evaluation, EvaluationSet, score_images
 from residua.evaluation.thumbnail import baselines
 from residua.networks.zoo.catalogue import config_of
 from residua.report import html
@@ -58,12 +53,7 @@ from residua.system.signals import Interrupted, signal_of
 from residua.training import throughput
 from residua.training.checkpoint import STATE, restore_network
 from residua.training.context import Context, Outcome
-from residua.training.initial import (
-    check_network,
-    check_own,
-    initial_metadata,
-    with_own,
-)
+from residua.training.initial import check_network, check_own, initial_metadata, with_own
 from residua.training.loop import fit
 from residua.training.margins import recorded_margins
 from residua.training.memory import with_fitting_batch

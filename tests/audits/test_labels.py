@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 
 from residua.audits.images import main_axes
-from residua.audits.labels import (
-    LabelIssues,
-    Predictions,
-    check_labels,
-    find_issues,
-    predict,
-)
+from residua.audits.labels import LabelIssues, Predictions, check_labels, find_issues, predict
 
 CLASSES = 4
 COUNT = 60  # images of a class

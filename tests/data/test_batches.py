@@ -10,12 +10,7 @@ import torch
 
 from residua.config.schema import Augmentation, Preprocessing
 from residua.data.augmentation import OFF, draw_mixing, normalise
-from residua.data.batches import (
-    DecodedImages,
-    TrainingBatches,
-    in_step,
-    measure_colours,
-)
+from residua.data.batches import DecodedImages, TrainingBatches, in_step, measure_colours
 
 SIZE = 32
 RAW = Preprocessing(

@@ -14,12 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from residua.data.alignment import Thumbnails
-from residua.data.near_duplicates import (
-    equal_pairs,
-    find_near_duplicates,
-    groups_of,
-    thumbnails_of,
-)
+from residua.data.near_duplicates import equal_pairs, find_near_duplicates, groups_of, thumbnails_of
 
 SCENES = [scene(seed) for seed in range(24)]
 

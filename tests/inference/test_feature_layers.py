@@ -6,12 +6,7 @@ import pytest
 import torch
 from references.weights_files import PREPARED
 
-from residua.inference.feature_layers import (
-    FeatureLayer,
-    FrozenStages,
-    joint_layer,
-    pooled_float32,
-)
+from residua.inference.feature_layers import FeatureLayer, FrozenStages, joint_layer, pooled_float32
 from residua.networks.staged import pooled
 from residua.networks.zoo import catalogue
 

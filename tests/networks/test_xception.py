@@ -9,12 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from references.architecture_checks import (
-    STATE,
-    check_keras,
-    check_torch_reading,
-    sides,
-)
+from references.architecture_checks import STATE, check_keras, check_torch_reading, sides
 
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.layers import PLAIN_NORM

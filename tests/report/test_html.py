@@ -21,11 +21,7 @@ from residua.evaluation.metrics import compute_metrics
 from residua.evaluation.score import Evaluation
 from residua.networks.analysis.cost import Counts
 from residua.report import fonts
-from residua.report.facts import (
-    ClassCount,
-    DataFacts,
-    ReportFacts,
-)
+from residua.report.facts import ClassCount, DataFacts, ReportFacts
 from residua.report.html import render, write
 from residua.system.words import percent
 from residua.transfer.result import (

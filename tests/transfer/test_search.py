@@ -27,13 +27,7 @@ from residua.transfer import search, small_network
 from residua.transfer.context import StrategyContext, StrategyOutcome
 from residua.transfer.result import TransferResult
 from residua.transfer.search import Search
-from residua.transfer.trial import (
-    Trial,
-    expected_error,
-    more_time,
-    most_accurate,
-    most_promising,
-)
+from residua.transfer.trial import Trial, expected_error, more_time, most_accurate, most_promising
 from residua.weights.load import read_file
 
 pytestmark = pytest.mark.slow  # each test trains

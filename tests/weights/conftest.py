@@ -7,14 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from references.weights_files import (
-    KERAS_NAME,
-    NAME,
-    Files,
-    State,
-    cifar_state,
-    put,
-)
+from references.weights_files import KERAS_NAME, NAME, Files, State, cifar_state, put
 
 from residua.config.schema import NetworkSpec
 from residua.networks.zoo.catalogue import build

@@ -13,16 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from references.torch_files import (
-    State,
-)
-from references.weights_files import (
-    NAME,
-    opened,
-    put,
-    refused,
-    saved,
-)
+from references.torch_files import State
+from references.weights_files import NAME, opened, put, refused, saved
 from safetensors.torch import save
 from torch import Tensor
 

@@ -8,12 +8,7 @@ import pytest
 import torch
 from references import torch_networks
 from references.command_line import residua as run_residua
-from references.torch_files import (
-    assert_same,
-    nested,
-    plain,
-    unwrapped,
-)
+from references.torch_files import assert_same, nested, plain, unwrapped
 
 import residua
 from residua.weights.convert import convert

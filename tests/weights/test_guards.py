@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from references.weights_files import (
-    State,
-    put,
-    refused,
-    safetensors,
-    saved,
-)
+from references.weights_files import State, put, refused, safetensors, saved
 
 from residua.weights.formats.detect import read_raw
 

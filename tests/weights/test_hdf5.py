@@ -11,12 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from references.weights_files import (
-    KERAS_NAME,
-    hdf5,
-    legacy,
-    refused,
-)
+from references.weights_files import KERAS_NAME, hdf5, legacy, refused
 
 from residua.weights.formats.hdf5 import Reader
 from residua.weights.load import read_file

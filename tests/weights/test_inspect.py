@@ -14,16 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from references.weights_files import (
-    KERAS_NAME,
-    NAME,
-    Files,
-    State,
-    native,
-    opened,
-    put,
-    saved,
-)
+from references.weights_files import KERAS_NAME, NAME, Files, State, native, opened, put, saved
 from safetensors.torch import save
 
 from residua.cli import main

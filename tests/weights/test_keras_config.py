@@ -9,15 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from references.weights_files import (
-    KERAS_NAME,
-    Files,
-    checked,
-    hdf5,
-    legacy,
-    put,
-    refused,
-)
+from references.weights_files import KERAS_NAME, Files, checked, hdf5, legacy, put, refused
 
 from residua.errors import ResiduaError
 from residua.weights.formats.keras_config import parse_config

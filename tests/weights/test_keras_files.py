@@ -8,11 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from references.weights_files import (
-    hdf5,
-    legacy,
-    refused,
-)
+from references.weights_files import hdf5, legacy, refused
 
 
 def test_names_that_are_not_unicode_are_refused(tmp_path: Path) -> None:

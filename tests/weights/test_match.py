@@ -11,21 +11,8 @@ import numpy as np
 import pytest
 import torch
 from references import torch_networks
-from references.torch_files import (
-    AUXILIARY,
-    State,
-    weightless,
-)
-from references.weights_files import (
-    KERAS_NAME,
-    NAME,
-    Files,
-    checked,
-    native,
-    put,
-    refused,
-    saved,
-)
+from references.torch_files import AUXILIARY, State, weightless
+from references.weights_files import KERAS_NAME, NAME, Files, checked, native, put, refused, saved
 from safetensors.torch import save
 from torch import Tensor
 

@@ -8,15 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from references.weights_files import (
-    NAME,
-    NETWORK,
-    PREPARED,
-    SPEC,
-    native,
-    put,
-    refused,
-)
+from references.weights_files import NAME, NETWORK, PREPARED, SPEC, native, put, refused
 from safetensors.torch import save
 from torch import Tensor
 

@@ -21,12 +21,7 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.uncertainty.calibration import brier_score
 from residua.uncertainty.prediction_sets import PredictionSets
-from residua.uncertainty.record import (
-    CALIBRATION_IMAGES,
-    REFERENCE_IMAGES,
-    Source,
-    Uncertainty,
-)
+from residua.uncertainty.record import CALIBRATION_IMAGES, REFERENCE_IMAGES, Source, Uncertainty
 from residua.uncertainty.softmax import softmax
 from residua.uncertainty.temperature import cross_fitted, fit_temperature
 from residua.uncertainty.unknown import FitHead, UnknownDetector, choose

@@ -25,17 +25,8 @@ from residua.evaluation.labelled_images import (
     labelled_images,
     split_images,
 )
-from residua.evaluation.recorded import (
-    caveat_of,
-    folder_name,
-    record,
-    recorded_baselines,
-)
-from residua.evaluation.score import (
-    Evaluation,
-    EvaluationSet,
-    score_images,
-)
+from residua.evaluation.recorded import caveat_of, folder_name, record, recorded_baselines
+from residua.evaluation.score import Evaluation, EvaluationSet, score_images
 from residua.runs.folder import RunFolder
 from residua.runs.provenance import earlier_images, images_seen, images_seen_by
 from residua.runs.sources import run_weights

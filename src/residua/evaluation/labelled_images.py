@@ -14,9 +14,7 @@ from residua.data.open import open_recorded
 from residua.data.random import Integers
 from residua.data.split import Member
 from residua.errors import ResiduaError
-from residua.evaluation.score import (
-    EvaluatedSplit,
-)
+from residua.evaluation.score import EvaluatedSplit
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.system.words import agreeing, counted

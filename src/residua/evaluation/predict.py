@@ -23,11 +23,7 @@ from residua.system.console import Report
 from residua.system.files import write_atomically
 from residua.system.words import counted
 from residua.weights.load import Weights
-from residua.weights.network import (
-    Logits,
-    build_network,
-    default_device,
-)
+from residua.weights.network import Logits, build_network, default_device
 
 NO_PARQUET = "choose a file name that ends in .npz"  # without pyarrow
 

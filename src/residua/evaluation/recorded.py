@@ -10,11 +10,7 @@ from residua.data.dataset import SplitName
 from residua.data.split import Member
 from residua.errors import ResiduaError
 from residua.evaluation.labelled_images import held_out_split
-from residua.evaluation.score import (
-    CROSS_VALIDATION,
-    EvaluatedSplit,
-    Evaluation,
-)
+from residua.evaluation.score import CROSS_VALIDATION, EvaluatedSplit, Evaluation
 from residua.runs.folder import RunFolder
 from residua.runs.provenance import earlier_images
 from residua.system.files import csv_text, short_name

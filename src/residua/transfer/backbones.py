@@ -31,12 +31,7 @@ from residua.system.console import Console
 from residua.system.words import decimals
 from residua.training.initial import check_network
 from residua.transfer.context import StrategyContext
-from residua.transfer.cross_validation import (
-    Estimate,
-    LayerScore,
-    Targets,
-    best_layer,
-)
+from residua.transfer.cross_validation import Estimate, LayerScore, Targets, best_layer
 from residua.transfer.linear_probe import candidate_layers, rows_to_score, score_rows, targets_of
 from residua.transfer.result import BackboneResult, TransferResult
 from residua.transfer.trial import CLEAR, paired_gain

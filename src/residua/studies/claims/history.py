@@ -16,13 +16,7 @@ import torch
 from residua.networks.zoo import catalogue
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.style import COLOURS, DASHES, FAINT, INK, MARKERS, legend, tidy
-from residua.studies.claims.imagenet_accuracies import (
-    COMPARED,
-    CONTRIBUTIONS,
-    ROWS,
-    Point,
-    counted,
-)
+from residua.studies.claims.imagenet_accuracies import COMPARED, CONTRIBUTIONS, ROWS, Point, counted
 from residua.studies.study import computed
 from residua.system.console import Report, counting
 from residua.system.words import joined, percent
