@@ -8,20 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references.clouds import clouds
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from residua.inference import regressions
+from residua.inference.logistic import FINAL
 from residua.inference.regressions import Regressions
 
 EXACT = 1e-6, 2_000
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    values = np.exp(logits - logits.max(axis=1, keepdims=True))
+    values = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return np.asarray(values / values.sum(axis=1, keepdims=True))
 
 
-def standard(rows: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    features, labels = clouds(rows, width, classes, distance=0.5, seed=seed)
+def standard(
+    rows: int, width: int, classes: int, seed: int = 0, distance: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = clouds(rows, width, classes, distance, seed)
     return (features - features.mean(axis=0)) / features.std(axis=0), labels
 
 
@@ -82,3 +86,20 @@ def test_folds_in_blocks_have_the_same_solutions(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(regressions, "_BLOCK", 2 * 3 * 11)
     blocks.fit(0.1, *EXACT)
     assert blocks.solution == pytest.approx(whole.solution, abs=1e-3)
+
+
+def test_many_classes_are_fitted_as_closely_as_few() -> None:
+    """The elements of their gradient are small far from the optimum, too."""
+    features, labels = standard(600, 128, 100, distance=3.0)
+    fitted = Regressions(features, labels, 100, [np.ones(600)])
+    fitted.fit(10.0, *FINAL)
+    head = LogisticRegression(C=10.0, tol=1e-6, max_iter=1_000)
+    head.fit(features.astype(np.float64), labels)
+    expected, found = (
+        10 * log_loss(labels, chance, normalize=False) + np.square(weight).sum() / 2
+        for chance, weight in (
+            (head.predict_proba(features.astype(np.float64)), head.coef_),
+            (probabilities(fitted.logits(0, features)), fitted.solution[0, :, :-1]),
+        )
+    )
+    assert found == pytest.approx(expected, rel=0.05)

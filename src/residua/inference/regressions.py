@@ -45,10 +45,12 @@ class Regressions:
         # of two classes, scikit-learn penalises the difference of both logits
         self.strength = np.where(self.present.sum(axis=1) == 2, 2.0, 1.0) / totals[:, 0]
         self.solution = np.zeros((len(weights), classes, self.rows.shape[1]), np.float32)
+        self.steepest = np.zeros(len(weights))  # norm of each fold's gradient at the solution 0
 
     def fit(self, c: float, tolerance: float, iterations: int) -> None:
         """Minimise for an inverse regularisation strength, as scikit-learn's C. tolerance: of the
-        largest element of the gradient."""
+        largest element of the gradient, and three times it of its norm, as a share of that at the
+        solution 0: with many classes, all elements are small far from the optimum, too."""
         _, classes, width = self.solution.shape
         at_once = max(1, _BLOCK // (classes * width))
         for start in range(0, len(self.solution), at_once):
@@ -63,10 +65,13 @@ class Regressions:
         penalty = (self.strength[folds] / c)[:, None]
         x = self.solution[folds].reshape(len(penalty), -1)
         loss, gradient = self._objective(folds, x, penalty)
+        if not x.any():
+            self.steepest[folds] = _norm(gradient)
+        least = 3 * tolerance * self.steepest[folds]
         history: list[tuple[Floats, Floats, Reals]] = []
         active = np.ones(len(x), np.bool_)
         for _ in range(iterations):
-            active &= np.abs(gradient).max(axis=1) > tolerance
+            active &= (np.abs(gradient).max(axis=1) > tolerance) | (_norm(gradient) > least)
             if not active.any():
                 break
             step = _direction(gradient, history)
@@ -116,6 +121,11 @@ class Regressions:
 def _dot(one: Floats, other: Floats) -> Reals:
     """Products [F] of [F, P]."""
     return np.asarray((one[:, None] @ other[:, :, None])[:, 0, 0], np.float64)
+
+
+def _norm(values: Floats) -> Reals:
+    """Euclidean norms [F] of [F, P]."""
+    return np.sqrt(_dot(values, values))
 
 
 def _pair(step: Floats, change: Floats) -> tuple[Floats, Floats, Reals]:
