@@ -130,18 +130,12 @@ def _fit_mahalanobis(features: Floats, labels: npt.NDArray[np.int64], head: Head
 
 def _directions(centred: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
     """The largest squared singular values [R] of [M, D], and their directions [R, D]."""
-    from scipy.linalg import eigh  # slow to import
-
     rows, columns = centred.shape
     wide = columns > rows
     product = centred @ centred.T if wide else centred.T @ centred
-    last = len(product) - 1
-    squares, vectors = eigh(
-        product.astype(np.float32),  # twice as fast as in float64
-        subset_by_index=(max(0, last + 1 - MOST_DIRECTIONS), last),
-    )
+    squares, vectors = np.linalg.eigh(product.astype(np.float32))  # twice as fast as in float64
     squares, vectors = squares.astype(np.float64), vectors.astype(np.float64)
-    used = np.flatnonzero(squares > 1e-5 * max(float(squares[-1]), 1e-30))
+    used = np.flatnonzero(squares > 1e-5 * max(float(squares[-1]), 1e-30))[-MOST_DIRECTIONS:]
     basis = vectors[:, used].T
     if wide:
         basis = (basis / np.sqrt(squares[used])[:, None]) @ centred
