@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -210,6 +211,19 @@ def test_third_party_and_damaged_files_are_refused(exported: Path, tmp_path: Pat
     refuse(file, "takes images .* but describes")
     (tmp_path / "model.xml").write_text("<html>")
     refuse(tmp_path / "model.xml", "is not an OpenVINO model")
+
+
+def test_a_damaged_program_is_refused_with_its_reason_and_without_a_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("torch"), "propagate", True)
+    file = tmp_path / "model.pt2"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("model/extra/residua.json", "{}")
+    with pytest.raises(ResiduaError, match=r"cannot be read as a torch\.export program") as raised:
+        predict(file, str(tmp_path), allow_code=True)
+    assert "warnings above" not in str(raised.value)
+    assert caplog.records == []
 
 
 def test_notes_for_developers_of_exporters_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ Each format runs in its own runtime: ONNX Runtime, OpenVINO, torch.export or Tor
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -171,7 +172,7 @@ def _torch_program(path: Path) -> Loaded:
     kind = "torch.export" if path.suffix.lower() == ".pt2" else "TorchScript"
     metadata = {DESCRIPTION: ""}
     program: Any
-    with _readable(path, f"a {kind} program"), warnings.catch_warnings():
+    with _readable(path, f"a {kind} program"), warnings.catch_warnings(), _logged_errors_raised():
         warnings.simplefilter("ignore")  # torch.jit.load is deprecated
         if kind == "torch.export":
             program = torch.export.load(path, extra_files=metadata).module()
@@ -211,6 +212,23 @@ def _described(path: Path, metadata: Mapping[str, str | None]) -> dict[str, Any]
             f"format {FORMAT}. Export it again from its run."
         )
     return values
+
+
+@contextmanager
+def _logged_errors_raised() -> Iterator[None]:
+    """torch.export logs why a file cannot be read, with a traceback, and raises another error."""
+
+    def check(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1]:
+            raise record.exc_info[1]
+        return True
+
+    logger = logging.getLogger("torch.export")
+    logger.addFilter(check)
+    try:
+        yield
+    finally:
+        logger.removeFilter(check)
 
 
 @contextmanager
