@@ -123,12 +123,12 @@ def fit_probe(
     )
     began = time.monotonic()
     if context.prepared.config.network.head == "logistic":
-        cross_validation = comparison.result(len(rows.samples))
-        result = dataclasses.replace(result, cross_validation=cross_validation)
-        context.console.print(_summary(best, len(comparison.scores), cross_validation))
         if final:
             warn_of_unused(len(rows.samples), context)
         progress = _save_logistic_head(context, folder, best, rows, deadline)
+        cross_validation = comparison.result(len(rows.samples))
+        result = dataclasses.replace(result, cross_validation=cross_validation)
+        context.console.print(_summary(best, len(comparison.scores), cross_validation))
     else:
         task = head_task(context, best.layer, rows, deadline)
         context, progress = train_head(context, folder, task, final, is_resumed)
