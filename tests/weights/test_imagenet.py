@@ -136,7 +136,7 @@ def test_images_may_be_addresses(images: Path) -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/elephant.png"
         file = images / "n02504013" / "photo.png"
         local, remote = residua.predict(f"imagenet:{NAME}", [file, address], allow_private=True)
