@@ -28,7 +28,7 @@ from residua.inference.regressions import Floats, Regressions
 from residua.system.words import agreeing, counted, percent
 from residua.uncertainty.label_noise import wrong_share
 from residua.uncertainty.ranks import average_ranks
-from residua.uncertainty.softmax import log_softmax
+from residua.uncertainty.softmax import softmax
 
 Probabilities = npt.NDArray[np.float64]  # [M, K], rows sum to 1
 
@@ -118,8 +118,7 @@ def predict(
             regressions = Regressions(rows[train], labels[train], classes, [np.ones(len(train))])
             regressions.fit(C, *PRECISION)
             out = np.flatnonzero(folds == fold)
-            logits = regressions.logits(0, rows[out])
-            probabilities[out] = np.maximum(np.exp(log_softmax(logits)), 1e-6)
+            probabilities[out] = np.maximum(softmax(regressions.logits(0, rows[out])), 1e-6)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     vote, closeness = _neighbour_vote(features, labels, groups, classes)
     return Predictions(probabilities, vote, closeness)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from residua.errors import ResiduaError
 from residua.uncertainty.intervals import clustered_interval, student_quantile, wilson_interval
+from residua.uncertainty.ranks import area_under_roc
 from residua.uncertainty.softmax import log_softmax
 
 TOP = 5
@@ -230,20 +231,27 @@ def _influences(
 
     The last is K^2 / sum(1 / images of a class): errors of small classes weigh more.
     """
-    right, inside = predicted == labels, predicted < number
-    support = np.bincount(labels, minlength=number + 1).astype(np.float64)
-    called = np.bincount(np.where(inside, predicted, number), minlength=number + 1)
-    called[number] = 0
-    hits = np.bincount(labels[right], minlength=number + 1)
+    right, guess = predicted == labels, np.minimum(predicted, number)
+    support, called, hits = _counts(labels, predicted, number)
     present = support > 0
     count = int(present.sum())
     recall = hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(support + called, 1)
     weight = present / np.maximum(support + called, 1) / count
-    guess = np.where(inside, predicted, number)
     recall_influences = (right - recall[labels]) / (count * support[labels])
     f1_influences = (2 * right - f1[labels]) * weight[labels] - f1[guess] * weight[guess]
     return recall_influences, f1_influences, count**2 / float((1 / support[present]).sum())
+
+
+def _counts(
+    labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], number: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Images of each class, predictions of it, and correct ones, [K + 1] each; the last are 0."""
+    support, called, hits = (
+        np.bincount(values, minlength=number + 1)
+        for values in (labels, predicted[predicted < number], labels[predicted == labels])
+    )
+    return support, called, hits
 
 
 def _ranks(
@@ -265,9 +273,7 @@ def _per_class(
     groups: npt.NDArray[np.int64] | None,
 ) -> tuple[ClassMetrics, ...]:
     right, number = predicted == labels, len(classes)
-    support, called, hits = (
-        np.bincount(values, minlength=number) for values in (labels, predicted, labels[right])
-    )
+    support, called, hits = _counts(labels, predicted, number)
 
     def recall_interval(k: int) -> tuple[float, float] | None:
         own = np.flatnonzero(labels == k)
@@ -281,7 +287,7 @@ def _per_class(
         own, others = int(support[k]), len(labels) - int(support[k])
         if not own or not others:
             return None, None
-        area, influences = _area_under_roc(scores[:, k], labels == k)
+        area, influences = area_under_roc(scores[:, k], labels == k)
         most = 4 / (1 / own + 1 / others)  # see `_influences`
         return area, effective_interval(area, influences, most, groups)
 
@@ -301,28 +307,6 @@ def _per_class(
         )
         for k, name in enumerate(classes)
     )
-
-
-def _area_under_roc(
-    scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]
-) -> tuple[float, npt.NDArray[np.float64]]:
-    """The share of pairs of a positive and a negative image in order, ties counted half; and its
-    first-order change by each image, [N] (DeLong et al. 1988). bool [N], both occur."""
-    inside, outside = np.sort(scores[positive]), np.sort(scores[~positive])
-    placements = np.empty(len(scores))
-    placements[positive] = _share_below(scores[positive], outside)
-    placements[~positive] = 1 - _share_below(scores[~positive], inside)
-    area = float(placements[positive].mean())
-    counts = np.where(positive, len(inside), len(outside))
-    return area, (placements - area) / counts
-
-
-def _share_below(
-    values: npt.NDArray[np.float64], ordered: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """The share of `ordered` below each value, equal ones counted half."""
-    first, last = (np.searchsorted(ordered, values, side) for side in ("left", "right"))
-    return np.asarray((first + last) / (2 * len(ordered)))
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

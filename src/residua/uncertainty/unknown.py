@@ -16,7 +16,7 @@ import numpy.typing as npt
 from residua.data.random import shuffled
 from residua.system.words import joined
 from residua.uncertainty.quantiles import conformal_quantile
-from residua.uncertainty.ranks import average_ranks
+from residua.uncertainty.ranks import area_under_roc
 from residua.uncertainty.temperature import group_folds
 from residua.uncertainty.unknown_scores import (
     MOST_REFERENCES,
@@ -318,7 +318,7 @@ def _turns(data: _Data, false_alarm_rate: float) -> list[_Turn]:
             of_known = standardisation([score[~unknown] for score in scores])
             total = combined(scores, *of_known)
             threshold = conformal_quantile(total[~unknown], groups, 1 - false_alarm_rate)
-            found.areas[name] = _area(total, unknown)
+            found.areas[name], _ = area_under_roc(total, unknown)
             found.reported[name] = int((total[unknown] > threshold).sum())
         turns.append(found)
     return turns
@@ -417,13 +417,6 @@ def _scored(
         values[usable] = SCORES[name].score(own, features[usable], logits[usable])
         scores[name] = np.where(np.isnan(values), np.inf, values)
     return scores
-
-
-def _area(scores: npt.NDArray[np.float64], unknown: npt.NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: the share of pairs in order, ties counted half."""
-    count = int(unknown.sum())
-    below = float(average_ranks(scores)[unknown].sum()) - count * (count + 1) / 2
-    return below / (count * (len(scores) - count))
 
 
 def _check(features: Floats, labels: npt.NDArray[np.integer], least: int) -> None:
