@@ -39,7 +39,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDUA_CACHE", str(cache))
-    monkeypatch.setattr(engine, "WORTH", 0)
+    monkeypatch.setattr(engine, "WORTH", {"fp32": 0, "bf16": 0})
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_network_that_cannot_be_converted_runs_in_pytorch(job: Job, pixels: np
 def test_little_work_is_not_worth_a_conversion(
     job: Job, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "WORTH", 6 * job.multiply_adds())
+    monkeypatch.setitem(engine.WORTH, "fp32", 6 * job.multiply_adds())
     assert engine_for(job, pixels, 5)[0].name.startswith("PyTorch")
     assert engine_for(job, pixels, 6)[0].name.startswith("OpenVINO")
 

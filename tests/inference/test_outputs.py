@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESIDUA_CACHE", str(folder))
-    monkeypatch.setattr(engine, "WORTH", 1)
+    monkeypatch.setitem(engine.WORTH, "fp32", 1)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from residua.audits import decision_tree
 from residua.audits.discriminants import classify
 from residua.audits.finding import Example, Finding
 from residua.audits.images import AuditImages, file_suffix
@@ -142,16 +143,12 @@ def _abbreviates(word: str, name: str) -> bool:
 
 def _predicted(table: Table, labels: Integers, folds: Integers) -> Integers:
     """Classes predicted by a small tree that was trained on the other folds."""
-    from sklearn.tree import DecisionTreeClassifier
-
     predicted = np.zeros_like(labels)
     for fold in np.unique(folds):
         train = folds != fold
-        tree = DecisionTreeClassifier(
-            max_depth=DEPTH, min_samples_leaf=LEAF, class_weight="balanced", random_state=0
+        predicted[~train] = decision_tree.predict(
+            table[train], labels[train], table[~train], depth=DEPTH, leaf=LEAF
         )
-        tree.fit(table[train], labels[train])
-        predicted[~train] = tree.predict(table[~train])
     return predicted
 
 

@@ -24,9 +24,9 @@ from residua.inference import openvino
 
 Floats = npt.NDArray[np.float32]
 
-# Multiply-adds below which conversion costs more: 500 photos in EfficientNet-Lite0. Two cores
-# infer 185 of these per second in PyTorch, 262 in OpenVINO (benchmarks/results/engines.txt).
-WORTH = 2e11
+# Multiply-adds below which conversion, about a second, costs more than it saves: those of 500 photos
+# in EfficientNet-Lite0, in bf16 of 1,200 (benchmarks/results/engines.txt).
+WORTH = {"fp32": 2e11, "bf16": 4.5e11}
 # That PyTorch runs at once on a CPU. More are no faster, and the first contact with the memory of
 # their maps can take longer than their computation.
 CHUNK_PIXELS = 16 * 224 * 224
@@ -94,7 +94,7 @@ def engine_for(job: Job, pixels: Pixels, images: int) -> tuple[Engine, str]:
     if job.device.type != "cpu" or not len(sample) or not openvino.is_installed():
         return TorchEngine(job), ""
     # whatever is cached: figures must not depend on it
-    if images * job.multiply_adds() < WORTH:
+    if images * job.multiply_adds() < WORTH[job.precision]:
         return TorchEngine(job), ""
     try:
         engine = openvino.OpenVinoEngine(job.plain, sample[:2], job.precision, job.key())
