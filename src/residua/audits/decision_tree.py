@@ -24,18 +24,21 @@ def predict(known: Floats, labels: Integers, queries: Floats, *, depth: int, lea
     weights = 1.0 / np.bincount(labels)[labels]
     predicted = np.empty(len(queries), np.int64)
 
-    def grow(rows: Integers, asked: Integers, depth: int) -> None:
-        """Predict the queries `asked`, which reach the same node as the rows."""
+    def grow(rows: Integers, waiting: Integers, depth: int) -> None:
+        """Predict the queries `waiting`, which reach the node of `rows`."""
         best = None
-        if depth and len(asked) and np.ptp(labels[rows]):
+        if depth and len(waiting) and np.ptp(labels[rows]):
             best = _best_split(known[rows], labels[rows], weights[rows], leaf)
         if best is None:
-            predicted[asked] = np.bincount(labels[rows], weights[rows]).argmax()
+            predicted[waiting] = np.bincount(labels[rows], weights[rows]).argmax()
             return
         column, threshold = best
-        below, queries_below = known[rows, column] <= threshold, queries[asked, column] <= threshold
-        grow(rows[below], asked[queries_below], depth - 1)
-        grow(rows[~below], asked[~queries_below], depth - 1)
+        below, queries_below = (
+            known[rows, column] <= threshold,
+            queries[waiting, column] <= threshold,
+        )
+        grow(rows[below], waiting[queries_below], depth - 1)
+        grow(rows[~below], waiting[~queries_below], depth - 1)
 
     grow(np.arange(len(known)), np.arange(len(queries)), depth)
     return predicted
