@@ -56,7 +56,7 @@ def strides(name: str) -> tuple[int, ...]:
         return 8, 16, 32, 32  # it strides in the last unit of a stage
     if re.search("mobilenet_v2|efficientnet", name):
         return 2, 4, 8, 16, 16, 32, 32  # Sandler et al. 2018, table 2
-    if re.search("resne|densenet|alexnet", name):
+    if re.search("resne|densenet|alexnet|xception", name):
         return 4, 8, 16, 32
     return 2, 4, 8, 16, 32
 

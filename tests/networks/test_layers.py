@@ -20,7 +20,6 @@ from residua.networks.layers import (
     Norm,
     Separable,
     ZeroPadShortcut,
-    add_layers,
     chain,
     draw_dropout_from,
     initialise,
@@ -83,12 +82,6 @@ def test_a_separable_convolution_has_nothing_between_its_two() -> None:
     x = torch.randn(1, 4, 5, 5)
     assert torch.equal(layer(x), layer.pointwise(layer.depthwise(x)))
     assert (layer.depthwise.groups, layer.pointwise.kernel_size) == (4, (1, 1))
-
-
-def test_layers_are_added_under_their_own_names() -> None:
-    target = nn.Sequential()
-    add_layers(target, chain("cn", [Convolution(1, 1, 1)], norm=PLAIN_NORM))
-    assert [name for name, _ in target.named_children()] == ["conv", "norm"]
 
 
 @pytest.mark.parametrize(

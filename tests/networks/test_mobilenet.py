@@ -1,4 +1,4 @@
-"""MobileNet against its count, real Keras and a plain reading of timm's files."""
+"""MobileNets against their counts, real Keras and independent readings of published files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from references import efficientnet_lite
 from references.architecture_checks import (
     STATE,
     check_keras,
@@ -16,10 +17,19 @@ from references.architecture_checks import (
     check_training,
     sides,
 )
+from torch import nn
 
 from residua.networks.analysis.shapes import on_meta
-from residua.networks.layers import PLAIN_NORM
-from residua.networks.mobilenet import KERAS_MOBILENET, MOBILENET_V1, MobileNetConfig
+from residua.networks.layers import PLAIN_NORM, BatchNorm, Convolution
+from residua.networks.mobilenet import (
+    EFFICIENTNET_LITE0,
+    KERAS_MOBILENET,
+    MOBILENET_V1,
+    MOBILENET_V2,
+    MobileNetConfig,
+    scaled,
+)
+from residua.networks.zoo import catalogue
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 both = pytest.mark.parametrize("config", [MOBILENET_V1, KERAS_MOBILENET], ids=["timm", "keras"])
@@ -66,7 +76,7 @@ def test_it_is_the_network_of_timm(size: int) -> None:
 @pytest.mark.filterwarnings("ignore:__array__", "ignore:The structure of `inputs`")
 @pytest.mark.parametrize("size", [32, 33])
 def test_it_is_the_network_of_keras_and_planted_errors_are_seen(size: int, keras: Any) -> None:
-    changes: list[dict[str, Any]] = [{"keras_padding": False}, {"norm": PLAIN_NORM}]
+    changes: list[dict[str, Any]] = [{"padding": "symmetric"}, {"norm": PLAIN_NORM}]
     wrong = [dataclasses.replace(KERAS_MOBILENET, **change) for change in changes]
     planted = [partial(config.build, 10, 3) for config in wrong]
     check_keras("keras_mobilenet", KERAS_MOBILENET, size, keras, planted)
@@ -76,3 +86,92 @@ def test_it_is_the_network_of_keras_and_planted_errors_are_seen(size: int, keras
 def test_dropout_is_keras(keras: Any) -> None:
     network: Any = KERAS_MOBILENET.build(10, 3)
     assert network.dropout.p == keras.build("keras_mobilenet", 10, 32).get_layer("dropout").rate
+
+
+# MobileNetV2 and EfficientNet-Lite ----------------------------------------------------------------
+
+PARAMETERS = {
+    "mobilenet_v2": 3_504_872,
+    "efficientnet_lite0": 4_652_008,
+    "efficientnet_lite1": 5_416_680,
+    "efficientnet_lite2": 6_092_072,
+    "efficientnet_lite3": 8_197_096,
+    "efficientnet_lite4": 13_006_568,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_those_published(name: str) -> None:
+    with torch.device("meta"):
+        network = catalogue.build(name)
+    assert sum(weight.numel() for weight in network.parameters()) == PARAMETERS[name]
+
+
+def test_widths_are_multiples_of_8_and_at_most_10_percent_narrower() -> None:
+    assert [scaled(width, 1.1) for width in (16, 24, 40, 320)] == [16, 24, 48, 352]
+    for width in range(8, 400, 8):
+        for factor in (0.35, 0.75, 1.1, 1.4):
+            assert scaled(width, factor) % 8 == 0
+            assert scaled(width, factor) >= 0.9 * width * factor
+
+
+@pytest.mark.parametrize("config", [MOBILENET_V2, EFFICIENTNET_LITE0])
+def test_bottlenecks_are_linear_and_shortcuts_keep_the_shape(config: MobileNetConfig) -> None:
+    for stage in units_of(config):
+        for number, unit in enumerate(stage):
+            assert isinstance(unit.branch[-1], BatchNorm)
+            assert not len(unit.after)
+            first, depthwise, last = (
+                [layer for layer in unit.branch if isinstance(layer, Convolution)][index]
+                for index in (0, -2, -1)
+            )
+            keeps_shape = depthwise.stride == (1, 1) and first.in_channels == last.out_channels
+            assert isinstance(unit.shortcut, nn.Identity) == keeps_shape
+            assert keeps_shape or (unit.shortcut is None and number == 0)
+            assert depthwise.groups == depthwise.in_channels == depthwise.out_channels
+
+
+def test_depth_scales_all_but_the_first_and_last_stage() -> None:
+    deeper = units_of(dataclasses.replace(EFFICIENTNET_LITE0, depth=1.8))
+    assert [len(stage) for stage in deeper] == [1, 4, 4, 6, 6, 8, 1]
+
+
+def units_of(config: MobileNetConfig) -> list[list[Any]]:
+    with on_meta():
+        return [list(stage.units) for stage in config.build(10, 3).stages]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [64, 75])
+def test_every_stage_equals_an_independent_reading(size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = catalogue.build("efficientnet_lite0", seed=0).eval()
+    state, names = network.state_dict(), package_names()
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if "running" in name:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    stored = dict(zip(names, state.values(), strict=True))
+    x = torch.randn(2, 3, size, size, generator=generator)
+    with torch.inference_mode():
+        ours = [*network.features(x), network(x)]
+        expected = list(efficientnet_lite.outputs(x, stored))
+    assert len(ours) == 8
+    for mine, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def package_names() -> list[str]:
+    """Names of the weights package, in the order of its file, which is that of the layers."""
+
+    def norm(name: str) -> list[str]:
+        keys = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        return [f"{name}.{key}" for key in keys]
+
+    names = ["_conv_stem.weight", *norm("_bn0")]
+    for block in range(16):
+        prefix = f"_blocks.{block}."
+        if block:
+            names += [f"{prefix}_expand_conv.weight", *norm(f"{prefix}_bn0")]
+        names += [f"{prefix}_depthwise_conv.weight", *norm(f"{prefix}_bn1")]
+        names += [f"{prefix}_project_conv.weight", *norm(f"{prefix}_bn2")]
+    return [*names, "_conv_head.weight", *norm("_bn1"), "_fc.weight", "_fc.bias"]

@@ -30,10 +30,13 @@ class Tiny(Staged):
     """Every optional layer adds another power of ten."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.tail, self.dropout = Add(1), Add(1000), Add(10_000)
-        self.stages = nn.ModuleList([Add(10), Add(100)])
-        self.head = nn.Identity()
+        super().__init__(
+            stem=Add(1),
+            stages=[Add(10), Add(100)],
+            tail=Add(1000),
+            dropout=Add(10_000),
+            head=nn.Identity(),
+        )
 
 
 class Add(nn.Module):

@@ -108,8 +108,7 @@ def stages(name: str, model: keras.Model) -> list[str]:
         if isinstance(layer, layers.Add)
     }
     ends = [names[index + _behind_addition(name)] for index in last_additions.values()]
-    first = ["block1_conv2_act"] if name == "keras_xception" else []
-    return [*first, *ends[:-1], before_head]
+    return [*ends[:-1], before_head]
 
 
 def _behind_addition(name: str) -> int:

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from residua.config.schema import NetworkSpec
 from residua.errors import ResiduaError
-from residua.networks import alexnet, mobilenet, vgg, xception
+from residua.networks import alexnet, vgg, xception
 from residua.networks.alexnet import AlexNetConfig
 from residua.networks.analysis.cost import measure, smallest_input
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.densenet import DenseNetConfig
 from residua.networks.inception import InceptionConfig
+from residua.networks.mobilenet import MobileNetConfig
 from residua.networks.residual import ResNetConfig
 from residua.networks.vgg import VGGConfig
 from residua.networks.zoo import catalogue
@@ -58,6 +59,8 @@ def narrowed(config: NetworkConfig) -> NetworkConfig:
             groups=max(1, config.groups // 4),
             stem=dataclasses.replace(config.stem, width=config.stem.width // 4),
         )
+    if isinstance(config, MobileNetConfig):
+        return dataclasses.replace(config, width=0.25)
     if isinstance(config, VGGConfig):
         return dataclasses.replace(config, hidden=tuple(64 for _ in config.hidden))
     if isinstance(config, AlexNetConfig):
@@ -81,7 +84,6 @@ def narrow_spec(name: str, patch: pytest.MonkeyPatch) -> NetworkSpec:
         patch.setitem(catalogue.ROWS, name, dataclasses.replace(row, config=narrowed(row.config)))
         patch.setattr(alexnet, "HIDDEN", 64)
         patch.setattr(vgg, "WIDTHS", tuple(width // 4 for width in vgg.WIDTHS))
-        patch.setattr(mobilenet, "STAGES", tuple((w // 4, count) for w, count in mobilenet.STAGES))
         patch.setattr(xception, "STAGES", NARROW_XCEPTION)
         patch.setattr(xception, "TAIL", (32, 64))
     return NetworkSpec(name, 5, 4 - row.channels)

@@ -239,11 +239,10 @@ V4: tuple[Branches, ...] = (
 
 
 def xception(walk: Walk, x: Tensor) -> Tensor:
-    """Stages: the stem, block1, block2, block11, the last ReLU, at strides 2, 4, 8, 16, 32."""
+    """Stages: block1, block2, block11, the last ReLU, at strides 4, 8, 16, 32."""
     for number, (width, stride) in enumerate(((32, 2), (64, 1)), start=1):
         x = walk.norm(walk.conv(x, f"conv{number}", width, 3, stride), f"bn{number}")
         x = F.relu(x)
-    walk.tap(x)
     blocks = [(128,) * 2, (256,) * 2, (728,) * 2, *[(728,) * 3] * 8, (728, 1024)]
     for number, widths in enumerate(blocks, start=1):
         x = _xception_block(walk, x, f"block{number}", widths, active=number == 1)

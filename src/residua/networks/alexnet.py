@@ -1,20 +1,20 @@
-"""Images [B, C, H, W] -> logits [B, K]: AlexNet of 2012 (two groups) and 2014 (one)."""
+"""Images [B, C, H, W] -> logits [B, K]: AlexNet of 2012 (two groups) and 2014 (one).
+
+Five convolutions with biases, three overlapping max pools, a dense head.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from residua.networks.layers import (
-    PLAIN_NORM,
     Convolution,
-    Dropout,
     Initialisation,
     MaxPool,
-    add_layers,
     chain,
+    dense_head,
     initialise,
 )
 from residua.networks.staged import Staged
@@ -40,9 +40,23 @@ class AlexNetConfig:
     dropout_first: bool = True
     initialisation: Initialisation = "he"
 
-    def build(self, classes: int, channels: int) -> AlexNet:
-        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes]."""
-        return AlexNet(self, classes, channels)
+    def build(self, classes: int, channels: int) -> Staged:
+        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes].
+
+        Its four feature maps precede the three pools and the head: sides 55, 27, 13, 6 of 224,
+        strides of about 4, 8, 16, 32.
+        """
+        stages = [_stage(self, number, channels) for number in range(len(STAGES))]
+        before, after = ((1, 2), ()) if self.dropout_first else ((), (1, 2))
+        head = dense_head(
+            self.widths[-1] * POOL**2,
+            (HIDDEN, HIDDEN),
+            classes,
+            dropout=self.dropout,
+            before=before,
+            after=after,
+        )
+        return initialise(Staged(stages=stages, head=head, pool_size=POOL), self.initialisation)
 
 
 # Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks", as torchvision
@@ -52,22 +66,6 @@ ALEXNET = AlexNetConfig((64, 192, 384, 256, 256))
 ALEXNET_2012 = AlexNetConfig(
     (96, 256, 384, 384, 256), groups=(1, 2, 1, 2, 2), response_norm=True, dropout_first=False
 )
-
-
-class AlexNet(Staged):
-    """Five convolutions with biases, three overlapping max pools, a dense head.
-
-    Its four feature maps precede the three pools and the head: sides 55, 27, 13, 6 of 224, strides
-    of about 4, 8, 16, 32.
-    """
-
-    def __init__(self, config: AlexNetConfig, classes: int, channels: int) -> None:
-        super().__init__()
-        stages = (_stage(config, number, channels) for number in range(len(STAGES)))
-        self.stages = nn.ModuleList(stages)
-        self.pool_size = POOL
-        self.head = _head(config, config.widths[-1] * POOL**2, classes)
-        initialise(self, config.initialisation)
 
 
 class ResponseNorm(nn.LocalResponseNorm):
@@ -97,25 +95,8 @@ def _stage(config: AlexNetConfig, number: int, channels: int) -> nn.Sequential:
         )
         for index in STAGES[number]
     ]
-    stage = nn.Sequential()
-    if number:
-        stage.add_module("pool", MaxPool(3, 2, "valid"))
-    letters = "ca" * len(convolutions)
-    add_layers(stage, chain(letters, convolutions, norm=PLAIN_NORM, numbered=True))
+    letters = "p" * (number > 0) + "ca" * len(convolutions)
+    stage = chain(letters, convolutions, numbered=True, pool=MaxPool(3, 2, "valid"))
     if config.response_norm and number < 2:
         stage.add_module("response_norm", ResponseNorm())
     return stage
-
-
-def _head(config: AlexNetConfig, inputs: int, classes: int) -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number in (1, 2):
-        if config.dropout_first:
-            layers[f"dropout{number}"] = Dropout(config.dropout)
-        layers[f"linear{number}"] = nn.Linear(inputs, HIDDEN)
-        layers[f"act{number}"] = nn.ReLU(inplace=True)
-        if not config.dropout_first:
-            layers[f"dropout{number}"] = Dropout(config.dropout)
-        inputs = HIDDEN
-    layers["linear3"] = nn.Linear(inputs, classes)
-    return nn.Sequential(layers)

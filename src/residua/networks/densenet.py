@@ -24,7 +24,6 @@ from residua.networks.layers import (
     Initialisation,
     MaxPool,
     Norm,
-    add_layers,
     chain,
     initialise,
 )
@@ -46,12 +45,31 @@ class DenseNetConfig:
     norm: Norm = PLAIN_NORM
     initialisation: Initialisation = "he"
 
-    def build(self, classes: int, channels: int) -> DenseNet:
+    def build(self, classes: int, channels: int) -> Staged:
         """A freshly initialised network: [B, channels, H, W] -> logits [B, classes].
 
-        H and W are at least 29 pixels: each of the three transitions halves the map.
+        H and W are at least 29 pixels. The feature maps have the strides 4, 8, 16, 32; each of the
+        three transitions rounds down: 33 pixels give sides 9, 4, 2, 1.
         """
-        return DenseNet(self, classes, channels)
+        first = Convolution(channels, self.width, 7, stride=2)
+        stem = chain("cnap", [first], norm=self.norm, pool=MaxPool(3, 2))
+        stages, inputs = [], self.width
+        for stage, count in enumerate(self.layers):
+            blocks: OrderedDict[str, nn.Module] = OrderedDict()
+            if stage:
+                halving = Convolution(inputs, inputs // 2, 1)
+                blocks["transition"] = chain(
+                    "nacp", [halving], channels=inputs, norm=self.norm, pool=nn.AvgPool2d(2)
+                )
+                inputs //= 2
+            widths = [inputs + layer * self.growth for layer in range(count)]
+            blocks["layers"] = nn.Sequential(*(DenseLayer(self, width) for width in widths))
+            inputs += count * self.growth
+            stages.append(nn.Sequential(blocks))
+        tail = chain("na", channels=inputs, norm=self.norm)
+        head = nn.Linear(inputs, classes)
+        network = Staged(stem=stem, stages=stages, tail=tail, head=head)
+        return initialise(network, self.initialisation)
 
 
 class DenseLayer(nn.Module):
@@ -62,44 +80,11 @@ class DenseLayer(nn.Module):
         inner = 4 * config.growth
         convolutions = [Convolution(inputs, inner, 1), Convolution(inner, config.growth, 3)]
         branch = chain("nacnac", convolutions, channels=inputs, norm=config.norm, numbered=True)
-        add_layers(self, branch)
+        for name, layer in branch.named_children():
+            self.add_module(name, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
         for layer in self.children():
             y = layer(y)
         return torch.cat((x, y), 1)
-
-
-class DenseNet(Staged):
-    """Any DenseNet: [B, C, H, W] -> logits [B, K].
-
-    Its feature maps have the strides 4, 8, 16, 32. A transition rounds down: 33 pixels give sides
-    9, 4, 2, 1.
-    """
-
-    def __init__(self, config: DenseNetConfig, classes: int, channels: int) -> None:
-        super().__init__()
-        first = Convolution(channels, config.width, 7, stride=2)
-        self.stem = chain("cna", [first], norm=config.norm)
-        self.stem.add_module("pool", MaxPool(3, 2))
-        stages, inputs = [], config.width
-        for stage, count in enumerate(config.layers):
-            blocks: OrderedDict[str, nn.Module] = OrderedDict()
-            if stage:
-                blocks["transition"] = _transition(config, inputs)
-                inputs //= 2
-            widths = [inputs + layer * config.growth for layer in range(count)]
-            blocks["layers"] = nn.Sequential(*(DenseLayer(config, width) for width in widths))
-            inputs += count * config.growth
-            stages.append(nn.Sequential(blocks))
-        self.stages = nn.ModuleList(stages)
-        self.tail = chain("na", channels=inputs, norm=config.norm)
-        self.head = nn.Linear(inputs, classes)
-        initialise(self, config.initialisation)
-
-
-def _transition(config: DenseNetConfig, inputs: int) -> nn.Sequential:
-    layers = chain("nac", [Convolution(inputs, inputs // 2, 1)], channels=inputs, norm=config.norm)
-    layers.add_module("pool", nn.AvgPool2d(2))
-    return layers

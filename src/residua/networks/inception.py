@@ -117,7 +117,10 @@ NORM = Norm(epsilon=1e-3)
 
 @dataclass(frozen=True)
 class InceptionConfig:
-    """A network of Inception blocks in full.
+    """A network of Inception blocks in full: stages, global average, dropout, linear head.
+
+    Modules are registered in the order of the sentences, in which Keras and torchvision create them
+    too: weights with automatic names (conv2d_57) are read in that order.
 
     stages: sentences of blocks; the first block of a stage halves the map.
     pool_counts_padding: whether an average at the rim divides by the whole window, or by the pixels
@@ -131,12 +134,23 @@ class InceptionConfig:
     dropout: float = 0.0
     initialisation: Initialisation = "he"
 
-    def build(self, classes: int, channels: int) -> Inception:
+    def build(self, classes: int, channels: int) -> Staged:
         """A freshly initialised network: [B, channels, H, W] -> logits [B, classes].
 
-        Raises ResiduaError for a malformed sentence.
+        Its five feature maps are the last at about 1/2, 1/4, 1/8, 1/16, 1/32 of the input's side.
+        Valid windows (v3, v4) lose some pixels: 147, 71, 35, 17, 8 of 299. Raises ResiduaError for
+        a malformed sentence.
         """
-        return Inception(self, classes, channels)
+        stages = []
+        for sentences in self.stages:
+            blocks = nn.Sequential()
+            for sentence in sentences:
+                block = Block(parse(sentence), channels, self)
+                blocks.append(block)
+                channels = block.out_channels
+            stages.append(nn.Sequential(OrderedDict(blocks=blocks)))
+        dropout, head = Dropout(self.dropout), nn.Linear(channels, classes)
+        return initialise(Staged(stages=stages, dropout=dropout, head=head), self.initialisation)
 
 
 class Block(nn.Module):
@@ -172,31 +186,6 @@ def _layer(item: Item, inputs: int, config: InceptionConfig) -> tuple[nn.Module,
         return MaxPool(item.side, item.stride, item.padding), inputs
     counts = config.pool_counts_padding
     return nn.AvgPool2d(item.side, 1, item.side // 2, count_include_pad=counts), inputs
-
-
-class Inception(Staged):
-    """Stages of blocks, global average, dropout, linear head: [B, C, H, W] -> logits [B, K].
-
-    Modules are registered in the order of the sentences, in which Keras and torchvision create them
-    too: weights with automatic names (conv2d_57) are read in that order.
-
-    Its five feature maps are the last at about 1/2, 1/4, 1/8, 1/16, 1/32 of the input's side. Valid
-    windows (v3, v4) lose some pixels: 147, 71, 35, 17, 8 of 299.
-    """
-
-    def __init__(self, config: InceptionConfig, classes: int, channels: int) -> None:
-        super().__init__()
-        stages = []
-        for sentences in config.stages:
-            blocks = nn.Sequential()
-            for sentence in sentences:
-                blocks.append(Block(parse(sentence), channels, config))
-                channels = blocks[-1].out_channels  # type: ignore[assignment]
-            stages.append(nn.Sequential(OrderedDict(blocks=blocks)))
-        self.stages = nn.ModuleList(stages)
-        self.dropout = Dropout(config.dropout)
-        self.head = nn.Linear(channels, classes)
-        initialise(self, config.initialisation)
 
 
 # Szegedy et al. 2014, "Going deeper with convolutions", table 1, as torchvision trained it: with

@@ -1,4 +1,4 @@
-"""Letters of a layer order (c: convolution, n: norm, a: activation) -> layers; pools.
+"""Letters of a layer order (c: convolution, n: norm, a: activation, p: pool) -> layers.
 
 Legend: B batch, C channels, H height, W width. All tensors are float [B, C, H, W].
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from residua.networks import depthwise
 
 Padding = Literal["symmetric", "same", "valid"]
 Initialisation = Literal["he", "he_truncated", "glorot"]
+N = TypeVar("N", bound=nn.Module)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -219,11 +220,13 @@ def chain(
     convolutions: Sequence[Convolution | Separable] = (),
     *,
     channels: int = 0,
-    norm: Norm,
+    norm: Norm = PLAIN_NORM,
     numbered: bool = False,
     activation: type[nn.ReLU | nn.ReLU6] = nn.ReLU,
+    pool: nn.Module | None = None,
 ) -> nn.Sequential:
-    """Layers in the order of `letters`: c the next convolution, n a norm, a an activation.
+    """Layers in the order of `letters`: c the next convolution, n a norm, a an activation, p the
+    pool.
 
     channels: width of the input, needed where a norm precedes the first convolution.
     numbered: names are conv1, norm1, conv2, ..., and end_norm, end_act behind the last convolution.
@@ -238,24 +241,50 @@ def chain(
             convolution = remaining.pop(0)
             count, channels = count + 1, convolution.out_channels
             layers[f"conv{count}" if numbered else "conv"] = convolution
-            continue
-        prefix = "end_" if numbered and not remaining else ""
-        suffix = str(count) if numbered and remaining else ""
-        if letter == "n":
-            layers[f"{prefix}norm{suffix}"] = norm.layer(channels)
+        elif letter == "p":
+            assert pool is not None
+            layers["pool"] = pool
         else:
-            layers[f"{prefix}act{suffix}"] = activation(inplace=position > 0)
+            is_norm = letter == "n"
+            name = "norm" if is_norm else "act"
+            if numbered:
+                name = f"{name}{count}" if remaining else f"end_{name}"
+            layers[name] = norm.layer(channels) if is_norm else activation(inplace=position > 0)
     return nn.Sequential(layers)
 
 
-def add_layers(target: nn.Module, layers: nn.Sequential) -> None:
-    """Register the layers of a chain in `target` under their own names."""
-    for name, layer in layers.named_children():
-        target.add_module(name, layer)
+def dense_head(
+    inputs: int,
+    hidden: Sequence[int],
+    classes: int,
+    *,
+    dropout: float = 0.0,
+    before: Container[int] = (),
+    after: Container[int] = (),
+    norm: Norm | None = None,
+) -> nn.Sequential:
+    """Linear layers with ReLUs between them: [B, inputs] -> logits [B, classes].
+
+    hidden: widths of the hidden layers. before, after: numbers, from 1, of the hidden layers that
+    have dropout there. norm: behind every linear layer, the logits included.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, width in enumerate((*hidden, classes), start=1):
+        if number in before:
+            layers[f"dropout{number}"] = Dropout(dropout)
+        layers[f"linear{number}"] = nn.Linear(inputs, width)
+        if norm is not None:
+            layers[f"norm{number}"] = nn.BatchNorm1d(width, norm.epsilon, norm.momentum)
+        if number <= len(hidden):
+            layers[f"act{number}"] = nn.ReLU(inplace=True)
+        if number in after:
+            layers[f"dropout{number}"] = Dropout(dropout)
+        inputs = width
+    return nn.Sequential(layers)
 
 
-def initialise(network: nn.Module, rule: Initialisation) -> None:
-    """Fill kernels in place; norms start at 1 and 0, biases of convolutions at 0.
+def initialise(network: N, rule: Initialisation) -> N:
+    """Fill kernels in place and return the network; norms start at 1 and 0, biases at 0.
 
     "he": normal, fan out (He et al. 2015, "Delving deep into rectifiers", eq. 14), and PyTorch's
     default for linear layers. "he_truncated": Keras' he_normal, fan in, cut at two sigma.
@@ -277,3 +306,4 @@ def initialise(network: nn.Module, rule: Initialisation) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    return network

@@ -50,9 +50,7 @@ class Whole(Random, Staged):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList([module])
-        self.head = nn.Identity()
+        super().__init__(stages=[module], head=nn.Identity())
 
     def between(self, x: Tensor, first: int, last: int) -> Tensor:
         """See Staged."""

@@ -6,15 +6,13 @@ Between two convolutions there is always norm, activation. The five orderings of
 ("Identity Mappings in Deep Residual Networks", figure 4) differ only in where the last norm and
 activation are.
 
-`unit_plans` derives the plan of every unit from a network's config without building anything;
-`ResidualUnit` builds a plan.
+`residual_unit` builds the unit that a network's config describes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -30,16 +28,13 @@ from residua.networks.layers import (
     Norm,
     Padding,
     ZeroPadShortcut,
-    add_layers,
     chain,
     initialise,
 )
 from residua.networks.staged import Staged
 
-ShortcutKind = Literal["none", "identity", "subsample", "zero_pad", "projection"]
 Tap = Literal["before", "input"]
 Bias = Literal["none", "all", "where no norm follows"]
-Activation = Literal["relu", "relu6"]
 
 
 @dataclass(frozen=True)
@@ -153,158 +148,49 @@ class ResNetConfig:
         """The same network at another depth."""
         return dataclasses.replace(self, units=units)
 
-    def build(self, classes: int, channels: int) -> ResNet:
-        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes]."""
-        return ResNet(self, classes, channels)
+    def build(self, classes: int, channels: int) -> Staged:
+        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes].
 
-
-# Plans --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ConvPlan:
-    """The arguments of one `Convolution`."""
-
-    inputs: int
-    outputs: int
-    kernel: int
-    stride: int = 1
-    groups: int = 1
-    bias: bool = False
-    padding: Padding = "symmetric"
-
-    def build(self) -> Convolution:
-        """The convolution, with PyTorch's random numbers."""
-        return Convolution(**vars(self))
-
-
-@dataclass(frozen=True)
-class UnitPlan:
-    """One residual unit in full.
-
-    inputs, outputs, stride: channels, and the factor by which the map shrinks.
-    before, branch, after: letters; every c of the branch is the next one of `convolutions`.
-    shortcut: "subsample" takes every stride-th pixel, "zero_pad" adds channels of zeros to that.
-    tap: input of the shortcut, before(x) or x itself.
-    projection: the convolution of a "projection"; projection_letters: "c" or "cn".
-    projection_pool: kernel size and stride of an average pool in front of it; 1: none.
-    activation: of every a.
-    """
-
-    inputs: int
-    outputs: int
-    stride: int
-    branch: str
-    convolutions: tuple[ConvPlan, ...]
-    shortcut: ShortcutKind
-    norm: Norm
-    before: str = ""
-    after: str = ""
-    tap: Tap = "input"
-    projection: ConvPlan | None = None
-    projection_letters: str = ""
-    projection_pool: int = 1
-    activation: Activation = "relu"
-
-
-def unit_plans(config: ResNetConfig) -> tuple[tuple[UnitPlan, ...], ...]:
-    """The plans of all units, by stage."""
-    stages, inputs = [], config.stem.width
-    for stage, count in enumerate(config.units):
-        units = []
-        for number in range(count):
-            strided = 0 if config.strided_unit == "first" else count - 1
-            stride = config.strides[stage] if number == strided else 1
-            units.append(unit_plan(config, stage, inputs, stride, first=stage == number == 0))
-            inputs = config.outputs[stage]
-        stages.append(tuple(units))
-    return tuple(stages)
-
-
-def unit_plan(
-    config: ResNetConfig, stage: int, inputs: int, stride: int, *, first: bool
-) -> UnitPlan:
-    """The plan of one unit of a stage. first: whether it is the first unit of the network."""
-    letters, outputs = ORDERINGS[config.ordering], config.outputs[stage]
-    convolutions = tuple(_branch_plans(config, stage, inputs, stride))
-    kind = _shortcut_kind(config, inputs, outputs, stride)
-    tap: Tap = config.first_tap if first else "input"  # in He 2016's code: before(x) if first
-    if kind in ("zero_pad", "projection"):
-        tap = config.projection_tap
-    with_norm = "n" in letters.end if config.projection_norm is None else config.projection_norm
-    pool = stride if config.shortcut == "D" else 1  # He 2018, figure 2c: the pool strides instead
-    projection = None
-    if config.shortcut in ("B", "D") and kind != "identity":
-        bias = _has_bias(config, norm_follows=with_norm)
-        projection = ConvPlan(inputs, outputs, 1, stride=stride // pool, bias=bias)
-    return UnitPlan(
-        inputs=inputs,
-        outputs=outputs,
-        stride=stride,
-        before=letters.before,
-        branch="na".join("c" * len(convolutions)) + letters.end,
-        after=letters.after,
-        convolutions=convolutions,
-        shortcut=kind,
-        tap=tap,
-        projection=projection,
-        projection_letters="cn" if with_norm else "c",
-        projection_pool=pool,
-        norm=config.norm,
-    )
-
-
-def _shortcut_kind(config: ResNetConfig, inputs: int, outputs: int, stride: int) -> ShortcutKind:
-    if config.shortcut == "none":
-        return "none"
-    if stride == 1 and inputs == outputs:
-        return "identity"
-    if config.strided_unit == "last" and inputs == outputs:
-        return "subsample"  # keras.applications' ResNetV2: this unit has its width already
-    return "zero_pad" if config.shortcut == "A" else "projection"
-
-
-def _branch_plans(config: ResNetConfig, stage: int, inputs: int, stride: int) -> Iterator[ConvPlan]:
-    branch = config.strided_branch if config.strided_branch and stride > 1 else config.branch
-    ends_in_norm = "n" in ORDERINGS[config.ordering].end
-    for number, conv in enumerate(branch, start=1):
-        outputs = config.outputs[stage] if conv.width == "output" else config.inner[stage]
-        yield ConvPlan(
-            inputs,
-            outputs,
-            conv.kernel,
-            stride=stride if conv.strided else 1,
-            groups=config.groups if conv.grouped else 1,
-            bias=_has_bias(config, norm_follows=number < len(branch) or ends_in_norm),
-            padding=config.padding,
-        )
-        inputs = outputs
-
-
-def _has_bias(config: ResNetConfig, *, norm_follows: bool) -> bool:
-    return config.bias == "all" or (config.bias != "none" and not norm_follows)
-
-
-# Modules ------------------------------------------------------------------------------------------
-
-
-ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.ReLU6]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+        At the ImageNet stem its feature maps have the strides 4, 8, 16, 32.
+        """
+        stem = _stem(self, channels)
+        stages, inputs = [], self.stem.width
+        for stage, count in enumerate(self.units):
+            units = nn.Sequential()
+            strided = 0 if self.strided_unit == "first" else count - 1
+            for number in range(count):
+                stride = self.strides[stage] if number == strided else 1
+                first = stage == number == 0
+                units.append(residual_unit(self, stage, inputs, stride, first=first))
+                inputs = self.outputs[stage]
+            stages.append(nn.Sequential(OrderedDict(units=units)))
+        letters = ORDERINGS[self.ordering].before if self.tail is None else self.tail
+        tail = chain(letters, channels=inputs, norm=self.norm)
+        network = Staged(stem=stem, stages=stages, tail=tail, head=nn.Linear(inputs, classes))
+        return initialise(network, self.initialisation)
 
 
 class ResidualUnit(nn.Module):
-    """after(branch(before(x)) + shortcut(x or before(x))): [B, C, H, W] -> [B, C', H/s, W/s]."""
+    """after(branch(before(x)) + shortcut(x or before(x))): [B, C, H, W] -> [B, C', H/s, W/s].
 
-    def __init__(self, plan: UnitPlan) -> None:
+    shortcut: None: nothing is added. taps_before: the shortcut reads before(x), not x itself.
+    """
+
+    def __init__(
+        self,
+        branch: nn.Sequential,
+        shortcut: nn.Module | None,
+        *,
+        before: nn.Sequential | None = None,
+        after: nn.Sequential | None = None,
+        taps_before: bool = False,
+    ) -> None:
         super().__init__()
-        convolutions = [conv.build() for conv in plan.convolutions]
-        norm, activation = plan.norm, ACTIVATIONS[plan.activation]
-        self.before = chain(plan.before, channels=plan.inputs, norm=norm, activation=activation)
-        self.branch = chain(
-            plan.branch, convolutions, norm=norm, numbered=True, activation=activation
-        )
-        self.after = chain(plan.after, channels=plan.outputs, norm=norm, activation=activation)
-        self.shortcut = _shortcut(plan)
-        self.taps_before = plan.tap == "before"
+        self.before = nn.Sequential() if before is None else before
+        self.branch = branch
+        self.after = nn.Sequential() if after is None else after
+        self.shortcut = shortcut
+        self.taps_before = taps_before
 
     def forward(self, x: Tensor) -> Tensor:
         ready = self.before(x)
@@ -314,49 +200,78 @@ class ResidualUnit(nn.Module):
         return self.after(y)  # type: ignore[no-any-return]
 
 
-def _shortcut(plan: UnitPlan) -> nn.Module | None:
-    projection = _projection(plan)
-    match plan.shortcut:
-        case "identity":
-            return nn.Identity()
-        case "subsample":  # its unused projection has drawn random numbers, as in version 0.1.0
-            return MaxPool(1, plan.stride)
-        case "zero_pad":
-            return ZeroPadShortcut(plan.inputs, plan.outputs, plan.stride)
-        case "projection":
-            return projection
-    return None
+def residual_unit(
+    config: ResNetConfig, stage: int, inputs: int, stride: int, *, first: bool = False
+) -> ResidualUnit:
+    """A unit of a stage. inputs: channels. first: whether it is the first unit of the network."""
+    letters, outputs, norm = ORDERINGS[config.ordering], config.outputs[stage], config.norm
+    convolutions = _branch_convolutions(config, stage, inputs, stride)
+    branch = "na".join("c" * len(convolutions)) + letters.end
+    shortcut = _shortcut(config, inputs, outputs, stride)
+    tap: Tap = config.first_tap if first else "input"
+    if isinstance(shortcut, ZeroPadShortcut | nn.Sequential):  # the shape changes
+        tap = config.projection_tap
+    return ResidualUnit(
+        chain(branch, convolutions, norm=norm, numbered=True),
+        shortcut,
+        before=chain(letters.before, channels=inputs, norm=norm),
+        after=chain(letters.after, channels=outputs, norm=norm),
+        taps_before=tap == "before",
+    )
 
 
-def _projection(plan: UnitPlan) -> nn.Sequential | None:
-    if plan.projection is None:
+def _branch_convolutions(
+    config: ResNetConfig, stage: int, inputs: int, stride: int
+) -> list[Convolution]:
+    branch = config.strided_branch if config.strided_branch and stride > 1 else config.branch
+    ends_in_norm = "n" in ORDERINGS[config.ordering].end
+    convolutions = []
+    for number, conv in enumerate(branch, start=1):
+        outputs = config.outputs[stage] if conv.width == "output" else config.inner[stage]
+        convolutions.append(
+            Convolution(
+                inputs,
+                outputs,
+                conv.kernel,
+                stride=stride if conv.strided else 1,
+                groups=config.groups if conv.grouped else 1,
+                bias=_has_bias(config, norm_follows=number < len(branch) or ends_in_norm),
+                padding=config.padding,
+            )
+        )
+        inputs = outputs
+    return convolutions
+
+
+def _shortcut(config: ResNetConfig, inputs: int, outputs: int, stride: int) -> nn.Module | None:
+    if config.shortcut == "none":
         return None
-    layers = nn.Sequential()
-    if plan.projection_pool > 1:
-        pool = nn.AvgPool2d(plan.projection_pool, ceil_mode=True, count_include_pad=False)
-        layers.add_module("pool", pool)
-    convolution = plan.projection.build()
-    add_layers(layers, chain(plan.projection_letters, [convolution], norm=plan.norm))
-    return layers
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    projection = None if config.shortcut == "A" else _projection(config, inputs, outputs, stride)
+    if config.strided_unit == "last" and inputs == outputs:
+        # keras.applications' ResNetV2: this unit has its width already. The unused projection has
+        # drawn random numbers, as in version 0.1.0.
+        return MaxPool(1, stride)
+    return ZeroPadShortcut(inputs, outputs, stride) if projection is None else projection
 
 
-class ResNet(Staged):
-    """Any network of the residual grammar: [B, C, H, W] -> logits [B, K].
+def _projection(config: ResNetConfig, inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    has_norm = config.projection_norm
+    if has_norm is None:
+        has_norm = "n" in ORDERINGS[config.ordering].end
+    pool = stride if config.shortcut == "D" else 1  # He 2018, figure 2c: the pool strides instead
+    bias = _has_bias(config, norm_follows=has_norm)
+    return chain(
+        "p" * (pool > 1) + "c" + "n" * has_norm,
+        [Convolution(inputs, outputs, 1, stride=stride // pool, bias=bias)],
+        norm=config.norm,
+        pool=nn.AvgPool2d(pool, ceil_mode=True, count_include_pad=False),
+    )
 
-    At the ImageNet stem its feature maps have the strides 4, 8, 16, 32.
-    """
 
-    def __init__(self, config: ResNetConfig, classes: int, channels: int) -> None:
-        super().__init__()
-        self.stem = _stem(config, channels)
-        self.stages = nn.ModuleList()
-        for plans in unit_plans(config):
-            units = nn.Sequential(*(ResidualUnit(plan) for plan in plans))
-            self.stages.append(nn.Sequential(OrderedDict(units=units)))
-        tail = ORDERINGS[config.ordering].before if config.tail is None else config.tail
-        self.tail = chain(tail, channels=config.outputs[-1], norm=config.norm)
-        self.head = nn.Linear(config.outputs[-1], classes)
-        initialise(self, config.initialisation)
+def _has_bias(config: ResNetConfig, *, norm_follows: bool) -> bool:
+    return config.bias == "all" or (config.bias != "none" and not norm_follows)
 
 
 def _stem(config: ResNetConfig, channels: int) -> nn.Sequential:
@@ -376,7 +291,10 @@ def _stem(config: ResNetConfig, channels: int) -> nn.Sequential:
         )
         for number, (inputs, outputs) in enumerate(pairwise(widths))
     ]
-    layers = chain(letters, convolutions, norm=config.norm, numbered=bool(stem.deep))
-    if stem.pool:
-        layers.add_module("pool", MaxPool(stem.pool, 2, stem.pool_padding))
-    return layers
+    return chain(
+        letters + "p" * (stem.pool > 0),
+        convolutions,
+        norm=config.norm,
+        numbered=bool(stem.deep),
+        pool=MaxPool(stem.pool, 2, stem.pool_padding),
+    )

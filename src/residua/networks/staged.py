@@ -6,7 +6,7 @@ The frozen layers before a cut need to run only once per image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +19,33 @@ def pooled(x: Tensor, pool_size: int) -> Tensor:
 
 
 class Staged(nn.Module):
-    """A network in stages.
+    """A network in stages: [B, C, H, W] -> logits [B, K].
 
-    stages, head: set by every architecture. stem, tail, dropout (before the head): set by some.
+    stem: belongs to the first stage. tail: belongs to the last one. dropout: before the head.
     pool_size: side of the average-pooled map that the head reads.
     earlier_pools: such sides for the stages before the last one, where the head reads several maps
     side by side, the earliest first (as Evci et al. 2022, "Head2Toe", section 3).
     """
 
-    stages: nn.ModuleList
-    head: nn.Module
-    pool_size = 1
     earlier_pools: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        *,
+        stem: nn.Module | None = None,
+        stages: Iterable[nn.Module],
+        tail: nn.Module | None = None,
+        dropout: nn.Module | None = None,
+        head: nn.Module,
+        pool_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.stem = stem or nn.Identity()
+        self.stages = nn.ModuleList(stages)
+        self.tail = tail or nn.Identity()
+        self.dropout = dropout or nn.Identity()
+        self.head = head
+        self.pool_size = pool_size
 
     @property
     def last_cut(self) -> int:
@@ -50,15 +65,12 @@ class Staged(nn.Module):
         return maps
 
     def between(self, x: Tensor, first: int, last: int) -> Tensor:
-        """The map after `first` stages (0: the image) -> the one after `last`, first <= last.
-
-        The stem belongs to the first stage, the tail to the last.
-        """
+        """The map after `first` stages (0: the image) -> the one after `last`, first <= last."""
         if first == 0 < last:
-            x = self._optional("stem", x)
+            x = self.stem(x)
         for stage in self.stages[first:last]:
             x = stage(x)
-        return self._optional("tail", x) if first < last == len(self.stages) else x
+        return self.tail(x) if first < last == len(self.stages) else x
 
     def leave(self, x: Tensor, stages: int) -> Tensor:
         """The map after the first `stages` stages, at most `last_cut` -> logits [B, K]."""
@@ -81,11 +93,7 @@ class Staged(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """The input of the head, [B, D] -> logits [B, K]."""
-        return self.head(self._optional("dropout", features))  # type: ignore[no-any-return]
+        return self.head(self.dropout(features))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.leave(x, 0)
-
-    def _optional(self, name: str, x: Tensor) -> Tensor:
-        layers = getattr(self, name, None)
-        return x if layers is None else layers(x)

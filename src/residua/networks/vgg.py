@@ -1,19 +1,20 @@
-"""Images [B, C, H, W] -> logits [B, K]: VGG (Simonyan and Zisserman 2014)."""
+"""Images [B, C, H, W] -> logits [B, K]: VGG (Simonyan and Zisserman 2014).
+
+Five stages of 3x3 convolutions, each ending in a max pool, and a dense head.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
-from torch import nn
-
 from residua.networks.layers import (
+    PLAIN_NORM,
     Convolution,
-    Dropout,
     Initialisation,
     MaxPool,
     Norm,
     chain,
+    dense_head,
     initialise,
 )
 from residua.networks.staged import Staged
@@ -44,44 +45,29 @@ class VGGConfig:
     head_norm: bool = False
     initialisation: Initialisation = "he"
 
-    def build(self, classes: int, channels: int) -> VGG:
-        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes]."""
-        return VGG(self, classes, channels)
+    def build(self, classes: int, channels: int) -> Staged:
+        """A freshly initialised network: [B, channels, H, W] -> logits [B, classes].
 
-
-class VGG(Staged):
-    """Five stages of 3x3 convolutions, each ending in a max pool, and a dense head.
-
-    Its feature maps have the strides 2, 4, 8, 16, 32, each after its pool.
-    """
-
-    def __init__(self, config: VGGConfig, classes: int, channels: int) -> None:
-        super().__init__()
-        stages, norm = [], config.norm or Norm()
-        for count, width in zip(config.convolutions, WIDTHS, strict=True):
+        Its feature maps have the strides 2, 4, 8, 16, 32, each after its pool.
+        """
+        letters, norm = "cna" if self.norm else "ca", self.norm or PLAIN_NORM
+        stages = []
+        for count, width in zip(self.convolutions, WIDTHS, strict=True):
             widths = [channels, *[width] * (count - 1)]
             convolutions = [Convolution(inputs, width, 3, bias=True) for inputs in widths]
-            letters = "cna" if config.norm else "ca"
-            stage = chain(letters * count, convolutions, norm=norm, numbered=True)
-            stage.add_module("pool", MaxPool(2, 2, "valid"))
-            stages.append(stage)
+            pool = MaxPool(2, 2, "valid")
+            stages.append(
+                chain(letters * count + "p", convolutions, norm=norm, numbered=True, pool=pool)
+            )
             channels = width
-        self.stages = nn.ModuleList(stages)
-        self.pool_size = config.pool
-        self.head = _head(config, WIDTHS[-1] * config.pool**2, classes)
-        initialise(self, config.initialisation)
-
-
-def _head(config: VGGConfig, inputs: int, classes: int) -> nn.Sequential:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    norm = config.norm or Norm()
-    for number, width in enumerate((*config.hidden, classes), start=1):
-        layers[f"linear{number}"] = nn.Linear(inputs, width)
-        if config.head_norm:
-            layers[f"norm{number}"] = nn.BatchNorm1d(width, norm.epsilon, norm.momentum)
-        if number <= len(config.hidden):
-            layers[f"act{number}"] = nn.ReLU(inplace=True)
-            if config.dropout_everywhere or number == len(config.hidden):
-                layers[f"dropout{number}"] = Dropout(config.dropout)
-        inputs = width
-    return nn.Sequential(layers)
+        last = len(self.hidden)
+        head = dense_head(
+            channels * self.pool**2,
+            self.hidden,
+            classes,
+            dropout=self.dropout,
+            after=range(1 if self.dropout_everywhere else last, last + 1),
+            norm=norm if self.head_norm else None,
+        )
+        network = Staged(stages=stages, head=head, pool_size=self.pool)
+        return initialise(network, self.initialisation)

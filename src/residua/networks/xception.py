@@ -57,12 +57,29 @@ class XceptionConfig:
     norm: Norm = PLAIN_NORM
     initialisation: Initialisation = "he"
 
-    def build(self, classes: int, channels: int) -> Xception:
+    def build(self, classes: int, channels: int) -> Staged:
         """A freshly initialised network: [B, channels, H, W] -> logits [B, classes].
 
-        H and W are at least 7 pixels: the stem's two convolutions have no padding.
+        H and W are at least 7 pixels: the stem's two convolutions have no padding. Its feature
+        maps have the strides 4, 8, 16, 32: 299 pixels give sides 74, 37, 19, 10.
         """
-        return Xception(self, classes, channels)
+        convolutions = [
+            Convolution(channels, STEM[0], 3, stride=2, padding="valid"),
+            Convolution(*STEM, 3, padding="valid"),
+        ]
+        stem = chain("cnacna", convolutions, norm=self.norm, numbered=True)
+        stages, inputs = [], STEM[-1]
+        for stage, rows in enumerate(STAGES):
+            units = nn.Sequential()
+            for number, widths in enumerate(rows):
+                first = number == 0
+                units.append(XceptionUnit(self, inputs, widths, 1 + first, first and stage == 0))
+                inputs = widths[-1]
+            stages.append(nn.Sequential(OrderedDict(units=units)))
+        tail = chain("cnacna", _separables(inputs, TAIL), norm=self.norm, numbered=True)
+        head = nn.Linear(TAIL[-1], classes)
+        network = Staged(stem=stem, stages=stages, tail=tail, head=head)
+        return initialise(network, self.initialisation)
 
 
 XCEPTION = XceptionConfig()
@@ -91,50 +108,17 @@ class XceptionUnit(nn.Module):
             projection = Convolution(inputs, outputs, 1, stride=stride)
             self.shortcut = chain("cn", [projection], norm=config.norm)
         self.before = chain("" if activated else letters.before, norm=config.norm)
-        between = "na".join("c" * len(widths))
-        convolutions = _separables(inputs, widths)
-        self.branch = chain(between + letters.end, convolutions, norm=config.norm, numbered=True)
-        if stride > 1:
-            self.branch.add_module("pool", MaxPool(3, stride, config.pool_padding))
+        self.branch = chain(
+            "na".join("c" * len(widths)) + letters.end + "p" * (stride > 1),
+            _separables(inputs, widths),
+            norm=config.norm,
+            numbered=True,
+            pool=MaxPool(3, stride, config.pool_padding),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.branch(self.before(x))
         return y + self.shortcut(x)  # type: ignore[no-any-return]
-
-
-class Xception(Staged):
-    """Any Xception: [B, C, H, W] -> logits [B, K]."""
-
-    def __init__(self, config: XceptionConfig, classes: int, channels: int) -> None:
-        super().__init__()
-        convolutions = [
-            Convolution(channels, STEM[0], 3, stride=2, padding="valid"),
-            Convolution(*STEM, 3, padding="valid"),
-        ]
-        self.stem = chain("cnacna", convolutions, norm=config.norm, numbered=True)
-        stages, inputs = [], STEM[-1]
-        for stage, rows in enumerate(STAGES):
-            units = nn.Sequential()
-            for number, widths in enumerate(rows):
-                first = number == 0
-                units.append(XceptionUnit(config, inputs, widths, 1 + first, first and stage == 0))
-                inputs = widths[-1]
-            stages.append(nn.Sequential(OrderedDict(units=units)))
-        self.stages = nn.ModuleList(stages)
-        self.tail = chain("cnacna", _separables(inputs, TAIL), norm=config.norm, numbered=True)
-        self.head = nn.Linear(TAIL[-1], classes)
-        initialise(self, config.initialisation)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> the stem's map and one per stage, at strides 2, 4, 8, 16, 32.
-
-        The stem loses a border of up to three pixels: 299 pixels give sides 147, 74, 37, 19, 10.
-        The last map has passed the tail: the head pools it.
-        """
-        maps = [self.stem(x)]
-        for stage in self.stages:
-            maps.append(stage(maps[-1]))
-        return [*maps[:-1], self.tail(maps[-1])]
 
 
 def _separables(inputs: int, widths: Sequence[int]) -> list[Separable]:

@@ -21,13 +21,12 @@ def freeze(network: Staged, stages: int) -> None:
     count = len(network.stages)
     if stages > count:
         raise ResiduaError(f"freeze = {stages}: the network has {count} stages.")
-    frozen = [getattr(network, "stem", None), *network.stages[:stages]]
+    frozen = [network.stem, *network.stages[:stages]]
     if stages == count:
-        frozen.append(getattr(network, "tail", None))
+        frozen.append(network.tail)
     for layers in frozen:
-        if layers is not None:
-            layers.requires_grad_(False)
-            freeze_statistics(layers)
+        layers.requires_grad_(False)
+        freeze_statistics(layers)
 
 
 def freeze_statistics(network: nn.Module) -> None:

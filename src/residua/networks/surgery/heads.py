@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import torch
 from torch import nn
 
@@ -11,7 +9,7 @@ from residua.config.parse import hidden_of
 from residua.config.schema import NetworkSpec
 from residua.errors import ResiduaError
 from residua.networks.analysis.shapes import on_meta, weightless
-from residua.networks.layers import Dropout, Initialisation, initialise
+from residua.networks.layers import Initialisation, dense_head, initialise
 from residua.networks.staged import Staged
 
 DROPOUT = 0.5  # before the last layer of a head with hidden layers, as in tutorials 2 and 3
@@ -42,9 +40,7 @@ def replace_head(
         )
     is_cut = last < count
     if is_cut:
-        network.stages = network.stages[:last]
-        if getattr(network, "tail", None) is not None:
-            network.tail = nn.Sequential()
+        network.stages, network.tail = network.stages[:last], nn.Identity()
     is_same = (pool_size, earlier_pools) == (network.pool_size, network.earlier_pools)
     network.pool_size, network.earlier_pools = pool_size, earlier_pools
     if isinstance(network.head, nn.Linear) and is_same and not is_cut:
@@ -54,13 +50,9 @@ def replace_head(
             outline = weightless(network)
             maps = outline.head_maps(torch.empty(1, spec.channels, size, size), 0)
             inputs = int(outline.pool(maps).shape[1])
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, width in enumerate((*hidden, spec.classes), start=1):
-        if number > len(hidden) > 0:
-            layers["dropout"] = Dropout(DROPOUT)
-        layers[f"linear{number}"] = nn.Linear(inputs, width)
-        if number <= len(hidden):
-            layers[f"act{number}"] = nn.ReLU(inplace=True)
-        inputs = width
-    network.head = nn.Sequential(layers) if hidden else layers["linear1"]
-    initialise(network.head, initialisation)
+    head = (
+        dense_head(inputs, hidden, spec.classes, dropout=DROPOUT, after=[len(hidden)])
+        if hidden
+        else nn.Linear(inputs, spec.classes)
+    )
+    network.head = initialise(head, initialisation)

@@ -13,9 +13,13 @@ from residua.config.schema import ORDERING_LETTERS
 from residua.networks.alexnet import ALEXNET, ALEXNET_2012
 from residua.networks.densenet import DenseNetConfig
 from residua.networks.inception import GOOGLENET, INCEPTION_V3, INCEPTION_V4, KERAS_INCEPTION_V3
-from residua.networks.inverted_residual import EFFICIENTNET_LITE0, MOBILENET_V2
 from residua.networks.layers import APPLICATIONS_NORM, KERAS_NORM, PLAIN_NORM, Initialisation
-from residua.networks.mobilenet import KERAS_MOBILENET, MOBILENET_V1
+from residua.networks.mobilenet import (
+    EFFICIENTNET_LITE0,
+    KERAS_MOBILENET,
+    MOBILENET_V1,
+    MOBILENET_V2,
+)
 from residua.networks.residual import (
     BOTTLENECK,
     BOTTLENECK_V1,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from residua.config.schema import Shortcut
 from residua.networks.layers import BatchNorm, initialise
-from residua.networks.residual import ResNet
+from residua.networks.staged import Staged
 from residua.networks.zoo.rows import CIFAR
 from residua.studies.text import Values
 from residua.system.generators import Seeded
@@ -90,7 +90,7 @@ def load_images(count: int, seed: int, side: int = SIDE) -> tuple[Tensor, Tensor
     return x.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(dataset.target[chosen])
 
 
-def build(depth: int, shortcut: Shortcut, seed: int, init: Init = "he") -> ResNet:
+def build(depth: int, shortcut: Shortcut, seed: int, init: Init = "he") -> Staged:
     """A network of 6n + 2 layers for ten classes. Leaves the global random generator unchanged."""
     units = (depth - 2) // 6
     config = replace(CIFAR.with_units(units, units, units), shortcut=shortcut)
@@ -141,7 +141,7 @@ def responses(depth: int, shortcut: Shortcut, steps: int, seeds: Iterable[int]) 
     return Responses(depth, shortcut, np.array(before), np.array(after), np.array(accuracy))
 
 
-def deviations(network: ResNet, x: Tensor) -> list[float]:
+def deviations(network: Staged, x: Tensor) -> list[float]:
     """Standard deviation about the channel means after each norm of a branch, L - 1 numbers.
 
     The channels of a layer are pooled, and norms use the statistics of x.
@@ -164,7 +164,7 @@ def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
     return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
-def _gradient_norms(network: ResNet, x: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+def _gradient_norms(network: Staged, x: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
     """Norms of the gradients with respect to the kernels, and to their outputs."""
     outputs: list[Tensor] = []
 
@@ -181,13 +181,13 @@ def _gradient_norms(network: ResNet, x: Tensor, labels: Tensor) -> tuple[list[fl
     return norms[: len(layers)], norms[len(layers) :]
 
 
-def _branch_norms(network: ResNet) -> Iterator[BatchNorm]:
+def _branch_norms(network: Staged) -> Iterator[BatchNorm]:
     for name, module in network.named_modules():
         if isinstance(module, BatchNorm) and ".branch." in name:
             yield module
 
 
-def _train(network: ResNet, x: Tensor, labels: Tensor, steps: int, seed: int) -> None:
+def _train(network: Staged, x: Tensor, labels: Tensor, steps: int, seed: int) -> None:
     """Momentum SGD on batches drawn with replacement, with warm-up in the first half.
 
     The paper warms up its network of 110 layers too; a plain one of 56 needs it in so few steps.
