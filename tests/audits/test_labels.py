@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from residua.audits.finding import Finding
 from residua.audits.images import main_axes
 from residua.audits.labels import LabelIssues, Predictions, check_labels, find_issues, predict
 
@@ -74,19 +75,38 @@ def test_an_image_is_not_predicted_by_its_own_copies() -> None:
     assert predictions.neighbours[:3].argmax(axis=1).tolist() == [0, 0, 0]
 
 
-def test_classes_that_overlap_are_named() -> None:
+def overlaps(same: dict[str, str]) -> list[Finding]:
+    """The findings on overlapping classes, where some have the features of another."""
     features, labels = drawn()
-    features[labels == 1] = features[labels == 0]
+    names = ["cat", "kitten", "dog", "fox"]
+    for name, other in same.items():
+        features[labels == names.index(name)] = features[labels == names.index(other)]
     features += np.random.default_rng(5).normal(size=features.shape).astype(np.float32)
     groups = np.arange(len(labels))
-    names = ["cat", "kitten", "dog", "fox"]
     paths = [str(n) for n in range(len(labels))]
     found = check_labels(
         predict(main_axes(features), labels, groups, CLASSES), labels, names, paths, groups
     )
-    overlaps = [f for f in found if f.kind == "overlapping-classes"]
-    assert len(overlaps) == 1
-    assert overlaps[0].title.startswith("cat and kitten overlap")
+    return [f for f in found if f.kind == "overlapping-classes"]
+
+
+def split_detail(text: str) -> list[str]:
+    return text.split(": ")
+
+
+def test_classes_that_overlap_are_named() -> None:
+    (overlap,) = overlaps({"kitten": "cat"})
+    assert overlap.title.startswith("cat and kitten overlap")
+    assert overlap.details == ()
+
+
+def test_pairs_of_classes_that_overlap_are_one_finding_the_most_confused_first() -> None:
+    (overlap,) = overlaps({"kitten": "cat", "dog": "cat"})
+    shares = {text: int(share.split()[0]) for text, share in map(split_detail, overlap.details)}
+    assert set(shares) == {"cat and kitten", "cat and dog", "kitten and dog"}
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert overlap.title.startswith(f"3 pairs of classes overlap, most of all {next(iter(shares))}")
+    assert overlap.to_json()["details"] == list(overlap.details)
 
 
 def test_an_image_unlike_all_others_is_an_outlier() -> None:

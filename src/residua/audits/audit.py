@@ -34,7 +34,7 @@ from residua.system.notebook import shown
 from residua.system.words import counted, percent
 
 FEATURE_SECONDS = 60.0  # for features that are not cached yet
-_TEXT_EXAMPLES = 3  # images of a finding in the text
+_TEXT_DETAILS, _TEXT_EXAMPLES = 12, 3  # lines and images of a finding in the text
 _ALARMS = 3  # findings that are named in a line
 _PRINTED = (  # kinds that notes on the splits have named before training
     "identical-across-classes",
@@ -146,10 +146,11 @@ class Audit:
             lines += ["", f"{finding.severity}: {finding.title}. {finding.action}"]
             # copies are in the note of the first of them
             examples = [e for e in finding.examples if e.note] or finding.examples
-            shown = examples[:_TEXT_EXAMPLES]
-            lines += [f"  {e.path}{'  ' + e.note if e.note else ''}" for e in shown]
-            if len(examples) > len(shown):
-                lines.append(f"  ... {len(examples) - len(shown):,} more")
+            notes = [f"{e.path}{'  ' + e.note if e.note else ''}" for e in examples]
+            for items, most in ((finding.details, _TEXT_DETAILS), (notes, _TEXT_EXAMPLES)):
+                lines += [f"  {item}" for item in items[:most]]
+                if len(items) > most:
+                    lines.append(f"  ... {len(items) - most:,} more")
         if self.notes:
             lines += ["", *self.notes]
         return "\n".join(lines)

@@ -27,7 +27,8 @@ class Finding:
     kind: a stable name, such as "near-duplicates-across-splits".
     severity: "error" makes metrics or labels wrong, "warning" probably does, "note" may matter.
     title: what was found, in a sentence. count: of images, or of what the title names.
-    action: what to do. examples: the clearest first. fixes: proposed lines of the fix list.
+    action: what to do. details: what the title sums up, a line each, the worst first.
+    examples: the clearest first. fixes: proposed lines of the fix list.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Finding:
     action: str
     examples: tuple[Example, ...] = ()
     fixes: tuple[Fix, ...] = ()
+    details: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with all examples."""
@@ -46,6 +48,7 @@ class Finding:
             "title": self.title,
             "count": self.count,
             "action": self.action,
+            "details": list(self.details),
             "examples": [{"path": e.path, "note": e.note} for e in self.examples],
             "fixes": len(self.fixes),
         }

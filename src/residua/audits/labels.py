@@ -304,7 +304,7 @@ def _neighbour_vote(
 def _overlaps(
     probabilities: Probabilities, labels: Integers, classes: Sequence[str]
 ) -> list[Finding]:
-    """Pairs of classes that are confused with each other."""
+    """One finding about the pairs of classes that are confused with each other, or none."""
     count = len(classes)
     predicted = probabilities.argmax(axis=1)
     matrix = np.bincount(labels * count + predicted, minlength=count**2).reshape(count, count)
@@ -312,16 +312,25 @@ def _overlaps(
     sizes = matrix.sum(axis=1)
     share = confused / np.maximum(sizes[:, None] + sizes[None, :], 1)
     overlapping = np.argwhere((share >= OVERLAP[0]) & (confused >= OVERLAP[1])).tolist()
+    if not overlapping:
+        return []
+    pairs = [
+        (f"{classes[a]} and {classes[b]}", percent(share[a, b]))
+        for a, b in sorted(overlapping, key=lambda pair: -share[tuple(pair)])
+    ]
+    (names, most), several = pairs[0], len(pairs) > 1
+    predictions = f"{most} of their images are predicted as the other class"
     return [
         Finding(
             "overlapping-classes",
             "warning",
-            f"{classes[a]} and {classes[b]} overlap: {percent(share[a, b])} of their images are "
-            "predicted as the other class",
-            int(confused[a, b]),
+            f"{len(pairs)} pairs of classes overlap, most of all {names}: {predictions}"
+            if several
+            else f"{names} overlap: {predictions}",
+            sum(int(confused[a, b]) for a, b in overlapping),
             "Define what separates them, merge them, or add images that show the difference.",
+            details=tuple(f"{pair}: {value}" for pair, value in pairs) if several else (),
         )
-        for a, b in sorted(overlapping, key=lambda pair: -share[tuple(pair)])
     ]
 
 
