@@ -124,7 +124,7 @@ class Search:
         if more is None:
             return first
         self._record(more, first, "final")
-        if len(correct) and more.gain_over(first)[0] < 0:
+        if len(correct) and first.is_clearly_better_than(more):
             return first
         return self._promoted(more)
 
