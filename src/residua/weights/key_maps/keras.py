@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from residua.weights.key_maps.key_map import UNIT, KeyMap, Rules
+from residua.weights.key_maps.key_map import BN, UNIT, KeyMap, Rules
 
 _KERAS_2018: Rules = (
-    (r"stem\.conv", "conv1_conv"),
-    (r"stem\.norm", "conv1_bn"),
-    (UNIT + r"\.branch\.conv(\d)", "conv{0:+2}_block{1:+1}_{2}_conv"),
-    (UNIT + r"\.branch\.norm(\d)", "conv{0:+2}_block{1:+1}_{2}_bn"),
-    (UNIT + r"\.branch\.end_norm", "conv{0:+2}_block{1:+1}_3_bn"),
-    (UNIT + r"\.before\.norm", "conv{0:+2}_block{1:+1}_preact_bn"),
-    (UNIT + r"\.shortcut\.conv", "conv{0:+2}_block{1:+1}_0_conv"),
-    (UNIT + r"\.shortcut\.norm", "conv{0:+2}_block{1:+1}_0_bn"),
-    (r"tail\.norm", "post_bn"),
+    BN,
+    (r"stem\.(conv|bn)", "conv1_{0}"),
+    (UNIT + r"\.branch\.(conv|bn)(\d)", "conv{0:+2}_block{1:+1}_{3}_{2}"),
+    (UNIT + r"\.branch\.end_bn", "conv{0:+2}_block{1:+1}_3_bn"),
+    (UNIT + r"\.before\.bn", "conv{0:+2}_block{1:+1}_preact_bn"),
+    (UNIT + r"\.shortcut\.(conv|bn)", "conv{0:+2}_block{1:+1}_0_{2}"),
+    (r"tail\.bn", "post_bn"),
     (r"head", "predictions"),
 )
 _KERAS_2015: Rules = (
@@ -28,56 +26,43 @@ _KERAS_2015: Rules = (
 )
 _FIRST = r"stages\.(\d+)\.units\.0"
 _TUTORIAL_0: Rules = (
-    (_FIRST + r"\.branch\.conv(\d)", "{0:+2}a_conv_block_conv{1}"),
-    (_FIRST + r"\.branch\.norm(\d)", "{0:+2}a_conv_block_bn{1}"),
-    (_FIRST + r"\.branch\.end_norm", "{0:+2}a_conv_block_bn3"),
-    (_FIRST + r"\.shortcut\.conv", "{0:+2}a_conv_block_res_conv"),
-    (_FIRST + r"\.shortcut\.norm", "{0:+2}a_conv_block_res_bn"),
-    (UNIT + r"\.branch\.conv(\d)", "{0:+2}{1:a}_identity_block_conv{2}"),
-    (UNIT + r"\.branch\.norm(\d)", "{0:+2}{1:a}_identity_block_bn{2}"),
-    (UNIT + r"\.branch\.end_norm", "{0:+2}{1:a}_identity_block_bn3"),
+    BN,
+    (_FIRST + r"\.branch\.(conv|bn)(\d)", "{0:+2}a_conv_block_{1}{2}"),
+    (_FIRST + r"\.branch\.end_bn", "{0:+2}a_conv_block_bn3"),
+    (_FIRST + r"\.shortcut\.(conv|bn)", "{0:+2}a_conv_block_res_{1}"),
+    (UNIT + r"\.branch\.(conv|bn)(\d)", "{0:+2}{1:a}_identity_block_{2}{3}"),
+    (UNIT + r"\.branch\.end_bn", "{0:+2}{1:a}_identity_block_bn3"),
     (r"stem\.conv", "conv1"),
-    (r"stem\.norm", "bn_conv1"),
+    (r"stem\.bn", "bn_conv1"),
     (r"head", "fc1000"),
 )
 _KERAS_XCEPTION: Rules = (
     (r"stem\.conv(\d)", "block1_conv{0}"),
     (r"stem\.norm1", "block1_conv1_bn"),
     (r"stem\.end_norm", "block1_conv2_bn"),
-    (r"tail\.conv(\d)", "block14_sepconv{0}"),
-    (r"tail\.norm1", "block14_sepconv1_bn"),
-    (r"tail\.end_norm", "block14_sepconv2_bn"),
-    (r"stages\.([01])\.units\.0\.branch\.(.*)", "block{0:+2}.{1}"),
-    (r"stages\.2\.units\.(\d)\.branch\.(.*)", "block{0:+4}.{1}"),
-    (r"stages\.3\.units\.0\.branch\.(.*)", "block13.{0}"),
+    (r"units\.(\d+)\.branch\.(.*)", "block{0:+2}.{1}"),
+    (r"tail\.(.*)", "block14.{0}"),
     (r"(block\d+)\.conv(\d)", "{0}_sepconv{1}"),
     (r"(block\d+)\.norm(\d)", "{0}_sepconv{1}_bn"),
-    (r"(block(?:2|3|4|13))\.end_norm", "{0}_sepconv2_bn"),
+    (r"(block(?:2|3|4|13|14))\.end_norm", "{0}_sepconv2_bn"),
     (r"(block\d+)\.end_norm", "{0}_sepconv3_bn"),
     (r"head", "predictions"),
 )
 _KERAS_DENSENET: Rules = (
-    (r"stem\.conv", "conv1_conv"),
-    (r"stem\.norm", "conv1_bn"),
-    (r"stages\.(\d)\.layers\.(\d+)\.norm(\d)", "conv{0:+2}_block{1:+1}_{2}_bn"),
-    (r"stages\.(\d)\.layers\.(\d+)\.conv(\d)", "conv{0:+2}_block{1:+1}_{2}_conv"),
-    (r"stages\.(\d)\.transition\.norm", "pool{0:+1}_bn"),
-    (r"stages\.(\d)\.transition\.conv", "pool{0:+1}_conv"),
-    (r"tail\.norm", "bn"),
+    BN,
+    (r"stem\.(conv|bn)", "conv1_{0}"),
+    (r"stages\.(\d)\.layers\.(\d+)\.(conv|bn)(\d)", "conv{0:+2}_block{1:+1}_{3}_{2}"),
+    (r"stages\.(\d)\.transition\.(conv|bn)", "pool{0:+1}_{1}"),
+    (r"tail\.bn", "bn"),
     (r"head", "predictions"),
 )
 _KERAS_MOBILENET: Rules = (
     (r"stem\.conv", "conv1"),
     (r"stem\.norm", "conv1_bn"),
-    (r"stages\.0\.units\.(\d)\.(.*)", "{0:+1}.{1}"),  # Keras counts all units
-    (r"stages\.1\.units\.(\d)\.(.*)", "{0:+2}.{1}"),
-    (r"stages\.2\.units\.(\d)\.(.*)", "{0:+4}.{1}"),
-    (r"stages\.3\.units\.(\d)\.(.*)", "{0:+6}.{1}"),
-    (r"stages\.4\.units\.(\d)\.(.*)", "{0:+12}.{1}"),
-    (r"(\d+)\.branch\.conv1", "conv_dw_{0}"),
-    (r"(\d+)\.branch\.norm1", "conv_dw_{0}_bn"),
-    (r"(\d+)\.branch\.conv2", "conv_pw_{0}"),
-    (r"(\d+)\.branch\.end_norm", "conv_pw_{0}_bn"),
+    (r"units\.(\d+)\.branch\.conv1", "conv_dw_{0:+1}"),
+    (r"units\.(\d+)\.branch\.norm1", "conv_dw_{0:+1}_bn"),
+    (r"units\.(\d+)\.branch\.conv2", "conv_pw_{0:+1}"),
+    (r"units\.(\d+)\.branch\.end_norm", "conv_pw_{0:+1}_bn"),
     (r"head", "conv_preds"),
 )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Rules = tuple[tuple[str, str], ...]
 UNIT = r"stages\.(\d+)\.units\.(\d+)"  # in our names: stage and unit
+BN = (r"(.*)norm(\d?)", "{0}bn{1}")  # a rule: most programs say bn, with the numbers of ours
 NOTHING = "(?!)"  # matches no name
 OURS = "residua"  # the source whose names are ours
 
@@ -33,10 +34,10 @@ class KeyMap:
     source: the program, in words.
     networks: patterns of catalogue names.
     sign: matches a layer name that occurs only in such files.
-    rules: see above.
+    rules: see above. If one begins with "units.", they see units.N, numbered through all stages,
+    for stages.S.units.U.
     sequences: pairs of (our container, theirs) whose layers are numbered through, as in a
     torch.nn.Sequential with its activations.
-    numbered_through: rules see units.N, numbered through all stages, for stages.S.units.U.
     unchanged: matches our names that stay as they are.
     ignored: matches stored layers outside the network, such as auxiliary heads.
     also: networks that such a file fits too, but only if the user names them.
@@ -54,7 +55,6 @@ class KeyMap:
     also: tuple[str, ...] = ()
     convolutions: tuple[str, ...] = ()
     shortcut_first: bool = False
-    numbered_through: bool = False
 
     def covers(self, network: str) -> bool:
         """Whether it names the layers of this network of the catalogue."""
@@ -76,18 +76,19 @@ class KeyMap:
         numbered = self._numbered(network)
         names = {}
         for layer in layers:
-            name = self._through(network, layer.name)
-            for ours, theirs in self.rules:
-                if match := re.fullmatch(ours, name):
+            name = ours = self._through(network, layer.name)
+            for pattern, theirs in self.rules:
+                if match := re.fullmatch(pattern, name):
                     name = theirs.format(*map(_Group, match.groups()))
             name = numbered.get(layer.name, name)
-            if name != layer.name or re.fullmatch(self.unchanged, name):
+            if name != ours or re.fullmatch(self.unchanged, name):
                 names[layer.name] = name
         return names
 
     def _through(self, network: nn.Module, name: str) -> str:
         """The name with its unit numbered through all stages, if the map wants that."""
-        match = re.match(UNIT, name) if self.numbered_through else None
+        wants = any(pattern.startswith("units") for pattern, _ in self.rules)
+        match = re.match(UNIT, name) if wants else None
         if match is None:
             return name
         stages: Any = network.stages

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from residua.weights.key_maps.key_map import OURS, UNIT, KeyMap, Rules
+from residua.weights.key_maps.key_map import BN, OURS, UNIT, KeyMap, Rules
 
 _TORCHVISION: Rules = (
-    (r"stem\.conv", "conv1"),
-    (r"stem\.norm", "bn1"),
-    (UNIT + r"\.branch\.(conv)(\d)", "layer{0:+1}.{1}.{2}{3}"),
-    (UNIT + r"\.branch\.norm(\d)", "layer{0:+1}.{1}.bn{2}"),
+    BN,
+    (r"stem\.(conv|bn)", "{0}1"),
+    (UNIT + r"\.branch\.(conv|bn)(\d)", "layer{0:+1}.{1}.{2}{3}"),
     (UNIT + r"\.shortcut\.conv", "layer{0:+1}.{1}.downsample.0"),
-    (UNIT + r"\.shortcut\.norm", "layer{0:+1}.{1}.downsample.1"),
+    (UNIT + r"\.shortcut\.bn", "layer{0:+1}.{1}.downsample.1"),
 )
-_BASIC_END = (UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn2")
-_DEEP_END = (UNIT + r"\.branch\.end_norm", "layer{0:+1}.{1}.bn3")
+_BASIC_END = (UNIT + r"\.branch\.end_bn", "layer{0:+1}.{1}.bn2")
+_DEEP_END = (UNIT + r"\.branch\.end_bn", "layer{0:+1}.{1}.bn3")
 _DEEP_STEM: Rules = (
     (r"stem\.conv1", "conv1.0"),
     (r"stem\.norm1", "conv1.1"),
@@ -42,7 +41,6 @@ _ALEXNET: Rules = (
     (r"head\.linear2", "classifier.4"),
     (r"head\.linear3", "classifier.6"),
 )
-_BN = (r"(.*)\.norm", "{0}.bn")
 _GOOGLENET: Rules = (
     (r"stages\.0\.blocks\.0\.branches\.0\.0\.(.*)", "conv1.{0}"),
     (r"stages\.1\.blocks\.0\.branches\.0\.1\.(.*)", "conv2.{0}"),
@@ -50,7 +48,7 @@ _GOOGLENET: Rules = (
     (r"stages\.([234])\.blocks\.(\d)\.(.*)", "inception{0:+1}{1:a-1}.{2}"),
     (r"(inception..)\.branches\.0\.0\.(.*)", "{0}.branch1.{1}"),
     (r"(inception..)\.branches\.([123])\.(.*)", "{0}.branch{1:+1}.{2}"),
-    _BN,
+    BN,
     (r"head", "fc"),
 )
 _INCEPTION_V3: Rules = (
@@ -80,7 +78,7 @@ _INCEPTION_V3: Rules = (
     # in all of them
     (r"(Mixed_..)\.branches\.0\.0\.(.*)", "{0}.branch1x1.{1}"),
     (r"(Mixed_..)\.branches\.3\.1\.(.*)", "{0}.branch_pool.{1}"),
-    _BN,
+    BN,
     (r"head", "fc"),
 )
 _V4_LAST = r"(features\.(?:19|20|21))\.branches"
@@ -99,7 +97,7 @@ _INCEPTION_V4: Rules = (
     (r"(features\.18)\.branches\.0\.(.*)", "{0}.branch0.{1}"),
     (r"(features\.\d+)\.branches\.0\.0\.(.*)", "{0}.branch0.{1}"),
     (r"(features\.\d+)\.branches\.(\d)\.(.*)", "{0}.branch{1}.{2}"),
-    _BN,
+    BN,
     (r"head", "last_linear"),
 )
 _DENSE_LAYER = "features.denseblock{0:+1}.denselayer{1:+1}"
@@ -115,16 +113,13 @@ _XCEPTION: Rules = (
     (r"stem\.conv([12])", "conv{0}"),
     (r"stem\.norm1", "bn1"),
     (r"stem\.end_norm", "bn2"),
-    (r"tail\.conv(\d)\.depthwise", "conv{0:+2}.conv1"),
-    (r"tail\.conv(\d)\.pointwise", "conv{0:+2}.pointwise"),
+    (r"(.*)\.depthwise", "{0}.conv1"),
+    (r"tail\.conv(\d)\.(.*)", "conv{0:+2}.{1}"),
     (r"tail\.norm1", "bn3"),
     (r"tail\.end_norm", "bn4"),
-    (r"stages\.([01])\.units\.0\.(.*)", "block{0:+1}.{1}"),
-    (r"stages\.2\.units\.(\d)\.(.*)", "block{0:+3}.{1}"),
-    (r"stages\.3\.units\.0\.(.*)", "block12.{0}"),
+    (r"units\.(\d+)\.(.*)", "block{0:+1}.{1}"),
     (r"(block\d+)\.shortcut\.conv", "{0}.skip"),
     (r"(block\d+)\.shortcut\.norm", "{0}.skipbn"),
-    (r"(block\d+)\.branch\.(.*)\.depthwise", "{0}.branch.{1}.conv1"),
     # the first block has no leading ReLU, so that its numbers are one lower
     (r"block1\.branch\.conv1\.(.*)", "block1.rep.0.{0}"),
     (r"block1\.branch\.norm1", "block1.rep.1"),
@@ -264,11 +259,8 @@ TORCH_MAPS: tuple[KeyMap, ...] = (
         ("efficientnet_lite*",),
         r"_blocks\.0\._depthwise_conv",
         _EFFICIENTNET_PYTORCH,
-        numbered_through=True,
     ),
-    KeyMap(
-        "torchvision", ("mobilenet_v2",), r"features\.18\.1", _MOBILENET_V2, numbered_through=True
-    ),
+    KeyMap("torchvision", ("mobilenet_v2",), r"features\.18\.1", _MOBILENET_V2),
     # state dicts of our own networks, saved by their users
     KeyMap(OURS, ("*",), r"stages\.\d+\.(units|blocks|layers|conv)", unchanged=".*"),
 )
