@@ -6,28 +6,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from residua._version import __version__
-from residua.serving import open_inference
 from residua.serving.guard import Guard
 from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
+from residua.serving.open_inference import add_open_inference
 from residua.serving.pages import docs_page, start_page
-from residua.serving.responses import Json, documented
+from residua.serving.responses import POST, Json, documented, request_body
 from residua.serving.service import Model, Service
 from residua.serving.uploads import files_of
-
-POST = (401, 413, 415, 422, 429, 503)  # refusals of a request with a body
-
-
-def _body(schemas: dict[str, dict[str, object]]) -> dict[str, Any]:
-    """The request body of a route in the OpenAPI description. schemas: by content type."""
-    content = {kind: {"schema": schema} for kind, schema in schemas.items()}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def _images(format: str) -> dict[str, object]:
@@ -61,7 +53,7 @@ def create_app(
     _add_predict(app, service)
     if model.heat_map is not None:
         _add_explain(app, service)
-    _add_open_inference(app, service)
+    add_open_inference(app, service)
     _add_pages(app, service, needs_token=token is not None)
     app.add_middleware(Guard, limits=limits, token=token, metrics=metrics, report=report)
     return app
@@ -81,7 +73,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
-    body = _body(
+    body = request_body(
         {
             "multipart/form-data": _images("binary"),
             "application/octet-stream": {"type": "string", "format": "binary", "minLength": 1},
@@ -110,7 +102,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 
 
 def _add_explain(app: FastAPI, service: Service) -> None:
-    body = _body({"application/octet-stream": {"type": "string", "format": "binary"}})
+    body = request_body({"application/octet-stream": {"type": "string", "format": "binary"}})
     image: Any = {200: {"description": "the image", "content": {"image/jpeg": {}}}}
 
     @app.post(
@@ -132,74 +124,16 @@ def _add_explain(app: FastAPI, service: Service) -> None:
         return Response(await service.explain(files[0][1]), media_type="image/jpeg")
 
 
-def _add_open_inference(app: FastAPI, service: Service) -> None:
-    tags: Any = ["Open Inference Protocol v2"]
-    name, version = service.model.name, open_inference.VERSION
-    # stated in the description alone: `check` has the better message
-    own: Any = Path(alias="name", json_schema_extra={"enum": [name]})
-    first: Any = Path(alias="version", json_schema_extra={"enum": [version]})
-
-    def check(is_known: bool, asked: str) -> None:
-        if not is_known:
-            raise Refused(404, f"{asked}: this server has {name}, version {version}")
-
-    async def check_name(given: str = own) -> None:
-        check(given == name, f"model {given}")
-
-    async def check_version(given: str = first) -> None:
-        check(given == version, f"version {given}")
-
-    @app.get("/v2/health/live", tags=tags)
-    async def live() -> dict[str, bool]:
-        """Whether the server runs."""
-        return {"live": True}
-
-    @app.get("/v2/health/ready", tags=tags)
-    async def ready() -> dict[str, bool]:
-        """Whether the model is loaded."""
-        return {"ready": True}
-
-    @app.get("/v2", tags=tags, responses=documented(401))
-    async def server() -> dict[str, object]:
-        """Name, version and extensions of the server."""
-        return open_inference.server_metadata()
-
-    async def model() -> dict[str, object]:
-        """Inputs and outputs of the model."""
-        return open_inference.model_metadata(service.model)
-
-    async def model_ready() -> dict[str, object]:
-        """Whether the model is loaded."""
-        return {"name": name, "ready": True}
-
-    async def infer(request: Request) -> Json:
-        """Probabilities and labels of one input: BYTES (image files) or UINT8 (pixels)."""
-        return Json(await open_inference.infer(request, service))
-
-    of_name, of_version = Depends(check_name), Depends(check_version)
-    body = _body({"application/json": open_inference.SCHEMA})
-    for path, checks in (
-        ("/v2/models/{name}", [of_name]),
-        ("/v2/models/{name}/versions/{version}", [of_name, of_version]),
-    ):
-        rules: Any = {"tags": tags, "dependencies": checks, "responses": documented(401, 404)}
-        posted: Any = rules | {"responses": documented(404, *POST), "openapi_extra": body}
-        app.get(path, **rules)(model)
-        app.get(f"{path}/ready", **rules)(model_ready)
-        app.post(f"{path}/infer", **posted)(infer)
-
-
 def _add_pages(app: FastAPI, service: Service, *, needs_token: bool) -> None:
     start = start_page(service.model, service.limits, needs_token=needs_token)
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(start.html, headers=start.headers)
+        return start
 
-    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        page = docs_page(app.openapi())
-        return HTMLResponse(page.html, headers=page.headers)
+        return docs_page(app.openapi())
 
     @app.get(
         "/metrics", response_class=PlainTextResponse, tags=["operation"], responses=documented(401)

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 (kserve/open-inference-protocol): requests -> JSON.
+"""A service -> the routes of the Open Inference Protocol v2 (kserve/open-inference-protocol).
 
 With the binary extension of Triton for inputs; outputs are always JSON.
 """
@@ -10,14 +10,15 @@ import math
 from typing import Any
 
 import numpy as np
-from starlette.requests import Request
+from fastapi import Depends, FastAPI, Path, Request
 
 from residua._version import __version__
 from residua.data.dataset import Pixels
 from residua.evaluation.metrics import class_name
 from residua.evaluation.score import NOT_FINITE
 from residua.serving.limits import Refused
-from residua.serving.service import Model, Service
+from residua.serving.responses import POST, Json, documented, request_body
+from residua.serving.service import Service
 from residua.serving.uploads import from_base64, json_body
 
 OUTPUTS = ("probabilities", "labels")
@@ -54,29 +55,77 @@ SCHEMA: dict[str, Any] = {  # of a request without binary data, for the OpenAPI 
 }
 
 
-def server_metadata() -> dict[str, object]:
-    """The object of GET /v2."""
-    return {"name": "residua", "version": __version__, "extensions": ["binary_tensor_data"]}
+def add_open_inference(app: FastAPI, service: Service) -> None:
+    """Add the routes of the protocol to an application."""
+    tags: Any = ["Open Inference Protocol v2"]
+    name, version = service.model.name, VERSION
+    # stated in the description alone: `check` has the better message
+    own: Any = Path(alias="name", json_schema_extra={"enum": [name]})
+    first: Any = Path(alias="version", json_schema_extra={"enum": [version]})
+
+    def check(is_known: bool, asked: str) -> None:
+        if not is_known:
+            raise Refused(404, f"{asked}: this server has {name}, version {version}")
+
+    async def check_name(given: str = own) -> None:
+        check(given == name, f"model {given}")
+
+    async def check_version(given: str = first) -> None:
+        check(given == version, f"version {given}")
+
+    @app.get("/v2/health/live", tags=tags)
+    async def live() -> dict[str, bool]:
+        """Whether the server runs."""
+        return {"live": True}
+
+    @app.get("/v2/health/ready", tags=tags)
+    async def ready() -> dict[str, bool]:
+        """Whether the model is loaded."""
+        return {"ready": True}
+
+    @app.get("/v2", tags=tags, responses=documented(401))
+    async def server() -> dict[str, object]:
+        """Name, version and extensions of the server."""
+        return {"name": "residua", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+    async def model() -> dict[str, object]:
+        """Inputs and outputs of the model."""
+        return {
+            "name": name,
+            "versions": [VERSION],
+            "platform": "residua",
+            "inputs": [  # a request has one of them
+                {"name": "files", "datatype": "BYTES", "shape": [-1]},
+                {"name": "images", "datatype": "UINT8", "shape": [-1, *service.model.shape]},
+            ],
+            "outputs": [
+                {"name": "probabilities", "datatype": "FP32", "shape": [-1, service.model.outputs]},
+                {"name": "labels", "datatype": "BYTES", "shape": [-1]},
+            ],
+        }
+
+    async def model_ready() -> dict[str, object]:
+        """Whether the model is loaded."""
+        return {"name": name, "ready": True}
+
+    async def infer(request: Request) -> Json:
+        """Probabilities and labels of one input: BYTES (image files) or UINT8 (pixels)."""
+        return Json(await _infer(request, service))
+
+    of_name, of_version = Depends(check_name), Depends(check_version)
+    body = request_body({"application/json": SCHEMA})
+    for path, checks in (
+        ("/v2/models/{name}", [of_name]),
+        ("/v2/models/{name}/versions/{version}", [of_name, of_version]),
+    ):
+        rules: Any = {"tags": tags, "dependencies": checks, "responses": documented(401, 404)}
+        posted: Any = rules | {"responses": documented(404, *POST), "openapi_extra": body}
+        app.get(path, **rules)(model)
+        app.get(f"{path}/ready", **rules)(model_ready)
+        app.post(f"{path}/infer", **posted)(infer)
 
 
-def model_metadata(model: Model) -> dict[str, object]:
-    """The object of GET /v2/models/NAME. A request has one of the inputs."""
-    return {
-        "name": model.name,
-        "versions": [VERSION],
-        "platform": "residua",
-        "inputs": [
-            {"name": "files", "datatype": "BYTES", "shape": [-1]},
-            {"name": "images", "datatype": "UINT8", "shape": [-1, *model.shape]},
-        ],
-        "outputs": [
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, model.outputs]},
-            {"name": "labels", "datatype": "BYTES", "shape": [-1]},
-        ],
-    }
-
-
-async def infer(request: Request, service: Service) -> dict[str, object]:
+async def _infer(request: Request, service: Service) -> dict[str, object]:
     """Predict the one input of a request: BYTES (image files) or UINT8 (pixels). Raises Refused."""
     body, binary = await _body(request)
     inputs = body.get("inputs") if isinstance(body, dict) else None

@@ -1,4 +1,4 @@
-"""A model -> the page of the server, and an OpenAPI description -> a page that shows it.
+"""A model -> the page of the server; an OpenAPI description -> a page that shows it.
 
 Both are complete in themselves: styles and scripts are inline, and a content security policy
 forbids every other source, so no request leaves the machine.
@@ -9,35 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Any
 
+from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader
 
 from residua.serving.limits import Limits
 from residua.serving.service import Model
 
 
-@dataclass(frozen=True)
-class Page:
-    """HTML, and the headers to send with it."""
-
-    html: str
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The content security policy: inline code by its hash, images from memory, own server."""
-        scripts, styles = (_hashes(self.html, tag) for tag in ("script", "style"))
-        return {
-            "Content-Security-Policy": f"default-src 'none'; script-src {scripts}; "
-            f"style-src {styles}; img-src blob:; connect-src 'self'; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'",
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-        }
-
-
-def start_page(model: Model, limits: Limits, *, needs_token: bool) -> Page:
+def start_page(model: Model, limits: Limits, *, needs_token: bool) -> HTMLResponse:
     """The page at /: images in, classes out."""
     return _render(
         "serve.html.j2",
@@ -50,7 +31,7 @@ def start_page(model: Model, limits: Limits, *, needs_token: bool) -> Page:
     )
 
 
-def docs_page(openapi: dict[str, Any]) -> Page:
+def docs_page(openapi: dict[str, Any]) -> HTMLResponse:
     """The page at /docs: every route of the server."""
     routes = [
         (method.upper(), path, route)
@@ -60,11 +41,24 @@ def docs_page(openapi: dict[str, Any]) -> Page:
     return _render("serve_docs.html.j2", title=openapi["info"]["title"], routes=routes)
 
 
-def _render(template: str, **values: object) -> Page:
+def _render(template: str, **values: object) -> HTMLResponse:
+    """A page with its content security policy: inline code by its hash, images from memory, and
+    requests to the own server."""
     environment = Environment(
         loader=PackageLoader("residua"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    return Page(environment.get_template(template).render(values))
+    html = environment.get_template(template).render(values)
+    policy = (
+        f"default-src 'none'; script-src {_hashes(html, 'script')}; "
+        f"style-src {_hashes(html, 'style')}; img-src blob:; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = {
+        "Content-Security-Policy": policy,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return HTMLResponse(html, headers=headers)
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""A value of plain data -> a JSON response that every client can read."""
+"""A value of plain data -> a JSON response that every client can read; its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ ERROR = {
     "properties": {"error": {"type": "string"}},
     "required": ["error"],
 }
+POST = (401, 413, 415, 422, 429, 503)  # refusals of a request with a body
 REASONS = {
     401: "the bearer token is missing",
     404: "the server has another model",
@@ -35,3 +36,9 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The entries of an OpenAPI description for refusals with these status codes."""
     content = {"application/json": {"schema": ERROR}}
     return {status: {"description": REASONS[status], "content": content} for status in statuses}
+
+
+def request_body(schemas: dict[str, dict[str, object]]) -> dict[str, Any]:
+    """The request body of a route in the OpenAPI description. schemas: by content type."""
+    content = {kind: {"schema": schema} for kind, schema in schemas.items()}
+    return {"requestBody": {"required": True, "content": content}}
