@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Rules = tuple[tuple[str, str], ...]
 UNIT = r"stages\.(\d+)\.units\.(\d+)"  # in our names: stage and unit
-BN = (r"(.*)norm(\d?)", "{0}bn{1}")  # a rule: most programs say bn, with the numbers of ours
+BN = (r"(.*)norm(\d?)", "{0}bn{1}")  # a rule: norms are called bn in most programs
 NOTHING = "(?!)"  # matches no name
 OURS = "residua"  # the source whose names are ours
 
