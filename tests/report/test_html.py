@@ -212,7 +212,7 @@ def test_the_majority_class_is_that_of_the_training_set_everywhere() -> None:
     evaluation = replace(facts.evaluation, baselines={"majority class": 0.125})
     words = Page(render(replace(facts, evaluation=evaluation))).words.replace("\xa0", " ")
     assert "majority class 12.5 %" in words
-    assert "12 %: majority-class baseline" in words
+    assert "12.5 %: majority-class baseline" in words
 
 
 def test_all_facts_are_shown(page: Page) -> None:

@@ -103,6 +103,17 @@ def test_without_a_terminal_progress_is_a_line_now_and_then(
     assert len(lines) == 4
 
 
+def test_the_time_left_is_not_stated_before_there_is_a_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Console().bar("features", plain_seconds=10) as move:
+        now[0] = 30  # the first batch takes longer than a line
+        move(32, 300)
+    assert capsys.readouterr().err == "features: 32 of 300\n"
+
+
 def test_short_work_prints_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
     with Console().bar("training") as move:
         move(1, 2)

@@ -132,7 +132,7 @@ def report_facts(
         | {"precision": config.training.precision, "seed": config.training.seed}
         | ({"initial weights": shown_path(config.network.weights)} if pretrained else {})
         | {f"SHA-256 of {folder.weights.name}": sha256_of(folder.weights)}
-        | {f"SHA-256 of {SPLIT}, which has that of each image": sha256_of(folder.path / SPLIT)},
+        | {f"SHA-256 of {SPLIT}, which lists those of the images": sha256_of(folder.path / SPLIT)},
         seconds=progress.seconds,
         train_command=f"residua train {data} --recipe {run}/config.yaml",
         predict_command=f"residua predict {run} IMAGE_OR_FOLDER",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TextIO, TypeVar, cast
 
 from residua.errors import ResiduaError
-from residua.system.notebook import NotebookBar, is_notebook, time_left
+from residua.system.notebook import NotebookBar, is_notebook, progress_text
 
 _state = random.getstate()  # rich draws from the caller's generator when it is imported
 from rich.console import Console as RichConsole  # noqa: E402
@@ -203,9 +203,8 @@ class _PlainBar:
         if self.first is None:
             self.first, self.began = done, now
         if now >= self.due and done < total:
-            left = time_left(self.first, self.began, done, total)
-            line = f"{self.description}: {done:,} of {total:,}, {left} left, {note}"
-            self.console.print(line.rstrip(", "))
+            text = progress_text(self.first, self.began, done, total, note)
+            self.console.print(f"{self.description}: {text}")
             self.due = now + self.seconds
 
 

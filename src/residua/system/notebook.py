@@ -40,11 +40,11 @@ class NotebookBar:
         if now - self.moved < BAR_SECONDS:
             return
         self.moved = now
-        text = f"{done:,} of {total:,}, {time_left(*self.first, done, total)} left, {note}"
+        text = progress_text(*self.first, done, total, note)
         self._show(
             f"<div>{html.escape(self.description)} "
             f'<progress value="{min(done, total)}" max="{max(total, 1)}"></progress> '
-            f"{html.escape(text.rstrip(', '))}</div>"
+            f"{html.escape(text)}</div>"
         )
 
     def close(self) -> None:
@@ -61,7 +61,13 @@ class NotebookBar:
             self.handle.update(content, raw=True)
 
 
-def time_left(first: int, began: float, done: int, total: int) -> str:
-    """Minutes and seconds until `total`. first: what was done at time.monotonic() `began`."""
-    seconds = (total - done) * (time.monotonic() - began) / max(done - first, 1)
-    return "{}:{:02}".format(*divmod(round(seconds), 60))
+def progress_text(first: int, began: float, done: int, total: int, note: str) -> str:
+    """Counts, time left and note, as "64 of 480, 1:05 left, loss 0.3".
+
+    first: what was done at time.monotonic() `began`; the time left is unknown until more is done.
+    """
+    parts = [f"{done:,} of {total:,}"]
+    if done > first:
+        seconds = (total - done) * (time.monotonic() - began) / (done - first)
+        parts.append("{}:{:02} left".format(*divmod(round(seconds), 60)))
+    return ", ".join([*parts, note] if note else parts)
