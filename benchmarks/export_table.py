@@ -313,7 +313,7 @@ def prepared(network: str, data: Path, folder: Path) -> Subject:
 def birds(folder: Path, rule: Preprocessing) -> tuple[Pixels, np.ndarray]:
     """Images and labels, one class after the other."""
     dataset = open_dataset(str(folder))
-    decoded = load(survey(dataset, MAX_PIXELS), rule, MAX_PIXELS, "memory")
+    decoded = load(survey(dataset, MAX_PIXELS), rule, "memory")
     return decoded.pixels, np.array([entry.label for entry in dataset.entries])
 
 

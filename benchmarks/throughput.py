@@ -43,12 +43,10 @@ def main() -> None:
     source = open_dataset(options.data)
     count = len(source.entries)
     seen = survey(source, config.data.max_pixels)
-    decoded = load(seen, config.preprocessing, config.data.max_pixels, "memory")
+    decoded = load(seen, config.preprocessing, "memory")
     legs: dict[str, Callable[[], object]] = {
         "reading, hashing and headers": lambda: survey(source, config.data.max_pixels),
-        "reading, decoding and resizing": lambda: load(
-            seen, config.preprocessing, config.data.max_pixels, "memory"
-        ),
+        "reading, decoding and resizing": lambda: load(seen, config.preprocessing, "memory"),
     }
     for name, augmentation in (
         ("cached reading and normalising", OFF),

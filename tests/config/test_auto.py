@@ -17,11 +17,12 @@ def chooser(**settings: object) -> Chooser:
 
 
 def complete(chooser: Chooser, side: int, counts: list[int], *, grey: bool = False) -> Chooser:
-    auto.choose_device(chooser, gpu=False)
-    auto.choose_precision(chooser, (False, "test"))
+    chooser.choose("training.device", "cpu", "test")
+    chooser.choose("training.precision", "fp32", "test")
     auto.choose_geometry(chooser, side, grey)
     auto.choose_validation(chooser, sum(counts), len(counts), {None})
-    auto.choose_colours(chooser, [1.0], [2.0])
+    chooser.choose("preprocessing.mean", [1.0], "test")
+    chooser.choose("preprocessing.std", [2.0], "test")
     auto.choose_network(chooser, len(counts), sum(counts))
     auto.choose_training(chooser, counts)
     auto.choose_augmentation(chooser, grey)

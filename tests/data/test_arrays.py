@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from residua.data.arrays import array_dataset, checked_block
-from residua.data.dataset import Selection
 from residua.errors import ResiduaError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 4, 5, 3), np.uint8)
@@ -34,7 +33,7 @@ def test_channels_are_converted_as_by_pillow() -> None:
 
 def test_a_selection_is_a_data_set_with_the_entries_renumbered() -> None:
     dataset = array_dataset("toy", "arrays", "IDX", ("a", "b"), {None: (PIXELS, LABELS)})
-    selection = Selection(dataset, [7, 2])
+    selection = dataset.selected([7, 2])
     assert [entry.path for entry in selection.entries] == ["toy/07", "toy/02"]
     content = selection.content(1)
     assert content == PIXELS[2].tobytes()

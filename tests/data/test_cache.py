@@ -113,7 +113,7 @@ def test_without_readable_images_there_is_no_size(tmp_path: Path) -> None:
     with pytest.raises(ResiduaError, match="none of its images can be read"):
         cache.median_size(found)
     for where in ("memory", "file"):
-        assert set(cache.load(found, SMALL, LIMIT, where).failures) == {0}
+        assert set(cache.load(found, SMALL, where).failures) == {0}
 
 
 # Load
@@ -127,7 +127,7 @@ def test_rows_are_entries(zoo: Path, where: str, channels: int) -> None:
     )
     source, steps = folder.find(zoo), []
     found = cache.survey(source, LIMIT)
-    loaded = cache.load(found, settings, LIMIT, where, lambda *step: steps.append(step))
+    loaded = cache.load(found, settings, where, lambda *step: steps.append(step))
     assert (loaded.pixels.shape, loaded.pixels.dtype) == ((20, 9, 9, channels), np.uint8)
     assert set(loaded.failures) == {5, 7}
     assert loaded.failures[5].startswith("is truncated after")
@@ -146,13 +146,13 @@ def test_arrays_load_too() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     dataset = array_dataset("toy", "", "IDX", ("a",), {None: (pixels, np.zeros(20, np.int64))})
     settings = Preprocessing(size=8, channels=1, crop=1.0, interpolation="antialias")
-    loaded = cache.load(cache.survey(dataset, LIMIT), settings, LIMIT)
+    loaded = cache.load(cache.survey(dataset, LIMIT), settings)
     np.testing.assert_array_equal(loaded.pixels, pixels)
 
 
 def test_the_last_row_may_fail(zoo: Path) -> None:
     (zoo / "owl/zz.png").write_bytes((zoo / "cat/05.png").read_bytes())
-    loaded = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    loaded = cache.load(surveyed(zoo), SMALL, "file")
     assert loaded.pixels.shape[0] == 21
     assert not loaded.pixels[20].any()
     assert 20 in loaded.failures
@@ -162,10 +162,10 @@ def test_a_quarter_of_free_memory_is_the_limit(zoo: Path, monkeypatch: pytest.Mo
     found = surveyed(zoo)
     needed = 20 * 8 * 8 * 3
     monkeypatch.setattr(cache, "free_memory", lambda: 4 * needed)
-    loaded = cache.load(found, SMALL, LIMIT)
+    loaded = cache.load(found, SMALL)
     assert loaded.where.startswith("in memory (0 MB; limit: a quarter of ")
     monkeypatch.setattr(cache, "free_memory", lambda: 4 * needed - 4)
-    loaded = cache.load(found, SMALL, LIMIT)
+    loaded = cache.load(found, SMALL)
     assert loaded.where.startswith("in /")
     assert isinstance(loaded.pixels, np.memmap)
 
@@ -207,7 +207,7 @@ def test_the_data_folder_does_not_change(zoo: Path) -> None:
 
     before = state()
     for where in ("memory", "file"):
-        cache.load(surveyed(zoo), SMALL, LIMIT, where)
+        cache.load(surveyed(zoo), SMALL, where)
     assert state() == before
 
 
@@ -219,7 +219,7 @@ def test_changed_or_deleted_files_become_failures(zoo: Path, where: str) -> None
     found = surveyed(zoo)
     (zoo / "owl/11.png").unlink()
     shutil.copy(zoo / "owl/12.png", zoo / "owl/13.png")
-    loaded = cache.load(found, SMALL, LIMIT, where)
+    loaded = cache.load(found, SMALL, where)
     assert set(loaded.failures) == {5, 7, 11, 13}
     assert loaded.failures[11] == "cannot be read: No such file or directory"
     assert loaded.failures[13] == "has changed during the run"
@@ -230,10 +230,10 @@ def test_temporary_failures_are_not_cached(zoo: Path) -> None:
     content = (zoo / "owl/11.png").read_bytes()
     found = surveyed(zoo)
     (zoo / "owl/11.png").unlink()
-    assert 11 in cache.load(found, SMALL, LIMIT, "file").failures
+    assert 11 in cache.load(found, SMALL, "file").failures
     (zoo / "owl/11.png").write_bytes(content)
     for survey in (found, surveyed(zoo)):
-        loaded = cache.load(survey, SMALL, LIMIT, "file")
+        loaded = cache.load(survey, SMALL, "file")
         assert 11 not in loaded.failures
         assert loaded.pixels[11].any()
 
@@ -243,10 +243,10 @@ def test_temporary_failures_are_not_cached(zoo: Path) -> None:
 
 def test_the_file_is_used_again(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = decodings(monkeypatch)
-    first = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    first = cache.load(surveyed(zoo), SMALL, "file")
     assert len(calls) == 19
     moved = zoo.rename(zoo.with_name("elsewhere"))  # known by content, not by place
-    again = cache.load(surveyed(moved), SMALL, LIMIT, "file")
+    again = cache.load(surveyed(moved), SMALL, "file")
     assert len(calls) == 19
     assert " of an earlier run" in again.where
     np.testing.assert_array_equal(first.pixels, again.pixels)
@@ -263,12 +263,12 @@ def test_the_file_is_used_again(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_another_geometry_is_another_file(zoo: Path, other: Preprocessing) -> None:
-    cache.load(surveyed(zoo), SMALL, LIMIT, "file")
-    assert "earlier run" not in cache.load(surveyed(zoo), other, LIMIT, "file").where
+    cache.load(surveyed(zoo), SMALL, "file")
+    assert "earlier run" not in cache.load(surveyed(zoo), other, "file").where
 
 
 def test_normalisation_does_not_change_the_file(zoo: Path) -> None:
-    cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    cache.load(surveyed(zoo), SMALL, "file")
     other = Preprocessing(
         size=8,
         channels=3,
@@ -278,23 +278,23 @@ def test_normalisation_does_not_change_the_file(zoo: Path) -> None:
         crop=1.0,
         interpolation="antialias",
     )
-    assert "earlier run" in cache.load(surveyed(zoo), other, LIMIT, "file").where
+    assert "earlier run" in cache.load(surveyed(zoo), other, "file").where
 
 
 def test_other_content_is_another_file(zoo: Path) -> None:
-    cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    cache.load(surveyed(zoo), SMALL, "file")
     shutil.copy(zoo / "owl/12.png", zoo / "owl/13.png")
-    loaded = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    loaded = cache.load(surveyed(zoo), SMALL, "file")
     assert "earlier run" not in loaded.where
     assert (loaded.pixels[12] == loaded.pixels[13]).all()
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1])
 def test_an_incomplete_file_is_written_again(zoo: Path, cache_folder: Path, kept: int) -> None:
-    whole = np.array(cache.load(surveyed(zoo), SMALL, LIMIT, "file").pixels)
+    whole = np.array(cache.load(surveyed(zoo), SMALL, "file").pixels)
     (path,) = cache_folder.iterdir()
     path.write_bytes(path.read_bytes()[:kept])
-    loaded = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    loaded = cache.load(surveyed(zoo), SMALL, "file")
     assert "earlier run" not in loaded.where
     np.testing.assert_array_equal(loaded.pixels, whole)
 
@@ -302,13 +302,13 @@ def test_an_incomplete_file_is_written_again(zoo: Path, cache_folder: Path, kept
 @pytest.mark.parametrize("at", [100, -60])
 def test_a_damaged_file_is_written_again(zoo: Path, cache_folder: Path, at: int) -> None:
     """Pixels set to zero, and a list of failures with a number that does not exist."""
-    first = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    first = cache.load(surveyed(zoo), SMALL, "file")
     whole = np.array(first.pixels)
     (path,) = cache_folder.iterdir()
     content = bytearray(path.read_bytes())
     content[at : at + 40] = b"0" * 40
     path.write_bytes(content)
-    again = cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    again = cache.load(surveyed(zoo), SMALL, "file")
     assert "earlier run" not in again.where
     np.testing.assert_array_equal(again.pixels, whole)
     assert (again.failures, again.digests, again.flat) == (
@@ -325,7 +325,7 @@ def test_what_killed_processes_left_is_deleted_after_a_day(zoo: Path, cache_fold
         (folder_left / "pixels").write_bytes(b"half")
     for path in (old / "pixels", old):
         os.utime(path, (0, 0))
-    cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+    cache.load(surveyed(zoo), SMALL, "file")
     assert not old.exists()
     assert new.exists()
 
@@ -337,7 +337,7 @@ def test_an_interrupted_load_leaves_nothing(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.load(surveyed(zoo), SMALL, LIMIT, "file", interrupt)
+        cache.load(surveyed(zoo), SMALL, "file", interrupt)
     assert list(cache_folder.iterdir()) == []
     assert threading.active_count() < 20
 
@@ -385,7 +385,7 @@ def test_rows_may_be_written_by_many_threads(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_loads_may_race(zoo: Path) -> None:
     found = surveyed(zoo)
-    expected = cache.load(found, SMALL, LIMIT, "memory")
+    expected = cache.load(found, SMALL, "memory")
     with ThreadPoolExecutor(4) as pool:
         tasks = [pool.submit(cache.load, found, SMALL, LIMIT, "file") for _ in range(8)]
         for task in tasks:
@@ -398,7 +398,7 @@ def test_a_full_disk_is_refused_before_decoding(zoo: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 100))
     calls = decodings(monkeypatch)
     with pytest.raises(ResiduaError, match="Set RESIDUA_CACHE to a folder on another disk"):
-        cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+        cache.load(surveyed(zoo), SMALL, "file")
     assert not calls
 
 
@@ -413,7 +413,7 @@ def test_a_disk_that_becomes_full_leaves_no_file(
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ResiduaError, match=r"cannot be stored in .*: No space left on device"):
-        cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+        cache.load(surveyed(zoo), SMALL, "file")
     monkeypatch.undo()
     assert list(cache_folder.iterdir()) == []
 
@@ -421,7 +421,7 @@ def test_a_disk_that_becomes_full_leaves_no_file(
 def test_a_cache_folder_that_cannot_be_created_is_reported(zoo: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(ResiduaError, match=r"data\.cache=memory"):
-        cache.load(surveyed(zoo), SMALL, LIMIT, "file")
+        cache.load(surveyed(zoo), SMALL, "file")
 
 
 def test_large_images_are_decoded_one_at_a_time(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +436,7 @@ def test_large_images_are_decoded_one_at_a_time(zoo: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(image, "decode", watching)
     monkeypatch.setattr(image, "_LARGE", 1)
-    cache.load(surveyed(zoo), SMALL, LIMIT)
+    cache.load(surveyed(zoo), SMALL)
     assert max(most) == 1
 
 
@@ -450,7 +450,6 @@ def test_messy_as_a_whole(shared_data: Path) -> None:
     loaded = cache.load(
         cache.survey(source, LIMIT),
         Preprocessing(size=16, channels=3, crop=1.0, interpolation="antialias"),
-        LIMIT,
     )
     failed = {source.entries[index].path for index in loaded.failures} | set(dict(source.rejected))
     read = {e.path for i, e in enumerate(source.entries) if i not in loaded.failures}
@@ -468,7 +467,7 @@ def peak_memory(root: Path) -> int:
         from residua.data import cache, folder
         found = cache.survey(folder.find(Path(sys.argv[1])), 10**8)
         rule = Preprocessing(size=224, channels=3, crop=1.0, interpolation="antialias")
-        cache.load(found, rule, 10**8)
+        cache.load(found, rule)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """
     command = [sys.executable, "-c", program, str(root)]
@@ -491,9 +490,9 @@ def test_peak_memory_on_messy(shared_data: Path, tmp_path: Path) -> None:
 
 def test_measurements_are_the_same_from_the_cache_file(zoo: Path) -> None:
     found = surveyed(zoo, max_pixels=1_000_000)
-    fresh = cache.load(found, SMALL, LIMIT, "memory").measured
-    cache.load(found, SMALL, LIMIT, "file")
-    again = cache.load(found, SMALL, LIMIT, "file")
+    fresh = cache.load(found, SMALL, "memory", measured=True).measured
+    cache.load(found, SMALL, "file")
+    again = cache.load(found, SMALL, "file")
     assert "earlier run" in again.where
     assert again.measured == fresh
     assert [index for index, row in enumerate(fresh) if row is None] == [5, 7, 9]

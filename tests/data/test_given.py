@@ -16,7 +16,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from residua.data.columns import Columns
 from residua.data.dataset import Dataset
-from residua.data.given import Ranges, path_of
+from residua.data.given import path_of
 from residua.data.open import open_dataset, open_recorded
 from residua.errors import ResiduaError
 
@@ -107,8 +107,9 @@ def test_a_range_is_stated_or_that_of_the_training() -> None:
     data = (GREY * 16.0, LABELS)
     with pytest.raises(ResiduaError, match=r"image 0 of the data given: .*state their range"):
         path_of(data, Columns())
-    for ranges in (Ranges((0, 4080)), Ranges(None, (0, 4080))):
-        dataset = open_dataset(path_of(data, Columns(), ranges))
+    stated = path_of(data, Columns(), (0, 4080))
+    trained = path_of(data, Columns(), trained_range=(0, 4080))
+    for dataset in map(open_dataset, (stated, trained)):
         assert pixels(dataset, 1) == GREY[..., None].tolist()
 
 

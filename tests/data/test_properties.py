@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from residua.data.dataset import Selection
 from residua.data.open import open_dataset
 
 ROWS = 40
@@ -72,7 +71,7 @@ def test_properties_are_the_same_in_every_form_of_a_table(folder: Path, suffix: 
 
 def test_a_selection_has_the_values_of_its_entries(folder: Path) -> None:
     dataset = open_dataset(write(folder, ".csv"))
-    some = Selection(dataset, [5, 2])
+    some = dataset.selected([5, 2])
     for name, values in dataset.columns.items():
         assert list(some.columns[name]) == [values[5], values[2]]
 

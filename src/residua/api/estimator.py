@@ -31,7 +31,7 @@ from residua.config.schema import AUTO, Config, Effort, Preprocessing, Strategy
 from residua.config.start import own_training, reason_against_installed
 from residua.data.columns import Columns
 from residua.data.dataset import Pixels
-from residua.data.given import Ranges, path_of
+from residua.data.given import path_of
 from residua.data.pixels import ImageLike, checked_range
 from residua.data.scan import class_key
 from residua.data.value_range import ValueRange
@@ -131,11 +131,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"y has {len(classes)} class: a classifier needs two classes or more.")
         names = _names(classes)
         try:
-            ranges = Ranges(checked_range(self.value_range))
+            value_range = checked_range(self.value_range)
             with tempfile.TemporaryDirectory(prefix="residua-") as temporary:
                 kept = user_path(self.runs) if self.runs is not None else None
                 data = (images, [names[label] for label in labels])
-                path = path_of(data, Columns(), ranges, None if kept else Path(temporary))
+                parent = None if kept else Path(temporary)
+                path = path_of(data, Columns(), value_range, parent=parent)
                 config, console = self._config(path), Console(self.quiet)
                 out = str(new_folder(kept or Path(temporary), "fit-"))
                 folder = experiment.train(config, out, console, report=kept is not None)

@@ -29,7 +29,7 @@ from residua.config.schema import (
     TrainingPrecision,
 )
 from residua.data.columns import Columns
-from residua.data.given import DataLike, Ranges, path_of
+from residua.data.given import DataLike, path_of
 from residua.data.pixels import Transform, checked_range
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
@@ -293,7 +293,7 @@ def train(
     if settings is not None and not isinstance(settings, Mapping):
         raise ResiduaError(f"settings = {settings!r}: expected values by dotted name.")
     config = compose("", recipe, {**arguments, **(settings or {})})
-    path = path_of(data, Columns.of(config.data), Ranges(config.preprocessing.value_range))
+    path = path_of(data, Columns.of(config.data), config.preprocessing.value_range)
     config = with_settings(config, {"data.path": path})
     console, name = Console(quiet), config.network.name
     folder = experiment.train(config, None if out is None else str(out), console, track=trackers)
@@ -387,8 +387,11 @@ def evaluate(
         raise ResiduaError(
             f"--data {data_path}: is where the own data of a run are now; without DATA beside it."
         )
-    ranges = Ranges(checked_range(value_range), weights.metadata.preprocessing.value_range)
-    name = None if data is None else path_of(data, columns, ranges)
+    own_range = checked_range(value_range)
+    name = None
+    if data is not None:
+        trained_range = weights.metadata.preprocessing.value_range
+        name = path_of(data, columns, own_range, trained_range=trained_range)
     if folder is not None:
         moved = None if data_path is None else _path(data_path, folder.config)
         return evaluate_run(folder, name, console, weights, moved, columns, where)
@@ -403,5 +406,4 @@ def evaluate(
 
 def _path(data: DataLike, config: Config) -> str:
     """The path of the data of a run, which may be given in Python again."""
-    ranges = Ranges(config.preprocessing.value_range)
-    return path_of(data, Columns.of(config.data), ranges)
+    return path_of(data, Columns.of(config.data), config.preprocessing.value_range)

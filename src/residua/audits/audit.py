@@ -22,7 +22,7 @@ from residua.audits.shortcuts import check_shortcuts
 from residua.config.recipes import data_settings
 from residua.data.columns import Columns
 from residua.data.fixes import Fix, write_fixes
-from residua.data.given import DataLike, Ranges, path_of
+from residua.data.given import DataLike, path_of
 from residua.data.pixels import checked_range
 from residua.data.prepared import Prepared
 from residua.data.random import Integers
@@ -210,7 +210,7 @@ def audit(
     """
     began = time.monotonic()
     chosen = data_settings({"data.group_by": group_by, **(settings or {})})
-    path = path_of(data, Columns.of(chosen), Ranges(checked_range(value_range)))
+    path = path_of(data, Columns.of(chosen), checked_range(value_range))
     images = read(dataclasses.replace(chosen, path=path), seconds, Console(quiet))
     return examine(path, images, find_copies(images), time.monotonic() - began)
 

@@ -85,18 +85,6 @@ def has_effect(config: Config, setting: str) -> bool:
     return not setting.startswith(unused)
 
 
-def choose_device(chooser: Chooser, gpu: bool) -> None:
-    """Set training.device."""
-    reason = "GPU available" if gpu else "no GPU available"
-    chooser.choose("training.device", "cuda" if gpu else "cpu", reason)
-
-
-def choose_precision(chooser: Chooser, bf16: tuple[bool, str]) -> None:
-    """Set training.precision, once the device is known. bf16: whether it is fast, and why."""
-    fast, reason = bf16
-    chooser.choose("training.precision", "bf16" if fast else "fp32", reason)
-
-
 def choose_geometry(chooser: Chooser, side: int, grey: bool) -> None:
     """Set the preprocessing but its means, from `side`, the median shorter side in px."""
     chooser.choose("preprocessing.resize", "crop", "resize and centre crop keep the aspect ratio")
@@ -137,12 +125,6 @@ def too_costly_to_compare(images: int, side: int) -> str:
     if images > MOST_COMPARED:
         return f"{images:,} images are many to compare"
     return f"images of {side} px are too small to compare" if side < LEAST_COMPARED else ""
-
-
-def choose_value_range(chooser: Chooser, low: float, high: float, images: int) -> None:
-    """Set preprocessing.value_range, measured on `images` images of 16 bits or float."""
-    reason = f"one scale for all, measured on {images:,} images of 16 bits or float"
-    chooser.choose("preprocessing.value_range", [low, high], reason)
 
 
 def choose_installed_size(chooser: Chooser, side: int, images: int, size: int) -> None:
@@ -217,13 +199,6 @@ def cross_validated(classes: int) -> int:
     """How many images cross-validation uses at most."""
     low, high = CROSS_VALIDATED
     return min(high, max(low, FEW * classes))
-
-
-def choose_colours(chooser: Chooser, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Set preprocessing.mean and .std, in channel order, 0..255."""
-    reason = "measured on the training set"
-    chooser.choose("preprocessing.mean", [round(value, 3) for value in mean], reason)
-    chooser.choose("preprocessing.std", [round(value, 3) for value in std], reason)
 
 
 def choose_network(chooser: Chooser, classes: int, images: int) -> None:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
-from residua.data.dataset import ColumnValues, Entry, Header, Pixels, Range, SplitName
+from residua.data.dataset import Dataset, Entry, Header, Pixels, Range, SplitName
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 
 Block = tuple[Pixels, Integers]  # uint8 [N, H, W, C] and int64 [N]
 
 
-@dataclass(frozen=True, eq=False)
-class ArrayDataset:
-    """Images in memory or in a mapped file, each uint8 [H, W, C]; implements `Dataset`."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArrayDataset(Dataset):
+    """Images in memory or in a mapped file, each uint8 [H, W, C]."""
 
-    name: str
-    description: str
-    classes: tuple[str, ...]
-    entries: Sequence[Entry]
     images: Sequence[Pixels]
     format: str
-    rejected: Sequence[tuple[str, str]] = ()
-    warnings: Sequence[str] = ()
-    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
 
     def content(self, index: int) -> bytes:
         """The pixels of one image, row by row, channels last."""
@@ -50,6 +45,11 @@ class ArrayDataset:
             return np.repeat(pixels, 3, axis=2)
         return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
 
+    def selected(self, indices: Sequence[int]) -> Self:
+        """See Dataset."""
+        images = [self.images[index] for index in indices]
+        return dataclasses.replace(super().selected(indices), images=images)
+
 
 def array_dataset(
     name: str,
@@ -69,7 +69,14 @@ def array_dataset(
         for split, (_, labels) in blocks.items()
         for number, label in enumerate(labels)
     ]
-    return ArrayDataset(name, description, classes, entries, list(array), format)
+    return ArrayDataset(
+        name=name,
+        description=description,
+        classes=classes,
+        entries=entries,
+        images=list(array),
+        format=format,
+    )
 
 
 def checked_block(pixels: Pixels, labels: Integers, classes: int, where: str) -> Block:

@@ -84,7 +84,8 @@ def _recorded_split(
 def _keras_split(config: Config, dataset: Dataset, paths: Sequence[str]) -> list[SplitName]:
     """The split that Keras' image_dataset_from_directory would choose."""
     flat = all(entry.split is None for entry in dataset.entries)
-    if not isinstance(dataset, FolderDataset) or not flat or config.data.test_fraction:
+    others = config.data.test_fraction or config.data.fixes
+    if not isinstance(dataset, FolderDataset) or not flat or others:
         raise ResiduaError(
             f"{config.data.path}: --split keras divides a folder of class folders into training "
             "and validation, and nothing else. Use --split stratified."

@@ -51,11 +51,13 @@ _MOST_FILES = 20_000  # image files that are measured; of more it would take too
 class Survey:
     """The result of reading every entry once.
 
-    sha256: of each entry's content, "" if it could not be read. headers: of each entry, None for a
-    failure. failures: entry -> reason; decoding may add more.
+    max_pixels: larger images are failures. sha256: of each entry's content, "" if it could not be
+    read. headers: of each entry, None for a failure. failures: entry -> reason; decoding may add
+    more.
     """
 
     dataset: Dataset
+    max_pixels: int
     sha256: tuple[str, ...]
     headers: tuple[Header | None, ...]
     failures: dict[int, str]
@@ -95,6 +97,7 @@ def survey(dataset: Dataset, max_pixels: int, progress: Report | None = None) ->
     results = in_threads(read, len(dataset.entries), progress)
     return Survey(
         dataset=dataset,
+        max_pixels=max_pixels,
         sha256=tuple(digest for digest, _, _ in results),
         headers=tuple(header for _, header, _ in results),
         failures={index: reason for index, (_, _, reason) in enumerate(results) if reason},
@@ -116,9 +119,7 @@ def median_size(survey: Survey) -> tuple[int, int]:
     return median(h.width for h in headers), median(h.height for h in headers)
 
 
-def value_range(
-    survey: Survey, max_pixels: int, progress: Report | None
-) -> tuple[float, float, int]:
+def value_range(survey: Survey, progress: Report | None) -> tuple[float, float, int]:
     """The values of 16-bit and float images that become 0 and 255, and how many were measured."""
     deep = [at for at, header in enumerate(survey.headers) if header and image.is_deep(header.mode)]
     deep = deep[:: -(-len(deep) // _MEASURED)]
@@ -126,7 +127,7 @@ def value_range(
     def measure(number: int) -> Values:
         try:
             content = survey.dataset.content(deep[number])
-            return image.values(content, max_pixels, _VALUES)
+            return image.values(content, survey.max_pixels, _VALUES)
         except Unreadable:  # `load` reports it
             return np.zeros(0)
 
@@ -138,11 +139,10 @@ def value_range(
 def load(
     survey: Survey,
     preprocessing: Preprocessing,
-    max_pixels: int,
     cache: Literal["auto", "memory", "file"] = "auto",
     progress: Report | None = None,
     *,
-    measured: bool = True,
+    measured: bool = False,
 ) -> Decoded:
     """Decode and resize every image of a survey, or open the cache file of an earlier run.
 
@@ -150,7 +150,7 @@ def load(
     Images that cannot be decoded, or have changed since the survey, become failures. Raises
     ResiduaError if the pixels do not fit into memory or the cache folder.
     """
-    job = _Job(survey, preprocessing, max_pixels, progress, measured)
+    job = _Job(survey, preprocessing, progress, measured)
     needed, free = math.prod(job.shape), free_memory()
     amount = f"{needed / 1e6:,.0f} MB"
     if cache == "auto":
@@ -217,7 +217,6 @@ class _Job:
 
     survey: Survey
     preprocessing: Preprocessing
-    max_pixels: int
     progress: Report | None
     measured: bool
 
@@ -250,7 +249,7 @@ class _Job:
                         index,
                         content,
                         preprocessing.channels,
-                        self.max_pixels,
+                        survey.max_pixels,
                         preprocessing.value_range,
                     )
                     digest = image.digest(decoded)
@@ -274,9 +273,9 @@ class _Job:
 
     def file_name(self, excluded: Collection[int]) -> str:
         """A hash of geometry, decoder and contents but those excluded: equal for equal pixels."""
-        rule = self.preprocessing
+        rule, max_pixels = self.preprocessing, self.survey.max_pixels
         geometry = rule.size, rule.channels, rule.resize, rule.crop, rule.interpolation
-        decoder = _CACHE_VERSION, PIL.__version__, self.max_pixels, geometry, rule.value_range
+        decoder = _CACHE_VERSION, PIL.__version__, max_pixels, geometry, rule.value_range
         name = hashlib.sha256(repr(decoder).encode())
         for index, content in enumerate(zip(self.survey.sha256, self.survey.headers, strict=True)):
             name.update(b"-" if index in excluded else repr(content).encode())

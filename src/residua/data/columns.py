@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from residua.config.schema import Data
 from residua.errors import ResiduaError
 
-# Names in lower case with "_" for spaces and "-". Those of a later tuple count without an earlier.
+# Names in lower case with "_" for spaces and "-". Those of a later list count without an earlier.
 _FILES = "path file_name filename file file_path filepath image_path image_file image_name img_path"
-PATHS = (
-    tuple(_FILES.split()),
-    ("image", "image_id", "img", "id"),
-)
-LABELS = (("label", "labels", "class", "class_name", "classname", "target", "category"),)
-SPLITS = (("split", "subset", "partition"),)
-GROUPS = (("group", "groups"),)
+_KNOWN: dict[str, tuple[list[str], ...]] = {
+    "path": (_FILES.split(), ["image", "image_id", "img", "id"]),
+    "label": (["label", "labels", "class", "class_name", "classname", "target", "category"],),
+    "split": (["split", "subset", "partition"],),
+    "group": (["group", "groups"],),
+    "weight": (["weight", "weights", "sample_weight", "sample_weights"],),
+}
 WEIGHT_RANGE = 1e-9, 1e9  # beyond, a loss in float32 is not finite
-WEIGHTS = (("weight", "weights", "sample_weight", "sample_weights"),)
 
 
 @dataclass(frozen=True)
@@ -57,30 +56,18 @@ def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Columns:
     path = path_column(names, where, chosen.path)
     if chosen.label == path:
         raise ResiduaError(f"{where}: the column {path!r} cannot be both path and label.")
-    split = _column(names, chosen.split, SPLITS, "split", where)
-    group = group_column(names, chosen.group, where)
+    split = column_of("split", names, chosen.split, where)
+    group = column_of("group", names, chosen.group, where)
     free = [name for name in names if name not in (path, chosen.label)]
-    weight = weight_column(free, chosen.weight, where)
+    weight = column_of("weight", free, chosen.weight, where)
     others = [name for name in names if name not in ("", path)]
-    label = _column(others, chosen.label, LABELS, "label", where, names)
+    label = column_of("label", others, chosen.label, where, names)
     if not label:
         rest = [name for name in others if name not in (split, group, weight)]
         if len(rest) != 1:
             raise ResiduaError(_unclear("label", [], names, where))
         label = rest[0]
     return Columns(path, label, split, group, weight)
-
-
-def group_column(names: Sequence[str], chosen: str, where: str = "the data given") -> str:
-    """The column of groups, "" if there is none. chosen: the setting data.group_by."""
-    if chosen:
-        return chosen if chosen in names else ""
-    return _column(names, "", GROUPS, "group", where)
-
-
-def weight_column(names: Sequence[str], chosen: str, where: str = "the data given") -> str:
-    """The column of weights, "" if there is none. chosen: the setting data.weight_column."""
-    return _column(names, chosen, WEIGHTS, "weight", where)
 
 
 def weight_of(text: str, column: str, where: str) -> float:
@@ -100,29 +87,30 @@ def weight_of(text: str, column: str, where: str) -> float:
 
 def path_column(names: Sequence[str], where: str, chosen: str = "") -> str:
     """The column of paths. Raises ResiduaError if it is unclear or missing."""
-    path = _column(names, chosen, PATHS, "path", where)
+    path = column_of("path", names, chosen, where)
     if not path:
         raise ResiduaError(_unclear("path", [], names, where))
     return path
 
 
-def _column(
-    names: Sequence[str],
-    chosen: str,
-    known: Sequence[Sequence[str]],
-    role: str,
-    where: str,
-    shown: Sequence[str] = (),
+def column_of(
+    role: str, names: Sequence[str], chosen: str, where: str, shown: Sequence[str] = ()
 ) -> str:
-    """The column of a role, "" if there is none. shown: all columns, for messages."""
+    """The column of a role, a field of Columns; "" if there is none.
+
+    chosen: by the user, "" where the name decides. shown: all columns, for messages. Raises
+    ResiduaError if a chosen column is missing, or several names fit.
+    """
     if chosen:
         if chosen not in names:
+            if role == "group":  # another form of data.group_by
+                return ""
             raise ResiduaError(
                 f"{where}: has no column {chosen!r} (data.{role}_column): its columns are "
                 f"{shown_columns(shown or names)}."
             )
         return chosen
-    for tier in known:
+    for tier in _KNOWN[role]:
         matches = [name for name in names if plain_name(name) in tier]
         if len(matches) > 1:
             raise ResiduaError(_unclear(role, matches, shown or names, where))

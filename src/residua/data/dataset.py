@@ -1,10 +1,12 @@
-"""The protocol of a data set: class names, and labelled images that are read by index."""
+"""A data set: class names, and labelled images that are read by index."""
 
 from __future__ import annotations
 
+import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -47,47 +49,44 @@ class Header:
     mode: str
 
 
-class Dataset(Protocol):
-    """A data set; its images are read by index, from several threads at once."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset(ABC):
+    """A data set; its images are read by index, from several threads at once.
 
-    @property
-    def name(self) -> str:
-        """A short name for run folders, such as "birds6"."""
+    name: short, for run folders, such as "birds6". description: the kind, such as "class folders".
+    classes: their names; the label of an entry is an index into them. entries: every candidate
+    image, in an order that depends on the paths alone. rejected: (path, reason) of files that are
+    unusable by their name and first bytes alone. warnings: sentences for the user. columns: further
+    columns of a table by name: a value for each entry, "" or NaN without one.
+    """
 
-    @property
-    def description(self) -> str:
-        """The kind of data set, such as "a folder of class folders"."""
+    name: str
+    description: str
+    classes: tuple[str, ...]
+    entries: Sequence[Entry]
+    rejected: Sequence[tuple[str, str]] = ()
+    warnings: Sequence[str] = ()
+    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; the label of an entry is an index into them."""
-
-    @property
-    def entries(self) -> Sequence[Entry]:
-        """Every candidate image, in an order that depends on the paths alone."""
-
-    @property
-    def rejected(self) -> Sequence[tuple[str, str]]:
-        """(path, reason) of files that are unusable by their name and first bytes alone."""
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """Sentences for the user, such as on empty class folders."""
-
-    @property
-    def columns(self) -> Mapping[str, ColumnValues]:
-        """Further columns of a table by name: a value for each entry, "" or NaN without one."""
-
+    @abstractmethod
     def content(self, index: int) -> bytes:
         """The bytes that define image `index`: its file, or its pixels. Raises Unreadable."""
 
+    @abstractmethod
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
         """The header, read from `content`. Raises Unreadable, also above `max_pixels`."""
 
+    @abstractmethod
     def pixels(
         self, index: int, content: bytes, channels: int, max_pixels: int, value_range: Range = None
     ) -> Pixels:
         """The decoded, upright image, uint8 [H, W, channels]. Raises Unreadable."""
+
+    def selected(self, indices: Sequence[int]) -> Self:
+        """These images as a data set, without rejected files."""
+        entries = [self.entries[index] for index in indices]
+        columns = values_at(self.columns, indices)
+        return dataclasses.replace(self, entries=entries, columns=columns, rejected=())
 
 
 def values_at(
@@ -100,26 +99,3 @@ def values_at(
         else [values[index] for index in indices]
         for name, values in columns.items()
     }
-
-
-class Selection:
-    """Some images of a data set, as a data set: entry i is entry `indices[i]` of the other."""
-
-    def __init__(self, dataset: Dataset, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, indices
-        self.name, self.description = dataset.name, dataset.description
-        self.classes, self.warnings = dataset.classes, dataset.warnings
-        self.entries = [dataset.entries[index] for index in indices]
-        self.columns = values_at(dataset.columns, indices)
-        self.rejected: Sequence[tuple[str, str]] = ()
-
-    def content(self, index: int) -> bytes:
-        return self.dataset.content(self.indices[index])
-
-    def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        return self.dataset.header(self.indices[index], content, max_pixels)
-
-    def pixels(
-        self, index: int, content: bytes, channels: int, max_pixels: int, value_range: Range = None
-    ) -> Pixels:
-        return self.dataset.pixels(self.indices[index], content, channels, max_pixels, value_range)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from residua.data.dataset import Dataset, Selection
+from residua.data.dataset import Dataset
 from residua.errors import ResiduaError
 from residua.system.files import csv_text, reason_of, write_atomically
 
@@ -88,10 +88,12 @@ def with_fixes(dataset: Dataset, fixes: Sequence[Fix], path: Path) -> Dataset:
             )
     excluded = {name for name, fix in by_path.items() if fix.action == "exclude"}
     indices = [n for n, entry in enumerate(dataset.entries) if entry.path not in excluded]
-    fixed = Selection(dataset, indices)
-    fixed.rejected = tuple(row for row in dataset.rejected if row[0] not in excluded)
-    for number, entry in enumerate(fixed.entries):
-        fix_of = by_path.get(entry.path)
-        if fix_of is not None:
-            fixed.entries[number] = dataclasses.replace(entry, label=labels[fix_of.label])
-    return fixed
+    fixed = dataset.selected(indices)
+    entries = [
+        dataclasses.replace(entry, label=labels[by_path[entry.path].label])
+        if entry.path in by_path
+        else entry
+        for entry in fixed.entries
+    ]
+    rejected = [row for row in dataset.rejected if row[0] not in excluded]
+    return dataclasses.replace(fixed, entries=entries, rejected=rejected)

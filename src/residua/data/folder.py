@@ -10,12 +10,20 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from residua.data import recognition
 from residua.data.dataset import SPLITS, SplitName
-from residua.data.scan import LINE_BREAK, SPLIT_NAMES, FileDataset, Scan, classes_of, entries_of
+from residua.data.scan import (
+    LINE_BREAK,
+    SPLIT_NAMES,
+    FileDataset,
+    Labelled,
+    Scan,
+    classes_of,
+    entries_of,
+)
 from residua.data.table import is_table
 from residua.errors import ResiduaError
 from residua.system.files import reason_of
@@ -40,9 +48,8 @@ _PSEUDO = (("proc",), ("sys",), ("dev",))  # folders without end
 _KERAS_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
-@dataclass(frozen=True)
 class FolderDataset(FileDataset):
-    """Images in class folders; implements `Dataset`."""
+    """Images in class folders."""
 
 
 def find(root: Path, *, training: bool = True) -> FolderDataset:
@@ -73,7 +80,7 @@ def find(root: Path, *, training: bool = True) -> FolderDataset:
         description="class folders"
         + (f", split into {', '.join(map(str, splits))}" if None not in splits else ""),
         classes=classes,
-        entries=entries_of(scan, classes),
+        entries=entries_of(sorted(scan.labelled, key=attrgetter("path")), classes),
         rejected=sorted(scan.rejected),
         warnings=scan.warnings,
     )
@@ -212,7 +219,7 @@ def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: Scan)
     elif shown != path.relative_to(root).as_posix():
         scan.rejected.append((shown, "has a name that is not UTF-8: rename it"))
     else:
-        scan.labelled.append((shown, name, split))
+        scan.labelled.append(Labelled(shown, name, split))
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -49,24 +49,19 @@ class _Item:
     cells: Cells
 
 
-@dataclass(frozen=True)
-class Ranges:
-    """Values of arrays and tensors that are black and white: of these images, else of those that
-    the network was trained on; see `pixels_of`."""
-
-    own: ValueRange | None = None
-    trained: ValueRange | None = None
-
-
-NO_RANGES = Ranges()
-
-
 def path_of(
-    data: DataLike, columns: Columns, ranges: Ranges = NO_RANGES, parent: Path | None = None
+    data: DataLike,
+    columns: Columns,
+    value_range: ValueRange | None = None,
+    *,
+    trained_range: ValueRange | None = None,
+    parent: Path | None = None,
 ) -> str:
     """The path of DATA, stored if it has none. Raises ResiduaError.
 
-    columns: of a datasets.Dataset. parent: the folder to store in; None: one in the user's cache.
+    columns: of a datasets.Dataset. value_range: values of arrays and tensors that are black and
+    white; trained_range: those of the images that a network was trained on, see `pixels_of`.
+    parent: the folder to store in; None: one in the user's cache.
     """
     if isinstance(data, str | os.PathLike):
         return os.fspath(data)
@@ -82,7 +77,8 @@ def path_of(
         present = [name for name in known if name in names]
         return present if set(present) == set(names) else class_order(names)
 
-    return str(store_images(_images(chain([first], items), ranges), ordered, parent))
+    images = _images(chain([first], items), value_range, trained_range)
+    return str(store_images(images, ordered, parent))
 
 
 def _rows(items: Iterable[_Item]) -> Iterator[dict[str, object]]:
@@ -93,13 +89,15 @@ def _rows(items: Iterable[_Item]) -> Iterator[dict[str, object]]:
         yield {**item.cells, "path": str(path), "label": item.label, "split": item.split or ""}
 
 
-def _images(items: Iterable[_Item], ranges: Ranges) -> Iterator[Labelled]:
+def _images(
+    items: Iterable[_Item], value_range: ValueRange | None, trained_range: ValueRange | None
+) -> Iterator[Labelled]:
     for item in items:
         if isinstance(item.image, str | os.PathLike):
             raise ResiduaError(f"{item.where}: is a path, but the first image is none.")
         try:
             channels = 1 if _is_grey(item.image) else 3
-            pixels = pixels_of(item.image, channels, Data.max_pixels, ranges.own, ranges.trained)
+            pixels = pixels_of(item.image, channels, Data.max_pixels, value_range, trained_range)
         except Unreadable as error:
             raise ResiduaError(f"{item.where}: {error}.") from error
         yield Labelled(pixels, item.label, item.split, item.cells)

@@ -11,9 +11,10 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
@@ -23,7 +24,15 @@ from residua.data.columns import Columns, path_column, roles_of, shown_columns, 
 from residua.data.dataset import SPLITS, SplitName
 from residua.data.folder import files_below
 from residua.data.properties import properties_in
-from residua.data.scan import LINE_BREAK, FileDataset, Scan, classes_of, entries_of, split_named
+from residua.data.scan import (
+    LINE_BREAK,
+    FileDataset,
+    Labelled,
+    Scan,
+    classes_of,
+    entries_of,
+    split_named,
+)
 from residua.data.table import Table, read_table, text_of
 from residua.errors import ResiduaError, UnreadableImages
 from residua.system.files import reason_of
@@ -39,25 +48,6 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _GENERIC = ("train", "training", "test", "labels", "metadata", "data", "annotations")
 
 
-@dataclass(frozen=True)
-class _Row:
-    at: int  # in the table
-    number: int
-    label: str
-    split: SplitName | None
-    weight: float
-
-
-@dataclass
-class _Listing:
-    """The rows so far. rows: path -> its row. groups: path -> group. repeated: equal rows."""
-
-    scan: Scan = field(default_factory=Scan)
-    rows: dict[str, _Row] = field(default_factory=dict)
-    groups: dict[str, str] = field(default_factory=dict)
-    repeated: int = 0
-
-
 def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
     """The data set that a table file lists.
 
@@ -66,8 +56,7 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
     """
     table = read_table(file)
     roles = roles_of(table.names, columns, _with_others(table))
-    listing = _listed(table, roles)
-    scan = listing.scan
+    scan, repeated = _listed(table, roles)
     if not scan.labelled:
         path, reason = (*scan.rejected, ("", "has no rows"))[0]
         raise UnreadableImages(
@@ -78,18 +67,18 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
             len(scan.rejected),
             (path, reason),
         )
-    present = {split for _, _, split in scan.labelled}
+    present = {image.split for image in scan.labelled}
     splits = [split for split in SPLITS if split in present]
     if splits and None in present:
-        scan.labelled = [(path, name, split or "train") for path, name, split in scan.labelled]
+        scan.labelled = [replace(image, split=image.split or "train") for image in scan.labelled]
         scan.warnings.append("Rows without a split are in the training set.")
         splits = [split for split in SPLITS if split in present | {"train"}]
     if training and splits and splits[0] != "train":
         raise ResiduaError(f"{file}: no row has the split 'train': its splits are {splits}.")
-    if listing.repeated:
-        rows = counted(listing.repeated, "row repeats", "rows repeat")
-        scan.warnings.append(f"{rows} an earlier row exactly.")
-    names = {name for _, name, _ in scan.labelled}
+    if repeated:
+        repeat = counted(repeated, "row repeats", "rows repeat")
+        scan.warnings.append(f"{repeat} an earlier row exactly.")
+    names = {image.name for image in scan.labelled}
     scan.warnings += [
         f"{name!r} is a class: if it marks images without a label, leave these cells empty."
         for name in sorted(names)
@@ -100,9 +89,8 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
         classes = classes_of(scan, splits if training else [], order)
     except ResiduaError as error:  # a class that the training set lacks
         raise ResiduaError(f"{file}: {error}") from error
-    weights = {path: row.weight for path, row in listing.rows.items()}
-    entries = entries_of(scan, classes, listing.groups, weights)
-    positions = [listing.rows[entry.path].at for entry in entries]
+    images = sorted(scan.labelled, key=attrgetter("path"))
+    rows = [image.row for image in images]
     parent = file.absolute().parent.name
     return FileDataset(
         root=file.parent,
@@ -112,10 +100,10 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
         + (f", grouped by {roles.group!r}" if roles.group else "")
         + (f", weighted by {roles.weight!r}" if roles.weight else ""),
         classes=classes,
-        entries=entries,
+        entries=entries_of(images, classes),
         rejected=sorted(scan.rejected),
         warnings=scan.warnings,
-        columns=properties_in(table.columns, positions, dataclasses.astuple(roles)),
+        columns=properties_in(table.columns, rows, dataclasses.astuple(roles)),
     )
 
 
@@ -149,9 +137,12 @@ def _with_others(table: Table) -> str:
     )
 
 
-def _listed(table: Table, roles: Columns) -> _Listing:
-    """Every row as a labelled image, or rejected. Raises ResiduaError on contradicting rows."""
-    listing, files = _Listing(), _Files(table.file.parent)
+def _listed(table: Table, roles: Columns) -> tuple[Scan, int]:
+    """Every row as a labelled image, or rejected; and how many repeat an earlier row. Raises
+    ResiduaError on contradicting rows."""
+    scan, files = Scan(), _Files(table.file.parent)
+    first_of: dict[str, Labelled] = {}
+    repeated = 0
     empty = [""] * len(table.numbers)
     label = roles.label
     labels = _labels(_texts(table, label, "label"), table, label)
@@ -159,39 +150,39 @@ def _listed(table: Table, roles: Columns) -> _Listing:
     splits = _splits(table, roles.split) if roles.split else [None] * len(empty)
     weights = _weights(table, roles.weight) if roles.weight else [1.0] * len(empty)
     texts = _texts(table, roles.path, "path")
-    for at, (number, text, name, part, group_name, weight) in enumerate(
-        zip(table.numbers, texts, labels, splits, groups, weights, strict=True)
+    for at, (text, name, part, group, weight) in enumerate(
+        zip(texts, labels, splits, groups, weights, strict=True)
     ):
         path, reason = files.locate(text)
         if not reason and not name:
             reason = f"has no label in the column {label!r}"
         if reason:
+            number = table.numbers[at]
             shown = path or text[:_MAX_LABEL] or f"row {number}"
-            listing.scan.rejected.append((shown, f"row {number}: {reason}"))
+            scan.rejected.append((shown, f"row {number}: {reason}"))
             continue
-        row = _Row(at, number, name, part, weight)
-        first = listing.rows.setdefault(path, row)
-        if first is not row:
-            _check_repeated(table, path, first, row)
-            listing.repeated += 1
-            continue
-        listing.scan.labelled.append((path, name, part))
-        if group_name:
-            listing.groups[path] = group_name
-    return listing
+        image = Labelled(path, name, part, group, weight, at)
+        first = first_of.setdefault(path, image)
+        if first is image:
+            scan.labelled.append(image)
+        else:
+            _check_repeated(table, first, image)
+            repeated += 1
+    return scan, repeated
 
 
-def _check_repeated(table: Table, path: str, first: _Row, row: _Row) -> None:
+def _check_repeated(table: Table, first: Labelled, image: Labelled) -> None:
     """Raise ResiduaError if two rows of an image differ."""
     for role, before, now in (
-        ("label", first.label, row.label),
-        ("split", first.split, row.split),
-        ("weight", first.weight, row.weight),
+        ("label", first.name, image.name),
+        ("split", first.split, image.split),
+        ("weight", first.weight, image.weight),
     ):
         if before != now:
             raise ResiduaError(
-                f"{table.file}, row {row.number}: {path} has the {role} {now!r}, but {before!r} in "
-                f"row {first.number}: delete one of the rows. An image has one {role}."
+                f"{table.file}, row {table.numbers[image.row]}: {image.path} has the {role} "
+                f"{now!r}, but {before!r} in row {table.numbers[first.row]}: delete one of the "
+                f"rows. An image has one {role}."
             )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from residua.data.assignment import assign_splits, by_split
 from residua.data.batches import measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
 from residua.data.columns import Columns
-from residua.data.dataset import Dataset, Pixels, SplitName
+from residua.data.dataset import Dataset, Pixels
 from residua.data.fixes import Fix, read_fixes, with_fixes
 from residua.data.grouping import split_groups
 from residua.data.image import is_deep
@@ -73,14 +73,15 @@ def prepare(
     splits = by_split(readable, members)
     labels = np.array([entry.label for entry in dataset.entries], np.int64)
     _choose_the_rest(chooser, decoded.pixels, labels, splits["train"], dataset, grey(surveyed))
-    notes = (
+    notes = [
         *dataset.warnings,
         *split_notes,
         *split.near_duplicate_notes(members, near.tolist()),
         *_fixes_notes(chooser.config, fixes, members),
-        *_range_notes(chooser.config, dataset, surveyed, decoded),
-        *_curve_notes(config, splits),
-    )
+        *_range_notes(chooser.config, surveyed, decoded),
+    ]
+    if config.training.curve_test and not len(splits["test"]):
+        notes.append("--curve-test has no effect: there is no test set")
     return Prepared(
         config=chooser.config,
         choices=tuple(chooser.choices),
@@ -123,9 +124,12 @@ def with_size(prepared: Prepared, size: int, reason: str, console: Console) -> P
 
 
 def _choose_device(chooser: Chooser) -> torch.device:
-    auto.choose_device(chooser, torch.cuda.is_available())
+    if torch.cuda.is_available():
+        chooser.choose("training.device", "cuda", "GPU available")
+    chooser.choose("training.device", "cpu", "no GPU available")
     device = device_named(chooser.config.training.device)
-    auto.choose_precision(chooser, fast_bf16(device))
+    is_fast, reason = fast_bf16(device)
+    chooser.choose("training.precision", "bf16" if is_fast else "fp32", reason)
     return device
 
 
@@ -195,8 +199,9 @@ def _choose_value_range(chooser: Chooser, surveyed: Survey, console: Console) ->
         header and is_deep(header.mode) for header in surveyed.headers
     ):
         with console.bar("measuring the range of values") as move:
-            low, high, images = value_range(surveyed, chooser.config.data.max_pixels, move)
-        auto.choose_value_range(chooser, low, high, images)
+            low, high, images = value_range(surveyed, move)
+        reason = f"one scale for all, measured on {images:,} images of 16 bits or float"
+        chooser.choose("preprocessing.value_range", [low, high], reason)
 
 
 def _near_duplicates(
@@ -209,18 +214,10 @@ def _near_duplicates(
     return np.zeros((0, 2), np.int64)
 
 
-def _curve_notes(config: Config, splits: Mapping[SplitName, Integers]) -> tuple[str, ...]:
-    if config.training.curve_test and not len(splits["test"]):
-        return ("--curve-test has no effect: there is no test set",)
-    return ()
-
-
-def _fixes_notes(
-    config: Config, fixes: Sequence[Fix], members: Sequence[Member]
-) -> tuple[str, ...]:
+def _fixes_notes(config: Config, fixes: Sequence[Fix], members: Sequence[Member]) -> list[str]:
     """The number of changes by the fix list, and of those that evaluated images have."""
     if not config.data.fixes:
-        return ()
+        return []
     relabelled, excluded = (
         {fix.path for fix in fixes if fix.action == action} for action in ("relabel", "exclude")
     )
@@ -237,20 +234,18 @@ def _fixes_notes(
                 f"checked {agreeing(count, 'its label', 'their labels')}, {split_name} metrics are "
                 "too optimistic"
             )
-    return (note,)
+    return [note]
 
 
-def _range_notes(
-    config: Config, dataset: Dataset, surveyed: Survey, decoded: Decoded
-) -> tuple[str, ...]:
+def _range_notes(config: Config, surveyed: Survey, decoded: Decoded) -> list[str]:
     """A note on images of few grey levels."""
     if not decoded.flat:
-        return ()
-    first = decoded.flat[0]
+        return []
+    first, entries = decoded.flat[0], surveyed.dataset.entries
     uses = agreeing(len(decoded.flat), "uses", "use")
     note = (
-        f"{len(decoded.flat):,} of {len(dataset.entries):,} images {uses} less than a tenth of the "
-        f"range from black to white, for example {dataset.entries[first].path}"
+        f"{len(decoded.flat):,} of {len(entries):,} images {uses} less than a tenth of the "
+        f"range from black to white, for example {entries[first].path}"
     )
     header, scale = surveyed.headers[first], config.preprocessing.value_range
     if header and is_deep(header.mode) and scale is not None:
@@ -258,20 +253,13 @@ def _range_notes(
             f" (0 to 255 are the values {scale[0]:g} to {scale[1]:g}: --set "
             "preprocessing.value_range=[LOW,HIGH] changes that)"
         )
-    return (f"{note}.",)
+    return [f"{note}."]
 
 
 def _decode(chooser: Chooser, surveyed: Survey, console: Console, measured: bool) -> Decoded:
     config = chooser.config
     with console.bar("decoding") as move:
-        decoded = load(
-            surveyed,
-            config.preprocessing,
-            config.data.max_pixels,
-            config.data.cache,
-            move,
-            measured=measured,
-        )
+        decoded = load(surveyed, config.preprocessing, config.data.cache, move, measured=measured)
     cache = "file" if isinstance(decoded.pixels, np.memmap) else "memory"
     chooser.choose("data.cache", cache, decoded.where)
     return decoded
@@ -317,7 +305,9 @@ def _choose_the_rest(
         mean, std = measure_colours(pixels, train)
         if preprocessing.channel_order == "bgr":
             mean, std = mean[::-1], std[::-1]
-        auto.choose_colours(chooser, mean, std)
+        for name, values in (("mean", mean), ("std", std)):
+            rounded = [round(value, 3) for value in values]
+            chooser.choose(f"preprocessing.{name}", rounded, "measured on the training set")
     counts = np.bincount(labels[train], minlength=classes).tolist()
     auto.choose_network(chooser, classes, sum(counts))
     auto.choose_training(chooser, counts)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from residua.data import image, recognition
-from residua.data.dataset import ColumnValues, Entry, Header, Pixels, Range, SplitName
+from residua.data.dataset import Dataset, Entry, Header, Pixels, Range, SplitName
 from residua.errors import ResiduaError
 
 SPLIT_NAMES: dict[str, SplitName] = {
@@ -30,18 +31,11 @@ def split_named(text: str, where: str) -> SplitName:
     return split
 
 
-@dataclass(frozen=True)
-class FileDataset:
-    """Images in files below a folder; implements `Dataset`."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FileDataset(Dataset):
+    """Images in files below a folder."""
 
     root: Path
-    name: str
-    description: str
-    classes: tuple[str, ...]
-    entries: Sequence[Entry]
-    rejected: Sequence[tuple[str, str]]
-    warnings: Sequence[str]
-    columns: Mapping[str, ColumnValues] = field(default_factory=dict)
 
     def content(self, index: int) -> bytes:
         """The bytes of the file. Raises Unreadable, also if it has been deleted."""
@@ -58,11 +52,23 @@ class FileDataset:
         return image.decode(content, channels, max_pixels, value_range)
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """An image file and its class by name; see Entry. row: position in a table."""
+
+    path: str
+    name: str
+    split: SplitName | None
+    group: str = ""
+    weight: float = 1.0
+    row: int = 0
+
+
 @dataclass
 class Scan:
-    """The result of a scan. labelled: (path, class name, split). rejected: (path, reason)."""
+    """The result of a scan. rejected: (path, reason)."""
 
-    labelled: list[tuple[str, str, SplitName | None]] = field(default_factory=list)
+    labelled: list[Labelled] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -78,8 +84,9 @@ def classes_of(
     """
     names: dict[SplitName | None, dict[str, str]] = {split: {} for split in splits}
     known: dict[str, str] = {}
-    for _, name, split in sorted(scan.labelled, key=lambda labelled: labelled[1]):
-        (names[split] if splits else known).setdefault(class_key(name), name)
+    for labelled in sorted(scan.labelled, key=attrgetter("name")):
+        name = labelled.name
+        (names[labelled.split] if splits else known).setdefault(class_key(name), name)
     if splits:
         known = names[splits[0]]
     ordered = sorted(known, key=order)  # type: ignore[arg-type]
@@ -110,16 +117,10 @@ def class_key(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def entries_of(
-    scan: Scan,
-    classes: Sequence[str],
-    groups: Mapping[str, str] | None = None,
-    weights: Mapping[str, float] | None = None,
-) -> list[Entry]:
-    """The entries by path. groups, weights: path -> what the data set defines."""
+def entries_of(labelled: Iterable[Labelled], classes: Sequence[str]) -> list[Entry]:
+    """The entries in the order of `labelled`."""
     labels = {class_key(name): label for label, name in enumerate(classes)}
-    groups, weights = groups or {}, weights or {}
     return [
-        Entry(path, labels[class_key(name)], split, groups.get(path, ""), weights.get(path, 1.0))
-        for path, name, split in sorted(scan.labelled)
+        Entry(row.path, labels[class_key(row.name)], row.split, row.group, row.weight)
+        for row in labelled
     ]

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from residua.data.arrays import ArrayDataset
-from residua.data.columns import group_column, weight_column, weight_of
+from residua.data.columns import column_of, weight_of
 from residua.data.dataset import Entry, Pixels, SplitName
 from residua.data.properties import properties_in
 from residua.errors import ResiduaError
@@ -28,6 +28,7 @@ from residua.system.files import cache_folder, reason_of, sha256_of, stored_fold
 Cells = Mapping[str, str]
 _NAME = re.compile("residua-[0-9a-f]{32}")
 INDEX, PIXELS, ROWS = "index.json", "pixels", "images.jsonl"
+_GIVEN = "the data given"  # in messages
 _AGAIN = (
     "Delete the folder, and give the images again: train(data), or evaluate(run, data_path=...)."
 )
@@ -121,11 +122,11 @@ def open_images(root: Path, group: str, weight: str) -> ArrayDataset:
     labels = {name: label for label, name in enumerate(index["classes"])}
     digits = len(str(len(images)))
     cells: dict[str, list[str]] = index.get("columns", {})
-    grouping = group_column(list(cells), group)
+    grouping = column_of("group", list(cells), group, _GIVEN)
     groups = cells.get(grouping) or [""] * len(images)
-    weighting = weight_column(list(cells), weight)
+    weighting = column_of("weight", list(cells), weight, _GIVEN)
     weights = [
-        weight_of(text, weighting, f"image {number} of the data given")
+        weight_of(text, weighting, f"image {number} of {_GIVEN}")
         for number, text in enumerate(cells.get(weighting, ()))
     ] or [1.0] * len(images)
     entries = [
@@ -139,14 +140,14 @@ def open_images(root: Path, group: str, weight: str) -> ArrayDataset:
         for number, (name, split, _) in enumerate(index["images"])
     ]
     return ArrayDataset(
-        "images",
-        "images given in Python"
+        name="images",
+        description="images given in Python"
         + (f", grouped by {grouping!r}" if grouping else "")
         + (f", weighted by {weighting!r}" if weighting else ""),
-        tuple(index["classes"]),
-        entries,
-        images,
-        "array",
+        classes=tuple(index["classes"]),
+        entries=entries,
+        images=images,
+        format="array",
         columns=properties_in(cells, range(len(images)), {grouping, weighting}),
     )
 

@@ -175,7 +175,6 @@ class _Read:
 
     images: LabelledImages
     survey: Survey
-    max_pixels: int
     seen: Collection[str]
     groups: Mapping[str, str] | None = None
 
@@ -185,7 +184,7 @@ class _Read:
     ) -> _Read:
         """Read the files of `images`."""
         with console.bar("reading") as move:
-            return cls(images, survey(images.dataset, max_pixels, move), max_pixels, seen)
+            return cls(images, survey(images.dataset, max_pixels, move), seen)
 
 
 def _evaluate(
@@ -194,7 +193,7 @@ def _evaluate(
     """Decode images, and evaluate weights on those that are readable."""
     images, surveyed, dataset = read.images, read.survey, read.images.dataset
     with console.bar("decoding") as move:
-        decoded = load(surveyed, weights.metadata.preprocessing, read.max_pixels, progress=move)
+        decoded = load(surveyed, weights.metadata.preprocessing, progress=move)
     _warn_of_leakage(read.seen, surveyed, decoded, console)
     failures = [(dataset.entries[index].path, why) for index, why in decoded.failures.items()]
     unreadable = [*dataset.rejected, *failures]

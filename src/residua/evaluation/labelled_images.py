@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from residua.data.columns import Columns
-from residua.data.dataset import Dataset, Entry, Selection, SplitName
+from residua.data.dataset import Dataset, Entry, SplitName
 from residua.data.open import open_recorded
 from residua.data.random import Integers
 from residua.data.split import Member
@@ -62,7 +63,7 @@ def split_images(
             f"{agreeing(len(missing), 'is', 'are')} missing, the first is {missing[0]}. Restore "
             "the data, or give other images to evaluate on."
         )
-    selection = Selection(dataset, [index_of[path] for path in paths])
+    selection = dataset.selected([index_of[path] for path in paths])
     labels = _labels(selection.entries, dataset.classes, run.classes)
     return LabelledImages(selection, split, labels)
 
@@ -72,13 +73,14 @@ def labelled_images(dataset: Dataset, classes: tuple[str, ...], console: Console
     present = {entry.split for entry in dataset.entries}
     split: EvaluatedSplit = next((name for name in HELD_OUT if name in present), "all")
     indices = [i for i, entry in enumerate(dataset.entries) if split in ("all", entry.split)]
-    selection = Selection(dataset, indices)
+    selection = dataset.selected(indices)
     folders = {entry.path.split("/")[0] for entry in selection.entries}
-    selection.rejected = [
+    rejected = [
         (path, reason)
         for path, reason in dataset.rejected
         if split == "all" or path.split("/")[0] in folders
     ]
+    selection = dataclasses.replace(selection, rejected=rejected)
     labels = _labels(selection.entries, dataset.classes, classes)
     numbers = set(map(str, range(len(classes))))
     if numbers == set(dataset.classes) and not numbers <= class_indices(classes).keys():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from residua.data.cache import load, survey
-from residua.data.dataset import Pixels, Selection, SplitName
+from residua.data.dataset import Pixels, SplitName
 from residua.data.image import resize
 from residua.data.random import Integers
 from residua.data.split import Member
@@ -68,10 +68,9 @@ def images_of(
     images = split_images(run, members, split)
     count = len(images.labels)
     chosen = np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64))
-    max_pixels = run.config.data.max_pixels
-    surveyed = survey(Selection(images.dataset, chosen.tolist()), max_pixels)
+    surveyed = survey(images.dataset.selected(chosen.tolist()), run.config.data.max_pixels)
     with console.bar("decoding") as move:
-        decoded = load(surveyed, weights.metadata.preprocessing, max_pixels, progress=move)
+        decoded = load(surveyed, weights.metadata.preprocessing, progress=move)
     readable = np.setdiff1d(np.arange(len(chosen)), list(decoded.failures)).astype(np.int64)
     if not len(readable):
         raise ResiduaError(f"{run.config.data.path}: none of its {split} images can be read.")
