@@ -1,9 +1,9 @@
-"""The residual unit against the papers' figures and formulas."""
+"""The residual unit's plan and module against the papers' figures and formulas."""
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
@@ -13,16 +13,17 @@ from references.architecture_checks import check_torch_reading
 from torch import Tensor, nn
 
 from residua.config.schema import ORDERING_LETTERS, Ordering, Shortcut
-from residua.networks.layers import BatchNorm, Convolution, MaxPool, ZeroPadShortcut
 from residua.networks.residual import (
     BASIC,
     BOTTLENECK,
     BOTTLENECK_V1,
     CIFAR_STEM,
     ORDERINGS,
-    ResidualUnit,
+    ConvPlan,
     ResNetConfig,
-    residual_unit,
+    UnitPlan,
+    unit_plan,
+    unit_plans,
 )
 from residua.networks.zoo import catalogue
 
@@ -43,6 +44,8 @@ def small_config(ordering: Ordering, shortcut: Shortcut, **changes: Any) -> ResN
     return dataclasses.replace(config, **changes)
 
 
+# Plans, without a network -------------------------------------------------------------------------
+
 # He et al. 2016, figure 4: before the branch, the branch, after the addition
 FIGURE_4: dict[Ordering, tuple[str, str, str]] = {
     "original": ("", "cnacn", "a"),
@@ -51,54 +54,31 @@ FIGURE_4: dict[Ordering, tuple[str, str, str]] = {
     "relu_only_preactivation": ("a", "cnacn", ""),
     "full_preactivation": ("na", "cnac", ""),
 }
-LETTERS = {Convolution: "c", BatchNorm: "n", nn.ReLU: "a", nn.AvgPool2d: "p"}
-PROJECTIONS = {"B": "c", "D": "pc"}
-
-
-def letters_of(layers: Iterable[nn.Module]) -> str:
-    return "".join(LETTERS[type(layer)] for layer in layers)
-
-
-def convolutions_of(layers: Iterable[nn.Module]) -> list[Convolution]:
-    return [layer for layer in layers if isinstance(layer, Convolution)]
-
-
-def shapes_of(layers: Iterable[nn.Module]) -> list[tuple[int, ...]]:
-    """Input and output channels, side and stride of the convolutions."""
-    return [
-        (conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0])
-        for conv in convolutions_of(layers)
-    ]
-
-
-def units_of(config: ResNetConfig) -> list[list[ResidualUnit]]:
-    with torch.device("meta"):
-        return [list(stage.units) for stage in config.build(10, 3).stages]  # type: ignore[arg-type]
+CHANGING = {"none": "none", "A": "zero_pad", "B": "projection", "D": "projection"}
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @every_shortcut
 @every_ordering
-def test_a_unit_is_the_papers_figure(ordering: Ordering, shortcut: Shortcut, stride: int) -> None:
+def test_a_plan_is_the_papers_figure(ordering: Ordering, shortcut: Shortcut, stride: int) -> None:
     inputs = 12 if stride == 1 else 8
-    unit = residual_unit(small_config(ordering, shortcut), 1, inputs, stride)
-    parts = (unit.before, unit.branch, unit.after)
-    assert tuple(map(letters_of, parts)) == FIGURE_4[ordering]
-    assert shapes_of(unit.branch) == [(inputs, 12, 3, stride), (12, 12, 3, 1)]
-    if shortcut == "none":
-        assert unit.shortcut is None
-    elif stride == 1:
-        assert isinstance(unit.shortcut, nn.Identity)
-        assert not unit.taps_before
-    elif shortcut == "A":
-        assert isinstance(unit.shortcut, ZeroPadShortcut)
-        assert unit.taps_before
-    else:  # He 2018, figure 2c: the average pool takes the stride
-        assert isinstance(unit.shortcut, nn.Sequential)
-        assert unit.taps_before
-        assert shapes_of(unit.shortcut) == [(8, 12, 1, 1 if shortcut == "D" else 2)]
+    plan = unit_plan(small_config(ordering, shortcut), 1, inputs, stride)
+    assert (plan.before, plan.branch, plan.after) == FIGURE_4[ordering]
+    assert (plan.inputs, plan.outputs, plan.stride) == (inputs, 12, stride)
+    assert plan.convolutions == (ConvPlan(inputs, 12, 3, stride), ConvPlan(12, 12, 3))
+    if stride == 1:
+        assert plan.shortcut == ("none" if shortcut == "none" else "identity")
+        assert (plan.tap, plan.projection) == ("input", None)
+        return
+    assert (plan.shortcut, plan.tap) == (
+        CHANGING[shortcut],
+        "before" if shortcut != "none" else "input",
+    )
+    if shortcut in ("B", "D"):
+        pooled = shortcut == "D"  # He 2018, figure 2c: the average pool takes the stride
+        assert plan.projection == ConvPlan(8, 12, 1, stride=1 if pooled else 2)
         norm = "n" if FIGURE_4[ordering][1].endswith(("n", "na")) else ""
-        assert letters_of(unit.shortcut) == PROJECTIONS[shortcut] + norm
+        assert plan.projection_letters == ("pc" if pooled else "c") + norm
 
 
 def test_orderings_have_the_letters_of_the_figure() -> None:
@@ -106,44 +86,52 @@ def test_orderings_have_the_letters_of_the_figure() -> None:
 
 
 def test_widths_and_strides_follow_from_the_position() -> None:
-    units = [unit for stage in units_of(small_config("original", "B")) for unit in stage]
-    assert [shapes_of(unit.branch)[0] for unit in units] == [
-        (16, 8, 3, 1),
-        (8, 8, 3, 1),
-        (8, 12, 3, 2),
-        (12, 12, 3, 1),
+    (first, second), (third, fourth) = unit_plans(small_config("original", "B"))
+    assert [(p.inputs, p.outputs, p.stride) for p in (first, second, third, fourth)] == [
+        (16, 8, 1),
+        (8, 8, 1),
+        (8, 12, 2),
+        (12, 12, 1),
     ]
-    kinds = [nn.Sequential, nn.Identity, nn.Sequential, nn.Identity]
-    assert [type(unit.shortcut) for unit in units] == kinds
+    assert [p.shortcut for p in (first, second, third, fourth)] == [
+        "projection",
+        "identity",
+        "projection",
+        "identity",
+    ]
 
 
 def test_keras_resnet_v2_strides_in_the_last_unit_of_a_stage() -> None:
     """That unit has its width already, so its shortcut only subsamples x."""
     config = catalogue.row("keras_resnet50v2").config
     assert isinstance(config, ResNetConfig)
-    stages = units_of(config)
-    assert [[shapes_of(unit.branch)[1][3] for unit in stage] for stage in stages] == [
+    plans = unit_plans(config)
+    assert [[plan.stride for plan in stage] for stage in plans] == [
         [1, 1, 2],
         [1, 1, 1, 2],
         [1, 1, 1, 1, 1, 2],
         [1, 1, 1],
     ]
-    kinds = [nn.Sequential, nn.Identity, nn.Identity, MaxPool]
-    assert [type(unit.shortcut) for unit in stages[1]] == kinds
-    assert [unit.taps_before for unit in stages[1]] == [True, False, False, False]
-    one_unit = residual_unit(dataclasses.replace(config, units=(1, 1)), 1, 256, 2)
-    assert isinstance(one_unit.shortcut, nn.Sequential)
+    assert [plan.shortcut for plan in plans[1]] == [
+        "projection",
+        "identity",
+        "identity",
+        "subsample",
+    ]
+    assert [plan.tap for plan in plans[1]] == ["before", "input", "input", "input"]
+    one_unit = unit_plan(dataclasses.replace(config, units=(1, 1)), 1, 256, 2)
+    assert one_unit.shortcut == "projection"
 
 
 def test_shortcuts_read_x_or_its_preactivation() -> None:
     """He 2016's code: the first unit's identity reads before(x). Tutorial 1, v2: projections x."""
     config = small_config("full_preactivation", "B", first_tap="before", projection_tap="input")
     config = dataclasses.replace(config, outputs=(16, 12))
-    taps = [[unit.taps_before for unit in stage] for stage in units_of(config)]
-    assert taps == [[True, False], [False, False]]
+    taps = [[plan.tap for plan in stage] for stage in unit_plans(config)]
+    assert taps == [["before", "input"], ["input", "input"]]
     config = dataclasses.replace(config, first_tap="input", projection_tap="before")
-    taps = [[unit.taps_before for unit in stage] for stage in units_of(config)]
-    assert taps == [[False, False], [True, False]]
+    taps = [[plan.tap for plan in stage] for stage in unit_plans(config)]
+    assert taps == [["input", "input"], ["before", "input"]]
 
 
 @pytest.mark.parametrize(
@@ -151,32 +139,37 @@ def test_shortcuts_read_x_or_its_preactivation() -> None:
 )
 def test_a_branch_strides_where_its_paper_does(branch: Any, strides: tuple[int, ...]) -> None:
     config = small_config("original", "B", branch=branch, inner=(4, 6), groups=2)
-    layers = residual_unit(config, 1, 8, 2).branch
-    is_basic = branch is BASIC
-    kernels = [(8, 12, 3), (12, 12, 3)] if is_basic else [(8, 6, 1), (6, 6, 3), (6, 12, 1)]
-    assert shapes_of(layers) == [(*kernel, s) for kernel, s in zip(kernels, strides, strict=True)]
-    groups = [conv.groups for conv in convolutions_of(layers)]
-    assert groups == ([1, 1] if is_basic else [1, 2, 1])
+    plan = unit_plan(config, 1, 8, 2)
+    assert tuple(conv.stride for conv in plan.convolutions) == strides
+    groups = [conv.groups for conv in plan.convolutions]
+    assert groups == ([1, 1] if branch is BASIC else [1, 2, 1])
+    widths = [(conv.inputs, conv.outputs) for conv in plan.convolutions]
+    assert widths == ([(8, 12), (12, 12)] if branch is BASIC else [(8, 6), (6, 6), (6, 12)])
 
 
 def test_another_branch_for_the_units_that_stride() -> None:
     config = catalogue.row("tutorial_cifar_resnet34").config
     assert isinstance(config, ResNetConfig)
-    first, second = units_of(config)[1][:2]
-    assert [kernel for _, _, kernel, _ in shapes_of(first.branch)] == [1, 3, 1]
-    assert [kernel for _, _, kernel, _ in shapes_of(second.branch)] == [3, 3]
+    first, second = unit_plans(config)[1][:2]
+    assert [conv.kernel for conv in first.convolutions] == [1, 3, 1]
+    assert [conv.kernel for conv in second.convolutions] == [3, 3]
 
 
 def test_biases_where_no_norm_follows() -> None:
-    def biases(ordering: Ordering, bias: Any) -> list[bool]:
-        unit = residual_unit(small_config(ordering, "B", bias=bias), 1, 8, 2)
-        assert isinstance(unit.shortcut, nn.Sequential)
-        return [conv.bias is not None for conv in convolutions_of((*unit.branch, *unit.shortcut))]
+    def biases(plan: UnitPlan) -> list[bool]:
+        assert plan.projection is not None
+        return [conv.bias for conv in (*plan.convolutions, plan.projection)]
 
-    assert biases("full_preactivation", "where no norm follows") == [False, True, True]
-    assert biases("original", "where no norm follows") == [False, False, False]
-    assert biases("original", "all") == [True, True, True]
-    assert biases("full_preactivation", "none") == [False, False, False]
+    def plan(ordering: Ordering, bias: Any) -> UnitPlan:
+        return unit_plan(small_config(ordering, "B", bias=bias), 1, 8, 2)
+
+    assert biases(plan("full_preactivation", "where no norm follows")) == [False, True, True]
+    assert biases(plan("original", "where no norm follows")) == [False, False, False]
+    assert biases(plan("original", "all")) == [True, True, True]
+    assert biases(plan("full_preactivation", "none")) == [False, False, False]
+
+
+# Modules ------------------------------------------------------------------------------------------
 
 
 @every_shortcut
@@ -205,11 +198,11 @@ def test_trains_in_every_ordering_and_shortcut(ordering: Ordering, shortcut: Sho
 @every_ordering
 def test_a_unit_leaves_its_input_alone(ordering: Ordering, shortcut: Shortcut) -> None:
     for inputs, stride in ((12, 1), (8, 2)):
-        config = small_config(ordering, shortcut)
+        plan = unit_plan(small_config(ordering, shortcut), 1, inputs, stride)
         x = torch.randn(2, inputs, 6, 6)
         before = x.clone()
         for training in (True, False):
-            residual_unit(config, 1, inputs, stride).train(training)(x)
+            plan.build().train(training)(x)
             assert torch.equal(x, before)
 
 
@@ -292,7 +285,7 @@ def test_a_unit_computes_the_papers_figure(ordering: Ordering, kind: Any, tap: A
     changes = kind != "identity"
     config = small_config(ordering, kind if changes else "B", projection_tap=tap, first_tap=tap)
     inputs, stride = (8, 2) if changes else (12, 1)
-    unit = residual_unit(config, 1, inputs, stride, first=True).eval()
+    unit = unit_plan(config, 1, inputs, stride, first=True).build().eval()
     for tensor in unit.state_dict().values():
         if tensor.ndim == 1:
             nn.init.uniform_(tensor, 0.2, 2.0)
@@ -305,7 +298,7 @@ def test_a_unit_computes_the_papers_figure(ordering: Ordering, kind: Any, tap: A
 def test_average_pool_shortcut_at_odd_sizes(size: int) -> None:
     """He 2018's shortcut averages 2x2 pixels, at an odd edge those inside the map."""
     config = small_config("original", "D", projection_norm=False)
-    unit = residual_unit(config, 1, 8, 2).eval()
+    unit = unit_plan(config, 1, 8, 2).build().eval()
     ones = torch.ones(1, 8, size, size)
     assert unit.shortcut is not None
     shortcut = unit.shortcut(ones)

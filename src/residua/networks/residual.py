@@ -6,13 +6,14 @@ Between two convolutions there is always norm, activation. The five orderings of
 ("Identity Mappings in Deep Residual Networks", figure 4) differ only in where the last norm and
 activation are.
 
-`residual_unit` builds the unit that a network's config describes.
+`unit_plans` derives the plan of every unit from a network's config without building anything.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -33,6 +34,7 @@ from residua.networks.layers import (
 )
 from residua.networks.staged import Staged
 
+ShortcutKind = Literal["none", "identity", "subsample", "zero_pad", "projection"]
 Tap = Literal["before", "input"]
 Bias = Literal["none", "all", "where no norm follows"]
 
@@ -154,19 +156,14 @@ class ResNetConfig:
         At the ImageNet stem its feature maps have the strides 4, 8, 16, 32.
         """
         stem = _stem(self, channels)
-        stages, inputs = [], self.stem.width
-        for stage, count in enumerate(self.units):
-            units = nn.Sequential()
-            strided = 0 if self.strided_unit == "first" else count - 1
-            for number in range(count):
-                stride = self.strides[stage] if number == strided else 1
-                first = stage == number == 0
-                units.append(residual_unit(self, stage, inputs, stride, first=first))
-                inputs = self.outputs[stage]
-            stages.append(nn.Sequential(OrderedDict(units=units)))
+        stages = [
+            nn.Sequential(OrderedDict(units=nn.Sequential(*(plan.build() for plan in plans))))
+            for plans in unit_plans(self)
+        ]
+        width = self.outputs[-1]
         letters = ORDERINGS[self.ordering].before if self.tail is None else self.tail
-        tail = chain(letters, channels=inputs, norm=self.norm)
-        network = Staged(stem=stem, stages=stages, tail=tail, head=nn.Linear(inputs, classes))
+        tail = chain(letters, channels=width, norm=self.norm)
+        network = Staged(stem=stem, stages=stages, tail=tail, head=nn.Linear(width, classes))
         return initialise(network, self.initialisation)
 
 
@@ -200,74 +197,160 @@ class ResidualUnit(nn.Module):
         return self.after(y)  # type: ignore[no-any-return]
 
 
-def residual_unit(
+# Plans --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """The arguments of one `Convolution`."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    padding: Padding = "symmetric"
+
+    def build(self) -> Convolution:
+        """The convolution, with PyTorch's random numbers."""
+        return Convolution(**vars(self))
+
+
+@dataclass(frozen=True)
+class UnitPlan:
+    """A residual unit before it is built.
+
+    inputs, outputs, stride: channels, and the factor by which the map shrinks.
+    before, branch, after: letters; every c of the branch is the next one of `convolutions`.
+    shortcut: "subsample" takes every stride-th pixel, "zero_pad" adds channels of zeros to that.
+    tap: input of the shortcut, before(x) or x itself.
+    projection: the convolution of a "projection"; projection_letters: such as "cn", or "pcn" where
+        an average pool strides instead (He 2018, figure 2c).
+    """
+
+    inputs: int
+    outputs: int
+    stride: int
+    before: str
+    branch: str
+    after: str
+    convolutions: tuple[ConvPlan, ...]
+    shortcut: ShortcutKind
+    tap: Tap
+    norm: Norm
+    projection: ConvPlan | None = None
+    projection_letters: str = ""
+
+    def build(self) -> ResidualUnit:
+        """The unit, with PyTorch's random numbers."""
+        convolutions = [convolution.build() for convolution in self.convolutions]
+        return ResidualUnit(
+            chain(self.branch, convolutions, norm=self.norm, numbered=True),
+            self._build_shortcut(),
+            before=chain(self.before, channels=self.inputs, norm=self.norm),
+            after=chain(self.after, channels=self.outputs, norm=self.norm),
+            taps_before=self.tap == "before",
+        )
+
+    def _build_shortcut(self) -> nn.Module | None:
+        projection = None
+        if self.projection is not None:
+            pool = nn.AvgPool2d(self.stride, ceil_mode=True, count_include_pad=False)
+            convolutions = [self.projection.build()]
+            projection = chain(self.projection_letters, convolutions, norm=self.norm, pool=pool)
+        match self.shortcut:
+            case "identity":
+                return nn.Identity()
+            case "subsample":  # its unused projection has drawn random numbers, as in version 0.1.0
+                return MaxPool(1, self.stride)
+            case "zero_pad":
+                return ZeroPadShortcut(self.inputs, self.outputs, self.stride)
+        return projection
+
+
+def unit_plans(config: ResNetConfig) -> tuple[tuple[UnitPlan, ...], ...]:
+    """The plans of all units, by stage."""
+    stages, inputs = [], config.stem.width
+    for stage, count in enumerate(config.units):
+        strided = 0 if config.strided_unit == "first" else count - 1
+        units = []
+        for number in range(count):
+            stride = config.strides[stage] if number == strided else 1
+            units.append(unit_plan(config, stage, inputs, stride, first=stage == number == 0))
+            inputs = config.outputs[stage]
+        stages.append(tuple(units))
+    return tuple(stages)
+
+
+def unit_plan(
     config: ResNetConfig, stage: int, inputs: int, stride: int, *, first: bool = False
-) -> ResidualUnit:
-    """A unit of a stage. inputs: channels. first: whether it is the first unit of the network."""
-    letters, outputs, norm = ORDERINGS[config.ordering], config.outputs[stage], config.norm
-    convolutions = _branch_convolutions(config, stage, inputs, stride)
-    branch = "na".join("c" * len(convolutions)) + letters.end
-    shortcut = _shortcut(config, inputs, outputs, stride)
-    tap: Tap = config.first_tap if first else "input"
-    if isinstance(shortcut, ZeroPadShortcut | nn.Sequential):  # the shape changes
+) -> UnitPlan:
+    """The plan of one unit of a stage.
+
+    inputs: channels. first: whether it is the first unit of the network.
+    """
+    letters, outputs = ORDERINGS[config.ordering], config.outputs[stage]
+    convolutions = tuple(_branch_plans(config, stage, inputs, stride))
+    shortcut = _shortcut_kind(config, inputs, outputs, stride)
+    tap = config.first_tap if first else "input"
+    if shortcut in ("zero_pad", "projection"):
         tap = config.projection_tap
-    return ResidualUnit(
-        chain(branch, convolutions, norm=norm, numbered=True),
-        shortcut,
-        before=chain(letters.before, channels=inputs, norm=norm),
-        after=chain(letters.after, channels=outputs, norm=norm),
-        taps_before=tap == "before",
+    projection, projection_letters = None, ""
+    if config.shortcut in ("B", "D") and shortcut != "identity":
+        with_norm = config.projection_norm
+        if with_norm is None:
+            with_norm = "n" in letters.end
+        is_pooled = config.shortcut == "D" and stride > 1
+        projection = ConvPlan(
+            inputs,
+            outputs,
+            1,
+            stride=1 if is_pooled else stride,
+            bias=_has_bias(config, norm_follows=with_norm),
+        )
+        projection_letters = "p" * is_pooled + "c" + "n" * with_norm
+    return UnitPlan(
+        inputs=inputs,
+        outputs=outputs,
+        stride=stride,
+        before=letters.before,
+        branch="na".join("c" * len(convolutions)) + letters.end,
+        after=letters.after,
+        convolutions=convolutions,
+        shortcut=shortcut,
+        tap=tap,
+        norm=config.norm,
+        projection=projection,
+        projection_letters=projection_letters,
     )
 
 
-def _branch_convolutions(
-    config: ResNetConfig, stage: int, inputs: int, stride: int
-) -> list[Convolution]:
+def _shortcut_kind(config: ResNetConfig, inputs: int, outputs: int, stride: int) -> ShortcutKind:
+    if config.shortcut == "none":
+        return "none"
+    if stride == 1 and inputs == outputs:
+        return "identity"
+    if config.strided_unit == "last" and inputs == outputs:
+        return "subsample"  # keras.applications' ResNetV2: this unit has its width already
+    return "zero_pad" if config.shortcut == "A" else "projection"
+
+
+def _branch_plans(config: ResNetConfig, stage: int, inputs: int, stride: int) -> Iterator[ConvPlan]:
     branch = config.strided_branch if config.strided_branch and stride > 1 else config.branch
     ends_in_norm = "n" in ORDERINGS[config.ordering].end
-    convolutions = []
     for number, conv in enumerate(branch, start=1):
         outputs = config.outputs[stage] if conv.width == "output" else config.inner[stage]
-        convolutions.append(
-            Convolution(
-                inputs,
-                outputs,
-                conv.kernel,
-                stride=stride if conv.strided else 1,
-                groups=config.groups if conv.grouped else 1,
-                bias=_has_bias(config, norm_follows=number < len(branch) or ends_in_norm),
-                padding=config.padding,
-            )
+        yield ConvPlan(
+            inputs,
+            outputs,
+            conv.kernel,
+            stride=stride if conv.strided else 1,
+            groups=config.groups if conv.grouped else 1,
+            bias=_has_bias(config, norm_follows=number < len(branch) or ends_in_norm),
+            padding=config.padding,
         )
         inputs = outputs
-    return convolutions
-
-
-def _shortcut(config: ResNetConfig, inputs: int, outputs: int, stride: int) -> nn.Module | None:
-    if config.shortcut == "none":
-        return None
-    if stride == 1 and inputs == outputs:
-        return nn.Identity()
-    projection = None if config.shortcut == "A" else _projection(config, inputs, outputs, stride)
-    if config.strided_unit == "last" and inputs == outputs:
-        # keras.applications' ResNetV2: this unit has its width already. The unused projection has
-        # drawn random numbers, as in version 0.1.0.
-        return MaxPool(1, stride)
-    return ZeroPadShortcut(inputs, outputs, stride) if projection is None else projection
-
-
-def _projection(config: ResNetConfig, inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    has_norm = config.projection_norm
-    if has_norm is None:
-        has_norm = "n" in ORDERINGS[config.ordering].end
-    pool = stride if config.shortcut == "D" else 1  # He 2018, figure 2c: the pool strides instead
-    bias = _has_bias(config, norm_follows=has_norm)
-    return chain(
-        "p" * (pool > 1) + "c" + "n" * has_norm,
-        [Convolution(inputs, outputs, 1, stride=stride // pool, bias=bias)],
-        norm=config.norm,
-        pool=nn.AvgPool2d(pool, ceil_mode=True, count_include_pad=False),
-    )
 
 
 def _has_bias(config: ResNetConfig, *, norm_follows: bool) -> bool:

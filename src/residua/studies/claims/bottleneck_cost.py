@@ -16,7 +16,7 @@ from torch import nn
 from residua.networks.analysis.cost import measure
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.layers import Convolution, Separable
-from residua.networks.residual import BASIC, BOTTLENECK, Branch, ResNetConfig, residual_unit
+from residua.networks.residual import BASIC, BOTTLENECK, Branch, ResNetConfig, unit_plan
 from residua.report.page import Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import FAINT
@@ -97,7 +97,7 @@ def unit(branch: Branch, inputs: int, inner: int, outputs: int, groups: int = 1)
     """Cost of a residual unit, which has a projection if inputs and outputs differ."""
     config = ResNetConfig((1,), (outputs,), branch, (inner,), groups=groups)
     with on_meta():
-        built = residual_unit(config, 0, inputs, 1)
+        built = unit_plan(config, 0, inputs, 1).build()
     return cost_of(built, inputs, SIDE)
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from residua.comparison.statistics import seed_differences
-from residua.networks.residual import BOTTLENECK, ResidualUnit, ResNetConfig, residual_unit
+from residua.networks.residual import BOTTLENECK, ResidualUnit, ResNetConfig, unit_plan
 from residua.report.page import Cell, Figure, Page, Section, Table
 from residua.report.page_figures import lines
 from residua.report.style import COLOURS
@@ -103,7 +103,7 @@ def timed_units(batch: int, side: int, repeats: int) -> list[Unit]:
 def _unit(groups: int, width: int) -> ResidualUnit:
     """A bottleneck of INPUT channels with `groups` groups of `width` channels, option B."""
     config = ResNetConfig((1,), (INPUT,), BOTTLENECK, (groups * width,), groups=groups)
-    return residual_unit(config, 0, INPUT, 1)
+    return unit_plan(config, 0, INPUT, 1).build()
 
 
 def late_slices(x: Tensor, kernel: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from residua.config.schema import Ordering
 from residua.networks.layers import Convolution
-from residua.networks.residual import ResNetConfig, residual_unit
+from residua.networks.residual import ResNetConfig, unit_plan
 from residua.networks.zoo.rows import CIFAR
 from residua.system.generators import Seeded
 
@@ -104,7 +104,7 @@ def network_difference(
 def unit_difference(ordering: Ordering, *, exact: bool = False) -> UnitDifference:
     """Apply one unit whose branch is zero to random maps; exact: see `network_difference`."""
     with Seeded(0):
-        unit = residual_unit(_config(ordering, 1), 0, CHANNELS, 1).double().eval()
+        unit = unit_plan(_config(ordering, 1), 0, CHANNELS, 1).build().double().eval()
     _to_zero(unit.branch)
     if exact:
         _make_exact(unit.after)
