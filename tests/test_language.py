@@ -123,18 +123,13 @@ def texts_of(file: Path) -> Iterator[tuple[int, str, bool]]:
     if file.suffix != ".py":
         yield 1, source, False
         return
-    tree = ast.parse(source)
-    documented = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            is_help = id(node) in documented
-            yield node.lineno, node.value, is_help
+    docstrings = set()
+    for node in ast.walk(ast.parse(source)):  # a definition before its docstring
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.body and isinstance(node.body[0], ast.Expr):
+                docstrings.add(node.body[0].value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value, node in docstrings
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string, False
@@ -158,10 +153,10 @@ def hits(files: Iterable[Path]) -> list[Hit]:
 
 def hits_in_test_names(file: Path) -> Iterator[Hit]:
     """Private words in the names of the tests of a file."""
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            text = node.name.removeprefix("test_").replace("_", " ")
-            yield from hits_of(file.relative_to(ROOT).as_posix(), text, node.lineno)
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+        if match := re.match(r"\s*def test_(\w+)", line):
+            name = file.relative_to(ROOT).as_posix()
+            yield from hits_of(name, match[1].replace("_", " "), number)
 
 
 def vague_names(file: Path) -> Counter[str]:

@@ -7,6 +7,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -43,11 +44,17 @@ def folder_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
+@cache
+def import_statements(file: Path) -> list[ast.Import | ast.ImportFrom]:
+    tree = ast.parse(file.read_text("utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
 def imports_of(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in import_statements(file):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.split(".")[0] == "residua")
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "residua":
+        elif (node.module or "").split(".")[0] == "residua":
             assert node.module is not None
             names = (f"{node.module}.{name.name}" for name in node.names)
             yield from names if node.module == "residua" else (node.module,)
@@ -74,10 +81,10 @@ def module_graph() -> dict[str, set[str]]:
     graph = {}
     for module, file in files.items():
         imported = set()
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        for node in import_statements(file):
             if isinstance(node, ast.Import):
                 imported |= {name.name for name in node.names}
-            elif isinstance(node, ast.ImportFrom):
+            else:
                 names = {f"{node.module}.{name.name}" for name in node.names}
                 imported |= {name if name in files else str(node.module) for name in names}
         graph[module] = imported & files.keys() - {"residua"}  # its names are imported when used
@@ -137,7 +144,7 @@ def test_plain_training_does_not_import_the_strategies() -> None:
 def test_benchmarks_import_what_exists() -> None:
     files = (Path(__file__).parents[1] / "benchmarks").glob("*.py")
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        for node in import_statements(file):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("residua"):
                 assert node.module is not None
                 module = importlib.import_module(node.module)

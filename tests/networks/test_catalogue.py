@@ -87,7 +87,7 @@ def test_a_row_has_its_published_parameters_and_strides(name: str) -> None:
 
 @pytest.mark.parametrize("size", [224, 225])
 def test_strides_at_the_imagenet_stem(size: int) -> None:
-    with torch.device("meta"):
+    with on_meta():
         network: Any = catalogue.build("resnet18").eval()
         sides = [x.shape[-1] for x in network.features(torch.empty(1, 3, size, size))]
     assert sides == [math.ceil(size / stride) for stride in (4, 8, 16, 32)]

@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import typer.main
-
-from residua.cli import app, main
-
-ROOT_COMMAND = typer.main.get_command(app)
+from residua.cli import main, root_command
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def residua(*words: str, cwd: Path | None = None) -> Result:
 
 def every_command() -> Iterator[tuple[str, ...]]:
     """("train",), ..., ("weights", "inspect"), ...: the names of every command."""
-    for name, command in ROOT_COMMAND.commands.items():  # type: ignore[attr-defined]
+    for name, command in root_command().commands.items():
         nested = getattr(command, "commands", {})
         yield from ((name, nested_name) for nested_name in nested)
         if not nested:
@@ -56,7 +52,7 @@ def every_command() -> Iterator[tuple[str, ...]]:
 
 def parse(words: Sequence[str]) -> None:
     """Parse a command without running it; a usage error is raised."""
-    command, rest = ROOT_COMMAND, list(words)
+    command, rest = root_command(), list(words)
     while hasattr(command, "commands"):
         command, rest = command.commands[rest[0]], rest[1:]
     command.make_context("residua", rest)

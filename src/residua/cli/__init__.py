@@ -7,6 +7,7 @@ Machine-readable output goes to stdout, everything else to stderr. The settings 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import io
 import os
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TextIO, cast
 
-import typer
+import typer.main
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from residua._version import __version__
@@ -129,7 +130,13 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "demo", "study"):
         _restart_with_tuned_allocator()
     with _streams():
-        app(prog_name="residua")  # also when restarted as a module
+        root_command()(prog_name="residua")  # also when restarted as a module
+
+
+@functools.cache
+def root_command() -> Any:
+    """`residua` as a command of Click."""
+    return typer.main.get_command(app)
 
 
 def root(
