@@ -24,8 +24,7 @@ from residua.errors import ResiduaError
 from residua.networks.zoo.catalogue import build_from
 from residua.runs.sources import start_from
 from residua.weights.convert import convert
-from residua.weights.key_maps.layers import weight_layers
-from residua.weights.key_maps.order import keras_order
+from residua.weights.key_maps.layers import keras_order, weight_layers
 from residua.weights.load import Weights, read_file
 from residua.weights.network import build_network
 from residua.weights.published.classes import imagenet_classes

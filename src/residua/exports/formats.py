@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,28 +151,30 @@ def _torchscript(classifier: Classifier, example: Tensor, description: str, file
     file.write_bytes(stream.getbuffer())
 
 
-def int8_exporters(name: str, pixels: Pixels) -> dict[str, Exporter]:
+def int8_exporters(name: FormatName, pixels: Pixels) -> dict[str, Exporter]:
     """The exporters of int8 files of a format. pixels: training images, uint8 [N, S, S, C]."""
-
-    def quantised(write: Exporter) -> Exporter:
-        def write_int8(
-            classifier: Classifier, example: Tensor, description: str, file: Path
-        ) -> None:
-            with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-                plain, int8 = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
-                write(classifier, example, description, plain)
-                quantise(plain, int8, pixels)
-                if name == "onnx":
-                    _describe_onnx(int8, description)
-                    int8.replace(file)
-                else:
-                    model = openvino.read(int8)
-                    _save_openvino(model, classifier, description, file)
-
-        return write_int8
-
     exporters = FORMATS["onnx"].exporters
-    return {exporter: quantised(write) for exporter, write in exporters.items()}
+    return {key: partial(_int8, name, pixels, write) for key, write in exporters.items()}
+
+
+def _int8(
+    name: FormatName,
+    pixels: Pixels,
+    write: Exporter,
+    classifier: Classifier,
+    example: Tensor,
+    description: str,
+    file: Path,
+) -> None:
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        plain, int8 = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
+        write(classifier, example, description, plain)
+        quantise(plain, int8, pixels)
+        if name == "onnx":
+            _describe_onnx(int8, description)
+            int8.replace(file)
+        else:
+            _save_openvino(openvino.read(int8), classifier, description, file)
 
 
 FORMATS: Mapping[FormatName, Format] = {

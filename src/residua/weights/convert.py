@@ -16,8 +16,7 @@ from residua.system.files import check_output, write_atomically
 from residua.weights.companion import check_companion, write_companion
 from residua.weights.key_maps.keras import KERAS_MAPS
 from residua.weights.key_maps.key_map import OURS, KeyMap
-from residua.weights.key_maps.layers import WeightLayer, to_keras, weight_layers
-from residua.weights.key_maps.order import keras_order
+from residua.weights.key_maps.layers import WeightLayer, keras_order, to_keras, weight_layers
 from residua.weights.key_maps.torch import TORCH_MAPS
 from residua.weights.load import Weights
 from residua.weights.match import AUTOMATIC

@@ -17,10 +17,10 @@ from residua.weights.key_maps.layers import (
     WeightLayer,
     from_keras,
     head_layers,
+    keras_order,
     tensors_of,
     weight_layers,
 )
-from residua.weights.key_maps.order import keras_order
 from residua.weights.own_heads import OWN_HEAD, own_head, unusable_outputs
 
 Names = Mapping[str, tuple[str, ...]]  # our layer -> the stored layers that make it up

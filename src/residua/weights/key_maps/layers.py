@@ -1,17 +1,19 @@
-"""A network -> its layers with weights, in order, and each layer's tensors in Keras' layout."""
+"""A network -> its layers with weights, in our order or Keras'; tensors in Keras' layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from residua.networks.analysis.cost import Layer, measure
 from residua.networks.layers import Separable
 
 Kind = Literal["conv2d", "depthwise_conv2d", "separable_conv2d", "batch_normalization", "dense"]
+SIDE = 128  # px: large enough for every network; the order is the same at any size
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,50 @@ def head_layers(network: nn.Module) -> list[str]:
     layers = weight_layers(network, separable=False)
     last = max(index for index, layer in enumerate(layers) if layer.kind == "dense")
     return [layer.name for layer in layers[last:]]
+
+
+def keras_order(
+    network: nn.Module, layers: Sequence[WeightLayer], shortcut_first: bool
+) -> list[WeightLayer]:
+    """`layers` in the order of Keras' model.layers, which is not that of creation.
+
+    Keras sorts layers by depth, the longest path to the output, and ties by when a walk from the
+    output, first input first, reaches them. Keras 3 numbers the groups of a .weights.h5 in that
+    order. shortcut_first: whether additions list the shortcut before the branch.
+    """
+    channels = next(m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d))
+    graph = measure(network, (channels, SIDE, SIDE)).layers
+    depths, visits = _depths(graph), _visits(graph, shortcut_first)
+
+    def rank(layer: WeightLayer) -> tuple[int, int]:
+        name = f"{layer.name}.pointwise" if layer.kind == "separable_conv2d" else layer.name
+        return -depths[name], visits[name]
+
+    return sorted(layers, key=rank)
+
+
+def _depths(graph: Sequence[Layer]) -> dict[str, int]:
+    depths = {node.name: 0 for node in graph}
+    for node in reversed(graph):
+        for source in node.connected_to:
+            depths[source] = max(depths[source], depths[node.name] + 1)
+    return depths
+
+
+def _visits(graph: Sequence[Layer], shortcut_first: bool) -> dict[str, int]:
+    """When a depth-first walk from the output reaches each node."""
+    sources = {node.name: list(node.connected_to) for node in graph}
+    for node in graph:
+        if node.kind == "Add" and shortcut_first:
+            sources[node.name].reverse()
+    visits: dict[str, int] = {}
+    waiting = [graph[-1].name]
+    while waiting:
+        name = waiting.pop()
+        if name not in visits:
+            visits[name] = len(visits)
+            waiting.extend(reversed(sources[name]))
+    return visits
 
 
 def from_keras(layer: WeightLayer, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
