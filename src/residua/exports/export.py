@@ -128,7 +128,9 @@ def write_export(
                 rejected[exporter] = str(error)
             else:
                 if not proof.problem:
-                    _copy(file, path, kind)
+                    for suffix in kind.suffixes:  # the companion first
+                        content = file.with_suffix(suffix).read_bytes()
+                        write_atomically(path.with_suffix(suffix), content)
                     rule = weights.metadata.preprocessing
                     return Exported(path, name, precision, rule, exporter, rejected, proof)
                 rejected[exporter] = f"{proof.problem} ({proof.text().splitlines()[0]})"
@@ -211,12 +213,6 @@ def _without_detector(weights: Weights) -> Weights:
     uncertainty = dataclasses.replace(uncertainty, unknown=None)
     metadata = dataclasses.replace(weights.metadata, uncertainty=uncertainty)
     return dataclasses.replace(weights, metadata=metadata)
-
-
-def _copy(file: Path, path: Path, kind: Format) -> None:
-    """Write the file, and before it its companion, to the final name."""
-    for suffix in kind.suffixes:
-        write_atomically(path.with_suffix(suffix), file.with_suffix(suffix).read_bytes())
 
 
 def _expected(weights: Weights, pixels: Pixels) -> Expected:

@@ -95,7 +95,7 @@ def featured_classifier(
     If these are too many, the average of the last map. Raises ResiduaError if the weights cannot
     classify images, or are an exported file without features.
     """
-    if (exported := weights.exported) is not None and exported.features:
+    if (exported := weights.exported) is not None and exported.widths.get("features"):
         return partial(_exported_features, exported)
     classifier = Classifier(_logits_job(weights, device, features=True), images)
 

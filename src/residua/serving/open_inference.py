@@ -5,7 +5,6 @@ With the binary extension of Triton for inputs; outputs are always JSON.
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -19,7 +18,7 @@ from residua.evaluation.score import NOT_FINITE
 from residua.serving.limits import Refused
 from residua.serving.responses import POST, Json, documented, request_body
 from residua.serving.service import Service
-from residua.serving.uploads import from_base64, json_body
+from residua.serving.uploads import from_base64, json_of
 
 OUTPUTS = ("probabilities", "labels")
 VERSION = "1"
@@ -165,16 +164,14 @@ async def _infer(request: Request, service: Service) -> dict[str, object]:
 
 async def _body(request: Request) -> tuple[Any, bytes]:
     """The JSON value, and the binary data behind it."""
+    content = await request.body()
     length = request.headers.get("inference-header-content-length")
     if length is None:
-        return await json_body(request), b""
-    content = await request.body()
+        return json_of(content, "the body"), b""
     if not length.isdigit() or int(length) > len(content):
         raise Refused(422, f"Inference-Header-Content-Length {length}: longer than the body")
-    try:
-        return json.loads(content[: int(length)]), content[int(length) :]
-    except (ValueError, RecursionError) as error:
-        raise Refused(422, f"the header of the body is not JSON: {error}") from error
+    header, binary = content[: int(length)], content[int(length) :]
+    return json_of(header, "the header of the body"), binary
 
 
 def _wanted(outputs: object) -> tuple[str, ...]:

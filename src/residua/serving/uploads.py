@@ -22,7 +22,7 @@ async def files_of(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
     if kind == "multipart/form-data":
         files = await _form_files(request, limits)
     elif kind == "application/json":
-        files = _json_files(await json_body(request))
+        files = _json_files(json_of(await request.body(), "the body"))
     elif kind.startswith("image/") or kind == "application/octet-stream":
         files = [("image1", await request.body())]
     else:
@@ -32,12 +32,12 @@ async def files_of(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
     return files
 
 
-async def json_body(request: Request) -> Any:
-    """The JSON value of a request. Raises Refused."""
+def json_of(content: bytes, where: str) -> Any:
+    """A JSON value. Raises Refused."""
     try:
-        return json.loads(await request.body())
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Refused(422, f"the body is not JSON: {error}") from error
+        raise Refused(422, f"{where} is not JSON: {error}") from error
 
 
 def from_base64(text: object, where: str) -> bytes:

@@ -39,17 +39,16 @@ class Loaded:
     """An exported file, ready to run.
 
     run: uint8 [N, S, S, C], N >= 1 -> OUTPUTS. description: its metadata. kind: name of the format.
-    runtime: name and version. image_shape, outputs, features: (S, S, C), K and D of the program
-    itself; () and 0 where it does not state them, and D = 0 without features.
+    runtime: name and version. image_shape, widths: (S, S, C), and K or D of each of the OUTPUTS,
+    as the program itself states them.
     """
 
     run: Callable[[Pixels], Outputs]
     description: dict[str, Any]
     kind: str
     runtime: str
-    image_shape: tuple[object, ...] = ()
-    outputs: object = 0
-    features: object = 0
+    image_shape: tuple[object, ...]
+    widths: Mapping[str, object]
 
 
 def is_exported(path: Path) -> bool:
@@ -118,8 +117,7 @@ def _onnx(path: Path) -> Loaded:
         "ONNX",
         f"ONNX Runtime {onnxruntime.__version__}",
         tuple(images.shape[1:]),
-        widths.get("logits", 0),
-        widths.get("features", 0),
+        widths,
     )
 
 
@@ -155,8 +153,7 @@ def _openvino(path: Path) -> Loaded:
         "OpenVINO",
         f"OpenVINO {version}",
         tuple(image_shape),
-        widths.get("logits", 0),
-        widths.get("features", 0),
+        widths,
     )
 
 
@@ -188,16 +185,10 @@ def _torch_program(path: Path) -> Loaded:
     with _readable(path, f"a {kind} program"):  # which states the shapes of its outputs nowhere
         rule = description["preprocessing"]
         shape = rule["size"], rule["size"], rule["channels"]
-        logits, _, *features = run(np.zeros((1, *shape), np.uint8))
-    return Loaded(
-        run,
-        description,
-        kind,
-        f"{kind} of PyTorch {torch.__version__}",
-        shape,
-        logits.shape[-1],
-        features[0].shape[-1] if features else 0,
-    )
+        logits, probabilities, *features = run(np.zeros((1, *shape), np.uint8))
+        outputs = (logits, probabilities, *features)
+        widths = {name: rows.shape[-1] for name, rows in zip(OUTPUTS, outputs, strict=False)}
+    return Loaded(run, description, kind, f"{kind} of PyTorch {torch.__version__}", shape, widths)
 
 
 def _described(path: Path, metadata: Mapping[str, str | None]) -> dict[str, Any]:

@@ -165,15 +165,16 @@ def read_exported(path: Path, *, allow_code: bool = False) -> Weights:
     metadata = exported_metadata(path, loaded.description)
     rule, outputs = metadata.preprocessing, metadata.network.classes
     expected = (rule.size, rule.size, rule.channels), outputs
-    if (loaded.image_shape, loaded.outputs) != expected:
+    if (loaded.image_shape, loaded.widths.get("logits")) != expected:
         raise damaged(
             path,
             f"takes images {loaded.image_shape}, but describes {expected[0]} for {outputs} outputs",
         )
     uncertainty = metadata.uncertainty
     unknown = None if uncertainty is None else uncertainty.unknown
-    if unknown is not None and loaded.features != unknown.features:
-        has = f"has {loaded.features} features"
+    features = loaded.widths.get("features", 0)
+    if unknown is not None and features != unknown.features:
+        has = f"has {features} features"
         raise damaged(path, f"{has}, but its detector of unknown images reads {unknown.features}")
     return Weights(path, {}, metadata, f"{loaded.kind} of residua", stamp=stamp, exported=loaded)
 

@@ -195,33 +195,32 @@ def _fit(raw: RawWeights, network: nn.Module, name: str, key_map: KeyMap, names:
         for stored in extra
         if stored not in other_head
     ]
-    own_layers, unusable = None, ""
-    if other_head and not problems:
-        own_layers = own_head(raw, name, other_head)
-    if own_layers is not None:
-        head_tensors = own_layers[1]
+    new_head, read_as, unusable = None, "", ""
+    if other_head and not problems and (own := own_head(raw, name, other_head)) is not None:
+        new_head, head_tensors = own
         tensors |= head_tensors
         classes, has_head, other_head = len(list(head_tensors.values())[-1]), True, ()
+        read_as = OWN_HEAD
     if raw.config and has_head:
-        if own_layers is None:
+        if not read_as:
             problems += raw.config.unsupported()
         unusable = unusable_outputs(raw.config.final_activation, classes)
     if unusable:
         has_head = False
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("head")}
     return Match(
-        name,
-        key_map,
-        classes,
-        channels,
-        tensors,
-        tuple(problems),
-        has_head,
-        other_head,
-        names,
-        unusable,
-        own_layers[0] if own_layers else None,
-        OWN_HEAD if own_layers else "",
+        network=name,
+        key_map=key_map,
+        classes=classes,
+        channels=channels,
+        tensors=tensors,
+        problems=tuple(problems),
+        has_head=has_head,
+        other_head=other_head,
+        names=names,
+        unusable_head=unusable,
+        head=new_head,
+        own_head=read_as,
     )
 
 
