@@ -296,6 +296,19 @@ def test_a_deleted_file_is_unreadable(tmp_path: Path) -> None:
         source.content(0)
 
 
+def test_archives_in_a_folder_are_not_skipped_silently(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/1.png")
+    for name in ("photos.zip", "b/more.tar.gz"):
+        (tmp_path / name).write_bytes(b"PK\3\4")
+    source = folder.find(tmp_path)
+    (warning,) = source.warnings
+    assert warning.startswith("Not used: 1 archive in the data folder: photos.zip.")
+    assert [path for path, _ in source.rejected] == ["b/more.tar.gz"]
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/owl.zip").write_bytes(b"PK\3\4")
+    assert "1 archive in the data folder: owl.zip. Unpack" in refusal(tmp_path / "only")
+
+
 # Refusals
 
 
@@ -310,7 +323,7 @@ def test_folders_without_images_are_refused_with_the_expected_layout(tmp_path: P
     )
     (tmp_path / "broken/a").mkdir(parents=True)
     (tmp_path / "broken/a/1.jpg").write_bytes(b"")
-    assert "such as a/1.jpg: it is empty" in refusal(tmp_path / "broken")
+    assert "Unusable: 1 file, such as a/1.jpg, which is empty" in refusal(tmp_path / "broken")
     for name in ("nowhere", "file.txt", "empty", "bare", "broken"):
         assert "DATA/train/owl/1.jpg" in refusal(tmp_path / name)
 

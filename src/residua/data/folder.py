@@ -188,10 +188,11 @@ def _question(root: Path, names: Sequence[str], question: str) -> str:
 
 def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: Scan) -> None:
     """Add the images of every class folder in `folder`."""
-    loose = 0
+    loose, archives = 0, []
     for entry in _visible(folder):
         if not _is_folder(entry):
             loose += recognition.objection(Path(entry.path)) is None
+            archives += [entry.name] if recognition.is_archive(Path(entry.name)) else []
             continue
         before = len(scan.labelled)
         for path in files_below(Path(entry.path)):
@@ -199,10 +200,16 @@ def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: Scan)
         if len(scan.labelled) == before:
             shown = _shown(root, Path(entry.path))
             scan.warnings.append(f"Not a class: the folder {shown}/ contains no images.")
+    where = "the data folder" if folder == root else f"{folder.name}/"
     if loose:
-        where = "the data folder" if folder == root else f"{folder.name}/"
         images = counted(loose, "image")
         scan.warnings.append(f"Not used: {images} in {where}, outside the class folders.")
+    if archives:
+        names = ", ".join(archives[:3]) + (", ..." if archives[3:] else "")
+        scan.warnings.append(
+            f"Not used: {counted(len(archives), 'archive')} in {where}: {names}. "
+            "Unpack what is needed."
+        )
 
 
 def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: Scan) -> None:
@@ -210,7 +217,11 @@ def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: Scan)
     shown = _shown(root, path)
     reason = recognition.objection(path)
     if reason is not None:
-        if recognition.is_claimed(path):
+        if recognition.is_archive(path):
+            scan.rejected.append(
+                (shown, "is an archive: unpack it, or move it out of the data set")
+            )
+        elif recognition.is_claimed(path):
             scan.rejected.append((shown, reason))
     elif recognition.is_backup(path):
         scan.rejected.append((shown, "has the name of a backup copy: rename it to use it"))
@@ -280,7 +291,9 @@ def _shown(root: Path, path: Path) -> str:
 def _no_images(root: Path, scan: Scan) -> str:
     details = " ".join(scan.warnings) or "It contains no images at all."
     for path, reason in scan.rejected[:1]:
-        details += f" {len(scan.rejected):,} files are unusable, such as {path}: it {reason}."
+        details += (
+            f" Unusable: {counted(len(scan.rejected), 'file')}, such as {path}, which {reason}."
+        )
     if tables := [entry.name for entry in _visible(root) if is_table(Path(entry.name))]:
         details += f" If {tables[0]} lists the images, give {root / tables[0]} as the data."
     return f"{root} contains no class folder with images. {details}\n{LAYOUT}"

@@ -34,6 +34,7 @@ _SUFFIX = re.compile(
     r"exr|dds|hdr|pcx|mat|nii|h5|hdf5?|fits?)",
     re.IGNORECASE,
 )
+_ARCHIVE = re.compile(r"\.(zip|rar|7z|tar|tgz|tbz2?|txz|gz|bz2|xz)", re.IGNORECASE)
 _BACKUP = re.compile(r".*(_original|\.bak|\.orig|\.old|~)", re.IGNORECASE | re.DOTALL)
 _FOREIGN = {
     "a HEIC photo, which is not supported: convert it to JPEG": rb".{4}ftyp(hei|hev|mif1|msf1)",
@@ -64,6 +65,11 @@ _FOREIGN = {
 def is_claimed(path: Path) -> bool:
     """Whether a file has the suffix of an image."""
     return _SUFFIX.fullmatch(path.suffix) is not None
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file has the suffix of an archive; files of images and tables may be inside."""
+    return _ARCHIVE.fullmatch(path.suffix) is not None
 
 
 def is_backup(path: Path) -> bool:
