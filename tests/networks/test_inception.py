@@ -17,9 +17,7 @@ from residua.networks.inception import (
     INCEPTION_V4,
     KERAS_INCEPTION_V3,
     Block,
-    ConvItem,
     InceptionConfig,
-    PoolItem,
     parse,
 )
 
@@ -124,14 +122,20 @@ def test_names_of_the_weights(name: str) -> None:
 
 
 def test_a_sentence_becomes_branches() -> None:
-    read = parse("1x1:4 | 3x3/2v:8 (1x3:5|3x1:6) | max3 1x1:7 | avg5 | max2/2c | max3/2v")
-    one, split, pooled, average, ceil, valid = read
-    assert one == (ConvItem((1, 1), 1, False, 4),)
-    ends = ((ConvItem((1, 3), 1, False, 5),), (ConvItem((3, 1), 1, False, 6),))
-    assert split == (ConvItem((3, 3), 2, True, 8), ends)
-    assert pooled == (PoolItem("max", 3), ConvItem((1, 1), 1, False, 7))
-    assert (average, ceil) == ((PoolItem("avg", 5),), (PoolItem("max", 2, 2, "ceil"),))
-    assert valid == (PoolItem("max", 3, 2, "valid"),)
+    branches: Any = block(
+        "3x3/2v:8 (1x3:5|3x1:6) | max3 1x1:7 | avg5 | max2/2c | max3/2v", 4
+    ).branches
+    split, pooled, (average,), (ceil,), (valid,) = branches
+    first, ends = split
+    assert (first.conv.out_channels, first.conv.kernel_size) == (8, (3, 3))
+    assert (first.conv.stride, first.conv.padding) == ((2, 2), (0, 0))
+    kernels = [end[0].conv for end in ends.branches]
+    assert [(conv.out_channels, conv.kernel_size) for conv in kernels] == [(5, (1, 3)), (6, (3, 1))]
+    assert [conv.padding for conv in kernels] == [(0, 1), (1, 0)]
+    assert pooled[1].conv.in_channels == 4
+    assert (average.kernel_size, average.stride, average.padding) == (5, 1, 2)
+    pools = [(pool.kernel, pool.stride, pool.rule) for pool in (pooled[0], ceil, valid)]
+    assert pools == [(3, 1, "symmetric"), (2, 2, "ceil"), (3, 2, "valid")]
 
 
 @pytest.mark.parametrize(

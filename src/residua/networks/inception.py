@@ -34,35 +34,12 @@ from residua.networks.layers import (
     Initialisation,
     MaxPool,
     Norm,
-    Padding,
     chain,
     initialise,
 )
 from residua.networks.staged import Staged
 
-
-@dataclass(frozen=True)
-class ConvItem:
-    """A convolution with its norm and ReLU. sides: (height, width); width: output channels."""
-
-    sides: tuple[int, int]
-    stride: int
-    valid: bool
-    width: int
-
-
-@dataclass(frozen=True)
-class PoolItem:
-    """A pool over side x side windows."""
-
-    kind: Literal["max", "avg"]
-    side: int
-    stride: int = 1
-    padding: Literal["symmetric", "valid", "ceil"] = "symmetric"
-
-
-Item: TypeAlias = "ConvItem | PoolItem | Branches"
-Branches: TypeAlias = tuple[tuple[Item, ...], ...]
+Branches: TypeAlias = tuple[tuple["str | Branches", ...], ...]  # words, and blocks in parentheses
 
 _NUMBER = "([1-9][0-9]*)"
 _CONV = re.compile(f"{_NUMBER}x{_NUMBER}(?:/{_NUMBER})?(v?):{_NUMBER}")
@@ -77,12 +54,18 @@ _MARKS: dict[str, Literal["symmetric", "valid", "ceil"]] = {
 
 def parse(sentence: str) -> Branches:
     """A block's sentence -> its branches. Raises ResiduaError naming sentence and word."""
-    blocks: list[list[list[Item]]] = [[[]]]  # the innermost open one is the last
+    blocks: list[list[list[str | Branches]]] = [[[]]]  # the innermost open one is the last
     for word in [*re.findall(r"[()|]|[^\s()|]+", sentence), ""]:
         if word == "(":
             blocks.append([[]])
         elif word not in ("|", ")", ""):
-            blocks[-1][-1].append(_item(word, sentence))
+            if not any(item.fullmatch(word) for item in (_CONV, _MAXIMUM, _AVERAGE)):
+                raise ResiduaError(
+                    f"Block {sentence!r}: {word!r} is no item. Expected a convolution such as "
+                    "3x3:64 or 1x7/2v:64, a pool such as max3, max3/2v, max3/2c or avg3, or a "
+                    "block in parentheses."
+                )
+            blocks[-1][-1].append(word)
         elif not blocks[-1][-1]:
             where = f"before a {word!r}" if word else "at the end"
             raise ResiduaError(f"Block {sentence!r}: an empty branch {where}.")
@@ -95,21 +78,6 @@ def parse(sentence: str) -> Branches:
             inner = blocks.pop()
             blocks[-1][-1].append(tuple(map(tuple, inner)))
     return tuple(map(tuple, blocks[0]))
-
-
-def _item(word: str, sentence: str) -> ConvItem | PoolItem:
-    if match := _CONV.fullmatch(word):
-        height, across, stride, mark, width = match.groups()
-        return ConvItem((int(height), int(across)), int(stride or 1), mark == "v", int(width))
-    if match := _MAXIMUM.fullmatch(word):
-        side, stride, mark = match.groups()
-        return PoolItem("max", int(side), int(stride or 1), _MARKS[mark])
-    if match := _AVERAGE.fullmatch(word):
-        return PoolItem("avg", int(match[1]))
-    raise ResiduaError(
-        f"Block {sentence!r}: {word!r} is no item. Expected a convolution such as 3x3:64 or "
-        "1x7/2v:64, a pool such as max3, max3/2v, max3/2c or avg3, or a block in parentheses."
-    )
 
 
 NORM = Norm(epsilon=1e-3)
@@ -173,19 +141,26 @@ class Block(nn.Module):
         return maps[0] if len(maps) == 1 else torch.cat(maps, 1)
 
 
-def _layer(item: Item, inputs: int, config: InceptionConfig) -> tuple[nn.Module, int]:
+def _layer(item: str | Branches, inputs: int, config: InceptionConfig) -> tuple[nn.Module, int]:
     """An item as a module, and its output channels."""
-    if isinstance(item, ConvItem):
-        rule: Padding = "valid" if item.valid else "symmetric"
-        layer = Convolution(inputs, item.width, item.sides, stride=item.stride, padding=rule)
-        return chain("cna", [layer], norm=config.norm), item.width
-    if not isinstance(item, PoolItem):
+    if not isinstance(item, str):
         block = Block(item, inputs, config)
         return block, block.out_channels
-    if item.kind == "max":
-        return MaxPool(item.side, item.stride, item.padding), inputs
-    counts = config.pool_counts_padding
-    return nn.AvgPool2d(item.side, 1, item.side // 2, count_include_pad=counts), inputs
+    if match := _CONV.fullmatch(item):
+        height, across, stride, mark, width = match.groups()
+        convolution = Convolution(
+            inputs,
+            int(width),
+            (int(height), int(across)),
+            stride=int(stride or 1),
+            padding="valid" if mark else "symmetric",
+        )
+        return chain("cna", [convolution], norm=config.norm), int(width)
+    if match := _MAXIMUM.fullmatch(item):
+        side, stride, mark = match.groups()
+        return MaxPool(int(side), int(stride or 1), _MARKS[mark]), inputs
+    size, counts = int(item.removeprefix("avg")), config.pool_counts_padding
+    return nn.AvgPool2d(size, 1, size // 2, count_include_pad=counts), inputs
 
 
 # Szegedy et al. 2014, "Going deeper with convolutions", table 1, as torchvision trained it: with
