@@ -107,7 +107,7 @@ class Audit:
             titles.append("copies, as noted before training")
         rest = len(titles) - _ALARMS
         more = [counted(rest, "more finding")] if rest > 0 else []
-        return "; ".join(titles[:_ALARMS] + more)
+        return ". ".join(titles[:_ALARMS] + more)  # titles are sentences with semicolons
 
     @property
     def coverage(self) -> str:
