@@ -151,7 +151,7 @@ def resume(
         )
     weights = in_order_of(prepared, weights)
     names = [choice.setting for choice in choices if "." in choice.setting]
-    automatic = {name: AUTO for name in names if parse.accepts_auto(name)}
+    automatic = {name: AUTO for name in names if parse.field_of(name).default is AUTO}
     requested = parse.with_settings(config, automatic)
     _run(Context(prepared, weights, requested, clock, console), folder, is_resumed=True)
 

@@ -24,9 +24,7 @@ def thumbnails(images: list[Image.Image]) -> Thumbnails:
 
 
 def found(images: Thumbnails, features: np.ndarray | None = None) -> list[list[int]]:
-    pairs: list[list[int]] = find_near_duplicates(
-        len(images), lambda rows: images[rows], features
-    ).tolist()
+    pairs: list[list[int]] = find_near_duplicates(images, features).tolist()
     return pairs
 
 

@@ -52,7 +52,7 @@ def find_copies(images: AuditImages, near: Pairs | None = None) -> Copies:
 def _near_duplicates(images: AuditImages) -> Pairs:
     is_complete = len(images.featured) == len(images.rows)
     features = images.features if is_complete else None
-    return find_near_duplicates(len(images.rows), lambda rows: images.thumbnails[rows], features)
+    return find_near_duplicates(images.thumbnails, features)
 
 
 def check_duplicates(images: AuditImages, copies: Copies) -> list[Finding]:

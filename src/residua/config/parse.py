@@ -101,11 +101,6 @@ def _did_you_mean(name: str) -> str:
     return f" Did you mean {setting}?"
 
 
-def accepts_auto(name: str) -> bool:
-    """Whether a setting may be "auto"."""
-    return field_of(name).default is AUTO
-
-
 def kind_of(name: str) -> str:
     """The metavar of a setting for --help: choices like "crop|pad", N, NUMBER or TEXT."""
     section, _, key = current_name(name).partition(".")

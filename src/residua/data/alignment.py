@@ -21,7 +21,7 @@ _LEVELS = (
     (32, 4, 0.8),
     (64, 4, 0.8),
 )  # side, iterations, correlation that the next one needs
-_DETAIL_SIDE = 32  # px; finer detail is lost by recompression
+_DETAIL_SIDE = 32  # px of a level; finer detail is lost by recompression
 _ROUGH_DETAIL = 0.3  # its correlation after each level, below which pairs are different images
 _STEP = 0.1  # largest change of a parameter in an iteration
 _SCALE, _SHIFT = (0.75, 1.34), 0.3  # limits
@@ -40,34 +40,26 @@ def align(thumbnails: Thumbnails, pairs: Pairs, mirrored: npt.NDArray[np.bool_])
     that of what is finer than about a tenth of the side; two different smooth images have a high
     correlation, but unrelated detail.
     """
-    levels = _levels(thumbnails)
-    rows, flags = torch.from_numpy(pairs), torch.from_numpy(mirrored)
-    fits = [
-        _align(levels, rows[at : at + _CHUNK], flags[at : at + _CHUNK])
-        for at in range(0, len(pairs), _CHUNK)
-    ]
-    return torch.cat([torch.zeros(2, 0), *fits], dim=1).numpy()
+    fits = [torch.zeros(2, 0)]
+    for start in range(0, len(pairs), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        members, positions = np.unique(pairs[chunk], return_inverse=True)
+        images = torch.from_numpy(thumbnails[members])[:, None].float()
+        rows = torch.from_numpy(positions.reshape(-1, 2))
+        fits.append(_align(images, rows, torch.from_numpy(mirrored[chunk])))
+    return torch.cat(fits, dim=1).numpy()
 
 
-def _levels(thumbnails: Thumbnails) -> dict[int, Tensor]:
-    """Side -> float32 [N, 1, side, side]; those of 64 px stay uint8, as few are needed."""
-    full = torch.from_numpy(np.ascontiguousarray(thumbnails))[:, None]
-    parts = [full[at : at + _CHUNK] for at in range(0, len(full), _CHUNK)]
-    pooled = {
-        side: torch.cat([F.avg_pool2d(part.float(), SIDE // side) for part in parts])
-        for side in {side for side, _, _ in _LEVELS if side < SIDE} | {_DETAIL_SIDE}
-    }
-    return {**pooled, SIDE: full}
-
-
-def _align(levels: dict[int, Tensor], pairs: Tensor, mirrored: Tensor) -> Tensor:
+def _align(thumbnails: Tensor, pairs: Tensor, mirrored: Tensor) -> Tensor:
+    """thumbnails: float32 [n, 1, 64, 64]. pairs: int64 [P, 2], of these."""
+    levels = {side: F.avg_pool2d(thumbnails, SIDE // side) for side, _, _ in _LEVELS}
     rows = torch.arange(len(pairs))
     motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(pairs), 1)
     fits = torch.zeros(2, len(pairs))
     best = detail = torch.zeros(0)
 
     def images(side: int) -> tuple[Tensor, Tensor]:
-        base, moved = (levels[side][pairs[rows, column]].float() for column in (0, 1))
+        base, moved = (levels[side][pairs[rows, column]] for column in (0, 1))
         flags = mirrored[rows]
         moved[flags] = moved[flags].flip(-1)
         return base, moved

@@ -19,7 +19,7 @@ from residua.data.scan import (
     LINE_BREAK,
     SPLIT_NAMES,
     FileDataset,
-    Labelled,
+    LabelledFile,
     Scan,
     classes_of,
     entries_of,
@@ -230,7 +230,7 @@ def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: Scan)
     elif shown != path.relative_to(root).as_posix():
         scan.rejected.append((shown, "has a name that is not UTF-8: rename it"))
     else:
-        scan.labelled.append(Labelled(shown, name, split))
+        scan.labelled.append(LabelledFile(shown, name, split))
 
 
 def files_below(folder: Path) -> Iterator[Path]:

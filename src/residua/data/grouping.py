@@ -75,10 +75,10 @@ def _column(file: Path, column: str) -> dict[str | None, str | None]:
     """Path -> value of a column. Raises ResiduaError."""
     table = read_table(file)
     for name in ("path", column):
-        if name not in table.names:
+        if name not in table.columns:
             raise ResiduaError(
                 f"--group-by {file}:{column}: has no column {name!r}: its columns are "
-                f"{', '.join(table.names)}."
+                f"{', '.join(table.columns)}."
             )
     cells = zip(table.columns["path"], table.columns[column], strict=True)
     return {text_of(path): text_of(value) for path, value in cells}

@@ -27,7 +27,7 @@ from residua.data.properties import properties_in
 from residua.data.scan import (
     LINE_BREAK,
     FileDataset,
-    Labelled,
+    LabelledFile,
     Scan,
     classes_of,
     entries_of,
@@ -55,7 +55,7 @@ def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
     Raises ResiduaError that names the table, the row and what to do.
     """
     table = read_table(file)
-    roles = roles_of(table.names, columns, _with_others(table))
+    roles = roles_of(list(table.columns), columns, _with_others(table))
     scan, repeated = _listed(table, roles)
     if not scan.labelled:
         path, reason = (*scan.rejected, ("", "has no rows"))[0]
@@ -112,11 +112,11 @@ def listed_files(file: Path) -> list[tuple[str, Path | str]]:
     needed. Raises ResiduaError."""
     table = read_table(file)
     try:
-        name = path_column(table.names, _with_others(table))
+        name = path_column(list(table.columns), _with_others(table))
     except ResiduaError as error:  # which advises settings of a training
         raise ResiduaError(
             f"{file}: expected one column named path, with a file in each row. Its columns are "
-            f"{shown_columns(table.names)}."
+            f"{shown_columns(list(table.columns))}."
         ) from error
     files = _Files(file.parent)
     rows: list[tuple[str, Path | str]] = []
@@ -141,7 +141,7 @@ def _listed(table: Table, roles: Columns) -> tuple[Scan, int]:
     """Every row as a labelled image, or rejected; and how many repeat an earlier row. Raises
     ResiduaError on contradicting rows."""
     scan, files = Scan(), _Files(table.file.parent)
-    first_of: dict[str, Labelled] = {}
+    first_of: dict[str, LabelledFile] = {}
     repeated = 0
     empty = [""] * len(table.numbers)
     label = roles.label
@@ -161,7 +161,7 @@ def _listed(table: Table, roles: Columns) -> tuple[Scan, int]:
             shown = path or text[:_MAX_LABEL] or f"row {number}"
             scan.rejected.append((shown, f"row {number}: {reason}"))
             continue
-        image = Labelled(path, name, part, group, weight, at)
+        image = LabelledFile(path, name, part, group, weight, at)
         first = first_of.setdefault(path, image)
         if first is image:
             scan.labelled.append(image)
@@ -171,7 +171,7 @@ def _listed(table: Table, roles: Columns) -> tuple[Scan, int]:
     return scan, repeated
 
 
-def _check_repeated(table: Table, first: Labelled, image: Labelled) -> None:
+def _check_repeated(table: Table, first: LabelledFile, image: LabelledFile) -> None:
     """Raise ResiduaError if two rows of an image differ."""
     for role, before, now in (
         ("label", first.name, image.name),

@@ -3,12 +3,12 @@
 Near-duplicates are copies that were resized, recompressed, cropped by up to about a tenth,
 mirrored, or made brighter or darker, and frames of the same scene. Candidates come from hashes of
 64 and 256 bits and from nearest neighbours of coarse pixels and of features; a candidate counts if
-its thumbnails match after alignment. Memory is bounded by blocks of thumbnails.
+its thumbnails match after alignment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +42,6 @@ _CONTRAST = 2.0  # standard deviation, 0..255, below which an image is constant:
 _BLOCK = 4096  # images
 _DECODED = 64  # images whose thumbnails are computed at once
 
-Take = Callable[[Integers], Thumbnails]  # indices [n] -> uint8 [n, 64, 64]
-
 
 @dataclass(frozen=True, eq=False)
 class _Codes:
@@ -56,29 +54,23 @@ class _Codes:
 
 
 def find_near_duplicates(
-    count: int, take: Take, features: npt.NDArray[np.float32] | None = None
+    thumbnails: Thumbnails, features: npt.NDArray[np.float32] | None = None
 ) -> Pairs:
-    """Pairs of near-duplicates among `count` images, int64 [P, 2], sorted, lower index first.
+    """Pairs of near-duplicates, int64 [P, 2], sorted, lower index first.
 
-    take: returns thumbnails by index. features: float32 [count, D] of a pretrained network; with
+    thumbnails: uint8 [N, 64, 64], grey. features: float32 [N, D] of a pretrained network; with
     them, crops are found more reliably among many images.
     """
-    if count < 2:
+    if len(thumbnails) < 2:
         return np.zeros((0, 2), np.int64)
-    codes = _codes(count, take)
-    if _are_drawings(take, codes.usable):
+    codes = _codes(thumbnails)
+    if _are_drawings(thumbnails, codes.usable):
         pairs = _hash_candidates(codes)
         mirrored, bounds = np.zeros(len(pairs), np.bool_), IDENTICAL
     else:
         pairs, mirrored = _candidates(codes, features)
         bounds = MATCH, MATCH
-    fits = [np.zeros((2, 0), np.float32)]
-    for start in range(0, len(pairs), _BLOCK):
-        block = pairs[start : start + _BLOCK]
-        members, positions = np.unique(block, return_inverse=True)
-        flags = mirrored[start : start + _BLOCK]
-        fits.append(align(take(members), positions.reshape(block.shape), flags))
-    correlation, detail = np.concatenate(fits, axis=1)
+    correlation, detail = align(thumbnails, pairs, mirrored)
     match = (correlation >= bounds[0]) & (detail >= bounds[1])
     return np.unique(pairs[match], axis=0)  # mirrored or not
 
@@ -90,7 +82,7 @@ def near_duplicates_of(pixels: Pixels, rows: Sequence[int]) -> Pairs:
     for start in range(0, len(rows), _DECODED):
         chunk = slice(start, start + _DECODED)
         thumbnails[chunk] = thumbnails_of(pixels[indices[chunk]])
-    return find_near_duplicates(len(rows), lambda at: thumbnails[at])
+    return find_near_duplicates(thumbnails)
 
 
 def groups_of(count: int, pairs: Pairs) -> Integers:
@@ -128,13 +120,13 @@ def thumbnails_of(pixels: Pixels) -> Thumbnails:
     return resized[:, 0].round().clamp(0, 255).byte().numpy()
 
 
-def _codes(count: int, take: Take) -> _Codes:
+def _codes(thumbnails: Thumbnails) -> _Codes:
     hashes: dict[int, list[Bits]] = {side: [] for side in _DISTANCES}
     coarse: list[Floats] = []
     mirrored: list[Floats] = []
     usable: list[Bits] = []
-    for start in range(0, count, _BLOCK):
-        images = torch.from_numpy(take(np.arange(start, min(start + _BLOCK, count)))).float()
+    for start in range(0, len(thumbnails), _BLOCK):
+        images = torch.from_numpy(thumbnails[start : start + _BLOCK]).float()
         for side, parts in hashes.items():
             cells = F.adaptive_avg_pool2d(images[:, None], (side, side + 1))[:, 0]
             parts.append((cells[:, :, 1:] > cells[:, :, :-1]).flatten(1).numpy())
@@ -147,7 +139,7 @@ def _codes(count: int, take: Take) -> _Codes:
     return _Codes(joined, np.concatenate(coarse), np.concatenate(mirrored), np.concatenate(usable))
 
 
-def _are_drawings(take: Take, usable: npt.NDArray[np.bool_]) -> bool:
+def _are_drawings(thumbnails: Thumbnails, usable: npt.NDArray[np.bool_]) -> bool:
     """Whether alignment is no evidence, because different images align too."""
     images = np.flatnonzero(usable)
     if len(images) < 3:
@@ -156,9 +148,7 @@ def _are_drawings(take: Take, usable: npt.NDArray[np.bool_]) -> bool:
     chance = uniform(0, 0, np.arange(count), 2, "pairs")
     pairs = images[(chance * len(images)).astype(np.int64)]
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    members, positions = np.unique(pairs, return_inverse=True)
-    as_is = np.zeros(len(pairs), np.bool_)
-    correlation, detail = align(take(members), positions.reshape(pairs.shape), as_is)
+    correlation, detail = align(thumbnails, pairs, np.zeros(len(pairs), np.bool_))
     aligned = (correlation > 0) & (detail < MATCH)  # the others may be copies
     return float(aligned.mean()) > _DRAWINGS
 

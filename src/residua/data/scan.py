@@ -1,4 +1,4 @@
-"""Labelled image files -> class names, entries, and warnings; what folders and tables share."""
+"""LabelledFile image files -> class names, entries, and warnings; what folders and tables share."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FileDataset(Dataset):
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledFile:
     """An image file and its class by name; see Entry. row: position in a table."""
 
     path: str
@@ -68,7 +68,7 @@ class Labelled:
 class Scan:
     """The result of a scan. rejected: (path, reason)."""
 
-    labelled: list[Labelled] = field(default_factory=list)
+    labelled: list[LabelledFile] = field(default_factory=list)
     rejected: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -117,7 +117,7 @@ def class_key(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def entries_of(labelled: Iterable[Labelled], classes: Sequence[str]) -> list[Entry]:
+def entries_of(labelled: Iterable[LabelledFile], classes: Sequence[str]) -> list[Entry]:
     """The entries in the order of `labelled`."""
     labels = {class_key(name): label for label, name in enumerate(classes)}
     return [

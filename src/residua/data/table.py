@@ -35,11 +35,6 @@ class Table:
     numbers: Sequence[int]
     others: tuple[str, ...] = ()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns that can be used."""
-        return tuple(self.columns)
-
 
 def text_of(cell: object) -> str | None:
     """A cell as text: "" if it is empty, None if it is neither text nor a number."""
