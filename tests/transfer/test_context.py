@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from residua.config.validate import check
+from residua.config.validate import checked
 from residua.transfer.context import StrategyContext
 
 ContextOf = Callable[..., StrategyContext]
@@ -23,7 +23,7 @@ def test_automatic_settings_are_those_of_the_strategy_by_itself(
     assert auto.transfer == alone.transfer
     assert auto.training == alone.training
     assert auto.network.head == alone.network.head
-    check(auto)
+    checked(auto)
 
 
 def test_explicit_settings_stay_in_every_strategy(
@@ -41,7 +41,7 @@ def test_training_from_scratch_drops_the_settings_of_frozen_stages(
 ) -> None:
     context = context_of(shapes, weights, "auto", transfer__views=2, network__stage=2)
     config = context.for_strategy("scratch").prepared.config
-    check(config)
+    checked(config)
     assert (config.transfer.views, config.network.stage, config.network.pool_size) == (
         0,
         None,

@@ -15,7 +15,7 @@ from torch import nn
 
 from residua.config import auto
 from residua.config.parse import with_settings
-from residua.config.validate import check
+from residua.config.validate import checked
 from residua.data.batches import DecodedImages
 from residua.data.prepared import without_validation_set
 from residua.inference.feature_layers import FeatureLayer
@@ -296,7 +296,7 @@ def test_a_budget_limits_the_epochs_of_a_head_but_not_its_images(
         outcome = fit_probe(context, folder, final=final)
         planned[final] = outcome.prepared.config.training.epochs
         assert outcome.prepared.config.training.max_images == 0
-        check(outcome.prepared.config)
+        checked(outcome.prepared.config)
         (folder.path / "state.safetensors").unlink()
     assert 5 <= planned[False] <= 16  # a fifth of less than 10 s, at 0.12 s
     assert 2 * planned[False] < planned[True] <= 60

@@ -18,7 +18,7 @@ from references.images import write_shapes
 from references.lines import Lines
 
 from residua.config import auto
-from residua.config.validate import check
+from residua.config.validate import checked
 from residua.inference import features
 from residua.runs.folder import RunFolder
 from residua.system.budget import Clock
@@ -213,7 +213,7 @@ def test_a_clearly_better_strategy_is_continued_and_selected_after_an_interrupti
     assert result.reason is not None
     assert result.reason.endswith("points")
     assert outcome.prepared.config.network.head != "logistic"
-    check(outcome.prepared.config)
+    checked(outcome.prepared.config)
     members = outcome.prepared.splits["validation"]
     correct = outcome.predict_logits(members).argmax(1) == outcome.prepared.labels[members]
     assert correct.mean() == pytest.approx(best.accuracy)
@@ -425,7 +425,7 @@ def test_a_large_network_is_replaced_by_a_small_one_from_scratch(
         assert len(console.lines) == 1
         assert "scratch: cifar_resnet20 at 32 px (cifar_resnet20 takes too long" in console.text
         config = small.prepared.config
-        check(config)
+        checked(config)
         assert (config.network.head, config.preprocessing.size) == ("default", 32)
         given, own = (
             [choice for choice in prepared.choices if choice.setting == "data.val_fraction"]

@@ -13,17 +13,9 @@ TRANSFERS = ("features", "partial", "full", "auto")  # strategies that need pret
 def checked(config: Config) -> Config:
     """The settings, with a new head if the strategy is one of TRANSFERS.
 
-    Raises UsageError if settings contradict each other.
+    Raises UsageError if settings contradict each other, a unit is wrong, or a path cannot be
+    recorded.
     """
-    if config.transfer.strategy in TRANSFERS:
-        config = with_settings(config, {"network.new_head": True})
-    check(config)
-    return config
-
-
-def check(config: Config) -> None:
-    """Raise UsageError if settings contradict each other, a unit is wrong, or a path cannot be
-    recorded."""
     strategy, network = config.transfer.strategy, config.network
     for path in (config.data.path, network.weights):
         refuse_undecodable(path)
@@ -69,3 +61,6 @@ def check(config: Config) -> None:
         raise UsageError(
             "--transfer auto never uses the test set during training: omit --curve-test."
         )
+    if strategy in TRANSFERS:
+        return with_settings(config, {"network.new_head": True})
+    return config

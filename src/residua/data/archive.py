@@ -80,7 +80,7 @@ def unpacked(file: Path) -> Path:
             return folder.name
 
         if not _is_whole(folder):
-            stored_folder(folder.parent, write, lambda stored, _: _is_whole(stored))
+            stored_folder(folder.parent, write)
         return _top(folder / "files")
 
 

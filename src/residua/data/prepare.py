@@ -144,12 +144,10 @@ def _open(
         file = user_path(chooser.config.data.fixes).absolute()  # found from any working directory
         fixes = read_fixes(file)
         dataset = with_fixes(dataset, fixes, file)
-        data = dataclasses.replace(chooser.config.data, fixes=str(file))
-        chooser.config = dataclasses.replace(chooser.config, data=data)
+        chooser.config = parse.with_settings(chooser.config, {"data.fixes": str(file)})
     console.print(f"{path}: {dataset.description}")
     if not is_recorded:  # absolute, so that it is found from any working directory
-        data = dataclasses.replace(chooser.config.data, path=resolved(path))
-        chooser.config = dataclasses.replace(chooser.config, data=data)
+        chooser.config = parse.with_settings(chooser.config, {"data.path": resolved(path)})
     count, outputs = len(dataset.classes), chooser.config.network.classes
     if count < 2:
         name = "the data given" if is_stored(user_path(path)) else path

@@ -42,13 +42,11 @@ class FileDataset(Dataset):
         return recognition.read_file(self.root / self.entries[index].path)
 
     def header(self, index: int, content: bytes, max_pixels: int) -> Header:
-        """See `image.header`."""
         return image.header(content, max_pixels)
 
     def pixels(
         self, index: int, content: bytes, channels: int, max_pixels: int, value_range: Range = None
     ) -> Pixels:
-        """See `image.decode`."""
         return image.decode(content, channels, max_pixels, value_range)
 
 

@@ -157,18 +157,12 @@ def _name(digest: hashlib._Hash) -> str:
 
 
 def _stored(write: Callable[[Path], str], parent: Path | None) -> Path:
-    """The folder that `write` fills; it returns the name. An equal one is replaced by nothing."""
+    """See `stored_folder`; the folder of the user's cache without `parent`."""
     folder = parent or cache_folder() / "data"
     try:
-        return stored_folder(folder, write, _is_whole)
+        return stored_folder(folder, write)
     except OSError as error:
         raise ResiduaError(
             f"the images cannot be stored in {folder}: {reason_of(error)}. Set "
             f"{'TMPDIR' if parent else 'RESIDUA_CACHE'} to a folder on another disk."
         ) from error
-
-
-def _is_whole(folder: Path, fresh: Path) -> bool:
-    """Whether a stored folder has the files of a fresh one, in their sizes."""
-    files = {file.name: file.stat().st_size for file in fresh.iterdir()}
-    return folder.is_dir() and files == {f.name: f.stat().st_size for f in folder.iterdir()}

@@ -56,6 +56,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware, for environment.json."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    program = Path(sys.argv[0]).name  # __main__.py of `python -m residua`
     return {
         "residua": __version__,
         "python": platform.python_version(),
@@ -64,15 +65,9 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
-        "command": [_program(sys.argv[0]), *sys.argv[1:]],
+        "command": ["residua" if program == "__main__.py" else program, *sys.argv[1:]],
         "date": datetime.now().astimezone().isoformat(" ", "seconds"),
     }
-
-
-def _program(path: str) -> str:
-    """The name of the program; "residua" for `python -m residua`."""
-    name = Path(path).name
-    return "residua" if name == "__main__.py" else name
 
 
 def _processor() -> str:

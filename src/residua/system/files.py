@@ -275,13 +275,11 @@ def remove_leftovers(folder: Path) -> None:
                         path.parent.rmdir()
 
 
-def stored_folder(
-    parent: Path, write: Callable[[Path], str], is_whole: Callable[[Path, Path], bool]
-) -> Path:
+def stored_folder(parent: Path, write: Callable[[Path], str]) -> Path:
     """The folder in `parent`, a folder of residua's, that `write` fills; it appears complete.
 
-    write: fills an empty folder and returns its name. is_whole: (stored, fresh) -> whether the
-    stored folder is equal to the fresh one, so that it can stay. Raises OSError.
+    write: fills an empty folder and returns its name. An earlier folder of that name stays if it
+    has the same files, in their sizes. Raises OSError.
     """
     parent.mkdir(parents=True, exist_ok=True)
     before = time.time() - DAY
@@ -294,14 +292,20 @@ def stored_folder(
     ) as temporary:
         fresh = Path(temporary)
         stored = parent / write(fresh)
-        if not is_whole(stored, fresh):
+        if _sizes(stored) != _sizes(fresh):
             shutil.rmtree(stored, ignore_errors=True)
             try:
                 fresh.rename(stored)
             except OSError:  # another process was faster
-                if not is_whole(stored, fresh):
+                if _sizes(stored) != _sizes(fresh):
                     raise
     return stored
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Path -> bytes of every file below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def cache_folder() -> Path:
