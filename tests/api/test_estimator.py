@@ -17,7 +17,6 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils import estimator_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import residua
@@ -236,6 +235,8 @@ class OfRows(residua.ImageClassifier):
 
 
 def checks() -> list[Any]:
+    from sklearn.utils import estimator_checks  # which takes longer to import than most tests
+
     estimator = OfRows(
         value_range=(-100, 100), model="cifar_resnet14", size=8, epochs=1, settings=SMALL
     )

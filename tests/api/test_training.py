@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references.runs import ONE_STAGE, trained
 
 import residua
 from residua.errors import ResiduaError
@@ -23,17 +24,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> residua.Run:
     """One epoch on images of three classes; images of more than 300 pixels are refused."""
-    return residua.train(
-        shapes,
-        model="cifar_resnet14",
-        epochs=1,
-        lr=0.05,
-        batch_size=12,
-        test_fraction=0.2,
-        out=tmp_path_factory.mktemp("runs") / "run",
-        settings={"network.head": "linear", "network.stage": 1, "data.max_pixels": 300},
-        quiet=True,
-    )
+    out = tmp_path_factory.mktemp("runs") / "run"
+    settings = {**ONE_STAGE, "data.max_pixels": 300}
+    return trained(shapes, out, settings, epochs=1, lr=0.05, batch_size=12, test_fraction=0.2)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import yaml
 
 import residua
 from residua.errors import ResiduaError
-from residua.report.model_card import model_card
+from residua.report.model_card import MODEL_CARD, model_card
 from residua.runs.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -214,8 +214,10 @@ def test_without_a_connection_the_reason_is_stated(
 
 
 def test_pushing_needs_a_valid_token_and_the_package(
-    hub: Hub, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, shapes: Path, write_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run = write_run(shapes)
+    (run.path / MODEL_CARD).touch()
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(ResiduaError, match=r"status 401. Check the token"):
         residua.push(run.path, REPOSITORY)

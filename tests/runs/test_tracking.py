@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from references.runs import ONE_STAGE, trained
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import residua
 from residua.errors import ResiduaError
@@ -57,6 +56,8 @@ class Recorded:
 def test_a_tracker_gets_every_event_and_a_failing_one_ends_no_training(
     shapes: Path, tmp_path: Path
 ) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     good, bad = Recorded(), Recorded("epoch")
     with pytest.warns(UserWarning, match="Recorded stopped tracking: ConnectionError: no server"):
         run = residua.train(shapes, out=tmp_path / "run", track=["tensorboard", good, bad], **QUICK)
