@@ -93,9 +93,10 @@ def test_what_cannot_track_is_refused(shapes: Path, track: Any, message: str) ->
 
 
 @pytest.mark.parametrize("package", ["mlflow", "wandb", "trackio"])
-def test_a_missing_package_is_named(shapes: Path, package: str) -> None:
-    if importlib.util.find_spec(package) is not None:
-        pytest.skip(f"{package} is installed")
+def test_a_missing_package_is_named(
+    shapes: Path, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ResiduaError, match=f"pip install {package}"):
         residua.train(shapes, track=package, **QUICK)
 
