@@ -65,6 +65,12 @@ def test_a_run_shows_its_settings_history_and_network(run: residua.Run, shapes: 
     assert residua.load(run.path).config == run.config
     assert run.evaluate().to_json() == residua.evaluate(run.path).to_json()
     assert run.predict(shapes / "class0", top=1) == residua.predict(run, shapes / "class0", top=1)
+    with Image.open(shapes / "class0" / "000.png") as image:
+        pixels = np.asarray(image)
+    (row,) = run.predict(pixels.astype(float), value_range=(0, 255), coverage=0.5)
+    assert (row,) == tuple(residua.predict(run, pixels, coverage=0.5))
+    given = run.predict_proba(pixels.astype(float), value_range=(0, 255))
+    assert np.array_equal(given, run.predict_proba(pixels))
 
 
 @pytest.mark.slow

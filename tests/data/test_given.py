@@ -264,8 +264,11 @@ def test_an_unknown_split_of_a_hugging_face_dataset_is_named() -> None:
         ([COLOUR[0]], r"image 0 of the data given: expected \(image, label\), found ndarray"),
         (COLOUR, r"image 0 of the data given: expected \(image, label\)"),
         ((COLOUR, [1, 2]), "has 4 images but 2 labels"),
-        ((COLOUR, np.eye(4)), r"image 0 of the data given: label .* expected one class"),
-        ((COLOUR, [0.5] * 4), "expected one class, as text or a whole number"),
+        (
+            (COLOUR, np.eye(4)),
+            r"image 0 of the data given: label .* one-hot labels as labels.argmax",
+        ),
+        ((COLOUR, [0.5] * 4), r"expected one class, as text or a whole number\.$"),
         ((COLOUR, [None] * 4), "expected one class"),
         ((COLOUR.transpose(0, 3, 1, 2), LABELS), r"is an array of shape \(3, 5, 6\)"),
         ((COLOUR.reshape(4, -1), LABELS), r"is an array of shape \(90,\)"),

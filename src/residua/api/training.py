@@ -118,16 +118,32 @@ class Run:
         """See `residua.evaluate`."""
         return evaluate(self, data, device=device)
 
-    def predict(self, *images: Images, top: int = 3, device: str | None = None) -> Predictions:
+    def predict(
+        self,
+        *images: Images,
+        top: int = 3,
+        value_range: ValueRange | None = None,
+        coverage: float | None = None,
+        device: str | None = None,
+    ) -> Predictions:
         """See `residua.predict`; `run.predict(a, b)` is the same as `run.predict([a, b])`."""
-        return predict(self, chain.from_iterable(map(several, images)), top=top, device=device)
+        return predict(
+            self,
+            chain.from_iterable(map(several, images)),
+            top=top,
+            value_range=value_range,
+            coverage=coverage,
+            device=device,
+        )
 
-    def predict_proba(self, *images: Images, device: str | None = None) -> npt.NDArray[np.float64]:
+    def predict_proba(
+        self, *images: Images, value_range: ValueRange | None = None, device: str | None = None
+    ) -> npt.NDArray[np.float64]:
         """Probabilities [N, K] of images, see `predict`, in the order of `classes`.
 
         Raises ResiduaError if an image cannot be read.
         """
-        rows = self.predict(*images, top=len(self.classes), device=device)
+        rows = self.predict(*images, top=len(self.classes), value_range=value_range, device=device)
         for row in rows:
             if row.error is not None:
                 raise ResiduaError(f"{row.file}: {row.error}.")

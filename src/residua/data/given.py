@@ -266,5 +266,6 @@ def _name(label: Any, names: Sequence[str], where: str) -> str:
         return str(label).strip()
     raise ResiduaError(
         f"{where}: label {str(label)[:60]!r} of type {type(label).__name__}: expected one class, "
-        "as text or a whole number."
+        "as text or a whole number"
+        + (": give one-hot labels as labels.argmax(1)." if np.size(label) > 1 else ".")
     )
