@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 
-from residua.data.columns import Columns
+from residua.config.schema import Data
 from residua.data.dataset import Dataset
 from residua.data.given import path_of
 from residua.data.open import open_dataset, open_recorded
@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def opened(data: object, **arguments: Any) -> Dataset:
-    return open_dataset(path_of(data, Columns(**arguments)))
+    return open_dataset(path_of(data, Data(**arguments)))
 
 
 def pixels(dataset: Dataset, channels: int = 3) -> list[list[Any]]:
@@ -85,7 +85,7 @@ def test_images_of_any_form(data: object) -> None:
     assert names(dataset) == ["10", "9", "10", "9"]
     assert dataset.classes == ("9", "10")
     assert [entry.path for entry in dataset.entries] == [f"images/{n}" for n in range(4)]
-    assert path_of(data, Columns()) == path_of((COLOUR, LABELS), Columns())
+    assert path_of(data, Data()) == path_of((COLOUR, LABELS), Data())
 
 
 def test_grey_images_of_different_sizes() -> None:
@@ -106,9 +106,9 @@ def test_grey_images_of_different_sizes() -> None:
 def test_a_range_is_stated_or_that_of_the_training() -> None:
     data = (GREY * 16.0, LABELS)
     with pytest.raises(ResiduaError, match=r"image 0 of the data given: .*state their range"):
-        path_of(data, Columns())
-    stated = path_of(data, Columns(), (0, 4080))
-    trained = path_of(data, Columns(), trained_range=(0, 4080))
+        path_of(data, Data())
+    stated = path_of(data, Data(), (0, 4080))
+    trained = path_of(data, Data(), trained_range=(0, 4080))
     for dataset in map(open_dataset, (stated, trained)):
         assert pixels(dataset, 1) == GREY[..., None].tolist()
 
@@ -213,7 +213,7 @@ def test_further_columns_of_a_hugging_face_dataset_are_those_of_a_table(
         "light": ["night", "day", "night", "day"],
         "site": ["s", "s", "t", "t"],
     }
-    by_site = open_dataset(path_of(data, Columns()), columns=Columns(group="site"))
+    by_site = open_dataset(path_of(data, Data()), settings=Data(group_by="site"))
     assert [entry.group for entry in by_site.entries] == ["s", "s", "t", "t"]
     assert "site" not in by_site.columns
     table = [
@@ -243,8 +243,8 @@ def test_the_column_of_weights_of_a_hugging_face_dataset_can_be_chosen(
         image.save(file)
         images.append(str(file) if form == "paths" else image)
     data = HuggingFace(images, label=[0, 1], trust=[1, 3])
-    chosen = Columns(weight="trust")
-    dataset = open_dataset(path_of(data, chosen), columns=chosen)
+    chosen = Data(weight_column="trust")
+    dataset = open_dataset(path_of(data, chosen), settings=chosen)
     assert [entry.weight for entry in dataset.entries] == [1, 3]
 
 
@@ -295,7 +295,7 @@ def test_what_is_no_data_is_explained(data: object, message: str) -> None:
     ],
 )
 def test_damaged_or_deleted_storage_is_found(damage: Callable[[Path], None]) -> None:
-    root = Path(path_of((COLOUR, LABELS), Columns()))
+    root = Path(path_of((COLOUR, LABELS), Data()))
     damage(root)
     with pytest.raises(ResiduaError, match="stored images are damaged"):
         open_recorded(str(root))
@@ -304,7 +304,7 @@ def test_damaged_or_deleted_storage_is_found(damage: Callable[[Path], None]) -> 
     root.rmdir()
     with pytest.raises(ResiduaError, match="given in Python were stored here, and are gone"):
         open_recorded(str(root))
-    assert path_of((COLOUR, LABELS), Columns()) == str(root)
+    assert path_of((COLOUR, LABELS), Data()) == str(root)
     assert len(open_recorded(str(root)).entries) == 4
 
 
@@ -314,4 +314,4 @@ def test_storage_without_space_or_permission(
     (tmp_path / "file").touch()
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "file"))
     with pytest.raises(ResiduaError, match=r"cannot be stored in .* Set RESIDUA_CACHE"):
-        path_of((COLOUR, LABELS), Columns())
+        path_of((COLOUR, LABELS), Data())

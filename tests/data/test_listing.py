@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from residua.data.columns import Columns
+from residua.config.schema import Data
 from residua.data.dataset import Dataset
 from residua.data.listing import listed_files
 from residua.data.open import open_dataset
@@ -26,7 +26,7 @@ def put(folder: Path, *names: str) -> None:
 def found(folder: Path, rows: Sequence[str], **columns: str) -> Dataset:
     file = folder / "birds.csv"
     file.write_text("\n".join(rows))
-    return open_dataset(str(file), columns=Columns(**columns))
+    return open_dataset(str(file), settings=Data(**columns))
 
 
 def labels(dataset: Dataset) -> dict[str, str]:
@@ -88,9 +88,9 @@ def test_unclear_columns_are_listed_and_can_be_chosen(
     assert "--set data." in text
     assert f"Its columns are {header.replace(',', ', ')}" in text
     first, second, _ = header.split(",")
-    assert labels(found(folder, rows, path=first, label=second)) == AB
+    assert labels(found(folder, rows, path_column=first, label_column=second)) == AB
     assert f"has no column 'x2' (data.label_column): its columns are {first}" in refusal(
-        folder, rows, path=first, label="x2"
+        folder, rows, path_column=first, label_column="x2"
     )
 
 
@@ -104,12 +104,14 @@ def test_a_folder_of_a_table_and_its_images_leads_to_the_table(folder: Path) -> 
 
 def test_one_column_cannot_be_both(folder: Path) -> None:
     rows = ["path,label", "a.png,x"]
-    assert "cannot be both path and label" in refusal(folder, rows, path="path", label="path")
+    assert "cannot be both path and label" in refusal(
+        folder, rows, path_column="path", label_column="path"
+    )
 
 
 def test_columns_of_what_is_no_table(folder: Path) -> None:
     with pytest.raises(ResiduaError, match=r"data\.label_column has no effect"):
-        open_dataset(str(folder), columns=Columns(label="breed"))
+        open_dataset(str(folder), settings=Data(label_column="breed"))
 
 
 def test_files_are_found_where_tables_mean_them(folder: Path) -> None:
@@ -237,18 +239,18 @@ def test_images_to_predict_need_one_column_of_paths(tmp_path: Path) -> None:
 def test_group_by_a_column_of_the_table(folder: Path) -> None:
     rows = ["path,label,patient", "a.png,x,7", "b.png,y,8"]
     for group_by, groups in (("patient", ["7", "8"]), (r"(\w)\.png", ["", ""])):
-        entries = found(folder, rows, group=group_by, label="label").entries
+        entries = found(folder, rows, group_by=group_by, label_column="label").entries
         assert [entry.group for entry in entries] == groups
 
 
 def test_weights_of_images_in_training(folder: Path) -> None:
     for name, chosen in (("weight", ""), ("Sample Weight", ""), ("trust", "trust")):
         rows = [f"path,label,{name}", "b.png,x,2", "a.png,y,.5"]
-        dataset = found(folder, rows, label="label", weight=chosen)
+        dataset = found(folder, rows, label_column="label", weight_column=chosen)
         assert [entry.weight for entry in dataset.entries] == [0.5, 2.0]
         assert f"weighted by {name!r}" in dataset.description
         assert dataset.columns == {}
-    labelled = found(folder, ["path,weight", "a.png,light", "b.png,heavy"], label="weight")
+    labelled = found(folder, ["path,weight", "a.png,light", "b.png,heavy"], label_column="weight")
     assert {entry.weight for entry in labelled.entries} == {1.0}
 
 

@@ -27,9 +27,8 @@ from sklearn.utils.validation import (
 from residua import experiment
 from residua.config.parse import with_settings
 from residua.config.recipes import compose
-from residua.config.schema import AUTO, Config, Effort, Preprocessing, Strategy
+from residua.config.schema import AUTO, Config, Data, Effort, Preprocessing, Strategy
 from residua.config.start import own_training, reason_against_installed
-from residua.data.columns import Columns
 from residua.data.dataset import Pixels
 from residua.data.given import path_of
 from residua.data.pixels import ImageLike, checked_range
@@ -136,7 +135,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 kept = user_path(self.runs) if self.runs is not None else None
                 data = (images, [names[label] for label in labels])
                 parent = None if kept else Path(temporary)
-                path = path_of(data, Columns(), value_range, parent=parent)
+                path = path_of(data, Data(), value_range, parent=parent)
                 config, console = self._config(path), Console(self.quiet)
                 out = str(new_folder(kept or Path(temporary), "fit-"))
                 folder = experiment.train(config, out, console, report=kept is not None)

@@ -28,7 +28,6 @@ from residua.config.schema import (
     Strategy,
     TrainingPrecision,
 )
-from residua.data.columns import Columns
 from residua.data.given import DataLike, path_of
 from residua.data.pixels import Transform, checked_range
 from residua.data.value_range import ValueRange
@@ -309,7 +308,7 @@ def train(
     if settings is not None and not isinstance(settings, Mapping):
         raise ResiduaError(f"settings = {settings!r}: expected values by dotted name.")
     config = compose("", recipe, {**arguments, **(settings or {})})
-    path = path_of(data, Columns.of(config.data), config.preprocessing.value_range)
+    path = path_of(data, config.data, config.preprocessing.value_range)
     config = with_settings(config, {"data.path": path})
     console, name = Console(quiet), config.network.name
     folder = experiment.train(config, None if out is None else str(out), console, track=trackers)
@@ -395,7 +394,7 @@ def evaluate(
     Raises ResiduaError.
     """
     console, where = Console(quiet), default_device(device)
-    columns = Columns.of(data_settings(settings or {}))
+    columns = data_settings(settings or {})
     weights, folder = open_source(
         source, model, classes, preprocessing, console, check=check, allow_code=allow_code
     )
@@ -422,4 +421,4 @@ def evaluate(
 
 def _path(data: DataLike, config: Config) -> str:
     """The path of the data of a run, which may be given in Python again."""
-    return path_of(data, Columns.of(config.data), config.preprocessing.value_range)
+    return path_of(data, config.data, config.preprocessing.value_range)

@@ -20,7 +20,6 @@ from residua.audits.labels import MIN_CLASS, check_labels, predict
 from residua.audits.learning_curve import LearningCurve, check_size, learning_curve
 from residua.audits.shortcuts import check_shortcuts
 from residua.config.recipes import data_settings
-from residua.data.columns import Columns
 from residua.data.fixes import Fix, write_fixes
 from residua.data.given import DataLike, path_of
 from residua.data.pixels import checked_range
@@ -210,7 +209,7 @@ def audit(
     """
     began = time.monotonic()
     chosen = data_settings({"data.group_by": group_by, **(settings or {})})
-    path = path_of(data, Columns.of(chosen), checked_range(value_range))
+    path = path_of(data, chosen, checked_range(value_range))
     images = read(dataclasses.replace(chosen, path=path), seconds, Console(quiet))
     return examine(path, images, find_copies(images), time.monotonic() - began)
 

@@ -22,7 +22,6 @@ from residua.config.schema import IMAGENET, Data
 from residua.config.validate import checked
 from residua.data.alignment import Thumbnails
 from residua.data.cache import in_tasks
-from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Pixels, SplitName, Unreadable
 from residua.data.grouping import group_names
 from residua.data.image import digest
@@ -104,7 +103,7 @@ def read(data: Data, seconds: float, console: Console) -> AuditImages:
     data: path, groups and columns of a table. seconds: for features that are not cached yet; 0: no
     features. Raises ResiduaError if there is no image.
     """
-    dataset = open_dataset(data.path, columns=Columns.of(data))
+    dataset = open_dataset(data.path, settings=data)
     with console.bar("reading") as move:
         outcomes = in_tasks(lambda task: _measured(dataset, task), len(dataset.entries), move)
     rows = np.flatnonzero([isinstance(outcome, _Image) for outcome in outcomes])

@@ -23,45 +23,31 @@ WEIGHT_RANGE = 1e-9, 1e9  # beyond, a loss in float32 is not finite
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of a table by their role: as the user chose them, "" where the name decides; or as
-    they are, "" where there is none.
+    """Columns of a table by their role; "" where there is none."""
 
-    group: of a choice the setting data.group_by, which is a column if the table has it.
+    path: str
+    label: str
+    split: str
+    group: str
+    weight: str
+
+
+def roles_of(names: Sequence[str], settings: Data, where: str) -> Columns:
+    """The column of each role: that of the settings, or else that of a known name.
+
+    data.group_by is a column if the table has it. Without a known name for the label, the only
+    other column is the label: as in id,breed. Raises ResiduaError if a role is unclear or has no
+    column.
     """
-
-    path: str = ""
-    label: str = ""
-    split: str = ""
-    group: str = ""
-    weight: str = ""
-
-    @classmethod
-    def of(cls, data: Data) -> Columns:
-        """The choices in the settings."""
-        columns = data.path_column, data.label_column, data.split_column
-        return cls(*columns, data.group_by, data.weight_column)
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """The settings that only a table has a use for."""
-        roles = ("path", "label", "split", "weight")
-        return tuple(f"data.{role}_column" for role in roles if getattr(self, role))
-
-
-def roles_of(names: Sequence[str], chosen: Columns, where: str) -> Columns:
-    """The column of each role. Raises ResiduaError if a role is unclear or has no column.
-
-    Without a known name for the label, the only other column is the label: as in id,breed.
-    """
-    path = path_column(names, where, chosen.path)
-    if chosen.label == path:
+    path = path_column(names, where, settings.path_column)
+    if settings.label_column == path:
         raise ResiduaError(f"{where}: the column {path!r} cannot be both path and label.")
-    split = column_of("split", names, chosen.split, where)
-    group = column_of("group", names, chosen.group, where)
-    free = [name for name in names if name not in (path, chosen.label)]
-    weight = column_of("weight", free, chosen.weight, where)
+    split = column_of("split", names, settings.split_column, where)
+    group = column_of("group", names, settings.group_by, where)
+    free = [name for name in names if name not in (path, settings.label_column)]
+    weight = column_of("weight", free, settings.weight_column, where)
     others = [name for name in names if name not in ("", path)]
-    label = column_of("label", others, chosen.label, where, names)
+    label = column_of("label", others, settings.label_column, where, names)
     if not label:
         rest = [name for name in others if name not in (split, group, weight)]
         if len(rest) != 1:

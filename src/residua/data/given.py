@@ -51,7 +51,7 @@ class _Item:
 
 def path_of(
     data: DataLike,
-    columns: Columns,
+    settings: Data,
     value_range: ValueRange | None = None,
     *,
     trained_range: ValueRange | None = None,
@@ -59,17 +59,17 @@ def path_of(
 ) -> str:
     """The path of DATA, stored if it has none. Raises ResiduaError.
 
-    columns: of a datasets.Dataset. value_range: values of arrays and tensors that are black and
-    white; trained_range: those of the images that a network was trained on, see `pixels_of`.
-    parent: the folder to store in; None: one in the user's cache.
+    settings: columns of a datasets.Dataset. value_range: values of arrays and tensors that are
+    black and white; trained_range: those of the images that a network was trained on, see
+    `pixels_of`. parent: the folder to store in; None: one in the user's cache.
     """
     if isinstance(data, str | os.PathLike):
         return os.fspath(data)
-    items = _all_items(data, columns)
+    items = _all_items(data, settings)
     first = next(items, None)
     if first is None:
         raise ResiduaError(f"the data given has no images: expected {KINDS}.")
-    known = _class_names(data, columns)
+    known = _class_names(data, settings)
     if isinstance(first.image, str | os.PathLike):
         return str(store_rows(_rows(chain([first], items)), parent))
 
@@ -119,10 +119,10 @@ def _is_grey(image: object) -> bool:
     return False
 
 
-def _all_items(data: Any, columns: Columns) -> Iterator[_Item]:
+def _all_items(data: Any, settings: Data) -> Iterator[_Item]:
     """Every image with its label, of all splits."""
     if not isinstance(data, Mapping):
-        yield from _items(data, columns, None, "")
+        yield from _items(data, settings, None, "")
         return
     for name, part in data.items():
         split = split_named(str(name), "the data given")
@@ -131,13 +131,13 @@ def _all_items(data: Any, columns: Columns) -> Iterator[_Item]:
                 f"the {name} data given is of type {type(part).__name__}: expected a list, arrays "
                 "or a data set. Give one folder or table with all splits as DATA."
             )
-        yield from _items(part, columns, split, f"{name} ")
+        yield from _items(part, settings, split, f"{name} ")
 
 
-def _items(data: Any, columns: Columns, split: SplitName | None, prefix: str) -> Iterator[_Item]:
-    names = _class_names(data, columns)
+def _items(data: Any, settings: Data, split: SplitName | None, prefix: str) -> Iterator[_Item]:
+    names = _class_names(data, settings)
     if _is_hugging_face(data):
-        yield from _table_items(data, columns, split, prefix)
+        yield from _table_items(data, settings, split, prefix)
         return
     for number, (image, label) in enumerate(_pairs(data, prefix)):
         where = f"{prefix}image {number} of the data given"
@@ -187,11 +187,12 @@ def _is_hugging_face(data: Any) -> bool:
     return hasattr(data, "column_names") and isinstance(getattr(data, "features", None), Mapping)
 
 
-def _roles(data: Any, columns: Columns) -> Columns:
+def _roles(data: Any, settings: Data) -> Columns:
     """The columns of a `datasets.Dataset`. Raises ResiduaError."""
     images = _columns_of(data, "Image")
-    path = columns.path or (images[0] if len(images) == 1 else "")
-    return roles_of(data.column_names, replace(columns, path=path), "the datasets.Dataset given")
+    path = settings.path_column or (images[0] if len(images) == 1 else "")
+    settings = replace(settings, path_column=path)
+    return roles_of(data.column_names, settings, "the datasets.Dataset given")
 
 
 def _columns_of(data: Any, *kinds: str) -> list[str]:
@@ -200,10 +201,10 @@ def _columns_of(data: Any, *kinds: str) -> list[str]:
 
 
 def _table_items(
-    data: Any, columns: Columns, split: SplitName | None, prefix: str
+    data: Any, settings: Data, split: SplitName | None, prefix: str
 ) -> Iterator[_Item]:
     """The rows of a `datasets.Dataset`: image, label, split, and the further columns."""
-    roles, names = _roles(data, columns), _class_names(data, columns)
+    roles, names = _roles(data, settings), _class_names(data, settings)
     used = (roles.path, roles.label, roles.split)
     others = [name for name in _columns_of(data, "Value", "ClassLabel") if name not in used]
     for number, row in enumerate(_each(data)):
@@ -231,12 +232,12 @@ def _cell(value: Any, feature: object) -> str:
     return text_of(value) or ""
 
 
-def _class_names(data: Any, columns: Columns) -> Sequence[str]:
+def _class_names(data: Any, settings: Data) -> Sequence[str]:
     """The names that a data set has for labels 0, 1, ...; also that of a subset of it."""
     if isinstance(data, Mapping):
-        return next(filter(None, (_class_names(part, columns) for part in data.values())), ())
+        return next(filter(None, (_class_names(part, settings) for part in data.values())), ())
     if _is_hugging_face(data):
-        names = getattr(data.features[_roles(data, columns).label], "names", ())
+        names = getattr(data.features[_roles(data, settings).label], "names", ())
         return tuple(map(str, names))
     inner = data
     while inner is not None:

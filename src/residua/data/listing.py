@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from unicodedata import normalize
 
+from residua.config.schema import Data
 from residua.data import recognition
 from residua.data.columns import Columns, path_column, roles_of, shown_columns, weight_of
 from residua.data.dataset import SPLITS, SplitName
@@ -48,14 +49,14 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _GENERIC = ("train", "training", "test", "labels", "metadata", "data", "annotations")
 
 
-def find(file: Path, columns: Columns, *, training: bool = True) -> FileDataset:
+def find(file: Path, settings: Data, *, training: bool = True) -> FileDataset:
     """The data set that a table file lists.
 
     training: whether the training set defines the classes; else all sets do, and none is needed.
     Raises ResiduaError that names the table, the row and what to do.
     """
     table = read_table(file)
-    roles = roles_of(list(table.columns), columns, _with_others(table))
+    roles = roles_of(list(table.columns), settings, _with_others(table))
     scan, repeated = _listed(table, roles)
     if not scan.labelled:
         path, reason = (*scan.rejected, ("", "has no rows"))[0]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from residua.config.schema import Data
 from residua.data import archive, cifar, folder, listing, store
 from residua.data.arrays import ArrayDataset, Block, array_dataset, checked_block
-from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Pixels, SplitName
 from residua.data.recognition import objection
 from residua.data.scan import FileDataset
@@ -26,7 +26,7 @@ from residua.errors import ResiduaError, UnreadableImages
 from residua.system.files import is_there, user_path
 from residua.system.words import counted
 
-NO_CHOICE = Columns()
+NO_CHOICE = Data()
 EMBEDDED = "digits"  # a data set's name that is no path
 _DIGITS = tuple(str(digit) for digit in range(10))
 _IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
@@ -40,7 +40,7 @@ def resolved(data: str) -> str:
     return str(user_path(data).absolute())
 
 
-def open_recorded(data: str, columns: Columns = NO_CHOICE) -> Dataset:
+def open_recorded(data: str, settings: Data = NO_CHOICE) -> Dataset:
     """The data set that a run recorded by its absolute path. Raises ResiduaError."""
     if data == EMBEDDED:
         return _digits()
@@ -54,13 +54,14 @@ def open_recorded(data: str, columns: Columns = NO_CHOICE) -> Dataset:
             f"{data}: the data of this run were here and are gone. If they were moved, name their "
             "present path with --data; it is compared with split.csv."
         )
-    return open_dataset(data, columns=columns)
+    return open_dataset(data, settings=settings)
 
 
-def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOICE) -> Dataset:
+def open_dataset(data: str, *, training: bool = True, settings: Data = NO_CHOICE) -> Dataset:
     """The data set of this name or path; an existing path comes first.
 
-    training: False accepts a folder with a validation or test set alone. columns: of a table.
+    training: False accepts a folder with a validation or test set alone. settings: columns of a
+    table.
     Raises ResiduaError if it is missing or damaged, or if columns of another data set are chosen.
     """
     if data == EMBEDDED and not Path(data).exists():
@@ -73,15 +74,16 @@ def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOI
     except (OSError, ValueError) as error:  # such as no permission above it
         raise ResiduaError(f"{data} cannot be reached: {error}.") from error
     if is_file and is_table(root):
-        return _table(root, columns, training)
+        return _table(root, settings, training)
     if store.is_stored(root) and (root / store.INDEX).exists():
-        return store.open_images(root, columns.group, columns.weight)
+        return store.open_images(root, settings.group_by, settings.weight_column)
     if is_file and (kind := archive.kind_of(root)):
-        return _archive(root, kind, columns, training)
-    if columns.chosen:
-        raise ResiduaError(
-            f"{columns.chosen[0]} has no effect: {data} is no table (.csv, .tsv, .jsonl, .parquet)."
-        )
+        return _archive(root, kind, settings, training)
+    for name in ("path_column", "label_column", "split_column", "weight_column"):
+        if getattr(settings, name):
+            raise ResiduaError(
+                f"data.{name} has no effect: {data} is no table (.csv, .tsv, .jsonl, .parquet)."
+            )
     if is_file:
         kind = "an image" if objection(root) is None else "neither a table nor an archive"
         raise ResiduaError(f"{data}: is {kind}, not a data set.\n{folder.LAYOUT}")
@@ -94,11 +96,11 @@ def open_dataset(data: str, *, training: bool = True, columns: Columns = NO_CHOI
     return folder.find(root, training=training)
 
 
-def _table(file: Path, columns: Columns, training: bool) -> Dataset:
+def _table(file: Path, settings: Data, training: bool) -> Dataset:
     """The data set of a table; its name in messages is not that of a file in the cache."""
     if not store.is_stored(file):
-        return listing.find(file, columns, training=training)
-    stored = replace(columns, path="path", label="label", split="split")
+        return listing.find(file, settings, training=training)
+    stored = replace(settings, path_column="path", label_column="label", split_column="split")
     try:
         return listing.find(file, stored, training=training)
     except UnreadableImages as error:
@@ -113,7 +115,7 @@ def _table(file: Path, columns: Columns, training: bool) -> Dataset:
         raise ResiduaError(str(error).replace(str(file), "the list given as data")) from error
 
 
-def _archive(file: Path, kind: str, columns: Columns, training: bool) -> Dataset:
+def _archive(file: Path, kind: str, settings: Data, training: bool) -> Dataset:
     """The data set in an archive: CIFAR, class folders, or a table with its images."""
     if kind not in ("zip", "tar"):
         raise ResiduaError(f"{file}: is {kind}: unpack it, and give the folder.\n{folder.LAYOUT}")
@@ -124,7 +126,7 @@ def _archive(file: Path, kind: str, columns: Columns, training: bool) -> Dataset
     name, title = archive.short_name(file), f"{kind} archive, "
     try:
         if len(tables) == 1:
-            dataset: FileDataset = listing.find(tables[0], columns, training=training)
+            dataset: FileDataset = listing.find(tables[0], settings, training=training)
         else:
             dataset = folder.find(root, training=training)
     except ResiduaError as error:

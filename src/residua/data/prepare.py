@@ -16,7 +16,6 @@ from residua.data import split
 from residua.data.assignment import assign_splits, by_split
 from residua.data.batches import measure_colours
 from residua.data.cache import Decoded, Survey, grey, load, median_size, survey, value_range
-from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Pixels
 from residua.data.fixes import Fix, read_fixes, with_fixes
 from residua.data.grouping import split_groups
@@ -139,7 +138,7 @@ def _open(
     """The data set as its fix list changes it, and that list."""
     path, fixes = chooser.config.data.path, []
     opened = open_recorded if is_recorded else open_dataset
-    dataset = opened(path, columns=Columns.of(chooser.config.data))
+    dataset = opened(path, settings=chooser.config.data)
     if chooser.config.data.fixes:
         file = user_path(chooser.config.data.fixes).absolute()  # found from any working directory
         fixes = read_fixes(file)

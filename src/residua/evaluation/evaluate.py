@@ -12,7 +12,6 @@ import torch
 from residua.config.auto import too_costly_to_compare
 from residua.config.schema import Data
 from residua.data.cache import Decoded, Survey, load, median_size, survey
-from residua.data.columns import Columns
 from residua.data.dataset import values_at
 from residua.data.grouping import split_groups
 from residua.data.near_duplicates import near_duplicates_of
@@ -44,13 +43,14 @@ def evaluate_run(
     console: Console,
     weights: Weights | None = None,
     data_path: str | None = None,
-    columns: Columns = NO_CHOICE,
+    settings: Data = NO_CHOICE,
     device: torch.device | None = None,
 ) -> Evaluation:
     """Evaluate a run on DATA, or on its own test split, else its validation split.
 
-    weights: the run's, if already read. data_path: where its own data are, if moved. columns: of
-    DATA, if it is a table. device: None: see `default_device`. Writes to the run's evaluations/.
+    weights: the run's, if already read. data_path: where its own data are, if moved. settings:
+    columns of DATA, if it is a table. device: None: see `default_device`. Writes to the run's
+    evaluations/.
     Raises ResiduaError if the run has no such split, if its images have changed since, or if DATA
     has a class that is not the run's.
     """
@@ -60,7 +60,7 @@ def evaluate_run(
         name: str = evaluation.split
         location = None
     else:
-        dataset = open_dataset(data, training=False, columns=columns)
+        dataset = open_dataset(data, training=False, settings=settings)
         images = labelled_images(dataset, run.classes, console)
         max_pixels, seen = run.config.data.max_pixels, images_seen(run)
         read = _Read.of(images, max_pixels, seen, console)
@@ -127,12 +127,12 @@ def evaluate_weights(
     weights: Weights,
     data: str,
     console: Console,
-    columns: Columns = NO_CHOICE,
+    settings: Data = NO_CHOICE,
     device: torch.device | None = None,
 ) -> Evaluation:
     """Evaluate weights of any origin on DATA; nothing is written. Raises ResiduaError.
 
-    columns: of DATA, if it is a table. device: None: see `default_device`.
+    settings: columns of DATA, if it is a table. device: None: see `default_device`.
 
     If the weights have no class names and DATA has as many classes as they have outputs, its sorted
     class names are assumed, as Keras and torchvision number folders; a warning states it. Names
@@ -140,7 +140,7 @@ def evaluate_weights(
     """
     if not weights.has_head:
         raise ResiduaError(f"{weights.path}: {weights.no_head_reason}, so it cannot classify.")
-    dataset = open_dataset(data, training=False, columns=columns)
+    dataset = open_dataset(data, training=False, settings=settings)
     classes = weights.metadata.classes
     outputs = weights.metadata.network.classes
     if weights.assumed_classes and outputs_of(dataset.classes, classes) is None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from residua.data.columns import Columns
 from residua.data.dataset import Dataset, Entry, SplitName
 from residua.data.open import open_recorded
 from residua.data.random import Integers
@@ -53,7 +52,7 @@ def split_images(
     members: the lines of split.csv. data_path: where the run's data are, if moved.
     """
     data = data_path or run.config.data.path
-    dataset = open_recorded(data, Columns.of(run.config.data))
+    dataset = open_recorded(data, run.config.data)
     index_of = {entry.path: index for index, entry in enumerate(dataset.entries)}
     paths = [member.path for member in members if member.split == split]
     missing = [path for path in paths if path not in index_of]
