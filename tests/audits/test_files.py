@@ -72,7 +72,7 @@ def test_large_images_among_small_ones_are_found(
     assert findings(folder)["giant"].examples[0].path == "class0/large.png"
 
 
-def test_folders_are_checked(folder: Path) -> None:
+def test_empty_folders_alike_names_and_small_classes_are_found(folder: Path) -> None:
     (folder / "empty").mkdir()
     save(scene(90), (folder / "Class 0").mkdir() or folder / "Class 0" / "a.png")
     found = findings(folder)

@@ -146,7 +146,7 @@ def test_failed_rows_are_written_before_an_interruption() -> None:
     assert len(list(csv.DictReader(io.StringIO(out.getvalue())))) == CHUNK
 
 
-def test_predictions_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_as_json_have_a_row_for_each_image(capsys: pytest.CaptureFixture[str]) -> None:
     print_predictions(PREDICTIONS, "json", 2, sys.stdout)
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["top"][0]["class"] == "owl"

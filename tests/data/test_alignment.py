@@ -27,7 +27,9 @@ def fit_of(first: np.ndarray, second: np.ndarray, mirrored: bool = False) -> np.
     "box", [(8, 0, 120, 120), (0, 0, 108, 114), (6, 6, 114, 114), (0, 12, 120, 120)]
 )
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_crop_fits(box: tuple[int, int, int, int], mirrored: bool) -> None:
+def test_a_crop_fits_its_original_also_when_mirrored(
+    box: tuple[int, int, int, int], mirrored: bool
+) -> None:
     copy = thumbnail(box)
     copy = copy[:, :, ::-1] if mirrored else copy
     correlation, detail = fit_of(thumbnail((0, 0, 120, 120)), copy, mirrored)

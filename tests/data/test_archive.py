@@ -17,13 +17,8 @@ from references.datasets import refusal
 from residua.data import archive
 from residua.data.open import open_dataset
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 NAMES = ("cat/1.png", "cat/deep/2.png", "dog/3.png")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def png(number: int = 0) -> bytes:
@@ -91,14 +86,16 @@ def test_a_table_with_its_images(tmp_path: Path) -> None:
     ]
 
 
-def test_it_is_unpacked_once_and_again_when_files_are_missing(tmp_path: Path, cache: Path) -> None:
+def test_it_is_unpacked_once_and_again_when_files_are_missing(
+    tmp_path: Path, own_cache: Path
+) -> None:
     file = write_zip(tmp_path / "p.zip", files())
     open_dataset(str(file))
-    (kept,) = (cache / "archives").glob("*/files/dog/3.png")
+    (kept,) = (own_cache / "archives").glob("*/files/dog/3.png")
     first = kept.stat().st_ino, kept.stat().st_mtime_ns
     open_dataset(str(file))
     assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == first
-    assert not list(cache.rglob("README.txt"))
+    assert not list(own_cache.rglob("README.txt"))
     kept.write_bytes(b"")
     assert len(open_dataset(str(file)).entries) == 3
     kept.unlink()
@@ -184,7 +181,7 @@ def compressed_rubbish(folder: Path) -> Path:
 )
 def test_hostile_and_damaged_archives_are_refused(
     tmp_path: Path,
-    cache: Path,
+    own_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[Path], Path],
     message: str,
@@ -195,17 +192,17 @@ def test_hostile_and_damaged_archives_are_refused(
     text = refusal(file)
     assert message in text
     assert str(file) in text
-    assert str(cache) not in text
+    assert str(own_cache) not in text
     assert list(tmp_path.rglob("x.png")) == []
 
 
-def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "MAX_MEMBERS", 2)
     assert "more than 2 files" in refusal(write_zip(tmp_path / "p.zip", files()))
     assert "more than 2 files" in refusal(write_tar(tmp_path / "p.tar", files()))
 
 
-def test_a_duplicate_member(tmp_path: Path) -> None:
+def test_a_member_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "p.tar", {"cat/1.png": png()})
     with tarfile.open(tmp_path / "p.tar", "a") as target:
         member = tarfile.TarInfo("cat/1.png")
@@ -214,6 +211,6 @@ def test_a_duplicate_member(tmp_path: Path) -> None:
     assert "contains cat/1.png twice" in refusal(tmp_path / "p.tar")
 
 
-def test_other_archives(tmp_path: Path) -> None:
+def test_other_archives_are_refused_with_their_name(tmp_path: Path) -> None:
     (tmp_path / "p.rar").write_bytes(b"Rar!\x1a\x07\x01\0")
     assert "is a RAR archive: unpack it" in refusal(tmp_path / "p.rar")

@@ -121,7 +121,9 @@ def test_without_readable_images_there_is_no_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["auto", "memory", "file"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_rows_are_entries(zoo: Path, where: str, channels: int) -> None:
+def test_each_row_is_its_entry_at_the_size_of_the_network(
+    zoo: Path, where: str, channels: int
+) -> None:
     settings = Preprocessing(
         size=9, channels=channels, resize="pad", interpolation="bilinear", crop=1.0
     )
@@ -142,7 +144,7 @@ def test_rows_are_entries(zoo: Path, where: str, channels: int) -> None:
     assert loaded.where.startswith("in memory" if where != "file" else "in /")
 
 
-def test_arrays_load_too() -> None:
+def test_images_in_arrays_load_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     dataset = array_dataset("toy", "", "IDX", ("a",), {None: (pixels, np.zeros(20, np.int64))})
     settings = Preprocessing(size=8, channels=1, crop=1.0, interpolation="antialias")

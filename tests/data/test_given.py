@@ -20,16 +20,11 @@ from residua.data.given import path_of
 from residua.data.open import open_dataset, open_recorded
 from residua.errors import ResiduaError
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 GENERATOR = np.random.default_rng(0)
 COLOUR = GENERATOR.integers(0, 256, (4, 5, 6, 3), np.uint8)
 GREY = GENERATOR.integers(0, 256, (4, 5, 6), np.uint8)
 LABELS = [10, 9, 10, 9]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def opened(data: object, **arguments: Any) -> Dataset:
@@ -118,7 +113,7 @@ def test_names_of_classes_in_their_order() -> None:
     assert names(opened(Subset(Pairs(), [3, 0, 1]))) == ["cat", "owl", "cat"]  # type: ignore[arg-type]
 
 
-def test_splits_by_name() -> None:
+def test_a_mapping_gives_the_splits_by_name() -> None:
     dataset = opened({"train": (COLOUR, LABELS), "val": Pairs2(), "test": (COLOUR, LABELS)})
     splits = [entry.split for entry in dataset.entries]
     assert splits == ["train"] * 4 + ["validation"] * 2 + ["test"] * 4

@@ -25,11 +25,11 @@ ENTRIES = [
         (r"p\d+", ["p1", "p1", "p2", ""]),
     ],
 )
-def test_groups_by_path(group_by: str, expected: list[str]) -> None:
+def test_groups_are_read_from_paths(group_by: str, expected: list[str]) -> None:
     assert group_names(group_by, ENTRIES) == expected
 
 
-def test_groups_by_column(tmp_path: Path) -> None:
+def test_groups_are_read_from_a_column_of_a_table(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     file.write_text("path,patient\ncat/p1_a.png,ann\ndog/p2_a.png,ann\n")
     assert group_names(f"{file}:patient", ENTRIES) == ["ann", "", "ann", ""]

@@ -105,7 +105,9 @@ def test_16_bit_big_endian_and_dark() -> None:
         ([1e30, 1e30, 1e30], [0, 0, 0]),
     ],
 )
-def test_floating_point_images(values: list[float], expected: list[int]) -> None:
+def test_floating_point_images_are_read_as_0_to_255(
+    values: list[float], expected: list[int]
+) -> None:
     content = encoded(Image.fromarray(np.array([values], np.float32)), "TIFF")
     assert images.decode(content, 1, LIMIT).ravel().tolist() == expected
 

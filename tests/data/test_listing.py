@@ -213,7 +213,7 @@ def test_numbers_are_classes_in_numeric_order(
     assert found(folder, ["path,label", *rows]).classes == classes
 
 
-def test_splits_and_groups(folder: Path) -> None:
+def test_splits_and_groups_are_read_from_a_table(folder: Path) -> None:
     rows = ["path,label,split,group", "a.png,x,train,ann", "b.png,x,Val,bob", "images/c.png,x,,"]
     dataset = found(folder, rows)
     assert [(e.split, e.group) for e in dataset.entries] == [

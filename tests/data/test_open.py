@@ -16,7 +16,7 @@ from residua.errors import ResiduaError
 RANDOM = np.random.default_rng(0)
 
 
-def test_digits() -> None:
+def test_digits_are_those_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits
 
     source, raw = open_dataset("digits"), load_digits()

@@ -26,14 +26,9 @@ from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.weights.load import read_file
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 QUIET, CPU = Console(quiet=True), torch.device("cpu")
 SHARPER = 6.0  # factor of the logits that makes probabilities overconfident
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")

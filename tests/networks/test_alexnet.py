@@ -31,7 +31,7 @@ def test_the_smallest_image_has_63_pixels(config: AlexNetConfig) -> None:
 
 
 @both
-def test_state_dict_keys(config: AlexNetConfig) -> None:
+def test_keys_of_weights_name_stage_and_layer(config: AlexNetConfig) -> None:
     with torch.device("meta"):
         state = config.build(3, 1).state_dict()
     layers = ["stages.0.conv1", "stages.1.conv1", *(f"stages.2.conv{n}" for n in (1, 2, 3))]
@@ -91,7 +91,7 @@ def test_it_computes_what_is_written_out(config: AlexNetConfig) -> None:
         torch.testing.assert_close(network(images), y)
 
 
-def test_where_alexnet_drops() -> None:
+def test_dropout_comes_before_the_hidden_layers_in_2014_and_after_them_in_2012() -> None:
     """One column: before both hidden layers (torchvision). 2012: behind both (section 4.2)."""
     with torch.device("meta"):
         heads: list[Any] = [config.build(9, 3).head for config in (ALEXNET, ALEXNET_2012)]

@@ -53,7 +53,7 @@ KEYS = (
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_state_dict_keys(name: str) -> None:
+def test_keys_of_weights_name_stage_and_layer(name: str) -> None:
     with torch.device("meta"):
         keys = CONFIGS[name].build(10, 3).state_dict()
     assert all(re.fullmatch(KEYS + STATE, key) for key in keys)

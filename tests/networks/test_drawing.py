@@ -103,7 +103,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "options"), FAMILIES)
-def test_nothing_overlaps(name: str, options: dict[str, Any]) -> None:
+def test_boxes_and_words_of_a_drawing_do_not_overlap(name: str, options: dict[str, Any]) -> None:
     image = Image(drawn(name, **options))
     assert image.boxes
     for one, two in combinations(image.boxes, 2):

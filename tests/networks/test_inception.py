@@ -112,7 +112,7 @@ KEY = re.compile(
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_names_of_the_weights(name: str) -> None:
+def test_keys_of_weights_name_stage_and_layer(name: str) -> None:
     network = meta(CONFIGS[name])
     assert not [key for key in network.state_dict() if not KEY.fullmatch(key)]
     assert not any("features" in each for each, _ in network.named_modules())
@@ -209,7 +209,7 @@ def test_average_at_the_rim() -> None:
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3", "inception_v4"])
-def test_where_inceptions_drop(name: str) -> None:
+def test_dropout_is_before_the_head_at_the_rate_of_the_source(name: str) -> None:
     """Between the average and the head, at the rate of the source."""
     rate = {"googlenet": 0.2, "inception_v3": 0.5, "inception_v4": 0.0}[name]
     config: Any = CONFIGS[name]

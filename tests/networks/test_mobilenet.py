@@ -59,7 +59,7 @@ def test_every_parameter_trains(config: MobileNetConfig) -> None:
 
 
 @both
-def test_state_dict_keys(config: MobileNetConfig) -> None:
+def test_keys_of_weights_name_stage_and_layer(config: MobileNetConfig) -> None:
     with torch.device("meta"):
         keys = config.build(10, 3).state_dict()
     units = r"(stem\.(conv|norm)|stages\.\d\.units\.\d\.branch\.(conv1|norm1|conv2|end_norm)|head)"

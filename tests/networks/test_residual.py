@@ -341,7 +341,7 @@ KEYS = re.compile(
 
 
 @every_ordering
-def test_checkpoint_keys(ordering: Ordering) -> None:
+def test_keys_of_weights_name_stage_and_layer(ordering: Ordering) -> None:
     with torch.device("meta"):
         network = catalogue.build("resnet50", ordering=ordering)
     keys = network.state_dict().keys()

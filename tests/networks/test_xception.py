@@ -54,7 +54,7 @@ KEYS = (
 
 
 @both
-def test_state_dict_keys(config: XceptionConfig) -> None:
+def test_keys_of_weights_name_stage_and_layer(config: XceptionConfig) -> None:
     with torch.device("meta"):
         keys = config.build(10, 3).state_dict()
     assert all(re.fullmatch(KEYS + STATE, key) for key in keys)

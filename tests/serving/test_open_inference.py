@@ -31,7 +31,7 @@ def outputs_of(response: httpx.Response) -> dict[str, Any]:
     return {entry["name"]: entry for entry in response.json()["outputs"]}
 
 
-def test_metadata_and_health(client: httpx.Client) -> None:
+def test_health_and_metadata_are_those_of_the_protocol(client: httpx.Client) -> None:
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
     assert client.get("/v2").json()["name"] == "residua"

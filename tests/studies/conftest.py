@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from residua.studies.claims.imagenet_accuracies import ROWS, Point, counted
 from residua.studies.run_study import run_study
 from residua.studies.study import StudyOptions
 from residua.system.console import Console
@@ -51,6 +52,12 @@ def done(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its folder after two seeds; a test that writes to it copies it first."""
     out = tmp_path_factory.mktemp("done") / "study"
     return run_study(str(file), StudyOptions(seeds=2), str(out), Console(quiet=True)).parent
+
+
+@pytest.fixture(scope="session")
+def points() -> list[Point]:
+    """Accuracy and cost of every network in the table of published accuracies."""
+    return [counted(row) for row in ROWS]
 
 
 @pytest.fixture(scope="session")

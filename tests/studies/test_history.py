@@ -23,7 +23,7 @@ from residua.studies.claims.history import (
     speed_finding,
     study,
 )
-from residua.studies.claims.imagenet_accuracies import CONTRIBUTIONS, ROWS, Point, counted
+from residua.studies.claims.imagenet_accuracies import CONTRIBUTIONS, ROWS, Point
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -42,11 +42,6 @@ def test_the_table_lists_every_accuracy_with_its_source(page: Page) -> None:
     table = page.tables[0]
     assert [row[0] for row in table.rows] == [row.label for row in ROWS]
     assert all(isinstance(row[-1], str) and row[-1] for row in table.rows)
-
-
-@pytest.fixture(scope="module")
-def points() -> list[Point]:
-    return [counted(row) for row in ROWS]
 
 
 def test_no_cheaper_network_equals_one_of_the_frontier(points: Sequence[Point]) -> None:

@@ -8,14 +8,9 @@ import pytest
 from torch import nn
 
 from residua.networks.zoo import catalogue
-from residua.studies.claims.imagenet_accuracies import ROWS, Point, counted
+from residua.studies.claims.imagenet_accuracies import ROWS, Point
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def points() -> list[Point]:
-    return [counted(row) for row in ROWS]
 
 
 def test_costs_are_those_of_the_publishers(points: Sequence[Point]) -> None:

@@ -343,7 +343,9 @@ def read_all(paths: Mapping[str, str]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 @pytest.mark.parametrize("name", bombs())
-def test_bombs(name: str, results: Mapping[str, Mapping[str, Any]]) -> None:
+def test_small_files_that_unpack_to_much_are_refused_within_little_memory_and_time(
+    name: str, results: Mapping[str, Mapping[str, Any]]
+) -> None:
     found = results[name]
     message = checked(Path(found["path"]), found["message"])
     assert bombs()[name][2] in message

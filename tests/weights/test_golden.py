@@ -23,14 +23,9 @@ from residua.weights.golden import check_golden, golden_of
 from residua.weights.load import read_file
 from residua.weights.native import Metadata, to_bytes, with_attached
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 SMALL = dataclasses.replace(PREPARED, size=16)
 DEEP = dataclasses.replace(SMALL, value_range=(-40.0, 4095.0))
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture

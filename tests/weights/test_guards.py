@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (10**6).to_bytes(8, "little") + b'{"a":1}',
     ],
 )
-def test_headers_of_safetensors(content: bytes, tmp_path: Path) -> None:
+def test_malformed_headers_of_safetensors_are_refused(content: bytes, tmp_path: Path) -> None:
     refused(put(tmp_path, "safetensors", content))
 
 

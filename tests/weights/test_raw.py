@@ -16,7 +16,7 @@ def test_numbers_that_are_not_finite_in_float32(value: float) -> None:
     assert numeric_flaw("conv.weight", tensor) == "numbers that are not finite (NaN or infinity)"
 
 
-def test_a_negative_variance() -> None:
+def test_a_negative_variance_is_a_flaw_and_a_negative_mean_is_not() -> None:
     tensor = torch.tensor([1.0, -1.0])
     assert numeric_flaw("norm.running_var", tensor) == "negative variances"
     assert numeric_flaw("norm.running_mean", tensor) is None
