@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from residua.config.schema import Data
+from residua.data.recognition import is_claimed
 from residua.errors import ResiduaError
 
 # Names in lower case with "_" for spaces and "-". Those of a later list count without an earlier.
@@ -125,4 +127,7 @@ def _unclear(role: str, candidates: Sequence[str], names: Sequence[str], where: 
         how = f"choose one with --set data.{role}_column={example}"
     how += f", or name the column {role}"
     problem = f"{' and '.join(candidates)} may both be" if candidates else "no column is clearly"
-    return f"{where}: {problem} the {role} of an image: {how}. Its columns are {columns}."
+    text = f"{where}: {problem} the {role} of an image: {how}. Its columns are {columns}."
+    if any(is_claimed(Path(name)) for name in names):
+        text += " Its first line seems to be an image: put the names of the columns above it."
+    return text
