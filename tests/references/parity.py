@@ -178,8 +178,13 @@ def _other_pool(modules: Modules) -> int:
 
 
 def _moved_stride(modules: Modules) -> int:
-    """In each unit that strides, another convolution of its branch does."""
-    units = [unit for unit in modules if isinstance(unit, ResidualUnit)]
+    """In each residual unit that strides, another convolution of its branch does.
+
+    In MobileNet's plain units that is no error: a 1x1 convolution reads the same pixels.
+    """
+    units = [
+        unit for unit in modules if isinstance(unit, ResidualUnit) and unit.shortcut is not None
+    ]
     moved = 0
     for unit in units:
         convolutions = [layer for layer in unit.branch if isinstance(layer, Convolution)]
