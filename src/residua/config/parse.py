@@ -308,17 +308,24 @@ def _from_text(value: str, kind: Any) -> object:
 
 
 def _convert(value: object, kind: Any) -> object:
-    origin = get_origin(kind)
+    """The value as an annotation has it. Raises TypeError, ValueError or OverflowError."""
+    origin, kinds = get_origin(kind), get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(value, _without_none(kind))
+        return None if value is None else _convert(value, _without_none(kind))
     if origin is Literal:
-        if value not in get_args(kind) or isinstance(value, bool):
+        if value not in kinds or isinstance(value, bool):
             raise ValueError
         return value
-    if origin is tuple:
-        return _convert_tuple(value, get_args(kind))
+    if origin is tuple and isinstance(value, list | tuple):
+        if kinds[1:] == (Ellipsis,):
+            kinds = kinds[:1] * len(value)
+        return tuple(_convert(entry, kind) for entry, kind in zip(value, kinds, strict=True))
+    if origin is list and isinstance(value, list):
+        return [_convert(entry, kinds[0]) for entry in value]
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {_convert(k, kinds[0]): _convert(v, kinds[1]) for k, v in value.items()}
+    if origin is not None:
+        raise TypeError
     if kind is float:
         if isinstance(value, bool):
             raise TypeError
@@ -326,8 +333,6 @@ def _convert(value: object, kind: Any) -> object:
         if not math.isfinite(number):
             raise ValueError
         return number
-    if origin in (list, dict, Mapping):
-        return _convert_collection(value, origin, get_args(kind))
     if dataclasses.is_dataclass(kind):
         return typed(typing.cast("type[Any]", kind), value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -337,25 +342,9 @@ def _convert(value: object, kind: Any) -> object:
     return value
 
 
-def _convert_collection(value: object, origin: Any, kinds: tuple[Any, ...]) -> object:
-    if origin is list and isinstance(value, list):
-        return [_convert(entry, kinds[0]) for entry in value]
-    if origin is not list and isinstance(value, Mapping):
-        return {_convert(k, kinds[0]): _convert(v, kinds[1]) for k, v in value.items()}
-    raise TypeError
-
-
 def _without_none(kind: Any) -> Any:
     """X of an annotation X | None."""
     return next(alternative for alternative in get_args(kind) if alternative is not type(None))
-
-
-def _convert_tuple(value: object, kinds: tuple[Any, ...]) -> tuple[object, ...]:
-    if not isinstance(value, list | tuple):
-        raise TypeError
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return tuple(_convert(entry, kinds[0]) for entry in value)
-    return tuple(_convert(entry, kind) for entry, kind in zip(value, kinds, strict=True))
 
 
 def _describe(kind: Any) -> str:

@@ -135,10 +135,10 @@ def _all_items(data: Any, settings: Data) -> Iterator[_Item]:
 
 
 def _items(data: Any, settings: Data, split: SplitName | None, prefix: str) -> Iterator[_Item]:
-    names = _class_names(data, settings)
     if _is_hugging_face(data):
         yield from _table_items(data, settings, split, prefix)
         return
+    names = _class_names(data, settings)
     for number, (image, label) in enumerate(_pairs(data, prefix)):
         where = f"{prefix}image {number} of the data given"
         yield _Item(image, _name(label, names, where), split, where, {})
