@@ -261,6 +261,8 @@ def test_a_model_is_described_and_drawn(tmp_path: Path) -> None:
     result = residua("models", "cifar_resnet20", "--ordering", "e", "--draw", str(drawing))
     assert "trainable" in result.stdout
     assert drawing.read_text().startswith("<")
+    grouped = residua("models", "resnet50", "--cardinality", "32x4d", "--json")
+    assert json.loads(grouped.stdout)["parameters"] == 25_028_904  # ResNeXt-50, as in torchvision
 
 
 @pytest.mark.slow

@@ -36,6 +36,13 @@ def models(
             "2018, Bag of Tricks) or none.",
         ),
     ] = None,
+    cardinality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CxDd",
+            help="Groups x width per group in the first stage, e.g. 32x4d (Xie et al. 2017).",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     draw: Annotated[
         Path | None,
@@ -53,7 +60,7 @@ def models(
         from residua.networks.analysis import describe
 
         if name is None:
-            if (classes, channels, size, ordering, shortcut, draw) != (None,) * 6:
+            if (classes, channels, size, ordering, shortcut, cardinality, draw) != (None,) * 7:
                 raise UsageError("these options need the NAME of a model.")
             for line in describe.list_models(as_json):
                 print(line, flush=True)
@@ -65,6 +72,7 @@ def models(
             size=size,
             ordering=ordering,
             shortcut=shortcut,
+            cardinality=cardinality,
         )
         if draw is not None:
             description.draw(user_path(draw))

@@ -46,6 +46,7 @@ def describe(
     size: int | None = None,
     ordering: str | None = None,
     shortcut: str | None = None,
+    cardinality: str | None = None,
 ) -> Description:
     """The row `name` with these changes; None: the row's default. Raises ResiduaError."""
     if is_own(name):
@@ -59,7 +60,12 @@ def describe(
         raise ResiduaError(f"--size {size}: must be at least 1.")
     with on_meta():
         network = catalogue.build(
-            name, classes=classes, channels=channels, ordering=ordering, shortcut=shortcut
+            name,
+            classes=classes,
+            channels=channels,
+            ordering=ordering,
+            shortcut=shortcut,
+            cardinality=cardinality,
         )
     return Description(name, network, (row.channels if channels is None else channels, size, size))
 
