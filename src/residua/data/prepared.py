@@ -143,7 +143,7 @@ class Prepared:
         if (used := len(self.training_members)) < len(self.splits["train"]):
             counts = f"{used:,} of {counts}"
         return (
-            f"{len(self.members):,} images in {len(self.dataset.classes)} classes: {counts}; "
+            f"{len(self.members):,} images in {len(self.dataset.classes):,} classes: {counts}; "
             f"{len(self.unreadable):,} unreadable, {self.duplicates:,} with identical pixels"
         )
 
