@@ -67,7 +67,7 @@ def main(path):
     paths = [entry.path for entry in dataset.entries]
     thumbnails = np.concatenate([thumbnails_of(np.asarray(image)[None]) for image in images])
     began = time.process_time()
-    found = find_near_duplicates(len(images), lambda rows: thumbnails[rows])
+    found = find_near_duplicates(thumbnails)
     seconds = time.process_time() - began
     print(f"\n{path}: {len(found)} pairs as it is, {seconds:.1f} s of CPU time")
     known = {tuple(pair) for pair in found.tolist()}
@@ -81,7 +81,7 @@ def main(path):
         rows = generator.permutation(len(images))[:COPIES]
         copies = [thumbnails_of(np.asarray(change(images[n], generator))[None]) for n in rows]
         joined = np.concatenate([thumbnails, *copies])
-        pairs = find_near_duplicates(len(joined), lambda at, x=joined: x[at]).tolist()
+        pairs = find_near_duplicates(joined).tolist()
         origin = np.concatenate([np.arange(len(images)), rows])
         hits = {int(origin[b]) for a, b in pairs if b >= len(images) and origin[b] == a}
         other = sum(

@@ -389,7 +389,7 @@ def test_two_loads_may_race(zoo: Path) -> None:
     found = surveyed(zoo)
     expected = cache.load(found, SMALL, "memory")
     with ThreadPoolExecutor(4) as pool:
-        tasks = [pool.submit(cache.load, found, SMALL, LIMIT, "file") for _ in range(8)]
+        tasks = [pool.submit(cache.load, found, SMALL, "file") for _ in range(8)]
         for task in tasks:
             np.testing.assert_array_equal(task.result().pixels, expected.pixels)
             assert task.result().failures == expected.failures
