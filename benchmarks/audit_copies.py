@@ -1,8 +1,9 @@
 """DATA with planted copies -> recall of each transformation, and every other pair that is found.
 
-    python benchmarks/audit_copies.py ../shared/data/birds6
+    python benchmarks/audit_copies.py ../shared/data/birds6 [FOLDER ...]
 
-Copies are of 200 images; pairs among the images as they are are listed, to be viewed.
+Of each DATA at most 3,000 random images are used, and copies are of 200 of them. Pairs among the
+images as they are are listed, up to 30, to be viewed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import numpy as np
 from conditions import conditions
 from PIL import Image, ImageEnhance
 
-from residua.data.near_duplicates import find_near_duplicates, thumbnails_of
+from residua.data.near_duplicates import find_near_duplicates, groups_of, thumbnails_of
 from residua.data.open import open_dataset
 
-COPIES = 200
+IMAGES, COPIES, LISTED = 3000, 200, 30
 
 
 def cropped(image, generator, share=0.9):
@@ -57,33 +58,48 @@ def all_of_them(image, generator):
 CHANGES = (resized, recompressed, cropped, mirrored, brightened, all_of_them)
 
 
-def main(path):
+def main(paths):
     print(conditions("pillow", "numpy"))
+    for path in paths:
+        measured(path)
+
+
+def measured(path):
     dataset = open_dataset(path)
-    images = [
-        Image.fromarray(dataset.pixels(n, dataset.content(n), 3, 10**8))
-        for n in range(len(dataset.entries))
-    ]
-    paths = [entry.path for entry in dataset.entries]
-    thumbnails = np.concatenate([thumbnails_of(np.asarray(image)[None]) for image in images])
+    entries = np.random.default_rng(0).permutation(len(dataset.entries))[:IMAGES]
+    entries = np.sort(entries)
+    names = [dataset.entries[n].path for n in entries]
+
+    def image(n):
+        entry = int(entries[n])
+        return Image.fromarray(dataset.pixels(entry, dataset.content(entry), 3, 10**8))
+
+    thumbnails = np.concatenate(
+        [thumbnails_of(np.asarray(image(n))[None]) for n in range(len(entries))]
+    )
     began = time.process_time()
     found = find_near_duplicates(thumbnails)
     seconds = time.process_time() - began
-    print(f"\n{path}: {len(found)} pairs as it is, {seconds:.1f} s of CPU time")
+    sizes = np.bincount(groups_of(len(entries), found))
+    print(
+        f"\n{path}: {len(entries):,} images, {len(found)} pairs as it is, the largest group "
+        f"{sizes.max()}, {seconds:.1f} s of CPU time"
+    )
     known = {tuple(pair) for pair in found.tolist()}
-    for low, high in sorted(known):
-        print(f"  {paths[low]} {paths[high]}")
+    for low, high in sorted(known)[:LISTED]:
+        print(f"  {names[low]} {names[high]}")
     print(
         "\ncopy            recall   other new pairs (beyond those with copies of the pairs above)"
     )
+    rows = np.random.default_rng(1).permutation(len(entries))[:COPIES]
+    originals = [image(n) for n in rows]
     for change in CHANGES:
         generator = np.random.default_rng(0)
-        rows = generator.permutation(len(images))[:COPIES]
-        copies = [thumbnails_of(np.asarray(change(images[n], generator))[None]) for n in rows]
+        copies = [thumbnails_of(np.asarray(change(x, generator))[None]) for x in originals]
         joined = np.concatenate([thumbnails, *copies])
         pairs = find_near_duplicates(joined).tolist()
-        origin = np.concatenate([np.arange(len(images)), rows])
-        hits = {int(origin[b]) for a, b in pairs if b >= len(images) and origin[b] == a}
+        origin = np.concatenate([np.arange(len(entries)), rows])
+        hits = {int(origin[b]) for a, b in pairs if b >= len(entries) and origin[b] == a}
         other = sum(
             origin[a] != origin[b] and tuple(sorted((origin[a], origin[b]))) not in known
             for a, b in pairs
@@ -92,4 +108,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -7,7 +7,7 @@ import pytest
 from references.scenes import scene
 
 from residua.data.alignment import SIDE, align
-from residua.data.near_duplicates import thumbnails_of
+from residua.data.near_duplicates import MATCH, thumbnails_of
 
 LARGE = scene(0, 120)
 
@@ -49,3 +49,19 @@ def test_different_images_do_not_fit() -> None:
     assert image.shape == (20, SIDE, SIDE)
     _, detail = fit_of(image, others)
     assert detail.max() < 0.5
+
+
+def test_the_same_outline_on_black_does_not_fit() -> None:
+    """As in scans of different patients: a bright rim on black, and low contrast within it."""
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    radius = np.hypot(x, y)
+    rim = np.where((radius > 0.85) & (radius < 0.93), 200.0, 0.0)
+    tissues = [60 + 0.5 * (np.asarray(scene(n).convert("L")) - 128.0) for n in range(11)]
+    images = [np.where(radius <= 0.85, tissue, rim).astype(np.uint8) for tissue in tissues]
+    scans = np.concatenate([thumbnails_of(image[None, ..., None]) for image in images])
+    first = np.repeat(scans[:1], 10, axis=0)
+    correlation, detail = fit_of(first, scans[1:])
+    assert correlation.min() > 0.9
+    assert detail.max() < MATCH[1]
+    darker = (scans * 0.7).astype(np.uint8)
+    assert fit_of(scans, darker)[1].min() > 0.95

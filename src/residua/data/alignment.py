@@ -17,12 +17,12 @@ from residua.data.neighbours import Floats, Pairs
 
 SIDE = 64  # px of a thumbnail
 _LEVELS = (
-    (16, 6, 0.75),
-    (32, 4, 0.8),
-    (64, 4, 0.8),
-)  # side, iterations, correlation that the next one needs
-_DETAIL_SIDE = 32  # px of a level; finer detail is lost by recompression
-_ROUGH_DETAIL = 0.3  # its correlation after each level, below which pairs are different images
+    (16, 6, 0.75, 0.3),
+    (32, 4, 0.8, 0.5),
+    (64, 4, 0.8, -1.0),
+)  # side, iterations, correlation and that of detail, up to which pairs are different images
+_DETAIL_SIDE = 32  # px, for a rough estimate
+_NOISE = 4.0  # of 0..255: standard deviation that recompression adds to flat areas, about
 _STEP = 0.1  # largest change of a parameter in an iteration
 _SCALE, _SHIFT = (0.75, 1.34), 0.3  # limits
 _MIN_COVER = 0.6  # share of the first image that the second must cover
@@ -37,8 +37,9 @@ def align(thumbnails: Thumbnails, pairs: Pairs, mirrored: npt.NDArray[np.bool_])
 
     thumbnails: uint8 [N, 64, 64]. pairs: int64 [P, 2], of these. mirrored: bool [P]. Returns
     float32 [2, P], 0 where a pair does not fit: the correlation of the pixels after alignment, and
-    that of what is finer than about a tenth of the side; two different smooth images have a high
-    correlation, but unrelated detail.
+    that of what is finer than about a tenth of the side, at equal local contrast: two images that
+    are smooth, or have the same outline on a flat background, have a high correlation, but
+    unrelated detail.
     """
     fits = [torch.zeros(2, 0)]
     for start in range(0, len(pairs), _CHUNK):
@@ -52,7 +53,7 @@ def align(thumbnails: Thumbnails, pairs: Pairs, mirrored: npt.NDArray[np.bool_])
 
 def _align(thumbnails: Tensor, pairs: Tensor, mirrored: Tensor) -> Tensor:
     """thumbnails: float32 [n, 1, 64, 64]. pairs: int64 [P, 2], of these."""
-    levels = {side: F.avg_pool2d(thumbnails, SIDE // side) for side, _, _ in _LEVELS}
+    levels = {side: F.avg_pool2d(thumbnails, SIDE // side) for side, *_ in _LEVELS}
     rows = torch.arange(len(pairs))
     motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(pairs), 1)
     fits = torch.zeros(2, len(pairs))
@@ -64,14 +65,13 @@ def _align(thumbnails: Tensor, pairs: Tensor, mirrored: Tensor) -> Tensor:
         moved[flags] = moved[flags].flip(-1)
         return base, moved
 
-    for side, iterations, enough in _LEVELS:
+    for side, iterations, least, least_detail in _LEVELS:
         best, motion = _refine(*images(side), motion, iterations)
-        alike = best > enough
+        alike = best > least
         rows, motion, best = rows[alike], motion[alike], best[alike]
-        detail = _detail(*images(_DETAIL_SIDE), motion)
-        if side < SIDE:
-            alike = detail > _ROUGH_DETAIL
-            rows, motion, best = rows[alike], motion[alike], best[alike]
+        detail = _detail(*images(max(side, _DETAIL_SIDE)), motion)
+        alike = detail > least_detail
+        rows, motion, best, detail = rows[alike], motion[alike], best[alike], detail[alike]
     fits[:, rows] = torch.stack([best, detail])
     return fits
 
@@ -154,10 +154,23 @@ def _correlation(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
 
 
 def _detail(base: Tensor, moved: Tensor, motion: Tensor) -> Tensor:
-    """The correlation of both minus their local means over 5 x 5 pixels."""
+    """The correlation of both minus their local means, divided by their local contrast.
+
+    Without the division a few strong edges, such as an outline on black, would outweigh the rest.
+    """
     warped, mask = _warp(moved, motion)
+    return _correlation(_fine(base), _fine(warped), mask)
 
-    def fine(x: Tensor) -> Tensor:
-        return (x - F.avg_pool2d(F.pad(x, (2, 2, 2, 2), "replicate"), 5, stride=1))[:, 0]
 
-    return _correlation(fine(base), fine(warped), mask)
+def _fine(images: Tensor) -> Tensor:
+    """Images [P, 1, S, S] with a local mean of 0 and a local standard deviation of 1, or less where
+    they are flat, [P, S, S]."""
+    half = images.shape[-1] // 16
+    window = 2 * half + 1
+
+    def local_mean(x: Tensor) -> Tensor:
+        x = F.pad(x, (half,) * 4, "replicate")
+        return F.avg_pool2d(F.avg_pool2d(x, (window, 1), stride=1), (1, window), stride=1)
+
+    fine = images - local_mean(images)
+    return (fine / (local_mean(fine * fine) + _NOISE**2).sqrt())[:, 0]

@@ -30,10 +30,11 @@ from residua.data.neighbours import (
 )
 from residua.data.random import Integers, uniform
 
-MATCH = 0.85  # correlation, and that of the detail, of near-duplicates
+MATCH = 0.85, 0.8  # correlation, and that of the detail, of near-duplicates
 IDENTICAL = 0.995, 0.985  # the same where different images align too, as drawings of digits do
-_DRAWINGS = 0.02  # share of random pairs that align, above which the images are such drawings
-_RANDOM_PAIRS = 400
+_SIMILAR = 0.7  # correlation of detail, hardly ever reached by different photos
+_DRAWINGS = 0.0025  # share of random pairs above it, from which on the images are such drawings
+_RANDOM_PAIRS = 6000
 _DISTANCES = {8: 6, 16: 15}  # side of a hash -> bits in which candidates may differ
 _COARSE = 8  # px: side of the coarse pixels
 _NEIGHBOURS, _SIMILARITY = 5, 0.5  # candidates by coarse pixels: at most 5, from this cosine on
@@ -69,7 +70,7 @@ def find_near_duplicates(
         mirrored, bounds = np.zeros(len(pairs), np.bool_), IDENTICAL
     else:
         pairs, mirrored = _candidates(codes, features)
-        bounds = MATCH, MATCH
+        bounds = MATCH
     correlation, detail = align(thumbnails, pairs, mirrored)
     match = (correlation >= bounds[0]) & (detail >= bounds[1])
     return np.unique(pairs[match], axis=0)  # mirrored or not
@@ -148,9 +149,9 @@ def _are_drawings(thumbnails: Thumbnails, usable: npt.NDArray[np.bool_]) -> bool
     chance = uniform(0, 0, np.arange(count), 2, "pairs")
     pairs = images[(chance * len(images)).astype(np.int64)]
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    correlation, detail = align(thumbnails, pairs, np.zeros(len(pairs), np.bool_))
-    aligned = (correlation > 0) & (detail < MATCH)  # the others may be copies
-    return float(aligned.mean()) > _DRAWINGS
+    _, detail = align(thumbnails, pairs, np.zeros(len(pairs), np.bool_))
+    similar = (detail >= _SIMILAR) & (detail < MATCH[1])  # those above may be copies
+    return float(similar.mean()) >= _DRAWINGS
 
 
 def _hash_candidates(codes: _Codes) -> Pairs:
