@@ -1,7 +1,7 @@
 """Images per second of a network in PyTorch and in OpenVINO, as residua runs it and otherwise.
 
     python benchmarks/engines.py
-    python benchmarks/engines.py --start    adds only the last table
+    python benchmarks/engines.py --start    measures only the first table
 
 EfficientNet-Lite0 and ResNet-50 (initialised at random: only the time counts) at 224 px in float32.
 first 128: in a new process, in batches of 64 and as TorchEngine runs 64 images. Then, warm: PyTorch

@@ -61,3 +61,9 @@ def test_every_leaf_has_the_least_number_of_rows() -> None:
 def test_without_queries_there_are_no_predictions() -> None:
     known, labels = np.arange(4.0)[:, None], np.array([0, 0, 1, 1])
     assert predict(known, labels, known[:0], depth=2, leaf=1).shape == (0,)
+
+
+def test_neighbouring_floats_are_told_apart() -> None:
+    known = np.repeat([np.nextafter(1, 0), 1.0], 6)[:, None]
+    labels = np.repeat([0, 1], 6)
+    assert predict(known, labels, known, depth=2, leaf=4).tolist() == labels.tolist()

@@ -259,6 +259,7 @@ def test_an_unknown_split_of_a_hugging_face_dataset_is_named() -> None:
         ([COLOUR[0]], r"image 0 of the data given: expected \(image, label\), found ndarray"),
         (COLOUR, r"image 0 of the data given: expected \(image, label\)"),
         ((COLOUR, [1, 2]), "has 4 images but 2 labels"),
+        ([("owl", Image.new("RGB", (8, 8)))], "image 0 of the data given: label .* one class"),
         (
             (COLOUR, np.eye(4)),
             r"image 0 of the data given: label .* one-hot labels as labels.argmax",

@@ -394,7 +394,7 @@ def evaluate(
     Raises ResiduaError.
     """
     console, where = Console(quiet), default_device(device)
-    columns = data_settings(settings or {})
+    options = data_settings(settings or {})
     weights, folder = open_source(
         source, model, classes, preprocessing, console, check=check, allow_code=allow_code
     )
@@ -406,17 +406,17 @@ def evaluate(
     name = None
     if data is not None:
         trained_range = weights.metadata.preprocessing.value_range
-        name = path_of(data, columns, own_range, trained_range=trained_range)
+        name = path_of(data, options, own_range, trained_range=trained_range)
     if folder is not None:
         moved = None if data_path is None else _path(data_path, folder.config)
-        return evaluate_run(folder, name, console, weights, moved, columns, where)
+        return evaluate_run(folder, name, console, weights, moved, options, where)
     if name is None:
         path = user_path(source)
         run = RunFolder.around(path) if is_exported(path) else None
         if run is None:
             raise ResiduaError(f"{source}: has no images to evaluate on: give a DATA folder.")
         return evaluate_exported(run, weights, console, where)
-    return evaluate_weights(weights, name, console, columns, where)
+    return evaluate_weights(weights, name, console, options, where)
 
 
 def _path(data: DataLike, config: Config) -> str:

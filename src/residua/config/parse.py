@@ -308,7 +308,7 @@ def _from_text(value: str, kind: Any) -> object:
 
 
 def _convert(value: object, kind: Any) -> object:
-    """The value as an annotation has it. Raises TypeError, ValueError or OverflowError."""
+    """The value, converted to an annotated type. Raises TypeError, ValueError or OverflowError."""
     origin, kinds = get_origin(kind), get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(value, _without_none(kind))

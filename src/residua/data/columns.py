@@ -129,5 +129,5 @@ def _unclear(role: str, candidates: Sequence[str], names: Sequence[str], where: 
     problem = f"{' and '.join(candidates)} may both be" if candidates else "no column is clearly"
     text = f"{where}: {problem} the {role} of an image: {how}. Its columns are {columns}."
     if any(is_claimed(Path(name)) for name in names):
-        text += " Its first line seems to be an image: put the names of the columns above it."
+        text += " Its first line seems to list an image: add a line with the column names above it."
     return text

@@ -192,7 +192,7 @@ def _scan_classes(root: Path, folder: Path, split: SplitName | None, scan: Scan)
     for entry in _visible(folder):
         if not _is_folder(entry):
             loose += recognition.objection(Path(entry.path)) is None
-            archives += [entry.name] if recognition.is_archive(Path(entry.name)) else []
+            archives += [entry.name] if recognition.has_archive_suffix(Path(entry.name)) else []
             continue
         before = len(scan.labelled)
         for path in files_below(Path(entry.path)):
@@ -217,7 +217,7 @@ def _add(root: Path, path: Path, name: str, split: SplitName | None, scan: Scan)
     shown = _shown(root, path)
     reason = recognition.objection(path)
     if reason is not None:
-        if recognition.is_archive(path):
+        if recognition.has_archive_suffix(path):
             scan.rejected.append(
                 (shown, "is an archive: unpack it, or move it out of the data set")
             )

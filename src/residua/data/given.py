@@ -265,8 +265,9 @@ def _name(label: Any, names: Sequence[str], where: str) -> str:
         return str(label).lower()
     if isinstance(label, int) or (isinstance(label, str) and label.strip()):
         return str(label).strip()
+    is_vector = isinstance(label, np.ndarray | list | tuple) and len(label) > 1
     raise ResiduaError(
         f"{where}: label {str(label)[:60]!r} of type {type(label).__name__}: expected one class, "
         "as text or a whole number"
-        + (": give one-hot labels as labels.argmax(1)." if np.size(label) > 1 else ".")
+        + (": give one-hot labels as labels.argmax(1)." if is_vector else ".")
     )

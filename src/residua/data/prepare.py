@@ -125,7 +125,8 @@ def with_size(prepared: Prepared, size: int, reason: str, console: Console) -> P
 def _choose_device(chooser: Chooser) -> torch.device:
     if torch.cuda.is_available():
         chooser.choose("training.device", "cuda", "GPU available")
-    chooser.choose("training.device", "cpu", "no GPU available")
+    else:
+        chooser.choose("training.device", "cpu", "no GPU available")
     device = device_named(chooser.config.training.device)
     is_fast, reason = fast_bf16(device)
     chooser.choose("training.precision", "bf16" if is_fast else "fp32", reason)
@@ -155,7 +156,7 @@ def _open(
             f"classes. {' '.join(dataset.warnings)}"
         ).rstrip()
         if dataset.rejected:  # perhaps all images of the other classes
-            unusable = counted(len(dataset.rejected), "image")
+            unusable = counted(len(dataset.rejected), "file")
             message += f" Not used: {unusable}, the first {': '.join(dataset.rejected[0])}."
             raise UnreadableImages(message, len(dataset.rejected), dataset.rejected[0])
         raise ResiduaError(message)

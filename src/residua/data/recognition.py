@@ -67,7 +67,7 @@ def is_claimed(path: Path) -> bool:
     return _SUFFIX.fullmatch(path.suffix) is not None
 
 
-def is_archive(path: Path) -> bool:
+def has_archive_suffix(path: Path) -> bool:
     """Whether a file has the suffix of an archive; files of images and tables may be inside."""
     return _ARCHIVE.fullmatch(path.suffix) is not None
 

@@ -1,4 +1,4 @@
-"""LabelledFile image files -> class names, entries, and warnings; what folders and tables share."""
+"""Labelled image files -> class names, entries, and warnings; what folders and tables share."""
 
 from __future__ import annotations
 

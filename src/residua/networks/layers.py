@@ -284,7 +284,8 @@ def dense_head(
 
 
 def initialise(network: N, rule: Initialisation) -> N:
-    """Fill kernels in place and return the network; norms start at 1 and 0, biases at 0.
+    """Fill kernels in place and return the network; norms start at 1 and 0, biases of
+    convolutions at 0.
 
     "he": normal, fan out (He et al. 2015, "Delving deep into rectifiers", eq. 14), and PyTorch's
     default for linear layers. "he_truncated": Keras' he_normal, fan in, cut at two sigma.

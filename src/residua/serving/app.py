@@ -17,7 +17,7 @@ from residua.serving.limits import Limits, Refused
 from residua.serving.metrics import Metrics
 from residua.serving.open_inference import add_open_inference
 from residua.serving.pages import docs_page, start_page
-from residua.serving.responses import POST, Json, documented, request_body
+from residua.serving.responses import POST_REFUSALS, Json, documented, request_body
 from residua.serving.service import Model, Service
 from residua.serving.uploads import files_of
 
@@ -81,7 +81,9 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         }
     )
 
-    @app.post("/predict", tags=["prediction"], openapi_extra=body, responses=documented(*POST))
+    @app.post(
+        "/predict", tags=["prediction"], openapi_extra=body, responses=documented(*POST_REFUSALS)
+    )
     async def predict(
         request: Request,
         top: Annotated[int, Query(ge=1, description="Classes per image.")] = 3,
@@ -109,7 +111,7 @@ def _add_explain(app: FastAPI, service: Service) -> None:
         "/explain",
         tags=["prediction"],
         openapi_extra=body,
-        responses=image | documented(*POST),
+        responses=image | documented(*POST_REFUSALS),
         response_class=Response,
     )
     async def explain(request: Request) -> Response:

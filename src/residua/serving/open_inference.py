@@ -16,7 +16,7 @@ from residua.data.dataset import Pixels
 from residua.evaluation.metrics import class_name
 from residua.evaluation.score import NOT_FINITE
 from residua.serving.limits import Refused
-from residua.serving.responses import POST, Json, documented, request_body
+from residua.serving.responses import POST_REFUSALS, Json, documented, request_body
 from residua.serving.service import Service
 from residua.serving.uploads import from_base64, json_of
 
@@ -118,7 +118,7 @@ def add_open_inference(app: FastAPI, service: Service) -> None:
         ("/v2/models/{name}/versions/{version}", [of_name, of_version]),
     ):
         rules: Any = {"tags": tags, "dependencies": checks, "responses": documented(401, 404)}
-        posted: Any = rules | {"responses": documented(404, *POST), "openapi_extra": body}
+        posted: Any = rules | {"responses": documented(404, *POST_REFUSALS), "openapi_extra": body}
         app.get(path, **rules)(model)
         app.get(f"{path}/ready", **rules)(model_ready)
         app.post(f"{path}/infer", **posted)(infer)

@@ -12,7 +12,7 @@ ERROR = {
     "properties": {"error": {"type": "string"}},
     "required": ["error"],
 }
-POST = (401, 413, 415, 422, 429, 503)  # refusals of a request with a body
+POST_REFUSALS = (401, 413, 415, 422, 429, 503)  # refusals of a request with a body
 REASONS = {
     401: "the bearer token is missing",
     404: "the server has another model",

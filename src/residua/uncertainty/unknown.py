@@ -50,8 +50,8 @@ _COMPARED_FOLDS = 5
 _MOST_LEFT_OUT = 5
 _MANY = 1000  # images that make fits slow, and references dense
 _MOST_COMPARED = 800  # images on which scores are compared
-_MOST_CALIBRATED = 4000  # images that the threshold is from, and those that scores are fitted on
-_ENOUGH = 1000  # images scored: more do not make the threshold noticeably more exact
+_MOST_CALIBRATED = 4000  # images that scores are fitted on for the threshold
+_ENOUGH = 1000  # images whose scores suffice for the threshold
 _LEAST_KNOWN = 2  # classes that remain when one is left out
 _LEAST_COMPARED = 3  # classes left out, for a standard error
 # Scores of one image differ by up to 1e-5 between runtimes. The threshold is the score of a known
