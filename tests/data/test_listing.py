@@ -96,7 +96,7 @@ def test_unclear_columns_are_listed_and_can_be_chosen(
 
 def test_a_table_without_names_of_columns_is_recognised(folder: Path) -> None:
     text = refusal(folder, ["a.png,cat", "b.png,dog"])
-    assert "Its first line seems to be an image: put the names of the columns above it." in text
+    assert "Its first line seems to list an image: add a line with the column names" in text
 
 
 def test_a_folder_of_a_table_and_its_images_leads_to_the_table(folder: Path) -> None:
