@@ -183,7 +183,7 @@ def test_a_single_class_and_too_narrow_a_head_are_refused(tmp_path: Path) -> Non
     with pytest.raises(ResiduaError, match=r"^the data given: has the single class 'x'"):
         residua.train([(file, "x") for file in one.rglob("*.png")], quiet=True)
     (one / "t.csv").write_text("\n".join(rows))
-    reason = r"Not used: 2 images, the first class0/002.png: row 4: has no label in the column"
+    reason = r"Not used: 2 files, the first class0/002.png: row 4: has no label in the column"
     with pytest.raises(ResiduaError, match=reason):
         prepared(one / "t.csv")
 

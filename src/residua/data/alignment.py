@@ -165,12 +165,15 @@ def _detail(base: Tensor, moved: Tensor, motion: Tensor) -> Tensor:
 def _fine(images: Tensor) -> Tensor:
     """Images [P, 1, S, S] with a local mean of 0 and a local standard deviation of 1, or less where
     they are flat, [P, S, S]."""
-    half = images.shape[-1] // 16
+    side = images.shape[-1]
+    half = side // 16
     window = 2 * half + 1
 
-    def local_mean(x: Tensor) -> Tensor:
+    def local_mean(x: Tensor) -> Tensor:  # in a third of the time of avg_pool2d
         x = F.pad(x, (half,) * 4, "replicate")
-        return F.avg_pool2d(F.avg_pool2d(x, (window, 1), stride=1), (1, window), stride=1)
+        rows = sum(x[..., k : k + side, :] for k in range(1, window)) + x[..., :side, :]
+        columns = sum(rows[..., k : k + side] for k in range(1, window)) + rows[..., :side]
+        return columns / window**2
 
     fine = images - local_mean(images)
     return (fine / (local_mean(fine * fine) + _NOISE**2).sqrt())[:, 0]
