@@ -24,8 +24,8 @@ from residua.inference import openvino
 
 Floats = npt.NDArray[np.float32]
 
-# Multiply-adds below which conversion, about a second, costs more than it saves: 500 photos in
-# EfficientNet-Lite0, in bf16 1,200 (benchmarks/results/engines.txt).
+# Multiply-adds below which converting and comparing, over a second, cost more than they save: 500
+# photos in EfficientNet-Lite0, in bf16 1,200 (benchmarks/results/engines.txt).
 WORTH = {"fp32": 2e11, "bf16": 4.5e11}
 # That PyTorch runs at once on a CPU. More are no faster, and the first contact with the memory of
 # their maps can take longer than their computation.
