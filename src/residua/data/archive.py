@@ -33,7 +33,6 @@ _LIST = "files.json"
 _TAR = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # compressed; a plain tar is known by byte 257
 _OTHER = {b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a RAR archive"}
 _LEAVES = re.compile(r"(.*/)?\.\.(/.*)?|/.*|[a-zA-Z]:.*", re.DOTALL)
-_SUFFIX = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz)", re.IGNORECASE)
 
 _Member = tuple[str, int, IO[bytes]]  # name, stated size, content
 
@@ -67,7 +66,7 @@ def kind_of(file: Path) -> str | None:
 
 def is_archive(file: Path) -> bool:
     """Whether a file is a zip or tar archive, by its suffix and first bytes."""
-    return _SUFFIX.fullmatch(file.suffix) is not None and kind_of(file) in ("zip", "tar")
+    return recognition.PACKED.fullmatch(file.suffix) is not None and kind_of(file) in ("zip", "tar")
 
 
 def unpacked(file: Path) -> Path:
@@ -87,7 +86,7 @@ def unpacked(file: Path) -> Path:
 def short_name(file: Path) -> str:
     """The name of an archive without its suffixes."""
     name = file.name
-    while (suffix := Path(name).suffix) and _SUFFIX.fullmatch(suffix):
+    while (suffix := Path(name).suffix) and recognition.PACKED.fullmatch(suffix):
         name = name.removesuffix(suffix)
     return name or file.name
 

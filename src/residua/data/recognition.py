@@ -34,7 +34,8 @@ _SUFFIX = re.compile(
     r"exr|dds|hdr|pcx|mat|nii|h5|hdf5?|fits?)",
     re.IGNORECASE,
 )
-_ARCHIVE = re.compile(r"\.(zip|rar|7z|tar|tgz|tbz2?|txz|gz|bz2|xz)", re.IGNORECASE)
+PACKED = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|gz|bz2|xz)", re.IGNORECASE)  # `archive` reads these
+_OTHER_ARCHIVES = (".rar", ".7z")
 _BACKUP = re.compile(r".*(_original|\.bak|\.orig|\.old|~)", re.IGNORECASE | re.DOTALL)
 _FOREIGN = {
     "a HEIC photo, which is not supported: convert it to JPEG": rb".{4}ftyp(hei|hev|mif1|msf1)",
@@ -69,7 +70,7 @@ def is_claimed(path: Path) -> bool:
 
 def has_archive_suffix(path: Path) -> bool:
     """Whether a file has the suffix of an archive; files of images and tables may be inside."""
-    return _ARCHIVE.fullmatch(path.suffix) is not None
+    return PACKED.fullmatch(path.suffix) is not None or path.suffix.lower() in _OTHER_ARCHIVES
 
 
 def is_backup(path: Path) -> bool:

@@ -179,9 +179,8 @@ def weightless(network: nn.Module) -> Any:
         empty = torch.empty(tensor.shape, dtype=dtype, device="meta")
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-    for (
-        module
-    ) in network.modules():  # copying its empty dictionaries of hooks takes half of the time
+    for module in network.modules():
+        # copying the empty dictionaries of hooks takes a third of the time
         hooks = (value for value in vars(module).values() if type(value) is OrderedDict)
         memo.update((id(value), OrderedDict()) for value in hooks if not value)
     return copy.deepcopy(network, memo).eval()
