@@ -351,6 +351,13 @@ def test_a_single_class_gets_a_warning(tmp_path: Path) -> None:
     assert source.warnings[0].startswith("All images are in one class folder, images/.")
 
 
+def test_a_table_beside_the_only_folder_of_images_is_named(tmp_path: Path) -> None:
+    root = put(tmp_path, "images/1.png", "images/2.png")
+    (root / "labels.csv").write_text("id,label\n1,owl\n2,cat\n")
+    (warning,) = folder.find(root).warnings
+    assert f"If labels.csv lists the images, give {root / 'labels.csv'} as the data." in warning
+
+
 @pytest.mark.parametrize(("written", "name"), [(".", "zoo"), ("a/..", "zoo"), ("../zoo/", "zoo")])
 def test_the_short_name_is_the_last_component(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, name: str

@@ -170,7 +170,7 @@ def _refuse_splits_below(root: Path, classes: Sequence[str]) -> None:
 def _single_class(root: Path, name: str) -> str:
     """A warning that names the folder that may be meant."""
     inner = [entry.name for entry in _visible(root / name) if _is_folder(entry)]
-    warning = f"All images are in one class folder, {name}/."
+    warning = f"All images are in one class folder, {name}/.{_table_meant(root)}"
     if len(inner) < 2:
         return warning
     shown = ", ".join(inner[:3]) + (", ..." if inner[3:] else "")
@@ -294,6 +294,13 @@ def _no_images(root: Path, scan: Scan) -> str:
         details += (
             f" Unusable: {counted(len(scan.rejected), 'file')}, such as {path}, which {reason}."
         )
-    if tables := [entry.name for entry in _visible(root) if is_table(Path(entry.name))]:
-        details += f" If {tables[0]} lists the images, give {root / tables[0]} as the data."
+    details += _table_meant(root)
     return f"{root} contains no class folder with images. {details}\n{LAYOUT}"
+
+
+def _table_meant(root: Path) -> str:
+    """A sentence, after a space, that names the first table in the folder; "" without any."""
+    tables = [entry.name for entry in _visible(root) if is_table(Path(entry.name))]
+    if not tables:
+        return ""
+    return f" If {tables[0]} lists the images, give {root / tables[0]} as the data."
