@@ -56,6 +56,15 @@ def test_an_image_is_counted_and_listed_once_however_many_copies_it_has(tmp_path
         assert finding.examples[0].note == f"= {paths[1]} and 2 more"
 
 
+def test_a_copy_is_named_with_one_of_the_other_class(tmp_path: Path) -> None:
+    write_scenes(tmp_path)
+    for number, kind in enumerate(("cropped", "brightened", "resized")):
+        COPIES[kind](scene(4)).save(tmp_path / f"class{number == 2:d}" / f"{kind}.png")
+    finding = audited(tmp_path)[2]["near-duplicates-across-classes"]
+    assert finding.examples[0].note.startswith("= class1/resized.png and ")
+    assert finding.examples[1].path == "class1/resized.png"
+
+
 def test_copies_in_two_splits_are_errors_with_a_fix(tmp_path: Path) -> None:
     write_scenes(tmp_path / "train", count=6)
     for label in (0, 1):

@@ -169,14 +169,18 @@ def _finding(
     action: str,
     fixes: Sequence[Fix],
 ) -> Finding | None:
-    """A finding about the images of `pairs`, each listed once, copies of each other in a row."""
+    """A finding about the images of `pairs`, each listed once, copies of each other in a row: the
+    first and an image that it is paired with, then the others."""
     if not len(pairs):
         return None
     members = np.unique(pairs)
     group_of = groups_of(len(images.rows), pairs)
     examples = []
     for group in np.unique(group_of[members]):
-        first, second, *others = [images.paths[row] for row in members[group_of[members] == group]]
+        row, *rest = members[group_of[members] == group].tolist()
+        partner = int(pairs[(pairs == row).any(axis=1)][0].sum() - row)
+        first, second = images.paths[row], images.paths[partner]
+        others = [images.paths[other] for other in rest if other != partner]
         more = f" and {len(others)} more" if others else ""
         examples += [Example(first, f"= {second}{more}"), *map(Example, (second, *others))]
     return Finding(kind, severity, title, len(members), action, tuple(examples), tuple(fixes))
