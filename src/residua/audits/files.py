@@ -106,8 +106,9 @@ def _structure(images: AuditImages) -> Iterable[Finding]:
             "note",
             f"{large} has {counts.max():,} images, {small} {counts.min():,}",
             len(images.classes),
-            "Balanced accuracy and the metrics of each class matter more than accuracy; "
-            "--set optimization.class_weights=balanced may help.",
+            "Balanced accuracy and the metrics of each class matter more than accuracy. By "
+            "default, `train` gives all classes equal weight in the loss "
+            "(optimization.class_weights).",
         )
     yield from _missing_classes(images)
 
