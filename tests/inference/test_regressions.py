@@ -78,12 +78,12 @@ def test_a_larger_c_continues_from_the_last_solution() -> None:
 
 
 def test_folds_in_blocks_have_the_same_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many classes and columns are fitted a few folds at a time, to bound memory."""
+    """Of many classes, few folds are fitted at once."""
     features, labels = standard(60, 10, 3)
     weights = of_folds(60, 5, np.ones(60))
     whole, blocks = (Regressions(features, labels, 3, weights) for _ in range(2))
     whole.fit(0.1, *EXACT)
-    monkeypatch.setattr(regressions, "_BLOCK", 2 * 3 * 11)
+    monkeypatch.setattr(regressions, "_BLOCK", 2 * 3)
     blocks.fit(0.1, *EXACT)
     assert blocks.solution == pytest.approx(whole.solution, abs=1e-3)
 

@@ -207,6 +207,20 @@ def test_a_race_selects_what_cross_validating_each_layer_would() -> None:
     assert reported == [(number, len(C_VALUES)) for number in range(1, len(C_VALUES) + 1)]
 
 
+def test_a_layer_of_far_lower_accuracy_costs_one_fit_only() -> None:
+    """Its accuracy with the strongest regularisation shows that; the other layer is unaffected."""
+    good, labels = clouds(200, 12, 8, distance=1.5)
+    noise = np.random.default_rng(0).normal(size=(200, 30)).astype(np.float32)
+    folds, targets = folds_of(labels, [str(n) for n in range(200)], 1), Targets(labels, 8)
+    bad, best = race([noise, good], targets, folds, threads=2)
+    alone = cross_validate(good, labels, 8, folds)
+    assert bad.abandoned
+    assert np.array_equal(bad.correct[:, 0], bad.correct[:, -1])
+    assert np.array_equal(bad.loss[:, 1], bad.loss[:, -1])  # none of these was computed
+    assert np.array_equal(best.correct, alone.correct)
+    assert np.array_equal(best.loss, alone.loss)
+
+
 @pytest.mark.slow
 def test_layers_are_scored_on_the_same_folds_and_the_best_is_chosen() -> None:
     good, labels = clouds(90, 12, 3, distance=1.5)

@@ -2,15 +2,16 @@
 
 Multinomial logistic regression with an L2 penalty, as scikit-learn's, whose solver spends most of
 its time on checks where rows are few. All folds of a cross-validation share the rows, so one matrix
-product serves all, with a weight of 0 where a fold leaves a row out. The solver is L-BFGS with a
-line search for each fold (Nocedal and Wright 2006, "Numerical Optimization", algorithms 7.4 and
-3.1).
+product serves several, all where classes are few; a fold gives the rows that it leaves out weight
+0. The solver is L-BFGS with a line search for each fold (Nocedal and Wright 2006, "Numerical
+Optimization", algorithms 7.4 and 3.1).
 Legend: N rows, R columns, K classes, F folds, P = K (R + 1) parameters of a fold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ _MEMORY = 10  # pairs of steps and changes of the gradient
 _SHORTEST = 1e-4  # step of a line search, below which a fold is done
 _SUFFICIENT = 1e-4  # share of the predicted decrease that a step must reach
 _ROUNDING = 1e-7  # of the loss, in float32
-_BLOCK = 4_000_000  # parameters of the folds that are fitted at once
+_BLOCK = 128  # logits of a row that one matrix product computes, of as many folds
 
 
 class Regressions:
@@ -47,24 +48,29 @@ class Regressions:
         self.solution = np.zeros((len(weights), classes, self.rows.shape[1]), np.float32)
         self.steepest = np.zeros(len(weights))  # norm of each fold's gradient at the solution 0
 
+    @property
+    def blocks(self) -> list[slice]:
+        """The folds, those together that are fitted at once; blocks may be fitted concurrently."""
+        count, at_once = len(self.solution), max(1, _BLOCK // self.classes)
+        return [slice(start, min(start + at_once, count)) for start in range(0, count, at_once)]
+
     def fit(self, c: float, tolerance: float, iterations: int) -> None:
         """Minimise for an inverse regularisation strength, as scikit-learn's C. tolerance: of the
         largest element of the gradient, and three times it of its norm, as a share of that at the
         solution 0: with many classes, all elements are small far from the optimum, too."""
-        _, classes, width = self.solution.shape
-        at_once = max(1, _BLOCK // (classes * width))
-        for start in range(0, len(self.solution), at_once):
-            self._minimise(slice(start, start + at_once), c, tolerance, iterations)
+        for folds in self.blocks:
+            self.fit_block(folds, c, tolerance, iterations)
 
     def logits(self, fold: int, rows: Floats) -> Floats:
         """Of rows [n, R], float32 [n, K]; -inf of classes that the fold has no rows of."""
         weight, bias = self.solution[fold, :, :-1], self.solution[fold, :, -1]
         return np.asarray(rows @ weight.T + (bias + self.barred[fold]))
 
-    def _minimise(self, folds: slice, c: float, tolerance: float, iterations: int) -> None:
-        penalty = (self.strength[folds] / c)[:, None]
-        x = self.solution[folds].reshape(len(penalty), -1)
-        loss, gradient = self._objective(folds, x, penalty)
+    def fit_block(self, folds: slice, c: float, tolerance: float, iterations: int) -> None:
+        """`fit` for one of `blocks`."""
+        objective = self._objective(folds, c)
+        x = self.solution[folds].reshape(folds.stop - folds.start, -1)
+        loss, gradient = objective(x)
         if not x.any():
             self.steepest[folds] = _norm(gradient)
         least = 3 * tolerance * self.steepest[folds]
@@ -81,7 +87,7 @@ class Regressions:
                 size /= np.maximum(np.sqrt(-slope), 1.0)
             while True:  # shorten the steps that do not decrease the loss enough
                 moved = x + size[:, None].astype(np.float32) * step
-                new_loss, new_gradient = self._objective(folds, moved, penalty)
+                new_loss, new_gradient = objective(moved)
                 bound = loss + _SUFFICIENT * size * slope + _ROUNDING * np.abs(loss)
                 too_long = (size > 0) & ~(new_loss <= bound)
                 if not too_long.any():
@@ -94,13 +100,32 @@ class Regressions:
             x, loss, gradient = moved, new_loss, new_gradient
         self.solution[folds] = x.reshape(self.solution[folds].shape)
 
-    def _objective(self, folds: slice, x: Floats, penalty: Reals) -> tuple[Reals, Floats]:
+    def _objective(self, folds: slice, c: float) -> _Objective:
+        shares = self.shares[folds]
+        used = (shares > 0).any(axis=0)
+        rows, labels = self.rows, self.labels
+        if not used.all():
+            rows, labels, shares = rows[used], labels[used], shares[:, used]
+        return _Objective(rows, labels, shares, self.barred[folds], self.strength[folds] / c)
+
+
+@dataclass(frozen=True, eq=False)
+class _Objective:
+    """The losses of some folds as a function of their parameters; see Regressions."""
+
+    rows: Floats
+    labels: Labels
+    shares: Floats
+    barred: Floats
+    penalty: Reals
+
+    def __call__(self, x: Floats) -> tuple[Reals, Floats]:
         """Losses [F] and gradients float32 [F, P] at the parameters [F, P]."""
-        count, width = len(x), self.rows.shape[1]
-        shares, every = self.shares[folds], np.arange(len(self.rows))
-        flat = x.reshape(count * self.classes, width)
-        logits = (flat @ self.rows.T).reshape(count, self.classes, -1)
-        logits += self.barred[folds, :, None]
+        shares, every = self.shares, np.arange(len(self.rows))
+        (count, classes), width = self.barred.shape, self.rows.shape[1]
+        flat = x.reshape(count * classes, width)
+        logits = (flat @ self.rows.T).reshape(count, classes, -1)
+        logits += self.barred[:, :, None]
         logits -= logits.max(axis=1, keepdims=True)
         own = logits[:, self.labels, every]
         probabilities = np.exp(logits, out=logits)
@@ -110,11 +135,11 @@ class Regressions:
         probabilities[:, self.labels, every] -= 1
         probabilities *= shares[:, None]
         gradient = (probabilities.reshape(len(flat), -1) @ self.rows).reshape(x.shape)
-        penalised = x.reshape(count, self.classes, width).copy()
+        penalised = x.reshape(count, classes, width).copy()
         penalised[:, :, -1] = 0  # the constants
         weight = penalised.reshape(x.shape)
-        gradient += penalty.astype(np.float32) * weight
-        loss = _dot(losses, shares) + penalty[:, 0] * _dot(weight, weight) / 2
+        gradient += self.penalty[:, None].astype(np.float32) * weight
+        loss = _dot(losses, shares) + self.penalty * _dot(weight, weight) / 2
         return loss, gradient
 
 

@@ -55,6 +55,7 @@ C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of LogisticRegression, the smo
 _PRECISION = 5e-4, 60  # tolerance, iterations: starting from the solution of the last C
 _MAX_LOSS = 30.0  # nats, of a row: a probability of 0 must not outweigh all others
 _NEIGHBOUR_BLOCK = 2048  # rows whose neighbours are searched at once
+_HOPELESS = 0.6  # of the highest accuracy: with such features, no regularisation is best
 _GAIN = 0.3  # standard errors
 _INFLATION = 1.4  # of the variance
 _RESAMPLES = 200  # of the bootstrap
@@ -208,8 +209,10 @@ def race(
 
     Features are standardised once, on all rows, which uses no label. As C grows the loss falls,
     ever more slowly, and then rises. A layer whose loss rises is complete; one that could not
-    become the best even if its loss fell further at the last rate is abandoned.
-    report: called after each C. threads: layers at once. Raises ResiduaError as `fit_logistic`.
+    become the best even if its loss fell further at the last rate is abandoned, and one of far
+    lower accuracy.
+    report: called after each C. threads: that fit concurrently. Raises ResiduaError as
+    `fit_logistic`.
     """
     for values in features:
         check(values, targets.labels, targets.classes)
@@ -222,10 +225,15 @@ def race(
         paths = list(pool.map(lambda values: _Path(values, targets, folds), features))
         for index in range(len(C_VALUES)):
             running = [path for path in paths if not path.ended]
-            list(pool.map(lambda path, index=index: path.evaluate(index), running))
-            lowest = min(float(path.means.min()) for path in paths)
+            tasks = [(path, folds) for path in running for folds in path.regressions.blocks]
+            tasks.sort(key=lambda task: task[0].regressions.rows.shape[1], reverse=True)  # longest
+            list(pool.map(lambda task, index=index: task[0].evaluate(task[1], index), tasks))
             for path in running:
-                path.end_if_decided(index, lowest)
+                path.complete(index)
+            lowest = min(float(path.means.min()) for path in paths)
+            highest = max(path.accuracy(index) for path in paths)
+            for path in running:
+                path.end_if_decided(index, lowest, highest)
             if report:
                 report(index + 1, len(C_VALUES))
     return [
@@ -274,26 +282,36 @@ class _Path:
         self.regressions = Regressions(rows, labels, classes, fitted)
         self.rows = self.regressions.rows[:, :-1]  # without the constant
 
-    def evaluate(self, index: int) -> None:
-        """Fit all folds for a value of C, and predict the rows that they leave out."""
-        self.regressions.fit(C_VALUES[index], *_PRECISION)
-        for fold, rows in enumerate(self.left_out):
+    def evaluate(self, folds: slice, index: int) -> None:
+        """Fit some folds for a value of C, and predict the rows that they leave out."""
+        self.regressions.fit_block(folds, C_VALUES[index], *_PRECISION)
+        for fold in range(folds.start, folds.stop):
+            rows = self.left_out[fold]
             log_probabilities = log_softmax(self.regressions.logits(fold, self.rows[rows]))
             true = log_probabilities[np.arange(len(rows)), self.labels[rows]]
             self.correct[rows, index] = log_probabilities.argmax(axis=1) == self.labels[rows]
             self.loss[rows, index] = -np.maximum(true, -_MAX_LOSS) * self.weights[rows]
             self.current[rows] = np.maximum(log_probabilities, -_MAX_LOSS)
+
+    def complete(self, index: int) -> None:
+        """Note the losses of all folds for a value of C."""
         self.means[index] = self.loss[:, index].mean()
         if self.means[index] < min(self.means[:index], default=np.inf):
             self.best = self.current.copy()
 
-    def end_if_decided(self, index: int, lowest: float) -> None:
-        """End the path if a larger C is worse or cannot win. lowest: mean loss of any path."""
+    def accuracy(self, index: int) -> float:
+        """At a value of C."""
+        return float(self.correct[:, index].mean())
+
+    def end_if_decided(self, index: int, lowest: float, highest: float) -> None:
+        """End the path if a larger C is worse or cannot win. lowest: mean loss of any path.
+        highest: accuracy of any at this C."""
         falls = -np.diff(self.means[: index + 1])  # from each C to the next
         remaining = len(C_VALUES) - 1 - index
         rises = index > 0 and falls[-1] < 0
         slows = index > 1 and falls[-1] < falls[-2]
-        if rises or (slows and self.means[index] - remaining * falls[-1] > lowest):
+        is_slower = slows and self.means[index] - remaining * falls[-1] > lowest
+        if rises or is_slower or self.accuracy(index) < _HOPELESS * highest:
             self.ended, self.abandoned = True, not rises
             self.correct[:, index + 1 :] = self.correct[:, index, None]
             self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
