@@ -90,6 +90,24 @@ def overlaps(same: dict[str, str]) -> list[Finding]:
     return [f for f in found if f.kind == "overlapping-classes"]
 
 
+def test_labels_of_a_class_that_the_features_do_not_show_are_not_called_wrong() -> None:
+    """Flaws too small for the features, as on a tile: each image is surely predicted as the class
+    without flaws, and yet its label is right."""
+    labels = np.repeat([0, 1, 2], [150, 60, 30])
+    generator = np.random.default_rng(0)
+    shown = np.where(labels == 2, 0, labels)  # the features show class 0
+    shown[:6] = 1  # wrong labels of class 0
+    others = generator.uniform(0.001, 0.2, len(labels))
+    probabilities = np.repeat(others[:, None], 3, axis=1)
+    probabilities[np.arange(len(labels)), shown] = 1 - 2 * others
+    predictions = Predictions(probabilities, probabilities, np.ones(len(labels), np.float32))
+    paths, groups = [str(n) for n in range(len(labels))], np.arange(len(labels))
+    found = {f.kind: f for f in check_labels(predictions, labels, list("abc"), paths, groups)}
+    assert found["unchecked-labels"].title.endswith("of 1 class: c (30 of 30)")
+    assert found["label-errors"].severity == "warning"
+    assert {int(fix.path) for fix in found["label-errors"].fixes} <= set(range(6))
+
+
 def split_detail(text: str) -> list[str]:
     return text.split(": ")
 

@@ -5,7 +5,9 @@ by logistic regression, cross-validated, and by the vote of the nearest neighbou
 are wrong is estimated as the disagreement that remains where the mean of both is most confident
 (uncertainty/label_noise.py). They are ranked by the probability of the label, its margin, and which
 classes are mistaken for which (Northcutt et al. 2021, "Confident learning: estimating uncertainty
-in dataset labels", section 3, counts these too).
+in dataset labels", section 3, counts these too). Labels of a class that predictions contradict
+more often than not are not checked: the features do not show the class, or nearly all of it is
+wrong, and both look the same (section 2.1 there assumes that each class is mostly right).
 The last counts as far as the errors of a class go to one other class: where they are spread evenly,
 the counts are chance, or show classes that overlap.
 Legend: M images, K classes, D features on their main axes.
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from residua.audits.finding import Example, Finding
+from residua.audits.finding import EXAMPLES, Example, Finding
 from residua.data.fixes import Fix
 from residua.data.neighbours import nearest
 from residua.data.random import Integers, uniform
@@ -72,7 +74,8 @@ class LabelIssues:
     score: float64 [M], how likely the label is right: the lower, the likelier an error.
     contradicted: indices of images predicted as another class, those of the lowest score first.
     suggested: int64 [M], the likeliest class. estimate, interval: number of wrong labels, beyond
-    the errors of the predictions, and its 95 % interval.
+    the errors of the predictions, and its 95 % interval. checked: bool [M], False for labels of the
+    classes that most predictions contradict, which are in none of the other numbers.
     """
 
     score: npt.NDArray[np.float64]
@@ -80,6 +83,7 @@ class LabelIssues:
     suggested: Integers
     estimate: float
     interval: tuple[float, float]
+    checked: npt.NDArray[np.bool_]
 
     @property
     def are_likely(self) -> bool:
@@ -93,7 +97,8 @@ class LabelIssues:
         if self.are_likely:
             return self.contradicted[: max(1, round(self.estimate))]
         most = self.interval[1]
-        may_be = self.estimate >= 0.5 or most >= max(REVIEW[0], REVIEW[1] * len(self.score))
+        count = int(self.checked.sum())
+        may_be = self.estimate >= 0.5 or most >= max(REVIEW[0], REVIEW[1] * count)
         return self.contradicted[: round(most) if may_be else 0]
 
 
@@ -149,17 +154,25 @@ def find_issues(
     if margins is not None:
         score = _mean_rank(score, margins)
     order = np.argsort(score, kind="stable")
-    count = len(labels)
     _, group, sizes = np.unique(
         every if groups is None else groups, return_inverse=True, return_counts=True
     )
-    share, (low, high) = wrong_share(probabilities, labels, 1 / sizes[group])
+    is_right, weights = predicted == labels, 1 / sizes[group]
+    right, all_of = (np.bincount(labels, weights * rows) for rows in (is_right, 1))
+    checked = (2 * right >= all_of)[labels]
+    count = int(checked.sum())
+    share, (low, high) = (
+        wrong_share(probabilities[checked], labels[checked], weights[checked])
+        if count
+        else (0.0, (0.0, 0.0))
+    )
     return LabelIssues(
         score,
-        order[predicted[order] != labels[order]],
+        order[~is_right[order] & checked[order]],
         rival.argmax(axis=1),
         share * count,
         (low * count, high * count),
+        checked,
     )
 
 
@@ -229,12 +242,13 @@ def check_labels(
         names = [classes[n] for n in suggested]
         low, high = issues.interval
         are_likely, number = issues.are_likely, counted(len(flagged), "label")
+        total = int(issues.checked.sum())
         title = (
-            f"{number} likely wrong, of {len(labels):,} (estimated number: {max(low, 1):.0f} to "
+            f"{number} likely wrong, of {total:,} (estimated number: {max(low, 1):.0f} to "
             f"{high:.0f})"
             if are_likely
             else f"{number} that predictions contradict: that may be label errors (0 to {high:.0f} "
-            f"of {len(labels):,}) or errors of the predictions"
+            f"of {total:,}) or errors of the predictions"
         )
         fixes = [Fix(paths[n], "relabel", names[n], "likely wrong label") for n in flagged]
         findings.append(
@@ -249,6 +263,7 @@ def check_labels(
                 tuple(fixes) if are_likely else (),
             )
         )
+    findings += _unchecked(issues.checked, predictions.combined, labels, classes)
     findings += _overlaps(predictions.combined, labels, classes)
     if len(outliers):
         findings.append(
@@ -262,6 +277,37 @@ def check_labels(
             )
         )
     return findings
+
+
+def _unchecked(
+    checked: npt.NDArray[np.bool_],
+    probabilities: Probabilities,
+    labels: Integers,
+    names: Sequence[str],
+) -> list[Finding]:
+    """One finding about the classes whose labels predictions mostly contradict, or none."""
+    wrong = probabilities.argmax(axis=1) != labels
+    shares = [
+        f"{names[n]} ({int(wrong[labels == n].sum()):,} of {int((labels == n).sum()):,})"
+        for n in np.unique(labels[~checked])
+    ]
+    if not shares:
+        return []
+    shown = ", ".join(shares[:EXAMPLES]) + (", ..." if shares[EXAMPLES:] else "")
+    them = agreeing(len(shares), "Its", "Their")
+    return [
+        Finding(
+            "unchecked-labels",
+            "note",
+            f"Predictions contradict most labels of {counted(len(shares), 'class', 'classes')}: "
+            f"{shown}",
+            len(shares),
+            f"{them} labels were not checked. The features may not show what the "
+            f"{agreeing(len(shares), 'class is', 'classes are')}: small details, for example, need "
+            "fine-tuning or larger images.",
+            details=tuple(shares) if shares[EXAMPLES:] else (),
+        )
+    ]
 
 
 def _alike(
