@@ -30,7 +30,8 @@ from residua.data.prepare import prepare
 from residua.errors import ResiduaError
 from residua.report import view
 from residua.runs.folder import RunFolder
-from residua.runs.sources import open_weights, with_leakage_notes
+from residua.runs.provenance import with_leakage_notes
+from residua.runs.sources import open_weights
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.training.context import Context

@@ -35,14 +35,13 @@ from residua.report.header import print_header
 from residua.report.model_card import write_model_card
 from residua.report.text import accuracy_text, finished_text
 from residua.runs.folder import REPORT, START, TRANSFER, Busy, RunFolder
-from residua.runs.provenance import images_seen_by, write_earlier_images
+from residua.runs.provenance import images_seen_by, with_leakage_notes, write_earlier_images
 from residua.runs.sources import (
     absolute_source,
     chosen_start,
     in_order_of,
     initial_weights,
     report_initial_weights,
-    with_leakage_notes,
 )
 from residua.runs.tracking import Tracker, Trackers, trackers_for
 from residua.system.budget import Clock, seconds_of

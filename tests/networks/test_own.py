@@ -16,6 +16,8 @@ from torch import nn
 
 import residua
 from residua.errors import ResiduaError
+from residua.runs.sources import open_weights
+from residua.system.console import Console
 from residua.system.signals import Interrupted
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,6 +84,8 @@ def test_everything_works_with_it(run: residua.Run) -> None:
     assert prediction.top[0][1] == pytest.approx(best, abs=1e-6)
     features = residua.features(run, image).values
     assert np.allclose(features, logits.detach().numpy(), atol=1e-5)
+    with pytest.raises(ResiduaError, match=r"own_nets:Net, a network of your own.*be joined"):
+        open_weights(f"imagenet+{run.path}", None, Console(quiet=True))
     with pytest.raises(ResiduaError, match="is a network of your own, whose feature maps"):
         run.explain(image)
     report = (run.path / "report.html").read_text("utf-8")

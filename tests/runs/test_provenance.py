@@ -11,8 +11,8 @@ from references.images import write_shapes
 from references.runs import ONE_STAGE, trained
 
 import residua
-from residua.runs.folder import EARLIER, RunFolder
-from residua.runs.provenance import earlier_images, images_seen, run_of, with_provenance
+from residua.runs.folder import EARLIER
+from residua.runs.provenance import earlier_images, images_seen, runs_of, with_provenance
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.weights.convert import convert
@@ -58,10 +58,9 @@ def test_a_file_of_a_run_has_seen_the_images_of_the_run(
     files = [first.path / "best.safetensors", tmp_path / "copy.safetensors"]
     convert(with_provenance(weights), files[1])
     for file in files:
-        run = run_of(open_weights(file, None, QUIET))
-        assert run is not None
+        (run,) = runs_of(open_weights(file, None, QUIET))
         assert images_seen(run) == first.folder.images_used()
         with pytest.warns(UserWarning, match="24 of 30 images were used to train these weights"):
             residua.evaluate(file, data)
-    assert run_of(dataclasses.replace(weights, path=tmp_path / "gone.safetensors")) is None
-    assert isinstance(run_of(weights), RunFolder)
+    assert runs_of(dataclasses.replace(weights, path=tmp_path / "gone.safetensors")) == []
+    assert [run.path for run in runs_of(weights)] == [first.path]

@@ -24,11 +24,10 @@ from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.networks.surgery.freezing import freeze
 from residua.networks.zoo import catalogue
-from residua.runs.provenance import images_seen_by
+from residua.runs.provenance import images_seen_by, leakage_notes
 from residua.runs.sources import (
     in_class_order,
     initial_weights,
-    leakage_notes,
     open_weights,
     report_initial_weights,
     start_from,

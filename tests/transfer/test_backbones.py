@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from references.command_line import residua as command
 
@@ -20,6 +22,7 @@ from residua.config.validate import checked
 from residua.errors import ResiduaError
 from residua.experiment import resume
 from residua.runs.folder import RunFolder
+from residua.runs.provenance import images_seen
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.transfer.backbones import choose_backbone
@@ -115,21 +118,122 @@ def write_combinations(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
-def test_predictions_that_complement_each_other_are_reported(tmp_path: Path, weights: Path) -> None:
-    """One network sees red alone, the other green alone."""
-    data = write_combinations(tmp_path / "data")
-    sources = [tmp_path / f"{name}.safetensors" for name in ("red", "green")]
-    for channel, source in enumerate(sources):
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> tuple[Path, Path, Path]:
+    """Images of four classes, and two networks: one sees red alone, the other green alone."""
+    folder = tmp_path_factory.mktemp("halves")
+    files = [folder / f"{name}.safetensors" for name in ("red", "green")]
+    for channel, file in enumerate(files):
         stored = read_file(weights)
         kernel = stored.tensors["stem.conv.weight"].clone()
         kernel[:, [other for other in range(3) if other != channel]] = 0
         tensors = {**stored.tensors, "stem.conv.weight": kernel}
-        source.write_bytes(to_bytes(tensors, stored.metadata))
-    chosen, results = choose(start_of(data, *sources))
+        file.write_bytes(to_bytes(tensors, stored.metadata))
+    return write_combinations(folder / "data"), *files
+
+
+@pytest.mark.slow
+def test_two_networks_that_complement_each_other_are_trained_side_by_side(
+    halves: tuple[Path, Path, Path],
+) -> None:
+    """Each tells two of four classes apart, both together all of them."""
+    data, *files = halves
+    chosen, (pair, best, other) = choose(start_of(data, *files, network__stage=None))
+    assert {best.source, other.source} == {str(file) for file in files}
+    assert best.loss <= other.loss
+    assert chosen.config.network.weights == pair.source == f"{best.source}+{other.source}"
+    assert pair.network == "cifar_resnet20+cifar_resnet20"
+    assert best.interval[1] < 0.8 < 0.95 < pair.accuracy
+    assert pair.images == best.images == other.images
+    (choice,) = [choice for choice in chosen.choices if choice.setting == "network.weights"]
+    assert choice.value == pair.source
+    assert choice.reason.startswith(f"better than {best.source} alone: +")
+    for result in (pair, best, other):
+        assert f"accuracy {result.accuracy:.4f}, 95 % CI" in choice.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_explicit", [True, False])
+def test_a_pair_that_cannot_be_built_is_mentioned(
+    halves: tuple[Path, Path, Path], tmp_path: Path, is_explicit: bool
+) -> None:
+    """A stage of the single networks is required, or they expect colours in another order."""
+    data, red, green = halves
+    settings: dict[str, object] = {} if is_explicit else {"network__stage": None}
+    if not is_explicit:
+        stored = read_file(green)
+        rule = dataclasses.replace(stored.metadata.preprocessing, channel_order="bgr")
+        kernel = stored.tensors["stem.conv.weight"].flip(1)
+        metadata = dataclasses.replace(stored.metadata, preprocessing=rule)
+        green = tmp_path / "bgr.safetensors"
+        green.write_bytes(to_bytes({**stored.tensors, "stem.conv.weight": kernel}, metadata))
+    chosen, results = choose(start_of(data, red, green, **settings))
+    assert len(results) == 2
+    assert chosen.config.network.weights == results[0].source
+    reason = "stage = 3: the network has stages 1 to 1" if is_explicit else "channel order rgb"
+    assert "; two side by side not tried: " in chosen.choices[-1].reason
+    assert reason in chosen.choices[-1].reason
+
+
+@pytest.mark.slow
+def test_a_pair_that_is_not_better_is_listed_but_not_chosen(
+    halves: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """Predictions from earlier stages complement each other, but the last stages see nothing."""
+    data, *sources = halves
+    files = [tmp_path / source.name for source in sources]
+    for source, file in zip(sources, files, strict=True):
+        stored = read_file(source)
+        bias = torch.full_like(stored.tensors["stages.2.units.2.branch.end_norm.bias"], -1e6)
+        tensors = {**stored.tensors, "stages.2.units.2.branch.end_norm.bias": bias}
+        file.write_bytes(to_bytes(tensors, stored.metadata))
+    start = start_of(data, *files, network__stage=None, network__pool_size=None)
+    chosen, (best, pair, other) = choose(start)
+    assert chosen.config.network.weights == best.source
+    assert pair.source == f"{best.source}+{other.source}"
+    assert pair.accuracy < best.accuracy
     reason = chosen.choices[-1].reason
-    assert "averaged with the predictions of" in reason
-    assert results[1].source in reason.rpartition("averaged")[2]
+    assert reason.startswith("smallest cross-validated loss, ")
+    assert f"; {pair.source} side by side: -" in reason
+
+
+@pytest.mark.slow
+def test_a_run_on_a_pair_is_complete(
+    halves: tuple[Path, Path, Path],
+    tmp_path: Path,
+    write_run: Callable[..., RunFolder],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Resumed, saved, exported and explained; images that either network has seen are reported."""
+    data, red, _ = halves
+    part = write_run(data, "part", network__stage=3, preprocessing__size=16)
+    monkeypatch.chdir(tmp_path)
+    options = {"training.precision": "fp32"}
+    run = residua.train(
+        data, weights=f"{red}+part", out="run", effort="quick", settings=options, quiet=True
+    )
+    assert run.config.network.name == "cifar_resnet20+cifar_resnet14"
+    assert run.config.network.weights == f"{red}+{part.path}"
+    seen = images_seen(part)
+    assert (run.path / "earlier_images.csv").read_text().split() == ["digest", *sorted(seen)]
+    with pytest.warns(UserWarning, match="were used to train these weights"):
+        residua.evaluate(run.path / "best.safetensors", data)
+    assert "red.safetensors (licence not recorded); and part" in (
+        run.path / "model_card.md"
+    ).read_text("utf-8")
+    (run.path / "report.html").unlink()
+    (run.path / "best.safetensors").unlink()
+    resume(run.folder, Console(quiet=True))
+    again = residua.load(run.path)
+    with Image.open(next(data.rglob("*.png"))) as image:
+        pixels = np.asarray(image)
+    (prediction,), (explanation,) = again.predict(pixels), again.explain(pixels)
+    assert explanation.error is None
+    file = residua.export(run.path, out=tmp_path / "pair.torchscript").path
+    (exported,) = residua.predict(file, pixels, allow_code=True)
+    names, probabilities = zip(*prediction.top, strict=True)
+    assert names == tuple(name for name, _ in exported.top)
+    assert [share for _, share in exported.top] == pytest.approx(list(probabilities), abs=1e-4)
 
 
 @pytest.mark.parametrize(

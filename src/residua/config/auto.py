@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from residua.config import parse
-from residua.config.schema import AUTO, IMAGENET, Config, NetworkSpec, Preprocessing
+from residua.config.schema import AUTO, IMAGENET, JOINER, Config, NetworkSpec, Preprocessing
 from residua.system.words import percent
 
 TINY = 16  # px: smaller images are enlarged, or the strides of a network leave nothing of them
@@ -127,6 +127,11 @@ def too_costly_to_compare(images: int, side: int) -> str:
     return f"images of {side} px are too small to compare" if side < LEAST_COMPARED else ""
 
 
+def is_prepared_as_installed(config: Config) -> bool:
+    """Whether images are prepared as for the installed weights, alone or as the first of two."""
+    return config.network.weights.partition(JOINER)[0] == IMAGENET
+
+
 def choose_installed_size(chooser: Chooser, side: int, images: int, size: int) -> None:
     """Set preprocessing.size for the installed weights, which were trained at `size` px.
 
@@ -160,7 +165,7 @@ def choose_from_weights(
     geometry: tuple[str, ...] = ()
     if chooser.config.transfer.strategy not in (None, "none"):
         geometry = ("resize", "crop", "interpolation")
-        if chooser.config.network.weights != IMAGENET:
+        if not is_prepared_as_installed(chooser.config):
             geometry = ("size", *geometry)
     for name in ("channels", "channel_order", "value_range", "mean", "std", *geometry):
         value = getattr(preprocessing, name)

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 AUTO: Any = "auto"
 NONE = "none"  # --weights none: no weights, even if a recipe names some
 IMAGENET = "imagenet"  # --weights imagenet: installed with residua; imagenet:NAME: published
+HUB = "hub"  # --weights hub:OWNER/NAME: a repository of Hugging Face
+JOINER = "+"  # --weights A+B: two networks side by side, and the model's name NAME+NAME
 
 Ordering = Literal[  # of the layers in a residual unit: He et al. 2016b, figure 4 (a) to (e)
     "original",
@@ -233,8 +235,8 @@ class Network:
     weights: str = setting(
         "",
         "Initial weights: run folder, weights file, 'imagenet' (installed, the default), "
-        "'imagenet:NAME' or 'hub:OWNER/NAME' (downloaded) or 'none' (from scratch). Several, "
-        "separated by commas: the best is chosen.",
+        "'imagenet:NAME' or 'hub:OWNER/NAME' (downloaded) or 'none' (from scratch). A+B: two "
+        "networks side by side. Several, separated by commas: the best, or the best pair.",
         flag="--weights",
     )
     new_head: bool = setting(False, "Replace the head of the initial weights.", flag="--new-head")

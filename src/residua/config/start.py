@@ -11,7 +11,7 @@ import os
 
 from residua.config.auto import Chooser, value_of
 from residua.config.parse import all_settings
-from residua.config.schema import AUTO, IMAGENET, NONE, Config
+from residua.config.schema import AUTO, HUB, IMAGENET, JOINER, NONE, Config
 from residua.config.validate import TRANSFERS
 from residua.errors import UsageError
 from residua.system.files import is_there, user_path
@@ -49,6 +49,7 @@ def choose_start(chooser: Chooser, installed: str | None) -> None:
     config, effort = chooser.config, chooser.config.transfer.effort
     weights, own = config.network.weights, own_training(config)
     several, is_pretrained = len(weights_sources(weights)) > 1, weights not in ("", NONE)
+    is_joined = len(joined_sources(weights)) > 1
     is_open = config.transfer.strategy is None
     if is_open and is_pretrained and effort and own:
         raise UsageError(
@@ -56,7 +57,9 @@ def choose_start(chooser: Chooser, installed: str | None) -> None:
             "of them; --budget limits the time of your own training."
         )
     is_plain = config.network.new_head and not effort
-    starts_from_weights = several or is_published(weights) or (is_pretrained and effort)
+    starts_from_weights = (
+        several or is_joined or is_published(weights) or (is_pretrained and effort)
+    )
     chooses_itself = is_open and not is_plain and starts_from_weights
     if chooses_itself:
         _choose_strategy(chooser, own)
@@ -115,6 +118,26 @@ def weights_sources(weights: str) -> tuple[str, ...]:
     return sources
 
 
+def joined_sources(source: str) -> tuple[str, ...]:
+    """The sources in one of network.weights: several if they are joined as A+B.
+
+    A file or folder with a plus sign in its name is one, and a part of the two.
+    """
+    halves = [(source[:at], source[at + 1 :]) for at, sign in enumerate(source) if sign == JOINER]
+    if not halves or is_there(user_path(source)):
+        return (source,)
+    known = [[_is_known(half) for half in pair] for pair in halves]
+    if [True, True] in known:
+        return halves[known.index([True, True])]
+    return tuple(source.split(JOINER)) if any(map(any, known)) else (source,)
+
+
+def _is_known(source: str) -> bool:
+    """Whether a source is published weights, a repository, or a file or folder that exists."""
+    is_remote = JOINER not in source and source.partition(":")[0] in (IMAGENET, HUB)
+    return bool(source) and (is_remote or is_there(user_path(source)))
+
+
 def own_training(config: Config) -> list[str]:
     """The settings that describe a training of one's own, by dotted name: those of OWN_TRAINING
     that differ from their default."""
@@ -151,4 +174,5 @@ def reason_against_installed(config: Config, installed: str) -> str:
 
 def is_published(source: str | os.PathLike[str]) -> bool:
     """Whether a source of weights means published ones, even if a file has that name."""
-    return os.fspath(source).partition(":")[0] == IMAGENET
+    name = os.fspath(source)
+    return name.partition(":")[0] == IMAGENET and JOINER not in name

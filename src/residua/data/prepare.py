@@ -11,7 +11,7 @@ import torch
 
 from residua.config import auto, parse
 from residua.config.auto import Choice, Chooser
-from residua.config.schema import AUTO, IMAGENET, Config, NetworkSpec, Preprocessing
+from residua.config.schema import AUTO, Config, NetworkSpec, Preprocessing
 from residua.data import split
 from residua.data.assignment import assign_splits, by_split
 from residua.data.batches import measure_colours
@@ -54,7 +54,7 @@ def prepare(
         auto.choose_from_weights(chooser, *required)
     device = _choose_device(chooser)
     dataset, fixes = _open(chooser, console, is_recorded=recorded is not None)
-    is_installed = chooser.config.network.weights == IMAGENET
+    is_installed = auto.is_prepared_as_installed(chooser.config)
     size = required[1].size if required is not None and is_installed else None
     surveyed = _survey(chooser, dataset, size, console)
     if recorded is None:

@@ -9,8 +9,8 @@ from pathlib import PurePath
 
 from residua.audits.audit import Audit
 from residua.config.auto import Choice
-from residua.config.schema import Config
-from residua.config.start import is_published
+from residua.config.schema import JOINER, Config
+from residua.config.start import is_published, joined_sources
 from residua.data.dataset import Pixels
 from residua.data.prepared import Prepared
 from residua.data.random import shuffled
@@ -130,7 +130,7 @@ def report_facts(
             for key, value in folder.read_json("environment.json", dict).items()
         }
         | {"precision": config.training.precision, "seed": config.training.seed}
-        | ({"initial weights": shown_path(config.network.weights)} if pretrained else {})
+        | ({"initial weights": _shown_source(config.network.weights)} if pretrained else {})
         | {f"SHA-256 of {folder.weights.name}": sha256_of(folder.weights)}
         | {f"SHA-256 of {SPLIT}, which lists those of the images": sha256_of(folder.path / SPLIT)},
         seconds=progress.seconds,
@@ -146,12 +146,21 @@ def report_facts(
     )
 
 
+def _shown_source(source: str) -> str:
+    return JOINER.join(map(shown_path, joined_sources(source)))
+
+
 def _initial_weights(config: Config) -> str:
     """The weights that training started from, who published them, and their licence."""
-    source = config.network.weights
+    sources, name = joined_sources(config.network.weights), str(config.network.name)
+    names = name.split(JOINER) if len(sources) > 1 else [name]
+    return "; and ".join(map(_published_by, sources, names))
+
+
+def _published_by(source: str, network: str) -> str:
     if not is_published(source):
         return f"{PurePath(source).name if not is_hub(source) else source} (licence not recorded)"
-    published = SOURCES[source.partition(":")[2] or str(config.network.name)]
+    published = SOURCES[source.partition(":")[2] or network]
     licence = published.licence or "the licence is that of the publisher"
     return f"{source}, trained on ImageNet ({published.publisher}, {published.address}; {licence})"
 

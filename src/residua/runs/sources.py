@@ -10,8 +10,22 @@ from pathlib import Path
 
 from residua.config import parse
 from residua.config.auto import Chooser
-from residua.config.schema import AUTO, IMAGENET, NONE, Config, NetworkSpec, Preprocessing
-from residua.config.start import choose_start, is_published, reason_against_installed
+from residua.config.schema import (
+    AUTO,
+    HUB,
+    IMAGENET,
+    JOINER,
+    NONE,
+    Config,
+    NetworkSpec,
+    Preprocessing,
+)
+from residua.config.start import (
+    choose_start,
+    is_published,
+    joined_sources,
+    reason_against_installed,
+)
 from residua.config.validate import checked
 from residua.data.prepared import Prepared
 from residua.errors import ResiduaError, UsageError
@@ -19,13 +33,12 @@ from residua.networks.own import ModelLike, is_own, own_name
 from residua.networks.staged import Staged
 from residua.networks.zoo.catalogue import build_from, outline_of, row
 from residua.runs.folder import RunFolder
-from residua.runs.provenance import earlier_images
+from residua.runs.joined import check_file, check_parts, joined
 from residua.system.console import Console
 from residua.system.files import cache_folder, is_there, user_path
-from residua.system.words import agreeing, counted
 from residua.weights.exported import is_exported
 from residua.weights.golden import check_golden
-from residua.weights.hub import HUB, hub_file, is_hub
+from residua.weights.hub import hub_file, is_hub
 from residua.weights.key_maps.layers import head_layers, with_counters
 from residua.weights.load import Weights, read_exported, read_file
 from residua.weights.native import Origin
@@ -38,18 +51,31 @@ FIXED = ("name", "channels", "ordering", "shortcut", "cardinality")  # that weig
 
 
 def open_weights(source: str | os.PathLike[str], model: str | None, console: Console) -> Weights:
-    """The weights of a run, a file, imagenet:NAME or hub:REPO, downloaded if necessary.
+    """The weights of a run, a file, imagenet:NAME or hub:REPO, downloaded if necessary; or of two.
 
     model: the network, where the source does not determine it; "imagenet" alone means
     imagenet:`model`, and without a model the weights that are installed with residua. Raises
     ResiduaError.
     """
+    if len(parts := joined_sources(os.fspath(source))) > 1:
+        return _open_joined(parts, model, console)
     weights = read_file(locate(source, model, console), _network_name(source, model))
     if not is_published(source):
         return weights
     origin = Origin(SOURCES[weights.metadata.network.name].address)
     metadata = dataclasses.replace(weights.metadata, origin=origin)
     return dataclasses.replace(weights, metadata=metadata)
+
+
+def _open_joined(sources: Sequence[str], model: str | None, console: Console) -> Weights:
+    check_parts(sources)
+    for source in sources:
+        check_file(source, locate(source, None, console))
+    weights = joined(sources, [open_weights(source, None, console) for source in sources])
+    name = weights.metadata.network.name
+    if model not in (None, name):
+        raise ResiduaError(f"{JOINER.join(sources)}: has weights of {name}, not of {model}.")
+    return weights
 
 
 def open_source(
@@ -101,6 +127,8 @@ def own_model(source: object, model: ModelLike | None) -> str | None:
 
 def locate(source: str | os.PathLike[str], model: str | None, console: Console) -> Path:
     """The path of the weights file of a source, downloaded if necessary. Raises ResiduaError."""
+    if len(joined_sources(os.fspath(source))) > 1:
+        return open_weights(source, model, console).path
     if is_published(source):
         return _published_file(_network_name(source, model), model, console)
     if is_hub(source):
@@ -131,12 +159,15 @@ def _did_you_mean(path: Path) -> str:
 
 def absolute_source(source: str) -> str:
     """The same source from any working directory."""
+    if len(parts := joined_sources(source)) > 1:
+        return JOINER.join(map(absolute_source, parts))
     return source if is_remote(source) else str(user_path(source).absolute())
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
-    """Whether a source is imagenet:NAME or hub:REPO, and so no path."""
-    return is_published(source) or is_hub(source)
+    """Whether a source is imagenet:NAME, hub:REPO or two sources, and so no path."""
+    is_joined = len(joined_sources(os.fspath(source))) > 1
+    return is_joined or is_published(source) or is_hub(source)
 
 
 def run_weights(run: RunFolder, own: str | None = None) -> Weights:
@@ -281,8 +312,10 @@ def report_initial_weights(weights: Weights, prepared: Prepared, console: Consol
     pretrained, classes = weights.metadata.classes, prepared.dataset.classes
     new_head = prepared.config.network.new_head
     head = " with a new head" if new_head else ""
-    if is_published(prepared.config.network.weights):
+    if is_published(source := prepared.config.network.weights):
         console.print(f"initial weights {IMAGENET}:{name}{head}")
+    elif len(joined_sources(source)) > 1:
+        console.print(f"initial weights {source} (side by side){head}")
     else:
         console.print(f"initial weights {weights.path} ({weights.form} of {name}){head}")
     automatic = {choice.setting for choice in prepared.choices}
@@ -293,35 +326,6 @@ def report_initial_weights(weights: Weights, prepared: Prepared, console: Consol
             f"the head was trained on {', '.join(pretrained[:3])}, ... and is now trained on "
             f"{', '.join(classes[:3])}, ...; --new-head starts with a fresh one"
         )
-
-
-def with_leakage_notes(prepared: Prepared, run: RunFolder) -> Prepared:
-    """The data with warnings of images that the run's initial weights have seen, if it has any."""
-    notes = leakage_notes(earlier_images(run), prepared.config, prepared)
-    return dataclasses.replace(prepared, notes=(*prepared.notes, *notes))
-
-
-def leakage_notes(seen: set[str], config: Config, prepared: Prepared) -> tuple[str, ...]:
-    """Warnings of images that the initial weights have seen. seen: digests of these images."""
-    source = config.network.weights
-    advice = dict.fromkeys(
-        ("validation", "test"),
-        "metrics on them are too optimistic: use the same --split-seed and fractions as "
-        "that run, or other images",
-    )
-    if config.transfer.strategy in ("features", "auto"):
-        advice = {"train": "cross-validation of its features is too optimistic"} | advice
-    notes = []
-    for split, consequence in advice.items():
-        images = [member for member in prepared.members if member.split == split]
-        if leaked := sum(not seen.isdisjoint(member.digests) for member in images):
-            name = "training" if split == "train" else split
-            notes.append(
-                f"{leaked:,} of {counted(len(images), f'{name} image')} "
-                f"{agreeing(leaked, 'was', 'were')} used to train {source}, to select its weights, "
-                f"or by the weights that it started from, so {consequence}"
-            )
-    return tuple(notes)
 
 
 def with_overrides(

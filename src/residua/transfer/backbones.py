@@ -1,8 +1,9 @@
 """Several initial weights -> those whose frozen features separate the classes best, and why.
 
 A linear probe of each is cross-validated on the same images and folds; training starts from the
-weights with the smallest loss, as if they alone had been named. Averaged predictions of two probes
-are evaluated too, but no such model is built.
+weights with the smallest loss, as if they alone had been named. If these predictions, averaged with
+those of another probe, are clearly more accurate, the two networks are evaluated side by side, with
+a probe on the last features of both. Training starts from the pair if it is clearly better, too.
 """
 
 from __future__ import annotations
@@ -18,27 +19,30 @@ import numpy.typing as npt
 
 from residua.config import parse
 from residua.config.auto import Choice, Chooser
+from residua.config.schema import JOINER
 from residua.config.start import weights_sources
 from residua.data.prepare import prepare
 from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.features import FeatureRows, positions
 from residua.inference.regressions import Labels
-from residua.runs.provenance import images_seen_by
-from residua.runs.sources import absolute_source, initial_weights, leakage_notes
+from residua.runs.provenance import images_seen_by, leakage_notes
+from residua.runs.sources import absolute_source, initial_weights
 from residua.system.budget import Clock
 from residua.system.console import Console
 from residua.system.words import decimals
 from residua.training.initial import check_network
 from residua.transfer.context import StrategyContext
-from residua.transfer.cross_validation import Estimate, LayerScore, Targets, best_layer
+from residua.transfer.cross_validation import Estimate, LayerScore, ProbeScores, Targets, best_layer
 from residua.transfer.linear_probe import candidate_layers, rows_to_score, score_rows, targets_of
 from residua.transfer.result import BackboneResult, TransferResult
 from residua.transfer.trial import CLEAR, paired_gain
 from residua.uncertainty.softmax import log_softmax
 from residua.weights.load import Weights
 
+Correct = npt.NDArray[np.bool_]
 SHARE = 0.3  # of a budget, for the features of all backbones
+PAIR_SHARE = 0.5  # of a budget, until which features of two side by side may be computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +67,10 @@ class _Candidate:
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """The best layer of a candidate."""
+    """The best layer of a candidate, cross-validated on some samples."""
 
     candidate: _Candidate
+    samples: Integers
     score: LayerScore
     estimate: Estimate
 
@@ -85,6 +90,10 @@ class _Probe:
             images=estimate.images,
         )
 
+    def correct(self, labels: Labels) -> Correct:
+        """Whether each evaluated row is classified correctly."""
+        return _correct(self.score.probes, self.score.probes.log_probabilities, labels)
+
 
 def choose_backbone(
     start: Chooser, clock: Clock, console: Console
@@ -101,7 +110,8 @@ def choose_backbone(
     for number, (source, opened) in enumerate(zip(sources, weights, strict=True)):
         assert opened is not None
         context = _context(Chooser(configs[number], start.choices), opened, clock)
-        candidates.append(_candidate(source, context, len(sources) - number, console))
+        deadline = _deadline(clock, SHARE, len(sources) - number)
+        candidates.append(_candidate(source, context, deadline, console))
     samples = reduce(np.intersect1d, [candidate.rows.samples for candidate in candidates])
     first = candidates[0]  # whose folds count
     targets = first.targets.take(positions(first.rows.samples, samples))
@@ -110,8 +120,8 @@ def choose_backbone(
     for probe in probes[1:]:
         for note in probe.candidate.notes:
             console.warn(note)
+    probes, reason = _with_pair(probes, targets, start, clock, console)
     results = tuple(probe.result for probe in probes)
-    reason = _reason(results) + _together(probes, targets.labels)
     console.print(f"initial weights {results[0].source}: {reason}")
     chosen = absolute_source(results[0].source)
     config = parse.with_settings(start.config, {"network.weights": chosen})
@@ -128,16 +138,20 @@ def _context(start: Chooser, weights: Weights, clock: Clock) -> StrategyContext:
     return context.for_strategy("features").with_extractor()
 
 
+def _deadline(clock: Clock, share: float, remaining: int) -> float | None:
+    """The time.monotonic() at which to stop computing features; None: there is no limit.
+
+    remaining: sources for the time until that share of the budget has passed.
+    """
+    end = clock.at(share)
+    now = time.monotonic()
+    return None if end is None else now + max(0.0, end - now) / remaining
+
+
 def _candidate(
-    source: str, context: StrategyContext, remaining: int, console: Console
+    source: str, context: StrategyContext, deadline: float | None, console: Console
 ) -> _Candidate:
-    """remaining: sources that share the rest of the time, with this one."""
-    clock, prepared, weights = context.clock, context.prepared, context.weights
-    deadline = None
-    if clock.bounded:
-        now, end = time.monotonic(), clock.at(SHARE)
-        assert end is not None
-        deadline = now + max(0.0, end - now) / remaining
+    prepared, weights = context.prepared, context.weights
     assert weights is not None
     context.features.prepare_engine()
     with console.bar(f"features of {source}") as move:
@@ -160,40 +174,82 @@ def _probe(candidate: _Candidate, samples: Integers, targets: Targets, console: 
         raise ResiduaError(
             "no class has two images, so several --weights cannot be compared: name one of them."
         )
-    return _Probe(candidate, best_layer(scores), estimate)
+    return _Probe(candidate, samples, best_layer(scores), estimate)
 
 
-def _reason(results: Sequence[BackboneResult]) -> str:
-    """The accuracies of all, the best first."""
-    listed = [
+def _with_pair(
+    probes: Sequence[_Probe], targets: Targets, start: Chooser, clock: Clock, console: Console
+) -> tuple[list[_Probe], str]:
+    """The probes, the one to continue with first, and why; with that of a pair, if it was tried.
+
+    probes: the best first.
+    """
+    best, *others = probes
+    alone = f"smallest cross-validated loss, {_listed([best, *others])}"
+    other = _complement(best, others, targets.labels)
+    if other is None:
+        return [best, *others], alone
+    try:
+        pair, gain, noise = _evaluated_pair(best, other, targets, start, clock, console)
+    except ResiduaError as error:
+        return [best, *others], f"{alone}; two side by side not tried: {error}"
+    difference = f"{100 * gain:+.1f} points of accuracy, noise {100 * noise:.1f} points"
+    if gain > CLEAR * noise:
+        reason = f"better than {best.candidate.source} alone: {difference}"
+        return [pair, best, *others], f"{reason}; cross-validated loss {_listed([pair, *probes])}"
+    reason = f"{pair.candidate.source} side by side: {difference}"
+    return [best, pair, *others], f"{alone}; {reason}"
+
+
+def _listed(probes: Sequence[_Probe]) -> str:
+    """Loss and accuracy of all, but the source of the first."""
+    results = [probe.result for probe in probes]
+    lines = [
         f"{result.loss:.3g} (expected accuracy {decimals(result.accuracy, 4)}, 95 % CI "
         f"{decimals(result.interval[0], 4)} to {decimals(result.interval[1], 4)})"
         for result in results
     ]
-    others = [f"{result.source} {line}" for result, line in zip(results, listed, strict=True)]
-    return f"smallest cross-validated loss, {listed[0]}; " + "; ".join(others[1:])
+    others = [f"{result.source} {line}" for result, line in zip(results, lines, strict=True)]
+    return "; ".join([lines[0], *others[1:]])
 
 
-def _together(probes: Sequence[_Probe], labels: Labels) -> str:
-    """A clause on the pair with the best that gains most in accuracy; "" if within the noise."""
-    logs = [probe.score.probes.log_probabilities for probe in probes]
-    best, *others = probes
-    evaluated = best.score.probes.evaluated
-    alone = _correct(logs[0], labels)[evaluated]
-    clauses = []
-    for other, log in zip(others, logs[1:], strict=True):
-        both = _correct(log_softmax((logs[0] + log) / 2), labels)[evaluated]
-        gain, noise = paired_gain(both, alone)
+def _complement(best: _Probe, others: Sequence[_Probe], labels: Labels) -> _Probe | None:
+    """The probe whose predictions, averaged with those of the best, gain most in accuracy; None if
+    the gain is within the noise."""
+    alone, logs = best.correct(labels), best.score.probes.log_probabilities
+    gains = []
+    for number, other in enumerate(others):
+        averaged = log_softmax((logs + other.score.probes.log_probabilities) / 2)
+        gain, noise = paired_gain(_correct(best.score.probes, averaged, labels), alone)
         if gain > CLEAR * noise:
-            clauses.append(
-                (
-                    gain,
-                    f"; averaged with the predictions of {other.candidate.source} it would gain "
-                    f"{100 * gain:.1f} points, noise {100 * noise:.1f} points",
-                )
-            )
-    return max(clauses, default=(0.0, ""))[1]
+            gains.append((gain, -number))
+    return others[-max(gains)[1]] if gains else None
 
 
-def _correct(log_probabilities: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[np.bool_]:
-    return np.asarray(log_probabilities.argmax(axis=1) == labels)
+def _evaluated_pair(
+    best: _Probe, other: _Probe, targets: Targets, start: Chooser, clock: Clock, console: Console
+) -> tuple[_Probe, float, float]:
+    """The probe of two side by side, its gain in accuracy over the best, and the noise of that.
+
+    targets: of the samples of both. Raises ResiduaError if they cannot be joined.
+    """
+    source = JOINER.join((best.candidate.source, other.candidate.source))
+    config = parse.with_settings(start.config, {"network.weights": source})
+    weights = initial_weights(config, console)
+    assert weights is not None
+    context = _context(Chooser(config, start.choices), weights, clock)
+    candidate = _candidate(source, context, _deadline(clock, PAIR_SHARE, 1), console)
+    samples = np.intersect1d(best.samples, candidate.rows.samples)
+    if len(samples) < len(best.samples):  # there was no time for more
+        targets = targets.take(positions(best.samples, samples))
+        best = _probe(best.candidate, samples, targets, console)
+    pair = _probe(candidate, samples, targets, console)
+    gain, noise = paired_gain(pair.correct(targets.labels), best.correct(targets.labels))
+    return pair, gain, noise
+
+
+def _correct(
+    probes: ProbeScores, log_probabilities: npt.NDArray[np.floating], labels: Labels
+) -> Correct:
+    predicted = log_probabilities.argmax(axis=1)
+    return np.asarray(predicted == labels)[probes.evaluated]

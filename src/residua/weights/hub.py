@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from residua.config.schema import HUB, JOINER
 from residua.errors import ResiduaError
 from residua.system.console import printable
 from residua.system.files import cache_folder
 
-HUB = "hub"
 WEIGHTS = "model.safetensors"
 ADDRESS = "https://huggingface.co"
 CONNECTION_SECONDS = 5.0
@@ -26,7 +26,7 @@ _NAME = r"[A-Za-z0-9][\w.-]*"
 
 def is_hub(source: str | os.PathLike[str]) -> bool:
     """Whether a source of weights is a repository, even if a file has that name."""
-    return str(source).partition(":")[0] == HUB
+    return str(source).partition(":")[0] == HUB and JOINER not in str(source)
 
 
 def hub_file(source: str) -> Path:

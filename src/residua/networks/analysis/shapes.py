@@ -25,7 +25,7 @@ _KEEPS_SHAPE = {
     "uniform_",
     "kaiming_uniform_",
 }
-_ADDS = {"add", "__add__", "__iadd__", "add_"}
+_ELEMENTWISE = {"add", "__add__", "__iadd__", "add_", "mul", "__mul__"}
 
 
 class Shapes(TorchFunctionMode):
@@ -39,12 +39,13 @@ class Shapes(TorchFunctionMode):
 
     def __torch_function__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         values, word = [*args, *(kwargs or {}).values()], call.__name__
-        if word in _KEEPS_SHAPE or (word in _ADDS and _are_alike(values)):
+        if word in _KEEPS_SHAPE or (word in _ELEMENTWISE and _fit_the_first(values)):
             return values[0].view_as(values[0])  # another tensor, as from the function
         if word in ("relu", "hardtanh"):  # nn.ReLU6 is a hardtanh
             return values[0] if (kwargs or {}).get("inplace") else values[0].view_as(values[0])
-        if word == "adaptive_avg_pool2d" and isinstance(values[1], int):
-            return torch.empty(*values[0].shape[:-2], values[1], values[1], device="meta")
+        if word == "adaptive_avg_pool2d":
+            sides = (values[1],) * 2 if isinstance(values[1], int) else values[1]
+            return torch.empty(*values[0].shape[:-2], *sides, device="meta")
         shape = _known_shape(word, args, kwargs or {})
         if shape is None:
             output = call(*args, **(kwargs or {}))
@@ -158,10 +159,13 @@ _SHAPES: dict[str, Callable[..., Shape]] = {
 }
 
 
-def _are_alike(values: list[Any]) -> bool:
-    """Whether two tensors have one shape."""
+def _fit_the_first(values: list[Any]) -> bool:
+    """Whether there are two tensors, and the second is broadcast to the shape of the first."""
     shapes = [value.shape for value in values if isinstance(value, torch.Tensor)]
-    return len(shapes) == 2 and shapes[0] == shapes[1]
+    if len(shapes) != 2 or len(shapes[1]) > len(shapes[0]):
+        return False
+    pairs = zip(reversed(shapes[0]), reversed(shapes[1]), strict=False)
+    return all(length in (1, full) for full, length in pairs)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import difflib
 import re
 from typing import get_args
 
-from residua.config.schema import ORDERING_LETTERS, NetworkSpec, Shortcut
+from residua.config.schema import JOINER, ORDERING_LETTERS, NetworkSpec, Shortcut
 from residua.errors import UsageError
 from residua.networks.analysis.shapes import on_meta
 from residua.networks.own import OwnConfig, is_own
 from residua.networks.residual import ORDERINGS, ResNetConfig
+from residua.networks.side_by_side import SideBySideConfig
 from residua.networks.staged import Staged
 from residua.networks.surgery.heads import replace_head
 from residua.networks.zoo.rows import KERAS_VARIANTS, PAPERS, TUTORIALS, NetworkConfig, Row
@@ -22,9 +23,11 @@ ROWS: dict[str, Row] = {**PAPERS, **KERAS_VARIANTS, **TUTORIALS}
 
 
 def row(name: str) -> Row:
-    """The row of a name. Raises UsageError that suggests similar names."""
+    """The row of a name, or of two names as A+B. Raises UsageError that suggests similar names."""
     if not isinstance(name, str):
         raise UsageError(f"{name!r}: expected the name of a model, see `residua models`.")
+    if JOINER in name:
+        return _joined(name)
     if name not in ROWS:
         near = difflib.get_close_matches(name, ROWS, n=3, cutoff=0.5)
         hint = (
@@ -37,6 +40,22 @@ def row(name: str) -> Row:
             "MODULE:FUNCTION."
         )
     return ROWS[name]
+
+
+def _joined(name: str) -> Row:
+    """Two networks side by side, for images as the first one needs them."""
+    parts = [row(part) for part in name.split(JOINER)]
+    if len(parts) != 2:
+        raise UsageError(f"model {name}: names {len(parts)} models: two can be side by side, A+B.")
+    first, second = parts
+    totals = [part.total for part in parts if part.total is not None]
+    return dataclasses.replace(
+        first,
+        config=SideBySideConfig(first.config, second.config),
+        source=f"{first.source}; {second.source}",
+        trainable=first.trainable + second.trainable,
+        total=sum(totals) if len(totals) == 2 else None,
+    )
 
 
 def config_of(spec: NetworkSpec) -> NetworkConfig:
