@@ -37,7 +37,7 @@ from residua.networks.staged import pooled
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.system.device import environment
-from residua.transfer.cross_validation import C_VALUES, Targets, estimate, race
+from residua.transfer.cross_validation import C_VALUES, Targets, estimate, measured_gain, race
 from residua.uncertainty.intervals import wilson_interval
 from residua.weights.network import build_network
 
@@ -47,7 +47,7 @@ WEIGHTS = {
     "resnet32": "resnet32-d509ac18.th",
     "resnet56": "resnet56-4bfd9763.th",
 }
-REPETITIONS = {5: 1200, 20: 1000, 100: 600}
+REPETITIONS = {5: 600, 20: 500, 100: 200}
 MOST = 20_000  # images of a data set that take part
 # What found the constants of `estimate`, and what confirms them; weights, images a class.
 FOUND = (("flowers5", "resnet20 resnet56", (5, 20, 100)), ("digits", "resnet56", (5, 20)))
@@ -100,8 +100,9 @@ def repetition(cached: Cached, images: int, seed: int) -> dict[str, float]:
     rows = np.concatenate([random.permutation(each)[:images] for each in places])
     rest = np.setdiff1d(np.arange(len(cached.labels)), rows)
     labels = cached.labels[rows]
-    folds = folds_of(labels, [str(row) for row in rows], seed)
-    probes = race([stage[rows] for stage in cached.stages], Targets(labels, classes), folds)
+    targets = Targets(labels, classes, contents=[str(row) for row in rows], seed=seed)
+    folds = folds_of(labels, targets.contents, seed)
+    probes = race([stage[rows] for stage in cached.stages], targets, folds)
     rights = np.concatenate([each.correct for each in probes], axis=1)
     losses = np.concatenate([each.loss for each in probes], axis=1)
     stage, strength = divmod(int(losses.mean(axis=0).argmin()), len(C_VALUES))
@@ -109,7 +110,8 @@ def repetition(cached: Cached, images: int, seed: int) -> dict[str, float]:
     answers = (cached.stages[stage][rest] @ head.weight.T + head.bias).argmax(axis=1)
     correct, wanted = answers == cached.labels[rest], cached.labels[rest]
     truth = float(np.mean([correct[wanted == k].mean() for k in range(classes)]))
-    said = estimate(rights, losses, seed)
+    gain = measured_gain(cached.stages[stage][rows], targets, folds, probes[stage])
+    said = estimate(rights, losses, seed, gain=gain)
     plain = int(rights[:, losses.mean(axis=0).argmin()].sum())
     low, high = wilson_interval(plain / len(rows), len(rows))
     same = wilson_interval(round(said.accuracy * len(rows)) / len(rows), len(rows))

@@ -11,17 +11,18 @@ things differ, and `estimate` corrects for each:
   resampled rows and compares these with all rows (Efron 1983, "Estimating the error rate of a
   prediction rule", section 2, applied to the selection alone, without refitting, as in Tsamardinos
   et al. 2018, "Bootstrapping the out-of-sample predictions ...", section 3).
-- Fewer training rows: the evaluated heads miss the rows of a fold; corrected by `_GAIN`
-  standard errors.
+- Fewer training rows: the evaluated heads miss the rows of a fold; corrected by what these rows
+  clearly add, see `measured_gain`, and at least by `_GAIN` standard errors.
 - Dependence: heads share training rows, and the final head depends on the images of the training
   set. Both widen the interval (Bates, Hastie and Tibshirani 2021, "Cross-validation: what does it
   estimate and how well does it do it?", sections 4 and 5), as if N / `_INFLATION` images were
   evaluated.
 
-The two constants were set on flowers5 and digits. MNIST and birds6, which were not used for that,
-and other draws of flowers5 and digits are in benchmarks/results/small-data-interval.txt: the CI
-covered the true accuracy in 94.3 to 97.8 % of draws of 5, 20 and 100 images per class, at 1.16 to
-1.18 times the width of Wilson's; Wilson's around the plain cross-validated accuracy in 89 to 95 %.
+The constants of both were set on flowers5 and digits. MNIST and birds6, which were not used for
+that, and other draws of flowers5 and digits are in benchmarks/results/small-data-interval.txt: the
+CI covered the true accuracy in 94.3 to 97.8 % of draws of 5, 20 and 100 images per class, at 1.16
+to 1.18 times the width of Wilson's; Wilson's around the plain cross-validated accuracy in 89 to
+95 %.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ _MAX_LOSS = 30.0  # nats, of a row: a probability of 0 must not outweigh all oth
 _NEIGHBOUR_BLOCK = 2048  # rows whose neighbours are searched at once
 _HOPELESS = 0.6  # of the highest accuracy: with such features, no regularisation is best
 _GAIN = 0.3  # standard errors
+_HALVED = 4  # rows of a class, the fewest that are halved
 _INFLATION = 1.4  # of the variance
 _RESAMPLES = 200  # of the bootstrap
 
@@ -189,7 +191,9 @@ def score_layers(
     if not evaluated.any():
         return scores, None
     groups = np.unique(contents, return_inverse=True)[1]
-    return scores, estimate(correct[evaluated], loss[evaluated], seed, groups[evaluated])
+    best = best_layer(scores)
+    gain = measured_gain(rows.values[best.layer], targets, folds, best.probes, threads=threads)
+    return scores, estimate(correct[evaluated], loss[evaluated], seed, groups[evaluated], gain)
 
 
 def best_layer(scores: Sequence[LayerScore]) -> LayerScore:
@@ -317,6 +321,44 @@ class _Path:
             self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
 
 
+def measured_gain(
+    features: Floats, targets: Targets, folds: Labels, probes: ProbeScores, *, threads: int = 1
+) -> float:
+    """The accuracy that a head on all rows clearly has above `probes`, each without a fold.
+
+    Probes at the best C are fitted on half of each class, and the error is extrapolated as
+    a + b / sqrt(rows). The result is less by its standard error, and at least 0.
+    """
+    kept = _half(targets)
+    weights = np.where(kept, 1.0 if targets.weights is None else targets.weights, 0.0)
+    with single_blas_thread(), ThreadPoolExecutor(threads) as pool:
+        path = _Path(features, replace(targets, weights=weights), folds)
+        blocks = path.regressions.blocks
+        list(pool.map(lambda block: path.evaluate(block, probes.best), blocks))
+    fold = 1 - 1 / len(np.unique(folds))  # share of all rows that a probe is fitted on
+    evaluated = probes.evaluated & path.evaluated
+    with_all, with_half = (each.correct[evaluated, probes.best] for each in (probes, path))
+    gained = with_all.astype(np.float64) - with_half
+    half = fold * kept.mean()
+    factor = (fold**-0.5 - 1) / (half**-0.5 - fold**-0.5)
+    noise = math.sqrt(float(np.square(gained).sum())) / len(gained)
+    return max(0.0, float(factor * (gained.mean() - noise)))
+
+
+def _half(targets: Targets) -> npt.NDArray[np.bool_]:
+    """Half of the rows of each class, all of a class of fewer than _HALVED; bool [N].
+
+    A function of the contents, whatever their order.
+    """
+    labels, kept = targets.labels, np.ones(len(targets.labels), np.bool_)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) >= _HALVED:
+            order = sorted(rows.tolist(), key=lambda row: targets.contents[row])
+            kept[order[1::2]] = False
+    return kept
+
+
 def neighbours(
     features: Floats, labels: Labels, folds: Labels, count: int = 10
 ) -> npt.NDArray[np.bool_]:
@@ -345,12 +387,13 @@ def estimate(
     losses: npt.NDArray[np.float64],
     seed: int,
     groups: Labels | None = None,
+    gain: float = 0.0,
 ) -> Estimate:
     """The accuracy of the final head, from bool and float64 [N, M] of M configurations.
 
     Row n: results of probes that were not trained on image n. The final head has the configuration
     of the smallest mean loss. groups: int64 [N], of near-duplicates, which the interval counts by
-    what they add. Raises ResiduaError without images.
+    what they add. gain: see `measured_gain`. Raises ResiduaError without images.
     """
     if correct.shape != losses.shape or correct.ndim != 2 or not correct.shape[1]:
         raise ValueError(f"correct {correct.shape}, losses {losses.shape}")
@@ -358,7 +401,7 @@ def estimate(
     if images == 0:
         raise ResiduaError("There are no images to evaluate, so there is no accuracy.")
     share = _without_selection_bias(correct.astype(np.float64), losses, seed)
-    share = min(1.0, share + _GAIN * math.sqrt(share * (1 - share) / images))
+    share = min(1.0, share + max(gain, _GAIN * math.sqrt(share * (1 - share) / images)))
     independent = images / _INFLATION
     if groups is not None:
         independent /= design_effect(correct[:, losses.mean(axis=0).argmin()], groups)
