@@ -520,7 +520,7 @@ def test_copies_in_the_users_own_splits_are_errors_of_the_data_check(
         title = "2 images with near-duplicates in different splits"
         assert (title in report, title in printed) == (is_found, False)
         assert printed.count("test images is a near-duplicate of images in the") == is_found
-        assert ("data check: Copies were noted before training" in printed) == is_found
+        assert ("data check: Copies across classes or splits, as noted" in printed) == is_found
         assert (run.path / "audit.json").exists() == is_found
         assert ("Nothing was found." in report) != is_found
         assert report.count("Labels were not checked") == 1

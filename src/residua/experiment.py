@@ -33,7 +33,7 @@ from residua.report.evidence import evidence_of
 from residua.report.facts import report_facts
 from residua.report.header import print_header
 from residua.report.model_card import write_model_card
-from residua.report.text import accuracy_text, finished_text
+from residua.report.text import accuracy_text, cautions, finished_text
 from residua.runs.folder import REPORT, START, TRANSFER, Busy, RunFolder
 from residua.runs.provenance import images_seen_by, with_leakage_notes, write_earlier_images
 from residua.runs.sources import (
@@ -59,6 +59,7 @@ from residua.training.memory import with_fitting_batch
 from residua.training.meter import Diverged
 from residua.training.progress import Task
 from residua.training.readable_errors import readable_errors
+from residua.transfer.result import result_of
 from residua.uncertainty.record import Uncertainty
 from residua.weights.load import Weights
 
@@ -270,6 +271,8 @@ def _evaluate(
     console.print(f"{split} accuracy {accuracy_text(evaluation.metrics)}")
     if evaluation.caveat:
         console.print(evaluation.caveat)
+    for caution in cautions(evaluation, result_of(folder).cross_validation):
+        console.warn(caution)
     return evaluation
 
 

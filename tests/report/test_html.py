@@ -173,6 +173,11 @@ def test_the_headline_has_an_interval_and_warns_of_model_selection(page: Page) -
     optimistic = Page(render(facts)).words
     assert "never used for model selection" not in optimistic
     assert f"This accuracy is {CAVEAT}." in optimistic
+    below = replace(make(), evaluation=replace(evaluation, baselines={"majority class": 0.99}))
+    assert (
+        "Always predicting the largest class has a higher accuracy, 99.0 %."
+        in Page(render(below)).words
+    )
 
 
 def test_limits_name_what_the_accuracy_holds_for_and_its_interval(page: Page) -> None:

@@ -103,7 +103,7 @@ class Audit:
         serious = [f for f in self.beyond_files if f.severity != "note"]
         titles = [f.title for f in serious if f.kind not in _PRINTED]
         if len(titles) < len(serious):
-            titles.append("Copies were noted before training")
+            titles.append("Copies across classes or splits, as noted before training")
         rest = len(titles) - _ALARMS
         more = [f"More findings: {rest}"] if rest > 0 else []
         return ". ".join(titles[:_ALARMS] + more)  # not "; ", which titles may contain

@@ -22,6 +22,7 @@ from residua.networks.zoo.catalogue import outline_of
 from residua.report.audit_page import ShownFindings, shown_in_report
 from residua.report.charts import History
 from residua.report.evidence import Evidence
+from residua.report.text import cautions
 from residua.runs.folder import SPLIT, RunFolder
 from residua.system.files import sha256_of, shown_path
 from residua.training.progress import Progress
@@ -94,6 +95,11 @@ class ReportFacts:
     unknown: UnknownDetector | None = None
     evidence: Evidence | None = None
     initial_weights: str = ""
+
+    @property
+    def cautions(self) -> list[str]:
+        """Why the accuracy is lower than expected, see `text.cautions`."""
+        return cautions(self.evaluation, self.transfer.cross_validation if self.transfer else None)
 
     @property
     def classes(self) -> tuple[str, ...]:

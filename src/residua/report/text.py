@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from residua.config.auto import Choice, is_explicit, value_of
 from residua.config.parse import all_settings, field_of
 from residua.config.schema import Config
-from residua.evaluation.metrics import Metrics
+from residua.evaluation.metrics import MAJORITY, Metrics
 from residua.runs.folder import REPORT, RunFolder
 from residua.system.words import agreeing, counted, decimals, percent
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation
     from residua.evaluation.slices import Slice
+    from residua.transfer.result import CrossValidation
     from residua.uncertainty.calibration import Calibration
     from residua.uncertainty.unknown import UnknownDetector
 
@@ -125,6 +126,31 @@ def slice_text(entry: Slice) -> str:
         f"{percent(entry.elsewhere, 1)} on the others (p {p_text}; interval and p allow for the "
         f"{counted(entry.examined, 'slice')} examined)"
     )
+
+
+def cautions(evaluation: Evaluation | None, probe: CrossValidation | None) -> list[str]:
+    """Sentences on an accuracy that is lower than one would expect: than that of one class for all
+    images, or than that of the linear probe in cross-validation."""
+    if evaluation is None or evaluation.split == "cross-validation":
+        return []
+    metrics, sentences = evaluation.metrics, []
+    majority = evaluation.baselines.get(MAJORITY, 0.0)
+    if majority > metrics.accuracy:
+        sentences.append(
+            f"Always predicting the largest class has a higher accuracy, {percent(majority, 1)}. "
+            f"Compare the balanced accuracy, {percent(metrics.balanced_accuracy, 1)} "
+            f"({percent(1 / len(metrics.per_class), 1)} for one class): class weights "
+            "(optimization.class_weights) increase it at the expense of accuracy."
+        )
+    if evaluation.split == "test" and probe and metrics.interval[1] < probe.interval[0]:
+        low, high = (percent(share, 1) for share in probe.interval)
+        sentences.append(
+            f"Cross-validation on the training set had predicted {percent(probe.accuracy, 1)} "
+            f"(95 % CI {low} to {high}). Either the test images differ from the training images, "
+            "or several training images show the same object or scene: then group them with "
+            "--group-by."
+        )
+    return sentences
 
 
 def limits(evaluation: Evaluation | None) -> list[str]:
