@@ -67,12 +67,16 @@ class _Candidate:
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """The best layer of a candidate, cross-validated on some samples."""
+    """The best layer of a candidate, cross-validated on some samples.
+
+    correct: of those that were evaluated, in their order.
+    """
 
     candidate: _Candidate
     samples: Integers
     score: LayerScore
     estimate: Estimate
+    correct: Correct
 
     @property
     def result(self) -> BackboneResult:
@@ -89,10 +93,6 @@ class _Probe:
             interval=estimate.interval,
             images=estimate.images,
         )
-
-    def correct(self, labels: Labels) -> Correct:
-        """Whether each evaluated row is classified correctly."""
-        return _correct(self.score.probes, self.score.probes.log_probabilities, labels)
 
 
 def choose_backbone(
@@ -174,7 +174,9 @@ def _probe(candidate: _Candidate, samples: Integers, targets: Targets, console: 
         raise ResiduaError(
             "no class has two images, so several --weights cannot be compared: name one of them."
         )
-    return _Probe(candidate, samples, best_layer(scores), estimate)
+    best = best_layer(scores)
+    correct = _correct(best.probes, best.probes.log_probabilities, targets.labels)
+    return _Probe(candidate, samples, best, estimate, correct)
 
 
 def _with_pair(
@@ -184,21 +186,26 @@ def _with_pair(
 
     probes: the best first.
     """
-    best, *others = probes
-    alone = f"smallest cross-validated loss, {_listed([best, *others])}"
-    other = _complement(best, others, targets.labels)
+    alone = f"smallest cross-validated loss, {_listed(probes)}"
+    other = _complement(probes, targets.labels)
     if other is None:
-        return [best, *others], alone
+        return list(probes), alone
+    source = JOINER.join((probes[0].candidate.source, other.candidate.source))
     try:
-        pair, gain, noise = _evaluated_pair(best, other, targets, start, clock, console)
+        candidate = _pair(source, start, clock, console)
     except ResiduaError as error:
-        return [best, *others], f"{alone}; two side by side not tried: {error}"
+        return list(probes), f"{alone}; two side by side not tried: {error}"
+    shared = np.intersect1d(probes[0].samples, candidate.rows.samples)
+    if len(shared) < len(probes[0].samples):  # there was no time for more
+        targets = targets.take(positions(probes[0].samples, shared))
+        probes = [_probe(probe.candidate, shared, targets, console) for probe in probes]
+    pair, (best, *others) = _probe(candidate, shared, targets, console), probes
+    gain, noise = paired_gain(pair.correct, best.correct)
     difference = f"{100 * gain:+.1f} points of accuracy, noise {100 * noise:.1f} points"
     if gain > CLEAR * noise:
         reason = f"better than {best.candidate.source} alone: {difference}"
-        return [pair, best, *others], f"{reason}; cross-validated loss {_listed([pair, *probes])}"
-    reason = f"{pair.candidate.source} side by side: {difference}"
-    return [best, pair, *others], f"{alone}; {reason}"
+        return [pair, *probes], f"{reason}; cross-validated loss {_listed([pair, *probes])}"
+    return [best, pair, *others], f"{alone}; {source} side by side: {difference}"
 
 
 def _listed(probes: Sequence[_Probe]) -> str:
@@ -213,43 +220,30 @@ def _listed(probes: Sequence[_Probe]) -> str:
     return "; ".join([lines[0], *others[1:]])
 
 
-def _complement(best: _Probe, others: Sequence[_Probe], labels: Labels) -> _Probe | None:
-    """The probe whose predictions, averaged with those of the best, gain most in accuracy; None if
+def _complement(probes: Sequence[_Probe], labels: Labels) -> _Probe | None:
+    """The probe whose predictions, averaged with those of the first, gain most in accuracy; None if
     the gain is within the noise."""
-    alone, logs = best.correct(labels), best.score.probes.log_probabilities
-    gains = []
+    best, *others = probes
+    logs, gains = best.score.probes.log_probabilities, []
     for number, other in enumerate(others):
         averaged = log_softmax((logs + other.score.probes.log_probabilities) / 2)
-        gain, noise = paired_gain(_correct(best.score.probes, averaged, labels), alone)
+        gain, noise = paired_gain(_correct(best.score.probes, averaged, labels), best.correct)
         if gain > CLEAR * noise:
             gains.append((gain, -number))
     return others[-max(gains)[1]] if gains else None
 
 
-def _evaluated_pair(
-    best: _Probe, other: _Probe, targets: Targets, start: Chooser, clock: Clock, console: Console
-) -> tuple[_Probe, float, float]:
-    """The probe of two side by side, its gain in accuracy over the best, and the noise of that.
-
-    targets: of the samples of both. Raises ResiduaError if they cannot be joined.
-    """
-    source = JOINER.join((best.candidate.source, other.candidate.source))
+def _pair(source: str, start: Chooser, clock: Clock, console: Console) -> _Candidate:
+    """The features of two networks side by side. Raises ResiduaError if they cannot be joined."""
     config = parse.with_settings(start.config, {"network.weights": source})
     weights = initial_weights(config, console)
     assert weights is not None
     context = _context(Chooser(config, start.choices), weights, clock)
-    candidate = _candidate(source, context, _deadline(clock, PAIR_SHARE, 1), console)
-    samples = np.intersect1d(best.samples, candidate.rows.samples)
-    if len(samples) < len(best.samples):  # there was no time for more
-        targets = targets.take(positions(best.samples, samples))
-        best = _probe(best.candidate, samples, targets, console)
-    pair = _probe(candidate, samples, targets, console)
-    gain, noise = paired_gain(pair.correct(targets.labels), best.correct(targets.labels))
-    return pair, gain, noise
+    return _candidate(source, context, _deadline(clock, PAIR_SHARE, 1), console)
 
 
 def _correct(
     probes: ProbeScores, log_probabilities: npt.NDArray[np.floating], labels: Labels
 ) -> Correct:
-    predicted = log_probabilities.argmax(axis=1)
-    return np.asarray(predicted == labels)[probes.evaluated]
+    """Whether each evaluated row is classified correctly."""
+    return np.asarray(log_probabilities.argmax(axis=1) == labels)[probes.evaluated]
