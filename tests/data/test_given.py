@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -151,6 +154,39 @@ def test_a_dataset_of_hugging_face() -> None:
     assert (dataset.classes, names(dataset)) == (("owl", "cat"), ["owl", "cat", "cat", "owl"])
     assert pixels(dataset) == COLOUR.tolist()
     assert len(opened(datasets.DatasetDict(train=train, test=train)).entries) == 8
+
+
+@pytest.mark.parametrize("form", [COLOUR, [encoded(array) for array in COLOUR]])
+def test_images_of_a_generator_have_the_labels_beside_it(form: Sequence[Any]) -> None:
+    dataset = opened(((image for image in form), LABELS))
+    assert names(dataset) == ["10", "9", "10", "9"]
+    assert pixels(dataset) == COLOUR.tolist()
+    for labels in (LABELS[:3], [*LABELS, 9]):
+        with pytest.raises(ResiduaError, match=rf"{len(labels)} labels but another number"):
+            opened(((image for image in form), labels))
+
+
+@pytest.mark.parametrize("image", [COLOUR[1], encoded(COLOUR[1]), Image.fromarray(COLOUR[1])])
+@pytest.mark.parametrize("label", ["owl", 3])
+def test_one_image_with_its_label(image: Any, label: str | int) -> None:
+    dataset = opened((image, label))
+    assert (names(dataset), pixels(dataset)) == ([str(label)], [COLOUR[1].tolist()])
+
+
+def test_images_are_downloaded_from_addresses(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR[0]).save(tmp_path / "a.png")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        data = [(f"{address}/a.png", "cat")]
+        dataset = open_dataset(path_of(data, Data(), allow_private=True))
+        assert (names(dataset), pixels(dataset)) == (["cat"], [COLOUR[0].tolist()])
+        with pytest.raises(ResiduaError, match=r"image 0 .*/b\.png: .*404"):
+            path_of([(f"{address}/b.png", "cat")], Data(), allow_private=True)
+        with pytest.raises(ResiduaError, match="is not a public IP address"):
+            path_of(data, Data())
+        server.shutdown()
 
 
 class Value:

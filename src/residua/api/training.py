@@ -241,8 +241,9 @@ def train(
     Arguments left None are taken from the recipe, or else chosen automatically.
 
     data: a folder of class folders, a table of paths and labels, a folder of IDX files, a CIFAR
-        archive, or "digits"; or a list of (path, label), arrays (X, y), a data set of (image,
-        label) as PyTorch's, a datasets.Dataset, a dictionary of these by split; docs/data.md.
+        archive, or "digits"; or a list of (path, label), (X, y) with images X (see `predict`) and
+        labels y, a data set of (image, label) as PyTorch's, a datasets.Dataset, a dictionary of
+        these by split; docs/data.md.
     model: one of `models()`; or a network of your own, which maps float [B, C, H, W] to logits
         [B, K]: "MODULE:FUNCTION" or a function, of the number of classes; an nn.Module (a copy
         is trained); "timm:NAME".
@@ -365,6 +366,7 @@ def evaluate(
     settings: Mapping[str, object] | None = None,
     value_range: ValueRange | None = None,
     device: str | None = None,
+    allow_private: bool = False,
     check: bool = True,
     allow_code: bool = False,
     quiet: bool = True,
@@ -374,8 +376,8 @@ def evaluate(
 
     source: a run, which gets scores.json and predictions.csv in its folder evaluations/; a weights
         file of residua, Keras or PyTorch; "imagenet" or "imagenet:NAME".
-    data: see `train`; None: the run's test set, else its validation set; of an exported file, those
-        of the run in whose folder it is.
+    data: see `train`, also one (image, label); None: the run's test set, else its validation set;
+        of an exported file, those of the run in whose folder it is.
     model: the network, where a weights file does not determine it, or where it is your own, see
         `train`; a `Run` that was loaded or trained with it needs none.
     classes: names of the outputs in order, where a weights file does not record them.
@@ -383,6 +385,7 @@ def evaluate(
     settings: columns of data that are a table, {"data.label_column": "breed"}.
     value_range: (black, white) of arrays and tensors; None: as in training.
     device: "cpu", "cuda" or "cuda:N"; None: the GPU if there is one.
+    allow_private: also read URLs in private networks.
     check: check first that the network still gives the outputs for golden images that are stored
         in its weights.
     allow_code: run an exported .pt2 or .torchscript file, which is a program: only if you trust
@@ -406,7 +409,9 @@ def evaluate(
     name = None
     if data is not None:
         trained_range = weights.metadata.preprocessing.value_range
-        name = path_of(data, options, own_range, trained_range=trained_range)
+        name = path_of(
+            data, options, own_range, trained_range=trained_range, allow_private=allow_private
+        )
     if folder is not None:
         moved = None if data_path is None else _path(data_path, folder.config)
         return evaluate_run(folder, name, console, weights, moved, options, where)

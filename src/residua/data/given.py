@@ -22,18 +22,19 @@ from residua.config.schema import Data
 from residua.data.columns import Columns, roles_of
 from residua.data.dataset import SplitName, Unreadable
 from residua.data.listing import class_order
-from residua.data.pixels import pixels_of
+from residua.data.pixels import is_one_image, pixels_of
 from residua.data.scan import split_named
 from residua.data.store import Cells, Labelled, store_images, store_rows
 from residua.data.table import text_of
+from residua.data.url import is_address, read_address
 from residua.data.value_range import ValueRange
 from residua.errors import ResiduaError
 from residua.system.files import user_path
 
 DataLike = str | os.PathLike[str] | Iterable[Any] | Mapping[str, Any] | Any
 KINDS = (
-    "a path, a list of (path, label), arrays (X, y), a data set of (image, label) as PyTorch's, a "
-    "datasets.Dataset, or a dictionary of these by split"
+    "a path, a list of (path, label), (X, y) with images X and labels y, a data set of (image, "
+    "label) as PyTorch's, a datasets.Dataset, or a dictionary of these by split"
 )
 _GREY = ("1", "L", "LA", "La", "I", "F")
 
@@ -55,17 +56,19 @@ def path_of(
     value_range: ValueRange | None = None,
     *,
     trained_range: ValueRange | None = None,
+    allow_private: bool = False,
     parent: Path | None = None,
 ) -> str:
     """The path of DATA, stored if it has none. Raises ResiduaError.
 
     settings: columns of a datasets.Dataset. value_range: values of arrays and tensors that are
     black and white; trained_range: those of the images that a network was trained on, see
-    `pixels_of`. parent: the folder to store in; None: one in the user's cache.
+    `pixels_of`. allow_private: also read URLs in private networks. parent: the folder to store in;
+    None: one in the user's cache.
     """
     if isinstance(data, str | os.PathLike):
         return os.fspath(data)
-    items = _all_items(data, settings)
+    items = (_downloaded(item, allow_private) for item in _all_items(data, settings))
     first = next(items, None)
     if first is None:
         raise ResiduaError(f"the data given has no images: expected {KINDS}.")
@@ -79,6 +82,16 @@ def path_of(
 
     images = _images(chain([first], items), value_range, trained_range)
     return str(store_images(images, ordered, parent))
+
+
+def _downloaded(item: _Item, allow_private: bool) -> _Item:
+    """The same, with the bytes of an image that is given by its URL. Raises ResiduaError."""
+    if not isinstance(item.image, str) or not is_address(item.image):
+        return item
+    try:
+        return replace(item, image=read_address(item.image, allow_private=allow_private))
+    except Unreadable as error:
+        raise ResiduaError(f"{item.where}, {item.image}: {error}.") from error
 
 
 def _rows(items: Iterable[_Item]) -> Iterator[dict[str, object]]:
@@ -146,13 +159,20 @@ def _items(data: Any, settings: Data, split: SplitName | None, prefix: str) -> I
 
 def _pairs(data: Any, prefix: str) -> Iterator[tuple[Any, Any]]:
     """(image, label) of each image."""
-    if _is_arrays(data):
+    if _is_one_pair(data):
+        yield data
+    elif _is_arrays(data):
         images, labels = data
-        if len(images) != len(labels):
+        if hasattr(images, "__len__") and len(images) != len(labels):
             raise ResiduaError(
                 f"the {prefix}data given has {len(images):,} images but {len(labels):,} labels."
             )
-        yield from zip(images, labels, strict=True)
+        try:
+            yield from zip(images, labels, strict=True)
+        except ValueError as error:  # only a generator has an unknown length
+            raise ResiduaError(
+                f"the {prefix}data given has {len(labels):,} labels but another number of images."
+            ) from error
     else:
         for number, pair in enumerate(_each(data)):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -163,12 +183,22 @@ def _pairs(data: Any, prefix: str) -> Iterator[tuple[Any, Any]]:
             yield pair[0], pair[1]
 
 
+def _is_one_pair(data: Any) -> bool:
+    """Whether data is (image, label) of a single image."""
+    return (
+        isinstance(data, tuple)
+        and len(data) == 2
+        and is_one_image(data[0])
+        and isinstance(data[1], str | int | np.integer)
+    )
+
+
 def _is_arrays(data: Any) -> bool:
     """Whether data is (images, labels); a tuple of two pairs is not."""
     return (
         isinstance(data, tuple)
         and len(data) == 2
-        and isinstance(data[0], np.ndarray | torch.Tensor | list)
+        and isinstance(data[0], np.ndarray | torch.Tensor | list | Iterator)
         and isinstance(data[1], Sequence | np.ndarray | torch.Tensor)
     )
 
