@@ -368,6 +368,17 @@ def test_the_interval_covers_the_accuracy_of_the_final_head() -> None:
     assert np.mean(covered) >= 0.83  # 95 % less three standard errors
 
 
+@pytest.mark.parametrize("rows", [2, 3, 4, 5])
+def test_very_few_images_of_a_class_have_an_estimate(rows: int) -> None:
+    """Too few to measure what half of them would do."""
+    features, labels = clouds(3 * rows, 5, 3, distance=1.0)
+    of_layer = FeatureRows(np.arange(3 * rows), {FeatureLayer(1, 1): features}, 3 * rows, 1.0)
+    contents = [str(n) for n in range(3 * rows)]
+    _, estimated = score_layers(of_layer, Targets(labels, 3, contents=contents))
+    assert estimated is not None
+    assert 0 <= estimated.interval[0] < estimated.interval[1] <= 1
+
+
 @pytest.mark.slow
 def test_few_images_of_many_classes_are_underestimated_less() -> None:
     """A fifth of 8 images a class matters: the probes of the folds are worse than the head."""

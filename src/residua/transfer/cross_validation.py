@@ -330,6 +330,8 @@ def measured_gain(
     a + b / sqrt(rows). The result is less by its standard error, and at least 0.
     """
     kept = _half(targets)
+    if kept.all():
+        return 0.0
     weights = np.where(kept, 1.0 if targets.weights is None else targets.weights, 0.0)
     with single_blas_thread(), ThreadPoolExecutor(threads) as pool:
         path = _Path(features, replace(targets, weights=weights), folds)
@@ -337,6 +339,8 @@ def measured_gain(
         list(pool.map(lambda block: path.evaluate(block, probes.best), blocks))
     fold = 1 - 1 / len(np.unique(folds))  # share of all rows that a probe is fitted on
     evaluated = probes.evaluated & path.evaluated
+    if not evaluated.any():
+        return 0.0
     with_all, with_half = (each.correct[evaluated, probes.best] for each in (probes, path))
     gained = with_all.astype(np.float64) - with_half
     half = fold * kept.mean()
