@@ -133,7 +133,7 @@ def tensor(shape: object, data: object, **more: object) -> dict[str, object]:
         (tensor([1], ["bm9uZQ=="], datatype="BYTES"), "image 1: is not an image"),
         (tensor([1], "bm9uZQ==", datatype="BYTES"), "expected a list"),
         (tensor([1], [], datatype="BYTES"), "contains no image"),
-        ({"inputs": [{"datatype": "BYTES", "shape": [1]}]}, "neither data nor binary data"),
+        ({"inputs": [{"datatype": "BYTES", "shape": [1]}]}, "no data, and binary_data_size None"),
         (
             tensor([2], ["bm9uZQ=="], datatype="BYTES"),
             "1 images: expected as many as",
@@ -158,9 +158,9 @@ def test_a_bad_input_gets_a_reason(body: object, reason: str, client: httpx.Clie
 @pytest.mark.parametrize(
     ("length", "data", "reason"),
     [
-        ("99999", b"", "longer than the body"),
-        ("-1", b"", "longer than the body"),
-        (None, b"\xff\0\0\0ab", "element 1 is cut off"),
+        ("99999", b"", "Inference-Header-Content-Length 99999: expected"),
+        ("-1", b"", "Inference-Header-Content-Length -1: expected"),
+        (None, b"\xff\0\0\0ab", "element 1 is cut off: expected 255 bytes, found 2"),
         (None, b"ab", "element 1 is cut off"),
         ("3", b"", "the header of the body is not JSON"),
     ],

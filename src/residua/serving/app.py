@@ -68,8 +68,14 @@ def _add_errors(app: FastAPI) -> None:
         return Json({"error": reasons}, 422)
 
     @app.exception_handler(HTTPException)
-    async def failed(_: Request, error: HTTPException) -> Json:
-        return Json({"error": error.detail}, error.status_code, error.headers)
+    async def failed(request: Request, error: HTTPException) -> Json:
+        reason, path = error.detail, request.url.path
+        if error.status_code == 404:
+            reason = f"{path}: there is no such route; /docs lists all"
+        elif error.status_code == 405:
+            methods = (error.headers or {}).get("Allow", "another method")
+            reason = f"{request.method} {path}: expected {methods}; /docs describes all routes"
+        return Json({"error": reason}, error.status_code, error.headers)
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:

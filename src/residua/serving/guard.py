@@ -86,7 +86,11 @@ class Guard:
             return refusal
         except TimeoutError:
             seconds = f"{self.limits.seconds:g}"
-            return Refused(503, f"not finished within {seconds} s", retry_after=5)
+            return Refused(
+                503,
+                f"not finished within {seconds} s: repeat it after 5 s, or with fewer images",
+                retry_after=5,
+            )
         except ClientDisconnect:
             return None
         except Exception as error:
@@ -100,20 +104,33 @@ class Guard:
         if self.token is not None and scope["path"] not in OPEN:
             expected = f"Bearer {self.token}".encode()
             if not hmac.compare_digest(headers.get(b"authorization", b""), expected):
-                raise Refused(401, "a bearer token is needed: Authorization: Bearer TOKEN")
+                raise Refused(
+                    401,
+                    "the bearer token is missing or wrong: expected the header Authorization: "
+                    "Bearer TOKEN, with the token that the server was started with",
+                )
         if scope["method"] != "POST":
             return
         encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         if encoding.lower() != "identity":
             raise Refused(415, f"content encoding {encoding}: send the body uncompressed")
         if self.metrics.active > self.limits.requests:
-            raise Refused(429, "too many requests at the same time", retry_after=1)
+            raise Refused(
+                429,
+                f"more than {self.limits.requests:,} requests at the same time: repeat it after "
+                "1 s",
+                retry_after=1,
+            )
         with contextlib.suppress(ValueError):
             if int(headers.get(b"content-length", b"0")) > self.limits.bytes:
                 raise self._too_large()
 
     def _too_large(self) -> Refused:
-        return Refused(413, f"the request has more than {self.limits.bytes:,} bytes")
+        return Refused(
+            413,
+            f"the request has more than {self.limits.bytes:,} bytes: send fewer images in a "
+            "request, or smaller files",
+        )
 
 
 async def _drain(receive: Receive) -> None:

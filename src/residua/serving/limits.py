@@ -30,6 +30,12 @@ class Limits:
     batch: int = 32
     delay: float = 0.005
 
+    def too_many(self, images: int) -> Refused:
+        """The refusal of a request with this number of images."""
+        return Refused(
+            413, f"{images:,} images: at most {self.images:,} per request; send several requests"
+        )
+
 
 class Refused(Exception):  # noqa: N818 - a response, not a fault of the program
     """A request that is not served: status, reason, and seconds after which to try again."""

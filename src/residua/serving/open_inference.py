@@ -169,7 +169,11 @@ async def _body(request: Request) -> tuple[Any, bytes]:
     if length is None:
         return json_of(content, "the body"), b""
     if not length.isdigit() or int(length) > len(content):
-        raise Refused(422, f"Inference-Header-Content-Length {length}: longer than the body")
+        raise Refused(
+            422,
+            f"Inference-Header-Content-Length {length}: expected the bytes of the JSON part, at "
+            f"most the {len(content):,} of the body",
+        )
     header, binary = content[: int(length)], content[int(length) :]
     return json_of(header, "the header of the body"), binary
 
@@ -224,7 +228,11 @@ def _split(data: bytes) -> list[bytes]:
     while start < len(data):
         length = int.from_bytes(data[start : start + 4], "little")
         if start + 4 + length > len(data):
-            raise Refused(422, f"element {len(elements) + 1} is cut off")
+            raise Refused(
+                422,
+                f"element {len(elements) + 1} is cut off: expected {length:,} bytes, found "
+                f"{max(0, len(data) - start - 4):,}",
+            )
         elements.append(data[start + 4 : start + 4 + length])
         start += 4 + length
     return elements
@@ -257,7 +265,7 @@ def _shape(value: object, service: Service) -> tuple[int, ...]:
         expected = ", ".join(map(str, service.model.shape))
         raise Refused(422, f"shape {value!r}: expected [N, {expected}] with N of at least 1")
     if shape[0] > service.limits.images:
-        raise Refused(413, f"{shape[0]} images: at most {service.limits.images}")
+        raise service.limits.too_many(shape[0])
     return shape
 
 
@@ -266,5 +274,9 @@ def _own(entry: dict[str, Any], binary: bytes) -> bytes:
     parameters = entry.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if type(size) is not int or size != len(binary):
-        raise Refused(422, "the input has neither data nor binary data of the stated size")
+        raise Refused(
+            422,
+            f"the input has no data, and binary_data_size {size!r} for {len(binary):,} bytes "
+            "behind the JSON part: expected one of them",
+        )
     return binary

@@ -95,7 +95,7 @@ class Service:
     async def read(self, contents: Sequence[bytes]) -> list[Pixels | str]:
         """Files -> uint8 [S, S, C], or the reason why an image is unreadable."""
         if len(contents) > self.limits.images:
-            raise Refused(413, f"{len(contents)} images: at most {self.limits.images} per request")
+            raise self.limits.too_many(len(contents))
         loop = asyncio.get_running_loop()
         self._decoding += len(contents)
         try:
