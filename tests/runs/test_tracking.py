@@ -162,6 +162,7 @@ def test_wandb_stores_every_epoch_offline_and_prints_nothing_to_stdout(
 def test_trackio_stores_every_epoch_and_stdout_is_the_path_of_the_run(
     shapes: Path, tmp_path: Path
 ) -> None:
+    """Not in the test extra: version 0.43 needs a Pillow older than 13."""
     if importlib.util.find_spec("trackio") is None:
         pytest.skip("trackio is not installed")
     words = ["train", shapes, "--model", "cifar_resnet14", "--epochs", "2", "--batch-size", "30"]

@@ -80,7 +80,6 @@ def test_all_forms_of_input_get_the_probabilities_of_the_model(
 def test_tritonclient_gets_the_probabilities_of_the_model(
     client: httpx.Client, model: Model, images: list[Path], pixels: Any
 ) -> None:
-    """Not in the test extra: version 2.73 needs older versions of ml-dtypes and greenlet."""
     http = pytest.importorskip("tritonclient.http")
     triton = http.InferenceServerClient(client.base_url.netloc.decode())
     assert triton.is_server_ready()
