@@ -34,12 +34,14 @@ def test_each_copy_is_found_and_nothing_else(name: str) -> None:
     assert found(thumbnails(SCENES + copies)) == [[n, len(SCENES) + n] for n in range(6)]
 
 
-def test_features_add_candidates_that_coarse_pixels_miss() -> None:
-    """With few neighbours the crop is no candidate among its own variants' neighbours."""
-    images = thumbnails([*SCENES, SCENES[0].crop((9, 9, 96, 96))])
+def test_features_add_candidates_that_pixels_miss() -> None:
+    """The crop is smaller than those that are searched, and mirrored."""
+    crop = SCENES[1].crop((18, 18, 96, 96)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    images = thumbnails([*SCENES, crop])
     features = np.random.default_rng(0).normal(size=(len(images), 40)).astype(np.float32)
-    features[-1] = features[0]
-    assert found(images, features) == [[0, len(SCENES)]]
+    features[-1] = features[1]
+    assert found(images) == []
+    assert found(images, features) == [[1, len(SCENES)]]
 
 
 def test_constant_images_are_copies_of_nothing() -> None:

@@ -16,10 +16,11 @@ from torch import Tensor
 from residua.data.neighbours import Floats, Pairs
 
 SIDE = 64  # px of a thumbnail
+UNMOVED = 1.0, 1.0, 0.0, 0.0  # scale x, y, shift x, y
 _LEVELS = (
-    (16, 6, 0.75, 0.3),
-    (32, 4, 0.8, 0.5),
-    (64, 4, 0.8, -1.0),
+    (16, 4, 0.75, 0.4),
+    (32, 3, 0.8, 0.6),
+    (64, 3, 0.8, -1.0),
 )  # side, iterations, correlation and that of detail, up to which pairs are different images
 _DETAIL_SIDE = 32  # px, for a rough estimate
 _NOISE = 4.0  # of 0..255: standard deviation that recompression adds to flat areas, about
@@ -29,33 +30,41 @@ _MIN_COVER = 0.6  # share of the first image that the second must cover
 _CHUNK = 512  # pairs at once
 
 Thumbnails = npt.NDArray[np.uint8]  # [N, 64, 64], grey
+Motions = npt.NDArray[np.float32]  # [P, 4]: scale x, y, shift x, y
 
 
 @torch.inference_mode()
-def align(thumbnails: Thumbnails, pairs: Pairs, mirrored: npt.NDArray[np.bool_]) -> Floats:
+def align(
+    thumbnails: Thumbnails,
+    pairs: Pairs,
+    mirrored: npt.NDArray[np.bool_],
+    motions: Motions | None = None,
+) -> Floats:
     """Fit the second image of each pair, mirrored or not, on the first one.
 
-    thumbnails: uint8 [N, 64, 64]. pairs: int64 [P, 2], of these. mirrored: bool [P]. Returns
-    float32 [2, P], 0 where a pair does not fit: the correlation of the pixels after alignment, and
-    that of what is finer than about a tenth of the side, at equal local contrast: two images that
-    are smooth, or have the same outline on a flat background, have a high correlation, but
-    unrelated detail.
+    thumbnails: uint8 [N, 64, 64]. pairs: int64 [P, 2], of these. mirrored: bool [P].
+    motions: of the second images, to start from; None: as they are. Returns float32 [2, P], 0 where
+    a pair does not fit: the correlation of the pixels after alignment, and that of what is finer
+    than about a tenth of the side, at equal local contrast: two images that are smooth, or have the
+    same outline on a flat background, have a high correlation, but unrelated detail.
     """
+    if motions is None:
+        motions = np.tile(np.array(UNMOVED, np.float32), (len(pairs), 1))
     fits = [torch.zeros(2, 0)]
     for start in range(0, len(pairs), _CHUNK):
         chunk = slice(start, start + _CHUNK)
         members, positions = np.unique(pairs[chunk], return_inverse=True)
         images = torch.from_numpy(thumbnails[members])[:, None].float()
         rows = torch.from_numpy(positions.reshape(-1, 2))
-        fits.append(_align(images, rows, torch.from_numpy(mirrored[chunk])))
+        flags, start_motions = (torch.from_numpy(x[chunk]) for x in (mirrored, motions))
+        fits.append(_align(images, rows, flags, start_motions))
     return torch.cat(fits, dim=1).numpy()
 
 
-def _align(thumbnails: Tensor, pairs: Tensor, mirrored: Tensor) -> Tensor:
+def _align(thumbnails: Tensor, pairs: Tensor, mirrored: Tensor, motion: Tensor) -> Tensor:
     """thumbnails: float32 [n, 1, 64, 64]. pairs: int64 [P, 2], of these."""
     levels = {side: F.avg_pool2d(thumbnails, SIDE // side) for side, *_ in _LEVELS}
     rows = torch.arange(len(pairs))
-    motion = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(pairs), 1)
     fits = torch.zeros(2, len(pairs))
     best = detail = torch.zeros(0)
 
@@ -159,14 +168,14 @@ def _detail(base: Tensor, moved: Tensor, motion: Tensor) -> Tensor:
     Without the division a few strong edges, such as an outline on black, would outweigh the rest.
     """
     warped, mask = _warp(moved, motion)
-    return _correlation(_fine(base), _fine(warped), mask)
+    half = base.shape[-1] // 16
+    return _correlation(equal_contrast(base, half), equal_contrast(warped, half), mask)
 
 
-def _fine(images: Tensor) -> Tensor:
-    """Images [P, 1, S, S] with a local mean of 0 and a local standard deviation of 1, or less where
-    they are flat, [P, S, S]."""
+def equal_contrast(images: Tensor, half: int) -> Tensor:
+    """Images [P, 1, S, S] with a mean of 0 and a standard deviation of 1, or less where they are
+    flat, in windows of 2 `half` + 1 px around each pixel, [P, S, S]."""
     side = images.shape[-1]
-    half = side // 16
     window = 2 * half + 1
 
     def local_mean(x: Tensor) -> Tensor:  # in a third of the time of avg_pool2d

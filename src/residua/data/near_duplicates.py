@@ -2,8 +2,8 @@
 
 Near-duplicates are copies that were resized, recompressed, cropped by up to about a tenth,
 mirrored, or made brighter or darker, and frames of the same scene. Candidates come from hashes of
-64 and 256 bits and from nearest neighbours of coarse pixels and of features; a candidate counts if
-its thumbnails match after alignment.
+64 and 256 bits and from nearest neighbours of coarse pixels, of crops and of features; a candidate
+counts if its thumbnails match after alignment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from residua.data.alignment import SIDE, Thumbnails, align
+from residua.data.alignment import SIDE, UNMOVED, Motions, Thumbnails, align
+from residua.data.crops import Candidates, crop_candidates
 from residua.data.dataset import Pixels
 from residua.data.neighbours import (
     Bits,
@@ -37,7 +38,7 @@ _DRAWINGS = 0.0025  # share of random pairs above it, from which on the images a
 _RANDOM_PAIRS = 6000
 _DISTANCES = {8: 6, 16: 15}  # side of a hash -> bits in which candidates may differ
 _COARSE = 8  # px: side of the coarse pixels
-_NEIGHBOURS, _SIMILARITY = 5, 0.5  # candidates by coarse pixels: at most 5, from this cosine on
+_NEIGHBOURS, _SIMILARITY = 3, 0.5  # candidates by coarse pixels: at most 3, from this cosine on
 _FEATURE_NEIGHBOURS, _FEATURE_SIMILARITY, _FEATURE_DIMENSIONS = 3, 0.5, 128
 _CONTRAST = 2.0  # standard deviation, 0..255, below which an image is constant: equal to any other
 _BLOCK = 4096  # images
@@ -46,11 +47,10 @@ _DECODED = 64  # images whose thumbnails are computed at once
 
 @dataclass(frozen=True, eq=False)
 class _Codes:
-    """Of N images: hashes by side, coarse pixels and mirrored ones; usable: not constant."""
+    """Of N images: hashes by side, and coarse pixels; usable: not constant."""
 
     hashes: dict[int, Bits]
     coarse: Floats
-    mirrored: Floats
     usable: npt.NDArray[np.bool_]
 
 
@@ -60,20 +60,19 @@ def find_near_duplicates(
     """Pairs of near-duplicates, int64 [P, 2], sorted, lower index first.
 
     thumbnails: uint8 [N, 64, 64], grey. features: float32 [N, D] of a pretrained network; with
-    them, crops are found more reliably among many images.
+    them, frames of a scene are found more reliably among many images.
     """
     if len(thumbnails) < 2:
         return np.zeros((0, 2), np.int64)
     codes = _codes(thumbnails)
     if _are_drawings(thumbnails, codes.usable):
         pairs = _hash_candidates(codes)
-        mirrored, bounds = np.zeros(len(pairs), np.bool_), IDENTICAL
-    else:
-        pairs, mirrored = _candidates(codes, features)
-        bounds = MATCH
-    correlation, detail = align(thumbnails, pairs, mirrored)
-    match = (correlation >= bounds[0]) & (detail >= bounds[1])
-    return np.unique(pairs[match], axis=0)  # mirrored or not
+        return _matching(thumbnails, pairs, np.zeros(len(pairs), np.bool_), None, IDENTICAL)
+    found = [
+        _matching(thumbnails, *_usable(candidates, codes), MATCH)
+        for candidates in (_candidates(codes, features), crop_candidates(thumbnails))
+    ]
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def near_duplicates_of(pixels: Pixels, rows: Sequence[int]) -> Pairs:
@@ -124,7 +123,6 @@ def thumbnails_of(pixels: Pixels) -> Thumbnails:
 def _codes(thumbnails: Thumbnails) -> _Codes:
     hashes: dict[int, list[Bits]] = {side: [] for side in _DISTANCES}
     coarse: list[Floats] = []
-    mirrored: list[Floats] = []
     usable: list[Bits] = []
     for start in range(0, len(thumbnails), _BLOCK):
         images = torch.from_numpy(thumbnails[start : start + _BLOCK]).float()
@@ -132,12 +130,11 @@ def _codes(thumbnails: Thumbnails) -> _Codes:
             cells = F.adaptive_avg_pool2d(images[:, None], (side, side + 1))[:, 0]
             parts.append((cells[:, :, 1:] > cells[:, :, :-1]).flatten(1).numpy())
         cells = F.avg_pool2d(images[:, None], SIDE // _COARSE)[:, 0]
-        for values, target in ((cells, coarse), (cells.flip(2), mirrored)):
-            rows = values.flatten(1)
-            target.append(unit((rows - rows.mean(dim=1, keepdim=True)).numpy()))
+        rows = cells.flatten(1)
+        coarse.append(unit((rows - rows.mean(dim=1, keepdim=True)).numpy()))
         usable.append((images.flatten(1).std(dim=1) > _CONTRAST).numpy())
     joined = {side: np.concatenate(parts) for side, parts in hashes.items()}
-    return _Codes(joined, np.concatenate(coarse), np.concatenate(mirrored), np.concatenate(usable))
+    return _Codes(joined, np.concatenate(coarse), np.concatenate(usable))
 
 
 def _are_drawings(thumbnails: Thumbnails, usable: npt.NDArray[np.bool_]) -> bool:
@@ -154,36 +151,52 @@ def _are_drawings(thumbnails: Thumbnails, usable: npt.NDArray[np.bool_]) -> bool
     return float(similar.mean()) >= _DRAWINGS
 
 
+def _matching(
+    thumbnails: Thumbnails,
+    pairs: Pairs,
+    mirrored: npt.NDArray[np.bool_],
+    motions: Motions | None,
+    bounds: tuple[float, float],
+) -> Pairs:
+    """Those that match after alignment, the lower index first, sorted, each once."""
+    correlation, detail = align(thumbnails, pairs, mirrored, motions)
+    return unique_pairs(pairs[(correlation >= bounds[0]) & (detail >= bounds[1])])
+
+
+def _usable(candidates: Candidates, codes: _Codes) -> Candidates:
+    """Without constant images."""
+    pairs, mirrored, motions = candidates
+    rows = codes.usable[pairs].all(axis=1)
+    return Candidates(pairs[rows], mirrored[rows], motions[rows])
+
+
 def _hash_candidates(codes: _Codes) -> Pairs:
     pairs_by_side = [close_hashes(codes.hashes[side], bits) for side, bits in _DISTANCES.items()]
     pairs = np.unique(np.concatenate(pairs_by_side), axis=0)
     return pairs[codes.usable[pairs].all(axis=1)]
 
 
-def _candidates(
-    codes: _Codes, features: npt.NDArray[np.float32] | None
-) -> tuple[Pairs, npt.NDArray[np.bool_]]:
-    """Pairs, and whether the second image of each is to be mirrored; a pair may occur in both."""
-    plain = [_hash_candidates(codes)]
-    flipped: list[Pairs] = []
-    for queries, target in ((codes.coarse, plain), (codes.mirrored, flipped)):
-        target.append(_above(*nearest(codes.coarse, queries, _NEIGHBOURS), _SIMILARITY))
+def _candidates(codes: _Codes, features: npt.NDArray[np.float32] | None) -> Candidates:
+    """Pairs by coarse pixels, by hashes and by features; a pair may occur mirrored, too."""
+    plain, flipped = [_hash_candidates(codes)], [np.zeros((0, 2), np.int64)]
+    plain.append(_above(*nearest(codes.coarse, codes.coarse, _NEIGHBOURS), _SIMILARITY))
     if features is not None and len(features) > 1:
         vectors = reduced(features, min(_FEATURE_DIMENSIONS, features.shape[1]))
         neighbours = nearest(vectors, vectors, _FEATURE_NEIGHBOURS)
         similar = _above(*neighbours, _FEATURE_SIMILARITY)
-        first, second = codes.coarse[similar[:, 0]], similar[:, 1]
-        as_is = (first * codes.coarse[second]).sum(axis=1)
-        is_plain = as_is >= (first * codes.mirrored[second]).sum(axis=1)
+        cells = codes.coarse.reshape(-1, _COARSE, _COARSE)
+        first, second = (cells[similar[:, column]] for column in (0, 1))
+        as_is = (first * second).sum(axis=(1, 2))
+        is_plain = as_is >= (first * second[:, :, ::-1]).sum(axis=(1, 2))
         plain.append(similar[is_plain])
         flipped.append(similar[~is_plain])
     pairs, mirrored = [], []
     for flag, found_pairs in ((False, plain), (True, flipped)):
         unique = np.unique(np.sort(np.concatenate(found_pairs), axis=1), axis=0)
-        unique = unique[codes.usable[unique].all(axis=1)]
         pairs.append(unique)
         mirrored.append(np.full(len(unique), flag))
-    return np.concatenate(pairs), np.concatenate(mirrored)
+    motions = np.tile(np.array(UNMOVED, np.float32), (sum(map(len, pairs)), 1))
+    return Candidates(np.concatenate(pairs), np.concatenate(mirrored), motions)
 
 
 def _above(indices: Integers, similarities: Floats, least: float) -> Pairs:

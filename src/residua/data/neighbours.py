@@ -5,6 +5,8 @@ Legend: N images, D dimensions of a vector.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +21,13 @@ _RUN = 8  # entries after one in its bucket that are compared with it
 _EXHAUSTIVE = 20_000  # vectors up to which all are compared
 _PROBES = 8  # nearest cells that are searched, of those that the vectors are divided into
 _BLOCK = 1024  # vectors that are compared at once
+
+
+class Axes(NamedTuple):
+    """mean: float32 [D]. directions: float32 [D, dimensions], a column for each axis."""
+
+    mean: Floats
+    directions: Floats
 
 
 def close_hashes(hashes: Bits, distance: int) -> Pairs:
@@ -48,11 +57,12 @@ def close_hashes(hashes: Bits, distance: int) -> Pairs:
 def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Integers, Floats]:
     """The `count` most similar vectors of each query, and their cosine similarities.
 
-    vectors, queries: float32 [N, D] of unit length or 0; query i is a variant of vector i, which is
-    left out. Returns int64 and float32 [N, count]; -1 where there is no further one. Above 20,000
-    vectors these are divided into about sqrt(N) cells, and the 8 nearest cells are searched.
+    vectors: float32 [N, D] of unit length or 0. queries: the same, or [V, N, D]: query i is a
+    variant of vector i, or V of them, the most similar of which counts; vector i is left out.
+    Returns int64 and float32 [N, count]; -1 where there is no further one. Above 20,000 vectors
+    these are divided into about sqrt(N) cells, and the 8 nearest cells are searched.
     """
-    total = len(vectors)
+    total, queries = len(vectors), queries.reshape(-1, *vectors.shape)
     indices = np.full((total, count), -1, np.int64)
     similarities = np.full((total, count), -1, np.float32)
     if total <= _EXHAUSTIVE:
@@ -63,7 +73,7 @@ def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Integers, Flo
         return indices, similarities
     centres = vectors[shuffled(0, 0, np.arange(total))[: int(total**0.5)]]
     homes = _closest(vectors, centres, 1)
-    probes = _closest(queries, centres, _PROBES)
+    probes = _closest(queries[0], centres, _PROBES)
     by_home = np.argsort(homes[:, 0], kind="stable")
     home_ends = np.searchsorted(homes[by_home, 0], np.arange(len(centres) + 1))
     for probe in range(_PROBES):
@@ -79,20 +89,23 @@ def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Integers, Flo
 
 
 def reduced(vectors: Floats, dimensions: int) -> Floats:
-    """Vectors [N, D] centred, projected on their `dimensions` main axes, with unit length.
+    """Vectors [N, D] centred, projected on their `dimensions` main axes, with unit length."""
+    axes = principal_axes(vectors, dimensions)
+    return unit(np.asarray((vectors - axes.mean) @ axes.directions, np.float32))
 
-    The axes are those of at most 4,096 vectors, evenly spaced.
-    """
+
+def principal_axes(vectors: Floats, dimensions: int) -> Axes:
+    """The main axes of at most 4,096 of the vectors [N, D], evenly spaced."""
     sample = vectors[:: max(1, len(vectors) // 4096)].astype(np.float64)
     mean = sample.mean(axis=0)
     sample = sample - mean
     if dimensions < len(sample) < sample.shape[1]:  # the smaller of two matrices of equal rank
         _, weights = np.linalg.eigh(sample @ sample.T)
-        axes = unit((sample.T @ weights[:, -dimensions:]).T).T
+        main = (sample.T @ weights[:, -dimensions:]).T
+        axes = unit(main.astype(np.float32)).T
     else:
-        _, axes = np.linalg.eigh(sample.T @ sample)
-    projection = axes[:, -dimensions:].astype(np.float32)
-    return unit((vectors - mean.astype(np.float32)) @ projection)
+        axes = np.linalg.eigh(sample.T @ sample)[1].astype(np.float32)
+    return Axes(mean.astype(np.float32), axes[:, -dimensions:])
 
 
 def unit(vectors: Floats) -> Floats:
@@ -115,9 +128,12 @@ def _keep_best(
     vectors: Floats,
     queries: Floats,
 ) -> None:
-    """Compare the queries `rows` with the vectors `members`; keep the best, in place."""
+    """Compare `rows` of queries [V, N, D] with the vectors `members`; keep the best, in place."""
     count = indices.shape[1]
-    candidates = queries[rows] @ vectors[members].T
+    compared = vectors[members].T
+    candidates = queries[0, rows] @ compared
+    for variant in queries[1:]:
+        np.maximum(candidates, variant[rows] @ compared, out=candidates)
     candidates[rows[:, None] == members[None, :]] = -1
     if len(members) > count:
         top = np.argpartition(candidates, -count, axis=1)[:, -count:]
