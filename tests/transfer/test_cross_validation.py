@@ -17,6 +17,7 @@ from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.features import FeatureRows
 from residua.inference.logistic import class_weights, fit_logistic, folds_of
+from residua.transfer import cross_validation
 from residua.transfer.cross_validation import (
     C_VALUES,
     Estimate,
@@ -205,6 +206,20 @@ def test_a_race_selects_what_cross_validating_each_layer_would() -> None:
     assert np.array_equal(pair[0].loss[:, -1], pair[0].loss[:, -2])  # neither was computed
     assert lowest[0] >= lowest[1] > alone.loss.mean(axis=0).min()
     assert reported == [(number, len(C_VALUES)) for number in range(1, len(C_VALUES) + 1)]
+
+
+def test_after_the_deadline_no_larger_c_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it takes no time; what was fitted until then is the result."""
+    features, labels = clouds(120, 12, 3, distance=1.0)
+    folds, targets = folds_of(labels, [str(n) for n in range(120)], 1), Targets(labels, 3)
+    (whole,) = race([features], targets, folds)
+    (quick,) = race([features], targets, folds, deadline=0.0)
+    assert np.array_equal(quick.loss, whole.loss)
+    monkeypatch.setattr(cross_validation, "_SHORT", 0.0)
+    (ended,) = race([features], targets, folds, deadline=0.0)
+    assert ended.abandoned
+    assert ended.c == C_VALUES[0]
+    assert np.array_equal(ended.correct[:, 0], whole.correct[:, 0])
 
 
 def test_a_layer_of_far_lower_accuracy_costs_one_fit_only() -> None:

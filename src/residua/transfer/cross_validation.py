@@ -28,6 +28,7 @@ to 1.18 times the width of Wilson's; Wilson's around the plain cross-validated a
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -57,6 +58,7 @@ _PRECISION = 5e-4, 60  # tolerance, iterations: starting from the solution of th
 _MAX_LOSS = 30.0  # nats, of a row: a probability of 0 must not outweigh all others
 _NEIGHBOUR_BLOCK = 2048  # rows whose neighbours are searched at once
 _HOPELESS = 0.6  # of the highest accuracy: with such features, no regularisation is best
+_SHORT = 2.0  # seconds
 _GAIN = 0.3  # standard errors
 _HALVED = 4  # rows of a class, the fewest that are halved
 _INFLATION = 1.4  # of the variance
@@ -69,7 +71,8 @@ class ProbeScores:
 
     correct: bool [N, S]. loss: float64 [N, S], nats, weighted as the probes are.
     evaluated: bool [N], False where no other fold has the row's class, so no probe can predict it.
-    abandoned: whether larger values of C were not tried, as another layer is better in any case.
+    abandoned: whether larger values of C were not tried, as another layer is better in any case, or
+    the time was over.
     log_probabilities: float32 [N, K] at the best C, at least -_MAX_LOSS, as for a class that the
     other folds lack.
     """
@@ -171,8 +174,9 @@ def score_layers(
     *,
     report: Callable[[int, int], None] | None = None,
     threads: int = 1,
+    deadline: float | None = None,
 ) -> tuple[list[LayerScore], Estimate | None]:
-    """Cross-validate every layer on the same folds; targets: of the rows.
+    """Cross-validate every layer on the same folds; targets: of the rows. deadline: see `race`.
 
     The estimate is of the layer and C that will be chosen; None if no class has two images. Raises
     ResiduaError if there is nothing to cross-validate.
@@ -180,7 +184,7 @@ def score_layers(
     labels, contents, seed = targets.labels, targets.contents, targets.seed
     folds, layers = folds_of(labels, contents, seed), sorted(rows.values)
     features = [rows.values[layer] for layer in layers]
-    probes = race(features, targets, folds, report=report, threads=threads)
+    probes = race(features, targets, folds, report=report, threads=threads, deadline=deadline)
     scores = [
         LayerScore(layer, values.shape[1], probe, float(neighbours(values, labels, folds).mean()))
         for layer, values, probe in zip(layers, features, probes, strict=True)
@@ -208,6 +212,7 @@ def race(
     *,
     report: Callable[[int, int], None] | None = None,
     threads: int = 1,
+    deadline: float | None = None,
 ) -> list[ProbeScores]:
     """Evaluate each row by probes fitted on the other folds, at each C; features [N, D] each.
 
@@ -215,7 +220,8 @@ def race(
     ever more slowly, and then rises. A layer whose loss rises is complete; one that could not
     become the best even if its loss fell further at the last rate is abandoned, and one of far
     lower accuracy.
-    report: called after each C. threads: that fit concurrently. Raises ResiduaError as
+    report: called after each C. threads: that fit concurrently. deadline: time.monotonic() after
+    which no further C is tried if one takes longer than _SHORT. Raises ResiduaError as
     `fit_logistic`.
     """
     for values in features:
@@ -228,7 +234,7 @@ def race(
     with single_blas_thread(), ThreadPoolExecutor(threads) as pool:
         paths = list(pool.map(lambda values: _Path(values, targets, folds), features))
         for index in range(len(C_VALUES)):
-            running = [path for path in paths if not path.ended]
+            began, running = time.monotonic(), [path for path in paths if not path.ended]
             tasks = [(path, folds) for path in running for folds in path.regressions.blocks]
             tasks.sort(key=lambda task: task[0].regressions.rows.shape[1], reverse=True)  # longest
             list(pool.map(lambda task, index=index: task[0].evaluate(task[1], index), tasks))
@@ -236,8 +242,11 @@ def race(
                 path.complete(index)
             lowest = min(float(path.means.min()) for path in paths)
             highest = max(path.accuracy(index) for path in paths)
+            is_late = deadline is not None and time.monotonic() > max(deadline, began + _SHORT)
             for path in running:
                 path.end_if_decided(index, lowest, highest)
+                if is_late and not path.ended:
+                    path.end(index, abandoned=True)
             if report:
                 report(index + 1, len(C_VALUES))
     return [
@@ -316,9 +325,13 @@ class _Path:
         slows = index > 1 and falls[-1] < falls[-2]
         is_slower = slows and self.means[index] - remaining * falls[-1] > lowest
         if rises or is_slower or self.accuracy(index) < _HOPELESS * highest:
-            self.ended, self.abandoned = True, not rises
-            self.correct[:, index + 1 :] = self.correct[:, index, None]
-            self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
+            self.end(index, abandoned=not rises)
+
+    def end(self, index: int, *, abandoned: bool) -> None:
+        """End the path at this C: the results of larger ones count as worse."""
+        self.ended, self.abandoned = True, abandoned
+        self.correct[:, index + 1 :] = self.correct[:, index, None]
+        self.loss[:, index + 1 :] = self.loss[:, index, None] + 1.0
 
 
 def measured_gain(

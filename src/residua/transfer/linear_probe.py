@@ -111,6 +111,8 @@ def fit_probe(
     comparison = _cross_validate(context, candidate_layers(context), members, deadline)
     deadline = _leaving_time_to_finish(context, comparison.rows, deadline)
     best = comparison.best
+    if best.probes.abandoned:
+        context.console.warn("the time budget ended the choice of C: a longer one may improve it")
     context = _with_layer(context, best)
     rows = _training_rows(context, best.layer, members, comparison.rows, deadline)
     result = TransferResult(
@@ -219,7 +221,8 @@ def _cross_validate(
         report = announcing(context.console, move, "features of")
         rows = rows_to_score(context, layers, members, half, report)
     with context.console.bar("cross-validation") as move:
-        scores, estimate = score_rows(rows, targets_of(context, rows.samples), move)
+        targets, end = targets_of(context, rows.samples), context.clock.at(1)
+        scores, estimate = score_rows(rows, targets, move, end)
     return _LayerComparison(scores, estimate, rows)
 
 
@@ -241,11 +244,11 @@ def rows_to_score(
 
 
 def score_rows(
-    rows: FeatureRows, targets: Targets, report: Report
+    rows: FeatureRows, targets: Targets, report: Report, deadline: float | None = None
 ) -> tuple[list[LayerScore], Estimate | None]:
     """`score_layers` on all cores."""
     threads = min(MAX_THREADS, torch.get_num_threads())
-    return score_layers(rows, targets, report=report, threads=threads)
+    return score_layers(rows, targets, report=report, threads=threads, deadline=deadline)
 
 
 def targets_of(context: StrategyContext, samples: Integers) -> Targets:
@@ -268,7 +271,9 @@ def targets_of(context: StrategyContext, samples: Integers) -> Targets:
 
 
 def _complete(scores: Sequence[LayerScore]) -> dict[FeatureLayer, LayerScore]:
-    return {score.layer: score for score in scores if not score.probes.abandoned}
+    """The best score, and the others that are no bounds only."""
+    best = best_layer(scores)
+    return {score.layer: score for score in scores if score is best or not score.probes.abandoned}
 
 
 def _with_layer(context: StrategyContext, best: LayerScore) -> StrategyContext:

@@ -24,7 +24,8 @@ class LayerResult:
     accuracy: of a linear probe. neighbours: accuracy of the ten nearest neighbours.
     c: inverse regularisation strength of the probe, C of scikit-learn's LogisticRegression.
     loss: of the probe, nats; an upper bound if `abandoned`.
-    abandoned: whether weaker regularisation was not tried, as another layer is better in any case.
+    abandoned: whether weaker regularisation was not tried, as another layer is better in any case,
+    or the time was over.
     """
 
     stage: int
