@@ -1,14 +1,17 @@
 """Does the 95 % CI of `cross_validation.estimate` cover the accuracy of a head on few images?
 
     OMP_NUM_THREADS=1 python benchmarks/small_data.py [../shared/data] [--jobs 2]
+    OMP_NUM_THREADS=1 python benchmarks/small_data.py --more NAME=FOLDER ... [--jobs 2]
 
 Again and again a small set is drawn, as many images of each class; the stage of the network and
 the strength are chosen on it by cross-validation, the head is fitted on all of it, and all images
 that were not drawn tell its true accuracy (the mean over the classes, since the small set has as
 many of each). The 95 % interval, made from the small set alone, should hold it in 95 % of draws.
 
-The network is a ResNet for CIFAR-10 with published weights, at 32 px, frozen. --jobs: repetitions
-at a time, each on one thread. Writes results/small-data-interval.txt.
+The network is a ResNet for CIFAR-10 with published weights, at 32 px, frozen; with --more, it is
+the installed EfficientNet-Lite0, and the folders of images have chosen nothing. --jobs: repetitions
+at a time, each on one thread. Writes results/small-data-interval.txt, with --more
+results/small-data-interval-lite0.txt.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ WEIGHTS = {
     "resnet56": "resnet56-4bfd9763.th",
 }
 REPETITIONS = {5: 600, 20: 500, 100: 200}
+MORE = {5: 150, 10: 150, 20: 150}  # repetitions with the installed weights
 MOST = 20_000  # images of a data set that take part
 # What found the constants of `estimate`, and what confirms them; weights, images a class.
 FOUND = (("flowers5", "resnet20 resnet56", (5, 20, 100)), ("digits", "resnet56", (5, 20)))
@@ -68,7 +72,7 @@ class Cached:
     labels: np.ndarray
 
 
-def features(weights_file: Path, data: str) -> Cached:
+def features(weights_file: Path | str, data: str) -> Cached:
     """What every stage of a network says of the images, averaged over each map."""
     weights = open_weights(weights_file, None, Console(quiet=True))
     network = build_network(weights, torch.device("cpu"))
@@ -127,9 +131,8 @@ def repetition(cached: Cached, images: int, seed: int) -> dict[str, float]:
     }
 
 
-def cell(cached: Cached, data: str, weights: str, images: int, jobs: int) -> str:
+def cell(cached: Cached, data: str, weights: str, images: int, number: int, jobs: int) -> str:
     """A row of the table."""
-    number = REPETITIONS[images]
     with ProcessPoolExecutor(jobs) as pool:
         seeds = range(1_000_000, 1_000_000 + number)
         rows = list(pool.map(partial(repetition, cached, images), seeds, chunksize=10))
@@ -148,13 +151,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", type=Path, default=Path("../shared/data"))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--more", nargs="+", metavar="NAME=FOLDER")
     options = parser.parse_args()
     root, jobs = options.data, options.jobs
     torch.set_num_threads(1)
     facts, began = environment(torch.device("cpu")), time.monotonic()
+    network = "the installed EfficientNet-Lite0" if options.more else "ResNets of CIFAR-10 at 32 px"
     lines = [
         "# coverage of the 95 % CI of residua.transfer.cross_validation.estimate: heads on frozen "
-        "ResNets of CIFAR-10 at 32 px,",
+        f"{network},",
         f"# stage and one of {len(C_VALUES)} strengths chosen on the small set; true: accuracy of "
         "the finished head on all images not drawn",
         "# plain: cross-validated accuracy of what was chosen, with Wilson's interval; to Wilson: "
@@ -164,10 +169,11 @@ def main() -> None:
         f"torch {facts['torch']}, numpy {np.__version__}, Python {platform.python_version()}",
     ]
     print("\n".join(lines), flush=True)
-    for title, plan in (
+    tables = (
         ("data sets on which the constants were found (other draws)", FOUND),
         ("data sets that chose nothing", CONFIRMED),
-    ):
+    )
+    for title, plan in () if options.more else tables:
         lines += ["", title, *HEADINGS]
         print("\n".join(lines[-4:]), flush=True)
         for data, names, cells in plan:
@@ -175,11 +181,21 @@ def main() -> None:
                 place = data if data == "digits" else str(root / data)
                 cached = features(root / "cifar_resnet_weights" / WEIGHTS[name], place)
                 for images in cells:
-                    lines.append(cell(cached, data, name, images, jobs))
+                    lines.append(cell(cached, data, name, images, REPETITIONS[images], jobs))
                     print(lines[-1], flush=True)
+    if options.more:
+        lines += ["", *HEADINGS]
+    for named in options.more or ():
+        data, _, folder = named.partition("=")
+        cached = features("imagenet", folder)
+        for images, number in MORE.items():
+            if np.bincount(cached.labels).min() >= 2 * images:
+                lines.append(cell(cached, data, "lite0", images, number, jobs))
+                print(lines[-1], flush=True)
     lines += ["", f"{(time.monotonic() - began) / 60:.1f} minutes in all"]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "small-data-interval.txt").write_text("\n".join(lines) + "\n")
+    name = "small-data-interval-lite0.txt" if options.more else "small-data-interval.txt"
+    (RESULTS / name).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
