@@ -106,6 +106,11 @@ def test_labels_of_a_class_that_the_features_do_not_show_are_not_called_wrong() 
     assert found["unchecked-labels"].title.endswith("of 1 class: c (30 of 30)")
     assert found["label-errors"].severity == "warning"
     assert {int(fix.path) for fix in found["label-errors"].fixes} <= set(range(6))
+    # half of the 60 labels of b are contradicted, which is not most, however many copies there are
+    probabilities[160:190] = 0.9, 0.05, 0.05
+    alike = np.where((labels == 1) & (probabilities[:, 1] > 0.5), 150, groups)
+    found = {f.kind: f for f in check_labels(predictions, labels, list("abc"), paths, alike)}
+    assert found["unchecked-labels"].title.endswith("of 1 class: c (30 of 30)")
 
 
 def split_detail(text: str) -> list[str]:

@@ -158,8 +158,7 @@ def find_issues(
         every if groups is None else groups, return_inverse=True, return_counts=True
     )
     is_right, weights = predicted == labels, 1 / sizes[group]
-    right, all_of = (np.bincount(labels, weights * rows) for rows in (is_right, 1))
-    checked = (2 * right >= all_of)[labels]
+    checked = (2 * np.bincount(labels, is_right) >= np.bincount(labels))[labels]
     count = int(checked.sum())
     share, (low, high) = (
         wrong_share(probabilities[checked], labels[checked], weights[checked])
