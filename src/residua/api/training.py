@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from residua.config.recipes import compose, data_settings
 from residua.config.schema import (
     Config,
     Effort,
+    Ordering,
     Preprocessing,
     Shortcut,
     Strategy,
@@ -168,7 +169,7 @@ def build(
     *,
     classes: int | None = None,
     channels: int | None = None,
-    ordering: str | None = None,
+    ordering: Ordering | Literal["a", "b", "c", "d", "e"] | None = None,
     shortcut: Shortcut | None = None,
     cardinality: str | None = None,
     seed: int | None = None,
