@@ -180,6 +180,12 @@ def test_the_headline_has_an_interval_and_warns_of_model_selection(page: Page) -
     )
 
 
+def test_a_probe_fitted_on_some_of_the_training_images_states_how_many(page: Page) -> None:
+    assert "120 training images" in page.words
+    probe = TransferResult(images=100, cross_validation=CrossValidation(0.9, (0.8, 0.95), 90, 100))
+    assert "100 of 120 training images" in Page(render(replace(make(), transfer=probe))).words
+
+
 def test_limits_name_what_the_accuracy_holds_for_and_its_interval(page: Page) -> None:
     facts = make()
     assert facts.evaluation is not None
