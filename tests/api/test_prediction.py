@@ -30,6 +30,7 @@ def test_the_names_of_all_images_are_known_before_the_first_prediction(
         files,
         top=1,
         coverage=None,
+        min_probability=0.0,
         device=torch.device("cpu"),
         grid=None,
         console=console,

@@ -74,6 +74,18 @@ def test_predictions_are_the_most_likely_classes_in_order(
         list(predict_images(weights, inputs(weights, files), 0))
 
 
+def test_predictions_below_a_probability_are_unknown(weights: Weights, files: list[str]) -> None:
+    rows = list(predict_images(weights, inputs(weights, files), 3))
+    highest = max(row.top[0][1] for row in rows[:2])
+    chosen = list(predict_images(weights, inputs(weights, files), 3, min_probability=highest))
+    for row, before in zip(chosen, rows, strict=True):
+        assert (row.top, row.error) == (before.top, before.error)
+        is_below = bool(row.top) and row.top[0][1] < highest
+        assert row.unknown == (f"probability is below {highest:g}" if is_below else None)
+    with pytest.raises(ResiduaError, match="min_probability = 90: must be between 0 and 1"):
+        list(predict_images(weights, inputs(weights, files), min_probability=90))
+
+
 def test_an_empty_name_is_not_the_working_directory(
     weights: Weights, files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,6 +220,21 @@ def test_a_limit_has_the_same_text_in_the_chart_as_in_the_report() -> None:
     assert "probability at least 99.996" in selective_curve(reliability)
 
 
+def test_the_text_states_the_probability_from_which_an_accuracy_holds() -> None:
+    generator = np.random.default_rng(0)
+    chances = np.repeat([0.6123, 0.9712345], 200)
+    labels = (generator.random(400) > chances).astype(np.int64)
+    logits = np.log(np.stack([chances, 1 - chances], axis=1)).astype(np.float32)
+    metrics = metrics_of(labels.tolist(), [0] * 400, "ab")
+    pixels, names = np.zeros((400, 2, 2, 3), np.uint8), tuple(map(str, range(400)))
+    classes = "a", "b"
+    evaluation = Evaluation("test", metrics, classes, names, labels, logits, pixels, ())
+    text = evaluation_text(evaluation)
+    expected = "accuracy of at least 90 % with --min-probability 0.9713: 50.0 % of images"
+    assert expected in text
+    assert "at least 99 %" not in text
+
+
 def luminance(colour: npt.NDArray[np.float64]) -> float:
     linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])

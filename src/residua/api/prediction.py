@@ -41,6 +41,7 @@ def predict(
     preprocessing: Mapping[str, object] | None = None,
     value_range: ValueRange | None = None,
     coverage: float | None = None,
+    min_probability: float = 0.0,
     device: str | None = None,
     allow_private: bool = False,
     grid: str | Path | None = None,
@@ -60,6 +61,7 @@ def predict(
     value_range: (black, white) of arrays and tensors with other values.
     coverage: share of images whose prediction set contains the true class, in (0, 1); None: 0.9 if
         the weights have prediction sets.
+    min_probability: of the predicted class, in 0..1; images below it have a reason in `unknown`.
     allow_private: also read URLs in private networks.
     grid: PNG file in which to draw the images with their classes; it may exist only if residua
         drew it. A failure to draw is only a warning.
@@ -83,6 +85,7 @@ def predict(
                 given,
                 top=top,
                 coverage=coverage,
+                min_probability=min_probability,
                 device=chosen,
                 grid=grid,
                 console=console,
@@ -108,6 +111,7 @@ def predictions(
     *,
     top: int,
     coverage: float | None,
+    min_probability: float,
     device: torch.device,
     grid: str | Path | None,
     console: Console,
@@ -133,6 +137,7 @@ def predictions(
         inputs,
         top,
         coverage=coverage,
+        min_probability=min_probability,
         device=device,
         progress=progress,
         keep=None if grid is None else keep,

@@ -124,6 +124,7 @@ class Run:
         top: int = 3,
         value_range: ValueRange | None = None,
         coverage: float | None = None,
+        min_probability: float = 0.0,
         device: str | None = None,
     ) -> Predictions:
         """See `residua.predict`; `run.predict(a, b)` is the same as `run.predict([a, b])`."""
@@ -133,6 +134,7 @@ class Run:
             top=top,
             value_range=value_range,
             coverage=coverage,
+            min_probability=min_probability,
             device=device,
         )
 

@@ -130,6 +130,15 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    min_probability: Annotated[
+        float,
+        typer.Option(
+            metavar="P",
+            help="Report images as unknown whose predicted class has a lower probability.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.0,
     allow_private: Annotated[
         bool,
         typer.Option("--allow-private", help="Allow URLs in private networks."),
@@ -185,6 +194,7 @@ def predict(
                 files,
                 top=top,
                 coverage=coverage,
+                min_probability=min_probability,
                 device=chosen,
                 grid=grid,
                 console=console,

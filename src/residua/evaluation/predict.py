@@ -70,18 +70,22 @@ def predict_images(
     top: int = 3,
     *,
     coverage: float | None = None,
+    min_probability: float = 0.0,
     device: torch.device | None = None,
     progress: Report | None = None,
     keep: Callable[[Prediction, Pixels], None] | None = None,
 ) -> Iterator[Prediction]:
     """A prediction for each image, in order, as soon as it is made.
 
-    top: how many classes per image. coverage: see `predictor_of`. device: None: see
-    `default_device`. keep: called with the pixels of each prediction. An unreadable image yields
-    its reason. Raises ResiduaError if top < 1, the weights cannot classify, or have no such sets.
+    top: how many classes per image. coverage: see `predictor_of`. min_probability: of the predicted
+    class, below which an image is unknown. device: None: see `default_device`. keep: called with
+    the pixels of each prediction. An unreadable image yields its reason. Raises ResiduaError if top
+    < 1, the weights cannot classify, or have no such sets.
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise UsageError(f"top = {top!r}: must be a whole number of at least 1.")
+    if not 0 <= min_probability <= 1:
+        raise UsageError(f"min_probability = {min_probability!r}: must be between 0 and 1.")
     device, classes = device or default_device(), weights.metadata.classes
     total, done = len(inputs) if isinstance(inputs, Sequence) else 0, 0
     batches = read_batches(inputs)  # which begins to read, while the network is built
@@ -92,7 +96,7 @@ def predict_images(
             if isinstance(image, str):
                 yield Prediction(name, (), image)
                 continue
-            prediction = next(outputs).prediction(name, top, classes)
+            prediction = next(outputs).prediction(name, top, classes).at_least(min_probability)
             if keep is not None and prediction.error is None:
                 keep(prediction, image)
             yield prediction

@@ -7,7 +7,7 @@ Legend: B batch, S side of the images, C channels, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,8 @@ class Prediction:
     error: why there is no prediction, or None.
     set: the classes that contain the true one with the stated coverage, most likely first; None
     where the weights have no prediction sets.
-    unknown: why the image seems to show none of the classes; None if it does not, or if the
-    weights have no detector of unknown images.
+    unknown: why the image seems to show none of the classes, or that its probability is below
+    min_probability; None if neither, or if the weights have no detector of unknown images.
     """
 
     file: str
@@ -43,6 +43,12 @@ class Prediction:
     error: str | None = None
     set: tuple[str, ...] | None = None
     unknown: str | None = None
+
+    def at_least(self, probability: float) -> Prediction:
+        """With a reason in `unknown` if the probability of the predicted class is lower."""
+        if self.unknown is not None or not self.top or self.top[0][1] >= probability:
+            return self
+        return replace(self, unknown=f"probability is below {probability:g}")
 
     def to_json(self) -> dict[str, object]:
         """The object that `residua predict --format json` prints for the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,12 @@ def evaluation_text(evaluation: Evaluation, unreadable: bool = True) -> str:
             f"{score.name:<{width}} {precision:>10}{recall:>8}  {interval:<14}{f1:>8}"
             f"{auroc:>8}{score.support:>8,}"
         )
+    reliability = evaluation.reliability
+    lines += [
+        f"accuracy of at least {percent(threshold.accuracy)} with --min-probability "
+        f"{math.ceil(1e4 * threshold.confidence) / 1e4:g}: {percent(threshold.share, 1)} of images"
+        for threshold in (reliability.thresholds if reliability else ())
+    ]
     lines += [slice_text(entry) for entry in evaluation.slices]
     if unreadable:
         lines += [f"not readable: {path}: {reason}" for path, reason in evaluation.unreadable]
