@@ -306,6 +306,7 @@ def test_without_a_validation_set_the_probe_is_kept_on_all_images(
     outcome = search.search(context_of(data, weights, "auto", console, **settings), folder)
     result = outcome.result
     assert "24 images misclassified" in console.text
+    assert "fitted on 24 of 39 training images; next, a linear probe on all" in console.text
     assert "the time budget suffices" not in console.text  # the final probe has all of them
     assert (result.chosen, result.images, result.trials) == ("features", 39, ())
     assert result.cross_validation is not None

@@ -117,9 +117,13 @@ class Search:
         correct = correct_of(outcome)
         first = Trial("features", outcome, self.folder, correct, time.monotonic() - began)
         self._record(first, first, "first")
-        is_complete = outcome.result.images == len(self.context.prepared.training_members)
-        if is_complete or clock.passed >= MORE_SHARE * clock.seconds:
+        images, members = outcome.result.images or 0, len(self.context.prepared.training_members)
+        if images == members or clock.passed >= MORE_SHARE * clock.seconds:
             return first
+        self.context.console.print(
+            f"fitted on {images:,} of {members:,} training images; next, a linear probe on all of "
+            "them, as far as time allows"
+        )
         more = self._try("features", self._trial_folder("more"), final=True)
         if more is None:
             return first
