@@ -22,7 +22,7 @@ _STARTS = (0, 3, 6)  # px from the left and the top
 _BOXES = ((0, 0, SIDE), *((top, left, _CROP) for top in _STARTS for left in _STARTS))
 _CELLS = 12  # side of the grid that is compared
 _DIMENSIONS = 64
-_NEIGHBOURS = 5
+_NEIGHBOURS = 10
 _SIMILARITY = 0.6  # cosine; crops have .8 and more, few pairs of different photos .6
 _BLOCK = 1024  # images
 
