@@ -19,9 +19,10 @@ from residua.data.prepared import Prepared
 from residua.errors import ResiduaError
 from residua.evaluation.calibrate import FittedProbe, HeldOut, calibrate
 from residua.evaluation.predictor import predictor_of
-from residua.evaluation.score import CROSS_VALIDATION, EvaluationSet, evaluation_of
+from residua.evaluation.score import CROSS_VALIDATION, EvaluationSet, evaluation_of, score_images
 from residua.inference.logistic import fit_logistic
 from residua.inference.outputs import MAX_HEAD_FEATURES, classifier_of, featured_classifier
+from residua.report.text import cautions
 from residua.runs.folder import RunFolder
 from residua.system.console import Console
 from residua.weights.load import read_file
@@ -122,6 +123,29 @@ def test_noise_is_unknown_and_known_images_are_not(
     (row,) = [strange[0].prediction("noise.png", 1, run.classes)]
     if row.unknown is not None:
         assert row.to_json()["unknown"] == row.unknown
+
+
+@pytest.mark.slow
+def test_false_alarms_are_counted_on_images_that_did_not_choose_the_detector(
+    overconfident: tuple[RunFolder, Prepared, HeldOut],
+) -> None:
+    run, prepared, held_out = overconfident
+    calibrate(run, prepared, held_out, QUIET)
+    weights, samples = read_file(run.weights), np.arange(70)  # more than a batch
+    images = EvaluationSet.of(prepared, samples, "test")
+    known = score_images(weights, images, CPU, QUIET)
+    reasons = [output.unknown for output in predictor_of(weights, CPU, 0)(prepared.pixels[:70])]
+    assert known.unknown is not None
+    assert known.unknown.tolist() == [reason is not None for reason in reasons]
+    assert known.false_alarms is not None
+    assert known.to_json()["false_alarms"]["reported"] == known.unknown.sum()
+    assert not cautions(known, None)
+    noise = np.random.default_rng(0).integers(0, 256, prepared.pixels.shape, np.uint8)
+    others = score_images(weights, dataclasses.replace(images, pixels=noise), CPU, QUIET)
+    (sentence,) = [line for line in cautions(others, None) if "unknown" in line]
+    assert sentence.startswith("Of the images of the classes, ")
+    chosen = dataclasses.replace(images, split="validation")
+    assert score_images(weights, chosen, CPU, QUIET).false_alarms is None
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, cast
@@ -18,10 +19,11 @@ from residua.errors import ResiduaError
 from residua.evaluation.metrics import Metrics, class_name, compute_metrics
 from residua.evaluation.reliability import Reliability, reliability_of
 from residua.evaluation.slices import Slice, find_slices, properties_of
-from residua.inference.outputs import classifier_of
+from residua.inference.outputs import classifier_of, featured_classifier
 from residua.system.console import Console
 from residua.system.notebook import shown
 from residua.system.words import decimals
+from residua.uncertainty.intervals import wilson_interval
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
@@ -30,6 +32,9 @@ from residua.weights.network import Logits
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from residua.uncertainty.unknown import UnknownDetector
+
+Flags = npt.NDArray[np.bool_]
 BATCH = 64
 CROSS_VALIDATION: Final = "cross-validation"  # every image was left out in turn
 EvaluatedSplit = SplitName | Literal["all", "cross-validation"]
@@ -73,6 +78,22 @@ class EvaluationSet:
         )
 
 
+@dataclass(frozen=True)
+class FalseAlarms:
+    """Images of the classes that are reported as unknown: `reported` of `images`.
+
+    interval: 95 % CI of the share.
+    """
+
+    reported: int
+    images: int
+    interval: tuple[float, float]
+
+    def to_json(self) -> dict[str, object]:
+        """The same, with the share."""
+        return {**dataclasses.asdict(self), "share": self.reported / self.images}
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation:
     """The metrics of some weights on one split, and what they were computed from.
@@ -91,6 +112,8 @@ class Evaluation:
     uncertainty: of the weights; None if they have none.
     baselines: accuracies without a network, such as that of the majority class, by name; empty
     where the training set is not at hand.
+    unknown: bool [N], reported as showing none of the classes; None if the weights have no detector
+    of unknown images, or chose it on these images.
     """
 
     split: EvaluatedSplit
@@ -106,6 +129,7 @@ class Evaluation:
     groups: tuple[str, ...] = ()
     uncertainty: Uncertainty | None = None
     baselines: Mapping[str, float] = field(default_factory=dict)
+    unknown: Flags | None = None
 
     def __repr__(self) -> str:
         return (
@@ -163,6 +187,14 @@ class Evaluation:
         )
 
     @property
+    def false_alarms(self) -> FalseAlarms | None:
+        """How many of the images are reported as unknown, which all show one of the classes."""
+        if self.unknown is None:
+            return None
+        reported, images = int(self.unknown.sum()), len(self.unknown)
+        return FalseAlarms(reported, images, wilson_interval(reported / images, images))
+
+    @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each image is classified correctly, bool [N]."""
         is_finite = np.isfinite(self.probabilities).all(axis=1)
@@ -182,6 +214,8 @@ class Evaluation:
             own["reliability"] = self.reliability.to_json()
         if self.baselines:
             own["baselines"] = dict(self.baselines)
+        if self.false_alarms is not None:
+            own["false_alarms"] = self.false_alarms.to_json()
         return {key: values.pop(key) for key in first} | own | values
 
     def rows(self) -> list[tuple[str, str, str, float, bool]]:
@@ -204,21 +238,41 @@ def score_images(
     weights: Weights, images: EvaluationSet, device: torch.device, console: Console
 ) -> Evaluation:
     """Evaluate weights in float32. Raises ResiduaError if they cannot classify images."""
-    samples = images.samples
-    classify = classifier_of(weights, device, len(samples))
-    outputs: list[Logits] = []
+    samples, uncertainty = images.samples, weights.metadata.uncertainty
+    chose_detector = images.split in ("validation", CROSS_VALIDATION)
+    detector = None if uncertainty is None or chose_detector else uncertainty.unknown
+    run = _classifier(weights, device, len(samples), detector)
+    outputs: list[tuple[Logits, Flags]] = []
     with console.bar("evaluating") as move:
         for start in range(0, len(samples), BATCH):
-            outputs.append(classify(images.pixels[samples[start : start + BATCH]]))
+            outputs.append(run(images.pixels[samples[start : start + BATCH]]))
             move(len(outputs) * BATCH, len(samples), "")
-    logits = np.concatenate(outputs)
+    logits, unknown = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     broken = int((~np.isfinite(softmax(logits)).all(axis=1)).sum())
     if broken == len(logits):
         raise ResiduaError(f"{weights.path}: {NOT_FINITE}.")
     if broken:
         console.caution(f"{broken:,} of {len(logits):,} images count as wrong: {NOT_FINITE}")
     evaluation = evaluation_of(logits, images, weights.metadata.classes)
-    return replace(evaluation, uncertainty=weights.metadata.uncertainty)
+    return replace(
+        evaluation, uncertainty=uncertainty, unknown=None if detector is None else unknown
+    )
+
+
+def _classifier(
+    weights: Weights, device: torch.device, images: int, detector: UnknownDetector | None
+) -> Callable[[Pixels], tuple[Logits, Flags]]:
+    """uint8 [B, S, S, C] -> logits, and which images are unknown, by the detector if any."""
+    if detector is None:
+        classify = classifier_of(weights, device, images)
+        return lambda pixels: (classify(pixels), np.zeros(len(pixels), np.bool_))
+    classify_featured = featured_classifier(weights, device, images)
+
+    def run(pixels: Pixels) -> tuple[Logits, Flags]:
+        logits, features = classify_featured(pixels)
+        return logits, detector.is_unknown(features, logits)
+
+    return run
 
 
 def evaluation_of(logits: Logits, images: EvaluationSet, classes: tuple[str, ...]) -> Evaluation:

@@ -15,7 +15,7 @@ from residua.runs.folder import REPORT, RunFolder
 from residua.system.words import agreeing, counted, decimals, percent
 
 if TYPE_CHECKING:
-    from residua.evaluation.score import Evaluation
+    from residua.evaluation.score import Evaluation, FalseAlarms
     from residua.evaluation.slices import Slice
     from residua.transfer.result import CrossValidation
     from residua.uncertainty.calibration import Calibration
@@ -81,6 +81,8 @@ def evaluation_text(evaluation: Evaluation, unreadable: bool = True) -> str:
         f"{math.ceil(1e4 * threshold.confidence) / 1e4:g}: {percent(threshold.share, 1)} of images"
         for threshold in (reliability.thresholds if reliability else ())
     ]
+    if (alarms := evaluation.false_alarms) is not None:
+        lines.append(f"images of the classes reported as unknown: {false_alarms_text(alarms)}")
     lines += [slice_text(entry) for entry in evaluation.slices]
     if unreadable:
         lines += [f"not readable: {path}: {reason}" for path, reason in evaluation.unreadable]
@@ -136,8 +138,9 @@ def slice_text(entry: Slice) -> str:
 
 
 def cautions(evaluation: Evaluation | None, probe: CrossValidation | None) -> list[str]:
-    """Sentences on an accuracy that is lower than one would expect: than that of one class for all
-    images, or than that of the linear probe in cross-validation."""
+    """Sentences on what is worse than one would expect: an accuracy below that of one class for all
+    images, or of the linear probe in cross-validation; more false alarms than the detector of
+    unknown images should give."""
     if evaluation is None or evaluation.split == "cross-validation":
         return []
     metrics, sentences = evaluation.metrics, []
@@ -157,7 +160,23 @@ def cautions(evaluation: Evaluation | None, probe: CrossValidation | None) -> li
             "or several training images show the same object or scene: then group them with "
             "--group-by."
         )
+    alarms, uncertainty = evaluation.false_alarms, evaluation.uncertainty
+    if alarms and uncertainty and uncertainty.unknown:
+        expected = uncertainty.unknown.false_alarm_rate
+        if alarms.interval[0] > expected:
+            sentences.append(
+                f"Of the images of the classes, {false_alarms_text(alarms)} are reported as "
+                f"unknown, where at most {percent(expected)} were expected: they differ from the "
+                "training images."
+            )
     return sentences
+
+
+def false_alarms_text(alarms: FalseAlarms) -> str:
+    """How many images of the classes are reported as unknown, as a phrase."""
+    low, high = (percent(share, 1) for share in alarms.interval)
+    share = percent(alarms.reported / alarms.images, 1)
+    return f"{alarms.reported:,} of {alarms.images:,} ({share}, 95 % CI {low} to {high})"
 
 
 def limits(evaluation: Evaluation | None) -> list[str]:

@@ -20,6 +20,7 @@ from residua.data.random import Integers
 from residua.evaluation.metrics import MAJORITY, ClassMetrics, Metrics, group_numbers
 from residua.report.text import (
     calibration_text,
+    false_alarms_text,
     headline,
     images_text,
     limits,
@@ -85,6 +86,7 @@ def templates() -> Any:
         "among": images_text,
         "calibration": calibration_text,
         "unknown": unknown_text,
+        "false_alarms": false_alarms_text,
         "sentence": slice_text,
         "code": code,
         "markdown": markdown,
