@@ -46,8 +46,9 @@ def test_logits_are_those_of_the_head_on_the_features_of_both() -> None:
     )
     own = torch.stack([x[:, c] * scale[c] + shift[c] for c in range(3)], 1)  # of the second
     with torch.inference_mode():
-        maps = first.features(x)[-1], second.features(own)[-1]
-        assert [part.shape[2:] for part in maps] == [(2, 2), (16, 16)]
+        parts = first.features(x), second.features(own)
+        assert [each[-1].shape[2:] for each in parts] == [(2, 2), (16, 16)]
+        maps = [stage for each in parts for stage in each[len(each) // 2 :]]
         features = torch.cat([part.mean((2, 3)) for part in maps], 1)
         expected = F.linear(features, network.head.weight, network.head.bias)
         logits = network(x)
@@ -55,7 +56,7 @@ def test_logits_are_those_of_the_head_on_the_features_of_both() -> None:
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
         (last,) = network.features(x)
         assert last.shape == (3, sum(part.shape[1] for part in maps), 2, 2)
-        torch.testing.assert_close(last[:, -64:], F.adaptive_avg_pool2d(maps[1], 2))
+        torch.testing.assert_close(last[:, -64:], F.adaptive_avg_pool2d(maps[-1], 2))
         folded = fold_norms_(network, "fp32")(x)
     torch.testing.assert_close(folded, logits, rtol=1e-3, atol=1e-4)
 
@@ -71,10 +72,12 @@ def test_a_pair_has_the_layers_of_both_and_one_head() -> None:
         if not key.startswith("head")
     )
     network = build_from(NetworkSpec(name, 7, 3, head="linear"), seed=0)
-    assert sum(weight.numel() for weight in network.parameters()) == bodies + 7 * (1024 + 64 + 1)
     size = (3, 64, 64)
+    maps = [part.features(torch.zeros(1, *size)) for part in parts]
+    width = sum(stage.shape[1] for each in maps for stage in each[len(each) // 2 :])
+    assert sum(weight.numel() for weight in network.parameters()) == bodies + 7 * (width + 1)
     cost, alone = measure(network, size), [measure(part, size) for part in parts]
-    heads = 1024 * 1000 + 64 * 10 - 7 * (1024 + 64)
+    heads = 1024 * 1000 + 64 * 10 - 7 * width
     assert cost.multiply_adds == sum(part.multiply_adds for part in alone) - heads
     assert row(name).size == row(NAMES[0]).size
     assert outline_of(NetworkSpec(name, 7, 3)).state_dict().keys() == network.state_dict().keys()

@@ -179,13 +179,14 @@ def test_a_pair_that_cannot_be_built_is_mentioned(
 def test_a_pair_that_is_not_better_is_listed_but_not_chosen(
     halves: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
-    """Predictions from earlier stages complement each other, but the last stages see nothing."""
+    """Predictions from the first stages complement each other, but the later stages see nothing."""
     data, *sources = halves
     files = [tmp_path / source.name for source in sources]
     for source, file in zip(sources, files, strict=True):
         stored = read_file(source)
-        bias = torch.full_like(stored.tensors["stages.2.units.2.branch.end_norm.bias"], -1e6)
-        tensors = {**stored.tensors, "stages.2.units.2.branch.end_norm.bias": bias}
+        names = [f"stages.{stage}.units.2.branch.end_norm.bias" for stage in (1, 2)]
+        biases = {name: torch.full_like(stored.tensors[name], -1e6) for name in names}
+        tensors = {**stored.tensors, **biases}
         file.write_bytes(to_bytes(tensors, stored.metadata))
     start = start_of(data, *files, network__stage=None, network__pool_size=None)
     chosen, (best, pair, other) = choose(start)

@@ -19,6 +19,7 @@ from residua.config.schema import Preprocessing
 from residua.data.augmentation import normalise
 from residua.inference.engine import Floats, Job
 from residua.networks.analysis.cost import measure
+from residua.networks.side_by_side import SideBySide
 from residua.networks.staged import Staged, pooled
 from residua.networks.surgery.folding import fold_norms_, folded
 
@@ -143,7 +144,8 @@ class FrozenStages:
         """Layers of one stage worth comparing, for images of `size` px, from the first stage on.
 
         Of each stage: the finest pooling of POOL_SIZES with at most MAX_FEATURES features; of the
-        last one also global average pooling, which the network itself was trained with.
+        last one also global average pooling, which the network itself was trained with. Of two
+        networks side by side, both poolings, whatever the number of features.
         """
         x = torch.zeros(1, channels, size, size, device=self.device, dtype=self.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -157,6 +159,8 @@ class FrozenStages:
                 layers.append(FeatureLayer(stage, fitting[0]))
             if stage == self.count or not fitting:
                 layers.append(FeatureLayer(stage, 1))
+        if isinstance(self.network.stages[0], SideBySide) and side >= POOL_SIZES[-1]:
+            layers.append(FeatureLayer(1, POOL_SIZES[-1]))
         return layers
 
 

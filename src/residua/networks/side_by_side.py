@@ -1,4 +1,4 @@
-"""Two networks -> one whose only stage computes the last maps of both, from the same images."""
+"""Two networks -> one whose only stage computes the later maps of both, from the same images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from residua.networks.analysis.shapes import on_meta, weightless
 from residua.networks.layers import Initialisation, initialise
 from residua.networks.staged import Staged
 
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
 FIRST, SECOND = "stages.0.first.", "stages.0.second."  # of the state dict
 SCALE, SHIFT = "stages.0.scale", "stages.0.shift"
+SIZE = 256  # px of images that every network reads, to count the channels of its maps
 
 
 class SideBySide(nn.Module):
-    """Images [B, C, H, W] -> the last maps of two networks, behind their tails, concatenated.
+    """Images [B, C, H, W] -> the maps of the later half of both networks' stages, concatenated.
 
-    The second map is average-pooled to the height and width of the first.
+    All are average-pooled to the height and width of the first network's last map. Earlier stages
+    add to what a linear probe recognises, as in `joint_layer`.
     scale, shift: [C, 1, 1], buffers, from the images as the first network needs them to images with
     the mean and standard deviation of the second.
     """
@@ -37,12 +40,10 @@ class SideBySide(nn.Module):
         self.register_buffer("shift", torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        other = (x * self.scale + self.shift).to(x.dtype)
-        x = self.first.between(x, 0, len(self.first.stages))
-        other = self.second.between(other, 0, len(self.second.stages))
-        if other.shape[2:] != x.shape[2:]:
-            other = F.adaptive_avg_pool2d(other, (x.shape[2], x.shape[3]))
-        return torch.cat([x, other], 1)
+        maps = _later_maps(self.first, x)
+        grid = maps[-1].shape[2:]
+        maps += _later_maps(self.second, (x * self.scale + self.shift).to(x.dtype))
+        return torch.cat([_pooled(each, grid) for each in maps], 1)
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,19 @@ class SideBySideConfig:
     def build(self, classes: int, channels: int) -> Staged:
         """A freshly initialised network: [B, channels, H, W] -> logits [B, classes]."""
         first, second = (config.build(1, channels) for config in (self.first, self.second))
-        head = nn.Linear(_width(first) + _width(second), classes)
         for network in (first, second):
             network.head = network.dropout = nn.Identity()
         stage = SideBySide(first, second, channels)
-        return Staged(stages=[stage], head=initialise(head, self.initialisation))
+        with on_meta():
+            width = weightless(stage)(torch.empty(1, channels, SIZE, SIZE)).shape[1]
+        return Staged(
+            stages=[stage], head=initialise(nn.Linear(width, classes), self.initialisation)
+        )
 
 
-def _width(network: Staged) -> int:
-    """The channels of the last map, which the head reads on pool_size x pool_size fields."""
-    linear = next(layer for layer in network.head.modules() if isinstance(layer, nn.Linear))
-    return linear.in_features // network.pool_size**2
+def _later_maps(network: Staged, x: Tensor) -> list[Tensor]:
+    return network.features(x)[len(network.stages) // 2 :]
+
+
+def _pooled(x: Tensor, grid: torch.Size) -> Tensor:
+    return x if x.shape[2:] == grid else F.adaptive_avg_pool2d(x, (grid[0], grid[1]))
