@@ -356,6 +356,10 @@ def test_a_table_beside_the_only_folder_of_images_is_named(tmp_path: Path) -> No
     (root / "labels.csv").write_text("id,label\n1,owl\n2,cat\n")
     (warning,) = folder.find(root).warnings
     assert f"If labels.csv lists the images, give {root / 'labels.csv'} as the data." in warning
+    for name in ("a.csv", "train.csv", "x.csv"):
+        (root / name).write_text("id,label\n1,owl\n2,cat\n")
+    (warning,) = folder.find(root).warnings
+    assert f"If a table in {root} (a.csv, labels.csv, train.csv, ...) lists the images" in warning
 
 
 @pytest.mark.parametrize(("written", "name"), [(".", "zoo"), ("a/..", "zoo"), ("../zoo/", "zoo")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -166,6 +166,15 @@ def test_images_of_a_generator_have_the_labels_beside_it(form: Sequence[Any]) ->
             opened(((image for image in form), labels))
 
 
+def test_an_error_of_a_generator_of_images_is_passed_on() -> None:
+    def images() -> Iterator[Any]:
+        yield COLOUR[0]
+        raise ValueError("cannot decode")
+
+    with pytest.raises(ValueError, match="cannot decode"):
+        opened((images(), LABELS))
+
+
 @pytest.mark.parametrize("image", [COLOUR[1], encoded(COLOUR[1]), Image.fromarray(COLOUR[1])])
 @pytest.mark.parametrize("label", ["owl", 3])
 def test_one_image_with_its_label(image: Any, label: str | int) -> None:
@@ -184,8 +193,9 @@ def test_images_are_downloaded_from_addresses(tmp_path: Path) -> None:
         assert (names(dataset), pixels(dataset)) == (["cat"], [COLOUR[0].tolist()])
         with pytest.raises(ResiduaError, match=r"image 0 .*/b\.png: .*404"):
             path_of([(f"{address}/b.png", "cat")], Data(), allow_private=True)
-        with pytest.raises(ResiduaError, match="is not a public IP address"):
-            path_of(data, Data())
+        for allow_private, advice in ((None, "download the image yourself"), (False, "allow it")):
+            with pytest.raises(ResiduaError, match=f"is not a public IP address: {advice}"):
+                path_of(data, Data(), allow_private=allow_private)
         server.shutdown()
 
 
@@ -305,7 +315,9 @@ def test_an_unknown_split_of_a_hugging_face_dataset_is_named() -> None:
         ((COLOUR.transpose(0, 3, 1, 2), LABELS), r"is an array of shape \(3, 5, 6\)"),
         ((COLOUR.reshape(4, -1), LABELS), r"is an array of shape \(90,\)"),
         ([(COLOUR[0], 1), ("a.png", 2)], "image 1 of the data given: is a path"),
-        ([("a.png", 1), (COLOUR[0], 2)], "image 1 of the data given: is no path"),
+        ([("a.png", 1), (COLOUR[0], 2)], "image 1 .*: is an image in memory, but the first"),
+        ([("a.png", 1), ("http://a.b/c.png", 2)], "image 1 .*: is a URL, but .* is a path"),
+        ([(COLOUR[0], 1), ("http://127.0.0.1/c.png", 2)], "image 1 .*: resolves to 127.0.0.1"),
         ({"dev": (COLOUR, LABELS)}, "the data given: the split 'dev' is unknown"),
         ({"train": "photos"}, "the train data given is of type str"),
         ([(b"no image", 1)], "image 0 of the data given: is not an image"),

@@ -375,7 +375,7 @@ def test_a_redirect_from_the_internet_does_not_reach_this_machine(
     said = reason("http://bird.example/inside", allow_private=False)
     assert said.startswith(
         f"is redirected to {server.address('image.png')}, which resolves to 127.0.0.1, which is "
-        "not a public IP address"
+        "not a public IP address: download the image yourself"
     )
     assert [path for path, _ in server.asked[before:]] == ["/inside"]
     assert server.asked[-1][1]["Host"] == "bird.example"

@@ -226,9 +226,10 @@ def reading_of(
     weights: Weights,
     run: RunFolder | None,
     value_range: ValueRange | None,
-    allow_private: bool = False,
+    allow_private: bool | None = None,
 ) -> Reading:
-    """How images for the network of these weights are read. run: theirs, if known."""
+    """How images for the network of these weights are read. run: theirs, if known. allow_private:
+    see `read_address`."""
     max_pixels = run.config.data.max_pixels if run else Data.max_pixels
     preprocessing = weights.metadata.preprocessing
     return Reading(preprocessing, max_pixels, allow_private, checked_range(value_range))

@@ -174,7 +174,9 @@ def _single_class(root: Path, name: str) -> str:
     if len(inner) < 2:
         return warning
     shown = ", ".join(inner[:3]) + (", ..." if inner[3:] else "")
-    return f"{warning} If its folders ({shown}) are meant, give {root / name} as the data."
+    return (
+        f"{warning} If the folders in {name}/ ({shown}) are meant, give {root / name} as the data."
+    )
 
 
 def _question(root: Path, names: Sequence[str], question: str) -> str:
@@ -299,8 +301,11 @@ def _no_images(root: Path, scan: Scan) -> str:
 
 
 def _table_meant(root: Path) -> str:
-    """A sentence, after a space, that names the first table in the folder; "" without any."""
+    """A sentence, after a space, that names the tables in the folder; "" without any."""
     tables = [entry.name for entry in _visible(root) if is_table(Path(entry.name))]
     if not tables:
         return ""
-    return f" If {tables[0]} lists the images, give {root / tables[0]} as the data."
+    if len(tables) == 1:
+        return f" If {tables[0]} lists the images, give {root / tables[0]} as the data."
+    shown = ", ".join(tables[:3]) + (", ..." if tables[3:] else "")
+    return f" If a table in {root} ({shown}) lists the images, give its path as the data."

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,37 +56,60 @@ def path_of(
     value_range: ValueRange | None = None,
     *,
     trained_range: ValueRange | None = None,
-    allow_private: bool = False,
+    allow_private: bool | None = None,
     parent: Path | None = None,
 ) -> str:
     """The path of DATA, stored if it has none. Raises ResiduaError.
 
     settings: columns of a datasets.Dataset. value_range: values of arrays and tensors that are
     black and white; trained_range: those of the images that a network was trained on, see
-    `pixels_of`. allow_private: also read URLs in private networks. parent: the folder to store in;
-    None: one in the user's cache.
+    `pixels_of`. allow_private: see `read_address`. parent: the folder to store in; None: one in the
+    user's cache.
     """
     if isinstance(data, str | os.PathLike):
         return os.fspath(data)
-    items = (_downloaded(item, allow_private) for item in _all_items(data, settings))
+    items = _all_items(data, settings)
     first = next(items, None)
     if first is None:
         raise ResiduaError(f"the data given has no images: expected {KINDS}.")
     known = _class_names(data, settings)
-    if isinstance(first.image, str | os.PathLike):
-        return str(store_rows(_rows(chain([first], items)), parent))
+    items = _unmixed(first, items)
+    if _form(first.image) == "a path":
+        return str(store_rows(_rows(items), parent))
 
     def ordered(names: Sequence[str]) -> Sequence[str]:
         present = [name for name in known if name in names]
         return present if set(present) == set(names) else class_order(names)
 
-    images = _images(chain([first], items), value_range, trained_range)
+    downloaded = (_downloaded(item, allow_private) for item in items)
+    images = _images(downloaded, value_range, trained_range)
     return str(store_images(images, ordered, parent))
 
 
-def _downloaded(item: _Item, allow_private: bool) -> _Item:
+def _form(image: object) -> str:
+    """The form of an image, for a message."""
+    if not isinstance(image, str | os.PathLike):
+        return "an image in memory"
+    return "a URL" if isinstance(image, str) and is_address(image) else "a path"
+
+
+def _unmixed(first: _Item, items: Iterable[_Item]) -> Iterator[_Item]:
+    """All items; either all are paths or none is. Raises ResiduaError."""
+    expected = _form(first.image)
+    for item in chain([first], items):
+        form = _form(item.image)
+        if (form == "a path") != (expected == "a path"):
+            raise ResiduaError(
+                f"{item.where}: is {form}, but the first image is {expected}. Paths cannot be "
+                "mixed with URLs or images in memory: give only paths, or give the content of the "
+                "files, Path(path).read_bytes(), instead of their paths."
+            )
+        yield item
+
+
+def _downloaded(item: _Item, allow_private: bool | None) -> _Item:
     """The same, with the bytes of an image that is given by its URL. Raises ResiduaError."""
-    if not isinstance(item.image, str) or not is_address(item.image):
+    if _form(item.image) != "a URL":
         return item
     try:
         return replace(item, image=read_address(item.image, allow_private=allow_private))
@@ -96,8 +119,6 @@ def _downloaded(item: _Item, allow_private: bool) -> _Item:
 
 def _rows(items: Iterable[_Item]) -> Iterator[dict[str, object]]:
     for item in items:
-        if not isinstance(item.image, str | os.PathLike):
-            raise ResiduaError(f"{item.where}: is no path, as the first image is.")
         path = user_path(item.image).absolute()
         yield {**item.cells, "path": str(path), "label": item.label, "split": item.split or ""}
 
@@ -106,8 +127,6 @@ def _images(
     items: Iterable[_Item], value_range: ValueRange | None, trained_range: ValueRange | None
 ) -> Iterator[Labelled]:
     for item in items:
-        if isinstance(item.image, str | os.PathLike):
-            raise ResiduaError(f"{item.where}: is a path, but the first image is none.")
         try:
             channels = 1 if _is_grey(item.image) else 3
             pixels = pixels_of(item.image, channels, Data.max_pixels, value_range, trained_range)
@@ -167,12 +186,14 @@ def _pairs(data: Any, prefix: str) -> Iterator[tuple[Any, Any]]:
             raise ResiduaError(
                 f"the {prefix}data given has {len(images):,} images but {len(labels):,} labels."
             )
-        try:
-            yield from zip(images, labels, strict=True)
-        except ValueError as error:  # only a generator has an unknown length
-            raise ResiduaError(
-                f"the {prefix}data given has {len(labels):,} labels but another number of images."
-            ) from error
+        missing = object()
+        for image, label in zip_longest(images, labels, fillvalue=missing):
+            if image is missing or label is missing:  # only a generator has an unknown length
+                raise ResiduaError(
+                    f"the {prefix}data given has {len(labels):,} labels but another number of "
+                    "images."
+                )
+            yield image, label
     else:
         for number, pair in enumerate(_each(data)):
             if not isinstance(pair, tuple | list) or len(pair) != 2:

@@ -40,7 +40,7 @@ _PROTOCOLS = ipaddress.ip_network("192.0.0.0/24")  # not global in newer Python 
 
 @dataclass(frozen=True)
 class _Limits:
-    allow_private: bool
+    allow_private: bool | None
     max_bytes: int
     seconds: float
     end: float  # deadline, on time.monotonic
@@ -83,20 +83,25 @@ def is_public(ip: str) -> bool:
 
 
 def read_address(
-    address: str, *, allow_private: bool = False, max_bytes: int = 50_000_000, seconds: float = 20.0
+    address: str,
+    *,
+    allow_private: bool | None = None,
+    max_bytes: int = 50_000_000,
+    seconds: float = 20.0,
 ) -> bytes:
     """The content of a URL, unchanged; its first bytes are those of an image.
 
     allow_private: also read from this machine and from private, link-local and other special
-    networks, but only from the host in `address`, not from another one that it redirects to.
-    max_bytes: of the content. seconds: in all, including DNS and redirects. Raises Unreadable; the
-    message is the reason without the URL.
+    networks, but only from the host in `address`, not from another one that it redirects to; False:
+    do not, but name the option in the message; None: the user has no such option. max_bytes: of the
+    content. seconds: in all, including DNS and redirects. Raises Unreadable; the message is the
+    reason without the URL.
     """
     limits = _Limits(allow_private, max_bytes, seconds, time.monotonic() + seconds)
     origin, host = "", _host(address)
     for _ in range(_REDIRECTS + 1):
         if _host(address) != host:  # private addresses are allowed to the user, not to a server
-            limits = dataclasses.replace(limits, allow_private=False)
+            limits = dataclasses.replace(limits, allow_private=None)
         try:
             content = _read(address, limits)
         except Unreadable as error:
@@ -180,9 +185,12 @@ def _resolved(target: _Target, limits: _Limits) -> list[tuple[int, Any]]:
         raise Unreadable(f"has the host {_shown(target.host)!r}, which is not found: {reason}")
     for *_, (ip, *_) in answer:
         if not limits.allow_private and not is_public(str(ip)):
-            raise Unreadable(
-                f"resolves to {ip}, which is not a public IP address (allow with --allow-private)"
+            advice = (
+                "download the image yourself"
+                if limits.allow_private is None
+                else "allow it with --allow-private, in Python allow_private=True"
             )
+            raise Unreadable(f"resolves to {ip}, which is not a public IP address: {advice}")
     return [(family, address) for family, *_, address in answer]
 
 

@@ -39,13 +39,13 @@ Batch = list[tuple[str, Pixels | str]]  # names with images, or with the reason 
 class Reading:
     """How images are read.
 
-    preprocessing: of the network. max_pixels: larger images are refused. allow_private: also read
-    addresses in private networks. value_range: see `data.pixels.pixels_of`.
+    preprocessing: of the network. max_pixels: larger images are refused. allow_private: see
+    `read_address`. value_range: see `data.pixels.pixels_of`.
     """
 
     preprocessing: Preprocessing
     max_pixels: int
-    allow_private: bool = False
+    allow_private: bool | None = None
     value_range: ValueRange | None = None
 
     def read(self, image: ImageLike) -> Pixels:
