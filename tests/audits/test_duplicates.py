@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from references.scenes import COPIES, scene, write_scenes
 
-from residua.audits.duplicates import Copies, check_duplicates, find_copies
+from residua.audits.duplicates import Copies, check_duplicates, copies_by_group, find_copies
 from residua.audits.finding import Finding
 from residua.audits.images import AuditImages, read
 from residua.config.schema import Data
+from residua.data.near_duplicates import unique_pairs
 from residua.system.console import Console
 
 
@@ -63,6 +64,19 @@ def test_a_copy_is_named_with_one_of_the_other_class(tmp_path: Path) -> None:
     finding = audited(tmp_path)[2]["near-duplicates-across-classes"]
     assert finding.examples[0].note.startswith("= class1/resized.png and ")
     assert finding.examples[1].path == "class1/resized.png"
+
+
+def test_every_group_of_copies_is_listed_from_its_lowest_image() -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 400, 1000)
+    members = [rng.permutation(np.flatnonzero(drawn == group)) for group in range(400)]
+    members = [rows for rows in members if len(rows) > 1]
+    pairs = unique_pairs(np.concatenate([np.stack([rows[:-1], rows[1:]], 1) for rows in members]))
+    expected = []
+    for first, *rest in sorted(sorted(rows.tolist()) for rows in members):
+        (second,) = next({*pair} - {first} for pair in pairs.tolist() if first in pair)
+        expected.append([first, second, *(row for row in rest if row != second)])
+    assert copies_by_group(1000, pairs) == expected
 
 
 def test_copies_in_two_splits_are_errors_with_a_fix(tmp_path: Path) -> None:

@@ -173,14 +173,27 @@ def _finding(
     first and an image that it is paired with, then the others."""
     if not len(pairs):
         return None
-    members = np.unique(pairs)
-    group_of = groups_of(len(images.rows), pairs)
     examples = []
-    for group in np.unique(group_of[members]):
-        row, *rest = members[group_of[members] == group].tolist()
-        partner = int(pairs[(pairs == row).any(axis=1)][0].sum() - row)
-        first, second = images.paths[row], images.paths[partner]
-        others = [images.paths[other] for other in rest if other != partner]
+    for rows in copies_by_group(len(images.rows), pairs):
+        first, second, *others = (images.paths[row] for row in rows)
         more = f" and {len(others)} more" if others else ""
         examples += [Example(first, f"= {second}{more}"), *map(Example, (second, *others))]
-    return Finding(kind, severity, title, len(members), action, tuple(examples), tuple(fixes))
+    count = len(np.unique(pairs))
+    return Finding(kind, severity, title, count, action, tuple(examples), tuple(fixes))
+
+
+def copies_by_group(count: int, pairs: Pairs) -> list[list[int]]:
+    """The images that `pairs` connect, of all `count`: of each group the lowest index, the image
+    that it is paired with first, and the others in order."""
+    partners: dict[int, int] = {}
+    for one, other in pairs.tolist():
+        partners.setdefault(one, other)
+        partners.setdefault(other, one)
+    group_of = groups_of(count, pairs).tolist()
+    groups: dict[int, list[int]] = {}
+    for row in np.unique(pairs).tolist():
+        groups.setdefault(group_of[row], []).append(row)
+    return [
+        [row, partners[row], *(other for other in rest if other != partners[row])]
+        for row, *rest in groups.values()
+    ]
