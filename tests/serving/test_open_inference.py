@@ -132,7 +132,15 @@ def tensor(shape: object, data: object, **more: object) -> dict[str, object]:
         (tensor([1], ["bm9uZQ=="], datatype="BYTES"), "image 1: is not an image"),
         (tensor([1], "bm9uZQ==", datatype="BYTES"), "expected a list"),
         (tensor([1], [], datatype="BYTES"), "contains no image"),
-        ({"inputs": [{"datatype": "BYTES", "shape": [1]}]}, "no data, and binary_data_size None"),
+        (
+            {"inputs": [{"datatype": "BYTES", "shape": [1]}]},
+            "no `data` and no `binary_data_size`: expected `data`, or a `binary_data_size` equal "
+            "to the 0 bytes after the JSON",
+        ),
+        (
+            {"inputs": [{"datatype": "BYTES", "parameters": {"binary_data_size": 7}}]},
+            "no `data` and `binary_data_size` 7: expected",
+        ),
         (
             tensor([2], ["bm9uZQ=="], datatype="BYTES"),
             "1 images: expected as many as",
@@ -157,7 +165,7 @@ def test_a_bad_input_gets_a_reason(body: object, reason: str, client: httpx.Clie
 @pytest.mark.parametrize(
     ("length", "data", "reason"),
     [
-        ("99999", b"", "Inference-Header-Content-Length 99999: expected"),
+        ("99999", b"", "Inference-Header-Content-Length 99999: expected the number of bytes"),
         ("-1", b"", "Inference-Header-Content-Length -1: expected"),
         (None, b"\xff\0\0\0ab", "element 1 is cut off: expected 255 bytes, found 2"),
         (None, b"ab", "element 1 is cut off"),

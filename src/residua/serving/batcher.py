@@ -13,7 +13,7 @@ import numpy as np
 from residua.data.dataset import Pixels
 from residua.evaluation.predictor import Output, Predictor
 from residua.serving.limits import Limits, Refused
-from residua.system.words import counted
+from residua.system.words import agreeing, counted
 
 _Item = tuple[Pixels, "Future[Output]"]
 
@@ -50,14 +50,14 @@ class Batcher:
         """Queue all images, uint8 [S, S, C], or none. Raises Refused if the queue is full."""
         with self._lock:
             if self._closed:
-                raise Refused(
-                    503, "the server is shutting down: repeat it after 5 s", retry_after=5
-                )
-            if self.waiting + len(images) > self._limits.waiting:
+                raise Refused(503, "the server is shutting down: try again in 5 s", retry_after=5)
+            waiting, more = self.waiting, len(images)
+            if waiting + more > self._limits.waiting:
                 raise Refused(
                     429,
-                    f"{counted(len(images), 'image')} beside {self.waiting:,} that wait already: "
-                    f"at most {self._limits.waiting:,} may wait; repeat it after 1 s",
+                    f"{counted(waiting, 'image')} {agreeing(waiting, 'is', 'are')} waiting and the "
+                    f"limit is {self._limits.waiting:,}, so {more:,} more "
+                    f"{agreeing(more, 'does', 'do')} not fit; try again in 1 s",
                     retry_after=1,
                 )
             futures: list[Future[Output]] = [Future() for _ in images]

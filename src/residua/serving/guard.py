@@ -88,7 +88,7 @@ class Guard:
             seconds = f"{self.limits.seconds:g}"
             return Refused(
                 503,
-                f"not finished within {seconds} s: repeat it after 5 s, or with fewer images",
+                f"not finished within {seconds} s: try again in 5 s, or with fewer images",
                 retry_after=5,
             )
         except ClientDisconnect:
@@ -117,8 +117,7 @@ class Guard:
         if self.metrics.active > self.limits.requests:
             raise Refused(
                 429,
-                f"more than {self.limits.requests:,} requests at the same time: repeat it after "
-                "1 s",
+                f"more than {self.limits.requests:,} requests at the same time: try again in 1 s",
                 retry_after=1,
             )
         with contextlib.suppress(ValueError):

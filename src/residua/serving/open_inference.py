@@ -171,8 +171,8 @@ async def _body(request: Request) -> tuple[Any, bytes]:
     if not length.isdigit() or int(length) > len(content):
         raise Refused(
             422,
-            f"Inference-Header-Content-Length {length}: expected the bytes of the JSON part, at "
-            f"most the {len(content):,} of the body",
+            f"Inference-Header-Content-Length {length}: expected the number of bytes of the "
+            f"JSON part, at most the {len(content):,} of the body",
         )
     header, binary = content[: int(length)], content[int(length) :]
     return json_of(header, "the header of the body"), binary
@@ -274,9 +274,10 @@ def _own(entry: dict[str, Any], binary: bytes) -> bytes:
     parameters = entry.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if type(size) is not int or size != len(binary):
+        found = "no `binary_data_size`" if size is None else f"`binary_data_size` {size!r}"
         raise Refused(
             422,
-            f"the input has no data, and binary_data_size {size!r} for {len(binary):,} bytes "
-            "behind the JSON part: expected one of them",
+            f"the input has no `data` and {found}: expected `data`, or a `binary_data_size` equal "
+            f"to the {len(binary):,} bytes after the JSON",
         )
     return binary
