@@ -185,7 +185,7 @@ def test_an_expected_accuracy_below_1_is_not_printed_as_1() -> None:
     compared = BackboneResult("imagenet", "resnet18", 3, 1, 0.01, accuracy, (low, high), 60_000)
     for text in (
         linear_probe._summary(score, 1, crossed),
-        backbones._reason([compared, compared]),
+        backbones._listed([compared, compared]),
     ):
         assert "expected accuracy 0.9999" in text
         assert "95 % CI 0.9999 to 0.9999)" in text

@@ -25,6 +25,7 @@ _DIMENSIONS = 64
 _NEIGHBOURS = 10
 _SIMILARITY = 0.6  # cosine; crops have .8 and more, few pairs of different photos .6
 _BLOCK = 1024  # images
+_SAMPLE = 4096  # images, at least, that give the axes where there are so many
 
 
 class Candidates(NamedTuple):
@@ -38,13 +39,13 @@ class Candidates(NamedTuple):
 
 def crop_candidates(thumbnails: Thumbnails) -> Candidates:
     """Pairs where the first image is like a view of the second; each once, or twice if mirrored."""
-    plain = _views(thumbnails, mirrored=False)
-    axes = principal_axes(plain[0], _DIMENSIONS)
-    vectors = _projected(plain, axes)
-    images = vectors[0]
+    sample = thumbnails[:: max(1, len(thumbnails) // _SAMPLE)]
+    axes = principal_axes(_views(sample, mirrored=False)[0], _DIMENSIONS)
+    vectors = _vectors(thumbnails, axes, mirrored=False)
+    images = vectors[0].copy()
     found = [_similar(images, vectors)]
-    del plain, vectors
-    found.append(_similar(images, _projected(_views(thumbnails, mirrored=True), axes)))
+    del vectors  # before those of the mirrored images need as much memory
+    found.append(_similar(images, _vectors(thumbnails, axes, mirrored=True)))
     pairs, views, similarities = (np.concatenate(parts) for parts in zip(*found, strict=True))
     mirrored = np.arange(len(pairs)) >= len(found[0][0])
     best = np.argsort(-similarities, kind="stable")
@@ -54,23 +55,25 @@ def crop_candidates(thumbnails: Thumbnails) -> Candidates:
     return Candidates(pairs[rows], mirrored[rows], motions[views[rows]])
 
 
-def _views(thumbnails: Thumbnails, *, mirrored: bool) -> Floats:
-    """float32 [V, N, 144]."""
-    blocks = []
+def _vectors(thumbnails: Thumbnails, axes: Axes, *, mirrored: bool) -> Floats:
+    """The views on the main axes, float32 [V, N, D], of unit length: 2.5 KB an image."""
+    vectors = np.empty((len(_BOXES), len(thumbnails), axes.directions.shape[1]), np.float32)
     for start in range(0, len(thumbnails), _BLOCK):
-        images = torch.from_numpy(thumbnails[start : start + _BLOCK])[:, None].float()
-        images = images.flip(-1) if mirrored else images
-        views = [
-            F.adaptive_avg_pool2d(images[..., top : top + side, left : left + side], _CELLS)
-            for top, left, side in _BOXES
-        ]
-        blocks.append(torch.stack([equal_contrast(view, 2).flatten(1) for view in views]).numpy())
-    return np.concatenate(blocks, axis=1)
+        block = slice(start, start + _BLOCK)
+        for number, view in enumerate(_views(thumbnails[block], mirrored=mirrored)):
+            vectors[number, block] = unit((view - axes.mean) @ axes.directions)
+    return vectors
 
 
-def _projected(views: Floats, axes: Axes) -> Floats:
-    """[V, N, 144] -> [V, N, D], of unit length."""
-    return np.stack([unit((view - axes.mean) @ axes.directions) for view in views])
+def _views(thumbnails: Thumbnails, *, mirrored: bool) -> Floats:
+    """float32 [V, n, 144]."""
+    images = torch.from_numpy(thumbnails)[:, None].float()
+    images = images.flip(-1) if mirrored else images
+    views = [
+        F.adaptive_avg_pool2d(images[..., top : top + side, left : left + side], _CELLS)
+        for top, left, side in _BOXES
+    ]
+    return torch.stack([equal_contrast(view, 2).flatten(1) for view in views]).numpy()
 
 
 def _similar(images: Floats, views: Floats) -> tuple[Pairs, npt.NDArray[np.int64], Floats]:

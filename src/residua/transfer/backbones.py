@@ -186,7 +186,7 @@ def _with_pair(
 
     probes: the best first.
     """
-    alone = f"smallest cross-validated loss, {_listed(probes)}"
+    alone = f"smallest cross-validated loss, {_listed([probe.result for probe in probes])}"
     other = _complement(probes, targets.labels)
     if other is None:
         return list(probes), alone
@@ -204,13 +204,14 @@ def _with_pair(
     difference = f"{100 * gain:+.1f} points of accuracy, noise {100 * noise:.1f} points"
     if gain > CLEAR * noise:
         reason = f"better than {best.candidate.source} alone: {difference}"
-        return [pair, *probes], f"{reason}; cross-validated loss {_listed([pair, *probes])}"
+        ordered = [pair, *probes]
+        listed = _listed([probe.result for probe in ordered])
+        return ordered, f"{reason}; cross-validated loss {listed}"
     return [best, pair, *others], f"{alone}; {source} side by side: {difference}"
 
 
-def _listed(probes: Sequence[_Probe]) -> str:
+def _listed(results: Sequence[BackboneResult]) -> str:
     """Loss and accuracy of all, but the source of the first."""
-    results = [probe.result for probe in probes]
     lines = [
         f"{result.loss:.3g} (expected accuracy {decimals(result.accuracy, 4)}, 95 % CI "
         f"{decimals(result.interval[0], 4)} to {decimals(result.interval[1], 4)})"
