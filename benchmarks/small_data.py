@@ -40,7 +40,8 @@ from residua.networks.staged import pooled
 from residua.runs.sources import open_weights
 from residua.system.console import Console
 from residua.system.device import environment
-from residua.transfer.cross_validation import C_VALUES, Targets, estimate, measured_gain, race
+from residua.transfer.cross_validation import C_VALUES, Targets, measured_gain, race
+from residua.transfer.expected_accuracy import estimate
 from residua.uncertainty.intervals import wilson_interval
 from residua.weights.network import build_network
 

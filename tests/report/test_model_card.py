@@ -183,9 +183,9 @@ def test_an_accuracy_below_that_of_one_class_or_of_cross_validation_is_explained
     below = replace(low.evaluation, baselines={"majority class": 0.95})
     text = card_text(replace(low, evaluation=below), "seed: 0\n")
     assert "Always predicting the largest class has a higher accuracy, 95.0 %." in text
-    assert "93.8 % (50.0 % for one class)" in text  # balanced accuracy
+    assert "93.8 % (50.0 % if one class is always predicted)" in text  # balanced accuracy
     for lowest, is_above in ((0.96, True), (0.95, False)):  # the interval ends at 0.957
         probe = CrossValidation(0.98, (lowest, 0.99), 200, 200)
         text = card_text(replace(low, transfer=TransferResult(cross_validation=probe)), "seed: 0\n")
         assert ("98.0 % (95 % CI 96.0 % to 99.0 %)" in text) == is_above
-        assert ("group them with --group-by" in text) == is_above
+        assert ("are not grouped (--group-by)" in text) == is_above

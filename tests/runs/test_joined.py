@@ -131,11 +131,11 @@ def test_a_pair_is_found_from_any_working_directory(
         ({"stage": 2, "head": "linear"}, "other.safetensors ends after stage 2 of the 3 of cifar"),
         (
             {"rule": dataclasses.replace(RULE, channels=1, mean=(120.0,), std=(60.0,))},
-            r"first.safetensors reads images of channels 3, \S*other.safetensors of 1\.",
+            r"reads images with 3 channels, \S*other.safetensors with 1 channel\.",
         ),
         (
             {"rule": dataclasses.replace(RULE, channel_order="bgr")},
-            r"first.safetensors reads images of channel order rgb, \S*other.safetensors of bgr\.",
+            r"first.safetensors reads images in rgb order, \S*other.safetensors in bgr order\.",
         ),
     ],
 )

@@ -77,7 +77,7 @@ def test_of_equals_the_first_is_chosen(shapes: Path, weights: Path, tmp_path: Pa
         chosen, (first, second) = choose(start_of(shapes, *pair))
         assert chosen.config.network.weights == str(pair[0])
         assert (first.loss, first.accuracy) == (second.loss, second.accuracy)
-        assert "averaged" not in chosen.choices[-1].reason  # twice the same gains nothing
+        assert "side by side" not in chosen.choices[-1].reason  # twice the same gains nothing
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_pair_that_cannot_be_built_is_mentioned(
     chosen, results = choose(start_of(data, red, green, **settings))
     assert len(results) == 2
     assert chosen.config.network.weights == results[0].source
-    reason = "stage = 3: the network has stages 1 to 1" if is_explicit else "channel order rgb"
+    reason = "stage = 3: the network has stages 1 to 1" if is_explicit else "images in rgb order"
     assert "; two side by side not tried: " in chosen.choices[-1].reason
     assert reason in chosen.choices[-1].reason
 

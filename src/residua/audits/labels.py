@@ -5,11 +5,11 @@ by logistic regression, cross-validated, and by the vote of the nearest neighbou
 are wrong is estimated as the disagreement that remains where the mean of both is most confident
 (uncertainty/label_noise.py). They are ranked by the probability of the label, its margin, and which
 classes are mistaken for which (Northcutt et al. 2021, "Confident learning: estimating uncertainty
-in dataset labels", section 3, counts these too). Labels of a class that predictions contradict
+in dataset labels", section 3, counts these too).
+The last counts as far as the errors of a class go to one other class: where they are spread evenly,
+the counts are chance, or show classes that overlap. Labels of a class that predictions contradict
 more often than not are not checked: the features do not show the class, or nearly all of it is
 wrong, and both look the same (section 2.1 there assumes that each class is mostly right).
-The last counts as far as the errors of a class go to one other class: where they are spread evenly,
-the counts are chance, or show classes that overlap.
 Legend: M images, K classes, D features on their main axes.
 """
 
@@ -75,7 +75,7 @@ class LabelIssues:
     contradicted: indices of images predicted as another class, those of the lowest score first.
     suggested: int64 [M], the likeliest class. estimate, interval: number of wrong labels, beyond
     the errors of the predictions, and its 95 % interval. checked: bool [M], False for labels of the
-    classes that most predictions contradict, which are in none of the other numbers.
+    classes that most predictions contradict, which are in neither `contradicted` nor the estimate.
     """
 
     score: npt.NDArray[np.float64]

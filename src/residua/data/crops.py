@@ -25,14 +25,15 @@ _DIMENSIONS = 64
 _NEIGHBOURS = 10
 _SIMILARITY = 0.6  # cosine; crops have .8 and more, few pairs of different photos .6
 _BLOCK = 1024  # images
-_SAMPLE = 4096  # images, at least, that give the axes where there are so many
+_SAMPLE = 4096  # images that give the axes, or all of fewer
 
 
 class Candidates(NamedTuple):
-    """pairs: int64 [P, 2]. mirrored: bool [P], whether the second image is to be mirrored. motions:
-    float32 [P, 4], of the second image, from which alignment starts."""
+    """pairs: int64 [P, 2]; a pair may occur twice, mirrored and not. mirrored: bool [P], whether
+    the second image is to be mirrored. motions: float32 [P, 4], of the second image, from which
+    alignment starts."""
 
-    pairs: Pairs
+    pairs: npt.NDArray[np.int64]
     mirrored: npt.NDArray[np.bool_]
     motions: Motions
 
@@ -80,8 +81,11 @@ def _similar(images: Floats, views: Floats) -> tuple[Pairs, npt.NDArray[np.int64
     """Pairs (image, image of the view), the views and similarities."""
     indices, similarities = nearest(images, views, _NEIGHBOURS)
     rows, columns = np.nonzero((indices >= 0) & (similarities >= _SIMILARITY))
-    found = indices[rows, columns]
-    view = np.einsum("vpd,pd->vp", views[:, rows], images[found]).argmax(axis=0)
+    found, view = indices[rows, columns], np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), _BLOCK):
+        pairs = slice(start, start + _BLOCK)
+        products = np.einsum("vpd,pd->vp", views[:, rows[pairs]], images[found[pairs]])
+        view[pairs] = products.argmax(axis=0)
     return np.stack([found, rows], axis=1), view, similarities[rows, columns]
 
 

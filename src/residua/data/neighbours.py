@@ -60,7 +60,8 @@ def nearest(vectors: Floats, queries: Floats, count: int) -> tuple[Integers, Flo
     vectors: float32 [N, D] of unit length or 0. queries: the same, or [V, N, D]: query i is a
     variant of vector i, or V of them, the most similar of which counts; vector i is left out.
     Returns int64 and float32 [N, count]; -1 where there is no further one. Above 20,000 vectors
-    these are divided into about sqrt(N) cells, and the 8 nearest cells are searched.
+    these are divided into about sqrt(N) cells, and the 8 cells nearest to the first variant are
+    searched.
     """
     total, queries = len(vectors), queries.reshape(-1, *vectors.shape)
     indices = np.full((total, count), -1, np.int64)

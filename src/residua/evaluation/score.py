@@ -16,14 +16,14 @@ from residua.data.dataset import ColumnValues, Header, Pixels, SplitName, values
 from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import Metrics, class_name, compute_metrics
+from residua.evaluation.metrics import Metrics, class_name, compute_metrics, group_numbers
 from residua.evaluation.reliability import Reliability, reliability_of
 from residua.evaluation.slices import Slice, find_slices, properties_of
 from residua.inference.outputs import classifier_of, featured_classifier
 from residua.system.console import Console
 from residua.system.notebook import shown
 from residua.system.words import decimals
-from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.intervals import clustered_interval, wilson_interval
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
@@ -82,7 +82,7 @@ class EvaluationSet:
 class FalseAlarms:
     """Images of the classes that are reported as unknown: `reported` of `images`.
 
-    interval: 95 % CI of the share.
+    interval: 95 % CI of the share, which allows for groups.
     """
 
     reported: int
@@ -192,7 +192,13 @@ class Evaluation:
         if self.unknown is None:
             return None
         reported, images = int(self.unknown.sum()), len(self.unknown)
-        return FalseAlarms(reported, images, wilson_interval(reported / images, images))
+        groups = group_numbers(self.groups) if self.groups else None
+        interval = (
+            wilson_interval(reported / images, images)
+            if groups is None
+            else clustered_interval(self.unknown, groups)
+        )
+        return FalseAlarms(reported, images, interval)
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -201,8 +207,8 @@ class Evaluation:
         return np.asarray((self.logits.argmax(axis=1) == self.labels) & is_finite)
 
     def to_json(self) -> dict[str, object]:
-        """The object that `residua evaluate --json` prints: metrics, split, caveat, reliability,
-        baselines."""
+        """The object that `residua evaluate --json` prints: metrics, split, caveat, slices,
+        reliability, baselines, false alarms."""
         values = self.metrics.to_json()
         first = ("accuracy", "interval", "top5", "loss", "images")
         own: dict[str, object] = {"split": self.split}

@@ -145,7 +145,7 @@ class FrozenStages:
 
         Of each stage: the finest pooling of POOL_SIZES with at most MAX_FEATURES features; of the
         last one also global average pooling, which the network itself was trained with. Of two
-        networks side by side, both poolings, whatever the number of features.
+        networks side by side, also 2 x 2 pooling, whatever the number of features.
         """
         x = torch.zeros(1, channels, size, size, device=self.device, dtype=self.dtype)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -159,8 +159,8 @@ class FrozenStages:
                 layers.append(FeatureLayer(stage, fitting[0]))
             if stage == self.count or not fitting:
                 layers.append(FeatureLayer(stage, 1))
-        if isinstance(self.network.stages[0], SideBySide) and side >= POOL_SIZES[-1]:
-            layers.append(FeatureLayer(1, POOL_SIZES[-1]))
+        if isinstance(self.network.stages[0], SideBySide) and len(layers) == 1 and side > 1:
+            layers.insert(0, FeatureLayer(1, POOL_SIZES[-1]))
         return layers
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,9 @@ from residua.config.parse import all_settings, field_of
 from residua.config.schema import Config
 from residua.evaluation.metrics import MAJORITY, Metrics
 from residua.runs.folder import REPORT, RunFolder
-from residua.system.words import agreeing, counted, decimals, percent
+from residua.system.words import agreeing, counted, decimals, limit, percent
+from residua.uncertainty.intervals import wilson_interval
+from residua.uncertainty.unknown import ENOUGH
 
 if TYPE_CHECKING:
     from residua.evaluation.score import Evaluation, FalseAlarms
@@ -78,11 +79,11 @@ def evaluation_text(evaluation: Evaluation, unreadable: bool = True) -> str:
     reliability = evaluation.reliability
     lines += [
         f"accuracy of at least {percent(threshold.accuracy)} with --min-probability "
-        f"{math.ceil(1e4 * threshold.confidence) / 1e4:g}: {percent(threshold.share, 1)} of images"
+        f"{limit(threshold.confidence, 4)}: {percent(threshold.share, 1)} of images"
         for threshold in (reliability.thresholds if reliability else ())
     ]
     if (alarms := evaluation.false_alarms) is not None:
-        lines.append(f"images of the classes reported as unknown: {false_alarms_text(alarms)}")
+        lines.append(f"images of known classes reported as unknown: {false_alarms_text(alarms)}")
     lines += [slice_text(entry) for entry in evaluation.slices]
     if unreadable:
         lines += [f"not readable: {path}: {reason}" for path, reason in evaluation.unreadable]
@@ -145,29 +146,29 @@ def cautions(evaluation: Evaluation | None, probe: CrossValidation | None) -> li
         return []
     metrics, sentences = evaluation.metrics, []
     majority = evaluation.baselines.get(MAJORITY, 0.0)
+    shown = sum(score.support > 0 for score in metrics.per_class)
     if majority > metrics.accuracy:
         sentences.append(
             f"Always predicting the largest class has a higher accuracy, {percent(majority, 1)}. "
             f"Compare the balanced accuracy, {percent(metrics.balanced_accuracy, 1)} "
-            f"({percent(1 / len(metrics.per_class), 1)} for one class): class weights "
+            f"({percent(1 / shown, 1)} if one class is always predicted): class weights "
             "(optimization.class_weights) increase it at the expense of accuracy."
         )
     if evaluation.split == "test" and probe and metrics.interval[1] < probe.interval[0]:
         low, high = (percent(share, 1) for share in probe.interval)
         sentences.append(
-            f"Cross-validation on the training set had predicted {percent(probe.accuracy, 1)} "
-            f"(95 % CI {low} to {high}). Either the test images differ from the training images, "
-            "or several training images show the same object or scene: then group them with "
-            "--group-by."
+            f"Cross-validation of the linear probe predicted {percent(probe.accuracy, 1)} (95 % CI "
+            f"{low} to {high}). Either the test images differ from the training images, "
+            "or several training images show the same object or scene and are not grouped "
+            "(--group-by)."
         )
     alarms, uncertainty = evaluation.false_alarms, evaluation.uncertainty
     if alarms and uncertainty and uncertainty.unknown:
-        expected = uncertainty.unknown.false_alarm_rate
-        if alarms.interval[0] > expected:
+        rate, calibration = uncertainty.unknown.false_alarm_rate, min(uncertainty.images, ENOUGH)
+        if alarms.interval[0] > wilson_interval(rate, calibration)[1]:  # both are estimates
             sentences.append(
-                f"Of the images of the classes, {false_alarms_text(alarms)} are reported as "
-                f"unknown, where at most {percent(expected)} were expected: they differ from the "
-                "training images."
+                f"{false_alarms_text(alarms)} images of known classes are reported as unknown; at "
+                f"most {percent(rate)} were expected. They may differ from the training images."
             )
     return sentences
 

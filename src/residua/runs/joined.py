@@ -16,6 +16,7 @@ from residua.networks.side_by_side import FIRST, SCALE, SECOND, SHIFT
 from residua.networks.zoo.catalogue import outline_of
 from residua.runs.provenance import TRAINED_IN, runs_of
 from residua.system.files import cache_folder, is_there, sha256_of, write_atomically
+from residua.system.words import counted
 from residua.weights.exported import is_exported
 from residua.weights.load import Weights, read_file
 from residua.weights.native import Metadata, Origin, is_native, read_weights, to_bytes
@@ -90,12 +91,14 @@ def _check_part(pair: str, source: str, weights: Weights) -> None:
 def _check_inputs(sources: Sequence[str], parts: Sequence[Weights]) -> None:
     """Raise ResiduaError unless both read images of the same channels in the same order."""
     first, second = (part.metadata.preprocessing for part in parts)
-    for key, label in (("channels", "channels"), ("channel_order", "channel order")):
-        values = getattr(first, key), getattr(second, key)
-        if values[0] != values[1]:
+    for one, other in (
+        [f"with {counted(rule.channels, 'channel')}" for rule in (first, second)],
+        [f"in {rule.channel_order} order" for rule in (first, second)],
+    ):
+        if one != other:
             raise ResiduaError(
-                f"{JOINER.join(sources)}: cannot be joined: {sources[0]} reads images of {label} "
-                f"{values[0]}, {sources[1]} of {values[1]}."
+                f"{JOINER.join(sources)}: cannot be joined: {sources[0]} reads images {one}, "
+                f"{sources[1]} {other}."
             )
 
 

@@ -35,14 +35,20 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{text} %"
 
 
+def limit(share: float, digits: int) -> str:
+    """A lower limit in [0, 1], rounded up, so that a value that reaches the text reaches the limit;
+    with more digits where a limit below 1 would be shown as 1."""
+    for places in range(digits, sys.float_info.dig + 2):
+        value = math.ceil(round(share * 10.0**places, 6)) / 10.0**places
+        if value < 1 or share >= 1:
+            return f"{value:.{places}f}"
+    return f"{1:.{digits}f}"
+
+
 def at_least(share: float, digits: int) -> str:
-    """A lower limit in [0, 1] as a percentage, rounded up, so that a value that reaches the text
-    reaches the limit; with more digits where a limit below 1 would be shown as 100."""
-    for places in range(digits, sys.float_info.dig):
-        value = math.ceil(round(share * 10.0 ** (places + 2), 6)) / 10.0**places
-        if value < 100 or share >= 1:
-            return f"{value:.{places}f} %"
-    return "100 %"
+    """`limit` as a percentage; digits: behind its point."""
+    text = limit(share, digits + 2)
+    return f"{100 * float(text):.{len(text) - len('0.00')}f} %"
 
 
 def joined(words: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 A linear probe of each is cross-validated on the same images and folds; training starts from the
 weights with the smallest loss, as if they alone had been named. If these predictions, averaged with
 those of another probe, are clearly more accurate, the two networks are evaluated side by side, with
-a probe on the last features of both. Training starts from the pair if it is clearly better, too.
+a probe on the later stages of both. Training starts from the pair if it is clearly better, too.
 """
 
 from __future__ import annotations
@@ -33,8 +33,15 @@ from residua.system.console import Console
 from residua.system.words import decimals
 from residua.training.initial import check_network
 from residua.transfer.context import StrategyContext
-from residua.transfer.cross_validation import Estimate, LayerScore, ProbeScores, Targets, best_layer
-from residua.transfer.linear_probe import candidate_layers, rows_to_score, score_rows, targets_of
+from residua.transfer.cross_validation import LayerScore, ProbeScores, Targets, best_layer
+from residua.transfer.expected_accuracy import Estimate
+from residua.transfer.linear_probe import (
+    CHOICE_SHARE,
+    candidate_layers,
+    rows_to_score,
+    score_rows,
+    targets_of,
+)
 from residua.transfer.result import BackboneResult, TransferResult
 from residua.transfer.trial import CLEAR, paired_gain
 from residua.uncertainty.softmax import log_softmax
@@ -115,7 +122,7 @@ def choose_backbone(
     samples = reduce(np.intersect1d, [candidate.rows.samples for candidate in candidates])
     first = candidates[0]  # whose folds count
     targets = first.targets.take(positions(first.rows.samples, samples))
-    probes = [_probe(candidate, samples, targets, console) for candidate in candidates]
+    probes = [_probe(candidate, samples, targets, clock, console) for candidate in candidates]
     probes.sort(key=lambda probe: probe.score.probes.mean_loss)
     for probe in probes[1:]:
         for note in probe.candidate.notes:
@@ -167,9 +174,12 @@ def _candidate(
     )
 
 
-def _probe(candidate: _Candidate, samples: Integers, targets: Targets, console: Console) -> _Probe:
+def _probe(
+    candidate: _Candidate, samples: Integers, targets: Targets, clock: Clock, console: Console
+) -> _Probe:
+    end = clock.at(CHOICE_SHARE)
     with console.bar(f"cross-validation of {candidate.source}") as move:
-        scores, estimate = score_rows(candidate.rows_of(samples), targets, move)
+        scores, estimate = score_rows(candidate.rows_of(samples), targets, move, end)
     if estimate is None:
         raise ResiduaError(
             "no class has two images, so several --weights cannot be compared: name one of them."
@@ -186,7 +196,7 @@ def _with_pair(
 
     probes: the best first.
     """
-    alone = f"smallest cross-validated loss, {_listed([probe.result for probe in probes])}"
+    alone = _reason(probes)
     other = _complement(probes, targets.labels)
     if other is None:
         return list(probes), alone
@@ -198,8 +208,9 @@ def _with_pair(
     shared = np.intersect1d(probes[0].samples, candidate.rows.samples)
     if len(shared) < len(probes[0].samples):  # there was no time for more
         targets = targets.take(positions(probes[0].samples, shared))
-        probes = [_probe(probe.candidate, shared, targets, console) for probe in probes]
-    pair, (best, *others) = _probe(candidate, shared, targets, console), probes
+        probes = [_probe(probe.candidate, shared, targets, clock, console) for probe in probes]
+        probes.sort(key=lambda probe: probe.score.probes.mean_loss)
+    pair, (best, *others) = _probe(candidate, shared, targets, clock, console), probes
     gain, noise = paired_gain(pair.correct, best.correct)
     difference = f"{100 * gain:+.1f} points of accuracy, noise {100 * noise:.1f} points"
     if gain > CLEAR * noise:
@@ -207,7 +218,12 @@ def _with_pair(
         ordered = [pair, *probes]
         listed = _listed([probe.result for probe in ordered])
         return ordered, f"{reason}; cross-validated loss {listed}"
-    return [best, pair, *others], f"{alone}; {source} side by side: {difference}"
+    return [best, pair, *others], f"{_reason(probes)}; {source} side by side: {difference}"
+
+
+def _reason(probes: Sequence[_Probe]) -> str:
+    """The loss of the first, the smallest of a single network, and those of the others."""
+    return f"smallest cross-validated loss, {_listed([probe.result for probe in probes])}"
 
 
 def _listed(results: Sequence[BackboneResult]) -> str:

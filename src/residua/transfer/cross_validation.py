@@ -2,27 +2,6 @@
 
 Independent of files, images and torch.
 Legend: N rows, D features, K classes, S values of C, M configurations (layer, C).
-
-The head that a user gets is fitted on all N images with the configuration of the smallest mean
-loss. Its accuracy on new images is not the cross-validated accuracy of that configuration. Three
-things differ, and `estimate` corrects for each:
-
-- Selection bias: the configuration was chosen on the same rows. The bootstrap selects again on
-  resampled rows and compares these with all rows (Efron 1983, "Estimating the error rate of a
-  prediction rule", section 2, applied to the selection alone, without refitting, as in Tsamardinos
-  et al. 2018, "Bootstrapping the out-of-sample predictions ...", section 3).
-- Fewer training rows: the evaluated heads miss the rows of a fold; corrected by what these rows
-  clearly add, see `measured_gain`, and at least by `_GAIN` standard errors.
-- Dependence: heads share training rows, and the final head depends on the images of the training
-  set. Both widen the interval (Bates, Hastie and Tibshirani 2021, "Cross-validation: what does it
-  estimate and how well does it do it?", sections 4 and 5), as if N / `_INFLATION` images were
-  evaluated.
-
-The constants of both were set on flowers5 and digits. MNIST and birds6, which were not used for
-that, and other draws of flowers5 and digits are in benchmarks/results/small-data-interval.txt: the
-CI covered the true accuracy in 94.3 to 97.8 % of draws of 5, 20 and 100 images per class, at 1.16
-to 1.18 times the width of Wilson's; Wilson's around the plain cross-validated accuracy in 89 to
-95 %.
 """
 
 from __future__ import annotations
@@ -36,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from residua.data.random import Integers, uniform
+from residua.data.random import Integers
 from residua.errors import ResiduaError
 from residua.inference.feature_layers import FeatureLayer
 from residua.inference.features import FeatureRows
@@ -49,20 +28,18 @@ from residua.inference.logistic import (
     single_blas_thread,
 )
 from residua.inference.regressions import Floats, Labels, Regressions
+from residua.transfer.expected_accuracy import Estimate, estimate
 from residua.transfer.result import LayerResult
-from residua.uncertainty.intervals import design_effect, wilson_interval
 from residua.uncertainty.softmax import log_softmax
 
 C_VALUES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of LogisticRegression, the smoothest first
 _PRECISION = 5e-4, 60  # tolerance, iterations: starting from the solution of the last C
 _MAX_LOSS = 30.0  # nats, of a row: a probability of 0 must not outweigh all others
 _NEIGHBOUR_BLOCK = 2048  # rows whose neighbours are searched at once
-_HOPELESS = 0.6  # of the highest accuracy: with such features, no regularisation is best
-_SHORT = 2.0  # seconds
-_GAIN = 0.3  # standard errors
-_HALVED = 4  # rows of a class, the fewest that are halved
-_INFLATION = 1.4  # of the variance
-_RESAMPLES = 200  # of the bootstrap
+_HOPELESS = 0.6  # of the highest accuracy: no layer below it was the best of any data set tried
+_SHORT = 2.0  # seconds, that all layers may take for a value of C after the deadline
+_HALVED = 4  # contents of a class, the fewest that are halved
+_HALF = 0.6  # of the rows, that half of each class may be at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +49,7 @@ class ProbeScores:
     correct: bool [N, S]. loss: float64 [N, S], nats, weighted as the probes are.
     evaluated: bool [N], False where no other fold has the row's class, so no probe can predict it.
     abandoned: whether larger values of C were not tried, as another layer is better in any case, or
-    the time was over.
+    time ran out.
     log_probabilities: float32 [N, K] at the best C, at least -_MAX_LOSS, as for a class that the
     other folds lack.
     """
@@ -130,19 +107,6 @@ class LayerScore:
         )
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """The expected accuracy of a head on new images with the class frequencies of the training set.
-
-    interval: (low, high), contains the head's true accuracy for 95 % of training sets.
-    images: that were evaluated.
-    """
-
-    accuracy: float
-    interval: tuple[float, float]
-    images: int
-
-
 @dataclass(frozen=True, eq=False)
 class Targets:
     """The labels that probes of N rows predict, and the weights of the rows.
@@ -195,8 +159,9 @@ def score_layers(
     if not evaluated.any():
         return scores, None
     groups = np.unique(contents, return_inverse=True)[1]
-    best = best_layer(scores)
-    gain = measured_gain(rows.values[best.layer], targets, folds, best.probes, threads=threads)
+    best, gain = best_layer(scores), 0.0
+    if deadline is None or time.monotonic() < deadline:
+        gain = measured_gain(rows.values[best.layer], targets, folds, best.probes, threads=threads)
     return scores, estimate(correct[evaluated], loss[evaluated], seed, groups[evaluated], gain)
 
 
@@ -245,7 +210,7 @@ def race(
             is_late = deadline is not None and time.monotonic() > max(deadline, began + _SHORT)
             for path in running:
                 path.end_if_decided(index, lowest, highest)
-                if is_late and not path.ended:
+                if is_late and not path.ended and index + 1 < len(C_VALUES):
                     path.end(index, abandoned=True)
             if report:
                 report(index + 1, len(C_VALUES))
@@ -314,7 +279,7 @@ class _Path:
 
     def accuracy(self, index: int) -> float:
         """At a value of C."""
-        return float(self.correct[:, index].mean())
+        return float(np.average(self.correct[:, index], weights=self.weights))
 
     def end_if_decided(self, index: int, lowest: float, highest: float) -> None:
         """End the path if a larger C is worse or cannot win. lowest: mean loss of any path.
@@ -323,8 +288,10 @@ class _Path:
         remaining = len(C_VALUES) - 1 - index
         rises = index > 0 and falls[-1] < 0
         slows = index > 1 and falls[-1] < falls[-2]
-        is_slower = slows and self.means[index] - remaining * falls[-1] > lowest
-        if rises or is_slower or self.accuracy(index) < _HOPELESS * highest:
+        cannot_win = slows and self.means[index] - remaining * falls[-1] > lowest
+        noise = len(self.labels) ** -0.5  # two standard errors at most
+        is_hopeless = index > 0 and self.accuracy(index) < _HOPELESS * highest - noise
+        if rises or cannot_win or (is_hopeless and self.means[index] > lowest):
             self.end(index, abandoned=not rises)
 
     def end(self, index: int, *, abandoned: bool) -> None:
@@ -340,16 +307,18 @@ def measured_gain(
     """The accuracy that a head on all rows clearly has above `probes`, each without a fold.
 
     Probes at the best C are fitted on half of each class, and the error is extrapolated as
-    a + b / sqrt(rows). The result is less by its standard error, and at least 0.
+    a + b / sqrt(rows). The result is less by its standard error, and at least 0; 0 where most
+    classes have too few images to halve.
     """
     kept = _half(targets)
-    if kept.all():
+    if kept.mean() > _HALF:
         return 0.0
     weights = np.where(kept, 1.0 if targets.weights is None else targets.weights, 0.0)
     with single_blas_thread(), ThreadPoolExecutor(threads) as pool:
         path = _Path(features, replace(targets, weights=weights), folds)
         blocks = path.regressions.blocks
-        list(pool.map(lambda block: path.evaluate(block, probes.best), blocks))
+        for index in range(max(0, probes.best - 1), probes.best + 1):  # a solution to start from
+            list(pool.map(lambda block, index=index: path.evaluate(block, index), blocks))
     fold = 1 - 1 / len(np.unique(folds))  # share of all rows that a probe is fitted on
     evaluated = probes.evaluated & path.evaluated
     if not evaluated.any():
@@ -363,17 +332,19 @@ def measured_gain(
 
 
 def _half(targets: Targets) -> npt.NDArray[np.bool_]:
-    """Half of the rows of each class, all of a class of fewer than _HALVED; bool [N].
-
-    A function of the contents, whatever their order.
-    """
-    labels, kept = targets.labels, np.ones(len(targets.labels), np.bool_)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) >= _HALVED:
-            order = sorted(rows.tolist(), key=lambda row: targets.contents[row])
-            kept[order[1::2]] = False
-    return kept
+    """The rows of half of the contents of each class, all of a class of fewer than _HALVED; bool
+    [N], a function of the contents, whatever their order."""
+    contents_of: dict[int, set[str]] = {}
+    for label, content in zip(targets.labels.tolist(), targets.contents, strict=True):
+        contents_of.setdefault(label, set()).add(content)
+    left_out = {
+        (label, content)
+        for label, contents in contents_of.items()
+        if len(contents) >= _HALVED
+        for content in sorted(contents)[1::2]
+    }
+    rows = zip(targets.labels.tolist(), targets.contents, strict=True)
+    return np.array([row not in left_out for row in rows], np.bool_)
 
 
 def neighbours(
@@ -397,47 +368,3 @@ def neighbours(
         sums = np.einsum("nc,nck->nk", votes, targets[nearest])
         correct[block] = (sums.argmax(axis=1) == labels[block]) & (sums.max(axis=1) > 0)
     return correct
-
-
-def estimate(
-    correct: npt.NDArray[np.bool_],
-    losses: npt.NDArray[np.float64],
-    seed: int,
-    groups: Labels | None = None,
-    gain: float = 0.0,
-) -> Estimate:
-    """The accuracy of the final head, from bool and float64 [N, M] of M configurations.
-
-    Row n: results of probes that were not trained on image n. The final head has the configuration
-    of the smallest mean loss. groups: int64 [N], of near-duplicates, which the interval counts by
-    what they add. gain: see `measured_gain`. Raises ResiduaError without images.
-    """
-    if correct.shape != losses.shape or correct.ndim != 2 or not correct.shape[1]:
-        raise ValueError(f"correct {correct.shape}, losses {losses.shape}")
-    images = len(correct)
-    if images == 0:
-        raise ResiduaError("There are no images to evaluate, so there is no accuracy.")
-    share = _without_selection_bias(correct.astype(np.float64), losses, seed)
-    share = min(1.0, share + max(gain, _GAIN * math.sqrt(share * (1 - share) / images)))
-    independent = images / _INFLATION
-    if groups is not None:
-        independent /= design_effect(correct[:, losses.mean(axis=0).argmin()], groups)
-    return Estimate(share, wilson_interval(share, independent), images)
-
-
-def _without_selection_bias(
-    correct: npt.NDArray[np.float64], losses: npt.NDArray[np.float64], seed: int
-) -> float:
-    """The accuracy of the configuration selected on resampled rows, less its selection bias.
-
-    Averaged over bootstrap resamples: the accuracy on all rows, which varies less than that of one
-    selection, minus its excess on the resampled rows that selected it.
-    """
-    images = len(correct)
-    chance = uniform(seed, 0, np.arange(_RESAMPLES), images, "bootstrap")
-    drawn = (chance * images).astype(np.int64)
-    weights = np.stack([np.bincount(row, minlength=images) for row in drawn]) / images
-    selected = (weights @ losses).argmin(axis=1)
-    overall = correct.mean(axis=0)[selected]
-    resampled = np.take_along_axis(weights @ correct, selected[:, None], axis=1)[:, 0]
-    return float(np.clip(np.mean(2 * overall - resampled), 0, 1))

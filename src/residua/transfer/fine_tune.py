@@ -161,7 +161,10 @@ def _with_frozen_stages(context: StrategyContext) -> StrategyContext:
     count = len(context.network().stages)
     frozen = count - max(1, int(TRAINED_STAGES * count))
     if frozen == 0:
-        raise ResiduaError("--transfer partial: the head reads stage 1, so nothing is frozen.")
+        raise ResiduaError(
+            "--transfer partial: the head reads stage 1, so nothing is frozen. Use --transfer "
+            "features or --transfer full."
+        )
     return context.choose("network.freeze", frozen, f"{frozen} of {count} stages")
 
 

@@ -28,19 +28,15 @@ from residua.training import throughput
 from residua.training.checkpoint import STATE
 from residua.training.progress import Progress
 from residua.transfer.context import PredictLogits, StrategyContext, StrategyOutcome
-from residua.transfer.cross_validation import (
-    Estimate,
-    LayerScore,
-    Targets,
-    best_layer,
-    score_layers,
-)
+from residua.transfer.cross_validation import LayerScore, Targets, best_layer, score_layers
+from residua.transfer.expected_accuracy import Estimate
 from residua.transfer.result import CrossValidation, TransferResult
 from residua.transfer.trained_head import head_task, pretrain_head, train_head, views_of
 from residua.weights.load import read_file
 from residua.weights.network import Logits, build_network
 
 FEATURE_SHARE = 0.8  # of a budget that features may take if nothing follows
+CHOICE_SHARE = 0.9  # of a budget, until which layers and C are compared
 INITIAL_SHARE = 0.15  # of the time left, for the features of an initial head
 MAX_THREADS = 8  # that fit heads concurrently, each on its own rows
 
@@ -221,7 +217,7 @@ def _cross_validate(
         report = announcing(context.console, move, "features of")
         rows = rows_to_score(context, layers, members, half, report)
     with context.console.bar("cross-validation") as move:
-        targets, end = targets_of(context, rows.samples), context.clock.at(1)
+        targets, end = targets_of(context, rows.samples), context.clock.at(CHOICE_SHARE)
         scores, estimate = score_rows(rows, targets, move, end)
     return _LayerComparison(scores, estimate, rows)
 
@@ -271,7 +267,7 @@ def targets_of(context: StrategyContext, samples: Integers) -> Targets:
 
 
 def _complete(scores: Sequence[LayerScore]) -> dict[FeatureLayer, LayerScore]:
-    """The best score, and the others that are no bounds only."""
+    """The best score, and the others that were compared at every C."""
     best = best_layer(scores)
     return {score.layer: score for score in scores if score is best or not score.probes.abandoned}
 

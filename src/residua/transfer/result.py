@@ -25,7 +25,7 @@ class LayerResult:
     c: inverse regularisation strength of the probe, C of scikit-learn's LogisticRegression.
     loss: of the probe, nats; an upper bound if `abandoned`.
     abandoned: whether weaker regularisation was not tried, as another layer is better in any case,
-    or the time was over.
+    or time ran out.
     """
 
     stage: int

@@ -334,6 +334,8 @@ class Search:
         for strategy in FINE_TUNING:
             if (self._trial_folder(f"long-{strategy}").path / STATE).exists():
                 return strategy
+        if self.context.features.stages.count == 1:  # there is no earlier stage to freeze
+            return "full"
         full = dataclasses.replace(self.context_for("full"), clock=clock)
         return "full" if fits(full, MANY_EPOCHS) else "partial"
 

@@ -51,7 +51,7 @@ _MOST_LEFT_OUT = 5
 _MANY = 1000  # images that make fits slow, and references dense
 _MOST_COMPARED = 800  # images on which scores are compared
 _MOST_CALIBRATED = 4000  # images that scores are fitted on for the threshold
-_ENOUGH = 1000  # images whose scores suffice for the threshold
+ENOUGH = 1000  # images whose scores suffice for the threshold
 _LEAST_KNOWN = 2  # classes that remain when one is left out
 _LEAST_COMPARED = 3  # classes left out, for a standard error
 # Scores of one image differ by up to 1e-5 between runtimes. The threshold is the score of a known
@@ -265,7 +265,7 @@ def choose(
         here = (fold == number) & np.isin(data.labels, seen)
         if len(seen) < _LEAST_KNOWN or not here.any():
             continue
-        if scored.sum() >= _ENOUGH:
+        if scored.sum() >= ENOUGH:
             break
         scored |= here
         for part, values in _fitted_scores(data, fold != number, here, names).items():
