@@ -252,7 +252,8 @@ def train(
         is trained); "timm:NAME".
     weights: initial weights, see `build`; None: the installed ImageNet weights, unless model or
         settings of the training are set; "none": random initialisation, also with a recipe.
-        Several, separated by commas, are compared by linear probes; the best are trained further.
+        "A+B": two networks side by side under one head. Several, separated by commas, are compared
+        by linear probes, and the best, or the best pair side by side, are trained further.
     new_head: replace the head of the weights by a new one.
     freeze: number of stages, from the first, that are frozen.
     head: "default", "linear", "mlp:256" (hidden layers) or "logistic" (a linear probe).

@@ -35,7 +35,7 @@ class Prediction:
     set: the classes that contain the true one with the stated coverage, most likely first; None
     where the weights have no prediction sets.
     unknown: why the image seems to show none of the classes, or that its probability is below
-    min_probability; None if neither, or if the weights have no detector of unknown images.
+    min_probability; None if neither.
     """
 
     file: str
