@@ -8,6 +8,7 @@ a training of one's own (OWN_TRAINING), such as --epochs, mean fine-tuning by th
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from residua.config.auto import Chooser, value_of
 from residua.config.parse import all_settings
@@ -130,6 +131,11 @@ def joined_sources(source: str) -> tuple[str, ...]:
     if [True, True] in known:
         return halves[known.index([True, True])]
     return tuple(source.split(JOINER)) if any(map(any, known)) else (source,)
+
+
+def of_each(source: str, change: Callable[[str], str]) -> str:
+    """A source with each of its `joined_sources` changed."""
+    return JOINER.join(map(change, joined_sources(source)))
 
 
 def _is_known(source: str) -> bool:

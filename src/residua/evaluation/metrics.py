@@ -192,7 +192,7 @@ def compute_metrics(
     recall_influences, f1_influences, most = _influences(labels, predicted, number)
     return Metrics(
         accuracy=accuracy,
-        interval=_share_interval(predicted == labels, group_of),
+        interval=share_interval(predicted == labels, group_of),
         top5=float((ranks < TOP).mean()) if number > TOP else None,
         loss=abs(float(loss)),  # never above 0 before; not "-", which would make 0 a -0
         images=len(labels),
@@ -207,10 +207,10 @@ def compute_metrics(
     )
 
 
-def _share_interval(
+def share_interval(
     right: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | None
 ) -> tuple[float, float]:
-    """95 % interval of the share of True, bool [N]."""
+    """95 % interval of the share of True, bool [N], (low, high). groups: see `group_numbers`."""
     numbers = np.arange(len(right)) if groups is None else groups
     return clustered_interval(right, numbers)
 
@@ -278,7 +278,7 @@ def _per_class(
     def recall_interval(k: int) -> tuple[float, float] | None:
         own = np.flatnonzero(labels == k)
         return (
-            _share_interval(right[own], None if groups is None else groups[own])
+            share_interval(right[own], None if groups is None else groups[own])
             if support[k]
             else None
         )

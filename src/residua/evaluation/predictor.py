@@ -16,8 +16,7 @@ import torch
 from residua.data.dataset import Pixels
 from residua.errors import ResiduaError
 from residua.evaluation.metrics import class_name
-from residua.evaluation.score import NOT_FINITE
-from residua.inference.outputs import classifier_of, featured_classifier
+from residua.evaluation.score import NOT_FINITE, detecting_classifier
 from residua.system.notebook import shown
 from residua.uncertainty.prediction_sets import COVERAGE
 from residua.uncertainty.softmax import softmax
@@ -122,24 +121,17 @@ def predictor_of(
         sets = None
     elif sets is not None:
         sets.threshold(wanted)  # refuses what the data do not support
-    classify = classifier_of(weights, device, images) if unknown is None else None
-    featured = None if unknown is None else featured_classifier(weights, device, images)
+    classify = detecting_classifier(weights, device, images, unknown)
+    reason = None if unknown is None else unknown.reason
 
     def predict(pixels: Pixels) -> list[Output]:
         if not len(pixels):
             return []
-        reasons: list[str | None] = [None] * len(pixels)
-        if featured is not None and unknown is not None:
-            logits, features = featured(pixels)
-            found = unknown.is_unknown(features, logits)
-            reasons = [unknown.reason if is_unknown else None for is_unknown in found]
-        else:
-            assert classify is not None
-            logits = classify(pixels)
+        logits, flags = classify(pixels)
         probabilities = softmax(logits)
         members = None if sets is None else sets.sets(probabilities, wanted)
         return [
-            Output(row, None if members is None else members[at], reasons[at])
+            Output(row, None if members is None else members[at], reason if flags[at] else None)
             for at, row in enumerate(probabilities)
         ]
 

@@ -16,14 +16,19 @@ from residua.data.dataset import ColumnValues, Header, Pixels, SplitName, values
 from residua.data.prepared import Prepared
 from residua.data.random import Integers
 from residua.errors import ResiduaError
-from residua.evaluation.metrics import Metrics, class_name, compute_metrics, group_numbers
+from residua.evaluation.metrics import (
+    Metrics,
+    class_name,
+    compute_metrics,
+    group_numbers,
+    share_interval,
+)
 from residua.evaluation.reliability import Reliability, reliability_of
 from residua.evaluation.slices import Slice, find_slices, properties_of
 from residua.inference.outputs import classifier_of, featured_classifier
 from residua.system.console import Console
 from residua.system.notebook import shown
 from residua.system.words import decimals
-from residua.uncertainty.intervals import clustered_interval, wilson_interval
 from residua.uncertainty.record import Uncertainty
 from residua.uncertainty.softmax import softmax
 from residua.weights.load import Weights
@@ -192,12 +197,7 @@ class Evaluation:
         if self.unknown is None:
             return None
         reported, images = int(self.unknown.sum()), len(self.unknown)
-        groups = group_numbers(self.groups) if self.groups else None
-        interval = (
-            wilson_interval(reported / images, images)
-            if groups is None
-            else clustered_interval(self.unknown, groups)
-        )
+        interval = share_interval(self.unknown, group_numbers(self.groups))
         return FalseAlarms(reported, images, interval)
 
     @property
@@ -247,7 +247,7 @@ def score_images(
     samples, uncertainty = images.samples, weights.metadata.uncertainty
     chose_detector = images.split in ("validation", CROSS_VALIDATION)
     detector = None if uncertainty is None or chose_detector else uncertainty.unknown
-    run = _classifier(weights, device, len(samples), detector)
+    run = detecting_classifier(weights, device, len(samples), detector)
     outputs: list[tuple[Logits, Flags]] = []
     with console.bar("evaluating") as move:
         for start in range(0, len(samples), BATCH):
@@ -265,10 +265,15 @@ def score_images(
     )
 
 
-def _classifier(
+def detecting_classifier(
     weights: Weights, device: torch.device, images: int, detector: UnknownDetector | None
 ) -> Callable[[Pixels], tuple[Logits, Flags]]:
-    """uint8 [B, S, S, C] -> logits, and which images are unknown, by the detector if any."""
+    """uint8 [B, S, S, C] -> logits float32 [B, K], and which images are unknown, bool [B], by the
+    detector if any.
+
+    images: that will be classified, as far as known. Raises ResiduaError if the weights cannot
+    classify images.
+    """
     if detector is None:
         classify = classifier_of(weights, device, images)
         return lambda pixels: (classify(pixels), np.zeros(len(pixels), np.bool_))

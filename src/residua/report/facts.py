@@ -10,7 +10,7 @@ from pathlib import PurePath
 from residua.audits.audit import Audit
 from residua.config.auto import Choice
 from residua.config.schema import JOINER, Config
-from residua.config.start import is_published, joined_sources
+from residua.config.start import is_published, joined_sources, of_each
 from residua.data.dataset import Pixels
 from residua.data.prepared import Prepared
 from residua.data.random import shuffled
@@ -136,7 +136,7 @@ def report_facts(
             for key, value in folder.read_json("environment.json", dict).items()
         }
         | {"precision": config.training.precision, "seed": config.training.seed}
-        | ({"initial weights": _shown_source(config.network.weights)} if pretrained else {})
+        | ({"initial weights": of_each(config.network.weights, shown_path)} if pretrained else {})
         | {f"SHA-256 of {folder.weights.name}": sha256_of(folder.weights)}
         | {f"SHA-256 of {SPLIT}, which lists those of the images": sha256_of(folder.path / SPLIT)},
         seconds=progress.seconds,
@@ -150,10 +150,6 @@ def report_facts(
         evidence=evidence,
         initial_weights=_initial_weights(config) if pretrained else "",
     )
-
-
-def _shown_source(source: str) -> str:
-    return JOINER.join(map(shown_path, joined_sources(source)))
 
 
 def _initial_weights(config: Config) -> str:

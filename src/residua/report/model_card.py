@@ -10,8 +10,7 @@ import dataclasses
 from pathlib import PurePath
 
 from residua.config import auto, parse
-from residua.config.schema import JOINER
-from residua.config.start import joined_sources
+from residua.config.start import of_each
 from residua.errors import ResiduaError
 from residua.evaluation.score import CROSS_VALIDATION
 from residua.report import view
@@ -57,7 +56,7 @@ def write_model_card(run: RunFolder, facts: ReportFacts) -> None:
     data = dataclasses.replace(
         config.data, path=_name(config.data.path), fixes=_name(config.data.fixes)
     )
-    network = dataclasses.replace(config.network, weights=_names(config.network.weights))
+    network = dataclasses.replace(config.network, weights=of_each(config.network.weights, _name))
     shown = dataclasses.replace(config, data=data, network=network)
     recipe = parse.to_yaml(shown, lambda setting: auto.has_effect(config, setting))
     run.write_text(MODEL_CARD, card_text(facts, recipe))
@@ -115,11 +114,6 @@ def front_matter(facts: ReportFacts) -> str:
 
 def _split_name(split: str) -> str:
     return "cross-validated" if split == CROSS_VALIDATION else f"{split} set"
-
-
-def _names(source: str) -> str:
-    """The names of weights, of each part of two."""
-    return JOINER.join(map(_name, joined_sources(source)))
 
 
 def _name(path: str) -> str:

@@ -24,6 +24,7 @@ from residua.config.start import (
     choose_start,
     is_published,
     joined_sources,
+    of_each,
     reason_against_installed,
 )
 from residua.config.validate import checked
@@ -159,8 +160,8 @@ def _did_you_mean(path: Path) -> str:
 
 def absolute_source(source: str) -> str:
     """The same source from any working directory."""
-    if len(parts := joined_sources(source)) > 1:
-        return JOINER.join(map(absolute_source, parts))
+    if len(joined_sources(source)) > 1:
+        return of_each(source, absolute_source)
     return source if is_remote(source) else str(user_path(source).absolute())
 
 
